@@ -1,0 +1,36 @@
+//! THE PROTOCOL, both roles: SSH transport, authentication and the connection messages we answer ourselves.
+//!
+//! Sans-IO: no socket, no clock, no log, no randomness of its own. Bytes, time and randomness are arguments;
+//! bytes and events come back. Fed by the door and the pump, on the edge and on the agent. It never panics on
+//! peer bytes and never allocates by their say-so.
+
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
+
+pub mod authorized;
+pub mod certificate;
+pub mod cipher;
+pub mod connection;
+pub mod entropy;
+pub mod fault;
+pub mod hostkey;
+pub mod ident;
+mod kex;
+#[cfg(test)]
+mod keygen;
+pub mod keytype;
+pub mod message;
+pub mod negotiate;
+pub mod notice;
+mod outlet;
+pub mod packet;
+mod protection;
+pub mod publickey;
+pub mod revocation;
+pub mod source;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod testing;
+pub mod text;
+pub mod transport;
+pub mod userauth;
+pub mod wire;

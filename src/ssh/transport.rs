@@ -1,0 +1,1063 @@
+//! The transport layer of one connection (RFC 4253), either role.
+//!
+//! Order of use: feed what the socket gave to [`Transport::receive`] until it is starved, act on each
+//! event, write what stands in [`Transport::output`] and say so with [`Transport::sent`]. After an
+//! `Err` the output holds the DISCONNECT for the peer, and every later call gets the same answer.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::cipher::{Cipher, Keys, Suite};
+use super::entropy::Entropy;
+use super::fault::{Fault, Stage};
+use super::hostkey::HostKey;
+use super::ident::{self, IdentReader, Line};
+use super::kex::{self, Ephemeral, Flow, Secret, Transcript};
+use super::message::{self, Reason};
+use super::negotiate::{Agreement, HostKeyAlgorithm, KexInit, Offer};
+pub use super::negotiate::{Algorithms, Method};
+use super::packet::{Opened, Opener, Sealer};
+use super::publickey::{PublicKey, SignatureAlgorithm};
+use super::text::printable;
+use super::wire::{Malformed, Put, Reader};
+
+/// Most bytes `packet_length` may claim before a user is authenticated (RFC 4253 §6.1).
+const PACKET_MAX_EARLY_BYTES: u32 = 35_000;
+/// The same afterwards: OpenSSH's own limit. Larger channel packets than 32 KiB are legal.
+const PACKET_MAX_BYTES: u32 = 256 * 1024;
+/// Messages held back while keys are exchanged. A relay holds none of its payloads here, so only
+/// answers of our own (PONG, replies to global requests) count.
+const HELD_MAX_BYTES: usize = 64 * 1024;
+/// Output we make by ourselves for a peer that does not read it.
+const OUTPUT_MAX_BYTES: usize = 1024 * 1024;
+/// IGNORE, DEBUG, UNIMPLEMENTED and PING messages before a user is authenticated.
+const IDLE_MESSAGES_MAX: u32 = 64;
+/// Key exchanges a peer may start before a user is authenticated: each costs us the arithmetic.
+const EARLY_EXCHANGES_MAX: u32 = 2;
+/// Longest text kept from a peer's DISCONNECT, in bytes.
+const FAREWELL_MAX_BYTES: usize = 512;
+/// Longest `server-sig-algs` value kept, in bytes.
+const SIG_ALGS_MAX_BYTES: usize = 1024;
+
+/// A point on the caller's monotonic clock, in milliseconds from any origin.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Instant(pub u64);
+
+/// What every call needs from outside.
+pub struct Context<'a> {
+    /// The time of the call.
+    pub now: Instant,
+    /// Where randomness comes from.
+    pub entropy: &'a mut dyn Entropy,
+}
+
+/// Which end of the transport we are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Role {
+    /// We connected.
+    Client,
+    /// We accepted.
+    Server,
+}
+
+/// When we start a key exchange by ourselves. Both directions count separately.
+#[derive(Clone, Copy, Debug)]
+pub struct RekeyLimits {
+    /// Bytes under one key.
+    pub bytes: u64,
+    /// Packets under one key.
+    pub packets: u64,
+    /// Age of the keys, in milliseconds.
+    pub age_ms: u64,
+}
+
+impl Default for RekeyLimits {
+    /// 1 GiB, 2^30 packets or an hour (RFC 4253 §9, RFC 4344 §3.1).
+    fn default() -> Self {
+        Self { bytes: 1 << 30, packets: 1 << 30, age_ms: 3_600_000 }
+    }
+}
+
+/// Shared by the server transports of a shard; a reload replaces it as a whole.
+pub struct ServerConfig {
+    host_keys: Vec<HostKey>,
+    names: Vec<HostKeyAlgorithm>,
+    algorithms: Algorithms,
+    limits: RekeyLimits,
+    sig_algs: String,
+}
+
+impl ServerConfig {
+    /// `host_keys`: best first, at least one.
+    pub fn new(host_keys: Vec<HostKey>, algorithms: Algorithms, limits: RekeyLimits) -> Self {
+        let names = host_keys
+            .iter()
+            .flat_map(|host_key| {
+                let plain = host_key.key.algorithms().iter();
+                let signed = host_key.certificate.iter().flat_map(|_| host_key.key.algorithms());
+                signed
+                    .map(|signature| HostKeyAlgorithm { signature: *signature, certificate: true })
+                    .chain(plain.map(|signature| HostKeyAlgorithm {
+                        signature: *signature,
+                        certificate: false,
+                    }))
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        let sig_algs = SignatureAlgorithm::ALL.map(SignatureAlgorithm::name).join(",");
+        Self { host_keys, names, algorithms, limits, sig_algs }
+    }
+
+    /// The keys we answer with.
+    pub fn host_keys(&self) -> &[HostKey] {
+        &self.host_keys
+    }
+
+    fn host_key(&self, algorithm: HostKeyAlgorithm) -> Option<&HostKey> {
+        self.host_keys.iter().find(|host_key| {
+            host_key.key.algorithms().contains(&algorithm.signature)
+                && (host_key.certificate.is_some() || !algorithm.certificate)
+        })
+    }
+}
+
+/// What a client transport asks for.
+pub struct ClientConfig {
+    names: Vec<HostKeyAlgorithm>,
+    algorithms: Algorithms,
+    limits: RekeyLimits,
+}
+
+impl ClientConfig {
+    /// `host_keys`: the algorithms of the pinned key, or all that may be tried, best first.
+    pub fn new(
+        host_keys: &[SignatureAlgorithm],
+        algorithms: Algorithms,
+        limits: RekeyLimits,
+    ) -> Self {
+        let names = host_keys
+            .iter()
+            .map(|signature| HostKeyAlgorithm { signature: *signature, certificate: false })
+            .collect();
+        Self { names, algorithms, limits }
+    }
+}
+
+/// The configuration decides the role.
+#[derive(Clone)]
+enum End {
+    Client(Arc<ClientConfig>),
+    Server(Arc<ServerConfig>),
+}
+
+impl End {
+    const fn role(&self) -> Role {
+        match self {
+            Self::Client(_) => Role::Client,
+            Self::Server(_) => Role::Server,
+        }
+    }
+
+    fn limits(&self) -> RekeyLimits {
+        match self {
+            Self::Client(config) => config.limits,
+            Self::Server(config) => config.limits,
+        }
+    }
+
+    fn offer<'a>(&'a self, ours: &'a Ours, first: bool) -> Offer<'a> {
+        let (names, algorithms) = match self {
+            Self::Client(config) => (&config.names, &config.algorithms),
+            Self::Server(config) => (&config.names, &config.algorithms),
+        };
+        Offer {
+            role: self.role(),
+            methods: &algorithms.methods,
+            host_keys: names,
+            ciphers: ours.ciphers.as_deref().unwrap_or(&algorithms.ciphers),
+            macs: &algorithms.macs,
+            first,
+        }
+    }
+}
+
+/// The KEXINIT we sent: all that is needed to build it again.
+struct Ours {
+    cookie: [u8; 16],
+    /// In place of the configured list, for a cipher upgrade.
+    ciphers: Option<Box<[Cipher]>>,
+}
+
+/// Where the connection stands.
+enum State {
+    /// Reading the peer's identification line; our own line and KEXINIT are out.
+    Ident { reader: IdentReader, ours: Ours },
+    /// A key exchange runs.
+    Exchange(Box<Exchange>),
+    /// Packets flow and no key exchange runs.
+    Open,
+    /// Over. Every later call gets this same answer.
+    Ended(Fault),
+}
+
+/// A key exchange, from our KEXINIT to the peer's NEWKEYS.
+enum Exchange {
+    /// Our KEXINIT is out, the peer's is not here. The peer may still send anything else.
+    Offered(Ours),
+    /// Server: both KEXINITs are known; KEX_ECDH_INIT is next, after a wrong guess if there is one.
+    AwaitInit { agreement: Agreement, transcript: Transcript },
+    /// Client: KEX_ECDH_INIT is out; KEX_ECDH_REPLY is next, after a wrong guess if there is one.
+    AwaitReply {
+        agreement: Agreement,
+        transcript: Transcript,
+        ephemeral: Ephemeral,
+        value: Vec<u8>,
+    },
+    /// Our NEWKEYS is out and our sending keys are new; the peer's NEWKEYS is next.
+    AwaitNewKeys { receive: Keys, session: Session },
+}
+
+/// What the first key exchange fixed for the life of the connection.
+#[derive(Clone, Copy)]
+struct Session {
+    /// The first exchange hash (RFC 4253 §7.2).
+    id: [u8; 32],
+    /// Sequence numbers restart at every NEWKEYS (OpenSSH PROTOCOL §1.10).
+    strict: bool,
+}
+
+/// How far the connection is in the protocol's own order.
+enum Level {
+    /// No keys: the first key exchange runs or has not begun.
+    Keyless,
+    /// The first key exchange is done.
+    Authentication { session: Session, exchanges: u32, idle_messages: u32 },
+    /// A user is authenticated.
+    Connection { session: Session },
+}
+
+/// What [`Transport::receive`] found at the front of the input.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Received {
+    /// Bytes of the input that are dealt with.
+    pub used: usize,
+    /// What they were.
+    pub event: Event,
+}
+
+/// What a packet meant.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// No whole packet or line is there: read more. `used` is 0.
+    Starved,
+    /// The transport dealt with it; its answer, if any, stands in `output`.
+    Handled,
+    /// The first key exchange is done in both directions: the layer above may start.
+    Secured,
+    /// A later key exchange is done in both directions.
+    Rekeyed,
+    /// A message for the layer above, at this range of the input, opened in place.
+    Payload(Range<usize>),
+    /// The peer does not know the message that we sent with this sequence number.
+    Unimplemented(u32),
+}
+
+/// Where [`Transport::reseal`] left the packet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Resealed {
+    /// It lies sealed where it was received: to be written from there.
+    InPlace,
+    /// It was copied, sealed, to the end of `output`.
+    Copied,
+}
+
+/// One SSH transport.
+pub struct Transport {
+    end: End,
+    state: State,
+    level: Level,
+    opener: Opener,
+    sealer: Sealer,
+    /// Sealed bytes on their way out, and how many at its front are written already.
+    out: Vec<u8>,
+    out_sent: usize,
+    /// Messages of the layer above that wait for our NEWKEYS, as SSH strings.
+    held: Vec<u8>,
+    our_ident: Cow<'static, str>,
+    peer_ident: Box<[u8]>,
+    /// Host key blob: the server's as proved (client role), ours as presented (server role).
+    host_key: Box<[u8]>,
+    peer_sig_algs: Option<Box<str>>,
+    farewell: Option<Box<(u32, Box<[u8]>)>>,
+    receive_suite: Option<Suite>,
+    peer_offered_gcm: bool,
+    keys_since: Instant,
+}
+
+impl Transport {
+    /// A server's end. `output` at once holds our identification line and KEXINIT.
+    pub fn server(config: Arc<ServerConfig>, cx: &mut Context<'_>) -> Self {
+        Self::new(End::Server(config), cx)
+    }
+
+    /// A client's end. `output` at once holds our identification line and KEXINIT.
+    pub fn client(config: Arc<ClientConfig>, cx: &mut Context<'_>) -> Self {
+        Self::new(End::Client(config), cx)
+    }
+
+    fn new(end: End, cx: &mut Context<'_>) -> Self {
+        let mut transport = Self {
+            end,
+            state: State::Open,
+            level: Level::Keyless,
+            opener: Opener::plain(),
+            sealer: Sealer::plain(),
+            out: Vec::new(),
+            out_sent: 0,
+            held: Vec::new(),
+            our_ident: Cow::Borrowed(ident::OURS),
+            peer_ident: Box::default(),
+            host_key: Box::default(),
+            peer_sig_algs: None,
+            farewell: None,
+            receive_suite: None,
+            peer_offered_gcm: false,
+            keys_since: cx.now,
+        };
+        transport.out.put_bytes(transport.our_ident.as_bytes());
+        transport.out.put_bytes(b"\r\n");
+        transport.state = match transport.offer(None, cx) {
+            Ok(ours) => State::Ident { reader: IdentReader::default(), ours },
+            Err(fault) => State::Ended(fault),
+        };
+        transport
+    }
+
+    /// Takes the first line or packet of `input`, opening it in place. Call again with the rest until
+    /// [`Event::Starved`]; bytes not used must stand at the front of the next call's input.
+    ///
+    /// # Errors
+    /// A [`Fault`], final. Its DISCONNECT stands in `output`.
+    pub fn receive(&mut self, input: &mut [u8], cx: &mut Context<'_>) -> Result<Received, Fault> {
+        let step = match &mut self.state {
+            State::Ended(fault) => return Err(*fault),
+            State::Ident { .. } => self.receive_ident(input),
+            State::Exchange(_) | State::Open => self.receive_packet(input, cx),
+        };
+        step.inspect_err(|fault| self.fail(*fault, cx))
+    }
+
+    fn receive_ident(&mut self, input: &[u8]) -> Result<Received, Fault> {
+        let State::Ident { reader, .. } = &mut self.state else {
+            return Ok(Received { used: 0, event: Event::Starved });
+        };
+        match reader.read(self.end.role(), input)? {
+            Line::Starved => Ok(Received { used: 0, event: Event::Starved }),
+            Line::Preamble { used } => Ok(Received { used, event: Event::Handled }),
+            Line::Ident { used, text } => {
+                self.peer_ident = text;
+                self.state = match std::mem::replace(&mut self.state, State::Open) {
+                    State::Ident { ours, .. } => State::Exchange(Box::new(Exchange::Offered(ours))),
+                    other @ (State::Exchange(_) | State::Open | State::Ended(_)) => other,
+                };
+                Ok(Received { used, event: Event::Handled })
+            }
+        }
+    }
+
+    fn receive_packet(
+        &mut self,
+        input: &mut [u8],
+        cx: &mut Context<'_>,
+    ) -> Result<Received, Fault> {
+        let limit = match self.level {
+            Level::Keyless | Level::Authentication { .. } => PACKET_MAX_EARLY_BYTES,
+            Level::Connection { .. } => PACKET_MAX_BYTES,
+        };
+        let Some(Opened { payload: range, used }) = self.opener.open(input, limit)? else {
+            return Ok(Received { used: 0, event: Event::Starved });
+        };
+        let payload = input.get(range.clone()).unwrap_or_default();
+        let event = match payload.first() {
+            // Most packets are the relay's; they ask nothing of us.
+            Some(number) if message::CONNECTION.contains(number) && self.is_connection() => {
+                Event::Payload(range)
+            }
+            Some(_) => self.dispatch(payload, range, cx)?,
+            None => return Err(Fault::Malformed(Malformed::Short)),
+        };
+        Ok(Received { used, event })
+    }
+
+    /// Is a user authenticated, and no key exchange past the peer's KEXINIT?
+    fn is_connection(&self) -> bool {
+        self.stage() == Stage::Connection
+    }
+
+    /// Where we stand in the table of legal messages.
+    fn stage(&self) -> Stage {
+        let exchanging = match &self.state {
+            State::Exchange(exchange) => !matches!(**exchange, Exchange::Offered(_)),
+            State::Ident { .. } | State::Open | State::Ended(_) => false,
+        };
+        match (&self.level, exchanging) {
+            (Level::Keyless, _) => Stage::FirstExchange,
+            (_, true) => Stage::Rekey,
+            (Level::Authentication { .. }, false) => Stage::Authentication,
+            (Level::Connection { .. }, false) => Stage::Connection,
+        }
+    }
+
+    /// The table of legal messages. Everything it does not name ends the connection.
+    fn dispatch(
+        &mut self,
+        payload: &[u8],
+        range: Range<usize>,
+        cx: &mut Context<'_>,
+    ) -> Result<Event, Fault> {
+        let number = payload.first().copied().unwrap_or_default();
+        let stage = self.stage();
+        let role = self.end.role();
+        if self.takes_guess(number) {
+            return Ok(Event::Handled);
+        }
+        match (number, stage) {
+            (message::DISCONNECT, _) => Err(self.read_disconnect(payload)),
+            (message::IGNORE | message::DEBUG | message::UNIMPLEMENTED, Stage::FirstExchange) => {
+                self.idle_early(number)
+            }
+            (message::IGNORE | message::DEBUG, _) => self.idle(Event::Handled),
+            (message::UNIMPLEMENTED, _) => {
+                let mut reader = Reader::new(payload);
+                reader.u8()?;
+                let seq = reader.u32()?;
+                self.idle(Event::Unimplemented(seq))
+            }
+            (message::KEXINIT, _) => self.receive_kexinit(payload, cx),
+            (message::KEX_ECDH_INIT, Stage::FirstExchange | Stage::Rekey)
+                if role == Role::Server =>
+            {
+                self.receive_init(payload, cx)
+            }
+            (message::KEX_ECDH_REPLY, Stage::FirstExchange | Stage::Rekey)
+                if role == Role::Client =>
+            {
+                self.receive_reply(payload, cx)
+            }
+            (message::NEWKEYS, Stage::FirstExchange | Stage::Rekey) => {
+                self.receive_newkeys(payload, cx)
+            }
+            (message::EXT_INFO, Stage::Authentication | Stage::Connection) => {
+                self.read_ext_info(payload)?;
+                self.idle(Event::Handled)
+            }
+            (message::PING, Stage::Authentication | Stage::Connection) => {
+                let mut reader = Reader::new(payload);
+                reader.u8()?;
+                let mut pong = vec![message::PONG];
+                pong.put_string(reader.string()?);
+                self.send(&pong, cx)?;
+                self.idle(Event::Handled)
+            }
+            // We send no PING, so no PONG is ours to expect: OpenSSH ignores a stray one as well.
+            (message::PONG, Stage::Authentication | Stage::Connection) => self.idle(Event::Handled),
+            (message::SERVICE_REQUEST | message::USERAUTH_REQUEST, Stage::Authentication)
+                if role == Role::Server =>
+            {
+                Ok(Event::Payload(range))
+            }
+            // RFC 4252 §5.1: requests after success are to be ignored.
+            (message::USERAUTH_REQUEST, Stage::Connection) if role == Role::Server => {
+                Ok(Event::Handled)
+            }
+            (
+                message::SERVICE_ACCEPT
+                | message::USERAUTH_FAILURE
+                | message::USERAUTH_SUCCESS
+                | message::USERAUTH_BANNER
+                | message::USERAUTH_PK_OK,
+                Stage::Authentication,
+            ) if role == Role::Client => Ok(Event::Payload(range)),
+            _ => Err(Fault::Unexpected { number, during: stage }),
+        }
+    }
+
+    /// Messages without progress before the first NEWKEYS: never legal under strict KEX, which is
+    /// known once the peer's KEXINIT is here (CVE-2023-48795); what came before it shows in its
+    /// sequence number.
+    fn idle_early(&mut self, number: u8) -> Result<Event, Fault> {
+        let strict = match &self.state {
+            State::Exchange(exchange) => match &**exchange {
+                Exchange::AwaitInit { agreement, .. } | Exchange::AwaitReply { agreement, .. } => {
+                    agreement.strict
+                }
+                Exchange::Offered(_) => false,
+                Exchange::AwaitNewKeys { session, .. } => session.strict,
+            },
+            State::Ident { .. } | State::Open | State::Ended(_) => false,
+        };
+        // The sequence number counts every packet, so it bounds the idle ones too.
+        if strict || self.opener.seq() > IDLE_MESSAGES_MAX {
+            return Err(Fault::Unexpected { number, during: Stage::FirstExchange });
+        }
+        Ok(Event::Handled)
+    }
+
+    fn idle(&mut self, event: Event) -> Result<Event, Fault> {
+        if let Level::Authentication { idle_messages, .. } = &mut self.level {
+            *idle_messages = idle_messages.saturating_add(1);
+            if *idle_messages > IDLE_MESSAGES_MAX {
+                return Err(Fault::Flood);
+            }
+        }
+        Ok(event)
+    }
+
+    /// Drops the packet that followed a KEXINIT on a wrong guess (RFC 4253 §7).
+    fn takes_guess(&mut self, number: u8) -> bool {
+        let State::Exchange(exchange) = &mut self.state else { return false };
+        match &mut **exchange {
+            Exchange::AwaitInit { agreement, .. } | Exchange::AwaitReply { agreement, .. } => {
+                (30..=49).contains(&number) && std::mem::take(&mut agreement.skip_guess)
+            }
+            Exchange::Offered(_) | Exchange::AwaitNewKeys { .. } => false,
+        }
+    }
+
+    fn read_disconnect(&mut self, payload: &[u8]) -> Fault {
+        let mut reader = Reader::new(payload);
+        let fields = (|| {
+            reader.u8()?;
+            Ok::<_, Malformed>((reader.u32()?, reader.string()?))
+        })();
+        match fields {
+            Ok((reason, text)) => {
+                let text = text.get(..FAREWELL_MAX_BYTES).unwrap_or(text);
+                self.farewell = Some(Box::new((reason, text.into())));
+                Fault::Disconnected { reason }
+            }
+            Err(malformed) => Fault::Malformed(malformed),
+        }
+    }
+
+    /// Reads `server-sig-algs` (RFC 8308 §3.1); other extensions ask nothing of us.
+    fn read_ext_info(&mut self, payload: &[u8]) -> Result<(), Fault> {
+        let mut reader = Reader::new(payload);
+        reader.u8()?;
+        let count = reader.u32()?;
+        for _ in 0..count {
+            // Every turn takes at least eight bytes, so a made-up count ends as a short message.
+            let (name, value) = (reader.string()?, reader.string()?);
+            if name == b"server-sig-algs" && self.end.role() == Role::Client {
+                let value = value.get(..SIG_ALGS_MAX_BYTES).unwrap_or(value);
+                self.peer_sig_algs = std::str::from_utf8(value).ok().map(Into::into);
+            }
+        }
+        Ok(())
+    }
+
+    // ---- key exchange ----
+
+    /// Sends our KEXINIT.
+    fn offer(
+        &mut self,
+        ciphers: Option<Box<[Cipher]>>,
+        cx: &mut Context<'_>,
+    ) -> Result<Ours, Fault> {
+        let mut ours = Ours { cookie: [0; 16], ciphers };
+        cx.entropy.fill(&mut ours.cookie);
+        let first = matches!(self.level, Level::Keyless);
+        let kexinit = self.end.offer(&ours, first).kexinit(ours.cookie);
+        self.seal(&kexinit, cx)?;
+        Ok(ours)
+    }
+
+    fn receive_kexinit(&mut self, payload: &[u8], cx: &mut Context<'_>) -> Result<Event, Fault> {
+        let unexpected = Fault::Unexpected { number: message::KEXINIT, during: self.stage() };
+        let ours = match std::mem::replace(&mut self.state, State::Open) {
+            State::Exchange(exchange) => match *exchange {
+                Exchange::Offered(ours) => ours,
+                Exchange::AwaitInit { .. }
+                | Exchange::AwaitReply { .. }
+                | Exchange::AwaitNewKeys { .. } => return Err(unexpected),
+            },
+            State::Open => self.offer(None, cx)?,
+            State::Ident { .. } | State::Ended(_) => return Err(unexpected),
+        };
+        if let Level::Authentication { exchanges, .. } = &mut self.level {
+            *exchanges = exchanges.saturating_add(1);
+            if *exchanges > EARLY_EXCHANGES_MAX {
+                return Err(Fault::Flood);
+            }
+        }
+        let theirs = KexInit::parse(payload)?;
+        let first = matches!(self.level, Level::Keyless);
+        let offer = self.end.offer(&ours, first);
+        let agreement = offer.agree(&theirs)?;
+        // Strict KEX: their KEXINIT must be their very first packet, number 0.
+        if first && agreement.strict && self.opener.seq() != 1 {
+            return Err(unexpected);
+        }
+        self.peer_offered_gcm = theirs.offers_gcm();
+        let kexinit = offer.kexinit(ours.cookie);
+        let (our_ident, peer_ident) = (self.our_ident.as_bytes(), &*self.peer_ident);
+        let exchange = match self.end.role() {
+            Role::Server => Exchange::AwaitInit {
+                agreement,
+                transcript: Transcript::new([peer_ident, our_ident], [payload, &kexinit]),
+            },
+            Role::Client => {
+                let transcript = Transcript::new([our_ident, peer_ident], [&kexinit, payload]);
+                let (ephemeral, value) = Ephemeral::generate(agreement.method, cx.entropy)?;
+                let mut init = vec![message::KEX_ECDH_INIT];
+                init.put_string(&value);
+                self.seal(&init, cx)?;
+                Exchange::AwaitReply { agreement, transcript, ephemeral, value }
+            }
+        };
+        self.state = State::Exchange(Box::new(exchange));
+        Ok(Event::Handled)
+    }
+
+    /// Server: KEX_ECDH_INIT -> KEX_ECDH_REPLY and NEWKEYS (RFC 5656 §4).
+    fn receive_init(&mut self, payload: &[u8], cx: &mut Context<'_>) -> Result<Event, Fault> {
+        let unexpected = Fault::Unexpected { number: message::KEX_ECDH_INIT, during: self.stage() };
+        let Exchange::AwaitInit { agreement, mut transcript } = self.take_exchange(unexpected)?
+        else {
+            return Err(unexpected);
+        };
+        let End::Server(config) = self.end.clone() else { return Err(unexpected) };
+        let mut reader = Reader::new(payload);
+        reader.u8()?;
+        let value = reader.string()?;
+        reader.end()?;
+        let (reply_value, secret) = kex::respond(agreement.method, value, cx.entropy)?;
+        let host_key =
+            config.host_key(agreement.host_key).ok_or(Fault::NoCommon("host key algorithm"))?;
+        let blob = match &host_key.certificate {
+            Some(certificate) if agreement.host_key.certificate => certificate.blob(),
+            Some(_) | None => host_key.key.public().blob(),
+        };
+        transcript.string(blob);
+        transcript.string(value);
+        transcript.string(&reply_value);
+        let hash = transcript.finish(&secret);
+        let signature =
+            host_key.key.sign(agreement.host_key.signature, &hash).map_err(|_| Fault::HostKey)?;
+        let mut reply = Vec::with_capacity(512);
+        reply.put_u8(message::KEX_ECDH_REPLY);
+        reply.put_string(blob);
+        reply.put_string(&reply_value);
+        reply.put_string(&signature);
+        self.seal(&reply, cx)?;
+        self.host_key = blob.into();
+        self.switch(agreement, &secret, hash, cx)?;
+        Ok(Event::Handled)
+    }
+
+    /// Client: KEX_ECDH_REPLY -> NEWKEYS (RFC 5656 §4).
+    fn receive_reply(&mut self, payload: &[u8], cx: &mut Context<'_>) -> Result<Event, Fault> {
+        let unexpected =
+            Fault::Unexpected { number: message::KEX_ECDH_REPLY, during: self.stage() };
+        let Exchange::AwaitReply { agreement, mut transcript, ephemeral, value } =
+            self.take_exchange(unexpected)?
+        else {
+            return Err(unexpected);
+        };
+        let mut reader = Reader::new(payload);
+        reader.u8()?;
+        let (blob, reply_value, signature) = (reader.string()?, reader.string()?, reader.string()?);
+        reader.end()?;
+        let secret = ephemeral.combine(reply_value)?;
+        transcript.string(blob);
+        transcript.string(&value);
+        transcript.string(reply_value);
+        let hash = transcript.finish(&secret);
+        let key = PublicKey::parse(blob).map_err(|_| Fault::HostKey)?;
+        key.verify(agreement.host_key.signature, &hash, signature).map_err(|_| Fault::HostKey)?;
+        let first = matches!(self.level, Level::Keyless);
+        if !first && *self.host_key != *blob {
+            return Err(Fault::HostKeyChanged);
+        }
+        self.host_key = blob.into();
+        self.switch(agreement, &secret, hash, cx)?;
+        Ok(Event::Handled)
+    }
+
+    fn take_exchange(&mut self, unexpected: Fault) -> Result<Exchange, Fault> {
+        match std::mem::replace(&mut self.state, State::Open) {
+            State::Exchange(exchange) => Ok(*exchange),
+            State::Ident { .. } | State::Open | State::Ended(_) => Err(unexpected),
+        }
+    }
+
+    /// Sends NEWKEYS, seals under the new keys from here, and waits for the peer's NEWKEYS.
+    fn switch(
+        &mut self,
+        agreement: Agreement,
+        secret: &Secret,
+        hash: [u8; 32],
+        cx: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        let session = match &self.level {
+            Level::Keyless => Session { id: hash, strict: agreement.strict },
+            Level::Authentication { session, .. } | Level::Connection { session } => *session,
+        };
+        let role = self.end.role();
+        let [to_server, to_client] =
+            [(Flow::ToServer, agreement.to_server), (Flow::ToClient, agreement.to_client)];
+        let (send, receive) = match role {
+            Role::Server => (to_client, to_server),
+            Role::Client => (to_server, to_client),
+        };
+        let keys = |(flow, suite)| kex::derive(flow, suite, secret, &hash, &session.id);
+        self.seal(&[message::NEWKEYS], cx)?;
+        self.sealer.rekey(keys(send), session.strict);
+        let (_, receive_suite) = receive;
+        self.receive_suite = Some(receive_suite);
+        self.keys_since = cx.now;
+        let exchange = Exchange::AwaitNewKeys { receive: keys(receive), session };
+        self.state = State::Exchange(Box::new(exchange));
+        if let (Level::Keyless, End::Server(config), true) =
+            (&self.level, &self.end, agreement.ext_info)
+        {
+            let info = ext_info(&config.sig_algs);
+            self.seal(&info, cx)?;
+        }
+        self.release_held(cx)
+    }
+
+    fn receive_newkeys(&mut self, payload: &[u8], cx: &mut Context<'_>) -> Result<Event, Fault> {
+        let unexpected = Fault::Unexpected { number: message::NEWKEYS, during: self.stage() };
+        Reader::new(payload.get(1..).unwrap_or_default()).end()?;
+        let Exchange::AwaitNewKeys { receive, session } = self.take_exchange(unexpected)? else {
+            return Err(unexpected);
+        };
+        self.opener.rekey(receive, session.strict);
+        self.keys_since = cx.now;
+        if matches!(self.level, Level::Keyless) {
+            self.level = Level::Authentication { session, exchanges: 0, idle_messages: 0 };
+            Ok(Event::Secured)
+        } else {
+            Ok(Event::Rekeyed)
+        }
+    }
+
+    /// A key exchange is due by our own limits and none runs. The caller starts it with
+    /// [`Transport::rekey`]; a relay does so on one of its legs at a time.
+    pub fn rekey_due(&self, now: Instant) -> bool {
+        let limits = self.end.limits();
+        let worn = [self.sealer.used(), self.opener.used()]
+            .iter()
+            .any(|used| used.bytes >= limits.bytes || used.packets >= limits.packets);
+        let old = now.0.saturating_sub(self.keys_since.0) >= limits.age_ms;
+        matches!((&self.state, &self.level), (State::Open, Level::Connection { .. }))
+            && (worn || old)
+    }
+
+    /// Starts a key exchange, unless one runs. `ciphers`: offer only these, else the usual list.
+    ///
+    /// # Errors
+    /// [`Fault::KeysUsedUp`], or the fault that ended the transport.
+    pub fn rekey(&mut self, ciphers: Option<&[Cipher]>, cx: &mut Context<'_>) -> Result<(), Fault> {
+        match &self.state {
+            State::Ended(fault) => Err(*fault),
+            State::Ident { .. } | State::Exchange(_) => Ok(()),
+            State::Open => {
+                let ours = self.offer(ciphers.map(Into::into), cx)?;
+                self.state = State::Exchange(Box::new(Exchange::Offered(ours)));
+                Ok(())
+            }
+        }
+    }
+
+    /// Our KEXINIT is out and our NEWKEYS is not: nothing of the layer above may go out
+    /// (RFC 4253 §7.1).
+    pub fn is_held(&self) -> bool {
+        match &self.state {
+            State::Ident { .. } => true,
+            State::Exchange(exchange) => !matches!(**exchange, Exchange::AwaitNewKeys { .. }),
+            State::Open | State::Ended(_) => false,
+        }
+    }
+
+    /// A key exchange runs: from the first KEXINIT of either side to the peer's NEWKEYS.
+    pub fn is_exchanging(&self) -> bool {
+        matches!(self.state, State::Ident { .. } | State::Exchange(_))
+    }
+
+    // ---- output ----
+
+    /// Seals a message of the layer above, or holds it back until our NEWKEYS is out.
+    ///
+    /// # Errors
+    /// [`Fault::QueueFull`] when the peer does not read, [`Fault::KeysUsedUp`], or the fault that
+    /// ended the transport.
+    pub fn send(&mut self, payload: &[u8], cx: &mut Context<'_>) -> Result<(), Fault> {
+        if let State::Ended(fault) = &self.state {
+            return Err(*fault);
+        }
+        if self.is_held() {
+            if self.held.len().saturating_add(payload.len()) > HELD_MAX_BYTES {
+                return Err(Fault::QueueFull);
+            }
+            self.held.put_string(payload);
+            return Ok(());
+        }
+        self.seal(payload, cx)
+    }
+
+    fn seal(&mut self, payload: &[u8], cx: &mut Context<'_>) -> Result<(), Fault> {
+        if self.out.len().saturating_sub(self.out_sent) > OUTPUT_MAX_BYTES {
+            return Err(Fault::QueueFull);
+        }
+        self.sealer.seal(payload, cx.entropy, &mut self.out)
+    }
+
+    fn release_held(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
+        let held = std::mem::take(&mut self.held);
+        let mut reader = Reader::new(&held);
+        while !reader.is_empty() {
+            self.seal(reader.string()?, cx)?;
+        }
+        Ok(())
+    }
+
+    /// Seals a connection packet that another transport's [`Transport::receive`] has just opened:
+    /// `packet` is its `input[..used]`, `payload` the range it gave. In place when nothing waits in
+    /// `output` and the framing fits, else as a copy at the end of `output`. Not while
+    /// [`Transport::is_held`].
+    ///
+    /// # Errors
+    /// As [`Transport::send`].
+    pub fn reseal(
+        &mut self,
+        packet: &mut [u8],
+        payload: Range<usize>,
+        cx: &mut Context<'_>,
+    ) -> Result<Resealed, Fault> {
+        if let State::Ended(fault) = &self.state {
+            return Err(*fault);
+        }
+        if self.out.is_empty() && !self.is_held() && self.sealer.reseal(packet)? {
+            return Ok(Resealed::InPlace);
+        }
+        self.send(packet.get(payload).unwrap_or_default(), cx)?;
+        Ok(Resealed::Copied)
+    }
+
+    /// Sealed bytes to write to the peer.
+    pub fn output(&self) -> &[u8] {
+        self.out.get(self.out_sent..).unwrap_or_default()
+    }
+
+    /// Drops the first `count` bytes of `output`: they were written. An empty buffer is freed.
+    pub fn sent(&mut self, count: usize) {
+        self.out_sent = self.out_sent.saturating_add(count).min(self.out.len());
+        if self.out_sent == self.out.len() {
+            self.out = Vec::new();
+            self.out_sent = 0;
+        }
+    }
+
+    /// Queues a DISCONNECT with a text for people and ends the transport.
+    pub fn disconnect(&mut self, reason: Reason, text: &str, cx: &mut Context<'_>) {
+        if matches!(self.state, State::Ended(_)) {
+            return;
+        }
+        let mut payload = vec![message::DISCONNECT];
+        payload.put_u32(reason.code());
+        payload.put_string(printable(text, FAREWELL_MAX_BYTES).as_bytes());
+        payload.put_string(b"");
+        // A peer that lets its queue fill up hears nothing; it is gone either way.
+        let _unsaid = self.seal(&payload, cx);
+        self.state = State::Ended(Fault::Disconnected { reason: reason.code() });
+        self.held = Vec::new();
+    }
+
+    fn fail(&mut self, fault: Fault, cx: &mut Context<'_>) {
+        if !matches!(fault, Fault::Disconnected { .. }) {
+            self.disconnect(fault.reason(), &fault.to_string(), cx);
+        }
+        self.state = State::Ended(fault);
+    }
+
+    // ---- what others ask ----
+
+    /// A user is authenticated: connection messages and larger packets become legal.
+    pub fn authenticated(&mut self) {
+        if let Level::Authentication { session, .. } = &self.level {
+            self.level = Level::Connection { session: *session };
+        }
+    }
+
+    /// How many bytes the packet at the front of the input takes in all, as far as known.
+    pub fn needs(&self) -> usize {
+        match self.state {
+            State::Ident { .. } => 1,
+            State::Exchange(_) | State::Open | State::Ended(_) => self.opener.needs(),
+        }
+    }
+
+    /// The session identifier, once the first key exchange is done.
+    pub fn session_id(&self) -> Option<&[u8; 32]> {
+        match (&self.level, &self.state) {
+            (Level::Authentication { session, .. } | Level::Connection { session }, _) => {
+                Some(&session.id)
+            }
+            (Level::Keyless, _) => None,
+        }
+    }
+
+    /// The host key blob in use: as the server proved it (client role), as we present it (server role).
+    pub fn host_key(&self) -> &[u8] {
+        &self.host_key
+    }
+
+    /// Sequence number of the next packet we send.
+    pub fn send_seq(&self) -> u32 {
+        self.sealer.seq()
+    }
+
+    /// Sequence number of the next packet we receive.
+    pub fn receive_seq(&self) -> u32 {
+        self.opener.seq()
+    }
+
+    /// The peer's identification line as printable ASCII, for logs.
+    pub fn peer_ident(&self) -> String {
+        printable(&String::from_utf8_lossy(&self.peer_ident), 255)
+    }
+
+    /// The algorithms that the server says it verifies (RFC 8308 §3.1).
+    pub fn server_sig_algs(&self) -> Option<&str> {
+        self.peer_sig_algs.as_deref()
+    }
+
+    /// The peer's DISCONNECT: reason and text as received (cut to 512 bytes).
+    pub fn farewell(&self) -> Option<(u32, &[u8])> {
+        self.farewell.as_deref().map(|(reason, text)| (*reason, &**text))
+    }
+
+    /// The cipher from the peer to us.
+    pub fn receive_cipher(&self) -> Option<Cipher> {
+        self.receive_suite.map(|suite| suite.cipher)
+    }
+
+    /// The peer's latest KEXINIT had AES-GCM both ways.
+    pub fn peer_offered_gcm(&self) -> bool {
+        self.peer_offered_gcm
+    }
+
+    /// Which end we are.
+    pub fn role(&self) -> Role {
+        self.end.role()
+    }
+
+    /// Gives up the whole state of an established transport, for a handoff or a restart.
+    ///
+    /// # Errors
+    /// The transport itself, unchanged, unless it is authenticated, no key exchange runs and all
+    /// output is written.
+    pub fn give_up(self) -> Result<Handover, Box<Self>> {
+        let settled = matches!(self.state, State::Open) && self.out.is_empty();
+        let session = match &self.level {
+            Level::Connection { session } if settled => *session,
+            Level::Connection { .. } | Level::Keyless | Level::Authentication { .. } => {
+                return Err(Box::new(self));
+            }
+        };
+        let Self { opener, sealer, our_ident, peer_ident, host_key, .. } = self;
+        let (receive, send) = (opener.into_keys(), sealer.into_keys());
+        let (Some(receive), Some(send)) = (receive, send) else {
+            unreachable!("a connected transport has keys in both directions")
+        };
+        Ok(Handover {
+            session_id: session.id,
+            strict: session.strict,
+            send,
+            receive,
+            our_ident,
+            peer_ident,
+            host_key,
+            peer_offered_gcm: self.peer_offered_gcm,
+        })
+    }
+
+    /// Goes on from a state given up elsewhere, as a server.
+    pub fn take_over_server(state: Handover, config: Arc<ServerConfig>, now: Instant) -> Self {
+        Self::take_over(state, End::Server(config), now)
+    }
+
+    /// Goes on from a state given up elsewhere, as a client.
+    pub fn take_over_client(state: Handover, config: Arc<ClientConfig>, now: Instant) -> Self {
+        Self::take_over(state, End::Client(config), now)
+    }
+
+    fn take_over(state: Handover, end: End, now: Instant) -> Self {
+        let (receive, receive_seq) = state.receive;
+        let (send, send_seq) = state.send;
+        Self {
+            end,
+            state: State::Open,
+            level: Level::Connection {
+                session: Session { id: state.session_id, strict: state.strict },
+            },
+            receive_suite: Some(receive.suite),
+            opener: Opener::from_keys(receive, receive_seq),
+            sealer: Sealer::from_keys(send, send_seq),
+            out: Vec::new(),
+            out_sent: 0,
+            held: Vec::new(),
+            our_ident: state.our_ident,
+            peer_ident: state.peer_ident,
+            host_key: state.host_key,
+            peer_sig_algs: None,
+            farewell: None,
+            peer_offered_gcm: state.peer_offered_gcm,
+            // The age of the keys is not handed over: they are due within the hour from here.
+            keys_since: now,
+        }
+    }
+}
+
+/// Everything another process needs to go on with an established transport. Keys are zeroised on drop.
+pub struct Handover {
+    /// The first exchange hash.
+    pub session_id: [u8; 32],
+    /// Sequence numbers restart at every NEWKEYS.
+    pub strict: bool,
+    /// Sending keys and the next sequence number.
+    pub send: (Keys, u32),
+    /// Receiving keys and the next sequence number.
+    pub receive: (Keys, u32),
+    /// Our identification line, without CR LF.
+    pub our_ident: Cow<'static, str>,
+    /// The peer's, as received.
+    pub peer_ident: Box<[u8]>,
+    /// The host key blob in use.
+    pub host_key: Box<[u8]>,
+    /// The peer's latest KEXINIT had AES-GCM both ways.
+    pub peer_offered_gcm: bool,
+}
+
+/// EXT_INFO as a server sends it (RFC 8308 §2.3; OpenSSH PROTOCOL §1.9, §1.11, §3.1).
+fn ext_info(sig_algs: &str) -> Vec<u8> {
+    let extensions = [
+        ("server-sig-algs", sig_algs),
+        ("publickey-hostbound@openssh.com", "0"),
+        ("ping@openssh.com", "0"),
+    ];
+    let mut out = vec![message::EXT_INFO];
+    out.put_u32(3);
+    for (name, value) in extensions {
+        out.put_string(name.as_bytes());
+        out.put_string(value.as_bytes());
+    }
+    out
+}
+
+#[cfg(test)]
+#[path = "transport_tests.rs"]
+mod tests;

@@ -1,0 +1,351 @@
+//! Tests of `transport`: two ends in memory, virtual time, seeded randomness.
+
+use super::*;
+use crate::ssh::cipher::Mac;
+use crate::ssh::testing::{Pair, client_config, server_config};
+
+fn pair_with(seed: u64, algorithms: &Algorithms) -> Pair {
+    let limits = RekeyLimits::default();
+    Pair::new(
+        seed,
+        server_config(seed ^ 1, algorithms.clone(), limits),
+        client_config(algorithms.clone(), limits),
+    )
+}
+
+fn data(len: usize) -> Vec<u8> {
+    let mut payload = vec![message::CHANNEL_DATA];
+    payload.resize(len, 0x5a);
+    payload
+}
+
+#[test]
+fn every_method_cipher_and_mac_carries_data_both_ways_and_through_re_keys() {
+    let mut seed = 0;
+    for method in Method::ALL {
+        for cipher in Cipher::ALL {
+            let macs = if cipher.is_aead() { vec![Mac::Sha256] } else { Mac::ALL.to_vec() };
+            for mac in macs {
+                seed += 1;
+                let algorithms =
+                    Algorithms { methods: vec![method], ciphers: vec![cipher], macs: vec![mac] };
+                let mut pair = pair_with(seed, &algorithms);
+                pair.settle().unwrap();
+                assert_eq!(pair.client.transport.receive_cipher(), Some(cipher));
+                assert!(pair.server.events.contains(&Event::Secured));
+                assert!(pair.client.events.contains(&Event::Secured));
+                assert_eq!(
+                    pair.client.transport.session_id().unwrap(),
+                    pair.server.transport.session_id().unwrap()
+                );
+                pair.authenticate();
+                for round in 0..3 {
+                    pair.at_client(|t, cx| t.send(&data(100 + round), cx)).unwrap();
+                    pair.at_server(|t, cx| t.send(&data(32_000 + round), cx)).unwrap();
+                    pair.settle().unwrap();
+                    match round {
+                        0 => pair.at_client(|t, cx| t.rekey(None, cx)).unwrap(),
+                        1 => pair.at_server(|t, cx| t.rekey(None, cx)).unwrap(),
+                        _ => {}
+                    }
+                    pair.settle().unwrap();
+                }
+                let lens = |end: &[Vec<u8>]| end.iter().map(Vec::len).collect::<Vec<_>>();
+                assert_eq!(lens(&pair.server.payloads), [100, 101, 102]);
+                assert_eq!(lens(&pair.client.payloads), [32_000, 32_001, 32_002]);
+            }
+        }
+    }
+}
+
+#[test]
+fn bytes_may_come_one_at_a_time() {
+    for piece in [1, 2, 3, 7, 16, 61] {
+        let mut pair = Pair::plain(piece);
+        pair.settle_in_pieces(usize::try_from(piece).unwrap()).unwrap();
+        pair.authenticate();
+        pair.at_client(|t, cx| t.rekey(None, cx)).unwrap();
+        pair.at_client(|t, cx| t.send(&data(9), cx)).unwrap();
+        pair.settle_in_pieces(usize::try_from(piece).unwrap()).unwrap();
+        assert_eq!(pair.server.payloads, [data(9)]);
+    }
+}
+
+/// Trap 22: KEXINITs that cross.
+#[test]
+fn key_exchanges_started_by_both_sides_at_once_are_one_key_exchange() {
+    let mut pair = Pair::connected(7);
+    pair.at_client(|t, cx| t.rekey(None, cx)).unwrap();
+    pair.at_server(|t, cx| t.rekey(None, cx)).unwrap();
+    pair.at_client(|t, cx| t.send(&data(20), cx)).unwrap();
+    assert!(pair.client.transport.is_held());
+    pair.settle().unwrap();
+    assert_eq!(pair.client.events.iter().filter(|e| **e == Event::Rekeyed).count(), 1);
+    assert_eq!(pair.server.events.iter().filter(|e| **e == Event::Rekeyed).count(), 1);
+    assert_eq!(pair.server.payloads, [data(20)]);
+    assert!(!pair.client.transport.is_held());
+}
+
+#[test]
+fn data_of_a_peer_that_has_not_answered_our_kexinit_is_delivered() {
+    let mut pair = Pair::connected(8);
+    pair.at_server(|t, cx| t.rekey(None, cx)).unwrap();
+    pair.at_client(|t, cx| t.send(&data(33), cx)).unwrap();
+    let bytes = pair.client.take_output();
+    pair.server.inbox.extend(bytes);
+    let mut cx = Context { now: pair.now, entropy: &mut pair.random };
+    pair.server.receive(&mut cx).unwrap();
+    assert_eq!(pair.server.payloads, [data(33)]);
+    pair.settle().unwrap();
+}
+
+/// CVE-2023-48795 (Terrapin): a packet slipped in before the first NEWKEYS.
+#[test]
+fn strict_kex_refuses_any_message_slipped_in_before_the_first_newkeys() {
+    for number in [message::IGNORE, message::DEBUG, message::UNIMPLEMENTED] {
+        for before_kexinit in [true, false] {
+            let mut pair = Pair::plain(u64::from(number));
+            let mut bytes = pair.client.take_output();
+            let line = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+            let mut injected = Vec::new();
+            let mut payload = vec![number];
+            payload.put_u32(0);
+            Sealer::plain().seal(&payload, &mut pair.random, &mut injected).unwrap();
+            let at = if before_kexinit { line } else { bytes.len() };
+            bytes.splice(at..at, injected);
+            pair.server.inbox.extend(bytes);
+            let mut cx = Context { now: pair.now, entropy: &mut pair.random };
+            let refused = pair.server.receive(&mut cx);
+            assert!(matches!(refused, Err(Fault::Unexpected { .. })), "{number}: {refused:?}");
+        }
+    }
+}
+
+#[test]
+fn sequence_numbers_restart_at_every_newkeys_under_strict_kex() {
+    let mut pair = Pair::connected(9);
+    pair.at_client(|t, cx| t.send(&data(9), cx)).unwrap();
+    pair.settle().unwrap();
+    assert_eq!(pair.client.transport.send_seq(), 1);
+    pair.at_client(|t, cx| t.rekey(None, cx)).unwrap();
+    pair.settle().unwrap();
+    assert_eq!(pair.client.transport.send_seq(), 0);
+    assert_eq!(pair.server.transport.receive_seq(), 0);
+}
+
+/// Erlang CVE-2025-32433: connection messages before authentication.
+#[test]
+fn connection_messages_before_authentication_end_the_connection() {
+    let mut pair = Pair::plain(10);
+    pair.settle().unwrap();
+    for number in message::CONNECTION {
+        let mut pair = Pair::plain(u64::from(number));
+        pair.settle().unwrap();
+        pair.at_client(|t, cx| t.send(&[number, 0, 0, 0, 0], cx)).unwrap();
+        let wanted = Fault::Unexpected { number, during: Stage::Authentication };
+        assert_eq!(pair.settle(), Err(wanted));
+    }
+}
+
+/// libssh CVE-2018-10933, wolfSSH CVE-2026-84897: messages of the other role.
+#[test]
+fn messages_only_a_server_may_send_are_refused_from_a_client() {
+    for number in [
+        message::SERVICE_ACCEPT,
+        message::USERAUTH_FAILURE,
+        message::USERAUTH_SUCCESS,
+        message::USERAUTH_BANNER,
+        message::USERAUTH_PK_OK,
+        message::KEX_ECDH_REPLY,
+    ] {
+        let mut pair = Pair::plain(u64::from(number));
+        pair.settle().unwrap();
+        pair.at_client(|t, cx| t.send(&[number], cx)).unwrap();
+        assert!(matches!(pair.settle(), Err(Fault::Unexpected { .. })), "{number}");
+    }
+}
+
+/// OpenSSH CVE-2025-26466: floods that make no progress before authentication.
+#[test]
+fn floods_of_idle_messages_before_authentication_end_the_connection() {
+    for number in [message::IGNORE, message::PING, message::EXT_INFO] {
+        let mut pair = Pair::plain(u64::from(number));
+        pair.settle().unwrap();
+        let mut payload = vec![number];
+        payload.put_u32(0);
+        let mut sent = 0;
+        let ended = loop {
+            pair.at_client(|t, cx| t.send(&payload, cx)).unwrap();
+            if let Err(fault) = pair.settle() {
+                break fault;
+            }
+            sent += 1;
+            assert!(sent < 1000, "no end");
+        };
+        // A PONG in answer counts at the other end, beside the server's one EXT_INFO.
+        assert_eq!(ended, Fault::Flood);
+        assert!((IDLE_MESSAGES_MAX - 1..=IDLE_MESSAGES_MAX).contains(&sent), "{number}: {sent}");
+    }
+}
+
+#[test]
+fn a_ping_is_answered_even_in_the_middle_of_our_key_exchange() {
+    let mut pair = Pair::connected(11);
+    let mut ping = vec![message::PING];
+    ping.put_string(b"echo");
+    pair.at_client(|t, cx| t.send(&ping, cx)).unwrap();
+    pair.at_server(|t, cx| t.rekey(None, cx)).unwrap();
+    let before = pair.client.transport.receive_seq();
+    pair.settle().unwrap();
+    // KEXINIT, reply and NEWKEYS under the old keys; the PONG was held until the new ones.
+    assert_eq!(pair.client.transport.receive_seq(), 1, "restarted, then one PONG; was {before}");
+}
+
+#[test]
+fn a_state_given_up_goes_on_elsewhere() {
+    let mut pair = Pair::connected(12);
+    let limits = RekeyLimits::default();
+    let config = server_config(12 ^ 1, Algorithms::default(), limits);
+    for round in 0..5 {
+        pair.at_client(|t, cx| t.send(&data(50 + round), cx)).unwrap();
+        pair.at_server(|t, cx| t.send(&data(70 + round), cx)).unwrap();
+        pair.settle().unwrap();
+        let now = pair.now;
+        let server =
+            std::mem::replace(&mut pair.server.transport, Pair::plain(99).server.transport);
+        let Ok(state) = server.give_up() else { panic!("settled") };
+        pair.server.transport = Transport::take_over_server(state, Arc::clone(&config), now);
+        if round == 2 {
+            pair.at_client(|t, cx| t.rekey(None, cx)).unwrap();
+            pair.settle().unwrap();
+        }
+    }
+    assert_eq!(pair.server.payloads.len(), 5);
+    assert_eq!(pair.client.payloads.len(), 5);
+}
+
+#[test]
+fn a_transport_in_the_middle_of_something_does_not_give_up_its_state() {
+    let mut pair = Pair::connected(13);
+    pair.at_server(|t, cx| t.rekey(None, cx)).unwrap();
+    let server = std::mem::replace(&mut pair.server.transport, Pair::plain(99).server.transport);
+    assert!(server.give_up().is_err());
+}
+
+#[test]
+fn a_re_key_is_due_by_bytes_by_packets_and_by_age() {
+    let cases = [
+        RekeyLimits { bytes: 1000, ..RekeyLimits::default() },
+        RekeyLimits { packets: 3, ..RekeyLimits::default() },
+        RekeyLimits { age_ms: 10, ..RekeyLimits::default() },
+    ];
+    for limits in cases {
+        let server = server_config(1, Algorithms::default(), limits);
+        let client = client_config(Algorithms::default(), RekeyLimits::default());
+        let mut pair = Pair::new(14, server, client);
+        pair.settle().unwrap();
+        pair.authenticate();
+        assert!(!pair.server.transport.rekey_due(pair.now));
+        for _ in 0..4 {
+            pair.at_server(|t, cx| t.send(&data(400), cx)).unwrap();
+        }
+        pair.now = Instant(pair.now.0 + 10);
+        assert!(pair.server.transport.rekey_due(pair.now), "{limits:?}");
+        pair.at_server(|t, cx| t.rekey(None, cx)).unwrap();
+        pair.settle().unwrap();
+        assert!(!pair.server.transport.rekey_due(pair.now), "{limits:?}");
+    }
+}
+
+#[test]
+fn a_disconnect_reaches_the_peer_with_its_text_and_both_ends_stay_ended() {
+    let mut pair = Pair::connected(15);
+    pair.at_server(|t, cx| t.disconnect(Reason::ByApplication, "bye\x1b[0m", cx));
+    assert_eq!(pair.settle(), Err(Fault::Disconnected { reason: 11 }));
+    let (reason, text) = pair.client.transport.farewell().unwrap();
+    assert_eq!((reason, text.contains(&0x1b)), (11, false));
+    assert!(pair.at_server(|t, cx| t.send(&data(9), cx)).is_err());
+    assert!(pair.at_client(|t, cx| t.send(&data(9), cx)).is_err());
+}
+
+/// russh GHSA-5xvq and RFC 7748 §6.1: key exchange values of the wrong size, zero, or out of range.
+#[test]
+fn bad_key_exchange_values_end_the_connection_without_a_panic() {
+    let mut bad_coefficients = vec![0xff; 1184];
+    bad_coefficients.extend([9; 32]);
+    let cases: [(Method, Vec<u8>); 9] = [
+        (Method::Curve25519, vec![0; 32]),
+        (Method::Curve25519, vec![9; 31]),
+        (Method::Curve25519, vec![9; 33]),
+        (Method::Curve25519, vec![]),
+        (Method::Curve25519, [&[1][..], &[0; 31]].concat()),
+        (Method::MlKem768X25519, vec![9; 1184 + 31]),
+        (Method::MlKem768X25519, vec![9; 32]),
+        (Method::MlKem768X25519, bad_coefficients),
+        (Method::MlKem768X25519, vec![0; 1184 + 32]),
+    ];
+    for (method, value) in cases {
+        let mut random = crate::ssh::testing::Seeded(1);
+        let answer = kex::respond(method, &value, &mut random);
+        assert!(matches!(answer, Err(Fault::KeyExchange)), "{method:?} {}", value.len());
+        let reply = Ephemeral::generate(method, &mut random).unwrap().0.combine(&value);
+        assert!(matches!(reply, Err(Fault::KeyExchange)), "{method:?} {}", value.len());
+    }
+}
+
+/// Trap 22: `first_kex_packet_follows` with a wrong guess: that one packet is dropped unread.
+#[test]
+fn a_wrongly_guessed_key_exchange_packet_is_dropped() {
+    let limits = RekeyLimits::default();
+    let server = server_config(1, Algorithms::default(), limits);
+    let mut pair = Pair::new(16, server, client_config(Algorithms::default(), limits));
+    let mut stream = b"SSH-2.0-guesser\r\n".to_vec();
+    let mut sealer = Sealer::plain();
+    let mut kexinit = vec![message::KEXINIT];
+    kexinit.put_bytes(&[7; 16]);
+    let lists = [
+        "diffie-hellman-group14-sha256,curve25519-sha256",
+        "ssh-ed25519",
+        "aes128-gcm@openssh.com",
+        "aes128-gcm@openssh.com",
+        "",
+        "",
+        "none",
+        "none",
+        "",
+        "",
+    ];
+    for list in lists {
+        kexinit.put_string(list.as_bytes());
+    }
+    kexinit.put_bool(true);
+    kexinit.put_u32(0);
+    let mut guess = vec![30];
+    guess.put_mpint(&[0x42; 256]);
+    let mut init = vec![message::KEX_ECDH_INIT];
+    init.put_string(&[9; 32]);
+    for payload in [&kexinit, &guess, &init] {
+        sealer.seal(payload, &mut pair.random, &mut stream).unwrap();
+    }
+    pair.server.inbox = stream;
+    let mut cx = Context { now: pair.now, entropy: &mut pair.random };
+    pair.server.receive(&mut cx).unwrap();
+    assert!(!pair.server.transport.host_key().is_empty(), "the exchange went on");
+}
+
+#[test]
+fn random_bytes_never_panic_and_never_get_past_the_first_exchange() {
+    let mut random = crate::ssh::testing::Seeded(17);
+    for _ in 0..300 {
+        let mut pair = Pair::plain(random.next());
+        let mut bytes = pair.client.take_output();
+        for _ in 0..=random.below(4) {
+            let at = random.below(bytes.len());
+            bytes[at] ^= 1 << random.below(8);
+        }
+        pair.server.inbox = bytes;
+        let mut cx = Context { now: pair.now, entropy: &mut pair.random };
+        let _ended_or_starved = pair.server.receive(&mut cx);
+        assert!(pair.server.transport.session_id().is_none());
+    }
+}
