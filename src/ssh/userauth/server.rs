@@ -1,0 +1,332 @@
+//! The server's side: which keys may be used, and which one was proved.
+
+use super::{
+    super::{
+        fault::{Fault, Stage},
+        message,
+        outlet::{Outlet, Sealed},
+        publickey::PublicKey,
+        revocation::Revocations,
+        text::{LineEnd, printable_lines},
+        transport::{Context, Transport},
+        wire::{Malformed, Put, Reader},
+    },
+    CONNECTION, LOGIN_BYTES_MAX, PUBLIC_KEY, PUBLIC_KEY_HOST_BOUND, SERVICE,
+    proof::{Gate, Judge, Method, ProvedKey, Request, Verdict},
+    service_message,
+};
+use std::{mem, net::IpAddr, sync::Arc};
+
+/// Most offers refused on one connection. A refused offer is no failed login: a stock client walks through every
+/// key of its agent, and to count that as OpenSSH's `MaxAuthTries` does would shut out people with many keys. The
+/// bound is there because each offer costs us a parse, and for a certificate a signature to verify.
+pub const OFFERS_MAX: u32 = 64;
+
+/// Most messages of one connection's authentication, whatever they are: offers that are accepted and never signed,
+/// and `SERVICE_REQUEST`s that are repeated (paramiko sends one per key).
+const MESSAGES_MAX: u32 = 256;
+
+/// Longest banner, in bytes.
+const BANNER_BYTES_MAX: usize = 2 << 10;
+
+/// Server-side settings, shared; replaced as a whole by a reload.
+#[derive(Default)]
+pub struct Policy {
+    /// The CAs whose user certificates are believed.
+    pub cas: Vec<PublicKey>,
+    /// Keys and certificates that are treated as unknown.
+    pub revocations: Revocations,
+    /// Most refused signed requests and requests of other methods; 0 acts as 1. The first `none` is free, as with
+    /// OpenSSH; refused offers have a limit of their own, [`OFFERS_MAX`].
+    pub attempts_max: u32,
+    /// Says yes to every well-formed offer and decides after the signature.
+    pub hide_keys: bool,
+    /// Sent once, before the failure that uses up the attempts. The same bytes whatever was offered.
+    pub last_words: String,
+}
+
+/// What the server side wants after a message.
+#[derive(Debug)]
+pub enum Step {
+    /// Go on reading.
+    Continue,
+    /// A key was proved: answer with `accept` or `refuse` before the next message.
+    Proved(Box<ProvedKey>),
+}
+
+/// Where the authentication stands.
+enum State {
+    /// The service was not asked for yet.
+    Service,
+    /// No request came yet.
+    Unbound,
+    /// A request came; all others must name the same user (RFC 4252 §5).
+    Bound { login: String },
+    /// A proof was given out and its answer is due.
+    Deciding { login: String },
+    /// SUCCESS is sent.
+    Accepted,
+    /// Over. Every later input gets this same answer.
+    Ended(Fault),
+}
+
+/// The answer to one message, before it is put into bytes.
+#[derive(Debug)]
+enum Answer {
+    /// `SERVICE_ACCEPT`.
+    Service,
+    /// `USERAUTH_PK_OK` for this algorithm name and blob.
+    Usable { name: String, blob: Vec<u8> },
+    /// `USERAUTH_FAILURE`.
+    Failure,
+    /// `USERAUTH_FAILURE`, the last one.
+    LastFailure,
+    /// Nothing until it is decided.
+    Proved(Box<ProvedKey>),
+}
+
+/// The server's side of one connection's authentication.
+pub struct Authenticator {
+    policy: Arc<Policy>,
+    source: IpAddr,
+    state: State,
+    /// Refused signed requests and requests of other methods.
+    attempts: u32,
+    /// Refused offers.
+    offers: u32,
+    /// All messages.
+    messages: u32,
+}
+
+impl Authenticator {
+    /// `source`: the client's address, for the `source-address` option of certificates.
+    #[must_use]
+    pub fn new(policy: Arc<Policy>, source: IpAddr) -> Self {
+        Self { policy, source, state: State::Service, attempts: 0, offers: 0, messages: 0 }
+    }
+
+    /// Takes one message (5 or 50) that `transport` delivered; answers go out through `transport.send`.
+    ///
+    /// # Errors
+    /// Every fault is final. [`Fault::Attempts`] comes after the last FAILURE was queued; [`Fault::Service`] for
+    /// any other service; [`Fault::Unexpected`] for a message out of order or a changed user name;
+    /// [`Fault::Flood`] beyond the limit on messages.
+    pub fn receive(
+        &mut self,
+        payload: &[u8],
+        unix_s: u64,
+        gate: &dyn Gate,
+        transport: &mut Transport,
+        cx: &mut Context<'_>,
+    ) -> Result<Step, Fault> {
+        let Some(&session_id) = transport.session_id() else {
+            return Err(self.end(unexpected(payload, Stage::FirstExchange)));
+        };
+        let host_key = transport.host_key().to_vec();
+        let policy = Arc::clone(&self.policy);
+        let judge = Judge {
+            policy: &policy,
+            source: self.source,
+            unix_s,
+            gate,
+            session_id: &session_id,
+            host_key: &host_key,
+        };
+        self.take(payload, &judge, &mut Sealed { transport, cx })
+    }
+
+    /// `USERAUTH_SUCCESS`; calls `transport.authenticated()`.
+    ///
+    /// # Errors
+    /// [`Fault::Unexpected`] when no proof waits for its answer; the transport's own faults.
+    pub fn accept(&mut self, transport: &mut Transport, cx: &mut Context<'_>) -> Result<(), Fault> {
+        self.put_success(&mut Sealed { transport, cx })?;
+        transport.authenticated();
+        Ok(())
+    }
+
+    /// `USERAUTH_FAILURE` (counts as an attempt).
+    ///
+    /// # Errors
+    /// [`Fault::Attempts`] after the last FAILURE was queued; [`Fault::Unexpected`] when no proof waits for its
+    /// answer; the transport's own faults.
+    pub fn refuse(&mut self, transport: &mut Transport, cx: &mut Context<'_>) -> Result<(), Fault> {
+        self.put_refusal(&mut Sealed { transport, cx })
+    }
+
+    /// [`Authenticator::receive`] without a transport, like the two below for the other calls.
+    fn take(
+        &mut self,
+        payload: &[u8],
+        judge: &Judge<'_>,
+        out: &mut dyn Outlet,
+    ) -> Result<Step, Fault> {
+        let answer = self.judged(payload, judge).map_err(|fault| self.end(fault))?;
+        self.put(answer, out)
+    }
+
+    fn put_success(&mut self, out: &mut dyn Outlet) -> Result<(), Fault> {
+        if let State::Deciding { .. } = self.state {
+            self.state = State::Accepted;
+            out.send(&[message::USERAUTH_SUCCESS])
+        } else {
+            Err(self.undecided(message::USERAUTH_SUCCESS))
+        }
+    }
+
+    fn put_refusal(&mut self, out: &mut dyn Outlet) -> Result<(), Fault> {
+        if let State::Deciding { login } = &mut self.state {
+            self.state = State::Bound { login: mem::take(login) };
+            let answer = self.attempt_failed();
+            self.put(answer, out).map(|_| ())
+        } else {
+            Err(self.undecided(message::USERAUTH_FAILURE))
+        }
+    }
+
+    fn put(&mut self, answer: Answer, out: &mut dyn Outlet) -> Result<Step, Fault> {
+        match answer {
+            Answer::Service => out.send(&service_message(message::SERVICE_ACCEPT))?,
+            Answer::Usable { name, blob } => {
+                let mut usable = vec![message::USERAUTH_PK_OK];
+                usable.put_string(name.as_bytes());
+                usable.put_string(&blob);
+                out.send(&usable)?;
+            }
+            Answer::Failure => out.send(&failure())?,
+            Answer::LastFailure => {
+                if !self.policy.last_words.is_empty() {
+                    out.send(&banner(&self.policy.last_words))?;
+                }
+                out.send(&failure())?;
+                return Err(self.end(Fault::Attempts));
+            }
+            Answer::Proved(proved) => return Ok(Step::Proved(proved)),
+        }
+        Ok(Step::Continue)
+    }
+
+    fn judged(&mut self, payload: &[u8], judge: &Judge<'_>) -> Result<Answer, Fault> {
+        if let State::Ended(fault) = &self.state {
+            return Err(*fault);
+        }
+        self.messages = self.messages.saturating_add(1);
+        if self.messages > MESSAGES_MAX {
+            return Err(Fault::Flood);
+        }
+        match payload.split_first() {
+            Some((&message::SERVICE_REQUEST, body)) => self.service(payload, body),
+            Some((&message::USERAUTH_REQUEST, body)) => self.user(payload, body, judge),
+            Some(_) | None => Err(unexpected(payload, Stage::Authentication)),
+        }
+    }
+
+    fn service(&mut self, payload: &[u8], body: &[u8]) -> Result<Answer, Fault> {
+        let mut reader = Reader::new(body);
+        let service = reader.string()?;
+        reader.end()?;
+        if service != SERVICE.as_bytes() {
+            return Err(Fault::Service);
+        }
+        match &self.state {
+            State::Service => self.state = State::Unbound,
+            State::Unbound | State::Bound { .. } => {}
+            State::Deciding { .. } | State::Accepted => {
+                return Err(unexpected(payload, Stage::Authentication));
+            }
+            State::Ended(fault) => return Err(*fault),
+        }
+        Ok(Answer::Service)
+    }
+
+    /// A `USERAUTH_REQUEST` of any method.
+    fn user(&mut self, payload: &[u8], body: &[u8], judge: &Judge<'_>) -> Result<Answer, Fault> {
+        let mut reader = Reader::new(body);
+        let login = reader.text()?;
+        if login.len() > LOGIN_BYTES_MAX {
+            return Err(Malformed::Range.into());
+        }
+        if reader.string()? != CONNECTION.as_bytes() {
+            return Err(Fault::Service);
+        }
+        let first = match &self.state {
+            State::Unbound => true,
+            State::Bound { login: bound } if bound == login => false,
+            State::Service | State::Bound { .. } | State::Deciding { .. } | State::Accepted => {
+                return Err(unexpected(payload, Stage::Authentication));
+            }
+            State::Ended(fault) => return Err(*fault),
+        };
+        self.state = State::Bound { login: login.to_owned() };
+        let method = match reader.name()? {
+            PUBLIC_KEY => Method::PublicKey,
+            PUBLIC_KEY_HOST_BOUND => Method::HostBound,
+            "none" if first => return Ok(Answer::Failure),
+            _ => return Ok(self.attempt_failed()),
+        };
+        let request = Request::read(payload, login, method, reader, judge.host_key)?;
+        Ok(match judge.verdict(&request) {
+            Verdict::Usable { name, blob } => Answer::Usable { name, blob },
+            Verdict::OfferRefused => self.offer_refused(),
+            Verdict::ProofRefused => self.attempt_failed(),
+            Verdict::Proved(proved) => {
+                self.state = State::Deciding { login: login.to_owned() };
+                Answer::Proved(proved)
+            }
+        })
+    }
+
+    /// Nothing waited to be decided: the caller's mistake, and no reason to let anybody in.
+    fn undecided(&mut self, number: u8) -> Fault {
+        let fault = match &self.state {
+            State::Ended(fault) => *fault,
+            State::Service
+            | State::Unbound
+            | State::Bound { .. }
+            | State::Deciding { .. }
+            | State::Accepted => Fault::Unexpected { number, during: Stage::Authentication },
+        };
+        self.end(fault)
+    }
+
+    fn attempt_failed(&mut self) -> Answer {
+        self.attempts = self.attempts.saturating_add(1);
+        if self.attempts >= self.policy.attempts_max {
+            Answer::LastFailure
+        } else {
+            Answer::Failure
+        }
+    }
+
+    fn offer_refused(&mut self) -> Answer {
+        self.offers = self.offers.saturating_add(1);
+        if self.offers >= OFFERS_MAX { Answer::LastFailure } else { Answer::Failure }
+    }
+
+    fn end(&mut self, fault: Fault) -> Fault {
+        self.state = State::Ended(fault);
+        fault
+    }
+}
+
+fn unexpected(payload: &[u8], during: Stage) -> Fault {
+    Fault::Unexpected { number: payload.first().copied().unwrap_or_default(), during }
+}
+
+fn failure() -> Vec<u8> {
+    let mut message = vec![message::USERAUTH_FAILURE];
+    message.put_string(PUBLIC_KEY.as_bytes());
+    message.put_bool(false);
+    message
+}
+
+fn banner(text: &str) -> Vec<u8> {
+    let mut message = vec![message::USERAUTH_BANNER];
+    message.put_string(printable_lines(text, LineEnd::CrLf, BANNER_BYTES_MAX).as_bytes());
+    message.put_string(b"");
+    message
+}
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;
