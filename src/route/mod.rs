@@ -1,0 +1,141 @@
+//! WHO MAY GO WHERE: {proved identity, pool address} -> VM.
+//!
+//! Pure: no socket, no clock, no file, and no word about SSH. A [`Snapshot`] is built from [`Contents`] (the fleet
+//! file today) and cannot contradict itself; a [`Table`] is the live map every shard reads without a lock. One writer
+//! applies snapshots; a reader sees all of one or all of the next, never a mixture.
+//!
+//! Words: a *principal* is a user or a team (written `team:ops`), a *slot* is {principal, pool address} and holds at
+//! most one VM. A lookup takes two steps, {key -> principals} and {principal, address -> VM}, so that the size of a team
+//! multiplies nothing.
+
+use std::{net::IpAddr, sync::Arc};
+
+mod hash;
+mod snapshot;
+mod table;
+
+pub use snapshot::{
+    AddressEntry, Contents, Contradiction, LABEL_BYTES_MAX, Place, RESERVED, Slot, Snapshot,
+    TEAM_PREFIX, TEAMS_MAX, TeamEntry, UserEntry, VmEntry, What, is_label,
+};
+pub use table::Table;
+
+/// Who asks: the fingerprint of a key, or the user a trusted certificate names.
+#[derive(Clone, Copy, Debug)]
+pub enum Who<'a> {
+    /// SHA-256 of the raw public key blob.
+    Key([u8; 32]),
+    /// A user's name.
+    User(&'a str),
+}
+
+/// A VM as the data plane needs it. Never changes in place: a reload makes a new one.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Vm {
+    /// Its name, a DNS label.
+    pub name: String,
+    /// The principal it belongs to: a user's name, or `team:` and a team's.
+    pub owner: String,
+    /// `host:port`, resolved and checked at every dial.
+    pub endpoint: String,
+    /// The login to use in the VM whatever name the user asked for.
+    pub login: Option<String>,
+    /// The host key given in advance; without one the first key seen is pinned.
+    pub host_key: Option<Pin>,
+}
+
+/// A host key given in the fleet file.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Pin {
+    /// SHA-256 of the public key's wire blob.
+    Fingerprint([u8; 32]),
+    /// The public key's wire blob.
+    Key(Vec<u8>),
+}
+
+/// One pool address as the live map holds it. Only a [`Table`] makes one: its hidden identity ties a connection to the
+/// address it dialled, so that an answer found before a reload cannot be used for another address after it.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Address {
+    /// Its name, e.g. `s003`.
+    pub name: String,
+    /// What clients dial.
+    pub public: IpAddr,
+    /// What clients dial over IPv6.
+    pub public6: Option<IpAddr>,
+    /// What the host sees when a NAT stands before it.
+    pub private: Option<IpAddr>,
+    /// Whether every registered user gets the list of their VMs here.
+    pub lobby: bool,
+    id: AddressId,
+}
+
+/// A way in that exists.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    /// The user's name, whichever of the user's principals opened the way.
+    pub user: Arc<str>,
+    /// Where it leads.
+    pub vm: Arc<Vm>,
+    /// The login to use in the VM.
+    pub login: String,
+    /// Whether the VM was asked for by name (`login+vm-name`).
+    pub by_name: bool,
+}
+
+/// The answer to somebody at an address.
+#[derive(Clone, Debug)]
+pub enum Admission {
+    /// One VM, no other.
+    Vm(Admitted),
+    /// Any registered user at a lobby address.
+    Lobby {
+        /// The user's name.
+        user: Arc<str>,
+    },
+    /// No route: answer like an unknown key.
+    Nothing,
+}
+
+/// Why there is no way in. For `explain` and the operator's log only: a stranger must not learn which of these it was.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// No user has this key, or no user has this name.
+    #[error("not registered")]
+    Unregistered,
+    /// The user has no VM at this address.
+    #[error("no VM at this address")]
+    EmptySlot,
+    /// No VM has the name asked for.
+    #[error("no VM of that name")]
+    NoSuchVm,
+    /// The VM named exists, but the user may not enter it.
+    #[error("not allowed to enter that VM")]
+    Forbidden,
+    /// Neither the VM nor the request names a login.
+    #[error("no login name")]
+    NoLogin,
+}
+
+/// Sizes, for the metrics.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    /// Users.
+    pub users: usize,
+    /// Keys of all users.
+    pub keys: usize,
+    /// VMs.
+    pub vms: usize,
+    /// Pool addresses.
+    pub addresses: usize,
+    /// Filled slots.
+    pub slots: usize,
+}
+
+/// Names one principal in one table. Given out once: a user removed and added again is another principal.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+struct PrincipalId(u64);
+
+/// Names one pool address, exactly as it was configured, in one table. Given out once.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+struct AddressId(u64);

@@ -1,0 +1,552 @@
+use std::sync::atomic::AtomicBool;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::route::{Contents, Slot, TEAMS_MAX, TeamEntry, UserEntry, VmEntry};
+
+fn ip(last: u8) -> IpAddr {
+    IpAddr::from([127, 0, 77, last])
+}
+
+fn address(name: &str, last: u8) -> AddressEntry {
+    AddressEntry {
+        name: name.to_owned(),
+        public: ip(last),
+        public6: None,
+        private: None,
+        lobby: false,
+    }
+}
+
+fn user(name: &str, keys: &[u8]) -> UserEntry {
+    UserEntry { name: name.to_owned(), keys: keys.iter().map(|&k| [k; 32]).collect() }
+}
+
+fn vm(name: &str, owner: &str, at: &str) -> VmEntry {
+    let vm = Vm {
+        name: name.to_owned(),
+        owner: owner.to_owned(),
+        endpoint: format!("{name}:22"),
+        login: None,
+        host_key: None,
+    };
+    VmEntry::owned(vm, at)
+}
+
+fn contents() -> Contents {
+    let members = vec!["alice".to_owned(), "bob".to_owned()];
+    let mut lobby = address("lobby", 9);
+    lobby.lobby = true;
+    let mut contents = Contents {
+        addresses: vec![address("s001", 1), address("s002", 2), lobby],
+        users: vec![user("alice", &[1, 2]), user("bob", &[3]), user("carol", &[4])],
+        teams: vec![TeamEntry { name: "ops".to_owned(), members }],
+        vms: vec![
+            vm("blue", "alice", "s001"),
+            vm("red", "bob", "s001"),
+            vm("shared", "team:ops", "s002"),
+        ],
+    };
+    contents.vms[0].by_name.push("carol".to_owned());
+    contents.vms[1].vm.login = Some("root".to_owned());
+    contents
+}
+
+fn table(contents: Contents) -> Table {
+    let table = Table::new();
+    table.apply(Snapshot::new(contents).unwrap());
+    table
+}
+
+fn at(table: &Table, last: u8) -> Arc<Address> {
+    table.address(ip(last)).unwrap()
+}
+
+/// An admission in one word: `login@vm`, `login@vm by name`, `lobby of user`, or the refusal.
+fn tell(table: &Table, who: Who<'_>, last: u8, login: &str) -> String {
+    match table.explain(who, &at(table, last), login) {
+        Ok(Admission::Vm(Admitted { login, vm, by_name, .. })) => {
+            format!("{login}@{}{}", vm.name, if by_name { " by name" } else { "" })
+        }
+        Ok(Admission::Lobby { user }) => format!("lobby of {user}"),
+        Ok(Admission::Nothing) => unreachable!("a refusal has a reason"),
+        Err(refusal) => refusal.to_string(),
+    }
+}
+
+#[test]
+fn the_same_address_leads_each_user_to_their_own_vm() {
+    let table = table(contents());
+    assert_eq!(tell(&table, Who::Key([1; 32]), 1, "me"), "me@blue");
+    assert_eq!(tell(&table, Who::Key([2; 32]), 1, "me"), "me@blue");
+    assert_eq!(tell(&table, Who::Key([3; 32]), 1, "me"), "root@red");
+    assert_eq!(tell(&table, Who::User("bob"), 1, "me"), "root@red");
+    assert_eq!(tell(&table, Who::Key([4; 32]), 1, "me"), "no VM at this address");
+    assert_eq!(tell(&table, Who::Key([5; 32]), 1, "me"), "not registered");
+    assert_eq!(tell(&table, Who::User("nobody"), 1, "me"), "not registered");
+}
+
+#[test]
+fn a_teams_slot_opens_to_its_members_only() {
+    let table = table(contents());
+    assert_eq!(tell(&table, Who::Key([1; 32]), 2, "me"), "me@shared");
+    assert_eq!(tell(&table, Who::Key([3; 32]), 2, "me"), "me@shared");
+    assert_eq!(tell(&table, Who::Key([4; 32]), 2, "me"), "no VM at this address");
+}
+
+#[test]
+fn the_lobby_lets_every_registered_user_in_and_nobody_else() {
+    let table = table(contents());
+    assert_eq!(tell(&table, Who::Key([4; 32]), 9, "x"), "lobby of carol");
+    assert_eq!(tell(&table, Who::Key([5; 32]), 9, "x"), "not registered");
+    assert_eq!(tell(&table, Who::Key([4; 32]), 9, "x+blue"), "x@blue by name");
+}
+
+#[test]
+fn a_vm_is_asked_for_by_name_after_the_last_plus() {
+    let table = table(contents());
+    for last in [1, 2, 9] {
+        assert_eq!(tell(&table, Who::Key([4; 32]), last, "root+blue"), "root@blue by name");
+        assert_eq!(tell(&table, Who::Key([1; 32]), last, "a+b+shared"), "a+b@shared by name");
+        assert_eq!(tell(&table, Who::Key([3; 32]), last, "me+red"), "root@red by name");
+    }
+}
+
+#[test]
+fn a_name_that_is_unknown_or_forbidden_is_never_a_plain_login() {
+    let table = table(contents());
+    for login in ["me+none", "me+", "+", "me+Blue", "blue+me"] {
+        assert_eq!(tell(&table, Who::Key([1; 32]), 1, login), "no VM of that name", "{login}");
+        assert!(matches!(
+            table.admit(Who::Key([1; 32]), &at(&table, 1), login),
+            Admission::Nothing
+        ));
+    }
+    assert_eq!(tell(&table, Who::Key([4; 32]), 1, "me+red"), "not allowed to enter that VM");
+    assert_eq!(tell(&table, Who::Key([1; 32]), 1, "me+red"), "not allowed to enter that VM");
+    assert!(!table.admits(Who::Key([1; 32]), &at(&table, 1), "me+red"));
+}
+
+#[test]
+fn an_empty_login_needs_one_configured() {
+    let table = table(contents());
+    assert_eq!(tell(&table, Who::Key([1; 32]), 1, ""), "no login name");
+    assert_eq!(tell(&table, Who::Key([1; 32]), 1, "+blue"), "no login name");
+    assert_eq!(tell(&table, Who::Key([3; 32]), 1, "+red"), "root@red by name");
+}
+
+#[test]
+fn every_form_of_an_address_is_the_same_address() {
+    let mut contents = contents();
+    contents.addresses[0].private = Some("10.0.0.7".parse().unwrap());
+    contents.addresses[0].public6 = Some("2001:db8::1".parse().unwrap());
+    let table = table(contents);
+    for local in ["127.0.77.1", "10.0.0.7", "2001:db8::1", "::ffff:127.0.77.1", "::ffff:10.0.0.7"] {
+        let address = table.address(local.parse().unwrap()).unwrap();
+        assert_eq!(address.name, "s001", "{local}");
+    }
+}
+
+#[test]
+fn an_address_outside_the_pool_is_unknown() {
+    let table = table(contents());
+    for local in ["127.0.77.3", "0.0.0.0", "::1", "::ffff:127.0.77.3"] {
+        assert_eq!(table.address(local.parse().unwrap()), None, "{local}");
+    }
+    assert_eq!(Table::new().address(ip(1)), None);
+}
+
+#[test]
+fn the_lobby_list_names_each_vm_once_with_its_address() {
+    let mut contents = contents();
+    let slot = Slot { principal: "alice".to_owned(), address: "s001".to_owned() };
+    contents.vms[2].by_name.push("carol".to_owned());
+    contents.vms[2].slots.push(Slot { principal: "carol".to_owned(), ..slot });
+    let table = table(contents);
+    let list = |user: &str| -> Vec<String> {
+        let place = |a: Option<Arc<Address>>| a.map_or("-".to_owned(), |a| a.name.clone());
+        table.visible(user).into_iter().map(|(vm, a)| format!("{} {}", vm.name, place(a))).collect()
+    };
+    assert_eq!(list("alice"), ["blue s001", "shared s002"]);
+    assert_eq!(list("bob"), ["red s001", "shared s002"]);
+    assert_eq!(list("carol"), ["blue -", "shared s001"]);
+    assert!(list("nobody").is_empty());
+}
+
+#[test]
+fn the_revision_moves_only_when_something_changed() {
+    let table = table(contents());
+    let first = table.revision();
+    table.apply(Snapshot::new(contents()).unwrap());
+    assert_eq!(table.revision(), first);
+    let mut other = contents();
+    other.vms[0].vm.login = Some("admin".to_owned());
+    table.apply(Snapshot::new(other).unwrap());
+    assert_ne!(table.revision(), first);
+    assert_eq!(tell(&table, Who::Key([1; 32]), 1, "me"), "admin@blue");
+}
+
+#[test]
+fn what_did_not_change_stays_the_same_object() {
+    let table = table(contents());
+    let (blue, place) = (table.lookup(Who::Key([1; 32]), &at(&table, 1)).unwrap(), at(&table, 1));
+    let mut other = contents();
+    other.users.push(user("dave", &[7]));
+    table.apply(Snapshot::new(other).unwrap());
+    assert!(Arc::ptr_eq(&blue, &table.lookup(Who::Key([1; 32]), &place).unwrap()));
+    assert!(Arc::ptr_eq(&place, &at(&table, 1)));
+}
+
+#[test]
+fn what_is_gone_is_gone() {
+    let table = table(contents());
+    let (first, lobby) = (at(&table, 1), at(&table, 9));
+    table.apply(Snapshot::new(Contents::default()).unwrap());
+    assert_eq!(table.counts(), Counts::default());
+    assert!(table.lookup(Who::Key([1; 32]), &first).is_none());
+    assert!(!table.admits(Who::Key([1; 32]), &lobby, "x"));
+    assert!(!table.admits(Who::Key([1; 32]), &first, "x+blue"));
+    assert_eq!(table.address(ip(1)), None);
+    assert!(table.slots.map.is_empty() && table.names.map.is_empty() && table.keys.map.is_empty());
+}
+
+#[test]
+fn an_address_that_changed_is_another_one_to_a_connection_that_dialled_it_before() {
+    let table = table(contents());
+    let dialled = at(&table, 1);
+    let mut other = contents();
+    // Alice's blue moves to 127.0.77.3, and another VM answers at the name s001.
+    other.addresses[0] = address("s001", 3);
+    other.addresses.push(address("s009", 1));
+    other.vms[0] = vm("blue", "alice", "s009");
+    other.vms.push(vm("green", "alice", "s001"));
+    table.apply(Snapshot::new(other).unwrap());
+    assert!(table.lookup(Who::Key([1; 32]), &dialled).is_none());
+    assert_eq!(tell(&table, Who::Key([1; 32]), 1, "me"), "me@blue");
+    assert_eq!(tell(&table, Who::Key([1; 32]), 3, "me"), "me@green");
+}
+
+#[test]
+fn a_user_deleted_and_created_again_inherits_no_slot_of_a_connection_in_flight() {
+    let table = table(contents());
+    let mut other = contents();
+    other.users.remove(2);
+    other.vms[0].by_name.clear();
+    table.apply(Snapshot::new(other).unwrap());
+    let before = table.writer.lock().unwrap().principal_next;
+    table.apply(Snapshot::new(contents()).unwrap());
+    assert_eq!(table.writer.lock().unwrap().principal_next, before + 1);
+    assert_eq!(tell(&table, Who::Key([4; 32]), 1, "me+blue"), "me@blue by name");
+}
+
+#[test]
+fn a_session_keeps_its_right_until_the_user_loses_the_way_in() {
+    let table = table(contents());
+    let key = Who::Key([1; 32]);
+    let Admission::Vm(admitted) = table.admit(key, &at(&table, 1), "me") else {
+        panic!("alice has a VM there");
+    };
+    let after = |change: &dyn Fn(&mut Contents)| {
+        let mut other = contents();
+        change(&mut other);
+        table.apply(Snapshot::new(other).unwrap());
+        table.keeps(key, &admitted)
+    };
+    assert!(after(&|_| {}));
+    // Moved to another address, restarted elsewhere: still hers.
+    assert!(after(&|c| c.vms[0].slots.clear()));
+    assert!(after(&|c| c.vms[0].vm.endpoint = "elsewhere:22".to_owned()));
+    // The key is gone, or somebody else's.
+    assert!(!after(&|c| c.users[0].keys = vec![[2; 32]]));
+    assert!(!after(&|c| {
+        c.users[0].keys.clear();
+        c.users[2].keys.push([1; 32]);
+    }));
+    // The VM is gone, or changed hands, even to a team she is in.
+    assert!(!after(&|c| drop(c.vms.remove(0))));
+    assert!(!after(&|c| c.vms[0] = vm("blue", "carol", "s001")));
+    assert!(!after(&|c| {
+        c.vms.remove(0);
+        c.vms.push(vm("blue", "team:ops", "lobby"));
+        c.vms[2].slots.clear();
+    }));
+}
+
+#[test]
+fn a_writer_that_died_half_way_is_overwritten() {
+    let table = table(contents());
+    // As if `apply` had been interrupted after its first map.
+    let shown = table.revision();
+    let stranger = Arc::new(Principals {
+        user: Arc::from("mallory"),
+        own: PrincipalId(77),
+        teams: Box::default(),
+    });
+    let wanted = HashMap::from([(Fingerprint([66; 32]), stranger)]);
+    table.keys.mark(wanted, shown);
+    assert_eq!(tell(&table, Who::Key([1; 32]), 1, "me"), "me@blue");
+    assert_eq!(tell(&table, Who::Key([66; 32]), 1, "me"), "not registered");
+    table.apply(Snapshot::new(contents()).unwrap());
+    assert_eq!(tell(&table, Who::Key([1; 32]), 1, "me"), "me@blue");
+    assert_eq!(tell(&table, Who::Key([66; 32]), 1, "me"), "not registered");
+    assert_eq!(table.keys.map.len(), 4);
+}
+
+#[test]
+fn readers_see_one_snapshot_or_the_other_and_never_a_mixture() {
+    // Between the two, key 1 changes hands, and both users' slots get other VMs. {key, VM} pairs of neither are
+    // misroutes; so is a refusal, for both snapshots let the key in.
+    let before = contents();
+    let mut after = contents();
+    after.users[0].keys = vec![[3; 32]];
+    after.users[1].keys = vec![[1; 32], [2; 32]];
+    after.vms[0] = vm("blue", "bob", "s001");
+    after.vms[1] = vm("red", "carol", "s001");
+    after.vms.push(vm("green", "alice", "s001"));
+    let filler = |contents: &mut Contents, from: u16| {
+        for n in from..from + 200 {
+            let name = format!("u{n}");
+            let mut key = [0xee; 32];
+            key[..2].copy_from_slice(&n.to_be_bytes());
+            contents.users.push(UserEntry { name: name.clone(), keys: vec![key] });
+            contents.vms.push(vm(&format!("v{n}"), &name, "s002"));
+        }
+    };
+    let (mut before, mut after) = (before, after);
+    filler(&mut before, 0);
+    filler(&mut after, 100);
+    let (before, after) = (Snapshot::new(before).unwrap(), Snapshot::new(after).unwrap());
+
+    let table = Table::new();
+    table.apply(before.clone());
+    let place = at(&table, 1);
+    let stop = AtomicBool::new(false);
+    let (allowed_1, allowed_3) =
+        (["blue of alice", "blue of bob"], ["red of bob", "green of alice"]);
+    let reads = std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut seen: HashMap<String, u64> = HashMap::new();
+                    while !stop.load(Ordering::Relaxed) {
+                        for (key, allowed) in [([1; 32], allowed_1), ([3; 32], allowed_3)] {
+                            let said = match table.admit(Who::Key(key), &place, "me") {
+                                Admission::Vm(a) => format!("{} of {}", a.vm.name, a.user),
+                                other @ (Admission::Lobby { .. } | Admission::Nothing) => format!("{other:?}"),
+                            };
+                            assert!(allowed.contains(&said.as_str()), "{said}");
+                            *seen.entry(said).or_default() += 1;
+                            let found = table.lookup(Who::Key(key), &place).unwrap();
+                            let name = allowed.map(|a| a.split(' ').next().unwrap());
+                            assert!(name.contains(&found.name.as_str()));
+                        }
+                    }
+                    seen
+                })
+            })
+            .collect();
+        for _ in 0..100 {
+            table.apply(after.clone());
+            table.apply(before.clone());
+        }
+        stop.store(true, Ordering::Relaxed);
+        readers.into_iter().map(|reader| reader.join().unwrap()).collect::<Vec<_>>()
+    });
+    // Both sides of the change were seen, or the test shows nothing.
+    let all: std::collections::HashSet<&str> =
+        reads.iter().flat_map(|seen| seen.keys().map(String::as_str)).collect();
+    assert_eq!(all.len(), 4, "{all:?}");
+}
+
+/// The rules once more, as slowly and plainly as they can be said.
+mod model {
+    use super::*;
+
+    fn principals(contents: &Contents, who: Who<'_>) -> Option<(String, Vec<String>)> {
+        let user = contents.users.iter().find(|user| match who {
+            Who::Key(key) => user.keys.contains(&key),
+            Who::User(name) => user.name == name,
+        })?;
+        let teams = contents.teams.iter().filter(|team| team.members.contains(&user.name));
+        let mut all = vec![user.name.clone()];
+        all.extend(teams.map(|team| format!("team:{}", team.name)));
+        Some((user.name.clone(), all))
+    }
+
+    pub(super) fn admit(contents: &Contents, who: Who<'_>, address: &str, login: &str) -> String {
+        let Some((user, principals)) = principals(contents, who) else {
+            return "nothing".to_owned();
+        };
+        let told = |vm: &Vm, login: &str, how: &str| {
+            let login = vm.login.clone().unwrap_or(login.to_owned());
+            if login.is_empty() {
+                "nothing".to_owned()
+            } else {
+                format!("{login}@{}{how}", vm.name)
+            }
+        };
+        if let Some(plus) = login.rfind('+') {
+            let (login, name) = (&login[..plus], &login[plus + 1..]);
+            let may = |entry: &&VmEntry| {
+                let mut allowed = vec![entry.vm.owner.clone()];
+                allowed.extend(entry.by_name.clone());
+                allowed.extend(entry.slots.iter().map(|slot| slot.principal.clone()));
+                entry.vm.name == name && principals.iter().any(|p| allowed.contains(p))
+            };
+            let found = contents.vms.iter().find(may);
+            return found.map_or("nothing".to_owned(), |entry| told(&entry.vm, login, " by name"));
+        }
+        if contents.addresses.iter().any(|a| a.name == address && a.lobby) {
+            return format!("lobby of {user}");
+        }
+        let here = |slot: &Slot| slot.address == address && principals.contains(&slot.principal);
+        let found: Vec<&VmEntry> =
+            contents.vms.iter().filter(|entry| entry.slots.iter().any(here)).collect();
+        assert!(found.len() <= 1, "{user} has {} VMs at {address}", found.len());
+        found.first().map_or("nothing".to_owned(), |entry| told(&entry.vm, login, ""))
+    }
+}
+
+/// Small enough that names, keys and addresses collide all the time.
+fn arbitrary() -> impl Strategy<Value = Contents> {
+    let principal = || {
+        prop_oneof![3 => (0..4).prop_map(|n| format!("u{n}")),
+                                   1 => (0..2).prop_map(|n| format!("team:t{n}"))]
+    };
+    let slot =
+        (principal(), 0..4).prop_map(|(principal, n)| Slot { principal, address: format!("s{n}") });
+    let members = prop::collection::btree_set((0..4).prop_map(|n| format!("u{n}")), 0..3);
+    let teams = prop::collection::vec(members, 2).prop_map(|teams| {
+        let entry = |(n, members): (usize, std::collections::BTreeSet<String>)| TeamEntry {
+            name: format!("t{n}"),
+            members: members.into_iter().collect(),
+        };
+        teams.into_iter().enumerate().map(entry).collect::<Vec<_>>()
+    });
+    let users = prop::collection::vec(0..4_usize, 6).prop_map(|owners| {
+        let mut users: Vec<UserEntry> = (0..4).map(|n| user(&format!("u{n}"), &[])).collect();
+        for (key, owner) in (0..).zip(owners) {
+            users[owner].keys.push([key; 32]);
+        }
+        users
+    });
+    let one = (
+        principal(),
+        prop::collection::vec(slot, 0..3),
+        prop::collection::vec(principal(), 0..2),
+        prop::option::of(Just("root".to_owned())),
+    );
+    let vms = prop::collection::vec(one, 0..4).prop_map(|all| {
+        let entry = |(n, (owner, slots, by_name, login)): (usize, (String, _, _, _))| {
+            let plain = vm(&format!("v{n}"), &owner, "s0").vm;
+            VmEntry { vm: Vm { login, ..plain }, slots, by_name }
+        };
+        all.into_iter().enumerate().map(entry).collect::<Vec<_>>()
+    });
+    let addresses = (0..3_u8, any::<bool>()).prop_map(|(shift, lobby)| {
+        let mut all: Vec<AddressEntry> =
+            (0..4).map(|n| address(&format!("s{n}"), 1 + (n + shift) % 4)).collect();
+        all[3].lobby = lobby;
+        all
+    });
+    (addresses, users, teams, vms).prop_map(|(addresses, users, teams, vms)| Contents {
+        addresses,
+        users,
+        teams,
+        vms,
+    })
+}
+
+/// Contents, with the VMs that would contradict the rest taken out.
+fn sound(mut contents: Contents) -> (Contents, Snapshot) {
+    loop {
+        match Snapshot::new(contents.clone()) {
+            Ok(snapshot) => return (contents, snapshot),
+            Err(found) => match found[0].at {
+                crate::route::Place::Vm(index) => drop(contents.vms.remove(index)),
+                other => panic!("{other:?}: {}", found[0]),
+            },
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The model itself asserts that nobody has two VMs at one address: `Snapshot::new` let none through.
+    #[test]
+    fn the_table_answers_as_the_plain_rules_do_after_any_history(
+        history in prop::collection::vec(arbitrary(), 1..4)
+    ) {
+        let table = Table::new();
+        for contents in history {
+            let (contents, snapshot) = sound(contents);
+            table.apply(snapshot);
+            let slots: std::collections::HashSet<_> = contents.vms.iter()
+                .flat_map(|entry| entry.slots.iter().map(|s| (s.principal.clone(), s.address.clone())))
+                .collect();
+            prop_assert_eq!(table.counts().slots, slots.len());
+            let users: Vec<String> = (0..5).map(|n| format!("u{n}")).collect();
+            let whos = (0..7).map(|k| Who::Key([k; 32])).chain(users.iter().map(|u| Who::User(u)));
+            for who in whos {
+                for entry in &contents.addresses {
+                    let place = table.address(entry.public).unwrap();
+                    prop_assert_eq!(&place.name, &entry.name);
+                    for login in ["me", "", "me+v0", "me+v1", "a+b+v2", "+v3", "me+u0", "me+s0"] {
+                        let expected = model::admit(&contents, who, &entry.name, login);
+                        let told = match table.admit(who, &place, login) {
+                            Admission::Vm(a) => format!("{}@{}{}", a.login, a.vm.name,
+                                                        if a.by_name { " by name" } else { "" }),
+                            Admission::Lobby { user } => format!("lobby of {user}"),
+                            Admission::Nothing => "nothing".to_owned(),
+                        };
+                        prop_assert_eq!(told, expected.clone(), "{:?} {} {}", who, entry.name, login);
+                        prop_assert_eq!(table.admits(who, &place, login), expected != "nothing");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_vm_taken_out_as_contradicting_did_contradict(contents in arbitrary()) {
+        if let Err(found) = Snapshot::new(contents.clone()) {
+            for contradiction in found {
+                match contradiction.what {
+                    crate::route::What::SlotTaken { user, address, other } => {
+                        // Somebody who is `user` has a way to both at that address.
+                        let at = match contradiction.at {
+                            crate::route::Place::Vm(index) => contents.vms[index].vm.name.clone(),
+                            place => panic!("{place:?}"),
+                        };
+                        let mut all = vec![user.clone()];
+                        all.extend(contents.teams.iter().filter(|t| t.members.contains(&user))
+                            .map(|t| format!("team:{}", t.name)));
+                        for name in [at, other] {
+                            let entry = contents.vms.iter().find(|e| e.vm.name == name).unwrap();
+                            prop_assert!(entry.slots.iter()
+                                .any(|s| s.address == address && all.contains(&s.principal)));
+                        }
+                    }
+                    crate::route::What::AtLobby { address } => prop_assert_eq!(address, "s3"),
+                    what => panic!("{what}"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_last_of_sixty_four_teams_still_opens_its_slot() {
+    let mut contents = contents();
+    let member = vec!["carol".to_owned()];
+    contents.teams = (0..TEAMS_MAX)
+        .map(|n| TeamEntry { name: format!("t{n}"), members: member.clone() })
+        .collect();
+    contents.vms.pop();
+    contents.vms.push(vm("far", "team:t63", "s002"));
+    let table = table(contents);
+    assert_eq!(tell(&table, Who::Key([4; 32]), 2, "me"), "me@far");
+    assert_eq!(tell(&table, Who::Key([4; 32]), 2, "me+far"), "me@far by name");
+}
