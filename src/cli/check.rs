@@ -1,0 +1,101 @@
+//! `keyway check`: what both files hold, or everything that is wrong with them.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write},
+};
+
+use super::{DONE, FAULTS, Files, Output};
+use crate::config::{self, Finding, Loaded, Report, count};
+
+pub(super) fn run(
+    files: &Files,
+    output: Output,
+    stdout: &mut dyn Write,
+    stderr: &mut dyn Write,
+) -> io::Result<u8> {
+    match (config::load(&files.config, &files.fleet), output) {
+        (Ok(loaded), Output::Table) => {
+            let sizes = sizes(&loaded).map(|(name, number)| format!("{name:<10}{number:>8}"));
+            for line in sizes {
+                writeln!(stdout, "{line}")?;
+            }
+            tell("warning", &loaded.warnings, stdout)?;
+            Ok(DONE)
+        }
+        (Ok(loaded), Output::Json) => {
+            let sizes = sizes(&loaded)
+                .map(|(name, number)| format!("\"{name}\":{number}"))
+                .into_iter()
+                // The list itself takes this name.
+                .filter(|pair| !pair.starts_with("\"warnings\""))
+                .collect::<Vec<_>>()
+                .join(",");
+            let warnings = json_list(&loaded.warnings);
+            writeln!(stdout, "{{\"ok\":true,{sizes},\"faults\":[],\"warnings\":{warnings}}}")?;
+            Ok(DONE)
+        }
+        (Err(report), output) => {
+            tell_faults(&report, stderr)?;
+            if output == Output::Json {
+                let (faults, warnings) = (json_list(&report.faults), json_list(&report.warnings));
+                writeln!(stdout, "{{\"ok\":false,\"faults\":{faults},\"warnings\":{warnings}}}")?;
+            }
+            Ok(FAULTS)
+        }
+    }
+}
+
+/// Every fault and warning on its line, and how many there are.
+pub(super) fn tell_faults(report: &Report, stderr: &mut dyn Write) -> io::Result<()> {
+    for fault in &report.faults {
+        writeln!(stderr, "{fault}")?;
+    }
+    tell("warning", &report.warnings, stderr)?;
+    writeln!(stderr, "keyway: {}", count(report.faults.len(), "fault"))
+}
+
+/// One line each, with what kind it is.
+pub(super) fn tell(kind: &str, findings: &[Finding], out: &mut dyn Write) -> io::Result<()> {
+    for finding in findings {
+        writeln!(out, "{kind}: {finding}")?;
+    }
+    Ok(())
+}
+
+fn sizes(loaded: &Loaded) -> [(&'static str, usize); 5] {
+    let snapshot = &loaded.fleet.snapshot;
+    [
+        ("addresses", snapshot.addresses().len()),
+        ("users", snapshot.users().len()),
+        ("keys", loaded.fleet.keys.len()),
+        ("vms", snapshot.vms().len()),
+        ("warnings", loaded.warnings.len()),
+    ]
+}
+
+fn json_list(findings: &[Finding]) -> String {
+    let each = findings.iter().map(|finding| {
+        let Finding { file, line, what, fix, .. } = finding;
+        let [file, what, fix] = [file, what.as_str(), fix.as_str()].map(json_string);
+        format!("{{\"file\":{file},\"line\":{line},\"what\":{what},\"fix\":{fix}}}")
+    });
+    format!("[{}]", each.collect::<Vec<_>>().join(","))
+}
+
+/// RFC 8259 §7.
+fn json_string(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(quoted, "\\u{:04x}", u32::from(c));
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}

@@ -1,0 +1,266 @@
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use clap::CommandFactory;
+
+use super::*;
+use crate::config::count;
+
+const SOUND: &str = "\
+[[address]]\nname = \"s001\"\npublic = \"127.0.77.1\"\n\
+[[user]]\nname = \"alice\"\nkeys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINILzCr80scSuAcnYpxLu4nnirz6xztusEayvak/vj9f\"]\n\
+[[vm]]\nname = \"blue\"\nowner = \"alice\"\naddress = \"s001\"\nssh = \"127.0.0.1:2201\"\n";
+
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(keyway: &str, fleet: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("keyway-cli-{}-{number}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("keyway.toml"), format!("state_dir = \"state\"\n{keyway}")).unwrap();
+        fs::write(path.join("fleet.toml"), fleet).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Exit code, stdout, stderr.
+fn say(arguments: &[&str], roles: &Roles) -> (u8, String, String) {
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let arguments = std::iter::once("keyway").chain(arguments.iter().copied()).map(OsString::from);
+    let code = run_with(arguments, roles, &mut stdout, &mut stderr).unwrap();
+    (code, String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+fn on(scratch: &Scratch, arguments: &[&str]) -> (u8, String, String) {
+    let (config, fleet) = (scratch.path("keyway.toml"), scratch.path("fleet.toml"));
+    let mut all = arguments.to_vec();
+    all.extend(["--config", &config]);
+    if !arguments.contains(&"ca") {
+        all.extend(["--fleet", &fleet]);
+    }
+    let (code, stdout, stderr) = say(&all, &refusing());
+    let prefix = format!("{}/", scratch.0.display());
+    (code, stdout.replace(&prefix, ""), stderr.replace(&prefix, ""))
+}
+
+fn refusing() -> Roles {
+    Roles { serve: |_| Err("serve was called".into()), demo: |_| Err("demo was called".into()) }
+}
+
+#[test]
+fn the_arguments_are_consistent() {
+    Arguments::command().debug_assert();
+}
+
+#[test]
+fn help_and_version_go_to_stdout_and_wrong_arguments_to_stderr() {
+    let (code, stdout, stderr) = say(&["--help"], &refusing());
+    assert_eq!((code, stderr.as_str()), (DONE, ""));
+    for command in ["serve", "check", "ca", "demo"] {
+        assert!(stdout.contains(&format!("\n  {command} ")), "{stdout}");
+        let (code, help, _) = say(&[command, "--help"], &refusing());
+        assert!(code == DONE && (command == "ca" || help.contains("Example")), "{help}");
+    }
+    assert!(stdout.contains("Examples:"), "{stdout}");
+    let (code, stdout, _) = say(&["--version"], &refusing());
+    assert_eq!((code, stdout), (DONE, format!("keyway {}\n", env!("CARGO_PKG_VERSION"))));
+    for wrong in [
+        &["serv"][..],
+        &["check", "--fleet"],
+        &["ca"],
+        &["ca", "show", "--vm", "blue"],
+        &["ca", "show", "--drop-in", "--vm", "Blue"],
+        &["ca", "show", "--drop-in", "--edge", "edge.example"],
+        &["ca", "show", "--drop-in", "--sshd-version", "new"],
+        &["ca", "show", "--drop-in", "--sshd-version", "7.4"],
+        &["demo", "--port", "0"],
+        &[],
+    ] {
+        let (code, stdout, stderr) = say(wrong, &refusing());
+        assert_eq!((code, stdout.as_str()), (USAGE, ""), "{wrong:?}");
+        assert!(!stderr.is_empty());
+    }
+}
+
+#[test]
+fn check_says_what_the_files_hold() {
+    let scratch = Scratch::new("[vm_leg]\nprincipals = \"login\"\n", SOUND);
+    let (code, stdout, stderr) = on(&scratch, &["check"]);
+    assert_eq!((code, stderr.as_str()), (DONE, ""));
+    let (table, warnings) = stdout.split_at(stdout.find("warning:").unwrap());
+    assert_eq!(
+        table,
+        "addresses        1\nusers            1\nkeys             1\nvms              1\nwarnings         1\n"
+    );
+    assert!(warnings.starts_with("warning: keyway.toml:3: `vm_leg.principals` is \"login\""));
+    assert!(!scratch.0.join("state").exists(), "check made the state directory");
+    let (code, stdout, _) = on(&scratch, &["check", "--output", "json"]);
+    assert_eq!(code, DONE);
+    assert!(
+        stdout.starts_with(
+            "{\"ok\":true,\"addresses\":1,\"users\":1,\"keys\":1,\"vms\":1,\"faults\":[],\"warnings\":[{\"file\":\"keyway.toml\",\"line\":3,\"what\":\"`vm_leg.principals` is \\\"login\\\""
+        ),
+        "{stdout}"
+    );
+}
+
+#[test]
+fn check_tells_all_faults_on_stderr_and_ends_with_1() {
+    let scratch = Scratch::new("[edge]\nshard = 1\n", "[[user]]\nname = \"A\\\"\"\n");
+    let (code, stdout, stderr) = on(&scratch, &["check"]);
+    assert_eq!((code, stdout.as_str()), (FAULTS, ""));
+    assert_eq!(
+        stderr,
+        "keyway.toml:3: unknown key `edge.shard`; fix: did you mean `shards`?\n\
+         fleet.toml:2: name `A\"` is not a DNS label; fix: write 1 to 63 of a-z, 0-9 and -, with no - at either end\n\
+         warning: fleet.toml:1: user `A\"` has no way to log in; fix: add a key, or a CA to edge.trusted_user_cas\n\
+         keyway: 2 faults\n"
+    );
+    let (code, stdout, also) = on(&scratch, &["check", "--output", "json"]);
+    assert_eq!((code, also), (FAULTS, stderr));
+    assert!(stdout.starts_with("{\"ok\":false,\"faults\":[{\"file\":\"keyway.toml\",\"line\":3,"));
+    assert!(stdout.contains("name `A\\\"` is not a DNS label"), "{stdout}");
+}
+
+#[test]
+fn faults_keep_serve_from_starting() {
+    let scratch = Scratch::new("shards = 1", SOUND);
+    let (code, _, stderr) = on(&scratch, &["serve"]);
+    assert_eq!(code, FAULTS);
+    assert!(stderr.contains("unknown key `shards`") && !stderr.contains("serve was called"));
+}
+
+#[test]
+fn serve_and_demo_are_given_what_they_start_from() {
+    let scratch = Scratch::new("", SOUND);
+    let (code, _, stderr) = on(&scratch, &["serve"]);
+    assert_eq!((code, stderr.as_str()), (FAULTS, "keyway: serve was called\n"));
+
+    let roles = Roles {
+        serve: |start| {
+            assert!(start.files.fleet.ends_with("fleet.toml"));
+            assert_eq!(start.loaded.fleet.snapshot.vms().len(), 1);
+            Ok(())
+        },
+        demo: |demo| {
+            assert_eq!(*demo, Demo { check: true, sshd: true, port: Some(2200) });
+            Ok(())
+        },
+    };
+    let (config, fleet) = (scratch.path("keyway.toml"), scratch.path("fleet.toml"));
+    let (code, ..) = say(&["serve", "--config", &config, "--fleet", &fleet], &roles);
+    assert_eq!(code, DONE);
+    let (code, ..) = say(&["demo", "--check", "--sshd", "--port", "2200"], &roles);
+    assert_eq!(code, DONE);
+}
+
+#[test]
+fn ca_show_makes_the_ca_once_and_prints_its_public_line() {
+    let scratch = Scratch::new("", SOUND);
+    let (code, first, _) = on(&scratch, &["ca", "show"]);
+    assert_eq!(code, DONE);
+    assert!(
+        first.starts_with("ssh-ed25519 AAAA") && first.ends_with(" keyway user CA\n"),
+        "{first}"
+    );
+    assert_eq!(on(&scratch, &["ca", "show"]).1, first);
+    assert!(scratch.0.join("state/user_ca").exists());
+}
+
+#[test]
+fn ca_show_refuses_where_a_plain_key_is_configured() {
+    let scratch = Scratch::new("[vm_leg]\nidentity = \"id\"\n", SOUND);
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(scratch.0.join("id"))
+        .status();
+    assert!(made.unwrap().success());
+    let (code, stdout, stderr) = on(&scratch, &["ca", "show"]);
+    assert_eq!((code, stdout.as_str()), (FAULTS, ""));
+    let public = fs::read_to_string(scratch.0.join("id.pub")).unwrap();
+    let key = public.split(' ').nth(1).unwrap();
+    assert!(stderr.contains("authorized_keys") && stderr.contains(key), "{stderr}");
+}
+
+#[test]
+fn the_drop_in_names_the_vm_and_the_edges_addresses() {
+    let scratch = Scratch::new("", SOUND);
+    let show = |more: &[&str]| {
+        let mut all = vec!["ca", "show", "--drop-in"];
+        all.extend(more);
+        let (code, stdout, stderr) = on(&scratch, &all);
+        assert_eq!((code, stderr.as_str()), (DONE, ""));
+        stdout
+    };
+    let active = |text: &str| -> Vec<String> {
+        text.lines().filter(|l| !l.is_empty() && !l.starts_with('#')).map(str::to_owned).collect()
+    };
+    let always = [
+        "TrustedUserCAKeys /etc/ssh/keyway_user_ca.pub",
+        "AuthorizedPrincipalsFile /etc/ssh/keyway_principals",
+        "MaxStartups 100:30:300",
+        "PerSourceMaxStartups none",
+    ];
+    let plain = show(&[]);
+    assert_eq!(active(&plain), always);
+    assert!(plain.contains("echo 'vm:NAME'"), "{plain}");
+    assert!(plain.contains("# PerSourcePenaltyExemptList EDGE_ADDRESS"), "{plain}");
+
+    let old = show(&["--vm", "blue", "--edge", "10.0.0.2", "--sshd-version", "9.2p1"]);
+    assert_eq!(active(&old), always);
+    assert!(old.contains("echo 'vm:blue' > /etc/ssh/keyway_principals"), "{old}");
+    assert!(!old.contains("PerSourcePenaltyExemptList"), "{old}");
+
+    let edges = ["--edge", "10.0.0.2", "--edge", "fd00::/64"];
+    let new = show(&[&edges[..], &["--sshd-version", "OpenSSH_9.8"]].concat());
+    let exempt = "PerSourcePenaltyExemptList 10.0.0.2,fd00::/64".to_owned();
+    assert_eq!(active(&new).last(), Some(&exempt), "{new}");
+}
+
+#[test]
+fn the_drop_in_for_login_principals_leaves_the_principals_file_out() {
+    let scratch = Scratch::new("[vm_leg]\nprincipals = \"login\"\n", SOUND);
+    let (code, stdout, stderr) = on(&scratch, &["ca", "show", "--drop-in"]);
+    assert_eq!(code, DONE);
+    assert!(stderr.starts_with("warning: keyway.toml:3:"), "{stderr}");
+    assert!(!stdout.contains("\nAuthorizedPrincipalsFile"), "{stdout}");
+}
+
+#[test]
+fn an_installed_sshd_accepts_the_drop_in() {
+    let scratch = Scratch::new("", SOUND);
+    let (code, drop_in, _) = on(&scratch, &["ca", "show", "--drop-in", "--vm", "blue"]);
+    assert_eq!(code, DONE);
+    let host_key = scratch.0.join("host");
+    let keygen = ["-q", "-t", "ed25519", "-N", "", "-f"];
+    let made = Command::new("ssh-keygen").args(keygen).arg(&host_key).status().unwrap();
+    assert!(made.success());
+    fs::set_permissions(&host_key, fs::Permissions::from_mode(0o600)).unwrap();
+    let file = scratch.0.join("sshd_config");
+    fs::write(&file, format!("HostKey {}\n{drop_in}", host_key.display())).unwrap();
+    let sshd = Path::new("/usr/sbin/sshd");
+    let tested = Command::new(sshd).arg("-t").arg("-f").arg(&file).output().unwrap();
+    assert!(tested.status.success(), "{}\n{drop_in}", String::from_utf8_lossy(&tested.stderr));
+}
+
+#[test]
+fn numbers_agree_with_their_nouns() {
+    assert_eq!([0, 1, 2].map(|n| count(n, "fault")), ["0 faults", "1 fault", "2 faults"]);
+}

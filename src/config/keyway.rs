@@ -1,0 +1,376 @@
+//! Walks `keyway.toml`. What is faulty falls back to its default, so that the walk can go on; the result is used only
+//! if no fault was found.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU32,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use super::{
+    Config, Count, Edge, HostKeys, Log, Metrics, PreferGcm, Principals, Source, UserCa,
+    VmCredential, VmLeg,
+    document::{Document, Section, Value},
+    keys,
+};
+use crate::ssh::revocation::Revocations;
+
+/// Beyond any machine's cores.
+const SHARDS_MAX: u32 = 1024;
+/// Beyond any machine's file descriptors for one process (`fs.nr_open`'s ceiling is 2^30, half for each leg).
+const SESSIONS_MAX: u32 = 1 << 29;
+/// Longer than the slowest touch of a security key; shorter lets honest clients in on bad lines fail.
+const LOGIN_GRACE_S: RangeInclusive<u32> = 1..=600;
+/// A week: whoever wants to wait longer for sessions to end does not want to drain.
+const DRAIN_S: RangeInclusive<u32> = 0..=604_800;
+/// A client would not wait longer.
+const DIAL_TIMEOUT_S: RangeInclusive<u32> = 1..=300;
+/// Bounds the linear search at each accept and dial.
+const NETWORKS_MAX: usize = 1024;
+
+const STATE_DIR: &str = "/var/lib/keyway";
+const LISTEN_PORT: u16 = 22;
+const METRICS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9644);
+/// Loopback and the private ranges (RFC 1918, RFC 4193).
+const NETWORKS: [(IpAddr, u8); 5] = [
+    (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8),
+    (IpAddr::V4(Ipv4Addr::new(10, 0, 0, 0)), 8),
+    (IpAddr::V4(Ipv4Addr::new(172, 16, 0, 0)), 12),
+    (IpAddr::V4(Ipv4Addr::new(192, 168, 0, 0)), 16),
+    (IpAddr::V6(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0)), 7),
+];
+
+/// What the walk found, sound or not, with the lines that the fleet's checks refer back to.
+pub(super) struct Draft {
+    config: Config,
+    pub(super) lines: Lines,
+}
+
+/// Lines of `keyway.toml`.
+pub(super) struct Lines {
+    pub(super) listen: usize,
+    pub(super) metrics: usize,
+    /// Whether `networks` could be read, so that VM endpoints can be held against it.
+    pub(super) networks_sound: bool,
+}
+
+impl Draft {
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// For when no fault was found.
+    pub(super) fn finish(self) -> Config {
+        self.config
+    }
+}
+
+pub(super) fn read(source: &Source) -> (Document, Draft) {
+    let document = Document::new(&source.name, source.order, &source.text);
+    let table = document.parse(&source.text);
+    let root = Section::root(&document, &table);
+    let mut lines = Lines { listen: 1, metrics: 1, networks_sound: true };
+    let state_dir = root
+        .get("state_dir")
+        .and_then(|value| path(&value, &source.base))
+        .unwrap_or_else(|| PathBuf::from(STATE_DIR));
+    let config = Config {
+        state_dir,
+        edge: read_edge(&root, &source.base, &mut lines),
+        vm_leg: read_vm_leg(&root, &source.base, &mut lines),
+        metrics: read_metrics(&root, &mut lines),
+    };
+    root.finish();
+    check_metrics(&document, &config, &lines);
+    drop(table);
+    (document, Draft { config, lines })
+}
+
+fn read_edge(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> Edge {
+    let section = root.section("edge");
+    let get = |key| section.as_ref().and_then(|section| section.get(key));
+    let flag = |key, otherwise| get(key).and_then(|value| value.boolean()).unwrap_or(otherwise);
+    let count = |key, max, unit| {
+        let number = get(key).and_then(|value| value.integer(0..=max, unit));
+        number.and_then(NonZeroU32::new).map_or(Count::Automatic, Count::Exactly)
+    };
+    let seconds = |key, range, otherwise| {
+        let number = get(key).and_then(|value| value.integer(range, "seconds"));
+        Duration::from_secs(number.unwrap_or(otherwise).into())
+    };
+    let listen = get("listen").and_then(|value| {
+        lines.listen = value.line;
+        read_listen(&value)
+    });
+    let edge = Edge {
+        listen: listen.unwrap_or_else(|| {
+            let any = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
+            any.map(|ip| SocketAddr::new(ip, LISTEN_PORT)).to_vec()
+        }),
+        shards: count("shards", SHARDS_MAX, "cores; 0 for all"),
+        host_keys: get("host_keys")
+            .and_then(|value| read_host_keys(&value, base))
+            .unwrap_or(HostKeys::InState),
+        login_grace: seconds("login_grace_s", LOGIN_GRACE_S, 30),
+        drain: seconds("drain_s", DRAIN_S, 3600),
+        proxy_protocol_from: get("proxy_protocol_from")
+            .and_then(|value| read_networks(&value))
+            .unwrap_or_default(),
+        sessions_max: count("sessions_max", SESSIONS_MAX, "sessions; 0 for as many as fit"),
+        half_open_max: count("half_open_max", SESSIONS_MAX, "connections; 0 for as many as fit"),
+        log: get("log")
+            .and_then(|value| {
+                value.word(&[("auto", Log::Auto), ("json", Log::Json), ("readable", Log::Readable)])
+            })
+            .unwrap_or(Log::Auto),
+        hide_keys: flag("hide_keys", false),
+        legacy_macs: flag("legacy_macs", true),
+        prefer_gcm: get("prefer_gcm")
+            .and_then(|value| value.word(&[("bulk", PreferGcm::Bulk), ("never", PreferGcm::Never)]))
+            .unwrap_or(PreferGcm::Bulk),
+        original_dst: flag("original_dst", false),
+        revocations: get("revoked_keys")
+            .and_then(|value| keys::revocations(&value, &path_or_none(&value, base)?))
+            .unwrap_or_else(Revocations::default),
+        trusted_user_cas: get("trusted_user_cas")
+            .and_then(|value| value.strings())
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|(item, line)| keys::ca_line(item, line))
+            .collect(),
+    };
+    if let Some(section) = section {
+        section.finish();
+    }
+    edge
+}
+
+fn read_listen(value: &Value<'_, '_>) -> Option<Vec<SocketAddr>> {
+    let items = value.strings()?;
+    if items.is_empty() {
+        value.fault("is empty: nothing would listen", "write at least one \"address:port\"");
+        return None;
+    }
+    let mut seen = HashSet::new();
+    let mut sound = Vec::new();
+    for (item, text) in items {
+        let Some(address) = socket_address(&item, text) else { continue };
+        if seen.insert(address) {
+            sound.push(address);
+        } else {
+            item.fault(format_args!("names {address} twice"), "write it once");
+        }
+    }
+    (!sound.is_empty()).then_some(sound)
+}
+
+fn socket_address(value: &Value<'_, '_>, text: &str) -> Option<SocketAddr> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() == 0 => {
+            let what = format!("has no port in \"{text}\"");
+            value.fault(what, "write a port from 1 to 65535");
+        }
+        Ok(address) if address.ip().to_canonical() != address.ip() => {
+            let what = format!("holds an IPv4-mapped IPv6 address, \"{text}\"");
+            let v4 = SocketAddr::new(address.ip().to_canonical(), address.port());
+            value.fault(what, format_args!("write \"{v4}\""));
+        }
+        Ok(address) => return Some(address),
+        Err(_) => {
+            let what = format!("holds \"{text}\", which is no address and port");
+            value.fault(
+                what,
+                "write \"192.0.2.1:22\" or \"[2001:db8::1]:22\"; host names are not looked up",
+            );
+        }
+    }
+    None
+}
+
+fn read_host_keys(value: &Value<'_, '_>, base: &Path) -> Option<HostKeys> {
+    let items = value.strings()?;
+    if items.is_empty() {
+        return Some(HostKeys::InState);
+    }
+    let mut first = HashMap::new();
+    let mut sound = Vec::new();
+    for (item, text) in items {
+        if text.is_empty() {
+            item.fault(
+                "holds an empty path",
+                "name a private key file, or write [] for a key made once",
+            );
+            continue;
+        }
+        let path = keys::resolve(base, text);
+        let Some(key) = keys::host_key(&item, &path) else { continue };
+        if let Some(other) = first.insert(key.key.public().key_type(), text) {
+            let what = format!("names two keys of one type, {other} and {text}");
+            item.fault(what, "keep one: a client asks for a type, not for a key");
+        }
+        sound.push(key);
+    }
+    Some(HostKeys::Given(sound))
+}
+
+/// Networks in CIDR notation; a single address counts as a network of one.
+fn read_networks(value: &Value<'_, '_>) -> Option<Vec<IpNet>> {
+    let items = value.strings()?;
+    if items.len() > NETWORKS_MAX {
+        let what = format!("holds {} networks", items.len());
+        value.fault(what, format_args!("merge them into {NETWORKS_MAX} at most"));
+        return None;
+    }
+    let count = items.len();
+    let mut sound: Vec<IpNet> = Vec::new();
+    for (item, text) in items {
+        let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        match parsed {
+            Ok(network) if network.trunc() != network => item.fault(
+                format_args!("holds {text}, which has bits set beyond its prefix"),
+                format_args!("write \"{}\"", network.trunc()),
+            ),
+            Ok(network) if network.addr().to_canonical() != network.addr() => item.fault(
+                format_args!("holds {text}, an IPv4-mapped IPv6 network"),
+                "write the IPv4 network",
+            ),
+            Ok(network) => sound.push(network),
+            Err(_) => item.fault(
+                format_args!("holds \"{text}\", which is no network"),
+                "write \"10.0.0.0/8\" or \"fd00::/8\"",
+            ),
+        }
+    }
+    (sound.len() == count).then_some(sound)
+}
+
+fn read_vm_leg(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> VmLeg {
+    let section = root.section("vm_leg");
+    let get = |key| section.as_ref().and_then(|section| section.get(key));
+    let credential = read_credential(&get, base);
+    let dial_timeout_s =
+        get("dial_timeout_s").and_then(|value| value.integer(DIAL_TIMEOUT_S, "seconds"));
+    let standard = || {
+        let all = NETWORKS.iter().filter_map(|(ip, bits)| IpNet::new(*ip, *bits).ok());
+        all.collect()
+    };
+    let networks = get("networks").map_or_else(standard, |value| match read_networks(&value) {
+        Some(networks) if networks.is_empty() => {
+            value.fault("is empty: no VM could be reached", "write the networks of your VMs");
+            lines.networks_sound = false;
+            networks
+        }
+        Some(networks) => networks,
+        None => {
+            lines.networks_sound = false;
+            Vec::new()
+        }
+    });
+    if let Some(section) = section {
+        section.finish();
+    }
+    VmLeg {
+        credential,
+        dial_timeout: Duration::from_secs(dial_timeout_s.unwrap_or(10).into()),
+        networks,
+    }
+}
+
+fn read_credential<'d, 'i: 'd>(
+    get: &dyn Fn(&'static str) -> Option<Value<'d, 'i>>,
+    base: &Path,
+) -> VmCredential {
+    let file = |key| {
+        let value = get(key)?;
+        let path = path_or_none(&value, base)?;
+        let key = keys::private_key(&value, &path);
+        Some((value, key))
+    };
+    let ca = file("user_ca");
+    let identity = file("identity");
+    let principals = get("principals").and_then(|value| {
+        let word = value.word(&[("vm", Principals::Vm), ("login", Principals::Login)])?;
+        Some((value, word))
+    });
+    if let Some((value, Principals::Login)) = &principals {
+        value.warn(
+            "is \"login\": a login minted for one VM is good for every VM that trusts the CA",
+            "write \"vm\", and give each VM its AuthorizedPrincipalsFile (keyway ca show --drop-in)",
+        );
+    }
+    if let Some((value, key)) = identity {
+        if ca.is_some() {
+            value.fault(
+                "and `vm_leg.user_ca` are both given",
+                "keep user_ca for certificates, or identity for one plain key",
+            );
+        }
+        if let Some(key) = key {
+            return VmCredential::Key(key);
+        }
+    }
+    VmCredential::Certificates {
+        ca: ca.and_then(|(_, key)| key).map_or(UserCa::InState, UserCa::Given),
+        principals: principals.map_or(Principals::Vm, |(_, word)| word),
+    }
+}
+
+fn read_metrics(root: &Section<'_, '_>, lines: &mut Lines) -> Metrics {
+    let section = root.section("metrics");
+    let listen = section.as_ref().and_then(|section| section.get("listen")).and_then(|value| {
+        lines.metrics = value.line;
+        socket_address(&value, value.string()?)
+    });
+    if let Some(section) = section {
+        section.finish();
+    }
+    Metrics { listen: listen.unwrap_or(METRICS_LISTEN) }
+}
+
+/// The metrics must not meet the clients. Pool addresses are held against them where the fleet is known.
+fn check_metrics(document: &Document, config: &Config, lines: &Lines) {
+    let metrics = config.metrics.listen;
+    if metrics.ip().is_unspecified() {
+        let what = format!("`metrics.listen` is {metrics}, which includes every pool address");
+        document.fault(
+            lines.metrics,
+            what,
+            "write an address of the management network, or 127.0.0.1",
+        );
+    } else if !metrics.ip().is_loopback() {
+        let what =
+            format!("`metrics.listen` is {metrics}, where others than this host can read it");
+        document.warn(
+            lines.metrics,
+            what,
+            "write 127.0.0.1, or make sure that a firewall stands before it",
+        );
+    }
+    let meets = |listen: &&SocketAddr| {
+        let any = listen.ip().is_unspecified() && listen.is_ipv4() == metrics.is_ipv4();
+        listen.port() == metrics.port() && (any || listen.ip() == metrics.ip())
+    };
+    if let Some(listen) = config.edge.listen.iter().find(meets) {
+        let what = format!("`metrics.listen` is {metrics}, where `edge.listen` has {listen}");
+        document.fault(lines.metrics, what, "write another port");
+    }
+}
+
+fn path(value: &Value<'_, '_>, base: &Path) -> Option<PathBuf> {
+    let text = value.string()?;
+    if text.is_empty() || text.contains('\0') {
+        value.fault("is not a path", "write a path in double quotes");
+        return None;
+    }
+    Some(keys::resolve(base, text))
+}
+
+/// A path where `""` means that there is none.
+fn path_or_none(value: &Value<'_, '_>, base: &Path) -> Option<PathBuf> {
+    if value.string()?.is_empty() { None } else { path(value, base) }
+}

@@ -1,0 +1,284 @@
+//! Files -> a [`Config`] and a [`Fleet`], which cannot be wrong; or everything that is wrong with them.
+//!
+//! `keyway.toml` says how this front door runs, `fleet.toml` who may go where. Both are walked once, all faults are
+//! told together with their lines, and what comes out needs no further check: key files are read and parsed, numbers
+//! are in range, names and addresses do not contradict each other. A reload is the same walk again. Nothing here
+//! creates a file; see [`crate::state`] for what is made once.
+//!
+//! Paths in a file are meant from the file's own directory.
+
+use std::{
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use crate::ssh::{
+    hostkey::{HostKey, PrivateKey},
+    publickey::PublicKey,
+    revocation::Revocations,
+};
+
+mod document;
+mod finding;
+mod fleet;
+mod keys;
+mod keyway;
+
+pub(crate) use finding::count;
+pub use finding::{Finding, Report};
+pub use fleet::{Fleet, Keys};
+pub(crate) use keys::MODE_OTHERS;
+
+/// How this front door runs: `keyway.toml`.
+#[derive(Debug)]
+pub struct Config {
+    /// Where keys made once and pins are kept. May not exist yet.
+    pub state_dir: PathBuf,
+    /// Towards the clients.
+    pub edge: Edge,
+    /// Towards the VMs.
+    pub vm_leg: VmLeg,
+    /// For the operator.
+    pub metrics: Metrics,
+}
+
+/// The `[edge]` section.
+#[derive(Debug)]
+pub struct Edge {
+    /// At least one; no two the same.
+    pub listen: Vec<SocketAddr>,
+    /// How many cores to use; automatic: all.
+    pub shards: Count,
+    /// What clients see.
+    pub host_keys: HostKeys,
+    /// From accept to a proved key.
+    pub login_grace: Duration,
+    /// From SIGTERM to the end of the last session.
+    pub drain: Duration,
+    /// Peers that must, and alone may, send a PROXY header.
+    pub proxy_protocol_from: Vec<IpNet>,
+    /// Established sessions; automatic: from the file descriptor limit.
+    pub sessions_max: Count,
+    /// Connections before a proved key; automatic: a quarter of the file descriptor budget.
+    pub half_open_max: Count,
+    /// How log lines look.
+    pub log: Log,
+    /// Answer yes to every well-formed key and decide after the signature.
+    pub hide_keys: bool,
+    /// Offer plain hmac-sha2, last.
+    pub legacy_macs: bool,
+    /// Whether bulky chacha20 sessions move to AES-GCM.
+    pub prefer_gcm: PreferGcm,
+    /// Ask the kernel for the address before DNAT.
+    pub original_dst: bool,
+    /// Keys, certificates and CAs that are let in no more.
+    pub revocations: Revocations,
+    /// CAs whose user certificates are accepted.
+    pub trusted_user_cas: Vec<PublicKey>,
+}
+
+/// A number that may be left to the program.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Count {
+    /// `0` in the file.
+    Automatic,
+    /// As configured.
+    Exactly(NonZeroU32),
+}
+
+/// Where the host keys come from.
+#[derive(Debug)]
+pub enum HostKeys {
+    /// One Ed25519 key, made once in the state directory.
+    InState,
+    /// From files; one of each type at most.
+    Given(Vec<HostKey>),
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Log {
+    /// JSON unless stderr is a terminal.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Readable,
+}
+
+/// Whether bulky chacha20 sessions of clients that also offered AES-GCM are re-keyed to it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PreferGcm {
+    /// Once the session has shown to be bulky.
+    Bulk,
+    /// Never.
+    Never,
+}
+
+/// The `[vm_leg]` section.
+#[derive(Debug)]
+pub struct VmLeg {
+    /// How the edge logs in to VMs.
+    pub credential: VmCredential,
+    /// For one connect.
+    pub dial_timeout: Duration,
+    /// Where VM endpoints may lie; at least one.
+    pub networks: Vec<IpNet>,
+}
+
+/// How the edge logs in to VMs.
+#[derive(Debug)]
+pub enum VmCredential {
+    /// With a certificate minted for each connection.
+    Certificates {
+        /// Who signs.
+        ca: UserCa,
+        /// For whom.
+        principals: Principals,
+    },
+    /// With one plain key.
+    Key(PrivateKey),
+}
+
+/// Where the CA key for VM logins comes from.
+#[derive(Debug)]
+pub enum UserCa {
+    /// Made once in the state directory.
+    InState,
+    /// From a file.
+    Given(PrivateKey),
+}
+
+/// What a minted certificate is good for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Principals {
+    /// `vm:<name>`: one VM.
+    Vm,
+    /// The login name: any VM that trusts the CA.
+    Login,
+}
+
+/// The `[metrics]` section.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Never a pool address.
+    pub listen: SocketAddr,
+}
+
+/// Both files, and what is worth a word in them.
+#[derive(Debug)]
+pub struct Loaded {
+    /// From `keyway.toml`.
+    pub config: Config,
+    /// From `fleet.toml`.
+    pub fleet: Fleet,
+    /// Not wrong, but the operator should know.
+    pub warnings: Vec<Finding>,
+}
+
+/// Reads both files.
+///
+/// # Errors
+/// Everything that is wrong with either.
+pub fn load(config: &Path, fleet: &Path) -> Result<Loaded, Report> {
+    let texts = [source(config, 0), source(fleet, 1)];
+    let [Ok(config_source), Ok(fleet_source)] = &texts else {
+        let faults = texts.into_iter().filter_map(Result::err).collect();
+        return Err(Report { faults, warnings: Vec::new() });
+    };
+    load_sources(config_source, fleet_source)
+}
+
+fn load_sources(config_source: &Source, fleet_source: &Source) -> Result<Loaded, Report> {
+    let (config_findings, draft) = keyway::read(config_source);
+    let (fleet_findings, fleet) = fleet::read(fleet_source, &config_findings, &draft);
+    let (mut faults, mut warnings) = config_findings.into_findings();
+    let (more_faults, more_warnings) = fleet_findings.into_findings();
+    faults.extend(more_faults);
+    warnings.extend(more_warnings);
+    faults.sort();
+    warnings.sort();
+    match (fleet, faults.is_empty()) {
+        (Some(fleet), true) => Ok(Loaded { config: draft.finish(), fleet, warnings }),
+        (_, _) => Err(Report { faults, warnings }),
+    }
+}
+
+/// Reads `keyway.toml` alone, for what needs no fleet.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_config(config: &Path) -> Result<(Config, Vec<Finding>), Report> {
+    let source =
+        source(config, 0).map_err(|fault| Report { faults: vec![fault], warnings: Vec::new() })?;
+    let (findings, draft) = keyway::read(&source);
+    let (mut faults, mut warnings) = findings.into_findings();
+    faults.sort();
+    warnings.sort();
+    if faults.is_empty() {
+        Ok((draft.finish(), warnings))
+    } else {
+        Err(Report { faults, warnings })
+    }
+}
+
+/// A file's text and where it came from.
+struct Source {
+    /// As named on the command line.
+    name: String,
+    order: usize,
+    /// Relative paths in it start here.
+    base: PathBuf,
+    text: String,
+}
+
+fn source(path: &Path, order: usize) -> Result<Source, Finding> {
+    let name = path.display().to_string();
+    match std::fs::read(path) {
+        Ok(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => {
+                let base = path.parent().unwrap_or(Path::new("")).to_owned();
+                Ok(Source { name, order, base, text })
+            }
+            Err(error) => {
+                let (good, _) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
+                let line = good.split(|byte| *byte == b'\n').count();
+                let what = "not TOML: not UTF-8 text".to_owned();
+                Err(Finding {
+                    order,
+                    line,
+                    file: name.into(),
+                    what,
+                    fix: "save the file as UTF-8".to_owned(),
+                })
+            }
+        },
+        Err(error) => Err(Finding {
+            order,
+            line: 1,
+            file: name.into(),
+            what: format!("cannot be read: {}", keys::plain(&error)),
+            fix: "correct the path or its permissions".to_owned(),
+        }),
+    }
+}
+
+/// Reads both texts as [`load`] reads files.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(config: &[u8], fleet: &[u8]) {
+    let source = |text: &[u8], order| Source {
+        name: "fuzz.toml".to_owned(),
+        order,
+        base: PathBuf::new(),
+        text: String::from_utf8_lossy(text).into_owned(),
+    };
+    let _read_or_faults = load_sources(&source(config, 0), &source(fleet, 1));
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -1,0 +1,371 @@
+//! The state directory: keys made once, and the host keys of VMs pinned at first use.
+//!
+//! Everything in it is for the service's user alone (directory 0700, files 0600). A file appears whole or not at all,
+//! and nothing that exists is ever replaced by something newly made: two processes that start together agree on one key.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write as _,
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arc_swap::ArcSwap;
+use zeroize::Zeroizing;
+
+use crate::{
+    config::MODE_OTHERS,
+    route::{Pin, Vm, is_label},
+    ssh::{
+        entropy::Entropy,
+        hostkey::PrivateKey,
+        publickey::{Fingerprint, KeyFault, PublicKey},
+    },
+};
+
+const HOST_KEY: &str = "ssh_host_ed25519_key";
+const USER_CA: &str = "user_ca";
+const PINS: &str = "pins";
+const DIRECTORY_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+/// Random bytes in the name of a temporary file: nobody else writes here, it only has to differ between two processes.
+const SUFFIX_BYTES: usize = 8;
+
+/// Why the state directory cannot be used. The operator's to repair; nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StateFault {
+    /// The system refused.
+    #[error("{}: {error}", .path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
+    /// Others than the service's user can get at it.
+    #[error("{} is open to others (mode {mode:04o}); fix: chmod go= {}", .path.display(), .path.display())]
+    Open {
+        /// Where.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A key file that is no key.
+    #[error("{}: {fault}; fix: restore it from a backup, or move it away to have a new one made", .path.display())]
+    Key {
+        /// Where.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: KeyFault,
+    },
+    /// Lines of the pins that cannot be read. A lost pin would be taken anew from whoever answers, so none is skipped.
+    #[error("{}", lines(.path, .faults))]
+    Pins {
+        /// Where.
+        path: PathBuf,
+        /// Line, from 1, and what is wrong with it.
+        faults: Vec<(usize, String)>,
+    },
+}
+
+fn lines(path: &Path, faults: &[(usize, String)]) -> String {
+    let mut all = String::new();
+    for (index, (line, what)) in faults.iter().enumerate() {
+        let separator = if index == 0 { "" } else { "\n" };
+        let fix = "restore the line, or remove it to pin the VM's key anew";
+        let _ = write!(all, "{separator}{}:{line}: {what}; fix: {fix}", path.display());
+    }
+    all
+}
+
+/// The state directory.
+#[derive(Clone, Debug)]
+pub struct State {
+    path: PathBuf,
+}
+
+impl State {
+    /// Opens the directory, which is made if it is missing (its parents too).
+    ///
+    /// # Errors
+    /// [`StateFault::Io`], [`StateFault::Open`].
+    pub fn open(path: &Path) -> Result<Self, StateFault> {
+        let io = |error| StateFault::Io { path: path.to_owned(), error };
+        DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path).map_err(io)?;
+        let about = fs::metadata(path).map_err(io)?;
+        if !about.is_dir() {
+            return Err(io(io::Error::from(io::ErrorKind::NotADirectory)));
+        }
+        if about.mode() & MODE_OTHERS != 0 {
+            return Err(StateFault::Open { path: path.to_owned(), mode: about.mode() & 0o7777 });
+        }
+        Ok(Self { path: path.to_owned() })
+    }
+
+    /// The edge's own host key, made at first use.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`], [`StateFault::Open`], [`StateFault::Key`].
+    pub fn host_key(&self, entropy: &mut dyn Entropy) -> Result<PrivateKey, StateFault> {
+        self.key_made_once(HOST_KEY, "keyway host key", entropy)
+    }
+
+    /// The CA that signs VM logins, made at first use.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`], [`StateFault::Open`], [`StateFault::Key`].
+    pub fn user_ca(&self, entropy: &mut dyn Entropy) -> Result<PrivateKey, StateFault> {
+        self.key_made_once(USER_CA, "keyway user CA", entropy)
+    }
+
+    /// The pinned host keys.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`], [`StateFault::Open`], [`StateFault::Pins`] with every line that cannot be read.
+    pub fn pins(&self) -> Result<Pins, StateFault> {
+        let path = self.path.join(PINS);
+        let text = match read(&path) {
+            Ok(text) => text,
+            Err(StateFault::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+                Zeroizing::new(String::new())
+            }
+            Err(fault) => return Err(fault),
+        };
+        match parse_pins(&text) {
+            Ok(pinned) => Ok(Pins {
+                path,
+                pinned: ArcSwap::from_pointee(pinned),
+                given: ArcSwap::default(),
+                writer: Mutex::new(()),
+            }),
+            Err(faults) => Err(StateFault::Pins { path, faults }),
+        }
+    }
+
+    fn key_made_once(
+        &self,
+        name: &str,
+        comment: &str,
+        entropy: &mut dyn Entropy,
+    ) -> Result<PrivateKey, StateFault> {
+        let path = self.path.join(name);
+        match read_key(&path) {
+            Err(StateFault::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
+            found => return found,
+        }
+        let text = PrivateKey::generate_ed25519(entropy).to_openssh(comment, entropy);
+        let mut suffix = [0; SUFFIX_BYTES];
+        entropy.fill(&mut suffix);
+        let io = |error| StateFault::Io { path: path.clone(), error };
+        let temporary = self.path.join(format!(".{name}.{:016x}", u64::from_le_bytes(suffix)));
+        let made = write_new(&temporary, text.as_bytes())
+            // A link fails if the name is taken, where a rename would replace another process's key.
+            .and_then(|()| match fs::hard_link(&temporary, &path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                linked => linked,
+            })
+            .and_then(|()| sync_directory(&self.path));
+        let removed = fs::remove_file(&temporary);
+        made.and(removed).map_err(io)?;
+        read_key(&path)
+    }
+}
+
+fn read_key(path: &Path) -> Result<PrivateKey, StateFault> {
+    let text = read(path)?;
+    let (key, _) = PrivateKey::from_openssh(&text)
+        .map_err(|fault| StateFault::Key { path: path.to_owned(), fault })?;
+    Ok(key)
+}
+
+/// A whole file of ours, as text.
+fn read(path: &Path) -> Result<Zeroizing<String>, StateFault> {
+    let io = |error| StateFault::Io { path: path.to_owned(), error };
+    let file = File::open(path).map_err(io)?;
+    let about = file.metadata().map_err(io)?;
+    if about.mode() & MODE_OTHERS != 0 {
+        return Err(StateFault::Open { path: path.to_owned(), mode: about.mode() & 0o7777 });
+    }
+    // Read in one piece, for what a growing buffer leaves behind is not wiped.
+    let mut text =
+        Zeroizing::new(String::with_capacity(usize::try_from(about.len()).unwrap_or(0) + 1));
+    io::Read::read_to_string(&mut &file, &mut text).map_err(io)?;
+    Ok(text)
+}
+
+/// Writes a file that must not exist, down to the disk.
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// The host key of a VM as it was first seen.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Pinned {
+    /// The key.
+    pub key: PublicKey,
+    /// The VM's owner when it was pinned.
+    pub owner: String,
+}
+
+type PinnedByVm = BTreeMap<String, Arc<Pinned>>;
+
+/// What came of a key that a VM showed at its first use.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Recorded {
+    /// It is the VM's pin from now on, and on disk.
+    First,
+    /// It was the pin already: another shard was faster.
+    Same,
+    /// Another key is pinned: refuse the session.
+    Conflict(Arc<Pinned>),
+    /// The key belongs to a VM of another owner: refuse the session. Whoever clones images gives `host_key`.
+    OtherOwner {
+        /// That VM's name.
+        vm: String,
+    },
+}
+
+/// Host keys of VMs. Reads take no lock; only a first use writes, and waits for the disk.
+#[derive(Debug)]
+pub struct Pins {
+    path: PathBuf,
+    pinned: ArcSwap<PinnedByVm>,
+    /// Host keys from the fleet file: key -> VM and owner.
+    given: ArcSwap<HashMap<Fingerprint, Vec<(String, String)>>>,
+    writer: Mutex<()>,
+}
+
+impl Pins {
+    /// The pin of `vm`, if it was ever entered. A `host_key` in the fleet file comes before it.
+    pub fn get(&self, vm: &str) -> Option<Arc<Pinned>> {
+        self.pinned.load().get(vm).cloned()
+    }
+
+    /// How many VMs are pinned.
+    pub fn len(&self) -> usize {
+        self.pinned.load().len()
+    }
+
+    /// Whether no VM is pinned.
+    pub fn is_empty(&self) -> bool {
+        self.pinned.load().is_empty()
+    }
+
+    /// Takes note of the host keys that the fleet file gives, so that none of them is pinned to a VM of another owner.
+    /// Replaces what was noted before: call it with all VMs, at start and at each reload.
+    pub fn note_given<'a>(&self, vms: impl IntoIterator<Item = &'a Vm>) {
+        let mut given: HashMap<Fingerprint, Vec<(String, String)>> = HashMap::new();
+        for vm in vms {
+            let fingerprint = match &vm.host_key {
+                Some(Pin::Fingerprint(hash)) => Fingerprint(*hash),
+                Some(Pin::Key(blob)) => match PublicKey::parse(blob) {
+                    Ok(key) => key.fingerprint(),
+                    Err(_) => continue,
+                },
+                None => continue,
+            };
+            given.entry(fingerprint).or_default().push((vm.name.clone(), vm.owner.clone()));
+        }
+        self.given.store(Arc::new(given));
+    }
+
+    /// A VM of another owner than `owner` that has `key`: pinned at its first use, or given in the fleet file.
+    pub fn held_by_other_owner(&self, key: &PublicKey, owner: &str) -> Option<String> {
+        let given = self.given.load();
+        let given = given.get(&key.fingerprint()).into_iter().flatten();
+        let other = given.filter(|(_, its)| its != owner).map(|(vm, _)| vm.clone()).next();
+        other.or_else(|| {
+            let pinned = self.pinned.load();
+            let mut others = pinned.iter().filter(|(_, pin)| pin.key == *key && pin.owner != owner);
+            others.next().map(|(vm, _)| vm.clone())
+        })
+    }
+
+    /// Pins `key` to `vm`, whose owner is `owner`, unless it has a pin. The first write wins. Blocks for the disk (a few
+    /// milliseconds) when it writes.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`]: nothing is pinned, and the session must be refused.
+    pub fn record_first(
+        &self,
+        vm: &str,
+        owner: &str,
+        key: &PublicKey,
+    ) -> Result<Recorded, StateFault> {
+        let _one_at_a_time = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(existing) = self.get(vm) {
+            let same = existing.key == *key;
+            return Ok(if same { Recorded::Same } else { Recorded::Conflict(existing) });
+        }
+        if let Some(vm) = self.held_by_other_owner(key, owner) {
+            return Ok(Recorded::OtherOwner { vm });
+        }
+        let mut pinned = PinnedByVm::clone(&self.pinned.load());
+        let pin = Pinned { key: key.clone(), owner: owner.to_owned() };
+        pinned.insert(vm.to_owned(), Arc::new(pin));
+        self.write(&pinned).map_err(|error| StateFault::Io { path: self.path.clone(), error })?;
+        self.pinned.store(Arc::new(pinned));
+        Ok(Recorded::First)
+    }
+
+    /// Replaces the file as a whole.
+    fn write(&self, pinned: &PinnedByVm) -> io::Result<()> {
+        let mut text =
+            String::from("# VM, host key as first seen, owner. Remove a line to pin anew.\n");
+        for (vm, pin) in pinned {
+            let _ = writeln!(text, "{vm} {} {}", pin.key.to_line(), pin.owner);
+        }
+        let temporary = self.path.with_extension("new");
+        match fs::remove_file(&temporary) {
+            // Left by a process that died while it wrote.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(_) | Ok(()) => {}
+        }
+        write_new(&temporary, text.as_bytes())?;
+        fs::rename(&temporary, &self.path)?;
+        sync_directory(self.path.parent().unwrap_or(Path::new(".")))
+    }
+}
+
+/// Lines `VM type base64 owner`; empty lines and those that begin with `#` say nothing.
+fn parse_pins(text: &str) -> Result<PinnedByVm, Vec<(usize, String)>> {
+    let mut pinned = PinnedByVm::new();
+    let mut faults = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (vm, rest) = line.split_once([' ', '\t']).unwrap_or((line, ""));
+        if !is_label(vm) {
+            faults.push((number, format!("`{}` is no name of a VM", vm.escape_debug())));
+            continue;
+        }
+        match PublicKey::parse_line(rest.trim_start()) {
+            Ok((_, owner)) if owner.trim().is_empty() => {
+                faults.push((number, format!("the owner of `{vm}` is missing")));
+            }
+            Ok((key, owner)) => {
+                let pin = Pinned { key, owner: owner.trim().to_owned() };
+                if pinned.insert(vm.to_owned(), Arc::new(pin)).is_some() {
+                    faults.push((number, format!("`{vm}` is pinned twice")));
+                }
+            }
+            Err(fault) => faults.push((number, format!("the key of `{vm}`: {fault}"))),
+        }
+    }
+    if faults.is_empty() { Ok(pinned) } else { Err(faults) }
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
