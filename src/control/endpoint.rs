@@ -1,0 +1,318 @@
+//! The metrics endpoint: `GET /metrics` and `GET /healthz`, on a thread of its own.
+//!
+//! A scrape must cost sessions nothing, so nothing here runs on a shard. There is no authentication: it belongs on
+//! loopback or a management network, never on a pool address. Everything a client can make it hold is bounded.
+
+use std::{
+    future::Future,
+    io,
+    net::{SocketAddr, TcpListener as StdListener},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+    serve::Listener,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::{Sleep, sleep},
+};
+
+/// Connections served at a time; the next one waits in the kernel's queue.
+const CONNECTIONS_MAX: usize = 32;
+
+/// Bytes of requests that one connection may send. A scrape's head has about 300.
+const REQUEST_BYTES_MAX: usize = 64 << 10;
+
+/// How long a connection may last, idle or not. A scraper that keeps it open makes a new one now and then.
+const CONNECTION_MAX: Duration = Duration::from_mins(1);
+
+/// The media type of text format 0.0.4.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Makes the page. Runs on the endpoint's thread, once a scrape.
+pub type Render = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// Why the endpoint did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The address cannot be listened on.
+    #[error("metrics cannot be served on {address}: {source}")]
+    Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// No thread or no event loop for it.
+    #[error("metrics cannot be served: {0}")]
+    Start(#[source] io::Error),
+}
+
+/// The running endpoint. Dropping it stops the endpoint and waits until its thread is gone.
+#[derive(Debug)]
+pub struct Handle {
+    address: SocketAddr,
+    /// Dropped to stop: nothing is ever sent.
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Handle {
+    /// Where it listens, with the real port.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic over there has been reported by its own hook; there is nobody left to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Serves what `render` returns on `listen`, from the moment this returns.
+///
+/// # Errors
+/// [`Fault`].
+pub fn start(listen: SocketAddr, render: Render) -> Result<Handle, Fault> {
+    let failed = |source| Fault::Listen { address: listen, source };
+    let listener = StdListener::bind(listen).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(Fault::Start)?;
+    let listener = {
+        let _inside = runtime.enter();
+        TcpListener::from_std(listener).map_err(Fault::Start)?
+    };
+    let (stop, stopped) = oneshot::channel();
+    let thread = thread::Builder::new()
+        .name("metrics".into())
+        .spawn(move || runtime.block_on(serve(listener, render, stopped)))
+        .map_err(Fault::Start)?;
+    Ok(Handle { address, stop: Some(stop), thread: Some(thread) })
+}
+
+async fn serve(listener: TcpListener, render: Render, stopped: oneshot::Receiver<()>) {
+    let routes = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(async || "ok\n"))
+        .fallback(async || (StatusCode::NOT_FOUND, "try /metrics or /healthz\n"))
+        .with_state(render);
+    let bounded = Bounded { listener, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
+    // Not a graceful shutdown: a scraper that keeps its connection must not hold up ours. `serve` itself never fails.
+    tokio::select! {
+        _ = axum::serve(bounded, routes) => {}
+        _ = stopped => {}
+    }
+}
+
+async fn metrics(State(render): State<Render>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, TEXT)], render())
+}
+
+/// A listener whose connections are few, short and small.
+struct Bounded {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+}
+
+impl Listener for Bounded {
+    type Io = Limited;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Limited, SocketAddr) {
+        // The semaphore is never closed, so there is always a permit in the end.
+        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        let (stream, peer) = Listener::accept(&mut self.listener).await;
+        let deadline = Box::pin(sleep(CONNECTION_MAX));
+        (Limited { stream, deadline, left: REQUEST_BYTES_MAX, _place: place }, peer)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection that fails once its time or its bytes are used up, whatever the HTTP code above waits for.
+struct Limited {
+    stream: TcpStream,
+    deadline: Pin<Box<Sleep>>,
+    left: usize,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Limited {
+    fn in_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.deadline.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl AsyncRead for Limited {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.in_time(cx)?;
+        if self.left == 0 {
+            return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
+        }
+        let before = buffer.filled().len();
+        let answer = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.left = self.left.saturating_sub(buffer.filled().len().saturating_sub(before));
+        answer
+    }
+}
+
+impl AsyncWrite for Limited {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.in_time(cx)?;
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpStream as Client,
+        sync::atomic::{AtomicU32, Ordering},
+    };
+
+    use super::*;
+
+    fn started() -> Handle {
+        let count = AtomicU32::new(0);
+        let render: Render = Arc::new(move || {
+            format!(
+                "# TYPE scrapes counter\nscrapes {}\n",
+                count.fetch_add(1, Ordering::Relaxed) + 1
+            )
+        });
+        start("127.0.0.1:0".parse().expect("address"), render).expect("starts")
+    }
+
+    /// Sends `request` and reads until the other side closes.
+    fn ask(handle: &Handle, request: &str) -> String {
+        let mut client = Client::connect(handle.address()).expect("connects");
+        client.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+        client.write_all(request.as_bytes()).expect("writes");
+        let mut answer = String::new();
+        // A reset after the answer is as good as an end of file.
+        let _ = client.read_to_string(&mut answer);
+        answer
+    }
+
+    fn get(path: &str) -> String {
+        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    }
+
+    #[test]
+    fn metrics_are_rendered_anew_for_each_scrape() {
+        let handle = started();
+        for n in 1..=3 {
+            let answer = ask(&handle, &get("/metrics"));
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+            assert!(answer.contains("content-type: text/plain; version=0.0.4"), "{answer}");
+            assert!(answer.ends_with(&format!("scrapes {n}\n")), "{answer}");
+        }
+    }
+
+    #[test]
+    fn other_paths_are_404_and_other_methods_405() {
+        let handle = started();
+        assert!(ask(&handle, &get("/healthz")).ends_with("\r\n\r\nok\n"));
+        assert!(ask(&handle, &get("/")).starts_with("HTTP/1.1 404 "));
+        assert!(ask(&handle, &get("/metrics/../etc")).starts_with("HTTP/1.1 404 "));
+        for method in ["POST", "DELETE", "PUT"] {
+            let request = get("/metrics").replacen("GET", method, 1);
+            assert!(ask(&handle, &request).starts_with("HTTP/1.1 405 "), "{method}");
+        }
+    }
+
+    #[test]
+    fn a_request_without_end_is_cut_off() {
+        let handle = started();
+        let mut client = Client::connect(handle.address()).expect("connects");
+        client.set_write_timeout(Some(Duration::from_secs(10))).expect("timeout");
+        client.write_all(b"GET /metrics HTTP/1.1\r\n").expect("writes");
+        let mut sent = 0_usize;
+        let line = format!("X-Pad: {}\r\n", "x".repeat(1_000));
+        while client.write_all(line.as_bytes()).is_ok() {
+            sent += line.len();
+            assert!(sent < 64 << 20, "it takes everything");
+        }
+        assert!(ask(&handle, &get("/healthz")).ends_with("ok\n"));
+    }
+
+    #[test]
+    fn dropping_the_handle_ends_the_endpoint_even_with_a_silent_client() {
+        let handle = started();
+        let address = handle.address();
+        let mut silent = Client::connect(address).expect("connects");
+        silent.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+        drop(handle);
+        assert!(Client::connect(address).is_err());
+        assert!(!matches!(silent.read(&mut [0; 1]), Ok(1)));
+    }
+
+    #[test]
+    fn an_address_in_use_is_named() {
+        let handle = started();
+        let fault = start(handle.address(), Arc::new(String::new)).expect_err("in use");
+        assert!(fault.to_string().contains(&handle.address().to_string()), "{fault}");
+    }
+
+    #[test]
+    fn connections_beyond_the_limit_wait_and_are_served_when_one_goes() {
+        let handle = started();
+        let mut held: Vec<Client> = (0..CONNECTIONS_MAX)
+            .map(|_| Client::connect(handle.address()).expect("connects"))
+            .collect();
+        let mut waiting = Client::connect(handle.address()).expect("the kernel takes it");
+        waiting.write_all(get("/healthz").as_bytes()).expect("writes");
+        waiting.set_read_timeout(Some(Duration::from_millis(200))).expect("timeout");
+        assert!(waiting.read(&mut [0; 1]).is_err(), "served beyond the limit");
+        held.clear();
+        waiting.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+        let mut answer = String::new();
+        waiting.read_to_string(&mut answer).expect("reads");
+        assert!(answer.ends_with("ok\n"), "{answer}");
+    }
+}

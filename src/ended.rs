@@ -1,0 +1,411 @@
+//! Why a connection ended: side x stage x cause -> one log line, one metric label, one message to the user.
+//!
+//! Every connection ends with exactly one [`Ended`]. All three are closed sets of ours, so peer text never reaches a
+//! label, and a dashboard can name each value. The texts for users are here too, so that they sound alike.
+
+use std::fmt;
+
+use crate::ssh::fault::Fault;
+
+/// Declares an enum whose variants carry a fixed label each.
+macro_rules! labelled {
+    ($(#[$doc:meta])* pub enum $name:ident { $($(#[$item:meta])* $variant:ident = $label:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+        pub enum $name { $($(#[$item])* $variant,)* }
+
+        impl $name {
+            /// Every value, in the order of declaration: `ALL[x as usize] == x`.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The value as a log field and a metric label: `snake_case`.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $label,)* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+labelled! {
+    /// Who ended it.
+    pub enum Side {
+        /// The SSH client, or the network on its side.
+        Client = "client",
+        /// The VM's SSH server, or the network on its side.
+        Vm = "vm",
+        /// This program, by a rule or for want of something.
+        Edge = "edge",
+        /// A person: a drain, a revocation, a kill.
+        Operator = "operator",
+    }
+}
+
+labelled! {
+    /// How far it had come.
+    pub enum Stage {
+        /// Accepted; its local address and its place are being looked at.
+        Accept = "accept",
+        /// Waiting for a PROXY header.
+        Header = "header",
+        /// The client leg's version lines and key exchange.
+        Exchange = "exchange",
+        /// Keys are offered and proved.
+        Authentication = "authentication",
+        /// Connecting to the VM.
+        Dial = "dial",
+        /// The VM leg's key exchange.
+        VmExchange = "vm_exchange",
+        /// Logging in to the VM.
+        VmLogin = "vm_login",
+        /// Carried by the pump.
+        Session = "session",
+        /// Telling the user why there is no session.
+        Notice = "notice",
+        /// Showing the user's VMs.
+        Lobby = "lobby",
+    }
+}
+
+labelled! {
+    /// Why. A closed set: it is a metric label.
+    pub enum Cause {
+        /// Orderly: end of file, or DISCONNECT by application.
+        Closed = "closed",
+        /// The TCP connection broke: RST, timed out, unreachable.
+        Reset = "reset",
+        /// The peer broke a rule of SSH.
+        Protocol = "protocol",
+        /// A packet did not authenticate.
+        Corrupt = "corrupt",
+        /// No common algorithm.
+        NoCommonAlgorithm = "no_common_algorithm",
+        /// The client has no attempt left.
+        Attempts = "attempts",
+        /// A wait took longer than it may.
+        Deadline = "deadline",
+        /// The local address is not in the pool, or not known for sure.
+        NotInPool = "not_in_pool",
+        /// A PROXY header that is missing, malformed, or not allowed.
+        HeaderRefused = "header_refused",
+        /// A load balancer looking whether we live.
+        HealthCheck = "health_check",
+        /// Shown out for a newcomer while half-open.
+        HalfOpenFull = "half_open_full",
+        /// `sessions_max` is reached.
+        SessionsFull = "sessions_full",
+        /// A proved key without a route.
+        NoRoute = "no_route",
+        /// The VM did not answer.
+        DialFailed = "dial_failed",
+        /// The VM's host answered that nothing listens.
+        DialRefused = "dial_refused",
+        /// The VM's endpoint lies outside `vm_leg.networks`.
+        NetworkNotAllowed = "network_not_allowed",
+        /// The VM's host key is not the pinned one.
+        PinMismatch = "pin_mismatch",
+        /// The VM's host key is already pinned to a VM of another owner.
+        PinConflict = "pin_conflict",
+        /// The VM refused the login.
+        LoginRefused = "login_refused",
+        /// The VM refused this login a moment ago and was not asked again.
+        LoginRemembered = "login_remembered",
+        /// The route of a live session was taken away.
+        RightLost = "right_lost",
+        /// The drain time is over.
+        Drained = "drained",
+        /// Nothing came for longer than allowed.
+        Idle = "idle",
+        /// A bug of ours; contained to this connection.
+        Panic = "panic",
+        /// Descriptors, memory or queue space ran out.
+        Resources = "resources",
+        /// Ended by name by an operator.
+        Killed = "killed",
+    }
+}
+
+impl Cause {
+    /// What happened, for the log line's reader.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Closed => "closed in good order",
+            Self::Reset => "the network connection broke",
+            Self::Protocol => "the peer broke a rule of the SSH protocol",
+            Self::Corrupt => "a packet did not authenticate",
+            Self::NoCommonAlgorithm => "the peers have no algorithm in common",
+            Self::Attempts => "no key of the client opens anything at this address",
+            Self::Deadline => "a step took longer than it may",
+            Self::NotInPool => "the address dialled is not in the pool or not known for sure",
+            Self::HeaderRefused => {
+                "the PROXY header is missing, malformed or not allowed from this peer"
+            }
+            Self::HealthCheck => "a load balancer's health check",
+            Self::HalfOpenFull => "gave its place to a newcomer: too many half-open connections",
+            Self::SessionsFull => "sessions_max is reached",
+            Self::NoRoute => "no VM for this key at this address",
+            Self::DialFailed => "the VM does not answer",
+            Self::DialRefused => "nothing listens at the VM's endpoint",
+            Self::NetworkNotAllowed => "the VM's endpoint lies outside vm_leg.networks",
+            Self::PinMismatch => "the VM's host key is not the pinned one",
+            Self::PinConflict => "the VM's host key is pinned to a VM of another owner",
+            Self::LoginRefused => "the VM refused the login",
+            Self::LoginRemembered => "the VM refused this login less than a minute ago",
+            Self::RightLost => "the user's right to the VM was taken away",
+            Self::Drained => "the drain time is over",
+            Self::Idle => "nothing came for too long",
+            Self::Panic => "a bug in keyway ended this connection",
+            Self::Resources => "out of descriptors, memory or queue space",
+            Self::Killed => "ended by an operator",
+        }
+    }
+}
+
+impl From<&Fault> for Cause {
+    fn from(fault: &Fault) -> Self {
+        match fault {
+            Fault::Corrupt => Self::Corrupt,
+            Fault::NoCommon(_) => Self::NoCommonAlgorithm,
+            Fault::Attempts => Self::Attempts,
+            Fault::Disconnected { .. } => Self::Closed,
+            // One connection, two host keys: whoever answers now is not who was pinned.
+            Fault::HostKeyChanged => Self::PinMismatch,
+            Fault::QueueFull => Self::Resources,
+            Fault::Malformed(_)
+            | Fault::Ident
+            | Fault::Unexpected { .. }
+            | Fault::Length { .. }
+            | Fault::KeyExchange
+            | Fault::HostKey
+            | Fault::Flood
+            | Fault::KeysUsedUp
+            | Fault::Service => Self::Protocol,
+        }
+    }
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Ended {
+    /// Who ended it.
+    pub side: Side,
+    /// How far it had come.
+    pub stage: Stage,
+    /// Why.
+    pub cause: Cause,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { side, stage, cause } = self;
+        write!(f, "{side} during {stage}: {}", cause.sentence())
+    }
+}
+
+/// Whom a [`notice`] is about.
+#[derive(Clone, Copy, Debug)]
+pub struct About<'a> {
+    /// The VM's name.
+    pub vm: &'a str,
+    /// The login asked for in the VM; may be what the client sent.
+    pub login: &'a str,
+    /// Stands in the log line too, so that a user can quote it to an operator.
+    pub request: &'a str,
+}
+
+/// Characters of a name that a notice repeats; longer ones are cut.
+const NAME_CHARS_MAX: usize = 64;
+
+/// The line a user sees, after a proved key only. One line of printable ASCII without a line end, whatever the names.
+#[must_use]
+pub fn notice(cause: Cause, about: &About<'_>) -> String {
+    let vm = printable(about.vm);
+    let login = printable(about.login);
+    let text = match cause {
+        Cause::DialFailed => format!(
+            "{vm} is not reachable right now (no answer). Your key is fine; try again in a moment."
+        ),
+        Cause::DialRefused => format!(
+            "{vm} is not reachable right now (connection refused). Your key is fine; try again in a moment."
+        ),
+        Cause::NetworkNotAllowed => format!(
+            "{vm} has an endpoint that this server may not connect to. Your key is fine; the operator has to correct the endpoint or vm_leg.networks."
+        ),
+        Cause::PinMismatch => format!(
+            "{vm} shows another host key than the one on record, so you were not connected. If it was rebuilt, its operator can forget the old key; if not, take this as a warning. Nothing you typed was sent."
+        ),
+        Cause::PinConflict => format!(
+            "{vm} shows a host key that belongs to a VM of somebody else, so you were not connected. If both were cloned from one image, the operator can set host_key for {vm}."
+        ),
+        Cause::LoginRefused => format!(
+            "{vm} does not let you in as \"{login}\". Your key is fine here; try another login name: ssh NAME@host."
+        ),
+        Cause::LoginRemembered => format!(
+            "{vm} refused the login \"{login}\" less than a minute ago, so it was not asked again. Try another login name, or the same in a minute."
+        ),
+        Cause::SessionsFull => {
+            "this server has all the sessions it can carry. Your key is fine; try again in a few minutes.".into()
+        }
+        Cause::Resources => {
+            "this server is short of resources right now. Your key is fine; try again in a moment.".into()
+        }
+        Cause::RightLost => format!("your access to {vm} was taken away, so this session has ended."),
+        Cause::Drained => {
+            "this server is going down for maintenance, so this session has ended. Connect again to go on.".into()
+        }
+        Cause::Killed => format!("an operator ended this session with {vm}."),
+        Cause::Idle => format!("nothing came from you or {vm} for a long time, so this session has ended."),
+        Cause::Deadline => {
+            format!("{vm} took too long to answer. Your key is fine; try again in a moment.")
+        }
+        Cause::NoRoute => "no VM answers at this address for your key.".into(),
+        Cause::Closed | Cause::Reset => {
+            format!("{vm} closed the connection. Your key is fine; try again in a moment.")
+        }
+        Cause::NoCommonAlgorithm => format!(
+            "{vm} has no encryption method in common with this server. Your key is fine; the operator has to update its SSH server."
+        ),
+        Cause::Protocol | Cause::Corrupt => format!(
+            "{vm} does not speak SSH the way it should, so the connection was closed. Your key is fine; please tell the operator."
+        ),
+        Cause::Panic => {
+            "something went wrong inside this server. It was noted; try again in a moment.".into()
+        }
+        // These end before a key is proved, and users who see none of it cannot be helped by more.
+        Cause::Attempts
+        | Cause::NotInPool
+        | Cause::HeaderRefused
+        | Cause::HealthCheck
+        | Cause::HalfOpenFull => "this connection cannot be carried.".into(),
+    };
+    format!("keyway: {text} [request {}]", printable(about.request))
+}
+
+/// `name` cut to [`NAME_CHARS_MAX`], with anything but printable ASCII replaced: it may be what a client sent.
+fn printable(name: &str) -> String {
+    name.chars()
+        .take(NAME_CHARS_MAX)
+        .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ssh::{fault::Stage as Where, wire};
+
+    fn labels_are_closed(labels: impl Iterator<Item = &'static str> + Clone) {
+        let distinct: std::collections::BTreeSet<_> = labels.clone().collect();
+        assert_eq!(distinct.len(), labels.clone().count(), "two values share a label");
+        for label in labels {
+            assert!(label.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{label}");
+        }
+    }
+
+    #[test]
+    fn every_value_has_a_snake_case_label_of_its_own_and_its_place_in_all() {
+        labels_are_closed(Side::ALL.iter().map(|x| x.as_str()));
+        labels_are_closed(Stage::ALL.iter().map(|x| x.as_str()));
+        labels_are_closed(Cause::ALL.iter().map(|x| x.as_str()));
+        for (index, &cause) in Cause::ALL.iter().enumerate() {
+            assert_eq!(cause as usize, index);
+        }
+        for (index, &stage) in Stage::ALL.iter().enumerate() {
+            assert_eq!(stage as usize, index);
+        }
+        for (index, &side) in Side::ALL.iter().enumerate() {
+            assert_eq!(side as usize, index);
+        }
+    }
+
+    #[test]
+    fn a_notice_is_one_printable_line_with_the_request_id_whatever_the_names_are() {
+        let forged = "x\r\nkeyway: all is well\u{1b}[2J\u{7}\0é".repeat(40);
+        for &cause in Cause::ALL {
+            let about = About { vm: &forged, login: &forged, request: "3f2a90c1" };
+            let text = notice(cause, &about);
+            assert!(text.bytes().all(|b| (0x20..0x7f).contains(&b)), "{cause}: {text:?}");
+            assert!(text.starts_with("keyway: "), "{text}");
+            assert!(text.ends_with("[request 3f2a90c1]"), "{text}");
+            assert!(text.len() < 600, "{cause}: {} bytes", text.len());
+        }
+    }
+
+    #[test]
+    fn what_users_can_act_on_names_the_vm_the_login_and_the_way_out() {
+        let about = About { vm: "blue", login: "rooot", request: "3f2a" };
+        assert_eq!(
+            notice(Cause::DialRefused, &about),
+            "keyway: blue is not reachable right now (connection refused). Your key is fine; \
+             try again in a moment. [request 3f2a]"
+        );
+        for cause in [Cause::LoginRefused, Cause::LoginRemembered] {
+            let text = notice(cause, &about);
+            assert!(text.contains("blue") && text.contains("\"rooot\""), "{text}");
+        }
+        for cause in [Cause::PinMismatch, Cause::PinConflict, Cause::NetworkNotAllowed] {
+            let text = notice(cause, &about);
+            assert!(text.contains("blue") && text.contains("operator"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_texts_that_people_compare_are_all_different() {
+        let about = About { vm: "blue", login: "root", request: "1" };
+        let visible = [
+            Cause::DialFailed,
+            Cause::DialRefused,
+            Cause::NetworkNotAllowed,
+            Cause::PinMismatch,
+            Cause::PinConflict,
+            Cause::LoginRefused,
+            Cause::LoginRemembered,
+            Cause::SessionsFull,
+            Cause::Resources,
+            Cause::RightLost,
+            Cause::Drained,
+            Cause::Killed,
+            Cause::Idle,
+            Cause::Deadline,
+            Cause::NoRoute,
+        ];
+        let texts: std::collections::BTreeSet<_> =
+            visible.iter().map(|&cause| notice(cause, &about)).collect();
+        assert_eq!(texts.len(), visible.len());
+        let sentences: std::collections::BTreeSet<_> =
+            Cause::ALL.iter().map(|cause| cause.sentence()).collect();
+        assert_eq!(sentences.len(), Cause::ALL.len());
+    }
+
+    #[test]
+    fn a_fault_of_the_protocol_core_becomes_the_cause_that_names_it() {
+        let cases = [
+            (Fault::Corrupt, Cause::Corrupt),
+            (Fault::NoCommon("cipher"), Cause::NoCommonAlgorithm),
+            (Fault::Attempts, Cause::Attempts),
+            (Fault::Disconnected { reason: 11 }, Cause::Closed),
+            (Fault::HostKeyChanged, Cause::PinMismatch),
+            (Fault::QueueFull, Cause::Resources),
+            (Fault::Ident, Cause::Protocol),
+            (Fault::Unexpected { number: 2, during: Where::FirstExchange }, Cause::Protocol),
+            (Fault::Length { len: 40_000 }, Cause::Protocol),
+            (Fault::Malformed(wire::Malformed::Short), Cause::Protocol),
+        ];
+        for (fault, cause) in cases {
+            assert_eq!(Cause::from(&fault), cause, "{fault}");
+        }
+    }
+
+    #[test]
+    fn an_end_reads_as_who_when_why() {
+        let ended = Ended { side: Side::Vm, stage: Stage::VmLogin, cause: Cause::LoginRefused };
+        assert_eq!(ended.to_string(), "vm during vm_login: the VM refused the login");
+    }
+}
