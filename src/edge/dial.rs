@@ -1,0 +1,385 @@
+//! The VM leg's beginning: dial the VM, check its host key against the pin, log in. Nothing here runs before a key was
+//! proved, and nothing falls back to another VM, address, key or method.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use glommio::net::TcpStream;
+use glommio::timer::timeout;
+
+use crate::ended::{Cause, Ended, Side, Stage};
+use crate::metrics::{Counters, LoginStage};
+use crate::route::{Admitted, Pin, Vm};
+use crate::ssh::certificate::UserCertificate;
+use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::publickey::{PublicKey, SignatureAlgorithm};
+use crate::ssh::transport::{Algorithms, ClientConfig, Event, RekeyLimits, Transport};
+use crate::ssh::userauth::{Credential, Login, LoginStep, ProvedKey};
+use crate::state::Recorded;
+
+use super::leg::{Leg, Scratch};
+use super::report::Report;
+use super::shared::{Principal, Shared, VmCredential};
+use super::{clock, socket_options};
+
+/// From the TCP connection to the VM's USERAUTH_SUCCESS.
+const VM_LOGIN: Duration = Duration::from_secs(30);
+/// A certificate is valid from this long ago: clocks of resumed VMs run behind.
+const VALID_BEFORE_S: u64 = 600;
+/// And until this far ahead: it is used at once or never.
+const VALID_AFTER_S: u64 = 60;
+/// How long a login name that a VM refused is remembered.
+const REFUSAL_MS: u64 = 60_000;
+/// Refusals remembered per shard; the map is emptied of old ones when it is full.
+const REFUSALS_MAX: usize = 4096;
+
+/// A shard's way to VMs: configurations made once, and the refusals of the last minute.
+pub(super) struct VmLegs {
+    refused: RefCell<HashMap<(Arc<str>, String, String), u64>>,
+    ed25519: Arc<ClientConfig>,
+    ecdsa: Arc<ClientConfig>,
+    rsa: Arc<ClientConfig>,
+    any: Arc<ClientConfig>,
+}
+
+/// The host key algorithms to ask for, and how the key is judged.
+enum Wanted {
+    /// Exactly this key.
+    Key(Box<[u8]>),
+    /// The key with this fingerprint, whose type is not known.
+    Fingerprint([u8; 32]),
+    /// Whatever comes is pinned.
+    First,
+}
+
+impl VmLegs {
+    pub(super) fn new() -> Self {
+        use SignatureAlgorithm as A;
+        let config = |names: &[A]| {
+            let config = ClientConfig::new(names, Algorithms::default(), RekeyLimits::default());
+            Arc::new(config)
+        };
+        let ecdsa = [A::EcdsaP256, A::EcdsaP384, A::EcdsaP521];
+        let rsa = [A::RsaSha512, A::RsaSha256];
+        let any = [&[A::Ed25519][..], &ecdsa, &rsa].concat();
+        Self {
+            refused: RefCell::default(),
+            ed25519: config(&[A::Ed25519]),
+            ecdsa: config(&ecdsa),
+            rsa: config(&rsa),
+            any: config(&any),
+        }
+    }
+
+    /// Dials the VM that `admitted` names and logs in; the leg is ready for the pump.
+    ///
+    /// # Errors
+    /// How the attempt ended.
+    pub(super) async fn reach(
+        &self,
+        shared: &Arc<Shared>,
+        scratch: &Scratch,
+        counters: &Counters,
+        report: &Report,
+        admitted: &Admitted,
+        key: &ProvedKey,
+    ) -> Result<Leg, Ended> {
+        let remembered =
+            (Arc::clone(&admitted.user), admitted.vm.name.clone(), admitted.login.clone());
+        if self.refused_lately(&remembered) {
+            return Err(edge(Stage::VmLogin, Cause::LoginRemembered));
+        }
+        let endpoint = resolve(shared, &admitted.vm).await?;
+        let mut last = edge(Stage::VmExchange, Cause::PinMismatch);
+        let wanted = wanted(shared, &admitted.vm);
+        // For a bare fingerprint each key type is asked for on a connection of its own.
+        for config in self.configs(&wanted) {
+            let mut leg = self.connect(shared, scratch, counters, endpoint, config).await?;
+            let began_us = clock::monotonic_us();
+            let login = async {
+                leg.drive(scratch, |_, event, _, _| {
+                    Ok(matches!(event, Event::Secured).then_some(()))
+                })
+                .await
+                .map_err(|broken| broken.ended(Side::Vm, Stage::VmExchange))?;
+                counters.stage(LoginStage::VmExchange, clock::monotonic_us() - began_us);
+                judge(shared, &admitted.vm, &wanted, leg.transport.host_key()).await?;
+                let began_us = clock::monotonic_us();
+                self.log_in(shared, scratch, &mut leg, report, admitted, key).await?;
+                counters.stage(LoginStage::VmLogin, clock::monotonic_us() - began_us);
+                Ok(())
+            };
+            last = match timeout(VM_LOGIN, async { Ok(login.await) }).await {
+                Ok(Ok(())) => return Ok(leg),
+                Err(_) => return Err(vm(Stage::VmLogin, Cause::Deadline)),
+                Ok(Err(ended)) => ended,
+            };
+            let other_type = matches!(wanted, Wanted::Fingerprint(_))
+                && matches!(last.cause, Cause::PinMismatch | Cause::NoCommonAlgorithm);
+            if !other_type {
+                if last.cause == Cause::PinMismatch {
+                    warn_mismatch(&admitted.vm, &leg);
+                }
+                break;
+            }
+        }
+        // A fingerprint that matches none of its keys is a mismatch too, however the last try ended.
+        if matches!(wanted, Wanted::Fingerprint(_)) && last.cause == Cause::NoCommonAlgorithm {
+            last = vm(Stage::VmExchange, Cause::PinMismatch);
+        }
+        if last.cause == Cause::LoginRefused {
+            self.remember(remembered);
+        }
+        Err(last)
+    }
+
+    fn configs(&self, wanted: &Wanted) -> Vec<Arc<ClientConfig>> {
+        match wanted {
+            Wanted::First => vec![Arc::clone(&self.any)],
+            Wanted::Fingerprint(_) => {
+                [&self.ed25519, &self.ecdsa, &self.rsa].map(Arc::clone).to_vec()
+            }
+            Wanted::Key(blob) => {
+                use crate::ssh::publickey::KeyType;
+                let config = match PublicKey::parse(blob).map(|key| key.key_type()) {
+                    Ok(KeyType::Ed25519) => &self.ed25519,
+                    Ok(KeyType::EcdsaP256 | KeyType::EcdsaP384 | KeyType::EcdsaP521) => &self.ecdsa,
+                    Ok(KeyType::Rsa) => &self.rsa,
+                    Ok(KeyType::SkEd25519 | KeyType::SkEcdsaP256) | Err(_) => &self.any,
+                };
+                vec![Arc::clone(config)]
+            }
+        }
+    }
+
+    async fn connect(
+        &self,
+        shared: &Shared,
+        scratch: &Scratch,
+        counters: &Counters,
+        endpoint: SocketAddr,
+        config: Arc<ClientConfig>,
+    ) -> Result<Leg, Ended> {
+        let began_us = clock::monotonic_us();
+        let stream = TcpStream::connect_timeout(endpoint, shared.settings.dial_timeout)
+            .await
+            .map_err(|error| vm(Stage::Dial, dial_cause(&io::Error::from(error))))?;
+        counters.stage(LoginStage::Dial, clock::monotonic_us() - began_us);
+        socket_options::established(&stream).map_err(|_| edge(Stage::Dial, Cause::Resources))?;
+        let transport = scratch.with_context(|cx| Transport::client(config, cx));
+        Ok(Leg::to_vm(stream, transport))
+    }
+
+    async fn log_in(
+        &self,
+        shared: &Shared,
+        scratch: &Scratch,
+        leg: &mut Leg,
+        report: &Report,
+        admitted: &Admitted,
+        key: &ProvedKey,
+    ) -> Result<(), Ended> {
+        let broken = edge(Stage::VmLogin, Cause::Resources);
+        let credential = credential(shared, scratch, leg, report, admitted, key).ok_or(broken)?;
+        let mut login = scratch
+            .with_context(|cx| Login::start(&admitted.login, &credential, &mut leg.transport, cx))
+            .map_err(|fault| vm(Stage::VmLogin, Cause::from(&fault)))?;
+        let step = leg
+            .drive(scratch, |transport, event, payload, cx| {
+                if !matches!(event, Event::Payload(_)) {
+                    return Ok(None);
+                }
+                Ok(match login.receive(payload, transport, cx)? {
+                    LoginStep::Continue | LoginStep::Banner(_) => None,
+                    done @ (LoginStep::Success | LoginStep::Refused(_)) => Some(done),
+                })
+            })
+            .await
+            .map_err(|broken| broken.ended(Side::Vm, Stage::VmLogin))?;
+        match step {
+            LoginStep::Success => Ok(()),
+            LoginStep::Refused(_) | LoginStep::Continue | LoginStep::Banner(_) => {
+                Err(vm(Stage::VmLogin, Cause::LoginRefused))
+            }
+        }
+    }
+
+    fn refused_lately(&self, login: &(Arc<str>, String, String)) -> bool {
+        let now = clock::monotonic_ms();
+        self.refused.borrow().get(login).is_some_and(|at| now.saturating_sub(*at) < REFUSAL_MS)
+    }
+
+    fn remember(&self, login: (Arc<str>, String, String)) {
+        let now = clock::monotonic_ms();
+        let mut refused = self.refused.borrow_mut();
+        if refused.len() >= REFUSALS_MAX {
+            refused.retain(|_, at| now.saturating_sub(*at) < REFUSAL_MS);
+        }
+        if refused.len() < REFUSALS_MAX {
+            refused.insert(login, now);
+        }
+    }
+}
+
+const fn edge(stage: Stage, cause: Cause) -> Ended {
+    Ended { side: Side::Edge, stage, cause }
+}
+
+const fn vm(stage: Stage, cause: Cause) -> Ended {
+    Ended { side: Side::Vm, stage, cause }
+}
+
+fn dial_cause(error: &io::Error) -> Cause {
+    if error.kind() == io::ErrorKind::ConnectionRefused {
+        Cause::DialRefused
+    } else {
+        Cause::DialFailed
+    }
+}
+
+/// The VM's address, checked against `vm_leg.networks` *after* resolution, at every dial.
+async fn resolve(shared: &Shared, vm_entry: &Vm) -> Result<SocketAddr, Ended> {
+    let found = if let Ok(literal) = vm_entry.endpoint.parse::<SocketAddr>() {
+        literal
+    } else {
+        let name = vm_entry.endpoint.clone();
+        // Name resolution blocks: it has a thread of its own.
+        let lookup = glommio::executor()
+            .spawn_blocking(move || name.to_socket_addrs().map(|mut found| found.next()));
+        let answer = timeout(shared.settings.dial_timeout, async { Ok(lookup.await) }).await;
+        match answer {
+            Ok(Ok(Some(address))) => address,
+            Ok(Ok(None) | Err(_)) | Err(_) => return Err(edge(Stage::Dial, Cause::DialFailed)),
+        }
+    };
+    let ip: IpAddr = found.ip().to_canonical();
+    if shared.settings.networks.iter().any(|network| network.contains(&ip)) {
+        Ok(SocketAddr::new(ip, found.port()))
+    } else {
+        Err(edge(Stage::Dial, Cause::NetworkNotAllowed))
+    }
+}
+
+/// Which host key the VM has to prove: the fleet file's, else the one pinned before, else any.
+fn wanted(shared: &Shared, vm_entry: &Vm) -> Wanted {
+    let pinned = shared.pins.get(&vm_entry.name);
+    match (&vm_entry.host_key, pinned) {
+        (Some(Pin::Key(blob)), _) => Wanted::Key(blob.as_slice().into()),
+        (Some(Pin::Fingerprint(fingerprint)), Some(pin))
+            if pin.key.fingerprint().0 == *fingerprint =>
+        {
+            Wanted::Key(pin.key.blob().into())
+        }
+        // The fleet file was changed after the first use: what it says counts.
+        (Some(Pin::Fingerprint(fingerprint)), _) => Wanted::Fingerprint(*fingerprint),
+        (None, Some(pin)) => Wanted::Key(pin.key.blob().into()),
+        (None, None) => Wanted::First,
+    }
+}
+
+/// Judges the host key the VM has proved, and pins it at first use.
+async fn judge(
+    shared: &Arc<Shared>,
+    vm_entry: &Arc<Vm>,
+    wanted: &Wanted,
+    blob: &[u8],
+) -> Result<(), Ended> {
+    let mismatch = vm(Stage::VmExchange, Cause::PinMismatch);
+    let key = PublicKey::parse(blob).map_err(|_| mismatch)?;
+    let proved = match wanted {
+        Wanted::Key(pinned) => **pinned == *blob,
+        Wanted::Fingerprint(fingerprint) => key.fingerprint().0 == *fingerprint,
+        Wanted::First => return pin(shared, vm_entry, key).await,
+    };
+    if proved { Ok(()) } else { Err(mismatch) }
+}
+
+/// Tells the operator about a host key that is not the pinned one; nothing repairs that by itself.
+fn warn_mismatch(vm_entry: &Vm, leg: &Leg) {
+    let proved = PublicKey::parse(leg.transport.host_key());
+    let proved = proved.map_or_else(|_| String::new(), |key| key.fingerprint().to_string());
+    tracing::warn!(
+        vm = vm_entry.name,
+        proved,
+        "the VM's host key is not the pinned one; sessions are refused until an operator settles it"
+    );
+}
+
+/// Pins `key` at its first use. The disk write has a thread of its own.
+async fn pin(shared: &Arc<Shared>, vm_entry: &Arc<Vm>, key: PublicKey) -> Result<(), Ended> {
+    let (shared, entry) = (Arc::clone(shared), Arc::clone(vm_entry));
+    let recorded = glommio::executor()
+        .spawn_blocking(move || shared.pins.record_first(&entry.name, &entry.owner, &key))
+        .await;
+    match recorded {
+        Ok(Recorded::First | Recorded::Same) => Ok(()),
+        Ok(Recorded::Conflict(_)) => Err(vm(Stage::VmExchange, Cause::PinMismatch)),
+        Ok(Recorded::OtherOwner { vm: other }) => {
+            tracing::warn!(
+                vm = vm_entry.name,
+                other,
+                "the VM's host key belongs to a VM of another owner; if images are cloned, give \
+                 host_key in the fleet file"
+            );
+            Err(vm(Stage::VmExchange, Cause::PinConflict))
+        }
+        Err(error) => {
+            tracing::warn!(vm = vm_entry.name, %error, "the host key could not be pinned");
+            Err(edge(Stage::VmExchange, Cause::Resources))
+        }
+    }
+}
+
+/// What the edge logs in with: the plain identity, or a certificate for this one connection.
+fn credential(
+    shared: &Shared,
+    scratch: &Scratch,
+    leg: &Leg,
+    report: &Report,
+    admitted: &Admitted,
+    key: &ProvedKey,
+) -> Option<Credential> {
+    let live = shared.live.load_full();
+    let restrictions = live.restrictions(key);
+    let (ca, principal) = match &live.credential {
+        // A plain key cannot carry what the user's key forbids.
+        VmCredential::Identity(_) if restrictions.is_restricted() => return None,
+        VmCredential::Identity(identity) => {
+            return Some(Credential { key: Arc::clone(identity), certificate: None });
+        }
+        VmCredential::Authority { ca, principal } => (Arc::clone(ca), *principal),
+    };
+    let named = match principal {
+        Principal::Vm => format!("vm:{}", admitted.vm.name),
+        Principal::Login => admitted.login.clone(),
+    };
+    let key_id = format!(
+        "keyway user={} client={} key={} session={}",
+        admitted.user,
+        report.source(),
+        key.fingerprint(),
+        report.request
+    );
+    let source = leg.local_ip().map(|ip| ip.to_string());
+    let now_s = clock::unix_s();
+    scratch.with_context(|cx| {
+        let subject = PrivateKey::generate_ed25519(cx.entropy);
+        let certificate = UserCertificate {
+            key: subject.public(),
+            key_id: &key_id,
+            principals: &[&named],
+            valid_after_s: now_s.saturating_sub(VALID_BEFORE_S),
+            valid_before_s: now_s.saturating_add(VALID_AFTER_S),
+            source_address: source.as_deref(),
+            restrictions,
+            serial: report.request.0,
+        }
+        .mint(&ca, cx.entropy)
+        .ok()?;
+        Some(Credential { key: Arc::new(subject), certificate: Some(certificate) })
+    })
+}

@@ -1,0 +1,453 @@
+//! The door: from an accepted socket to an established session, on the shard's glommio executor.
+//!
+//! accept -> local address -> admission -> key exchange -> proved key -> route -> VM leg -> pump. Every wait has a
+//! deadline. A connection that fails after its key was proved is told why in a channel of its own; before that
+//! it hears what every stranger hears.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::os::fd::AsRawFd;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_lite::FutureExt;
+use glommio::net::TcpStream;
+use glommio::timer::timeout;
+use nix::sys::socket::{Shutdown, shutdown};
+
+use crate::ended::{Cause, Ended, Side, Stage};
+use crate::metrics::{Counters, LoginStage};
+use crate::route::{Address, Admission as RouteAdmission, Admitted, Who};
+use crate::ssh::message::Reason;
+use crate::ssh::notice::{Notice, Progress};
+use crate::ssh::transport::{Event, Transport};
+use crate::ssh::userauth::{Authenticator, Gate, Identity, Offer, ProvedKey, Step};
+
+use super::admission::{self, Admission};
+use super::dial::VmLegs;
+use super::leg::{self, Leg, Scratch};
+use super::lobby::Lobby;
+use super::proxy_header::{self, Expected, Origin, Verdict};
+use super::pump::{Carriage, PumpHandle, Session};
+use super::relay::Relay;
+use super::report::{Carried, Info, Proved, Report, RequestId};
+use super::shared::{Live, Presence, Shared};
+use super::{clock, local_address, socket_options};
+
+/// How long somebody with `-N` and no channel waits before the reason comes in the DISCONNECT.
+const NOTICE_WAIT: Duration = Duration::from_secs(5);
+/// How long a lobby visitor may stay.
+const LOBBY_WAIT: Duration = Duration::from_secs(60);
+/// How long a last word may take to leave.
+const FAREWELL_WAIT: Duration = Duration::from_secs(1);
+
+/// Who got in where.
+enum Entry {
+    Vm(Admitted, Box<ProvedKey>),
+    Lobby { user: Arc<str> },
+}
+
+/// How the door's part of a connection ended.
+enum Outcome {
+    /// The pump has it now, and its report.
+    Carried,
+    /// It is over.
+    Ended(Ended),
+}
+
+/// One shard's door.
+pub(super) struct Door {
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    pump: PumpHandle<Info>,
+    scratch: Scratch,
+    vm_legs: VmLegs,
+    admission: RefCell<Admission>,
+    /// The descriptors of half-open connections, so that an evicted one can be woken to its end.
+    half_open: RefCell<HashMap<admission::Id, i32>>,
+}
+
+impl Door {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        counters: Arc<Counters>,
+        pump: PumpHandle<Info>,
+        half_open_max: NonZeroU32,
+    ) -> Self {
+        Self {
+            shared,
+            counters,
+            pump,
+            scratch: Scratch::new(),
+            vm_legs: VmLegs::new(),
+            admission: RefCell::new(Admission::new(half_open_max)),
+            half_open: RefCell::default(),
+        }
+    }
+
+    /// Takes one accepted connection to its end, or to the pump. A panic in it ends it alone.
+    pub(super) async fn serve(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+        self.counters.accepted();
+        let presence = self.shared.enter();
+        let request = RequestId(self.scratch.random());
+        let report = RefCell::new(Report::new(request, peer, clock::monotonic_ms()));
+        let place = Place::take(&self, &stream, peer.ip());
+        let connection = self.connection(stream, &report, &place, presence);
+        let outcome = AssertUnwindSafe(connection).catch_unwind().await;
+        let ended = match outcome {
+            Ok(Outcome::Carried) => return,
+            Ok(Outcome::Ended(ended)) if place.evicted() => {
+                Ended { side: Side::Edge, stage: ended.stage, cause: Cause::HalfOpenFull }
+            }
+            Ok(Outcome::Ended(ended)) => ended,
+            Err(_panic) => {
+                self.counters.panicked();
+                Ended { side: Side::Edge, stage: Stage::Session, cause: Cause::Panic }
+            }
+        };
+        let report = report.into_inner();
+        self.counters.ended(ended);
+        let lasted_ms = clock::monotonic_ms().saturating_sub(report.accepted_ms);
+        report.write(ended, Carried { lasted_ms, ..Carried::default() });
+    }
+
+    async fn connection(
+        &self,
+        mut stream: TcpStream,
+        report: &RefCell<Report>,
+        place: &Place<'_>,
+        presence: Presence,
+    ) -> Outcome {
+        let settings = &self.shared.settings;
+        if socket_options::established(&stream).is_err() {
+            return Outcome::Ended(edge(Stage::Accept, Cause::Resources));
+        }
+        let entrance = timeout(settings.login_grace, async {
+            Ok(self.enter(&mut stream, report, place).await)
+        });
+        let (address, unread) = match entrance.await {
+            Ok(Ok(found)) => found,
+            Ok(Err(ended)) => return Outcome::Ended(ended),
+            Err(_) => return Outcome::Ended(client(Stage::Header, Cause::Deadline)),
+        };
+        report.borrow_mut().address = Some(Arc::clone(&address));
+        let live = self.shared.live.load_full();
+        let transport =
+            self.scratch.with_context(|cx| Transport::server(Arc::clone(&live.server), cx));
+        let mut leg = Leg::from_client(stream, transport, unread);
+        let login = timeout(settings.login_grace, async {
+            Ok(self.authenticate(&mut leg, &address, report, place, &live).await)
+        });
+        let entry = login.await;
+        report.borrow_mut().software = leg.transport.peer_ident();
+        let entry = match entry {
+            Ok(Ok(entry)) => entry,
+            Ok(Err(ended)) => return Outcome::Ended(ended),
+            Err(_) => {
+                let stage = match leg.transport.session_id() {
+                    Some(_) => Stage::Authentication,
+                    None => Stage::Exchange,
+                };
+                return Outcome::Ended(client(stage, Cause::Deadline));
+            }
+        };
+        place.leave();
+        match entry {
+            Entry::Lobby { user } => Outcome::Ended(self.lobby(leg, &user).await),
+            Entry::Vm(admitted, key) => {
+                report.borrow_mut().admitted = Some(admitted.clone());
+                self.carry(leg, report, admitted, &key, presence).await
+            }
+        }
+    }
+
+    /// Finds the pool address that was dialled, reading a PROXY header where one is due. Returns the
+    /// bytes read behind it.
+    async fn enter(
+        &self,
+        stream: &mut TcpStream,
+        report: &RefCell<Report>,
+        place: &Place<'_>,
+    ) -> Result<(Arc<Address>, Vec<u8>), Ended> {
+        let settings = &self.shared.settings;
+        let peer = report.borrow().client;
+        let mut unread = Vec::new();
+        let local = match settings.senders.expect(peer.ip()) {
+            Expected::Plain => {
+                local_address::local_address(leg::borrow(stream), settings.destination).map_err(
+                    |fault| {
+                        tracing::warn!(client = %peer, %fault, "no certain local address");
+                        edge(Stage::Accept, Cause::NotInPool)
+                    },
+                )?
+            }
+            Expected::Header => {
+                let (origin, rest) = self.read_header(stream).await?;
+                unread = rest;
+                report.borrow_mut().client = origin.source;
+                place.sourced(origin.source.ip());
+                origin.destination
+            }
+        };
+        let address = self.shared.table.address(local.ip());
+        address.map(|address| (address, unread)).ok_or(edge(Stage::Accept, Cause::NotInPool))
+    }
+
+    async fn read_header(&self, stream: &mut TcpStream) -> Result<(Origin, Vec<u8>), Ended> {
+        let mut bytes = Vec::new();
+        loop {
+            match proxy_header::inspect(Expected::Header, &bytes) {
+                Ok(Verdict::Proxied { origin, used }) => {
+                    return Ok((origin, bytes.split_off(used)));
+                }
+                Ok(Verdict::HealthCheck) => return Err(edge(Stage::Header, Cause::HealthCheck)),
+                Ok(Verdict::More { .. }) => {}
+                Ok(Verdict::Plain) | Err(_) => {
+                    return Err(edge(Stage::Header, Cause::HeaderRefused));
+                }
+            }
+            leg::readable(stream).await.map_err(|_| client(Stage::Header, Cause::Reset))?;
+            match self.scratch.read(stream, &mut bytes, proxy_header::HEADER_BYTES_MAX) {
+                Ok(0) => return Err(client(Stage::Header, Cause::Closed)),
+                Ok(_) => {}
+                Err(_) => return Err(client(Stage::Header, Cause::Reset)),
+            }
+        }
+    }
+
+    /// Key exchange and authentication, until a proved key has a route here.
+    async fn authenticate(
+        &self,
+        leg: &mut Leg,
+        address: &Arc<Address>,
+        report: &RefCell<Report>,
+        place: &Place<'_>,
+        live: &Arc<Live>,
+    ) -> Result<Entry, Ended> {
+        let source = report.borrow().source();
+        let gate = RouteGate { shared: &self.shared, live, address, source };
+        let mut authenticator = Authenticator::new(Arc::clone(&live.policy), source);
+        let mut stage = Stage::Exchange;
+        let began_us = clock::monotonic_us();
+        let mut secured_us = began_us;
+        let driven = leg.drive(&self.scratch, |transport, event, payload, cx| {
+            match event {
+                Event::Secured => {
+                    stage = Stage::Authentication;
+                    secured_us = clock::monotonic_us();
+                    self.counters.stage(LoginStage::Exchange, secured_us - began_us);
+                    place.progressed();
+                    return Ok(None);
+                }
+                Event::Payload(_) => {}
+                Event::Starved | Event::Handled | Event::Rekeyed | Event::Unimplemented(_) => {
+                    return Ok(None);
+                }
+            }
+            let step = authenticator.receive(payload, clock::unix_s(), &gate, transport, cx)?;
+            let Step::Proved(key) = step else { return Ok(None) };
+            report.borrow_mut().who = Some(Proved::from(&*key));
+            let Some(entry) = gate.entry(key) else {
+                authenticator.refuse(transport, cx)?;
+                return Ok(None);
+            };
+            authenticator.accept(transport, cx)?;
+            Ok(Some(entry))
+        });
+        let entry = driven.await.map_err(|broken| broken.ended(Side::Client, stage))?;
+        let spent_us = clock::monotonic_us() - secured_us;
+        self.counters.stage(LoginStage::Authentication, spent_us);
+        Ok(entry)
+    }
+
+    /// From a proved key with a route to a session on the pump, or to words about why not.
+    async fn carry(
+        &self,
+        client_leg: Leg,
+        report: &RefCell<Report>,
+        admitted: Admitted,
+        key: &ProvedKey,
+        presence: Presence,
+    ) -> Outcome {
+        let Some(seat) = self.shared.take_seat() else {
+            let ended = edge(Stage::Session, Cause::SessionsFull);
+            return Outcome::Ended(self.explain(client_leg, report, ended).await);
+        };
+        let reached = {
+            let known = report.borrow().clone();
+            self.vm_legs
+                .reach(&self.shared, &self.scratch, &self.counters, &known, &admitted, key)
+                .await
+        };
+        let vm_leg = match reached {
+            Ok(leg) => leg,
+            Err(ended) => {
+                drop(seat);
+                return Outcome::Ended(self.explain(client_leg, report, ended).await);
+            }
+        };
+        let report = report.borrow().clone();
+        let total_us = clock::monotonic_ms().saturating_sub(report.accepted_ms) * 1000;
+        self.counters.stage(LoginStage::Total, total_us);
+        let started_ms = report.accepted_ms;
+        let (Ok(client_side), Ok(vm_side)) = (client_leg.leave(), vm_leg.leave()) else {
+            return Outcome::Ended(edge(Stage::Session, Cause::Resources));
+        };
+        let server = Arc::clone(&self.shared.live.load().server);
+        let carriage = Carriage::Reseal(Box::new(Relay::new(client_side, vm_side, server)));
+        let info = Info { report, presence, seat };
+        match self.pump.carry(Session { carriage, info, started_ms }) {
+            Ok(()) => Outcome::Carried,
+            // The pump stops only with the process.
+            Err(_stopped) => Outcome::Ended(edge(Stage::Session, Cause::Drained)),
+        }
+    }
+
+    /// Tells an authenticated user why there is no session, then says goodbye. Returns `ended`: what the user
+    /// does meanwhile changes nothing about it.
+    async fn explain(&self, mut leg: Leg, report: &RefCell<Report>, ended: Ended) -> Ended {
+        let text = report.borrow().notice(ended.cause);
+        let mut told = Notice::new(&text);
+        let conversation = leg.drive(&self.scratch, |transport, event, payload, cx| {
+            if !matches!(event, Event::Payload(_)) {
+                return Ok(None);
+            }
+            Ok(match told.receive(payload, transport, cx)? {
+                Progress::Done => Some(()),
+                Progress::Waiting => None,
+            })
+        });
+        let _heard = timeout(NOTICE_WAIT, async { Ok(conversation.await) }).await;
+        self.say_goodbye(&mut leg, Reason::ByApplication, &text).await;
+        ended
+    }
+
+    async fn say_goodbye(&self, leg: &mut Leg, reason: Reason, text: &str) {
+        self.scratch.with_context(|cx| leg.transport.disconnect(reason, text, cx));
+        let _flushed = timeout(FAREWELL_WAIT, async { Ok(leg.flush().await) }).await;
+    }
+
+    /// Shows a registered user the way to their VMs.
+    async fn lobby(&self, mut leg: Leg, user: &str) -> Ended {
+        let mut lobby = Lobby::new(&self.shared.table.visible(user));
+        let conversation = leg.drive(&self.scratch, |transport, event, payload, cx| {
+            if !matches!(event, Event::Payload(_)) {
+                return Ok(None);
+            }
+            Ok(lobby.receive(payload, transport, cx)?.then_some(()))
+        });
+        let ended = match timeout(LOBBY_WAIT, async { Ok(conversation.await) }).await {
+            Ok(Ok(())) => edge(Stage::Lobby, Cause::Closed),
+            Ok(Err(broken)) => broken.ended(Side::Client, Stage::Lobby),
+            Err(_) => edge(Stage::Lobby, Cause::Deadline),
+        };
+        self.say_goodbye(&mut leg, Reason::ByApplication, "goodbye").await;
+        ended
+    }
+}
+
+const fn edge(stage: Stage, cause: Cause) -> Ended {
+    Ended { side: Side::Edge, stage, cause }
+}
+
+const fn client(stage: Stage, cause: Cause) -> Ended {
+    Ended { side: Side::Client, stage, cause }
+}
+
+/// A place among the half-open connections, given back when the key is accepted or the connection ends.
+struct Place<'a> {
+    door: &'a Door,
+    id: admission::Id,
+    taken: Cell<bool>,
+}
+
+impl<'a> Place<'a> {
+    fn take(door: &'a Door, stream: &TcpStream, source: IpAddr) -> Self {
+        let admitted = door.admission.borrow_mut().admit(source);
+        if let Some(evicted) = admitted.evict
+            && let Some(fd) = door.half_open.borrow_mut().remove(&evicted)
+        {
+            // Its task wakes up to the end of its stream and finds that its place is gone.
+            let _gone_already = shutdown(fd, Shutdown::Both);
+        }
+        door.half_open.borrow_mut().insert(admitted.id, stream.as_raw_fd());
+        let place = Self { door, id: admitted.id, taken: Cell::new(true) };
+        place.show();
+        place
+    }
+
+    fn progressed(&self) {
+        self.door.admission.borrow_mut().progressed(self.id);
+    }
+
+    fn sourced(&self, source: IpAddr) {
+        self.door.admission.borrow_mut().sourced(self.id, source);
+    }
+
+    /// Somebody else has this place.
+    fn evicted(&self) -> bool {
+        self.taken.get() && !self.door.admission.borrow().holds(self.id)
+    }
+
+    fn leave(&self) {
+        self.taken.set(false);
+        self.door.half_open.borrow_mut().remove(&self.id);
+        self.door.admission.borrow_mut().finished(self.id);
+        self.show();
+    }
+
+    fn show(&self) {
+        self.door.counters.half_open(u64::from(self.door.admission.borrow().len()));
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// Answers for offers from the routing map. Nothing happens because of an offer.
+struct RouteGate<'a> {
+    shared: &'a Shared,
+    live: &'a Live,
+    address: &'a Arc<Address>,
+    source: IpAddr,
+}
+
+impl RouteGate<'_> {
+    /// Where a proved key leads.
+    fn entry(&self, key: Box<ProvedKey>) -> Option<Entry> {
+        let restrictions = self.live.restrictions(&key);
+        if restrictions.verify_required && !key.user_verified() {
+            return None;
+        }
+        if !self.live.allows(key.identity(), self.source, clock::unix_s()) {
+            return None;
+        }
+        match self.shared.table.admit(who(key.identity()), self.address, key.login()) {
+            RouteAdmission::Vm(admitted) => Some(Entry::Vm(admitted, key)),
+            RouteAdmission::Lobby { user } => Some(Entry::Lobby { user }),
+            RouteAdmission::Nothing => None,
+        }
+    }
+}
+
+impl Gate for RouteGate<'_> {
+    fn accepts(&self, offer: &Offer<'_>) -> bool {
+        self.live.allows(offer.identity, self.source, clock::unix_s())
+            && self.shared.table.admits(who(offer.identity), self.address, offer.login)
+    }
+}
+
+/// The protocol's identity in the routing map's words.
+pub(super) fn who(identity: &Identity) -> Who<'_> {
+    match identity {
+        Identity::Key(fingerprint) => Who::Key(fingerprint.0),
+        Identity::User(name) => Who::User(name),
+    }
+}

@@ -1,0 +1,209 @@
+//! The few global requests that concern one leg alone: host keys are the edge's towards the client, the VM's
+//! towards the edge (OpenSSH PROTOCOL §2.5).
+//!
+//! Replies to global requests carry no identifier: the n-th reply answers the n-th request that wanted one
+//! (RFC 4254 §4). An answer of ours therefore waits until all earlier requests have theirs.
+
+use crate::ssh::fault::Fault;
+use crate::ssh::hostkey::HostKey;
+use crate::ssh::message::{GLOBAL_REQUEST, REQUEST_FAILURE, REQUEST_SUCCESS};
+use crate::ssh::wire::{Malformed, Put, Reader};
+use std::collections::VecDeque;
+
+/// Sent by a server that tells its host keys.
+const HOST_KEYS: &[u8] = b"hostkeys-00@openssh.com";
+
+/// Sent by a client that wants a proof for keys told; also the first field of what is signed.
+const PROVE: &[u8] = b"hostkeys-prove-00@openssh.com";
+
+/// Answers of ours that may wait for answers of the other side. One proof is answered a session, so only a client
+/// that asks again and again has more than one.
+const WAITING_MAX: usize = 16;
+
+/// A global request, as far as a relay has to tell them apart.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Request<'a> {
+    /// The host keys of a server.
+    HostKeys {
+        /// It should not, but then it must have its answer.
+        wants_reply: bool,
+    },
+    /// Asks to prove these host keys (the fields after the header).
+    Prove(&'a [u8]),
+    /// Anything else.
+    Other {
+        /// The other side will answer.
+        wants_reply: bool,
+    },
+}
+
+impl<'a> Request<'a> {
+    /// Reads a GLOBAL_REQUEST message.
+    ///
+    /// # Errors
+    /// It does not parse as far as the header goes: then nobody could tell who must answer it.
+    pub(super) fn read(message: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(message);
+        reader.u8()?;
+        let name = reader.string()?;
+        let wants_reply = reader.bool()?;
+        Ok(match name {
+            HOST_KEYS => Self::HostKeys { wants_reply },
+            PROVE if wants_reply => Self::Prove(reader.rest()),
+            _ => Self::Other { wants_reply },
+        })
+    }
+}
+
+/// The request that tells a client the edge's host keys. It wants no reply.
+pub(super) fn host_keys(keys: &[HostKey]) -> Vec<u8> {
+    let mut message = vec![GLOBAL_REQUEST];
+    message.put_string(HOST_KEYS);
+    message.put_bool(false);
+    for key in keys {
+        message.put_string(key.key.public().blob());
+    }
+    message
+}
+
+/// The reply to [`Request::Prove`]: a signature for each key asked for, or a failure if one is not ours.
+pub(super) fn prove(asked: &[u8], keys: &[HostKey], session_id: &[u8]) -> Vec<u8> {
+    signatures(asked, keys, session_id).unwrap_or_else(failure)
+}
+
+/// The reply that refuses a request.
+pub(super) fn failure() -> Vec<u8> {
+    vec![REQUEST_FAILURE]
+}
+
+fn signatures(asked: &[u8], keys: &[HostKey], session_id: &[u8]) -> Option<Vec<u8>> {
+    let mut reader = Reader::new(asked);
+    let mut reply = vec![REQUEST_SUCCESS];
+    for _ in keys {
+        if reader.is_empty() {
+            break;
+        }
+        let blob = reader.string().ok()?;
+        let key = &keys.iter().find(|key| key.key.public().blob() == blob)?.key;
+        let mut signed = Vec::new();
+        signed.put_string(PROVE);
+        signed.put_string(session_id);
+        signed.put_string(blob);
+        let algorithm = *key.algorithms().first()?;
+        reply.put_string(&key.sign(algorithm, &signed).ok()?);
+    }
+    // More than one signature a key is nobody's need, and each may be an RSA one.
+    (reader.is_empty() && !asked.is_empty()).then_some(reply)
+}
+
+/// The requests of one leg's peer that still wait for a reply, theirs and ours in one order.
+#[derive(Debug, Default)]
+pub(super) struct Replies {
+    /// Requests that were relayed and wait for the other side's reply.
+    owed: u32,
+    ours: VecDeque<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// Replies of the other side that go first.
+    after: u32,
+    message: Vec<u8>,
+}
+
+impl Replies {
+    /// A request that wants a reply went to the other side.
+    pub(super) const fn relayed(&mut self) {
+        self.owed = self.owed.saturating_add(1);
+    }
+
+    /// We answer a request ourselves: gives `message` back if it may go at once.
+    ///
+    /// # Errors
+    /// [`Fault::Flood`]: too many wait already.
+    pub(super) fn answer(&mut self, message: Vec<u8>) -> Result<Option<Vec<u8>>, Fault> {
+        if self.owed == 0 {
+            return Ok(Some(message));
+        }
+        if self.ours.len() == WAITING_MAX {
+            return Err(Fault::Flood);
+        }
+        self.ours.push_back(Waiting { after: self.owed, message });
+        Ok(None)
+    }
+
+    /// A reply of the other side was relayed: gives the answers of ours whose turn it is now.
+    pub(super) fn passed(&mut self) -> Vec<Vec<u8>> {
+        self.owed = self.owed.saturating_sub(1);
+        let mut due = Vec::new();
+        for waiting in &mut self.ours {
+            waiting.after = waiting.after.saturating_sub(1);
+        }
+        while let Some(waiting) = self.ours.pop_front_if(|waiting| waiting.after == 0) {
+            due.push(waiting.message);
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(name: &[u8], wants_reply: bool, rest: &[u8]) -> Vec<u8> {
+        let mut message = vec![GLOBAL_REQUEST];
+        message.put_string(name);
+        message.put_bool(wants_reply);
+        message.put_bytes(rest);
+        message
+    }
+
+    #[test]
+    fn requests_are_told_apart_by_their_whole_name() {
+        let read = |name: &[u8], wants_reply| {
+            format!("{:?}", Request::read(&request(name, wants_reply, b"rest")).unwrap())
+        };
+        assert_eq!(read(HOST_KEYS, false), "HostKeys { wants_reply: false }");
+        assert_eq!(read(HOST_KEYS, true), "HostKeys { wants_reply: true }");
+        assert_eq!(read(PROVE, true), format!("Prove({:?})", b"rest"));
+        assert_eq!(read(PROVE, false), "Other { wants_reply: false }");
+        assert_eq!(read(b"hostkeys-00@openssh.co", false), "Other { wants_reply: false }");
+        assert_eq!(read(b"keepalive@openssh.com", true), "Other { wants_reply: true }");
+    }
+
+    #[test]
+    fn a_request_without_a_header_is_malformed() {
+        let whole = request(HOST_KEYS, true, b"");
+        for len in 0..whole.len() {
+            assert!(Request::read(&whole[..len]).is_err(), "length {len}");
+        }
+    }
+
+    #[test]
+    fn our_answer_waits_for_the_replies_to_earlier_requests_and_not_for_later_ones() {
+        let mut replies = Replies::default();
+        assert_eq!(replies.answer(vec![1]).unwrap(), Some(vec![1]));
+        replies.relayed();
+        replies.relayed();
+        assert_eq!(replies.answer(vec![2]).unwrap(), None);
+        assert_eq!(replies.answer(vec![3]).unwrap(), None);
+        replies.relayed();
+        assert_eq!(replies.answer(vec![4]).unwrap(), None);
+        assert_eq!(replies.passed(), Vec::<Vec<u8>>::new());
+        assert_eq!(replies.passed(), [vec![2], vec![3]]);
+        assert_eq!(replies.passed(), [vec![4]]);
+        assert_eq!(replies.answer(vec![5]).unwrap(), Some(vec![5]));
+        // A reply nobody asked for changes nothing.
+        assert_eq!(replies.passed(), Vec::<Vec<u8>>::new());
+    }
+
+    #[test]
+    fn a_client_that_asks_without_end_is_a_flood() {
+        let mut replies = Replies::default();
+        replies.relayed();
+        for _ in 0..WAITING_MAX {
+            assert_eq!(replies.answer(failure()).unwrap(), None);
+        }
+        assert_eq!(replies.answer(failure()), Err(Fault::Flood));
+    }
+}

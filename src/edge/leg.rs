@@ -1,0 +1,269 @@
+//! One SSH transport over one glommio socket, while the door owns it.
+//!
+//! A waiting leg holds no read buffer: it waits for readability with a zero-length read, then borrows
+//! the shard's one scratch buffer for a single synchronous turn. Only a cut-off packet is kept.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::pin::Pin;
+
+use futures_lite::{AsyncRead, AsyncWriteExt};
+use glommio::net::TcpStream;
+use nix::sys::socket::{MsgFlags, recv, send};
+
+use crate::ended::{Cause, Ended, Side, Stage};
+use crate::ssh::entropy::{Entropy, SystemEntropy};
+use crate::ssh::fault::Fault;
+use crate::ssh::transport::{Context, Event, Instant, Transport};
+
+use super::{clock, relay, socket_options};
+
+/// What a shard's legs share: one read buffer and one source of randomness, used by one leg at a time
+/// and never across an await.
+pub(super) struct Scratch {
+    buffer: RefCell<Box<[u8]>>,
+    entropy: RefCell<SystemEntropy>,
+}
+
+/// A turn's read buffer: a whole packet at its largest early size, and some.
+const SCRATCH_BYTES: usize = 64 * 1024;
+/// Turns one leg may take in a row before others get the thread.
+const TURNS_MAX: u32 = 16;
+
+impl Scratch {
+    pub(super) fn new() -> Self {
+        Self {
+            buffer: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+            entropy: RefCell::new(SystemEntropy::default()),
+        }
+    }
+
+    /// 64 random bits.
+    pub(super) fn random(&self) -> u64 {
+        let mut bytes = [0; 8];
+        self.entropy.borrow_mut().fill(&mut bytes);
+        u64::from_ne_bytes(bytes)
+    }
+
+    /// Reads once, at most so much that `bytes` holds `max_bytes`; 0 at the end of the stream.
+    pub(super) fn read(
+        &self,
+        stream: &TcpStream,
+        bytes: &mut Vec<u8>,
+        max_bytes: usize,
+    ) -> io::Result<usize> {
+        let mut buffer = self.buffer.borrow_mut();
+        let room = max_bytes.saturating_sub(bytes.len()).min(buffer.len());
+        let count = match recv(stream.as_raw_fd(), &mut buffer[..room], MsgFlags::MSG_DONTWAIT) {
+            Err(nix::errno::Errno::EAGAIN) => return Ok(usize::MAX),
+            other => other?,
+        };
+        bytes.extend_from_slice(&buffer[..count]);
+        Ok(count)
+    }
+
+    /// Runs `body` with a context of now.
+    pub(super) fn with_context<T>(&self, body: impl FnOnce(&mut Context<'_>) -> T) -> T {
+        let mut entropy = self.entropy.borrow_mut();
+        let entropy: &mut dyn Entropy = &mut *entropy;
+        body(&mut Context { now: Instant(clock::monotonic_ms()), entropy })
+    }
+}
+
+/// Why a leg broke.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The peer closed the socket.
+    Closed,
+    /// The socket failed.
+    Socket(io::Error),
+    /// The peer broke the protocol, or said goodbye.
+    Fault(Fault),
+}
+
+impl From<Fault> for Broken {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Socket(error)
+    }
+}
+
+impl Broken {
+    /// As the end of a connection, when the leg towards `side` broke in `stage`.
+    pub(super) fn ended(&self, side: Side, stage: Stage) -> Ended {
+        let cause = match self {
+            Self::Closed => Cause::Closed,
+            Self::Socket(_) => Cause::Reset,
+            Self::Fault(fault) => Cause::from(fault),
+        };
+        Ended { side, stage, cause }
+    }
+}
+
+/// A leg: socket, transport, and the bytes of a packet that is not whole yet.
+pub(super) struct Leg {
+    stream: TcpStream,
+    towards: Towards,
+    pub(super) transport: Transport,
+    unread: Vec<u8>,
+}
+
+/// Who is at the other end of the socket.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Towards {
+    Client,
+    /// Its Nagle waits for our delayed ACK: acknowledge every read at once (a login takes half the time).
+    Vm,
+}
+
+impl Leg {
+    /// The client's leg. `unread`: bytes already read from the socket.
+    pub(super) fn from_client(stream: TcpStream, transport: Transport, unread: Vec<u8>) -> Self {
+        Self { stream, towards: Towards::Client, transport, unread }
+    }
+
+    /// The VM's leg.
+    pub(super) fn to_vm(stream: TcpStream, transport: Transport) -> Self {
+        Self { stream, towards: Towards::Vm, transport, unread: Vec::new() }
+    }
+
+    /// Reads and handles packets until `handle` returns something, writing all output on the way. `handle` gets
+    /// every event but [`Event::Starved`], with the payload's bytes where there is one.
+    pub(super) async fn drive<T>(
+        &mut self,
+        scratch: &Scratch,
+        mut handle: impl FnMut(
+            &mut Transport,
+            &Event,
+            &[u8],
+            &mut Context<'_>,
+        ) -> Result<Option<T>, Fault>,
+    ) -> Result<T, Broken> {
+        self.flush().await?;
+        let mut turns = 0;
+        // What came with the last packet of the phase before may already hold whole packets.
+        let mut look_first = !self.unread.is_empty();
+        loop {
+            if !look_first {
+                readable(&mut self.stream).await?;
+            }
+            let turn = self.turn(scratch, look_first, &mut handle);
+            look_first = false;
+            let flushed = self.flush().await;
+            if let Some(found) = turn? {
+                flushed?;
+                return Ok(found);
+            }
+            flushed?;
+            turns += 1;
+            if turns % TURNS_MAX == 0 {
+                glommio::executor().yield_task_queue_now().await;
+            }
+        }
+    }
+
+    /// One read and all packets in it. Synchronous: it borrows the shard's buffer.
+    fn turn<T>(
+        &mut self,
+        scratch: &Scratch,
+        unread_only: bool,
+        handle: &mut impl FnMut(
+            &mut Transport,
+            &Event,
+            &[u8],
+            &mut Context<'_>,
+        ) -> Result<Option<T>, Fault>,
+    ) -> Result<Option<T>, Broken> {
+        let mut buffer = scratch.buffer.borrow_mut();
+        let kept = self.unread.len();
+        buffer[..kept].copy_from_slice(&self.unread);
+        self.unread = Vec::new();
+        let mut filled = kept;
+        if !unread_only {
+            match recv(self.stream.as_raw_fd(), &mut buffer[kept..], MsgFlags::MSG_DONTWAIT) {
+                Ok(0) => return Err(Broken::Closed),
+                Ok(count) => filled += count,
+                // Readiness was spurious: keep what we had.
+                Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
+                Err(errno) => return Err(Broken::Socket(errno.into())),
+            }
+            if self.towards == Towards::Vm {
+                socket_options::acknowledge_now(&self.stream);
+            }
+        }
+        let mut start = 0;
+        let found = scratch.with_context(|cx| {
+            loop {
+                let input = &mut buffer[start..filled];
+                let received = self.transport.receive(input, cx)?;
+                if received.event == Event::Starved {
+                    return Ok(None);
+                }
+                let payload: &[u8] = match &received.event {
+                    Event::Payload(range) => &input[range.clone()],
+                    Event::Starved
+                    | Event::Handled
+                    | Event::Secured
+                    | Event::Rekeyed
+                    | Event::Unimplemented(_) => &[],
+                };
+                let handled = handle(&mut self.transport, &received.event, payload, cx);
+                // A fault of the layer above is the peer's fault all the same, and told like one.
+                let found = handled.inspect_err(|fault| {
+                    self.transport.disconnect(fault.reason(), &fault.to_string(), cx);
+                })?;
+                start += received.used;
+                if found.is_some() {
+                    return Ok::<_, Fault>(found);
+                }
+            }
+        });
+        self.unread = buffer[start..filled].to_vec();
+        Ok(found?)
+    }
+
+    /// Writes all of the transport's output.
+    pub(super) async fn flush(&mut self) -> Result<(), Broken> {
+        while !self.transport.output().is_empty() {
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            let count = match send(self.stream.as_raw_fd(), self.transport.output(), flags) {
+                Ok(count) => count,
+                Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {
+                    self.stream.write(self.transport.output()).await?
+                }
+                Err(errno) => return Err(Broken::Socket(errno.into())),
+            };
+            self.transport.sent(count);
+        }
+        Ok(())
+    }
+
+    /// Our own address on this leg.
+    pub(super) fn local_ip(&self) -> Option<IpAddr> {
+        self.stream.local_addr().ok().map(|address| address.ip().to_canonical())
+    }
+
+    /// Leaves glommio, which has no `into_raw_fd`: the descriptor is duplicated and the stream dropped with its own.
+    pub(super) fn leave(self) -> io::Result<relay::Leg> {
+        let fd = borrow(&self.stream).try_clone_to_owned()?;
+        Ok(relay::Leg { fd, transport: Box::new(self.transport), leftover: self.unread })
+    }
+}
+
+/// Waits until a read would not block (end of stream included), without lending a buffer.
+pub(super) async fn readable(stream: &mut TcpStream) -> io::Result<()> {
+    std::future::poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut [])).await.map(drop)
+}
+
+/// The stream's descriptor, for system calls that glommio does not make.
+pub(super) fn borrow(stream: &TcpStream) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor stays open for as long as `stream` is borrowed, which the result's lifetime is tied to.
+    unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }
+}

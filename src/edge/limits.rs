@@ -1,0 +1,63 @@
+//! What the host allows: CPUs and file descriptors.
+
+use std::io;
+
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::Pid;
+
+/// Descriptors kept for everything that is not a connection: executors, listeners, pipes, files, scrapes.
+const RESERVE: u64 = 512;
+
+/// How many connections the descriptor limit allows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Budget {
+    /// Established sessions: two descriptors each.
+    pub sessions: u32,
+    /// Half-open connections: one descriptor each, a second while the VM is dialled.
+    pub half_open: u32,
+}
+
+/// Raises the soft descriptor limit to the hard one and divides what it allows: a quarter for half-open connections,
+/// the rest for sessions.
+///
+/// # Errors
+/// What the system said.
+pub fn raise_descriptors() -> io::Result<Budget> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(divide(hard))
+}
+
+fn divide(descriptors: u64) -> Budget {
+    let free = descriptors.saturating_sub(RESERVE).max(8);
+    let half_open = free / 4;
+    let number = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    Budget { sessions: number((free - half_open) / 2), half_open: number(half_open) }
+}
+
+/// The CPUs this process may run on, by the kernel's numbers.
+///
+/// # Errors
+/// What the system said.
+pub fn cpus() -> io::Result<Vec<usize>> {
+    let set = sched_getaffinity(Pid::from_raw(0))?;
+    Ok((0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Budget, divide};
+
+    #[test]
+    fn sessions_and_half_open_connections_fit_into_the_limit_together() {
+        for limit in [0, 100, 1024, 20_000, 1 << 20, u64::MAX] {
+            let Budget { sessions, half_open } = divide(limit);
+            assert!(sessions > 0 && half_open > 0);
+            if limit > 1024 {
+                let used = u64::from(sessions) * 2 + u64::from(half_open);
+                assert!(used <= limit - super::RESERVE);
+            }
+        }
+    }
+}

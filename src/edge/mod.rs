@@ -1,0 +1,142 @@
+//! THE DATA PLANE: accepts, authenticates, routes, dials and carries. The only room with glommio, epoll and unsafe.
+//!
+//! Fed by the kernel and by `route`; it never parses SSH itself (that is `ssh`), never decides who may go where (that is
+//! `route`), and never names `control`. In reading order: [`Edge`], then `shard`, `door`, `dial`, `pump`, `relay`.
+
+#![allow(unsafe_code, reason = "descriptors, socket options and epoll; one operation a block")]
+
+pub mod admission;
+mod buffers;
+pub mod clock;
+mod dial;
+mod door;
+mod epoll;
+mod global_requests;
+mod leg;
+pub mod limits;
+pub mod listen;
+mod lobby;
+pub mod local_address;
+pub mod proxy_header;
+pub mod pump;
+pub mod relay;
+pub mod report;
+mod sequence;
+mod shard;
+pub mod shared;
+mod slab;
+mod socket_options;
+
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::metrics::Registry;
+use crate::route::Snapshot;
+
+use self::report::{Carried, Info};
+use self::shard::Shard;
+use self::shared::{Live, Shared};
+
+/// How long sessions that are ended at the end of a drain may take to say goodbye.
+const FAREWELL_WAIT: Duration = Duration::from_secs(5);
+
+/// What an edge is started with.
+pub struct Start {
+    /// Where to listen.
+    pub listen: Vec<SocketAddr>,
+    /// The CPU of each shard; as many shards as CPUs.
+    pub cpus: Vec<usize>,
+    /// Half-open connections, all shards together.
+    pub half_open_max: NonZeroU32,
+    /// Made by the caller, who reloads it.
+    pub shared: Arc<Shared>,
+}
+
+/// Why the edge did not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum StartFault {
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] listen::Fault),
+    /// A shard did not start.
+    #[error("{0}")]
+    Shard(#[from] io::Error),
+}
+
+/// A running edge: a shard on every CPU.
+pub struct Edge {
+    shards: Vec<Shard>,
+    shared: Arc<Shared>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Edge {
+    /// Listens and starts all shards; connections are served when this returns.
+    ///
+    /// # Errors
+    /// [`StartFault`]; nothing is left running.
+    pub fn start(start: Start, registry: &Registry) -> Result<Self, StartFault> {
+        let Start { listen: addresses, cpus, half_open_max, shared } = start;
+        let listeners = listen::bind(&addresses, &cpus)?;
+        for warning in &listeners.warnings {
+            tracing::warn!("{warning}");
+        }
+        let addresses = listeners
+            .shards
+            .first()
+            .map_or_else(Vec::new, |first| first.iter().map(|listener| listener.address).collect());
+        let share = half_open_max.get().div_ceil(u32::try_from(cpus.len()).unwrap_or(1).max(1));
+        let share = NonZeroU32::new(share).unwrap_or(NonZeroU32::MIN);
+        let mut shards = Vec::with_capacity(cpus.len());
+        for (index, (cpu, listeners)) in cpus.iter().copied().zip(listeners.shards).enumerate() {
+            let prefer_gcm = shared.settings.prefer_gcm;
+            let settings = pump::Settings { cpu: Some(cpu), prefer_gcm };
+            let (pump, _thread) =
+                pump::spawn(format!("pump-{index}"), settings, registry.counters(), ended)?;
+            let door = registry.counters();
+            let shared = Arc::clone(&shared);
+            shards.push(Shard::start(index, cpu, listeners, shared, door, pump, share)?);
+        }
+        Ok(Self { shards, shared, addresses })
+    }
+
+    /// What is listened on, with the real ports.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Replaces what a reload replaces, and ends the sessions whose right is gone. Others do not notice.
+    pub fn reload(&self, live: Live, snapshot: Snapshot) {
+        self.shared.live.store(Arc::new(live));
+        self.shared.table.apply(snapshot);
+        let shared = Arc::clone(&self.shared);
+        let check: pump::Check<Info> = Arc::new(move |info| info.report.keeps_its_right(&shared));
+        for shard in &self.shards {
+            shard.pump.recheck(Arc::clone(&check));
+        }
+    }
+
+    /// Accepts nothing more and lets sessions go on until they end, at most `patience`; then ends them with a word.
+    pub fn drain(mut self, patience: Duration) {
+        for shard in &mut self.shards {
+            shard.stop_accepting();
+        }
+        if self.shared.wait_empty(patience) {
+            return;
+        }
+        for shard in &self.shards {
+            shard.pump.end_all("this server is going down for maintenance; connect again");
+        }
+        self.shared.wait_empty(FAREWELL_WAIT);
+    }
+}
+
+/// The log line of a session that the pump has ended.
+fn ended(info: &Info, over: &pump::Report) {
+    let lasted_ms = u64::try_from(over.lasted.as_millis()).unwrap_or(u64::MAX);
+    let carried = Carried { up_bytes: over.up, down_bytes: over.down, lasted_ms };
+    info.report.write(over.ended, carried);
+}

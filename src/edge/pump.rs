@@ -1,0 +1,552 @@
+//! The thread that carries established sessions: one a shard, on the door's CPU, waiting for readiness and nothing else.
+//!
+//! Sessions and commands come in through a [`PumpHandle`]. An idle pump sleeps without a timeout; one with sessions
+//! wakes once a minute to see whether keys have grown old. Every session that came in ends in exactly one call of the
+//! `on_end` given at the start. A panic while a session is served ends that session.
+
+use super::buffers::Pool;
+use super::clock::monotonic_ms;
+use super::epoll::{Event, Poller, Readiness, Target, Waker};
+use super::relay::{Party, Relay, Tally, Tools, Turn};
+use super::slab::{Key, Slab};
+use crate::ended::{Cause, Ended, Side, Stage};
+use crate::metrics::{Counters, Direction};
+use crate::ssh::entropy::SystemEntropy;
+use crate::ssh::transport::Instant;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::epoll::EpollTimeout;
+use nix::unistd::Pid;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+pub use super::relay::{Leg, PreferGcm};
+
+/// How often sessions are looked at for keys that have grown old, in milliseconds. Against a limit of an hour.
+const SCAN_MS: u64 = 60_000;
+
+/// What a user reads whose right to be here was taken away.
+const RIGHT_LOST: &str = "your access to this machine was withdrawn";
+
+/// What a pump is told at its start.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The CPU to stay on, by the kernel's number.
+    pub cpu: Option<usize>,
+    /// Whether bulky clients are re-keyed to AES-GCM.
+    pub prefer_gcm: PreferGcm,
+}
+
+/// An established session. `I` says who and where: for the log line and for checking the right again.
+pub struct Session<I> {
+    /// How its bytes get across.
+    pub carriage: Carriage,
+    /// Given back, unread, to the checks and to `on_end`.
+    pub info: I,
+    /// When the connection was accepted, on the clock of [`super::clock`].
+    pub started_ms: u64,
+}
+
+/// How the bytes of a session get from leg to leg.
+pub enum Carriage {
+    /// Both legs have keys of ours: packets are opened and sealed again.
+    Reseal(Box<Relay>),
+}
+
+/// Says whether a session's principal may still be where it is.
+pub type Check<I> = Arc<dyn Fn(&I) -> bool + Send + Sync>;
+
+/// What is known of a session when it is over.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Report {
+    /// Who ended it and why.
+    pub ended: Ended,
+    /// Bytes read from the client.
+    pub up: u64,
+    /// Bytes read from the VM.
+    pub down: u64,
+    /// Since [`Session::started_ms`].
+    pub lasted: Duration,
+}
+
+enum Command<I> {
+    Session(Box<Session<I>>),
+    Recheck(Check<I>),
+    EndAll(Arc<str>),
+    Stop,
+}
+
+/// What the handles and the thread share.
+struct Shared<I> {
+    queue: Mutex<Queue<I>>,
+    waker: Waker,
+    sessions: AtomicUsize,
+}
+
+enum Queue<I> {
+    Open(VecDeque<Command<I>>),
+    /// The thread is gone.
+    Closed,
+}
+
+impl<I> Shared<I> {
+    fn queue(&self) -> MutexGuard<'_, Queue<I>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reaches a pump from any thread.
+pub struct PumpHandle<I> {
+    shared: Arc<Shared<I>>,
+}
+
+impl<I> Clone for PumpHandle<I> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<I> PumpHandle<I> {
+    /// Hands a session over. From here on the pump ends it and says so.
+    ///
+    /// # Errors
+    /// Gives the session back if the pump has stopped.
+    pub fn carry(&self, session: Session<I>) -> Result<(), Box<Session<I>>> {
+        self.shared.sessions.fetch_add(1, Ordering::Relaxed);
+        self.push(Command::Session(Box::new(session))).map_err(|command| {
+            self.shared.sessions.fetch_sub(1, Ordering::Relaxed);
+            match command {
+                Command::Session(session) => session,
+                Command::Recheck(_) | Command::EndAll(_) | Command::Stop => {
+                    unreachable!("the command pushed is the command that comes back")
+                }
+            }
+        })
+    }
+
+    /// Ends the sessions that `check` says no to, with a word to their users. It also holds for the sessions that
+    /// come in later: they may have been admitted before what made this call necessary.
+    pub fn recheck(&self, check: Check<I>) {
+        let _ = self.push(Command::Recheck(check));
+    }
+
+    /// Ends all sessions, those that come in later too; `text` is for their users.
+    pub fn end_all(&self, text: &str) {
+        let _ = self.push(Command::EndAll(text.into()));
+    }
+
+    /// Ends the thread, and with it what sessions it has, without a word.
+    pub fn stop(&self) {
+        let _ = self.push(Command::Stop);
+    }
+
+    /// Sessions handed over and not yet ended.
+    pub fn sessions(&self) -> usize {
+        self.shared.sessions.load(Ordering::Relaxed)
+    }
+
+    fn push(&self, command: Command<I>) -> Result<(), Command<I>> {
+        let first = match &mut *self.shared.queue() {
+            Queue::Closed => return Err(command),
+            Queue::Open(commands) => {
+                commands.push_back(command);
+                commands.len() == 1
+            }
+        };
+        // Otherwise the wake of the first one is still to be seen.
+        if first {
+            self.shared.waker.wake();
+        }
+        Ok(())
+    }
+}
+
+/// Starts a pump on a thread of its own. `counters` have this thread as their one writer: the pump counts sessions, ends,
+/// bytes, re-keys and panics; `on_end` writes the log line.
+///
+/// # Errors
+/// Out of file descriptors or threads.
+pub fn spawn<I: Send + 'static>(
+    name: String,
+    settings: Settings,
+    counters: Arc<Counters>,
+    on_end: impl FnMut(&I, &Report) + Send + 'static,
+) -> io::Result<(PumpHandle<I>, JoinHandle<()>)> {
+    let (pump, handle) = build(settings, counters, on_end)?;
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        if let Some(cpu) = settings.cpu {
+            pin(cpu);
+        }
+        pump.run();
+    })?;
+    Ok((handle, thread))
+}
+
+fn build<I>(
+    settings: Settings,
+    counters: Arc<Counters>,
+    on_end: impl FnMut(&I, &Report) + Send + 'static,
+) -> io::Result<(Pump<I>, PumpHandle<I>)> {
+    let (poller, waker) = Poller::new()?;
+    let shared = Arc::new(Shared {
+        queue: Mutex::new(Queue::Open(VecDeque::new())),
+        waker,
+        sessions: AtomicUsize::new(0),
+    });
+    let handle = PumpHandle { shared: Arc::clone(&shared) };
+    let pump = Pump {
+        poller,
+        shared,
+        entries: Slab::new(),
+        ready: VecDeque::new(),
+        deadlines: BinaryHeap::new(),
+        scan_ms: 0,
+        arrivals: Arrivals::Welcome,
+        check: None,
+        tools: Tools {
+            pool: Pool::default(),
+            entropy: Box::new(SystemEntropy::default()),
+            now: Instant(monotonic_ms()),
+            prefer_gcm: settings.prefer_gcm,
+            tally: Tally::default(),
+        },
+        counters,
+        on_end: Box::new(on_end),
+    };
+    Ok((pump, handle))
+}
+
+/// Best effort: a pump on the wrong CPU is slower, not wrong.
+fn pin(cpu: usize) {
+    let mut set = CpuSet::new();
+    if set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).is_err() {
+        tracing::warn!(cpu, "pump thread not pinned");
+    }
+}
+
+struct Pump<I> {
+    poller: Poller,
+    shared: Arc<Shared<I>>,
+    entries: Slab<Box<Entry<I>>>,
+    /// Sessions that want a turn, each at most once.
+    ready: VecDeque<Key>,
+    /// Deadlines of sessions; those that were moved or whose session is gone are found out when they pass.
+    deadlines: BinaryHeap<Reverse<(u64, Key)>>,
+    /// When to look for old keys next.
+    scan_ms: u64,
+    arrivals: Arrivals,
+    /// The check of the last recheck.
+    check: Option<Check<I>>,
+    tools: Tools,
+    counters: Arc<Counters>,
+    on_end: Box<dyn FnMut(&I, &Report) + Send>,
+}
+
+/// What happens to new sessions.
+enum Arrivals {
+    Welcome,
+    /// They are ended with this text.
+    Refused(Arc<str>),
+}
+
+struct Entry<I> {
+    carriage: Carriage,
+    info: I,
+    started_ms: u64,
+    /// The deadline that stands in the heap.
+    armed: Option<u64>,
+    /// It stands in the queue of those that want a turn.
+    is_queued: bool,
+}
+
+/// Whether the thread goes on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Life {
+    On,
+    Stopped,
+}
+
+impl<I> Pump<I> {
+    fn run(mut self) {
+        let mut batch = Vec::new();
+        loop {
+            let timeout = self.timeout();
+            match self.poller.wait(timeout) {
+                Ok(events) => batch.extend(events),
+                Err(error) => {
+                    tracing::error!(%error, "pump stopped: epoll failed");
+                    break;
+                }
+            }
+            self.tools.now = Instant(monotonic_ms());
+            let mut woken = false;
+            for event in batch.drain(..) {
+                match event {
+                    Event::Woken => woken = true,
+                    Event::Ready(target, readiness) => self.ready(target, readiness),
+                }
+            }
+            if woken && self.obey() == Life::Stopped {
+                break;
+            }
+            self.pass_deadlines();
+            // Those that want another turn queue up behind, and epoll is asked before they get it.
+            for _ in 0..self.ready.len() {
+                if let Some(key) = self.ready.pop_front() {
+                    self.turn(key);
+                }
+            }
+            self.report_tally();
+        }
+        self.end();
+    }
+
+    fn timeout(&self) -> EpollTimeout {
+        if !self.ready.is_empty() {
+            return EpollTimeout::ZERO;
+        }
+        let scan = (!self.entries.is_empty()).then_some(self.scan_ms);
+        let deadline = self.deadlines.peek().map(|Reverse((at, _))| *at);
+        match scan.into_iter().chain(deadline).min() {
+            None => EpollTimeout::NONE,
+            Some(at) => {
+                let wait = at.saturating_sub(self.tools.now.0).min(SCAN_MS);
+                EpollTimeout::try_from(Duration::from_millis(wait)).unwrap_or(EpollTimeout::ZERO)
+            }
+        }
+    }
+
+    fn ready(&mut self, target: Target, readiness: Readiness) {
+        let Some(entry) = self.entries.get_mut(target.key) else {
+            return;
+        };
+        let Carriage::Reseal(relay) = &mut entry.carriage;
+        relay.ready(if target.second { Party::Vm } else { Party::Client }, readiness);
+        if !entry.is_queued {
+            entry.is_queued = true;
+            self.ready.push_back(target.key);
+        }
+    }
+
+    /// Carries out what came through the handles.
+    fn obey(&mut self) -> Life {
+        self.shared.waker.clear();
+        let commands = match &mut *self.shared.queue() {
+            Queue::Open(commands) => std::mem::take(commands),
+            Queue::Closed => VecDeque::new(),
+        };
+        let mut life = Life::On;
+        for command in commands {
+            match command {
+                Command::Session(session) => self.register(*session),
+                Command::Recheck(check) => {
+                    for key in self.entries.keys() {
+                        self.check(key, &check);
+                    }
+                    self.check = Some(check);
+                }
+                Command::EndAll(text) => {
+                    for key in self.entries.keys() {
+                        self.evict(key, Cause::Drained, &text);
+                    }
+                    self.arrivals = Arrivals::Refused(text);
+                }
+                Command::Stop => life = Life::Stopped,
+            }
+        }
+        life
+    }
+
+    fn register(&mut self, session: Session<I>) {
+        self.counters.session_started();
+        if self.entries.is_empty() {
+            self.scan_ms = self.tools.now.0 + SCAN_MS;
+        }
+        let Session { carriage, info, started_ms } = session;
+        let entry = Box::new(Entry { carriage, info, started_ms, armed: None, is_queued: false });
+        let ended = Ended { side: Side::Edge, stage: Stage::Session, cause: Cause::Resources };
+        let key = match self.entries.insert(entry) {
+            Ok(key) => key,
+            Err(entry) => return self.bury(*entry, ended),
+        };
+        if let Err(error) = self.watch(key) {
+            tracing::warn!(%error, "session refused: its sockets cannot be watched");
+            return self.remove(key, ended);
+        }
+        self.serve(key, |carriage, tools| {
+            let Carriage::Reseal(relay) = carriage;
+            relay.begin(tools);
+            Turn::Again
+        });
+        // Only now that a recheck would find it: what changed since its admission is not missed.
+        if let Some(check) = self.check.clone() {
+            self.check(key, &check);
+        }
+        if let Arrivals::Refused(text) = &self.arrivals {
+            let text = Arc::clone(text);
+            self.evict(key, Cause::Drained, &text);
+        }
+    }
+
+    fn watch(&mut self, key: Key) -> io::Result<()> {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return Ok(());
+        };
+        let Carriage::Reseal(relay) = &entry.carriage;
+        let [client, vm] = relay.sockets();
+        self.poller.watch(client, Target { key, second: false })?;
+        self.poller.watch(vm, Target { key, second: true })
+    }
+
+    fn check(&mut self, key: Key, check: &Check<I>) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        // A check that panics has not said yes.
+        let may_stay = catch_unwind(AssertUnwindSafe(|| check(&entry.info)));
+        if may_stay.is_err() {
+            self.counters.panicked();
+        }
+        if !may_stay.unwrap_or(false) {
+            self.evict(key, Cause::RightLost, RIGHT_LOST);
+        }
+    }
+
+    fn evict(&mut self, key: Key, cause: Cause, text: &str) {
+        self.serve(key, |carriage, tools| {
+            let Carriage::Reseal(relay) = carriage;
+            relay.evict(cause, text, tools);
+            Turn::Again
+        });
+    }
+
+    /// Gives a session its turn.
+    fn turn(&mut self, key: Key) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.is_queued = false;
+        }
+        self.serve(key, |carriage, tools| {
+            let Carriage::Reseal(relay) = carriage;
+            relay.turn(tools)
+        });
+    }
+
+    /// Looks at the sessions whose deadline has passed, and at all for old keys if it is time.
+    fn pass_deadlines(&mut self) {
+        let now = self.tools.now.0;
+        while let Some(Reverse((at, key))) = self.deadlines.peek().copied()
+            && at <= now
+        {
+            self.deadlines.pop();
+            if let Some(entry) = self.entries.get_mut(key) {
+                entry.armed = None;
+                self.serve(key, |carriage, tools| {
+                    let Carriage::Reseal(relay) = carriage;
+                    relay.expire(tools)
+                });
+            }
+        }
+        if self.scan_ms <= now && !self.entries.is_empty() {
+            self.scan_ms = now + SCAN_MS;
+            for key in self.entries.keys() {
+                self.serve(key, |carriage, tools| {
+                    let Carriage::Reseal(relay) = carriage;
+                    if relay.is_due(tools.now) { Turn::Again } else { Turn::Wait }
+                });
+            }
+        }
+    }
+
+    /// Runs `work` on a session and does what it asks for. A panic ends the session and no more.
+    fn serve(&mut self, key: Key, work: impl FnOnce(&mut Carriage, &mut Tools) -> Turn) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        let tools = &mut self.tools;
+        let carriage = &mut entry.carriage;
+        let turn = catch_unwind(AssertUnwindSafe(|| work(carriage, tools))).unwrap_or_else(|_| {
+            self.counters.panicked();
+            Turn::Over(Ended { side: Side::Edge, stage: Stage::Session, cause: Cause::Panic })
+        });
+        match turn {
+            Turn::Over(ended) => return self.remove(key, ended),
+            Turn::Again if !entry.is_queued => {
+                entry.is_queued = true;
+                self.ready.push_back(key);
+            }
+            Turn::Again | Turn::Wait => {}
+        }
+        let Carriage::Reseal(relay) = &entry.carriage;
+        let deadline = relay.deadline();
+        if let Some(at) = deadline
+            && deadline != entry.armed
+        {
+            entry.armed = deadline;
+            self.deadlines.push(Reverse((at, key)));
+        }
+    }
+
+    fn remove(&mut self, key: Key, ended: Ended) {
+        if let Some(entry) = self.entries.remove(key) {
+            self.bury(*entry, ended);
+        }
+    }
+
+    /// Closes a session's sockets and says that it is over.
+    fn bury(&mut self, entry: Entry<I>, ended: Ended) {
+        let Entry { carriage: Carriage::Reseal(mut relay), info, started_ms, .. } = entry;
+        for socket in relay.sockets() {
+            self.poller.forget(socket);
+        }
+        relay.release(&mut self.tools.pool);
+        let (up, down) = relay.received();
+        drop(relay);
+        self.counters.session_ended();
+        self.counters.ended(ended);
+        let lasted = Duration::from_millis(self.tools.now.0.saturating_sub(started_ms));
+        let report = Report { ended, up, down, lasted };
+        if catch_unwind(AssertUnwindSafe(|| (self.on_end)(&info, &report))).is_err() {
+            self.counters.panicked();
+        }
+        self.shared.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn report_tally(&mut self) {
+        let Tally { up, down, rekeys } = std::mem::take(&mut self.tools.tally);
+        if up > 0 {
+            self.counters.bytes(Direction::Up, up);
+        }
+        if down > 0 {
+            self.counters.bytes(Direction::Down, down);
+        }
+        for _ in 0..rekeys {
+            self.counters.rekeyed();
+        }
+    }
+
+    /// Ends what is left.
+    fn end(&mut self) {
+        let ended = Ended { side: Side::Operator, stage: Stage::Session, cause: Cause::Killed };
+        let last = std::mem::replace(&mut *self.shared.queue(), Queue::Closed);
+        if let Queue::Open(commands) = last {
+            for command in commands {
+                if let Command::Session(session) = command {
+                    self.register(*session);
+                }
+            }
+        }
+        for key in self.entries.keys() {
+            self.remove(key, ended);
+        }
+        self.report_tally();
+    }
+}
+
+#[cfg(test)]
+#[path = "pump_tests.rs"]
+mod tests;

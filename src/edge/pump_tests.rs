@@ -1,0 +1,363 @@
+//! Tests of `pump`: its own thread and real TCP connections; the peers are threads of the test that block.
+
+use super::super::epoll::Readiness;
+use super::*;
+use crate::ended::Ended;
+use crate::ssh::cipher::{Cipher, Mac};
+use crate::ssh::entropy::Entropy;
+use crate::ssh::fault::Fault;
+use crate::ssh::message::{CHANNEL_DATA, GLOBAL_REQUEST};
+use crate::ssh::testing::{End, Pair, Seeded, client_config, server_config};
+use crate::ssh::transport::{Algorithms, Context, Method, RekeyLimits};
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, channel};
+
+/// One end outside the edge, with a blocking socket.
+struct Peer {
+    end: End,
+    socket: TcpStream,
+    random: Seeded,
+}
+
+impl Peer {
+    fn send(&mut self, payload: &[u8]) {
+        let mut cx = Context { now: Instant(monotonic_ms()), entropy: &mut self.random };
+        self.end.transport.send(payload, &mut cx).unwrap();
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        let output = self.end.take_output();
+        self.socket.write_all(&output).unwrap();
+    }
+
+    /// Waits for bytes and handles them; the fault if that ended the transport.
+    fn receive(&mut self) -> Result<usize, Fault> {
+        let mut bytes = vec![0; 64 << 10];
+        let count = self.socket.read(&mut bytes).unwrap_or(0);
+        self.end.inbox.extend_from_slice(&bytes[..count]);
+        let mut cx = Context { now: Instant(monotonic_ms()), entropy: &mut self.random };
+        self.end.receive(&mut cx)?;
+        self.flush();
+        Ok(count)
+    }
+
+    /// Waits until `count` messages of the connection protocol are here, host keys not counted.
+    fn wait_for(&mut self, count: usize) -> Vec<Vec<u8>> {
+        loop {
+            let is_data = |payload: &&Vec<u8>| payload[0] != GLOBAL_REQUEST;
+            let data: Vec<_> = self.end.payloads.iter().filter(is_data).cloned().collect();
+            if data.len() >= count {
+                return data;
+            }
+            assert_ne!(self.receive().expect("session alive"), 0, "session alive");
+        }
+    }
+
+    /// Waits for the DISCONNECT.
+    fn wait_for_goodbye(&mut self) -> String {
+        while self.receive().is_ok_and(|count| count > 0) {}
+        let (_, text) = self.end.transport.farewell().expect("a goodbye");
+        String::from_utf8(text.to_vec()).unwrap()
+    }
+}
+
+fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (far, _) = listener.accept().unwrap();
+    for socket in [&near, &far] {
+        socket.set_nodelay(true).unwrap();
+    }
+    (near, far)
+}
+
+/// An established session called `info` and its two outer ends.
+fn session(seed: u64, info: &'static str) -> (Peer, Peer, Session<&'static str>) {
+    session_with(seed, info, Cipher::Aes128Gcm)
+}
+
+fn session_with(
+    seed: u64,
+    info: &'static str,
+    client: Cipher,
+) -> (Peer, Peer, Session<&'static str>) {
+    let algorithms = |cipher| Algorithms {
+        methods: vec![Method::Curve25519],
+        ciphers: vec![cipher],
+        macs: vec![Mac::Sha256Etm],
+    };
+    let limits = RekeyLimits::default();
+    let server = server_config(seed, algorithms(client), limits);
+    let mut front = Pair::new(seed, Arc::clone(&server), client_config(algorithms(client), limits));
+    let vm = algorithms(Cipher::Aes128Gcm);
+    let mut back =
+        Pair::new(!seed, server_config(seed, vm.clone(), limits), client_config(vm, limits));
+    for pair in [&mut front, &mut back] {
+        pair.now = Instant(monotonic_ms());
+        pair.settle().unwrap();
+        pair.authenticate();
+    }
+    let leg = |end: End| {
+        let (outer, inner) = tcp_pair();
+        inner.set_nonblocking(true).unwrap();
+        let leg =
+            Leg { fd: inner.into(), transport: Box::new(end.transport), leftover: Vec::new() };
+        (outer, leg)
+    };
+    let (client_socket, client_leg) = leg(front.server);
+    let (vm_socket, vm_leg) = leg(back.client);
+    let client = Peer { end: front.client, socket: client_socket, random: Seeded(seed) };
+    let vm = Peer { end: back.server, socket: vm_socket, random: Seeded(seed) };
+    let session = Session {
+        carriage: Carriage::Reseal(Box::new(Relay::new(client_leg, vm_leg, server))),
+        info,
+        started_ms: monotonic_ms(),
+    };
+    (client, vm, session)
+}
+
+type Ends = Receiver<(&'static str, Report)>;
+
+fn start() -> (PumpHandle<&'static str>, JoinHandle<()>, Ends) {
+    let (ended, ends) = channel();
+    let settings = Settings { cpu: None, prefer_gcm: PreferGcm::Bulk };
+    let counters = Arc::new(Counters::default());
+    let (handle, thread) = spawn("pump-test".into(), settings, counters, move |info, report| {
+        ended.send((*info, *report)).unwrap();
+    })
+    .unwrap();
+    (handle, thread, ends)
+}
+
+/// A pump that is not started.
+fn pump() -> (Pump<&'static str>, PumpHandle<&'static str>, Ends) {
+    let (ended, ends) = channel();
+    let settings = Settings { cpu: None, prefer_gcm: PreferGcm::Bulk };
+    let on_end = move |info: &&'static str, report: &Report| ended.send((*info, *report)).unwrap();
+    let (pump, handle) = build(settings, Arc::new(Counters::default()), on_end).unwrap();
+    (pump, handle, ends)
+}
+
+fn ended(side: Side, cause: Cause) -> Ended {
+    Ended { side, stage: Stage::Session, cause }
+}
+
+#[test]
+fn sessions_flow_both_ways_in_bulk_and_end_with_one_report_each() {
+    let (handle, thread, ends) = start();
+    let crowd = 8;
+    let mut threads = Vec::new();
+    for seed in 0..crowd {
+        let cipher = if seed % 2 == 0 { Cipher::Aes128Gcm } else { Cipher::Aes128Ctr };
+        let (mut client, mut vm, session) = session_with(seed, "bulk", cipher);
+        assert!(handle.carry(session).is_ok());
+        threads.push(std::thread::spawn(move || {
+            let mut payload = vec![7; 32_000];
+            payload[0] = CHANNEL_DATA;
+            let echo = std::thread::spawn(move || {
+                for count in 1..=100 {
+                    let last = vm.wait_for(count).pop().unwrap();
+                    vm.send(&last);
+                }
+                vm
+            });
+            let mut sender = Peer {
+                end: client.end,
+                socket: client.socket.try_clone().unwrap(),
+                random: Seeded(seed),
+            };
+            for n in 0..100_u8 {
+                payload[1] = n;
+                sender.send(&payload);
+            }
+            client.end = sender.end;
+            let echoed = client.wait_for(100);
+            for (n, message) in (0..100_u8).zip(echoed) {
+                payload[1] = n;
+                assert!(message == payload);
+            }
+            drop(client);
+            drop(echo.join().unwrap());
+        }));
+    }
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    for _ in 0..crowd {
+        let (_, report) = ends.recv().unwrap();
+        assert!(report.up > 3_200_000 && report.down > 3_200_000, "{report:?}");
+    }
+    assert_eq!(handle.sessions(), 0);
+    handle.stop();
+    thread.join().unwrap();
+    assert!(ends.recv().is_err(), "no session ended twice");
+}
+
+#[test]
+fn a_recheck_ends_who_lost_the_right_and_touches_no_other() {
+    let (handle, thread, ends) = start();
+    let (mut lost, _lost_vm, session_lost) = session(1, "lost");
+    let (mut kept, mut kept_vm, session_kept) = session(2, "kept");
+    assert!(handle.carry(session_lost).is_ok());
+    assert!(handle.carry(session_kept).is_ok());
+    handle.recheck(Arc::new(|info| *info != "lost"));
+    assert_eq!(lost.wait_for_goodbye(), RIGHT_LOST);
+    drop((lost, _lost_vm));
+    let (info, report) = ends.recv().unwrap();
+    assert_eq!((info, report.ended), ("lost", ended(Side::Operator, Cause::RightLost)));
+    kept.send(&[CHANNEL_DATA, 5]);
+    assert_eq!(kept_vm.wait_for(1), [[CHANNEL_DATA, 5]]);
+    // One that was admitted before the recheck and comes in after it.
+    let (mut late, late_vm, session_late) = session(3, "lost");
+    assert!(handle.carry(session_late).is_ok());
+    assert_eq!(late.wait_for_goodbye(), RIGHT_LOST);
+    drop((late, late_vm));
+    assert_eq!(ends.recv().unwrap().1.ended.cause, Cause::RightLost);
+    handle.stop();
+    thread.join().unwrap();
+    assert_eq!(ends.recv().unwrap().1.ended, ended(Side::Operator, Cause::Killed));
+    kept.wait_for_end();
+}
+
+impl Peer {
+    fn wait_for_end(&mut self) {
+        while self.receive().is_ok_and(|count| count > 0) {}
+    }
+}
+
+#[test]
+fn a_check_that_panics_is_a_no() {
+    let (handle, thread, ends) = start();
+    let (mut client, vm, session) = session(4, "any");
+    assert!(handle.carry(session).is_ok());
+    handle.recheck(Arc::new(|_| panic!("in a check")));
+    assert_eq!(client.wait_for_goodbye(), RIGHT_LOST);
+    drop((client, vm));
+    assert_eq!(ends.recv().unwrap().1.ended.cause, Cause::RightLost);
+    handle.stop();
+    thread.join().unwrap();
+}
+
+#[test]
+fn ending_all_tells_every_user_and_refuses_newcomers() {
+    let (handle, thread, ends) = start();
+    let mut peers = Vec::new();
+    for seed in 0..5 {
+        let (client, vm, session) = session(seed, "old");
+        assert!(handle.carry(session).is_ok());
+        peers.push((client, vm));
+    }
+    handle.end_all("this server is going down");
+    let (client, vm, session) = session(9, "new");
+    assert!(handle.carry(session).is_ok());
+    peers.push((client, vm));
+    for (mut client, vm) in peers {
+        assert_eq!(client.wait_for_goodbye(), "this server is going down");
+        drop((client, vm));
+        assert_eq!(ends.recv().unwrap().1.ended, ended(Side::Operator, Cause::Drained));
+    }
+    handle.stop();
+    thread.join().unwrap();
+    let (_, _, session) = session_with(10, "late", Cipher::Aes128Gcm);
+    assert_eq!(handle.carry(session).err().map(|session| session.info), Some("late"));
+    assert_eq!(handle.sessions(), 0);
+}
+
+/// Fails once, when it is told to.
+struct Bomb(Arc<AtomicBool>);
+
+impl Entropy for Bomb {
+    fn fill(&mut self, out: &mut [u8]) {
+        assert!(!self.0.swap(false, Ordering::SeqCst), "in a session");
+        out.fill(4);
+    }
+}
+
+#[test]
+fn a_panic_ends_one_session_and_no_other() {
+    let (mut pump, handle, ends) = pump();
+    let fuse = Arc::new(AtomicBool::new(false));
+    pump.tools.entropy = Box::new(Bomb(Arc::clone(&fuse)));
+    let thread = std::thread::spawn(|| pump.run());
+    // Its packets are sealed anew, with new padding; the other one's where they lie, without.
+    let (mut hit, mut hit_vm, session_hit) = session_with(11, "hit", Cipher::Aes128Ctr);
+    let (mut spared, mut spared_vm, session_spared) = session(12, "spared");
+    assert!(handle.carry(session_hit).is_ok());
+    assert!(handle.carry(session_spared).is_ok());
+    hit.send(&[CHANNEL_DATA, 1]);
+    hit_vm.wait_for(1);
+    fuse.store(true, Ordering::SeqCst);
+    // The padding is drawn for many packets at once.
+    for n in 0..100 {
+        hit.send(&[CHANNEL_DATA, n]);
+        if !fuse.load(Ordering::SeqCst) {
+            break;
+        }
+    }
+    let (info, report) = ends.recv().unwrap();
+    assert_eq!((info, report.ended), ("hit", ended(Side::Edge, Cause::Panic)));
+    hit_vm.wait_for_end();
+    spared.send(&[CHANNEL_DATA, 2]);
+    assert_eq!(spared_vm.wait_for(1), [[CHANNEL_DATA, 2]]);
+    handle.stop();
+    thread.join().unwrap();
+}
+
+#[test]
+fn an_event_for_a_session_that_is_gone_does_not_reach_the_one_in_its_place() {
+    let (mut pump, _handle, ends) = pump();
+    let (_client, _vm, first) = session(13, "first");
+    pump.register(first);
+    let old = pump.entries.keys()[0];
+    pump.remove(old, ended(Side::Edge, Cause::Panic));
+    assert_eq!(ends.recv().unwrap().0, "first");
+    let (_client, _vm, second) = session(14, "second");
+    pump.register(second);
+    let new = pump.entries.keys()[0];
+    assert_eq!(old.index, new.index);
+    while let Some(key) = pump.ready.pop_front() {
+        pump.turn(key);
+    }
+    let all = Readiness { readable: true, writable: true, hangup: true };
+    pump.ready(Target { key: old, second: false }, all);
+    assert!(pump.ready.is_empty());
+    pump.ready(Target { key: new, second: false }, all);
+    assert_eq!(pump.ready, [new]);
+}
+
+#[test]
+fn an_idle_pump_sleeps_without_a_timeout_and_one_with_sessions_until_the_next_scan() {
+    let (mut pump, _handle, _ends) = pump();
+    assert_eq!(pump.timeout(), EpollTimeout::NONE);
+    let (_client, _vm, session) = session(15, "one");
+    pump.register(session);
+    assert_eq!(pump.timeout(), EpollTimeout::ZERO);
+    while let Some(key) = pump.ready.pop_front() {
+        pump.turn(key);
+    }
+    assert_eq!(pump.timeout(), EpollTimeout::try_from(Duration::from_millis(SCAN_MS)).unwrap());
+    println!("Entry: {} bytes", size_of::<Entry<()>>());
+}
+
+#[test]
+fn keys_that_have_grown_old_are_replaced_without_traffic() {
+    let (mut pump, _handle, _ends) = pump();
+    let (mut client, _vm, session) = session(16, "old");
+    pump.register(session);
+    while let Some(key) = pump.ready.pop_front() {
+        pump.turn(key);
+    }
+    pump.tools.now.0 += RekeyLimits::default().age_ms + SCAN_MS;
+    pump.pass_deadlines();
+    assert_eq!(pump.ready.len(), 1);
+    while let Some(key) = pump.ready.pop_front() {
+        pump.turn(key);
+    }
+    // The client answers our KEXINIT.
+    while !client.end.transport.is_exchanging() {
+        client.receive().unwrap();
+    }
+}

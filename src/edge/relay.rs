@@ -1,0 +1,889 @@
+//! One relayed session: opens the packets of each leg and seals them for the other.
+//!
+//! Channel numbers, windows and payloads pass as they are. What belongs to one leg alone stays there: key
+//! exchange, EXT_INFO, PING, IGNORE and DEBUG inside the transport, host keys in `global_requests`.
+//!
+//! # Order
+//! A packet is sealed when it is relayed and must reach the socket in that order. Sealed packets for a leg lie
+//! in two places: resealed in the *other* leg's inbox (the run), or in the transport's output. The transport
+//! reseals in place only while its output is empty, so the run is always the older part and is written first.
+//!
+//! # Back-pressure
+//! A packet is opened only when the other leg can take its payload: its socket is not full and its transport
+//! not held by a key exchange. What is not opened stays in the inbox, a full inbox stays in the kernel, and the
+//! peer's window does the rest. So each direction holds at most one inbox and one filled output.
+//!
+//! # Why two key exchanges cannot wait for each other
+//! While a leg is held, the other leg's packets are not opened. That could lock up if both legs were held, each
+//! with the peer's part of its exchange behind data for the other. It cannot happen:
+//! - A peer sends nothing but key exchange after its KEXINIT (RFC 4253 §7.1; the transport ends one that does). So once an exchange was started by the
+//!   *peer*, that leg's packets are opened whatever the other leg does: none of them needs it, and the exchange
+//!   completes by that peer alone. After its NEWKEYS the leg waits like any other.
+//! - An exchange that *we* start may have any amount of the peer's data before the peer's KEXINIT. That data needs
+//!   the other leg, so we start one only while no exchange runs there. One that the other peer starts meanwhile
+//!   completes by itself, as above, and then the data flows.
+//!
+//! A leg's exchange that we started waits for a full socket on the other leg like data does. That is
+//! the peers' own back-pressure: it ends when they read.
+
+use super::buffers::{Inbox, Pool};
+use super::epoll::Readiness;
+use super::global_requests::{self as requests, Replies, Request};
+use super::sequence::Origins;
+use crate::ended::{Cause, Ended, Side, Stage};
+use crate::ssh::cipher::Cipher;
+use crate::ssh::entropy::Entropy;
+use crate::ssh::fault::Fault;
+use crate::ssh::message::{
+    DISCONNECT, GLOBAL_REQUEST, REQUEST_FAILURE, REQUEST_SUCCESS, Reason, UNIMPLEMENTED,
+};
+use crate::ssh::transport::{Context, Event, Instant, Resealed, ServerConfig, Transport};
+use crate::ssh::wire::Put;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+use socket2::SockRef;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+/// Reads a turn. A session with more to read waits until the others had their turn.
+const READS_MAX: u32 = 4;
+
+/// Output of a transport that is written before more is sealed, in bytes. The bound on what a leg's transport
+/// holds for a peer that does not read, beside one packet.
+const OUTPUT_MAX: usize = 64 << 10;
+
+/// How long a session that is over may take to get its last words out and see the peers close, in milliseconds.
+const LINGER_MS_MAX: u64 = 2_000;
+
+/// How long one direction may outlive the other without moving a byte, in milliseconds.
+const HALF_CLOSED_MS_MAX: u64 = 60_000;
+
+/// A client that prefers chacha20 is asked to change after this many bytes.
+const BULK: u64 = 4 << 20;
+
+/// Reads up to this many bytes from the VM are acknowledged at once.
+const QUICK_ACK_MAX: usize = 16 << 10;
+
+/// One side of a session, as the door hands it over: authenticated, in the connection protocol.
+pub struct Leg {
+    /// A connected TCP socket, non-blocking, with `TCP_NODELAY`.
+    pub fd: OwnedFd,
+    /// Its SSH transport.
+    pub transport: Box<Transport>,
+    /// Bytes already read from the socket that the transport has not seen.
+    pub leftover: Vec<u8>,
+}
+
+/// Whether we re-key a bulky client to a cipher that costs us a tenth.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PreferGcm {
+    /// Once, after the first 4 MiB, if the client offered AES-GCM too.
+    Bulk,
+    /// Not at all.
+    Never,
+}
+
+/// What a turn of any session uses, one a pump.
+pub(super) struct Tools {
+    pub(super) pool: Pool,
+    pub(super) entropy: Box<dyn Entropy + Send>,
+    pub(super) now: Instant,
+    pub(super) prefer_gcm: PreferGcm,
+    pub(super) tally: Tally,
+}
+
+/// What happened since the pump last looked.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Tally {
+    /// Bytes read from clients.
+    pub(super) up: u64,
+    /// Bytes read from VMs.
+    pub(super) down: u64,
+    /// Key exchanges completed.
+    pub(super) rekeys: u64,
+}
+
+/// What a session wants after a turn.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Turn {
+    /// An event of one of its sockets, or its deadline.
+    Wait,
+    /// Another turn, after the others had theirs.
+    Again,
+    /// Nothing any more.
+    Over(Ended),
+}
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Party {
+    Client,
+    Vm,
+}
+
+impl Party {
+    const fn side(self) -> Side {
+        match self {
+            Self::Client => Side::Client,
+            Self::Vm => Side::Vm,
+        }
+    }
+
+    const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Vm,
+            Self::Vm => Self::Client,
+        }
+    }
+}
+
+/// One leg while the session lives.
+struct Line {
+    fd: OwnedFd,
+    transport: Box<Transport>,
+    /// What this leg's peer sent.
+    inbox: Inbox,
+    reading: Reading,
+    writing: Writing,
+    exchange: Exchange,
+    /// Where the packets we send on this leg came from.
+    origins: Origins,
+    /// What this leg's peer waits for.
+    replies: Replies,
+    /// Bytes read so far.
+    received: u64,
+}
+
+/// What the socket has for us.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Reading {
+    /// Nothing, until an event says otherwise.
+    Drained,
+    /// Perhaps bytes.
+    Ready,
+    /// Perhaps bytes, then the peer's FIN or RST, of which no further event will tell.
+    HungUp,
+    /// The peer's FIN was read, or the socket failed.
+    Finished,
+}
+
+/// What the socket takes from us.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Writing {
+    /// Perhaps bytes.
+    Ready,
+    /// Nothing, until an event says otherwise.
+    Full,
+    /// Nothing ever: our FIN is out, or the peer is gone.
+    Finished,
+}
+
+/// A key exchange of one leg, from its first KEXINIT to the peer's NEWKEYS.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Exchange {
+    None,
+    /// We sent the first KEXINIT: data of the peer may still come before its own.
+    Ours,
+    /// The peer did: nothing but key exchange comes from it.
+    Peers,
+}
+
+/// Where the session stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    /// Both directions flow.
+    Open,
+    /// One party has said its last, the other may go on while it moves bytes.
+    HalfClosed { ended: Ended, until: u64, moved: u64 },
+    /// Only what is sealed goes out, what comes in is thrown away.
+    Closing { ended: Ended, until: u64 },
+}
+
+/// The look at a client's cipher choice.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Upgrade {
+    Pending,
+    Settled,
+}
+
+/// Why a session cannot go on.
+#[derive(Clone, Copy, Debug)]
+enum Stop {
+    /// A transport gave up, or the peer said goodbye.
+    Fault(Party, Fault),
+    /// A socket failed.
+    Lost(Party, Errno),
+}
+
+/// A session whose two legs have their own keys.
+pub struct Relay {
+    client: Line,
+    vm: Line,
+    /// Our host keys, as this client saw them.
+    server: Arc<ServerConfig>,
+    phase: Phase,
+    upgrade: Upgrade,
+    proof: Proof,
+}
+
+/// Whether the client had its proof of our host keys.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Proof {
+    Open,
+    Given,
+}
+
+impl Relay {
+    /// Joins two legs. `server` is the configuration with which the client leg was made.
+    pub fn new(client: Leg, vm: Leg, server: Arc<ServerConfig>) -> Self {
+        Self {
+            client: Line::new(client),
+            vm: Line::new(vm),
+            server,
+            phase: Phase::Open,
+            upgrade: Upgrade::Pending,
+            proof: Proof::Open,
+        }
+    }
+
+    /// The sockets: client, VM.
+    pub(super) const fn sockets(&self) -> [&OwnedFd; 2] {
+        [&self.client.fd, &self.vm.fd]
+    }
+
+    /// Bytes read from the client and from the VM.
+    pub(super) const fn received(&self) -> (u64, u64) {
+        (self.client.received, self.vm.received)
+    }
+
+    /// Says the first word: our host keys, to the client.
+    pub(super) fn begin(&mut self, tools: &mut Tools) {
+        tools.tally.up += self.client.received;
+        tools.tally.down += self.vm.received;
+        let message = requests::host_keys(self.server.host_keys());
+        if let Err(fault) = self.client.transport.send(&message, &mut tools.context()) {
+            self.stop(Stop::Fault(Party::Client, fault), tools);
+        }
+    }
+
+    /// Takes what epoll said about one socket.
+    pub(super) fn ready(&mut self, party: Party, readiness: Readiness) {
+        let line = self.line(party);
+        if line.reading != Reading::Finished {
+            if readiness.hangup {
+                line.reading = Reading::HungUp;
+            } else if readiness.readable && line.reading == Reading::Drained {
+                line.reading = Reading::Ready;
+            }
+        }
+        if readiness.writable && line.writing == Writing::Full {
+            line.writing = Writing::Ready;
+        }
+    }
+
+    /// Does what can be done without waiting, within bounds.
+    pub(super) fn turn(&mut self, tools: &mut Tools) -> Turn {
+        let turn = match self.phase {
+            Phase::Open | Phase::HalfClosed { .. } => match self.work(tools) {
+                Ok(turn) => turn,
+                Err(stop) => {
+                    self.stop(stop, tools);
+                    self.linger(tools)
+                }
+            },
+            Phase::Closing { .. } => self.linger(tools),
+        };
+        self.client.inbox.settle(&mut tools.pool);
+        self.vm.inbox.settle(&mut tools.pool);
+        turn
+    }
+
+    /// When [`Self::expire`] wants to be called, on the clock of [`Tools::now`].
+    pub(super) const fn deadline(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Open => None,
+            Phase::HalfClosed { until, .. } | Phase::Closing { until, .. } => Some(until),
+        }
+    }
+
+    /// The deadline may have passed.
+    pub(super) fn expire(&mut self, tools: &Tools) -> Turn {
+        let received = self.client.received + self.vm.received;
+        match &mut self.phase {
+            Phase::HalfClosed { ended, until, moved } if *until <= tools.now.0 => {
+                if *moved == received {
+                    return Turn::Over(*ended);
+                }
+                *until = tools.now.0 + HALF_CLOSED_MS_MAX;
+                *moved = received;
+                Turn::Wait
+            }
+            Phase::Closing { ended, until } if *until <= tools.now.0 => Turn::Over(*ended),
+            Phase::Open | Phase::HalfClosed { .. } | Phase::Closing { .. } => Turn::Wait,
+        }
+    }
+
+    /// A re-key may be due by age: the session wants a turn.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.phase == Phase::Open
+            && (self.client.transport.rekey_due(now) || self.vm.transport.rekey_due(now))
+    }
+
+    /// Ends the session from our side; `text` is for the client's user.
+    pub(super) fn evict(&mut self, cause: Cause, text: &str, tools: &mut Tools) {
+        let ended = Ended { side: Side::Operator, stage: Stage::Session, cause };
+        if self.close(ended, tools) {
+            let cx = &mut tools.context();
+            self.client.transport.disconnect(Reason::ByApplication, text, cx);
+            self.vm.transport.disconnect(Reason::ByApplication, "session ended", cx);
+        }
+    }
+
+    /// Gives the buffers back.
+    pub(super) fn release(&mut self, pool: &mut Pool) {
+        self.client.inbox.release(pool);
+        self.vm.inbox.release(pool);
+    }
+
+    const fn line(&mut self, party: Party) -> &mut Line {
+        match party {
+            Party::Client => &mut self.client,
+            Party::Vm => &mut self.vm,
+        }
+    }
+
+    /// The line that `from` is on, and the other one.
+    const fn lines(&mut self, from: Party) -> (&mut Line, &mut Line) {
+        match from {
+            Party::Client => (&mut self.client, &mut self.vm),
+            Party::Vm => (&mut self.vm, &mut self.client),
+        }
+    }
+
+    fn work(&mut self, tools: &mut Tools) -> Result<Turn, Stop> {
+        let mut reads = READS_MAX;
+        // One direction may set the other free: a key exchange completes, an answer goes out.
+        loop {
+            let up = self.carry(Party::Client, &mut reads, tools)?;
+            let down = self.carry(Party::Vm, &mut reads, tools)?;
+            if !(up || down || self.start_exchange(tools)?) {
+                break;
+            }
+        }
+        self.half_close(tools);
+        if let Phase::HalfClosed { ended, .. } = self.phase
+            && self.client.writing == Writing::Finished
+            && self.vm.writing == Writing::Finished
+        {
+            self.close(ended, tools);
+            return Ok(self.linger(tools));
+        }
+        let more = reads == 0 && (self.wants_read(Party::Client) || self.wants_read(Party::Vm));
+        Ok(if more { Turn::Again } else { Turn::Wait })
+    }
+
+    /// A read could bring `from` on.
+    fn wants_read(&mut self, from: Party) -> bool {
+        let (from, to) = self.lines(from);
+        from.may_read() && from.may_open(to)
+    }
+
+    /// Moves one direction on, by at most one read. True if anything moved that another round could follow up.
+    fn carry(&mut self, party: Party, reads: &mut u32, tools: &mut Tools) -> Result<bool, Stop> {
+        let (from, to) = self.lines(party);
+        let mut broke = to.flush(&mut from.inbox);
+        let mut moved = self.open(party, tools)?;
+        if *reads > 0 && self.wants_read(party) {
+            let (from, _) = self.lines(party);
+            *reads -= 1;
+            match from.read(party, tools)? {
+                Read::Nothing => {}
+                Read::Bytes => {
+                    self.open(party, tools)?;
+                    moved = true;
+                }
+                Read::End => {
+                    self.end_of(party, tools);
+                    moved = true;
+                }
+            }
+        }
+        let (from, to) = self.lines(party);
+        broke |= to.flush(&mut from.inbox);
+        broke |= from.flush(&mut to.inbox);
+        Ok(moved || broke)
+    }
+
+    /// Opens what lies in the inbox, as far as the other leg takes it.
+    fn open(&mut self, party: Party, tools: &mut Tools) -> Result<bool, Stop> {
+        let mut moved = false;
+        loop {
+            let (from, to) = self.lines(party);
+            if !from.inbox.has_unopened() || !from.may_open(to) {
+                return Ok(moved);
+            }
+            let was_held = from.transport.is_held();
+            let received = from
+                .transport
+                .receive(from.inbox.unopened(), &mut tools.context())
+                .map_err(|fault| Stop::Fault(party, fault))?;
+            match received.event {
+                Event::Payload(payload) => {
+                    self.relay(party, received.used, payload, tools)?;
+                }
+                Event::Starved => {
+                    from.inbox.skip(received.used);
+                    return Ok(moved);
+                }
+                Event::Handled | Event::Secured => {
+                    from.inbox.skip(received.used);
+                    if !was_held && from.transport.is_held() {
+                        from.exchange = Exchange::Peers;
+                    }
+                }
+                Event::Rekeyed => {
+                    from.inbox.skip(received.used);
+                    from.exchange = Exchange::None;
+                    tools.tally.rekeys += 1;
+                }
+                Event::Unimplemented(sent) => {
+                    from.inbox.skip(received.used);
+                    if let Some(origin) = from.origins.find(sent) {
+                        to.unimplemented(origin, tools)
+                            .map_err(|fault| Stop::Fault(party.other(), fault))?;
+                    }
+                }
+            }
+            moved = true;
+            let (from, to) = self.lines(party);
+            if to.transport.output().len() >= OUTPUT_MAX {
+                to.flush(&mut from.inbox);
+            }
+        }
+    }
+
+    /// Deals with one message that lies opened at the front of the inbox.
+    fn relay(
+        &mut self,
+        party: Party,
+        used: usize,
+        payload: std::ops::Range<usize>,
+        tools: &mut Tools,
+    ) -> Result<(), Stop> {
+        let Self { client, vm, server, proof, .. } = self;
+        let (from, to) = match party {
+            Party::Client => (client, vm),
+            Party::Vm => (vm, client),
+        };
+        let message = &from.inbox.unopened()[payload.clone()];
+        let number = message.first().copied().unwrap_or_default();
+        match number {
+            GLOBAL_REQUEST => {
+                let request = Request::read(message)
+                    .map_err(|malformed| Stop::Fault(party, malformed.into()))?;
+                match (party, request) {
+                    (Party::Vm, Request::HostKeys { wants_reply }) => {
+                        from.inbox.skip(used);
+                        if wants_reply {
+                            from.answer(requests::failure(), tools)
+                                .map_err(|fault| Stop::Fault(party, fault))?;
+                        }
+                        Ok(())
+                    }
+                    (Party::Client, Request::Prove(asked)) => {
+                        let reply = match (*proof, from.transport.session_id()) {
+                            (Proof::Open, Some(id)) => {
+                                requests::prove(asked, server.host_keys(), id)
+                            }
+                            (Proof::Open | Proof::Given, _) => requests::failure(),
+                        };
+                        *proof = Proof::Given;
+                        from.inbox.skip(used);
+                        from.answer(reply, tools).map_err(|fault| Stop::Fault(party, fault))
+                    }
+                    (_, Request::Prove(_))
+                    | (
+                        _,
+                        Request::Other { wants_reply: true }
+                        | Request::HostKeys { wants_reply: true },
+                    ) => {
+                        from.replies.relayed();
+                        forward(party, from, to, used, payload, tools)
+                    }
+                    (_, Request::Other { .. } | Request::HostKeys { .. }) => {
+                        forward(party, from, to, used, payload, tools)
+                    }
+                }
+            }
+            REQUEST_SUCCESS | REQUEST_FAILURE => {
+                forward(party, from, to, used, payload, tools)?;
+                for reply in to.replies.passed() {
+                    to.transport
+                        .send(&reply, &mut tools.context())
+                        .map_err(|fault| Stop::Fault(party.other(), fault))?;
+                }
+                Ok(())
+            }
+            _ => forward(party, from, to, used, payload, tools),
+        }
+    }
+
+    /// The peer's FIN was read.
+    fn end_of(&mut self, party: Party, tools: &Tools) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::HalfClosed {
+                ended: Ended { side: party.side(), stage: Stage::Session, cause: Cause::Closed },
+                until: tools.now.0 + HALF_CLOSED_MS_MAX,
+                moved: self.client.received + self.vm.received,
+            };
+        }
+    }
+
+    /// Passes a FIN on once everything before it is written.
+    fn half_close(&mut self, tools: &Tools) {
+        for party in [Party::Client, Party::Vm] {
+            let (from, to) = self.lines(party);
+            // With the other leg ready, what is still unopened is a packet that will never be whole.
+            if from.reading == Reading::Finished
+                && to.takes()
+                && from.inbox.run().is_empty()
+                && to.transport.output().is_empty()
+            {
+                to.finish();
+            }
+            // Nothing more can be told to this peer: it is as if its last word were said.
+            if to.writing == Writing::Finished {
+                self.end_of(party.other(), tools);
+            }
+        }
+    }
+
+    /// Starts a key exchange that is due; see the head of this file for when it may.
+    fn start_exchange(&mut self, tools: &mut Tools) -> Result<bool, Stop> {
+        if self.phase != Phase::Open
+            || self.client.transport.is_exchanging()
+            || self.vm.transport.is_exchanging()
+        {
+            return Ok(false);
+        }
+        let gcm: &[Cipher] = &[Cipher::Aes128Gcm, Cipher::Aes256Gcm];
+        let (party, ciphers) = if self.wants_upgrade(tools) {
+            (Party::Client, Some(gcm))
+        } else if self.client.transport.rekey_due(tools.now) {
+            (Party::Client, None)
+        } else if self.vm.transport.rekey_due(tools.now) {
+            (Party::Vm, None)
+        } else {
+            return Ok(false);
+        };
+        let (line, other) = self.lines(party);
+        line.transport
+            .rekey(ciphers, &mut tools.context())
+            .map_err(|fault| Stop::Fault(party, fault))?;
+        line.exchange = Exchange::Ours;
+        line.flush(&mut other.inbox);
+        Ok(true)
+    }
+
+    /// Looks once at a session that turned out bulky.
+    fn wants_upgrade(&mut self, tools: &Tools) -> bool {
+        if self.upgrade == Upgrade::Settled || self.client.received + self.vm.received < BULK {
+            return false;
+        }
+        self.upgrade = Upgrade::Settled;
+        tools.prefer_gcm == PreferGcm::Bulk
+            && self.client.transport.receive_cipher() == Some(Cipher::Chacha20Poly1305)
+            && self.client.transport.peer_offered_gcm()
+    }
+
+    /// Ends the session because one leg cannot go on, and tells the other leg.
+    fn stop(&mut self, stop: Stop, tools: &mut Tools) {
+        let (party, cause) = match stop {
+            Stop::Fault(party, fault) => (party, Cause::from(&fault)),
+            Stop::Lost(party, Errno::ETIMEDOUT) => (party, Cause::Deadline),
+            Stop::Lost(party, _) => (party, Cause::Reset),
+        };
+        let ended = Ended { side: party.side(), stage: Stage::Session, cause };
+        if !self.close(ended, tools) {
+            return;
+        }
+        let (line, other) = self.lines(party);
+        match stop {
+            Stop::Fault(_, Fault::Disconnected { .. }) => {
+                let (reason, text) = line.transport.farewell().unwrap_or_default();
+                other.farewell(reason, text, tools);
+            }
+            Stop::Fault(..) => {
+                let text = match party {
+                    Party::Client => "the client broke the SSH protocol",
+                    Party::Vm => "the VM broke the SSH protocol",
+                };
+                other.transport.disconnect(Reason::ConnectionLost, text, &mut tools.context());
+            }
+            Stop::Lost(..) => {
+                line.reading = Reading::Finished;
+                line.writing = Writing::Finished;
+                let text = match party {
+                    Party::Client => "the connection to the client was lost",
+                    Party::Vm => "the connection to the VM was lost",
+                };
+                other.transport.disconnect(Reason::ConnectionLost, text, &mut tools.context());
+            }
+        }
+    }
+
+    /// Leaves the phases in which data flows; false if that was done before. The first reason stands.
+    fn close(&mut self, ended: Ended, tools: &Tools) -> bool {
+        let until = tools.now.0 + LINGER_MS_MAX;
+        self.phase = match self.phase {
+            Phase::Open => Phase::Closing { ended, until },
+            Phase::HalfClosed { ended, .. } => Phase::Closing { ended, until },
+            Phase::Closing { .. } => return false,
+        };
+        self.client.inbox.forget_unopened();
+        self.vm.inbox.forget_unopened();
+        true
+    }
+
+    /// Writes what is sealed, says FIN, and reads on until the peers do: closing with bytes unread
+    /// would reset the connection, and the peer would never see our last words.
+    fn linger(&mut self, tools: &mut Tools) -> Turn {
+        let Phase::Closing { ended, .. } = self.phase else {
+            return Turn::Wait;
+        };
+        let mut turn = Turn::Over(ended);
+        for party in [Party::Client, Party::Vm] {
+            let (from, to) = self.lines(party);
+            to.flush(&mut from.inbox);
+            if to.writing == Writing::Ready {
+                to.finish();
+            }
+            if to.writing != Writing::Finished {
+                turn = Turn::Wait;
+            }
+        }
+        for party in [Party::Client, Party::Vm] {
+            let line = self.line(party);
+            for _ in 0..READS_MAX {
+                if !line.may_read() {
+                    break;
+                }
+                // The run for the other leg may lie in this inbox: what comes in is read behind it.
+                match line.read(party, tools) {
+                    Ok(Read::Bytes | Read::Nothing) => {}
+                    Ok(Read::End) | Err(_) => line.reading = Reading::Finished,
+                }
+                line.inbox.forget_unopened();
+            }
+            turn = match (line.reading, turn) {
+                (Reading::Finished, turn) => turn,
+                (Reading::Drained, Turn::Over(_) | Turn::Wait) => Turn::Wait,
+                (Reading::Drained | Reading::Ready | Reading::HungUp, _) => Turn::Again,
+            };
+        }
+        turn
+    }
+}
+
+/// What a read brought.
+enum Read {
+    Bytes,
+    Nothing,
+    End,
+}
+
+impl Tools {
+    fn context(&mut self) -> Context<'_> {
+        Context { now: self.now, entropy: &mut *self.entropy }
+    }
+}
+
+impl Line {
+    fn new(leg: Leg) -> Self {
+        let exchange = if leg.transport.is_held() { Exchange::Peers } else { Exchange::None };
+        Self {
+            fd: leg.fd,
+            received: u64::try_from(leg.leftover.len()).unwrap_or_default(),
+            inbox: Inbox::new(leg.leftover),
+            transport: leg.transport,
+            // What the door did not read, nobody has told epoll about yet.
+            reading: Reading::Ready,
+            writing: Writing::Ready,
+            exchange,
+            origins: Origins::new(),
+            replies: Replies::default(),
+        }
+    }
+
+    /// A payload of the other leg may be sealed for this one.
+    fn takes(&self) -> bool {
+        self.writing == Writing::Ready && !self.transport.is_held()
+    }
+
+    /// The next packet of this leg may be opened, whatever is in it.
+    fn may_open(&self, to: &Self) -> bool {
+        to.takes() || self.exchange == Exchange::Peers
+    }
+
+    const fn may_read(&self) -> bool {
+        matches!(self.reading, Reading::Ready | Reading::HungUp)
+    }
+
+    /// One read of what the socket has.
+    fn read(&mut self, party: Party, tools: &mut Tools) -> Result<Read, Stop> {
+        let packet = self.transport.needs();
+        let Some(room) = self.inbox.room(packet, &mut tools.pool) else {
+            let len = u32::try_from(packet).unwrap_or(u32::MAX);
+            return Err(Stop::Fault(party, Fault::Length { len }));
+        };
+        let asked = room.len();
+        let count = loop {
+            match recv(self.fd.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT) {
+                Ok(0) => {
+                    self.reading = Reading::Finished;
+                    return Ok(Read::End);
+                }
+                Ok(count) => break count,
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => {
+                    self.reading = Reading::Drained;
+                    return Ok(Read::Nothing);
+                }
+                Err(errno) => return Err(Stop::Lost(party, errno)),
+            }
+        };
+        // Edge-triggered: a short read emptied the socket, and what comes later is a new event. Only the
+        // FIN of a hang-up seen already is not.
+        if count < asked && self.reading == Reading::Ready {
+            self.reading = Reading::Drained;
+        }
+        self.inbox.filled(count);
+        let count64 = u64::try_from(count).unwrap_or_default();
+        self.received += count64;
+        match party {
+            Party::Client => tools.tally.up += count64,
+            Party::Vm => {
+                tools.tally.down += count64;
+                if wants_quick_ack(count) {
+                    // Not lasting: the kernel goes back to delayed acknowledgements by itself.
+                    let _ = SockRef::from(&self.fd).set_tcp_quickack(true);
+                }
+            }
+        }
+        Ok(Read::Bytes)
+    }
+
+    /// Writes what is sealed for this leg: the run in the other leg's inbox, then the transport's output. True if
+    /// that showed the peer to be gone.
+    fn flush(&mut self, run: &mut Inbox) -> bool {
+        while self.writing == Writing::Ready {
+            let in_run = !run.run().is_empty();
+            let bytes = if in_run { run.run() } else { self.transport.output() };
+            if bytes.is_empty() {
+                return false;
+            }
+            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+            match send(self.fd.as_raw_fd(), bytes, flags) {
+                Ok(count) => {
+                    if count < bytes.len() {
+                        self.writing = Writing::Full;
+                    }
+                    if in_run {
+                        run.written(count);
+                    } else {
+                        self.transport.sent(count);
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => self.writing = Writing::Full,
+                Err(_) => {
+                    // The verdict is left to the reading side: the peer's last words may still lie there.
+                    self.writing = Writing::Finished;
+                    if self.reading == Reading::Drained {
+                        self.reading = Reading::HungUp;
+                    }
+                    self.drop_sealed(run);
+                    return true;
+                }
+            }
+        }
+        if self.writing == Writing::Finished {
+            self.drop_sealed(run);
+        }
+        false
+    }
+
+    fn drop_sealed(&mut self, run: &mut Inbox) {
+        run.forget_run();
+        self.transport.sent(self.transport.output().len());
+    }
+
+    /// Says FIN.
+    fn finish(&mut self) {
+        let _ = shutdown(self.fd.as_raw_fd(), Shutdown::Write);
+        self.writing = Writing::Finished;
+    }
+
+    /// Answers a request of this leg's peer in its turn.
+    fn answer(&mut self, message: Vec<u8>, tools: &mut Tools) -> Result<(), Fault> {
+        match self.replies.answer(message)? {
+            Some(message) => self.transport.send(&message, &mut tools.context()),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells this leg's peer that nobody knew its message `seq`.
+    fn unimplemented(&mut self, seq: u32, tools: &mut Tools) -> Result<(), Fault> {
+        let mut message = vec![UNIMPLEMENTED];
+        message.put_u32(seq);
+        self.transport.send(&message, &mut tools.context())
+    }
+
+    /// Passes the other peer's DISCONNECT on.
+    fn farewell(&mut self, reason: u32, text: &[u8], tools: &mut Tools) {
+        let mut message = vec![DISCONNECT];
+        message.put_u32(reason);
+        message.put_string(text);
+        message.put_string(b"");
+        if self.transport.is_held() || self.transport.send(&message, &mut tools.context()).is_err()
+        {
+            let text = "the other side ended the session";
+            self.transport.disconnect(Reason::ByApplication, text, &mut tools.context());
+        }
+    }
+}
+
+/// Seals a message for the other leg, where it lies if that works.
+fn forward(
+    party: Party,
+    from: &mut Line,
+    to: &mut Line,
+    used: usize,
+    payload: std::ops::Range<usize>,
+    tools: &mut Tools,
+) -> Result<(), Stop> {
+    let received = from.transport.receive_seq().wrapping_sub(1);
+    let sent = to.transport.send_seq();
+    let packet = &mut from.inbox.unopened()[..used];
+    match to
+        .transport
+        .reseal(packet, payload, &mut tools.context())
+        .map_err(|fault| Stop::Fault(party.other(), fault))?
+    {
+        Resealed::InPlace => from.inbox.keep(used, used),
+        Resealed::Copied => from.inbox.skip(used),
+    }
+    to.origins.record(sent, received);
+    Ok(())
+}
+
+/// Whether bytes from the VM are to be acknowledged at once. Its sshd has Nagle's algorithm on until a session
+/// is interactive, and would wait for our delayed acknowledgement; a login takes 42 ms more without. In bulk the kernel
+/// acknowledges every other segment anyway, and each call would cost a packet.
+const fn wants_quick_ack(count: usize) -> bool {
+    count <= QUICK_ACK_MAX
+}
+
+#[cfg(test)]
+#[path = "relay_tests.rs"]
+mod tests;

@@ -1,0 +1,152 @@
+//! One line per connection, written when it ends: who, where, how much, and which side ended it in which stage.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::ended::{About, Cause, Ended, notice};
+use crate::route::{Address, Admitted};
+use crate::ssh::publickey::Fingerprint;
+use crate::ssh::text::printable;
+use crate::ssh::userauth::{Identity, ProvedKey};
+
+use super::door::who as route_who;
+use super::shared::{Presence, Seat, Shared};
+
+/// Longest peer text in a log line, in bytes.
+const TEXT_MAX_BYTES: usize = 128;
+
+/// What is known of a connection; it grows as the connection goes on.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Names the connection in the log and in every text its user sees.
+    pub request: RequestId,
+    /// The client as admission sees it: the PROXY header's source where there is one.
+    pub client: SocketAddr,
+    /// The pool address dialled.
+    pub address: Option<Arc<Address>>,
+    /// The client's identification line, printable.
+    pub software: String,
+    /// Who proved a key, once somebody has.
+    pub who: Option<Proved>,
+    /// Where the route leads, if it does.
+    pub admitted: Option<Admitted>,
+    /// When it was accepted, on the shard's clock in milliseconds.
+    pub accepted_ms: u64,
+}
+
+/// The proved identity, as the log and the re-check of a session's right need it.
+#[derive(Clone, Debug)]
+pub struct Proved {
+    /// Key or certificate user.
+    pub identity: Identity,
+    /// The plain key's fingerprint, also under a certificate.
+    pub fingerprint: Fingerprint,
+    /// The user name that was asked for.
+    pub login: String,
+}
+
+impl From<&ProvedKey> for Proved {
+    fn from(key: &ProvedKey) -> Self {
+        Self {
+            identity: key.identity().clone(),
+            fingerprint: key.fingerprint(),
+            login: key.login().to_owned(),
+        }
+    }
+}
+
+/// 64 random bits, shown as 16 hexadecimal digits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RequestId(pub u64);
+
+impl std::fmt::Display for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// What passed through a connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Carried {
+    /// Payload and framing bytes received from the client.
+    pub up_bytes: u64,
+    /// Payload and framing bytes received from the VM.
+    pub down_bytes: u64,
+    /// From accept to end, in milliseconds.
+    pub lasted_ms: u64,
+}
+
+impl Report {
+    /// A connection of which only the peer is known.
+    pub fn new(request: RequestId, client: SocketAddr, accepted_ms: u64) -> Self {
+        Self {
+            request,
+            client,
+            address: None,
+            software: String::new(),
+            who: None,
+            admitted: None,
+            accepted_ms,
+        }
+    }
+
+    /// The client's address without its port.
+    pub fn source(&self) -> IpAddr {
+        self.client.ip()
+    }
+
+    /// May this session go on? Asked again whenever rights change.
+    pub fn keeps_its_right(&self, shared: &Shared) -> bool {
+        let (Some(who), Some(admitted)) = (&self.who, &self.admitted) else { return false };
+        shared.table.keeps(route_who(&who.identity), admitted)
+    }
+
+    /// What the user reads about `cause`.
+    pub fn notice(&self, cause: Cause) -> String {
+        let (vm, login) = self
+            .admitted
+            .as_ref()
+            .map_or(("", ""), |admitted| (admitted.vm.name.as_str(), admitted.login.as_str()));
+        notice(cause, &About { vm, login, request: &self.request.to_string() })
+    }
+
+    /// Writes the line.
+    pub fn write(&self, ended: Ended, carried: Carried) {
+        let address = self.address.as_ref().map_or("", |address| address.name.as_str());
+        let user = self.admitted.as_ref().map_or("", |admitted| &admitted.user);
+        let vm = self.admitted.as_ref().map_or("", |admitted| admitted.vm.name.as_str());
+        let (login, fingerprint) = self.who.as_ref().map_or_else(Default::default, |who| {
+            (printable(&who.login, TEXT_MAX_BYTES), who.fingerprint.to_string())
+        });
+        let software = printable(&self.software, TEXT_MAX_BYTES);
+        #[expect(clippy::cast_precision_loss, reason = "seconds for people, to the millisecond")]
+        let seconds = carried.lasted_ms as f64 / 1000.0;
+        tracing::info!(
+            request = %self.request,
+            client = %self.client,
+            address,
+            user,
+            key = fingerprint,
+            login,
+            vm,
+            software,
+            up_bytes = carried.up_bytes,
+            down_bytes = carried.down_bytes,
+            seconds,
+            side = ended.side.as_str(),
+            stage = ended.stage.as_str(),
+            cause = ended.cause.as_str(),
+            "connection ended"
+        );
+    }
+}
+
+/// What goes with a session to the pump, and is dropped when the session ends.
+pub struct Info {
+    /// For the log line.
+    pub report: Report,
+    /// Counts the connection as present.
+    pub presence: Presence,
+    /// The place it takes among the sessions.
+    pub seat: Seat,
+}

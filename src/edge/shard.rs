@@ -1,0 +1,149 @@
+//! One shard: everything that runs on one core. A glommio executor (the door) and an epoll thread (the pump).
+
+use std::io::{self, Write};
+use std::num::NonZeroU32;
+use std::os::fd::{FromRawFd, IntoRawFd};
+use std::os::unix::net::UnixStream as ControlEnd;
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use futures_lite::AsyncReadExt;
+use glommio::net::{TcpListener, UnixStream};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use nix::errno::Errno;
+
+use crate::metrics::Counters;
+
+use super::door::Door;
+use super::listen::Listener;
+use super::pump::PumpHandle;
+use super::report::Info;
+use super::shared::Shared;
+
+/// The door's ring registers this much memory, so that unprivileged executors fit into 8 MiB of memlock.
+const RING_MEMORY_BYTES: usize = 64 << 10;
+/// Fewer entries make every wake dearer, more do not fit into the memlock limit.
+const RING_DEPTH: usize = 1024;
+/// How soon the executor looks at its ring again while tasks run.
+const PREEMPT: Duration = Duration::from_millis(1);
+/// How long accepting rests when descriptors or memory have run out.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// The door yields to the pump of its core: a burst of handshakes must not be felt by people who type.
+const DOOR_NICE: i32 = 5;
+/// How long a shard may take to come up.
+const START_WAIT: Duration = Duration::from_secs(10);
+
+/// A running shard. Dropping it ends its connections.
+pub(super) struct Shard {
+    control: ControlEnd,
+    door: Option<ExecutorJoinHandle<()>>,
+    pub(super) pump: PumpHandle<Info>,
+}
+
+impl Shard {
+    /// Starts the door of shard `index` on `cpu`, in front of its `pump`.
+    ///
+    /// # Errors
+    /// What the executor said: usually the memlock limit.
+    pub(super) fn start(
+        index: usize,
+        cpu: usize,
+        listeners: Vec<Listener>,
+        shared: Arc<Shared>,
+        counters: Arc<Counters>,
+        pump: PumpHandle<Info>,
+        half_open_max: NonZeroU32,
+    ) -> io::Result<Self> {
+        let (control, theirs) = ControlEnd::pair()?;
+        let (started, starting) = mpsc::sync_channel(1);
+        let door_pump = pump.clone();
+        let door = LocalExecutorBuilder::new(Placement::Fixed(cpu))
+            .name(&format!("door-{index}"))
+            .io_memory(RING_MEMORY_BYTES)
+            .ring_depth(RING_DEPTH)
+            .preempt_timer(PREEMPT)
+            .spawn(move || async move {
+                lower_weight();
+                let door = Rc::new(Door::new(shared, counters, door_pump, half_open_max));
+                let accepting: Vec<_> = listeners
+                    .into_iter()
+                    .map(|listener| glommio::spawn_local(accept(Rc::clone(&door), listener)))
+                    .collect();
+                let _first_line_ran = started.send(());
+                // The first byte means: accept nothing more. The end of the stream: stop.
+                let mut control = control_stream(theirs);
+                let mut word = [0; 1];
+                if matches!(control.read(&mut word).await, Ok(1)) {
+                    for task in accepting {
+                        task.cancel().await;
+                    }
+                    let _end_of_stream = control.read(&mut word).await;
+                }
+            })
+            .map_err(io::Error::from)?;
+        // A memlock limit that is too low shows only now: the executor counts once it has run.
+        if starting.recv_timeout(START_WAIT).is_err() {
+            drop(control);
+            let said = door.join().map_or_else(|error| error.to_string(), |()| String::new());
+            return Err(io::Error::other(format!(
+                "shard {index} did not start: {said}; raise the memlock limit (LimitMEMLOCK=) or lower `shards`"
+            )));
+        }
+        Ok(Self { control, door: Some(door), pump })
+    }
+
+    /// Accepts nothing more; connections go on.
+    pub(super) fn stop_accepting(&mut self) {
+        let _already_gone = self.control.write(b"d");
+    }
+}
+
+impl Drop for Shard {
+    fn drop(&mut self) {
+        let _already_gone = self.control.shutdown(std::net::Shutdown::Both);
+        if let Some(door) = self.door.take() {
+            let _ended = door.join();
+        }
+        self.pump.stop();
+    }
+}
+
+/// Accepts until it is cancelled.
+async fn accept(door: Rc<Door>, listener: Listener) {
+    let raw = listener.socket.into_raw_fd();
+    // SAFETY: `raw` was just given up by the socket that owned it: nobody else closes it.
+    let listener = unsafe { TcpListener::from_raw_fd(raw) };
+    loop {
+        match listener.accept().await {
+            Ok(stream) => {
+                // A client that is gone already has no name.
+                if let Ok(peer) = stream.peer_addr() {
+                    glommio::spawn_local(Rc::clone(&door).serve(stream, peer)).detach();
+                }
+            }
+            Err(error) => {
+                if exhausted(&io::Error::from(error)) {
+                    glommio::timer::sleep(ACCEPT_REST).await;
+                }
+            }
+        }
+    }
+}
+
+/// Is it us who ran out of something, so that trying again at once would spin?
+fn exhausted(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw);
+    matches!(code, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM))
+}
+
+fn control_stream(end: ControlEnd) -> UnixStream {
+    let raw = end.into_raw_fd();
+    // SAFETY: `raw` was just given up by the stream that owned it: nobody else closes it.
+    unsafe { UnixStream::from_raw_fd(raw) }
+}
+
+fn lower_weight() {
+    // SAFETY: a system call on the calling thread that touches no memory; it can only fail, which costs fairness.
+    let _unfair = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, DOOR_NICE) };
+}

@@ -1,0 +1,181 @@
+//! What all shards share: settings, the live configuration, the routing map, pins, and who is present.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+
+use crate::config::Keys;
+use crate::route::Table;
+use crate::ssh::authorized::AuthorizedKey;
+use crate::ssh::certificate::Restrictions;
+use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::transport::ServerConfig;
+use crate::ssh::userauth::{Identity, Policy, ProvedKey};
+use crate::state::Pins;
+
+use super::local_address::Destination;
+use super::proxy_header::Senders;
+use super::relay::PreferGcm;
+
+/// What a restart is needed for to change.
+pub struct Settings {
+    /// Time from accept to an accepted key.
+    pub login_grace: Duration,
+    /// Who must, and alone may, send a PROXY header.
+    pub senders: Senders,
+    /// Where the local address comes from when no header names it.
+    pub destination: Destination,
+    /// Established sessions, all shards together.
+    pub sessions_max: usize,
+    /// Time for the TCP connection to a VM.
+    pub dial_timeout: Duration,
+    /// Where VM endpoints may lie.
+    pub networks: Vec<IpNet>,
+    /// Move bulky chacha20-poly1305 sessions to AES-GCM.
+    pub prefer_gcm: PreferGcm,
+}
+
+/// What a reload replaces.
+pub struct Live {
+    /// Host keys and algorithms towards clients.
+    pub server: Arc<ServerConfig>,
+    /// CAs, revocations and limits of authentication.
+    pub policy: Arc<Policy>,
+    /// How the edge logs in to VMs.
+    pub credential: VmCredential,
+    /// What the users' keys are restricted to.
+    pub keys: Keys,
+}
+
+impl Live {
+    /// Is a key or certificate user let in now, as far as the key's own line decides it?
+    pub(super) fn allows(&self, identity: &Identity, source: IpAddr, unix_s: u64) -> bool {
+        self.line(identity).is_none_or(|line| line.admit(source, unix_s).is_ok())
+    }
+
+    /// What a proved key takes away from its session: by its own line, or by its certificate.
+    pub(super) fn restrictions<'a>(&'a self, key: &'a ProvedKey) -> &'a Restrictions {
+        self.line(key.identity()).map_or_else(|| key.restrictions(), |line| &line.restrictions)
+    }
+
+    fn line(&self, identity: &Identity) -> Option<&AuthorizedKey> {
+        match identity {
+            Identity::Key(fingerprint) => self.keys.get(*fingerprint),
+            Identity::User(_) => None,
+        }
+    }
+}
+
+/// How the edge logs in to VMs.
+#[derive(Clone)]
+pub enum VmCredential {
+    /// A certificate per connection, signed by this CA.
+    Authority {
+        /// Signs the certificates.
+        ca: Arc<PrivateKey>,
+        /// What its principal says.
+        principal: Principal,
+    },
+    /// One plain key for all VMs.
+    Identity(Arc<PrivateKey>),
+}
+
+/// What the certificate for a VM names.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Principal {
+    /// `vm:<name>`: this VM takes it and no other.
+    Vm,
+    /// The login name: every VM that trusts the CA takes it.
+    Login,
+}
+
+/// Shared by all shards of one edge.
+pub struct Shared {
+    /// Fixed at start.
+    pub settings: Settings,
+    /// Replaced by a reload.
+    pub live: ArcSwap<Live>,
+    /// Who may go where.
+    pub table: Table,
+    /// The host keys of the VMs.
+    pub pins: Pins,
+    present: AtomicUsize,
+    sessions: AtomicUsize,
+    left: Mutex<()>,
+    everybody_left: Condvar,
+}
+
+impl Shared {
+    /// Nobody is present yet.
+    pub fn new(settings: Settings, live: Live, table: Table, pins: Pins) -> Self {
+        Self {
+            settings,
+            live: ArcSwap::from_pointee(live),
+            table,
+            pins,
+            present: AtomicUsize::new(0),
+            sessions: AtomicUsize::new(0),
+            left: Mutex::new(()),
+            everybody_left: Condvar::new(),
+        }
+    }
+
+    /// Counts a connection until the returned value is dropped.
+    pub fn enter(self: &Arc<Self>) -> Presence {
+        self.present.fetch_add(1, Ordering::Relaxed);
+        Presence(Arc::clone(self))
+    }
+
+    /// Takes one of the places for sessions, or `None` when all are taken.
+    pub fn take_seat(self: &Arc<Self>) -> Option<Seat> {
+        let taken = self.sessions.fetch_add(1, Ordering::Relaxed);
+        let seat = Seat(Arc::clone(self));
+        (taken < self.settings.sessions_max).then_some(seat)
+    }
+
+    /// Waits until nobody is present, at most `patience`. True if everybody left.
+    pub fn wait_empty(&self, patience: Duration) -> bool {
+        let end = Instant::now() + patience;
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if self.present.load(Ordering::Acquire) == 0 {
+                return true;
+            }
+            let rest = end.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                return false;
+            }
+            left = self
+                .everybody_left
+                .wait_timeout(left, rest)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+/// One connection that is not over.
+pub struct Presence(Arc<Shared>);
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        if self.0.present.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // Under the lock, so that a waiter cannot miss it between its look and its wait.
+            let _left = self.0.left.lock().unwrap_or_else(PoisonError::into_inner);
+            self.0.everybody_left.notify_all();
+        }
+    }
+}
+
+/// One of the places for sessions.
+pub struct Seat(Arc<Shared>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+}

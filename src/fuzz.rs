@@ -1,0 +1,265 @@
+//! Fuzz bodies: plain functions from bytes to nothing, wrapped for libFuzzer by `fuzz/` and run on seeded inputs by the
+//! tests below. A body must neither panic nor grow memory beyond the limits it asserts.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::edge::proxy_header::{Expected, HEADER_BYTES_MAX, Verdict, inspect};
+use crate::ssh::authorized::AuthorizedKey;
+use crate::ssh::certificate::Certificate;
+use crate::ssh::connection::Connection;
+use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::message;
+use crate::ssh::negotiate::KexInit;
+use crate::ssh::publickey::PublicKey;
+use crate::ssh::revocation::Revocations;
+use crate::ssh::testing::{End, Pair, Seeded};
+use crate::ssh::transport::Context;
+use crate::ssh::userauth::{Authenticator, Gate, Offer, Policy, Step};
+
+/// Where every body's clients come from.
+const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+/// Most output a peer can make a transport queue: its own limit and one message.
+const OUTPUT_MAX_BYTES: usize = 1024 * 1024 + 300 * 1024;
+
+fn bounded(end: &End) {
+    assert!(end.transport.output().len() <= OUTPUT_MAX_BYTES);
+}
+
+/// Raw bytes at both ends of a transport, before any key. The first byte is the size of the pieces.
+pub fn transport_bytes(data: &[u8]) {
+    let Some((piece, bytes)) = data.split_first() else { return };
+    let mut pair = Pair::plain(1);
+    let mut cx = Context { now: pair.now, entropy: &mut pair.random };
+    for end in [&mut pair.server, &mut pair.client] {
+        for part in bytes.chunks(usize::from(*piece).max(1)) {
+            end.inbox.extend_from_slice(part);
+            if end.receive(&mut cx).is_err() {
+                break;
+            }
+            bounded(end);
+        }
+    }
+}
+
+/// Structured packets inside encryption. Each step is two bytes (what, length) and a payload.
+pub fn packets_inside(data: &[u8]) {
+    let mut pair = Pair::plain(2);
+    if pair.settle().is_err() {
+        return;
+    }
+    let mut rest = data;
+    while let Some((&[what, len], tail)) = rest.split_first_chunk() {
+        let (payload, tail) = tail.split_at(usize::from(len).min(tail.len()));
+        rest = tail;
+        let done = match what % 6 {
+            0 if !payload.is_empty() => pair.at_client(|t, cx| t.send(payload, cx)),
+            1 if !payload.is_empty() => pair.at_server(|t, cx| t.send(payload, cx)),
+            2 => pair.at_client(|t, cx| t.rekey(None, cx)),
+            3 => pair.at_server(|t, cx| t.rekey(None, cx)),
+            4 => {
+                pair.authenticate();
+                Ok(())
+            }
+            _ => pair.settle_in_pieces(usize::from(len).max(1)),
+        };
+        bounded(&pair.client);
+        bounded(&pair.server);
+        if done.is_err() {
+            return;
+        }
+    }
+    let _ended_or_settled = pair.settle();
+}
+
+/// Everything that parses keys and certificates.
+pub fn certificate(data: &[u8]) {
+    if let Ok(certificate) = Certificate::parse(data) {
+        let cas = [certificate.ca().clone()];
+        let _decided = certificate.admit_user(&cas, SOURCE, 1_800_000_000);
+    }
+    let _parsed = PublicKey::parse(data);
+    let _parsed = Revocations::parse(data);
+    if let Ok(text) = std::str::from_utf8(data) {
+        let _parsed = AuthorizedKey::parse(text);
+        let _parsed = Certificate::parse_line(text);
+        let _parsed = PrivateKey::from_openssh(text);
+    }
+}
+
+/// KEXINIT payloads: parsed alone, and as the first packet at both ends.
+pub fn kexinit(data: &[u8]) {
+    let mut payload = vec![message::KEXINIT];
+    payload.extend_from_slice(data);
+    let _parsed = KexInit::parse(&payload);
+    let mut pair = Pair::plain(3);
+    let mut stream = b"SSH-2.0-fuzz\r\n".to_vec();
+    let mut random = Seeded(4);
+    let sealed =
+        crate::ssh::packet::Sealer::plain().seal(&payload, &mut random, &mut stream);
+    if sealed.is_err() {
+        return;
+    }
+    let mut cx = Context { now: pair.now, entropy: &mut pair.random };
+    for end in [&mut pair.server, &mut pair.client] {
+        end.inbox = stream.clone();
+        let _ended_or_waiting = end.receive(&mut cx);
+        bounded(end);
+    }
+}
+
+/// Lets everybody in whose signature holds.
+struct Open;
+
+impl Gate for Open {
+    fn accepts(&self, _: &Offer<'_>) -> bool {
+        true
+    }
+}
+
+/// Authentication messages after a finished key exchange, then connection messages: a length byte before each.
+pub fn userauth(data: &[u8]) {
+    let mut pair = Pair::plain(5);
+    if pair.settle().is_err() {
+        return;
+    }
+    let policy = Policy { attempts_max: 6, ..Policy::default() };
+    let mut authenticator = Authenticator::new(Arc::new(policy), SOURCE);
+    let mut connection = Connection::new(4, "no");
+    let mut rest = data;
+    while let Some((len, tail)) = rest.split_first() {
+        let (payload, tail) = tail.split_at(usize::from(*len).min(tail.len()));
+        rest = tail;
+        let Some(number) = payload.first() else { continue };
+        let ended = pair.at_server(|transport, cx| {
+            if message::CONNECTION.contains(number) {
+                return connection.receive(payload, transport, cx).is_err();
+            }
+            match authenticator.receive(payload, 1_800_000_000, &Open, transport, cx) {
+                Ok(Step::Continue) => false,
+                Ok(Step::Proved(_)) => panic!("a signature was forged"),
+                Err(_) => true,
+            }
+        });
+        pair.server.take_output();
+        if ended {
+            return;
+        }
+    }
+}
+
+/// PROXY protocol headers.
+pub fn proxy_header(data: &[u8]) {
+    for expected in [Expected::Header, Expected::Plain] {
+        match inspect(expected, data) {
+            Ok(Verdict::Proxied { used, .. }) => {
+                assert!(used <= data.len() && used <= HEADER_BYTES_MAX);
+            }
+            Ok(Verdict::More { at_least }) => {
+                assert!(at_least > data.len() && at_least <= HEADER_BYTES_MAX);
+            }
+            Ok(Verdict::Plain | Verdict::HealthCheck) | Err(_) => {}
+        }
+    }
+}
+
+/// Both configuration files, parted at the first NUL.
+pub fn config(data: &[u8]) {
+    let cut = data.iter().position(|byte| *byte == 0).unwrap_or(data.len());
+    let (config, fleet) = data.split_at(cut);
+    crate::config::fuzz(config, fleet.get(1..).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ssh::testing::Seeded;
+    use std::time::{Duration, Instant};
+
+    /// A short run is the smoke test of every check; `KEYWAY_FUZZ_SECONDS` makes it longer.
+    fn run(name: &str, body: fn(&[u8]), seeds: &[Vec<u8>]) {
+        let seconds = std::env::var("KEYWAY_FUZZ_SECONDS").map_or(2, |text| text.parse().unwrap());
+        let seed = std::env::var("KEYWAY_FUZZ_SEED").map_or(1, |text| text.parse().unwrap());
+        println!("{name}: seed {seed}, {seconds} s");
+        let mut random = Seeded(seed);
+        let end = Instant::now() + Duration::from_secs(seconds);
+        seeds.iter().for_each(|input| body(input));
+        while Instant::now() < end {
+            let mut input = match seeds {
+                [] => Vec::new(),
+                some => some[random.below(some.len())].clone(),
+            };
+            if input.is_empty() || random.below(4) == 0 {
+                input = (0..random.below(400)).map(|_| random.next().to_le_bytes()[0]).collect();
+            }
+            for _ in 0..random.below(8) {
+                if input.is_empty() {
+                    break;
+                }
+                let at = random.below(input.len());
+                match random.below(4) {
+                    0 => input[at] ^= 1 << random.below(8),
+                    1 => input[at] = random.next().to_le_bytes()[0],
+                    2 => input.truncate(at),
+                    _ => input.insert(at, random.next().to_le_bytes()[0]),
+                }
+            }
+            body(&input);
+        }
+    }
+
+    #[test]
+    fn raw_bytes_before_any_key() {
+        let mut client = Pair::plain(9).client;
+        let mut stream = vec![7];
+        stream.extend(client.take_output());
+        run("transport_bytes", transport_bytes, &[stream]);
+    }
+
+    #[test]
+    fn packets_inside_encryption() {
+        let steps = [vec![0, 5, 2, 0, 0, 0, 0], vec![4, 0, 2, 0, 5, 9], vec![0, 3, 94, 0, 0, 3, 0]];
+        run("packets_inside", packets_inside, &[steps.concat(), steps[1].clone()]);
+    }
+
+    #[test]
+    fn keys_and_certificates() {
+        let key = PrivateKey::generate_ed25519(&mut Seeded(1));
+        let line = format!("restrict,from=\"10.0.0.0/8\" {} me", key.public().to_line());
+        let file = key.to_openssh("me", &mut Seeded(2)).as_bytes().to_vec();
+        let seeds = [key.public().blob().to_vec(), line.into_bytes(), file];
+        run("certificate", certificate, &seeds);
+    }
+
+    #[test]
+    fn kexinits() {
+        let mut lists = vec![7; 16];
+        for list in ["curve25519-sha256", "ssh-ed25519", "aes128-ctr", "aes128-ctr"] {
+            lists.extend(u32::try_from(list.len()).unwrap().to_be_bytes());
+            lists.extend(list.as_bytes());
+        }
+        run("kexinit", kexinit, &[lists]);
+    }
+
+    #[test]
+    fn authentication_messages() {
+        let mut request = vec![30, 50, 0, 0, 0, 1, b'r', 0, 0, 0, 14];
+        request.extend(b"ssh-connection");
+        let service = [&[17, 5, 0, 0, 0, 12][..], b"ssh-userauth"].concat();
+        run("userauth", userauth, &[[service.clone(), request].concat(), service]);
+    }
+
+    #[test]
+    fn proxy_headers() {
+        let text = b"PROXY TCP4 10.0.0.1 10.0.0.2 1000 22\r\nSSH-2.0-x\r\n".to_vec();
+        let mut binary = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+        binary.extend([10, 0, 0, 1, 10, 0, 0, 2, 4, 4, 0, 22]);
+        run("proxy_header", proxy_header, &[text, binary]);
+    }
+
+    #[test]
+    fn configuration_files() {
+        let both = b"state_dir = \"x\"\n[edge]\nlisten = [\"0.0.0.0:22\"]\n\0[[address]]\nname = \"s001\"\npublic = \"10.0.0.1\"\n";
+        run("config", config, &[both.to_vec()]);
+    }
+}

@@ -1,0 +1,281 @@
+//! `keyway serve`: both files -> a running front door, until a signal ends it.
+//!
+//! SIGHUP reads both files again and replaces what can be replaced under live sessions; SIGTERM drains, and a second
+//! one ends the drain; SIGINT ends at once.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use std::{io, num::NonZeroU32};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::cli::{Failure, Files, Start};
+use crate::config::{
+    self, Config, Count, Fleet, HostKeys, Loaded, Log, Principals, UserCa, VmCredential,
+};
+use crate::control::endpoint;
+use crate::edge::local_address::Destination;
+use crate::edge::proxy_header::Senders;
+use crate::edge::relay::PreferGcm;
+use crate::edge::shared::{self, Live, Principal, Settings, Shared};
+use crate::edge::{self, Edge, limits};
+use crate::metrics::{Inventory, Registry};
+use crate::route::Table;
+use crate::ssh::entropy::SystemEntropy;
+use crate::ssh::hostkey::HostKey;
+use crate::ssh::transport::{Algorithms, RekeyLimits, ServerConfig};
+use crate::ssh::userauth::Policy;
+use crate::state::{Pins, State};
+
+/// Refused signatures and unknown methods one connection may send, as OpenSSH's `MaxAuthTries`.
+const ATTEMPTS_MAX: u32 = 6;
+/// Said once before the failure that ends a connection, the same bytes whoever asks and whatever was offered.
+const LAST_WORDS: &str = "no VM answers here for the keys you offered. Check the name you connected to and the key \
+                          (ssh -v shows which were offered).";
+
+/// Runs the front door that `start` describes.
+///
+/// # Errors
+/// What kept it from starting; once it runs it ends by signals only.
+pub fn serve(start: Start) -> Result<(), Failure> {
+    let Start { files, loaded } = start;
+    log_to_stderr(loaded.config.edge.log);
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let running = Running::start(loaded)?;
+    loop {
+        match signals.wait().next() {
+            Some(SIGHUP) => running.reload(&files),
+            Some(SIGTERM) => {
+                tracing::info!("draining: no new connections, sessions go on");
+                let drain = running.drain;
+                let draining = std::thread::spawn(move || running.edge.drain(drain));
+                while !draining.is_finished() {
+                    std::thread::park_timeout(Duration::from_millis(50));
+                    if signals.pending().any(|signal| signal != SIGHUP) {
+                        tracing::info!("ending now");
+                        return Ok(());
+                    }
+                }
+                return Ok(());
+            }
+            Some(_) => return Ok(()),
+            None => {}
+        }
+    }
+}
+
+/// A front door that runs.
+struct Running {
+    edge: Edge,
+    shared: Arc<Shared>,
+    state: State,
+    drain: Duration,
+    _metrics: endpoint::Handle,
+}
+
+impl Running {
+    fn start(loaded: Loaded) -> Result<Self, Failure> {
+        let Loaded { config, fleet, .. } = loaded;
+        let state = State::open(&config.state_dir)?;
+        let pins = state.pins()?;
+        let budget = limits::raise_descriptors()?;
+        let sessions_max = usize::try_from(count(config.edge.sessions_max, budget.sessions))?;
+        let half_open_max = count(config.edge.half_open_max, budget.half_open);
+        let settings = settings(&config, sessions_max);
+        let listen = config.edge.listen.clone();
+        let cpus = cpus(config.edge.shards)?;
+        let (drain, metrics_listen) = (config.edge.drain, config.metrics.listen);
+        note_given(&pins, &fleet);
+        let (live, snapshot) = live(config, fleet, &state)?;
+        let table = Table::new();
+        table.apply(snapshot);
+        let shared = Arc::new(Shared::new(settings, live, table, pins));
+        let counted = Arc::clone(&shared);
+        let registry = Arc::new(Registry::new(unix_s(), move || inventory(&counted.table)));
+        let start = edge::Start {
+            listen,
+            cpus,
+            half_open_max: NonZeroU32::new(half_open_max).unwrap_or(NonZeroU32::MIN),
+            shared: Arc::clone(&shared),
+        };
+        let edge = Edge::start(start, &registry)?;
+        let scraped = Arc::clone(&registry);
+        let metrics = endpoint::start(metrics_listen, Arc::new(move || scraped.render()))?;
+        for address in edge.addresses() {
+            tracing::info!(%address, "listening");
+        }
+        tracing::info!(
+            metrics = %metrics.address(),
+            sessions_max,
+            half_open_max,
+            "keyway {} is up",
+            env!("CARGO_PKG_VERSION")
+        );
+        Ok(Self { edge, shared, state, drain, _metrics: metrics })
+    }
+
+    /// Reads both files again. Faults leave everything as it is.
+    fn reload(&self, files: &Files) {
+        let loaded = match config::load(&files.config, &files.fleet) {
+            Ok(loaded) => loaded,
+            Err(report) => {
+                for fault in &report.faults {
+                    tracing::error!("not reloaded: {fault}");
+                }
+                return;
+            }
+        };
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        note_given(&self.shared.pins, &loaded.fleet);
+        match live(loaded.config, loaded.fleet, &self.state) {
+            Ok((live, snapshot)) => {
+                self.edge.reload(live, snapshot);
+                tracing::info!("reloaded host keys, CAs, revocations and fleet");
+            }
+            Err(failure) => tracing::error!("not reloaded: {failure}"),
+        }
+    }
+}
+
+/// What a restart is needed for to change.
+fn settings(config: &Config, sessions_max: usize) -> Settings {
+    Settings {
+        login_grace: config.edge.login_grace,
+        senders: Senders::new(config.edge.proxy_protocol_from.clone()),
+        destination: if config.edge.original_dst {
+            Destination::Tracked
+        } else {
+            Destination::Socket
+        },
+        sessions_max,
+        dial_timeout: config.vm_leg.dial_timeout,
+        networks: config.vm_leg.networks.clone(),
+        prefer_gcm: match config.edge.prefer_gcm {
+            config::PreferGcm::Bulk => PreferGcm::Bulk,
+            config::PreferGcm::Never => PreferGcm::Never,
+        },
+    }
+}
+
+/// What a reload replaces.
+fn live(
+    config: Config,
+    fleet: Fleet,
+    state: &State,
+) -> Result<(Live, crate::route::Snapshot), Failure> {
+    let mut entropy = SystemEntropy::default();
+    let host_keys = match config.edge.host_keys {
+        HostKeys::Given(host_keys) => host_keys,
+        HostKeys::InState => {
+            vec![HostKey { key: state.host_key(&mut entropy)?, certificate: None }]
+        }
+    };
+    let mut algorithms = Algorithms::default();
+    if !config.edge.legacy_macs {
+        algorithms.macs.retain(|mac| mac.is_etm());
+    }
+    let credential = match config.vm_leg.credential {
+        VmCredential::Key(key) => shared::VmCredential::Identity(Arc::new(key)),
+        VmCredential::Certificates { ca, principals } => {
+            let ca = match ca {
+                UserCa::Given(key) => key,
+                UserCa::InState => state.user_ca(&mut entropy)?,
+            };
+            let principal = match principals {
+                Principals::Vm => Principal::Vm,
+                Principals::Login => Principal::Login,
+            };
+            shared::VmCredential::Authority { ca: Arc::new(ca), principal }
+        }
+    };
+    let policy = Policy {
+        cas: config.edge.trusted_user_cas,
+        revocations: config.edge.revocations,
+        attempts_max: ATTEMPTS_MAX,
+        hide_keys: config.edge.hide_keys,
+        last_words: last_words(&fleet),
+    };
+    let live = Live {
+        server: Arc::new(ServerConfig::new(host_keys, algorithms, RekeyLimits::default())),
+        policy: Arc::new(policy),
+        credential,
+        keys: fleet.keys,
+    };
+    Ok((live, fleet.snapshot))
+}
+
+/// The banner, naming the lobby if there is one.
+fn last_words(fleet: &Fleet) -> String {
+    let lobby = fleet.snapshot.addresses().find(|address| address.lobby);
+    lobby.map_or_else(
+        || LAST_WORDS.to_owned(),
+        |lobby| format!("{LAST_WORDS} `ssh {}` lists your VMs.", lobby.public),
+    )
+}
+
+fn note_given(pins: &Pins, fleet: &Fleet) {
+    pins.note_given(fleet.snapshot.vms());
+}
+
+const fn count(wish: Count, automatic: u32) -> u32 {
+    match wish {
+        Count::Automatic => automatic,
+        Count::Exactly(number) => number.get(),
+    }
+}
+
+/// The CPUs to use: the first of those that this process may run on.
+fn cpus(shards: Count) -> Result<Vec<usize>, Failure> {
+    let mut cpus = limits::cpus()?;
+    if let Count::Exactly(wanted) = shards {
+        let wanted = usize::try_from(wanted.get())?;
+        if wanted > cpus.len() {
+            let have = cpus.len();
+            return Err(format!("shards = {wanted}, but this process may use {have} CPUs").into());
+        }
+        cpus.truncate(wanted);
+    }
+    Ok(cpus)
+}
+
+fn inventory(table: &Table) -> Inventory {
+    let counts = table.counts();
+    let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    Inventory {
+        users: number(counts.users),
+        keys: number(counts.keys),
+        vms: number(counts.vms),
+        addresses: number(counts.addresses),
+        routes: number(counts.slots),
+    }
+}
+
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// One line per event on stderr: JSON for machines, readable for people.
+fn log_to_stderr(log: Log) {
+    use std::io::IsTerminal;
+    let readable = match log {
+        Log::Readable => true,
+        Log::Json => false,
+        Log::Auto => io::stderr().is_terminal(),
+    };
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal());
+    // A subscriber that stands already (tests, the demonstration) is as good.
+    let _stands = if readable {
+        subscriber.try_init()
+    } else {
+        subscriber.json().flatten_event(true).try_init()
+    };
+}
