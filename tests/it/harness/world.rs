@@ -1,0 +1,403 @@
+//! A world: users, pool addresses, VMs, and the Keyway in front of them, on loopback addresses of its own.
+
+use super::{Key, Output, Process, Scratch, peers, run, sshd, wait};
+use std::{
+    fmt::Write,
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicU8, Ordering},
+};
+
+/// The port of the front door, at every pool address of the world. One of the process's own, below those that the
+/// kernel hands out: whoever listens on a wildcard address would otherwise answer in our place.
+pub(crate) fn port() -> u16 {
+    10_000 + u16::try_from(std::process::id() % 20_000).expect("less than 20,000")
+}
+
+/// What a test asks for; everything else is usual.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plan {
+    addresses: Vec<(String, String)>,
+    users: Vec<String>,
+    vms: Vec<(String, String, String, String)>,
+    edge: String,
+    vm_leg: String,
+    sshd: String,
+    user_ca: bool,
+    keys: Vec<(String, String, Vec<String>)>,
+    server: sshd::Server,
+}
+
+impl Plan {
+    pub(crate) fn address(mut self, name: &str) -> Self {
+        self.addresses.push((name.to_owned(), String::new()));
+        self
+    }
+
+    pub(crate) fn lobby(mut self, name: &str) -> Self {
+        self.addresses.push((name.to_owned(), "lobby = true\n".to_owned()));
+        self
+    }
+
+    pub(crate) fn user(mut self, name: &str) -> Self {
+        self.users.push(name.to_owned());
+        self
+    }
+
+    /// One more key of `user`, made as `kind` tells `ssh-keygen`; found by [`World::key`] under `name`.
+    pub(crate) fn extra_key(mut self, user: &str, name: &str, kind: &[&str]) -> Self {
+        let kind = kind.iter().map(|&word| word.to_owned()).collect();
+        self.keys.push((user.to_owned(), name.to_owned(), kind));
+        self
+    }
+
+    pub(crate) fn vm(self, name: &str, owner: &str, address: &str) -> Self {
+        self.vm_with(name, owner, address, "")
+    }
+
+    /// `more`: further lines of the `[[vm]]` table.
+    pub(crate) fn vm_with(mut self, name: &str, owner: &str, address: &str, more: &str) -> Self {
+        self.vms.push((name.to_owned(), owner.to_owned(), address.to_owned(), more.to_owned()));
+        self
+    }
+
+    /// Further lines of `[edge]`.
+    pub(crate) fn edge(mut self, lines: &str) -> Self {
+        self.edge += lines;
+        self.edge.push('\n');
+        self
+    }
+
+    /// Further lines of `[vm_leg]`.
+    pub(crate) fn vm_leg(mut self, lines: &str) -> Self {
+        self.vm_leg += lines;
+        self.vm_leg.push('\n');
+        self
+    }
+
+    /// Further lines of every VM's `sshd_config`.
+    pub(crate) fn sshd(mut self, lines: &str) -> Self {
+        self.sshd += lines;
+        self.sshd.push('\n');
+        self
+    }
+
+    /// What answers in every VM.
+    pub(crate) fn server(mut self, server: sshd::Server) -> Self {
+        self.server = server;
+        self
+    }
+
+    /// User certificates of the CA [`World::user_ca`] let in.
+    pub(crate) fn user_ca(mut self) -> Self {
+        self.user_ca = true;
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn start(self) -> World {
+        World::start(self)
+    }
+}
+
+/// Users, VMs and the door between them. Ends with the test.
+#[derive(Debug)]
+pub(crate) struct World {
+    // Dropped first: its sessions end before their VMs do.
+    edge: Option<Process>,
+    pub(crate) vms: Vec<sshd::Vm>,
+    plan: Plan,
+    host_key: Key,
+    user_ca: Key,
+    net: [u8; 2],
+    dir: Scratch,
+}
+
+impl World {
+    pub(crate) fn plan() -> Plan {
+        Plan::default()
+    }
+
+    /// One user, one address, one VM: alice, s001, blue.
+    #[track_caller]
+    pub(crate) fn usual() -> Self {
+        Self::plan().address("s001").user("alice").vm("blue", "alice", "s001").start()
+    }
+
+    /// Whether the clients go straight to the VM (see the module's text).
+    pub(crate) fn is_direct() -> bool {
+        std::env::var("KEYWAY_TEST_TARGET").is_ok_and(|target| target == "direct")
+    }
+
+    #[track_caller]
+    fn start(plan: Plan) -> Self {
+        static COUNT: AtomicU8 = AtomicU8::new(0);
+        let dir = Scratch::new();
+        let at = dir.path();
+        let host_key = Key::ed25519(at, "edge_host_key");
+        let operator_ca = Key::ed25519(at, "operator_ca");
+        let user_ca = Key::ed25519(at, "user_ca");
+        for user in &plan.users {
+            Key::ed25519(at, user);
+        }
+        for (_, name, kind) in &plan.keys {
+            Key::generate(at, name, &kind.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        // A network of the process and the world alone, so that fixed ports never meet another's.
+        let process = u8::try_from(std::process::id() % 150).expect("less than 150") + 80;
+        let net = [process, COUNT.fetch_add(1, Ordering::Relaxed)];
+        let mut world = Self { edge: None, vms: vec![], plan, host_key, user_ca, net, dir };
+        for at in 0..world.plan.vms.len() {
+            let vm = world.start_vm(at, &operator_ca);
+            world.vms.push(vm);
+        }
+        if !Self::is_direct() {
+            fs::write(world.path("keyway.toml"), world.keyway_toml(&operator_ca))
+                .expect("keyway.toml");
+            fs::write(world.path("fleet.toml"), world.fleet_toml()).expect("fleet.toml");
+            world.start_edge();
+        }
+        world
+    }
+
+    fn start_vm(&self, at: usize, operator_ca: &Key) -> sshd::Vm {
+        let (name, owner, ..) = &self.plan.vms[at];
+        let (mut ca, mut principals, mut keys) =
+            (operator_ca.public_line(), format!("vm:{name}\n"), String::new());
+        if Self::is_direct() {
+            keys = self
+                .plan
+                .users
+                .iter()
+                .flat_map(|user| self.public_lines(user))
+                .fold(String::new(), |lines, line| lines + &line + "\n");
+            if self.plan.user_ca {
+                ca = format!("{ca}\n{}\n", self.user_ca.public_line());
+                principals = format!("{principals}{owner}\n");
+            }
+        }
+        let trust = sshd::Trust { ca: &ca, principals: &principals, keys: &keys };
+        let host = 100 + u8::try_from(at).expect("few VMs");
+        sshd::Vm::start(
+            self.dir.path(),
+            name,
+            self.ip(host),
+            &trust,
+            self.plan.server,
+            &self.plan.sshd,
+        )
+    }
+
+    #[track_caller]
+    fn start_edge(&mut self) {
+        let mut process = Process::start(
+            "keyway",
+            self.dir.path(),
+            Command::new(env!("CARGO_BIN_EXE_keyway"))
+                .arg("serve")
+                .arg("--config")
+                .arg(self.path("keyway.toml"))
+                .arg("--fleet")
+                .arg(self.path("fleet.toml")),
+        );
+        for at in 0..self.plan.addresses.len() {
+            wait::listens(&mut process, self.pool(at));
+        }
+        self.edge = Some(process);
+    }
+
+    fn keyway_toml(&self, operator_ca: &Key) -> String {
+        let listen: Vec<String> =
+            (0..self.plan.addresses.len()).map(|at| format!("\"{}\"", self.pool(at))).collect();
+        let cas = if self.plan.user_ca {
+            format!("trusted_user_cas = [\"{}\"]\n", self.user_ca.public_line())
+        } else {
+            String::new()
+        };
+        format!(
+            "state_dir = \"{state}\"\n\
+             [edge]\n\
+             listen = [{listen}]\n\
+             shards = 1\n\
+             host_keys = [\"{host_key}\"]\n\
+             log = \"json\"\n\
+             {cas}{edge}\
+             [vm_leg]\n\
+             user_ca = \"{ca}\"\n\
+             {vm_leg}\
+             [metrics]\n\
+             listen = \"{metrics}\"\n",
+            state = self.path("state").display(),
+            listen = listen.join(", "),
+            host_key = self.host_key.path().display(),
+            edge = self.plan.edge,
+            ca = operator_ca.path().display(),
+            vm_leg = self.plan.vm_leg,
+            metrics = self.metrics(),
+        )
+    }
+
+    fn fleet_toml(&self) -> String {
+        let mut text = String::new();
+        for (at, (name, more)) in self.plan.addresses.iter().enumerate() {
+            let ip = self.pool(at).ip();
+            let _ = write!(text, "[[address]]\nname = \"{name}\"\npublic = \"{ip}\"\n{more}\n");
+        }
+        for user in &self.plan.users {
+            let keys = self.public_lines(user).join("\", \"");
+            let _ = write!(text, "[[user]]\nname = \"{user}\"\nkeys = [\"{keys}\"]\n\n");
+        }
+        for ((name, owner, address, more), vm) in std::iter::zip(&self.plan.vms, &self.vms) {
+            let _ = write!(
+                text,
+                "[[vm]]\nname = \"{name}\"\nowner = \"{owner}\"\naddress = \"{address}\"\nssh = \"{}\"\n{more}\n",
+                vm.address
+            );
+        }
+        text
+    }
+
+    fn public_lines(&self, user: &str) -> Vec<String> {
+        let more =
+            self.plan.keys.iter().filter(|(of, ..)| of == user).map(|(_, name, _)| name.as_str());
+        std::iter::once(user).chain(more).map(|name| self.key(name).public_line()).collect()
+    }
+
+    fn ip(&self, host: u8) -> IpAddr {
+        Ipv4Addr::new(127, self.net[0], self.net[1], host).into()
+    }
+
+    fn pool(&self, at: usize) -> SocketAddr {
+        SocketAddr::new(self.ip(1 + u8::try_from(at).expect("few addresses")), port())
+    }
+
+    /// An address that belongs to this world and is nobody's door; `number` tells several apart.
+    pub(crate) fn spare(&self, number: u8) -> SocketAddr {
+        SocketAddr::new(self.ip(200 + number), port())
+    }
+
+    pub(crate) fn metrics(&self) -> SocketAddr {
+        SocketAddr::new(self.ip(250), port())
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn user_ca(&self) -> &Key {
+        &self.user_ca
+    }
+
+    pub(crate) fn key(&self, user: &str) -> Key {
+        Key::at(self.path(user))
+    }
+
+    /// The front door's process.
+    pub(crate) fn edge(&mut self) -> &mut Process {
+        self.edge.as_mut().expect("a test of the door itself")
+    }
+
+    /// The front door's log so far.
+    pub(crate) fn log(&self) -> String {
+        self.edge.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    pub(crate) fn vm(&mut self, name: &str) -> &mut sshd::Vm {
+        self.vms.iter_mut().find(|vm| vm.name == name).expect("a VM of the plan")
+    }
+
+    /// Where `user` goes to at the pool address `address`, as the login that runs the tests.
+    #[track_caller]
+    pub(crate) fn target(&self, user: &str, address: &str) -> Target {
+        let (socket, host_key) = if Self::is_direct() {
+            let at = self
+                .plan
+                .vms
+                .iter()
+                .position(|(_, owner, at, _)| owner == user && at == address)
+                .expect("straight to a VM that the user has there");
+            (self.vms[at].address, self.vms[at].host_key.clone())
+        } else {
+            let at = self.plan.addresses.iter().position(|(name, _)| name == address);
+            (self.pool(at.expect("an address of the plan")), self.host_key.clone())
+        };
+        Target::new(self.dir.path(), user, address, socket, host_key, self.key(user))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let tail = |text: String| {
+            let lines: Vec<&str> = text.lines().collect();
+            lines[lines.len().saturating_sub(60)..].join("\n")
+        };
+        eprintln!("---- keyway\n{}", tail(self.log()));
+        for vm in &self.vms {
+            eprintln!("---- sshd {}\n{}", vm.name, tail(vm.log()));
+        }
+    }
+}
+
+/// All that a stock client needs to know to log in somewhere.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) login: String,
+    pub(crate) key: Key,
+    pub(crate) host_key: Key,
+    pub(crate) known_hosts: PathBuf,
+    /// An `ssh_config` whose host `door` is this target.
+    pub(crate) config: PathBuf,
+}
+
+impl Target {
+    fn new(dir: &Path, user: &str, address: &str, to: SocketAddr, host_key: Key, key: Key) -> Self {
+        let (host, port) = (to.ip().to_string(), to.port());
+        let login = login();
+        let known_hosts = dir.join(format!("known_hosts-{user}-{address}"));
+        // dropbear looks for the bare address, everybody else for address and port.
+        let line = host_key.public();
+        fs::write(&known_hosts, format!("[{host}]:{port} {line}\n{host} {line}\n"))
+            .expect("known_hosts");
+        let config = dir.join(format!("ssh_config-{user}-{address}"));
+        let text = format!(
+            "Host door\n  HostName {host}\n  Port {port}\n  User {login}\n  IdentityFile {}\n\
+             Host *\n  IdentitiesOnly yes\n  IdentityAgent none\n  UserKnownHostsFile {}\n  \
+             GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n  UpdateHostKeys no\n  \
+             BatchMode yes\n  ConnectTimeout 30\n",
+            key.path().display(),
+            known_hosts.display()
+        );
+        fs::write(&config, text).expect("ssh_config");
+        Self { host, port, login, key, host_key, known_hosts, config }
+    }
+
+    /// A program of OpenSSH, set up for this target: its host is `door`.
+    pub(crate) fn openssh(&self, program: &str) -> Command {
+        let program = peers::program("openssh", program).expect("no test runs without OpenSSH");
+        let mut command = Command::new(program);
+        command.arg("-F").arg(&self.config);
+        command
+    }
+
+    /// `ssh OPTIONS door COMMAND`.
+    #[track_caller]
+    pub(crate) fn ssh(&self, options: &[&str], command: &str) -> Output {
+        run(self.openssh("ssh").args(options).arg("door").arg(command))
+    }
+}
+
+/// Who runs the tests: an `sshd` that is not root's lets nobody else in.
+pub(crate) fn login() -> String {
+    run(Command::new("id").arg("-un")).ok().text()
+}

@@ -1,0 +1,16 @@
+//! The integration tests, one crate: the rules of the code base (`tidy`), then the product as people meet it.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "every function here runs inside a test, helpers included, where failing loudly is the point"
+)]
+
+mod audit;
+mod clients;
+mod harness;
+mod openssh;
+mod people;
+mod russh_client;
+mod tidy;
