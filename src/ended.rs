@@ -236,19 +236,26 @@ pub fn notice(cause: Cause, about: &About<'_>) -> String {
             "{vm} is not reachable right now (connection refused). Your key is fine; try again in a moment."
         ),
         Cause::NetworkNotAllowed => format!(
-            "{vm} has an endpoint that this server may not connect to. Your key is fine; the operator has to correct the endpoint or vm_leg.networks."
+            "{vm} has an endpoint that this server may not connect to. Your key is fine; the \
+             operator has to correct the endpoint or vm_leg.networks."
         ),
         Cause::PinMismatch => format!(
-            "{vm} shows another host key than the one on record, so you were not connected. If it was rebuilt, its operator can forget the old key; if not, take this as a warning. Nothing you typed was sent."
+            "{vm} shows another host key than the one on record, so you were not connected. If it \
+             was rebuilt, its operator can forget the old key; if not, take this as a warning. \
+             Nothing you typed was sent."
         ),
         Cause::PinConflict => format!(
-            "{vm} shows a host key that belongs to a VM of somebody else, so you were not connected. If both were cloned from one image, the operator can set host_key for {vm}."
+            "{vm} shows a host key that belongs to a VM of somebody else, so you were not \
+             connected. If both were cloned from one image, the operator can set host_key for \
+             {vm}."
         ),
         Cause::LoginRefused => format!(
-            "{vm} does not let you in as \"{login}\". Your key is fine here; try another login name: ssh NAME@host."
+            "{vm} does not let you in as \"{login}\". Your key is fine here; try another login \
+             name: ssh NAME@host."
         ),
         Cause::LoginRemembered => format!(
-            "{vm} refused the login \"{login}\" less than a minute ago, so it was not asked again. Try another login name, or the same in a minute."
+            "{vm} refused the login \"{login}\" less than a minute ago, so it was not asked again. \
+             Try another login name, or the same in a minute."
         ),
         Cause::SessionsFull => {
             "this server has all the sessions it can carry. Your key is fine; try again in a few minutes.".into()
@@ -270,10 +277,12 @@ pub fn notice(cause: Cause, about: &About<'_>) -> String {
             format!("{vm} closed the connection. Your key is fine; try again in a moment.")
         }
         Cause::NoCommonAlgorithm => format!(
-            "{vm} has no encryption method in common with this server. Your key is fine; the operator has to update its SSH server."
+            "{vm} has no encryption method in common with this server. Your key is fine; the \
+             operator has to update its SSH server."
         ),
         Cause::Protocol | Cause::Corrupt => format!(
-            "{vm} does not speak SSH the way it should, so the connection was closed. Your key is fine; please tell the operator."
+            "{vm} does not speak SSH the way it should, so the connection was closed. Your key is \
+             fine; please tell the operator."
         ),
         Cause::Panic => {
             "something went wrong inside this server. It was noted; try again in a moment.".into()

@@ -95,8 +95,7 @@ pub fn kexinit(data: &[u8]) {
     let mut pair = Pair::plain(3);
     let mut stream = b"SSH-2.0-fuzz\r\n".to_vec();
     let mut random = Seeded(4);
-    let sealed =
-        crate::ssh::packet::Sealer::plain().seal(&payload, &mut random, &mut stream);
+    let sealed = crate::ssh::packet::Sealer::plain().seal(&payload, &mut random, &mut stream);
     if sealed.is_err() {
         return;
     }

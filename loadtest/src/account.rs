@@ -26,7 +26,6 @@ pub(crate) struct Reading {
 struct Stat {
     parent: u32,
     ticks: u64,
-    rss_pages: u64,
 }
 
 /// Reads the trees below `roots`.
@@ -37,7 +36,9 @@ pub(crate) fn read(roots: &[u32]) -> Result<Reading> {
             continue;
         };
         // A process that has just ended has been waited for by its parent, or will be.
-        if let Some(stat) = fs::read_to_string(entry.path().join("stat")).ok().and_then(|text| parse(&text)) {
+        if let Some(stat) =
+            fs::read_to_string(entry.path().join("stat")).ok().and_then(|text| parse(&text))
+        {
             stats.insert(id, stat);
         }
     }
@@ -61,8 +62,10 @@ pub(crate) fn read(roots: &[u32]) -> Result<Reading> {
     }
     for stat in tree.iter().filter_map(|id| stats.get(id)) {
         ticks += stat.ticks;
-        reading.rss_bytes += stat.rss_pages * PAGE_BYTES;
         reading.processes += 1;
+    }
+    for id in &tree {
+        reading.rss_bytes += rss_bytes(*id);
     }
     reading.cpu_s = f64::from(u32::try_from(ticks)?) / TICKS_PER_S;
     Ok(reading)
@@ -76,13 +79,20 @@ fn parse(stat: &str) -> Option<Stat> {
         parent: u32::try_from(number(4)?).ok()?,
         // utime, stime, and the same of children that were waited for.
         ticks: number(14)? + number(15)? + number(16)? + number(17)?,
-        rss_pages: number(24)?,
     })
+}
+
+/// The figure of `stat` is late by up to 64 pages for each thread; this one is counted when it is read.
+fn rss_bytes(id: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).unwrap_or_default();
+    let figure = text.lines().find_map(|line| line.strip_prefix("Rss:")?.split_whitespace().next());
+    figure.and_then(|figure| figure.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 fn socket_bytes() -> Result<u64> {
     let text = fs::read_to_string("/proc/net/sockstat")?;
-    let line = text.lines().find(|line| line.starts_with("TCP:")).ok_or("no TCP line in sockstat")?;
+    let line =
+        text.lines().find(|line| line.starts_with("TCP:")).ok_or("no TCP line in sockstat")?;
     let words: Vec<&str> = line.split(' ').collect();
     let at = words.iter().position(|word| *word == "mem").ok_or("no mem in sockstat")?;
     Ok(words.get(at + 1).ok_or("no figure in sockstat")?.parse::<u64>()? * PAGE_BYTES)
@@ -96,7 +106,7 @@ mod tests {
     fn a_program_name_with_brackets_and_spaces_shifts_no_field() {
         let text = "7 (a) b) S 3 7 7 0 -1 4194560 1 2 3 4 10 20 30 40 20 0 1 0 99 1000 55 18446744073709551615";
         let stat = parse(text).expect("a stat line");
-        assert_eq!((stat.parent, stat.ticks, stat.rss_pages), (3, 100, 55));
+        assert_eq!((stat.parent, stat.ticks), (3, 100));
     }
 
     #[test]

@@ -99,7 +99,9 @@ impl Client {
             let payload = self.input.get(message).unwrap_or_default();
             match login.receive(payload, &mut self.transport, &mut cx)? {
                 LoginStep::Success => return Ok(()),
-                LoginStep::Refused(methods) => return Err(format!("refused; left: {methods}").into()),
+                LoginStep::Refused(methods) => {
+                    return Err(format!("refused; left: {methods}").into());
+                }
                 LoginStep::Continue | LoginStep::Banner(_) => {}
             }
         }
@@ -113,7 +115,8 @@ impl Client {
         open.put_u32(WINDOW_BYTES);
         open.put_u32(PACKET_BYTES);
         self.send(&open)?;
-        let mut channel = Channel { peer: 0, send_window: 0, send_max: 0, received: 0, status: None };
+        let mut channel =
+            Channel { peer: 0, send_window: 0, send_max: 0, received: 0, status: None };
         loop {
             let message = self.message()?;
             let mut reader = Reader::new(self.input.get(message).unwrap_or_default());
@@ -273,7 +276,8 @@ impl Client {
             let received = match self.transport.receive(pending, &mut cx) {
                 Ok(received) => received,
                 Err(fault) => {
-                    let said = self.transport.farewell().map(|(_, text)| String::from_utf8_lossy(text));
+                    let said =
+                        self.transport.farewell().map(|(_, text)| String::from_utf8_lossy(text));
                     return Err(format!("{fault}; {}", said.unwrap_or_default()).into());
                 }
             };

@@ -12,11 +12,7 @@
 //! Per shard, no locks, no clock: age is order of arrival. Every call is O(1), amortised over growth. About 30 bytes a
 //! connection and 70 more a source network, given out as they come and reused.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
-    num::NonZeroU32,
-};
+use std::{collections::HashMap, net::IpAddr, num::NonZeroU32};
 
 /// One source network may hold this part (1/n) of all places before it is the first to lose one.
 const SHARE: u32 = 8;
@@ -205,14 +201,12 @@ impl Network {
         match source.to_canonical() {
             // The top bit keeps the families apart: 56 bits of IPv6 never reach it.
             IpAddr::V4(ip) => Self(1 << 63 | u64::from(u32::from(ip) >> 8)),
-            IpAddr::V6(ip) => Self(high_half(ip) >> 8),
+            IpAddr::V6(ip) => {
+                let half = ip.segments()[..4].iter().fold(0, |half, &s| half << 16 | u64::from(s));
+                Self(half >> 8)
+            }
         }
     }
-}
-
-fn high_half(ip: Ipv6Addr) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = ip.octets();
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// The connections of one class, by age, and by source network.

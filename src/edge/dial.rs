@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use glommio::net::TcpStream;
-use glommio::timer::timeout;
 
 use crate::ended::{Cause, Ended, Side, Stage};
 use crate::metrics::{Counters, LoginStage};
@@ -24,6 +23,7 @@ use crate::state::Recorded;
 use super::leg::{Leg, Scratch};
 use super::report::Report;
 use super::shared::{Principal, Shared, VmCredential};
+use super::within::within;
 use super::{clock, socket_options};
 
 /// From the TCP connection to the VM's USERAUTH_SUCCESS.
@@ -113,10 +113,10 @@ impl VmLegs {
                 counters.stage(LoginStage::VmLogin, clock::monotonic_us() - began_us);
                 Ok(())
             };
-            last = match timeout(VM_LOGIN, async { Ok(login.await) }).await {
-                Ok(Ok(())) => return Ok(leg),
-                Err(_) => return Err(vm(Stage::VmLogin, Cause::Deadline)),
-                Ok(Err(ended)) => ended,
+            last = match within(VM_LOGIN, Box::pin(login)).await {
+                Some(Ok(())) => return Ok(leg),
+                Some(Err(ended)) => ended,
+                None => return Err(vm(Stage::VmLogin, Cause::Deadline)),
             };
             let other_type = matches!(wanted, Wanted::Fingerprint(_))
                 && matches!(last.cause, Cause::PinMismatch | Cause::NoCommonAlgorithm);
@@ -250,10 +250,10 @@ async fn resolve(shared: &Shared, vm_entry: &Vm) -> Result<SocketAddr, Ended> {
         // Name resolution blocks: it has a thread of its own.
         let lookup = glommio::executor()
             .spawn_blocking(move || name.to_socket_addrs().map(|mut found| found.next()));
-        let answer = timeout(shared.settings.dial_timeout, async { Ok(lookup.await) }).await;
+        let answer = within(shared.settings.dial_timeout, Box::pin(lookup)).await;
         match answer {
-            Ok(Ok(Some(address))) => address,
-            Ok(Ok(None) | Err(_)) | Err(_) => return Err(edge(Stage::Dial, Cause::DialFailed)),
+            Some(Ok(Some(address))) => address,
+            Some(Ok(None) | Err(_)) | None => return Err(edge(Stage::Dial, Cause::DialFailed)),
         }
     };
     let ip: IpAddr = found.ip().to_canonical();

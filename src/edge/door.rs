@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use futures_lite::FutureExt;
 use glommio::net::TcpStream;
-use glommio::timer::timeout;
 use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::ended::{Cause, Ended, Side, Stage};
@@ -36,6 +35,7 @@ use super::pump::{Carriage, PumpHandle, Session};
 use super::relay::Relay;
 use super::report::{Carried, Info, Proved, Report, RequestId};
 use super::shared::{Live, Presence, Shared};
+use super::within::within;
 use super::{clock, local_address, socket_options};
 
 /// How long somebody with `-N` and no channel waits before the reason comes in the DISCONNECT.
@@ -96,9 +96,8 @@ impl Door {
         let request = RequestId(self.scratch.random());
         let report = RefCell::new(Report::new(request, peer, clock::monotonic_ms()));
         let place = Place::take(&self, &stream, peer.ip());
-        let connection = self.connection(stream, &report, &place, presence);
-        let outcome = AssertUnwindSafe(connection).catch_unwind().await;
-        let ended = match outcome {
+        let connection = Box::pin(self.connection(stream, &report, &place, presence));
+        let ended = match AssertUnwindSafe(connection).catch_unwind().await {
             Ok(Outcome::Carried) => return,
             Ok(Outcome::Ended(ended)) if place.evicted() => {
                 Ended { side: Side::Edge, stage: ended.stage, cause: Cause::HalfOpenFull }
@@ -126,28 +125,25 @@ impl Door {
         if socket_options::established(&stream).is_err() {
             return Outcome::Ended(edge(Stage::Accept, Cause::Resources));
         }
-        let entrance = timeout(settings.login_grace, async {
-            Ok(self.enter(&mut stream, report, place).await)
-        });
-        let (address, unread) = match entrance.await {
-            Ok(Ok(found)) => found,
-            Ok(Err(ended)) => return Outcome::Ended(ended),
-            Err(_) => return Outcome::Ended(client(Stage::Header, Cause::Deadline)),
+        let (local, unread) = match self.local(&mut stream, report, place).await {
+            Ok(found) => found,
+            Err(ended) => return Outcome::Ended(ended),
+        };
+        let Some(address) = self.shared.table.address(local) else {
+            return Outcome::Ended(edge(Stage::Accept, Cause::NotInPool));
         };
         report.borrow_mut().address = Some(Arc::clone(&address));
         let live = self.shared.live.load_full();
         let transport =
             self.scratch.with_context(|cx| Transport::server(Arc::clone(&live.server), cx));
         let mut leg = Leg::from_client(stream, transport, unread);
-        let login = timeout(settings.login_grace, async {
-            Ok(self.authenticate(&mut leg, &address, report, place, &live).await)
-        });
-        let entry = login.await;
+        let login = Box::pin(self.authenticate(&mut leg, &address, report, place, &live));
+        let entry = within(settings.login_grace, login).await;
         report.borrow_mut().software = leg.transport.peer_ident();
         let entry = match entry {
-            Ok(Ok(entry)) => entry,
-            Ok(Err(ended)) => return Outcome::Ended(ended),
-            Err(_) => {
+            Some(Ok(entry)) => entry,
+            Some(Err(ended)) => return Outcome::Ended(ended),
+            None => {
                 let stage = match leg.transport.session_id() {
                     Some(_) => Stage::Authentication,
                     None => Stage::Exchange,
@@ -157,44 +153,42 @@ impl Door {
         };
         place.leave();
         match entry {
-            Entry::Lobby { user } => Outcome::Ended(self.lobby(leg, &user).await),
+            Entry::Lobby { user } => Outcome::Ended(Box::pin(self.lobby(leg, &user)).await),
             Entry::Vm(admitted, key) => {
                 report.borrow_mut().admitted = Some(admitted.clone());
-                self.carry(leg, report, admitted, &key, presence).await
+                Box::pin(self.carry(leg, report, admitted, &key, presence)).await
             }
         }
     }
 
-    /// Finds the pool address that was dialled, reading a PROXY header where one is due. Returns the
-    /// bytes read behind it.
-    async fn enter(
+    /// Finds the address that was dialled, reading a PROXY header where one is due. Returns the bytes read behind it.
+    async fn local(
         &self,
         stream: &mut TcpStream,
         report: &RefCell<Report>,
         place: &Place<'_>,
-    ) -> Result<(Arc<Address>, Vec<u8>), Ended> {
+    ) -> Result<(IpAddr, Vec<u8>), Ended> {
         let settings = &self.shared.settings;
         let peer = report.borrow().client;
-        let mut unread = Vec::new();
-        let local = match settings.senders.expect(peer.ip()) {
+        match settings.senders.expect(peer.ip()) {
             Expected::Plain => {
-                local_address::local_address(leg::borrow(stream), settings.destination).map_err(
-                    |fault| {
-                        tracing::warn!(client = %peer, %fault, "no certain local address");
-                        edge(Stage::Accept, Cause::NotInPool)
-                    },
-                )?
+                let local = local_address::local_address(leg::borrow(stream), settings.destination);
+                let local = local.map_err(|fault| {
+                    tracing::warn!(client = %peer, %fault, "no certain local address");
+                    edge(Stage::Accept, Cause::NotInPool)
+                })?;
+                Ok((local.ip(), Vec::new()))
             }
             Expected::Header => {
-                let (origin, rest) = self.read_header(stream).await?;
-                unread = rest;
+                let header = Box::pin(self.read_header(stream));
+                let (origin, unread) = within(settings.login_grace, header)
+                    .await
+                    .ok_or(client(Stage::Header, Cause::Deadline))??;
                 report.borrow_mut().client = origin.source;
                 place.sourced(origin.source.ip());
-                origin.destination
+                Ok((origin.destination.ip(), unread))
             }
-        };
-        let address = self.shared.table.address(local.ip());
-        address.map(|address| (address, unread)).ok_or(edge(Stage::Accept, Cause::NotInPool))
+        }
     }
 
     async fn read_header(&self, stream: &mut TcpStream) -> Result<(Origin, Vec<u8>), Ended> {
@@ -321,14 +315,14 @@ impl Door {
                 Progress::Waiting => None,
             })
         });
-        let _heard = timeout(NOTICE_WAIT, async { Ok(conversation.await) }).await;
+        let _heard = within(NOTICE_WAIT, Box::pin(conversation)).await;
         self.say_goodbye(&mut leg, Reason::ByApplication, &text).await;
         ended
     }
 
     async fn say_goodbye(&self, leg: &mut Leg, reason: Reason, text: &str) {
         self.scratch.with_context(|cx| leg.transport.disconnect(reason, text, cx));
-        let _flushed = timeout(FAREWELL_WAIT, async { Ok(leg.flush().await) }).await;
+        let _flushed = within(FAREWELL_WAIT, Box::pin(leg.flush())).await;
     }
 
     /// Shows a registered user the way to their VMs.
@@ -340,10 +334,10 @@ impl Door {
             }
             Ok(lobby.receive(payload, transport, cx)?.then_some(()))
         });
-        let ended = match timeout(LOBBY_WAIT, async { Ok(conversation.await) }).await {
-            Ok(Ok(())) => edge(Stage::Lobby, Cause::Closed),
-            Ok(Err(broken)) => broken.ended(Side::Client, Stage::Lobby),
-            Err(_) => edge(Stage::Lobby, Cause::Deadline),
+        let ended = match within(LOBBY_WAIT, Box::pin(conversation)).await {
+            Some(Ok(())) => edge(Stage::Lobby, Cause::Closed),
+            Some(Err(broken)) => broken.ended(Side::Client, Stage::Lobby),
+            None => edge(Stage::Lobby, Cause::Deadline),
         };
         self.say_goodbye(&mut leg, Reason::ByApplication, "goodbye").await;
         ended

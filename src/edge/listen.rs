@@ -5,7 +5,7 @@
 //! stay on one CPU. Sockets are built here rather than by glommio, which would set neither `SO_REUSEADDR` nor what
 //! [`local_address`](super::local_address) needs.
 //!
-//! They are left in blocking mode: io_uring answers `EAGAIN` at once on a non-blocking listener instead of waiting.
+//! They are left in blocking mode: `io_uring` answers `EAGAIN` at once on a non-blocking listener instead of waiting.
 //!
 //! Source: socket(7), ip(7), tcp(7); Linux `net/core/sock_reuseport.c` (the index a program returns is the order in
 //! which the sockets of the group began to listen).
@@ -127,11 +127,14 @@ pub enum Fault {
 /// # Errors
 /// The first [`Fault`]; sockets opened before it are closed again.
 pub fn bind(addresses: &[SocketAddr], cpus: &[usize]) -> Result<Listeners, Fault> {
-    let mut warnings = Vec::new();
     for (position, &address) in addresses.iter().enumerate() {
         if addresses[..position].contains(&address) {
             return Err(Fault::Twice { address });
         }
+    }
+    let mut warnings = Vec::new();
+    // All before the first of ours listens: a wildcard beside a named address of the same port is no conflict.
+    for &address in addresses {
         warnings.extend(probe(address)?);
     }
     let mut shards: Vec<Vec<Listener>> = cpus.iter().map(|_| Vec::new()).collect();

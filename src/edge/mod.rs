@@ -26,6 +26,9 @@ mod shard;
 pub mod shared;
 mod slab;
 mod socket_options;
+#[cfg(test)]
+mod testing;
+mod within;
 
 use std::io;
 use std::net::SocketAddr;

@@ -6,7 +6,7 @@
 //!
 //! Words: a *principal* is a user or a team (written `team:ops`), a *slot* is {principal, pool address} and holds at
 //! most one VM. A lookup takes two steps, {key -> principals} and {principal, address -> VM}, so that the size of a team
-//! multiplies nothing.
+//! multiplies nothing: its slots stand once, and each member has its id.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -137,5 +137,5 @@ pub struct Counts {
 struct PrincipalId(u64);
 
 /// Names one pool address, exactly as it was configured, in one table. Given out once.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 struct AddressId(u64);

@@ -24,7 +24,7 @@ use arc_swap::ArcSwap;
 use super::{
     Address, AddressId, Admission, Admitted, Counts, PrincipalId, Refusal, Vm, Who,
     hash::Seeded,
-    snapshot::{AddressEntry, Snapshot, TEAM_PREFIX},
+    snapshot::{AddressEntry, Resolved, Snapshot, TEAM_PREFIX, TeamEntry, UserEntry},
 };
 
 /// The live map of who may go where.
@@ -32,26 +32,44 @@ pub struct Table {
     /// The snapshot that readers see. Only [`Table::apply`] writes it.
     revision: AtomicU64,
     addresses: Versioned<IpAddr, Arc<Address>, RandomState>,
-    keys: Versioned<Fingerprint, Arc<Principals>, Seeded>,
-    users: Versioned<Box<str>, Arc<Principals>, RandomState>,
-    slots: Versioned<SlotKey, Arc<Vm>, Seeded>,
+    places: Versioned<AddressId, Arc<Address>, Seeded>,
+    keys: Versioned<Fingerprint, Arc<Person>, Seeded>,
+    users: Versioned<Box<str>, Arc<Person>, RandomState>,
+    teams: Versioned<PrincipalId, Arc<Reach>, Seeded>,
     names: Versioned<Box<str>, Arc<Named>, RandomState>,
-    reach: Versioned<PrincipalId, Arc<[Reached]>, Seeded>,
     counts: ArcSwap<Counts>,
     writer: Mutex<Writer>,
 }
 
-/// Everybody a user is, for the second step.
+/// A user: the first step of a lookup ends here. The user's own slots stand beside it, for each further map on the way
+/// costs as much again as this one (cache misses, nearly all of it); what a team may enter is found through its id.
 #[derive(Debug, Eq, PartialEq)]
-struct Principals {
-    user: Arc<str>,
+struct Person {
+    name: Arc<str>,
     own: PrincipalId,
+    reach: Reach,
     teams: Box<[PrincipalId]>,
 }
 
-impl Principals {
-    fn all(&self) -> impl Iterator<Item = PrincipalId> + '_ {
+impl Person {
+    fn principals(&self) -> impl Iterator<Item = PrincipalId> + '_ {
         std::iter::once(self.own).chain(self.teams.iter().copied())
+    }
+}
+
+/// What one principal may enter.
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Reach {
+    /// Sorted by address, each one once.
+    slots: Box<[(AddressId, Arc<Vm>)]>,
+    /// Without a slot.
+    by_name: Box<[Arc<Vm>]>,
+}
+
+impl Reach {
+    fn at(&self, address: AddressId) -> Option<&Arc<Vm>> {
+        let found = self.slots.binary_search_by_key(&address, |(at, _)| *at);
+        found.ok().and_then(|index| self.slots.get(index)).map(|(_, vm)| vm)
     }
 }
 
@@ -64,13 +82,10 @@ struct Named {
 }
 
 impl Named {
-    fn admits(&self, principals: &Principals) -> bool {
-        principals.all().any(|id| self.allowed.binary_search(&id).is_ok())
+    fn admits(&self, person: &Person) -> bool {
+        person.principals().any(|id| self.allowed.binary_search(&id).is_ok())
     }
 }
-
-/// A VM as the lobby lists it.
-type Reached = (Arc<Vm>, Option<Arc<Address>>);
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Fingerprint([u8; 32]);
@@ -80,12 +95,6 @@ impl Hash for Fingerprint {
         // Without the length that a slice would write first: it is always the same.
         hasher.write(&self.0);
     }
-}
-
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-struct SlotKey {
-    principal: PrincipalId,
-    address: AddressId,
 }
 
 /// What only the writer needs.
@@ -99,17 +108,10 @@ struct Writer {
     address_next: u64,
 }
 
-/// A way in, before anything is allocated for it.
-struct Way<'a> {
-    user: Arc<str>,
-    vm: Arc<Vm>,
-    login: &'a str,
-    by_name: bool,
-}
-
-enum Decision<'a> {
-    Vm(Way<'a>),
-    Lobby(Arc<str>),
+/// A decision, before anything is copied for it.
+enum Way<'a> {
+    Vm { vm: &'a Arc<Vm>, login: &'a str, by_name: bool },
+    Lobby,
 }
 
 impl fmt::Debug for Table {
@@ -135,11 +137,11 @@ impl Table {
         Self {
             revision: AtomicU64::new(0),
             addresses: Versioned::new(RandomState::new()),
+            places: Versioned::new(Seeded::new()),
             keys: Versioned::new(Seeded::new()),
             users: Versioned::new(RandomState::new()),
-            slots: Versioned::new(Seeded::new()),
+            teams: Versioned::new(Seeded::new()),
             names: Versioned::new(RandomState::new()),
-            reach: Versioned::new(Seeded::new()),
             counts: ArcSwap::default(),
             writer: Mutex::default(),
         }
@@ -155,13 +157,13 @@ impl Table {
         let counts = wanted.counts;
 
         let addresses = self.addresses.mark(wanted.addresses, shown);
+        let places = self.places.mark(wanted.places, shown);
         let keys = self.keys.mark(wanted.keys, shown);
         let users = self.users.mark(wanted.users, shown);
-        let slots = self.slots.mark(wanted.slots, shown);
+        let teams = self.teams.mark(wanted.teams, shown);
         let names = self.names.mark(wanted.names, shown);
-        let reach = self.reach.mark(wanted.reach, shown);
         let changed =
-            addresses.len() + keys.len() + users.len() + slots.len() + names.len() + reach.len();
+            addresses.len() + places.len() + keys.len() + users.len() + teams.len() + names.len();
         if changed == 0 {
             return;
         }
@@ -172,11 +174,11 @@ impl Table {
         fence(Ordering::Release);
 
         self.addresses.settle(addresses);
+        self.places.settle(places);
         self.keys.settle(keys);
         self.users.settle(users);
-        self.slots.settle(slots);
+        self.teams.settle(teams);
         self.names.settle(names);
-        self.reach.settle(reach);
     }
 
     /// Changes with every `apply` that changed anything; sessions re-check their right when it moved.
@@ -199,7 +201,7 @@ impl Table {
 
     /// Whether [`Table::admit`] gives anything: for the answer to an offered key, where nothing is needed but that.
     pub fn admits(&self, who: Who<'_>, address: &Address, login: &str) -> bool {
-        self.decide(who, address, login).is_ok()
+        self.decide(who, address, login, |_, _| ()).is_ok()
     }
 
     /// As [`Table::admit`], with the step that refused, for the operator.
@@ -212,37 +214,44 @@ impl Table {
         address: &Address,
         login: &str,
     ) -> Result<Admission, Refusal> {
-        Ok(match self.decide(who, address, login)? {
-            Decision::Vm(Way { user, vm, login, by_name }) => {
-                let login = vm.login.as_deref().unwrap_or(login).to_owned();
-                Admission::Vm(Admitted { user, vm, login, by_name })
+        self.decide(who, address, login, |person, way| {
+            let user = Arc::clone(&person.name);
+            match way {
+                Way::Vm { vm, login, by_name } => {
+                    let login = vm.login.as_deref().unwrap_or(login).to_owned();
+                    Admission::Vm(Admitted { user, vm: Arc::clone(vm), login, by_name })
+                }
+                Way::Lobby => Admission::Lobby { user },
             }
-            Decision::Lobby(user) => Admission::Lobby { user },
         })
     }
 
     /// The two steps alone: the VM in the slots of `who` at `address`. Allocates nothing.
     pub fn lookup(&self, who: Who<'_>, address: &Address) -> Option<Arc<Vm>> {
         self.at_one_revision(|revision| {
-            self.principals(who, revision, |principals| self.slot(principals, address, revision))
+            self.person(who, revision, |person| self.slot(person, address, revision, Arc::clone))
         })
         .flatten()
     }
 
     /// The user that `who` is, wherever that user may go.
     pub fn user(&self, who: Who<'_>) -> Option<Arc<str>> {
-        self.at_one_revision(|revision| self.principals(who, revision, |p| Arc::clone(&p.user)))
+        self.at_one_revision(|revision| {
+            self.person(who, revision, |person| Arc::clone(&person.name))
+        })
     }
 
     /// Whether a session that was admitted once may go on: `who` is still the same user, and that user may still enter
     /// the VM in some way (a VM that moved to another pool address keeps its sessions, one that changed hands does not).
     pub fn keeps(&self, who: Who<'_>, admitted: &Admitted) -> bool {
+        let vm = &admitted.vm;
         self.at_one_revision(|revision| {
-            self.principals(who, revision, |principals| {
-                principals.user == admitted.user
-                    && self.names.get(admitted.vm.name.as_str(), revision).is_some_and(|named| {
-                        named.vm.owner == admitted.vm.owner && named.admits(principals)
-                    })
+            self.person(who, revision, |person| {
+                person.name == admitted.user
+                    && self
+                        .names
+                        .get(vm.name.as_str(), revision)
+                        .is_some_and(|named| named.vm.owner == vm.owner && named.admits(person))
             })
             .unwrap_or(false)
         })
@@ -251,17 +260,29 @@ impl Table {
     /// For the lobby: every VM `user` may enter, by name, with an address it answers at for that user (or none, where
     /// it can be entered by name only).
     pub fn visible(&self, user: &str) -> Vec<(Arc<Vm>, Option<Arc<Address>>)> {
-        let mut all: Vec<Reached> = self.at_one_revision(|revision| {
-            let Some(principals) = self.users.get(user, revision) else { return Vec::new() };
-            let lists = principals.all().filter_map(|id| self.reach.get(&id, revision));
-            lists.flat_map(|list| list.to_vec()).collect()
+        let mut all = self.at_one_revision(|revision| {
+            let mut all = Vec::new();
+            let mut add = |reach: &Reach| {
+                for (at, vm) in &reach.slots {
+                    all.push((Arc::clone(vm), self.places.get(at, revision)));
+                }
+                all.extend(reach.by_name.iter().map(|vm| (Arc::clone(vm), None)));
+            };
+            self.person(Who::User(user), revision, |person| {
+                add(&person.reach);
+                for team in &person.teams {
+                    self.teams.with(team, revision, |reach| add(reach));
+                }
+            });
+            all
         });
         // Of the ways to one VM, one with an address first.
         all.sort_by(|(vm, at), (other_vm, other_at)| {
-            let key = |vm: &Arc<Vm>| vm.name.clone();
-            let place =
-                |at: &Option<Arc<Address>>| (at.is_none(), at.as_ref().map(|a| a.name.clone()));
-            (key(vm), place(at)).cmp(&(key(other_vm), place(other_at)))
+            let place = |at: &Option<Arc<Address>>| match at {
+                Some(at) => (0, at.name.clone()),
+                None => (1, String::new()),
+            };
+            vm.name.cmp(&other_vm.name).then_with(|| place(at).cmp(&place(other_at)))
         });
         all.dedup_by(|(later, _), (earlier, _)| later.name == earlier.name);
         all
@@ -272,53 +293,63 @@ impl Table {
         **self.counts.load()
     }
 
-    fn decide<'a>(
+    fn decide<T>(
         &self,
         who: Who<'_>,
         address: &Address,
-        login: &'a str,
-    ) -> Result<Decision<'a>, Refusal> {
+        login: &str,
+        answer: impl Fn(&Person, Way<'_>) -> T,
+    ) -> Result<T, Refusal> {
         self.at_one_revision(|revision| {
-            self.principals(who, revision, |principals| {
-                let user = || Arc::clone(&principals.user);
-                let (vm, login, by_name) = if let Some((login, name)) = login.rsplit_once('+') {
-                    let named = self.names.get(name, revision).ok_or(Refusal::NoSuchVm)?;
-                    if !named.admits(principals) {
-                        return Err(Refusal::Forbidden);
+            self.person(who, revision, |person| {
+                let enter = |vm: &Arc<Vm>, login: &str, by_name| {
+                    if login.is_empty() && vm.login.is_none() {
+                        return Err(Refusal::NoLogin);
                     }
-                    (Arc::clone(&named.vm), login, true)
-                } else if address.lobby {
-                    return Ok(Decision::Lobby(user()));
-                } else {
-                    let found = self.slot(principals, address, revision);
-                    (found.ok_or(Refusal::EmptySlot)?, login, false)
+                    Ok(answer(person, Way::Vm { vm, login, by_name }))
                 };
-                if vm.login.is_none() && login.is_empty() {
-                    return Err(Refusal::NoLogin);
+                if let Some((login, name)) = login.rsplit_once('+') {
+                    let admit = |named: &Arc<Named>| {
+                        if named.admits(person) {
+                            enter(&named.vm, login, true)
+                        } else {
+                            Err(Refusal::Forbidden)
+                        }
+                    };
+                    self.names.with(name, revision, admit).unwrap_or(Err(Refusal::NoSuchVm))
+                } else if address.lobby {
+                    Ok(answer(person, Way::Lobby))
+                } else {
+                    self.slot(person, address, revision, |vm| enter(vm, login, false))
+                        .unwrap_or(Err(Refusal::EmptySlot))
                 }
-                Ok(Decision::Vm(Way { user: user(), vm, login, by_name }))
             })
-            .ok_or(Refusal::Unregistered)?
+            .unwrap_or(Err(Refusal::Unregistered))
         })
     }
 
-    fn principals<T>(
-        &self,
-        who: Who<'_>,
-        revision: u64,
-        read: impl FnOnce(&Principals) -> T,
-    ) -> Option<T> {
+    fn person<T>(&self, who: Who<'_>, revision: u64, read: impl FnOnce(&Person) -> T) -> Option<T> {
         match who {
-            Who::Key(key) => self.keys.with(&Fingerprint(key), revision, |p| read(p)),
-            Who::User(name) => self.users.with(name, revision, |p| read(p)),
+            Who::Key(key) => self.keys.with(&Fingerprint(key), revision, |person| read(person)),
+            Who::User(name) => self.users.with(name, revision, |person| read(person)),
         }
     }
 
     /// At most one of a user's principals has a VM at an address, or they all have the same one.
-    fn slot(&self, principals: &Principals, address: &Address, revision: u64) -> Option<Arc<Vm>> {
-        principals.all().find_map(|principal| {
-            self.slots.get(&SlotKey { principal, address: address.id }, revision)
-        })
+    fn slot<T>(
+        &self,
+        person: &Person,
+        address: &Address,
+        revision: u64,
+        read: impl Fn(&Arc<Vm>) -> T,
+    ) -> Option<T> {
+        if let Some(vm) = person.reach.at(address.id) {
+            return Some(read(vm));
+        }
+        let team = |team| {
+            self.teams.with(team, revision, |reach| reach.at(address.id).map(&read)).flatten()
+        };
+        person.teams.iter().find_map(team)
     }
 
     /// Runs `read` on one revision. It starts again only if an `apply` was published within the read, and an `apply`
@@ -338,84 +369,108 @@ impl Table {
 /// What the maps must hold for a snapshot.
 struct Wanted {
     addresses: HashMap<IpAddr, Arc<Address>>,
-    keys: HashMap<Fingerprint, Arc<Principals>, Seeded>,
-    users: HashMap<Box<str>, Arc<Principals>>,
-    slots: HashMap<SlotKey, Arc<Vm>, Seeded>,
+    places: HashMap<AddressId, Arc<Address>, Seeded>,
+    keys: HashMap<Fingerprint, Arc<Person>, Seeded>,
+    users: HashMap<Box<str>, Arc<Person>>,
+    teams: HashMap<PrincipalId, Arc<Reach>, Seeded>,
     names: HashMap<Box<str>, Arc<Named>>,
-    reach: HashMap<PrincipalId, Arc<[Reached]>, Seeded>,
     counts: Counts,
 }
 
-impl Table {
-    #[expect(clippy::indexing_slicing, reason = "Snapshot::new resolved every index")]
-    fn wanted(&self, writer: &mut Writer, snapshot: Snapshot, shown: u64) -> Wanted {
-        let addresses = writer.place(&snapshot.addresses);
-        let principals = writer.name(&snapshot);
-        let seeded = Seeded::new();
-        let people: Vec<Arc<Principals>> = snapshot
-            .users
-            .iter()
-            .enumerate()
-            .map(|(index, user)| {
-                let teams = snapshot.teams_of[index].iter();
-                Arc::new(Principals {
-                    user: Arc::from(user.name.as_str()),
-                    own: principals[index],
-                    teams: teams.map(|team| principals[snapshot.users.len() + team]).collect(),
-                })
-            })
-            .collect();
+/// A [`Reach`] that grows.
+#[derive(Clone, Default)]
+struct Reaching {
+    slots: Vec<(AddressId, Arc<Vm>)>,
+    by_name: Vec<Arc<Vm>>,
+}
 
+impl Reaching {
+    fn finish(mut self) -> Reach {
+        self.slots.sort_unstable_by_key(|(at, _)| *at);
+        // The snapshot has one VM at most there, but may say so twice.
+        self.slots.dedup_by_key(|(at, _)| *at);
+        Reach { slots: self.slots.into(), by_name: self.by_name.into() }
+    }
+}
+
+impl Table {
+    fn wanted(&self, writer: &mut Writer, snapshot: Snapshot, shown: u64) -> Wanted {
+        let Snapshot { addresses, users, teams, teams_of, vms } = snapshot;
+        let addresses = writer.place(&addresses);
+        let principals = writer.name(&users, &teams);
+        let mut reaching = vec![Reaching::default(); principals.len()];
+        let names = self.enter(vms, &addresses, &principals, &mut reaching, shown);
+
+        let seeded = Seeded::new();
+        let mut reached =
+            principals.iter().copied().zip(reaching.into_iter().map(Reaching::finish));
+        let mut slots = 0;
+        let mut count = |reach: &Reach| slots += reach.slots.len();
         let mut keys = HashMap::with_hasher(seeded.clone());
-        let mut users = HashMap::new();
-        for (user, person) in snapshot.users.iter().zip(&people) {
-            users.insert(Box::from(user.name.as_str()), Arc::clone(person));
-            keys.extend(user.keys.iter().map(|key| (Fingerprint(*key), Arc::clone(person))));
+        let mut people = HashMap::with_capacity(users.len());
+        let team_ids = principals.get(users.len()..).unwrap_or_default();
+        for ((user, of), (own, reach)) in users.into_iter().zip(teams_of).zip(&mut reached) {
+            count(&reach);
+            let name: Arc<str> = Arc::from(user.name.as_str());
+            let teams = of.into_iter().filter_map(|team| team_ids.get(team).copied()).collect();
+            let person = Arc::new(Person { name, own, reach, teams });
+            keys.extend(user.keys.into_iter().map(|key| (Fingerprint(key), Arc::clone(&person))));
+            people.insert(user.name.into_boxed_str(), person);
+        }
+        let mut by_team = HashMap::with_capacity_and_hasher(teams.len(), seeded.clone());
+        for (id, reach) in reached {
+            count(&reach);
+            by_team.insert(id, Arc::new(reach));
         }
 
         let mut by_ip = HashMap::new();
+        let mut places = HashMap::with_capacity_and_hasher(addresses.len(), seeded);
         for address in &addresses {
             let ips = [Some(address.public), address.public6, address.private];
             by_ip.extend(ips.into_iter().flatten().map(|ip| (ip, Arc::clone(address))));
+            places.insert(address.id, Arc::clone(address));
         }
-
-        let mut slots = HashMap::with_hasher(seeded.clone());
-        let mut names = HashMap::new();
-        let mut reach: HashMap<PrincipalId, Vec<Reached>, Seeded> =
-            HashMap::with_hasher(seeded.clone());
-        for resolved in snapshot.vms {
-            // An unchanged VM stays the one that sessions hold, in memory once.
-            let vm = match self.names.get(resolved.vm.name.as_str(), shown) {
-                Some(now) if *now.vm == resolved.vm => Arc::clone(&now.vm),
-                Some(_) | None => Arc::new(resolved.vm),
-            };
-            let mut at_address = Vec::with_capacity(resolved.slots.len());
-            for (principal, address) in resolved.slots {
-                let (principal, address) = (principals[principal], &addresses[address]);
-                at_address.push(principal);
-                slots.insert(SlotKey { principal, address: address.id }, Arc::clone(&vm));
-                let list = reach.entry(principal).or_default();
-                list.push((Arc::clone(&vm), Some(Arc::clone(address))));
-            }
-            let mut allowed: Box<[PrincipalId]> =
-                resolved.by_name.iter().map(|&principal| principals[principal]).collect();
-            allowed.sort_unstable();
-            for principal in allowed.iter().filter(|id| !at_address.contains(id)) {
-                reach.entry(*principal).or_default().push((Arc::clone(&vm), None));
-            }
-            names.insert(Box::from(vm.name.as_str()), Arc::new(Named { vm, allowed }));
-        }
-
         let counts = Counts {
-            users: users.len(),
+            users: people.len(),
             keys: keys.len(),
             vms: names.len(),
             addresses: addresses.len(),
-            slots: slots.len(),
+            slots,
         };
-        let mut lists = HashMap::with_capacity_and_hasher(reach.len(), seeded);
-        lists.extend(reach.into_iter().map(|(id, list)| (id, Arc::from(list))));
-        Wanted { addresses: by_ip, keys, users, slots, names, reach: lists, counts }
+        Wanted { addresses: by_ip, places, keys, users: people, teams: by_team, names, counts }
+    }
+
+    /// Gives every VM to whom may enter it.
+    #[expect(clippy::indexing_slicing, reason = "Snapshot::new resolved every index")]
+    fn enter(
+        &self,
+        vms: Vec<Resolved>,
+        addresses: &[Arc<Address>],
+        principals: &[PrincipalId],
+        reaching: &mut [Reaching],
+        shown: u64,
+    ) -> HashMap<Box<str>, Arc<Named>> {
+        let mut names = HashMap::with_capacity(vms.len());
+        for Resolved { vm, slots, by_name } in vms {
+            // An unchanged VM stays the one that sessions hold, in memory once.
+            let vm = match self.names.get(vm.name.as_str(), shown) {
+                Some(now) if *now.vm == vm => Arc::clone(&now.vm),
+                Some(_) | None => Arc::new(vm),
+            };
+            for &(principal, address) in &slots {
+                let slot = (addresses[address].id, Arc::clone(&vm));
+                reaching[principal].slots.push(slot);
+            }
+            let slotless = |principal: &&usize| slots.iter().all(|(other, _)| other != *principal);
+            for &principal in by_name.iter().filter(slotless) {
+                reaching[principal].by_name.push(Arc::clone(&vm));
+            }
+            let mut allowed: Box<[PrincipalId]> =
+                by_name.into_iter().map(|principal| principals[principal]).collect();
+            allowed.sort_unstable();
+            names.insert(Box::from(vm.name.as_str()), Arc::new(Named { vm, allowed }));
+        }
+        names
     }
 }
 
@@ -443,9 +498,9 @@ impl Writer {
     }
 
     /// One identity for each principal of the snapshot, users first; names that are gone are forgotten.
-    fn name(&mut self, snapshot: &Snapshot) -> Vec<PrincipalId> {
-        let users = snapshot.users.iter().map(|user| user.name.clone());
-        let teams = snapshot.teams.iter().map(|team| format!("{TEAM_PREFIX}{}", team.name));
+    fn name(&mut self, users: &[UserEntry], teams: &[TeamEntry]) -> Vec<PrincipalId> {
+        let users = users.iter().map(|user| user.name.clone());
+        let teams = teams.iter().map(|team| format!("{TEAM_PREFIX}{}", team.name));
         let names: Vec<String> = users.chain(teams).collect();
         let ids: Vec<PrincipalId> = names
             .iter()

@@ -3,7 +3,7 @@ use std::sync::atomic::AtomicBool;
 use proptest::prelude::*;
 
 use super::*;
-use crate::route::{Contents, Slot, TEAMS_MAX, TeamEntry, UserEntry, VmEntry};
+use crate::route::{Contents, Place, Slot, TEAMS_MAX, TeamEntry, UserEntry, VmEntry, What};
 
 fn ip(last: u8) -> IpAddr {
     IpAddr::from([127, 0, 77, last])
@@ -208,7 +208,7 @@ fn what_is_gone_is_gone() {
     assert!(!table.admits(Who::Key([1; 32]), &lobby, "x"));
     assert!(!table.admits(Who::Key([1; 32]), &first, "x+blue"));
     assert_eq!(table.address(ip(1)), None);
-    assert!(table.slots.map.is_empty() && table.names.map.is_empty() && table.keys.map.is_empty());
+    assert!(table.places.map.is_empty() && table.names.map.is_empty() && table.keys.map.is_empty());
 }
 
 #[test]
@@ -278,9 +278,10 @@ fn a_writer_that_died_half_way_is_overwritten() {
     let table = table(contents());
     // As if `apply` had been interrupted after its first map.
     let shown = table.revision();
-    let stranger = Arc::new(Principals {
-        user: Arc::from("mallory"),
+    let stranger = Arc::new(Person {
+        name: Arc::from("mallory"),
         own: PrincipalId(77),
+        reach: Reach::default(),
         teams: Box::default(),
     });
     let wanted = HashMap::from([(Fingerprint([66; 32]), stranger)]);
@@ -333,7 +334,9 @@ fn readers_see_one_snapshot_or_the_other_and_never_a_mixture() {
                         for (key, allowed) in [([1; 32], allowed_1), ([3; 32], allowed_3)] {
                             let said = match table.admit(Who::Key(key), &place, "me") {
                                 Admission::Vm(a) => format!("{} of {}", a.vm.name, a.user),
-                                other @ (Admission::Lobby { .. } | Admission::Nothing) => format!("{other:?}"),
+                                other @ (Admission::Lobby { .. } | Admission::Nothing) => {
+                                    format!("{other:?}")
+                                }
                             };
                             assert!(allowed.contains(&said.as_str()), "{said}");
                             *seen.entry(said).or_default() += 1;
@@ -463,10 +466,10 @@ fn sound(mut contents: Contents) -> (Contents, Snapshot) {
     loop {
         match Snapshot::new(contents.clone()) {
             Ok(snapshot) => return (contents, snapshot),
-            Err(found) => match found[0].at {
-                crate::route::Place::Vm(index) => drop(contents.vms.remove(index)),
-                other => panic!("{other:?}: {}", found[0]),
-            },
+            Err(found) => {
+                let Place::Vm(index) = found[0].at else { panic!("{}", found[0]) };
+                contents.vms.remove(index);
+            }
         }
     }
 }
@@ -513,24 +516,22 @@ proptest! {
     fn a_vm_taken_out_as_contradicting_did_contradict(contents in arbitrary()) {
         if let Err(found) = Snapshot::new(contents.clone()) {
             for contradiction in found {
-                match contradiction.what {
-                    crate::route::What::SlotTaken { user, address, other } => {
-                        // Somebody who is `user` has a way to both at that address.
-                        let at = match contradiction.at {
-                            crate::route::Place::Vm(index) => contents.vms[index].vm.name.clone(),
-                            place => panic!("{place:?}"),
-                        };
-                        let mut all = vec![user.clone()];
-                        all.extend(contents.teams.iter().filter(|t| t.members.contains(&user))
-                            .map(|t| format!("team:{}", t.name)));
-                        for name in [at, other] {
-                            let entry = contents.vms.iter().find(|e| e.vm.name == name).unwrap();
-                            prop_assert!(entry.slots.iter()
-                                .any(|s| s.address == address && all.contains(&s.principal)));
-                        }
-                    }
-                    crate::route::What::AtLobby { address } => prop_assert_eq!(address, "s3"),
-                    what => panic!("{what}"),
+                if let What::AtLobby { address } = contradiction.what {
+                    prop_assert_eq!(address, "s3");
+                    continue;
+                }
+                let What::SlotTaken { user, address, other } = contradiction.what else {
+                    panic!("{}", contradiction.what);
+                };
+                // Somebody who is `user` has a way to both at that address.
+                let Place::Vm(index) = contradiction.at else { panic!("a slot is a VM's") };
+                let mut all = vec![user.clone()];
+                all.extend(contents.teams.iter().filter(|team| team.members.contains(&user))
+                    .map(|team| format!("team:{}", team.name)));
+                for name in [contents.vms[index].vm.name.clone(), other] {
+                    let entry = contents.vms.iter().find(|entry| entry.vm.name == name).unwrap();
+                    prop_assert!(entry.slots.iter()
+                        .any(|slot| slot.address == address && all.contains(&slot.principal)));
                 }
             }
         }

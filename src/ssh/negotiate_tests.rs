@@ -61,10 +61,8 @@ fn both_sides_agree_on_the_clients_first_name_that_the_server_has() {
     let (mut agreed, mut failed) = (0, 0);
     for _ in 0..20_000 {
         let (client, server) = (Lists::random(&mut random), Lists::random(&mut random));
-        let (client_offer, server_offer) =
-            (client.offer(Role::Client), server.offer(Role::Server));
-        let (to_server, to_client) =
-            (client_offer.kexinit([1; 16]), server_offer.kexinit([2; 16]));
+        let (client_offer, server_offer) = (client.offer(Role::Client), server.offer(Role::Server));
+        let (to_server, to_client) = (client_offer.kexinit([1; 16]), server_offer.kexinit([2; 16]));
         let at_server = server_offer.agree(&KexInit::parse(&to_server).unwrap());
         let at_client = client_offer.agree(&KexInit::parse(&to_client).unwrap());
         let cipher = chosen(&client.ciphers, &server.ciphers);

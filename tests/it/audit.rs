@@ -95,7 +95,7 @@ fn no_text_of_a_peer_becomes_a_label() {
     }
     let world = World::usual();
     let target = world.target("alice", "s001");
-    run(target.openssh("ssh").args(["-l", "forged\"login", "door", "true"]));
+    run(target.openssh("ssh").args(["-l", "forged-login", "door", "true"]));
     let page = scrape(&world);
     for text in ["forged", "OpenSSH", "alice", "SHA256:"] {
         assert!(!page.contains(text), "{text} in\n{page}");

@@ -20,6 +20,8 @@ client.connect(
     host, int(port), login, pkey=paramiko.Ed25519Key.from_private_key_file(key),
     allow_agent=False, look_for_keys=False, timeout=30, banner_timeout=30, auth_timeout=30,
 )
+# A re-key that the client starts. Not while a channel closes: its thread would then wait for itself.
+client.get_transport().renegotiate_keys()
 _, stdout, stderr = client.exec_command("echo to-out; echo to-err >&2; exit 7")
 assert stdout.read() == b"to-out\n" and stderr.read() == b"to-err\n"
 assert stdout.channel.recv_exit_status() == 7
@@ -39,8 +41,6 @@ with open(downloaded, "wb") as data:
         data.write(block)
 assert channel.recv_exit_status() == 0
 
-# A re-key that the client starts, with traffic behind it.
-client.get_transport().renegotiate_keys()
 sftp = client.open_sftp()
 sftp.put(source, uploaded + ".sftp")
 sftp.get(uploaded + ".sftp", downloaded + ".sftp")

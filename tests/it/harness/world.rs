@@ -205,6 +205,7 @@ impl World {
         for at in 0..self.plan.addresses.len() {
             wait::listens(&mut process, self.pool(at));
         }
+        wait::listens(&mut process, self.metrics());
         self.edge = Some(process);
     }
 
