@@ -14,6 +14,7 @@ mod epoll;
 mod global_requests;
 mod leg;
 pub mod limits;
+mod line;
 pub mod listen;
 mod lobby;
 pub mod local_address;

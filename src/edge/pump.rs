@@ -7,7 +7,8 @@
 use super::buffers::Pool;
 use super::clock::monotonic_ms;
 use super::epoll::{Event, Poller, Readiness, Target, Waker};
-use super::relay::{Party, Relay, Tally, Tools, Turn};
+use super::line::{Party, Tally, Tools};
+use super::relay::{Relay, Turn};
 use super::slab::{Key, Slab};
 use crate::ended::{Cause, Ended, Side, Stage};
 use crate::metrics::{Counters, Direction};
@@ -73,6 +74,9 @@ pub struct Report {
     /// Since [`Session::started_ms`].
     pub lasted: Duration,
 }
+
+/// Hears of every session's end.
+type OnEnd<I> = dyn FnMut(&I, &Report) + Send;
 
 enum Command<I> {
     Session(Box<Session<I>>),
@@ -244,7 +248,7 @@ struct Pump<I> {
     check: Option<Check<I>>,
     tools: Tools,
     counters: Arc<Counters>,
-    on_end: Box<dyn FnMut(&I, &Report) + Send>,
+    on_end: Box<OnEnd<I>>,
 }
 
 /// What happens to new sessions.

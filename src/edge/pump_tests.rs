@@ -56,9 +56,13 @@ impl Peer {
         }
     }
 
+    fn wait_for_end(&mut self) {
+        while self.receive().is_ok_and(|count| count > 0) {}
+    }
+
     /// Waits for the DISCONNECT.
     fn wait_for_goodbye(&mut self) -> String {
-        while self.receive().is_ok_and(|count| count > 0) {}
+        self.wait_for_end();
         let (_, text) = self.end.transport.farewell().expect("a goodbye");
         String::from_utf8(text.to_vec()).unwrap()
     }
@@ -159,8 +163,8 @@ fn sessions_flow_both_ways_in_bulk_and_end_with_one_report_each() {
             payload[0] = CHANNEL_DATA;
             let echo = std::thread::spawn(move || {
                 for count in 1..=100 {
-                    let last = vm.wait_for(count).pop().unwrap();
-                    vm.send(&last);
+                    let message = vm.wait_for(count).swap_remove(count - 1);
+                    vm.send(&message);
                 }
                 vm
             });
@@ -190,22 +194,22 @@ fn sessions_flow_both_ways_in_bulk_and_end_with_one_report_each() {
         let (_, report) = ends.recv().unwrap();
         assert!(report.up > 3_200_000 && report.down > 3_200_000, "{report:?}");
     }
-    assert_eq!(handle.sessions(), 0);
     handle.stop();
     thread.join().unwrap();
+    assert_eq!(handle.sessions(), 0);
     assert!(ends.recv().is_err(), "no session ended twice");
 }
 
 #[test]
 fn a_recheck_ends_who_lost_the_right_and_touches_no_other() {
     let (handle, thread, ends) = start();
-    let (mut lost, _lost_vm, session_lost) = session(1, "lost");
+    let (mut lost, lost_vm, session_lost) = session(1, "lost");
     let (mut kept, mut kept_vm, session_kept) = session(2, "kept");
     assert!(handle.carry(session_lost).is_ok());
     assert!(handle.carry(session_kept).is_ok());
     handle.recheck(Arc::new(|info| *info != "lost"));
     assert_eq!(lost.wait_for_goodbye(), RIGHT_LOST);
-    drop((lost, _lost_vm));
+    drop((lost, lost_vm));
     let (info, report) = ends.recv().unwrap();
     assert_eq!((info, report.ended), ("lost", ended(Side::Operator, Cause::RightLost)));
     kept.send(&[CHANNEL_DATA, 5]);
@@ -220,12 +224,6 @@ fn a_recheck_ends_who_lost_the_right_and_touches_no_other() {
     thread.join().unwrap();
     assert_eq!(ends.recv().unwrap().1.ended, ended(Side::Operator, Cause::Killed));
     kept.wait_for_end();
-}
-
-impl Peer {
-    fn wait_for_end(&mut self) {
-        while self.receive().is_ok_and(|count| count > 0) {}
-    }
 }
 
 #[test]
@@ -339,7 +337,7 @@ fn an_idle_pump_sleeps_without_a_timeout_and_one_with_sessions_until_the_next_sc
         pump.turn(key);
     }
     assert_eq!(pump.timeout(), EpollTimeout::try_from(Duration::from_millis(SCAN_MS)).unwrap());
-    println!("Entry: {} bytes", size_of::<Entry<()>>());
+    eprintln!("Entry: {} bytes", size_of::<Entry<()>>());
 }
 
 #[test]

@@ -26,24 +26,21 @@
 //! A leg's exchange that we started waits for a full socket on the other leg like data does. That is
 //! the peers' own back-pressure: it ends when they read.
 
-use super::buffers::{Inbox, Pool};
+use super::buffers::Pool;
 use super::epoll::Readiness;
-use super::global_requests::{self as requests, Replies, Request};
-use super::sequence::Origins;
+use super::global_requests::{self as requests, Request};
+use super::line::{Exchange, Line, Party, Read, Reading, Stop, Tools, Writing, forward};
 use crate::ended::{Cause, Ended, Side, Stage};
 use crate::ssh::cipher::Cipher;
-use crate::ssh::entropy::Entropy;
 use crate::ssh::fault::Fault;
-use crate::ssh::message::{
-    DISCONNECT, GLOBAL_REQUEST, REQUEST_FAILURE, REQUEST_SUCCESS, Reason, UNIMPLEMENTED,
-};
-use crate::ssh::transport::{Context, Event, Instant, Resealed, ServerConfig, Transport};
-use crate::ssh::wire::Put;
+use crate::ssh::message::{GLOBAL_REQUEST, REQUEST_FAILURE, REQUEST_SUCCESS, Reason};
+use crate::ssh::transport::{Event, Instant, ServerConfig};
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
-use socket2::SockRef;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+
+pub use super::line::Leg;
 
 /// Reads a turn. A session with more to read waits until the others had their turn.
 const READS_MAX: u32 = 4;
@@ -61,19 +58,6 @@ const HALF_CLOSED_MS_MAX: u64 = 60_000;
 /// A client that prefers chacha20 is asked to change after this many bytes.
 const BULK: u64 = 4 << 20;
 
-/// Reads up to this many bytes from the VM are acknowledged at once.
-const QUICK_ACK_MAX: usize = 16 << 10;
-
-/// One side of a session, as the door hands it over: authenticated, in the connection protocol.
-pub struct Leg {
-    /// A connected TCP socket, non-blocking, with `TCP_NODELAY`.
-    pub fd: OwnedFd,
-    /// Its SSH transport.
-    pub transport: Box<Transport>,
-    /// Bytes already read from the socket that the transport has not seen.
-    pub leftover: Vec<u8>,
-}
-
 /// Whether we re-key a bulky client to a cipher that costs us a tenth.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PreferGcm {
@@ -81,26 +65,6 @@ pub enum PreferGcm {
     Bulk,
     /// Not at all.
     Never,
-}
-
-/// What a turn of any session uses, one a pump.
-pub(super) struct Tools {
-    pub(super) pool: Pool,
-    pub(super) entropy: Box<dyn Entropy + Send>,
-    pub(super) now: Instant,
-    pub(super) prefer_gcm: PreferGcm,
-    pub(super) tally: Tally,
-}
-
-/// What happened since the pump last looked.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Tally {
-    /// Bytes read from clients.
-    pub(super) up: u64,
-    /// Bytes read from VMs.
-    pub(super) down: u64,
-    /// Key exchanges completed.
-    pub(super) rekeys: u64,
 }
 
 /// What a session wants after a turn.
@@ -112,80 +76,6 @@ pub(super) enum Turn {
     Again,
     /// Nothing any more.
     Over(Ended),
-}
-
-/// Which of the two.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Party {
-    Client,
-    Vm,
-}
-
-impl Party {
-    const fn side(self) -> Side {
-        match self {
-            Self::Client => Side::Client,
-            Self::Vm => Side::Vm,
-        }
-    }
-
-    const fn other(self) -> Self {
-        match self {
-            Self::Client => Self::Vm,
-            Self::Vm => Self::Client,
-        }
-    }
-}
-
-/// One leg while the session lives.
-struct Line {
-    fd: OwnedFd,
-    transport: Box<Transport>,
-    /// What this leg's peer sent.
-    inbox: Inbox,
-    reading: Reading,
-    writing: Writing,
-    exchange: Exchange,
-    /// Where the packets we send on this leg came from.
-    origins: Origins,
-    /// What this leg's peer waits for.
-    replies: Replies,
-    /// Bytes read so far.
-    received: u64,
-}
-
-/// What the socket has for us.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Reading {
-    /// Nothing, until an event says otherwise.
-    Drained,
-    /// Perhaps bytes.
-    Ready,
-    /// Perhaps bytes, then the peer's FIN or RST, of which no further event will tell.
-    HungUp,
-    /// The peer's FIN was read, or the socket failed.
-    Finished,
-}
-
-/// What the socket takes from us.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Writing {
-    /// Perhaps bytes.
-    Ready,
-    /// Nothing, until an event says otherwise.
-    Full,
-    /// Nothing ever: our FIN is out, or the peer is gone.
-    Finished,
-}
-
-/// A key exchange of one leg, from its first KEXINIT to the peer's NEWKEYS.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Exchange {
-    None,
-    /// We sent the first KEXINIT: data of the peer may still come before its own.
-    Ours,
-    /// The peer did: nothing but key exchange comes from it.
-    Peers,
 }
 
 /// Where the session stands.
@@ -204,15 +94,6 @@ enum Phase {
 enum Upgrade {
     Pending,
     Settled,
-}
-
-/// Why a session cannot go on.
-#[derive(Clone, Copy, Debug)]
-enum Stop {
-    /// A transport gave up, or the peer said goodbye.
-    Fault(Party, Fault),
-    /// A socket failed.
-    Lost(Party, Errno),
 }
 
 /// A session whose two legs have their own keys.
@@ -467,7 +348,7 @@ impl Relay {
         &mut self,
         party: Party,
         used: usize,
-        payload: std::ops::Range<usize>,
+        payload: Range<usize>,
         tools: &mut Tools,
     ) -> Result<(), Stop> {
         let Self { client, vm, server, proof, .. } = self;
@@ -501,10 +382,10 @@ impl Relay {
                         from.inbox.skip(used);
                         from.answer(reply, tools).map_err(|fault| Stop::Fault(party, fault))
                     }
-                    (_, Request::Prove(_))
-                    | (
+                    (
                         _,
-                        Request::Other { wants_reply: true }
+                        Request::Prove(_)
+                        | Request::Other { wants_reply: true }
                         | Request::HostKeys { wants_reply: true },
                     ) => {
                         from.replies.relayed();
@@ -683,205 +564,6 @@ impl Relay {
         }
         turn
     }
-}
-
-/// What a read brought.
-enum Read {
-    Bytes,
-    Nothing,
-    End,
-}
-
-impl Tools {
-    fn context(&mut self) -> Context<'_> {
-        Context { now: self.now, entropy: &mut *self.entropy }
-    }
-}
-
-impl Line {
-    fn new(leg: Leg) -> Self {
-        let exchange = if leg.transport.is_held() { Exchange::Peers } else { Exchange::None };
-        Self {
-            fd: leg.fd,
-            received: u64::try_from(leg.leftover.len()).unwrap_or_default(),
-            inbox: Inbox::new(leg.leftover),
-            transport: leg.transport,
-            // What the door did not read, nobody has told epoll about yet.
-            reading: Reading::Ready,
-            writing: Writing::Ready,
-            exchange,
-            origins: Origins::new(),
-            replies: Replies::default(),
-        }
-    }
-
-    /// A payload of the other leg may be sealed for this one.
-    fn takes(&self) -> bool {
-        self.writing == Writing::Ready && !self.transport.is_held()
-    }
-
-    /// The next packet of this leg may be opened, whatever is in it.
-    fn may_open(&self, to: &Self) -> bool {
-        to.takes() || self.exchange == Exchange::Peers
-    }
-
-    const fn may_read(&self) -> bool {
-        matches!(self.reading, Reading::Ready | Reading::HungUp)
-    }
-
-    /// One read of what the socket has.
-    fn read(&mut self, party: Party, tools: &mut Tools) -> Result<Read, Stop> {
-        let packet = self.transport.needs();
-        let Some(room) = self.inbox.room(packet, &mut tools.pool) else {
-            let len = u32::try_from(packet).unwrap_or(u32::MAX);
-            return Err(Stop::Fault(party, Fault::Length { len }));
-        };
-        let asked = room.len();
-        let count = loop {
-            match recv(self.fd.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) => {
-                    self.reading = Reading::Finished;
-                    return Ok(Read::End);
-                }
-                Ok(count) => break count,
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => {
-                    self.reading = Reading::Drained;
-                    return Ok(Read::Nothing);
-                }
-                Err(errno) => return Err(Stop::Lost(party, errno)),
-            }
-        };
-        // Edge-triggered: a short read emptied the socket, and what comes later is a new event. Only the
-        // FIN of a hang-up seen already is not.
-        if count < asked && self.reading == Reading::Ready {
-            self.reading = Reading::Drained;
-        }
-        self.inbox.filled(count);
-        let count64 = u64::try_from(count).unwrap_or_default();
-        self.received += count64;
-        match party {
-            Party::Client => tools.tally.up += count64,
-            Party::Vm => {
-                tools.tally.down += count64;
-                if wants_quick_ack(count) {
-                    // Not lasting: the kernel goes back to delayed acknowledgements by itself.
-                    let _ = SockRef::from(&self.fd).set_tcp_quickack(true);
-                }
-            }
-        }
-        Ok(Read::Bytes)
-    }
-
-    /// Writes what is sealed for this leg: the run in the other leg's inbox, then the transport's output. True if
-    /// that showed the peer to be gone.
-    fn flush(&mut self, run: &mut Inbox) -> bool {
-        while self.writing == Writing::Ready {
-            let in_run = !run.run().is_empty();
-            let bytes = if in_run { run.run() } else { self.transport.output() };
-            if bytes.is_empty() {
-                return false;
-            }
-            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-            match send(self.fd.as_raw_fd(), bytes, flags) {
-                Ok(count) => {
-                    if count < bytes.len() {
-                        self.writing = Writing::Full;
-                    }
-                    if in_run {
-                        run.written(count);
-                    } else {
-                        self.transport.sent(count);
-                    }
-                }
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => self.writing = Writing::Full,
-                Err(_) => {
-                    // The verdict is left to the reading side: the peer's last words may still lie there.
-                    self.writing = Writing::Finished;
-                    if self.reading == Reading::Drained {
-                        self.reading = Reading::HungUp;
-                    }
-                    self.drop_sealed(run);
-                    return true;
-                }
-            }
-        }
-        if self.writing == Writing::Finished {
-            self.drop_sealed(run);
-        }
-        false
-    }
-
-    fn drop_sealed(&mut self, run: &mut Inbox) {
-        run.forget_run();
-        self.transport.sent(self.transport.output().len());
-    }
-
-    /// Says FIN.
-    fn finish(&mut self) {
-        let _ = shutdown(self.fd.as_raw_fd(), Shutdown::Write);
-        self.writing = Writing::Finished;
-    }
-
-    /// Answers a request of this leg's peer in its turn.
-    fn answer(&mut self, message: Vec<u8>, tools: &mut Tools) -> Result<(), Fault> {
-        match self.replies.answer(message)? {
-            Some(message) => self.transport.send(&message, &mut tools.context()),
-            None => Ok(()),
-        }
-    }
-
-    /// Tells this leg's peer that nobody knew its message `seq`.
-    fn unimplemented(&mut self, seq: u32, tools: &mut Tools) -> Result<(), Fault> {
-        let mut message = vec![UNIMPLEMENTED];
-        message.put_u32(seq);
-        self.transport.send(&message, &mut tools.context())
-    }
-
-    /// Passes the other peer's DISCONNECT on.
-    fn farewell(&mut self, reason: u32, text: &[u8], tools: &mut Tools) {
-        let mut message = vec![DISCONNECT];
-        message.put_u32(reason);
-        message.put_string(text);
-        message.put_string(b"");
-        if self.transport.is_held() || self.transport.send(&message, &mut tools.context()).is_err()
-        {
-            let text = "the other side ended the session";
-            self.transport.disconnect(Reason::ByApplication, text, &mut tools.context());
-        }
-    }
-}
-
-/// Seals a message for the other leg, where it lies if that works.
-fn forward(
-    party: Party,
-    from: &mut Line,
-    to: &mut Line,
-    used: usize,
-    payload: std::ops::Range<usize>,
-    tools: &mut Tools,
-) -> Result<(), Stop> {
-    let received = from.transport.receive_seq().wrapping_sub(1);
-    let sent = to.transport.send_seq();
-    let packet = &mut from.inbox.unopened()[..used];
-    match to
-        .transport
-        .reseal(packet, payload, &mut tools.context())
-        .map_err(|fault| Stop::Fault(party.other(), fault))?
-    {
-        Resealed::InPlace => from.inbox.keep(used, used),
-        Resealed::Copied => from.inbox.skip(used),
-    }
-    to.origins.record(sent, received);
-    Ok(())
-}
-
-/// Whether bytes from the VM are to be acknowledged at once. Its sshd has Nagle's algorithm on until a session
-/// is interactive, and would wait for our delayed acknowledgement; a login takes 42 ms more without. In bulk the kernel
-/// acknowledges every other segment anyway, and each call would cost a packet.
-const fn wants_quick_ack(count: usize) -> bool {
-    count <= QUICK_ACK_MAX
 }
 
 #[cfg(test)]

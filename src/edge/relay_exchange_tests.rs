@@ -1,0 +1,135 @@
+//! Tests of key exchanges beside the data of a session (trap 22).
+
+use super::*;
+
+/// Trap 22: any mixture of key exchanges, started by the two peers and by us on both legs, with data in flight.
+#[test]
+fn key_exchanges_from_all_sides_at_once_complete_and_lose_nothing() {
+    for case in 0..16_u64 {
+        for fragments in [false, true] {
+            let seed = 1_000 + case * 2 + u64::from(fragments);
+            let limits = |bit: u64| RekeyLimits {
+                age_ms: if case & bit == 0 { u64::MAX } else { 60_000 },
+                ..never()
+            };
+            let made = |bit| Made { limits: limits(bit), ..Made::default() };
+            let mut world = World::with(seed, made(1), made(2));
+            world.settle();
+            let mut random = Seeded(seed);
+            let mut sent = EACH.map(|_| Vec::new());
+            let speak = |world: &mut World, random: &mut Seeded, sent: &mut [Vec<_>; 2]| {
+                for (party, sent) in EACH.into_iter().zip(sent) {
+                    if world.peer(party).end.transport.is_held() {
+                        continue;
+                    }
+                    for message in much(random, 100_000) {
+                        world.send(party, &message);
+                        sent.push(message);
+                    }
+                    if fragments {
+                        world.peer(party).piece = 1 + random.below(9_000);
+                    }
+                }
+            };
+            speak(&mut world, &mut random, &mut sent);
+            world.tools.now.0 += 60_000;
+            if case & 4 != 0 {
+                world.rekey(Party::Client);
+            }
+            if case & 8 != 0 {
+                world.rekey(Party::Vm);
+            }
+            speak(&mut world, &mut random, &mut sent);
+            world.settle();
+            speak(&mut world, &mut random, &mut sent);
+            world.settle();
+            assert_eq!(world.over, None, "case {case}");
+            assert!(world.to_vm() == sent[0], "case {case}");
+            assert!(world.to_client() == sent[1], "case {case}");
+            let (front, back) = (case & 0b0101 != 0, case & 0b1010 != 0);
+            assert_eq!(world.client.rekeys() > 0, front, "case {case}");
+            assert_eq!(world.vm.rekeys() > 0, back, "case {case}");
+            assert_eq!(world.relay.client.exchange, Exchange::None);
+            assert_eq!(world.relay.vm.exchange, Exchange::None);
+        }
+    }
+}
+
+/// Trap 22: the peer's KEXINIT stands behind data that the other leg cannot take yet.
+#[test]
+fn a_key_exchange_behind_data_that_nobody_takes_completes_once_it_is_taken() {
+    for party in EACH {
+        let mut world = World::new(13);
+        world.settle();
+        let mut random = Seeded(14);
+        world.peer(party.other()).is_deaf = true;
+        let messages = much(&mut random, 900_000);
+        for message in &messages {
+            world.send(party, message);
+        }
+        world.rekey(party);
+        world.settle();
+        assert_eq!(world.peer(party).rekeys(), 0);
+        world.peer(party.other()).is_deaf = false;
+        world.settle();
+        assert_eq!(world.peer(party).rekeys(), 1);
+        let arrived = if party == Party::Client { world.to_vm() } else { world.to_client() };
+        assert!(arrived == messages);
+    }
+}
+
+/// The packets of a peer's own key exchange need nothing of the other leg, so they do not wait for it.
+#[test]
+fn a_peers_key_exchange_completes_while_the_other_leg_is_full() {
+    for party in EACH {
+        let mut world = World::new(15);
+        world.settle();
+        world.rekey(party);
+        world.settle();
+        assert_eq!(world.peer(party).rekeys(), 1);
+        let mut random = Seeded(16);
+        // Its KEXINIT is through; only then the other leg fills up behind it.
+        world.rekey(party);
+        let mut kexinit = world.peer(party).end.take_output();
+        let line = match party {
+            Party::Client => &mut world.relay.client,
+            Party::Vm => &mut world.relay.vm,
+        };
+        let cx = &mut world.tools.context();
+        let received = line.transport.receive(&mut kexinit, cx).unwrap();
+        assert_eq!(received.event, Event::Handled);
+        line.exchange = Exchange::Peers;
+        match party {
+            Party::Client => world.relay.vm.writing = Writing::Full,
+            Party::Vm => world.relay.client.writing = Writing::Full,
+        }
+        world.settle();
+        assert_eq!(world.peer(party).rekeys(), 2);
+        let payload = data(&mut random, 10);
+        world.send(party, &payload);
+        world.settle();
+        let last = match party {
+            Party::Client => world.to_vm().last(),
+            Party::Vm => world.to_client().last(),
+        };
+        assert_ne!(last, Some(&payload), "opened for a leg that is full");
+    }
+}
+
+#[test]
+fn we_start_no_key_exchange_while_one_runs_on_the_other_leg() {
+    let made = Made { limits: RekeyLimits { age_ms: 60_000, ..never() }, ..Made::default() };
+    let mut world = World::with(17, made.clone(), made);
+    world.settle();
+    world.client.is_deaf = true;
+    world.tools.now.0 += 60_000;
+    let payload = data(&mut Seeded(18), 10);
+    world.send(Party::Client, &payload);
+    world.settle();
+    assert_eq!(world.relay.client.exchange, Exchange::Ours);
+    assert_eq!(world.vm.rekeys(), 0);
+    world.client.is_deaf = false;
+    world.settle();
+    assert_eq!((world.client.rekeys(), world.vm.rekeys()), (1, 1));
+    assert_eq!(world.tools.tally.rekeys, 2);
+}
