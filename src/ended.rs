@@ -114,6 +114,8 @@ labelled! {
         PinConflict = "pin_conflict",
         /// The VM refused the login.
         LoginRefused = "login_refused",
+        /// The key is restricted, and the edge's own login to the VM cannot carry that.
+        Restricted = "restricted",
         /// The VM refused this login a moment ago and was not asked again.
         LoginRemembered = "login_remembered",
         /// The route of a live session was taken away.
@@ -157,6 +159,7 @@ impl Cause {
             Self::PinMismatch => "the VM's host key is not the pinned one",
             Self::PinConflict => "the VM's host key is pinned to a VM of another owner",
             Self::LoginRefused => "the VM refused the login",
+            Self::Restricted => "the key's restrictions cannot be carried to the VM",
             Self::LoginRemembered => "the VM refused this login less than a minute ago",
             Self::RightLost => "the user's right to the VM was taken away",
             Self::Drained => "the drain time is over",
@@ -252,6 +255,9 @@ pub fn notice(cause: Cause, about: &About<'_>) -> String {
         Cause::LoginRefused => format!(
             "{vm} does not let you in as \"{login}\". Your key is fine here; try another login \
              name: ssh NAME@host."
+        ),
+        Cause::Restricted => format!(
+            "your key has restrictions that the login to {vm} cannot carry, so you were not connected. The operator has to let this server log in with certificates (vm_leg.user_ca)."
         ),
         Cause::LoginRemembered => format!(
             "{vm} refused the login \"{login}\" less than a minute ago, so it was not asked again. \

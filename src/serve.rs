@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
 use std::{io, num::NonZeroU32};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 use crate::cli::{Failure, Files, Start};
 use crate::config::{
@@ -30,6 +32,8 @@ use crate::state::{Pins, State};
 
 /// Refused signatures and unknown methods one connection may send, as OpenSSH's `MaxAuthTries`.
 const ATTEMPTS_MAX: u32 = 6;
+/// Log lines that may wait to be written: some 4 MiB.
+const LOG_LINES_MAX: usize = 8192;
 /// Said once before the failure that ends a connection, the same bytes whoever asks and whatever was offered.
 const LAST_WORDS: &str = "no VM answers here for the keys you offered. Check the name you connected to and the key \
                           (ssh -v shows which were offered).";
@@ -40,32 +44,26 @@ const LAST_WORDS: &str = "no VM answers here for the keys you offered. Check the
 /// What kept it from starting; once it runs it ends by signals only.
 pub fn serve(start: Start) -> Result<(), Failure> {
     let Start { files, loaded } = start;
-    log_to_stderr(loaded.config.edge.log);
+    let _writes_the_rest_when_dropped = log_to_stderr(loaded.config.edge.log);
+    limits::keep_secrets_in_memory()?;
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     let running = Running::start(loaded)?;
-    loop {
-        match signals.wait().next() {
-            Some(SIGHUP) => running.reload(&files),
-            Some(SIGTERM) => {
+    for signal in signals.forever() {
+        match signal {
+            SIGHUP => running.reload(&files),
+            SIGTERM => {
                 tracing::info!("draining: no new connections, sessions go on");
-                let drain = running.drain;
-                let draining = std::thread::spawn(move || running.edge.drain(drain));
-                while !draining.is_finished() {
-                    std::thread::park_timeout(Duration::from_millis(50));
-                    if signals.pending().any(|signal| signal != SIGHUP) {
-                        tracing::info!("ending now");
-                        return Ok(());
-                    }
-                }
+                running.drain(signals);
                 return Ok(());
             }
-            Some(_) => return Ok(()),
-            None => {}
+            _ => break,
         }
     }
+    tracing::info!("ending now");
+    Ok(())
 }
 
 /// A front door that runs.
@@ -116,6 +114,19 @@ impl Running {
             env!("CARGO_PKG_VERSION")
         );
         Ok(Self { edge, shared, state, drain, _metrics: metrics })
+    }
+
+    /// Lets sessions end by themselves for a while; a second signal ends the wait.
+    fn drain(self, mut signals: Signals) {
+        let shared = Arc::clone(&self.shared);
+        // The process ends with this drain, and this thread with it.
+        std::thread::spawn(move || {
+            if signals.forever().any(|signal| signal != SIGHUP) {
+                tracing::info!("ending now");
+                shared.stop_waiting();
+            }
+        });
+        self.edge.drain(self.drain);
     }
 
     /// Reads both files again. Faults leave everything as it is.
@@ -261,15 +272,21 @@ fn unix_s() -> u64 {
 }
 
 /// One line per event on stderr: JSON for machines, readable for people.
-fn log_to_stderr(log: Log) {
+///
+/// A thread of its own writes them: a slow or failing stderr costs lines, never a shard. The lines that wait are
+/// bounded; what does not fit is dropped.
+fn log_to_stderr(log: Log) -> WorkerGuard {
     use std::io::IsTerminal;
     let readable = match log {
         Log::Readable => true,
         Log::Json => false,
         Log::Auto => io::stderr().is_terminal(),
     };
+    let (writer, guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES_MAX).finish(io::stderr());
     let subscriber = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
+        .with_writer(writer)
+        .log_internal_errors(false)
         .with_target(false)
         .with_ansi(io::stderr().is_terminal());
     // A subscriber that stands already (tests, the demonstration) is as good.
@@ -278,4 +295,5 @@ fn log_to_stderr(log: Log) {
     } else {
         subscriber.json().flatten_event(true).try_init()
     };
+    guard
 }

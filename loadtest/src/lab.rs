@@ -34,6 +34,9 @@ pub(crate) struct Compare {
     /// Logins of each round
     #[arg(long, default_value_t = 400)]
     logins: u32,
+    /// Logins under way at a time
+    #[arg(long, default_value_t = 8)]
+    parallel: u32,
     /// Connections that are held; a stock sshd needs two processes for each
     #[arg(long, default_value_t = 400)]
     held: u32,
@@ -296,7 +299,7 @@ fn scenarios(compare: &Compare) -> Vec<Scenario> {
             ));
         }
     }
-    let shape = Logins { count: compare.logins, parallel: 8, cipher: None };
+    let shape = Logins { count: compare.logins, parallel: compare.parallel, cipher: None };
     all.push((
         "logins".into(),
         compare.rounds,

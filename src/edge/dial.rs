@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use glommio::net::TcpStream;
+use nix::errno::Errno;
 
 use crate::ended::{Cause, Ended, Side, Stage};
 use crate::metrics::{Counters, LoginStage};
@@ -36,15 +37,26 @@ const VALID_AFTER_S: u64 = 60;
 const REFUSAL_MS: u64 = 60_000;
 /// Refusals remembered per shard; the map is emptied of old ones when it is full.
 const REFUSALS_MAX: usize = 4096;
+/// Fingerprints per shard whose key type is remembered.
+const REMEMBERED_MAX: usize = 4096;
+/// How long one key pair serves for minting certificates.
+const SUBJECT_MS: u64 = 3_600_000;
 
 /// A shard's way to VMs: configurations made once, and the refusals of the last minute.
 pub(super) struct VmLegs {
-    refused: RefCell<HashMap<(Arc<str>, String, String), u64>>,
+    refused: RefCell<HashMap<Asked, u64>>,
     ed25519: Arc<ClientConfig>,
     ecdsa: Arc<ClientConfig>,
     rsa: Arc<ClientConfig>,
     any: Arc<ClientConfig>,
+    /// Which of [`VmLegs::configs`] found the key with a fingerprint, so that later logins try it first.
+    found: RefCell<HashMap<[u8; 32], usize>>,
+    /// The key that certificates are minted for, and when it was made.
+    subject: RefCell<Option<(Arc<PrivateKey>, u64)>>,
 }
+
+/// Who asked which VM for which login.
+type Asked = (Arc<str>, String, String);
 
 /// The host key algorithms to ask for, and how the key is judged.
 enum Wanted {
@@ -72,6 +84,8 @@ impl VmLegs {
             ecdsa: config(&ecdsa),
             rsa: config(&rsa),
             any: config(&any),
+            found: RefCell::default(),
+            subject: RefCell::default(),
         }
     }
 
@@ -96,8 +110,9 @@ impl VmLegs {
         let endpoint = resolve(shared, &admitted.vm).await?;
         let mut last = edge(Stage::VmExchange, Cause::PinMismatch);
         let wanted = wanted(shared, &admitted.vm);
+        let mut proved = String::new();
         // For a bare fingerprint each key type is asked for on a connection of its own.
-        for config in self.configs(&wanted) {
+        for (index, config) in self.configs(&wanted) {
             let mut leg = self.connect(shared, scratch, counters, endpoint, config).await?;
             let began_us = clock::monotonic_us();
             let login = async {
@@ -114,18 +129,30 @@ impl VmLegs {
                 Ok(())
             };
             last = match within(VM_LOGIN, Box::pin(login)).await {
-                Some(Ok(())) => return Ok(leg),
+                Some(Ok(())) => {
+                    self.remember_type(&wanted, index);
+                    return Ok(leg);
+                }
                 Some(Err(ended)) => ended,
-                None => return Err(vm(Stage::VmLogin, Cause::Deadline)),
+                None => {
+                    let secured = leg.transport.session_id().is_some();
+                    let stage = if secured { Stage::VmLogin } else { Stage::VmExchange };
+                    return Err(vm(stage, Cause::Deadline));
+                }
             };
             let other_type = matches!(wanted, Wanted::Fingerprint(_))
                 && matches!(last.cause, Cause::PinMismatch | Cause::NoCommonAlgorithm);
+            proved = fingerprint(&leg);
             if !other_type {
-                if last.cause == Cause::PinMismatch {
-                    warn_mismatch(&admitted.vm, &leg);
-                }
                 break;
             }
+        }
+        if last.cause == Cause::PinMismatch {
+            tracing::warn!(
+                vm = admitted.vm.name,
+                proved,
+                "the VM's host key is not the pinned one; sessions are refused until an operator settles it"
+            );
         }
         // A fingerprint that matches none of its keys is a mismatch too, however the last try ended.
         if matches!(wanted, Wanted::Fingerprint(_)) && last.cause == Cause::NoCommonAlgorithm {
@@ -137,11 +164,17 @@ impl VmLegs {
         Err(last)
     }
 
-    fn configs(&self, wanted: &Wanted) -> Vec<Arc<ClientConfig>> {
+    /// What to ask for, in order, with a number to remember it by.
+    fn configs(&self, wanted: &Wanted) -> Vec<(usize, Arc<ClientConfig>)> {
         match wanted {
-            Wanted::First => vec![Arc::clone(&self.any)],
-            Wanted::Fingerprint(_) => {
-                [&self.ed25519, &self.ecdsa, &self.rsa].map(Arc::clone).to_vec()
+            Wanted::First => vec![(0, Arc::clone(&self.any))],
+            Wanted::Fingerprint(fingerprint) => {
+                let all = [&self.ed25519, &self.ecdsa, &self.rsa].map(Arc::clone);
+                let mut all: Vec<_> = all.into_iter().enumerate().collect();
+                if let Some(index) = self.found.borrow().get(fingerprint) {
+                    all.rotate_left(*index);
+                }
+                all
             }
             Wanted::Key(blob) => {
                 use crate::ssh::publickey::KeyType;
@@ -151,7 +184,32 @@ impl VmLegs {
                     Ok(KeyType::Rsa) => &self.rsa,
                     Ok(KeyType::SkEd25519 | KeyType::SkEcdsaP256) | Err(_) => &self.any,
                 };
-                vec![Arc::clone(config)]
+                vec![(0, Arc::clone(config))]
+            }
+        }
+    }
+
+    fn remember_type(&self, wanted: &Wanted, index: usize) {
+        let Wanted::Fingerprint(fingerprint) = wanted else { return };
+        let mut found = self.found.borrow_mut();
+        if found.len() >= REMEMBERED_MAX {
+            found.clear();
+        }
+        found.insert(*fingerprint, index);
+    }
+
+    /// The key that certificates are minted for. It never leaves this thread's memory; what a certificate is good for is
+    /// bound by its principal, source address and minute of life, so one key serves many.
+    fn subject(&self, scratch: &Scratch) -> Arc<PrivateKey> {
+        let now = clock::monotonic_ms();
+        let mut subject = self.subject.borrow_mut();
+        match &*subject {
+            Some((key, made)) if now.saturating_sub(*made) < SUBJECT_MS => Arc::clone(key),
+            Some(_) | None => {
+                let key = scratch.with_context(|cx| PrivateKey::generate_ed25519(cx.entropy));
+                let key = Arc::new(key);
+                *subject = Some((Arc::clone(&key), now));
+                key
             }
         }
     }
@@ -167,7 +225,7 @@ impl VmLegs {
         let began_us = clock::monotonic_us();
         let stream = TcpStream::connect_timeout(endpoint, shared.settings.dial_timeout)
             .await
-            .map_err(|error| vm(Stage::Dial, dial_cause(&io::Error::from(error))))?;
+            .map_err(|error| dial_end(&io::Error::from(error)))?;
         counters.stage(LoginStage::Dial, clock::monotonic_us() - began_us);
         socket_options::established(&stream).map_err(|_| edge(Stage::Dial, Cause::Resources))?;
         let transport = scratch.with_context(|cx| Transport::client(config, cx));
@@ -183,8 +241,7 @@ impl VmLegs {
         admitted: &Admitted,
         key: &ProvedKey,
     ) -> Result<(), Ended> {
-        let broken = edge(Stage::VmLogin, Cause::Resources);
-        let credential = credential(shared, scratch, leg, report, admitted, key).ok_or(broken)?;
+        let credential = self.credential(shared, scratch, leg, report, admitted, key)?;
         let mut login = scratch
             .with_context(|cx| Login::start(&admitted.login, &credential, &mut leg.transport, cx))
             .map_err(|fault| vm(Stage::VmLogin, Cause::from(&fault)))?;
@@ -208,12 +265,65 @@ impl VmLegs {
         }
     }
 
-    fn refused_lately(&self, login: &(Arc<str>, String, String)) -> bool {
+    /// What the edge logs in with: the plain identity, or a certificate for this one connection.
+    fn credential(
+        &self,
+        shared: &Shared,
+        scratch: &Scratch,
+        leg: &Leg,
+        report: &Report,
+        admitted: &Admitted,
+        key: &ProvedKey,
+    ) -> Result<Credential, Ended> {
+        let live = shared.live.load_full();
+        // The key may have lost its line since it was proved.
+        let restrictions = live.restrictions(key).ok_or(edge(Stage::VmLogin, Cause::RightLost))?;
+        let (ca, principal) = match &live.credential {
+            // A plain key cannot carry what the user's key forbids.
+            VmCredential::Identity(_) if restrictions.is_restricted() => {
+                return Err(edge(Stage::VmLogin, Cause::Restricted));
+            }
+            VmCredential::Identity(identity) => {
+                return Ok(Credential { key: Arc::clone(identity), certificate: None });
+            }
+            VmCredential::Authority { ca, principal } => (ca, *principal),
+        };
+        let named = match principal {
+            Principal::Vm => format!("vm:{}", admitted.vm.name),
+            Principal::Login => admitted.login.clone(),
+        };
+        let key_id = format!(
+            "keyway user={} client={} key={} session={}",
+            admitted.user,
+            report.source(),
+            key.fingerprint(),
+            report.request
+        );
+        let source = leg.local_ip().map(|ip| ip.to_string());
+        let now_s = clock::unix_s();
+        let subject = self.subject(scratch);
+        let certificate = UserCertificate {
+            key: subject.public(),
+            key_id: &key_id,
+            principals: &[&named],
+            valid_after_s: now_s.saturating_sub(VALID_BEFORE_S),
+            valid_before_s: now_s.saturating_add(VALID_AFTER_S),
+            source_address: source.as_deref(),
+            restrictions,
+            serial: report.request.0,
+        };
+        let certificate = scratch
+            .with_context(|cx| certificate.mint(ca, cx.entropy))
+            .map_err(|_| edge(Stage::VmLogin, Cause::Resources))?;
+        Ok(Credential { key: subject, certificate: Some(certificate) })
+    }
+
+    fn refused_lately(&self, login: &Asked) -> bool {
         let now = clock::monotonic_ms();
         self.refused.borrow().get(login).is_some_and(|at| now.saturating_sub(*at) < REFUSAL_MS)
     }
 
-    fn remember(&self, login: (Arc<str>, String, String)) {
+    fn remember(&self, login: Asked) {
         let now = clock::monotonic_ms();
         let mut refused = self.refused.borrow_mut();
         if refused.len() >= REFUSALS_MAX {
@@ -233,12 +343,13 @@ const fn vm(stage: Stage, cause: Cause) -> Ended {
     Ended { side: Side::Vm, stage, cause }
 }
 
-fn dial_cause(error: &io::Error) -> Cause {
-    if error.kind() == io::ErrorKind::ConnectionRefused {
-        Cause::DialRefused
-    } else {
-        Cause::DialFailed
+fn dial_end(error: &io::Error) -> Ended {
+    let code = error.raw_os_error().map(Errno::from_raw);
+    if matches!(code, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::EADDRNOTAVAIL)) {
+        return edge(Stage::Dial, Cause::Resources);
     }
+    let refused = error.kind() == io::ErrorKind::ConnectionRefused;
+    vm(Stage::Dial, if refused { Cause::DialRefused } else { Cause::DialFailed })
 }
 
 /// The VM's address, checked against `vm_leg.networks` *after* resolution, at every dial.
@@ -298,15 +409,10 @@ async fn judge(
     if proved { Ok(()) } else { Err(mismatch) }
 }
 
-/// Tells the operator about a host key that is not the pinned one; nothing repairs that by itself.
-fn warn_mismatch(vm_entry: &Vm, leg: &Leg) {
-    let proved = PublicKey::parse(leg.transport.host_key());
-    let proved = proved.map_or_else(|_| String::new(), |key| key.fingerprint().to_string());
-    tracing::warn!(
-        vm = vm_entry.name,
-        proved,
-        "the VM's host key is not the pinned one; sessions are refused until an operator settles it"
-    );
+/// The fingerprint of the key the VM has proved, for the operator.
+fn fingerprint(leg: &Leg) -> String {
+    let key = PublicKey::parse(leg.transport.host_key());
+    key.map_or_else(|_| String::new(), |key| key.fingerprint().to_string())
 }
 
 /// Pins `key` at its first use. The disk write has a thread of its own.
@@ -332,54 +438,4 @@ async fn pin(shared: &Arc<Shared>, vm_entry: &Arc<Vm>, key: PublicKey) -> Result
             Err(edge(Stage::VmExchange, Cause::Resources))
         }
     }
-}
-
-/// What the edge logs in with: the plain identity, or a certificate for this one connection.
-fn credential(
-    shared: &Shared,
-    scratch: &Scratch,
-    leg: &Leg,
-    report: &Report,
-    admitted: &Admitted,
-    key: &ProvedKey,
-) -> Option<Credential> {
-    let live = shared.live.load_full();
-    let restrictions = live.restrictions(key);
-    let (ca, principal) = match &live.credential {
-        // A plain key cannot carry what the user's key forbids.
-        VmCredential::Identity(_) if restrictions.is_restricted() => return None,
-        VmCredential::Identity(identity) => {
-            return Some(Credential { key: Arc::clone(identity), certificate: None });
-        }
-        VmCredential::Authority { ca, principal } => (Arc::clone(ca), *principal),
-    };
-    let named = match principal {
-        Principal::Vm => format!("vm:{}", admitted.vm.name),
-        Principal::Login => admitted.login.clone(),
-    };
-    let key_id = format!(
-        "keyway user={} client={} key={} session={}",
-        admitted.user,
-        report.source(),
-        key.fingerprint(),
-        report.request
-    );
-    let source = leg.local_ip().map(|ip| ip.to_string());
-    let now_s = clock::unix_s();
-    scratch.with_context(|cx| {
-        let subject = PrivateKey::generate_ed25519(cx.entropy);
-        let certificate = UserCertificate {
-            key: subject.public(),
-            key_id: &key_id,
-            principals: &[&named],
-            valid_after_s: now_s.saturating_sub(VALID_BEFORE_S),
-            valid_before_s: now_s.saturating_add(VALID_AFTER_S),
-            source_address: source.as_deref(),
-            restrictions,
-            serial: report.request.0,
-        }
-        .mint(&ca, cx.entropy)
-        .ok()?;
-        Some(Credential { key: Arc::new(subject), certificate: Some(certificate) })
-    })
 }

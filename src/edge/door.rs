@@ -41,9 +41,11 @@ use super::{clock, local_address, socket_options};
 /// How long somebody with `-N` and no channel waits before the reason comes in the DISCONNECT.
 const NOTICE_WAIT: Duration = Duration::from_secs(5);
 /// How long a lobby visitor may stay.
-const LOBBY_WAIT: Duration = Duration::from_secs(60);
-/// How long a last word may take to leave.
+const LOBBY_WAIT: Duration = Duration::from_mins(1);
+/// How long a last word may take to leave and be heard.
 const FAREWELL_WAIT: Duration = Duration::from_secs(1);
+/// Log lines a second and shard for connections on which no key was proved. The metrics count all of them.
+const STRANGER_LINES_PER_S: u32 = 50;
 
 /// Who got in where.
 enum Entry {
@@ -67,6 +69,7 @@ pub(super) struct Door {
     scratch: Scratch,
     vm_legs: VmLegs,
     admission: RefCell<Admission>,
+    stranger_lines: RefCell<Ration>,
     /// The descriptors of half-open connections, so that an evicted one can be woken to its end.
     half_open: RefCell<HashMap<admission::Id, i32>>,
 }
@@ -86,16 +89,16 @@ impl Door {
             vm_legs: VmLegs::new(),
             admission: RefCell::new(Admission::new(half_open_max)),
             half_open: RefCell::default(),
+            stranger_lines: RefCell::default(),
         }
     }
 
     /// Takes one accepted connection to its end, or to the pump. A panic in it ends it alone.
-    pub(super) async fn serve(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+    pub(super) async fn serve(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, place: Place) {
         self.counters.accepted();
         let presence = self.shared.enter();
         let request = RequestId(self.scratch.random());
-        let report = RefCell::new(Report::new(request, peer, clock::monotonic_ms()));
-        let place = Place::take(&self, &stream, peer.ip());
+        let report = RefCell::new(Report::new(request, peer, clock::monotonic_us()));
         let connection = Box::pin(self.connection(stream, &report, &place, presence));
         let ended = match AssertUnwindSafe(connection).catch_unwind().await {
             Ok(Outcome::Carried) => return,
@@ -110,15 +113,18 @@ impl Door {
         };
         let report = report.into_inner();
         self.counters.ended(ended);
-        let lasted_ms = clock::monotonic_ms().saturating_sub(report.accepted_ms);
-        report.write(ended, Carried { lasted_ms, ..Carried::default() });
+        let now_ms = clock::monotonic_ms();
+        let lasted_ms = now_ms.saturating_sub(report.accepted_ms);
+        if report.who.is_some() || self.stranger_lines.borrow_mut().allow(now_ms) {
+            report.write(ended, Carried { lasted_ms, ..Carried::default() });
+        }
     }
 
     async fn connection(
         &self,
         mut stream: TcpStream,
         report: &RefCell<Report>,
-        place: &Place<'_>,
+        place: &Place,
         presence: Presence,
     ) -> Outcome {
         let settings = &self.shared.settings;
@@ -138,7 +144,9 @@ impl Door {
             self.scratch.with_context(|cx| Transport::server(Arc::clone(&live.server), cx));
         let mut leg = Leg::from_client(stream, transport, unread);
         let login = Box::pin(self.authenticate(&mut leg, &address, report, place, &live));
-        let entry = within(settings.login_grace, login).await;
+        let spent_ms = clock::monotonic_ms().saturating_sub(report.borrow().accepted_ms);
+        let grace = settings.login_grace.saturating_sub(Duration::from_millis(spent_ms));
+        let entry = within(grace, login).await;
         report.borrow_mut().software = leg.transport.peer_ident();
         let entry = match entry {
             Some(Ok(entry)) => entry,
@@ -151,12 +159,12 @@ impl Door {
                 return Outcome::Ended(client(stage, Cause::Deadline));
             }
         };
-        place.leave();
         match entry {
+            // A visitor of the lobby keeps the half-open place, and can lose it to a newcomer like everybody there.
             Entry::Lobby { user } => Outcome::Ended(Box::pin(self.lobby(leg, &user)).await),
             Entry::Vm(admitted, key) => {
                 report.borrow_mut().admitted = Some(admitted.clone());
-                Box::pin(self.carry(leg, report, admitted, &key, presence)).await
+                Box::pin(self.carry(leg, report, place, admitted, &key, presence)).await
             }
         }
     }
@@ -166,7 +174,7 @@ impl Door {
         &self,
         stream: &mut TcpStream,
         report: &RefCell<Report>,
-        place: &Place<'_>,
+        place: &Place,
     ) -> Result<(IpAddr, Vec<u8>), Ended> {
         let settings = &self.shared.settings;
         let peer = report.borrow().client;
@@ -219,7 +227,7 @@ impl Door {
         leg: &mut Leg,
         address: &Arc<Address>,
         report: &RefCell<Report>,
-        place: &Place<'_>,
+        place: &Place,
         live: &Arc<Live>,
     ) -> Result<Entry, Ended> {
         let source = report.borrow().source();
@@ -263,6 +271,7 @@ impl Door {
         &self,
         client_leg: Leg,
         report: &RefCell<Report>,
+        place: &Place,
         admitted: Admitted,
         key: &ProvedKey,
         presence: Presence,
@@ -271,6 +280,7 @@ impl Door {
             let ended = edge(Stage::Session, Cause::SessionsFull);
             return Outcome::Ended(self.explain(client_leg, report, ended).await);
         };
+        place.leave();
         let reached = {
             let known = report.borrow().clone();
             self.vm_legs
@@ -279,14 +289,11 @@ impl Door {
         };
         let vm_leg = match reached {
             Ok(leg) => leg,
-            Err(ended) => {
-                drop(seat);
-                return Outcome::Ended(self.explain(client_leg, report, ended).await);
-            }
+            // The seat stays taken while the reason is told.
+            Err(ended) => return Outcome::Ended(self.explain(client_leg, report, ended).await),
         };
         let report = report.borrow().clone();
-        let total_us = clock::monotonic_ms().saturating_sub(report.accepted_ms) * 1000;
-        self.counters.stage(LoginStage::Total, total_us);
+        self.counters.stage(LoginStage::Total, clock::monotonic_us() - report.accepted_us);
         let started_ms = report.accepted_ms;
         let (Ok(client_side), Ok(vm_side)) = (client_leg.leave(), vm_leg.leave()) else {
             return Outcome::Ended(edge(Stage::Session, Cause::Resources));
@@ -322,7 +329,7 @@ impl Door {
 
     async fn say_goodbye(&self, leg: &mut Leg, reason: Reason, text: &str) {
         self.scratch.with_context(|cx| leg.transport.disconnect(reason, text, cx));
-        let _flushed = within(FAREWELL_WAIT, Box::pin(leg.flush())).await;
+        let _heard = within(FAREWELL_WAIT, Box::pin(leg.finish(&self.scratch))).await;
     }
 
     /// Shows a registered user the way to their VMs.
@@ -353,14 +360,14 @@ const fn client(stage: Stage, cause: Cause) -> Ended {
 }
 
 /// A place among the half-open connections, given back when the key is accepted or the connection ends.
-struct Place<'a> {
-    door: &'a Door,
+pub(super) struct Place {
+    door: Rc<Door>,
     id: admission::Id,
     taken: Cell<bool>,
 }
 
-impl<'a> Place<'a> {
-    fn take(door: &'a Door, stream: &TcpStream, source: IpAddr) -> Self {
+impl Place {
+    pub(super) fn take(door: &Rc<Door>, stream: &TcpStream, source: IpAddr) -> Self {
         let admitted = door.admission.borrow_mut().admit(source);
         if let Some(evicted) = admitted.evict
             && let Some(fd) = door.half_open.borrow_mut().remove(&evicted)
@@ -369,7 +376,7 @@ impl<'a> Place<'a> {
             let _gone_already = shutdown(fd, Shutdown::Both);
         }
         door.half_open.borrow_mut().insert(admitted.id, stream.as_raw_fd());
-        let place = Self { door, id: admitted.id, taken: Cell::new(true) };
+        let place = Self { door: Rc::clone(door), id: admitted.id, taken: Cell::new(true) };
         place.show();
         place
     }
@@ -399,9 +406,40 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
         self.leave();
+    }
+}
+
+/// Log lines about connections that nobody proved a key on: a flood of them must not drown the log.
+#[derive(Default)]
+struct Ration {
+    second: u64,
+    written: u32,
+    kept_back: u64,
+}
+
+impl Ration {
+    fn allow(&mut self, now_ms: u64) -> bool {
+        let second = now_ms / 1000;
+        if second != self.second {
+            if self.kept_back > 0 {
+                let lines = self.kept_back;
+                tracing::warn!(
+                    lines,
+                    "connections without a proved key ended; not logged one by one"
+                );
+            }
+            *self = Self { second, ..Self::default() };
+        }
+        if self.written < STRANGER_LINES_PER_S {
+            self.written += 1;
+            true
+        } else {
+            self.kept_back += 1;
+            false
+        }
     }
 }
 
@@ -416,7 +454,7 @@ struct RouteGate<'a> {
 impl RouteGate<'_> {
     /// Where a proved key leads.
     fn entry(&self, key: Box<ProvedKey>) -> Option<Entry> {
-        let restrictions = self.live.restrictions(&key);
+        let restrictions = self.live.restrictions(&key)?;
         if restrictions.verify_required && !key.user_verified() {
             return None;
         }

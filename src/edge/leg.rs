@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Shutdown};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::pin::Pin;
 
@@ -78,7 +78,7 @@ pub(super) enum Broken {
     /// The peer closed the socket.
     Closed,
     /// The socket failed.
-    Socket(io::Error),
+    Socket,
     /// The peer broke the protocol, or said goodbye.
     Fault(Fault),
 }
@@ -90,8 +90,8 @@ impl From<Fault> for Broken {
 }
 
 impl From<io::Error> for Broken {
-    fn from(error: io::Error) -> Self {
-        Self::Socket(error)
+    fn from(_: io::Error) -> Self {
+        Self::Socket
     }
 }
 
@@ -100,7 +100,7 @@ impl Broken {
     pub(super) fn ended(&self, side: Side, stage: Stage) -> Ended {
         let cause = match self {
             Self::Closed => Cause::Closed,
-            Self::Socket(_) => Cause::Reset,
+            Self::Socket => Cause::Reset,
             Self::Fault(fault) => Cause::from(fault),
         };
         Ended { side, stage, cause }
@@ -156,6 +156,10 @@ impl Leg {
             }
             let turn = self.turn(scratch, look_first, &mut handle);
             look_first = false;
+            // What we send carries the acknowledgement; where we send nothing the VM waits for one.
+            if self.towards == Towards::Vm && self.transport.output().is_empty() {
+                socket_options::acknowledge_now(&self.stream);
+            }
             let flushed = self.flush().await;
             if let Some(found) = turn? {
                 flushed?;
@@ -192,10 +196,7 @@ impl Leg {
                 Ok(count) => filled += count,
                 // Readiness was spurious: keep what we had.
                 Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
-                Err(errno) => return Err(Broken::Socket(errno.into())),
-            }
-            if self.towards == Towards::Vm {
-                socket_options::acknowledge_now(&self.stream);
+                Err(_) => return Err(Broken::Socket),
             }
         }
         let mut start = 0;
@@ -238,11 +239,27 @@ impl Leg {
                 Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {
                     self.stream.write(self.transport.output()).await?
                 }
-                Err(errno) => return Err(Broken::Socket(errno.into())),
+                Err(_) => return Err(Broken::Socket),
             };
             self.transport.sent(count);
         }
         Ok(())
+    }
+
+    /// Writes what is left, closes our direction and reads the peer's to its end: data that nobody reads would turn
+    /// the close into a reset, and the last words would be lost with it.
+    pub(super) async fn finish(&mut self, scratch: &Scratch) -> Result<(), Broken> {
+        self.flush().await?;
+        self.stream.shutdown(Shutdown::Write).await.map_err(io::Error::from)?;
+        loop {
+            readable(&mut self.stream).await?;
+            let mut buffer = scratch.buffer.borrow_mut();
+            match recv(self.stream.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(0) => return Ok(()),
+                Ok(_) | Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
+                Err(_) => return Err(Broken::Socket),
+            }
+        }
     }
 
     /// Our own address on this leg.

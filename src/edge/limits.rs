@@ -36,6 +36,16 @@ fn divide(descriptors: u64) -> Budget {
     Budget { sessions: number((free - half_open) / 2), half_open: number(half_open) }
 }
 
+/// No core dumps and no debugger of other users: host keys and session keys stay in this process.
+///
+/// # Errors
+/// What the system said.
+pub fn keep_secrets_in_memory() -> io::Result<()> {
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    nix::sys::prctl::set_dumpable(false)?;
+    Ok(())
+}
+
 /// The CPUs this process may run on, by the kernel's numbers.
 ///
 /// # Errors

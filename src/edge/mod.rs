@@ -37,6 +37,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::ended::Cause;
 use crate::metrics::Registry;
 use crate::route::Snapshot;
 
@@ -98,8 +99,8 @@ impl Edge {
         for (index, (cpu, listeners)) in cpus.iter().copied().zip(listeners.shards).enumerate() {
             let prefer_gcm = shared.settings.prefer_gcm;
             let settings = pump::Settings { cpu: Some(cpu), prefer_gcm };
-            let (pump, _thread) =
-                pump::spawn(format!("pump-{index}"), settings, registry.counters(), ended)?;
+            let counters = registry.counters();
+            let pump = pump::spawn(format!("pump-{index}"), settings, counters, words, ended)?;
             let door = registry.counters();
             let shared = Arc::clone(&shared);
             shards.push(Shard::start(index, cpu, listeners, shared, door, pump, share)?);
@@ -132,10 +133,15 @@ impl Edge {
             return;
         }
         for shard in &self.shards {
-            shard.pump.end_all("this server is going down for maintenance; connect again");
+            shard.pump.end_all();
         }
         self.shared.wait_empty(FAREWELL_WAIT);
     }
+}
+
+/// What a user reads whose session is ended.
+fn words(info: &Info, cause: Cause) -> String {
+    info.report.notice(cause)
 }
 
 /// The log line of a session that the pump has ended.

@@ -31,9 +31,6 @@ pub use super::relay::{Leg, PreferGcm};
 /// How often sessions are looked at for keys that have grown old, in milliseconds. Against a limit of an hour.
 const SCAN_MS: u64 = 60_000;
 
-/// What a user reads whose right to be here was taken away.
-const RIGHT_LOST: &str = "your access to this machine was withdrawn";
-
 /// What a pump is told at its start.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -78,10 +75,13 @@ pub struct Report {
 /// Hears of every session's end.
 type OnEnd<I> = dyn FnMut(&I, &Report) + Send;
 
+/// What users read when their sessions are ended.
+type Words<I> = dyn Fn(&I, Cause) -> String + Send;
+
 enum Command<I> {
     Session(Box<Session<I>>),
     Recheck(Check<I>),
-    EndAll(Arc<str>),
+    EndAll,
     Stop,
 }
 
@@ -126,7 +126,7 @@ impl<I> PumpHandle<I> {
             self.shared.sessions.fetch_sub(1, Ordering::Relaxed);
             match command {
                 Command::Session(session) => session,
-                Command::Recheck(_) | Command::EndAll(_) | Command::Stop => {
+                Command::Recheck(_) | Command::EndAll | Command::Stop => {
                     unreachable!("the command pushed is the command that comes back")
                 }
             }
@@ -139,9 +139,9 @@ impl<I> PumpHandle<I> {
         let _ = self.push(Command::Recheck(check));
     }
 
-    /// Ends all sessions, those that come in later too; `text` is for their users.
-    pub fn end_all(&self, text: &str) {
-        let _ = self.push(Command::EndAll(text.into()));
+    /// Ends all sessions, those that come in later too, with a word to their users.
+    pub fn end_all(&self) {
+        let _ = self.push(Command::EndAll);
     }
 
     /// Ends the thread, and with it what sessions it has, without a word.
@@ -171,7 +171,7 @@ impl<I> PumpHandle<I> {
 }
 
 /// Starts a pump on a thread of its own. `counters` have this thread as their one writer: the pump counts sessions, ends,
-/// bytes, re-keys and panics; `on_end` writes the log line.
+/// bytes, re-keys and panics; `words` is what users read when their sessions are ended, `on_end` writes the log line.
 ///
 /// # Errors
 /// Out of file descriptors or threads.
@@ -179,9 +179,10 @@ pub fn spawn<I: Send + 'static>(
     name: String,
     settings: Settings,
     counters: Arc<Counters>,
+    words: impl Fn(&I, Cause) -> String + Send + 'static,
     on_end: impl FnMut(&I, &Report) + Send + 'static,
 ) -> io::Result<(PumpHandle<I>, JoinHandle<()>)> {
-    let (pump, handle) = build(settings, counters, on_end)?;
+    let (pump, handle) = build(settings, counters, words, on_end)?;
     let thread = std::thread::Builder::new().name(name).spawn(move || {
         if let Some(cpu) = settings.cpu {
             pin(cpu);
@@ -194,6 +195,7 @@ pub fn spawn<I: Send + 'static>(
 fn build<I>(
     settings: Settings,
     counters: Arc<Counters>,
+    words: impl Fn(&I, Cause) -> String + Send + 'static,
     on_end: impl FnMut(&I, &Report) + Send + 'static,
 ) -> io::Result<(Pump<I>, PumpHandle<I>)> {
     let (poller, waker) = Poller::new()?;
@@ -220,6 +222,7 @@ fn build<I>(
             tally: Tally::default(),
         },
         counters,
+        words: Box::new(words),
         on_end: Box::new(on_end),
     };
     Ok((pump, handle))
@@ -248,14 +251,16 @@ struct Pump<I> {
     check: Option<Check<I>>,
     tools: Tools,
     counters: Arc<Counters>,
+    /// What users read when their sessions are ended.
+    words: Box<Words<I>>,
     on_end: Box<OnEnd<I>>,
 }
 
 /// What happens to new sessions.
 enum Arrivals {
     Welcome,
-    /// They are ended with this text.
-    Refused(Arc<str>),
+    /// They are ended like those that are here.
+    Refused,
 }
 
 struct Entry<I> {
@@ -354,11 +359,11 @@ impl<I> Pump<I> {
                     }
                     self.check = Some(check);
                 }
-                Command::EndAll(text) => {
+                Command::EndAll => {
                     for key in self.entries.keys() {
-                        self.evict(key, Cause::Drained, &text);
+                        self.evict(key, Cause::Drained);
                     }
-                    self.arrivals = Arrivals::Refused(text);
+                    self.arrivals = Arrivals::Refused;
                 }
                 Command::Stop => life = Life::Stopped,
             }
@@ -391,9 +396,8 @@ impl<I> Pump<I> {
         if let Some(check) = self.check.clone() {
             self.check(key, &check);
         }
-        if let Arrivals::Refused(text) = &self.arrivals {
-            let text = Arc::clone(text);
-            self.evict(key, Cause::Drained, &text);
+        if matches!(self.arrivals, Arrivals::Refused) {
+            self.evict(key, Cause::Drained);
         }
     }
 
@@ -417,14 +421,16 @@ impl<I> Pump<I> {
             self.counters.panicked();
         }
         if !may_stay.unwrap_or(false) {
-            self.evict(key, Cause::RightLost, RIGHT_LOST);
+            self.evict(key, Cause::RightLost);
         }
     }
 
-    fn evict(&mut self, key: Key, cause: Cause, text: &str) {
+    fn evict(&mut self, key: Key, cause: Cause) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let text = (self.words)(&entry.info, cause);
         self.serve(key, |carriage, tools| {
             let Carriage::Reseal(relay) = carriage;
-            relay.evict(cause, text, tools);
+            relay.evict(cause, &text, tools);
             Turn::Again
         });
     }

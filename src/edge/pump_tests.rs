@@ -129,11 +129,18 @@ fn start() -> (PumpHandle<&'static str>, JoinHandle<()>, Ends) {
     let (ended, ends) = channel();
     let settings = Settings { cpu: None, prefer_gcm: PreferGcm::Bulk };
     let counters = Arc::new(Counters::default());
-    let (handle, thread) = spawn("pump-test".into(), settings, counters, move |info, report| {
-        ended.send((*info, *report)).unwrap();
-    })
-    .unwrap();
+    let (handle, thread) =
+        spawn("pump-test".into(), settings, counters, words, move |info, report| {
+            ended.send((*info, *report)).unwrap();
+        })
+        .unwrap();
     (handle, thread, ends)
+}
+
+/// What users read here.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape a pump wants")]
+fn words(info: &&'static str, cause: Cause) -> String {
+    format!("{info}: {cause}")
 }
 
 /// A pump that is not started.
@@ -141,7 +148,7 @@ fn pump() -> (Pump<&'static str>, PumpHandle<&'static str>, Ends) {
     let (ended, ends) = channel();
     let settings = Settings { cpu: None, prefer_gcm: PreferGcm::Bulk };
     let on_end = move |info: &&'static str, report: &Report| ended.send((*info, *report)).unwrap();
-    let (pump, handle) = build(settings, Arc::new(Counters::default()), on_end).unwrap();
+    let (pump, handle) = build(settings, Arc::new(Counters::default()), words, on_end).unwrap();
     (pump, handle, ends)
 }
 
@@ -208,7 +215,7 @@ fn a_recheck_ends_who_lost_the_right_and_touches_no_other() {
     assert!(handle.carry(session_lost).is_ok());
     assert!(handle.carry(session_kept).is_ok());
     handle.recheck(Arc::new(|info| *info != "lost"));
-    assert_eq!(lost.wait_for_goodbye(), RIGHT_LOST);
+    assert_eq!(lost.wait_for_goodbye(), words(&"lost", Cause::RightLost));
     drop((lost, lost_vm));
     let (info, report) = ends.recv().unwrap();
     assert_eq!((info, report.ended), ("lost", ended(Side::Operator, Cause::RightLost)));
@@ -217,7 +224,7 @@ fn a_recheck_ends_who_lost_the_right_and_touches_no_other() {
     // One that was admitted before the recheck and comes in after it.
     let (mut late, late_vm, session_late) = session(3, "lost");
     assert!(handle.carry(session_late).is_ok());
-    assert_eq!(late.wait_for_goodbye(), RIGHT_LOST);
+    assert_eq!(late.wait_for_goodbye(), words(&"lost", Cause::RightLost));
     drop((late, late_vm));
     assert_eq!(ends.recv().unwrap().1.ended.cause, Cause::RightLost);
     handle.stop();
@@ -232,7 +239,7 @@ fn a_check_that_panics_is_a_no() {
     let (mut client, vm, session) = session(4, "any");
     assert!(handle.carry(session).is_ok());
     handle.recheck(Arc::new(|_| panic!("in a check")));
-    assert_eq!(client.wait_for_goodbye(), RIGHT_LOST);
+    assert_eq!(client.wait_for_goodbye(), words(&"any", Cause::RightLost));
     drop((client, vm));
     assert_eq!(ends.recv().unwrap().1.ended.cause, Cause::RightLost);
     handle.stop();
@@ -248,12 +255,12 @@ fn ending_all_tells_every_user_and_refuses_newcomers() {
         assert!(handle.carry(session).is_ok());
         peers.push((client, vm));
     }
-    handle.end_all("this server is going down");
+    handle.end_all();
     let (client, vm, session) = session(9, "new");
     assert!(handle.carry(session).is_ok());
     peers.push((client, vm));
     for (mut client, vm) in peers {
-        assert_eq!(client.wait_for_goodbye(), "this server is going down");
+        assert!(client.wait_for_goodbye().ends_with(Cause::Drained.as_str()));
         drop((client, vm));
         assert_eq!(ends.recv().unwrap().1.ended, ended(Side::Operator, Cause::Drained));
     }

@@ -32,6 +32,8 @@ pub struct Report {
     pub admitted: Option<Admitted>,
     /// When it was accepted, on the shard's clock in milliseconds.
     pub accepted_ms: u64,
+    /// The same in microseconds, for measuring.
+    pub accepted_us: u64,
 }
 
 /// The proved identity, as the log and the re-check of a session's right need it.
@@ -78,7 +80,7 @@ pub struct Carried {
 
 impl Report {
     /// A connection of which only the peer is known.
-    pub fn new(request: RequestId, client: SocketAddr, accepted_ms: u64) -> Self {
+    pub fn new(request: RequestId, client: SocketAddr, accepted_us: u64) -> Self {
         Self {
             request,
             client,
@@ -86,7 +88,8 @@ impl Report {
             software: String::new(),
             who: None,
             admitted: None,
-            accepted_ms,
+            accepted_ms: accepted_us / 1000,
+            accepted_us,
         }
     }
 
@@ -98,7 +101,8 @@ impl Report {
     /// May this session go on? Asked again whenever rights change.
     pub fn keeps_its_right(&self, shared: &Shared) -> bool {
         let (Some(who), Some(admitted)) = (&self.who, &self.admitted) else { return false };
-        shared.table.keeps(route_who(&who.identity), admitted)
+        shared.live.load().knows(&who.identity)
+            && shared.table.keeps(route_who(&who.identity), admitted)
     }
 
     /// What the user reads about `cause`.

@@ -6,6 +6,7 @@ use std::os::fd::{FromRawFd, IntoRawFd};
 use std::os::unix::net::UnixStream as ControlEnd;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_lite::AsyncReadExt;
@@ -15,7 +16,7 @@ use nix::errno::Errno;
 
 use crate::metrics::Counters;
 
-use super::door::Door;
+use super::door::{Door, Place};
 use super::listen::Listener;
 use super::pump::PumpHandle;
 use super::report::Info;
@@ -29,6 +30,8 @@ const RING_DEPTH: usize = 1024;
 const PREEMPT: Duration = Duration::from_millis(1);
 /// How long accepting rests when descriptors or memory have run out.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// Connections accepted before others get the thread.
+const ACCEPTS_IN_A_ROW: u32 = 8;
 /// The door yields to the pump of its core: a burst of handshakes must not be felt by people who type.
 const DOOR_NICE: i32 = 5;
 /// How long a shard may take to come up.
@@ -39,6 +42,7 @@ pub(super) struct Shard {
     control: ControlEnd,
     door: Option<ExecutorJoinHandle<()>>,
     pub(super) pump: PumpHandle<Info>,
+    pump_thread: Option<JoinHandle<()>>,
 }
 
 impl Shard {
@@ -52,7 +56,7 @@ impl Shard {
         listeners: Vec<Listener>,
         shared: Arc<Shared>,
         counters: Arc<Counters>,
-        pump: PumpHandle<Info>,
+        (pump, pump_thread): (PumpHandle<Info>, JoinHandle<()>),
         half_open_max: NonZeroU32,
     ) -> io::Result<Self> {
         let (control, theirs) = ControlEnd::pair()?;
@@ -90,7 +94,7 @@ impl Shard {
                 "shard {index} did not start: {said}; raise the memlock limit (LimitMEMLOCK=) or lower `shards`"
             )));
         }
-        Ok(Self { control, door: Some(door), pump })
+        Ok(Self { control, door: Some(door), pump, pump_thread: Some(pump_thread) })
     }
 
     /// Accepts nothing more; connections go on.
@@ -106,6 +110,10 @@ impl Drop for Shard {
             let _ended = door.join();
         }
         self.pump.stop();
+        // Its last log lines are written before the process goes.
+        if let Some(thread) = self.pump_thread.take() {
+            let _ended = thread.join();
+        }
     }
 }
 
@@ -114,12 +122,16 @@ async fn accept(door: Rc<Door>, listener: Listener) {
     let raw = listener.socket.into_raw_fd();
     // SAFETY: `raw` was just given up by the socket that owned it: nobody else closes it.
     let listener = unsafe { TcpListener::from_raw_fd(raw) };
+    let mut in_a_row = 0;
     loop {
         match listener.accept().await {
             Ok(stream) => {
                 // A client that is gone already has no name.
                 if let Ok(peer) = stream.peer_addr() {
-                    glommio::spawn_local(Rc::clone(&door).serve(stream, peer)).detach();
+                    // The place is taken here: accepting itself must not outrun the limit on half-open connections.
+                    let place = Place::take(&door, &stream, peer.ip());
+                    let connection = Rc::clone(&door).serve(stream, peer, place);
+                    glommio::spawn_local(connection).detach();
                 }
             }
             Err(error) => {
@@ -127,6 +139,12 @@ async fn accept(door: Rc<Door>, listener: Listener) {
                     glommio::timer::sleep(ACCEPT_REST).await;
                 }
             }
+        }
+        // An accept that finds somebody waiting does not give the thread away by itself: under a flood the rest waits in
+        // the kernel's queue while those who are in are served.
+        in_a_row += 1;
+        if in_a_row % ACCEPTS_IN_A_ROW == 0 {
+            glommio::executor().yield_task_queue_now().await;
         }
     }
 }

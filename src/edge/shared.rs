@@ -10,7 +10,6 @@ use ipnet::IpNet;
 
 use crate::config::Keys;
 use crate::route::Table;
-use crate::ssh::authorized::AuthorizedKey;
 use crate::ssh::certificate::Restrictions;
 use crate::ssh::hostkey::PrivateKey;
 use crate::ssh::transport::ServerConfig;
@@ -54,18 +53,31 @@ pub struct Live {
 impl Live {
     /// Is a key or certificate user let in now, as far as the key's own line decides it?
     pub(super) fn allows(&self, identity: &Identity, source: IpAddr, unix_s: u64) -> bool {
-        self.line(identity).is_none_or(|line| line.admit(source, unix_s).is_ok())
-    }
-
-    /// What a proved key takes away from its session: by its own line, or by its certificate.
-    pub(super) fn restrictions<'a>(&'a self, key: &'a ProvedKey) -> &'a Restrictions {
-        self.line(key.identity()).map_or_else(|| key.restrictions(), |line| &line.restrictions)
-    }
-
-    fn line(&self, identity: &Identity) -> Option<&AuthorizedKey> {
         match identity {
-            Identity::Key(fingerprint) => self.keys.get(*fingerprint),
-            Identity::User(_) => None,
+            // A key without a line is on its way in or out of the fleet: not now.
+            Identity::Key(fingerprint) => {
+                let line = self.keys.get(*fingerprint);
+                line.is_some_and(|line| line.admit(source, unix_s).is_ok())
+            }
+            Identity::User(_) => true,
+        }
+    }
+
+    /// What a proved key takes away from its session: by its own line, which it may have lost, or by its certificate.
+    pub(super) fn restrictions<'a>(&'a self, key: &'a ProvedKey) -> Option<&'a Restrictions> {
+        match key.identity() {
+            Identity::Key(fingerprint) => {
+                self.keys.get(*fingerprint).map(|line| &line.restrictions)
+            }
+            Identity::User(_) => Some(key.restrictions()),
+        }
+    }
+
+    /// Has this identity still a line, or does it need none?
+    pub(super) fn knows(&self, identity: &Identity) -> bool {
+        match identity {
+            Identity::Key(fingerprint) => self.keys.get(*fingerprint).is_some(),
+            Identity::User(_) => true,
         }
     }
 }
@@ -105,7 +117,7 @@ pub struct Shared {
     pub pins: Pins,
     present: AtomicUsize,
     sessions: AtomicUsize,
-    left: Mutex<()>,
+    left: Mutex<Wait>,
     everybody_left: Condvar,
 }
 
@@ -119,7 +131,7 @@ impl Shared {
             pins,
             present: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
-            left: Mutex::new(()),
+            left: Mutex::new(Wait::Patient),
             everybody_left: Condvar::new(),
         }
     }
@@ -137,6 +149,12 @@ impl Shared {
         (taken < self.settings.sessions_max).then_some(seat)
     }
 
+    /// Ends every wait for people to leave.
+    pub fn stop_waiting(&self) {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Wait::Over;
+        self.everybody_left.notify_all();
+    }
+
     /// Waits until nobody is present, at most `patience`. True if everybody left.
     pub fn wait_empty(&self, patience: Duration) -> bool {
         let end = Instant::now() + patience;
@@ -146,7 +164,7 @@ impl Shared {
                 return true;
             }
             let rest = end.saturating_duration_since(Instant::now());
-            if rest.is_zero() {
+            if rest.is_zero() || matches!(*left, Wait::Over) {
                 return false;
             }
             left = self
@@ -156,6 +174,12 @@ impl Shared {
                 .0;
         }
     }
+}
+
+/// Whether it is still worth waiting for people to leave.
+enum Wait {
+    Patient,
+    Over,
 }
 
 /// One connection that is not over.

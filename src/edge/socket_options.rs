@@ -9,11 +9,12 @@ use socket2::{SockRef, TcpKeepalive};
 
 use super::leg::borrow;
 
-/// Data that a peer does not acknowledge for this long ends the connection, as does silence on
-/// keepalive probes: about what sshd's own ClientAlive settings are set to in practice.
-const USER_TIMEOUT: Duration = Duration::from_secs(120);
+/// Data that a peer does not acknowledge for this long ends the connection. It also ends peers that acknowledge but take
+/// no data, such as a client stopped with Ctrl-Z or a VM that is paused, which deserve patience; before a key is proved
+/// the login's own deadline is much shorter.
+const USER_TIMEOUT: Duration = Duration::from_mins(15);
 /// Idle time before the first keepalive probe, below the 350 s after which load balancers forget a connection.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(120);
+const KEEPALIVE_IDLE: Duration = Duration::from_mins(2);
 /// Time between probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 

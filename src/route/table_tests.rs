@@ -190,11 +190,12 @@ fn the_revision_moves_only_when_something_changed() {
 #[test]
 fn what_did_not_change_stays_the_same_object() {
     let table = table(contents());
-    let (blue, place) = (table.lookup(Who::Key([1; 32]), &at(&table, 1)).unwrap(), at(&table, 1));
+    let (blue, place) =
+        (table.lookup(Who::Key([1; 32]), &at(&table, 1), Arc::clone).unwrap(), at(&table, 1));
     let mut other = contents();
     other.users.push(user("dave", &[7]));
     table.apply(Snapshot::new(other).unwrap());
-    assert!(Arc::ptr_eq(&blue, &table.lookup(Who::Key([1; 32]), &place).unwrap()));
+    assert!(Arc::ptr_eq(&blue, &table.lookup(Who::Key([1; 32]), &place, Arc::clone).unwrap()));
     assert!(Arc::ptr_eq(&place, &at(&table, 1)));
 }
 
@@ -204,7 +205,7 @@ fn what_is_gone_is_gone() {
     let (first, lobby) = (at(&table, 1), at(&table, 9));
     table.apply(Snapshot::new(Contents::default()).unwrap());
     assert_eq!(table.counts(), Counts::default());
-    assert!(table.lookup(Who::Key([1; 32]), &first).is_none());
+    assert!(table.lookup(Who::Key([1; 32]), &first, |_| ()).is_none());
     assert!(!table.admits(Who::Key([1; 32]), &lobby, "x"));
     assert!(!table.admits(Who::Key([1; 32]), &first, "x+blue"));
     assert_eq!(table.address(ip(1)), None);
@@ -222,7 +223,7 @@ fn an_address_that_changed_is_another_one_to_a_connection_that_dialled_it_before
     other.vms[0] = vm("blue", "alice", "s009");
     other.vms.push(vm("green", "alice", "s001"));
     table.apply(Snapshot::new(other).unwrap());
-    assert!(table.lookup(Who::Key([1; 32]), &dialled).is_none());
+    assert!(table.lookup(Who::Key([1; 32]), &dialled, |_| ()).is_none());
     assert_eq!(tell(&table, Who::Key([1; 32]), 1, "me"), "me@blue");
     assert_eq!(tell(&table, Who::Key([1; 32]), 3, "me"), "me@green");
 }
@@ -340,7 +341,7 @@ fn readers_see_one_snapshot_or_the_other_and_never_a_mixture() {
                             };
                             assert!(allowed.contains(&said.as_str()), "{said}");
                             *seen.entry(said).or_default() += 1;
-                            let found = table.lookup(Who::Key(key), &place).unwrap();
+                            let found = table.lookup(Who::Key(key), &place, Arc::clone).unwrap();
                             let name = allowed.map(|a| a.split(' ').next().unwrap());
                             assert!(name.contains(&found.name.as_str()));
                         }

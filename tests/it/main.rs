@@ -9,6 +9,7 @@
 
 mod audit;
 mod clients;
+mod flood;
 mod harness;
 mod openssh;
 mod people;

@@ -1,0 +1,104 @@
+//! Crowds: connections that do nothing must not keep people out, and must leave nothing behind.
+
+use crate::harness::{Target, World, full, wait};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::{
+    io::{ErrorKind, Read},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+const GRACE: Duration = Duration::from_secs(8);
+
+/// Resident memory of a process, in bytes.
+fn rss_bytes(id: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{id}/smaps_rollup")).expect("a live process");
+    let figure = text.lines().find_map(|line| line.strip_prefix("Rss:")?.split_whitespace().next());
+    figure.expect("a figure").parse::<u64>().expect("a number") * 1024
+}
+
+/// Whether the other side has closed; bytes that it sent before are read and forgotten.
+fn is_closed(stream: &mut TcpStream) -> bool {
+    let mut block = [0; 4096];
+    loop {
+        match stream.read(&mut block) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(why) => return why.kind() != ErrorKind::WouldBlock,
+        }
+    }
+}
+
+fn silent_connections_keep_nobody_waiting(count: usize) {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit");
+    let mut world = World::plan()
+        .address("s001")
+        .user("alice")
+        .vm("blue", "alice", "s001")
+        .edge(&format!("login_grace_s = {}", GRACE.as_secs()))
+        .start();
+    let target = world.target("alice", "s001");
+    target.ssh(&[], "true").ok();
+    let edge = world.edge().id();
+    let before = rss_bytes(edge);
+    let first = crowd_comes_and_goes(&target, edge, count);
+    let second = crowd_comes_and_goes(&target, edge, count);
+    println!("resident bytes: {before} before, {first} after one crowd, {second} after two");
+    // What an allocator keeps for the next crowd is bounded; what a leak keeps grows with each.
+    assert!(first < before + (32 << 20), "{before} -> {first} bytes stay after the crowd");
+    assert!(second < first + (4 << 20), "{first} -> {second} bytes: each crowd leaves some");
+}
+
+/// One crowd; the edge's resident memory once all of it is gone.
+fn crowd_comes_and_goes(target: &Target, edge: u32, count: usize) -> u64 {
+    let mut crowd: Vec<TcpStream> = (0..count)
+        .map(|_| {
+            let stream = TcpStream::connect((target.host.as_str(), target.port)).expect("accepted");
+            stream.set_nonblocking(true).expect("a setting");
+            stream
+        })
+        .collect();
+    // Each has its banner, or was turned away: the crowd stands inside, not in the kernel's queue.
+    let filled = Instant::now();
+    wait::until("every connection hears something", wait::SOON, || {
+        !crowd.iter().any(|stream| {
+            stream.peek(&mut [0]).is_err_and(|why| why.kind() == ErrorKind::WouldBlock)
+        })
+    });
+    let settled = filled.elapsed();
+    let asked = Instant::now();
+    target.ssh(&[], "true").ok();
+    let login = asked.elapsed();
+    assert!(
+        login < Duration::from_secs(3),
+        "a login took {login:?} beside {count} silent connections"
+    );
+    crowd.retain_mut(|stream| !is_closed(stream));
+    println!(
+        "{count} connections, settled in {settled:?}, {} held at the login, which took {login:?}",
+        crowd.len()
+    );
+    wait::until("all silent connections are closed", GRACE + wait::SOON, || {
+        crowd.retain_mut(|stream| !is_closed(stream));
+        crowd.is_empty()
+    });
+    target.ssh(&[], "true").ok();
+    rss_bytes(edge)
+}
+
+#[test]
+fn a_thousand_silent_connections_keep_nobody_waiting_and_leave_nothing() {
+    if World::is_direct() {
+        return;
+    }
+    silent_connections_keep_nobody_waiting(1_000);
+}
+
+#[test]
+fn ten_thousand_silent_connections_keep_nobody_waiting_and_leave_nothing() {
+    if World::is_direct() || !full("10,000 silent connections") {
+        return;
+    }
+    silent_connections_keep_nobody_waiting(10_000);
+}
