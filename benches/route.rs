@@ -1,7 +1,7 @@
 //! One route lookup at a million slots, alone and beside a writer. Prints nanoseconds of thread CPU per lookup.
 //!
 //! `cargo bench --bench route`. The fleet is 200,000 users with 5 VMs each over 1,000 pool addresses; lookups pick a
-//! random {key, address} that has a VM, so nothing stays in the caches. The writer applies whole snapshots in a loop,
+//! random {key, address} that has a VM, so that little stays in the caches. The writer applies whole snapshots in a loop,
 //! between which 10,000 VMs change their login.
 
 #![expect(
@@ -32,13 +32,15 @@ const USERS: u32 = 200_000;
 const VMS_PER_USER: u32 = 5;
 const ADDRESSES: u32 = 1000;
 const CHANGED: usize = 10_000;
+/// One VM in so many changes.
+const STEP: usize = USERS as usize * VMS_PER_USER as usize / CHANGED;
 const LOOKUPS: u32 = 2_000_000;
 const RUNS: usize = 5;
 
 fn main() {
     let before = contents();
     let mut after = before.clone();
-    for entry in after.vms.iter_mut().step_by(after_step()) {
+    for entry in after.vms.iter_mut().step_by(STEP) {
         entry.vm.login = Some("admin".to_owned());
     }
     let before = Snapshot::new(before).expect("no contradiction");
@@ -55,7 +57,8 @@ fn main() {
 
     let addresses: Vec<Arc<Address>> =
         (0..ADDRESSES).map(|n| table.address(ip(n)).expect("in the pool")).collect();
-    report("alone", &run(&table, &addresses));
+    report("alone", &run(&table, &addresses, Arc::as_ptr));
+    report("alone, with a copy of the VM's Arc", &run(&table, &addresses, Arc::clone));
 
     let stop = AtomicBool::new(false);
     let (with_writer, applied) = std::thread::scope(|scope| {
@@ -68,16 +71,12 @@ fn main() {
             }
             applied
         });
-        let with_writer = run(&table, &addresses);
+        let with_writer = run(&table, &addresses, Arc::as_ptr);
         stop.store(true, Ordering::Relaxed);
         (with_writer, writer.join().expect("the writer does not panic"))
     });
     report("under a writer", &with_writer);
     println!("snapshots applied meanwhile: {applied}");
-}
-
-const fn after_step() -> usize {
-    USERS as usize * VMS_PER_USER as usize / CHANGED
 }
 
 fn contents() -> Contents {
@@ -138,7 +137,7 @@ const fn next(state: &mut u64) -> u64 {
 }
 
 /// Nanoseconds of CPU for one lookup, for each run.
-fn run(table: &Table, addresses: &[Arc<Address>]) -> Vec<u64> {
+fn run<T>(table: &Table, addresses: &[Arc<Address>], read: fn(&Arc<Vm>) -> T) -> Vec<u64> {
     let mut state = 42;
     (0..RUNS)
         .map(|_| {
@@ -155,7 +154,7 @@ fn run(table: &Table, addresses: &[Arc<Address>]) -> Vec<u64> {
                 .collect();
             let start = cpu_ns();
             for (key, address) in asked {
-                let vm = table.lookup(Who::Key(key), address);
+                let vm = table.lookup(Who::Key(key), address, read);
                 assert!(black_box(vm).is_some(), "a route was lost");
             }
             (cpu_ns() - start) / u64::from(LOOKUPS)

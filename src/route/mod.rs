@@ -8,9 +8,10 @@
 //! most one VM. A lookup takes two steps, {key -> principals} and {principal, address -> VM}, so that the size of a team
 //! multiplies nothing: its slots stand once, and each member has its id.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, num::NonZeroU64, sync::Arc};
 
 mod hash;
+mod person;
 mod snapshot;
 mod table;
 
@@ -138,4 +139,4 @@ struct PrincipalId(u64);
 
 /// Names one pool address, exactly as it was configured, in one table. Given out once.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-struct AddressId(u64);
+struct AddressId(NonZeroU64);

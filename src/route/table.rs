@@ -13,6 +13,7 @@ use std::{
     fmt,
     hash::{BuildHasher, Hash, Hasher, RandomState},
     net::IpAddr,
+    num::NonZeroU64,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering, fence},
@@ -24,6 +25,7 @@ use arc_swap::ArcSwap;
 use super::{
     Address, AddressId, Admission, Admitted, Counts, PrincipalId, Refusal, Vm, Who,
     hash::Seeded,
+    person::{Named, Person, Reach, Reaching},
     snapshot::{AddressEntry, Resolved, Snapshot, TEAM_PREFIX, TeamEntry, UserEntry},
 };
 
@@ -39,52 +41,6 @@ pub struct Table {
     names: Versioned<Box<str>, Arc<Named>, RandomState>,
     counts: ArcSwap<Counts>,
     writer: Mutex<Writer>,
-}
-
-/// A user: the first step of a lookup ends here. The user's own slots stand beside it, for each further map on the way
-/// costs as much again as this one (cache misses, nearly all of it); what a team may enter is found through its id.
-#[derive(Debug, Eq, PartialEq)]
-struct Person {
-    name: Arc<str>,
-    own: PrincipalId,
-    reach: Reach,
-    teams: Box<[PrincipalId]>,
-}
-
-impl Person {
-    fn principals(&self) -> impl Iterator<Item = PrincipalId> + '_ {
-        std::iter::once(self.own).chain(self.teams.iter().copied())
-    }
-}
-
-/// What one principal may enter.
-#[derive(Debug, Default, Eq, PartialEq)]
-struct Reach {
-    /// Sorted by address, each one once.
-    slots: Box<[(AddressId, Arc<Vm>)]>,
-    /// Without a slot.
-    by_name: Box<[Arc<Vm>]>,
-}
-
-impl Reach {
-    fn at(&self, address: AddressId) -> Option<&Arc<Vm>> {
-        let found = self.slots.binary_search_by_key(&address, |(at, _)| *at);
-        found.ok().and_then(|index| self.slots.get(index)).map(|(_, vm)| vm)
-    }
-}
-
-/// A VM as it is found by name.
-#[derive(Debug, Eq, PartialEq)]
-struct Named {
-    vm: Arc<Vm>,
-    /// Sorted.
-    allowed: Box<[PrincipalId]>,
-}
-
-impl Named {
-    fn admits(&self, person: &Person) -> bool {
-        person.principals().any(|id| self.allowed.binary_search(&id).is_ok())
-    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -290,8 +246,8 @@ impl Table {
         let mut all = self.at_one_revision(|revision| {
             let mut all = Vec::new();
             let mut add = |reach: &Reach| {
-                for (at, vm) in &reach.slots {
-                    all.push((Arc::clone(vm), self.places.get(at, revision)));
+                for (at, vm) in reach.slots() {
+                    all.push((Arc::clone(vm), self.places.get(&at, revision)));
                 }
                 all.extend(reach.by_name.iter().map(|vm| (Arc::clone(vm), None)));
             };
@@ -409,22 +365,6 @@ struct Wanted {
     counts: Counts,
 }
 
-/// A [`Reach`] that grows.
-#[derive(Clone, Default)]
-struct Reaching {
-    slots: Vec<(AddressId, Arc<Vm>)>,
-    by_name: Vec<Arc<Vm>>,
-}
-
-impl Reaching {
-    fn finish(mut self) -> Reach {
-        self.slots.sort_unstable_by_key(|(at, _)| *at);
-        // The snapshot has one VM at most there, but may say so twice.
-        self.slots.dedup_by_key(|(at, _)| *at);
-        Reach { slots: self.slots.into(), by_name: self.by_name.into() }
-    }
-}
-
 impl Table {
     fn wanted(&self, writer: &mut Writer, snapshot: Snapshot, shown: u64) -> Wanted {
         let Snapshot { addresses, users, teams, teams_of, vms } = snapshot;
@@ -437,7 +377,7 @@ impl Table {
         let mut reached =
             principals.iter().copied().zip(reaching.into_iter().map(Reaching::finish));
         let mut slots = 0;
-        let mut count = |reach: &Reach| slots += reach.slots.len();
+        let mut count = |reach: &Reach| slots += reach.slots().count();
         let mut keys = HashMap::with_hasher(seeded.clone());
         let mut people = HashMap::with_capacity(users.len());
         let team_ids = principals.get(users.len()..).unwrap_or_default();
@@ -520,8 +460,8 @@ impl Writer {
                 if let Some(now) = unchanged {
                     return Arc::clone(now);
                 }
-                let id = AddressId(self.address_next);
                 self.address_next += 1;
+                let id = AddressId(NonZeroU64::MIN.saturating_add(self.address_next));
                 Arc::new(Address { name, public, public6, private, lobby, id })
             })
             .collect();

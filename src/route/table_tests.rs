@@ -3,6 +3,7 @@ use std::sync::atomic::AtomicBool;
 use proptest::prelude::*;
 
 use super::*;
+use crate::route::person::NEAR;
 use crate::route::{Contents, Place, Slot, TEAMS_MAX, TeamEntry, UserEntry, VmEntry, What};
 
 fn ip(last: u8) -> IpAddr {
@@ -551,4 +552,20 @@ fn the_last_of_sixty_four_teams_still_opens_its_slot() {
     let table = table(contents);
     assert_eq!(tell(&table, Who::Key([4; 32]), 2, "me"), "me@far");
     assert_eq!(tell(&table, Who::Key([4; 32]), 2, "me+far"), "me@far by name");
+}
+
+#[test]
+fn a_user_with_more_vms_than_stand_near_reaches_them_all() {
+    let mut contents = contents();
+    for n in 10..10 + 3 * u8::try_from(NEAR).unwrap() {
+        contents.addresses.push(address(&format!("s{n}"), n));
+        contents.vms.push(vm(&format!("v{n}"), "carol", &format!("s{n}")));
+    }
+    let table = table(contents);
+    for n in 10..10 + 3 * u8::try_from(NEAR).unwrap() {
+        assert_eq!(tell(&table, Who::Key([4; 32]), n, "me"), format!("me@v{n}"));
+    }
+    assert_eq!(tell(&table, Who::Key([4; 32]), 1, "me"), "no VM at this address");
+    assert_eq!(table.visible("carol").len(), 3 * NEAR + 1);
+    assert_eq!(table.counts().slots, 3 * NEAR + 3);
 }
