@@ -23,6 +23,7 @@
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod edge;
 pub mod ended;
 #[cfg(any(test, fuzzing))]

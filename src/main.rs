@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use keyway::cli::{self, Demo, Failure, Roles};
+use keyway::demo::{self, Options};
 
 /// Frees what a burst of connections used, and is faster on the login path than the system's.
 #[global_allocator]
@@ -12,6 +13,11 @@ fn main() -> ExitCode {
     cli::run(std::env::args_os(), &Roles { serve: keyway::serve::serve, demo })
 }
 
-fn demo(_: &Demo) -> Result<(), Failure> {
-    Err("not built yet".into())
+fn demo(asked: &Demo) -> Result<(), Failure> {
+    demo::demonstrate(Options {
+        check: asked.check,
+        sshd: asked.sshd,
+        port: asked.port,
+        verbose: asked.log,
+    })
 }

@@ -40,6 +40,9 @@ pub(crate) struct Compare {
     /// Connections that are held; a stock sshd needs two processes for each
     #[arg(long, default_value_t = 400)]
     held: u32,
+    /// Only these targets
+    #[arg(long, value_delimiter = ',', default_value = "direct,haproxy,keyway")]
+    targets: Vec<String>,
     /// Only scenarios whose names contain this
     #[arg(long, default_value = "")]
     only: String,
@@ -326,7 +329,8 @@ pub(crate) fn compare(compare: &Compare) -> Result<Vec<Row>> {
         for round in 1..=rounds {
             for (target, rows) in std::iter::zip(&targets, &mut rows) {
                 // A stock sshd cannot take a thousand handshakes a second, nor can what stands in front of it.
-                if name == "echo 1000" && target.name != "keyway" {
+                let flooded = name == "echo 1000" && target.name != "keyway";
+                if flooded || !compare.targets.contains(&target.name) {
                     continue;
                 }
                 eprintln!("{name}: {}, round {round} of {rounds}", target.name);

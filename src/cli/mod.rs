@@ -125,6 +125,9 @@ pub struct Demo {
     /// Port to listen at [default: a free one]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
+    /// Show the front door's log lines too
+    #[arg(long)]
+    pub log: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]

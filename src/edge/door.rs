@@ -161,9 +161,16 @@ impl Door {
         };
         match entry {
             // A visitor of the lobby keeps the half-open place, and can lose it to a newcomer like everybody there.
-            Entry::Lobby { user } => Outcome::Ended(Box::pin(self.lobby(leg, &user)).await),
+            Entry::Lobby { user } => {
+                report.borrow_mut().user = Some(Arc::clone(&user));
+                Outcome::Ended(Box::pin(self.lobby(leg, &user)).await)
+            }
             Entry::Vm(admitted, key) => {
-                report.borrow_mut().admitted = Some(admitted.clone());
+                {
+                    let mut report = report.borrow_mut();
+                    report.user = Some(Arc::clone(&admitted.user));
+                    report.admitted = Some(admitted.clone());
+                }
                 Box::pin(self.carry(leg, report, place, admitted, &key, presence)).await
             }
         }

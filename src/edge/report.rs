@@ -28,6 +28,8 @@ pub struct Report {
     pub software: String,
     /// Who proved a key, once somebody has.
     pub who: Option<Proved>,
+    /// Whose key it was; a lobby visitor has no VM.
+    pub user: Option<Arc<str>>,
     /// Where the route leads, if it does.
     pub admitted: Option<Admitted>,
     /// When it was accepted, on the shard's clock in milliseconds.
@@ -87,6 +89,7 @@ impl Report {
             address: None,
             software: String::new(),
             who: None,
+            user: None,
             admitted: None,
             accepted_ms: accepted_us / 1000,
             accepted_us,
@@ -117,7 +120,7 @@ impl Report {
     /// Writes the line.
     pub fn write(&self, ended: Ended, carried: Carried) {
         let address = self.address.as_ref().map_or("", |address| address.name.as_str());
-        let user = self.admitted.as_ref().map_or("", |admitted| &admitted.user);
+        let user = self.user.as_deref().unwrap_or_default();
         let vm = self.admitted.as_ref().map_or("", |admitted| admitted.vm.name.as_str());
         let (login, fingerprint) = self.who.as_ref().map_or_else(Default::default, |who| {
             (printable(&who.login, TEXT_MAX_BYTES), who.fingerprint.to_string())

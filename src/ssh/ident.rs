@@ -3,8 +3,12 @@
 use super::fault::Fault;
 use super::transport::Role;
 
-/// Our own identification line, without CR LF.
-pub const OURS: &str = "SSH-2.0-Keyway_0.1";
+/// What we call ourselves towards VMs, without CR LF.
+pub const TO_SERVERS: &str = "SSH-2.0-Keyway_0.1";
+
+/// What we call ourselves towards clients, without CR LF. Behind us stands the VM's own sshd, and OpenSSH clients say some
+/// things only to a peer whose name begins like theirs: without `eow@openssh.com`, `ssh vm yes | head` never ends.
+pub const TO_CLIENTS: &str = "SSH-2.0-OpenSSH_10.0 Keyway_0.1";
 
 /// Longest identification line, CR LF included (RFC 4253 §4.2).
 const LINE_MAX_BYTES: usize = 255;

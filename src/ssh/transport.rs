@@ -307,6 +307,10 @@ impl Transport {
     }
 
     fn new(end: End, cx: &mut Context<'_>) -> Self {
+        let our_ident = match end.role() {
+            Role::Client => ident::TO_SERVERS,
+            Role::Server => ident::TO_CLIENTS,
+        };
         let mut transport = Self {
             end,
             state: State::Open,
@@ -316,7 +320,7 @@ impl Transport {
             out: Vec::new(),
             out_sent: 0,
             held: Vec::new(),
-            our_ident: Cow::Borrowed(ident::OURS),
+            our_ident: Cow::Borrowed(our_ident),
             peer_ident: Box::default(),
             host_key: Box::default(),
             peer_sig_algs: None,

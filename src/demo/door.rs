@@ -1,0 +1,148 @@
+//! The front door of the demonstration: the edge itself, as `serve` runs it, on one shard and loopback addresses.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cli::Failure;
+use crate::config::{self, Loaded};
+use crate::edge::local_address::Destination;
+use crate::edge::proxy_header::Senders;
+use crate::edge::relay::PreferGcm;
+use crate::edge::shared::{Live, Principal, Settings, Shared, VmCredential};
+use crate::edge::{Edge, Start, limits};
+use crate::metrics::{Inventory, Registry};
+use crate::route::Table;
+use crate::ssh::hostkey::{HostKey, PrivateKey};
+use crate::ssh::publickey::PublicKey;
+use crate::ssh::transport::{Algorithms, RekeyLimits, ServerConfig};
+use crate::ssh::userauth::Policy;
+use crate::state::State;
+
+use super::directory::Directory;
+use super::stage::{LOBBY, POOL};
+
+const ATTEMPTS_MAX: u32 = 6;
+const SESSIONS_MAX: usize = 256;
+const HALF_OPEN_MAX: NonZeroU32 = NonZeroU32::new(64).unwrap();
+/// Tries to find a port that is free at every pool address.
+const PORTS_MAX: u32 = 100;
+
+/// The edge's own keys, made for this demonstration.
+pub(super) struct Keyring {
+    pub(super) host_key: PrivateKey,
+    pub(super) user_ca: PrivateKey,
+}
+
+/// A running front door.
+pub(super) struct FrontDoor {
+    edge: Edge,
+    pub(super) port: u16,
+    pub(super) host_key: PublicKey,
+}
+
+impl FrontDoor {
+    /// Where `ip` is served.
+    pub(super) fn at(&self, ip: impl Into<IpAddr>) -> SocketAddr {
+        SocketAddr::new(ip.into(), self.port)
+    }
+
+    /// Ends all sessions, with a word to their users.
+    pub(super) fn close(self) {
+        self.edge.drain(Duration::ZERO);
+    }
+}
+
+/// The configuration files, as written.
+pub(super) const FILES: [&str; 2] = ["keyway.toml", "fleet.toml"];
+
+/// Writes both files and loads them, so that the demonstration is configured the way everything else is. Listens at
+/// `port` of every pool address, or at one that is free.
+pub(super) fn configured(
+    directory: &Directory,
+    fleet: &str,
+    port: Option<u16>,
+) -> Result<Loaded, Failure> {
+    let port = match port {
+        Some(port) => port,
+        None => free_port()?,
+    };
+    let listen = POOL.map(|address| format!("\"{}:{port}\"", address.ip)).join(", ");
+    let config = format!(
+        "# The front door of this demonstration.\n\
+         state_dir = \"state\"\n\n\
+         [edge]\nlisten = [{listen}]\n\n\
+         [vm_leg]\ndial_timeout_s = 5\nnetworks = [\"127.0.0.0/8\"]\n"
+    );
+    let [config_name, fleet_name] = FILES;
+    let config = directory.file(config_name, &config)?;
+    let fleet = directory.file(fleet_name, fleet)?;
+    let loaded = config::load(&config, &fleet).map_err(|report| {
+        report.faults.iter().fold(String::from("own configuration"), |mut text, fault| {
+            let _infallible = write!(text, "; {fault}");
+            text
+        })
+    })?;
+    Ok(loaded)
+}
+
+/// Opens the front door that `loaded` describes. `state`: where VM host keys are pinned.
+pub(super) fn front_door(
+    loaded: Loaded,
+    keyring: Keyring,
+    state: &State,
+) -> Result<FrontDoor, Failure> {
+    let Loaded { config, fleet, .. } = loaded;
+    let Keyring { host_key, user_ca } = keyring;
+    let public = host_key.public().clone();
+    let table = Table::new();
+    table.apply(fleet.snapshot);
+    let settings = Settings {
+        login_grace: config.edge.login_grace,
+        senders: Senders::new(config.edge.proxy_protocol_from),
+        destination: Destination::Socket,
+        sessions_max: SESSIONS_MAX,
+        dial_timeout: config.vm_leg.dial_timeout,
+        networks: config.vm_leg.networks,
+        prefer_gcm: PreferGcm::Bulk,
+    };
+    let host_keys = vec![HostKey { key: host_key, certificate: None }];
+    let server = ServerConfig::new(host_keys, Algorithms::default(), RekeyLimits::default());
+    let policy = Policy {
+        attempts_max: ATTEMPTS_MAX,
+        last_words: format!("no VM answers here for your keys; `ssh {}` lists your VMs", LOBBY.ip),
+        ..Policy::default()
+    };
+    let live = Live {
+        server: Arc::new(server),
+        policy: Arc::new(policy),
+        credential: VmCredential::Authority { ca: Arc::new(user_ca), principal: Principal::Vm },
+        keys: fleet.keys,
+    };
+    let shared = Arc::new(Shared::new(settings, live, table, state.pins()?));
+    let listen = config.edge.listen;
+    let cpus = limits::cpus()?.into_iter().take(1).collect();
+    let registry = Registry::new(0, Inventory::default);
+    let start = Start { listen, cpus, half_open_max: HALF_OPEN_MAX, shared };
+    let edge = Edge::start(start, &registry)?;
+    let port = edge.addresses().first().map_or(0, SocketAddr::port);
+    Ok(FrontDoor { edge, port, host_key: public })
+}
+
+/// A port that nobody has at any pool address just now.
+fn free_port() -> io::Result<u16> {
+    let [first, rest @ ..] = POOL;
+    for _ in 0..PORTS_MAX {
+        let found = TcpListener::bind((first.ip, 0))?;
+        let port = found.local_addr()?.port();
+        let others: Result<Vec<_>, _> =
+            rest.iter().map(|address| TcpListener::bind((address.ip, port))).collect();
+        if others.is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(io::Error::other("no port is free at all addresses; choose one with --port"))
+}

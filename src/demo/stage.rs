@@ -1,0 +1,231 @@
+//! The set-up of the demonstration: who is there, which VMs, at which addresses, with which throw-away keys.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use nix::unistd::{Uid, User};
+use socket2::{Domain, Socket, Type};
+
+use crate::cli::Failure;
+use crate::ssh::entropy::SystemEntropy;
+use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::publickey::PublicKey;
+use crate::ssh::userauth::Credential;
+
+use super::directory::Directory;
+use super::sshd::{Files, Sshd};
+use super::vm::{self, Vm};
+
+/// A pool address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Address {
+    pub(super) name: &'static str,
+    pub(super) ip: Ipv4Addr,
+}
+
+pub(super) const S001: Address = Address { name: "s001", ip: Ipv4Addr::new(127, 0, 77, 1) };
+pub(super) const S002: Address = Address { name: "s002", ip: Ipv4Addr::new(127, 0, 77, 2) };
+pub(super) const S003: Address = Address { name: "s003", ip: Ipv4Addr::new(127, 0, 77, 3) };
+pub(super) const LOBBY: Address = Address { name: "lobby", ip: Ipv4Addr::new(127, 0, 77, 4) };
+/// The pool. All of 127/8 is here on Linux, and nowhere else.
+pub(super) const POOL: [Address; 4] = [S001, S002, S003, LOBBY];
+
+/// Who owns a VM, and where it answers its owner.
+pub(super) struct Place {
+    pub(super) vm: &'static str,
+    pub(super) owner: Who,
+    pub(super) address: Address,
+    pub(super) state: State,
+}
+
+/// Whether anything runs there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum State {
+    Up,
+    Down,
+}
+
+pub(super) const PLACES: [Place; 4] = [
+    Place { vm: "blue", owner: Who::Alice, address: S001, state: State::Up },
+    Place { vm: "green", owner: Who::Bob, address: S001, state: State::Up },
+    Place { vm: "red", owner: Who::Alice, address: S002, state: State::Up },
+    Place { vm: "grey", owner: Who::Alice, address: S003, state: State::Down },
+];
+
+/// A user.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Who {
+    Alice,
+    Bob,
+}
+
+impl Who {
+    pub(super) const ALL: [Self; 2] = [Self::Alice, Self::Bob];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Alice => "alice",
+            Self::Bob => "bob",
+        }
+    }
+}
+
+/// What answers for the VMs that are up.
+enum Machine {
+    BuiltIn(Vm),
+    Sshd(Sshd),
+}
+
+impl Machine {
+    const fn address(&self) -> SocketAddr {
+        match self {
+            Self::BuiltIn(vm) => vm.address(),
+            Self::Sshd(sshd) => sshd.address(),
+        }
+    }
+}
+
+/// Which servers the VMs are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    /// Our own small one.
+    BuiltIn,
+    /// The installed sshd.
+    Sshd,
+}
+
+/// Everything but the front door. Dropping it ends the VMs and removes the directory.
+pub(super) struct Stage {
+    pub(super) kind: Kind,
+    machines: Vec<(&'static str, Machine)>,
+    /// Bound and not listening: nobody else can take the port of the VM that is down.
+    vacant: Socket,
+    users: Vec<(Who, Credential, PathBuf)>,
+    /// Last, for the VMs' homes are in it.
+    directory: Directory,
+}
+
+impl Stage {
+    /// Makes the users' keys and starts the VMs, which trust `user_ca`.
+    pub(super) fn set(
+        directory: Directory,
+        user_ca: &PublicKey,
+        kind: Kind,
+        entropy: &mut SystemEntropy,
+    ) -> Result<Self, Failure> {
+        let mut users = Vec::new();
+        for who in Who::ALL {
+            let key = PrivateKey::generate_ed25519(entropy);
+            let text = key.to_openssh(&format!("{} (keyway demo)", who.name()), entropy);
+            let file = directory.file(who.name(), &text)?;
+            users.push((who, Credential { key: Arc::new(key), certificate: None }, file));
+        }
+        let ca_file = directory.file("user_ca.pub", &format!("{}\n", user_ca.to_line()))?;
+        let mut machines = Vec::new();
+        for Place { vm: name, owner, state, .. } in PLACES {
+            if state == State::Down {
+                continue;
+            }
+            let home = directory.directory(&format!("vms/{name}"))?;
+            let host_key = PrivateKey::generate_ed25519(entropy);
+            let machine = match kind {
+                Kind::BuiltIn => {
+                    directory.file(&format!("vms/{name}/.profile"), &profile(name, owner))?;
+                    let user_ca = user_ca.clone();
+                    let setup = vm::Setup { name: name.into(), home, host_key, user_ca };
+                    Machine::BuiltIn(Vm::start(setup)?)
+                }
+                Kind::Sshd => {
+                    let text = host_key.to_openssh(name, entropy);
+                    let host_key = directory.file(&format!("vms/{name}.host_key"), &text)?;
+                    let files = Files { host_key: &host_key, user_ca: &ca_file };
+                    Machine::Sshd(Sshd::start(name, &directory, &files)?)
+                }
+            };
+            machines.push((name, machine));
+        }
+        let vacant = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        vacant.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+        Ok(Self { kind, machines, vacant, users, directory })
+    }
+
+    pub(super) const fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// A user's key.
+    pub(super) fn credential(&self, who: Who) -> Option<&Credential> {
+        self.user(who).map(|(_, credential, _)| credential)
+    }
+
+    /// The file of a user's key.
+    pub(super) fn identity(&self, who: Who) -> Option<&PathBuf> {
+        self.user(who).map(|(_, _, file)| file)
+    }
+
+    fn user(&self, who: Who) -> Option<&(Who, Credential, PathBuf)> {
+        self.users.iter().find(|(user, _, _)| *user == who)
+    }
+
+    /// Who may go where: the fleet file.
+    pub(super) fn fleet(&self) -> Result<String, Failure> {
+        let mut text = String::from("# Who may go where, in this demonstration.\n");
+        for address in POOL {
+            let lobby = address == LOBBY;
+            let _infallible = write!(
+                text,
+                "\n[[address]]\nname = \"{}\"\npublic = \"{}\"\nlobby = {lobby}\n",
+                address.name, address.ip
+            );
+        }
+        for (who, credential, _) in &self.users {
+            let (name, key) = (who.name(), credential.key.public().to_line());
+            let _infallible =
+                write!(text, "\n[[user]]\nname = \"{name}\"\nkeys = [\"{key} {name}\"]\n");
+        }
+        // sshd knows the users of this machine only.
+        let login = match self.kind {
+            Kind::BuiltIn => String::new(),
+            Kind::Sshd => format!("login = \"{}\"\n", own_name()?),
+        };
+        for Place { vm, owner, address, .. } in PLACES {
+            let endpoint = self.endpoint(vm)?;
+            let _infallible = write!(
+                text,
+                "\n[[vm]]\nname = \"{vm}\"\nowner = \"{}\"\naddress = \"{}\"\nssh = \"{endpoint}\"\n{login}",
+                owner.name(),
+                address.name
+            );
+        }
+        Ok(text)
+    }
+
+    fn endpoint(&self, name: &str) -> io::Result<SocketAddr> {
+        let machine = self.machines.iter().find(|(machine, _)| *machine == name);
+        if let Some((_, machine)) = machine {
+            return Ok(machine.address());
+        }
+        self.vacant.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    }
+}
+
+/// The name of the user who runs this.
+pub(super) fn own_name() -> Result<String, Failure> {
+    let user = User::from_uid(Uid::effective())?;
+    Ok(user.ok_or("the user who runs this has no name, which sshd needs")?.name)
+}
+
+/// What a login shell in a VM reads first.
+fn profile(vm: &str, owner: Who) -> String {
+    let owner = owner.name();
+    format!(
+        r#"PS1="$LOGNAME@{vm}\$ "
+[ -z "$BASH_VERSION" ] || PS1="$LOGNAME@{vm}:\w\$ "
+unset HISTFILE
+echo 'This is {vm}, a VM of {owner}. Its commands are real: they run on your machine, as you.'
+"#
+    )
+}
