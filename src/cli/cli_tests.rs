@@ -160,7 +160,7 @@ fn serve_and_demo_are_given_what_they_start_from() {
             Ok(())
         },
         demo: |demo| {
-            assert_eq!(*demo, Demo { check: true, sshd: true, port: Some(2200) });
+            assert_eq!(*demo, Demo { check: true, sshd: true, port: Some(2200), log: false });
             Ok(())
         },
     };
