@@ -2,7 +2,6 @@
 //! tests below. A body must neither panic nor grow memory beyond the limits it asserts.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use crate::edge::proxy_header::{Expected, HEADER_BYTES_MAX, Verdict, inspect};
 use crate::ssh::authorized::AuthorizedKey;
@@ -21,7 +20,6 @@ use crate::ssh::userauth::{Authenticator, Gate, Offer, Policy, Step};
 const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 /// Most output a peer can make a transport queue: its own limit and one message.
 const OUTPUT_MAX_BYTES: usize = 1024 * 1024 + 300 * 1024;
-
 fn bounded(end: &End) {
     assert!(end.transport.output().len() <= OUTPUT_MAX_BYTES);
 }
@@ -123,7 +121,7 @@ pub fn userauth(data: &[u8]) {
         return;
     }
     let policy = Policy { attempts_max: 6, ..Policy::default() };
-    let mut authenticator = Authenticator::new(Arc::new(policy), SOURCE);
+    let mut authenticator = Authenticator::new(SOURCE);
     let mut connection = Connection::new(4, "no");
     let mut rest = data;
     while let Some((len, tail)) = rest.split_first() {
@@ -134,7 +132,7 @@ pub fn userauth(data: &[u8]) {
             if message::CONNECTION.contains(number) {
                 return connection.receive(payload, transport, cx).is_err();
             }
-            match authenticator.receive(payload, 1_800_000_000, &Open, transport, cx) {
+            match authenticator.receive(payload, 1_800_000_000, &policy, &Open, transport, cx) {
                 Ok(Step::Continue) => false,
                 Ok(Step::Proved(_)) => panic!("a signature was forged"),
                 Err(_) => true,

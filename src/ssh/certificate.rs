@@ -172,6 +172,11 @@ impl Certificate {
     ///
     /// Source: OpenSSH PROTOCOL.certkeys, `cert_parse` in sshkey.c.
     pub fn parse(blob: &[u8]) -> Result<Self, CertificateFault> {
+        Claimed::parse(blob)?.verified()
+    }
+
+    /// Everything but the CA's signature, and how many bytes that covers.
+    fn read(blob: &[u8]) -> Result<(Self, usize), CertificateFault> {
         let mut reader = Reader::new(blob);
         let name = reader.name()?;
         let key_type = KeyType::from_certificate_name(name).ok_or(KeyFault::Unsupported)?;
@@ -194,10 +199,9 @@ impl Certificate {
         let _reserved = reader.string()?;
         let ca = PublicKey::parse(reader.string()?)?;
         let signed_len = blob.len().saturating_sub(reader.rest().len());
-        let signature = reader.string()?;
+        let _signature = reader.string()?;
         reader.end()?;
-        verify_ca(&ca, blob.get(..signed_len).unwrap_or_default(), signature)?;
-        Ok(Self {
+        let certificate = Self {
             blob: blob.into(),
             key,
             ca,
@@ -209,7 +213,8 @@ impl Certificate {
             valid_before_s,
             critical_options: critical_options.into(),
             extensions: extensions.into(),
-        })
+        };
+        Ok((certificate, signed_len))
     }
 
     /// From a line as in `id-cert.pub`.
@@ -346,6 +351,46 @@ impl Certificate {
             seen.push(name);
         }
         Ok(restrictions)
+    }
+}
+
+/// A certificate as a stranger presents it: read, but whether its CA said so is open.
+pub(super) struct Claimed {
+    certificate: Certificate,
+    /// Bytes of the blob that the CA's signature covers; the signature is what follows.
+    signed_len: usize,
+}
+
+impl Claimed {
+    /// # Errors
+    /// [`CertificateFault::Key`].
+    pub(super) fn parse(blob: &[u8]) -> Result<Self, CertificateFault> {
+        Certificate::read(blob).map(|(certificate, signed_len)| Self { certificate, signed_len })
+    }
+
+    /// The plain key it is about.
+    pub(super) const fn key(&self) -> &PublicKey {
+        &self.certificate.key
+    }
+
+    /// Asks whether its CA is one of `cas` before it does any arithmetic with that CA's key: strangers
+    /// choose theirs, and the dearest one there is.
+    ///
+    /// # Errors
+    /// [`CertificateFault::Untrusted`], [`CertificateFault::Signature`].
+    pub(super) fn trusted(self, cas: &[PublicKey]) -> Result<Certificate, CertificateFault> {
+        if cas.contains(&self.certificate.ca) {
+            self.verified()
+        } else {
+            Err(CertificateFault::Untrusted)
+        }
+    }
+
+    fn verified(self) -> Result<Certificate, CertificateFault> {
+        let blob = &self.certificate.blob;
+        let (signed, rest) = blob.split_at_checked(self.signed_len).ok_or(Malformed::Short)?;
+        verify_ca(&self.certificate.ca, signed, Reader::new(rest).string()?)?;
+        Ok(self.certificate)
     }
 }
 

@@ -257,6 +257,25 @@ fn a_certificate_of_an_unknown_ca_admits_nobody() {
 }
 
 /// Trap 9: empty principals mean anybody to some servers.
+/// Trap 9. Strangers choose the CA key of what they present, and so how dear its arithmetic is.
+#[test]
+fn a_ca_that_is_not_trusted_is_never_asked_whether_it_signed() {
+    let good = Forge::new().blob();
+    let mut forged = good.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    let trusted = |blob: &[u8], cas: &[&PrivateKey]| {
+        let cas: Vec<_> = cas.iter().map(|ca| ca.public().clone()).collect();
+        Claimed::parse(blob).unwrap().trusted(&cas).map(|certificate| certificate.blob().to_vec())
+    };
+    let (ca, other) = (ca(), generate(1001));
+    for blob in [&good, &forged] {
+        assert_eq!(trusted(blob, &[]), Err(CertificateFault::Untrusted));
+        assert_eq!(trusted(blob, &[&other]), Err(CertificateFault::Untrusted));
+    }
+    assert_eq!(trusted(&forged, &[&other, &ca]), Err(CertificateFault::Signature));
+    assert_eq!(trusted(&good, &[&other, &ca]), Ok(good));
+}
+
 #[test]
 fn a_certificate_names_exactly_one_principal_or_admits_nobody() {
     for names in [&[][..], &[""], &["alice", "bob"], &["alice", "alice"], &["alice", ""]] {

@@ -9,8 +9,8 @@ mod proof;
 mod server;
 
 pub use client::{Credential, Login, LoginStep};
-pub use proof::{Gate, Identity, Method, Offer, ProvedKey};
-pub use server::{Authenticator, OFFERS_MAX, Policy, Step};
+pub use proof::{Gate, Identity, Method, Offer, Presented, ProvedKey};
+pub use server::{Authenticator, OFFERS_MAX, Policy, Step, still_stands};
 
 use super::{message, wire::Put};
 

@@ -4,13 +4,13 @@
 
 use super::{
     super::{
-        certificate::{Certificate, Restrictions},
+        certificate::{Certificate, CertificateFault, Claimed, Restrictions},
         publickey::{Fingerprint, PublicKey, SignatureAlgorithm, Touch},
         wire::{Malformed, Put, Reader},
     },
-    PUBLIC_KEY, PUBLIC_KEY_HOST_BOUND, Policy, request, signed_data,
+    PUBLIC_KEY, PUBLIC_KEY_HOST_BOUND, Policy, request, signed_data, still_stands,
 };
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 /// Longest key or certificate blob, in bytes. An RSA key of 16384 bits is 2 kB; OpenSSH's certificates with 256
 /// principals stay below this.
@@ -26,6 +26,35 @@ pub enum Identity {
     Key(Fingerprint),
     /// The one principal of a certificate from a trusted CA.
     User(String),
+}
+
+/// What a client came with: the key itself, or the certificate for it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Presented {
+    /// A plain key.
+    Key(PublicKey),
+    /// A certificate whose CA was trusted and did sign it.
+    Certificate(Certificate),
+}
+
+impl Presented {
+    /// The plain key.
+    #[must_use]
+    pub const fn key(&self) -> &PublicKey {
+        match self {
+            Self::Key(key) => key,
+            Self::Certificate(certificate) => certificate.key(),
+        }
+    }
+
+    /// As it stood in the request.
+    #[must_use]
+    pub fn blob(&self) -> &[u8] {
+        match self {
+            Self::Key(key) => key.blob(),
+            Self::Certificate(certificate) => certificate.blob(),
+        }
+    }
 }
 
 /// A key a client claims to hold. Answering must have no side effect.
@@ -74,13 +103,11 @@ impl Method {
 pub struct ProvedKey {
     login: String,
     identity: Identity,
-    key: PublicKey,
+    presented: Arc<Presented>,
     restrictions: Restrictions,
-    certificate_key_id: Option<String>,
     user_verified: bool,
     method: Method,
     algorithm: SignatureAlgorithm,
-    presented: Box<[u8]>,
     signature: Box<[u8]>,
 }
 
@@ -100,7 +127,7 @@ impl ProvedKey {
     /// Of the plain key, also when a certificate was used.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
-        self.key.fingerprint()
+        self.key().fingerprint()
     }
 
     /// What the certificate takes away; nothing for a plain key.
@@ -112,7 +139,10 @@ impl ProvedKey {
     /// The key id of the certificate, if it was one (not printable-safe).
     #[must_use]
     pub fn certificate_key_id(&self) -> Option<&str> {
-        self.certificate_key_id.as_deref()
+        match &*self.presented {
+            Presented::Key(_) => None,
+            Presented::Certificate(certificate) => Some(certificate.key_id()),
+        }
     }
 
     /// Whether a security key attests that it verified its user (PIN or fingerprint).
@@ -123,14 +153,20 @@ impl ProvedKey {
 
     /// The plain key that made the signature.
     #[must_use]
-    pub const fn key(&self) -> &PublicKey {
-        &self.key
+    pub fn key(&self) -> &PublicKey {
+        self.presented.key()
     }
 
     /// The blob of the request: the plain key, or the certificate.
     #[must_use]
-    pub const fn presented(&self) -> &[u8] {
-        &self.presented
+    pub fn presented(&self) -> &[u8] {
+        self.presented.blob()
+    }
+
+    /// What to ask [`still_stands`] about while the session lives.
+    #[must_use]
+    pub fn standing(&self) -> Arc<Presented> {
+        Arc::clone(&self.presented)
     }
 
     /// The algorithm of the signature.
@@ -159,7 +195,7 @@ impl ProvedKey {
             Identity::Key(_) => self.algorithm.name(),
             Identity::User(_) => self.algorithm.certificate_name(),
         };
-        let mut request = request(&self.login, self.method, true, name, &self.presented);
+        let mut request = request(&self.login, self.method, true, name, self.presented());
         match self.method {
             Method::PublicKey => {}
             Method::HostBound => request.put_string(host_key),
@@ -215,7 +251,6 @@ enum Signature<'a> {
 
 /// A well-formed key of a request.
 struct Claim {
-    key: PublicKey,
     algorithm: SignatureAlgorithm,
     standing: Standing,
 }
@@ -223,9 +258,18 @@ struct Claim {
 /// What a key is worth before anybody asks the routing map.
 enum Standing {
     /// It stands for somebody.
-    Somebody { identity: Identity, restrictions: Restrictions, certificate_key_id: Option<String> },
+    Somebody { identity: Identity, restrictions: Restrictions, presented: Presented },
     /// Revoked, or a certificate that lets nobody in.
-    Nobody,
+    Nobody { key: PublicKey },
+}
+
+impl Standing {
+    const fn key(&self) -> &PublicKey {
+        match self {
+            Self::Somebody { presented, .. } => presented.key(),
+            Self::Nobody { key } => key,
+        }
+    }
 }
 
 impl<'a> Request<'a> {
@@ -283,45 +327,48 @@ impl Judge<'_> {
         if foreign || blob.len() > BLOB_BYTES_MAX {
             return None;
         }
-        let (claim, key_type) = if let Some(algorithm) = SignatureAlgorithm::from_name(name) {
-            (self.plain(algorithm, blob)?, algorithm.key_type())
+        let (standing, algorithm) = if let Some(algorithm) = SignatureAlgorithm::from_name(name) {
+            (self.plain(blob)?, algorithm)
         } else {
             let algorithm = SignatureAlgorithm::from_certificate_name(name)?;
-            (self.certified(algorithm, blob)?, algorithm.key_type())
+            (self.certified(blob)?, algorithm)
         };
-        (claim.key.key_type() == key_type).then_some(claim)
+        let fits = standing.key().key_type() == algorithm.key_type();
+        fits.then_some(Claim { algorithm, standing })
     }
 
-    fn plain(&self, algorithm: SignatureAlgorithm, blob: &[u8]) -> Option<Claim> {
+    fn plain(&self, blob: &[u8]) -> Option<Standing> {
         let key = PublicKey::parse(blob).ok()?;
-        let standing = if self.policy.revocations.revokes_key(&key) {
-            Standing::Nobody
+        let identity = Identity::Key(key.fingerprint());
+        let presented = Presented::Key(key.clone());
+        Some(if still_stands(self.policy, &presented) {
+            Standing::Somebody { identity, restrictions: Restrictions::default(), presented }
         } else {
-            Standing::Somebody {
-                identity: Identity::Key(key.fingerprint()),
-                restrictions: Restrictions::default(),
-                certificate_key_id: None,
-            }
-        };
-        Some(Claim { key, algorithm, standing })
+            Standing::Nobody { key }
+        })
     }
 
-    fn certified(&self, algorithm: SignatureAlgorithm, blob: &[u8]) -> Option<Claim> {
-        // To parse a certificate is to verify its CA's signature: no work for strangers when no CA is believed.
+    fn certified(&self, blob: &[u8]) -> Option<Standing> {
         if self.policy.cas.is_empty() && !self.policy.hide_keys {
             return None;
         }
-        let certificate = Certificate::parse(blob).ok()?;
-        let revoked = self.policy.revocations.revokes_certificate(&certificate);
-        let standing = match certificate.admit_user(&self.policy.cas, self.source, self.unix_s) {
-            Ok((user, restrictions)) if !revoked => Standing::Somebody {
-                identity: Identity::User(user),
-                restrictions,
-                certificate_key_id: Some(certificate.key_id().to_owned()),
-            },
-            Ok(_) | Err(_) => Standing::Nobody,
-        };
-        Some(Claim { key: certificate.key().clone(), algorithm, standing })
+        let claimed = Claimed::parse(blob).ok()?;
+        let key = claimed.key().clone();
+        // With `hide_keys` every one that is well-formed gets the same answer: also one that its CA never signed.
+        Some(self.admitted(claimed).unwrap_or(Standing::Nobody { key }))
+    }
+
+    fn admitted(&self, claimed: Claimed) -> Result<Standing, CertificateFault> {
+        let certificate = claimed.trusted(&self.policy.cas)?;
+        let (user, restrictions) =
+            certificate.admit_user(&self.policy.cas, self.source, self.unix_s)?;
+        let identity = Identity::User(user);
+        let presented = Presented::Certificate(certificate);
+        if still_stands(self.policy, &presented) {
+            Ok(Standing::Somebody { identity, restrictions, presented })
+        } else {
+            Err(CertificateFault::Revoked)
+        }
     }
 
     /// Asks the gate, then verifies. With `hide_keys` it verifies first, so that the time an answer takes says
@@ -342,26 +389,24 @@ impl Judge<'_> {
         let data = signed_data(self.session_id, covered);
         let touch = match &claim.standing {
             Standing::Somebody { restrictions, .. } => restrictions.touch(),
-            Standing::Nobody => Touch::Required,
+            Standing::Nobody { .. } => Touch::Required,
         };
-        let verdict = claim.key.verify_with(claim.algorithm, touch, &data, signature);
+        let verdict = claim.standing.key().verify_with(claim.algorithm, touch, &data, signature);
         if self.policy.hide_keys && !self.accepts(&claim, request) {
             return None;
         }
         match claim.standing {
-            Standing::Nobody => None,
-            Standing::Somebody { identity, restrictions, certificate_key_id } => {
+            Standing::Nobody { .. } => None,
+            Standing::Somebody { identity, restrictions, presented } => {
                 let proof = verdict.ok().filter(|proof| restrictions.is_satisfied_by(*proof))?;
                 Some(ProvedKey {
                     login: request.login.to_owned(),
                     identity,
-                    key: claim.key,
+                    presented: Arc::new(presented),
                     restrictions,
-                    certificate_key_id,
                     user_verified: proof.user_verified,
                     method: request.method,
                     algorithm: claim.algorithm,
-                    presented: request.blob.into(),
                     signature: signature.into(),
                 })
             }
@@ -370,11 +415,11 @@ impl Judge<'_> {
 
     fn accepts(&self, claim: &Claim, request: &Request<'_>) -> bool {
         match &claim.standing {
-            Standing::Nobody => false,
-            Standing::Somebody { identity, restrictions, .. } => self.gate.accepts(&Offer {
+            Standing::Nobody { .. } => false,
+            Standing::Somebody { identity, restrictions, presented } => self.gate.accepts(&Offer {
                 login: request.login,
                 identity,
-                fingerprint: claim.key.fingerprint(),
+                fingerprint: presented.key().fingerprint(),
                 restrictions,
             }),
         }

@@ -12,10 +12,10 @@ use super::{
         wire::{Malformed, Put, Reader},
     },
     CONNECTION, LOGIN_BYTES_MAX, PUBLIC_KEY, PUBLIC_KEY_HOST_BOUND, SERVICE,
-    proof::{Gate, Judge, Method, ProvedKey, Request, Verdict},
+    proof::{Gate, Judge, Method, Presented, ProvedKey, Request, Verdict},
     service_message,
 };
-use std::{mem, net::IpAddr, sync::Arc};
+use std::{mem, net::IpAddr};
 
 /// Most offers refused on one connection. A refused offer is no failed login: a stock client walks through every
 /// key of its agent, and to count that as OpenSSH's `MaxAuthTries` does would shut out people with many keys. The
@@ -29,7 +29,8 @@ const MESSAGES_MAX: u32 = 256;
 /// Longest banner, in bytes.
 const BANNER_BYTES_MAX: usize = 2 << 10;
 
-/// Server-side settings, shared; replaced as a whole by a reload.
+/// Server-side settings, shared; replaced as a whole by a reload. Each call gets the current ones, so that what a
+/// reload revokes is revoked for connections that are half way in.
 #[derive(Default)]
 pub struct Policy {
     /// The CAs whose user certificates are believed.
@@ -43,6 +44,20 @@ pub struct Policy {
     pub hide_keys: bool,
     /// Sent once, before the failure that uses up the attempts. The same bytes whatever was offered.
     pub last_words: String,
+}
+
+/// Whether somebody who was let in with `presented` would not be turned away for it now: neither it nor its CA is
+/// revoked, and its CA is still trusted. Dates do not count, they are about logging in: with certificates that live five
+/// minutes every session would end at the first reload.
+#[must_use]
+pub fn still_stands(policy: &Policy, presented: &Presented) -> bool {
+    match presented {
+        Presented::Key(key) => !policy.revocations.revokes_key(key),
+        Presented::Certificate(certificate) => {
+            policy.cas.contains(certificate.ca())
+                && !policy.revocations.revokes_certificate(certificate)
+        }
+    }
 }
 
 /// What the server side wants after a message.
@@ -87,7 +102,6 @@ enum Answer {
 
 /// The server's side of one connection's authentication.
 pub struct Authenticator {
-    policy: Arc<Policy>,
     source: IpAddr,
     state: State,
     /// Refused signed requests and requests of other methods.
@@ -101,11 +115,12 @@ pub struct Authenticator {
 impl Authenticator {
     /// `source`: the client's address, for the `source-address` option of certificates.
     #[must_use]
-    pub fn new(policy: Arc<Policy>, source: IpAddr) -> Self {
-        Self { policy, source, state: State::Service, attempts: 0, offers: 0, messages: 0 }
+    pub const fn new(source: IpAddr) -> Self {
+        Self { source, state: State::Service, attempts: 0, offers: 0, messages: 0 }
     }
 
-    /// Takes one message (5 or 50) that `transport` delivered; answers go out through `transport.send`.
+    /// Takes one message (5 or 50) that `transport` delivered; answers go out through `transport.send`. `policy` is the
+    /// one in force now.
     ///
     /// # Errors
     /// Every fault is final. [`Fault::Attempts`] comes after the last FAILURE was queued; [`Fault::Service`] for
@@ -115,6 +130,7 @@ impl Authenticator {
         &mut self,
         payload: &[u8],
         unix_s: u64,
+        policy: &Policy,
         gate: &dyn Gate,
         transport: &mut Transport,
         cx: &mut Context<'_>,
@@ -123,9 +139,8 @@ impl Authenticator {
             return Err(self.end(unexpected(payload, Stage::FirstExchange)));
         };
         let host_key = transport.host_key().to_vec();
-        let policy = Arc::clone(&self.policy);
         let judge = Judge {
-            policy: &policy,
+            policy,
             source: self.source,
             unix_s,
             gate,
@@ -150,8 +165,13 @@ impl Authenticator {
     /// # Errors
     /// [`Fault::Attempts`] after the last FAILURE was queued; [`Fault::Unexpected`] when no proof waits for its
     /// answer; the transport's own faults.
-    pub fn refuse(&mut self, transport: &mut Transport, cx: &mut Context<'_>) -> Result<(), Fault> {
-        self.put_refusal(&mut Sealed { transport, cx })
+    pub fn refuse(
+        &mut self,
+        policy: &Policy,
+        transport: &mut Transport,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        self.put_refusal(policy, &mut Sealed { transport, cx })
     }
 
     /// [`Authenticator::receive`] without a transport, like the two below for the other calls.
@@ -162,7 +182,7 @@ impl Authenticator {
         out: &mut dyn Outlet,
     ) -> Result<Step, Fault> {
         let answer = self.judged(payload, judge).map_err(|fault| self.end(fault))?;
-        self.put(answer, out)
+        self.put(answer, judge.policy, out)
     }
 
     fn put_success(&mut self, out: &mut dyn Outlet) -> Result<(), Fault> {
@@ -174,17 +194,22 @@ impl Authenticator {
         }
     }
 
-    fn put_refusal(&mut self, out: &mut dyn Outlet) -> Result<(), Fault> {
+    fn put_refusal(&mut self, policy: &Policy, out: &mut dyn Outlet) -> Result<(), Fault> {
         if let State::Deciding { login } = &mut self.state {
             self.state = State::Bound { login: mem::take(login) };
-            let answer = self.attempt_failed();
-            self.put(answer, out).map(|_| ())
+            let answer = self.attempt_failed(policy);
+            self.put(answer, policy, out).map(|_| ())
         } else {
             Err(self.undecided(message::USERAUTH_FAILURE))
         }
     }
 
-    fn put(&mut self, answer: Answer, out: &mut dyn Outlet) -> Result<Step, Fault> {
+    fn put(
+        &mut self,
+        answer: Answer,
+        policy: &Policy,
+        out: &mut dyn Outlet,
+    ) -> Result<Step, Fault> {
         match answer {
             Answer::Service => out.send(&service_message(message::SERVICE_ACCEPT))?,
             Answer::Usable { name, blob } => {
@@ -195,8 +220,8 @@ impl Authenticator {
             }
             Answer::Failure => out.send(&failure())?,
             Answer::LastFailure => {
-                if !self.policy.last_words.is_empty() {
-                    out.send(&banner(&self.policy.last_words))?;
+                if !policy.last_words.is_empty() {
+                    out.send(&banner(&policy.last_words))?;
                 }
                 out.send(&failure())?;
                 return Err(self.end(Fault::Attempts));
@@ -262,13 +287,13 @@ impl Authenticator {
             PUBLIC_KEY => Method::PublicKey,
             PUBLIC_KEY_HOST_BOUND => Method::HostBound,
             "none" if first => return Ok(Answer::Failure),
-            _ => return Ok(self.attempt_failed()),
+            _ => return Ok(self.attempt_failed(judge.policy)),
         };
         let request = Request::read(payload, login, method, reader, judge.host_key)?;
         Ok(match judge.verdict(&request) {
             Verdict::Usable { name, blob } => Answer::Usable { name, blob },
             Verdict::OfferRefused => self.offer_refused(),
-            Verdict::ProofRefused => self.attempt_failed(),
+            Verdict::ProofRefused => self.attempt_failed(judge.policy),
             Verdict::Proved(proved) => {
                 self.state = State::Deciding { login: login.to_owned() };
                 Answer::Proved(proved)
@@ -289,13 +314,9 @@ impl Authenticator {
         self.end(fault)
     }
 
-    fn attempt_failed(&mut self) -> Answer {
+    fn attempt_failed(&mut self, policy: &Policy) -> Answer {
         self.attempts = self.attempts.saturating_add(1);
-        if self.attempts >= self.policy.attempts_max {
-            Answer::LastFailure
-        } else {
-            Answer::Failure
-        }
+        if self.attempts >= policy.attempts_max { Answer::LastFailure } else { Answer::Failure }
     }
 
     fn offer_refused(&mut self) -> Answer {

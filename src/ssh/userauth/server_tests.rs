@@ -90,14 +90,15 @@ fn judge<'a>(policy: &'a Policy, gate: &'a List) -> Judge<'a> {
 /// An authenticator with what surrounds it, past `SERVICE_REQUEST`.
 struct Server {
     authenticator: Authenticator,
+    policy: Policy,
     gate: List,
     sent: Sent,
 }
 
 impl Server {
     fn new(policy: Policy, gate: List) -> Self {
-        let authenticator = Authenticator::new(Arc::new(policy), SOURCE);
-        let mut server = Self { authenticator, gate, sent: Sent::new() };
+        let authenticator = Authenticator::new(SOURCE);
+        let mut server = Self { authenticator, policy, gate, sent: Sent::new() };
         server.take(&service_message(message::SERVICE_REQUEST)).unwrap();
         assert_eq!(server.sent, [service_message(message::SERVICE_ACCEPT)]);
         server.sent.clear();
@@ -105,9 +106,12 @@ impl Server {
     }
 
     fn take(&mut self, payload: &[u8]) -> Result<Step, Fault> {
-        let policy = Arc::clone(&self.authenticator.policy);
-        let judge = judge(&policy, &self.gate);
+        let judge = judge(&self.policy, &self.gate);
         self.authenticator.take(payload, &judge, &mut self.sent)
+    }
+
+    fn refuse(&mut self) -> Result<(), Fault> {
+        self.authenticator.put_refusal(&self.policy, &mut self.sent)
     }
 
     /// The answer to a message that proves nothing and ends nothing.
@@ -255,7 +259,7 @@ fn a_proof_can_be_verified_again_by_somebody_else() {
 #[test]
 fn only_the_authentication_service_is_offered() {
     for service in ["ssh-connection", "", "ssh-userauth2"] {
-        let mut authenticator = Authenticator::new(Arc::default(), SOURCE);
+        let mut authenticator = Authenticator::new(SOURCE);
         let mut asked = vec![message::SERVICE_REQUEST];
         asked.put_string(service.as_bytes());
         let mut sent = Sent::new();
@@ -324,12 +328,11 @@ fn a_refusal_after_the_proof_counts_and_the_next_key_may_follow() {
     let mut server = Server::new(policy(), List::of(&[&first, &second]));
     for _ in 0..2 {
         server.proves(&signed("alice", &first));
-        server.authenticator.put_refusal(&mut server.sent).unwrap();
+        server.refuse().unwrap();
         assert_eq!(server.sent, [failure()]);
     }
     server.proves(&signed("alice", &second));
-    let refusal = server.authenticator.put_refusal(&mut server.sent);
-    assert_eq!(refusal, Err(Fault::Attempts));
+    assert_eq!(server.refuse(), Err(Fault::Attempts));
     assert_eq!(server.sent[0][0], message::USERAUTH_BANNER);
 }
 
@@ -501,7 +504,7 @@ proptest! {
                     prop_assert_eq!(proved.identity(), &identity(&right));
                     if accept {
                         server.authenticator.put_success(&mut server.sent).unwrap();
-                    } else if server.authenticator.put_refusal(&mut server.sent).is_err() {
+                    } else if server.refuse().is_err() {
                         break;
                     }
                 }

@@ -1,6 +1,7 @@
 //! The mistakes of other servers, by their numbers in the list of traps.
 
 use super::*;
+use crate::ssh::publickey::Fingerprint;
 use aws_lc_rs::digest::{SHA256, digest};
 
 #[test]
@@ -80,7 +81,7 @@ fn trap_3_a_decision_is_taken_once_and_only_for_a_proof() {
 
     let mut server = Server::new(policy(), List::of(&[&key]));
     server.proves(&signed("alice", &key));
-    server.authenticator.put_refusal(&mut server.sent).unwrap();
+    server.refuse().unwrap();
     assert_eq!(server.authenticator.put_success(&mut server.sent), Err(success));
 }
 
@@ -186,7 +187,10 @@ fn trap_9_a_certificate_that_lets_nobody_in_is_an_unknown_key() {
         change(&mut template);
         template.mint(ca, &mut Seeded(3)).unwrap()
     };
+    let mut unsigned = mint(&|_| {}, &ca);
+    *unsigned.last_mut().unwrap() ^= 1;
     let cases = [
+        unsigned,
         mint(&|_| {}, &other),
         mint(&|c| c.valid_before_s = NOW_S, &ca),
         mint(&|c| c.valid_after_s = NOW_S + 1, &ca),
@@ -327,13 +331,68 @@ fn trap_11_what_only_a_server_sends_ends_the_connection() {
 fn trap_11_no_request_is_taken_before_the_service_or_after_success() {
     let key = key(1);
     let mut server = Server::new(policy(), List::of(&[&key]));
-    server.authenticator = Authenticator::new(Arc::new(policy()), SOURCE);
+    server.authenticator = Authenticator::new(SOURCE);
     assert_eq!(server.fault(&signed("alice", &key)), UNEXPECTED);
 
     let mut server = Server::new(policy(), List::of(&[&key]));
     server.proves(&signed("alice", &key));
     server.authenticator.put_success(&mut server.sent).unwrap();
     assert_eq!(server.fault(&signed("alice", &key)), UNEXPECTED);
+}
+
+fn revoking(what: &str, policy: Policy) -> Policy {
+    Policy { revocations: Revocations::parse(what.as_bytes()).unwrap(), ..policy }
+}
+
+#[test]
+fn trap_12_a_reload_revokes_for_connections_that_are_half_way_in() {
+    let (key, ca) = (key(1), key(9));
+    let gate = || List {
+        accepted: vec![identity(&key), Identity::User("alice".into())],
+        ..List::default()
+    };
+    let mut server = Server::new(policy(), gate());
+    assert_eq!(server.answer(&query("root", &key))[0], message::USERAUTH_PK_OK);
+    server.policy = revoking(&key.public().to_line(), policy());
+    assert_eq!(server.answer(&signed("root", &key)), failure());
+
+    let blob =
+        certificate(key.public(), &Restrictions::default()).mint(&ca, &mut Seeded(3)).unwrap();
+    let name = "ssh-ed25519-cert-v01@openssh.com";
+    for reloaded in [policy(), revoking(&ca.public().to_line(), trusting(&ca))] {
+        let mut server = Server::new(trusting(&ca), gate());
+        assert_eq!(server.answer(&query_blob("root", name, &blob)), usable(name, &blob));
+        server.policy = reloaded;
+        assert_eq!(server.answer(&signed_certificate("root", &key, &blob)), failure());
+    }
+}
+
+#[test]
+fn trap_12_a_session_stands_until_its_key_certificate_or_ca_is_taken_away() {
+    let (key, ca, other) = (key(1), key(9), key(10));
+    let plain = Server::new(policy(), List::of(&[&key])).proves(&signed("root", &key)).standing();
+    assert!(still_stands(&policy(), &plain));
+    assert!(still_stands(&revoking(&other.public().to_line(), policy()), &plain));
+    assert!(!still_stands(&revoking(&key.public().to_line(), policy()), &plain));
+
+    let blob =
+        certificate(key.public(), &Restrictions::default()).mint(&ca, &mut Seeded(3)).unwrap();
+    let certified = Server::new(trusting(&ca), List::user("alice"))
+        .proves(&signed_certificate("root", &key, &blob))
+        .standing();
+    assert_eq!((certified.key(), certified.blob()), (key.public(), blob.as_slice()));
+    assert!(still_stands(&trusting(&ca), &certified));
+    assert!(!still_stands(&policy(), &certified), "its CA left the configuration");
+    assert!(!still_stands(&trusting(&other), &certified));
+    for (revoked, stands) in [
+        (other.public().to_line(), true),
+        (key.public().to_line(), false),
+        (ca.public().to_line(), false),
+        (Fingerprint::of(&blob).to_string(), false),
+    ] {
+        let policy = revoking(&revoked, trusting(&ca));
+        assert_eq!(still_stands(&policy, &certified), stands, "{revoked}");
+    }
 }
 
 #[test]
