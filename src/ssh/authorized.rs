@@ -13,11 +13,15 @@ use super::source::{SourceFault, SourcePatterns};
 const LINE_BYTES_MAX: usize = 16 << 10;
 
 /// Options of sshd that the front door cannot honour, and why.
-const REFUSED: [(&str, &str); 7] = [
+const REFUSED: [(&str, &str); 8] = [
     ("cert-authority", "certificate authorities are configured for the whole front door"),
     ("principals", "it belongs to cert-authority"),
     ("environment", "the environment belongs to the VM"),
     ("tunnel", "tunnel devices belong to the VM"),
+    (
+        "no-touch-required",
+        "a plain security key must always be touched; a certificate may waive it",
+    ),
     ("permitopen", "forwards are allowed or forbidden as a whole"),
     ("permitlisten", "forwards are allowed or forbidden as a whole"),
     ("zos-key-ring-label", "there is no key ring here"),
@@ -166,8 +170,8 @@ impl Options {
             "no-user-rc" => restrictions.no_user_rc = true,
             "verify-required" => restrictions.verify_required = true,
             "no-verify-required" => restrictions.verify_required = false,
-            "touch-required" => restrictions.no_touch_required = false,
-            "no-touch-required" => restrictions.no_touch_required = true,
+            // It always is: see `REFUSED`.
+            "touch-required" => {}
             _ => {
                 return Err(known_value(name).map_or_else(|| refuse(name), LineFault::Value));
             }
