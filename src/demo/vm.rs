@@ -65,7 +65,7 @@ struct Server {
     name: String,
     home: PathBuf,
     config: Arc<ServerConfig>,
-    policy: Arc<Policy>,
+    policy: Policy,
     /// Readable from the moment on at which everything has to end.
     stop: Arc<EventFd>,
     connections: AtomicUsize,
@@ -84,11 +84,7 @@ impl Vm {
         let server = Arc::new(Server {
             home,
             config: Arc::new(config),
-            policy: Arc::new(Policy {
-                cas: vec![user_ca],
-                attempts_max: ATTEMPTS_MAX,
-                ..Policy::default()
-            }),
+            policy: Policy { cas: vec![user_ca], attempts_max: ATTEMPTS_MAX, ..Policy::default() },
             stop: Arc::clone(&stop),
             connections: AtomicUsize::new(0),
             name,
@@ -184,7 +180,7 @@ fn converse(server: &Server, link: &mut Link) -> Result<(), Broken> {
         connection: format!("{} {} {} {}", peer.ip(), peer.port(), local.ip(), local.port()),
         exits: Arc::new(exits),
         chunk: vec![0; CHUNK_BYTES].into_boxed_slice(),
-        phase: Phase::Login(Authenticator::new(Arc::clone(&server.policy), peer.ip())),
+        phase: Phase::Login(Authenticator::new(peer.ip())),
     };
     let grace_over = Instant::now() + LOGIN_WAIT;
     link.flush()?;
@@ -303,13 +299,20 @@ impl Visit<'_> {
         match &mut self.phase {
             Phase::Login(authenticator) => {
                 let door = Door(&self.server.name);
-                let step = authenticator.receive(payload, unix_s(), &door, transport, cx)?;
+                let step = authenticator.receive(
+                    payload,
+                    unix_s(),
+                    &self.server.policy,
+                    &door,
+                    transport,
+                    cx,
+                )?;
                 let Step::Proved(key) = step else { return Ok(()) };
                 if door.is_open_to(key.identity()) {
                     authenticator.accept(transport, cx)?;
                     self.phase = Phase::Open(Box::new(Session::new(&key)));
                 } else {
-                    authenticator.refuse(transport, cx)?;
+                    authenticator.refuse(&self.server.policy, transport, cx)?;
                 }
                 Ok(())
             }

@@ -34,7 +34,7 @@ use super::proxy_header::{self, Expected, Origin, Verdict};
 use super::pump::{Carriage, PumpHandle, Session};
 use super::relay::Relay;
 use super::report::{Carried, Info, Proved, Report, RequestId};
-use super::shared::{Live, Presence, Shared};
+use super::shared::{Presence, Shared};
 use super::within::within;
 use super::{clock, local_address, socket_options};
 
@@ -139,11 +139,10 @@ impl Door {
             return Outcome::Ended(edge(Stage::Accept, Cause::NotInPool));
         };
         report.borrow_mut().address = Some(Arc::clone(&address));
-        let live = self.shared.live.load_full();
-        let transport =
-            self.scratch.with_context(|cx| Transport::server(Arc::clone(&live.server), cx));
+        let server = Arc::clone(&self.shared.live.load().server);
+        let transport = self.scratch.with_context(|cx| Transport::server(server, cx));
         let mut leg = Leg::from_client(stream, transport, unread);
-        let login = Box::pin(self.authenticate(&mut leg, &address, report, place, &live));
+        let login = Box::pin(self.authenticate(&mut leg, &address, report, place));
         let spent_ms = clock::monotonic_ms().saturating_sub(report.borrow().accepted_ms);
         let grace = settings.login_grace.saturating_sub(Duration::from_millis(spent_ms));
         let entry = within(grace, login).await;
@@ -235,11 +234,10 @@ impl Door {
         address: &Arc<Address>,
         report: &RefCell<Report>,
         place: &Place,
-        live: &Arc<Live>,
     ) -> Result<Entry, Ended> {
         let source = report.borrow().source();
-        let gate = RouteGate { shared: &self.shared, live, address, source };
-        let mut authenticator = Authenticator::new(Arc::clone(&live.policy), source);
+        let gate = RouteGate { shared: &self.shared, address, source };
+        let mut authenticator = Authenticator::new(source);
         let mut stage = Stage::Exchange;
         let began_us = clock::monotonic_us();
         let mut secured_us = began_us;
@@ -257,11 +255,14 @@ impl Door {
                     return Ok(None);
                 }
             }
-            let step = authenticator.receive(payload, clock::unix_s(), &gate, transport, cx)?;
+            // Read anew each time: what a reload takes away is gone for those who are half way in, too.
+            let live = self.shared.live.load();
+            let now_s = clock::unix_s();
+            let step = authenticator.receive(payload, now_s, &live.policy, &gate, transport, cx)?;
             let Step::Proved(key) = step else { return Ok(None) };
             report.borrow_mut().who = Some(Proved::from(&*key));
             let Some(entry) = gate.entry(key) else {
-                authenticator.refuse(transport, cx)?;
+                authenticator.refuse(&live.policy, transport, cx)?;
                 return Ok(None);
             };
             authenticator.accept(transport, cx)?;
@@ -453,7 +454,6 @@ impl Ration {
 /// Answers for offers from the routing map. Nothing happens because of an offer.
 struct RouteGate<'a> {
     shared: &'a Shared,
-    live: &'a Live,
     address: &'a Arc<Address>,
     source: IpAddr,
 }
@@ -461,11 +461,12 @@ struct RouteGate<'a> {
 impl RouteGate<'_> {
     /// Where a proved key leads.
     fn entry(&self, key: Box<ProvedKey>) -> Option<Entry> {
-        let restrictions = self.live.restrictions(&key)?;
+        let live = self.shared.live.load();
+        let restrictions = live.restrictions(&key)?;
         if restrictions.verify_required && !key.user_verified() {
             return None;
         }
-        if !self.live.allows(key.identity(), self.source, clock::unix_s()) {
+        if !live.allows(key.identity(), self.source, clock::unix_s()) {
             return None;
         }
         match self.shared.table.admit(who(key.identity()), self.address, key.login()) {
@@ -478,7 +479,7 @@ impl RouteGate<'_> {
 
 impl Gate for RouteGate<'_> {
     fn accepts(&self, offer: &Offer<'_>) -> bool {
-        self.live.allows(offer.identity, self.source, clock::unix_s())
+        self.shared.live.load().allows(offer.identity, self.source, clock::unix_s())
             && self.shared.table.admits(who(offer.identity), self.address, offer.login)
     }
 }

@@ -7,7 +7,7 @@ use crate::ended::{About, Cause, Ended, notice};
 use crate::route::{Address, Admitted};
 use crate::ssh::publickey::Fingerprint;
 use crate::ssh::text::printable;
-use crate::ssh::userauth::{Identity, ProvedKey};
+use crate::ssh::userauth::{Identity, Presented, ProvedKey, still_stands};
 
 use super::door::who as route_who;
 use super::shared::{Presence, Seat, Shared};
@@ -47,6 +47,8 @@ pub struct Proved {
     pub fingerprint: Fingerprint,
     /// The user name that was asked for.
     pub login: String,
+    /// The key or certificate itself, to be asked again when revocations or CAs change.
+    pub presented: Arc<Presented>,
 }
 
 impl From<&ProvedKey> for Proved {
@@ -55,6 +57,7 @@ impl From<&ProvedKey> for Proved {
             identity: key.identity().clone(),
             fingerprint: key.fingerprint(),
             login: key.login().to_owned(),
+            presented: key.standing(),
         }
     }
 }
@@ -104,7 +107,9 @@ impl Report {
     /// May this session go on? Asked again whenever rights change.
     pub fn keeps_its_right(&self, shared: &Shared) -> bool {
         let (Some(who), Some(admitted)) = (&self.who, &self.admitted) else { return false };
-        shared.live.load().knows(&who.identity)
+        let live = shared.live.load();
+        live.knows(&who.identity)
+            && still_stands(&live.policy, &who.presented)
             && shared.table.keeps(route_who(&who.identity), admitted)
     }
 
