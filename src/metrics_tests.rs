@@ -1,3 +1,5 @@
+//! Tests of `metrics`.
+
 use std::{
     io::Write as _,
     process::{Command, Stdio},

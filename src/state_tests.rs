@@ -1,3 +1,5 @@
+//! Tests of `state`.
+
 use std::{
     os::unix::fs::PermissionsExt,
     sync::atomic::{AtomicU32, Ordering},

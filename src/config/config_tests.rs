@@ -1,3 +1,5 @@
+//! Tests of `config`.
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt,

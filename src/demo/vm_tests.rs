@@ -1,3 +1,5 @@
+//! Tests of `vm`.
+
 use super::super::client::{self, Answer, Ask, Begin, End, Task, Trouble};
 use super::super::directory::Directory;
 use super::{Setup, Vm, unix_s};

@@ -1,3 +1,5 @@
+//! Tests of `admission`.
+
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use proptest::prelude::*;

@@ -97,6 +97,7 @@ impl Door {
     pub(super) async fn serve(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, place: Place) {
         self.counters.accepted();
         let presence = self.shared.enter();
+        let _at_the_door = self.shared.come_to_the_door();
         let request = RequestId(self.scratch.random());
         let report = RefCell::new(Report::new(request, peer, clock::monotonic_us()));
         let connection = Box::pin(self.connection(stream, &report, &place, presence));

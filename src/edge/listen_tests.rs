@@ -1,3 +1,5 @@
+//! Tests of `listen`.
+
 use std::{
     collections::BTreeSet,
     net::TcpStream,

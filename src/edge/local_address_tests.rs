@@ -1,3 +1,5 @@
+//! Tests of `local_address`.
+
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},

@@ -42,7 +42,7 @@ use crate::metrics::Registry;
 use crate::route::Snapshot;
 
 use self::report::{Carried, Info};
-use self::shard::Shard;
+use self::shard::{Heart, Shard};
 use self::shared::{Live, Shared};
 
 /// How long sessions that are ended at the end of a drain may take to say goodbye.
@@ -76,6 +76,7 @@ pub struct Edge {
     shards: Vec<Shard>,
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
+    _heart: Heart,
 }
 
 impl Edge {
@@ -105,7 +106,10 @@ impl Edge {
             let shared = Arc::clone(&shared);
             shards.push(Shard::start(index, cpu, listeners, shared, door, pump, share)?);
         }
-        Ok(Self { shards, shared, addresses })
+        let pulses = shards.iter().map(Shard::pulse).collect::<io::Result<_>>()?;
+        let watched = Arc::clone(&shared);
+        let heart = Heart::start(pulses, move || watched.is_anybody_at_the_door())?;
+        Ok(Self { shards, shared, addresses, _heart: heart })
     }
 
     /// What is listened on, with the real ports.

@@ -1,3 +1,5 @@
+//! Tests of `proxy_header`.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -34,6 +34,14 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 const ACCEPTS_IN_A_ROW: u32 = 8;
 /// The door yields to the pump of its core: a burst of handshakes must not be felt by people who type.
 const DOOR_NICE: i32 = 5;
+/// On the control stream: accept nothing more.
+const DRAIN: u8 = b'd';
+/// On the control stream: wake up.
+const BEAT: u8 = b'b';
+/// Between beats while somebody waits for a door.
+const BEAT_BUSY: Duration = Duration::from_millis(20);
+/// Between beats otherwise: a lost accept waits no longer.
+const BEAT_IDLE: Duration = Duration::from_millis(500);
 /// How long a shard may take to come up.
 const START_WAIT: Duration = Duration::from_secs(10);
 
@@ -75,14 +83,18 @@ impl Shard {
                     .map(|listener| glommio::spawn_local(accept(Rc::clone(&door), listener)))
                     .collect();
                 let _first_line_ran = started.send(());
-                // The first byte means: accept nothing more. The end of the stream: stop.
                 let mut control = control_stream(theirs);
-                let mut word = [0; 1];
-                if matches!(control.read(&mut word).await, Ok(1)) {
-                    for task in accepting {
-                        task.cancel().await;
+                let mut accepting = Some(accepting);
+                let mut words = [0; 64];
+                // The end of the stream means: stop.
+                while let Ok(count @ 1..) = control.read(&mut words).await {
+                    if words[..count].contains(&DRAIN)
+                        && let Some(accepting) = accepting.take()
+                    {
+                        for task in accepting {
+                            task.cancel().await;
+                        }
                     }
-                    let _end_of_stream = control.read(&mut word).await;
                 }
             })
             .map_err(io::Error::from)?;
@@ -99,7 +111,12 @@ impl Shard {
 
     /// Accepts nothing more; connections go on.
     pub(super) fn stop_accepting(&mut self) {
-        let _already_gone = self.control.write(b"d");
+        let _already_gone = self.control.write(&[DRAIN]);
+    }
+
+    /// The end of the control stream that [`Heart`] beats on.
+    pub(super) fn pulse(&self) -> io::Result<ControlEnd> {
+        self.control.try_clone()
     }
 }
 
@@ -114,6 +131,41 @@ impl Drop for Shard {
         if let Some(thread) = self.pump_thread.take() {
             let _ended = thread.join();
         }
+    }
+}
+
+/// Wakes the doors now and then.
+///
+/// glommio 0.9 sleeps on one of its rings, linked to the other by a poll. Rarely (1 login in some thousands) the
+/// completion of an accept, connect or timer does not come through that link, and the executor sleeps until something
+/// else wakes it. A byte on the control stream is such a something; it bounds the delay.
+pub(super) struct Heart {
+    _stops_when_dropped: mpsc::Sender<()>,
+}
+
+impl Heart {
+    /// Beats on `pulses`, fast while `busy` says that somebody is between accept and session.
+    pub(super) fn start(
+        mut pulses: Vec<ControlEnd>,
+        busy: impl Fn() -> bool + Send + 'static,
+    ) -> io::Result<Self> {
+        for pulse in &pulses {
+            pulse.set_nonblocking(true)?;
+        }
+        let (stop, stopped) = mpsc::channel();
+        std::thread::Builder::new().name("heart".into()).spawn(move || {
+            loop {
+                let period = if busy() { BEAT_BUSY } else { BEAT_IDLE };
+                if stopped.recv_timeout(period) != Err(mpsc::RecvTimeoutError::Timeout) {
+                    return;
+                }
+                for pulse in &mut pulses {
+                    // A door that is awake and has not read yet needs no beat; one that is gone needs none either.
+                    let _awake_or_gone = pulse.write(&[BEAT]);
+                }
+            }
+        })?;
+        Ok(Self { _stops_when_dropped: stop })
     }
 }
 

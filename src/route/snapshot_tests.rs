@@ -1,3 +1,5 @@
+//! Tests of `snapshot`.
+
 use super::*;
 
 fn address(name: &str, public: &str) -> AddressEntry {

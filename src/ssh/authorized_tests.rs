@@ -1,3 +1,5 @@
+//! Tests of `authorized`.
+
 use proptest::prelude::*;
 
 use super::super::hostkey::PrivateKey;

@@ -1,3 +1,5 @@
+//! Tests of `certificate`.
+
 use proptest::prelude::*;
 
 use super::super::keygen::{Counter, Dir, KINDS, SecurityKey, mutations};

@@ -1,3 +1,5 @@
+//! Tests of `hostkey`.
+
 use proptest::prelude::*;
 
 use super::super::certificate::{Restrictions, UserCertificate};

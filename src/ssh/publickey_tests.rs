@@ -1,3 +1,5 @@
+//! Tests of `publickey`.
+
 use proptest::prelude::*;
 
 use super::super::hostkey::PrivateKey;

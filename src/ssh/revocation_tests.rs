@@ -1,3 +1,5 @@
+//! Tests of `revocation`.
+
 use proptest::prelude::*;
 
 use super::super::certificate::{Restrictions, UserCertificate};

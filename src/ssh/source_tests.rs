@@ -1,3 +1,5 @@
+//! Tests of `source`.
+
 use proptest::prelude::*;
 
 use super::*;
