@@ -1,5 +1,6 @@
 //! Fuzz bodies: plain functions from bytes to nothing, wrapped for libFuzzer by `fuzz/` and run on seeded inputs by the
 //! tests below. A body must neither panic nor grow memory beyond the limits it asserts.
+#![expect(clippy::missing_panics_doc, clippy::panic, reason = "a panic is the finding")]
 
 use std::net::IpAddr;
 
@@ -20,8 +21,13 @@ use crate::ssh::userauth::{Authenticator, Gate, Offer, Policy, Step};
 const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 /// Most output a peer can make a transport queue: its own limit and one message.
 const OUTPUT_MAX_BYTES: usize = 1024 * 1024 + 300 * 1024;
+/// Most memory that takes: as much again may be written and not cut off yet, and a vector doubles as it grows. What is
+/// held back for a key exchange is small beside it.
+const CAPACITY_MAX_BYTES: usize = 5 * OUTPUT_MAX_BYTES;
+
 fn bounded(end: &End) {
     assert!(end.transport.output().len() <= OUTPUT_MAX_BYTES);
+    assert!(end.transport.waiting_capacity() <= CAPACITY_MAX_BYTES);
 }
 
 /// Raw bytes at both ends of a transport, before any key. The first byte is the size of the pieces.
@@ -99,7 +105,7 @@ pub fn kexinit(data: &[u8]) {
     }
     let mut cx = Context { now: pair.now, entropy: &mut pair.random };
     for end in [&mut pair.server, &mut pair.client] {
-        end.inbox = stream.clone();
+        end.inbox.clone_from(&stream);
         let _ended_or_waiting = end.receive(&mut cx);
         bounded(end);
     }
@@ -174,13 +180,16 @@ mod tests {
     use std::time::{Duration, Instant};
 
     /// A short run is the smoke test of every check; `KEYWAY_FUZZ_SECONDS` makes it longer.
+    #[expect(clippy::print_stdout, reason = "says how to repeat a run that failed")]
     fn run(name: &str, body: fn(&[u8]), seeds: &[Vec<u8>]) {
         let seconds = std::env::var("KEYWAY_FUZZ_SECONDS").map_or(2, |text| text.parse().unwrap());
         let seed = std::env::var("KEYWAY_FUZZ_SEED").map_or(1, |text| text.parse().unwrap());
         println!("{name}: seed {seed}, {seconds} s");
         let mut random = Seeded(seed);
         let end = Instant::now() + Duration::from_secs(seconds);
-        seeds.iter().for_each(|input| body(input));
+        for input in seeds {
+            body(input);
+        }
         while Instant::now() < end {
             let mut input = match seeds {
                 [] => Vec::new(),

@@ -44,7 +44,7 @@ impl Lists {
 fn sample<T: Copy>(random: &mut Seeded, all: &[T]) -> Vec<T> {
     let mut left = all.to_vec();
     let mut out = Vec::new();
-    for _ in 0..random.below(all.len() + 1) {
+    for _ in 0..random.below(all.len().saturating_add(1)) {
         out.push(left.swap_remove(random.below(left.len())));
     }
     out

@@ -1,4 +1,10 @@
 //! What tests of this room share: a seeded source of randomness and two transports joined in memory.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "for tests and fuzzing only, where a panic is the finding"
+)]
 
 use std::sync::Arc;
 

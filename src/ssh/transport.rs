@@ -26,11 +26,20 @@ use super::wire::{Malformed, Put, Reader};
 const PACKET_MAX_EARLY_BYTES: u32 = 35_000;
 /// The same afterwards: OpenSSH's own limit. Larger channel packets than 32 KiB are legal.
 const PACKET_MAX_BYTES: u32 = 256 * 1024;
-/// Messages held back while keys are exchanged. A relay holds none of its payloads here, so only
-/// answers of our own (PONG, replies to global requests) count.
-const HELD_MAX_BYTES: usize = 64 * 1024;
+/// Connection messages that a peer may still send between its KEXINIT and its NEWKEYS. RFC 4253 §7.1
+/// forbids them, but JSch and others check too late and sshd takes them: what stood in their own
+/// queue, so a few windows' worth is generous.
+const LATE_MESSAGES_MAX: u32 = 64;
+/// The same in bytes of payload.
+const LATE_BYTES_MAX: usize = 256 * 1024;
+/// Messages held back while keys are exchanged: answers of our own (PONG, replies to global
+/// requests), and all that the other leg of a relay may send late while this one is held.
+const HELD_MAX_BYTES: usize = 64 * 1024 + LATE_BYTES_MAX;
 /// Output we make by ourselves for a peer that does not read it.
 const OUTPUT_MAX_BYTES: usize = 1024 * 1024;
+/// Written output is cut off once there is this much of it, and it is half of the buffer: moving the
+/// rest then costs no more than writing it did.
+const WRITTEN_MIN_BYTES: usize = 64 * 1024;
 /// IGNORE, DEBUG, UNIMPLEMENTED and PING messages before a user is authenticated.
 const IDLE_MESSAGES_MAX: u32 = 64;
 /// Key exchanges a peer may start before a user is authenticated: each costs us the arithmetic.
@@ -234,7 +243,14 @@ enum Level {
     /// The first key exchange is done.
     Authentication { session: Session, exchanges: u32, idle_messages: u32 },
     /// A user is authenticated.
-    Connection { session: Session },
+    Connection { session: Session, late: Late },
+}
+
+/// Connection messages that came after the peer's latest KEXINIT and before its NEWKEYS.
+#[derive(Clone, Copy, Default)]
+struct Late {
+    messages: u32,
+    bytes: usize,
 }
 
 /// What [`Transport::receive`] found at the front of the input.
@@ -431,7 +447,11 @@ impl Transport {
             (message::IGNORE | message::DEBUG | message::UNIMPLEMENTED, Stage::FirstExchange) => {
                 self.idle_early(number)
             }
-            (message::IGNORE | message::DEBUG, _) => self.idle(Event::Handled),
+            // We send no PING, so no PONG is ours to expect: OpenSSH ignores a stray one as well.
+            (message::IGNORE | message::DEBUG, _)
+            | (message::PONG, Stage::Authentication | Stage::Connection) => {
+                self.idle(Event::Handled)
+            }
             (message::UNIMPLEMENTED, _) => {
                 let mut reader = Reader::new(payload);
                 reader.u8()?;
@@ -464,11 +484,13 @@ impl Transport {
                 self.send(&pong, cx)?;
                 self.idle(Event::Handled)
             }
-            // We send no PING, so no PONG is ours to expect: OpenSSH ignores a stray one as well.
-            (message::PONG, Stage::Authentication | Stage::Connection) => self.idle(Event::Handled),
             (message::SERVICE_REQUEST | message::USERAUTH_REQUEST, Stage::Authentication)
                 if role == Role::Server =>
             {
+                Ok(Event::Payload(range))
+            }
+            (number, Stage::Rekey) if message::CONNECTION.contains(&number) => {
+                self.take_late(number, payload.len())?;
                 Ok(Event::Payload(range))
             }
             // RFC 4252 §5.1: requests after success are to be ignored.
@@ -506,6 +528,19 @@ impl Transport {
             return Err(Fault::Unexpected { number, during: Stage::FirstExchange });
         }
         Ok(Event::Handled)
+    }
+
+    /// Counts a connection message inside the peer's key exchange. Before a user is authenticated, or
+    /// past the limits, there is none.
+    fn take_late(&mut self, number: u8, len: usize) -> Result<(), Fault> {
+        if let Level::Connection { late, .. } = &mut self.level {
+            late.messages = late.messages.saturating_add(1);
+            late.bytes = late.bytes.saturating_add(len);
+            if late.messages <= LATE_MESSAGES_MAX && late.bytes <= LATE_BYTES_MAX {
+                return Ok(());
+            }
+        }
+        Err(Fault::Unexpected { number, during: Stage::Rekey })
     }
 
     fn idle(&mut self, event: Event) -> Result<Event, Fault> {
@@ -589,11 +624,15 @@ impl Transport {
             State::Open => self.offer(None, cx)?,
             State::Ident { .. } | State::Ended(_) => return Err(unexpected),
         };
-        if let Level::Authentication { exchanges, .. } = &mut self.level {
-            *exchanges = exchanges.saturating_add(1);
-            if *exchanges > EARLY_EXCHANGES_MAX {
-                return Err(Fault::Flood);
+        match &mut self.level {
+            Level::Keyless => {}
+            Level::Authentication { exchanges, .. } => {
+                *exchanges = exchanges.saturating_add(1);
+                if *exchanges > EARLY_EXCHANGES_MAX {
+                    return Err(Fault::Flood);
+                }
             }
+            Level::Connection { late, .. } => *late = Late::default(),
         }
         let theirs = KexInit::parse(payload)?;
         let first = matches!(self.level, Level::Keyless);
@@ -706,7 +745,7 @@ impl Transport {
     ) -> Result<(), Fault> {
         let session = match &self.level {
             Level::Keyless => Session { id: hash, strict: agreement.strict },
-            Level::Authentication { session, .. } | Level::Connection { session } => *session,
+            Level::Authentication { session, .. } | Level::Connection { session, .. } => *session,
         };
         let role = self.end.role();
         let [to_server, to_client] =
@@ -830,8 +869,8 @@ impl Transport {
 
     /// Seals a connection packet that another transport's [`Transport::receive`] has just opened:
     /// `packet` is its `input[..used]`, `payload` the range it gave. In place when nothing waits in
-    /// `output` and the framing fits, else as a copy at the end of `output`. Not while
-    /// [`Transport::is_held`].
+    /// `output` and the framing fits, else as a copy at the end of `output`, or held back like
+    /// [`Transport::send`] does: no more than the peer's late messages while [`Transport::is_held`].
     ///
     /// # Errors
     /// As [`Transport::send`].
@@ -856,13 +895,26 @@ impl Transport {
         self.out.get(self.out_sent..).unwrap_or_default()
     }
 
-    /// Drops the first `count` bytes of `output`: they were written. An empty buffer is freed.
+    /// Drops the first `count` bytes of `output`: they were written. An empty buffer is freed, and one
+    /// that never empties, because the peer reads slowly, is cut down again and again.
     pub fn sent(&mut self, count: usize) {
-        self.out_sent = self.out_sent.saturating_add(count).min(self.out.len());
-        if self.out_sent == self.out.len() {
+        let len = self.out.len();
+        self.out_sent = self.out_sent.saturating_add(count).min(len);
+        if self.out_sent == len {
             self.out = Vec::new();
             self.out_sent = 0;
+        } else if self.out_sent >= WRITTEN_MIN_BYTES && self.out_sent >= len.div_ceil(2) {
+            self.out.drain(..self.out_sent);
+            self.out_sent = 0;
+            self.out.shrink_to(self.out.len().saturating_mul(2));
         }
+    }
+
+    /// Frees what the keys were expanded to, for a connection that has gone quiet: see
+    /// [`Opener::rest`]. The next packet in either direction pays for it.
+    pub fn rest(&mut self) {
+        self.opener.rest();
+        self.sealer.rest();
     }
 
     /// Queues a DISCONNECT with a text for people and ends the transport.
@@ -892,7 +944,7 @@ impl Transport {
     /// A user is authenticated: connection messages and larger packets become legal.
     pub fn authenticated(&mut self) {
         if let Level::Authentication { session, .. } = &self.level {
-            self.level = Level::Connection { session: *session };
+            self.level = Level::Connection { session: *session, late: Late::default() };
         }
     }
 
@@ -907,7 +959,7 @@ impl Transport {
     /// The session identifier, once the first key exchange is done.
     pub fn session_id(&self) -> Option<&[u8; 32]> {
         match (&self.level, &self.state) {
-            (Level::Authentication { session, .. } | Level::Connection { session }, _) => {
+            (Level::Authentication { session, .. } | Level::Connection { session, .. }, _) => {
                 Some(&session.id)
             }
             (Level::Keyless, _) => None,
@@ -954,6 +1006,20 @@ impl Transport {
         self.peer_offered_gcm
     }
 
+    /// The configuration a server was made with; a later one does not reach it.
+    pub fn server_config(&self) -> Option<&Arc<ServerConfig>> {
+        match &self.end {
+            End::Server(config) => Some(config),
+            End::Client(_) => None,
+        }
+    }
+
+    /// Bytes of memory that what waits for the peer takes.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn waiting_capacity(&self) -> usize {
+        self.out.capacity().saturating_add(self.held.capacity())
+    }
+
     /// Which end we are.
     pub fn role(&self) -> Role {
         self.end.role()
@@ -967,7 +1033,7 @@ impl Transport {
     pub fn give_up(self) -> Result<Handover, Box<Self>> {
         let settled = matches!(self.state, State::Open) && self.out.is_empty();
         let session = match &self.level {
-            Level::Connection { session } if settled => *session,
+            Level::Connection { session, .. } if settled => *session,
             Level::Connection { .. } | Level::Keyless | Level::Authentication { .. } => {
                 return Err(Box::new(self));
             }
@@ -1007,6 +1073,7 @@ impl Transport {
             state: State::Open,
             level: Level::Connection {
                 session: Session { id: state.session_id, strict: state.strict },
+                late: Late::default(),
             },
             receive_suite: Some(receive.suite),
             opener: Opener::from_keys(receive, receive_seq),

@@ -258,13 +258,13 @@ struct Claim {
 /// What a key is worth before anybody asks the routing map.
 enum Standing {
     /// It stands for somebody.
-    Somebody { identity: Identity, restrictions: Restrictions, presented: Presented },
+    Somebody { identity: Identity, restrictions: Restrictions, presented: Arc<Presented> },
     /// Revoked, or a certificate that lets nobody in.
     Nobody { key: PublicKey },
 }
 
 impl Standing {
-    const fn key(&self) -> &PublicKey {
+    fn key(&self) -> &PublicKey {
         match self {
             Self::Somebody { presented, .. } => presented.key(),
             Self::Nobody { key } => key,
@@ -342,7 +342,8 @@ impl Judge<'_> {
         let identity = Identity::Key(key.fingerprint());
         let presented = Presented::Key(key.clone());
         Some(if still_stands(self.policy, &presented) {
-            Standing::Somebody { identity, restrictions: Restrictions::default(), presented }
+            let (restrictions, presented) = (Restrictions::default(), Arc::new(presented));
+            Standing::Somebody { identity, restrictions, presented }
         } else {
             Standing::Nobody { key }
         })
@@ -365,7 +366,7 @@ impl Judge<'_> {
         let identity = Identity::User(user);
         let presented = Presented::Certificate(certificate);
         if still_stands(self.policy, &presented) {
-            Ok(Standing::Somebody { identity, restrictions, presented })
+            Ok(Standing::Somebody { identity, restrictions, presented: Arc::new(presented) })
         } else {
             Err(CertificateFault::Revoked)
         }
@@ -402,7 +403,7 @@ impl Judge<'_> {
                 Some(ProvedKey {
                     login: request.login.to_owned(),
                     identity,
-                    presented: Arc::new(presented),
+                    presented,
                     restrictions,
                     user_verified: proof.user_verified,
                     method: request.method,
