@@ -17,7 +17,7 @@ use super::kex::{self, Ephemeral, Flow, Secret, Transcript};
 use super::message::{self, Reason};
 use super::negotiate::{Agreement, HostKeyAlgorithm, KexInit, Offer};
 pub use super::negotiate::{Algorithms, Method};
-use super::packet::{Opened, Opener, Sealer};
+use super::packet::{Opened, Opener, Sealer, Used};
 use super::publickey::{PublicKey, SignatureAlgorithm};
 use super::text::printable;
 use super::wire::{Malformed, Put, Reader};
@@ -302,13 +302,18 @@ pub struct Transport {
     held: Vec<u8>,
     our_ident: Cow<'static, str>,
     peer_ident: Box<[u8]>,
-    /// Host key blob: the server's as proved (client role), ours as presented (server role).
+    /// Host key blob of the first key exchange: the server's as proved (client role), ours as
+    /// presented (server role).
     host_key: Box<[u8]>,
     peer_sig_algs: Option<Box<str>>,
     farewell: Option<Box<(u32, Box<[u8]>)>>,
     receive_suite: Option<Suite>,
     peer_offered_gcm: bool,
+    /// What [`Transport::rekey`] was last told to offer in place of the configured ciphers.
+    upgrade: Option<Box<[Cipher]>>,
     keys_since: Instant,
+    /// How old the keys were at `keys_since`: not 0 if they were taken over.
+    keys_age_ms: u64,
 }
 
 impl Transport {
@@ -343,7 +348,9 @@ impl Transport {
             farewell: None,
             receive_suite: None,
             peer_offered_gcm: false,
+            upgrade: None,
             keys_since: cx.now,
+            keys_age_ms: 0,
         };
         transport.out.put_bytes(transport.our_ident.as_bytes());
         transport.out.put_bytes(b"\r\n");
@@ -598,6 +605,12 @@ impl Transport {
 
     // ---- key exchange ----
 
+    /// The ciphers of an earlier upgrade, as long as the peer has AES-GCM at all: without them the
+    /// next key exchange, whoever starts it, would take the upgrade back.
+    fn upgraded(&self) -> Option<Box<[Cipher]>> {
+        if self.peer_offered_gcm { self.upgrade.clone() } else { None }
+    }
+
     /// Sends our KEXINIT.
     fn offer(
         &mut self,
@@ -614,14 +627,14 @@ impl Transport {
 
     fn receive_kexinit(&mut self, payload: &[u8], cx: &mut Context<'_>) -> Result<Event, Fault> {
         let unexpected = Fault::Unexpected { number: message::KEXINIT, during: self.stage() };
-        let ours = match std::mem::replace(&mut self.state, State::Open) {
+        let offered = match std::mem::replace(&mut self.state, State::Open) {
             State::Exchange(exchange) => match *exchange {
-                Exchange::Offered(ours) => ours,
+                Exchange::Offered(ours) => Some(ours),
                 Exchange::AwaitInit { .. }
                 | Exchange::AwaitReply { .. }
                 | Exchange::AwaitNewKeys { .. } => return Err(unexpected),
             },
-            State::Open => self.offer(None, cx)?,
+            State::Open => None,
             State::Ident { .. } | State::Ended(_) => return Err(unexpected),
         };
         match &mut self.level {
@@ -635,6 +648,11 @@ impl Transport {
             Level::Connection { late, .. } => *late = Late::default(),
         }
         let theirs = KexInit::parse(payload)?;
+        self.peer_offered_gcm = theirs.offers_gcm();
+        let ours = match offered {
+            Some(ours) => ours,
+            None => self.offer(self.upgraded(), cx)?,
+        };
         let first = matches!(self.level, Level::Keyless);
         let offer = self.end.offer(&ours, first);
         let agreement = offer.agree(&theirs)?;
@@ -642,7 +660,6 @@ impl Transport {
         if first && agreement.strict && self.opener.seq() != 1 {
             return Err(unexpected);
         }
-        self.peer_offered_gcm = theirs.offers_gcm();
         let kexinit = offer.kexinit(ours.cookie);
         let (our_ident, peer_ident) = (self.our_ident.as_bytes(), &*self.peer_ident);
         let exchange = match self.end.role() {
@@ -694,7 +711,10 @@ impl Transport {
         reply.put_string(&reply_value);
         reply.put_string(&signature);
         self.seal(&reply, cx)?;
-        self.host_key = blob.into();
+        // A client binds its signature to the first host key it saw, as it does to the session id.
+        if matches!(self.level, Level::Keyless) {
+            self.host_key = blob.into();
+        }
         self.switch(agreement, &secret, hash, cx)?;
         Ok(Event::Handled)
     }
@@ -760,6 +780,7 @@ impl Transport {
         let (_, receive_suite) = receive;
         self.receive_suite = Some(receive_suite);
         self.keys_since = cx.now;
+        self.keys_age_ms = 0;
         let exchange = Exchange::AwaitNewKeys { receive: keys(receive), session };
         self.state = State::Exchange(Box::new(exchange));
         if let (Level::Keyless, End::Server(config), true) =
@@ -794,12 +815,17 @@ impl Transport {
         let worn = [self.sealer.used(), self.opener.used()]
             .iter()
             .any(|used| used.bytes >= limits.bytes || used.packets >= limits.packets);
-        let old = now.0.saturating_sub(self.keys_since.0) >= limits.age_ms;
+        let old = self.keys_age_ms(now) >= limits.age_ms;
         matches!((&self.state, &self.level), (State::Open, Level::Connection { .. }))
             && (worn || old)
     }
 
-    /// Starts a key exchange, unless one runs. `ciphers`: offer only these, else the usual list.
+    fn keys_age_ms(&self, now: Instant) -> u64 {
+        now.0.saturating_sub(self.keys_since.0).saturating_add(self.keys_age_ms)
+    }
+
+    /// Starts a key exchange, unless one runs. `ciphers`: offer only these, now and in every later
+    /// exchange while the peer has AES-GCM; else what was offered last.
     ///
     /// # Errors
     /// [`Fault::KeysUsedUp`], or the fault that ended the transport.
@@ -808,7 +834,14 @@ impl Transport {
             State::Ended(fault) => Err(*fault),
             State::Ident { .. } | State::Exchange(_) => Ok(()),
             State::Open => {
-                let ours = self.offer(ciphers.map(Into::into), cx)?;
+                let ciphers = match ciphers {
+                    Some(ciphers) => {
+                        self.upgrade = Some(ciphers.into());
+                        Some(ciphers.into())
+                    }
+                    None => self.upgraded(),
+                };
+                let ours = self.offer(ciphers, cx)?;
                 self.state = State::Exchange(Box::new(Exchange::Offered(ours)));
                 Ok(())
             }
@@ -966,7 +999,9 @@ impl Transport {
         }
     }
 
-    /// The host key blob in use: as the server proved it (client role), as we present it (server role).
+    /// The host key blob of the first key exchange: as the server proved it (client role), as we
+    /// presented it (server role). A later exchange may agree on another key of ours; `hostbound`
+    /// signatures name this one.
     pub fn host_key(&self) -> &[u8] {
         &self.host_key
     }
@@ -1030,7 +1065,7 @@ impl Transport {
     /// # Errors
     /// The transport itself, unchanged, unless it is authenticated, no key exchange runs and all
     /// output is written.
-    pub fn give_up(self) -> Result<Handover, Box<Self>> {
+    pub fn give_up(self, now: Instant) -> Result<Handover, Box<Self>> {
         let settled = matches!(self.state, State::Open) && self.out.is_empty();
         let session = match &self.level {
             Level::Connection { session, .. } if settled => *session,
@@ -1038,7 +1073,9 @@ impl Transport {
                 return Err(Box::new(self));
             }
         };
-        let Self { opener, sealer, our_ident, peer_ident, host_key, .. } = self;
+        let age_ms = self.keys_age_ms(now);
+        let Self { opener, sealer, our_ident, peer_ident, host_key, upgrade, .. } = self;
+        let (receive_used, send_used) = (opener.used(), sealer.used());
         let (receive, send) = (opener.into_keys(), sealer.into_keys());
         let (Some(receive), Some(send)) = (receive, send) else {
             unreachable!("a connected transport has keys in both directions")
@@ -1047,11 +1084,15 @@ impl Transport {
             session_id: session.id,
             strict: session.strict,
             send,
+            send_used,
             receive,
+            receive_used,
+            age_ms,
             our_ident,
             peer_ident,
             host_key,
             peer_offered_gcm: self.peer_offered_gcm,
+            upgrade,
         })
     }
 
@@ -1076,8 +1117,8 @@ impl Transport {
                 late: Late::default(),
             },
             receive_suite: Some(receive.suite),
-            opener: Opener::from_keys(receive, receive_seq),
-            sealer: Sealer::from_keys(send, send_seq),
+            opener: Opener::from_keys(receive, receive_seq).continuing(state.receive_used),
+            sealer: Sealer::from_keys(send, send_seq).continuing(state.send_used),
             out: Vec::new(),
             out_sent: 0,
             held: Vec::new(),
@@ -1087,8 +1128,9 @@ impl Transport {
             peer_sig_algs: None,
             farewell: None,
             peer_offered_gcm: state.peer_offered_gcm,
-            // The age of the keys is not handed over: they are due within the hour from here.
+            upgrade: state.upgrade,
             keys_since: now,
+            keys_age_ms: state.age_ms,
         }
     }
 }
@@ -1101,16 +1143,24 @@ pub struct Handover {
     pub strict: bool,
     /// Sending keys and the next sequence number.
     pub send: (Keys, u32),
+    /// What the sending keys have done: the limits on it hold over a handover.
+    pub send_used: Used,
     /// Receiving keys and the next sequence number.
     pub receive: (Keys, u32),
+    /// What the receiving keys have done.
+    pub receive_used: Used,
+    /// Age of the keys, in milliseconds.
+    pub age_ms: u64,
     /// Our identification line, without CR LF.
     pub our_ident: Cow<'static, str>,
     /// The peer's, as received.
     pub peer_ident: Box<[u8]>,
-    /// The host key blob in use.
+    /// The host key blob of the first key exchange.
     pub host_key: Box<[u8]>,
     /// The peer's latest KEXINIT had AES-GCM both ways.
     pub peer_offered_gcm: bool,
+    /// What to offer in place of the configured ciphers.
+    pub upgrade: Option<Box<[Cipher]>>,
 }
 
 /// EXT_INFO as a server sends it (RFC 8308 §2.3; OpenSSH PROTOCOL §1.9, §1.11, §3.1).

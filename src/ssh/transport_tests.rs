@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::ssh::cipher::Mac;
-use crate::ssh::testing::{Pair, client_config, server_config};
+use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::packet::PACKETS_PER_KEY_MAX;
+use crate::ssh::testing::{End as Peer, Pair, Seeded, client_config, server_config};
 
 fn pair_with(seed: u64, algorithms: &Algorithms) -> Pair {
     let limits = RekeyLimits::default();
@@ -99,7 +101,7 @@ fn data_of_a_peer_that_has_not_answered_our_kexinit_is_delivered() {
     pair.settle().unwrap();
 }
 
-/// CVE-2023-48795 (Terrapin): a packet slipped in before the first NEWKEYS.
+/// Trap 15, CVE-2023-48795 (Terrapin): a packet slipped in before the first NEWKEYS.
 #[test]
 fn strict_kex_refuses_any_message_slipped_in_before_the_first_newkeys() {
     for number in [message::IGNORE, message::DEBUG, message::UNIMPLEMENTED] {
@@ -133,7 +135,7 @@ fn sequence_numbers_restart_at_every_newkeys_under_strict_kex() {
     assert_eq!(pair.server.transport.receive_seq(), 0);
 }
 
-/// Erlang CVE-2025-32433: connection messages before authentication.
+/// Trap 11, Erlang CVE-2025-32433: connection messages before authentication.
 #[test]
 fn connection_messages_before_authentication_end_the_connection() {
     let mut pair = Pair::plain(10);
@@ -147,7 +149,7 @@ fn connection_messages_before_authentication_end_the_connection() {
     }
 }
 
-/// libssh CVE-2018-10933, wolfSSH CVE-2026-84897: messages of the other role.
+/// Traps 11 and 16, libssh CVE-2018-10933, wolfSSH CVE-2026-84897: messages of the other role.
 #[test]
 fn messages_only_a_server_may_send_are_refused_from_a_client() {
     for number in [
@@ -165,10 +167,17 @@ fn messages_only_a_server_may_send_are_refused_from_a_client() {
     }
 }
 
-/// OpenSSH CVE-2025-26466: floods that make no progress before authentication.
+/// Trap 17, OpenSSH CVE-2025-26466: floods that make no progress before authentication.
 #[test]
 fn floods_of_idle_messages_before_authentication_end_the_connection() {
-    for number in [message::IGNORE, message::PING, message::EXT_INFO] {
+    for number in [
+        message::IGNORE,
+        message::DEBUG,
+        message::UNIMPLEMENTED,
+        message::PING,
+        message::PONG,
+        message::EXT_INFO,
+    ] {
         let mut pair = Pair::plain(u64::from(number));
         pair.settle().unwrap();
         let mut payload = vec![number];
@@ -205,7 +214,7 @@ fn a_ping_is_answered_even_in_the_middle_of_our_key_exchange() {
 fn a_state_given_up_goes_on_elsewhere() {
     let mut pair = Pair::connected(12);
     let limits = RekeyLimits::default();
-    let config = server_config(12 ^ 1, Algorithms::default(), limits);
+    let config = server_config(13, Algorithms::default(), limits);
     for round in 0..5 {
         pair.at_client(|t, cx| t.send(&data(50 + round), cx)).unwrap();
         pair.at_server(|t, cx| t.send(&data(70 + round), cx)).unwrap();
@@ -213,7 +222,7 @@ fn a_state_given_up_goes_on_elsewhere() {
         let now = pair.now;
         let server =
             std::mem::replace(&mut pair.server.transport, Pair::plain(99).server.transport);
-        let Ok(state) = server.give_up() else { panic!("settled") };
+        let Ok(state) = server.give_up(now) else { panic!("settled") };
         pair.server.transport = Transport::take_over_server(state, Arc::clone(&config), now);
         if round == 2 {
             pair.at_client(|t, cx| t.rekey(None, cx)).unwrap();
@@ -229,7 +238,170 @@ fn a_transport_in_the_middle_of_something_does_not_give_up_its_state() {
     let mut pair = Pair::connected(13);
     pair.at_server(|t, cx| t.rekey(None, cx)).unwrap();
     let server = std::mem::replace(&mut pair.server.transport, Pair::plain(99).server.transport);
-    assert!(server.give_up().is_err());
+    assert!(server.give_up(pair.now).is_err());
+}
+
+/// Gives the server's transport up at `pair.now` and takes it over where the clock says `now`.
+fn hand_over(
+    pair: &mut Pair,
+    limits: RekeyLimits,
+    now: Instant,
+    change: impl FnOnce(&mut Handover),
+) {
+    let stand_in = Pair::plain(99).server.transport;
+    let server = std::mem::replace(&mut pair.server.transport, stand_in);
+    let Ok(mut state) = server.give_up(pair.now) else { panic!("settled") };
+    change(&mut state);
+    let config = server_config(1, Algorithms::default(), limits);
+    pair.server.transport = Transport::take_over_server(state, config, now);
+    pair.now = now;
+}
+
+fn limited(seed: u64, limits: RekeyLimits) -> Pair {
+    let server = server_config(1, Algorithms::default(), limits);
+    let client = client_config(Algorithms::default(), RekeyLimits::default());
+    let mut pair = Pair::new(seed, server, client);
+    pair.settle().unwrap();
+    pair.authenticate();
+    pair
+}
+
+/// Trap 20: what the keys have done counts, wherever they did it.
+#[test]
+fn the_limits_on_keys_hold_over_a_handover() {
+    let limits = RekeyLimits { packets: 20, ..RekeyLimits::default() };
+    let mut pair = limited(30, limits);
+    for _ in 0..3 {
+        assert!(!pair.server.transport.rekey_due(pair.now));
+        for _ in 0..6 {
+            pair.at_client(|t, cx| t.send(&data(9), cx)).unwrap();
+        }
+        pair.settle().unwrap();
+        let now = pair.now;
+        hand_over(&mut pair, limits, now, |_| {});
+    }
+    pair.at_client(|t, cx| t.send(&data(9), cx)).unwrap();
+    pair.at_client(|t, cx| t.send(&data(9), cx)).unwrap();
+    pair.settle().unwrap();
+    assert!(pair.server.transport.rekey_due(pair.now));
+
+    let nearly = Used { bytes: 0, packets: PACKETS_PER_KEY_MAX - 1 };
+    let mut pair = limited(31, limits);
+    let now = pair.now;
+    hand_over(&mut pair, limits, now, |state| state.send_used = nearly);
+    pair.at_server(|t, cx| t.send(&data(9), cx)).unwrap();
+    assert_eq!(pair.at_server(|t, cx| t.send(&data(9), cx)), Err(Fault::KeysUsedUp));
+
+    let mut pair = limited(32, limits);
+    hand_over(&mut pair, limits, now, |state| state.receive_used = nearly);
+    pair.at_client(|t, cx| t.send(&data(9), cx)).unwrap();
+    assert_eq!(pair.settle(), Err(Fault::KeysUsedUp));
+    assert_eq!(pair.server.payloads, [data(9)], "the last one of its budget");
+}
+
+/// Trap 20: also when the clock of the place that takes the keys over began a moment ago.
+#[test]
+fn the_age_of_keys_goes_on_after_a_handover() {
+    let limits = RekeyLimits { age_ms: 1_000, ..RekeyLimits::default() };
+    let mut pair = limited(33, limits);
+    for _ in 0..3 {
+        pair.now = Instant(pair.now.0 + 300);
+        assert!(!pair.server.transport.rekey_due(pair.now));
+        hand_over(&mut pair, limits, Instant(5), |state| assert!(state.age_ms >= 300));
+    }
+    assert!(!pair.server.transport.rekey_due(Instant(5 + 99)));
+    assert!(pair.server.transport.rekey_due(Instant(5 + 100)));
+    pair.at_server(|t, cx| t.rekey(None, cx)).unwrap();
+    pair.settle().unwrap();
+    assert!(!pair.server.transport.rekey_due(Instant(5 + 999)), "new keys are new");
+}
+
+fn with_ciphers(ciphers: &[Cipher]) -> Algorithms {
+    Algorithms { ciphers: ciphers.to_vec(), ..Algorithms::default() }
+}
+
+#[test]
+fn a_cipher_upgrade_lasts_as_long_as_the_peer_has_aes_gcm() {
+    let limits = RekeyLimits::default();
+    let mut pair = Pair::new(
+        34,
+        server_config(1, Algorithms::default(), limits),
+        client_config(with_ciphers(&[Cipher::Chacha20Poly1305, Cipher::Aes256Gcm]), limits),
+    );
+    pair.settle().unwrap();
+    pair.authenticate();
+    let cipher = |pair: &Pair| pair.server.transport.receive_cipher().unwrap();
+    assert_eq!(cipher(&pair), Cipher::Chacha20Poly1305);
+    let gcm = [Cipher::Aes128Gcm, Cipher::Aes256Gcm];
+    pair.at_server(|t, cx| t.rekey(Some(&gcm), cx)).unwrap();
+    pair.settle().unwrap();
+    assert_eq!(cipher(&pair), Cipher::Aes256Gcm);
+    for _ in 0..2 {
+        pair.at_server(|t, cx| t.rekey(None, cx)).unwrap();
+        pair.settle().unwrap();
+        assert_eq!(cipher(&pair), Cipher::Aes256Gcm, "started by us");
+        pair.at_client(|t, cx| t.rekey(None, cx)).unwrap();
+        pair.settle().unwrap();
+        assert_eq!(cipher(&pair), Cipher::Aes256Gcm, "started by the peer");
+        let now = pair.now;
+        hand_over(&mut pair, limits, now, |_| {});
+    }
+    let without = client_config(with_ciphers(&[Cipher::Chacha20Poly1305]), limits);
+    pair.client.transport.end = End::Client(without);
+    pair.at_client(|t, cx| t.rekey(None, cx)).unwrap();
+    pair.settle().unwrap();
+    assert_eq!(cipher(&pair), Cipher::Chacha20Poly1305, "the peer has no AES-GCM any more");
+    pair.at_server(|t, cx| t.rekey(None, cx)).unwrap();
+    pair.settle().unwrap();
+}
+
+/// OpenSSH PROTOCOL §3.1: a `hostbound` signature names the host key of the initial key exchange.
+#[test]
+fn the_host_key_that_signatures_are_bound_to_is_the_first_one() {
+    let rsa = PrivateKey::from_openssh(include_str!("userauth/testdata/rsa2048")).unwrap().0;
+    let ed25519 = PrivateKey::generate_ed25519(&mut Seeded(1));
+    let first = ed25519.public().blob().to_vec();
+    let host_keys = [ed25519, rsa].map(|key| HostKey { key, certificate: None });
+    let limits = RekeyLimits::default();
+    let server = Arc::new(ServerConfig::new(host_keys.into(), Algorithms::default(), limits));
+    let mut pair = Pair::new(35, server, client_config(Algorithms::default(), limits));
+    pair.settle().unwrap();
+    pair.authenticate();
+    let other = &[SignatureAlgorithm::RsaSha512];
+    let config = ClientConfig::new(other, Algorithms::default(), limits);
+    pair.client.transport.end = End::Client(Arc::new(config));
+    pair.at_client(|t, cx| t.rekey(None, cx)).unwrap();
+    assert_eq!(pair.settle(), Err(Fault::HostKeyChanged), "our own client end refuses it");
+    assert!(matches!(&pair.server.transport.state, State::Exchange(_)), "others do not");
+    assert_eq!(pair.server.transport.host_key(), first);
+}
+
+#[test]
+fn a_transport_at_rest_goes_on_where_it_was() {
+    for cipher in Cipher::ALL {
+        let mut pair = pair_with(36, &with_ciphers(&[cipher]));
+        pair.settle().unwrap();
+        pair.authenticate();
+        for round in 0..3 {
+            pair.at_client(|t, cx| t.send(&data(9 + round), cx)).unwrap();
+            pair.at_server(|t, cx| t.send(&data(9 + round), cx)).unwrap();
+            pair.settle().unwrap();
+            pair.client.transport.rest();
+            pair.server.transport.rest();
+        }
+        let all = [data(9), data(10), data(11)];
+        assert_eq!((&pair.server.payloads[..], &pair.client.payloads[..]), (&all[..], &all[..]));
+    }
+}
+
+#[test]
+fn a_server_knows_the_configuration_it_was_made_with() {
+    let limits = RekeyLimits::default();
+    let config = server_config(1, Algorithms::default(), limits);
+    let client = client_config(Algorithms::default(), limits);
+    let pair = Pair::new(37, Arc::clone(&config), client);
+    assert!(Arc::ptr_eq(pair.server.transport.server_config().unwrap(), &config));
+    assert!(pair.client.transport.server_config().is_none());
 }
 
 #[test]
@@ -268,7 +440,7 @@ fn a_disconnect_reaches_the_peer_with_its_text_and_both_ends_stay_ended() {
     assert!(pair.at_client(|t, cx| t.send(&data(9), cx)).is_err());
 }
 
-/// russh GHSA-5xvq and RFC 7748 §6.1: key exchange values of the wrong size, zero, or out of range.
+/// Trap 19, russh GHSA-5xvq and RFC 7748 §6.1: key exchange values of the wrong size, zero, or out of range.
 #[test]
 fn bad_key_exchange_values_end_the_connection_without_a_panic() {
     let mut bad_coefficients = vec![0xff; 1184];
@@ -285,7 +457,7 @@ fn bad_key_exchange_values_end_the_connection_without_a_panic() {
         (Method::MlKem768X25519, vec![0; 1184 + 32]),
     ];
     for (method, value) in cases {
-        let mut random = crate::ssh::testing::Seeded(1);
+        let mut random = Seeded(1);
         let answer = kex::respond(method, &value, &mut random);
         assert!(matches!(answer, Err(Fault::KeyExchange)), "{method:?} {}", value.len());
         let reply = Ephemeral::generate(method, &mut random).unwrap().0.combine(&value);
@@ -293,49 +465,9 @@ fn bad_key_exchange_values_end_the_connection_without_a_panic() {
     }
 }
 
-/// Trap 22: `first_kex_packet_follows` with a wrong guess: that one packet is dropped unread.
-#[test]
-fn a_wrongly_guessed_key_exchange_packet_is_dropped() {
-    let limits = RekeyLimits::default();
-    let server = server_config(1, Algorithms::default(), limits);
-    let mut pair = Pair::new(16, server, client_config(Algorithms::default(), limits));
-    let mut stream = b"SSH-2.0-guesser\r\n".to_vec();
-    let mut sealer = Sealer::plain();
-    let mut kexinit = vec![message::KEXINIT];
-    kexinit.put_bytes(&[7; 16]);
-    let lists = [
-        "diffie-hellman-group14-sha256,curve25519-sha256",
-        "ssh-ed25519",
-        "aes128-gcm@openssh.com",
-        "aes128-gcm@openssh.com",
-        "",
-        "",
-        "none",
-        "none",
-        "",
-        "",
-    ];
-    for list in lists {
-        kexinit.put_string(list.as_bytes());
-    }
-    kexinit.put_bool(true);
-    kexinit.put_u32(0);
-    let mut guess = vec![30];
-    guess.put_mpint(&[0x42; 256]);
-    let mut init = vec![message::KEX_ECDH_INIT];
-    init.put_string(&[9; 32]);
-    for payload in [&kexinit, &guess, &init] {
-        sealer.seal(payload, &mut pair.random, &mut stream).unwrap();
-    }
-    pair.server.inbox = stream;
-    let mut cx = Context { now: pair.now, entropy: &mut pair.random };
-    pair.server.receive(&mut cx).unwrap();
-    assert!(!pair.server.transport.host_key().is_empty(), "the exchange went on");
-}
-
 #[test]
 fn random_bytes_never_panic_and_never_get_past_the_first_exchange() {
-    let mut random = crate::ssh::testing::Seeded(17);
+    let mut random = Seeded(17);
     for _ in 0..300 {
         let mut pair = Pair::plain(random.next());
         let mut bytes = pair.client.take_output();
