@@ -6,6 +6,11 @@ use crate::ssh::hostkey::PrivateKey;
 use crate::ssh::packet::PACKETS_PER_KEY_MAX;
 use crate::ssh::testing::{End as Peer, Pair, Seeded, client_config, server_config};
 
+#[path = "transport_legal_tests.rs"]
+mod legal;
+#[path = "transport_trap_tests.rs"]
+mod traps;
+
 fn pair_with(seed: u64, algorithms: &Algorithms) -> Pair {
     let limits = RekeyLimits::default();
     Pair::new(

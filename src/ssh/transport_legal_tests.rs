@@ -1,0 +1,257 @@
+//! Which message is legal when: every number, at every step of every stage, towards both roles.
+//!
+//! The table stands here a second time, in the words of the RFCs, and the transport is asked for each of its entries.
+
+use super::*;
+
+/// How far a connection is in the protocol's own order.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Reached {
+    Nothing,
+    Keys,
+    User,
+}
+
+/// How far a key exchange is, as the end under attack sees it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Step {
+    /// None runs.
+    Idle,
+    /// Our KEXINIT is out.
+    Offered,
+    /// The peer's KEXINIT is here too.
+    Begun,
+    /// Our NEWKEYS is out.
+    Switched,
+}
+
+const STEPS: [Step; 4] = [Step::Idle, Step::Offered, Step::Begun, Step::Switched];
+
+fn is_legal(number: u8, victim: Role, reached: Reached, step: Step) -> bool {
+    let quiet = matches!(step, Step::Idle | Step::Offered);
+    let server = victim == Role::Server;
+    match number {
+        message::DISCONNECT => true,
+        // Both ends speak strict KEX, which is known from the second KEXINIT on.
+        message::IGNORE | message::UNIMPLEMENTED | message::DEBUG => {
+            reached != Reached::Nothing || quiet
+        }
+        message::SERVICE_REQUEST => server && reached == Reached::Keys && quiet,
+        message::USERAUTH_REQUEST => server && reached != Reached::Nothing && quiet,
+        message::SERVICE_ACCEPT
+        | message::USERAUTH_FAILURE
+        | message::USERAUTH_SUCCESS
+        | message::USERAUTH_BANNER
+        | message::USERAUTH_PK_OK => !server && reached == Reached::Keys && quiet,
+        message::EXT_INFO | message::PING | message::PONG => reached != Reached::Nothing && quiet,
+        message::KEXINIT => quiet,
+        message::NEWKEYS => step == Step::Switched,
+        message::KEX_ECDH_INIT => server && step == Step::Begun,
+        message::KEX_ECDH_REPLY => !server && step == Step::Begun,
+        80..=127 => reached == Reached::User,
+        _ => false,
+    }
+}
+
+/// A pair at some point, and what an attacker needs there.
+struct Scene {
+    pair: Pair,
+    victim: Role,
+    /// What the peer seals with at this point of its stream.
+    sealer: Sealer,
+    /// What comes next from the peer.
+    next: Vec<u8>,
+}
+
+impl Scene {
+    fn new(seed: u64, victim: Role, reached: Reached, step: Step) -> Self {
+        let algorithms =
+            Algorithms { methods: vec![Method::Curve25519], ..with_ciphers(&[Cipher::Aes128Gcm]) };
+        let mut scene = Self {
+            pair: pair_with(seed, &algorithms),
+            victim,
+            sealer: Sealer::plain(),
+            next: Vec::new(),
+        };
+        if reached != Reached::Nothing {
+            scene.pair.settle().unwrap();
+        }
+        if reached == Reached::User {
+            scene.pair.authenticate();
+        }
+        scene.advance(reached, step);
+        scene
+    }
+
+    fn advance(&mut self, reached: Reached, step: Step) {
+        self.copy_sealer();
+        match (reached, step) {
+            (_, Step::Idle) => {}
+            (Reached::Nothing, Step::Offered) => {
+                let bytes = self.peer().take_output();
+                let line = bytes.split_inclusive(|byte| *byte == b'\n').next().unwrap();
+                self.next = bytes.strip_prefix(line).unwrap().to_vec();
+                self.deliver(line).unwrap();
+            }
+            (_, Step::Offered) => self.at_victim(|t, cx| t.rekey(None, cx)).unwrap(),
+            (_, Step::Begun | Step::Switched) => {
+                // A no-op in the first key exchange.
+                self.at_peer(|t, cx| t.rekey(None, cx)).unwrap();
+                let begin = self.peer().take_output();
+                self.deliver(&begin).unwrap();
+                self.copy_sealer();
+                if step == Step::Switched {
+                    self.switch();
+                }
+            }
+        }
+    }
+
+    fn switch(&mut self) {
+        let answer = self.victim().take_output();
+        let (peer, mut cx) = match self.victim {
+            Role::Server => (&mut self.pair.client, cx(&mut self.pair.random)),
+            Role::Client => (&mut self.pair.server, cx(&mut self.pair.random)),
+        };
+        peer.inbox.extend(answer);
+        peer.receive(&mut cx).unwrap();
+        let mut bytes = peer.take_output();
+        if self.victim == Role::Client {
+            // The reply alone: behind it stands the NEWKEYS.
+            let field = u32::from_be_bytes(*bytes.first_chunk().unwrap());
+            let frame = self.sealer.suite().map_or(4, |_aes_gcm| 4 + 16);
+            self.next = bytes.split_off(usize::try_from(field).unwrap().saturating_add(frame));
+            self.sealer.seal(b"x", &mut Seeded(1), &mut Vec::new()).unwrap();
+        } else {
+            self.copy_sealer();
+        }
+        self.deliver(&bytes).unwrap();
+    }
+
+    /// A second sealer with the peer's keys and counters.
+    fn copy_sealer(&mut self) {
+        let sealer = &mut self.peer().transport.sealer;
+        if sealer.suite().is_none() {
+            return;
+        }
+        let (keys, seq) = std::mem::replace(sealer, Sealer::plain()).into_keys().unwrap();
+        let copy = Keys { suite: keys.suite, key: keys.key, iv: keys.iv, mac_key: keys.mac_key };
+        *sealer = Sealer::from_keys(keys, seq);
+        self.sealer = Sealer::from_keys(copy, seq);
+    }
+
+    fn victim(&mut self) -> &mut Peer {
+        match self.victim {
+            Role::Client => &mut self.pair.client,
+            Role::Server => &mut self.pair.server,
+        }
+    }
+
+    fn peer(&mut self) -> &mut Peer {
+        match self.victim {
+            Role::Client => &mut self.pair.server,
+            Role::Server => &mut self.pair.client,
+        }
+    }
+
+    fn at_victim<T>(&mut self, body: impl FnOnce(&mut Transport, &mut Context<'_>) -> T) -> T {
+        match self.victim {
+            Role::Client => self.pair.at_client(body),
+            Role::Server => self.pair.at_server(body),
+        }
+    }
+
+    fn at_peer<T>(&mut self, body: impl FnOnce(&mut Transport, &mut Context<'_>) -> T) -> T {
+        match self.victim {
+            Role::Client => self.pair.at_server(body),
+            Role::Server => self.pair.at_client(body),
+        }
+    }
+
+    fn deliver(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let Pair { client, server, random, .. } = &mut self.pair;
+        let victim = match self.victim {
+            Role::Client => client,
+            Role::Server => server,
+        };
+        victim.inbox.extend(bytes);
+        victim.receive(&mut cx(random))
+    }
+
+    fn inject(&mut self, payload: &[u8]) -> Result<(), Fault> {
+        let mut packet = Vec::new();
+        self.sealer.seal(payload, &mut Seeded(2), &mut packet).unwrap();
+        self.deliver(&packet)
+    }
+
+    /// The rest of the honest conversation.
+    fn carry_on(&mut self) -> Result<(), Fault> {
+        let next = std::mem::take(&mut self.next);
+        self.deliver(&next)?;
+        self.pair.settle()
+    }
+}
+
+fn cx(random: &mut Seeded) -> Context<'_> {
+    Context { now: Instant(1_000), entropy: random }
+}
+
+fn check_every_number(victim: Role) {
+    for reached in [Reached::Nothing, Reached::Keys, Reached::User] {
+        for step in STEPS {
+            if (reached, step) == (Reached::Nothing, Step::Idle) {
+                continue;
+            }
+            for number in 0..=255 {
+                let mut scene = Scene::new(u64::from(number), victim, reached, step);
+                let outcome = scene.inject(&[number]);
+                let place = format!("{number} to a {victim:?}, {reached:?}, {step:?}: {outcome:?}");
+                if is_legal(number, victim, reached, step) {
+                    assert!(!matches!(outcome, Err(Fault::Unexpected { .. })), "{place}");
+                    continue;
+                }
+                let Err(Fault::Unexpected { number: refused, .. }) = outcome else {
+                    panic!("{place}");
+                };
+                assert_eq!(refused, number, "{place}");
+                assert!(scene.victim().payloads.is_empty(), "{place}");
+                assert_eq!(
+                    scene.inject(&[message::DISCONNECT]),
+                    outcome,
+                    "a fault sticks: {place}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_table_does_not_allow_ends_a_server() {
+    check_every_number(Role::Server);
+}
+
+#[test]
+fn what_the_table_does_not_allow_ends_a_client() {
+    check_every_number(Role::Client);
+}
+
+/// Trap 15, CVE-2023-48795 (Terrapin), arXiv 2509.10895: whatever somebody in the middle slips in before the first
+/// NEWKEYS, in either direction, there will be no connection.
+#[test]
+fn nothing_slipped_in_before_the_first_newkeys_leaves_a_connection() {
+    for victim in [Role::Server, Role::Client] {
+        for step in [Step::Offered, Step::Begun, Step::Switched] {
+            let mut honest = Scene::new(300, victim, Reached::Nothing, step);
+            honest.carry_on().unwrap();
+            assert!(honest.victim().events.contains(&Event::Secured), "{victim:?} {step:?}");
+            for number in 0..=255 {
+                for body in [&[][..], &[0; 4], &[0; 8]] {
+                    let mut scene = Scene::new(u64::from(number), victim, Reached::Nothing, step);
+                    let payload = [&[number], body].concat();
+                    let ended = scene.inject(&payload).and_then(|()| scene.carry_on());
+                    assert!(ended.is_err(), "{payload:?} to a {victim:?} in {step:?}");
+                }
+            }
+        }
+    }
+}
