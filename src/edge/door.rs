@@ -307,7 +307,11 @@ impl Door {
         let (Ok(client_side), Ok(vm_side)) = (client_leg.leave(), vm_leg.leave()) else {
             return Outcome::Ended(edge(Stage::Session, Cause::Resources));
         };
-        let server = Arc::clone(&self.shared.live.load().server);
+        // The host keys the client was shown, whatever a reload has brought since.
+        let server = client_side
+            .transport
+            .server_config()
+            .map_or_else(|| Arc::clone(&self.shared.live.load().server), Arc::clone);
         let carriage = Carriage::Reseal(Box::new(Relay::new(client_side, vm_side, server)));
         let info = Info { report, presence, seat };
         match self.pump.carry(Session { carriage, info, started_ms }) {

@@ -466,6 +466,7 @@ impl<I> Pump<I> {
             for key in self.entries.keys() {
                 self.serve(key, |carriage, tools| {
                     let Carriage::Reseal(relay) = carriage;
+                    relay.rest_if_quiet();
                     if relay.is_due(tools.now) { Turn::Again } else { Turn::Wait }
                 });
             }

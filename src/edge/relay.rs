@@ -16,8 +16,8 @@
 //! # Why two key exchanges cannot wait for each other
 //! While a leg is held, the other leg's packets are not opened. That could lock up if both legs were held, each
 //! with the peer's part of its exchange behind data for the other. It cannot happen:
-//! - A peer sends nothing but key exchange after its KEXINIT (RFC 4253 §7.1; the transport ends one that does). So once an exchange was started by the
-//!   *peer*, that leg's packets are opened whatever the other leg does: none of them needs it, and the exchange
+//! - A peer sends nothing but key exchange after its KEXINIT (RFC 4253 §7.1; what comes late all the same is bounded by
+//!   the transport, and a held leg can store all of it). So once an exchange was started by the *peer*, that leg's packets are opened whatever the other leg does: none of them needs it, and the exchange
 //!   completes by that peer alone. After its NEWKEYS the leg waits like any other.
 //! - An exchange that *we* start may have any amount of the peer's data before the peer's KEXINIT. That data needs
 //!   the other leg, so we start one only while no exchange runs there. One that the other peer starts meanwhile
@@ -105,6 +105,8 @@ pub struct Relay {
     phase: Phase,
     upgrade: Upgrade,
     proof: Proof,
+    /// Bytes received on both legs when the pump last looked for quiet sessions.
+    received_before: u64,
 }
 
 /// Whether the client had its proof of our host keys.
@@ -124,7 +126,18 @@ impl Relay {
             phase: Phase::Open,
             upgrade: Upgrade::Pending,
             proof: Proof::Open,
+            received_before: 0,
         }
+    }
+
+    /// Frees what a session that was quiet since the last call can do without.
+    pub(super) fn rest_if_quiet(&mut self) {
+        let received = self.client.received + self.vm.received;
+        if received == self.received_before {
+            self.client.transport.rest();
+            self.vm.transport.rest();
+        }
+        self.received_before = received;
     }
 
     /// The sockets: client, VM.

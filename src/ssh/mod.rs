@@ -27,6 +27,7 @@ pub mod packet;
 mod protection;
 pub mod publickey;
 pub mod revocation;
+mod setup;
 pub mod source;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod testing;

@@ -9,18 +9,22 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::cipher::{Cipher, Keys, Suite};
-use super::entropy::Entropy;
 use super::fault::{Fault, Stage};
-use super::hostkey::HostKey;
 use super::ident::{self, IdentReader, Line};
 use super::kex::{self, Ephemeral, Flow, Secret, Transcript};
 use super::message::{self, Reason};
-use super::negotiate::{Agreement, HostKeyAlgorithm, KexInit, Offer};
+use super::negotiate::{Agreement, KexInit};
 pub use super::negotiate::{Algorithms, Method};
-use super::packet::{Opened, Opener, Sealer, Used};
-use super::publickey::{PublicKey, SignatureAlgorithm};
+use super::packet::{Opened, Opener, Sealer};
+use super::publickey::PublicKey;
+pub use super::setup::{ClientConfig, Context, Instant, RekeyLimits, Role, ServerConfig};
+use super::setup::{End, Ours};
 use super::text::printable;
 use super::wire::{Malformed, Put, Reader};
+
+#[path = "handover.rs"]
+mod handover;
+pub use handover::Handover;
 
 /// Most bytes `packet_length` may claim before a user is authenticated (RFC 4253 §6.1).
 const PACKET_MAX_EARLY_BYTES: u32 = 35_000;
@@ -48,155 +52,6 @@ const EARLY_EXCHANGES_MAX: u32 = 2;
 const FAREWELL_MAX_BYTES: usize = 512;
 /// Longest `server-sig-algs` value kept, in bytes.
 const SIG_ALGS_MAX_BYTES: usize = 1024;
-
-/// A point on the caller's monotonic clock, in milliseconds from any origin.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Instant(pub u64);
-
-/// What every call needs from outside.
-pub struct Context<'a> {
-    /// The time of the call.
-    pub now: Instant,
-    /// Where randomness comes from.
-    pub entropy: &'a mut dyn Entropy,
-}
-
-/// Which end of the transport we are.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Role {
-    /// We connected.
-    Client,
-    /// We accepted.
-    Server,
-}
-
-/// When we start a key exchange by ourselves. Both directions count separately.
-#[derive(Clone, Copy, Debug)]
-pub struct RekeyLimits {
-    /// Bytes under one key.
-    pub bytes: u64,
-    /// Packets under one key.
-    pub packets: u64,
-    /// Age of the keys, in milliseconds.
-    pub age_ms: u64,
-}
-
-impl Default for RekeyLimits {
-    /// 1 GiB, 2^30 packets or an hour (RFC 4253 §9, RFC 4344 §3.1).
-    fn default() -> Self {
-        Self { bytes: 1 << 30, packets: 1 << 30, age_ms: 3_600_000 }
-    }
-}
-
-/// Shared by the server transports of a shard; a reload replaces it as a whole.
-pub struct ServerConfig {
-    host_keys: Vec<HostKey>,
-    names: Vec<HostKeyAlgorithm>,
-    algorithms: Algorithms,
-    limits: RekeyLimits,
-    sig_algs: String,
-}
-
-impl ServerConfig {
-    /// `host_keys`: best first, at least one.
-    pub fn new(host_keys: Vec<HostKey>, algorithms: Algorithms, limits: RekeyLimits) -> Self {
-        let names = host_keys
-            .iter()
-            .flat_map(|host_key| {
-                let plain = host_key.key.algorithms().iter();
-                let signed = host_key.certificate.iter().flat_map(|_| host_key.key.algorithms());
-                signed
-                    .map(|signature| HostKeyAlgorithm { signature: *signature, certificate: true })
-                    .chain(plain.map(|signature| HostKeyAlgorithm {
-                        signature: *signature,
-                        certificate: false,
-                    }))
-                    .collect::<Vec<_>>()
-            })
-            .collect();
-        let sig_algs = SignatureAlgorithm::ALL.map(SignatureAlgorithm::name).join(",");
-        Self { host_keys, names, algorithms, limits, sig_algs }
-    }
-
-    /// The keys we answer with.
-    pub fn host_keys(&self) -> &[HostKey] {
-        &self.host_keys
-    }
-
-    fn host_key(&self, algorithm: HostKeyAlgorithm) -> Option<&HostKey> {
-        self.host_keys.iter().find(|host_key| {
-            host_key.key.algorithms().contains(&algorithm.signature)
-                && (host_key.certificate.is_some() || !algorithm.certificate)
-        })
-    }
-}
-
-/// What a client transport asks for.
-pub struct ClientConfig {
-    names: Vec<HostKeyAlgorithm>,
-    algorithms: Algorithms,
-    limits: RekeyLimits,
-}
-
-impl ClientConfig {
-    /// `host_keys`: the algorithms of the pinned key, or all that may be tried, best first.
-    pub fn new(
-        host_keys: &[SignatureAlgorithm],
-        algorithms: Algorithms,
-        limits: RekeyLimits,
-    ) -> Self {
-        let names = host_keys
-            .iter()
-            .map(|signature| HostKeyAlgorithm { signature: *signature, certificate: false })
-            .collect();
-        Self { names, algorithms, limits }
-    }
-}
-
-/// The configuration decides the role.
-#[derive(Clone)]
-enum End {
-    Client(Arc<ClientConfig>),
-    Server(Arc<ServerConfig>),
-}
-
-impl End {
-    const fn role(&self) -> Role {
-        match self {
-            Self::Client(_) => Role::Client,
-            Self::Server(_) => Role::Server,
-        }
-    }
-
-    fn limits(&self) -> RekeyLimits {
-        match self {
-            Self::Client(config) => config.limits,
-            Self::Server(config) => config.limits,
-        }
-    }
-
-    fn offer<'a>(&'a self, ours: &'a Ours, first: bool) -> Offer<'a> {
-        let (names, algorithms) = match self {
-            Self::Client(config) => (&config.names, &config.algorithms),
-            Self::Server(config) => (&config.names, &config.algorithms),
-        };
-        Offer {
-            role: self.role(),
-            methods: &algorithms.methods,
-            host_keys: names,
-            ciphers: ours.ciphers.as_deref().unwrap_or(&algorithms.ciphers),
-            macs: &algorithms.macs,
-            first,
-        }
-    }
-}
-
-/// The KEXINIT we sent: all that is needed to build it again.
-struct Ours {
-    cookie: [u8; 16],
-    /// In place of the configured list, for a cipher upgrade.
-    ciphers: Option<Box<[Cipher]>>,
-}
 
 /// Where the connection stands.
 enum State {
@@ -1059,108 +914,6 @@ impl Transport {
     pub fn role(&self) -> Role {
         self.end.role()
     }
-
-    /// Gives up the whole state of an established transport, for a handoff or a restart.
-    ///
-    /// # Errors
-    /// The transport itself, unchanged, unless it is authenticated, no key exchange runs and all
-    /// output is written.
-    pub fn give_up(self, now: Instant) -> Result<Handover, Box<Self>> {
-        let settled = matches!(self.state, State::Open) && self.out.is_empty();
-        let session = match &self.level {
-            Level::Connection { session, .. } if settled => *session,
-            Level::Connection { .. } | Level::Keyless | Level::Authentication { .. } => {
-                return Err(Box::new(self));
-            }
-        };
-        let age_ms = self.keys_age_ms(now);
-        let Self { opener, sealer, our_ident, peer_ident, host_key, upgrade, .. } = self;
-        let (receive_used, send_used) = (opener.used(), sealer.used());
-        let (receive, send) = (opener.into_keys(), sealer.into_keys());
-        let (Some(receive), Some(send)) = (receive, send) else {
-            unreachable!("a connected transport has keys in both directions")
-        };
-        Ok(Handover {
-            session_id: session.id,
-            strict: session.strict,
-            send,
-            send_used,
-            receive,
-            receive_used,
-            age_ms,
-            our_ident,
-            peer_ident,
-            host_key,
-            peer_offered_gcm: self.peer_offered_gcm,
-            upgrade,
-        })
-    }
-
-    /// Goes on from a state given up elsewhere, as a server.
-    pub fn take_over_server(state: Handover, config: Arc<ServerConfig>, now: Instant) -> Self {
-        Self::take_over(state, End::Server(config), now)
-    }
-
-    /// Goes on from a state given up elsewhere, as a client.
-    pub fn take_over_client(state: Handover, config: Arc<ClientConfig>, now: Instant) -> Self {
-        Self::take_over(state, End::Client(config), now)
-    }
-
-    fn take_over(state: Handover, end: End, now: Instant) -> Self {
-        let (receive, receive_seq) = state.receive;
-        let (send, send_seq) = state.send;
-        Self {
-            end,
-            state: State::Open,
-            level: Level::Connection {
-                session: Session { id: state.session_id, strict: state.strict },
-                late: Late::default(),
-            },
-            receive_suite: Some(receive.suite),
-            opener: Opener::from_keys(receive, receive_seq).continuing(state.receive_used),
-            sealer: Sealer::from_keys(send, send_seq).continuing(state.send_used),
-            out: Vec::new(),
-            out_sent: 0,
-            held: Vec::new(),
-            our_ident: state.our_ident,
-            peer_ident: state.peer_ident,
-            host_key: state.host_key,
-            peer_sig_algs: None,
-            farewell: None,
-            peer_offered_gcm: state.peer_offered_gcm,
-            upgrade: state.upgrade,
-            keys_since: now,
-            keys_age_ms: state.age_ms,
-        }
-    }
-}
-
-/// Everything another process needs to go on with an established transport. Keys are zeroised on drop.
-pub struct Handover {
-    /// The first exchange hash.
-    pub session_id: [u8; 32],
-    /// Sequence numbers restart at every NEWKEYS.
-    pub strict: bool,
-    /// Sending keys and the next sequence number.
-    pub send: (Keys, u32),
-    /// What the sending keys have done: the limits on it hold over a handover.
-    pub send_used: Used,
-    /// Receiving keys and the next sequence number.
-    pub receive: (Keys, u32),
-    /// What the receiving keys have done.
-    pub receive_used: Used,
-    /// Age of the keys, in milliseconds.
-    pub age_ms: u64,
-    /// Our identification line, without CR LF.
-    pub our_ident: Cow<'static, str>,
-    /// The peer's, as received.
-    pub peer_ident: Box<[u8]>,
-    /// The host key blob of the first key exchange.
-    pub host_key: Box<[u8]>,
-    /// The peer's latest KEXINIT had AES-GCM both ways.
-    pub peer_offered_gcm: bool,
-    /// What to offer in place of the configured ciphers.
-    pub upgrade: Option<Box<[Cipher]>>,
 }
 
 /// EXT_INFO as a server sends it (RFC 8308 §2.3; OpenSSH PROTOCOL §1.9, §1.11, §3.1).

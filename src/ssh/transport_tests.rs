@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::ssh::cipher::Mac;
+use crate::ssh::hostkey::HostKey;
 use crate::ssh::hostkey::PrivateKey;
 use crate::ssh::packet::PACKETS_PER_KEY_MAX;
+use crate::ssh::publickey::SignatureAlgorithm;
 use crate::ssh::testing::{End as Peer, Pair, Seeded, client_config, server_config};
 
 #[path = "transport_legal_tests.rs"]
