@@ -5,6 +5,7 @@ use crate::ssh::cipher::Mac;
 use crate::ssh::hostkey::HostKey;
 use crate::ssh::hostkey::PrivateKey;
 use crate::ssh::packet::PACKETS_PER_KEY_MAX;
+use crate::ssh::packet::Used;
 use crate::ssh::publickey::SignatureAlgorithm;
 use crate::ssh::testing::{End as Peer, Pair, Seeded, client_config, server_config};
 
