@@ -147,7 +147,7 @@ fn ssh_from_an_unlisted_peer_is_ssh_from_its_first_byte() {
     for len in 1..SSH.len() {
         assert_eq!(inspect(Expected::Plain, &SSH[..len]), Ok(Verdict::Plain));
     }
-    for other in [&b"PROXYS"[..], b"\r\n\r\nSSH", b"\0", b"PROX\0"] {
+    for other in [&b"PROXYZ"[..], b"\r\n\r\nSSH", b"\0", b"PROX\0"] {
         assert_eq!(inspect(Expected::Plain, other), Ok(Verdict::Plain));
     }
 }

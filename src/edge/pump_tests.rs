@@ -138,7 +138,6 @@ fn start() -> (PumpHandle<&'static str>, JoinHandle<()>, Ends) {
 }
 
 /// What users read here.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape a pump wants")]
 fn words(info: &&'static str, cause: Cause) -> String {
     format!("{info}: {cause}")
 }

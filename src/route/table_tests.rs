@@ -495,8 +495,8 @@ proptest! {
                 .collect();
             prop_assert_eq!(table.counts().slots, slots.len());
             let users: Vec<String> = (0..5).map(|n| format!("u{n}")).collect();
-            let whos = (0..7).map(|k| Who::Key([k; 32])).chain(users.iter().map(|u| Who::User(u)));
-            for who in whos {
+            let askers = (0..7).map(|k| Who::Key([k; 32])).chain(users.iter().map(|u| Who::User(u)));
+            for who in askers {
                 for entry in &contents.addresses {
                     let place = table.address(entry.public).unwrap();
                     prop_assert_eq!(&place.name, &entry.name);

@@ -7,6 +7,7 @@
     reason = "every function here runs inside a test, helpers included, where failing loudly is the point"
 )]
 
+mod addresses;
 mod audit;
 mod clients;
 mod flood;

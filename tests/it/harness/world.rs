@@ -17,6 +17,9 @@ pub(crate) fn port() -> u16 {
 }
 
 /// What a test asks for; everything else is usual.
+/// Marks an address as one behind a NAT.
+const NATTED: &str = "behind a NAT";
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Plan {
     addresses: Vec<(String, String)>,
@@ -38,6 +41,12 @@ impl Plan {
 
     pub(crate) fn lobby(mut self, name: &str) -> Self {
         self.addresses.push((name.to_owned(), "lobby = true\n".to_owned()));
+        self
+    }
+
+    /// An address that the world knows by another one than this host sees.
+    pub(crate) fn natted(mut self, name: &str) -> Self {
+        self.addresses.push((name.to_owned(), NATTED.to_owned()));
         self
     }
 
@@ -244,7 +253,15 @@ impl World {
         let mut text = String::new();
         for (at, (name, more)) in self.plan.addresses.iter().enumerate() {
             let ip = self.pool(at).ip();
-            let _ = write!(text, "[[address]]\nname = \"{name}\"\npublic = \"{ip}\"\n{more}\n");
+            let _ = if more == NATTED {
+                let public = format!("203.0.113.{}", at + 1);
+                write!(
+                    text,
+                    "[[address]]\nname = \"{name}\"\npublic = \"{public}\"\nprivate = \"{ip}\"\n\n"
+                )
+            } else {
+                write!(text, "[[address]]\nname = \"{name}\"\npublic = \"{ip}\"\n{more}\n")
+            };
         }
         for user in &self.plan.users {
             let keys = self.public_lines(user).join("\", \"");
