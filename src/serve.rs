@@ -4,7 +4,7 @@
 //! one ends the drain; SIGINT ends at once.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use std::{io, num::NonZeroU32};
 
@@ -21,7 +21,7 @@ use crate::edge::local_address::Destination;
 use crate::edge::proxy_header::Senders;
 use crate::edge::relay::PreferGcm;
 use crate::edge::shared::{self, Live, Principal, Settings, Shared};
-use crate::edge::{self, Edge, limits};
+use crate::edge::{self, Edge, clock, limits};
 use crate::metrics::{Inventory, Registry};
 use crate::route::Table;
 use crate::ssh::entropy::SystemEntropy;
@@ -93,7 +93,7 @@ impl Running {
         table.apply(snapshot);
         let shared = Arc::new(Shared::new(settings, live, table, pins));
         let counted = Arc::clone(&shared);
-        let registry = Arc::new(Registry::new(unix_s(), move || inventory(&counted.table)));
+        let registry = Arc::new(Registry::new(clock::unix_s(), move || inventory(&counted.table)));
         let start = edge::Start {
             listen,
             cpus,
@@ -265,10 +265,6 @@ fn inventory(table: &Table) -> Inventory {
         addresses: number(counts.addresses),
         routes: number(counts.slots),
     }
-}
-
-fn unix_s() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// One line per event on stderr: JSON for machines, readable for people.

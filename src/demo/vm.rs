@@ -11,12 +11,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::edge::clock;
 use crate::ssh::certificate::Restrictions;
 use crate::ssh::connection::{Asked, ChannelEvent, ChannelId, Connection};
 use crate::ssh::fault::Fault;
@@ -301,7 +302,7 @@ impl Visit<'_> {
                 let door = Door(&self.server.name);
                 let step = authenticator.receive(
                     payload,
-                    unix_s(),
+                    clock::unix_s(),
                     &self.server.policy,
                     &door,
                     transport,
@@ -462,10 +463,6 @@ impl Session {
             }
         }
     }
-}
-
-fn unix_s() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

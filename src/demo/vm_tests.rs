@@ -2,7 +2,8 @@
 
 use super::super::client::{self, Answer, Ask, Begin, End, Task, Trouble};
 use super::super::directory::Directory;
-use super::{Setup, Vm, unix_s};
+use super::{Setup, Vm};
+use crate::edge::clock::unix_s;
 use crate::ssh::certificate::{Restrictions, UserCertificate};
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::hostkey::PrivateKey;
