@@ -6,10 +6,10 @@
 //! The rooms, in reading order:
 //! - [`ssh`]: the protocol, both roles, sans-IO. Bytes, time and randomness are arguments.
 //! - [`route`]: who may go where. {key -> principals}, {principal, address -> VM}, lock-free.
-//! - [`edge`]: the data plane. A shard per core: the door (glommio) takes a connection from accept to an established
-//!   session, the pump (epoll) relays it.
+//! - [`edge`]: the data plane. A shard per core: the door takes a connection from accept to an established session, the
+//!   pump relays it; each is a thread with an epoll set of its own.
 //! - [`config`], [`state`]: two files that cannot be wrong once read; keys made once and host keys pinned at first use.
-//! - [`ended`], [`metrics`], [`control`]: why a connection ended, counted and served.
+//! - [`ended`], [`log`], [`metrics`], [`control`]: why a connection ended, written, counted and served.
 //! - [`serve`], [`cli`], [`demo`]: the commands.
 //!
 //! What must always hold:
@@ -28,6 +28,7 @@ pub mod edge;
 pub mod ended;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod log;
 pub mod metrics;
 pub mod route;
 pub mod serve;

@@ -10,7 +10,6 @@ use std::{io, num::NonZeroU32};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 use crate::cli::{Failure, Files, Start};
 use crate::config::{
@@ -22,6 +21,7 @@ use crate::edge::proxy_header::Senders;
 use crate::edge::relay::PreferGcm;
 use crate::edge::shared::{self, Live, Principal, Settings, Shared};
 use crate::edge::{self, Edge, clock, limits};
+use crate::log;
 use crate::metrics::{Inventory, Registry};
 use crate::route::Table;
 use crate::ssh::entropy::SystemEntropy;
@@ -32,8 +32,6 @@ use crate::state::{Pins, State};
 
 /// Refused signatures and unknown methods one connection may send, as OpenSSH's `MaxAuthTries`.
 const ATTEMPTS_MAX: u32 = 6;
-/// Log lines that may wait to be written: some 4 MiB.
-const LOG_LINES_MAX: usize = 8192;
 /// Said once before the failure that ends a connection, the same bytes whoever asks and whatever was offered.
 const LAST_WORDS: &str = "no VM answers here for the keys you offered. Check the name you connected to and the key \
                           (ssh -v shows which were offered).";
@@ -44,7 +42,7 @@ const LAST_WORDS: &str = "no VM answers here for the keys you offered. Check the
 /// What kept it from starting; once it runs it ends by signals only.
 pub fn serve(start: Start) -> Result<(), Failure> {
     let Start { files, loaded } = start;
-    let _writes_the_rest_when_dropped = log_to_stderr(loaded.config.edge.log);
+    let _writes_the_rest_when_dropped = log_to_stderr(loaded.config.edge.log)?;
     limits::keep_secrets_in_memory()?;
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     for warning in &loaded.warnings {
@@ -268,20 +266,16 @@ fn inventory(table: &Table) -> Inventory {
 }
 
 /// One line per event on stderr: JSON for machines, readable for people.
-///
-/// A thread of its own writes them: a slow or failing stderr costs lines, never a shard. The lines that wait are
-/// bounded; what does not fit is dropped.
-fn log_to_stderr(log: Log) -> WorkerGuard {
+fn log_to_stderr(format: Log) -> io::Result<log::Written> {
     use std::io::IsTerminal;
-    let readable = match log {
+    let readable = match format {
         Log::Readable => true,
         Log::Json => false,
         Log::Auto => io::stderr().is_terminal(),
     };
-    let (writer, guard) =
-        NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES_MAX).finish(io::stderr());
+    let (lines, written) = log::start(io::stderr())?;
     let subscriber = tracing_subscriber::fmt()
-        .with_writer(writer)
+        .with_writer(lines)
         .log_internal_errors(false)
         .with_target(false)
         .with_ansi(io::stderr().is_terminal());
@@ -291,5 +285,5 @@ fn log_to_stderr(log: Log) -> WorkerGuard {
     } else {
         subscriber.json().flatten_event(true).try_init()
     };
-    guard
+    Ok(written)
 }
