@@ -34,7 +34,7 @@ fn read(clock: libc::clockid_t) -> Reading {
     let mut now = MaybeUninit::<libc::timespec>::uninit();
     // SAFETY: `now` is a valid place for one timespec for the whole call.
     let failed = unsafe { libc::clock_gettime(clock, now.as_mut_ptr()) } != 0;
-    // These three clocks exist on every kernel that io_uring runs on.
+    // Every Linux kernel since 2.6.32 has these three clocks.
     assert!(!failed, "clock {clock} cannot be read");
     // SAFETY: the call succeeded, so the kernel has filled the timespec.
     let now = unsafe { now.assume_init() };

@@ -4,11 +4,10 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
-use glommio::net::TcpStream;
 use nix::errno::Errno;
 
 use crate::ended::{Cause, Ended, Side, Stage};
@@ -21,11 +20,12 @@ use crate::ssh::transport::{Algorithms, ClientConfig, Event, RekeyLimits, Transp
 use crate::ssh::userauth::{Credential, Login, LoginStep, ProvedKey};
 use crate::state::Recorded;
 
+use super::clock;
 use super::leg::{Leg, Scratch};
 use super::report::Report;
 use super::shared::{Principal, Shared, VmCredential};
-use super::within::within;
-use super::{clock, socket_options};
+use super::stream::Stream;
+use super::tasks::Tasks;
 
 /// From the TCP connection to the VM's USERAUTH_SUCCESS.
 const VM_LOGIN: Duration = Duration::from_secs(30);
@@ -39,11 +39,14 @@ const REFUSAL_MS: u64 = 60_000;
 const REFUSALS_MAX: usize = 4096;
 /// Fingerprints per shard whose key type is remembered.
 const REMEMBERED_MAX: usize = 4096;
+/// Addresses of one VM's host name that are tried.
+const ADDRESSES_MAX: usize = 8;
 /// How long one key pair serves for minting certificates.
 const SUBJECT_MS: u64 = 3_600_000;
 
 /// A shard's way to VMs: configurations made once, and the refusals of the last minute.
 pub(super) struct VmLegs {
+    tasks: Tasks,
     refused: RefCell<HashMap<Asked, u64>>,
     ed25519: Arc<ClientConfig>,
     ecdsa: Arc<ClientConfig>,
@@ -69,7 +72,7 @@ enum Wanted {
 }
 
 impl VmLegs {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(tasks: Tasks) -> Self {
         use SignatureAlgorithm as A;
         let config = |names: &[A]| {
             let config = ClientConfig::new(names, Algorithms::default(), RekeyLimits::default());
@@ -79,6 +82,7 @@ impl VmLegs {
         let rsa = [A::RsaSha512, A::RsaSha256];
         let any = [&[A::Ed25519][..], &ecdsa, &rsa].concat();
         Self {
+            tasks,
             refused: RefCell::default(),
             ed25519: config(&[A::Ed25519]),
             ecdsa: config(&ecdsa),
@@ -107,13 +111,13 @@ impl VmLegs {
         if self.refused_lately(&remembered) {
             return Err(edge(Stage::VmLogin, Cause::LoginRemembered));
         }
-        let endpoint = resolve(shared, &admitted.vm).await?;
+        let endpoints = self.resolve(shared, &admitted.vm).await?;
         let mut last = edge(Stage::VmExchange, Cause::PinMismatch);
+        let mut last_leg = None;
         let wanted = wanted(shared, &admitted.vm);
-        let mut proved = String::new();
         // For a bare fingerprint each key type is asked for on a connection of its own.
         for (index, config) in self.configs(&wanted) {
-            let mut leg = self.connect(shared, scratch, counters, endpoint, config).await?;
+            let mut leg = self.connect(shared, scratch, counters, &endpoints, &config).await?;
             let began_us = clock::monotonic_us();
             let login = async {
                 leg.drive(scratch, |_, event, _, _| {
@@ -122,13 +126,13 @@ impl VmLegs {
                 .await
                 .map_err(|broken| broken.ended(Side::Vm, Stage::VmExchange))?;
                 counters.stage(LoginStage::VmExchange, clock::monotonic_us() - began_us);
-                judge(shared, &admitted.vm, &wanted, leg.transport.host_key()).await?;
+                self.judge(shared, &admitted.vm, &wanted, leg.transport.host_key()).await?;
                 let began_us = clock::monotonic_us();
                 self.log_in(shared, scratch, &mut leg, report, admitted, key).await?;
                 counters.stage(LoginStage::VmLogin, clock::monotonic_us() - began_us);
                 Ok(())
             };
-            last = match within(VM_LOGIN, Box::pin(login)).await {
+            last = match self.tasks.within(VM_LOGIN, Box::pin(login)).await {
                 Some(Ok(())) => {
                     self.remember_type(&wanted, index);
                     return Ok(leg);
@@ -142,21 +146,17 @@ impl VmLegs {
             };
             let other_type = matches!(wanted, Wanted::Fingerprint(_))
                 && matches!(last.cause, Cause::PinMismatch | Cause::NoCommonAlgorithm);
-            proved = fingerprint(&leg);
+            last_leg = Some(leg);
             if !other_type {
                 break;
             }
         }
-        if last.cause == Cause::PinMismatch {
-            tracing::warn!(
-                vm = admitted.vm.name,
-                proved,
-                "the VM's host key is not the pinned one; sessions are refused until an operator settles it"
-            );
-        }
         // A fingerprint that matches none of its keys is a mismatch too, however the last try ended.
         if matches!(wanted, Wanted::Fingerprint(_)) && last.cause == Cause::NoCommonAlgorithm {
             last = vm(Stage::VmExchange, Cause::PinMismatch);
+        }
+        if last.cause == Cause::PinMismatch {
+            warn_of_mismatch(&admitted.vm, last_leg.as_ref());
         }
         if last.cause == Cause::LoginRefused {
             self.remember(remembered);
@@ -214,22 +214,40 @@ impl VmLegs {
         }
     }
 
+    /// Connects to the first of `endpoints` that answers, all of them within the time for a dial.
     async fn connect(
         &self,
         shared: &Shared,
         scratch: &Scratch,
         counters: &Counters,
-        endpoint: SocketAddr,
-        config: Arc<ClientConfig>,
+        endpoints: &[SocketAddr],
+        config: &Arc<ClientConfig>,
     ) -> Result<Leg, Ended> {
         let began_us = clock::monotonic_us();
-        let stream = TcpStream::connect_timeout(endpoint, shared.settings.dial_timeout)
-            .await
-            .map_err(|error| dial_end(&io::Error::from(error)))?;
-        counters.stage(LoginStage::Dial, clock::monotonic_us() - began_us);
-        socket_options::established(&stream).map_err(|_| edge(Stage::Dial, Cause::Resources))?;
-        let transport = scratch.with_context(|cx| Transport::client(config, cx));
-        Ok(Leg::to_vm(stream, transport))
+        let mut last = vm(Stage::Dial, Cause::DialFailed);
+        let mut left = shared.settings.dial_timeout;
+        for (at, endpoint) in (1_u32..).zip(endpoints) {
+            let transport = scratch.with_context(|cx| Transport::client(Arc::clone(config), cx));
+            // Our identification line goes out first: when it is written, there is a connection.
+            let dial = async {
+                let mut leg = Leg::to_vm(Stream::connect(&self.tasks, *endpoint)?, transport);
+                leg.flush().await?;
+                Ok::<_, io::Error>(leg)
+            };
+            let waiting = u32::try_from(endpoints.len()).unwrap_or(u32::MAX).saturating_sub(at);
+            let share = left / waiting.saturating_add(1);
+            match self.tasks.within(share, Box::pin(dial)).await {
+                Some(Ok(leg)) => {
+                    counters.stage(LoginStage::Dial, clock::monotonic_us() - began_us);
+                    return Ok(leg);
+                }
+                Some(Err(error)) => last = dial_end(&error),
+                None => last = vm(Stage::Dial, Cause::DialFailed),
+            }
+            let spent = Duration::from_micros(clock::monotonic_us() - began_us);
+            left = shared.settings.dial_timeout.saturating_sub(spent);
+        }
+        Err(last)
     }
 
     async fn log_in(
@@ -318,6 +336,79 @@ impl VmLegs {
         Ok(Credential { key: subject, certificate: Some(certificate) })
     }
 
+    /// The VM's addresses that lie in `vm_leg.networks`, checked *after* resolution, at every dial; at least one.
+    async fn resolve(&self, shared: &Shared, vm_entry: &Vm) -> Result<Vec<SocketAddr>, Ended> {
+        let found = if let Ok(literal) = vm_entry.endpoint.parse::<SocketAddr>() {
+            vec![literal]
+        } else {
+            let name = vm_entry.endpoint.clone();
+            let lookup = self.tasks.blocking(move || {
+                name.to_socket_addrs().map(|all| all.take(ADDRESSES_MAX).collect::<Vec<_>>())
+            });
+            match self.tasks.within(shared.settings.dial_timeout, Box::pin(lookup)).await {
+                Some(Some(Ok(all))) if !all.is_empty() => all,
+                _ => return Err(edge(Stage::Dial, Cause::DialFailed)),
+            }
+        };
+        let canonical =
+            found.into_iter().map(|at| SocketAddr::new(at.ip().to_canonical(), at.port()));
+        let networks = &shared.settings.networks;
+        let allowed: Vec<_> = canonical
+            .filter(|at| networks.iter().any(|network| network.contains(&at.ip())))
+            .collect();
+        if allowed.is_empty() {
+            return Err(edge(Stage::Dial, Cause::NetworkNotAllowed));
+        }
+        Ok(allowed)
+    }
+
+    /// Judges the host key the VM has proved, and pins it at first use.
+    async fn judge(
+        &self,
+        shared: &Arc<Shared>,
+        vm_entry: &Arc<Vm>,
+        wanted: &Wanted,
+        blob: &[u8],
+    ) -> Result<(), Ended> {
+        let mismatch = vm(Stage::VmExchange, Cause::PinMismatch);
+        let key = PublicKey::parse(blob).map_err(|_| mismatch)?;
+        let proved = match wanted {
+            Wanted::Key(pinned) => **pinned == *blob,
+            Wanted::Fingerprint(fingerprint) => key.fingerprint().0 == *fingerprint,
+            Wanted::First => return self.pin(shared, vm_entry, key).await,
+        };
+        if proved { Ok(()) } else { Err(mismatch) }
+    }
+
+    /// Pins `key` at its first use. The disk write has a thread of its own.
+    async fn pin(
+        &self,
+        shared: &Arc<Shared>,
+        vm_entry: &Arc<Vm>,
+        key: PublicKey,
+    ) -> Result<(), Ended> {
+        let (shared, entry) = (Arc::clone(shared), Arc::clone(vm_entry));
+        let write = move || shared.pins.record_first(&entry.name, &entry.owner, &key);
+        let unwritten = edge(Stage::VmExchange, Cause::Resources);
+        match self.tasks.blocking(write).await.ok_or(unwritten)? {
+            Ok(Recorded::First | Recorded::Same) => Ok(()),
+            Ok(Recorded::Conflict(_)) => Err(vm(Stage::VmExchange, Cause::PinMismatch)),
+            Ok(Recorded::OtherOwner { vm: other }) => {
+                tracing::warn!(
+                    vm = vm_entry.name,
+                    other,
+                    "the VM's host key belongs to a VM of another owner; if images are cloned, give \
+                     host_key in the fleet file"
+                );
+                Err(vm(Stage::VmExchange, Cause::PinConflict))
+            }
+            Err(error) => {
+                tracing::warn!(vm = vm_entry.name, %error, "the host key could not be pinned");
+                Err(unwritten)
+            }
+        }
+    }
+
     fn refused_lately(&self, login: &Asked) -> bool {
         let now = clock::monotonic_ms();
         self.refused.borrow().get(login).is_some_and(|at| now.saturating_sub(*at) < REFUSAL_MS)
@@ -352,29 +443,6 @@ fn dial_end(error: &io::Error) -> Ended {
     vm(Stage::Dial, if refused { Cause::DialRefused } else { Cause::DialFailed })
 }
 
-/// The VM's address, checked against `vm_leg.networks` *after* resolution, at every dial.
-async fn resolve(shared: &Shared, vm_entry: &Vm) -> Result<SocketAddr, Ended> {
-    let found = if let Ok(literal) = vm_entry.endpoint.parse::<SocketAddr>() {
-        literal
-    } else {
-        let name = vm_entry.endpoint.clone();
-        // Name resolution blocks: it has a thread of its own.
-        let lookup = glommio::executor()
-            .spawn_blocking(move || name.to_socket_addrs().map(|mut found| found.next()));
-        let answer = within(shared.settings.dial_timeout, Box::pin(lookup)).await;
-        match answer {
-            Some(Ok(Some(address))) => address,
-            Some(Ok(None) | Err(_)) | None => return Err(edge(Stage::Dial, Cause::DialFailed)),
-        }
-    };
-    let ip: IpAddr = found.ip().to_canonical();
-    if shared.settings.networks.iter().any(|network| network.contains(&ip)) {
-        Ok(SocketAddr::new(ip, found.port()))
-    } else {
-        Err(edge(Stage::Dial, Cause::NetworkNotAllowed))
-    }
-}
-
 /// Which host key the VM has to prove: the fleet file's, else the one pinned before, else any.
 fn wanted(shared: &Shared, vm_entry: &Vm) -> Wanted {
     let pinned = shared.pins.get(&vm_entry.name);
@@ -392,50 +460,13 @@ fn wanted(shared: &Shared, vm_entry: &Vm) -> Wanted {
     }
 }
 
-/// Judges the host key the VM has proved, and pins it at first use.
-async fn judge(
-    shared: &Arc<Shared>,
-    vm_entry: &Arc<Vm>,
-    wanted: &Wanted,
-    blob: &[u8],
-) -> Result<(), Ended> {
-    let mismatch = vm(Stage::VmExchange, Cause::PinMismatch);
-    let key = PublicKey::parse(blob).map_err(|_| mismatch)?;
-    let proved = match wanted {
-        Wanted::Key(pinned) => **pinned == *blob,
-        Wanted::Fingerprint(fingerprint) => key.fingerprint().0 == *fingerprint,
-        Wanted::First => return pin(shared, vm_entry, key).await,
-    };
-    if proved { Ok(()) } else { Err(mismatch) }
-}
-
-/// The fingerprint of the key the VM has proved, for the operator.
-fn fingerprint(leg: &Leg) -> String {
-    let key = PublicKey::parse(leg.transport.host_key());
-    key.map_or_else(|_| String::new(), |key| key.fingerprint().to_string())
-}
-
-/// Pins `key` at its first use. The disk write has a thread of its own.
-async fn pin(shared: &Arc<Shared>, vm_entry: &Arc<Vm>, key: PublicKey) -> Result<(), Ended> {
-    let (shared, entry) = (Arc::clone(shared), Arc::clone(vm_entry));
-    let recorded = glommio::executor()
-        .spawn_blocking(move || shared.pins.record_first(&entry.name, &entry.owner, &key))
-        .await;
-    match recorded {
-        Ok(Recorded::First | Recorded::Same) => Ok(()),
-        Ok(Recorded::Conflict(_)) => Err(vm(Stage::VmExchange, Cause::PinMismatch)),
-        Ok(Recorded::OtherOwner { vm: other }) => {
-            tracing::warn!(
-                vm = vm_entry.name,
-                other,
-                "the VM's host key belongs to a VM of another owner; if images are cloned, give \
-                 host_key in the fleet file"
-            );
-            Err(vm(Stage::VmExchange, Cause::PinConflict))
-        }
-        Err(error) => {
-            tracing::warn!(vm = vm_entry.name, %error, "the host key could not be pinned");
-            Err(edge(Stage::VmExchange, Cause::Resources))
-        }
-    }
+/// An operator should look at this today.
+fn warn_of_mismatch(vm_entry: &Vm, leg: Option<&Leg>) {
+    let key = leg.and_then(|leg| PublicKey::parse(leg.transport.host_key()).ok());
+    let proved = key.map_or_else(String::new, |key| key.fingerprint().to_string());
+    tracing::warn!(
+        vm = vm_entry.name,
+        proved,
+        "the VM's host key is not the pinned one; sessions are refused until an operator settles it"
+    );
 }

@@ -1,4 +1,4 @@
-//! The door: from an accepted socket to an established session, on the shard's glommio executor.
+//! The door: from an accepted socket to an established session, on the shard's own executor.
 //!
 //! accept -> local address -> admission -> key exchange -> proved key -> route -> VM leg -> pump. Every wait has a
 //! deadline. A connection that fails after its key was proved is told why in a channel of its own; before that
@@ -8,14 +8,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_lite::FutureExt;
-use glommio::net::TcpStream;
 use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::ended::{Cause, Ended, Side, Stage};
@@ -28,15 +27,17 @@ use crate::ssh::userauth::{Authenticator, Gate, Identity, Offer, ProvedKey, Step
 
 use super::admission::{self, Admission};
 use super::dial::VmLegs;
-use super::leg::{self, Leg, Scratch};
+use super::global_requests::host_keys;
+use super::leg::{Leg, Scratch};
 use super::lobby::Lobby;
 use super::proxy_header::{self, Expected, Origin, Verdict};
 use super::pump::{Carriage, PumpHandle, Session};
 use super::relay::Relay;
 use super::report::{Carried, Info, Proved, Report, RequestId};
 use super::shared::{Presence, Shared};
-use super::within::within;
-use super::{clock, local_address, socket_options};
+use super::stream::{Read, Stream};
+use super::tasks::Tasks;
+use super::{clock, local_address};
 
 /// How long somebody with `-N` and no channel waits before the reason comes in the DISCONNECT.
 const NOTICE_WAIT: Duration = Duration::from_secs(5);
@@ -63,6 +64,7 @@ enum Outcome {
 
 /// One shard's door.
 pub(super) struct Door {
+    pub(super) tasks: Tasks,
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     pump: PumpHandle<Info>,
@@ -76,17 +78,19 @@ pub(super) struct Door {
 
 impl Door {
     pub(super) fn new(
+        tasks: Tasks,
         shared: Arc<Shared>,
         counters: Arc<Counters>,
         pump: PumpHandle<Info>,
         half_open_max: NonZeroU32,
     ) -> Self {
         Self {
+            vm_legs: VmLegs::new(tasks.clone()),
+            tasks,
             shared,
             counters,
             pump,
             scratch: Scratch::new(),
-            vm_legs: VmLegs::new(),
             admission: RefCell::new(Admission::new(half_open_max)),
             half_open: RefCell::default(),
             stranger_lines: RefCell::default(),
@@ -94,10 +98,9 @@ impl Door {
     }
 
     /// Takes one accepted connection to its end, or to the pump. A panic in it ends it alone.
-    pub(super) async fn serve(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, place: Place) {
+    pub(super) async fn serve(self: Rc<Self>, stream: Stream, peer: SocketAddr, place: Place) {
         self.counters.accepted();
         let presence = self.shared.enter();
-        let _at_the_door = self.shared.come_to_the_door();
         let request = RequestId(self.scratch.random());
         let report = RefCell::new(Report::new(request, peer, clock::monotonic_us()));
         let connection = Box::pin(self.connection(stream, &report, &place, presence));
@@ -123,16 +126,13 @@ impl Door {
 
     async fn connection(
         &self,
-        mut stream: TcpStream,
+        stream: Stream,
         report: &RefCell<Report>,
         place: &Place,
         presence: Presence,
     ) -> Outcome {
         let settings = &self.shared.settings;
-        if socket_options::established(&stream).is_err() {
-            return Outcome::Ended(edge(Stage::Accept, Cause::Resources));
-        }
-        let (local, unread) = match self.local(&mut stream, report, place).await {
+        let (local, unread) = match self.local(&stream, report, place).await {
             Ok(found) => found,
             Err(ended) => return Outcome::Ended(ended),
         };
@@ -146,7 +146,7 @@ impl Door {
         let login = Box::pin(self.authenticate(&mut leg, &address, report, place));
         let spent_ms = clock::monotonic_ms().saturating_sub(report.borrow().accepted_ms);
         let grace = settings.login_grace.saturating_sub(Duration::from_millis(spent_ms));
-        let entry = within(grace, login).await;
+        let entry = self.tasks.within(grace, login).await;
         report.borrow_mut().software = leg.transport.peer_ident();
         let entry = match entry {
             Some(Ok(entry)) => entry,
@@ -179,7 +179,7 @@ impl Door {
     /// Finds the address that was dialled, reading a PROXY header where one is due. Returns the bytes read behind it.
     async fn local(
         &self,
-        stream: &mut TcpStream,
+        stream: &Stream,
         report: &RefCell<Report>,
         place: &Place,
     ) -> Result<(IpAddr, Vec<u8>), Ended> {
@@ -187,7 +187,7 @@ impl Door {
         let peer = report.borrow().client;
         match settings.senders.expect(peer.ip()) {
             Expected::Plain => {
-                let local = local_address::local_address(leg::borrow(stream), settings.destination);
+                let local = local_address::local_address(stream.as_fd(), settings.destination);
                 let local = local.map_err(|fault| {
                     tracing::warn!(client = %peer, %fault, "no certain local address");
                     edge(Stage::Accept, Cause::NotInPool)
@@ -196,7 +196,9 @@ impl Door {
             }
             Expected::Header => {
                 let header = Box::pin(self.read_header(stream));
-                let (origin, unread) = within(settings.login_grace, header)
+                let (origin, unread) = self
+                    .tasks
+                    .within(settings.login_grace, header)
                     .await
                     .ok_or(client(Stage::Header, Cause::Deadline))??;
                 report.borrow_mut().client = origin.source;
@@ -206,7 +208,7 @@ impl Door {
         }
     }
 
-    async fn read_header(&self, stream: &mut TcpStream) -> Result<(Origin, Vec<u8>), Ended> {
+    async fn read_header(&self, stream: &Stream) -> Result<(Origin, Vec<u8>), Ended> {
         let mut bytes = Vec::new();
         loop {
             match proxy_header::inspect(Expected::Header, &bytes) {
@@ -219,11 +221,11 @@ impl Door {
                     return Err(edge(Stage::Header, Cause::HeaderRefused));
                 }
             }
-            leg::readable(stream).await.map_err(|_| client(Stage::Header, Cause::Reset))?;
-            match self.scratch.read(stream, &mut bytes, proxy_header::HEADER_BYTES_MAX) {
-                Ok(0) => return Err(client(Stage::Header, Cause::Closed)),
-                Ok(_) => {}
-                Err(_) => return Err(client(Stage::Header, Cause::Reset)),
+            let reset = |_| client(Stage::Header, Cause::Reset);
+            stream.readable().await.map_err(reset)?;
+            let read = self.scratch.read(stream, &mut bytes, proxy_header::HEADER_BYTES_MAX);
+            if read.map_err(reset)? == Read::End {
+                return Err(client(Stage::Header, Cause::Closed));
             }
         }
     }
@@ -267,9 +269,13 @@ impl Door {
                 return Ok(None);
             };
             authenticator.accept(transport, cx)?;
+            // Right behind, as sshd does: one packet on the wire for both.
+            transport.send(&host_keys(live.server.host_keys()), cx)?;
             Ok(Some(entry))
         });
         let entry = driven.await.map_err(|broken| broken.ended(Side::Client, stage))?;
+        // The client goes on while the VM is dialled.
+        leg.flush().await.map_err(|_| client(stage, Cause::Reset))?;
         let spent_us = clock::monotonic_us() - secured_us;
         self.counters.stage(LoginStage::Authentication, spent_us);
         Ok(entry)
@@ -304,9 +310,7 @@ impl Door {
         let report = report.borrow().clone();
         self.counters.stage(LoginStage::Total, clock::monotonic_us() - report.accepted_us);
         let started_ms = report.accepted_ms;
-        let (Ok(client_side), Ok(vm_side)) = (client_leg.leave(), vm_leg.leave()) else {
-            return Outcome::Ended(edge(Stage::Session, Cause::Resources));
-        };
+        let (client_side, vm_side) = (client_leg.leave(), vm_leg.leave());
         // The host keys the client was shown, whatever a reload has brought since.
         let server = client_side
             .transport
@@ -335,14 +339,14 @@ impl Door {
                 Progress::Waiting => None,
             })
         });
-        let _heard = within(NOTICE_WAIT, Box::pin(conversation)).await;
+        let _heard = self.tasks.within(NOTICE_WAIT, Box::pin(conversation)).await;
         self.say_goodbye(&mut leg, Reason::ByApplication, &text).await;
         ended
     }
 
     async fn say_goodbye(&self, leg: &mut Leg, reason: Reason, text: &str) {
         self.scratch.with_context(|cx| leg.transport.disconnect(reason, text, cx));
-        let _heard = within(FAREWELL_WAIT, Box::pin(leg.finish(&self.scratch))).await;
+        let _heard = self.tasks.within(FAREWELL_WAIT, Box::pin(leg.finish(&self.scratch))).await;
     }
 
     /// Shows a registered user the way to their VMs.
@@ -354,7 +358,7 @@ impl Door {
             }
             Ok(lobby.receive(payload, transport, cx)?.then_some(()))
         });
-        let ended = match within(LOBBY_WAIT, Box::pin(conversation)).await {
+        let ended = match self.tasks.within(LOBBY_WAIT, Box::pin(conversation)).await {
             Some(Ok(())) => edge(Stage::Lobby, Cause::Closed),
             Some(Err(broken)) => broken.ended(Side::Client, Stage::Lobby),
             None => edge(Stage::Lobby, Cause::Deadline),
@@ -380,7 +384,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn take(door: &Rc<Door>, stream: &TcpStream, source: IpAddr) -> Self {
+    pub(super) fn take(door: &Rc<Door>, stream: &Stream, source: IpAddr) -> Self {
         let admitted = door.admission.borrow_mut().admit(source);
         if let Some(evicted) = admitted.evict
             && let Some(fd) = door.half_open.borrow_mut().remove(&evicted)
@@ -388,7 +392,7 @@ impl Place {
             // Its task wakes up to the end of its stream and finds that its place is gone.
             let _gone_already = shutdown(fd, Shutdown::Both);
         }
-        door.half_open.borrow_mut().insert(admitted.id, stream.as_raw_fd());
+        door.half_open.borrow_mut().insert(admitted.id, stream.as_fd().as_raw_fd());
         let place = Self { door: Rc::clone(door), id: admitted.id, taken: Cell::new(true) };
         place.show();
         place

@@ -35,7 +35,7 @@ impl Target {
 }
 
 /// What a socket is ready for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Readiness {
     /// Bytes, or an end, or an error can be read.
     pub(super) readable: bool,
@@ -43,6 +43,26 @@ pub(super) struct Readiness {
     pub(super) writable: bool,
     /// The peer's FIN or RST is here: a short read does not mean that the next one would wait.
     pub(super) hangup: bool,
+}
+
+/// What a socket is watched for; its end and its errors are always told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Interest {
+    /// Bytes to read. A socket that can be written says nothing.
+    Read,
+    /// Both directions.
+    Both,
+}
+
+impl Interest {
+    fn event(self, target: Target) -> EpollEvent {
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+        let flags = match self {
+            Self::Read => flags,
+            Self::Both => flags | EpollFlags::EPOLLOUT,
+        };
+        EpollEvent::new(flags, target.pack())
+    }
 }
 
 /// An epoll instance and its eventfd.
@@ -70,11 +90,6 @@ impl Waker {
     pub(super) fn wake(&self) {
         let _ = self.0.write(1);
     }
-
-    /// Forgets all wakes so far.
-    pub(super) fn clear(&self) {
-        let _ = self.0.read();
-    }
 }
 
 impl Poller {
@@ -86,23 +101,38 @@ impl Poller {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let wake =
             EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
+        // Edge-triggered, so that nobody has to read it: each wake is an event of its own.
+        epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, WAKE))?;
         Ok((Self { epoll, events: vec![EpollEvent::empty(); EVENTS_MAX] }, Waker(wake)))
     }
 
-    /// Watches a socket for everything, edge-triggered. If it is ready now, the next wait says so.
+    /// Watches a socket, edge-triggered. If it is ready now, the next wait says so.
     ///
     /// # Errors
     /// Out of kernel memory or of `fs.epoll.max_user_watches`.
-    pub(super) fn watch(&self, fd: impl AsFd, target: Target) -> io::Result<()> {
-        let flags = EpollFlags::EPOLLIN
-            | EpollFlags::EPOLLOUT
-            | EpollFlags::EPOLLRDHUP
-            | EpollFlags::EPOLLET;
-        Ok(self.epoll.add(fd, EpollEvent::new(flags, target.pack()))?)
+    pub(super) fn watch(
+        &self,
+        fd: impl AsFd,
+        target: Target,
+        interest: Interest,
+    ) -> io::Result<()> {
+        Ok(self.epoll.add(fd, interest.event(target))?)
     }
 
-    /// Stops watching. Closing alone would not do while another descriptor of the same socket is open.
+    /// Watches a watched socket for something else. If it is ready now, the next wait says so.
+    ///
+    /// # Errors
+    /// Out of kernel memory.
+    pub(super) fn change(
+        &self,
+        fd: impl AsFd,
+        target: Target,
+        interest: Interest,
+    ) -> io::Result<()> {
+        Ok(self.epoll.modify(fd, &mut interest.event(target))?)
+    }
+
+    /// Stops watching a socket that stays open; closing one does that by itself.
     pub(super) fn forget(&self, fd: impl AsFd) {
         let _ = self.epoll.delete(fd);
     }
@@ -162,7 +192,6 @@ mod tests {
         waker.wake();
         let events: Vec<_> = poller.wait(EpollTimeout::NONE).unwrap().collect();
         assert_eq!(events, [Event::Woken]);
-        waker.clear();
         assert_eq!(poller.wait(EpollTimeout::ZERO).unwrap().count(), 0);
     }
 }

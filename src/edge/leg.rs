@@ -1,23 +1,20 @@
-//! One SSH transport over one glommio socket, while the door owns it.
+//! One SSH transport over one socket, while the door owns it.
 //!
-//! A waiting leg holds no read buffer: it waits for readability with a zero-length read, then borrows
-//! the shard's one scratch buffer for a single synchronous turn. Only a cut-off packet is kept.
+//! A waiting leg holds no read buffer: it waits for readability, then borrows the shard's one scratch buffer for a
+//! single synchronous turn. Only a cut-off packet is kept.
 
 use std::cell::RefCell;
 use std::io;
-use std::net::{IpAddr, Shutdown};
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::pin::Pin;
+use std::net::IpAddr;
 
-use futures_lite::{AsyncRead, AsyncWriteExt};
-use glommio::net::TcpStream;
-use nix::sys::socket::{MsgFlags, recv, send};
+use socket2::SockRef;
 
 use crate::ended::{Cause, Ended, Side, Stage};
 use crate::ssh::entropy::{Entropy, SystemEntropy};
 use crate::ssh::fault::Fault;
 use crate::ssh::transport::{Context, Event, Instant, Transport};
 
+use super::stream::{Read, Stream};
 use super::{clock, relay, socket_options};
 
 /// What a shard's legs share: one read buffer and one source of randomness, used by one leg at a time
@@ -47,21 +44,20 @@ impl Scratch {
         u64::from_ne_bytes(bytes)
     }
 
-    /// Reads once, at most so much that `bytes` holds `max_bytes`; 0 at the end of the stream.
+    /// Reads once, at most so much that `bytes` holds `max_bytes`.
     pub(super) fn read(
         &self,
-        stream: &TcpStream,
+        stream: &Stream,
         bytes: &mut Vec<u8>,
         max_bytes: usize,
-    ) -> io::Result<usize> {
+    ) -> io::Result<Read> {
         let mut buffer = self.buffer.borrow_mut();
         let room = max_bytes.saturating_sub(bytes.len()).min(buffer.len());
-        let count = match recv(stream.as_raw_fd(), &mut buffer[..room], MsgFlags::MSG_DONTWAIT) {
-            Err(nix::errno::Errno::EAGAIN) => return Ok(usize::MAX),
-            other => other?,
-        };
-        bytes.extend_from_slice(&buffer[..count]);
-        Ok(count)
+        let read = stream.read(&mut buffer[..room])?;
+        if let Read::Bytes(count) = read {
+            bytes.extend_from_slice(&buffer[..count]);
+        }
+        Ok(read)
     }
 
     /// Runs `body` with a context of now.
@@ -109,7 +105,7 @@ impl Broken {
 
 /// A leg: socket, transport, and the bytes of a packet that is not whole yet.
 pub(super) struct Leg {
-    stream: TcpStream,
+    stream: Stream,
     towards: Towards,
     pub(super) transport: Transport,
     unread: Vec<u8>,
@@ -125,17 +121,18 @@ enum Towards {
 
 impl Leg {
     /// The client's leg. `unread`: bytes already read from the socket.
-    pub(super) fn from_client(stream: TcpStream, transport: Transport, unread: Vec<u8>) -> Self {
+    pub(super) fn from_client(stream: Stream, transport: Transport, unread: Vec<u8>) -> Self {
         Self { stream, towards: Towards::Client, transport, unread }
     }
 
     /// The VM's leg.
-    pub(super) fn to_vm(stream: TcpStream, transport: Transport) -> Self {
+    pub(super) fn to_vm(stream: Stream, transport: Transport) -> Self {
         Self { stream, towards: Towards::Vm, transport, unread: Vec::new() }
     }
 
-    /// Reads and handles packets until `handle` returns something, writing all output on the way. `handle` gets
-    /// every event but [`Event::Starved`], with the payload's bytes where there is one.
+    /// Reads and handles packets until `handle` returns something, writing all output on the way except what came with
+    /// that last packet: it goes out with what the caller adds to it. `handle` gets every event but
+    /// [`Event::Starved`], with the payload's bytes where there is one.
     pub(super) async fn drive<T>(
         &mut self,
         scratch: &Scratch,
@@ -152,7 +149,7 @@ impl Leg {
         let mut look_first = !self.unread.is_empty();
         loop {
             if !look_first {
-                readable(&mut self.stream).await?;
+                self.stream.readable().await?;
             }
             let turn = self.turn(scratch, look_first, &mut handle);
             look_first = false;
@@ -160,15 +157,15 @@ impl Leg {
             if self.towards == Towards::Vm && self.transport.output().is_empty() {
                 socket_options::acknowledge_now(&self.stream);
             }
-            let flushed = self.flush().await;
-            if let Some(found) = turn? {
-                flushed?;
+            if let Ok(Some(found)) = turn {
                 return Ok(found);
             }
+            let flushed = self.flush().await;
+            turn?;
             flushed?;
             turns += 1;
             if turns % TURNS_MAX == 0 {
-                glommio::executor().yield_task_queue_now().await;
+                self.stream.tasks().turn().await;
             }
         }
     }
@@ -191,12 +188,11 @@ impl Leg {
         self.unread = Vec::new();
         let mut filled = kept;
         if !unread_only {
-            match recv(self.stream.as_raw_fd(), &mut buffer[kept..], MsgFlags::MSG_DONTWAIT) {
-                Ok(0) => return Err(Broken::Closed),
-                Ok(count) => filled += count,
+            match self.stream.read(&mut buffer[kept..])? {
+                Read::End => return Err(Broken::Closed),
+                Read::Bytes(count) => filled += count,
                 // Readiness was spurious: keep what we had.
-                Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
-                Err(_) => return Err(Broken::Socket),
+                Read::Nothing => {}
             }
         }
         let mut start = 0;
@@ -231,16 +227,12 @@ impl Leg {
     }
 
     /// Writes all of the transport's output.
-    pub(super) async fn flush(&mut self) -> Result<(), Broken> {
+    ///
+    /// # Errors
+    /// The connection is gone, or could not be made.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
         while !self.transport.output().is_empty() {
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-            let count = match send(self.stream.as_raw_fd(), self.transport.output(), flags) {
-                Ok(count) => count,
-                Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {
-                    self.stream.write(self.transport.output()).await?
-                }
-                Err(_) => return Err(Broken::Socket),
-            };
+            let count = self.stream.write(self.transport.output()).await?;
             self.transport.sent(count);
         }
         Ok(())
@@ -250,37 +242,24 @@ impl Leg {
     /// the close into a reset, and the last words would be lost with it.
     pub(super) async fn finish(&mut self, scratch: &Scratch) -> Result<(), Broken> {
         self.flush().await?;
-        self.stream.shutdown(Shutdown::Write).await.map_err(io::Error::from)?;
+        self.stream.finish()?;
         loop {
-            readable(&mut self.stream).await?;
-            let mut buffer = scratch.buffer.borrow_mut();
-            match recv(self.stream.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) => return Ok(()),
-                Ok(_) | Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
-                Err(_) => return Err(Broken::Socket),
+            self.stream.readable().await?;
+            if self.stream.read(&mut scratch.buffer.borrow_mut())? == Read::End {
+                return Ok(());
             }
         }
     }
 
     /// Our own address on this leg.
     pub(super) fn local_ip(&self) -> Option<IpAddr> {
-        self.stream.local_addr().ok().map(|address| address.ip().to_canonical())
+        let address = SockRef::from(&self.stream).local_addr().ok()?.as_socket()?;
+        Some(address.ip().to_canonical())
     }
 
-    /// Leaves glommio, which has no `into_raw_fd`: the descriptor is duplicated and the stream dropped with its own.
-    pub(super) fn leave(self) -> io::Result<relay::Leg> {
-        let fd = borrow(&self.stream).try_clone_to_owned()?;
-        Ok(relay::Leg { fd, transport: Box::new(self.transport), leftover: self.unread })
+    /// Leaves the door for the pump.
+    pub(super) fn leave(self) -> relay::Leg {
+        let fd = self.stream.leave();
+        relay::Leg { fd, transport: Box::new(self.transport), leftover: self.unread }
     }
-}
-
-/// Waits until a read would not block (end of stream included), without lending a buffer.
-pub(super) async fn readable(stream: &mut TcpStream) -> io::Result<()> {
-    std::future::poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut [])).await.map(drop)
-}
-
-/// The stream's descriptor, for system calls that glommio does not make.
-pub(super) fn borrow(stream: &TcpStream) -> BorrowedFd<'_> {
-    // SAFETY: the descriptor stays open for as long as `stream` is borrowed, which the result's lifetime is tied to.
-    unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }
 }

@@ -155,8 +155,8 @@ impl Line {
             received: u64::try_from(leg.leftover.len()).unwrap_or_default(),
             inbox: Inbox::new(leg.leftover),
             transport: leg.transport,
-            // What the door did not read, nobody has told epoll about yet.
-            reading: Reading::Ready,
+            // What lies in the socket already, epoll tells when it begins to watch.
+            reading: Reading::Drained,
             writing: Writing::Ready,
             exchange,
             origins: Origins::new(),

@@ -2,10 +2,7 @@
 //!
 //! All listeners of one address form a reuseport group in shard order, and a small packet-filter program picks the
 //! listener of the shard that runs on the CPU that received the SYN: the connection, its softirq work and its shard
-//! stay on one CPU. Sockets are built here rather than by glommio, which would set neither `SO_REUSEADDR` nor what
-//! [`local_address`](super::local_address) needs.
-//!
-//! They are left in blocking mode: `io_uring` answers `EAGAIN` at once on a non-blocking listener instead of waiting.
+//! stay on one CPU.
 //!
 //! Source: socket(7), ip(7), tcp(7); Linux `net/core/sock_reuseport.c` (the index a program returns is the order in
 //! which the sockets of the group began to listen).
@@ -19,13 +16,15 @@ use std::{
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::socket_options;
+
 /// Connections that may wait to be accepted, per listener. The kernel cuts it to `net.core.somaxconn` (4,096 by default).
 pub const BACKLOG: i32 = 4096;
 
-/// One listening socket of one shard. Wrap it with glommio's `TcpListener::from_raw_fd`.
+/// One listening socket of one shard.
 #[derive(Debug)]
 pub struct Listener {
-    /// The socket: listening, blocking, close-on-exec.
+    /// The socket: listening, non-blocking, close-on-exec.
     pub socket: Socket,
     /// What it is bound to; the port is the real one even if 0 was asked for.
     pub address: SocketAddr,
@@ -186,12 +185,14 @@ fn plain(address: SocketAddr) -> Result<Socket, Fault> {
     Ok(socket)
 }
 
-/// One listener with all its options; accepted sockets inherit `TCP_NODELAY` and the two that tell the local address.
+/// One listener with all its options; accepted sockets inherit those of a connection and the two that tell the local
+/// address.
 fn open(address: SocketAddr) -> Result<Socket, Fault> {
     let failed = |step| move |cause| refused(address, step, cause);
     let socket = plain(address)?;
     socket.set_reuse_port(true).map_err(failed("SO_REUSEPORT"))?;
-    socket.set_tcp_nodelay(true).map_err(failed("TCP_NODELAY"))?;
+    socket.set_nonblocking(true).map_err(failed("O_NONBLOCK"))?;
+    socket_options::established(&socket).map_err(failed("connection options"))?;
     if address.is_ipv4() {
         socket.set_freebind_v4(true).map_err(failed("IP_FREEBIND"))?;
         setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)

@@ -47,7 +47,7 @@ fn every_shard_gets_one_listener_per_address_on_one_port() {
 }
 
 #[test]
-fn accepted_sockets_inherit_nodelay_and_are_closed_on_exec() {
+fn accepted_sockets_inherit_the_options_of_a_connection() {
     for ip in ["127.0.77.1", "::1"] {
         let listeners = bind(&[local(ip)], &[0]).expect("listens");
         let listener = &listeners.shards[0][0];
@@ -56,7 +56,13 @@ fn accepted_sockets_inherit_nodelay_and_are_closed_on_exec() {
         assert!(accepted.tcp_nodelay().expect("option"), "{ip}");
         let flags = fcntl(&listener.socket, FcntlArg::F_GETFD).expect("flags");
         assert!(FdFlag::from_bits_retain(flags).contains(FdFlag::FD_CLOEXEC), "{ip}");
-        assert!(!listener.socket.nonblocking().expect("flags"), "io_uring waits only if blocking");
+        assert!(listener.socket.nonblocking().expect("flags"), "{ip}");
+        assert!(accepted.keepalive().expect("option"), "{ip}");
+        let idle = accepted.tcp_keepalive_time().expect("option");
+        assert_eq!(idle, listener.socket.tcp_keepalive_time().expect("option"));
+        assert_eq!(accepted.tcp_keepalive_interval().expect("option").as_secs(), 30, "{ip}");
+        let patience = accepted.tcp_user_timeout().expect("option").expect("set");
+        assert_eq!(patience.as_secs(), 900, "{ip}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! THE DATA PLANE: accepts, authenticates, routes, dials and carries. The only room with glommio, epoll and unsafe.
+//! THE DATA PLANE: accepts, authenticates, routes, dials and carries. The only room with epoll and unsafe.
 //!
 //! Fed by the kernel and by `route`; it never parses SSH itself (that is `ssh`), never decides who may go where (that is
 //! `route`), and never names `control`. In reading order: [`Edge`], then `shard`, `door`, `dial`, `pump`, `relay`.
@@ -27,9 +27,10 @@ mod shard;
 pub mod shared;
 mod slab;
 mod socket_options;
+mod stream;
+mod tasks;
 #[cfg(test)]
 mod testing;
-mod within;
 
 use std::io;
 use std::net::SocketAddr;
@@ -42,7 +43,7 @@ use crate::metrics::Registry;
 use crate::route::Snapshot;
 
 use self::report::{Carried, Info};
-use self::shard::{Heart, Shard};
+use self::shard::Shard;
 use self::shared::{Live, Shared};
 
 /// How long sessions that are ended at the end of a drain may take to say goodbye.
@@ -76,7 +77,6 @@ pub struct Edge {
     shards: Vec<Shard>,
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
-    _heart: Heart,
 }
 
 impl Edge {
@@ -106,10 +106,7 @@ impl Edge {
             let shared = Arc::clone(&shared);
             shards.push(Shard::start(index, cpu, listeners, shared, door, pump, share)?);
         }
-        let pulses = shards.iter().map(Shard::pulse).collect::<io::Result<_>>()?;
-        let watched = Arc::clone(&shared);
-        let heart = Heart::start(pulses, move || watched.is_anybody_at_the_door())?;
-        Ok(Self { shards, shared, addresses, _heart: heart })
+        Ok(Self { shards, shared, addresses })
     }
 
     /// What is listened on, with the real ports.
@@ -129,8 +126,8 @@ impl Edge {
     }
 
     /// Accepts nothing more and lets sessions go on until they end, at most `patience`; then ends them with a word.
-    pub fn drain(mut self, patience: Duration) {
-        for shard in &mut self.shards {
+    pub fn drain(self, patience: Duration) {
+        for shard in &self.shards {
             shard.stop_accepting();
         }
         if self.shared.wait_empty(patience) {

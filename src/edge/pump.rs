@@ -6,7 +6,7 @@
 
 use super::buffers::Pool;
 use super::clock::monotonic_ms;
-use super::epoll::{Event, Poller, Readiness, Target, Waker};
+use super::epoll::{Event, Interest, Poller, Readiness, Target, Waker};
 use super::line::{Party, Tally, Tools};
 use super::relay::{Relay, Turn};
 use super::slab::{Key, Slab};
@@ -228,11 +228,11 @@ fn build<I>(
     Ok((pump, handle))
 }
 
-/// Best effort: a pump on the wrong CPU is slower, not wrong.
-fn pin(cpu: usize) {
+/// Keeps the calling thread on `cpu`. Best effort: a thread on the wrong CPU is slower, not wrong.
+pub(super) fn pin(cpu: usize) {
     let mut set = CpuSet::new();
     if set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).is_err() {
-        tracing::warn!(cpu, "pump thread not pinned");
+        tracing::warn!(cpu, "thread not pinned");
     }
 }
 
@@ -271,6 +271,8 @@ struct Entry<I> {
     armed: Option<u64>,
     /// It stands in the queue of those that want a turn.
     is_queued: bool,
+    /// What its sockets are watched for: client, VM.
+    interest: [Interest; 2],
 }
 
 /// Whether the thread goes on.
@@ -344,7 +346,6 @@ impl<I> Pump<I> {
 
     /// Carries out what came through the handles.
     fn obey(&mut self) -> Life {
-        self.shared.waker.clear();
         let commands = match &mut *self.shared.queue() {
             Queue::Open(commands) => std::mem::take(commands),
             Queue::Closed => VecDeque::new(),
@@ -377,7 +378,9 @@ impl<I> Pump<I> {
             self.scan_ms = self.tools.now.0 + SCAN_MS;
         }
         let Session { carriage, info, started_ms } = session;
-        let entry = Box::new(Entry { carriage, info, started_ms, armed: None, is_queued: false });
+        let interest = [Interest::Read; 2];
+        let entry =
+            Box::new(Entry { carriage, info, started_ms, armed: None, is_queued: false, interest });
         let ended = Ended { side: Side::Edge, stage: Stage::Session, cause: Cause::Resources };
         let key = match self.entries.insert(entry) {
             Ok(key) => key,
@@ -407,8 +410,8 @@ impl<I> Pump<I> {
         };
         let Carriage::Reseal(relay) = &entry.carriage;
         let [client, vm] = relay.sockets();
-        self.poller.watch(client, Target { key, second: false })?;
-        self.poller.watch(vm, Target { key, second: true })
+        self.poller.watch(client, Target { key, second: false }, Interest::Read)?;
+        self.poller.watch(vm, Target { key, second: true }, Interest::Read)
     }
 
     fn check(&mut self, key: Key, check: &Check<I>) {
@@ -500,6 +503,28 @@ impl<I> Pump<I> {
             entry.armed = deadline;
             self.deadlines.push(Reverse((at, key)));
         }
+        // Few sockets are ever full: only those pay for hearing that there is room again.
+        if relay.is_full() != [false; 2]
+            && let Err(error) = self.watch_room(key)
+        {
+            tracing::warn!(%error, "session ended: its sockets cannot be watched");
+            let ended = Ended { side: Side::Edge, stage: Stage::Session, cause: Cause::Resources };
+            self.remove(key, ended);
+        }
+    }
+
+    /// Has epoll tell when a session's full sockets take bytes again.
+    fn watch_room(&mut self, key: Key) -> io::Result<()> {
+        let Some(entry) = self.entries.get_mut(key) else { return Ok(()) };
+        let Carriage::Reseal(relay) = &entry.carriage;
+        for (at, socket) in relay.sockets().into_iter().enumerate() {
+            if relay.is_full()[at] && entry.interest[at] == Interest::Read {
+                let target = Target { key, second: at == 1 };
+                self.poller.change(socket, target, Interest::Both)?;
+                entry.interest[at] = Interest::Both;
+            }
+        }
+        Ok(())
     }
 
     fn remove(&mut self, key: Key, ended: Ended) {
@@ -511,9 +536,6 @@ impl<I> Pump<I> {
     /// Closes a session's sockets and says that it is over.
     fn bury(&mut self, entry: Entry<I>, ended: Ended) {
         let Entry { carriage: Carriage::Reseal(mut relay), info, started_ms, .. } = entry;
-        for socket in relay.sockets() {
-            self.poller.forget(socket);
-        }
         relay.release(&mut self.tools.pool);
         let (up, down) = relay.received();
         drop(relay);

@@ -150,14 +150,15 @@ impl Relay {
         (self.client.received, self.vm.received)
     }
 
-    /// Says the first word: our host keys, to the client.
-    pub(super) fn begin(&mut self, tools: &mut Tools) {
+    /// Which sockets take nothing until an event says otherwise: client, VM.
+    pub(super) fn is_full(&self) -> [bool; 2] {
+        [&self.client, &self.vm].map(|line| line.writing == Writing::Full)
+    }
+
+    /// Counts what the door has read.
+    pub(super) const fn begin(&self, tools: &mut Tools) {
         tools.tally.up += self.client.received;
         tools.tally.down += self.vm.received;
-        let message = requests::host_keys(self.server.host_keys());
-        if let Err(fault) = self.client.transport.send(&message, &mut tools.context()) {
-            self.stop(Stop::Fault(Party::Client, fault), tools);
-        }
     }
 
     /// Takes what epoll said about one socket.

@@ -2,7 +2,7 @@
 //! them and the session, virtual time and seeded randomness. One thread: nothing here waits.
 
 use super::super::buffers::Inbox;
-use super::super::epoll::{Event as Ready, Poller, Target};
+use super::super::epoll::{Event as Ready, Interest, Poller, Target};
 use super::super::line::Tally;
 use super::super::slab::Key;
 use super::*;
@@ -143,6 +143,10 @@ impl World {
             pair.settle().unwrap();
             pair.authenticate();
         }
+        // As the door does right behind its USERAUTH_SUCCESS.
+        let host_keys = requests::host_keys(server.host_keys());
+        let mut door = tools(seed ^ 6, front.now);
+        front.server.transport.send(&host_keys, &mut door.context()).unwrap();
         let (client_socket, client_fd) = UnixStream::pair().unwrap();
         let (vm_socket, vm_fd) = UnixStream::pair().unwrap();
         for socket in [&client_fd, &vm_fd] {
@@ -157,7 +161,7 @@ impl World {
         let (poller, _waker) = Poller::new().unwrap();
         for (second, socket) in [false, true].into_iter().zip(relay.sockets()) {
             let key = Key { index: 0, generation: 0 };
-            poller.watch(socket, Target { key, second }).unwrap();
+            poller.watch(socket, Target { key, second }, Interest::Both).unwrap();
         }
         Self {
             client: Peer::new(front.client, client_socket),

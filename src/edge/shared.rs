@@ -116,7 +116,6 @@ pub struct Shared {
     /// The host keys of the VMs.
     pub pins: Pins,
     present: AtomicUsize,
-    at_the_door: AtomicUsize,
     sessions: AtomicUsize,
     left: Mutex<Wait>,
     everybody_left: Condvar,
@@ -131,7 +130,6 @@ impl Shared {
             table,
             pins,
             present: AtomicUsize::new(0),
-            at_the_door: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
             left: Mutex::new(Wait::Patient),
             everybody_left: Condvar::new(),
@@ -142,17 +140,6 @@ impl Shared {
     pub fn enter(self: &Arc<Self>) -> Presence {
         self.present.fetch_add(1, Ordering::Relaxed);
         Presence(Arc::clone(self))
-    }
-
-    /// Counts a connection as the door's until the returned value is dropped.
-    pub fn come_to_the_door(self: &Arc<Self>) -> AtTheDoor {
-        self.at_the_door.fetch_add(1, Ordering::Relaxed);
-        AtTheDoor(Arc::clone(self))
-    }
-
-    /// Is any connection between accept and session?
-    pub fn is_anybody_at_the_door(&self) -> bool {
-        self.at_the_door.load(Ordering::Relaxed) > 0
     }
 
     /// Takes one of the places for sessions, or `None` when all are taken.
@@ -205,15 +192,6 @@ impl Drop for Presence {
             let _left = self.0.left.lock().unwrap_or_else(PoisonError::into_inner);
             self.0.everybody_left.notify_all();
         }
-    }
-}
-
-/// One connection between accept and session.
-pub struct AtTheDoor(Arc<Shared>);
-
-impl Drop for AtTheDoor {
-    fn drop(&mut self) {
-        self.0.at_the_door.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

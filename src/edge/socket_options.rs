@@ -1,13 +1,10 @@
-//! The options every data-plane socket gets.
+//! The options every data-plane socket gets. A listener passes them on to what it accepts (tcp(7)).
 
 use std::io;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
-use glommio::net::TcpStream;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use socket2::{SockRef, TcpKeepalive};
-
-use super::leg::borrow;
+use socket2::{SockRef, Socket, TcpKeepalive};
 
 /// Data that a peer does not acknowledge for this long ends the connection. It also ends peers that acknowledge but take
 /// no data, such as a client stopped with Ctrl-Z or a VM that is paused, which deserve patience; before a key is proved
@@ -18,12 +15,8 @@ const KEEPALIVE_IDLE: Duration = Duration::from_mins(2);
 /// Time between probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Sets what an accepted or dialled socket needs: it never blocks, sends small packets at once, and
-/// notices a peer that is gone.
-pub(super) fn established(stream: &TcpStream) -> io::Result<()> {
-    let fd = borrow(stream);
-    fcntl(fd, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
-    let socket = SockRef::from(&fd);
+/// Sets what a connection needs: it sends small packets at once and notices a peer that is gone.
+pub(super) fn established(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     socket.set_tcp_keepalive(
@@ -33,6 +26,6 @@ pub(super) fn established(stream: &TcpStream) -> io::Result<()> {
 
 /// Answers what was just read with an ACK now. The kernel forgets this setting by itself, so it is
 /// repeated; a failure costs only time.
-pub(super) fn acknowledge_now(stream: &TcpStream) {
-    let _slower = SockRef::from(&borrow(stream)).set_tcp_quickack(true);
+pub(super) fn acknowledge_now(fd: impl AsFd) {
+    let _slower = SockRef::from(&fd).set_tcp_quickack(true);
 }
