@@ -179,11 +179,17 @@ pub(crate) fn logins(target: &Target, shape: &Logins) -> Result<Row> {
         login.saturating_record(logged_in);
         whole.saturating_record(ended);
     }
+    let wakes = f64::from(u32::try_from(after.wakes.saturating_sub(before.wakes))?);
     Ok(Row {
         scenario: format!("logins, {} at a time", shape.parallel),
         target: target.name.clone(),
         figures: vec![
             ("cpu_ms_each", (after.cpu_s - before.cpu_s) * 1000.0 / f64::from(shape.count)),
+            (
+                "system_ms_each",
+                (after.system_s - before.system_s) * 1000.0 / f64::from(shape.count),
+            ),
+            ("wakes_each", wakes / f64::from(shape.count)),
             ("per_s", f64::from(shape.count) / took_s),
             ("kex_p50_ms", ms(&exchange, 0.5)),
             ("login_p50_ms", ms(&login, 0.5)),
