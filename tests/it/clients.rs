@@ -235,6 +235,67 @@ fn putty_logs_in_and_copies() {
 }
 
 #[test]
+fn people_whose_key_opens_nothing_read_why_and_are_asked_for_nothing() {
+    let (Some(dbclient), Some(convert)) =
+        (peers::program("dropbear", "dbclient"), peers::program("dropbear", "dropbearconvert"))
+    else {
+        return;
+    };
+    let (Some(plink), Some(puttygen)) =
+        (peers::program("putty", "plink"), peers::program("putty", "puttygen"))
+    else {
+        return;
+    };
+    if World::is_direct() {
+        return;
+    }
+    let world = World::plan()
+        .address("s001")
+        .address("s002")
+        .user("alice")
+        .user("bob")
+        .vm("blue", "alice", "s001")
+        .vm("green", "bob", "s002")
+        .start();
+    let target = world.target("bob", "s001");
+    let port = target.port.to_string();
+
+    let key = world.path("dropbear_key");
+    run(Command::new(convert).args(["openssh", "dropbear"]).arg(target.key.path()).arg(&key)).ok();
+    let home = world.path("home");
+    fs::create_dir_all(home.join(".ssh")).expect("a home");
+    fs::copy(&target.known_hosts, home.join(".ssh/known_hosts")).expect("known_hosts");
+    let dropbear = run(Command::new(&dbclient).env("HOME", &home).arg("-i").arg(&key).args([
+        "-p",
+        &port,
+        "-l",
+        &target.login,
+        &target.host,
+        "true",
+    ]));
+
+    let key = world.path("key.ppk");
+    run(Command::new(puttygen).arg(target.key.path()).arg("-o").arg(&key)).ok();
+    let putty = run(Command::new(&plink)
+        .env("HOME", world.dir())
+        .args(["-batch", "-noagent", "-P", &port, "-l", &target.login])
+        .args(["-hostkey", &target.host_key.fingerprint(), "-i"])
+        .arg(&key)
+        // No command: PuTTY shows no banner of any server to somebody who does not sit before it.
+        .arg(&target.host));
+
+    for output in [dropbear, putty] {
+        assert_ne!(output.status, 0);
+        let said = output.text() + &output.stderr;
+        println!("{said}");
+        assert_eq!(said.matches("no VM answers here for the keys").count(), 1, "{said}");
+        for asked in ["assword:", "prompt", "INFO_REQUEST"] {
+            assert!(!said.contains(asked), "{said}");
+        }
+    }
+}
+
+#[test]
 fn curl_fetches_and_stores_over_sftp_with_plain_hmac() {
     let Some(curl) = peers::program("curl", "curl") else { return };
     let world = World::usual();

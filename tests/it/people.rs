@@ -43,17 +43,69 @@ fn the_key_and_the_address_together_choose_the_vm() {
     assert_eq!(reaches(&world.target("bob", "s001")), "green");
 }
 
+/// What `ssh` says to somebody who offers `keys` and hands over to nobody.
+fn said_to(target: &Target, agent: &Agent, options: &[&str]) -> Vec<String> {
+    let output = run(target
+        .openssh("ssh")
+        .env("SSH_AUTH_SOCK", agent.socket())
+        .args(["-o", "IdentitiesOnly=no", "-o", "IdentityAgent=SSH_AUTH_SOCK"])
+        .args(["-o", "IdentityFile=none"])
+        .args(options)
+        .args(["door", "echo $KEYWAY_VM"]))
+    .ends(255);
+    assert_eq!(output.text(), "");
+    output.stderr.lines().map(|line| line.trim_end().to_owned()).collect()
+}
+
 #[test]
-fn a_key_without_a_route_reads_why_and_reaches_nothing() {
+fn keys_without_a_vm_here_read_why_in_the_same_words_whoever_holds_them() {
+    if World::is_direct() {
+        return;
+    }
+    for edge in ["", "hide_keys = true"] {
+        let plan = World::plan().address("s001").address("s002").lobby("s003").edge(edge);
+        let plan = plan.user("alice").user("bob").vm("blue", "alice", "s001");
+        let world = plan.vm("red", "alice", "s002").vm("green", "bob", "s001").start();
+        // Bob has a VM, but none behind this address.
+        let target = world.target("bob", "s002");
+        let (bob, stranger) = (world.key("bob"), Key::ed25519(world.dir(), "stranger"));
+        let lobby = world.target("bob", "s003").host;
+        let mut all = vec![];
+        for keys in [&[&bob][..], &[&stranger], &[&stranger, &bob]] {
+            let agent = Agent::with(world.dir(), keys);
+            let said = said_to(&target, &agent, &["-o", "BatchMode=no"]);
+            let batch = said_to(&target, &agent, &[]);
+            assert_eq!(batch.len(), 1, "{batch:?}");
+            assert!(batch[0].contains("Permission denied (publickey"), "{batch:?}");
+            fs::remove_file(agent.socket()).expect("the agent's socket goes");
+            all.push(said);
+        }
+        let [first, others @ ..] = &*all else { panic!("three kinds of people") };
+        assert!(others.iter().all(|said| said == first), "{all:?}");
+        let [words, denied] = &**first else { panic!("words and the end: {first:?}") };
+        assert!(words.contains("no VM answers here for the keys"), "{words}");
+        assert!(words.contains(&format!("`ssh {lobby}`")), "{words}");
+        assert!(denied.ends_with("Permission denied (publickey)."), "{denied}");
+        assert!(world.vms.iter().all(|vm| !vm.log().contains("Accepted")), "some VM let bob in");
+    }
+}
+
+#[test]
+fn somebody_whose_second_key_is_right_reads_nothing_about_the_first() {
     if World::is_direct() {
         return;
     }
     let world = two_users();
-    // Bob has a VM, but none behind this address.
-    let output = world.target("bob", "s002").ssh(&[], "echo $KEYWAY_VM").ends(255);
-    assert_eq!(output.text(), "");
-    assert!(output.stderr.contains("Permission denied (publickey)"), "{}", output.stderr);
-    assert!(world.vms.iter().all(|vm| !vm.log().contains("Accepted")), "some VM let bob in");
+    let (bob, alice) = (world.key("bob"), world.key("alice"));
+    let agent = Agent::with(world.dir(), &[&bob, &alice]);
+    let target = world.target("alice", "s002");
+    let output = run(target
+        .openssh("ssh")
+        .env("SSH_AUTH_SOCK", agent.socket())
+        .args(["-o", "IdentitiesOnly=no", "-o", "IdentityAgent=SSH_AUTH_SOCK"])
+        .args(["-o", "IdentityFile=none", "-o", "BatchMode=no", "door", "echo $KEYWAY_VM"]))
+    .ok();
+    assert_eq!((output.text().as_str(), output.stderr.as_str()), ("red", ""));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Authentication (RFC 4252), both roles, by public key only.
 //!
+//! `keyboard-interactive` is listed to people whose keys are refused, and lets nobody in: see `LastWords`.
+//!
 //! The server side answers offers through a [`Gate`], verifies signatures and hands out [`ProvedKey`]s; it decides
 //! nothing about routes, dials nothing and counts nothing beyond its own connection. The client side logs in to a
 //! VM with one signed request. Both are fed by whoever drives the transport.
@@ -25,6 +27,9 @@ const PUBLIC_KEY: &str = "publickey";
 
 /// The method that also signs the server's host key (OpenSSH PROTOCOL §3.1).
 const PUBLIC_KEY_HOST_BOUND: &str = "publickey-hostbound-v00@openssh.com";
+
+/// The method whose only answer is the last words (RFC 4256).
+const KEYBOARD_INTERACTIVE: &str = "keyboard-interactive";
 
 /// Longest user name, in bytes of UTF-8. POSIX's `LOGIN_NAME_MAX` is 256 with its NUL, and a user name with a
 /// VM name behind a `+` stays far below.

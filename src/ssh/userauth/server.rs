@@ -11,7 +11,7 @@ use super::{
         transport::{Context, Transport},
         wire::{Malformed, Put, Reader},
     },
-    CONNECTION, LOGIN_BYTES_MAX, PUBLIC_KEY, PUBLIC_KEY_HOST_BOUND, SERVICE,
+    CONNECTION, KEYBOARD_INTERACTIVE, LOGIN_BYTES_MAX, PUBLIC_KEY, PUBLIC_KEY_HOST_BOUND, SERVICE,
     proof::{Gate, Judge, Method, Presented, ProvedKey, Request, Verdict},
     service_message,
 };
@@ -42,7 +42,8 @@ pub struct Policy {
     pub attempts_max: u32,
     /// Says yes to every well-formed offer and decides after the signature.
     pub hide_keys: bool,
-    /// Sent once, before the failure that uses up the attempts. The same bytes whatever was offered.
+    /// Sent once to somebody who has no key left to try: in answer to `keyboard-interactive`, or before the failure that
+    /// uses up the attempts. The same bytes whatever was offered.
     pub last_words: String,
 }
 
@@ -85,6 +86,33 @@ enum State {
     Ended(Fault),
 }
 
+/// How far the last words are.
+///
+/// Nothing in the protocol says that a client has no key left: a stock one just hangs up. But before that it walks
+/// through all methods that we list, and `keyboard-interactive` comes behind `publickey` with all of them. So once a key
+/// was refused that method is listed too, and whoever asks for it reads the words and is refused: no prompt, no answer
+/// to read, no second round. Clients that get in with a later key never see them, and to list it for some
+/// keys only would tell strangers which ones are known.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum LastWords {
+    /// No key was refused: `publickey` alone is listed.
+    Kept,
+    /// `keyboard-interactive` is listed too.
+    Due,
+    /// They were sent: `publickey` alone is listed again.
+    Said,
+}
+
+impl LastWords {
+    /// After a key was refused.
+    const fn due(self) -> Self {
+        match self {
+            Self::Kept | Self::Due => Self::Due,
+            Self::Said => Self::Said,
+        }
+    }
+}
+
 /// The answer to one message, before it is put into bytes.
 #[derive(Debug)]
 enum Answer {
@@ -94,7 +122,9 @@ enum Answer {
     Usable { name: String, blob: Vec<u8> },
     /// `USERAUTH_FAILURE`.
     Failure,
-    /// `USERAUTH_FAILURE`, the last one.
+    /// The last words and `USERAUTH_FAILURE`.
+    Words,
+    /// The same, if they are not said yet, and the end.
     LastFailure,
     /// Nothing until it is decided.
     Proved(Box<ProvedKey>),
@@ -104,9 +134,10 @@ enum Answer {
 pub struct Authenticator {
     source: IpAddr,
     state: State,
+    last_words: LastWords,
     /// Refused signed requests and requests of other methods.
     attempts: u32,
-    /// Refused offers.
+    /// Refused offers, and the request that the last words answer.
     offers: u32,
     /// All messages.
     messages: u32,
@@ -116,7 +147,8 @@ impl Authenticator {
     /// `source`: the client's address, for the `source-address` option of certificates.
     #[must_use]
     pub const fn new(source: IpAddr) -> Self {
-        Self { source, state: State::Service, attempts: 0, offers: 0, messages: 0 }
+        let (state, last_words) = (State::Service, LastWords::Kept);
+        Self { source, state, last_words, attempts: 0, offers: 0, messages: 0 }
     }
 
     /// Takes one message (5 or 50) that `transport` delivered; answers go out through `transport.send`. `policy` is the
@@ -197,7 +229,7 @@ impl Authenticator {
     fn put_refusal(&mut self, policy: &Policy, out: &mut dyn Outlet) -> Result<(), Fault> {
         if let State::Deciding { login } = &mut self.state {
             self.state = State::Bound { login: mem::take(login) };
-            let answer = self.attempt_failed(policy);
+            let answer = self.proof_refused(policy);
             self.put(answer, policy, out).map(|_| ())
         } else {
             Err(self.undecided(message::USERAUTH_FAILURE))
@@ -218,17 +250,34 @@ impl Authenticator {
                 usable.put_string(&blob);
                 out.send(&usable)?;
             }
-            Answer::Failure => out.send(&failure())?,
+            Answer::Failure => out.send(&self.failure(policy))?,
+            Answer::Words => self.say_last_words(policy, out)?,
             Answer::LastFailure => {
-                if !policy.last_words.is_empty() {
-                    out.send(&banner(&policy.last_words))?;
-                }
-                out.send(&failure())?;
+                self.say_last_words(policy, out)?;
                 return Err(self.end(Fault::Attempts));
             }
             Answer::Proved(proved) => return Ok(Step::Proved(proved)),
         }
         Ok(Step::Continue)
+    }
+
+    fn say_last_words(&mut self, policy: &Policy, out: &mut dyn Outlet) -> Result<(), Fault> {
+        if self.last_words != LastWords::Said && !policy.last_words.is_empty() {
+            out.send(&banner(&policy.last_words))?;
+        }
+        self.last_words = LastWords::Said;
+        out.send(&self.failure(policy))
+    }
+
+    fn failure(&self, policy: &Policy) -> Vec<u8> {
+        let mut methods = String::from(PUBLIC_KEY);
+        if self.last_words == LastWords::Due && !policy.last_words.is_empty() {
+            methods = format!("{PUBLIC_KEY},{KEYBOARD_INTERACTIVE}");
+        }
+        let mut message = vec![message::USERAUTH_FAILURE];
+        message.put_string(methods.as_bytes());
+        message.put_bool(false);
+        message
     }
 
     fn judged(&mut self, payload: &[u8], judge: &Judge<'_>) -> Result<Answer, Fault> {
@@ -287,13 +336,20 @@ impl Authenticator {
             PUBLIC_KEY => Method::PublicKey,
             PUBLIC_KEY_HOST_BOUND => Method::HostBound,
             "none" if first => return Ok(Answer::Failure),
+            KEYBOARD_INTERACTIVE if self.last_words == LastWords::Due => {
+                // RFC 4256 §3.1: language tag and submethods, which ask nothing of us.
+                reader.string()?;
+                reader.string()?;
+                reader.end()?;
+                return Ok(self.count_offer(Answer::Words));
+            }
             _ => return Ok(self.attempt_failed(judge.policy)),
         };
         let request = Request::read(payload, login, method, reader, judge.host_key)?;
         Ok(match judge.verdict(&request) {
             Verdict::Usable { name, blob } => Answer::Usable { name, blob },
             Verdict::OfferRefused => self.offer_refused(),
-            Verdict::ProofRefused => self.attempt_failed(judge.policy),
+            Verdict::ProofRefused => self.proof_refused(judge.policy),
             Verdict::Proved(proved) => {
                 self.state = State::Deciding { login: login.to_owned() };
                 Answer::Proved(proved)
@@ -319,9 +375,20 @@ impl Authenticator {
         if self.attempts >= policy.attempts_max { Answer::LastFailure } else { Answer::Failure }
     }
 
+    fn proof_refused(&mut self, policy: &Policy) -> Answer {
+        self.last_words = self.last_words.due();
+        self.attempt_failed(policy)
+    }
+
     fn offer_refused(&mut self) -> Answer {
+        self.last_words = self.last_words.due();
+        self.count_offer(Answer::Failure)
+    }
+
+    /// Bounded like an offer: it ends the connection if there were too many.
+    fn count_offer(&mut self, answer: Answer) -> Answer {
         self.offers = self.offers.saturating_add(1);
-        if self.offers >= OFFERS_MAX { Answer::LastFailure } else { Answer::Failure }
+        if self.offers >= OFFERS_MAX { Answer::LastFailure } else { answer }
     }
 
     fn end(&mut self, fault: Fault) -> Fault {
@@ -332,13 +399,6 @@ impl Authenticator {
 
 fn unexpected(payload: &[u8], during: Stage) -> Fault {
     Fault::Unexpected { number: payload.first().copied().unwrap_or_default(), during }
-}
-
-fn failure() -> Vec<u8> {
-    let mut message = vec![message::USERAUTH_FAILURE];
-    message.put_string(PUBLIC_KEY.as_bytes());
-    message.put_bool(false);
-    message
 }
 
 fn banner(text: &str) -> Vec<u8> {
