@@ -28,7 +28,7 @@ use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::hostkey::HostKey;
 use crate::ssh::transport::{Algorithms, RekeyLimits, ServerConfig};
 use crate::ssh::userauth::Policy;
-use crate::state::{Pins, State};
+use crate::state::{Lock, State};
 
 /// Refused signatures and unknown methods one connection may send, as OpenSSH's `MaxAuthTries`.
 const ATTEMPTS_MAX: u32 = 6;
@@ -69,6 +69,7 @@ struct Running {
     edge: Edge,
     shared: Arc<Shared>,
     state: State,
+    lock: Lock,
     drain: Duration,
     _metrics: endpoint::Handle,
 }
@@ -77,6 +78,7 @@ impl Running {
     fn start(loaded: Loaded) -> Result<Self, Failure> {
         let Loaded { config, fleet, .. } = loaded;
         let state = State::open(&config.state_dir)?;
+        let lock = state.lock()?;
         let pins = state.pins()?;
         let budget = limits::raise_descriptors()?;
         let sessions_max = usize::try_from(count(config.edge.sessions_max, budget.sessions))?;
@@ -85,8 +87,8 @@ impl Running {
         let listen = config.edge.listen.clone();
         let cpus = cpus(config.edge.shards)?;
         let (drain, metrics_listen) = (config.edge.drain, config.metrics.listen);
-        note_given(&pins, &fleet);
         let (live, snapshot) = live(config, fleet, &state)?;
+        pins.note_given(snapshot.vms());
         let table = Table::new();
         table.apply(snapshot);
         let shared = Arc::new(Shared::new(settings, live, table, pins));
@@ -111,12 +113,15 @@ impl Running {
             "keyway {} is up",
             env!("CARGO_PKG_VERSION")
         );
-        Ok(Self { edge, shared, state, drain, _metrics: metrics })
+        Ok(Self { edge, shared, state, lock, drain, _metrics: metrics })
     }
 
     /// Lets sessions end by themselves for a while; a second signal ends the wait.
     fn drain(self, mut signals: Signals) {
         let shared = Arc::clone(&self.shared);
+        // Sessions may go on for an hour: a successor need not wait for them.
+        shared.pins.hand_over();
+        drop(self.lock);
         // The process ends with this drain, and this thread with it.
         std::thread::spawn(move || {
             if signals.forever().any(|signal| signal != SIGHUP) {
@@ -141,14 +146,21 @@ impl Running {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        note_given(&self.shared.pins, &loaded.fleet);
-        match live(loaded.config, loaded.fleet, &self.state) {
-            Ok((live, snapshot)) => {
-                self.edge.reload(live, snapshot);
-                tracing::info!("reloaded host keys, CAs, revocations and fleet");
+        if let Err(failure) = self.replace(loaded) {
+            for line in failure.to_string().lines() {
+                tracing::error!("not reloaded: {line}");
             }
-            Err(failure) => tracing::error!("not reloaded: {failure}"),
         }
+    }
+
+    /// Nothing has changed if this fails.
+    fn replace(&self, loaded: Loaded) -> Result<(), Failure> {
+        let (live, snapshot) = live(loaded.config, loaded.fleet, &self.state)?;
+        self.shared.pins.reload()?;
+        self.shared.pins.note_given(snapshot.vms());
+        self.edge.reload(live, snapshot);
+        tracing::info!("reloaded host keys, CAs, revocations, pins and fleet");
+        Ok(())
     }
 }
 
@@ -226,10 +238,6 @@ fn last_words(fleet: &Fleet) -> String {
         || LAST_WORDS.to_owned(),
         |lobby| format!("{LAST_WORDS} `ssh {}` lists your VMs.", lobby.public),
     )
-}
-
-fn note_given(pins: &Pins, fleet: &Fleet) {
-    pins.note_given(fleet.snapshot.vms());
 }
 
 const fn count(wish: Count, automatic: u32) -> u32 {

@@ -2,12 +2,13 @@
 //!
 //! Everything in it is for the service's user alone (directory 0700, files 0600). A file appears whole or not at all,
 //! and nothing that exists is ever replaced by something newly made: two processes that start together agree on one key.
+//! Pins are written by the one process that holds the [`Lock`].
 
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Write as _,
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write as _},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -29,10 +30,13 @@ use crate::{
 const HOST_KEY: &str = "ssh_host_ed25519_key";
 const USER_CA: &str = "user_ca";
 const PINS: &str = "pins";
+const LOCK: &str = "lock";
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 /// Random bytes in the name of a temporary file: nobody else writes here, it only has to differ between two processes.
 const SUFFIX_BYTES: usize = 8;
+/// More digits than any process id has.
+const ID_BYTES_MAX: u64 = 20;
 
 /// Why the state directory cannot be used. The operator's to repair; nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +73,24 @@ pub enum StateFault {
         /// Line, from 1, and what is wrong with it.
         faults: Vec<(usize, String)>,
     },
+    /// Another process serves with this directory. Each would overwrite what the other pins.
+    #[error("{} is in use by another keyway{}; fix: end that one first, or set another state_dir", .path.display(), process(*.by))]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The other process, if it left its id.
+        by: Option<u32>,
+    },
+    /// The process drains and has given the directory to its successor.
+    #[error("{}: a process that drains pins no new VM", .path.display())]
+    HandedOver {
+        /// The pins.
+        path: PathBuf,
+    },
+}
+
+fn process(id: Option<u32>) -> String {
+    id.map_or_else(String::new, |id| format!(" (process {id})"))
 }
 
 fn lines(path: &Path, faults: &[(usize, String)]) -> String {
@@ -105,6 +127,31 @@ impl State {
         Ok(Self { path: path.to_owned() })
     }
 
+    /// Takes the directory for this process, until the lock is dropped or the process ends, however it ends.
+    ///
+    /// # Errors
+    /// [`StateFault::InUse`], [`StateFault::Io`].
+    pub fn lock(&self) -> Result<Lock, StateFault> {
+        let path = self.path.join(LOCK);
+        let io = |error| StateFault::Io { path: path.clone(), error };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
+        let mut file = options.open(&path).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut id = String::new();
+                let read = file.take(ID_BYTES_MAX).read_to_string(&mut id);
+                let by = read.ok().and_then(|_| id.trim().parse().ok());
+                return Err(StateFault::InUse { path: self.path.clone(), by });
+            }
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+        }
+        file.set_len(0).map_err(io)?;
+        writeln!(file, "{}", std::process::id()).map_err(io)?;
+        Ok(Lock { _file: file })
+    }
+
     /// The edge's own host key, made at first use.
     ///
     /// # Errors
@@ -127,22 +174,8 @@ impl State {
     /// [`StateFault::Io`], [`StateFault::Open`], [`StateFault::Pins`] with every line that cannot be read.
     pub fn pins(&self) -> Result<Pins, StateFault> {
         let path = self.path.join(PINS);
-        let text = match read(&path) {
-            Ok(text) => text,
-            Err(StateFault::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
-                Zeroizing::new(String::new())
-            }
-            Err(fault) => return Err(fault),
-        };
-        match parse_pins(&text) {
-            Ok(pinned) => Ok(Pins {
-                path,
-                pinned: ArcSwap::from_pointee(pinned),
-                given: ArcSwap::default(),
-                writer: Mutex::new(()),
-            }),
-            Err(faults) => Err(StateFault::Pins { path, faults }),
-        }
+        let pinned = ArcSwap::from_pointee(read_pins(&path)?);
+        Ok(Pins { path, pinned, given: ArcSwap::default(), writer: Mutex::new(Writer::Here) })
     }
 
     fn key_made_once(
@@ -174,6 +207,12 @@ impl State {
     }
 }
 
+/// The state directory is this process's.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
 fn read_key(path: &Path) -> Result<PrivateKey, StateFault> {
     let text = read(path)?;
     let (key, _) = PrivateKey::from_openssh(&text)
@@ -192,7 +231,7 @@ fn read(path: &Path) -> Result<Zeroizing<String>, StateFault> {
     // Read in one piece, for what a growing buffer leaves behind is not wiped.
     let mut text =
         Zeroizing::new(String::with_capacity(usize::try_from(about.len()).unwrap_or(0) + 1));
-    io::Read::read_to_string(&mut &file, &mut text).map_err(io)?;
+    (&file).read_to_string(&mut text).map_err(io)?;
     Ok(text)
 }
 
@@ -241,7 +280,16 @@ pub struct Pins {
     pinned: ArcSwap<PinnedByVm>,
     /// Host keys from the fleet file: key -> VM and owner.
     given: ArcSwap<HashMap<Fingerprint, Vec<(String, String)>>>,
-    writer: Mutex<()>,
+    writer: Mutex<Writer>,
+}
+
+/// Who may write the file.
+#[derive(Debug)]
+enum Writer {
+    /// This process, which holds the lock, or nobody else is there.
+    Here,
+    /// A successor.
+    Successor,
 }
 
 impl Pins {
@@ -258,6 +306,21 @@ impl Pins {
     /// Whether no VM is pinned.
     pub fn is_empty(&self) -> bool {
         self.pinned.load().is_empty()
+    }
+
+    /// Reads the file again: pins whose lines an operator removed are forgotten.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`], [`StateFault::Open`], [`StateFault::Pins`]: nothing has changed.
+    pub fn reload(&self) -> Result<(), StateFault> {
+        let _one_at_a_time = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.pinned.store(Arc::new(read_pins(&self.path)?));
+        Ok(())
+    }
+
+    /// Writes nothing from now on: a successor may take the directory's [`Lock`].
+    pub fn hand_over(&self) {
+        *self.writer.lock().unwrap_or_else(PoisonError::into_inner) = Writer::Successor;
     }
 
     /// Takes note of the host keys that the fleet file gives, so that none of them is pinned to a VM of another owner.
@@ -291,17 +354,24 @@ impl Pins {
     }
 
     /// Pins `key` to `vm`, whose owner is `owner`, unless it has a pin. The first write wins. Blocks for the disk (a few
-    /// milliseconds) when it writes.
+    /// milliseconds).
+    ///
+    /// What is written stands on the file as it is now: a line that was removed by hand does not come back.
     ///
     /// # Errors
-    /// [`StateFault::Io`]: nothing is pinned, and the session must be refused.
+    /// [`StateFault::Io`], [`StateFault::Open`], [`StateFault::Pins`], [`StateFault::HandedOver`]: nothing is pinned, and
+    /// the session must be refused.
     pub fn record_first(
         &self,
         vm: &str,
         owner: &str,
         key: &PublicKey,
     ) -> Result<Recorded, StateFault> {
-        let _one_at_a_time = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Writer::Successor = *writer {
+            return Err(StateFault::HandedOver { path: self.path.clone() });
+        }
+        self.pinned.store(Arc::new(read_pins(&self.path)?));
         if let Some(existing) = self.get(vm) {
             let same = existing.key == *key;
             return Ok(if same { Recorded::Same } else { Recorded::Conflict(existing) });
@@ -334,6 +404,17 @@ impl Pins {
         fs::rename(&temporary, &self.path)?;
         sync_directory(self.path.parent().unwrap_or(Path::new(".")))
     }
+}
+
+/// The pins of a file; none if there is no file.
+fn read_pins(path: &Path) -> Result<PinnedByVm, StateFault> {
+    let text = match read(path) {
+        Err(StateFault::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(PinnedByVm::new());
+        }
+        text => text?,
+    };
+    parse_pins(&text).map_err(|faults| StateFault::Pins { path: path.to_owned(), faults })
 }
 
 /// Lines `VM type base64 owner`; empty lines and those that begin with `#` say nothing.

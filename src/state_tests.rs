@@ -229,3 +229,79 @@ fn every_damaged_pin_is_told_and_none_is_skipped() {
     .map(|fault| format!("{}:{fault}; {fix}", path.display()));
     assert_eq!(told.lines().collect::<Vec<_>>(), expected);
 }
+
+#[test]
+fn one_process_at_a_time_has_the_directory_and_the_next_one_is_told_which() {
+    let scratch = Scratch::new();
+    let state = scratch.open();
+    let lock = state.lock().unwrap();
+    assert_eq!(scratch.mode(LOCK), 0o600);
+    let refused = scratch.open().lock().unwrap_err();
+    assert!(
+        matches!(&refused, StateFault::InUse { by: Some(id), .. } if *id == std::process::id())
+    );
+    let told = refused.to_string();
+    assert!(told.contains(&format!("(process {})", std::process::id())), "{told}");
+    assert!(told.contains("; fix: "), "{told}");
+    fs::write(scratch.0.join(LOCK), "no number").unwrap();
+    assert!(matches!(state.lock(), Err(StateFault::InUse { by: None, .. })));
+    drop(lock);
+    state.lock().unwrap();
+}
+
+#[test]
+fn a_line_removed_by_hand_is_forgotten_with_the_next_reload_and_does_not_come_back() {
+    let scratch = Scratch::new();
+    let pins = scratch.open().pins().unwrap();
+    for vm in ["blue", "green", "red"] {
+        assert_eq!(pins.record_first(vm, "alice", &key()).unwrap(), Recorded::First);
+    }
+    let without = |name: &str| {
+        let text = fs::read_to_string(scratch.0.join(PINS)).unwrap();
+        let rest = text.split_inclusive('\n').filter(|line| !line.starts_with(name));
+        scratch.put_pins(&rest.collect::<String>());
+    };
+    without("blue");
+    assert!(pins.get("blue").is_some(), "nothing happens while it is being edited");
+    pins.reload().unwrap();
+    assert!(pins.get("blue").is_none() && pins.get("green").is_some());
+    let second = key();
+    assert_eq!(pins.record_first("blue", "alice", &second).unwrap(), Recorded::First);
+    assert_eq!(pins.get("blue").unwrap().key, second);
+
+    without("green");
+    pins.record_first("white", "alice", &key()).unwrap();
+    assert!(!fs::read_to_string(scratch.0.join(PINS)).unwrap().contains("green"));
+    assert!(pins.get("green").is_none());
+
+    fs::remove_file(scratch.0.join(PINS)).unwrap();
+    pins.reload().unwrap();
+    assert!(pins.is_empty());
+}
+
+#[test]
+fn a_reload_of_damaged_pins_changes_nothing_and_nothing_is_written_over_them() {
+    let scratch = Scratch::new();
+    let pins = scratch.open().pins().unwrap();
+    pins.record_first("blue", "alice", &key()).unwrap();
+    scratch.put_pins("blue is my favourite\n");
+    assert!(matches!(pins.reload(), Err(StateFault::Pins { .. })));
+    let refused = pins.record_first("green", "alice", &key());
+    assert!(matches!(refused, Err(StateFault::Pins { .. })), "{refused:?}");
+    assert!(pins.get("blue").is_some() && pins.get("green").is_none());
+    assert_eq!(fs::read_to_string(scratch.0.join(PINS)).unwrap(), "blue is my favourite\n");
+}
+
+#[test]
+fn who_has_handed_over_pins_no_more() {
+    let scratch = Scratch::new();
+    let state = scratch.open();
+    let (old, new) = (state.pins().unwrap(), state.pins().unwrap());
+    old.record_first("blue", "alice", &key()).unwrap();
+    old.hand_over();
+    new.record_first("green", "alice", &key()).unwrap();
+    let refused = old.record_first("red", "alice", &key());
+    assert!(matches!(refused, Err(StateFault::HandedOver { .. })), "{refused:?}");
+    let all = state.pins().unwrap();
+    assert!(all.get("blue").is_some() && all.get("green").is_some() && all.get("red").is_none());
+}

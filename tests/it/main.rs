@@ -13,6 +13,7 @@ mod clients;
 mod flood;
 mod harness;
 mod openssh;
+mod operations;
 mod people;
 mod russh_client;
 mod tidy;
