@@ -41,10 +41,11 @@ const LAST_WORDS: &str = "no VM answers here for the keys you offered. Check the
 /// # Errors
 /// What kept it from starting; once it runs it ends by signals only.
 pub fn serve(start: Start) -> Result<(), Failure> {
-    let Start { files, loaded } = start;
+    let Start { files, mut loaded } = start;
     let _writes_the_rest_when_dropped = log_to_stderr(loaded.config.edge.log)?;
     limits::keep_secrets_in_memory()?;
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    limits::check(&mut loaded, limits::descriptors()?);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -81,8 +82,9 @@ impl Running {
         let lock = state.lock()?;
         let pins = state.pins()?;
         let budget = limits::raise_descriptors()?;
-        let sessions_max = usize::try_from(count(config.edge.sessions_max, budget.sessions))?;
-        let half_open_max = count(config.edge.half_open_max, budget.half_open);
+        let sessions_max =
+            usize::try_from(limits::count(config.edge.sessions_max, budget.sessions))?;
+        let half_open_max = limits::count(config.edge.half_open_max, budget.half_open);
         let settings = settings(&config, sessions_max);
         let listen = config.edge.listen.clone();
         let cpus = cpus(config.edge.shards)?;
@@ -238,13 +240,6 @@ fn last_words(fleet: &Fleet) -> String {
         || LAST_WORDS.to_owned(),
         |lobby| format!("{LAST_WORDS} `ssh {}` lists your VMs.", lobby.public),
     )
-}
-
-const fn count(wish: Count, automatic: u32) -> u32 {
-    match wish {
-        Count::Automatic => automatic,
-        Count::Exactly(number) => number.get(),
-    }
 }
 
 /// The CPUs to use: the first of those that this process may run on.

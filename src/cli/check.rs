@@ -7,6 +7,7 @@ use std::{
 
 use super::{DONE, FAULTS, Files, Output};
 use crate::config::{self, Finding, Loaded, Report, count};
+use crate::edge::limits;
 
 pub(super) fn run(
     files: &Files,
@@ -14,7 +15,14 @@ pub(super) fn run(
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
 ) -> io::Result<u8> {
-    match (config::load(&files.config, &files.fleet), output) {
+    let loaded = config::load(&files.config, &files.fleet).map(|mut loaded| {
+        // Nobody is told anything wrong where the system does not say.
+        if let Ok(descriptors) = limits::descriptors() {
+            limits::check(&mut loaded, descriptors);
+        }
+        loaded
+    });
+    match (loaded, output) {
         (Ok(loaded), Output::Table) => {
             let sizes = sizes(&loaded).map(|(name, number)| format!("{name:<10}{number:>8}"));
             for line in sizes {

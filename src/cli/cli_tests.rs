@@ -124,6 +124,32 @@ fn check_says_what_the_files_hold() {
 }
 
 #[test]
+fn more_connections_than_the_host_has_descriptors_for_are_warned_of_with_the_numbers() {
+    let keyway = "[edge]\nhide_keys = false\nsessions_max = 1000\nhalf_open_max = 488\n";
+    let scratch = Scratch::new(keyway, SOUND);
+    let (config, fleet) = (scratch.0.join("keyway.toml"), scratch.0.join("fleet.toml"));
+    let warned = |descriptors| {
+        let mut loaded = config::load(&config, &fleet).unwrap();
+        crate::edge::limits::check(&mut loaded, descriptors);
+        loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(warned(3000), Vec::<String>::new(), "1000 sessions, 488 half-open, 512 for itself");
+    let all = warned(2999);
+    let [warning] = &*all else { panic!("{all:?}") };
+    assert!(warning.contains("keyway.toml:4: "), "{warning}");
+    for part in [" 1000 sessions", " 488 half", " 3000 file", " 2999 ", "NOFILE=3000", "; fix: "] {
+        assert!(warning.contains(part), "{part} is not in {warning}");
+    }
+    fs::write(&config, "state_dir = \"state\"\n").unwrap();
+    assert_eq!(warned(1 << 20), Vec::<String>::new(), "what is automatic fits");
+
+    let scratch = Scratch::new("[edge]\nsessions_max = 536870912\n", SOUND);
+    let (code, stdout, _) = on(&scratch, &["check"]);
+    assert_eq!(code, 0);
+    assert!(stdout.contains("warning: keyway.toml:3: 536870912 sessions"), "{stdout}");
+}
+
+#[test]
 fn check_tells_all_faults_on_stderr_and_ends_with_1() {
     let scratch = Scratch::new("[edge]\nshard = 1\n", "[[user]]\nname = \"A\\\"\"\n");
     let (code, stdout, stderr) = on(&scratch, &["check"]);

@@ -101,7 +101,7 @@ ssh = "127.0.0.1:2201"
 #[test]
 fn an_empty_keyway_toml_has_the_documented_defaults() {
     let scratch = Scratch::new();
-    let Loaded { config, fleet, warnings } = scratch.load("", &fleet()).unwrap();
+    let Loaded { config, fleet, warnings, .. } = scratch.load("", &fleet()).unwrap();
     assert_eq!(config.state_dir, Path::new("/var/lib/keyway"));
     assert_eq!(config.edge.listen, ["0.0.0.0:22".parse().unwrap(), "[::]:22".parse().unwrap()]);
     assert_eq!(config.edge.shards, Count::Automatic);

@@ -55,6 +55,8 @@ pub(super) struct Draft {
 pub(super) struct Lines {
     pub(super) listen: usize,
     pub(super) metrics: usize,
+    /// Of `sessions_max` or `half_open_max`.
+    pub(super) counts: usize,
     /// Whether `networks` could be read, so that VM endpoints can be held against it.
     pub(super) networks_sound: bool,
 }
@@ -74,7 +76,7 @@ pub(super) fn read(source: &Source) -> (Document, Draft) {
     let document = Document::new(&source.name, source.order, &source.text);
     let table = document.parse(&source.text);
     let root = Section::root(&document, &table);
-    let mut lines = Lines { listen: 1, metrics: 1, networks_sound: true };
+    let mut lines = Lines { listen: 1, metrics: 1, counts: 1, networks_sound: true };
     let state_dir = root
         .get("state_dir")
         .and_then(|value| path(&value, &source.base))
@@ -107,6 +109,9 @@ fn read_edge(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> Edge {
         lines.listen = value.line;
         read_listen(&value)
     });
+    if let Some(value) = get("sessions_max").or_else(|| get("half_open_max")) {
+        lines.counts = value.line;
+    }
     let edge = Edge {
         listen: listen.unwrap_or_else(|| {
             let any = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];

@@ -11,6 +11,7 @@ use std::{
     net::SocketAddr,
     num::NonZeroU32,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -178,6 +179,24 @@ pub struct Loaded {
     pub fleet: Fleet,
     /// Not wrong, but the operator should know.
     pub warnings: Vec<Finding>,
+    counts: Place,
+}
+
+impl Loaded {
+    /// Adds a warning about `sessions_max` and `half_open_max`: what this host carries no file knows.
+    pub fn warn_of_counts(&mut self, what: String, fix: String) {
+        let Place { file, order, line } = self.counts.clone();
+        self.warnings.push(Finding { order, line, file, what, fix });
+        self.warnings.sort();
+    }
+}
+
+/// Where something stands.
+#[derive(Clone, Debug)]
+struct Place {
+    file: Arc<str>,
+    order: usize,
+    line: usize,
 }
 
 /// Reads both files.
@@ -203,7 +222,12 @@ fn load_sources(config_source: &Source, fleet_source: &Source) -> Result<Loaded,
     faults.sort();
     warnings.sort();
     match (fleet, faults.is_empty()) {
-        (Some(fleet), true) => Ok(Loaded { config: draft.finish(), fleet, warnings }),
+        (Some(fleet), true) => {
+            let Source { name, order, .. } = config_source;
+            let counts =
+                Place { file: name.as_str().into(), order: *order, line: draft.lines.counts };
+            Ok(Loaded { config: draft.finish(), fleet, warnings, counts })
+        }
         (_, _) => Err(Report { faults, warnings }),
     }
 }

@@ -6,6 +6,8 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
+use crate::config::{Count, Loaded};
+
 /// Descriptors kept for everything that is not a connection: executors, listeners, pipes, files, scrapes.
 const RESERVE: u64 = 512;
 
@@ -27,6 +29,45 @@ pub fn raise_descriptors() -> io::Result<Budget> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     Ok(divide(hard))
+}
+
+/// How many descriptors [`raise_descriptors`] can get.
+///
+/// # Errors
+/// What the system said.
+pub fn descriptors() -> io::Result<u64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(hard)
+}
+
+/// Warns if what is configured needs more than `descriptors`: people would then be refused, without a word to those who
+/// are not yet accepted, before `sessions_max` is reached.
+pub fn check(loaded: &mut Loaded, descriptors: u64) {
+    let budget = divide(descriptors);
+    let sessions = count(loaded.config.edge.sessions_max, budget.sessions);
+    let half_open = count(loaded.config.edge.half_open_max, budget.half_open);
+    let needed = u64::from(sessions) * 2 + u64::from(half_open) + RESERVE;
+    if needed <= descriptors {
+        return;
+    }
+    let what = format!(
+        "{sessions} sessions (`edge.sessions_max`) and {half_open} half-open connections (`edge.half_open_max`) need \
+         {needed} file descriptors, and a process may have {descriptors} here"
+    );
+    let Budget { sessions, half_open } = budget;
+    let fix = format!(
+        "raise the hard limit (LimitNOFILE={needed}, ulimit -Hn), or write at most sessions_max = {sessions} and \
+         half_open_max = {half_open}"
+    );
+    loaded.warn_of_counts(what, fix);
+}
+
+/// A number as configured, or the host's own.
+pub const fn count(wish: Count, automatic: u32) -> u32 {
+    match wish {
+        Count::Automatic => automatic,
+        Count::Exactly(number) => number.get(),
+    }
 }
 
 fn divide(descriptors: u64) -> Budget {

@@ -89,3 +89,15 @@ fn a_successor_opens_while_the_sessions_of_its_predecessor_go_on() {
         held.try_wait().expect("a child of ours").is_some_and(|status| status.success())
     });
 }
+
+#[test]
+fn more_sessions_than_the_descriptor_limit_carries_are_warned_of_at_start() {
+    if World::is_direct() {
+        return;
+    }
+    let plan = World::plan().address("s001").user("alice").vm("blue", "alice", "s001");
+    let world = plan.edge("sessions_max = 536870912").start();
+    let log = world.log();
+    let line = log.lines().find(|line| line.contains("536870912 sessions")).expect("a warning");
+    assert!(line.contains("WARN") && line.contains("; fix: "), "{line}");
+}
