@@ -102,9 +102,11 @@ impl Edge {
             let settings = pump::Settings { cpu: Some(cpu), prefer_gcm };
             let counters = registry.counters();
             let pump = pump::spawn(format!("pump-{index}"), settings, counters, words, ended)?;
-            let door = registry.counters();
+            let (door, handle) = (registry.counters(), pump.0.clone());
             let shared = Arc::clone(&shared);
-            shards.push(Shard::start(index, cpu, listeners, shared, door, pump, share)?);
+            let started = Shard::start(index, cpu, listeners, shared, door, pump, share);
+            // Those that came up before end when they are dropped; this pump is nobody's yet.
+            shards.push(started.inspect_err(|_| handle.stop())?);
         }
         Ok(Self { shards, shared, addresses })
     }
@@ -150,4 +152,72 @@ fn ended(info: &Info, over: &pump::Report) {
     let lasted_ms = u64::try_from(over.lasted.as_millis()).unwrap_or(u64::MAX);
     let carried = Carried { up_bytes: over.up, down_bytes: over.down, lasted_ms };
     info.report.write(over.ended, carried);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::local_address::Destination;
+    use super::proxy_header::Senders;
+    use super::relay::PreferGcm;
+    use super::shared::{Settings, VmCredential};
+    use super::*;
+    use crate::config::Keys;
+    use crate::metrics::Inventory;
+    use crate::route::Table;
+    use crate::ssh::entropy::SystemEntropy;
+    use crate::ssh::hostkey::PrivateKey;
+    use crate::ssh::testing::server_config;
+    use crate::ssh::transport::{Algorithms, RekeyLimits};
+    use crate::ssh::userauth::Policy;
+    use crate::state::State;
+    use std::fs;
+
+    fn shared(state: &State) -> Shared {
+        let settings = Settings {
+            login_grace: Duration::from_secs(1),
+            senders: Senders::new(Vec::new()),
+            destination: Destination::Socket,
+            sessions_max: 1,
+            dial_timeout: Duration::from_secs(1),
+            networks: Vec::new(),
+            prefer_gcm: PreferGcm::Never,
+        };
+        let key = PrivateKey::generate_ed25519(&mut SystemEntropy::default());
+        let live = Live {
+            server: server_config(1, Algorithms::default(), RekeyLimits::default()),
+            policy: Arc::new(Policy::default()),
+            credential: VmCredential::Identity(Arc::new(key)),
+            keys: Keys::default(),
+        };
+        Shared::new(settings, live, Table::new(), state.pins().unwrap())
+    }
+
+    /// How many threads of this process have this name.
+    fn threads(name: &str) -> usize {
+        let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
+        let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+        names.filter(|of| of.trim_end() == name).count()
+    }
+
+    #[test]
+    fn a_start_that_fails_half_way_leaves_no_thread_behind() {
+        let path = std::env::temp_dir().join(format!("keyway-edge-{}", std::process::id()));
+        let state = State::open(&path).unwrap();
+        let own = limits::cpus().unwrap()[0];
+        // No machine has the second one: the first shard runs by then.
+        let start = Start {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            cpus: vec![own, 1 << 20],
+            half_open_max: NonZeroU32::MIN,
+            shared: Arc::new(shared(&state)),
+        };
+        let registry = Registry::new(0, Inventory::default);
+        assert!(matches!(Edge::start(start, &registry), Err(StartFault::Shard(_))));
+        let began = std::time::Instant::now();
+        while threads("pump-0") + threads("pump-1") > 0 {
+            assert!(began.elapsed() < Duration::from_secs(20), "a pump is still there");
+            std::thread::yield_now();
+        }
+        fs::remove_dir_all(path).unwrap();
+    }
 }
