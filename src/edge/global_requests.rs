@@ -7,6 +7,7 @@
 use crate::ssh::fault::Fault;
 use crate::ssh::hostkey::HostKey;
 use crate::ssh::message::{GLOBAL_REQUEST, REQUEST_FAILURE, REQUEST_SUCCESS};
+use crate::ssh::publickey::{KeyType, SignatureAlgorithm};
 use crate::ssh::wire::{Malformed, Put, Reader};
 use std::collections::VecDeque;
 
@@ -66,9 +67,15 @@ pub(super) fn host_keys(keys: &[HostKey]) -> Vec<u8> {
     message
 }
 
-/// The reply to [`Request::Prove`]: a signature for each key asked for, or a failure if one is not ours.
-pub(super) fn prove(asked: &[u8], keys: &[HostKey], session_id: &[u8]) -> Vec<u8> {
-    signatures(asked, keys, session_id).unwrap_or_else(failure)
+/// The reply to [`Request::Prove`]: a signature for each key asked for, or a failure if one is not ours. `rsa`: the
+/// algorithm for RSA keys, if the client takes one.
+pub(super) fn prove(
+    asked: &[u8],
+    keys: &[HostKey],
+    session_id: &[u8],
+    rsa: Option<SignatureAlgorithm>,
+) -> Vec<u8> {
+    signatures(asked, keys, session_id, rsa).unwrap_or_else(failure)
 }
 
 /// The reply that refuses a request.
@@ -76,7 +83,12 @@ pub(super) fn failure() -> Vec<u8> {
     vec![REQUEST_FAILURE]
 }
 
-fn signatures(asked: &[u8], keys: &[HostKey], session_id: &[u8]) -> Option<Vec<u8>> {
+fn signatures(
+    asked: &[u8],
+    keys: &[HostKey],
+    session_id: &[u8],
+    rsa: Option<SignatureAlgorithm>,
+) -> Option<Vec<u8>> {
     let mut reader = Reader::new(asked);
     let mut reply = vec![REQUEST_SUCCESS];
     for _ in keys {
@@ -89,7 +101,9 @@ fn signatures(asked: &[u8], keys: &[HostKey], session_id: &[u8]) -> Option<Vec<u
         signed.put_string(PROVE);
         signed.put_string(session_id);
         signed.put_string(blob);
-        let algorithm = *key.algorithms().first()?;
+        let mut algorithms = key.algorithms().iter();
+        let taken = |one: &SignatureAlgorithm| one.key_type() != KeyType::Rsa || rsa == Some(*one);
+        let algorithm = *algorithms.find(|one| taken(one))?;
         reply.put_string(&key.sign(algorithm, &signed).ok()?);
     }
     // More than one signature a key is nobody's need, and each may be an RSA one.
@@ -149,6 +163,8 @@ impl Replies {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ssh::entropy::SystemEntropy;
+    use crate::ssh::hostkey::PrivateKey;
 
     fn request(name: &[u8], wants_reply: bool, rest: &[u8]) -> Vec<u8> {
         let mut message = vec![GLOBAL_REQUEST];
@@ -177,6 +193,33 @@ mod tests {
         for len in 0..whole.len() {
             assert!(Request::read(&whole[..len]).is_err(), "length {len}");
         }
+    }
+
+    #[test]
+    fn an_rsa_key_is_proved_with_the_algorithm_the_client_takes_or_not_at_all() {
+        let rsa = include_str!("../ssh/userauth/testdata/rsa2048");
+        let rsa = PrivateKey::from_openssh(rsa).unwrap().0;
+        let ed25519 = PrivateKey::generate_ed25519(&mut SystemEntropy::default());
+        let keys = [rsa, ed25519].map(|key| HostKey { key, certificate: None });
+        let id = [7; 32];
+        let asked = |key: &HostKey| {
+            let mut asked = Vec::new();
+            asked.put_string(key.key.public().blob());
+            asked
+        };
+        let [rsa, ed25519] = &keys;
+        for algorithm in [SignatureAlgorithm::RsaSha256, SignatureAlgorithm::RsaSha512] {
+            let reply = prove(&asked(rsa), &keys, &id, Some(algorithm));
+            let mut reader = Reader::new(&reply);
+            assert_eq!(reader.u8(), Ok(REQUEST_SUCCESS));
+            let mut signed = Vec::new();
+            for field in [PROVE, &id, rsa.key.public().blob()] {
+                signed.put_string(field);
+            }
+            rsa.key.public().verify(algorithm, &signed, reader.string().unwrap()).unwrap();
+        }
+        assert_eq!(prove(&asked(rsa), &keys, &id, None), failure());
+        assert_eq!(prove(&asked(ed25519), &keys, &id, None)[0], REQUEST_SUCCESS);
     }
 
     #[test]

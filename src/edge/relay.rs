@@ -388,7 +388,8 @@ impl Relay {
                     (Party::Client, Request::Prove(asked)) => {
                         let reply = match (*proof, from.transport.session_id()) {
                             (Proof::Open, Some(id)) => {
-                                requests::prove(asked, server.host_keys(), id)
+                                let rsa = from.transport.rsa_proofs();
+                                requests::prove(asked, server.host_keys(), id, rsa)
                             }
                             (Proof::Open | Proof::Given, _) => requests::failure(),
                         };

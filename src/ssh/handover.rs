@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{ClientConfig, End, Instant, Late, Level, ServerConfig, Session, State, Transport};
 use crate::ssh::cipher::{Cipher, Keys};
 use crate::ssh::packet::{Opener, Sealer, Used};
+use crate::ssh::publickey::SignatureAlgorithm;
 
 impl Transport {
     /// Gives up the whole state of an established transport, for a handoff or a restart.
@@ -40,6 +41,7 @@ impl Transport {
             peer_ident,
             host_key,
             peer_offered_gcm: self.peer_offered_gcm,
+            rsa_proofs: self.rsa_proofs,
             upgrade,
         })
     }
@@ -76,6 +78,7 @@ impl Transport {
             peer_sig_algs: None,
             farewell: None,
             peer_offered_gcm: state.peer_offered_gcm,
+            rsa_proofs: state.rsa_proofs,
             upgrade: state.upgrade,
             keys_since: now,
             keys_age_ms: state.age_ms,
@@ -107,6 +110,8 @@ pub struct Handover {
     pub host_key: Box<[u8]>,
     /// The peer's latest KEXINIT had AES-GCM both ways.
     pub peer_offered_gcm: bool,
+    /// The algorithm for proofs of RSA host keys to the peer.
+    pub rsa_proofs: Option<SignatureAlgorithm>,
     /// What to offer in place of the configured ciphers.
     pub upgrade: Option<Box<[Cipher]>>,
 }

@@ -3,7 +3,7 @@
 use super::cipher::{Cipher, Mac, Suite};
 use super::fault::Fault;
 use super::message;
-use super::publickey::SignatureAlgorithm;
+use super::publickey::{KeyType, SignatureAlgorithm};
 use super::transport::Role;
 use super::wire::{Malformed, Put, Reader};
 
@@ -235,6 +235,19 @@ impl<'a> KexInit<'a> {
         reader.u32()?;
         reader.end()?;
         Ok(parsed)
+    }
+
+    /// How this client verifies a proof of an RSA host key that is not the exchange's own: by the algorithm of the
+    /// exchange if that is RSA, else by the best it has. `None`: it has none but SHA-1.
+    ///
+    /// Source: OpenSSH PROTOCOL §2.5, `server_input_hostkeys_prove`.
+    pub(super) fn rsa_proofs(&self, agreed: HostKeyAlgorithm) -> Option<SignatureAlgorithm> {
+        if agreed.signature.key_type() == KeyType::Rsa {
+            return Some(agreed.signature);
+        }
+        [SignatureAlgorithm::RsaSha512, SignatureAlgorithm::RsaSha256].into_iter().find(|rsa| {
+            names(self.host_keys).any(|name| name == rsa.name() || name == rsa.certificate_name())
+        })
     }
 
     /// The peer has AES-GCM in both directions.

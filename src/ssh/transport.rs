@@ -16,7 +16,7 @@ use super::message::{self, Reason};
 use super::negotiate::{Agreement, KexInit};
 pub use super::negotiate::{Algorithms, Method};
 use super::packet::{Opened, Opener, Sealer};
-use super::publickey::PublicKey;
+use super::publickey::{PublicKey, SignatureAlgorithm};
 pub use super::setup::{ClientConfig, Context, Instant, RekeyLimits, Role, ServerConfig};
 use super::setup::{End, Ours};
 use super::text::printable;
@@ -164,6 +164,7 @@ pub struct Transport {
     farewell: Option<Box<(u32, Box<[u8]>)>>,
     receive_suite: Option<Suite>,
     peer_offered_gcm: bool,
+    rsa_proofs: Option<SignatureAlgorithm>,
     /// What [`Transport::rekey`] was last told to offer in place of the configured ciphers.
     upgrade: Option<Box<[Cipher]>>,
     keys_since: Instant,
@@ -203,6 +204,7 @@ impl Transport {
             farewell: None,
             receive_suite: None,
             peer_offered_gcm: false,
+            rsa_proofs: None,
             upgrade: None,
             keys_since: cx.now,
             keys_age_ms: 0,
@@ -511,6 +513,7 @@ impl Transport {
         let first = matches!(self.level, Level::Keyless);
         let offer = self.end.offer(&ours, first);
         let agreement = offer.agree(&theirs)?;
+        let rsa_proofs = theirs.rsa_proofs(agreement.host_key);
         // Strict KEX: their KEXINIT must be their very first packet, number 0.
         if first && agreement.strict && self.opener.seq() != 1 {
             return Err(unexpected);
@@ -531,6 +534,7 @@ impl Transport {
                 Exchange::AwaitReply { agreement, transcript, ephemeral, value }
             }
         };
+        self.rsa_proofs = rsa_proofs;
         self.state = State::Exchange(Box::new(exchange));
         Ok(Event::Handled)
     }
@@ -894,6 +898,11 @@ impl Transport {
     /// The peer's latest KEXINIT had AES-GCM both ways.
     pub fn peer_offered_gcm(&self) -> bool {
         self.peer_offered_gcm
+    }
+
+    /// The algorithm for proofs of RSA host keys to this client; `None` if it takes none.
+    pub fn rsa_proofs(&self) -> Option<SignatureAlgorithm> {
+        self.rsa_proofs
     }
 
     /// The configuration a server was made with; a later one does not reach it.

@@ -384,6 +384,34 @@ fn the_host_key_that_signatures_are_bound_to_is_the_first_one() {
     assert_eq!(pair.server.transport.host_key(), first);
 }
 
+/// OpenSSH PROTOCOL §2.5: a client checks the proof of an RSA host key with the algorithm that the exchange has used, or
+/// with one that it has at all.
+#[test]
+fn rsa_host_keys_are_proved_with_the_algorithm_that_the_client_expects() {
+    use SignatureAlgorithm::{Ed25519, RsaSha256, RsaSha512};
+    for (offered, expected) in [
+        (&[Ed25519][..], None),
+        (&[Ed25519, RsaSha256], Some(RsaSha256)),
+        (&[Ed25519, RsaSha256, RsaSha512], Some(RsaSha512)),
+        (&[RsaSha256, RsaSha512, Ed25519], Some(RsaSha256)),
+        (&[RsaSha512, RsaSha256, Ed25519], Some(RsaSha512)),
+    ] {
+        let rsa = PrivateKey::from_openssh(include_str!("userauth/testdata/rsa2048")).unwrap().0;
+        let host_keys = [PrivateKey::generate_ed25519(&mut Seeded(1)), rsa];
+        let host_keys = host_keys.map(|key| HostKey { key, certificate: None });
+        let limits = RekeyLimits::default();
+        let server = Arc::new(ServerConfig::new(host_keys.into(), Algorithms::default(), limits));
+        let client = Arc::new(ClientConfig::new(offered, Algorithms::default(), limits));
+        let mut pair = Pair::new(37, Arc::clone(&server), client);
+        pair.settle().unwrap();
+        pair.authenticate();
+        assert_eq!(pair.server.transport.rsa_proofs(), expected, "{offered:?}");
+        let Ok(state) = pair.server.transport.give_up(pair.now) else { panic!("settled") };
+        let later = Transport::take_over_server(state, server, pair.now);
+        assert_eq!(later.rsa_proofs(), expected, "{offered:?}");
+    }
+}
+
 #[test]
 fn a_transport_at_rest_goes_on_where_it_was() {
     for cipher in Cipher::ALL {
