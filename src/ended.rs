@@ -66,8 +66,6 @@ labelled! {
         VmLogin = "vm_login",
         /// Carried by the pump.
         Session = "session",
-        /// Telling the user why there is no session.
-        Notice = "notice",
         /// Showing the user's VMs.
         Lobby = "lobby",
     }
@@ -100,8 +98,6 @@ labelled! {
         HalfOpenFull = "half_open_full",
         /// `sessions_max` is reached.
         SessionsFull = "sessions_full",
-        /// A proved key without a route.
-        NoRoute = "no_route",
         /// The VM did not answer.
         DialFailed = "dial_failed",
         /// The VM's host answered that nothing listens.
@@ -122,8 +118,6 @@ labelled! {
         RightLost = "right_lost",
         /// The drain time is over.
         Drained = "drained",
-        /// Nothing came for longer than allowed.
-        Idle = "idle",
         /// A bug of ours; contained to this connection.
         Panic = "panic",
         /// Descriptors, memory or queue space ran out.
@@ -152,7 +146,6 @@ impl Cause {
             Self::HealthCheck => "a load balancer's health check",
             Self::HalfOpenFull => "gave its place to a newcomer: too many half-open connections",
             Self::SessionsFull => "sessions_max is reached",
-            Self::NoRoute => "no VM for this key at this address",
             Self::DialFailed => "the VM does not answer",
             Self::DialRefused => "nothing listens at the VM's endpoint",
             Self::NetworkNotAllowed => "the VM's endpoint lies outside vm_leg.networks",
@@ -163,7 +156,6 @@ impl Cause {
             Self::LoginRemembered => "the VM refused this login less than a minute ago",
             Self::RightLost => "the user's right to the VM was taken away",
             Self::Drained => "the drain time is over",
-            Self::Idle => "nothing came for too long",
             Self::Panic => "a bug in keyway ended this connection",
             Self::Resources => "out of descriptors, memory or queue space",
             Self::Killed => "ended by an operator",
@@ -274,11 +266,9 @@ pub fn notice(cause: Cause, about: &About<'_>) -> String {
             "this server is going down for maintenance, so this session has ended. Connect again to go on.".into()
         }
         Cause::Killed => format!("an operator ended this session with {vm}."),
-        Cause::Idle => format!("nothing came from you or {vm} for a long time, so this session has ended."),
         Cause::Deadline => {
             format!("{vm} took too long to answer. Your key is fine; try again in a moment.")
         }
-        Cause::NoRoute => "no VM answers at this address for your key.".into(),
         Cause::Closed | Cause::Reset => {
             format!("{vm} closed the connection. Your key is fine; try again in a moment.")
         }
@@ -387,9 +377,7 @@ mod tests {
             Cause::RightLost,
             Cause::Drained,
             Cause::Killed,
-            Cause::Idle,
             Cause::Deadline,
-            Cause::NoRoute,
         ];
         let texts: std::collections::BTreeSet<_> =
             visible.iter().map(|&cause| notice(cause, &about)).collect();

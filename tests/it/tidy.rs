@@ -1,6 +1,7 @@
 //! The rules of this code base that no tool knows, as one table. Each row carries a planted violation, and a
 //! canary shows that the row catches it.
 
+use keyway::ended::{Cause, Side, Stage};
 use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
@@ -515,6 +516,30 @@ fn the_repository_keeps_every_rule() {
         }
     }
     assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
+}
+
+/// A label that nothing gives is a line on a dashboard that stays at zero, and a text that nobody reads.
+#[test]
+fn every_label_of_an_end_is_given_by_some_code() {
+    let files = repository();
+    let given = |name: &str| {
+        let sources = files.iter().filter(|file| {
+            let path = &file.path;
+            let elsewhere = ["src/ssh/", "src/ended.rs"].iter().any(|no| path.starts_with(no));
+            path.starts_with("src/") && !elsewhere && !path.ends_with("_tests.rs")
+        });
+        sources.flat_map(|file| file.code_lines_with(|line| has_word(line, name))).count() > 0
+    };
+    let ended = files.iter().find(|file| file.path == "src/ended.rs").expect("the labels");
+    let (_, from_fault) = ended.code.split_once("for Cause {").expect("what a fault becomes");
+    let (from_fault, _) = from_fault.split_once("\npub struct").expect("its end");
+    let sides = Side::ALL.iter().map(|side| format!("Side::{side:?}"));
+    let stages = Stage::ALL.iter().map(|stage| format!("Stage::{stage:?}"));
+    let causes =
+        Cause::ALL.iter().filter(|cause| !has_word(from_fault, &format!("Self::{cause:?}")));
+    let causes = causes.map(|cause| format!("Cause::{cause:?}"));
+    let never: Vec<_> = sides.chain(stages).chain(causes).filter(|name| !given(name)).collect();
+    assert!(never.is_empty(), "{never:?}");
 }
 
 #[test]
