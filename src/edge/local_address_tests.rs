@@ -4,7 +4,6 @@ use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     os::fd::AsFd as _,
-    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -210,14 +209,14 @@ fn interface(name: &str) -> u32 {
 #[test]
 fn behind_dnat_connection_tracking_tells_what_was_dialled() {
     testing::in_own_network(|| {
-        if Command::new("nft").arg("--version").stdout(Stdio::null()).status().is_err() {
-            testing::may_miss("nft", "nft(8) rewrites the destination in this test");
+        let cable = Cable::lay();
+        if !testing::nft(&[
+            "add table inet nat",
+            "add chain inet nat in { type nat hook prerouting priority dstnat; }",
+            "add rule inet nat in tcp dport 22 redirect to :2222",
+        ]) {
             return;
         }
-        let cable = Cable::lay();
-        nft("add table inet nat");
-        nft("add chain inet nat in { type nat hook prerouting priority dstnat; }");
-        nft("add rule inet nat in tcp dport 22 redirect to :2222");
         let four = listening("0.0.0.0:2222");
         let six = listening("[::]:2222");
         cable.at_client();
@@ -243,10 +242,4 @@ fn without_connection_tracking_nothing_is_guessed() {
         let (found, ..) = dial(&listener, dialled, Destination::Tracked);
         assert!(matches!(found, Err(Fault::Untracked(_))), "{found:?}");
     });
-}
-
-/// Runs nft(8) in this thread's network.
-fn nft(rule: &str) {
-    let done = Command::new("nft").arg(rule).output().expect("nft(8) runs");
-    assert!(done.status.success(), "nft {rule}: {}", String::from_utf8_lossy(&done.stderr));
 }

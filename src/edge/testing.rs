@@ -72,6 +72,21 @@ impl Cable {
     }
 }
 
+/// Runs nft(8) in this thread's network. False if it is missing and may be.
+pub(crate) fn nft(rules: &[&str]) -> bool {
+    for rule in rules {
+        match Command::new("nft").arg(rule).output() {
+            Ok(done) if done.status.success() => {}
+            Ok(done) => panic!("nft {rule}: {}", String::from_utf8_lossy(&done.stderr)),
+            Err(cause) => {
+                may_miss("nft", &format!("nft(8): {cause}"));
+                return false;
+            }
+        }
+    }
+    true
+}
+
 fn here() -> File {
     File::open("/proc/thread-self/ns/net").expect("this thread's network")
 }

@@ -1,8 +1,64 @@
 //! What operators do to a front door that runs: they edit its files, send it signals, start it twice.
 
-use crate::harness::{Process, World, process, run, wait};
+use crate::harness::{Key, Process, Target, World, process, run, wait};
 use nix::sys::signal::Signal;
-use std::{fs, net::TcpStream, path::Path, process::Command};
+use std::{
+    fs,
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command},
+};
+
+/// A session that lasts until it is let go, or is ended.
+struct Held {
+    child: Child,
+    gate: PathBuf,
+}
+
+impl Held {
+    #[track_caller]
+    fn start(world: &World, target: &Target, name: &str) -> Self {
+        let gate = world.path(&format!("{name}-gate"));
+        let command = format!("touch {0}; while [ -e {0} ]; do sleep 0.1; done", gate.display());
+        let said = fs::File::create(gate.with_extension("stderr")).expect("a file");
+        let mut ssh = target.openssh("ssh");
+        let child = ssh.arg("door").arg(&command).stderr(said).spawn().expect("ssh starts");
+        let held = Self { child, gate };
+        wait::until("the session runs", wait::SOON, || held.gate.exists());
+        held
+    }
+
+    fn goes_on(&mut self) -> bool {
+        self.child.try_wait().expect("a child of ours").is_none()
+    }
+
+    /// The exit status of a session that ends now.
+    #[track_caller]
+    fn ended(&mut self) -> Option<i32> {
+        wait::until("the session ends", wait::SOON, || !self.goes_on());
+        self.child.wait().expect("a child of ours").code()
+    }
+
+    /// Lets the session end by itself.
+    #[track_caller]
+    fn let_go(mut self) {
+        fs::remove_file(&self.gate).expect("the gate opens");
+        assert_eq!(self.ended(), Some(0));
+    }
+
+    /// What its user read.
+    fn said(&self) -> String {
+        fs::read_to_string(self.gate.with_extension("stderr")).expect("stderr")
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _opens = fs::remove_file(&self.gate);
+        process::kill_tree(self.child.id());
+        let _ended = self.child.wait();
+    }
+}
 
 /// Sends SIGHUP and waits until the log tells what came of it.
 #[track_caller]
@@ -67,10 +123,7 @@ fn a_successor_opens_while_the_sessions_of_its_predecessor_go_on() {
     }
     let mut world = World::usual();
     let target = world.target("alice", "s001");
-    let gate = world.path("gate");
-    let command = format!("touch {0}; while [ -e {0} ]; do sleep 0.1; done", gate.display());
-    let mut held = target.openssh("ssh").arg("door").arg(&command).spawn().expect("ssh starts");
-    wait::until("the session runs", wait::SOON, || gate.exists());
+    let mut held = Held::start(&world, &target, "alice");
     process::signal(world.edge().id(), Signal::SIGTERM);
     let address = (target.host.clone(), target.port);
     wait::until("the door closes", wait::SOON, || TcpStream::connect(&address).is_err());
@@ -83,11 +136,8 @@ fn a_successor_opens_while_the_sessions_of_its_predecessor_go_on() {
     let mut successor = Process::start("successor", world.dir(), &mut serve(&world, &config));
     wait::listens(&mut successor, metrics);
     assert_eq!(target.ssh(&[], "echo $KEYWAY_VM").ok().text(), "blue");
-    assert!(held.try_wait().expect("a child of ours").is_none(), "the session was cut");
-    fs::remove_file(&gate).expect("the gate opens");
-    wait::until("the session ends", wait::SOON, || {
-        held.try_wait().expect("a child of ours").is_some_and(|status| status.success())
-    });
+    assert!(held.goes_on(), "the session was cut");
+    held.let_go();
 }
 
 #[test]
@@ -97,7 +147,87 @@ fn more_sessions_than_the_descriptor_limit_carries_are_warned_of_at_start() {
     }
     let plan = World::plan().address("s001").user("alice").vm("blue", "alice", "s001");
     let world = plan.edge("sessions_max = 536870912").start();
-    let log = world.log();
-    let line = log.lines().find(|line| line.contains("536870912 sessions")).expect("a warning");
+    let line = || {
+        let log = world.log();
+        log.lines().find(|line| line.contains("536870912 sessions")).map(str::to_owned)
+    };
+    wait::until("the warning", wait::SOON, || line().is_some());
+    let line = line().expect("just seen");
     assert!(line.contains("WARN") && line.contains("; fix: "), "{line}");
+}
+
+/// `target` with another key, and the certificate beside it.
+fn with_key(world: &World, target: &Target, key: Key) -> Target {
+    let text = fs::read_to_string(&target.config).expect("a config");
+    let config = world.path("other_key_config");
+    let (own, other) = (target.key.path().display().to_string(), key.path().display().to_string());
+    fs::write(&config, text.replace(&own, &other)).expect("a config");
+    Target { key, config, ..target.clone() }
+}
+
+/// Something that takes a right away.
+type Change<'a> = Box<dyn Fn(&World) + 'a>;
+
+/// Lets `krl` revoke what `of` holds: a public key, a CA's, or a certificate.
+fn revoke(world: &World, of: &Path) {
+    let krl = world.path("krl");
+    run(Command::new("ssh-keygen").args(["-q", "-k", "-f"]).arg(&krl).arg(of)).ok();
+    let config = fs::read_to_string(world.path("keyway.toml")).expect("keyway.toml");
+    let config = config.replace("[edge]\n", "[edge]\nrevoked_keys = \"krl\"\n");
+    fs::write(world.path("keyway.toml"), config).expect("keyway.toml");
+}
+
+fn replace(file: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(file).expect("a file");
+    assert!(text.contains(from), "{from} is not in {text}");
+    fs::write(file, text.replace(from, to)).expect("a file");
+}
+
+#[test]
+fn sighup_ends_the_sessions_whose_right_is_gone_and_no_other() {
+    if World::is_direct() {
+        return;
+    }
+    let mut world = World::plan()
+        .address("s001")
+        .user("alice")
+        .user("bob")
+        .vm("blue", "alice", "s001")
+        .vm("green", "bob", "s001")
+        .user_ca()
+        .start();
+    let (keyway, fleet) = (world.path("keyway.toml"), world.path("fleet.toml"));
+    let laptop = Key::ed25519(world.dir(), "laptop");
+    let certificate = laptop.certify(world.user_ca(), "alice", &["-V", "-5m:+1h", "-z", "7"]);
+    let plain = world.target("alice", "s001");
+    let certified = with_key(&world, &plain, laptop);
+    let stranger = Key::ed25519(world.dir(), "stranger");
+    let ca = world.user_ca().clone();
+    let key = world.key("alice");
+
+    let changes: [(&str, &Target, Change<'_>); 5] = [
+        ("her key", &plain, Box::new(|_| replace(&fleet, &key.public(), &stranger.public()))),
+        ("her key, in a KRL", &plain, Box::new(|world| revoke(world, &key.public_path()))),
+        ("her certificate, in a KRL", &certified, Box::new(|world| revoke(world, &certificate))),
+        ("its CA, in a KRL", &certified, Box::new(|world| revoke(world, &ca.public_path()))),
+        ("its CA", &certified, Box::new(|_| replace(&keyway, "trusted_user_cas", "#"))),
+    ];
+    let mut bob = Held::start(&world, &world.target("bob", "s001"), "bob");
+    let original = [&keyway, &fleet].map(|file| fs::read_to_string(file).expect("a file"));
+    for (what, target, change) in changes {
+        println!("{what}");
+        let mut alice = Held::start(&world, target, "alice");
+        change(&world);
+        assert!(!reload(&mut world).contains("not reloaded"), "{}", world.log());
+        assert_eq!(alice.ended(), Some(255), "{what}");
+        let said = alice.said();
+        assert!(said.contains("your access to blue was taken away"), "{what}: {said}");
+        target.ssh(&[], "true").ends(255);
+        assert!(bob.goes_on(), "bob's session was touched with {what}");
+        for (file, text) in [&keyway, &fleet].into_iter().zip(&original) {
+            fs::write(file, text).expect("a file");
+        }
+        assert!(!reload(&mut world).contains("not reloaded"), "{}", world.log());
+    }
+    bob.let_go();
 }

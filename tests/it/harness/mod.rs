@@ -5,6 +5,8 @@
 //! with [`World::is_direct`] and do nothing then.
 
 pub(crate) mod keys;
+#[path = "../../../src/edge/testing.rs"]
+pub(crate) mod network;
 pub(crate) mod peers;
 pub(crate) mod process;
 pub(crate) mod sshd;

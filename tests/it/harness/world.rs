@@ -17,12 +17,10 @@ pub(crate) fn port() -> u16 {
 }
 
 /// What a test asks for; everything else is usual.
-/// Marks an address as one behind a NAT.
-const NATTED: &str = "behind a NAT";
-
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Plan {
-    addresses: Vec<(String, String)>,
+    addresses: Vec<Address>,
+    listen: Vec<SocketAddr>,
     users: Vec<String>,
     vms: Vec<(String, String, String, String)>,
     edge: String,
@@ -33,20 +31,53 @@ pub(crate) struct Plan {
     server: sshd::Server,
 }
 
+/// A pool address of a [`Plan`].
+#[derive(Clone, Debug)]
+struct Address {
+    name: String,
+    place: Place,
+    /// Further lines of its table.
+    more: &'static str,
+}
+
+/// Where a pool address is.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// On loopback, the world's own.
+    Own,
+    /// The same, and known outside by another one.
+    Natted,
+    /// Where the test has laid a network for it.
+    At(IpAddr),
+}
+
 impl Plan {
-    pub(crate) fn address(mut self, name: &str) -> Self {
-        self.addresses.push((name.to_owned(), String::new()));
-        self
+    pub(crate) fn address(self, name: &str) -> Self {
+        self.address_with(name, Place::Own, "")
     }
 
-    pub(crate) fn lobby(mut self, name: &str) -> Self {
-        self.addresses.push((name.to_owned(), "lobby = true\n".to_owned()));
-        self
+    pub(crate) fn lobby(self, name: &str) -> Self {
+        self.address_with(name, Place::Own, "lobby = true\n")
     }
 
     /// An address that the world knows by another one than this host sees.
-    pub(crate) fn natted(mut self, name: &str) -> Self {
-        self.addresses.push((name.to_owned(), NATTED.to_owned()));
+    pub(crate) fn natted(self, name: &str) -> Self {
+        self.address_with(name, Place::Natted, "")
+    }
+
+    /// An address in a network of the test's own; see [`Plan::listen`]. `more`: further lines of its table.
+    pub(crate) fn address_at(self, name: &str, ip: IpAddr, more: &'static str) -> Self {
+        self.address_with(name, Place::At(ip), more)
+    }
+
+    fn address_with(mut self, name: &str, place: Place, more: &'static str) -> Self {
+        self.addresses.push(Address { name: name.to_owned(), place, more });
+        self
+    }
+
+    /// Listens at `ip` and at no pool address by itself. Can be called again.
+    pub(crate) fn listen(mut self, ip: IpAddr) -> Self {
+        self.listen.push(SocketAddr::new(ip, port()));
         self
     }
 
@@ -211,16 +242,17 @@ impl World {
                 .arg("--fleet")
                 .arg(self.path("fleet.toml")),
         );
-        for at in 0..self.plan.addresses.len() {
-            wait::listens(&mut process, self.pool(at));
-        }
+        // Comes up behind the front door.
         wait::listens(&mut process, self.metrics());
         self.edge = Some(process);
     }
 
     fn keyway_toml(&self, operator_ca: &Key) -> String {
-        let listen: Vec<String> =
-            (0..self.plan.addresses.len()).map(|at| format!("\"{}\"", self.pool(at))).collect();
+        let mut listen = self.plan.listen.clone();
+        if listen.is_empty() {
+            listen.extend((0..self.plan.addresses.len()).map(|at| self.pool(at)));
+        }
+        let listen: Vec<String> = listen.iter().map(|at| format!("\"{at}\"")).collect();
         let cas = if self.plan.user_ca {
             format!("trusted_user_cas = [\"{}\"]\n", self.user_ca.public_line())
         } else {
@@ -251,17 +283,13 @@ impl World {
 
     fn fleet_toml(&self) -> String {
         let mut text = String::new();
-        for (at, (name, more)) in self.plan.addresses.iter().enumerate() {
+        for (at, Address { name, place, more }) in self.plan.addresses.iter().enumerate() {
             let ip = self.pool(at).ip();
-            let _ = if more == NATTED {
-                let public = format!("203.0.113.{}", at + 1);
-                write!(
-                    text,
-                    "[[address]]\nname = \"{name}\"\npublic = \"{public}\"\nprivate = \"{ip}\"\n\n"
-                )
-            } else {
-                write!(text, "[[address]]\nname = \"{name}\"\npublic = \"{ip}\"\n{more}\n")
+            let known = match place {
+                Place::Natted => format!("203.0.113.{}\"\nprivate = \"{ip}", at + 1),
+                Place::Own | Place::At(_) => ip.to_string(),
             };
+            let _ = write!(text, "[[address]]\nname = \"{name}\"\npublic = \"{known}\"\n{more}\n");
         }
         for user in &self.plan.users {
             let keys = self.public_lines(user).join("\", \"");
@@ -288,7 +316,13 @@ impl World {
     }
 
     fn pool(&self, at: usize) -> SocketAddr {
-        SocketAddr::new(self.ip(1 + u8::try_from(at).expect("few addresses")), port())
+        let ip = match self.plan.addresses[at].place {
+            Place::At(ip) => ip,
+            Place::Own | Place::Natted => {
+                self.ip(1 + u8::try_from(at).expect("few addresses on loopback"))
+            }
+        };
+        SocketAddr::new(ip, port())
     }
 
     /// An address that belongs to this world and is nobody's door; `number` tells several apart.
@@ -297,7 +331,8 @@ impl World {
     }
 
     pub(crate) fn metrics(&self) -> SocketAddr {
-        SocketAddr::new(self.ip(250), port())
+        // A wildcard address of a test's own network holds the doors' port at every address.
+        SocketAddr::new(self.ip(250), port() + 1)
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -342,10 +377,15 @@ impl World {
                 .expect("straight to a VM that the user has there");
             (self.vms[at].address, self.vms[at].host_key.clone())
         } else {
-            let at = self.plan.addresses.iter().position(|(name, _)| name == address);
+            let at = self.plan.addresses.iter().position(|one| one.name == address);
             (self.pool(at.expect("an address of the plan")), self.host_key.clone())
         };
         Target::new(self.dir.path(), user, address, socket, host_key, self.key(user))
+    }
+
+    /// Where `user` goes to who dials `to`, whatever that is; `label` tells such targets apart.
+    pub(crate) fn target_to(&self, user: &str, label: &str, to: SocketAddr) -> Target {
+        Target::new(self.dir.path(), user, label, to, self.host_key.clone(), self.key(user))
     }
 }
 
