@@ -80,20 +80,14 @@ impl Running {
         let Loaded { config, fleet, .. } = loaded;
         let state = State::open(&config.state_dir)?;
         let lock = state.lock()?;
-        let pins = state.pins()?;
         let budget = limits::raise_descriptors()?;
         let sessions_max =
             usize::try_from(limits::count(config.edge.sessions_max, budget.sessions))?;
         let half_open_max = limits::count(config.edge.half_open_max, budget.half_open);
-        let settings = settings(&config, sessions_max);
         let listen = config.edge.listen.clone();
         let cpus = cpus(config.edge.shards)?;
         let (drain, metrics_listen) = (config.edge.drain, config.metrics.listen);
-        let (live, snapshot) = live(config, fleet, &state)?;
-        pins.note_given(snapshot.vms());
-        let table = Table::new();
-        table.apply(snapshot);
-        let shared = Arc::new(Shared::new(settings, live, table, pins));
+        let shared = Arc::new(shared(config, fleet, &state, sessions_max)?);
         let counted = Arc::clone(&shared);
         let registry = Arc::new(Registry::new(clock::unix_s(), move || inventory(&counted.table)));
         let start = edge::Start {
@@ -164,6 +158,25 @@ impl Running {
         tracing::info!("reloaded host keys, CAs, revocations, pins and fleet");
         Ok(())
     }
+}
+
+/// What all shards of the front door share that both files describe.
+///
+/// # Errors
+/// What keeps the state directory from being used.
+pub(crate) fn shared(
+    config: Config,
+    fleet: Fleet,
+    state: &State,
+    sessions_max: usize,
+) -> Result<Shared, Failure> {
+    let settings = settings(&config, sessions_max);
+    let (live, snapshot) = live(config, fleet, state)?;
+    let pins = state.pins()?;
+    pins.note_given(snapshot.vms());
+    let table = Table::new();
+    table.apply(snapshot);
+    Ok(Shared::new(settings, live, table, pins))
 }
 
 /// What a restart is needed for to change.

@@ -9,33 +9,19 @@ use std::time::Duration;
 
 use crate::cli::Failure;
 use crate::config::{self, Loaded};
-use crate::edge::local_address::Destination;
-use crate::edge::proxy_header::Senders;
-use crate::edge::relay::PreferGcm;
-use crate::edge::shared::{Live, Principal, Settings, Shared, VmCredential};
 use crate::edge::{Edge, Start, limits};
 use crate::metrics::{Inventory, Registry};
-use crate::route::Table;
-use crate::ssh::hostkey::{HostKey, PrivateKey};
+use crate::serve;
 use crate::ssh::publickey::PublicKey;
-use crate::ssh::transport::{Algorithms, RekeyLimits, ServerConfig};
-use crate::ssh::userauth::Policy;
 use crate::state::State;
 
 use super::directory::Directory;
-use super::stage::{LOBBY, POOL};
+use super::stage::POOL;
 
-const ATTEMPTS_MAX: u32 = 6;
 const SESSIONS_MAX: usize = 256;
 const HALF_OPEN_MAX: NonZeroU32 = NonZeroU32::new(64).unwrap();
 /// Tries to find a port that is free at every pool address.
 const PORTS_MAX: u32 = 100;
-
-/// The edge's own keys, made for this demonstration.
-pub(super) struct Keyring {
-    pub(super) host_key: PrivateKey,
-    pub(super) user_ca: PrivateKey,
-}
 
 /// A running front door.
 pub(super) struct FrontDoor {
@@ -89,47 +75,21 @@ pub(super) fn configured(
     Ok(loaded)
 }
 
-/// Opens the front door that `loaded` describes. `state`: where VM host keys are pinned.
+/// Opens the front door that `loaded` describes. `state`: its keys, and where VM host keys are pinned.
 pub(super) fn front_door(
     loaded: Loaded,
-    keyring: Keyring,
+    host_key: PublicKey,
     state: &State,
 ) -> Result<FrontDoor, Failure> {
     let Loaded { config, fleet, .. } = loaded;
-    let Keyring { host_key, user_ca } = keyring;
-    let public = host_key.public().clone();
-    let table = Table::new();
-    table.apply(fleet.snapshot);
-    let settings = Settings {
-        login_grace: config.edge.login_grace,
-        senders: Senders::new(config.edge.proxy_protocol_from),
-        destination: Destination::Socket,
-        sessions_max: SESSIONS_MAX,
-        dial_timeout: config.vm_leg.dial_timeout,
-        networks: config.vm_leg.networks,
-        prefer_gcm: PreferGcm::Bulk,
-    };
-    let host_keys = vec![HostKey { key: host_key, certificate: None }];
-    let server = ServerConfig::new(host_keys, Algorithms::default(), RekeyLimits::default());
-    let policy = Policy {
-        attempts_max: ATTEMPTS_MAX,
-        last_words: format!("no VM answers here for your keys; `ssh {}` lists your VMs", LOBBY.ip),
-        ..Policy::default()
-    };
-    let live = Live {
-        server: Arc::new(server),
-        policy: Arc::new(policy),
-        credential: VmCredential::Authority { ca: Arc::new(user_ca), principal: Principal::Vm },
-        keys: fleet.keys,
-    };
-    let shared = Arc::new(Shared::new(settings, live, table, state.pins()?));
-    let listen = config.edge.listen;
+    let listen = config.edge.listen.clone();
+    let shared = Arc::new(serve::shared(config, fleet, state, SESSIONS_MAX)?);
     let cpus = limits::cpus()?.into_iter().take(1).collect();
     let registry = Registry::new(0, Inventory::default);
     let start = Start { listen, cpus, half_open_max: HALF_OPEN_MAX, shared };
     let edge = Edge::start(start, &registry)?;
     let port = edge.addresses().first().map_or(0, SocketAddr::port);
-    Ok(FrontDoor { edge, port, host_key: public })
+    Ok(FrontDoor { edge, port, host_key })
 }
 
 /// A port that nobody has at any pool address just now.

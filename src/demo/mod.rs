@@ -29,7 +29,7 @@ use crate::ssh::entropy::SystemEntropy;
 use crate::state::State;
 
 use self::directory::Directory;
-use self::door::{FrontDoor, Keyring};
+use self::door::FrontDoor;
 use self::stage::{Kind, Stage};
 
 /// What the demonstration is asked to do.
@@ -99,9 +99,8 @@ impl Demo {
         let user_ca = remembered.user_ca(&mut entropy)?;
         let kind = if options.sshd { Kind::Sshd } else { Kind::BuiltIn };
         let stage = Stage::set(directory, user_ca.public(), kind, &mut entropy)?;
-        let keyring = Keyring { host_key, user_ca };
         let loaded = door::configured(stage.directory(), &stage.fleet()?, options.port)?;
-        let door = door::front_door(loaded, keyring, &remembered)?;
+        let door = door::front_door(loaded, host_key.public().clone(), &remembered)?;
         let known_hosts = screen::known_hosts(&door);
         stage.directory().file(screen::KNOWN_HOSTS, &known_hosts)?;
         Ok(Self { door, stage })

@@ -214,7 +214,8 @@ mod tests {
         let registry = Registry::new(0, Inventory::default);
         assert!(matches!(Edge::start(start, &registry), Err(StartFault::Shard(_))));
         let began = std::time::Instant::now();
-        while threads("pump-0") + threads("pump-1") > 0 {
+        // Other tests of this process have front doors of one shard.
+        while threads("pump-1") > 0 {
             assert!(began.elapsed() < Duration::from_secs(20), "a pump is still there");
             std::thread::yield_now();
         }
