@@ -109,6 +109,12 @@ impl Framing {
             .saturating_add(LENGTH_LEN)
             .saturating_add(self.tag)
     }
+
+    /// A whole packet: length field and body, then the tag.
+    fn split(self, packet: &mut [u8]) -> Result<(&mut [u8], &mut [u8]), Refused> {
+        let end = packet.len().checked_sub(self.tag).ok_or(Refused)?;
+        packet.split_at_mut_checked(end).ok_or(Refused)
+    }
 }
 
 /// A suite with the impossible combinations gone.
@@ -254,12 +260,7 @@ impl Protection<OpeningKey> {
     /// is plaintext afterwards; after an error it is rubbish.
     pub(super) fn open(&mut self, seq: u32, packet: &mut [u8]) -> Result<(), Refused> {
         let Self::Keyed(keyed) = self else { return Ok(()) };
-        let framing = keyed.framing;
-        let (sealed, tag) = packet
-            .len()
-            .checked_sub(framing.tag)
-            .and_then(|end| packet.split_at_mut_checked(end))
-            .ok_or(Refused)?;
+        let (sealed, tag) = keyed.framing.split(packet)?;
         match keyed.expand() {
             (Schedule::Gcm(key), iv) => {
                 let (head, body) = sealed.split_first_chunk_mut::<LENGTH_LEN>().ok_or(Refused)?;
@@ -293,12 +294,7 @@ impl Protection<SealingKey> {
     /// Seals one whole packet in place: `packet` is length field and body in plaintext, then room for the tag.
     pub(super) fn seal(&mut self, seq: u32, packet: &mut [u8]) -> Result<(), Refused> {
         let Self::Keyed(keyed) = self else { return Ok(()) };
-        let framing = keyed.framing;
-        let (clear, tag) = packet
-            .len()
-            .checked_sub(framing.tag)
-            .and_then(|end| packet.split_at_mut_checked(end))
-            .ok_or(Refused)?;
+        let (clear, tag) = keyed.framing.split(packet)?;
         match keyed.expand() {
             (Schedule::Gcm(key), iv) => {
                 let (head, body) = clear.split_first_chunk_mut::<LENGTH_LEN>().ok_or(Refused)?;
