@@ -47,8 +47,10 @@ fn loopback_addresses_of_both_families_are_told_apart() {
 fn a_client_that_speaks_before_we_look_is_told_apart_as_well() {
     // IPV6_2292PKTOPTIONS would name the peer here. OpenSSH sends its version line at once.
     testing::in_own_network(|| {
-        ip("-6 addr add fd77::5/128 dev lo nodad");
-        ip("-6 addr add fd77::9/128 dev lo nodad");
+        for address in ["fd77::5", "fd77::9"] {
+            ip(&format!("-6 addr add {address}/128 dev lo nodad"));
+            testing::settled(address);
+        }
         let six = listening("[::]:0");
         let four = listening("0.0.0.0:0");
         for (listener, from, to) in

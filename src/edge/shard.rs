@@ -16,7 +16,7 @@ use super::door::{Door, Place};
 use super::listen::Listener;
 use super::pump::{self, PumpHandle};
 use super::report::Info;
-use super::shared::Shared;
+use super::shared::{Presence, Shared};
 use super::stream::Acceptor;
 use super::tasks::{Control, Order, Tasks};
 
@@ -49,16 +49,17 @@ impl Shard {
         (pump, pump_thread): (PumpHandle<Info>, JoinHandle<()>),
         half_open_max: NonZeroU32,
     ) -> io::Result<Self> {
+        let (control, parts) = Control::new()?;
         let (started, starting) = mpsc::sync_channel(1);
         let door_pump = pump.clone();
+        // From here on whatever fails stops what runs by dropping this.
+        let mut running = Self { control, door: None, pump, pump_thread: Some(pump_thread) };
         let door = std::thread::Builder::new().name(format!("door-{index}")).spawn(move || {
             pump::pin(cpu);
             lower_weight();
-            let tasks = match Tasks::new() {
-                Ok(tasks) => tasks,
-                Err(error) => return drop(started.send(Err(error))),
-            };
-            let door = Door::new(tasks.clone(), shared, counters, door_pump, half_open_max);
+            let tasks = Tasks::new(parts);
+            let door =
+                Door::new(tasks.clone(), Arc::clone(&shared), counters, door_pump, half_open_max);
             let door = Rc::new(door);
             let draining = Rc::new(Cell::new(false));
             let mut accepting = Vec::with_capacity(listeners.len());
@@ -67,10 +68,12 @@ impl Shard {
                     Ok(acceptor) => acceptor,
                     Err(error) => return drop(started.send(Err(error))),
                 };
-                let task = accept(Rc::clone(&door), acceptor, Rc::clone(&draining));
+                // A drain is not over before the listeners are closed.
+                let open = shared.enter();
+                let task = accept(Rc::clone(&door), acceptor, Rc::clone(&draining), open);
                 accepting.extend(tasks.spawn(task));
             }
-            let _nobody_waits = started.send(Ok(tasks.control()));
+            let _nobody_waits = started.send(Ok(()));
             let ran = tasks.run(|| {
                 draining.set(true);
                 for task in &accepting {
@@ -81,8 +84,9 @@ impl Shard {
                 tracing::error!(%error, "door stopped: epoll failed");
             }
         })?;
-        let control = starting.recv().map_err(|_| io::Error::other("the door panicked"))??;
-        Ok(Self { control, door: Some(door), pump, pump_thread: Some(pump_thread) })
+        running.door = Some(door);
+        starting.recv().map_err(|_| io::Error::other("the door panicked"))??;
+        Ok(running)
     }
 
     /// Accepts nothing more than what already waits; connections go on.
@@ -106,7 +110,7 @@ impl Drop for Shard {
 }
 
 /// Accepts until a drain, and then those who wait already: closing the listener would reset them.
-async fn accept(door: Rc<Door>, acceptor: Acceptor, draining: Rc<Cell<bool>>) {
+async fn accept(door: Rc<Door>, acceptor: Acceptor, draining: Rc<Cell<bool>>, _open: Presence) {
     let tasks = door.tasks.clone();
     let mut in_a_row = 0;
     loop {

@@ -136,7 +136,7 @@ impl Shared {
         }
     }
 
-    /// Counts a connection until the returned value is dropped.
+    /// Counts a connection or a listener until the returned value is dropped.
     pub fn enter(self: &Arc<Self>) -> Presence {
         self.present.fetch_add(1, Ordering::Relaxed);
         Presence(Arc::clone(self))
@@ -182,7 +182,7 @@ enum Wait {
     Over,
 }
 
-/// One connection that is not over.
+/// One connection that is not over, or one listener.
 pub struct Presence(Arc<Shared>);
 
 impl Drop for Presence {

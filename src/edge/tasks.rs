@@ -88,10 +88,26 @@ struct Source {
 }
 
 /// Gives orders to a door from any thread.
-#[derive(Clone)]
 pub(super) struct Control(Arc<Remote>);
 
+/// What an executor is made of, on its way to its thread.
+pub(super) struct Parts {
+    poller: Poller,
+    remote: Arc<Remote>,
+}
+
 impl Control {
+    /// The parts of an executor, and the control over it.
+    ///
+    /// # Errors
+    /// Out of file descriptors or kernel memory.
+    pub(super) fn new() -> io::Result<(Self, Parts)> {
+        let (poller, waker) = Poller::new()?;
+        let remote = Remote { waker, mail: Mutex::new(Vec::new()), blocking: AtomicUsize::new(0) };
+        let remote = Arc::new(remote);
+        Ok((Self(Arc::clone(&remote)), Parts { poller, remote }))
+    }
+
     /// The door hears of it with its next wake, which this causes.
     pub(super) fn order(&self, order: Order) {
         self.0.send(Mail::Order(order));
@@ -112,14 +128,10 @@ impl Remote {
 }
 
 impl Tasks {
-    /// An executor with nothing to do.
-    ///
-    /// # Errors
-    /// Out of file descriptors or kernel memory.
-    pub(super) fn new() -> io::Result<Self> {
-        let (poller, waker) = Poller::new()?;
-        let remote = Remote { waker, mail: Mutex::new(Vec::new()), blocking: AtomicUsize::new(0) };
-        Ok(Self(Rc::new(Core {
+    /// An executor with nothing to do, for this thread.
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { poller, remote } = parts;
+        Self(Rc::new(Core {
             poller: RefCell::new(poller),
             tasks: RefCell::new(Slab::new()),
             sources: RefCell::new(Slab::new()),
@@ -127,13 +139,8 @@ impl Tasks {
             deadlines: RefCell::default(),
             spawned: Cell::new(0),
             current: Cell::new(None),
-            remote: Arc::new(remote),
-        })))
-    }
-
-    /// Reaches this executor from other threads.
-    pub(super) fn control(&self) -> Control {
-        Control(Arc::clone(&self.0.remote))
+            remote,
+        }))
     }
 
     /// Starts a task; it is polled with the next round. With 2^30 tasks already, it is dropped.

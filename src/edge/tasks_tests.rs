@@ -9,8 +9,8 @@ use std::sync::mpsc;
 
 /// Runs `body` as the first task of an executor until it is done.
 fn run<F: std::future::Future<Output = ()> + 'static>(body: impl FnOnce(Tasks) -> F) {
-    let tasks = Tasks::new().unwrap();
-    let control = tasks.control();
+    let (control, parts) = Control::new().unwrap();
+    let tasks = Tasks::new(parts);
     let body = body(tasks.clone());
     let done = Rc::new(Cell::new(false));
     let theirs = Rc::clone(&done);
@@ -219,13 +219,13 @@ fn a_connection_is_there_when_the_first_write_is_done_and_a_refusal_is_told_by_i
 
 #[test]
 fn a_drain_still_takes_those_who_wait_in_the_kernels_queue() {
-    let tasks = Tasks::new().unwrap();
+    let (control, parts) = Control::new().unwrap();
+    let tasks = Tasks::new(parts);
     let (acceptor, address) = acceptor(&tasks);
     let waiting: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
     let taken = Rc::new(Cell::new(0));
     let draining = Rc::new(Cell::new(false));
     let (theirs, over) = (Rc::clone(&taken), Rc::clone(&draining));
-    let control = tasks.control();
     control.order(Order::Drain);
     let accepting = tasks.spawn(async move {
         acceptor.waiting(&over).await;

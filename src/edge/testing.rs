@@ -56,6 +56,7 @@ impl Cable {
             ip(&format!("addr add 10.77.0.{number}/24 dev {end}"));
             ip(&format!("addr add fd77::{number}/64 dev {end} nodad"));
             ip(&format!("link set {end} up"));
+            settled(&format!("fd77::{number}"));
         }
         cable.at_server();
         cable
@@ -89,6 +90,23 @@ pub(crate) fn nft(rules: &[&str]) -> bool {
 
 fn here() -> File {
     File::open("/proc/thread-self/ns/net").expect("this thread's network")
+}
+
+/// Waits until this thread's network has a route to its new IPv6 address: the kernel makes it later than the address.
+pub(crate) fn settled(address: &str) {
+    let to = std::net::SocketAddr::new(address.parse().expect("an address"), 9);
+    let began = std::time::Instant::now();
+    loop {
+        let socket = std::net::UdpSocket::bind("[::]:0").expect("a socket");
+        // Connecting a UDP socket sends nothing: it only looks for the route.
+        match socket.connect(to) {
+            Ok(()) => return,
+            Err(cause) => {
+                assert!(began.elapsed().as_secs() < 10, "{address}: {cause}");
+                thread::yield_now();
+            }
+        }
+    }
 }
 
 /// Runs ip(8) in this thread's network.
