@@ -500,3 +500,33 @@ pub(super) fn who(identity: &Identity) -> Who<'_> {
         Identity::User(name) => Who::User(name),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn size_of_future<Arguments, Output, F>(_: &F) -> usize
+    where
+        F: Asks<Arguments, Output>,
+    {
+        size_of::<Output>()
+    }
+
+    /// A function of some arguments.
+    trait Asks<Arguments, Output> {}
+
+    impl<A, B, C, D, O, F: Fn(A, B, C, D) -> O> Asks<(A, B, C, D), O> for F {}
+    impl<A, B, C, D, E, O, F: Fn(A, B, C, D, E) -> O> Asks<(A, B, C, D, E), O> for F {}
+
+    /// A half-open connection is these three, its transport's own memory and what its peer has sent of a packet.
+    #[test]
+    fn a_connection_that_waits_at_the_door_stays_small() {
+        let serve = size_of_future(&Door::serve);
+        let connection = size_of_future(&Door::connection);
+        let login = size_of_future(&Door::authenticate);
+        println!("serve {serve}, connection {connection}, login {login} bytes");
+        assert!(serve <= 512, "{serve}");
+        assert!(connection <= 1280, "{connection}");
+        assert!(login <= 768, "{login}");
+    }
+}

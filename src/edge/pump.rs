@@ -31,6 +31,9 @@ pub use super::relay::{Leg, PreferGcm};
 /// How often sessions are looked at for keys that have grown old, in milliseconds. Against a limit of an hour.
 const SCAN_MS: u64 = 60_000;
 
+/// Panics outside of any session after which a pump gives up.
+const PANICS_MAX: u32 = 100;
+
 /// What a pump is told at its start.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -283,7 +286,18 @@ enum Life {
 }
 
 impl<I> Pump<I> {
+    /// Runs until it is told to stop. A panic outside of any session is ours and must not end the others.
     fn run(mut self) {
+        for _ in 0..PANICS_MAX {
+            if catch_unwind(AssertUnwindSafe(|| self.go_on())).is_ok() {
+                break;
+            }
+            self.counters.panicked();
+        }
+        self.end();
+    }
+
+    fn go_on(&mut self) {
         let mut batch = Vec::new();
         loop {
             let timeout = self.timeout();
@@ -314,7 +328,6 @@ impl<I> Pump<I> {
             }
             self.report_tally();
         }
-        self.end();
     }
 
     fn timeout(&self) -> EpollTimeout {
@@ -469,8 +482,7 @@ impl<I> Pump<I> {
             for key in self.entries.keys() {
                 self.serve(key, |carriage, tools| {
                     let Carriage::Reseal(relay) = carriage;
-                    relay.rest_if_quiet();
-                    if relay.is_due(tools.now) { Turn::Again } else { Turn::Wait }
+                    relay.look(tools)
                 });
             }
         }

@@ -55,6 +55,10 @@ const LINGER_MS_MAX: u64 = 2_000;
 /// How long one direction may outlive the other without moving a byte, in milliseconds.
 const HALF_CLOSED_MS_MAX: u64 = 60_000;
 
+/// How long a key exchange may take once a session lives. Long: a client that is stopped answers when it is
+/// continued, and `TCP_USER_TIMEOUT` sees to those that are gone.
+const EXCHANGE_MS_MAX: u64 = 15 * 60_000;
+
 /// A client that prefers chacha20 is asked to change after this many bytes.
 const BULK: u64 = 4 << 20;
 
@@ -105,8 +109,10 @@ pub struct Relay {
     phase: Phase,
     upgrade: Upgrade,
     proof: Proof,
-    /// Bytes received on both legs when the pump last looked for quiet sessions.
+    /// Bytes received on both legs when the pump last looked.
     received_before: u64,
+    /// Since when the pump has found a leg in a key exchange each time it looked, in milliseconds.
+    exchanging_since: Option<u64>,
 }
 
 /// Whether the client had its proof of our host keys.
@@ -127,17 +133,32 @@ impl Relay {
             upgrade: Upgrade::Pending,
             proof: Proof::Open,
             received_before: 0,
+            exchanging_since: None,
         }
     }
 
-    /// Frees what a session that was quiet since the last call can do without.
-    pub(super) fn rest_if_quiet(&mut self) {
+    /// Looked at now and then: keys grow old, a quiet session can do without some memory, and a key exchange that a
+    /// peer never goes on with must end some day.
+    pub(super) fn look(&mut self, tools: &mut Tools) -> Turn {
         let received = self.client.received + self.vm.received;
         if received == self.received_before {
             self.client.transport.rest();
             self.vm.transport.rest();
         }
         self.received_before = received;
+        let stuck = [(Party::Client, &self.client), (Party::Vm, &self.vm)]
+            .into_iter()
+            .find_map(|(party, line)| line.transport.is_exchanging().then_some(party));
+        match (stuck, self.exchanging_since) {
+            (None, _) => self.exchanging_since = None,
+            (Some(_), None) => self.exchanging_since = Some(tools.now.0),
+            (Some(party), Some(since)) if tools.now.0 >= since + EXCHANGE_MS_MAX => {
+                self.stop(Stop::Lost(party, Errno::ETIMEDOUT), tools);
+                return self.linger(tools);
+            }
+            (Some(_), Some(_)) => {}
+        }
+        if self.is_due(tools.now) { Turn::Again } else { Turn::Wait }
     }
 
     /// The sockets: client, VM.
@@ -219,7 +240,7 @@ impl Relay {
     }
 
     /// A re-key may be due by age: the session wants a turn.
-    pub(super) fn is_due(&self, now: Instant) -> bool {
+    fn is_due(&self, now: Instant) -> bool {
         self.phase == Phase::Open
             && (self.client.transport.rekey_due(now) || self.vm.transport.rekey_due(now))
     }

@@ -55,6 +55,24 @@ fn key_exchanges_from_all_sides_at_once_complete_and_lose_nothing() {
     }
 }
 
+#[test]
+fn a_peer_that_never_answers_our_key_exchange_is_ended_after_a_long_wait() {
+    let made = Made { limits: RekeyLimits { age_ms: 60_000, ..never() }, ..Made::default() };
+    let mut world = World::with(77, made, Made::default());
+    world.settle();
+    world.tools.now.0 += 60_000;
+    assert_eq!(world.relay.look(&mut world.tools), Turn::Again);
+    // Our KEXINIT goes out; nobody runs the client any more.
+    world.relay.turn(&mut world.tools);
+    for _ in 0..EXCHANGE_MS_MAX / 60_000 {
+        assert_eq!(world.relay.look(&mut world.tools), Turn::Wait);
+        world.tools.now.0 += 60_000;
+    }
+    world.relay.look(&mut world.tools);
+    let Phase::Closing { ended, .. } = world.relay.phase else { panic!("still open") };
+    assert_eq!(ended, session(Side::Client, Cause::Deadline));
+}
+
 /// Trap 22: the peer's KEXINIT stands behind data that the other leg cannot take yet.
 #[test]
 fn a_key_exchange_behind_data_that_nobody_takes_completes_once_it_is_taken() {
