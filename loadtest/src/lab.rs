@@ -281,7 +281,7 @@ fn start_keyway(dir: &Path, program: &Path, addresses: Addresses) -> Result<Star
 /// What to run against every target.
 type Scenario = (String, u32, Box<dyn Fn(&Target) -> Result<Row>>);
 
-/// Memory first and once: a process that has held many connections before shows no growth.
+/// Memory once, the rest in rounds.
 fn scenarios(compare: &Compare) -> Vec<Scenario> {
     let held = Hold { count: compare.held, parallel: 8, seconds: 5 };
     let mut all: Vec<Scenario> = vec![];
@@ -316,15 +316,20 @@ fn scenarios(compare: &Compare) -> Vec<Scenario> {
     all
 }
 
-/// Every scenario against every target, medians of the rounds.
+/// Every scenario against every target, medians of the rounds. Each scenario has fresh processes: one that has held many
+/// connections before shows no growth.
 pub(crate) fn compare(compare: &Compare) -> Result<Vec<Row>> {
-    let lab = Lab::start(&compare.keyway)?;
-    let targets = lab.targets();
     let mut medians = vec![];
-    for (name, rounds, run) in scenarios(compare) {
-        if !name.contains(&compare.only) {
-            continue;
-        }
+    let (chosen, others): (Vec<_>, Vec<_>) =
+        scenarios(compare).into_iter().partition(|(name, ..)| name.contains(&compare.only));
+    if chosen.is_empty() {
+        let names: Vec<_> = others.iter().map(|(name, ..)| name.as_str()).collect();
+        let (only, names) = (&compare.only, names.join("\", \""));
+        return Err(format!("no scenario contains \"{only}\"; there are \"{names}\"").into());
+    }
+    for (name, rounds, run) in chosen {
+        let lab = Lab::start(&compare.keyway)?;
+        let targets = lab.targets();
         let mut rows = vec![vec![]; targets.len()];
         for round in 1..=rounds {
             for (target, rows) in std::iter::zip(&targets, &mut rows) {

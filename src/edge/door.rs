@@ -524,7 +524,6 @@ mod tests {
         let serve = size_of_future(&Door::serve);
         let connection = size_of_future(&Door::connection);
         let login = size_of_future(&Door::authenticate);
-        println!("serve {serve}, connection {connection}, login {login} bytes");
         assert!(serve <= 512, "{serve}");
         assert!(connection <= 1280, "{connection}");
         assert!(login <= 768, "{login}");

@@ -64,7 +64,7 @@ fn a_peer_that_never_answers_our_key_exchange_is_ended_after_a_long_wait() {
     assert_eq!(world.relay.look(&mut world.tools), Turn::Again);
     // Our KEXINIT goes out; nobody runs the client any more.
     world.relay.turn(&mut world.tools);
-    for _ in 0..EXCHANGE_MS_MAX / 60_000 {
+    for _ in 0..rekey::EXCHANGE_MS_MAX / 60_000 {
         assert_eq!(world.relay.look(&mut world.tools), Turn::Wait);
         world.tools.now.0 += 60_000;
     }

@@ -10,7 +10,7 @@ use crate::ssh::cipher::{Cipher, Mac};
 use crate::ssh::entropy::Entropy as _;
 use crate::ssh::message::{self, CHANNEL_DATA};
 use crate::ssh::testing::{End, Pair, Seeded, client_config, server_config};
-use crate::ssh::transport::{Algorithms, Context, Method, RekeyLimits};
+use crate::ssh::transport::{Algorithms, Context, Instant, Method, RekeyLimits};
 use nix::sys::epoll::EpollTimeout;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;

@@ -1,0 +1,86 @@
+//! When we start a key exchange of a relayed session, and when we stop waiting for one.
+
+use super::super::line::{Exchange, Party, Stop, Tools};
+use super::{Phase, PreferGcm, Relay, Turn, Upgrade};
+use crate::ssh::cipher::Cipher;
+use crate::ssh::transport::Instant;
+use nix::errno::Errno;
+
+/// How long a key exchange may take once a session lives. Long: a client that is stopped answers when it is
+/// continued, and `TCP_USER_TIMEOUT` sees to those that are gone.
+pub(super) const EXCHANGE_MS_MAX: u64 = 15 * 60_000;
+
+/// A client that prefers chacha20 is asked to change after this many bytes.
+const BULK: u64 = 4 << 20;
+
+impl Relay {
+    /// Looked at now and then: keys grow old, a quiet session can do without some memory, and a key exchange that a
+    /// peer never goes on with must end some day.
+    pub(in crate::edge) fn look(&mut self, tools: &mut Tools) -> Turn {
+        let received = self.client.received + self.vm.received;
+        if received == self.received_before {
+            self.client.transport.rest();
+            self.vm.transport.rest();
+        }
+        self.received_before = received;
+        let stuck = [(Party::Client, &self.client), (Party::Vm, &self.vm)]
+            .into_iter()
+            .find_map(|(party, line)| line.transport.is_exchanging().then_some(party));
+        match (stuck, self.exchanging_since) {
+            (None, _) => self.exchanging_since = None,
+            (Some(_), None) => self.exchanging_since = Some(tools.now.0),
+            (Some(party), Some(since)) if tools.now.0 >= since + EXCHANGE_MS_MAX => {
+                self.stop(Stop::Lost(party, Errno::ETIMEDOUT), tools);
+                return self.linger(tools);
+            }
+            (Some(_), Some(_)) => {}
+        }
+        if self.is_due(tools.now) { Turn::Again } else { Turn::Wait }
+    }
+
+    /// A re-key may be due by age: the session wants a turn.
+    fn is_due(&self, now: Instant) -> bool {
+        self.phase == Phase::Open
+            && (self.client.transport.rekey_due(now) || self.vm.transport.rekey_due(now))
+    }
+
+    /// Starts a key exchange that is due; see the head of this file for when it may.
+    pub(super) fn start_exchange(&mut self, tools: &mut Tools) -> Result<bool, Stop> {
+        if self.phase != Phase::Open
+            || self.client.transport.is_exchanging()
+            || self.vm.transport.is_exchanging()
+        {
+            return Ok(false);
+        }
+        let gcm: &[Cipher] = &[Cipher::Aes128Gcm, Cipher::Aes256Gcm];
+        let (party, ciphers) = if self.wants_upgrade(tools) {
+            (Party::Client, Some(gcm))
+        } else if self.client.transport.rekey_due(tools.now) {
+            (Party::Client, None)
+        } else if self.vm.transport.rekey_due(tools.now) {
+            (Party::Vm, None)
+        } else {
+            return Ok(false);
+        };
+        let (line, other) = self.lines(party);
+        line.transport
+            .rekey(ciphers, &mut tools.context())
+            .map_err(|fault| Stop::Fault(party, fault))?;
+        line.exchange = Exchange::Ours;
+        line.flush(&mut other.inbox);
+        Ok(true)
+    }
+
+    /// Looks once at a session that turned out bulky.
+    fn wants_upgrade(&mut self, tools: &Tools) -> bool {
+        if self.upgrade == Upgrade::Settled || self.client.received + self.vm.received < BULK {
+            return false;
+        }
+        self.upgrade = Upgrade::Settled;
+        tools.prefer_gcm == PreferGcm::Bulk
+            && self.client.transport.receive_cipher() == Some(Cipher::Chacha20Poly1305)
+            && self.client.transport.peer_offered_gcm()
+            // libssh2 1.11 loses the session at a cipher change in the middle of bulk data.
+            && !self.client.transport.peer_ident().starts_with("SSH-2.0-libssh2_")
+    }
+}
