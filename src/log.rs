@@ -16,6 +16,9 @@ const WAITING_BYTES_MAX: usize = 4 << 20;
 /// How long lines gather while a batch before them is not older than this.
 const BATCH: Duration = Duration::from_millis(100);
 
+/// How long the last lines may take to be written.
+const FAREWELL_WAIT: Duration = Duration::from_secs(2);
+
 /// Takes lines, for [`tracing_subscriber`].
 #[derive(Clone)]
 pub struct Lines(Arc<Shared>);
@@ -40,6 +43,8 @@ enum Writer {
     Awake,
     /// It writes what is left, and ends.
     Ending,
+    /// It has ended.
+    Ended,
 }
 
 impl Shared {
@@ -88,6 +93,8 @@ fn write(shared: &Shared, mut out: impl Write) {
         // There is nobody to tell that the log cannot be written.
         let _lost = out.write_all(&batch).and_then(|()| out.flush());
         if ending {
+            shared.waiting().writer = Writer::Ended;
+            shared.some.notify_all();
             return;
         }
         batch.clear();
@@ -101,9 +108,20 @@ fn write(shared: &Shared, mut out: impl Write) {
 
 impl Drop for Written {
     fn drop(&mut self) {
-        self.shared.waiting().writer = Writer::Ending;
-        self.shared.some.notify_one();
-        if let Some(thread) = self.thread.take() {
+        let mut waiting = self.shared.waiting();
+        waiting.writer = Writer::Ending;
+        self.shared.some.notify_all();
+        let writes = |waiting: &mut Waiting| waiting.writer != Writer::Ended;
+        let (waiting, late) = self
+            .shared
+            .some
+            .wait_timeout_while(waiting, FAREWELL_WAIT, writes)
+            .unwrap_or_else(PoisonError::into_inner);
+        drop(waiting);
+        // A reader that has stopped for good must not keep the process from ending.
+        if !late.timed_out()
+            && let Some(thread) = self.thread.take()
+        {
             let _ended = thread.join();
         }
     }

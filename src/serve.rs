@@ -43,6 +43,11 @@ const LAST_WORDS: &str = "no VM answers here for the keys you offered. Check the
 pub fn serve(start: Start) -> Result<(), Failure> {
     let Start { files, mut loaded } = start;
     let _writes_the_rest_when_dropped = log_to_stderr(loaded.config.edge.log)?;
+    // Not to stderr itself: a reader that has stopped would stop the thread that panicked.
+    std::panic::set_hook(Box::new(|panic| {
+        let at = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(at, "a bug in keyway: {:?}", panic.payload_as_str().unwrap_or_default());
+    }));
     limits::keep_secrets_in_memory()?;
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     limits::check(&mut loaded, limits::descriptors()?);
@@ -115,9 +120,6 @@ impl Running {
     /// Lets sessions end by themselves for a while; a second signal ends the wait.
     fn drain(self, mut signals: Signals) {
         let shared = Arc::clone(&self.shared);
-        // Sessions may go on for an hour: a successor need not wait for them.
-        shared.pins.hand_over();
-        drop(self.lock);
         // The process ends with this drain, and this thread with it.
         std::thread::spawn(move || {
             if signals.forever().any(|signal| signal != SIGHUP) {
@@ -125,6 +127,10 @@ impl Running {
                 shared.stop_waiting();
             }
         });
+        self.edge.stop_accepting();
+        // Sessions may go on for an hour: a successor need not wait for them.
+        self.shared.pins.hand_over();
+        drop(self.lock);
         self.edge.drain(self.drain);
     }
 

@@ -1,7 +1,7 @@
 //! The VM leg's beginning: dial the VM, check its host key against the pin, log in. Nothing here runs before a key was
 //! proved, and nothing falls back to another VM, address, key or method.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -119,6 +119,7 @@ impl VmLegs {
         for (index, config) in self.configs(&wanted) {
             let mut leg = self.connect(shared, scratch, counters, &endpoints, &config).await?;
             let began_us = clock::monotonic_us();
+            let pinning = Cell::new(false);
             let login = async {
                 leg.drive(scratch, |_, event, _, _| {
                     Ok(matches!(event, Event::Secured).then_some(()))
@@ -126,7 +127,9 @@ impl VmLegs {
                 .await
                 .map_err(|broken| broken.ended(Side::Vm, Stage::VmExchange))?;
                 counters.stage(LoginStage::VmExchange, clock::monotonic_us() - began_us);
+                pinning.set(true);
                 self.judge(shared, &admitted.vm, &wanted, leg.transport.host_key()).await?;
+                pinning.set(false);
                 let began_us = clock::monotonic_us();
                 self.log_in(shared, scratch, &mut leg, report, admitted, key).await?;
                 counters.stage(LoginStage::VmLogin, clock::monotonic_us() - began_us);
@@ -138,6 +141,8 @@ impl VmLegs {
                     return Ok(leg);
                 }
                 Some(Err(ended)) => ended,
+                // Only our own disk keeps us that long.
+                None if pinning.get() => return Err(edge(Stage::VmExchange, Cause::Resources)),
                 None => {
                     let secured = leg.transport.session_id().is_some();
                     let stage = if secured { Stage::VmLogin } else { Stage::VmExchange };

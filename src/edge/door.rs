@@ -62,6 +62,30 @@ enum Outcome {
     Ended(Ended),
 }
 
+/// The end of a connection whose task was dropped with the whole door.
+const KILLED: Ended =
+    Ended { side: Side::Operator, stage: Stage::Authentication, cause: Cause::Killed };
+
+/// Counts and logs the end of a connection, however its task ends. `None`: that is the pump's to do now.
+struct LastLine<'a> {
+    door: &'a Door,
+    report: &'a RefCell<Report>,
+    ended: Option<Ended>,
+}
+
+impl Drop for LastLine<'_> {
+    fn drop(&mut self) {
+        let Some(ended) = self.ended else { return };
+        self.door.counters.ended(ended);
+        let report = self.report.borrow();
+        let now_ms = clock::monotonic_ms();
+        let lasted_ms = now_ms.saturating_sub(report.accepted_ms);
+        if report.who.is_some() || self.door.stranger_lines.borrow_mut().allow(now_ms) {
+            report.write(ended, Carried { lasted_ms, ..Carried::default() });
+        }
+    }
+}
+
 /// One shard's door.
 pub(super) struct Door {
     pub(super) tasks: Tasks,
@@ -97,31 +121,35 @@ impl Door {
         }
     }
 
+    /// Counts a connection as present.
+    pub(super) fn enter(&self) -> Presence {
+        self.shared.enter()
+    }
+
     /// Takes one accepted connection to its end, or to the pump. A panic in it ends it alone.
-    pub(super) async fn serve(self: Rc<Self>, stream: Stream, peer: SocketAddr, place: Place) {
+    pub(super) async fn serve(
+        self: Rc<Self>,
+        stream: Stream,
+        peer: SocketAddr,
+        place: Place,
+        presence: Presence,
+    ) {
         self.counters.accepted();
-        let presence = self.shared.enter();
         let request = RequestId(self.scratch.random());
         let report = RefCell::new(Report::new(request, peer, clock::monotonic_us()));
+        let mut last_line = LastLine { door: &self, report: &report, ended: Some(KILLED) };
         let connection = Box::pin(self.connection(stream, &report, &place, presence));
-        let ended = match AssertUnwindSafe(connection).catch_unwind().await {
-            Ok(Outcome::Carried) => return,
+        last_line.ended = match AssertUnwindSafe(connection).catch_unwind().await {
+            Ok(Outcome::Carried) => None,
             Ok(Outcome::Ended(ended)) if place.evicted() => {
-                Ended { side: Side::Edge, stage: ended.stage, cause: Cause::HalfOpenFull }
+                Some(Ended { side: Side::Edge, stage: ended.stage, cause: Cause::HalfOpenFull })
             }
-            Ok(Outcome::Ended(ended)) => ended,
+            Ok(Outcome::Ended(ended)) => Some(ended),
             Err(_panic) => {
                 self.counters.panicked();
-                Ended { side: Side::Edge, stage: Stage::Session, cause: Cause::Panic }
+                Some(Ended { side: Side::Edge, stage: Stage::Session, cause: Cause::Panic })
             }
         };
-        let report = report.into_inner();
-        self.counters.ended(ended);
-        let now_ms = clock::monotonic_ms();
-        let lasted_ms = now_ms.saturating_sub(report.accepted_ms);
-        if report.who.is_some() || self.stranger_lines.borrow_mut().allow(now_ms) {
-            report.write(ended, Carried { lasted_ms, ..Carried::default() });
-        }
     }
 
     async fn connection(
@@ -296,20 +324,18 @@ impl Door {
             return Outcome::Ended(self.explain(client_leg, report, ended).await);
         };
         place.leave();
-        let reached = {
-            let known = report.borrow().clone();
-            self.vm_legs
-                .reach(&self.shared, &self.scratch, &self.counters, &known, &admitted, key)
-                .await
-        };
+        let known = report.borrow().clone();
+        let reached = self
+            .vm_legs
+            .reach(&self.shared, &self.scratch, &self.counters, &known, &admitted, key)
+            .await;
         let vm_leg = match reached {
             Ok(leg) => leg,
             // The seat stays taken while the reason is told.
             Err(ended) => return Outcome::Ended(self.explain(client_leg, report, ended).await),
         };
-        let report = report.borrow().clone();
-        self.counters.stage(LoginStage::Total, clock::monotonic_us() - report.accepted_us);
-        let started_ms = report.accepted_ms;
+        self.counters.stage(LoginStage::Total, clock::monotonic_us() - known.accepted_us);
+        let started_ms = known.accepted_ms;
         let (client_side, vm_side) = (client_leg.leave(), vm_leg.leave());
         // The host keys the client was shown, whatever a reload has brought since.
         let server = client_side
@@ -317,7 +343,7 @@ impl Door {
             .server_config()
             .map_or_else(|| Arc::clone(&self.shared.live.load().server), Arc::clone);
         let carriage = Carriage::Reseal(Box::new(Relay::new(client_side, vm_side, server)));
-        let info = Info { report, presence, seat };
+        let info = Info { report: known, presence, seat };
         match self.pump.carry(Session { carriage, info, started_ms }) {
             Ok(()) => Outcome::Carried,
             // The pump stops only with the process.
@@ -515,7 +541,6 @@ mod tests {
     /// A function of some arguments.
     trait Asks<Arguments, Output> {}
 
-    impl<A, B, C, D, O, F: Fn(A, B, C, D) -> O> Asks<(A, B, C, D), O> for F {}
     impl<A, B, C, D, E, O, F: Fn(A, B, C, D, E) -> O> Asks<(A, B, C, D, E), O> for F {}
 
     /// A half-open connection is these three, its transport's own memory and what its peer has sent of a packet.

@@ -24,8 +24,8 @@ pub(super) struct Scratch {
     entropy: RefCell<SystemEntropy>,
 }
 
-/// A turn's read buffer: a whole packet at its largest early size, and some.
-const SCRATCH_BYTES: usize = 64 * 1024;
+/// A turn's read buffer: the largest packet that the transport lets through (256 KiB) with its framing, and some.
+const SCRATCH_BYTES: usize = 320 * 1024;
 /// Turns one leg may take in a row before others get the thread.
 const TURNS_MAX: u32 = 16;
 
@@ -157,12 +157,15 @@ impl Leg {
             if self.towards == Towards::Vm && self.transport.output().is_empty() {
                 socket_options::acknowledge_now(&self.stream);
             }
-            if let Ok(Some(found)) = turn {
-                return Ok(found);
+            match turn {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) => self.flush().await?,
+                Err(broken) => {
+                    // A peer that does not read its last words must not change what it is told for.
+                    self.stream.write_now(self.transport.output());
+                    return Err(broken);
+                }
             }
-            let flushed = self.flush().await;
-            turn?;
-            flushed?;
             turns += 1;
             if turns % TURNS_MAX == 0 {
                 self.stream.tasks().turn().await;
@@ -243,8 +246,13 @@ impl Leg {
     pub(super) async fn finish(&mut self, scratch: &Scratch) -> Result<(), Broken> {
         self.flush().await?;
         self.stream.finish()?;
+        let mut turns = 0;
         loop {
             self.stream.readable().await?;
+            turns += 1;
+            if turns % TURNS_MAX == 0 {
+                self.stream.tasks().turn().await;
+            }
             if self.stream.read(&mut scratch.buffer.borrow_mut())? == Read::End {
                 return Ok(());
             }

@@ -125,11 +125,16 @@ impl Edge {
         }
     }
 
-    /// Accepts nothing more and lets sessions go on until they end, at most `patience`; then ends them with a word.
-    pub fn drain(self, patience: Duration) {
+    /// Accepts nothing more.
+    pub fn stop_accepting(&self) {
         for shard in &self.shards {
             shard.stop_accepting();
         }
+    }
+
+    /// Accepts nothing more and lets sessions go on until they end, at most `patience`; then ends them with a word.
+    pub fn drain(self, patience: Duration) {
+        self.stop_accepting();
         if self.shared.wait_empty(patience) {
             return;
         }

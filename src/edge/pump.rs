@@ -6,7 +6,7 @@
 
 use super::buffers::Pool;
 use super::clock::monotonic_ms;
-use super::epoll::{Event, Interest, Poller, Readiness, Target, Waker};
+use super::epoll::{Event, Interest, Poller, Readiness, Target};
 use super::line::{Party, Tally, Tools};
 use super::relay::{Relay, Turn};
 use super::slab::{Key, Slab};
@@ -21,12 +21,17 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub use super::relay::{Leg, PreferGcm};
+use handle::{Command, Queue, Shared};
+
+#[path = "pump_handle.rs"]
+mod handle;
+pub use handle::PumpHandle;
 
 /// How often sessions are looked at for keys that have grown old, in milliseconds. Against a limit of an hour.
 const SCAN_MS: u64 = 60_000;
@@ -81,98 +86,6 @@ type OnEnd<I> = dyn FnMut(&I, &Report) + Send;
 /// What users read when their sessions are ended.
 type Words<I> = dyn Fn(&I, Cause) -> String + Send;
 
-enum Command<I> {
-    Session(Box<Session<I>>),
-    Recheck(Check<I>),
-    EndAll,
-    Stop,
-}
-
-/// What the handles and the thread share.
-struct Shared<I> {
-    queue: Mutex<Queue<I>>,
-    waker: Waker,
-    sessions: AtomicUsize,
-}
-
-enum Queue<I> {
-    Open(VecDeque<Command<I>>),
-    /// The thread is gone.
-    Closed,
-}
-
-impl<I> Shared<I> {
-    fn queue(&self) -> MutexGuard<'_, Queue<I>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Reaches a pump from any thread.
-pub struct PumpHandle<I> {
-    shared: Arc<Shared<I>>,
-}
-
-impl<I> Clone for PumpHandle<I> {
-    fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
-    }
-}
-
-impl<I> PumpHandle<I> {
-    /// Hands a session over. From here on the pump ends it and says so.
-    ///
-    /// # Errors
-    /// Gives the session back if the pump has stopped.
-    pub fn carry(&self, session: Session<I>) -> Result<(), Box<Session<I>>> {
-        self.shared.sessions.fetch_add(1, Ordering::Relaxed);
-        self.push(Command::Session(Box::new(session))).map_err(|command| {
-            self.shared.sessions.fetch_sub(1, Ordering::Relaxed);
-            match command {
-                Command::Session(session) => session,
-                Command::Recheck(_) | Command::EndAll | Command::Stop => {
-                    unreachable!("the command pushed is the command that comes back")
-                }
-            }
-        })
-    }
-
-    /// Ends the sessions that `check` says no to, with a word to their users. It also holds for the sessions that
-    /// come in later: they may have been admitted before what made this call necessary.
-    pub fn recheck(&self, check: Check<I>) {
-        let _ = self.push(Command::Recheck(check));
-    }
-
-    /// Ends all sessions, those that come in later too, with a word to their users.
-    pub fn end_all(&self) {
-        let _ = self.push(Command::EndAll);
-    }
-
-    /// Ends the thread, and with it what sessions it has, without a word.
-    pub fn stop(&self) {
-        let _ = self.push(Command::Stop);
-    }
-
-    /// Sessions handed over and not yet ended.
-    pub fn sessions(&self) -> usize {
-        self.shared.sessions.load(Ordering::Relaxed)
-    }
-
-    fn push(&self, command: Command<I>) -> Result<(), Command<I>> {
-        let first = match &mut *self.shared.queue() {
-            Queue::Closed => return Err(command),
-            Queue::Open(commands) => {
-                commands.push_back(command);
-                commands.len() == 1
-            }
-        };
-        // Otherwise the wake of the first one is still to be seen.
-        if first {
-            self.shared.waker.wake();
-        }
-        Ok(())
-    }
-}
-
 /// Starts a pump on a thread of its own. `counters` have this thread as their one writer: the pump counts sessions, ends,
 /// bytes, re-keys and panics; `words` is what users read when their sessions are ended, `on_end` writes the log line.
 ///
@@ -202,12 +115,8 @@ fn build<I>(
     on_end: impl FnMut(&I, &Report) + Send + 'static,
 ) -> io::Result<(Pump<I>, PumpHandle<I>)> {
     let (poller, waker) = Poller::new()?;
-    let shared = Arc::new(Shared {
-        queue: Mutex::new(Queue::Open(VecDeque::new())),
-        waker,
-        sessions: AtomicUsize::new(0),
-    });
-    let handle = PumpHandle { shared: Arc::clone(&shared) };
+    let shared = Arc::new(Shared::new(waker));
+    let handle = PumpHandle::new(Arc::clone(&shared));
     let pump = Pump {
         poller,
         shared,
@@ -299,6 +208,10 @@ impl<I> Pump<I> {
 
     fn go_on(&mut self) {
         let mut batch = Vec::new();
+        // A panic may have come between a wake and what it was for.
+        if self.obey() == Life::Stopped {
+            return;
+        }
         loop {
             let timeout = self.timeout();
             match self.poller.wait(timeout) {
@@ -359,30 +272,30 @@ impl<I> Pump<I> {
 
     /// Carries out what came through the handles.
     fn obey(&mut self) -> Life {
-        let commands = match &mut *self.shared.queue() {
-            Queue::Open(commands) => std::mem::take(commands),
-            Queue::Closed => VecDeque::new(),
-        };
-        let mut life = Life::On;
-        for command in commands {
-            match command {
-                Command::Session(session) => self.register(*session),
-                Command::Recheck(check) => {
+        // One at a time: those behind one that panics are not lost with it.
+        loop {
+            let next = match &mut *self.shared.queue() {
+                Queue::Open(commands) => commands.pop_front(),
+                Queue::Closed => None,
+            };
+            match next {
+                None => return Life::On,
+                Some(Command::Session(session)) => self.register(*session),
+                Some(Command::Recheck(check)) => {
                     for key in self.entries.keys() {
                         self.check(key, &check);
                     }
                     self.check = Some(check);
                 }
-                Command::EndAll => {
+                Some(Command::EndAll) => {
                     for key in self.entries.keys() {
                         self.evict(key, Cause::Drained);
                     }
                     self.arrivals = Arrivals::Refused;
                 }
-                Command::Stop => life = Life::Stopped,
+                Some(Command::Stop) => return Life::Stopped,
             }
         }
-        life
     }
 
     fn register(&mut self, session: Session<I>) {
@@ -443,7 +356,11 @@ impl<I> Pump<I> {
 
     fn evict(&mut self, key: Key, cause: Cause) {
         let Some(entry) = self.entries.get_mut(key) else { return };
-        let text = (self.words)(&entry.info, cause);
+        let words = AssertUnwindSafe(|| (self.words)(&entry.info, cause));
+        let text = catch_unwind(words).unwrap_or_else(|_| {
+            self.counters.panicked();
+            String::from("session ended")
+        });
         self.serve(key, |carriage, tools| {
             let Carriage::Reseal(relay) = carriage;
             relay.evict(cause, &text, tools);

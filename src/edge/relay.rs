@@ -326,6 +326,7 @@ impl Relay {
                     from.inbox.skip(received.used);
                     from.exchange = Exchange::None;
                     tools.tally.rekeys += 1;
+                    self.exchanging_since = None;
                 }
                 Event::Unimplemented(sent) => {
                     from.inbox.skip(received.used);

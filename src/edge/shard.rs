@@ -12,8 +12,9 @@ use nix::errno::Errno;
 
 use crate::metrics::Counters;
 
+use super::clock;
 use super::door::{Door, Place};
-use super::listen::Listener;
+use super::listen::{self, Listener};
 use super::pump::{self, PumpHandle};
 use super::report::Info;
 use super::shared::{Presence, Shared};
@@ -22,8 +23,10 @@ use super::tasks::{Control, Order, Tasks};
 
 /// How long accepting rests when descriptors or memory have run out.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
-/// Connections accepted before others get the thread.
-const ACCEPTS_IN_A_ROW: u32 = 8;
+/// How often the log hears that nobody can be accepted, in milliseconds.
+const WARN_MS: u64 = 60_000;
+/// Connections that all listeners of a shard together accept before those who are in get their turn.
+const ACCEPTS_A_ROUND: u32 = 8;
 /// The door yields to the pump of its core: a burst of handshakes must not be felt by people who type.
 const DOOR_NICE: i32 = 5;
 
@@ -61,7 +64,7 @@ impl Shard {
             let door =
                 Door::new(tasks.clone(), Arc::clone(&shared), counters, door_pump, half_open_max);
             let door = Rc::new(door);
-            let draining = Rc::new(Cell::new(false));
+            let common = Rc::new(Accepting::default());
             let mut accepting = Vec::with_capacity(listeners.len());
             for listener in listeners {
                 let acceptor = match Acceptor::new(&tasks, listener) {
@@ -70,12 +73,12 @@ impl Shard {
                 };
                 // A drain is not over before the listeners are closed.
                 let open = shared.enter();
-                let task = accept(Rc::clone(&door), acceptor, Rc::clone(&draining), open);
+                let task = accept(open, acceptor, Rc::clone(&door), Rc::clone(&common));
                 accepting.extend(tasks.spawn(task));
             }
             let _nobody_waits = started.send(Ok(()));
             let ran = tasks.run(|| {
-                draining.set(true);
+                common.draining.set(true);
                 for task in &accepting {
                     tasks.wake(*task);
                 }
@@ -110,34 +113,86 @@ impl Drop for Shard {
 }
 
 /// Accepts until a drain, and then those who wait already: closing the listener would reset them.
-async fn accept(door: Rc<Door>, acceptor: Acceptor, draining: Rc<Cell<bool>>, _open: Presence) {
+async fn accept(open: Presence, acceptor: Acceptor, door: Rc<Door>, common: Rc<Accepting>) {
     let tasks = door.tasks.clone();
-    let mut in_a_row = 0;
+    // More than the kernel's queue holds came after the drain began: they are the successor's.
+    let mut left = listen::BACKLOG;
+    let mut warned = None;
     loop {
         match acceptor.accept() {
             Ok(Some((stream, peer))) => {
-                // The place is taken here: accepting itself must not outrun the limit on half-open connections.
+                // Place and presence are taken here: accepting must not outrun the limit on half-open connections, and
+                // a drain must not miss whom we have just let in.
                 let place = Place::take(&door, &stream, peer.ip());
-                tasks.spawn(Rc::clone(&door).serve(stream, peer, place));
+                let presence = door.enter();
+                tasks.spawn(Rc::clone(&door).serve(stream, peer, place, presence));
+                left -= i32::from(common.draining.get());
             }
-            Ok(None) if draining.get() => return,
-            Ok(None) => acceptor.waiting(&draining).await,
-            Err(error) if exhausted(&error) => tasks.sleep(ACCEPT_REST).await,
+            Ok(None) if common.draining.get() => left = 0,
+            Ok(None) => acceptor.waiting(&common.draining).await,
             // That one connection was gone already.
-            Err(_) => {}
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                let now = clock::monotonic_ms();
+                if warned.is_none_or(|last| now >= last + WARN_MS) {
+                    warned = Some(now);
+                    tracing::warn!(%error, "nobody can be accepted");
+                }
+                tasks.sleep(ACCEPT_REST).await;
+            }
+        }
+        if left <= 0 {
+            break;
         }
         // Under a flood the rest waits in the kernel's queue while those who are in are served.
-        in_a_row += 1;
-        if in_a_row % ACCEPTS_IN_A_ROW == 0 {
+        if common.has_had_its_share(&tasks) {
             tasks.turn().await;
         }
     }
+    // Closed before the drain may be over.
+    drop(acceptor);
+    drop(open);
 }
 
-/// Is it us who ran out of something, so that trying again at once would spin?
-fn exhausted(error: &io::Error) -> bool {
+/// What the listeners of a shard share.
+#[derive(Default)]
+struct Accepting {
+    draining: Cell<bool>,
+    /// A round of the executor, and how many were accepted in it.
+    taken: Cell<(u64, u32)>,
+}
+
+impl Accepting {
+    /// Counts one step; true when this round has had enough of them.
+    fn has_had_its_share(&self, tasks: &Tasks) -> bool {
+        let (round, taken) = self.taken.get();
+        let taken = if round == tasks.round() { taken + 1 } else { 1 };
+        self.taken.set((tasks.round(), taken));
+        taken >= ACCEPTS_A_ROUND
+    }
+}
+
+/// Is this about the connection that was to be accepted (accept(2)), and not about the listener or about us? The others
+/// (no descriptors, no memory) come back at once, and trying again without a rest would spin.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use Errno as E;
     let code = error.raw_os_error().map(Errno::from_raw);
-    matches!(code, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM))
+    matches!(
+        code,
+        None | Some(
+            E::ECONNABORTED
+                | E::EINTR
+                | E::EPROTO
+                | E::EPERM
+                | E::ENETDOWN
+                | E::ENOPROTOOPT
+                | E::EHOSTDOWN
+                | E::ENONET
+                | E::EHOSTUNREACH
+                | E::EOPNOTSUPP
+                | E::ENETUNREACH
+        )
+    )
 }
 
 fn lower_weight() {

@@ -68,8 +68,11 @@ impl Stream {
     /// Reads what is there.
     ///
     /// # Errors
-    /// The connection is gone.
+    /// The connection is gone; [`io::ErrorKind::InvalidInput`] for an empty buffer, which would look like a FIN.
     pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<Read> {
+        if buffer.is_empty() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         match recv(self.fd.as_raw_fd(), buffer, MsgFlags::empty()) {
             Ok(0) => Ok(Read::End),
             Ok(count) => {
@@ -104,6 +107,11 @@ impl Stream {
                 Err(errno) => return Err(errno.into()),
             }
         }
+    }
+
+    /// Writes what the socket takes at once: words for a peer that may not be listening.
+    pub(super) fn write_now(&self, bytes: &[u8]) {
+        let _unheard = send(self.fd.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL);
     }
 
     /// Says FIN.

@@ -40,12 +40,14 @@ struct Core {
     poller: RefCell<Poller>,
     tasks: RefCell<Slab<Task>>,
     sources: RefCell<Slab<Source>>,
-    /// Tasks to poll, each at most once.
-    queue: RefCell<VecDeque<Key>>,
+    /// Tasks to poll in this round: those that were due when it began, and new ones.
+    round: RefCell<VecDeque<Key>>,
+    /// Tasks to poll in the next, after a look at epoll.
+    next: RefCell<VecDeque<Key>>,
+    /// How many rounds there were.
+    rounds: Cell<u64>,
     /// At most one deadline a task.
     deadlines: RefCell<BTreeSet<(u64, Key)>>,
-    /// Tasks spawned in this round.
-    spawned: Cell<usize>,
     /// The task being polled.
     current: Cell<Option<Key>>,
     remote: Arc<Remote>,
@@ -135,24 +137,29 @@ impl Tasks {
             poller: RefCell::new(poller),
             tasks: RefCell::new(Slab::new()),
             sources: RefCell::new(Slab::new()),
-            queue: RefCell::default(),
+            round: RefCell::default(),
+            next: RefCell::default(),
+            rounds: Cell::new(0),
             deadlines: RefCell::default(),
-            spawned: Cell::new(0),
             current: Cell::new(None),
             remote,
         }))
     }
 
-    /// Starts a task; it is polled with the next round. With 2^30 tasks already, it is dropped.
+    /// Starts a task; it is polled in this round. With 2^30 tasks already, it is dropped.
     pub(super) fn spawn(
         &self,
         future: impl std::future::Future<Output = ()> + 'static,
     ) -> Option<Key> {
         let task = Task { future: Some(Box::pin(future)), is_queued: true, deadline_ms: None };
         let key = self.0.tasks.borrow_mut().insert(task).ok()?;
-        self.0.queue.borrow_mut().push_back(key);
-        self.0.spawned.update(|count| count + 1);
+        self.0.round.borrow_mut().push_back(key);
         Some(key)
+    }
+
+    /// Which round this is: between two of them epoll is asked, and deadlines are.
+    pub(super) fn round(&self) -> u64 {
+        self.0.rounds.get()
     }
 
     /// Has a task polled that may find that something has changed.
@@ -191,15 +198,12 @@ impl Tasks {
                 }
             }
             core.pass_deadlines();
-            // Those that want another turn queue up behind, and epoll is asked before they get it. New ones, of whom each
-            // accept makes at most one, need not wait for that.
-            core.spawned.set(0);
-            let mut round = core.queue.borrow().len();
-            while round > 0 {
-                let next = core.queue.borrow_mut().pop_front();
-                let Some(key) = next else { break };
+            core.rounds.set(core.rounds.get().wrapping_add(1));
+            core.round.borrow_mut().append(&mut core.next.borrow_mut());
+            loop {
+                let first = core.round.borrow_mut().pop_front();
+                let Some(key) = first else { break };
                 core.poll(key);
-                round = round - 1 + core.spawned.take();
             }
         }
     }
@@ -371,7 +375,7 @@ pub(super) enum Direction {
 
 impl Core {
     fn timeout(&self) -> EpollTimeout {
-        if !self.queue.borrow().is_empty() {
+        if !(self.round.borrow().is_empty() && self.next.borrow().is_empty()) {
             return EpollTimeout::ZERO;
         }
         match self.deadlines.borrow().first() {
@@ -400,7 +404,7 @@ impl Core {
             && !task.is_queued
         {
             task.is_queued = true;
-            self.queue.borrow_mut().push_back(key);
+            self.next.borrow_mut().push_back(key);
         }
     }
 

@@ -125,6 +125,33 @@ fn tasks_that_never_wait_leave_sockets_and_deadlines_their_turns() {
 }
 
 #[test]
+fn new_tasks_run_in_the_round_they_came_in_and_do_not_make_it_longer_for_others() {
+    run(|tasks| async move {
+        let (spawned, ran) = (Rc::new(Cell::new(0_u64)), Rc::new(Cell::new(0_u64)));
+        let before = tasks.round();
+        for _ in 0..10 {
+            let (spawned, ran, theirs) = (Rc::clone(&spawned), Rc::clone(&ran), tasks.clone());
+            tasks.spawn(async move {
+                for _ in 0..100 {
+                    for _ in 0..8 {
+                        spawned.set(spawned.get() + 1);
+                        let ran = Rc::clone(&ran);
+                        theirs.spawn(async move { ran.set(ran.get() + 1) });
+                    }
+                    theirs.turn().await;
+                }
+            });
+        }
+        while tasks.0.tasks.borrow().len() > 1 {
+            tasks.turn().await;
+        }
+        assert_eq!((spawned.get(), ran.get()), (8000, 8000));
+        // Ten times eight a round and no more, however many asked for another turn.
+        assert!(tasks.round() - before >= 100, "{}", tasks.round() - before);
+    });
+}
+
+#[test]
 fn blocking_work_answers_its_own_task_and_a_panic_in_it_is_no_answer() {
     run(|tasks| async move {
         assert_eq!(tasks.blocking(|| 6 * 7).await, Some(42));

@@ -190,6 +190,9 @@ fn a_vm_that_is_down_is_named_on_stderr_and_never_costs_another_key() {
         output.stderr
     );
     assert!(!output.stderr.contains("Permission denied"), "{}", output.stderr);
+    // A request in a packet larger than most.
+    let output = target.ssh(&[], &format!("echo never # {}", "x".repeat(100_000))).ends(255);
+    assert!(output.stderr.contains("blue"), "a long command: {}", output.stderr);
 
     let output = run(target.openssh("scp").arg("door:/etc/hostname").arg(world.path("copy")));
     assert_ne!(output.status, 0);
