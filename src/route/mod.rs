@@ -140,3 +140,15 @@ struct PrincipalId(u64);
 /// Names one pool address, exactly as it was configured, in one table. Given out once.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 struct AddressId(NonZeroU64);
+
+impl AddressId {
+    /// The id in the four bytes that all have until a table has seen four billion addresses.
+    fn short(self) -> Option<u32> {
+        u32::try_from(self.0.get()).ok()
+    }
+
+    /// The id that [`AddressId::short`] gave: never zero.
+    fn long(short: u32) -> Option<Self> {
+        NonZeroU64::new(u64::from(short)).map(Self)
+    }
+}

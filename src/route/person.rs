@@ -1,76 +1,133 @@
 //! What the table's entries hold: a user with all that the user may enter, laid out for few cache misses.
+//!
+//! A lookup costs what its misses cost, each of them a read that waits for the one before. So what nearly every lookup
+//! needs stands in the table's entry itself, beside the key, and the rest is behind one pointer that few of them follow.
 
-use std::sync::Arc;
+use std::{borrow::Borrow, hash, sync::Arc};
 
 use super::{AddressId, PrincipalId, Vm};
 
-/// A user: the first step of a lookup ends here. The user's own slots stand beside it, for each further map on the way
-/// costs as much again as this one (cache misses, nearly all of it); what a team may enter is found through its id.
-#[derive(Debug, Eq, PartialEq)]
+/// A user: the first step of a lookup ends here. The user's own slots stand in it, for each further map on the way
+/// costs as much again as this one; what a team may enter is found through its id.
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Person {
+    pub(super) near: Near,
+    pub(super) rest: Arc<Rest>,
+}
+
+/// The rest of a [`Person`], one for all of the user's keys.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct Rest {
     pub(super) name: Arc<str>,
     pub(super) own: PrincipalId,
-    pub(super) reach: Reach,
+    pub(super) far: Far,
     pub(super) teams: Box<[PrincipalId]>,
 }
 
-impl Person {
+impl Rest {
     pub(super) fn principals(&self) -> impl Iterator<Item = PrincipalId> + '_ {
         std::iter::once(self.own).chain(self.teams.iter().copied())
     }
 }
 
-/// Slots that stand within a [`Person`], where they cost no further cache miss. Few users have more VMs.
+/// What a team's members may enter.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Team {
+    pub(super) near: Near,
+    pub(super) far: Arc<Far>,
+}
+
+/// Slots that stand within an entry, where they cost no further cache miss. Few users have more VMs, and with this many
+/// the entry of a key fills two lines of cache, 128 bytes.
 pub(super) const NEAR: usize = 6;
 
-/// What one principal may enter.
+/// The first slots of one principal, by address.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Near {
+    /// Zero: none. An address whose id needs more bits stands with the far ones.
+    at: [u32; NEAR],
+    vms: [Option<Arc<Vm>>; NEAR],
+}
+
+/// What one principal may enter beyond [`Near`].
 #[derive(Debug, Default, Eq, PartialEq)]
-pub(super) struct Reach {
-    near_at: [Option<AddressId>; NEAR],
-    near: [Option<Arc<Vm>>; NEAR],
-    /// The slots beyond, sorted by address.
-    far: Box<[(AddressId, Arc<Vm>)]>,
+pub(super) struct Far {
+    /// Sorted by address.
+    slots: Box<[(AddressId, Arc<Vm>)]>,
     /// Without a slot.
     pub(super) by_name: Box<[Arc<Vm>]>,
 }
 
-impl Reach {
-    pub(super) fn at(&self, address: AddressId) -> Option<&Arc<Vm>> {
-        // All are compared: to stop at the one found would be a branch that cannot be predicted.
-        let near = self
-            .near_at
-            .iter()
-            .zip(0..)
-            .fold(NEAR, |found, (at, index)| if *at == Some(address) { index } else { found });
-        if let Some(vm) = self.near.get(near) {
-            return vm.as_ref();
+impl Near {
+    /// The VM in the slot at `address`, here or in `far`.
+    pub(super) fn at<'a>(&'a self, address: AddressId, far: &'a Far) -> Option<&'a Arc<Vm>> {
+        if let Some(short) = address.short() {
+            // All are compared: to stop at the one found would be a branch that cannot be predicted.
+            let here = self.at.iter().zip(0..);
+            let index =
+                here.fold(NEAR, |found, (at, index)| if *at == short { index } else { found });
+            if let Some(vm) = self.vms.get(index) {
+                return vm.as_ref();
+            }
         }
-        let found = self.far.binary_search_by_key(&address, |(at, _)| *at);
-        found.ok().and_then(|index| self.far.get(index)).map(|(_, vm)| vm)
+        let found = far.slots.binary_search_by_key(&address, |(at, _)| *at);
+        found.ok().and_then(|index| far.slots.get(index)).map(|(_, vm)| vm)
     }
 
-    pub(super) fn slots(&self) -> impl Iterator<Item = (AddressId, &Arc<Vm>)> {
-        let near =
-            self.near_at.iter().zip(&self.near).filter_map(|(at, vm)| (*at).zip(vm.as_ref()));
-        near.chain(self.far.iter().map(|(at, vm)| (*at, vm)))
+    /// These slots and those of `far`.
+    pub(super) fn slots<'a>(
+        &'a self,
+        far: &'a Far,
+    ) -> impl Iterator<Item = (AddressId, &'a Arc<Vm>)> {
+        let near = self.at.iter().zip(&self.vms);
+        let near = near.filter_map(|(at, vm)| AddressId::long(*at).zip(vm.as_ref()));
+        near.chain(far.slots.iter().map(|(at, vm)| (*at, vm)))
     }
 }
 
 /// A VM as it is found by name.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Named {
     pub(super) vm: Arc<Vm>,
-    /// Sorted.
-    pub(super) allowed: Box<[PrincipalId]>,
+    /// Who may enter it: the least of their ids, which is the only one for most VMs...
+    pub(super) first: Option<PrincipalId>,
+    /// ...and the others, sorted.
+    pub(super) others: Box<[PrincipalId]>,
 }
 
 impl Named {
-    pub(super) fn admits(&self, person: &Person) -> bool {
-        person.principals().any(|id| self.allowed.binary_search(&id).is_ok())
+    pub(super) fn admits(&self, person: &Rest) -> bool {
+        let allowed = |id| self.first == Some(id) || self.others.binary_search(&id).is_ok();
+        person.principals().any(allowed)
     }
 }
 
-/// A [`Reach`] that grows.
+/// The name of a VM as the key of a map: the VM's own, for a copy of each would be as much memory again.
+#[derive(Clone, Debug)]
+pub(super) struct VmName(pub(super) Arc<Vm>);
+
+impl Borrow<str> for VmName {
+    fn borrow(&self) -> &str {
+        &self.0.name
+    }
+}
+
+impl Eq for VmName {}
+
+impl PartialEq for VmName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl hash::Hash for VmName {
+    fn hash<H: hash::Hasher>(&self, hasher: &mut H) {
+        // As `str` does, or it would not be found by one.
+        self.0.name.as_str().hash(hasher);
+    }
+}
+
+/// What a principal may enter, while it grows.
 #[derive(Clone, Default)]
 pub(super) struct Reaching {
     pub(super) slots: Vec<(AddressId, Arc<Vm>)>,
@@ -78,17 +135,56 @@ pub(super) struct Reaching {
 }
 
 impl Reaching {
-    pub(super) fn finish(mut self) -> Reach {
+    pub(super) fn finish(mut self) -> (Near, Far) {
         self.slots.sort_unstable_by_key(|(at, _)| *at);
         // The snapshot has one VM at most there, but may say so twice.
         self.slots.dedup_by_key(|(at, _)| *at);
-        let mut slots = self.slots.into_iter();
-        let mut reach = Reach { by_name: self.by_name.into(), ..Reach::default() };
-        for (near_at, near) in reach.near_at.iter_mut().zip(&mut reach.near) {
-            let Some((at, vm)) = slots.next() else { break };
-            (*near_at, *near) = (Some(at), Some(vm));
+        let mut near = Near::default();
+        let mut free = near.at.iter_mut().zip(&mut near.vms);
+        let mut far = Vec::new();
+        for (at, vm) in self.slots {
+            match at.short().and_then(|short| free.next().map(|place| (short, place))) {
+                Some((short, place)) => (*place.0, *place.1) = (short, Some(vm)),
+                None => far.push((at, vm)),
+            }
         }
-        reach.far = slots.collect();
-        reach
+        (near, Far { slots: far.into(), by_name: self.by_name.into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+
+    fn id(number: u64) -> AddressId {
+        AddressId(NonZeroU64::new(number).unwrap())
+    }
+
+    fn vm(name: &str) -> Arc<Vm> {
+        Arc::new(Vm {
+            name: name.to_owned(),
+            owner: String::new(),
+            endpoint: String::new(),
+            login: None,
+            host_key: None,
+        })
+    }
+
+    #[test]
+    fn an_address_whose_id_outgrew_the_near_slots_is_still_told_from_all_others() {
+        let beyond = 1 << 32;
+        let numbers = [1, 2, u64::from(u32::MAX), beyond, beyond + 1, beyond + 2];
+        let slots = numbers.iter().map(|&n| (id(n), vm(&n.to_string()))).collect();
+        let (near, far) = Reaching { slots, by_name: Vec::new() }.finish();
+        for number in numbers {
+            assert_eq!(near.at(id(number), &far).unwrap().name, number.to_string());
+        }
+        for number in [3, u64::from(u32::MAX) - 1, beyond + 3, 2 * beyond, 2 * beyond + 1] {
+            assert_eq!(near.at(id(number), &far), None, "{number}");
+        }
+        let all: Vec<_> = near.slots(&far).map(|(at, vm)| (at, vm.name.clone())).collect();
+        assert_eq!(all, numbers.map(|n| (id(n), n.to_string())));
     }
 }

@@ -9,7 +9,8 @@
 //! reader that combined the old key with the new slot would let bob's machine into a VM that was never meant for it.
 
 use std::{
-    collections::HashMap,
+    borrow::Cow,
+    collections::{HashMap, HashSet},
     fmt,
     hash::{BuildHasher, Hash, Hasher, RandomState},
     net::IpAddr,
@@ -25,7 +26,7 @@ use arc_swap::ArcSwap;
 use super::{
     Address, AddressId, Admission, Admitted, Counts, PrincipalId, Refusal, Vm, Who,
     hash::Seeded,
-    person::{Named, Person, Reach, Reaching},
+    person::{Far, Named, Near, Person, Reaching, Rest, Team, VmName},
     snapshot::{AddressEntry, Resolved, Snapshot, TEAM_PREFIX, TeamEntry, UserEntry},
 };
 
@@ -35,10 +36,10 @@ pub struct Table {
     revision: AtomicU64,
     addresses: Versioned<IpAddr, Arc<Address>, RandomState>,
     places: Versioned<AddressId, Arc<Address>, Seeded>,
-    keys: Versioned<Fingerprint, Arc<Person>, Seeded>,
-    users: Versioned<Box<str>, Arc<Person>, RandomState>,
-    teams: Versioned<PrincipalId, Arc<Reach>, Seeded>,
-    names: Versioned<Box<str>, Arc<Named>, RandomState>,
+    keys: Versioned<Fingerprint, Person, Seeded>,
+    users: Versioned<Arc<str>, Person, RandomState>,
+    teams: Versioned<PrincipalId, Team, Seeded>,
+    names: Versioned<VmName, Named, RandomState>,
     counts: ArcSwap<Counts>,
     writer: Mutex<Writer>,
 }
@@ -78,7 +79,7 @@ impl papaya::Equivalent<Fingerprint> for Asked<'_> {
 #[derive(Debug, Default)]
 struct Writer {
     /// By name, teams with their prefix.
-    principals: HashMap<String, PrincipalId>,
+    principals: HashMap<Arc<str>, PrincipalId>,
     addresses: HashMap<String, Arc<Address>>,
     /// Never given out before. At a million a second they last half a million years.
     principal_next: u64,
@@ -139,9 +140,9 @@ impl Table {
         let users = self.users.mark(wanted.users, shown);
         let teams = self.teams.mark(wanted.teams, shown);
         let names = self.names.mark(wanted.names, shown);
-        let changed =
-            addresses.len() + places.len() + keys.len() + users.len() + teams.len() + names.len();
-        if changed == 0 {
+        let people = keys.changes + users.changes + teams.changes;
+        let changes = addresses.changes + places.changes + names.changes + people;
+        if changes == 0 {
             return;
         }
 
@@ -192,13 +193,15 @@ impl Table {
         login: &str,
     ) -> Result<Admission, Refusal> {
         self.decide(who, address, login, |person, way| {
-            let user = Arc::clone(&person.name);
+            let user = &person.rest.name;
             match way {
                 Way::Vm { vm, login, by_name } => {
+                    // Read before anything is counted: a CPU waits for one count before it reads what follows.
                     let login = vm.login.as_deref().unwrap_or(login).to_owned();
-                    Admission::Vm(Admitted { user, vm: Arc::clone(vm), login, by_name })
+                    let (user, vm) = (Arc::clone(user), Arc::clone(vm));
+                    Admission::Vm(Admitted { user, vm, login, by_name })
                 }
-                Way::Lobby => Admission::Lobby { user },
+                Way::Lobby => Admission::Lobby { user: Arc::clone(user) },
             }
         })
     }
@@ -220,7 +223,7 @@ impl Table {
     /// The user that `who` is, wherever that user may go.
     pub fn user(&self, who: Who<'_>) -> Option<Arc<str>> {
         self.at_one_revision(|revision| {
-            self.person(&who, revision, |person| Arc::clone(&person.name))
+            self.person(&who, revision, |person| Arc::clone(&person.rest.name))
         })
     }
 
@@ -230,11 +233,10 @@ impl Table {
         let vm = &admitted.vm;
         self.at_one_revision(|revision| {
             self.person(&who, revision, |person| {
-                person.name == admitted.user
-                    && self
-                        .names
-                        .get(vm.name.as_str(), revision)
-                        .is_some_and(|named| named.vm.owner == vm.owner && named.admits(person))
+                let named =
+                    |named: &Named| named.vm.owner == vm.owner && named.admits(&person.rest);
+                person.rest.name == admitted.user
+                    && self.names.with(vm.name.as_str(), revision, named).unwrap_or(false)
             })
             .unwrap_or(false)
         })
@@ -245,16 +247,16 @@ impl Table {
     pub fn visible(&self, user: &str) -> Vec<(Arc<Vm>, Option<Arc<Address>>)> {
         let mut all = self.at_one_revision(|revision| {
             let mut all = Vec::new();
-            let mut add = |reach: &Reach| {
-                for (at, vm) in reach.slots() {
+            let mut add = |near: &Near, far: &Far| {
+                for (at, vm) in near.slots(far) {
                     all.push((Arc::clone(vm), self.places.get(&at, revision)));
                 }
-                all.extend(reach.by_name.iter().map(|vm| (Arc::clone(vm), None)));
+                all.extend(far.by_name.iter().map(|vm| (Arc::clone(vm), None)));
             };
             self.person(&Who::User(user), revision, |person| {
-                add(&person.reach);
-                for team in &person.teams {
-                    self.teams.with(team, revision, |reach| add(reach));
+                add(&person.near, &person.rest.far);
+                for team in &person.rest.teams {
+                    self.teams.with(team, revision, |team| add(&team.near, &team.far));
                 }
             });
             all
@@ -292,8 +294,8 @@ impl Table {
                     Ok(answer(person, Way::Vm { vm, login, by_name }))
                 };
                 if let Some((login, name)) = login.rsplit_once('+') {
-                    let admit = |named: &Arc<Named>| {
-                        if named.admits(person) {
+                    let admit = |named: &Named| {
+                        if named.admits(&person.rest) {
                             enter(&named.vm, login, true)
                         } else {
                             Err(Refusal::Forbidden)
@@ -318,8 +320,8 @@ impl Table {
         read: impl FnOnce(&Person) -> T,
     ) -> Option<T> {
         match who {
-            Who::Key(key) => self.keys.with(&Asked(key), revision, |person| read(person)),
-            Who::User(name) => self.users.with(*name, revision, |person| read(person)),
+            Who::Key(key) => self.keys.with(&Asked(key), revision, read),
+            Who::User(name) => self.users.with(*name, revision, read),
         }
     }
 
@@ -331,13 +333,12 @@ impl Table {
         revision: u64,
         read: impl Fn(&Arc<Vm>) -> T,
     ) -> Option<T> {
-        if let Some(vm) = person.reach.at(address.id) {
+        if let Some(vm) = person.near.at(address.id, &person.rest.far) {
             return Some(read(vm));
         }
-        let team = |team| {
-            self.teams.with(team, revision, |reach| reach.at(address.id).map(&read)).flatten()
-        };
-        person.teams.iter().find_map(team)
+        let slot = |team: &Team| team.near.at(address.id, &team.far).map(&read);
+        let mut teams = person.rest.teams.iter();
+        teams.find_map(|team| self.teams.with(team, revision, slot).flatten())
     }
 
     /// Runs `read` on one revision. It starts again only if an `apply` was published within the read, and an `apply`
@@ -354,14 +355,14 @@ impl Table {
     }
 }
 
-/// What the maps must hold for a snapshot.
+/// What the maps must hold for a snapshot. No key stands twice: [`Snapshot::new`] saw to it.
 struct Wanted {
-    addresses: HashMap<IpAddr, Arc<Address>>,
-    places: HashMap<AddressId, Arc<Address>, Seeded>,
-    keys: HashMap<Fingerprint, Arc<Person>, Seeded>,
-    users: HashMap<Box<str>, Arc<Person>>,
-    teams: HashMap<PrincipalId, Arc<Reach>, Seeded>,
-    names: HashMap<Box<str>, Arc<Named>>,
+    addresses: Vec<(IpAddr, Arc<Address>)>,
+    places: Vec<(AddressId, Arc<Address>)>,
+    keys: Vec<(Fingerprint, Person)>,
+    users: Vec<(Arc<str>, Person)>,
+    teams: Vec<(PrincipalId, Team)>,
+    names: Vec<(VmName, Named)>,
     counts: Counts,
 }
 
@@ -373,40 +374,40 @@ impl Table {
         let mut reaching = vec![Reaching::default(); principals.len()];
         let names = self.enter(vms, &addresses, &principals, &mut reaching, shown);
 
-        let seeded = Seeded::new();
-        let mut reached =
-            principals.iter().copied().zip(reaching.into_iter().map(Reaching::finish));
+        let mut reached = principals.iter().zip(reaching.into_iter().map(Reaching::finish));
         let mut slots = 0;
-        let mut count = |reach: &Reach| slots += reach.slots().count();
-        let mut keys = HashMap::with_hasher(seeded.clone());
-        let mut people = HashMap::with_capacity(users.len());
+        let mut count = |near: &Near, far: &Far| slots += near.slots(far).count();
+        let mut keys = Vec::with_capacity(users.iter().map(|user| user.keys.len()).sum());
+        let mut people = Vec::with_capacity(users.len());
         let team_ids = principals.get(users.len()..).unwrap_or_default();
-        for ((user, of), (own, reach)) in users.into_iter().zip(teams_of).zip(&mut reached) {
-            count(&reach);
-            let name: Arc<str> = Arc::from(user.name.as_str());
-            let teams = of.into_iter().filter_map(|team| team_ids.get(team).copied()).collect();
-            let person = Arc::new(Person { name, own, reach, teams });
-            keys.extend(user.keys.into_iter().map(|key| (Fingerprint(key), Arc::clone(&person))));
-            people.insert(user.name.into_boxed_str(), person);
+        for ((user, of), ((name, own), (near, far))) in
+            users.into_iter().zip(teams_of).zip(&mut reached)
+        {
+            count(&near, &far);
+            let teams = of.into_iter().filter_map(|team| team_ids.get(team));
+            let teams = teams.map(|(_, id)| *id).collect();
+            let rest = Rest { name: Arc::clone(name), own: *own, far, teams };
+            let person = Person { near, rest: Arc::new(rest) };
+            keys.extend(user.keys.into_iter().map(|key| (Fingerprint(key), person.clone())));
+            people.push((Arc::clone(name), person));
         }
-        let mut by_team = HashMap::with_capacity_and_hasher(teams.len(), seeded.clone());
-        for (id, reach) in reached {
-            count(&reach);
-            by_team.insert(id, Arc::new(reach));
-        }
+        let by_team = reached.map(|((_, id), (near, far))| {
+            count(&near, &far);
+            (*id, Team { near, far: Arc::new(far) })
+        });
+        let by_team: Vec<_> = by_team.collect();
 
-        let mut by_ip = HashMap::new();
-        let mut places = HashMap::with_capacity_and_hasher(addresses.len(), seeded);
-        for address in &addresses {
+        let by_ip = addresses.iter().flat_map(|address| {
             let ips = [Some(address.public), address.public6, address.private];
-            by_ip.extend(ips.into_iter().flatten().map(|ip| (ip, Arc::clone(address))));
-            places.insert(address.id, Arc::clone(address));
-        }
+            ips.into_iter().flatten().map(|ip| (ip, Arc::clone(address)))
+        });
+        let by_ip = by_ip.collect();
+        let places: Vec<_> = addresses.into_iter().map(|address| (address.id, address)).collect();
         let counts = Counts {
             users: people.len(),
             keys: keys.len(),
             vms: names.len(),
-            addresses: addresses.len(),
+            addresses: places.len(),
             slots,
         };
         Wanted { addresses: by_ip, places, keys, users: people, teams: by_team, names, counts }
@@ -418,17 +419,16 @@ impl Table {
         &self,
         vms: Vec<Resolved>,
         addresses: &[Arc<Address>],
-        principals: &[PrincipalId],
+        principals: &[(Arc<str>, PrincipalId)],
         reaching: &mut [Reaching],
         shown: u64,
-    ) -> HashMap<Box<str>, Arc<Named>> {
-        let mut names = HashMap::with_capacity(vms.len());
+    ) -> Vec<(VmName, Named)> {
+        let mut names = Vec::with_capacity(vms.len());
         for Resolved { vm, slots, by_name } in vms {
             // An unchanged VM stays the one that sessions hold, in memory once.
-            let vm = match self.names.get(vm.name.as_str(), shown) {
-                Some(now) if *now.vm == vm => Arc::clone(&now.vm),
-                Some(_) | None => Arc::new(vm),
-            };
+            let same = |now: &Named| (*now.vm == vm).then(|| Arc::clone(&now.vm));
+            let now = self.names.with(vm.name.as_str(), shown, same).flatten();
+            let vm = now.unwrap_or_else(|| Arc::new(vm));
             for &(principal, address) in &slots {
                 let slot = (addresses[address].id, Arc::clone(&vm));
                 reaching[principal].slots.push(slot);
@@ -437,10 +437,12 @@ impl Table {
             for &principal in by_name.iter().filter(slotless) {
                 reaching[principal].by_name.push(Arc::clone(&vm));
             }
-            let mut allowed: Box<[PrincipalId]> =
-                by_name.into_iter().map(|principal| principals[principal]).collect();
+            let mut allowed: Vec<PrincipalId> =
+                by_name.into_iter().map(|principal| principals[principal].1).collect();
             allowed.sort_unstable();
-            names.insert(Box::from(vm.name.as_str()), Arc::new(Named { vm, allowed }));
+            let mut allowed = allowed.into_iter();
+            let (first, others) = (allowed.next(), allowed.as_slice().into());
+            names.push((VmName(Arc::clone(&vm)), Named { vm, first, others }));
         }
         names
     }
@@ -470,22 +472,20 @@ impl Writer {
     }
 
     /// One identity for each principal of the snapshot, users first; names that are gone are forgotten.
-    fn name(&mut self, users: &[UserEntry], teams: &[TeamEntry]) -> Vec<PrincipalId> {
-        let users = users.iter().map(|user| user.name.clone());
-        let teams = teams.iter().map(|team| format!("{TEAM_PREFIX}{}", team.name));
-        let names: Vec<String> = users.chain(teams).collect();
-        let ids: Vec<PrincipalId> = names
-            .iter()
-            .map(|name| {
-                self.principals.get(name).copied().unwrap_or_else(|| {
-                    let id = PrincipalId(self.principal_next);
-                    self.principal_next += 1;
-                    id
-                })
-            })
-            .collect();
-        self.principals = names.into_iter().zip(ids.iter().copied()).collect();
-        ids
+    fn name(&mut self, users: &[UserEntry], teams: &[TeamEntry]) -> Vec<(Arc<str>, PrincipalId)> {
+        let users = users.iter().map(|user| Cow::from(&user.name));
+        let teams = teams.iter().map(|team| Cow::from(format!("{TEAM_PREFIX}{}", team.name)));
+        let named = |name: Cow<'_, str>| {
+            if let Some((name, id)) = self.principals.get_key_value(&*name) {
+                return (Arc::clone(name), *id);
+            }
+            let id = PrincipalId(self.principal_next);
+            self.principal_next += 1;
+            (Arc::from(name), id)
+        };
+        let all: Vec<_> = users.chain(teams).map(named).collect();
+        self.principals = all.iter().cloned().collect();
+        all
     }
 }
 
@@ -500,14 +500,21 @@ struct Cell<V> {
     since: u64,
     /// `None`: the entry ends with that revision.
     now: Option<V>,
-    /// What revisions before `since` have.
-    before: Option<V>,
+    /// What revisions before `since` have; elsewhere, for few entries have it and none for long.
+    before: Option<Box<V>>,
 }
 
 impl<V> Cell<V> {
     fn at(&self, revision: u64) -> Option<&V> {
-        if self.since <= revision { self.now.as_ref() } else { self.before.as_ref() }
+        if self.since <= revision { self.now.as_ref() } else { self.before.as_deref() }
     }
+}
+
+/// What [`Versioned::mark`] did.
+struct Marked<K> {
+    changes: usize,
+    /// The entries that still have what was before.
+    unsettled: Vec<K>,
 }
 
 impl<K, V, S> Versioned<K, V, S>
@@ -517,7 +524,10 @@ where
     S: BuildHasher,
 {
     fn new(hasher: S) -> Self {
-        Self { map: papaya::HashMap::with_hasher(hasher) }
+        // A table that grows bit by bit would make readers look into two.
+        let blocking = papaya::ResizeMode::Blocking;
+        let map = papaya::HashMap::builder().hasher(hasher).resize_mode(blocking).build();
+        Self { map }
     }
 
     /// Reads one entry as of `revision`. The guard lives no longer than `read`, which must be short.
@@ -536,35 +546,53 @@ where
         self.with(key, revision, V::clone)
     }
 
-    /// Writes what differs between revision `shown` and `wanted`, visible from `shown + 1` on. Returns the keys.
-    fn mark<H: BuildHasher>(&self, wanted: HashMap<K, V, H>, shown: u64) -> Vec<K> {
+    /// Writes what differs between revision `shown` and `wanted`, visible from `shown + 1` on.
+    fn mark(&self, wanted: Vec<(K, V)>, shown: u64) -> Marked<K> {
         let guard = self.map.guard();
-        let mut changed = Vec::new();
-        for (key, cell) in self.map.iter(&guard) {
-            // Also what a writer that panicked left behind.
-            if !wanted.contains_key(key) && (cell.now.is_some() || cell.at(shown).is_some()) {
-                changed.push((key.clone(), None));
-            }
-        }
-        for (key, value) in wanted {
-            let cell = self.map.get(&key, &guard);
-            let settled = cell.is_some_and(|cell| cell.since <= shown);
-            if !settled || cell.and_then(|cell| cell.at(shown)) != Some(&value) {
-                changed.push((key, Some(value)));
-            }
-        }
-        let write = |(key, now): (K, Option<V>)| {
-            let before = self.map.get(&key, &guard).and_then(|cell| cell.at(shown)).cloned();
-            self.map.insert(key.clone(), Cell { since: shown + 1, now, before }, &guard);
-            key
+        let mut known = 0;
+        let differs = |(key, value): &(K, V)| {
+            let Some(cell) = self.map.get(key, &guard) else { return true };
+            known += 1;
+            // What a writer that panicked left behind is not settled either.
+            cell.since > shown || cell.now.as_ref() != Some(value)
         };
-        changed.into_iter().map(write).collect()
+        let differs: Vec<bool> = wanted.iter().map(differs).collect();
+
+        let mut marked = Marked { changes: 0, unsettled: Vec::new() };
+        let mut write = |key: K, now: Option<V>| {
+            let before = self.map.get(&key, &guard).and_then(|cell| cell.at(shown));
+            let before = before.map(|value| Box::new(value.clone()));
+            marked.changes += 1;
+            if before.is_some() || now.is_none() {
+                marked.unsettled.push(key.clone());
+            }
+            self.map.insert(key, Cell { since: shown + 1, now, before }, &guard);
+        };
+        // Where all entries were among the wanted ones, which is nearly always, there is no need to look for others.
+        if known < self.map.len() {
+            let wanted: HashSet<&K> = wanted.iter().map(|(key, _)| key).collect();
+            let others = self.map.keys(&guard).filter(|key| !wanted.contains(key));
+            let others: Vec<K> = others.cloned().collect();
+            for key in others {
+                write(key, None);
+            }
+        }
+        // All the room at once, instead of by doubling and copying, but hardly more than is needed: a dense table stays in
+        // the caches, which saves a reader more than the probes of a full one cost. papaya plans for a load of 75%.
+        let room = wanted.len() - wanted.len() / 8;
+        if room > self.map.len() {
+            self.map.reserve(room - self.map.len(), &guard);
+        }
+        for ((key, value), _) in wanted.into_iter().zip(differs).filter(|(_, differs)| *differs) {
+            write(key, Some(value));
+        }
+        marked
     }
 
     /// Forgets what was before, once the revision that `mark` wrote is shown.
-    fn settle(&self, keys: Vec<K>) {
+    fn settle(&self, marked: Marked<K>) {
         let guard = self.map.guard();
-        for key in keys {
+        for key in marked.unsettled {
             match self.map.get(&key, &guard) {
                 Some(Cell { now: None, .. }) => {
                     self.map.remove(&key, &guard);

@@ -183,6 +183,13 @@ fn the_revision_moves_only_when_something_changed() {
     let first = table.revision();
     table.apply(Snapshot::new(contents()).unwrap());
     assert_eq!(table.revision(), first);
+    let mut reordered = contents();
+    reordered.addresses.reverse();
+    reordered.users.reverse();
+    reordered.users[2].keys.reverse();
+    reordered.vms.reverse();
+    table.apply(Snapshot::new(reordered).unwrap());
+    assert_eq!(table.revision(), first);
     let mut other = contents();
     other.vms[0].vm.login = Some("admin".to_owned());
     table.apply(Snapshot::new(other).unwrap());
@@ -282,13 +289,14 @@ fn a_writer_that_died_half_way_is_overwritten() {
     let table = table(contents());
     // As if `apply` had been interrupted after its first map.
     let shown = table.revision();
-    let stranger = Arc::new(Person {
+    let rest = Rest {
         name: Arc::from("mallory"),
         own: PrincipalId(77),
-        reach: Reach::default(),
+        far: Far::default(),
         teams: Box::default(),
-    });
-    let wanted = HashMap::from([(Fingerprint([66; 32]), stranger)]);
+    };
+    let stranger = Person { near: Near::default(), rest: Arc::new(rest) };
+    let wanted = vec![(Fingerprint([66; 32]), stranger)];
     table.keys.mark(wanted, shown);
     assert_eq!(tell(&table, Who::Key([1; 32]), 1, "me"), "me@blue");
     assert_eq!(tell(&table, Who::Key([66; 32]), 1, "me"), "not registered");
@@ -361,7 +369,7 @@ fn readers_see_one_snapshot_or_the_other_and_never_a_mixture() {
         readers.into_iter().map(|reader| reader.join().unwrap()).collect::<Vec<_>>()
     });
     // Both sides of the change were seen, or the test shows nothing.
-    let all: std::collections::HashSet<&str> =
+    let all: HashSet<&str> =
         reads.iter().flat_map(|seen| seen.keys().map(String::as_str)).collect();
     assert_eq!(all.len(), 4, "{all:?}");
 }
@@ -490,7 +498,7 @@ proptest! {
         for contents in history {
             let (contents, snapshot) = sound(contents);
             table.apply(snapshot);
-            let slots: std::collections::HashSet<_> = contents.vms.iter()
+            let slots: HashSet<_> = contents.vms.iter()
                 .flat_map(|entry| entry.slots.iter().map(|s| (s.principal.clone(), s.address.clone())))
                 .collect();
             prop_assert_eq!(table.counts().slots, slots.len());
@@ -570,4 +578,9 @@ fn a_user_with_more_vms_than_stand_near_reaches_them_all() {
     assert_eq!(tell(&table, Who::Key([4; 32]), 1, "me"), "no VM at this address");
     assert_eq!(table.visible("carol").len(), 3 * NEAR + 1);
     assert_eq!(table.counts().slots, 3 * NEAR + 3);
+}
+
+#[test]
+fn the_entry_of_a_key_fills_two_lines_of_cache() {
+    assert_eq!(size_of::<Fingerprint>() + size_of::<Cell<Person>>(), 128);
 }
