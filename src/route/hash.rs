@@ -4,7 +4,7 @@
 //! lookup. But a user can grind keys whose fingerprints agree in any chosen 40 bits: the words are therefore multiplied
 //! with secrets of this process, and which keys collide cannot be known from outside.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 
 /// Makes [`Folded`] hashers with one process's secrets.
 #[derive(Clone, Debug)]
@@ -77,6 +77,39 @@ impl Hasher for Folded {
 #[expect(clippy::cast_possible_truncation, reason = "the low half is what is wanted")]
 const fn halves(wide: u128) -> [u64; 2] {
     [wide as u64, (wide >> 64) as u64]
+}
+
+/// SHA-256 of a public key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Fingerprint(pub(super) [u8; 32]);
+
+impl Hash for Fingerprint {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        Asked(&self.0).hash(hasher);
+    }
+}
+
+/// A fingerprint as it is asked for: where the caller has it. A copy would be written in other pieces than the
+/// comparison reads it in, which makes the CPU wait for every miss of the lookup before.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a>(pub(super) &'a [u8; 32]);
+
+impl Hash for Asked<'_> {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        // Without the length that a slice would write first: it is always the same.
+        hasher.write(self.0);
+    }
+}
+
+impl Asked<'_> {
+    /// Compared in words and without a branch for each.
+    pub(super) fn is(self, key: &Fingerprint) -> bool {
+        let (asked, _) = self.0.as_chunks::<8>();
+        let (here, _) = key.0.as_chunks::<8>();
+        let words = asked.iter().zip(here);
+        words.fold(0, |differ, (a, b)| differ | (u64::from_ne_bytes(*a) ^ u64::from_ne_bytes(*b)))
+            == 0
+    }
 }
 
 #[cfg(test)]

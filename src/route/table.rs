@@ -12,7 +12,7 @@ use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
     fmt,
-    hash::{BuildHasher, Hash, Hasher, RandomState},
+    hash::{BuildHasher, Hash, RandomState},
     net::IpAddr,
     num::NonZeroU64,
     sync::{
@@ -25,7 +25,7 @@ use arc_swap::ArcSwap;
 
 use super::{
     Address, AddressId, Admission, Admitted, Counts, PrincipalId, Refusal, Vm, Who,
-    hash::Seeded,
+    hash::{Asked, Fingerprint, Seeded},
     person::{Far, Named, Near, Person, Reaching, Rest, Team, VmName},
     snapshot::{AddressEntry, Resolved, Snapshot, TEAM_PREFIX, TeamEntry, UserEntry},
 };
@@ -44,34 +44,9 @@ pub struct Table {
     writer: Mutex<Writer>,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Fingerprint([u8; 32]);
-
-impl Hash for Fingerprint {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        Asked(&self.0).hash(hasher);
-    }
-}
-
-/// A fingerprint as it is asked for: where the caller has it. A copy would be written in other pieces than the
-/// comparison reads it in, which makes the CPU wait for every miss of the lookup before.
-#[derive(Clone, Copy)]
-struct Asked<'a>(&'a [u8; 32]);
-
-impl Hash for Asked<'_> {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        // Without the length that a slice would write first: it is always the same.
-        hasher.write(self.0);
-    }
-}
-
 impl papaya::Equivalent<Fingerprint> for Asked<'_> {
     fn equivalent(&self, key: &Fingerprint) -> bool {
-        let (asked, _) = self.0.as_chunks::<8>();
-        let (here, _) = key.0.as_chunks::<8>();
-        let words = asked.iter().zip(here);
-        words.fold(0, |differ, (a, b)| differ | (u64::from_ne_bytes(*a) ^ u64::from_ne_bytes(*b)))
-            == 0
+        self.is(key)
     }
 }
 
