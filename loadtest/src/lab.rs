@@ -278,67 +278,80 @@ fn start_keyway(dir: &Path, program: &Path, addresses: Addresses) -> Result<Star
     Ok(keyway)
 }
 
-/// What to run against every target.
-type Scenario = (String, u32, Box<dyn Fn(&Target) -> Result<Row>>);
+/// Measures one target.
+type Run = Box<dyn Fn(&Target) -> Result<Row>>;
 
-/// Memory once, the rest in rounds.
+/// What to run against every target.
+struct Scenario {
+    name: String,
+    processes: Processes,
+    run: Run,
+}
+
+/// How long the targets' processes live.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Processes {
+    /// One round: memory that an earlier round has left free would hide the growth of the next.
+    Fresh,
+    /// All rounds.
+    Warm,
+}
+
 fn scenarios(compare: &Compare) -> Vec<Scenario> {
+    use Processes::{Fresh, Warm};
+    let mut all = vec![];
+    let mut add = |name: String, processes, run: Run| {
+        all.push(Scenario { name, processes, run });
+    };
     let held = Hold { count: compare.held, parallel: 8, seconds: 5 };
-    let mut all: Vec<Scenario> = vec![];
     for stop in [Stop::Banner, Stop::KeyExchange] {
         let held = held.clone();
         let name = format!("half-open {stop:?}").to_lowercase();
-        all.push((name, 1, Box::new(move |target| scenario::half_open_hold(target, &held, stop))));
+        add(name, Fresh, Box::new(move |target| scenario::half_open_hold(target, &held, stop)));
     }
-    all.push(("idle".into(), 1, Box::new(move |target| scenario::idle_hold(target, &held))));
+    add("idle".into(), Fresh, Box::new(move |target| scenario::idle_hold(target, &held)));
     for cipher in ["aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com"] {
         for direction in [Direction::Down, Direction::Up] {
             let shape = Bulk { bytes: compare.bytes, direction, cipher: cipher.to_owned() };
             let name = format!("bulk {direction:?} {cipher}").to_lowercase();
-            all.push((
-                name,
-                compare.rounds,
-                Box::new(move |target| scenario::bulk(target, &shape)),
-            ));
+            add(name, Warm, Box::new(move |target| scenario::bulk(target, &shape)));
         }
     }
     let shape = Logins { count: compare.logins, parallel: compare.parallel, cipher: None };
-    all.push((
-        "logins".into(),
-        compare.rounds,
-        Box::new(move |target| scenario::logins(target, &shape)),
-    ));
+    add("logins".into(), Warm, Box::new(move |target| scenario::logins(target, &shape)));
     for handshakes_per_s in [0, 1000] {
         let shape = Echo { count: 5000, handshakes_per_s, cipher: None };
         let name = format!("echo {handshakes_per_s}");
-        all.push((name, compare.rounds, Box::new(move |target| scenario::echo(target, &shape))));
+        add(name, Warm, Box::new(move |target| scenario::echo(target, &shape)));
     }
     all
 }
 
-/// Every scenario against every target, medians of the rounds. Each scenario has fresh processes: one that has held many
-/// connections before shows no growth.
+/// Every scenario against every target, in turn within a round; medians of the rounds.
 pub(crate) fn compare(compare: &Compare) -> Result<Vec<Row>> {
     let mut medians = vec![];
     let (chosen, others): (Vec<_>, Vec<_>) =
-        scenarios(compare).into_iter().partition(|(name, ..)| name.contains(&compare.only));
+        scenarios(compare).into_iter().partition(|scenario| scenario.name.contains(&compare.only));
     if chosen.is_empty() {
-        let names: Vec<_> = others.iter().map(|(name, ..)| name.as_str()).collect();
+        let names: Vec<_> = others.iter().map(|scenario| scenario.name.as_str()).collect();
         let (only, names) = (&compare.only, names.join("\", \""));
         return Err(format!("no scenario contains \"{only}\"; there are \"{names}\"").into());
     }
-    for (name, rounds, run) in chosen {
-        let lab = Lab::start(&compare.keyway)?;
-        let targets = lab.targets();
-        let mut rows = vec![vec![]; targets.len()];
-        for round in 1..=rounds {
-            for (target, rows) in std::iter::zip(&targets, &mut rows) {
+    for Scenario { name, processes, run } in chosen {
+        let mut lab = Lab::start(&compare.keyway)?;
+        let mut rows = lab.targets().map(|_| vec![]);
+        for round in 1..=compare.rounds {
+            if processes == Processes::Fresh && round > 1 {
+                drop(lab);
+                lab = Lab::start(&compare.keyway)?;
+            }
+            for (target, rows) in std::iter::zip(&lab.targets(), &mut rows) {
                 // A stock sshd cannot take a thousand handshakes a second, nor can what stands in front of it.
                 let flooded = name == "echo 1000" && target.name != "keyway";
                 if flooded || !compare.targets.contains(&target.name) {
                     continue;
                 }
-                eprintln!("{name}: {}, round {round} of {rounds}", target.name);
+                eprintln!("{name}: {}, round {round} of {}", target.name, compare.rounds);
                 rows.push(run(target).map_err(|why| format!("{name}, {}: {why}", target.name))?);
             }
         }

@@ -279,6 +279,8 @@ impl Door {
                     secured_us = clock::monotonic_us();
                     self.counters.stage(LoginStage::Exchange, secured_us - began_us);
                     place.progressed();
+                    // Many stop here and wait; whoever goes on pays some hundred nanoseconds.
+                    transport.rest();
                     return Ok(None);
                 }
                 Event::Payload(_) => {}
