@@ -49,6 +49,7 @@ pub fn serve(start: Start) -> Result<(), Failure> {
         tracing::error!(at, "a bug in keyway: {:?}", panic.payload_as_str().unwrap_or_default());
     }));
     limits::keep_secrets_in_memory()?;
+    limits::use_small_pages();
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     limits::check(&mut loaded, limits::descriptors()?);
     for warning in &loaded.warnings {

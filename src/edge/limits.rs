@@ -87,6 +87,14 @@ pub fn keep_secrets_in_memory() -> io::Result<()> {
     Ok(())
 }
 
+/// No huge pages. Half-open connections are small and come and go in crowds: in pages of 2 MiB they took more than twice
+/// the memory and gave little of it back (7.0 against 2.7 kB each), while lookups in a map of a million routes cost
+/// the same.
+pub fn use_small_pages() {
+    // A kernel without huge pages has nothing to switch off.
+    let _unsupported = nix::sys::prctl::set_thp_disable(true);
+}
+
 /// The CPUs this process may run on, by the kernel's numbers.
 ///
 /// # Errors
