@@ -72,14 +72,7 @@ impl End {
             if received.event == Event::Starved {
                 break;
             }
-            let payload = match &received.event {
-                Event::Payload(range) => &input[range.clone()],
-                Event::Starved
-                | Event::Handled
-                | Event::Secured
-                | Event::Rekeyed
-                | Event::Unimplemented(_) => &[],
-            };
+            let payload = received.event.payload(input);
             handle(&mut self.transport, &received.event, payload, cx);
             start += received.used;
         }

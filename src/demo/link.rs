@@ -105,11 +105,10 @@ impl Link {
         loop {
             let input = &mut self.inbox[self.unread.clone()];
             let received = self.transport.receive(input, &mut cx)?;
-            let payload: &[u8] = match &received.event {
-                Event::Starved => return Ok(()),
-                Event::Payload(range) => &input[range.clone()],
-                Event::Handled | Event::Secured | Event::Rekeyed | Event::Unimplemented(_) => &[],
-            };
+            if received.event == Event::Starved {
+                return Ok(());
+            }
+            let payload = received.event.payload(input);
             handle(&mut self.transport, &received.event, payload, &mut cx)?;
             self.unread.start += received.used;
         }

@@ -206,14 +206,7 @@ impl Leg {
                 if received.event == Event::Starved {
                     return Ok(None);
                 }
-                let payload: &[u8] = match &received.event {
-                    Event::Payload(range) => &input[range.clone()],
-                    Event::Starved
-                    | Event::Handled
-                    | Event::Secured
-                    | Event::Rekeyed
-                    | Event::Unimplemented(_) => &[],
-                };
+                let payload = received.event.payload(input);
                 let handled = handle(&mut self.transport, &received.event, payload, cx);
                 // A fault of the layer above is the peer's fault all the same, and told like one.
                 let found = handled.inspect_err(|fault| {

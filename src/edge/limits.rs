@@ -26,7 +26,7 @@ pub struct Budget {
 /// # Errors
 /// What the system said.
 pub fn raise_descriptors() -> io::Result<Budget> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let hard = descriptors()?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     Ok(divide(hard))
 }

@@ -44,7 +44,7 @@ impl Relay {
             && (self.client.transport.rekey_due(now) || self.vm.transport.rekey_due(now))
     }
 
-    /// Starts a key exchange that is due; see the head of this file for when it may.
+    /// Starts a key exchange that is due; see the head of `relay` for when it may.
     pub(super) fn start_exchange(&mut self, tools: &mut Tools) -> Result<bool, Stop> {
         if self.phase != Phase::Open
             || self.client.transport.is_exchanging()

@@ -34,7 +34,7 @@ pub(super) enum Read {
 }
 
 impl Stream {
-    /// Begins to connect. The first [`Stream::send`] succeeds, or says why it failed, when that is decided.
+    /// Begins to connect. The first [`Stream::write`] succeeds, or says why it failed, when that is decided.
     ///
     /// # Errors
     /// What the kernel refuses at once.

@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker as NoWaker};
 use std::time::Duration;
 
@@ -117,9 +117,17 @@ impl Control {
 }
 
 impl Remote {
+    fn mail(&self) -> MutexGuard<'_, Vec<Mail>> {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Vec<Mail> {
+        std::mem::take(&mut self.mail())
+    }
+
     fn send(&self, mail: Mail) {
         let first = {
-            let mut waiting = self.mail.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = self.mail();
             waiting.push(mail);
             waiting.len() == 1
         };
@@ -181,10 +189,7 @@ impl Tasks {
                 match event {
                     Event::Ready(target, readiness) => core.ready(target.key, readiness),
                     Event::Woken => {
-                        let mut mail =
-                            core.remote.mail.lock().unwrap_or_else(PoisonError::into_inner);
-                        let mail = std::mem::take(&mut *mail);
-                        for mail in mail {
+                        for mail in core.remote.take() {
                             match mail {
                                 Mail::Poll(key) => core.enqueue(key),
                                 Mail::Order(Order::Drain) => drain(),

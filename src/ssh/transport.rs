@@ -134,6 +134,21 @@ pub enum Event {
     Unimplemented(u32),
 }
 
+impl Event {
+    /// The message in the input that it was received from; empty for every event but [`Event::Payload`].
+    #[must_use]
+    pub fn payload<'a>(&self, input: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::Payload(range) => input.get(range.clone()).unwrap_or_default(),
+            Self::Starved
+            | Self::Handled
+            | Self::Secured
+            | Self::Rekeyed
+            | Self::Unimplemented(_) => &[],
+        }
+    }
+}
+
 /// Where [`Transport::reseal`] left the packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Resealed {
