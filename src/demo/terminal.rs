@@ -70,11 +70,16 @@ impl Terminal {
         command.stderr(self.slave);
         let hook = || {
             setsid()?;
+            for signal in [libc::SIGINT, libc::SIGQUIT] {
+                // SAFETY: sets a disposition of this process and touches no memory. Started in the background we may
+                // ignore these, and a shell cannot trap what it was started to ignore.
+                unsafe { libc::signal(signal, libc::SIG_DFL) };
+            }
             // SAFETY: TIOCSCTTY takes an integer and touches no memory. Descriptor 0 is the terminal by now.
             let failed = unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } != 0;
             if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
         };
-        // SAFETY: between fork and exec the hook makes two system calls; it takes no lock and allocates nothing (an
+        // SAFETY: between fork and exec the hook makes system calls alone; it takes no lock and allocates nothing (an
         // error made from an errno does not either).
         unsafe { command.pre_exec(hook) };
         Ok(self.master)
