@@ -16,6 +16,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("papaya", &["src/route/table.rs"]),
     ("aws_lc_rs", &["src/ssh/"]),
     ("tokio", &["src/control/", "src/fleet/", "src/registry/", "src/cli/"]),
+    ("rusqlite", &["src/registry/store/"]),
+    ("hickory_server", &["src/control/dns/"]),
+    ("hyper", &["src/cli/", "src/control/"]),
+    ("tokio_rustls", &["src/control/"]),
     ("axum", &["src/control/", "src/fleet/", "src/registry/", "src/cli/"]),
 ];
 
