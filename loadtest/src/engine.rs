@@ -2,21 +2,18 @@
 //!
 //! It trusts whatever host key it meets: it only ever talks to targets that were set up to be loaded.
 
-use crate::Result;
+use crate::{Result, link::Link};
 use keyway::ssh::{
     cipher::Cipher,
-    entropy::SystemEntropy,
     hostkey::PrivateKey,
     message,
     publickey::SignatureAlgorithm,
-    transport::{Algorithms, ClientConfig, Context, Event, Instant, RekeyLimits, Transport},
+    transport::{Algorithms, ClientConfig, Event, RekeyLimits, Transport},
     userauth::{Credential, Login, LoginStep},
     wire::{Put, Reader},
 };
 use std::{
-    io::{Read, Write},
     net::{SocketAddr, TcpStream},
-    ops::Range,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -25,8 +22,6 @@ use std::{
 /// The window we grant, renewed when half of it is used: OpenSSH's own figures, so that the load resembles its.
 const WINDOW_BYTES: u32 = 2 << 20;
 const PACKET_BYTES: u32 = 32 << 10;
-/// Room for the largest packet and then some.
-const INPUT_BYTES: usize = 256 << 10;
 /// A target that says nothing for this long has failed.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// The one channel of a client.
@@ -50,54 +45,36 @@ pub(crate) fn config(cipher: Option<&str>) -> Result<Arc<ClientConfig>> {
 
 /// A connection, from the first byte to whatever stage its caller takes it.
 pub(crate) struct Client {
-    stream: TcpStream,
-    transport: Transport,
-    entropy: SystemEntropy,
-    began: std::time::Instant,
-    input: Vec<u8>,
-    /// Received bytes that are not dealt with yet.
-    pending: Range<usize>,
+    link: Link,
 }
-
-/// A message for this client at a range of its input.
-type Message = Range<usize>;
 
 impl Client {
     /// Connects and reads nothing yet.
     pub(crate) fn connect(to: SocketAddr, config: Arc<ClientConfig>) -> Result<Self> {
         let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        let mut entropy = SystemEntropy::default();
-        let mut cx = Context { now: Instant(0), entropy: &mut entropy };
-        let transport = Transport::client(config, &mut cx);
-        let began = std::time::Instant::now();
-        Ok(Self { stream, transport, entropy, began, input: vec![], pending: 0..0 })
+        let link = Link::new(stream, PATIENCE, |cx| Transport::client(config, cx))?;
+        Ok(Self { link })
     }
 
     /// Waits for the target's first bytes, which are its identification line.
     pub(crate) fn await_banner(&mut self) -> Result<()> {
-        self.fill()
+        self.link.fill()
     }
 
     /// Goes through the first key exchange.
     pub(crate) fn secure(&mut self) -> Result<()> {
-        while self.event()? != Event::Secured {}
+        while self.link.event()? != Event::Secured {}
         Ok(())
     }
 
     /// Logs in, after [`Client::secure`].
     pub(crate) fn login(&mut self, login: &str, credential: &Credential) -> Result<()> {
-        let now = self.now();
-        let mut cx = Context { now, entropy: &mut self.entropy };
-        let mut login = Login::start(login, credential, &mut self.transport, &mut cx)?;
+        let mut login =
+            self.link.with(|transport, cx| Login::start(login, credential, transport, cx))?;
         loop {
-            let message = self.message()?;
-            let now = self.now();
-            let mut cx = Context { now, entropy: &mut self.entropy };
-            let payload = self.input.get(message).unwrap_or_default();
-            match login.receive(payload, &mut self.transport, &mut cx)? {
+            let step =
+                self.link.take(|payload, transport, cx| login.receive(payload, transport, cx))?;
+            match step {
                 LoginStep::Success => return Ok(()),
                 LoginStep::Refused(methods) => {
                     return Err(format!("refused; left: {methods}").into());
@@ -114,12 +91,12 @@ impl Client {
         open.put_u32(CHANNEL);
         open.put_u32(WINDOW_BYTES);
         open.put_u32(PACKET_BYTES);
-        self.send(&open)?;
+        self.link.send(&open)?;
         let mut channel =
             Channel { peer: 0, send_window: 0, send_max: 0, received: 0, status: None };
         loop {
-            let message = self.message()?;
-            let mut reader = Reader::new(self.input.get(message).unwrap_or_default());
+            let message = self.link.message()?;
+            let mut reader = Reader::new(self.link.payload(message));
             match reader.u8()? {
                 message::CHANNEL_OPEN_CONFIRMATION => {
                     let _ours = reader.u32()?;
@@ -142,7 +119,7 @@ impl Client {
         request.put_string(b"exec");
         request.put_bool(false);
         request.put_string(command.as_bytes());
-        self.send(&request)?;
+        self.link.send(&request)?;
         Ok(channel)
     }
 
@@ -163,7 +140,7 @@ impl Client {
             message.put_u32(channel.peer);
             message.put_string(now);
             channel.send_window -= u32::try_from(now.len())?;
-            self.send(&message)?;
+            self.link.send(&message)?;
             data = later;
         }
         Ok(())
@@ -173,13 +150,13 @@ impl Client {
     pub(crate) fn end_of_input(&mut self, channel: &Channel) -> Result<()> {
         let mut message = vec![message::CHANNEL_EOF];
         message.put_u32(channel.peer);
-        self.send(&message)
+        self.link.send(&message)
     }
 
     /// Reads until something happens to the channel.
     pub(crate) fn channel_event(&mut self, channel: &mut Channel) -> Result<Happened> {
-        let message = self.message()?;
-        let mut reader = Reader::new(self.input.get(message).unwrap_or_default());
+        let message = self.link.message()?;
+        let mut reader = Reader::new(self.link.payload(message));
         match reader.u8()? {
             message::CHANNEL_DATA => {
                 let _ours = reader.u32()?;
@@ -190,7 +167,7 @@ impl Client {
                     adjust.put_u32(channel.peer);
                     adjust.put_u32(channel.received);
                     channel.received = 0;
-                    self.send(&adjust)?;
+                    self.link.send(&adjust)?;
                 }
                 Ok(Happened::Data(len))
             }
@@ -233,98 +210,9 @@ impl Client {
         }
     }
 
-    fn now(&self) -> Instant {
-        Instant(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
-    }
-
-    fn send(&mut self, payload: &[u8]) -> Result<()> {
-        let now = self.now();
-        let mut cx = Context { now, entropy: &mut self.entropy };
-        self.transport.send(payload, &mut cx)?;
-        self.flush()
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        while !self.transport.output().is_empty() {
-            let sent = self.stream.write(self.transport.output())?;
-            self.transport.sent(sent);
-        }
-        Ok(())
-    }
-
-    /// The next message for the layer above.
-    fn message(&mut self) -> Result<Message> {
-        loop {
-            match self.event()? {
-                Event::Payload(range) => return Ok(range),
-                Event::Starved
-                | Event::Handled
-                | Event::Secured
-                | Event::Rekeyed
-                | Event::Unimplemented(_) => {}
-            }
-        }
-    }
-
-    /// The next event, a payload's range counting from the start of `input`.
-    fn event(&mut self) -> Result<Event> {
-        loop {
-            self.flush()?;
-            let now = self.now();
-            let mut cx = Context { now, entropy: &mut self.entropy };
-            let pending = self.input.get_mut(self.pending.clone()).unwrap_or_default();
-            let received = match self.transport.receive(pending, &mut cx) {
-                Ok(received) => received,
-                Err(fault) => {
-                    let said =
-                        self.transport.farewell().map(|(_, text)| String::from_utf8_lossy(text));
-                    return Err(format!("{fault}; {}", said.unwrap_or_default()).into());
-                }
-            };
-            let at = self.pending.start;
-            self.pending.start += received.used;
-            match received.event {
-                Event::Starved => self.fill()?,
-                Event::Payload(range) => {
-                    return Ok(Event::Payload(at + range.start..at + range.end));
-                }
-                event @ (Event::Handled
-                | Event::Secured
-                | Event::Rekeyed
-                | Event::Unimplemented(_)) => {
-                    self.flush()?;
-                    return Ok(event);
-                }
-            }
-        }
-    }
-
-    /// Reads once more from the target.
-    fn fill(&mut self) -> Result<()> {
-        if self.input.is_empty() {
-            self.input.resize(INPUT_BYTES, 0);
-        }
-        if self.pending.start > 0 {
-            let len = self.pending.len();
-            self.input.copy_within(self.pending.clone(), 0);
-            self.pending = 0..len;
-        }
-        let room = self.input.get_mut(self.pending.end..).unwrap_or_default();
-        match self.stream.read(room)? {
-            0 => Err("the target closed the connection".into()),
-            read => {
-                self.pending.end += read;
-                Ok(())
-            }
-        }
-    }
-
     /// Gives the input buffer back while nothing is under way, so that many clients can be held.
     pub(crate) fn rest(&mut self) {
-        if self.pending.is_empty() {
-            self.input = vec![];
-            self.pending = 0..0;
-        }
+        self.link.rest();
     }
 }
 

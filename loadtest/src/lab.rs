@@ -1,5 +1,5 @@
-//! A whole set-up on loopback addresses: a stock sshd as the VM, HAProxy in TCP mode and Keyway in front of it, so
-//! that all are measured in one run.
+//! A whole set-up on loopback addresses: a stock sshd or the light one as the VM, HAProxy in TCP mode and Keyway in
+//! front of it, so that all are measured in one run.
 
 use crate::{
     Result, engine,
@@ -34,6 +34,9 @@ pub(crate) struct Compare {
     /// Logins of each round
     #[arg(long, default_value_t = 400)]
     logins: u32,
+    /// The same against the light VM, where each is cheap
+    #[arg(long, default_value_t = 4000)]
+    light_logins: u32,
     /// Logins under way at a time
     #[arg(long, default_value_t = 8)]
     parallel: u32,
@@ -156,7 +159,7 @@ pub(crate) fn haproxy(backend: SocketAddr) -> Result<Proxy> {
 struct Lab {
     keyway: Started,
     haproxy: Proxy,
-    sshd: Started,
+    vm: Started,
     addresses: Addresses,
     credential: Arc<keyway::ssh::userauth::Credential>,
     login: String,
@@ -178,8 +181,20 @@ fn command_output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
 }
 
+/// What stands behind the front doors.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Backend {
+    /// A stock sshd.
+    Sshd,
+    /// A process of this program, see `vm`.
+    Light,
+}
+
+/// The principal of a certificate for the one VM of the laboratory.
+const PRINCIPAL: &str = "vm:blue";
+
 impl Lab {
-    fn start(keyway: &Path) -> Result<Self> {
+    fn start(keyway: &Path, backend: Backend) -> Result<Self> {
         let scratch = Scratch::new()?;
         let dir = scratch.0.clone();
         let port = port()?;
@@ -196,11 +211,14 @@ impl Lab {
             )?;
         }
         let login = command_output(Command::new("id").arg("-un"))?;
-        let sshd = start_sshd(&dir, addresses.vm)?;
+        let vm = match backend {
+            Backend::Sshd => start_sshd(&dir, addresses.vm)?,
+            Backend::Light => start_light(&dir, addresses.vm)?,
+        };
         let haproxy = haproxy(addresses.vm)?;
         let credential = Arc::new(engine::credential(&dir.join("user"))?);
         let keyway = start_keyway(&dir, keyway, addresses)?;
-        Ok(Self { keyway, haproxy, sshd, addresses, credential, login, _dir: scratch })
+        Ok(Self { keyway, haproxy, vm, addresses, credential, login, _dir: scratch })
     }
 
     fn targets(&self) -> [Target; 3] {
@@ -212,7 +230,7 @@ impl Lab {
             pids: vec![pid],
         };
         [
-            target("direct", self.addresses.vm, self.sshd.id()),
+            target("direct", self.addresses.vm, self.vm.id()),
             target("haproxy", self.haproxy.address, self.haproxy.started.id()),
             target("keyway", self.addresses.pool, self.keyway.id()),
         ]
@@ -223,7 +241,7 @@ fn start_sshd(dir: &Path, address: SocketAddr) -> Result<Started> {
     // Only an init script makes it.
     let _ = fs::create_dir_all("/run/sshd");
     let at = dir.display();
-    fs::write(dir.join("principals"), "vm:blue\n")?;
+    fs::write(dir.join("principals"), format!("{PRINCIPAL}\n"))?;
     let config = dir.join("sshd_config");
     fs::write(
         &config,
@@ -245,6 +263,19 @@ fn start_sshd(dir: &Path, address: SocketAddr) -> Result<Started> {
     )?;
     sshd.listens(address)?;
     Ok(sshd)
+}
+
+fn start_light(dir: &Path, address: SocketAddr) -> Result<Started> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("vm").args(["--listen", &address.to_string()]).args(["--principal", PRINCIPAL]);
+    for (option, file) in
+        [("--host-key", "vm_host_key"), ("--user-ca", "ca.pub"), ("--key", "user.pub")]
+    {
+        command.arg(option).arg(dir.join(file));
+    }
+    let mut vm = Started::start(dir, "vm", &mut command)?;
+    vm.listens(address)?;
+    Ok(vm)
 }
 
 fn start_keyway(dir: &Path, program: &Path, addresses: Addresses) -> Result<Started> {
@@ -285,6 +316,7 @@ type Run = Box<dyn Fn(&Target) -> Result<Row>>;
 struct Scenario {
     name: String,
     processes: Processes,
+    backend: Backend,
     run: Run,
 }
 
@@ -301,7 +333,7 @@ fn scenarios(compare: &Compare) -> Vec<Scenario> {
     use Processes::{Fresh, Warm};
     let mut all = vec![];
     let mut add = |name: String, processes, run: Run| {
-        all.push(Scenario { name, processes, run });
+        all.push(Scenario { name, processes, backend: Backend::Sshd, run });
     };
     let held = Hold { count: compare.held, parallel: 8, seconds: 5 };
     for stop in [Stop::Banner, Stop::KeyExchange] {
@@ -324,6 +356,16 @@ fn scenarios(compare: &Compare) -> Vec<Scenario> {
         let name = format!("echo {handshakes_per_s}");
         add(name, Warm, Box::new(move |target| scenario::echo(target, &shape)));
     }
+    let shape = Logins { count: compare.light_logins, parallel: compare.parallel, cipher: None };
+    all.push(Scenario {
+        name: "logins light".into(),
+        processes: Warm,
+        backend: Backend::Light,
+        run: Box::new(move |target| {
+            let row = scenario::logins(target, &shape)?;
+            Ok(Row { scenario: format!("{}, light VM", row.scenario), ..row })
+        }),
+    });
     all
 }
 
@@ -337,13 +379,13 @@ pub(crate) fn compare(compare: &Compare) -> Result<Vec<Row>> {
         let (only, names) = (&compare.only, names.join("\", \""));
         return Err(format!("no scenario contains \"{only}\"; there are \"{names}\"").into());
     }
-    for Scenario { name, processes, run } in chosen {
-        let mut lab = Lab::start(&compare.keyway)?;
+    for Scenario { name, processes, backend, run } in chosen {
+        let mut lab = Lab::start(&compare.keyway, backend)?;
         let mut rows = lab.targets().map(|_| vec![]);
         for round in 1..=compare.rounds {
             if processes == Processes::Fresh && round > 1 {
                 drop(lab);
-                lab = Lab::start(&compare.keyway)?;
+                lab = Lab::start(&compare.keyway, backend)?;
             }
             for (target, rows) in std::iter::zip(&lab.targets(), &mut rows) {
                 // A stock sshd cannot take a thousand handshakes a second, nor can what stands in front of it.

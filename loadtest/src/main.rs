@@ -2,14 +2,17 @@
 //! processes on the other.
 //!
 //! `engine` is a client on Keyway's own protocol core, so that thousands of sessions cost little beside what they
-//! measure; `scenario` says what the clients do; `account` reads `/proc`; `lab` starts a whole set-up (stock sshd,
-//! Keyway, HAProxy) to compare targets in one run; `report` prints. Every load ends by itself.
+//! measure, and `vm` a server on it, for what a stock sshd would drown; `link` is the socket below both. `scenario` says
+//! what the clients do; `account` reads `/proc`; `lab` starts a whole set-up (VMs, Keyway, HAProxy) to compare targets in
+//! one run; `report` prints. Every load ends by itself.
 
 mod account;
 mod engine;
 mod lab;
+mod link;
 mod report;
 mod scenario;
+mod vm;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
@@ -83,8 +86,11 @@ enum Command {
         #[arg(long, value_enum, default_value_t = scenario::Stop::KeyExchange)]
         stop: scenario::Stop,
     },
-    /// Every scenario against a stock sshd directly, HAProxy TCP and Keyway, round robin; medians
+    /// Every scenario against a VM directly, HAProxy TCP and Keyway, round robin; medians
     Compare(lab::Compare),
+    /// Be the light VM of `compare`: a server that answers `exec true`, until it is ended
+    #[command(hide = true)]
+    Vm(vm::Setup),
 }
 
 #[derive(Args)]
@@ -158,6 +164,7 @@ fn run(arguments: Arguments) -> Result<Vec<report::Row>> {
             Ok(vec![scenario::half_open_hold(&target, &shape, stop)?])
         }
         Command::Compare(compare) => lab::compare(&compare),
+        Command::Vm(setup) => vm::serve(&setup).map(|()| vec![]),
     }
 }
 
