@@ -30,6 +30,7 @@ pub mod ended;
 pub mod fuzz;
 pub mod log;
 pub mod metrics;
+pub mod registry;
 pub mod route;
 pub mod serve;
 pub mod ssh;

@@ -318,6 +318,17 @@ enum Host {
     Name,
 }
 
+/// Whether `text` is a `host:port`; the IP if it names one.
+///
+/// # Errors
+/// What to do.
+pub(crate) fn check_endpoint(text: &str) -> Result<Option<IpAddr>, &'static str> {
+    parse_endpoint(text).map(|host| match host {
+        Host::Ip(ip) => Some(ip),
+        Host::Name => None,
+    })
+}
+
 /// Reads `host:port`. The error is what to do.
 fn parse_endpoint(text: &str) -> Result<Host, &'static str> {
     const FORM: &str = "write \"10.0.0.5:22\", \"[fd00::5]:22\" or \"host.example:22\"";

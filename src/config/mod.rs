@@ -31,6 +31,7 @@ mod keyway;
 
 pub(crate) use finding::count;
 pub use finding::{Finding, Report};
+pub(crate) use fleet::check_endpoint;
 pub use fleet::{Fleet, Keys};
 pub(crate) use keys::MODE_OTHERS;
 

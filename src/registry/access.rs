@@ -1,0 +1,91 @@
+//! Who sees what: from principals to everybody who sees what they see, and from one of those to all that is seen.
+
+use super::document::{Access, Serial, Vm};
+use super::model::{AddressIx, Model, PrincipalIx, Slot};
+use super::name::Principal;
+
+/// Something that a viewer sees at an address, or saw not long ago.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Seen {
+    pub(super) address: AddressIx,
+    pub(super) vm: Serial,
+    pub(super) how: How,
+}
+
+/// How it is seen.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum How {
+    /// It is the VM's address.
+    Now,
+    /// It was, and still leads there.
+    Old,
+    /// It led there until not long ago.
+    Held { until_s: u64 },
+}
+
+impl Vm {
+    /// Who may enter at the VM's address: the owner, and shares that are not by name.
+    pub(super) fn entitled(&self) -> impl Iterator<Item = &Principal> {
+        let shares = self.shares.iter().filter(|(_, access)| **access == Access::Slot);
+        std::iter::once(&self.owner).chain(shares.map(|(principal, _)| principal))
+    }
+}
+
+impl Model {
+    /// `principals` and, of teams, the members who see what the team sees. Sorted, each once.
+    pub(super) fn viewers<'a>(
+        &self,
+        principals: impl IntoIterator<Item = &'a Principal>,
+    ) -> Vec<PrincipalIx> {
+        let mut viewers = Vec::new();
+        for principal in principals {
+            let Some(ix) = self.principal_ix(principal) else { continue };
+            viewers.push(ix);
+            let members = self.reach(ix).map_or(&[][..], |reach| &reach.members);
+            let seeing = members.iter().filter(|(_, access)| *access == Access::Slot);
+            viewers.extend(seeing.map(|(user, _)| *user));
+        }
+        viewers.sort_unstable();
+        viewers.dedup();
+        viewers
+    }
+
+    /// The principals whose slots a viewer sees: the viewer, and the teams a user is in with slots. Without `but`.
+    pub(super) fn seen_through(
+        &self,
+        viewer: PrincipalIx,
+        but: Option<PrincipalIx>,
+    ) -> impl Iterator<Item = PrincipalIx> + '_ {
+        let teams = self.reach(viewer).map_or(&[][..], |reach| &reach.teams);
+        let teams = teams.iter().filter(|(_, access)| *access == Access::Slot);
+        std::iter::once(viewer)
+            .chain(teams.map(|(team, _)| *team))
+            .filter(move |principal| Some(*principal) != but)
+    }
+
+    /// All that `viewer` sees, or saw not long ago at `now_s`, through everybody but `but`.
+    pub(super) fn seen(
+        &self,
+        viewer: PrincipalIx,
+        but: Option<PrincipalIx>,
+        now_s: u64,
+    ) -> impl Iterator<Item = Seen> + '_ {
+        let reaches = self.seen_through(viewer, but).filter_map(|ix| self.reach(ix));
+        reaches.flat_map(move |reach| {
+            let slots = reach.slots.iter().map(|slot| Seen::of(*slot));
+            let holds = reach.holds.iter().filter(move |held| held.until_s > now_s);
+            slots.chain(holds.map(|held| Seen {
+                address: held.address,
+                vm: held.vm,
+                how: How::Held { until_s: held.until_s },
+            }))
+        })
+    }
+}
+
+impl Seen {
+    const fn of(slot: Slot) -> Self {
+        let how = if slot.until_s.is_some() { How::Old } else { How::Now };
+        Self { address: slot.address, vm: slot.vm, how }
+    }
+}

@@ -1,0 +1,151 @@
+//! Finds an address for a VM: one at which nobody who may enter it sees another VM, or saw one not long ago.
+
+use std::cmp::Reverse;
+use std::collections::HashSet;
+
+use super::access::How;
+use super::document::{AddressState, Serial};
+use super::model::{AddressIx, Model, PrincipalIx};
+use super::name::{Label, Principal};
+use super::refusal::{Collision, Kind, Refusal};
+
+impl Model {
+    /// The least loaded ready address that is free for all of `viewers`, by name among equals. Takes time in proportion
+    /// to what they see and to the pool.
+    ///
+    /// # Errors
+    /// [`Refusal::Exhausted`] names who sees the most.
+    pub(super) fn choose(
+        &self,
+        vm: Serial,
+        viewers: &[PrincipalIx],
+        now_s: u64,
+    ) -> Result<Label, Refusal> {
+        self.choose_but(vm, viewers, now_s, None)
+    }
+
+    /// As [`Model::choose`], without one address.
+    pub(super) fn choose_but(
+        &self,
+        vm: Serial,
+        viewers: &[PrincipalIx],
+        now_s: u64,
+        but: Option<&Label>,
+    ) -> Result<Label, Refusal> {
+        let mut taken = vec![false; self.sites().len()];
+        for viewer in viewers {
+            for seen in self.seen(*viewer, None, now_s).filter(|seen| seen.vm != vm) {
+                if let Some(taken) = taken.get_mut(seen.address.index()) {
+                    *taken = true;
+                }
+            }
+        }
+        let free = self
+            .sites()
+            .iter()
+            .zip(taken)
+            .filter(|(site, taken)| !taken && site.takes_vms() && Some(&site.name) != but);
+        let least = free.map(|(site, _)| site).min_by_key(|site| (site.vms.len(), &site.name));
+        match least {
+            Some(site) => Ok(site.name.clone()),
+            None => Err(self.exhausted(viewers, now_s)),
+        }
+    }
+
+    fn exhausted(&self, viewers: &[PrincipalIx], now_s: u64) -> Refusal {
+        let ready = self.sites().iter().filter(|site| site.takes_vms()).count();
+        let count = |viewer: &PrincipalIx| {
+            let (mut sees, mut held) = (HashSet::new(), HashSet::new());
+            for seen in self.seen(*viewer, None, now_s) {
+                match seen.how {
+                    How::Now | How::Old => sees.insert(seen.vm),
+                    How::Held { .. } => held.insert(seen.address),
+                };
+            }
+            (sees.len(), held.len())
+        };
+        let counted = viewers.iter().map(|viewer| (count(viewer), *viewer));
+        // A user rather than the team that the user is in, and the first of equals.
+        let most = counted.max_by_key(|((sees, held), viewer)| (sees + held, Reverse(*viewer)));
+        let name = |viewer| self.reach(viewer).map(|reach| reach.name.clone());
+        let named = most.and_then(|(counts, viewer)| Some((counts, name(viewer)?)));
+        match named {
+            Some(((sees, held), principal)) => Refusal::Exhausted { principal, sees, held, ready },
+            // Every VM has an owner, who is a viewer.
+            None => Refusal::invalid("nobody would see the VM", "give it an owner"),
+        }
+    }
+
+    /// Whether `vm` can stand at the address of this name for all of `viewers`.
+    ///
+    /// # Errors
+    /// [`Refusal::Unknown`], [`Refusal::NotReady`], [`Refusal::Conflict`].
+    pub(super) fn fits(
+        &self,
+        (vm, name): (Serial, &Label),
+        at: &Label,
+        viewers: &[PrincipalIx],
+        now_s: u64,
+    ) -> Result<(), Refusal> {
+        let unknown = || Refusal::unknown(Kind::Address, at);
+        let ix = self.address_ix(at).ok_or_else(unknown)?;
+        let stored = self.site(ix).and_then(|site| site.stored.as_ref()).ok_or_else(unknown)?;
+        let not = |why| Err(Refusal::NotReady { address: at.clone(), why });
+        if stored.document.lobby {
+            return not("the lobby");
+        }
+        match stored.document.state {
+            AddressState::Ready => {}
+            AddressState::Drain => return not("being drained"),
+            AddressState::Maint => return not("in maintenance"),
+        }
+        let mut collisions = Vec::new();
+        for viewer in viewers {
+            collisions.extend(self.collisions(*viewer, None, (vm, name, ix), now_s));
+        }
+        if collisions.is_empty() { Ok(()) } else { Err(Refusal::Conflict(shown(collisions))) }
+    }
+
+    /// What `viewer` sees at an address beside `vm`, through everybody but `but`.
+    pub(super) fn collisions<'a>(
+        &'a self,
+        viewer: PrincipalIx,
+        but: Option<PrincipalIx>,
+        (vm, name, at): (Serial, &'a Label, AddressIx),
+        now_s: u64,
+    ) -> impl Iterator<Item = Clash> + 'a {
+        let others = self.seen(viewer, but, now_s);
+        let others = others.filter(move |seen| seen.address == at && seen.vm != vm);
+        others.filter_map(move |seen| {
+            let other = self.vm(seen.vm).map(|other| other.document.name.clone());
+            let held_until_s = match seen.how {
+                How::Now => None,
+                How::Old => other.is_none().then_some(now_s),
+                How::Held { until_s } => Some(until_s),
+            };
+            let principal: Principal = self.reach(viewer)?.name.clone();
+            let address = self.site(at)?.name.clone();
+            let told = Collision { principal, vm: name.clone(), address, other, held_until_s };
+            Some(Clash { vm, told })
+        })
+    }
+}
+
+/// A [`Collision`] and the VM that can be moved.
+#[derive(Clone, Debug)]
+pub(super) struct Clash {
+    pub(super) vm: Serial,
+    pub(super) told: Collision,
+}
+
+/// Each pair of VMs once, for its first principal.
+pub(super) fn shown(clashes: Vec<Clash>) -> Vec<Collision> {
+    let mut told = HashSet::new();
+    let first = |clash: &Clash| {
+        let Collision { vm, address, other, .. } = &clash.told;
+        told.insert((vm.clone(), address.clone(), other.clone()))
+    };
+    let mut clashes = clashes;
+    clashes.retain(first);
+    clashes.into_iter().map(|clash| clash.told).collect()
+}

@@ -1,0 +1,324 @@
+//! What can be asked of the registry.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::document::{Access, AddressState, Key, Origin, Role, VmState};
+use super::name::{Label, Principal};
+
+/// One change, carried out whole or not at all.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum Command {
+    /// A new user.
+    UserAdd {
+        /// Unique among users.
+        name: Label,
+        /// `authorized_keys` lines.
+        #[serde(default)]
+        keys: Vec<String>,
+    },
+    /// A user goes, out of all teams and shares. VMs must have gone before.
+    UserRemove {
+        /// Who.
+        name: Label,
+    },
+    /// A key for a user.
+    KeyAdd {
+        /// Whose.
+        user: Label,
+        /// An `authorized_keys` line.
+        line: String,
+    },
+    /// A key goes.
+    KeyRemove {
+        /// Whose.
+        user: Label,
+        /// `SHA256:...`
+        fingerprint: String,
+    },
+    /// A new team.
+    TeamAdd {
+        /// Unique among teams.
+        name: Label,
+        /// Users.
+        #[serde(default)]
+        members: Vec<Label>,
+    },
+    /// A team goes, out of all shares. Its VMs must have gone before.
+    TeamRemove {
+        /// Which.
+        name: Label,
+    },
+    /// A user becomes a member, or gets the other kind of access.
+    TeamJoin {
+        /// Of which team.
+        team: Label,
+        /// Who.
+        user: Label,
+        /// How.
+        #[serde(default)]
+        access: Access,
+    },
+    /// A member leaves.
+    TeamLeave {
+        /// Which team.
+        team: Label,
+        /// Who.
+        user: Label,
+    },
+    /// A new VM.
+    VmAdd(NewVm),
+    /// A VM goes.
+    VmRemove {
+        /// Which.
+        name: Label,
+    },
+    /// Somebody else may enter a VM, or may in the other way.
+    VmShare {
+        /// Which.
+        name: Label,
+        /// Who.
+        with: Principal,
+        /// How.
+        #[serde(default)]
+        access: Access,
+    },
+    /// Somebody may no longer.
+    VmUnshare {
+        /// Which.
+        name: Label,
+        /// Who.
+        with: Principal,
+    },
+    /// Another name; whoever is inside stays there.
+    VmRename {
+        /// Which.
+        name: Label,
+        /// The new name.
+        to: Label,
+    },
+    /// Another owner.
+    VmTransfer {
+        /// Which.
+        name: Label,
+        /// The new owner.
+        to: Principal,
+    },
+    /// Other properties; what is not given stays.
+    VmSet {
+        /// Which.
+        name: Label,
+        /// What.
+        #[serde(flatten)]
+        set: VmSettings,
+    },
+    /// Another address; the old one leads there until the quarantine is over.
+    VmRenumber {
+        /// Which.
+        name: Label,
+        /// Where; without it the least loaded address is chosen.
+        #[serde(default)]
+        to: Placement,
+    },
+    /// A new pool address.
+    AddressAdd {
+        /// Unique among addresses and VMs.
+        name: Label,
+        /// What it is.
+        #[serde(flatten)]
+        address: NewAddress,
+    },
+    /// A pool address goes. Nothing may stand there or have stood there lately.
+    AddressRemove {
+        /// Which.
+        name: Label,
+    },
+    /// Other properties; what is not given stays.
+    AddressSet {
+        /// Which.
+        name: Label,
+        /// What.
+        #[serde(flatten)]
+        address: NewAddress,
+    },
+    /// Takes VMs, takes none, or refuses connections. Draining moves the VMs away with [`Command::VmRenumber`].
+    AddressState {
+        /// Which.
+        name: Label,
+        /// What.
+        state: AddressState,
+    },
+    /// A new API token.
+    TokenAdd {
+        /// What to call it.
+        name: Label,
+        /// SHA-256 of the token in hexadecimal.
+        hash: String,
+        /// What its bearer may do.
+        role: Role,
+        /// Unix time at which it ends.
+        #[serde(default)]
+        expires_s: Option<u64>,
+    },
+    /// A token ends.
+    TokenRemove {
+        /// Which.
+        name: Label,
+    },
+    /// What time alone changes: second ways end, quarantines are over.
+    Sweep,
+}
+
+/// A VM to be.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct NewVm {
+    /// A DNS label, unique among VMs and addresses.
+    pub name: Label,
+    /// Whose.
+    pub owner: Principal,
+    /// `host:port` of its sshd.
+    pub ssh: String,
+    /// The login to use whatever name the user asked for.
+    #[serde(default)]
+    pub login: Option<String>,
+    /// Its host key: a public key line or `SHA256:...`.
+    #[serde(default)]
+    pub host_key: Option<String>,
+    /// Its address.
+    #[serde(default)]
+    pub placement: Placement,
+}
+
+/// Where a VM is put.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Placement {
+    /// At the least loaded address that is free for all who may enter.
+    #[default]
+    Chosen,
+    /// Here.
+    At(Label),
+    /// Nowhere: it is entered by name.
+    Nowhere,
+}
+
+/// What can be set of a VM.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct VmSettings {
+    /// `host:port` of its sshd.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh: Option<String>,
+    /// The login to use; empty: the name the user asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<String>,
+    /// Its host key; empty: the one seen first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_key: Option<String>,
+    /// Whether it can be entered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<VmState>,
+}
+
+/// What can be set of a pool address.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct NewAddress {
+    /// What clients dial. Needed for a new one.
+    #[serde(default)]
+    pub public: Option<IpAddr>,
+    /// What clients dial over IPv6.
+    #[serde(default)]
+    pub public6: Option<IpAddr>,
+    /// What the host sees behind a NAT.
+    #[serde(default)]
+    pub private: Option<IpAddr>,
+    /// Whether registered keys get the list of their VMs here.
+    #[serde(default)]
+    pub lobby: Option<bool>,
+}
+
+/// How a command is carried out.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Options {
+    /// Give VMs other addresses where the command needs it.
+    pub renumber: bool,
+    /// Who wrote it down.
+    pub origin: Origin,
+}
+
+impl Command {
+    /// The document that the command is about, for the check of a revision. A VM is found by its name.
+    #[must_use]
+    pub fn subject(&self) -> Option<Subject<'_>> {
+        Some(match self {
+            Self::UserAdd { name, .. } | Self::UserRemove { name } => {
+                Subject::Key(Key::User(name.clone()))
+            }
+            Self::KeyAdd { user, .. } | Self::KeyRemove { user, .. } => {
+                Subject::Key(Key::User(user.clone()))
+            }
+            Self::TeamAdd { name, .. } | Self::TeamRemove { name } => {
+                Subject::Key(Key::Team(name.clone()))
+            }
+            Self::TeamJoin { team, .. } | Self::TeamLeave { team, .. } => {
+                Subject::Key(Key::Team(team.clone()))
+            }
+            Self::VmAdd(NewVm { name, .. })
+            | Self::VmRemove { name }
+            | Self::VmShare { name, .. }
+            | Self::VmUnshare { name, .. }
+            | Self::VmRename { name, .. }
+            | Self::VmTransfer { name, .. }
+            | Self::VmSet { name, .. }
+            | Self::VmRenumber { name, .. } => Subject::Vm(name),
+            Self::AddressAdd { name, .. }
+            | Self::AddressRemove { name }
+            | Self::AddressSet { name, .. }
+            | Self::AddressState { name, .. } => Subject::Key(Key::Address(name.clone())),
+            Self::TokenAdd { name, .. } | Self::TokenRemove { name } => {
+                Subject::Key(Key::Token(name.clone()))
+            }
+            Self::Sweep => return None,
+        })
+    }
+
+    /// What it does, in a word for the audit log.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::UserAdd { .. } => "user-add",
+            Self::UserRemove { .. } => "user-rm",
+            Self::KeyAdd { .. } => "key-add",
+            Self::KeyRemove { .. } => "key-rm",
+            Self::TeamAdd { .. } => "team-add",
+            Self::TeamRemove { .. } => "team-rm",
+            Self::TeamJoin { .. } => "team-join",
+            Self::TeamLeave { .. } => "team-leave",
+            Self::VmAdd(_) => "vm-add",
+            Self::VmRemove { .. } => "vm-rm",
+            Self::VmShare { .. } => "vm-share",
+            Self::VmUnshare { .. } => "vm-unshare",
+            Self::VmRename { .. } => "vm-rename",
+            Self::VmTransfer { .. } => "vm-transfer",
+            Self::VmSet { .. } => "vm-set",
+            Self::VmRenumber { .. } => "vm-renumber",
+            Self::AddressAdd { .. } => "address-add",
+            Self::AddressRemove { .. } => "address-rm",
+            Self::AddressSet { .. } => "address-set",
+            Self::AddressState { .. } => "address-state",
+            Self::TokenAdd { .. } => "token-add",
+            Self::TokenRemove { .. } => "token-rm",
+            Self::Sweep => "sweep",
+        }
+    }
+}
+
+/// What a command is about.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Subject<'a> {
+    /// This document.
+    Key(Key),
+    /// The VM of this name.
+    Vm(&'a Label),
+}

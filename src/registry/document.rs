@@ -1,0 +1,333 @@
+//! What a store keeps: one document for each user, team, VM, address and token, and one for what each principal must not
+//! see again yet. JSON under short keys, so that an operator can read a backup.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use super::name::{Label, Principal};
+
+/// A VM over all its names and owners: drawn by chance, never given to another VM.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Serial(pub u64);
+
+/// Where a document stands in the store.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Key {
+    /// `address/<name>`
+    Address(Label),
+    /// `hold/<principal>`
+    Hold(Principal),
+    /// `team/<name>`
+    Team(Label),
+    /// `token/<name>`
+    Token(Label),
+    /// `user/<name>`
+    User(Label),
+    /// `vm/<serial in hexadecimal>`
+    Vm(Serial),
+}
+
+/// A key of the store that is none of ours.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "`{0}` is no key of the registry: the store was written by another program or a newer Keyway"
+)]
+pub struct StrangeKey(pub String);
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(name) => write!(f, "address/{name}"),
+            Self::Hold(principal) => write!(f, "hold/{principal}"),
+            Self::Team(name) => write!(f, "team/{name}"),
+            Self::Token(name) => write!(f, "token/{name}"),
+            Self::User(name) => write!(f, "user/{name}"),
+            Self::Vm(Serial(serial)) => write!(f, "vm/{serial:016x}"),
+        }
+    }
+}
+
+impl FromStr for Key {
+    type Err = StrangeKey;
+
+    fn from_str(text: &str) -> Result<Self, StrangeKey> {
+        let strange = || StrangeKey(text.to_owned());
+        let (kind, rest) = text.split_once('/').ok_or_else(strange)?;
+        let label = || Label::new(rest).map_err(|_| strange());
+        Ok(match kind {
+            "address" => Self::Address(label()?),
+            "hold" => Self::Hold(rest.parse().map_err(|_| strange())?),
+            "team" => Self::Team(label()?),
+            "token" => Self::Token(label()?),
+            "user" => Self::User(label()?),
+            "vm" => Self::Vm(Serial(u64::from_str_radix(rest, 16).map_err(|_| strange())?)),
+            _ => return Err(strange()),
+        })
+    }
+}
+
+/// One thing of the registry.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Document {
+    /// See [`Address`].
+    Address(Address),
+    /// See [`Hold`]; never empty.
+    Hold(Vec<Hold>),
+    /// See [`Team`].
+    Team(Team),
+    /// See [`Token`].
+    Token(Token),
+    /// See [`User`].
+    User(User),
+    /// See [`Vm`].
+    Vm(Box<Vm>),
+}
+
+impl Document {
+    /// The document as JSON.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        let written = match self {
+            Self::Address(it) => serde_json::to_vec(it),
+            Self::Hold(it) => serde_json::to_vec(it),
+            Self::Team(it) => serde_json::to_vec(it),
+            Self::Token(it) => serde_json::to_vec(it),
+            Self::User(it) => serde_json::to_vec(it),
+            Self::Vm(it) => serde_json::to_vec(it),
+        };
+        // Strings, numbers, lists and maps with string keys can always be written.
+        written.unwrap_or_default()
+    }
+
+    /// Reads what stands under `key`.
+    ///
+    /// # Errors
+    /// What serde says of it: the store was altered by hand, or written by a newer Keyway.
+    pub fn from_json(key: &Key, json: &[u8]) -> Result<Self, serde_json::Error> {
+        Ok(match key {
+            Key::Address(_) => Self::Address(serde_json::from_slice(json)?),
+            Key::Hold(_) => Self::Hold(serde_json::from_slice(json)?),
+            Key::Team(_) => Self::Team(serde_json::from_slice(json)?),
+            Key::Token(_) => Self::Token(serde_json::from_slice(json)?),
+            Key::User(_) => Self::User(serde_json::from_slice(json)?),
+            Key::Vm(_) => Self::Vm(serde_json::from_slice(json)?),
+        })
+    }
+}
+
+/// Who wrote a thing down: what a fleet file says is taken back when the file no longer says it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// Commands, by hand or by a program.
+    #[default]
+    Command,
+    /// The fleet file that `serve` was started with.
+    Fleet,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+const fn is_command(origin: &Origin) -> bool {
+    matches!(origin, Origin::Command)
+}
+
+/// A user's public key.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct UserKey {
+    /// SHA-256 of the raw public key, as OpenSSH writes it.
+    pub fingerprint: String,
+    /// What stands before the key in an `authorized_keys` line, or nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub options: String,
+    /// Type and base64.
+    pub key: String,
+    /// What stands behind it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub comment: String,
+}
+
+/// A person or a program that logs in.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct User {
+    /// In the order they were added.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<UserKey>,
+    /// Who wrote it down.
+    #[serde(default, skip_serializing_if = "is_command")]
+    pub origin: Origin,
+}
+
+/// How somebody may enter.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// At the VM's address: takes a slot.
+    #[default]
+    Slot,
+    /// As `login+vm@` at any address: takes none.
+    ByName,
+}
+
+/// Users who share what is given to the team.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Team {
+    /// Users.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub members: BTreeMap<Label, Access>,
+    /// Who wrote it down.
+    #[serde(default, skip_serializing_if = "is_command")]
+    pub origin: Origin,
+}
+
+/// Whether a VM can be entered.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VmState {
+    /// It can.
+    #[default]
+    Ready,
+    /// Nobody may, but it keeps its slots.
+    Maint,
+}
+
+impl VmState {
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Maint => "maint",
+        }
+    }
+}
+
+/// A second way to a VM that was given another address, for those who had the first.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct OldSlot {
+    /// Where.
+    pub address: Label,
+    /// For whom; never empty.
+    pub principals: Vec<Principal>,
+    /// Unix time at which it stops to lead anywhere.
+    pub until_s: u64,
+}
+
+/// A virtual machine.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Vm {
+    /// A DNS label, unique among VMs and addresses.
+    pub name: Label,
+    /// What certificates for it name (`vm:<id>`): the name it was made with, unless another VM has that id.
+    pub id: String,
+    /// Whose it is.
+    pub owner: Principal,
+    /// Who else may enter it, how.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shares: BTreeMap<Principal, Access>,
+    /// The pool address it answers at. Without one it is entered by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Label>,
+    /// Addresses it had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub old: Vec<OldSlot>,
+    /// `host:port` of its sshd.
+    pub ssh: String,
+    /// The login to use whatever name the user asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<String>,
+    /// Its host key if given: a public key line or `SHA256:...`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_key: Option<String>,
+    /// Whether it can be entered.
+    #[serde(default)]
+    pub state: VmState,
+    /// Who wrote it down.
+    #[serde(default, skip_serializing_if = "is_command")]
+    pub origin: Origin,
+}
+
+/// Whether VMs are put at an address.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AddressState {
+    /// They are.
+    #[default]
+    Ready,
+    /// No more, and those that are here are being moved; connections are served.
+    Drain,
+    /// No more, and connections are refused.
+    Maint,
+}
+
+impl AddressState {
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
+        }
+    }
+}
+
+/// A pool address.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Address {
+    /// What clients dial.
+    pub public: IpAddr,
+    /// What clients dial over IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public6: Option<IpAddr>,
+    /// What the host sees behind a NAT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private: Option<IpAddr>,
+    /// Whether every registered key gets the list of its VMs here; no VM answers here then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lobby: bool,
+    /// Whether VMs are put here.
+    #[serde(default)]
+    pub state: AddressState,
+    /// Who wrote it down.
+    #[serde(default, skip_serializing_if = "is_command")]
+    pub origin: Origin,
+}
+
+/// A slot that pointed at a VM not long ago: it must point at no other one until then.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Where.
+    pub address: Label,
+    /// The VM it pointed at.
+    pub vm: Serial,
+    /// Unix time from which on another VM may stand there.
+    pub until_s: u64,
+}
+
+/// What a token or a peer of the socket may do.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Look.
+    Reader,
+    /// Look, and change users, teams and VMs.
+    Operator,
+    /// Everything: addresses, tokens, the store.
+    Admin,
+}
+
+/// A bearer token, of which only a hash is kept.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Token {
+    /// SHA-256 of the token in hexadecimal. Tokens have 256 random bits: a fast hash gives nothing away.
+    pub hash: String,
+    /// What its bearer may do.
+    pub role: Role,
+    /// Unix time.
+    pub created_s: u64,
+    /// Unix time from which on it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_s: Option<u64>,
+}

@@ -1,0 +1,229 @@
+//! A change under way: written into the model at once, so that the next step sees it, and taken back unless it is kept.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::Serialize;
+
+use super::document::{Access, Document, Hold, Key, OldSlot, Serial, Vm};
+use super::model::{Model, Stamp};
+use super::name::{Label, Principal};
+
+/// A VM that was given another address on the way.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Move {
+    /// Which.
+    pub vm: Label,
+    /// Where it was.
+    pub from: Label,
+    /// Where it is.
+    pub to: Label,
+    /// For whom the old address leads there for a while.
+    pub old_for: Vec<Principal>,
+}
+
+/// What a command did.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Report {
+    /// VMs that were given another address.
+    pub moves: Vec<Move>,
+    /// The VM that the command made or was about.
+    #[serde(skip)]
+    pub vm: Option<Serial>,
+}
+
+/// One document of a finished draft.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Written {
+    /// Where.
+    pub key: Key,
+    /// What stands there now.
+    pub now: Option<Document>,
+    /// What stood there, with its revision.
+    pub before: Option<(Document, u64)>,
+}
+
+/// A change of a model that is not kept yet. Dropped, it takes everything back.
+pub struct Draft<'m> {
+    model: &'m mut Model,
+    stamp: Stamp,
+    revision: u64,
+    before: BTreeMap<Key, Option<(Document, u64)>>,
+    pub(super) report: Report,
+}
+
+/// A principal's way to an address.
+type Way = (Principal, Label);
+
+impl<'m> Draft<'m> {
+    /// Begins a change that takes place at one moment, and will have the next revision.
+    pub fn new(model: &'m mut Model, stamp: Stamp) -> Self {
+        let revision = model.revision() + 1;
+        Self { model, stamp, revision, before: BTreeMap::new(), report: Report::default() }
+    }
+
+    pub(super) const fn model(&self) -> &Model {
+        self.model
+    }
+
+    pub(super) const fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// Writes a document, and down what this takes from whom: nobody may meet another VM there soon.
+    pub(super) fn put(&mut self, key: &Key, document: Option<Document>) {
+        let now = match &document {
+            Some(Document::Vm(vm)) => Some(ways(vm)),
+            _ => None,
+        };
+        let team = match &document {
+            Some(Document::Team(team)) => Some(team.members.clone()),
+            _ => None,
+        };
+        let before = self.write(key, document);
+        let until_s = self.stamp.now_s.saturating_add(self.model.limits().quarantine_s);
+        match (key, &before) {
+            (Key::Vm(serial), Some(Document::Vm(_))) => {
+                // A way that this same draft had opened was never used by anybody.
+                let first = match self.before.get(key) {
+                    Some(Some((Document::Vm(vm), _))) => ways(vm),
+                    _ => HashSet::new(),
+                };
+                let now = now.unwrap_or_default();
+                let mut lost: Vec<Way> =
+                    first.into_iter().filter(|way| !now.contains(way)).collect();
+                lost.sort();
+                for (principal, address) in lost {
+                    self.hold(&principal, Hold { address, vm: *serial, until_s });
+                }
+            }
+            (Key::Team(name), Some(Document::Team(_))) => {
+                let first = match self.before.get(key) {
+                    Some(Some((Document::Team(team), _))) => team.members.clone(),
+                    _ => BTreeMap::new(),
+                };
+                let now = team.unwrap_or_default();
+                let saw = |(_, access): &(&Label, &Access)| **access == Access::Slot;
+                let left = first.iter().filter(saw).map(|(user, _)| user);
+                let left: Vec<Label> =
+                    left.filter(|user| now.get(*user) != Some(&Access::Slot)).cloned().collect();
+                for user in left {
+                    self.leave(&Principal::Team(name.clone()), &user, until_s);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Who leaves a team loses its slots, and takes along what the team must not meet yet.
+    fn leave(&mut self, team: &Principal, user: &Label, until_s: u64) {
+        let Some(reach) = self.model.principal_ix(team).and_then(|ix| self.model.reach(ix)) else {
+            return;
+        };
+        let name = |address| self.model.site(address).map(|site| site.name.clone());
+        let slots = reach
+            .slots
+            .iter()
+            .filter_map(|slot| Some(Hold { address: name(slot.address)?, vm: slot.vm, until_s }));
+        let holds = reach.holds.iter().filter_map(|held| {
+            Some(Hold { address: name(held.address)?, vm: held.vm, until_s: held.until_s })
+        });
+        let all: Vec<Hold> = slots.chain(holds).collect();
+        let user = Principal::User(user.clone());
+        for hold in all {
+            self.hold(&user, hold);
+        }
+    }
+
+    fn hold(&mut self, principal: &Principal, hold: Hold) {
+        let key = Key::Hold(principal.clone());
+        let mut holds = match self.model.get(&key) {
+            Some((Document::Hold(holds), _)) => holds,
+            _ => Vec::new(),
+        };
+        // What is over takes no room.
+        holds.retain(|other| other.until_s > self.stamp.now_s);
+        let same = |other: &&mut Hold| other.address == hold.address && other.vm == hold.vm;
+        match holds.iter_mut().find(same) {
+            Some(other) => other.until_s = other.until_s.max(hold.until_s),
+            None => holds.push(hold),
+        }
+        self.write(&key, Some(Document::Hold(holds)));
+    }
+
+    /// What stood under `key` when the draft began, if the draft has written there; else what stands.
+    pub(super) fn first(&self, key: &Key) -> Option<Document> {
+        match self.before.get(key) {
+            Some(before) => before.as_ref().map(|(document, _)| document.clone()),
+            None => self.model.get(key).map(|(document, _)| document),
+        }
+    }
+
+    /// Drops the holds that are over.
+    pub(super) fn forget_holds(&mut self, principal: &Principal) {
+        let key = Key::Hold(principal.clone());
+        let Some((Document::Hold(mut holds), _)) = self.model.get(&key) else { return };
+        let count = holds.len();
+        holds.retain(|hold| hold.until_s > self.stamp.now_s);
+        if holds.is_empty() {
+            self.write(&key, None);
+        } else if holds.len() < count {
+            self.write(&key, Some(Document::Hold(holds)));
+        }
+    }
+
+    fn write(&mut self, key: &Key, document: Option<Document>) -> Option<Document> {
+        let before = self.model.put(key, document, self.revision);
+        let document = before.as_ref().map(|(document, _)| document.clone());
+        self.before.entry(key.clone()).or_insert(before);
+        document
+    }
+
+    /// Keeps the change: what it wrote, in the order of keys, and what it did.
+    #[must_use]
+    pub fn keep(mut self) -> (Vec<Written>, Report) {
+        let all = std::mem::take(&mut self.before);
+        let written = all.into_iter().filter_map(|(key, before)| {
+            let now = self.model.get(&key).map(|(document, _)| document);
+            let same = before.as_ref().map(|(document, _)| document) == now.as_ref();
+            if same {
+                // Written, and written back: for the store nothing has happened.
+                if let Some((document, revision)) = before {
+                    self.model.put(&key, Some(document), revision);
+                    self.model.at_revision(self.revision);
+                }
+                return None;
+            }
+            Some(Written { key, now, before })
+        });
+        let written: Vec<Written> = written.collect();
+        if written.is_empty() {
+            self.model.at_revision(self.revision.saturating_sub(1));
+        }
+        (written, std::mem::take(&mut self.report))
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        if self.before.is_empty() {
+            return;
+        }
+        for (key, before) in std::mem::take(&mut self.before) {
+            let (document, revision) = before.map_or((None, 0), |(it, at)| (Some(it), at));
+            self.model.put(&key, document, revision);
+        }
+        self.model.at_revision(self.revision.saturating_sub(1));
+    }
+}
+
+/// All ways that a VM's document opens.
+fn ways(vm: &Vm) -> HashSet<Way> {
+    let mut ways = HashSet::new();
+    if let Some(address) = &vm.address {
+        ways.extend(vm.entitled().map(|principal| (principal.clone(), address.clone())));
+    }
+    for OldSlot { address, principals, .. } in &vm.old {
+        ways.extend(principals.iter().map(|principal| (principal.clone(), address.clone())));
+    }
+    ways
+}

@@ -1,0 +1,675 @@
+//! Carries a command out on a draft: each command is one function, and all that has to do with addresses goes through
+//! [`Draft::place`], [`Draft::renumber`] and [`Draft::settle`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::command::{Command, NewAddress, NewVm, Options, VmSettings};
+use super::document::{
+    Access, Address, AddressState, Document, Key, Serial, Team, Token, User, UserKey, Vm, VmState,
+};
+use super::draft::Draft;
+use super::model::ips;
+use super::name::{Label, Principal};
+use super::refusal::{Kind, Refusal};
+use crate::route::{RESERVED, TEAMS_MAX};
+use crate::ssh::authorized::AuthorizedKey;
+use crate::ssh::publickey::{Fingerprint, PublicKey};
+
+/// Keys of one user.
+const KEYS_MAX: usize = 256;
+/// Members of one team: its document stays well under a store's limit for one value.
+const MEMBERS_MAX: usize = 10_000;
+/// Shares of one VM.
+const SHARES_MAX: usize = 1_000;
+/// Longest endpoint, in bytes: a DNS name and a port.
+const ENDPOINT_BYTES_MAX: usize = 260;
+/// Longest login, in bytes.
+const LOGIN_BYTES_MAX: usize = 255;
+
+type Done = Result<(), Refusal>;
+
+impl Draft<'_> {
+    /// Carries out one command.
+    ///
+    /// # Errors
+    /// [`Refusal`]; the draft is to be dropped then.
+    pub fn carry_out(&mut self, command: &Command, options: Options) -> Done {
+        match command {
+            Command::UserAdd { name, keys } => self.user_add(name, keys, options),
+            Command::UserRemove { name } => self.user_remove(name),
+            Command::KeyAdd { user, line } => self.key_add(user, line),
+            Command::KeyRemove { user, fingerprint } => self.key_remove(user, fingerprint),
+            Command::TeamAdd { name, members } => self.team_add(name, members, options),
+            Command::TeamRemove { name } => self.team_remove(name),
+            Command::TeamJoin { team, user, access } => self.join(team, user, *access, options),
+            Command::TeamLeave { team, user } => self.leave_team(team, user),
+            Command::VmAdd(new) => self.vm_add(new, options),
+            Command::VmRemove { name } => {
+                let (serial, _) = self.named(name)?;
+                self.put(&Key::Vm(serial), None);
+                Ok(())
+            }
+            Command::VmShare { name, with, access } => self.share(name, with, *access, options),
+            Command::VmUnshare { name, with } => self.unshare(name, with),
+            Command::VmRename { name, to } => self.rename(name, to),
+            Command::VmTransfer { name, to } => self.transfer(name, to, options),
+            Command::VmSet { name, set } => self.vm_set(name, set, options),
+            Command::VmRenumber { name, to } => {
+                let (serial, _) = self.named(name)?;
+                self.renumber(serial, to)
+            }
+            Command::AddressAdd { name, address } => self.address_add(name, address, options),
+            Command::AddressRemove { name } => self.address_remove(name),
+            Command::AddressSet { name, address } => self.address_set(name, address, options),
+            Command::AddressState { name, state } => self.address_state(name, *state),
+            Command::TokenAdd { name, hash, role, expires_s } => {
+                if self.model().tokens().contains_key(name) {
+                    return taken(name, "another token");
+                }
+                let (hash, created_s) = (hash.clone(), self.stamp().now_s);
+                let token = Token { hash, role: *role, created_s, expires_s: *expires_s };
+                self.put(&Key::Token(name.clone()), Some(Document::Token(token)));
+                Ok(())
+            }
+            Command::TokenRemove { name } => {
+                if !self.model().tokens().contains_key(name) {
+                    return Err(Refusal::unknown(Kind::Token, name));
+                }
+                self.put(&Key::Token(name.clone()), None);
+                Ok(())
+            }
+            Command::Sweep => {
+                self.sweep();
+                Ok(())
+            }
+        }
+    }
+
+    fn user(&self, name: &Label) -> Result<User, Refusal> {
+        let stored = self.model().users().get(name);
+        stored.map(|it| it.document.clone()).ok_or_else(|| Refusal::unknown(Kind::User, name))
+    }
+
+    fn team(&self, name: &Label) -> Result<Team, Refusal> {
+        let stored = self.model().teams().get(name);
+        stored.map(|it| it.document.clone()).ok_or_else(|| Refusal::unknown(Kind::Team, name))
+    }
+
+    fn named(&self, name: &Label) -> Result<(Serial, Vm), Refusal> {
+        let (serial, stored) =
+            self.model().vm_named(name).ok_or_else(|| Refusal::unknown(Kind::Vm, name))?;
+        let vm = (*stored.document).clone();
+        Ok((serial, vm))
+    }
+
+    fn known(&self, principal: &Principal) -> Done {
+        if self.model().exists(principal) {
+            return Ok(());
+        }
+        let kind = match principal {
+            Principal::User(_) => Kind::User,
+            Principal::Team(_) => Kind::Team,
+        };
+        Err(Refusal::unknown(kind, principal.label()))
+    }
+
+    fn put_user(&mut self, name: &Label, user: User) {
+        self.put(&Key::User(name.clone()), Some(Document::User(user)));
+    }
+
+    fn put_team(&mut self, name: &Label, team: Team) {
+        self.put(&Key::Team(name.clone()), Some(Document::Team(team)));
+    }
+
+    fn user_add(&mut self, name: &Label, keys: &[String], options: Options) -> Done {
+        if self.model().users().contains_key(name) {
+            return taken(name, "another user");
+        }
+        let mut user = User { keys: Vec::new(), origin: options.origin };
+        for line in keys {
+            let key = self.new_key(line)?;
+            if user.keys.iter().any(|other| other.fingerprint == key.fingerprint) {
+                return Err(Refusal::Already(format!("key {} is given twice", key.fingerprint)));
+            }
+            user.keys.push(key);
+        }
+        limit(user.keys.len(), KEYS_MAX, || format!("user `{name}` would have keys"))?;
+        self.put_user(name, user);
+        Ok(())
+    }
+
+    fn user_remove(&mut self, name: &Label) -> Done {
+        self.user(name)?;
+        let principal = Principal::User(name.clone());
+        self.own_nothing(&principal, Kind::User)?;
+        self.unshare_all(&principal);
+        let teams = self.model().principal_ix(&principal).and_then(|ix| self.model().reach(ix));
+        let teams = teams.map(|reach| reach.teams.clone()).unwrap_or_default();
+        for (team, _) in teams {
+            let Some(team) = self.model().reach(team).map(|reach| reach.name.label().clone())
+            else {
+                continue;
+            };
+            let mut document = self.team(&team)?;
+            document.members.remove(name);
+            self.put_team(&team, document);
+        }
+        self.put(&Key::User(name.clone()), None);
+        Ok(())
+    }
+
+    fn own_nothing(&self, principal: &Principal, kind: Kind) -> Done {
+        let owned = self.given(principal).into_iter().filter_map(|serial| {
+            let vm = &self.model().vm(serial)?.document;
+            (vm.owner == *principal).then(|| vm.name.clone())
+        });
+        let owned: Vec<Label> = owned.collect();
+        let Some(first) = owned.first() else { return Ok(()) };
+        let more =
+            if owned.len() > 1 { format!(" and {} more", owned.len() - 1) } else { String::new() };
+        Err(Refusal::InUse {
+            kind,
+            name: principal.label().to_string(),
+            by: format!("owns VM `{first}`{more}"),
+            fix: "transfer or remove them first (`keyway vm transfer`, `keyway vm rm`)".to_owned(),
+        })
+    }
+
+    /// The VMs that a principal owns or was given itself.
+    fn given(&self, principal: &Principal) -> BTreeSet<Serial> {
+        let reach = self.model().principal_ix(principal).and_then(|ix| self.model().reach(ix));
+        let Some(reach) = reach else { return BTreeSet::new() };
+        let slots = reach.slots.iter().map(|slot| slot.vm);
+        slots.chain(reach.by_name.iter().copied()).collect()
+    }
+
+    fn unshare_all(&mut self, principal: &Principal) {
+        for serial in self.given(principal) {
+            let Ok(mut vm) = self.vm(serial) else { continue };
+            vm.shares.remove(principal);
+            vm.forget_ways_of(principal);
+            self.put_vm(serial, vm);
+        }
+    }
+
+    fn new_key(&self, line: &str) -> Result<UserKey, Refusal> {
+        let key = parse_key(line)?;
+        if let Ok(fingerprint) = key.fingerprint.parse::<Fingerprint>()
+            && let Some(of) = self.model().user_of(&fingerprint.0)
+        {
+            return Err(Refusal::KeyTaken { fingerprint: key.fingerprint, of: of.clone() });
+        }
+        Ok(key)
+    }
+
+    fn key_add(&mut self, name: &Label, line: &str) -> Done {
+        let mut user = self.user(name)?;
+        user.keys.push(self.new_key(line)?);
+        limit(user.keys.len(), KEYS_MAX, || format!("user `{name}` would have keys"))?;
+        self.put_user(name, user);
+        Ok(())
+    }
+
+    fn key_remove(&mut self, name: &Label, fingerprint: &str) -> Done {
+        let mut user = self.user(name)?;
+        let count = user.keys.len();
+        user.keys.retain(|key| key.fingerprint != fingerprint);
+        if user.keys.len() == count {
+            let shown: String = fingerprint.chars().filter(|c| !c.is_control()).take(80).collect();
+            return Err(Refusal::unknown(Kind::Key, shown));
+        }
+        self.put_user(name, user);
+        Ok(())
+    }
+
+    fn team_add(&mut self, name: &Label, members: &[Label], options: Options) -> Done {
+        if self.model().teams().contains_key(name) {
+            return taken(name, "another team");
+        }
+        self.put_team(name, Team { members: BTreeMap::new(), origin: options.origin });
+        for member in members {
+            self.join(name, member, Access::Slot, options)?;
+        }
+        Ok(())
+    }
+
+    fn team_remove(&mut self, name: &Label) -> Done {
+        self.team(name)?;
+        let principal = Principal::Team(name.clone());
+        self.own_nothing(&principal, Kind::Team)?;
+        self.unshare_all(&principal);
+        self.put(&Key::Team(name.clone()), None);
+        Ok(())
+    }
+
+    fn join(&mut self, name: &Label, user: &Label, access: Access, options: Options) -> Done {
+        let mut team = self.team(name)?;
+        self.user(user)?;
+        if team.members.get(user) == Some(&access) {
+            return Err(Refusal::Already(format!(
+                "`{user}` is already a member of team `{name}` in this way"
+            )));
+        }
+        let newcomer = !team.members.contains_key(user);
+        team.members.insert(user.clone(), access);
+        limit(team.members.len(), MEMBERS_MAX, || format!("team `{name}` would have members"))?;
+        self.put_team(name, team);
+        let principal = Principal::User(user.clone());
+        let Some(viewer) = self.model().principal_ix(&principal) else { return Ok(()) };
+        let teams = self.model().reach(viewer).map_or(0, |reach| reach.teams.len());
+        if newcomer && teams > TEAMS_MAX {
+            return Err(Refusal::too_many_teams(user, teams));
+        }
+        if access == Access::ByName {
+            return Ok(());
+        }
+        let team = Principal::Team(name.clone());
+        let Some(team_ix) = self.model().principal_ix(&team) else { return Ok(()) };
+        let slots = self.model().reach(team_ix).map(|reach| reach.slots.clone());
+        let slots = slots.unwrap_or_default();
+        // Newcomers get the addresses that the team's VMs have now. A second way that would lead one of them astray ends.
+        for slot in slots.iter().filter(|slot| slot.until_s.is_some()) {
+            let mut vm = self.vm(slot.vm)?;
+            let about = (slot.vm, &vm.name.clone(), slot.address);
+            let now_s = self.stamp().now_s;
+            let clash = self.model().collisions(viewer, Some(team_ix), about, now_s).next();
+            if clash.is_some() {
+                let address = self.model().site(slot.address).map(|site| site.name.clone());
+                vm.forget_ways(|old, principal| {
+                    Some(old) == address.as_ref() && *principal == team
+                });
+                self.put_vm(slot.vm, vm);
+            }
+        }
+        let now = slots.iter().filter(|slot| slot.until_s.is_none());
+        let gained: Vec<_> = now.map(|slot| (viewer, slot.vm)).collect();
+        self.settle(&gained, Some(team_ix), options.renumber)
+    }
+
+    fn leave_team(&mut self, name: &Label, user: &Label) -> Done {
+        let mut team = self.team(name)?;
+        if team.members.remove(user).is_none() {
+            return Err(Refusal::Already(format!("`{user}` is no member of team `{name}`")));
+        }
+        self.put_team(name, team);
+        Ok(())
+    }
+
+    fn vm_add(&mut self, new: &NewVm, options: Options) -> Done {
+        let NewVm { name, owner, ssh, login, host_key, placement } = new;
+        self.free_name(name, "VM")?;
+        self.known(owner)?;
+        check_endpoint(ssh, &self.model().limits().networks)?;
+        let login = login.as_deref().map(check_login).transpose()?.flatten();
+        let host_key = host_key.as_deref().map(check_host_key).transpose()?.flatten();
+        let serial = self.new_serial();
+        let mut vm = Vm {
+            name: name.clone(),
+            id: self.new_id(name),
+            owner: owner.clone(),
+            shares: BTreeMap::new(),
+            address: None,
+            old: Vec::new(),
+            ssh: ssh.clone(),
+            login,
+            host_key,
+            state: VmState::Ready,
+            origin: options.origin,
+        };
+        vm.address = self.place(serial, &vm, placement)?;
+        self.report.vm = Some(serial);
+        self.put_vm(serial, vm);
+        Ok(())
+    }
+
+    /// A serial that no VM has: the stamp's chance, or what comes after it.
+    fn new_serial(&self) -> Serial {
+        let mut serial = Serial(self.stamp().nonce);
+        while self.model().vm(serial).is_some() {
+            serial = Serial(serial.0.wrapping_add(1));
+        }
+        serial
+    }
+
+    /// The name, unless a VM that was renamed still has it as its id.
+    fn new_id(&self, name: &Label) -> String {
+        let mut id = name.to_string();
+        let mut next = 2_u64;
+        while self.model().is_id(&id) {
+            id = format!("{name}.{next}");
+            next += 1;
+        }
+        id
+    }
+
+    fn share(&mut self, name: &Label, with: &Principal, access: Access, options: Options) -> Done {
+        let (serial, mut vm) = self.named(name)?;
+        self.known(with)?;
+        if vm.owner == *with {
+            return Err(Refusal::Already(format!("`{with}` owns VM `{name}`")));
+        }
+        if vm.shares.get(with) == Some(&access) {
+            return Err(Refusal::Already(format!(
+                "VM `{name}` is already shared with `{with}` in this way"
+            )));
+        }
+        vm.shares.insert(with.clone(), access);
+        if access == Access::ByName {
+            vm.forget_ways_of(with);
+        }
+        limit(vm.shares.len(), SHARES_MAX, || format!("VM `{name}` would have shares"))?;
+        self.put_vm(serial, vm);
+        if access == Access::ByName {
+            return Ok(());
+        }
+        self.settle_for(serial, with, options)
+    }
+
+    /// A principal has gained a VM's slot.
+    fn settle_for(&mut self, serial: Serial, principal: &Principal, options: Options) -> Done {
+        let viewers = self.model().viewers([principal]);
+        let gained: Vec<_> = viewers.into_iter().map(|viewer| (viewer, serial)).collect();
+        self.settle(&gained, None, options.renumber)
+    }
+
+    fn unshare(&mut self, name: &Label, with: &Principal) -> Done {
+        let (serial, mut vm) = self.named(name)?;
+        if vm.shares.remove(with).is_none() {
+            return Err(Refusal::Already(format!("VM `{name}` is not shared with `{with}`")));
+        }
+        vm.forget_ways_of(with);
+        self.put_vm(serial, vm);
+        Ok(())
+    }
+
+    fn rename(&mut self, name: &Label, to: &Label) -> Done {
+        let (serial, mut vm) = self.named(name)?;
+        self.free_name(to, "VM")?;
+        vm.name = to.clone();
+        self.put_vm(serial, vm);
+        Ok(())
+    }
+
+    fn transfer(&mut self, name: &Label, to: &Principal, options: Options) -> Done {
+        let (serial, mut vm) = self.named(name)?;
+        self.known(to)?;
+        if vm.owner == *to {
+            return Err(Refusal::Already(format!("`{to}` owns VM `{name}` already")));
+        }
+        let from = std::mem::replace(&mut vm.owner, to.clone());
+        vm.shares.remove(to);
+        vm.forget_ways_of(&from);
+        self.put_vm(serial, vm);
+        self.settle_for(serial, to, options)
+    }
+
+    fn vm_set(&mut self, name: &Label, set: &VmSettings, options: Options) -> Done {
+        let (serial, mut vm) = self.named(name)?;
+        let VmSettings { ssh, login, host_key, state } = set;
+        if let Some(ssh) = ssh {
+            check_endpoint(ssh, &self.model().limits().networks)?;
+            vm.ssh.clone_from(ssh);
+        }
+        if let Some(login) = login {
+            vm.login = check_login(login)?;
+        }
+        if let Some(host_key) = host_key {
+            vm.host_key = check_host_key(host_key)?;
+        }
+        vm.state = state.unwrap_or(vm.state);
+        vm.origin = options.origin;
+        self.put_vm(serial, vm);
+        Ok(())
+    }
+
+    /// One namespace for VMs and addresses: both are labels of one zone.
+    fn free_name(&self, name: &Label, what: &str) -> Done {
+        if RESERVED.contains(&name.as_str()) {
+            return Err(Refusal::Reserved { name: name.to_string() });
+        }
+        self.free_in_zone(name, what)
+    }
+
+    fn free_in_zone(&self, name: &Label, what: &str) -> Done {
+        let by = if self.model().vm_named(name).is_some() {
+            if what == "VM" { "another VM" } else { "a VM" }
+        } else if self.model().address(name).is_some() {
+            if what == "VM" { "an address" } else { "another address" }
+        } else {
+            return Ok(());
+        };
+        taken(name, by)
+    }
+
+    fn address_add(&mut self, name: &Label, new: &NewAddress, options: Options) -> Done {
+        let lobby = new.lobby.unwrap_or(false);
+        if !(lobby && name.as_str() == "lobby") {
+            self.free_name(name, "address")?;
+        }
+        self.free_in_zone(name, "address")?;
+        let Some(public) = new.public else {
+            return Err(Refusal::invalid("an address needs a public IP", "add it"));
+        };
+        let address = Address {
+            public: public.to_canonical(),
+            public6: new.public6,
+            private: new.private.map(|ip| ip.to_canonical()),
+            lobby,
+            state: AddressState::Ready,
+            origin: options.origin,
+        };
+        self.check_address(name, &address)?;
+        self.put(&Key::Address(name.clone()), Some(Document::Address(address)));
+        Ok(())
+    }
+
+    fn check_address(&self, name: &Label, address: &Address) -> Done {
+        let mut seen = Vec::new();
+        for ip in ips(address) {
+            let dialable = match ip {
+                IpAddr::V4(v4) => !v4.is_broadcast(),
+                IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+            };
+            if ip.is_unspecified() || ip.is_multicast() || !dialable {
+                return Err(Refusal::invalid(
+                    format_args!("{ip} cannot be dialled"),
+                    "write an address that clients can dial",
+                ));
+            }
+            let of = self.model().address_of(ip).filter(|of| *of != name);
+            if let Some(of) = of.or_else(|| seen.contains(&ip).then_some(name)) {
+                return Err(Refusal::IpTaken { ip, of: of.clone() });
+            }
+            seen.push(ip);
+        }
+        if let Some(ip) = address.public6.filter(|ip| ip.to_canonical().is_ipv4()) {
+            return Err(Refusal::invalid(
+                format_args!("public6 is {ip}, which is no IPv6 address"),
+                "write an IPv6 address, or leave it out",
+            ));
+        }
+        Ok(())
+    }
+
+    fn stored_address(&self, name: &Label) -> Result<Address, Refusal> {
+        let stored = self.model().address(name);
+        stored.map(|it| it.document.clone()).ok_or_else(|| Refusal::unknown(Kind::Address, name))
+    }
+
+    /// Refuses where VMs stand at an address, or stood there not long ago.
+    fn nothing_at(&self, name: &Label) -> Done {
+        let site = self.model().address_ix(name).and_then(|ix| self.model().site(ix));
+        let Some(site) = site else { return Ok(()) };
+        let in_use = |by, fix: &str| {
+            let (name, fix) = (name.to_string(), fix.to_owned());
+            Err(Refusal::InUse { kind: Kind::Address, name, by, fix })
+        };
+        if !site.vms.is_empty() {
+            let fix = "move them first (`keyway address drain`)";
+            return in_use(format!("{} VMs answer there", site.vms.len()), fix);
+        }
+        if site.old + site.holds > 0 {
+            let by = format!("{} ways led there not long ago", site.old + site.holds);
+            return in_use(by, "wait until the quarantine is over");
+        }
+        Ok(())
+    }
+
+    fn address_remove(&mut self, name: &Label) -> Done {
+        self.stored_address(name)?;
+        self.nothing_at(name)?;
+        self.put(&Key::Address(name.clone()), None);
+        Ok(())
+    }
+
+    fn address_set(&mut self, name: &Label, set: &NewAddress, options: Options) -> Done {
+        let mut address = self.stored_address(name)?;
+        let was = (address.public, address.public6, address.private, address.lobby);
+        let NewAddress { public, public6, private, lobby } = set;
+        address.public = public.map_or(address.public, |ip| ip.to_canonical());
+        address.public6 = public6.or(address.public6);
+        address.private = private.map(|ip| ip.to_canonical()).or(address.private);
+        address.lobby = lobby.unwrap_or(address.lobby);
+        address.origin = options.origin;
+        let (public, public6, _, lobby) = was;
+        // A new IP under an old name is another address for everybody who remembers the old one.
+        if public != address.public
+            || (public6.is_some() && public6 != address.public6)
+            || lobby != address.lobby
+        {
+            self.nothing_at(name)?;
+        }
+        self.check_address(name, &address)?;
+        self.put(&Key::Address(name.clone()), Some(Document::Address(address)));
+        Ok(())
+    }
+
+    fn address_state(&mut self, name: &Label, state: AddressState) -> Done {
+        let mut address = self.stored_address(name)?;
+        address.state = state;
+        self.put(&Key::Address(name.clone()), Some(Document::Address(address)));
+        Ok(())
+    }
+
+    fn sweep(&mut self) {
+        let now_s = self.stamp().now_s;
+        let aging: Vec<Key> = self.model().aging.iter().cloned().collect();
+        for key in aging {
+            match key {
+                Key::Vm(serial) => {
+                    let Ok(mut vm) = self.vm(serial) else { continue };
+                    let count = vm.old.len();
+                    vm.old.retain(|old| old.until_s > now_s);
+                    if vm.old.len() < count {
+                        self.put_vm(serial, vm);
+                    }
+                }
+                Key::Hold(principal) => self.forget_holds(&principal),
+                Key::Address(_) | Key::Team(_) | Key::Token(_) | Key::User(_) => {}
+            }
+        }
+    }
+}
+
+impl Vm {
+    fn forget_ways_of(&mut self, gone: &Principal) {
+        self.forget_ways(|_, principal| principal == gone);
+    }
+
+    /// Ends the second ways for which `gone` says so.
+    fn forget_ways(&mut self, gone: impl Fn(&Label, &Principal) -> bool) {
+        for old in &mut self.old {
+            let address = old.address.clone();
+            old.principals.retain(|principal| !gone(&address, principal));
+        }
+        self.old.retain(|old| !old.principals.is_empty());
+    }
+}
+
+fn taken(name: &Label, by: &str) -> Done {
+    Err(Refusal::Taken { name: name.to_string(), by: by.to_owned() })
+}
+
+fn limit(count: usize, limit: usize, what: impl Fn() -> String) -> Done {
+    if count <= limit {
+        return Ok(());
+    }
+    Err(Refusal::TooMany { what: format!("{}: {count}", what()), limit })
+}
+
+/// Reads an `authorized_keys` line.
+///
+/// # Errors
+/// [`Refusal::Invalid`] with what the line's reader says.
+pub(super) fn parse_key(line: &str) -> Result<UserKey, Refusal> {
+    let line = line.trim();
+    let parsed = AuthorizedKey::parse(line).map_err(|fault| {
+        Refusal::invalid(
+            format_args!("not a key that can be used: {fault}"),
+            "give the one line of the .pub file: type, base64, comment",
+        )
+    })?;
+    let key = parsed.key.to_line();
+    // Options may hold blanks in quotes, so the key is found by itself.
+    let options = line.find(&key).map_or("", |at| line.get(..at).unwrap_or_default());
+    Ok(UserKey {
+        fingerprint: parsed.key.fingerprint().to_string(),
+        options: options.trim().to_owned(),
+        key,
+        comment: parsed.comment.chars().filter(|c| !c.is_control()).collect(),
+    })
+}
+
+/// A `host:port` that lies where VMs may lie; a name is looked at when it is dialled.
+fn check_endpoint(ssh: &str, networks: &[IpNet]) -> Done {
+    let ip = crate::config::check_endpoint(ssh)
+        .map_err(|fix| Refusal::invalid(format_args!("`{}` is no host:port", plain(ssh)), fix))?;
+    if let Some(ip) = ip.filter(|ip| !networks.iter().any(|network| network.contains(ip))) {
+        return Err(Refusal::invalid(
+            format_args!("{ip} is in none of vm_leg.networks"),
+            "correct the address, or add its network to vm_leg.networks in keyway.toml",
+        ));
+    }
+    limit(ssh.len(), ENDPOINT_BYTES_MAX, || "the endpoint has bytes".to_owned())
+}
+
+/// `None`: the name the user asked for.
+fn check_login(login: &str) -> Result<Option<String>, Refusal> {
+    if login.is_empty() {
+        return Ok(None);
+    }
+    let printable = !login.chars().any(|c| c.is_control() || c.is_whitespace());
+    if login.len() > LOGIN_BYTES_MAX || !printable {
+        return Err(Refusal::invalid(
+            format_args!("`{}` is no login name", plain(login)),
+            "write the name of an account in the VM, or leave it out",
+        ));
+    }
+    Ok(Some(login.to_owned()))
+}
+
+/// `None`: the key seen first.
+fn check_host_key(text: &str) -> Result<Option<String>, Refusal> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if let Ok(fingerprint) = text.parse::<Fingerprint>() {
+        return Ok(Some(fingerprint.to_string()));
+    }
+    match PublicKey::parse_line(text) {
+        Ok((key, _)) => Ok(Some(key.to_line())),
+        Err(fault) => Err(Refusal::invalid(
+            format_args!("`{}` is no host key: {fault}", plain(text)),
+            "write SHA256:... as ssh-keygen -l prints it, or the line of the .pub file",
+        )),
+    }
+}
+
+/// What somebody wrote, as it can be said again.
+fn plain(text: &str) -> String {
+    text.chars().take(80).map(|c| if c.is_control() { '?' } else { c }).collect()
+}

@@ -1,0 +1,398 @@
+//! Arbitrary histories, held against what the documents alone say: the oracle knows no index and no allocator.
+//!
+//! A history is a seed. Each step lets time pass, notes who sees what, and carries out a random command; commands are
+//! thrown away, and models are built anew from their documents, on the way.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::command::{Command, NewAddress, NewVm, Options, Placement, VmSettings};
+use super::document::{Access, AddressState, Document, Key, Origin, Serial, Vm};
+use super::draft::Draft;
+use super::model::{Limits, Model, Stamp};
+use super::name::{Label, Principal};
+use crate::ssh::testing::Seeded;
+
+/// Histories of the usual run; `KEYWAY_HISTORIES` asks for another number.
+const HISTORIES: u64 = 100_000;
+const STEPS: u64 = 24;
+const QUARANTINE_S: u64 = 100;
+
+/// Throws commands.
+pub(super) struct Dice(pub(super) Seeded);
+
+impl Dice {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
+        self.0.next() % end
+    }
+
+    fn label(&mut self, letter: char, end: u64) -> Label {
+        Label::new(&format!("{letter}{}", self.below(end))).unwrap()
+    }
+
+    fn principal(&mut self) -> Principal {
+        if self.below(3) == 0 {
+            Principal::Team(self.label('t', 3))
+        } else {
+            Principal::User(self.label('u', 4))
+        }
+    }
+
+    fn access(&mut self) -> Access {
+        if self.below(4) == 0 { Access::ByName } else { Access::Slot }
+    }
+
+    fn placement(&mut self) -> Placement {
+        match self.below(6) {
+            0 => Placement::Nowhere,
+            1 | 2 => Placement::At(self.label('s', 4)),
+            _ => Placement::Chosen,
+        }
+    }
+
+    pub(super) fn command(&mut self) -> Command {
+        let name = self.label('v', 6);
+        match self.below(24) {
+            0 => Command::UserAdd { name: self.label('u', 4), keys: Vec::new() },
+            1 => Command::UserRemove { name: self.label('u', 4) },
+            2 => Command::TeamAdd {
+                name: self.label('t', 3),
+                members: (0..self.below(3)).map(|_| self.label('u', 4)).collect(),
+            },
+            3 => Command::TeamRemove { name: self.label('t', 3) },
+            4..=6 => Command::TeamJoin {
+                team: self.label('t', 3),
+                user: self.label('u', 4),
+                access: self.access(),
+            },
+            7 | 8 => Command::TeamLeave { team: self.label('t', 3), user: self.label('u', 4) },
+            9..=11 => Command::VmAdd(NewVm {
+                name,
+                owner: self.principal(),
+                ssh: "127.0.0.1:22".to_owned(),
+                login: None,
+                host_key: None,
+                placement: self.placement(),
+            }),
+            12 | 13 => Command::VmRemove { name },
+            14 | 15 => Command::VmShare { name, with: self.principal(), access: self.access() },
+            16 => Command::VmUnshare { name, with: self.principal() },
+            17 => Command::VmRename { name, to: self.label('v', 6) },
+            18 => Command::VmTransfer { name, to: self.principal() },
+            19 => Command::VmRenumber { name, to: self.placement() },
+            20 => Command::AddressState {
+                name: self.label('s', 4),
+                state: [AddressState::Ready, AddressState::Ready, AddressState::Drain]
+                    [usize::try_from(self.below(3)).unwrap()],
+            },
+            21 => Command::AddressRemove { name: self.label('s', 4) },
+            22 => {
+                let name = self.label('s', 4);
+                let last = name.as_str().as_bytes()[1] - b'0';
+                let public = Some([127, 0, 77, last].into());
+                Command::AddressAdd {
+                    name,
+                    address: NewAddress { public, ..NewAddress::default() },
+                }
+            }
+            _ => Command::Sweep,
+        }
+    }
+}
+
+/// Everything that is true, by itself.
+#[derive(Default)]
+pub(super) struct Truth {
+    pub(super) documents: BTreeMap<Key, (Document, u64)>,
+    /// What each principal saw last at an address, and when.
+    last: HashMap<(Principal, Label), (Serial, u64)>,
+}
+
+impl Truth {
+    fn vms(&self) -> impl Iterator<Item = (Serial, &Vm)> {
+        self.documents.iter().filter_map(|(key, (document, _))| match (key, document) {
+            (Key::Vm(serial), Document::Vm(vm)) => Some((*serial, &**vm)),
+            _ => None,
+        })
+    }
+
+    /// Everybody for whom a way of `principal`'s leads somewhere.
+    fn seeing(&self, principal: &Principal) -> Vec<Principal> {
+        let mut all = vec![principal.clone()];
+        if let Principal::Team(team) = principal
+            && let Some((Document::Team(team), _)) = self.documents.get(&Key::Team(team.clone()))
+        {
+            let members = team.members.iter().filter(|(_, access)| **access == Access::Slot);
+            all.extend(members.map(|(user, _)| Principal::User(user.clone())));
+        }
+        all
+    }
+
+    /// Notes who sees what now.
+    ///
+    /// # Panics
+    /// Where somebody sees two VMs at one address, or another one too soon.
+    pub(super) fn look(&mut self, now_s: u64, quarantine_s: u64) {
+        let mut seen: BTreeMap<(Principal, Label), BTreeSet<Serial>> = BTreeMap::new();
+        for (serial, vm) in self.vms() {
+            let shares = vm.shares.iter().filter(|(_, access)| **access == Access::Slot);
+            let everybody: Vec<_> =
+                std::iter::once(&vm.owner).chain(shares.map(|(p, _)| p)).collect();
+            let now = vm.address.iter().flat_map(|at| everybody.iter().map(move |p| (*p, at)));
+            let old =
+                vm.old.iter().flat_map(|old| old.principals.iter().map(|p| (p, &old.address)));
+            for (principal, address) in now.chain(old) {
+                for viewer in self.seeing(principal) {
+                    seen.entry((viewer, address.clone())).or_default().insert(serial);
+                }
+            }
+        }
+        for ((viewer, address), vms) in seen {
+            assert_eq!(vms.len(), 1, "{viewer} sees {vms:?} at {address}");
+            let vm = *vms.first().unwrap();
+            let last = self.last.insert((viewer.clone(), address.clone()), (vm, now_s));
+            if let Some((other, then_s)) = last {
+                assert!(
+                    other == vm || now_s >= then_s + quarantine_s,
+                    "{viewer} saw {other:?} at {address} at {then_s}, and sees {vm:?} at {now_s}"
+                );
+            }
+        }
+    }
+
+    /// Names are unique, VMs stand at addresses, and nobody who is gone has anything.
+    fn is_whole(&self) {
+        let mut names = BTreeSet::new();
+        for (serial, vm) in self.vms() {
+            assert!(names.insert(vm.name.clone()), "two VMs are called {}", vm.name);
+            let address = |at: &Label| self.documents.contains_key(&Key::Address(at.clone()));
+            assert!(vm.address.iter().all(address), "{serial:?} stands nowhere");
+            assert!(vm.old.iter().all(|old| address(&old.address) && !old.principals.is_empty()));
+            for principal in std::iter::once(&vm.owner).chain(vm.shares.keys()) {
+                let key = match principal {
+                    Principal::User(name) => Key::User(name.clone()),
+                    Principal::Team(name) => Key::Team(name.clone()),
+                };
+                assert!(
+                    self.documents.contains_key(&key),
+                    "{principal} has {} and is gone",
+                    vm.name
+                );
+            }
+        }
+        for (key, (document, _)) in &self.documents {
+            if let (Key::Address(name), _) = (key, document) {
+                assert!(!names.contains(name), "a VM and an address are called {name}");
+            }
+            if let Document::Team(team) = document {
+                for user in team.members.keys() {
+                    assert!(self.documents.contains_key(&Key::User(user.clone())));
+                }
+            }
+        }
+    }
+
+    /// A model of these documents alone, as after a restart.
+    pub(super) fn model(&self, limits: &Limits) -> Model {
+        let mut model = Model::new(limits.clone());
+        let mut all: Vec<_> = self.documents.iter().collect();
+        all.sort_by_key(|(_, (_, revision))| *revision);
+        for (key, (document, revision)) in all {
+            model.put(key, Some(document.clone()), *revision);
+        }
+        model
+    }
+}
+
+struct History {
+    dice: Dice,
+    limits: Limits,
+    model: Model,
+    truth: Truth,
+    now_s: u64,
+    done: u64,
+}
+
+impl History {
+    fn new(seed: u64) -> Self {
+        let limits = Limits { quarantine_s: QUARANTINE_S, ..Limits::default() };
+        let model = Model::new(limits.clone());
+        let mut history = Self {
+            dice: Dice(Seeded(seed)),
+            limits,
+            model,
+            truth: Truth::default(),
+            now_s: 1_000,
+            done: 0,
+        };
+        for last in 0..3_u8 {
+            let name = Label::new(&format!("s{last}")).unwrap();
+            let public = Some([127, 0, 77, last].into());
+            let address = NewAddress { public, ..NewAddress::default() };
+            history.carry_out(&Command::AddressAdd { name, address }, false);
+        }
+        for user in 0..3 {
+            let name = Label::new(&format!("u{user}")).unwrap();
+            history.carry_out(&Command::UserAdd { name, keys: Vec::new() }, false);
+        }
+        history
+    }
+
+    fn carry_out(&mut self, command: &Command, renumber: bool) {
+        let stamp = Stamp { now_s: self.now_s, nonce: self.dice.0.next() };
+        let thrown_away = self.dice.below(8) == 0;
+        let mut draft = Draft::new(&mut self.model, stamp);
+        let done = draft.carry_out(command, Options { renumber, origin: Origin::Command });
+        if done.is_err() || thrown_away {
+            drop(draft);
+        } else {
+            self.done += 1;
+            let (written, _) = draft.keep();
+            for change in written {
+                match change.now {
+                    Some(document) => {
+                        let revision = self.model.get(&change.key).unwrap().1;
+                        self.truth.documents.insert(change.key, (document, revision))
+                    }
+                    None => self.truth.documents.remove(&change.key),
+                };
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        self.now_s += self.dice.below(QUARANTINE_S * 2 / 3);
+        self.truth.look(self.now_s, QUARANTINE_S);
+        let command = self.dice.command();
+        let renumber = self.dice.below(2) == 0;
+        self.carry_out(&command, renumber);
+        self.truth.look(self.now_s, QUARANTINE_S);
+        self.truth.is_whole();
+        if self.dice.below(6) == 0 {
+            self.model = self.truth.model(&self.limits);
+        }
+    }
+
+    /// The model holds these documents and no others, and its indexes are those of a model made of them.
+    fn agrees(&self) {
+        let fresh = self.truth.model(&self.limits);
+        for (key, (document, revision)) in &self.truth.documents {
+            assert_eq!(self.model.get(key), Some((document.clone(), *revision)), "{key}");
+        }
+        assert_eq!(self.model.vm_names(), fresh.vm_names());
+        assert_eq!(self.model.aging, fresh.aging);
+        for (principal, ix) in self.model.principals() {
+            let sorted = |model: &Model, ix| {
+                let reach = model.reach(ix).unwrap();
+                let at = |address| model.site(address).unwrap().name.clone();
+                let mut slots: Vec<_> =
+                    reach.slots.iter().map(|s| (at(s.address), s.vm, s.until_s)).collect();
+                let mut holds: Vec<_> =
+                    reach.holds.iter().map(|h| (at(h.address), h.vm, h.until_s)).collect();
+                let name = |ix| model.reach(ix).unwrap().name.clone();
+                let mut teams: Vec<_> = reach.teams.iter().map(|(t, a)| (name(*t), *a)).collect();
+                let mut by_name = reach.by_name.clone();
+                slots.sort();
+                holds.sort();
+                teams.sort();
+                by_name.sort();
+                (slots, holds, teams, by_name)
+            };
+            let here = sorted(&self.model, *ix);
+            match fresh.principal_ix(principal) {
+                Some(ix) => assert_eq!(here, sorted(&fresh, ix), "{principal}"),
+                None => assert_eq!(here, Default::default(), "{principal} is remembered"),
+            }
+        }
+        for site in self.model.sites() {
+            let other = fresh.address_ix(&site.name).and_then(|ix| fresh.site(ix));
+            let here = (site.vms.clone(), site.old, site.holds, site.stored.is_some());
+            let there = other.map_or_else(Default::default, |site| {
+                (site.vms.clone(), site.old, site.holds, site.stored.is_some())
+            });
+            assert_eq!(here, there, "{}", site.name);
+        }
+    }
+}
+
+#[test]
+fn nobody_ever_sees_two_vms_at_one_address_nor_another_one_too_soon() {
+    let count = std::env::var("KEYWAY_HISTORIES").ok().and_then(|count| count.parse().ok());
+    let first = std::env::var("KEYWAY_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
+    let histories: u64 = count.unwrap_or(HISTORIES);
+    let threads = 2;
+    let done: u64 = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|worker| {
+                scope.spawn(move || {
+                    let mut done = 0;
+                    for seed in (first + worker..first + histories).step_by(2) {
+                        let told = Told(seed);
+                        let mut history = History::new(seed);
+                        for _ in 0..STEPS {
+                            history.step();
+                        }
+                        if seed % 16 == worker {
+                            history.agrees();
+                        }
+                        done += history.done;
+                        std::mem::forget(told);
+                    }
+                    done
+                })
+            })
+            .collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+    });
+    // Most random commands make no sense; enough of them must.
+    assert!(done > histories * 8, "{done} commands were carried out in {histories} histories");
+}
+
+/// Says which history it was, if it ends in a panic.
+struct Told(u64);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        eprintln!("KEYWAY_SEED={} KEYWAY_HISTORIES=1", self.0);
+    }
+}
+
+#[test]
+fn the_oracle_sees_a_vm_that_took_the_place_of_another_too_soon() {
+    let mut truth = Truth::default();
+    let vm = |name: &str| {
+        let json = format!(
+            r#"{{"name":"{name}","id":"{name}","owner":"u0","address":"s0","ssh":"127.0.0.1:22"}}"#
+        );
+        Document::Vm(Box::new(serde_json::from_str(&json).unwrap()))
+    };
+    truth.documents.insert(Key::Vm(Serial(1)), (vm("a"), 1));
+    truth.look(1_000, 100);
+    truth.documents.clear();
+    truth.documents.insert(Key::Vm(Serial(2)), (vm("b"), 2));
+    let soon = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| truth.look(1_099, 100)));
+    assert!(soon.is_err());
+    truth.last.insert(
+        (Principal::User(Label::new("u0").unwrap()), Label::new("s0").unwrap()),
+        (Serial(1), 1_000),
+    );
+    truth.look(1_100, 100);
+    truth.documents.insert(Key::Vm(Serial(3)), (vm("c"), 3));
+    let two = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| truth.look(1_100, 100)));
+    assert!(two.is_err());
+}
+
+#[test]
+fn settings_of_a_vm_change_nobodys_way() {
+    let mut history = History::new(7);
+    for _ in 0..STEPS {
+        history.step();
+    }
+    let vms: Vec<Label> = history.model.vm_names().keys().cloned().collect();
+    for name in vms {
+        let login = Some("root".to_owned());
+        let set = VmSettings { login, ..VmSettings::default() };
+        history.carry_out(&Command::VmSet { name, set }, false);
+        history.truth.look(history.now_s, QUARANTINE_S);
+    }
+    history.agrees();
+}

@@ -1,0 +1,34 @@
+//! WHO OWNS WHAT: users, keys, teams, VMs, pool addresses, tokens, and the allocator that gives every VM an address at
+//! which nobody who may enter it sees another one.
+//!
+//! [`Model`] is everything at one revision with the indexes that the allocator needs. It is pure: time and chance are
+//! arguments, and no file is touched. A [`Command`] is carried out on a [`Draft`] of the model, which can be thrown away;
+//! what a draft changed are [`Document`]s, and those are what a store keeps and what the routing map is fed from.
+//!
+//! What always holds, over all histories (property-tested against a brute-force model):
+//! - No principal sees two VMs at one pool address: owner, team members and shares all count, access by name does not.
+//! - A slot, {principal, address}, points at no other VM within the quarantine of its last use.
+//! - A command is carried out whole or not at all, and a refusal names who or what is in the way and what to do.
+
+mod access;
+mod allocator;
+pub mod command;
+pub mod document;
+mod draft;
+mod execute;
+pub mod model;
+pub mod name;
+pub mod refusal;
+mod renumber;
+
+pub use command::{Command, Options};
+pub use document::{Document, Key};
+pub use draft::{Draft, Report};
+pub use model::{Limits, Model, Stamp};
+pub use name::{Label, Principal};
+pub use refusal::Refusal;
+#[cfg(test)]
+mod history;
+#[cfg(test)]
+#[path = "registry_tests.rs"]
+mod tests;

@@ -1,0 +1,562 @@
+//! Everything at one revision, with the indexes that the allocator and the lists need.
+//!
+//! The documents are the truth; every index follows from them. [`Model::put`] is the one way to change anything: it
+//! takes what the old document brought out of the indexes and puts what the new one brings in, at a cost in proportion
+//! to the two. Names stand once; everything else refers to them by small numbers.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::document::{
+    Access, Address, AddressState, Document, Hold, Key, Serial, Team, Token, User, Vm,
+};
+use super::name::{Label, Principal};
+use crate::ssh::publickey::Fingerprint;
+
+/// When and by which chance a command is carried out.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp {
+    /// Unix time.
+    pub now_s: u64,
+    /// Random; becomes the serial of a VM that is made.
+    pub nonce: u64,
+}
+
+/// What an operator chose.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Where VM endpoints may lie.
+    pub networks: Vec<IpNet>,
+    /// Seconds for which a slot points at no other VM after its last use: the TTL in DNS and a margin.
+    pub quarantine_s: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let anywhere = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
+        Self { networks: anywhere.into(), quarantine_s: 3600 }
+    }
+}
+
+/// An index into the principals of one model.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(super) struct PrincipalIx(u32);
+
+/// An index into the addresses of one model.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(super) struct AddressIx(u32);
+
+impl AddressIx {
+    pub(super) const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A document and the store's revision that wrote it.
+#[derive(Clone, Debug)]
+pub struct Stored<T> {
+    /// What it says.
+    pub document: T,
+    /// Goes up with every change.
+    pub revision: u64,
+}
+
+/// A way of one principal to a VM.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Slot {
+    pub(super) address: AddressIx,
+    pub(super) vm: Serial,
+    /// The end of a second way, to an address the VM had.
+    pub(super) until_s: Option<u64>,
+}
+
+/// What holds for one principal. It may stand here although the principal is gone, for what is held.
+#[derive(Debug)]
+pub(super) struct Reach {
+    pub(super) name: Principal,
+    pub(super) slots: Vec<Slot>,
+    pub(super) holds: Vec<Held>,
+    /// VMs entered by name only.
+    pub(super) by_name: Vec<Serial>,
+    /// Of a user: teams.
+    pub(super) teams: Vec<(PrincipalIx, Access)>,
+    /// Of a team: users.
+    pub(super) members: Vec<(PrincipalIx, Access)>,
+}
+
+/// [`Hold`] with its address looked up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Held {
+    pub(super) address: AddressIx,
+    pub(super) vm: Serial,
+    pub(super) until_s: u64,
+}
+
+/// An address and what stands on it. It may stand here although the address is gone, for what is held.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) name: Label,
+    pub(super) stored: Option<Stored<Address>>,
+    /// VMs that answer here.
+    pub(super) vms: BTreeSet<Serial>,
+    /// VMs that answered here and still do for some.
+    pub(super) old: usize,
+    pub(super) holds: usize,
+}
+
+/// Everything at one revision.
+#[derive(Debug, Default)]
+pub struct Model {
+    revision: u64,
+    limits: Limits,
+    principals: BTreeMap<Principal, PrincipalIx>,
+    reaches: Vec<Reach>,
+    users: BTreeMap<Label, Stored<User>>,
+    teams: BTreeMap<Label, Stored<Team>>,
+    holds: BTreeMap<Principal, Stored<Vec<Hold>>>,
+    names: BTreeMap<Label, AddressIx>,
+    sites: Vec<Site>,
+    ips: HashMap<IpAddr, AddressIx>,
+    vms: HashMap<Serial, Stored<Box<Vm>>>,
+    vm_names: BTreeMap<Label, Serial>,
+    ids: HashMap<String, Serial>,
+    tokens: BTreeMap<Label, Stored<Token>>,
+    keys: HashMap<[u8; 32], Label>,
+    /// VMs with second ways, and principals with holds: what time alone will change.
+    pub(super) aging: BTreeSet<Key>,
+}
+
+impl Model {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// The store's revision of the last document put.
+    #[must_use]
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    pub(super) const fn at_revision(&mut self, revision: u64) {
+        self.revision = revision;
+    }
+
+    /// What the operator chose.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Makes `document` what stands under `key`, or nothing; returns what stood there before.
+    pub fn put(
+        &mut self,
+        key: &Key,
+        document: Option<Document>,
+        revision: u64,
+    ) -> Option<(Document, u64)> {
+        self.revision = revision;
+        match (key, document) {
+            (Key::User(name), Some(Document::User(user))) => {
+                self.put_user(name, Some(Stored { document: user, revision }))
+            }
+            (Key::User(name), _) => self.put_user(name, None),
+            (Key::Team(name), Some(Document::Team(team))) => {
+                self.put_team(name, Some(Stored { document: team, revision }))
+            }
+            (Key::Team(name), _) => self.put_team(name, None),
+            (Key::Vm(serial), Some(Document::Vm(vm))) => {
+                self.put_vm(*serial, Some(Stored { document: vm, revision }))
+            }
+            (Key::Vm(serial), _) => self.put_vm(*serial, None),
+            (Key::Address(name), Some(Document::Address(address))) => {
+                self.put_address(name, Some(Stored { document: address, revision }))
+            }
+            (Key::Address(name), _) => self.put_address(name, None),
+            (Key::Hold(principal), Some(Document::Hold(holds))) => {
+                self.put_holds(principal, Some(Stored { document: holds, revision }))
+            }
+            (Key::Hold(principal), _) => self.put_holds(principal, None),
+            (Key::Token(name), Some(Document::Token(token))) => {
+                let stored = Stored { document: token, revision };
+                let old = self.tokens.insert(name.clone(), stored);
+                old.map(|old| (Document::Token(old.document), old.revision))
+            }
+            (Key::Token(name), _) => {
+                let old = self.tokens.remove(name);
+                old.map(|old| (Document::Token(old.document), old.revision))
+            }
+        }
+    }
+
+    /// What stands under `key`, with its revision.
+    #[must_use]
+    pub fn get(&self, key: &Key) -> Option<(Document, u64)> {
+        match key {
+            Key::Address(name) => self.address(name).map(|it| whole(it, Document::Address)),
+            Key::Hold(principal) => self.holds.get(principal).map(|it| whole(it, Document::Hold)),
+            Key::Team(name) => self.teams.get(name).map(|it| whole(it, Document::Team)),
+            Key::Token(name) => self.tokens.get(name).map(|it| whole(it, Document::Token)),
+            Key::User(name) => self.users.get(name).map(|it| whole(it, Document::User)),
+            Key::Vm(serial) => self.vms.get(serial).map(|it| whole(it, Document::Vm)),
+        }
+    }
+
+    /// All users by name.
+    #[must_use]
+    pub const fn users(&self) -> &BTreeMap<Label, Stored<User>> {
+        &self.users
+    }
+
+    /// All teams by name.
+    #[must_use]
+    pub const fn teams(&self) -> &BTreeMap<Label, Stored<Team>> {
+        &self.teams
+    }
+
+    /// All tokens by name.
+    #[must_use]
+    pub const fn tokens(&self) -> &BTreeMap<Label, Stored<Token>> {
+        &self.tokens
+    }
+
+    /// All VMs by name.
+    #[must_use]
+    pub const fn vm_names(&self) -> &BTreeMap<Label, Serial> {
+        &self.vm_names
+    }
+
+    /// All addresses that stand, by name, with how many VMs answer at each.
+    pub fn addresses(&self) -> impl Iterator<Item = (&Label, &Stored<Address>, usize)> {
+        self.names.values().filter_map(|ix| {
+            let site = self.site(*ix)?;
+            site.stored.as_ref().map(|stored| (&site.name, stored, site.vms.len()))
+        })
+    }
+
+    /// An address.
+    #[must_use]
+    pub fn address(&self, name: &Label) -> Option<&Stored<Address>> {
+        self.site(*self.names.get(name)?)?.stored.as_ref()
+    }
+
+    /// A VM.
+    #[must_use]
+    pub fn vm(&self, serial: Serial) -> Option<&Stored<Box<Vm>>> {
+        self.vms.get(&serial)
+    }
+
+    /// A VM by its name.
+    #[must_use]
+    pub fn vm_named(&self, name: &Label) -> Option<(Serial, &Stored<Box<Vm>>)> {
+        let serial = *self.vm_names.get(name)?;
+        Some((serial, self.vms.get(&serial)?))
+    }
+
+    /// The user a key belongs to.
+    #[must_use]
+    pub fn user_of(&self, fingerprint: &[u8; 32]) -> Option<&Label> {
+        self.keys.get(fingerprint)
+    }
+
+    /// The address that has an IP in one of its columns.
+    pub(super) fn address_of(&self, ip: IpAddr) -> Option<&Label> {
+        self.site(*self.ips.get(&ip)?).map(|site| &site.name)
+    }
+
+    pub(super) fn is_id(&self, id: &str) -> bool {
+        self.ids.contains_key(id)
+    }
+
+    /// Whether the user or team stands.
+    #[must_use]
+    pub fn exists(&self, principal: &Principal) -> bool {
+        match principal {
+            Principal::User(name) => self.users.contains_key(name),
+            Principal::Team(name) => self.teams.contains_key(name),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) const fn principals(&self) -> &BTreeMap<Principal, PrincipalIx> {
+        &self.principals
+    }
+
+    pub(super) fn principal_ix(&self, principal: &Principal) -> Option<PrincipalIx> {
+        self.principals.get(principal).copied()
+    }
+
+    pub(super) fn address_ix(&self, name: &Label) -> Option<AddressIx> {
+        self.names.get(name).copied()
+    }
+
+    pub(super) fn reach(&self, ix: PrincipalIx) -> Option<&Reach> {
+        self.reaches.get(ix.0 as usize)
+    }
+
+    pub(super) fn site(&self, ix: AddressIx) -> Option<&Site> {
+        self.sites.get(ix.index())
+    }
+
+    pub(super) const fn sites(&self) -> &Vec<Site> {
+        &self.sites
+    }
+
+    /// All VMs that a user or team may enter, through whatever opens a way, each once, by serial.
+    #[must_use]
+    pub fn visible_to(&self, principal: &Principal) -> BTreeSet<Serial> {
+        let mut all = BTreeSet::new();
+        let mut add = |ix: PrincipalIx| {
+            if let Some(reach) = self.reach(ix) {
+                all.extend(reach.slots.iter().map(|slot| slot.vm));
+                all.extend(reach.by_name.iter().copied());
+            }
+        };
+        if let Some(ix) = self.principal_ix(principal) {
+            add(ix);
+            let teams = self.reach(ix).map_or(&[][..], |reach| &reach.teams);
+            for (team, _) in teams {
+                add(*team);
+            }
+        }
+        all
+    }
+
+    fn put_user(&mut self, name: &Label, new: Option<Stored<User>>) -> Option<(Document, u64)> {
+        let fingerprint = |key: &super::document::UserKey| key.fingerprint.parse::<Fingerprint>();
+        let old = self.users.remove(name);
+        for key in old.iter().flat_map(|old| &old.document.keys) {
+            if let Ok(fingerprint) = fingerprint(key) {
+                self.keys.remove(&fingerprint.0);
+            }
+        }
+        self.intern_principal(&Principal::User(name.clone()));
+        if let Some(new) = new {
+            for key in &new.document.keys {
+                if let Ok(fingerprint) = fingerprint(key) {
+                    self.keys.insert(fingerprint.0, name.clone());
+                }
+            }
+            self.users.insert(name.clone(), new);
+        }
+        old.map(|old| (Document::User(old.document), old.revision))
+    }
+
+    fn put_team(&mut self, name: &Label, new: Option<Stored<Team>>) -> Option<(Document, u64)> {
+        let team = self.intern_principal(&Principal::Team(name.clone()));
+        let old = self.teams.remove(name);
+        let before = self.reach_mut(team).map(|reach| std::mem::take(&mut reach.members));
+        let now: Vec<(PrincipalIx, Access)> = new
+            .iter()
+            .flat_map(|new| &new.document.members)
+            .map(|(user, access)| (self.intern_principal(&Principal::User(user.clone())), *access))
+            .collect();
+        let before = before.unwrap_or_default();
+        // Both are in the order of names, so in a team of thousands only those who differ are touched.
+        let after: HashMap<PrincipalIx, Access> = now.iter().copied().collect();
+        for (user, access) in &before {
+            if after.get(user) != Some(access)
+                && let Some(reach) = self.reach_mut(*user)
+            {
+                reach.teams.retain(|(of, _)| *of != team);
+            }
+        }
+        let before: HashMap<PrincipalIx, Access> = before.into_iter().collect();
+        for (user, access) in &now {
+            if before.get(user) != Some(access)
+                && let Some(reach) = self.reach_mut(*user)
+            {
+                reach.teams.push((team, *access));
+            }
+        }
+        if let Some(reach) = self.reach_mut(team) {
+            reach.members = now;
+        }
+        if let Some(new) = new {
+            self.teams.insert(name.clone(), new);
+        }
+        old.map(|old| (Document::Team(old.document), old.revision))
+    }
+
+    fn put_vm(&mut self, serial: Serial, new: Option<Stored<Box<Vm>>>) -> Option<(Document, u64)> {
+        let old = self.vms.remove(&serial);
+        if let Some(old) = &old {
+            self.index_vm(serial, &old.document, false);
+        }
+        if let Some(new) = new {
+            self.index_vm(serial, &new.document, true);
+            self.vms.insert(serial, new);
+        }
+        old.map(|old| (Document::Vm(old.document), old.revision))
+    }
+
+    /// Brings what a VM's document means into the indexes, or takes it out.
+    fn index_vm(&mut self, serial: Serial, vm: &Vm, enter: bool) {
+        if enter {
+            self.vm_names.insert(vm.name.clone(), serial);
+            self.ids.insert(vm.id.clone(), serial);
+        } else {
+            self.vm_names.remove(&vm.name);
+            self.ids.remove(&vm.id);
+        }
+        let aging = Key::Vm(serial);
+        if enter && !vm.old.is_empty() {
+            self.aging.insert(aging);
+        } else {
+            self.aging.remove(&aging);
+        }
+        let at = vm.address.as_ref().map(|name| self.intern_address(name));
+        if let Some(site) = at.and_then(|ix| self.sites.get_mut(ix.index())) {
+            if enter {
+                site.vms.insert(serial);
+            } else {
+                site.vms.remove(&serial);
+            }
+        }
+        let everybody = std::iter::once((&vm.owner, Access::Slot))
+            .chain(vm.shares.iter().map(|(principal, access)| (principal, *access)));
+        for (principal, access) in everybody {
+            let ix = self.intern_principal(principal);
+            let slot = at.filter(|_| access == Access::Slot).map(|address| Slot {
+                address,
+                vm: serial,
+                until_s: None,
+            });
+            if let Some(reach) = self.reach_mut(ix) {
+                match slot {
+                    Some(slot) => change(&mut reach.slots, slot, enter),
+                    None => change(&mut reach.by_name, serial, enter),
+                }
+            }
+        }
+        for old in &vm.old {
+            let address = self.intern_address(&old.address);
+            if let Some(site) = self.sites.get_mut(address.index()) {
+                site.old = if enter { site.old + 1 } else { site.old.saturating_sub(1) };
+            }
+            for principal in &old.principals {
+                let ix = self.intern_principal(principal);
+                let slot = Slot { address, vm: serial, until_s: Some(old.until_s) };
+                if let Some(reach) = self.reach_mut(ix) {
+                    change(&mut reach.slots, slot, enter);
+                }
+            }
+        }
+    }
+
+    fn put_address(
+        &mut self,
+        name: &Label,
+        new: Option<Stored<Address>>,
+    ) -> Option<(Document, u64)> {
+        let ix = self.intern_address(name);
+        let old = self.sites.get_mut(ix.index()).and_then(|site| site.stored.take());
+        for ip in old.iter().flat_map(|old| ips(&old.document)) {
+            self.ips.remove(&ip);
+        }
+        for ip in new.iter().flat_map(|new| ips(&new.document)) {
+            self.ips.insert(ip, ix);
+        }
+        if let Some(site) = self.sites.get_mut(ix.index()) {
+            site.stored = new;
+        }
+        old.map(|old| (Document::Address(old.document), old.revision))
+    }
+
+    fn put_holds(
+        &mut self,
+        principal: &Principal,
+        new: Option<Stored<Vec<Hold>>>,
+    ) -> Option<(Document, u64)> {
+        let ix = self.intern_principal(principal);
+        let old = self.holds.remove(principal);
+        let mut held = Vec::new();
+        for hold in new.iter().flat_map(|new| &new.document) {
+            let address = self.intern_address(&hold.address);
+            held.push(Held { address, vm: hold.vm, until_s: hold.until_s });
+            if let Some(site) = self.sites.get_mut(address.index()) {
+                site.holds += 1;
+            }
+        }
+        let before = self.reach_mut(ix).map(|reach| std::mem::replace(&mut reach.holds, held));
+        for hold in before.unwrap_or_default() {
+            if let Some(site) = self.sites.get_mut(hold.address.index()) {
+                site.holds = site.holds.saturating_sub(1);
+            }
+        }
+        let aging = Key::Hold(principal.clone());
+        if let Some(new) = new {
+            self.holds.insert(principal.clone(), new);
+            self.aging.insert(aging);
+        } else {
+            self.aging.remove(&aging);
+        }
+        old.map(|old| (Document::Hold(old.document), old.revision))
+    }
+
+    fn reach_mut(&mut self, ix: PrincipalIx) -> Option<&mut Reach> {
+        self.reaches.get_mut(ix.0 as usize)
+    }
+
+    fn intern_principal(&mut self, name: &Principal) -> PrincipalIx {
+        if let Some(ix) = self.principals.get(name) {
+            return *ix;
+        }
+        let ix = PrincipalIx(u32::try_from(self.reaches.len()).unwrap_or(u32::MAX));
+        self.reaches.push(Reach {
+            name: name.clone(),
+            slots: Vec::new(),
+            holds: Vec::new(),
+            by_name: Vec::new(),
+            teams: Vec::new(),
+            members: Vec::new(),
+        });
+        self.principals.insert(name.clone(), ix);
+        ix
+    }
+
+    fn intern_address(&mut self, name: &Label) -> AddressIx {
+        if let Some(ix) = self.names.get(name) {
+            return *ix;
+        }
+        let ix = AddressIx(u32::try_from(self.sites.len()).unwrap_or(u32::MAX));
+        self.sites.push(Site {
+            name: name.clone(),
+            stored: None,
+            vms: BTreeSet::new(),
+            old: 0,
+            holds: 0,
+        });
+        self.names.insert(name.clone(), ix);
+        ix
+    }
+}
+
+impl Site {
+    /// Whether a VM may be put here.
+    pub(super) fn takes_vms(&self) -> bool {
+        self.stored.as_ref().is_some_and(|stored| {
+            stored.document.state == AddressState::Ready && !stored.document.lobby
+        })
+    }
+}
+
+fn whole<T: Clone>(stored: &Stored<T>, document: impl Fn(T) -> Document) -> (Document, u64) {
+    (document(stored.document.clone()), stored.revision)
+}
+
+/// The IPs of all columns of an address.
+pub(super) fn ips(address: &Address) -> impl Iterator<Item = IpAddr> + use<> {
+    [Some(address.public), address.public6, address.private].into_iter().flatten()
+}
+
+fn change<T: PartialEq>(list: &mut Vec<T>, item: T, enter: bool) {
+    if enter {
+        list.push(item);
+    } else if let Some(at) = list.iter().position(|other| *other == item) {
+        list.swap_remove(at);
+    }
+}

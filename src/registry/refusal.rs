@@ -1,0 +1,292 @@
+//! Why a command is not carried out: what is in the way, and what to do about it. Nothing has changed.
+
+use std::{fmt, net::IpAddr};
+
+use serde::Serialize;
+
+use super::name::{Label, Principal};
+use crate::route::TEAMS_MAX;
+
+/// Kinds of things that have names.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A user.
+    User,
+    /// A key of a user.
+    Key,
+    /// A team.
+    Team,
+    /// A VM.
+    Vm,
+    /// A pool address.
+    Address,
+    /// An API token.
+    Token,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::User => "user",
+            Self::Key => "key",
+            Self::Team => "team",
+            Self::Vm => "VM",
+            Self::Address => "address",
+            Self::Token => "token",
+        })
+    }
+}
+
+/// What stands at an address where a VM cannot go, for somebody who would see both.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Collision {
+    /// Who would see both.
+    pub principal: Principal,
+    /// The VM that the command is about.
+    pub vm: Label,
+    /// Where.
+    pub address: Label,
+    /// The other VM, or nothing if it is gone.
+    pub other: Option<Label>,
+    /// Set if the other one is there no more, but must not be followed by another before this Unix time.
+    pub held_until_s: Option<u64>,
+}
+
+impl fmt::Display for Collision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { principal, vm, address, other, held_until_s } = self;
+        match (other, held_until_s) {
+            (Some(other), None) => {
+                write!(f, "{principal} would see {vm} and {other} at {address}")
+            }
+            (Some(other), Some(until_s)) => write!(
+                f,
+                "{principal} could reach {other} at {address} until not long ago, which must not lead to {vm} before {}",
+                utc(*until_s)
+            ),
+            (None, _) => write!(
+                f,
+                "{principal} could reach a VM at {address} that is gone, which must not lead to {vm} before {}",
+                utc(held_until_s.unwrap_or_default())
+            ),
+        }
+    }
+}
+
+/// Why not.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// A name that cannot be one, or another value that makes no sense.
+    #[error("{what}; {fix}")]
+    Invalid {
+        /// The value and what is wrong with it.
+        what: String,
+        /// What to write.
+        fix: String,
+    },
+    /// There is no such thing.
+    #[error("there is no {kind} `{name}`; `keyway {noun} list` shows what there is", noun = noun(*.kind))]
+    Unknown {
+        /// Of which kind.
+        kind: Kind,
+        /// As given.
+        name: String,
+    },
+    /// The name is taken.
+    #[error("the name `{name}` is taken by {by}; choose another")]
+    Taken {
+        /// As given.
+        name: String,
+        /// By what.
+        by: String,
+    },
+    /// The name means something else in the zone.
+    #[error("the name `{name}` is reserved; choose another")]
+    Reserved {
+        /// As given.
+        name: String,
+    },
+    /// A key is somebody's already.
+    #[error(
+        "key {fingerprint} is already a key of user `{of}`; a key names one user: remove it there first"
+    )]
+    KeyTaken {
+        /// The key.
+        fingerprint: String,
+        /// Whose.
+        of: Label,
+    },
+    /// An IP address is in use in the pool.
+    #[error("{ip} is already an IP of address `{of}`; write every IP once, in one column")]
+    IpTaken {
+        /// The IP.
+        ip: IpAddr,
+        /// Whose.
+        of: Label,
+    },
+    /// Something else still needs it.
+    #[error("{kind} `{name}` is in use: {by}; {fix}")]
+    InUse {
+        /// What is in use.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// By what.
+        by: String,
+        /// What to do first.
+        fix: String,
+    },
+    /// Somebody would see two VMs at one address.
+    #[error("{}; ask for a renumbering (--renumber; --dry-run shows it), or grant by name (--by-name)", list(.0))]
+    Conflict(Vec<Collision>),
+    /// There is no address left for a VM.
+    #[error(
+        "pool exhausted for {principal}: sees {sees} VMs{}, the pool has {ready} ready addresses; add an address \
+         (`keyway address add`), or grant by name (--by-name, --no-address)",
+        until_lately(*.held)
+    )]
+    Exhausted {
+        /// Who sees the most.
+        principal: Principal,
+        /// How many VMs that principal sees.
+        sees: usize,
+        /// How many more addresses led the principal to a VM not long ago.
+        held: usize,
+        /// How many addresses are ready.
+        ready: usize,
+    },
+    /// The address takes no VMs.
+    #[error(
+        "address `{address}` takes no VMs: it is {why}; name another, or none to have one chosen"
+    )]
+    NotReady {
+        /// Which.
+        address: Label,
+        /// Why.
+        why: &'static str,
+    },
+    /// A limit of ours.
+    #[error("{what}, the limit is {limit}")]
+    TooMany {
+        /// What there would be, with its number.
+        what: String,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// Somebody changed it meanwhile.
+    #[error(
+        "{kind} `{name}` is at revision {is}, not {expected}: it was changed meanwhile; look at it and try again"
+    )]
+    Changed {
+        /// Of which kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// Its revision.
+        is: u64,
+        /// The revision the change was meant for.
+        expected: u64,
+    },
+    /// It is so already, and the command cannot be meant.
+    #[error("{0}")]
+    Already(String),
+}
+
+impl Refusal {
+    /// A word for programs, which stays the same.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Invalid { .. } => "invalid",
+            Self::Unknown { .. } => "not-found",
+            Self::Taken { .. } => "name-taken",
+            Self::Reserved { .. } => "name-reserved",
+            Self::KeyTaken { .. } => "key-taken",
+            Self::IpTaken { .. } => "ip-taken",
+            Self::InUse { .. } => "in-use",
+            Self::Conflict(_) => "conflict",
+            Self::Exhausted { .. } => "pool-exhausted",
+            Self::NotReady { .. } => "address-not-ready",
+            Self::TooMany { .. } => "too-many",
+            Self::Changed { .. } => "changed",
+            Self::Already(_) => "already",
+        }
+    }
+
+    pub(super) fn invalid(what: impl fmt::Display, fix: impl Into<String>) -> Self {
+        Self::Invalid { what: what.to_string(), fix: fix.into() }
+    }
+
+    pub(super) fn unknown(kind: Kind, name: impl fmt::Display) -> Self {
+        Self::Unknown { kind, name: name.to_string() }
+    }
+
+    pub(super) fn too_many_teams(user: &Label, teams: usize) -> Self {
+        Self::TooMany { what: format!("user `{user}` would be in {teams} teams"), limit: TEAMS_MAX }
+    }
+}
+
+impl From<super::name::NotALabel> for Refusal {
+    fn from(fault: super::name::NotALabel) -> Self {
+        Self::Invalid {
+            what: format!("`{}` is no name", fault.name),
+            fix: "write 1 to 63 of a-z, 0-9 and -, with no - at either end".to_owned(),
+        }
+    }
+}
+
+const fn noun(kind: Kind) -> &'static str {
+    match kind {
+        Kind::User => "user",
+        Kind::Key => "key",
+        Kind::Team => "team",
+        Kind::Vm => "vm",
+        Kind::Address => "address",
+        Kind::Token => "token",
+    }
+}
+
+fn until_lately(held: usize) -> String {
+    if held == 0 { String::new() } else { format!(" (and {held} more until not long ago)") }
+}
+
+/// Collisions that are named one by one.
+const COLLISIONS_SHOWN: usize = 5;
+
+fn list(collisions: &[Collision]) -> String {
+    let mut text = String::new();
+    for (index, collision) in collisions.iter().take(COLLISIONS_SHOWN).enumerate() {
+        if index > 0 {
+            text.push_str("; ");
+        }
+        text.push_str(&collision.to_string());
+    }
+    if let Some(more) = collisions.len().checked_sub(COLLISIONS_SHOWN).filter(|more| *more > 0) {
+        text.push_str("; and ");
+        text.push_str(&more.to_string());
+        text.push_str(" more");
+    }
+    text
+}
+
+/// Seconds of a day.
+const DAY_S: u64 = 86_400;
+
+/// A Unix time as RFC 3339 writes it.
+#[must_use]
+pub fn utc(unix_s: u64) -> String {
+    let (days, rest) = (unix_s / DAY_S, unix_s % DAY_S);
+    // From days to a date of the proleptic Gregorian calendar, by years that begin in March and eras of 400 years.
+    let z = days + 719_468;
+    let era = z / 146_097;
+    let of_era = z % 146_097;
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}

@@ -1,0 +1,275 @@
+//! What commands do, and what they say when they do not.
+
+use super::command::{Command, NewAddress, NewVm, Options, Placement};
+use super::document::{Access, AddressState, Origin};
+use super::draft::{Draft, Report};
+use super::model::{Limits, Model, Stamp};
+use super::name::{Label, Principal};
+use super::refusal::{Refusal, utc};
+use crate::ssh::{entropy::SystemEntropy, hostkey::PrivateKey};
+
+const NOW_S: u64 = 1_000_000;
+
+fn label(name: &str) -> Label {
+    Label::new(name).unwrap()
+}
+
+fn principal(name: &str) -> Principal {
+    name.parse().unwrap()
+}
+
+/// A model under a clock that the test sets.
+struct World {
+    model: Model,
+    now_s: u64,
+    nonce: u64,
+}
+
+impl World {
+    /// Users alice, bob, carol and a pool of so many addresses.
+    fn new(addresses: u8) -> Self {
+        let mut world = Self { model: Model::new(Limits::default()), now_s: NOW_S, nonce: 0 };
+        for name in ["alice", "bob", "carol"] {
+            world.must(&Command::UserAdd { name: label(name), keys: vec![] });
+        }
+        for last in 1..=addresses {
+            let public = Some([127, 0, 77, last].into());
+            let address = NewAddress { public, ..NewAddress::default() };
+            world.must(&Command::AddressAdd { name: label(&format!("s{last:03}")), address });
+        }
+        world
+    }
+
+    fn run(&mut self, command: &Command, renumber: bool) -> Result<Report, Refusal> {
+        self.nonce += 1;
+        let stamp = Stamp { now_s: self.now_s, nonce: self.nonce };
+        let mut draft = Draft::new(&mut self.model, stamp);
+        draft.carry_out(command, Options { renumber, origin: Origin::Command })?;
+        Ok(draft.keep().1)
+    }
+
+    fn must(&mut self, command: &Command) -> Report {
+        self.run(command, false).unwrap_or_else(|refusal| panic!("{command:?}: {refusal}"))
+    }
+
+    fn refused(&mut self, command: &Command) -> String {
+        let before = format!("{:?}", self.model);
+        let refusal = self.run(command, false).unwrap_err();
+        assert_eq!(format!("{:?}", self.model).len(), before.len(), "{command:?} left something");
+        format!("{}: {refusal}", refusal.code())
+    }
+
+    fn vm(&mut self, name: &str, owner: &str) -> Report {
+        self.must(&add(name, owner, Placement::Chosen))
+    }
+
+    fn address(&self, name: &str) -> Option<String> {
+        let (_, vm) = self.model.vm_named(&label(name)).unwrap();
+        vm.document.address.as_ref().map(ToString::to_string)
+    }
+}
+
+fn add(name: &str, owner: &str, placement: Placement) -> Command {
+    Command::VmAdd(NewVm {
+        name: label(name),
+        owner: principal(owner),
+        ssh: "127.0.0.1:2201".to_owned(),
+        login: None,
+        host_key: None,
+        placement,
+    })
+}
+
+fn share(name: &str, with: &str) -> Command {
+    Command::VmShare { name: label(name), with: principal(with), access: Access::Slot }
+}
+
+#[test]
+fn each_vm_of_one_owner_gets_its_own_address_and_owners_share_them() {
+    let mut world = World::new(2);
+    world.vm("a1", "alice");
+    world.vm("a2", "alice");
+    world.vm("b1", "bob");
+    world.vm("b2", "bob");
+    assert_ne!(world.address("a1"), world.address("a2"));
+    assert_ne!(world.address("b1"), world.address("b2"));
+}
+
+#[test]
+fn a_pool_that_is_exhausted_for_somebody_says_for_whom_and_what_to_do() {
+    let mut world = World::new(2);
+    world.vm("a1", "alice");
+    world.vm("a2", "alice");
+    assert_eq!(
+        world.refused(&add("a3", "alice", Placement::Chosen)),
+        "pool-exhausted: pool exhausted for alice: sees 2 VMs, the pool has 2 ready addresses; add an address \
+         (`keyway address add`), or grant by name (--by-name, --no-address)"
+    );
+    world.must(&add("a3", "alice", Placement::Nowhere));
+    assert_eq!(world.address("a3"), None);
+}
+
+#[test]
+fn a_share_that_would_show_somebody_two_vms_is_refused_or_moves_the_shared_one() {
+    let mut world = World::new(2);
+    world.must(&add("blue", "alice", Placement::At(label("s001"))));
+    world.must(&add("green", "bob", Placement::At(label("s001"))));
+    assert_eq!(
+        world.refused(&share("blue", "bob")),
+        "conflict: bob would see blue and green at s001; ask for a renumbering (--renumber; --dry-run shows it), or \
+         grant by name (--by-name)"
+    );
+    let report = world.run(&share("blue", "bob"), true).unwrap();
+    let [moved] = report.moves.as_slice() else { panic!("{report:?}") };
+    assert_eq!((moved.vm.as_str(), moved.to.as_str()), ("blue", "s002"));
+    // Bob never had blue at its old address, and has green there.
+    assert_eq!(moved.old_for, [principal("alice")]);
+    assert_eq!(world.address("green").as_deref(), Some("s001"));
+}
+
+#[test]
+fn a_moved_vm_is_still_reached_at_its_old_address_until_the_quarantine_is_over() {
+    let mut world = World::new(2);
+    world.vm("blue", "alice");
+    assert_eq!(world.address("blue").as_deref(), Some("s001"));
+    let report = world.must(&Command::VmRenumber { name: label("blue"), to: Placement::Chosen });
+    assert_eq!(report.moves[0].old_for, [principal("alice")]);
+    // Neither address takes another VM of alice's: one is blue's, one still leads there.
+    let refused = world.refused(&add("green", "alice", Placement::Chosen));
+    assert!(refused.starts_with("pool-exhausted"), "{refused}");
+    world.now_s += 3600;
+    world.must(&Command::Sweep);
+    let refused = world.refused(&add("green", "alice", Placement::At(label("s001"))));
+    assert!(refused.contains("not long ago"), "{refused}");
+    world.now_s += 3600;
+    world.must(&Command::Sweep);
+    world.must(&add("green", "alice", Placement::At(label("s001"))));
+}
+
+#[test]
+fn a_deleted_vm_leaves_its_slot_to_no_other_until_the_quarantine_is_over() {
+    let mut world = World::new(1);
+    world.vm("blue", "alice");
+    world.must(&Command::VmRemove { name: label("blue") });
+    assert!(world.refused(&add("blue", "alice", Placement::Chosen)).starts_with("pool-exhausted"));
+    world.must(&add("red", "bob", Placement::Chosen));
+    world.now_s += 3600;
+    world.must(&add("blue", "alice", Placement::Chosen));
+}
+
+#[test]
+fn who_leaves_a_team_takes_its_memory_along() {
+    let mut world = World::new(1);
+    world.must(&Command::TeamAdd { name: label("ops"), members: vec![label("bob")] });
+    world.vm("shared", "team:ops");
+    world.must(&Command::TeamLeave { team: label("ops"), user: label("bob") });
+    assert!(world.refused(&add("own", "bob", Placement::Chosen)).starts_with("pool-exhausted"));
+    world.must(&add("own", "carol", Placement::Chosen));
+}
+
+#[test]
+fn a_member_by_name_takes_no_slot() {
+    let mut world = World::new(1);
+    world.must(&Command::TeamAdd { name: label("ops"), members: vec![label("alice")] });
+    world.vm("shared", "team:ops");
+    world.vm("own", "bob");
+    let join = |access| Command::TeamJoin { team: label("ops"), user: label("bob"), access };
+    let refused = world.refused(&join(Access::Slot));
+    assert!(refused.contains("bob would see shared and own at s001"), "{refused}");
+    world.must(&join(Access::ByName));
+    let refused = world.refused(&join(Access::Slot));
+    assert!(refused.contains("bob would see shared and own at s001"), "{refused}");
+}
+
+#[test]
+fn an_address_that_is_drained_takes_nothing_and_an_address_in_use_stays() {
+    let mut world = World::new(2);
+    world.must(&add("blue", "alice", Placement::At(label("s001"))));
+    let state = AddressState::Drain;
+    world.must(&Command::AddressState { name: label("s001"), state });
+    assert_eq!(
+        world.refused(&add("green", "bob", Placement::At(label("s001")))),
+        "address-not-ready: address `s001` takes no VMs: it is being drained; name another, or none to have one chosen"
+    );
+    assert_eq!(
+        world.refused(&Command::AddressRemove { name: label("s001") }),
+        "in-use: address `s001` is in use: 1 VMs answer there; move them first (`keyway address drain`)"
+    );
+    world.must(&Command::VmRenumber { name: label("blue"), to: Placement::Chosen });
+    assert_eq!(world.address("blue").as_deref(), Some("s002"));
+    let refused = world.refused(&Command::AddressRemove { name: label("s001") });
+    assert!(refused.contains("not long ago"), "{refused}");
+    for _ in 0..2 {
+        world.now_s += 3600;
+        world.must(&Command::Sweep);
+    }
+    world.must(&Command::AddressRemove { name: label("s001") });
+}
+
+#[test]
+fn a_name_that_means_something_else_is_refused() {
+    let mut world = World::new(1);
+    world.vm("blue", "alice");
+    let at = Placement::Nowhere;
+    assert_eq!(
+        world.refused(&add("s001", "alice", at.clone())),
+        "name-taken: the name `s001` is taken by an address; choose another"
+    );
+    assert_eq!(
+        world.refused(&add("blue", "bob", at.clone())),
+        "name-taken: the name `blue` is taken by another VM; choose another"
+    );
+    assert_eq!(
+        world.refused(&add("ns", "bob", at)),
+        "name-reserved: the name `ns` is reserved; choose another"
+    );
+    assert_eq!(
+        world.refused(&Command::VmRename { name: label("blue"), to: label("s001") }),
+        "name-taken: the name `s001` is taken by an address; choose another"
+    );
+}
+
+#[test]
+fn a_key_names_one_user() {
+    let mut world = World::new(1);
+    let key = PrivateKey::generate_ed25519(&mut SystemEntropy::default());
+    let line = key.public().to_line();
+    let key = |user| Command::KeyAdd { user: label(user), line: line.clone() };
+    world.must(&key("alice"));
+    let refused = world.refused(&key("bob"));
+    assert!(refused.contains("is already a key of user `alice`"), "{refused}");
+    let refused = world.refused(&Command::KeyAdd { user: label("bob"), line: "rubbish".into() });
+    assert!(refused.starts_with("invalid: not a key that can be used"), "{refused}");
+}
+
+#[test]
+fn a_renamed_vm_keeps_its_id_and_its_name_makes_another() {
+    let mut world = World::new(2);
+    world.vm("blue", "alice");
+    world.must(&Command::VmRename { name: label("blue"), to: label("red") });
+    world.vm("blue", "alice");
+    let id = |name: &str| world.model.vm_named(&label(name)).unwrap().1.document.id.clone();
+    assert_eq!((id("red"), id("blue")), ("blue".to_owned(), "blue.2".to_owned()));
+}
+
+#[test]
+fn users_and_teams_who_own_vms_stay() {
+    let mut world = World::new(2);
+    world.vm("blue", "alice");
+    assert_eq!(
+        world.refused(&Command::UserRemove { name: label("alice") }),
+        "in-use: user `alice` is in use: owns VM `blue`; transfer or remove them first (`keyway vm transfer`, `keyway \
+         vm rm`)"
+    );
+    world.must(&Command::VmTransfer { name: label("blue"), to: principal("bob") });
+    world.must(&Command::UserRemove { name: label("alice") });
+}
+
+#[test]
+fn a_time_is_written_as_rfc_3339_does() {
+    assert_eq!(utc(0), "1970-01-01T00:00:00Z");
+    assert_eq!(utc(951_782_399), "2000-02-28T23:59:59Z");
+    assert_eq!(utc(951_782_400), "2000-02-29T00:00:00Z");
+    assert_eq!(utc(4_107_542_399), "2100-02-28T23:59:59Z");
+    assert_eq!(utc(4_107_542_400), "2100-03-01T00:00:00Z");
+}
