@@ -20,6 +20,7 @@ pub mod model;
 pub mod name;
 pub mod refusal;
 mod renumber;
+pub mod store;
 
 pub use command::{Command, Options};
 pub use document::{Document, Key};

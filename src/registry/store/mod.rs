@@ -1,0 +1,284 @@
+//! STORE: a key-value space with revisions behind four verbs, which any engine can give.
+//!
+//! [`Store`] is snapshot, transaction, watch and compaction, no more, so that an embedded file ([`sqlite`]) and a
+//! consensus store serve alike. It knows keys and bytes; what they mean is the business of those who write them. The
+//! registry writes, every edge reads: a snapshot once, then the commits behind it.
+//!
+//! Every engine is held to one suite (`conformance`). What it demands:
+//! - A transaction is all or nothing, for a reader, a watcher and a crash. An acknowledged one is durable.
+//! - Revisions rise with every transaction that changes something, and with nothing else; by how much is the engine's
+//!   own affair. A fresh store stands at [`Revision::ZERO`].
+//! - A put is a change even if the value is the old one. Deleting an absent key changes nothing, and no watcher hears
+//!   of it; a transaction that changes nothing takes no revision and answers the current one.
+//! - Keys are in the order of their bytes. A watcher hears of every change once, in order, whole transactions only.
+
+use std::{fmt, time::Duration};
+
+mod fault;
+pub mod sqlite;
+
+#[cfg(test)]
+pub(crate) mod conformance;
+#[cfg(test)]
+pub(crate) mod memory;
+
+pub use fault::{Fault, Refusal, TransactFault};
+pub use sqlite::Sqlite;
+
+/// Most changes (puts and deletes together), and most compares, of one transaction: etcd's `--max-txn-ops`.
+pub const OPERATIONS_MAX: usize = 128;
+/// Most bytes of a key. Ours are a word, a slash and an id or a name.
+pub const KEY_BYTES_MAX: usize = 512;
+/// Most bytes of a value.
+pub const VALUE_BYTES_MAX: usize = 1 << 20;
+/// Most bytes of the keys and values of one transaction: etcd takes requests of 1.5 MiB, framing included.
+pub const TRANSACTION_BYTES_MAX: usize = VALUE_BYTES_MAX + (1 << 18);
+
+/// A key-value space with revisions. What is written here stays in the module's own words: see its head.
+pub trait Store: Send + Sync {
+    /// Shows `visit` every entry whose key begins with `prefix`, in the order of the keys, all at one revision; returns
+    /// which. Nothing is held but the entry shown. Writers do not wait for it, nor it for them.
+    ///
+    /// # Errors
+    /// A [`Fault`] may come after some entries were shown: they are then no snapshot.
+    fn snapshot_each(
+        &self,
+        prefix: &str,
+        visit: &mut dyn FnMut(EntryRef<'_>),
+    ) -> Result<Head, Fault>;
+
+    /// As [`Store::snapshot_each`], in memory.
+    fn snapshot(&self, prefix: &str) -> Result<Snapshot, Fault> {
+        let mut entries = Vec::new();
+        let head = self.snapshot_each(prefix, &mut |entry| entries.push(entry.to_owned()))?;
+        Ok(Snapshot { head, entries })
+    }
+
+    /// If every compare holds, makes all changes and returns their revision once they are durable; if one does not,
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// [`TransactFault::Refused`]: nothing changed. [`TransactFault::Store`]: whether it did is not known until it is
+    /// read again.
+    fn transact(&self, transaction: &Transaction) -> Result<Revision, TransactFault> {
+        let mut answers = self.transact_all(std::slice::from_ref(transaction));
+        answers.pop().unwrap_or(Ok(Revision::ZERO))
+    }
+
+    /// Independent transactions, one behind another, each with an answer of its own, as [`Store::transact`] would have
+    /// given it; the answers are as many, in the same order. An engine whose commits cost much makes many durable at
+    /// once, and answers when they are.
+    fn transact_all(&self, transactions: &[Transaction]) -> Vec<Result<Revision, TransactFault>>;
+
+    /// Every commit after the revision `after`, those made before this call included.
+    ///
+    /// # Errors
+    /// [`Fault::Compacted`], [`Fault::Future`], and what else a [`Fault`] is.
+    fn watch(&self, after: Revision) -> Result<Box<dyn Watch>, Fault>;
+
+    /// Forgets the commits up to and with `up_to`; the entries stay. From then on a watch begins at `up_to` or later.
+    /// What is compacted already may be again.
+    ///
+    /// # Errors
+    /// [`Fault::Future`], and what else a [`Fault`] is.
+    fn compact(&self, up_to: Revision) -> Result<(), Fault>;
+}
+
+/// A reader of commits. Watchers are as many as their callers like, each at its own place.
+pub trait Watch: Send {
+    /// The next commit; `None` if there was none for `timeout`. A commit of this process wakes it at once; one of
+    /// another process may be found only when the time is over, or at the next call.
+    ///
+    /// # Errors
+    /// [`Fault::Compacted`]: this watcher lags behind a compaction and stays there; take a snapshot and watch anew.
+    fn next(&mut self, timeout: Duration) -> Result<Option<Commit>, Fault>;
+}
+
+/// A point in the history of one store; later is greater.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Revision(pub u64);
+
+impl Revision {
+    /// Where a store begins: empty, nothing committed.
+    pub const ZERO: Self = Self(0);
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Which history the revisions belong to: random, drawn by the caller for a new store and again for a restored one.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct StoreId(pub [u8; 16]);
+
+impl fmt::Display for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Where a store stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Head {
+    /// Which store it is.
+    pub store_id: StoreId,
+    /// The revision of its last commit.
+    pub revision: Revision,
+}
+
+/// What a store holds at one revision.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Snapshot {
+    /// Which store and which revision.
+    pub head: Head,
+    /// In the order of the keys.
+    pub entries: Vec<Entry>,
+}
+
+/// A key, its value, and when that was put.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry {
+    /// Such as `vm/0123abcd`.
+    pub key: String,
+    /// Never interpreted here.
+    pub value: Vec<u8>,
+    /// The revision of the last put.
+    pub modified: Revision,
+}
+
+/// An [`Entry`] while it is shown.
+#[derive(Clone, Copy, Debug)]
+pub struct EntryRef<'a> {
+    /// As in [`Entry`].
+    pub key: &'a str,
+    /// As in [`Entry`].
+    pub value: &'a [u8],
+    /// As in [`Entry`].
+    pub modified: Revision,
+}
+
+impl EntryRef<'_> {
+    /// A copy to keep.
+    pub fn to_owned(self) -> Entry {
+        Entry { key: self.key.into(), value: self.value.into(), modified: self.modified }
+    }
+}
+
+/// The changes of one transaction: what a watcher gets.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Commit {
+    /// What the transaction was answered.
+    pub revision: Revision,
+    /// At least one; puts before deletes, each in the order they were given.
+    pub changes: Vec<Change>,
+}
+
+/// What became of one key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Change {
+    /// Which.
+    pub key: String,
+    /// Its new value; `None`: deleted.
+    pub value: Option<Vec<u8>>,
+}
+
+/// What one key must be for a transaction to go through.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Expected {
+    /// Not there.
+    Absent,
+    /// Last put at exactly this revision.
+    Modified(Revision),
+}
+
+impl Expected {
+    /// Whether a key that was `found` last put at a revision, or not there, is as expected.
+    fn holds(self, found: Option<Revision>) -> bool {
+        match self {
+            Self::Absent => found.is_none(),
+            Self::Modified(revision) => found == Some(revision),
+        }
+    }
+}
+
+/// Compares, and the changes to make if all of them hold.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Transaction {
+    /// What must be.
+    pub compares: Vec<(String, Expected)>,
+    /// Keys with their new values.
+    pub puts: Vec<(String, Vec<u8>)>,
+    /// Keys to remove. None of them among `puts`.
+    pub deletes: Vec<String>,
+}
+
+impl Transaction {
+    /// Expects nothing and changes nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Only if `key` is `expected`.
+    #[must_use]
+    pub fn when(mut self, key: impl Into<String>, expected: Expected) -> Self {
+        self.compares.push((key.into(), expected));
+        self
+    }
+
+    /// Gives `key` a value.
+    #[must_use]
+    pub fn put(mut self, key: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
+        self.puts.push((key.into(), value.into()));
+        self
+    }
+
+    /// Removes `key`.
+    #[must_use]
+    pub fn delete(mut self, key: impl Into<String>) -> Self {
+        self.deletes.push(key.into());
+        self
+    }
+
+    /// What every engine refuses, whatever it holds. Engines call it before they look at a transaction.
+    ///
+    /// # Errors
+    /// Every [`Refusal`] but a conflict.
+    pub fn check(&self) -> Result<(), Refusal> {
+        let changes = self.puts.len() + self.deletes.len();
+        for count in [changes, self.compares.len()] {
+            if count > OPERATIONS_MAX {
+                return Err(Refusal::Operations { count });
+            }
+        }
+        let puts = self.puts.iter().map(|(key, _)| key);
+        let compares = self.compares.iter().map(|(key, _)| key);
+        for key in puts.clone().chain(&self.deletes).chain(compares) {
+            if key.is_empty() || key.len() > KEY_BYTES_MAX {
+                return Err(Refusal::Key { bytes: key.len() });
+            }
+        }
+        for (key, value) in &self.puts {
+            if value.len() > VALUE_BYTES_MAX {
+                return Err(Refusal::Value { key: key.clone(), bytes: value.len() });
+            }
+        }
+        let bytes = self.bytes();
+        if bytes > TRANSACTION_BYTES_MAX {
+            return Err(Refusal::Bytes { bytes });
+        }
+        let mut changed: Vec<&String> = puts.chain(&self.deletes).collect();
+        changed.sort_unstable();
+        if let Some([key, _]) = changed.array_windows().find(|[one, next]| one == next) {
+            return Err(Refusal::Twice { key: (*key).clone() });
+        }
+        Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        let puts = self.puts.iter().map(|(key, value)| key.len() + value.len());
+        let compares = self.compares.iter().map(|(key, _)| key.len());
+        puts.chain(compares).chain(self.deletes.iter().map(String::len)).sum()
+    }
+}

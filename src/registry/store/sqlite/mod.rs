@@ -1,0 +1,304 @@
+//! The embedded engine: one SQLite file in write-ahead mode, every commit synced (`synchronous = FULL`).
+//!
+//! One connection writes, in `BEGIN IMMEDIATE`; readers have their own and see the last commit when they began. Tables:
+//! `kv` (what is), `log` (what became of it since the last compaction) and `meta` (one row: store id, revision, how far
+//! the log is compacted). Another process may use the file too, such as the successor in a restart.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, types::FromSqlError};
+
+use super::{
+    EntryRef, Fault, Head, Refusal, Revision, Store, StoreId, TransactFault, Transaction, Watch,
+};
+
+mod copy;
+mod file;
+mod watch;
+
+pub use copy::restore;
+
+/// Transactions that share one commit: at most 256 times 1.25 MiB go to the write-ahead log at once.
+const GROUP_MAX: usize = 256;
+/// Idle connections kept for readers: a snapshot and a few watchers.
+const READERS_KEPT: usize = 4;
+/// Commits that one deletion of a compaction removes; between two of them writers get their turn.
+const COMPACTED_AT_ONCE: u64 = 1024;
+
+/// A store in a file.
+#[derive(Clone)]
+pub struct Sqlite(Arc<Inner>);
+
+struct Inner {
+    path: PathBuf,
+    writer: Mutex<Connection>,
+    readers: Mutex<Vec<Connection>>,
+    commits: Commits,
+}
+
+impl fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sqlite").field(&self.0.path).finish()
+    }
+}
+
+impl Sqlite {
+    /// Opens the store at `path` and checks its pages. If there is none it is made, with `fresh` (random) as its id,
+    /// and so is the directory. Both must be closed to others than the service's user.
+    ///
+    /// # Errors
+    /// Every [`Fault`] that is about a file.
+    pub fn open(path: &Path, fresh: StoreId) -> Result<Self, Fault> {
+        file::create(path)?;
+        let writer = file::open_writer(path, fresh)?;
+        Ok(Self(Arc::new(Inner {
+            path: path.to_owned(),
+            writer: Mutex::new(writer),
+            readers: Mutex::default(),
+            commits: Commits::default(),
+        })))
+    }
+
+    /// Writes what the store holds now, history and id included, to a new file (mode 0600) that a [`restore`] or
+    /// [`Sqlite::open`] can read. Writers do not wait for it.
+    ///
+    /// # Errors
+    /// [`Fault::System`] if there is such a file already, and what else a [`Fault`] is.
+    pub fn backup(&self, to: &Path) -> Result<(), Fault> {
+        copy::backup(&self.0.path, to)
+    }
+}
+
+impl Store for Sqlite {
+    fn snapshot_each(
+        &self,
+        prefix: &str,
+        visit: &mut dyn FnMut(EntryRef<'_>),
+    ) -> Result<Head, Fault> {
+        self.0.read(|reader| {
+            let head = meta(reader)?.head;
+            let mut statement = reader.prepare_cached(
+                "SELECT key, value, modified FROM kv WHERE key >= ?1 ORDER BY key",
+            )?;
+            let mut rows = statement.query([prefix])?;
+            while let Some(row) = rows.next()? {
+                let key = row.get_ref(0)?.as_str()?;
+                if !key.starts_with(prefix) {
+                    break; // keys with one prefix stand together
+                }
+                let value = row.get_ref(1)?.as_blob()?;
+                visit(EntryRef { key, value, modified: revision(row, 2)? });
+            }
+            Ok(head)
+        })
+    }
+
+    fn transact_all(&self, transactions: &[Transaction]) -> Vec<Result<Revision, TransactFault>> {
+        let mut answers = Vec::with_capacity(transactions.len());
+        for group in transactions.chunks(GROUP_MAX) {
+            match self.0.commit(group) {
+                Ok(group) => answers.extend(group.into_iter().map(|one| one.map_err(Into::into))),
+                Err(fault) => answers.extend(group.iter().map(|_| Err(fault.clone().into()))),
+            }
+        }
+        answers
+    }
+
+    fn watch(&self, after: Revision) -> Result<Box<dyn Watch>, Fault> {
+        let meta = self.0.read(meta)?;
+        meta.reached(after)?;
+        if after < meta.compacted {
+            return Err(Fault::Compacted { oldest: meta.compacted });
+        }
+        Ok(Box::new(watch::Watcher::new(Arc::clone(&self.0), after)))
+    }
+
+    fn compact(&self, up_to: Revision) -> Result<(), Fault> {
+        self.0.read(meta)?.reached(up_to)?;
+        // First it is said, then done: a watcher never meets a history with holes, whenever a crash comes.
+        self.0.write(|writer| {
+            let mut statement =
+                writer.prepare_cached("UPDATE meta SET compacted = ?1 WHERE compacted < ?1")?;
+            statement.execute([number(up_to)]).map(drop)
+        })?;
+        while self.0.write(forget)? {}
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Runs `read` on one state of the store.
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Fault> {
+        let idle = lock(&self.readers).pop();
+        let mut reader = match idle {
+            Some(reader) => reader,
+            None => file::open_reader(&self.path)?,
+        };
+        let answer = reader.transaction().and_then(|transaction| read(&transaction));
+        let answer = answer.map_err(|error| file::judge(&self.path, &error))?;
+        let mut idle = lock(&self.readers);
+        if idle.len() < READERS_KEPT {
+            idle.push(reader);
+        }
+        Ok(answer)
+    }
+
+    /// Runs `write` in a transaction of the writer's and makes it durable.
+    fn write<T>(&self, write: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Fault> {
+        let mut writer = lock(&self.writer);
+        let written = writer.transaction_with_behavior(TransactionBehavior::Immediate).and_then(
+            |transaction| {
+                let answer = write(&transaction)?;
+                transaction.commit()?;
+                Ok(answer)
+            },
+        );
+        written.map_err(|error| file::judge(&self.path, &error))
+    }
+
+    fn commit(&self, group: &[Transaction]) -> Result<Vec<Result<Revision, Refusal>>, Fault> {
+        let answers = self.write(|writer| {
+            let before = meta(writer)?.head.revision;
+            let mut revision = before;
+            let answers: Vec<_> = group
+                .iter()
+                .map(|transaction| execute(writer, transaction, &mut revision))
+                .collect::<Result<_, _>>()?;
+            if revision > before {
+                let mut statement = writer.prepare_cached("UPDATE meta SET revision = ?1")?;
+                statement.execute([number(revision)])?;
+            }
+            Ok(answers)
+        })?;
+        self.commits.announce();
+        Ok(answers)
+    }
+}
+
+/// One transaction within a commit; `revision` is the last one taken.
+fn execute(
+    writer: &Connection,
+    transaction: &Transaction,
+    revision: &mut Revision,
+) -> rusqlite::Result<Result<Revision, Refusal>> {
+    if let Err(refusal) = transaction.check() {
+        return Ok(Err(refusal));
+    }
+    for (key, expected) in &transaction.compares {
+        let mut statement = writer.prepare_cached("SELECT modified FROM kv WHERE key = ?1")?;
+        let found = statement.query_row([key], |row| self::revision(row, 0)).optional()?;
+        if !expected.holds(found) {
+            return Ok(Err(Refusal::Conflict { key: key.clone(), found }));
+        }
+    }
+    let next = Revision(revision.0 + 1);
+    let mut changes = 0_i64;
+    let mut log = |key: &str, value: Option<&[u8]>| {
+        let sql = "INSERT INTO log (revision, seq, key, value) VALUES (?1, ?2, ?3, ?4)";
+        writer.prepare_cached(sql)?.execute((number(next), changes, key, value))?;
+        changes += 1;
+        Ok::<_, rusqlite::Error>(())
+    };
+    for (key, value) in &transaction.puts {
+        let sql = "INSERT INTO kv (key, value, modified) VALUES (?1, ?2, ?3) \
+                   ON CONFLICT (key) DO UPDATE SET value = ?2, modified = ?3";
+        writer.prepare_cached(sql)?.execute((key, value, number(next)))?;
+        log(key, Some(value))?;
+    }
+    for key in &transaction.deletes {
+        let sql = "DELETE FROM kv WHERE key = ?1";
+        if writer.prepare_cached(sql)?.execute([key])? > 0 {
+            log(key, None)?;
+        }
+    }
+    if changes > 0 {
+        *revision = next;
+    }
+    Ok(Ok(*revision))
+}
+
+/// Removes a part of what is compacted from the log; whether there may be more.
+fn forget(writer: &Connection) -> rusqlite::Result<bool> {
+    let mut oldest = writer.prepare_cached("SELECT min(revision) FROM log")?;
+    let Some(oldest) = oldest.query_row([], |row| row.get::<_, Option<i64>>(0))? else {
+        return Ok(false);
+    };
+    let compacted = number(meta(writer)?.compacted);
+    let part = oldest.saturating_add_unsigned(COMPACTED_AT_ONCE).min(compacted);
+    let mut statement = writer.prepare_cached("DELETE FROM log WHERE revision <= ?1")?;
+    statement.execute([part])?;
+    Ok(part < compacted)
+}
+
+/// The row of `meta`.
+struct Meta {
+    head: Head,
+    compacted: Revision,
+}
+
+impl Meta {
+    /// # Errors
+    /// [`Fault::Future`] if `revision` is one that nobody can have got from this store.
+    fn reached(&self, revision: Revision) -> Result<(), Fault> {
+        let Head { store_id, revision: current } = self.head;
+        if revision > current { Err(Fault::Future { store_id, current }) } else { Ok(()) }
+    }
+}
+
+fn meta(connection: &Connection) -> rusqlite::Result<Meta> {
+    let mut statement =
+        connection.prepare_cached("SELECT store_id, revision, compacted FROM meta")?;
+    statement.query_row([], |row| {
+        let head = Head { store_id: StoreId(row.get(0)?), revision: revision(row, 1)? };
+        Ok(Meta { head, compacted: revision(row, 2)? })
+    })
+}
+
+/// SQLite's integers are signed.
+fn number(revision: Revision) -> i64 {
+    revision.0.try_into().unwrap_or(i64::MAX)
+}
+
+fn revision(row: &Row<'_>, column: usize) -> rusqlite::Result<Revision> {
+    let number: i64 = row.get(column)?;
+    Ok(Revision(number.try_into().map_err(|_| FromSqlError::OutOfRange(number))?))
+}
+
+/// A thread that panicked under a lock left nothing half done: its transaction was rolled back.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tells the watchers of this process that there is something to read. Counts, so that none is missed in between.
+#[derive(Default)]
+struct Commits {
+    count: Mutex<u64>,
+    changed: Condvar,
+}
+
+impl Commits {
+    fn announce(&self) {
+        *lock(&self.count) += 1;
+        self.changed.notify_all();
+    }
+
+    fn count(&self) -> u64 {
+        *lock(&self.count)
+    }
+
+    /// Returns when the count is no longer `seen`, or after `timeout`.
+    fn wait(&self, seen: u64, timeout: Duration) {
+        let count = lock(&self.count);
+        let waited = self.changed.wait_timeout_while(count, timeout, |count| *count == seen);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+#[cfg(test)]
+#[path = "sqlite_tests.rs"]
+mod tests;
