@@ -20,6 +20,7 @@ pub mod model;
 pub mod name;
 pub mod refusal;
 mod renumber;
+pub mod service;
 pub mod store;
 
 pub use command::{Command, Options};
@@ -28,6 +29,7 @@ pub use draft::{Draft, Report};
 pub use model::{Limits, Model, Stamp};
 pub use name::{Label, Principal};
 pub use refusal::Refusal;
+pub use service::Service;
 #[cfg(test)]
 mod history;
 #[cfg(test)]

@@ -1,0 +1,575 @@
+//! The one writer: takes orders, carries them out on the model, makes them durable, and tells whoever follows.
+//!
+//! Orders that wait together are made durable together: a commit costs some milliseconds, and its price is shared. An
+//! order is answered when it is durable and followed, so that whoever has the answer can log in. Readers read the model
+//! between batches. If the store and the model ever disagree, the model is read anew.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::command::{Command, Options, Subject};
+use super::document::{Document, Key, StrangeKey};
+use super::draft::{Draft, Move, Report, Written};
+use super::model::{Limits, Model, Stamp};
+use super::refusal::{Kind, Refusal};
+use super::store::{
+    Expected, Head, OPERATIONS_MAX, Revision, Store, TransactFault, Transaction, Watch,
+};
+use crate::ssh::entropy::Entropy;
+
+/// Orders made durable together. Readers wait for a batch: more of them would be felt.
+const BATCH_MAX: usize = 64;
+/// How often time alone is given the chance to change something: holds and second ways last an hour.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// Commits that the store keeps for those who watch; who is later takes a snapshot.
+const HISTORY_KEPT: u64 = 100_000;
+/// Prefixes of all documents; the audit log is not one of them.
+const PREFIXES: [&str; 6] = ["address/", "user/", "team/", "vm/", "hold/", "token/"];
+/// The audit log's prefix.
+const AUDIT: &str = "audit/";
+
+/// Who orders.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Actor {
+    /// As the audit log names them: `uid 0`, `token ci`, `keyway serve --fleet`.
+    pub name: String,
+    /// Where from: `socket`, or an IP address and port.
+    pub from: String,
+}
+
+/// A command with all that says how it is meant.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// What.
+    pub command: Command,
+    /// How.
+    pub options: Options,
+    /// The revision that the subject must have.
+    pub expected: Option<u64>,
+    /// Who.
+    pub actor: Actor,
+}
+
+/// What came of an order.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// The store's revision from then on.
+    pub revision: u64,
+    /// What was done, or would be.
+    pub report: Report,
+    /// Every document written, or that would be.
+    pub written: Vec<Written>,
+}
+
+/// Why nothing came of an order.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Failed {
+    /// It is refused.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The store failed.
+    #[error("the store failed, nothing was changed that was acknowledged: {0}")]
+    Store(String),
+    /// The service has ended.
+    #[error("keyway is ending; try again when it is back")]
+    Ended,
+}
+
+/// Why the registry cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] super::store::Fault),
+    /// Something in the store is none of ours.
+    #[error(transparent)]
+    Strange(#[from] StrangeKey),
+    /// Something in the store cannot be read.
+    #[error("{key} in the store cannot be read: {why}; restore a backup")]
+    Unreadable {
+        /// Where.
+        key: String,
+        /// What is wrong.
+        why: serde_json::Error,
+    },
+    /// No thread for it.
+    #[error("the registry cannot be served: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// An entry of the audit log.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Audit {
+    /// Unix time.
+    pub at_s: u64,
+    /// Who.
+    pub actor: Actor,
+    /// What, with all its parameters.
+    pub command: Command,
+    /// What followed from it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moves: Vec<Moved>,
+}
+
+/// A [`Move`] as the audit log keeps it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Moved {
+    vm: String,
+    from: String,
+    to: String,
+}
+
+impl From<&Move> for Moved {
+    fn from(moved: &Move) -> Self {
+        let Move { vm, from, to, .. } = moved;
+        Self { vm: vm.to_string(), from: from.to_string(), to: to.to_string() }
+    }
+}
+
+/// Whoever keeps up with the registry. Called on the writer's thread after every batch, with the model as it is now and
+/// every document written, in order.
+pub type Follow = Box<dyn FnMut(&Model, News<'_>) + Send>;
+
+/// What a follower is told.
+#[derive(Clone, Copy, Debug)]
+pub enum News<'a> {
+    /// These documents were written; the model is at this revision.
+    Written(&'a [Written]),
+    /// The model was read anew: everything may differ.
+    Everything,
+}
+
+/// What a service is made from.
+pub struct Start {
+    /// Where it is kept.
+    pub store: Arc<dyn Store>,
+    /// What the operator chose.
+    pub limits: Limits,
+    /// Unix time in seconds.
+    pub now_s: fn() -> u64,
+    /// For serials.
+    pub entropy: Box<dyn Entropy + Send>,
+    /// Whoever keeps up, told of everything once before this starts.
+    pub follow: Follow,
+}
+
+/// The registry in service.
+pub struct Service {
+    model: Arc<RwLock<Model>>,
+    store: Arc<dyn Store>,
+    orders: Option<Sender<Request>>,
+    writer: Option<JoinHandle<()>>,
+    now_s: fn() -> u64,
+}
+
+/// Whether orders are meant.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mode {
+    /// They are.
+    Real,
+    /// Say what they would do, one behind another, and do nothing.
+    DryRun,
+}
+
+/// Orders, one behind another, and where their answers go.
+struct Request {
+    orders: Vec<Order>,
+    mode: Mode,
+    answer: SyncSender<Vec<Result<Done, Failed>>>,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// Reads everything from the store, tells the follower, and takes orders from then on.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub fn start(start: Start) -> Result<Self, Fault> {
+        let Start { store, limits, now_s, entropy, mut follow } = start;
+        let model = load(&*store, &limits)?;
+        follow(&model, News::Everything);
+        let model = Arc::new(RwLock::new(model));
+        let (orders, queue) = mpsc::channel();
+        let mut writer = Writer {
+            model: Arc::clone(&model),
+            store: Arc::clone(&store),
+            follow,
+            entropy,
+            now_s,
+            commits: 0,
+        };
+        let writer = std::thread::Builder::new()
+            .name("registry".to_owned())
+            .spawn(move || writer.run(&queue))?;
+        Ok(Self { model, store, orders: Some(orders), writer: Some(writer), now_s })
+    }
+
+    /// Carries out one order; returns when it is durable and followed.
+    ///
+    /// # Errors
+    /// [`Failed`]; nothing has changed then.
+    pub fn carry_out(&self, order: Order, mode: Mode) -> Result<Done, Failed> {
+        self.carry_out_all(vec![order], mode).pop().unwrap_or(Err(Failed::Ended))
+    }
+
+    /// Carries out orders one behind another, each by itself: one that is refused does not keep the next from being tried.
+    pub fn carry_out_all(&self, orders: Vec<Order>, mode: Mode) -> Vec<Result<Done, Failed>> {
+        let count = orders.len();
+        let (answer, answered) = mpsc::sync_channel(1);
+        let sent = self.orders.as_ref().map(|queue| queue.send(Request { orders, mode, answer }));
+        let answers = match sent {
+            Some(Ok(())) => answered.recv().unwrap_or_default(),
+            Some(Err(_)) | None => Vec::new(),
+        };
+        if answers.len() == count { answers } else { vec![Err(Failed::Ended); count] }
+    }
+
+    /// The model as it is now. Orders wait while this is held.
+    pub fn model(&self) -> RwLockReadGuard<'_, Model> {
+        self.model.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which store it is, and where it stands.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn head(&self) -> Result<Head, super::store::Fault> {
+        // No key begins so: only the head is read.
+        self.store.snapshot_each("~", &mut |_| ())
+    }
+
+    /// Unix time in seconds, as this service sees it.
+    pub fn now_s(&self) -> u64 {
+        (self.now_s)()
+    }
+
+    /// Shows the audit log's entries to `visit`, the oldest first, each with its key.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn audit(
+        &self,
+        visit: &mut dyn FnMut(&str, Option<Audit>),
+    ) -> Result<(), super::store::Fault> {
+        let read = |value: &[u8]| serde_json::from_slice(value).ok();
+        self.store.snapshot_each(AUDIT, &mut |entry| {
+            visit(entry.key.strip_prefix(AUDIT).unwrap_or(entry.key), read(entry.value));
+        })?;
+        Ok(())
+    }
+
+    /// Every commit after a revision.
+    ///
+    /// # Errors
+    /// What the store says; `Compacted` if that is too long ago.
+    pub fn watch(&self, after: u64) -> Result<Box<dyn Watch>, super::store::Fault> {
+        self.store.watch(Revision(after))
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(writer) = self.writer.take() {
+            // A panic over there was reported by its hook.
+            let _ended = writer.join();
+        }
+    }
+}
+
+/// Reads all documents.
+fn load(store: &dyn Store, limits: &Limits) -> Result<Model, Fault> {
+    let mut model = Model::new(limits.clone());
+    let mut fault = None;
+    let mut last = None;
+    for prefix in PREFIXES {
+        let head = store.snapshot_each(prefix, &mut |entry| {
+            if fault.is_some() {
+                return;
+            }
+            let read = entry.key.parse::<Key>().map_err(Fault::from).and_then(|key| {
+                let document = Document::from_json(&key, entry.value)
+                    .map_err(|why| Fault::Unreadable { key: entry.key.to_owned(), why })?;
+                Ok((key, document))
+            });
+            match read {
+                Ok((key, document)) => {
+                    model.put(&key, Some(document), entry.modified.0);
+                }
+                Err(why) => fault = Some(why),
+            }
+        })?;
+        if let Some(fault) = fault {
+            return Err(fault);
+        }
+        last = Some(head.revision);
+    }
+    model.at_revision(last.map_or(0, |revision| revision.0));
+    Ok(model)
+}
+
+struct Writer {
+    model: Arc<RwLock<Model>>,
+    store: Arc<dyn Store>,
+    follow: Follow,
+    entropy: Box<dyn Entropy + Send>,
+    now_s: fn() -> u64,
+    commits: u64,
+}
+
+/// What was carried out on the model and is to be made durable.
+struct Pending {
+    request: usize,
+    place: usize,
+    done: Done,
+}
+
+impl Writer {
+    fn run(&mut self, queue: &Receiver<Request>) {
+        loop {
+            match queue.recv_timeout(SWEEP_EVERY) {
+                Ok(first) => {
+                    let more = queue.try_iter().take(BATCH_MAX - 1);
+                    let batch: Vec<Request> = std::iter::once(first).chain(more).collect();
+                    let served = catch_unwind(AssertUnwindSafe(|| self.serve(batch)));
+                    if served.is_err() {
+                        // Whoever waits gets no answer, which is one. What was half done is forgotten.
+                        let shared = Arc::clone(&self.model);
+                        let mut model = shared.write().unwrap_or_else(PoisonError::into_inner);
+                        self.read_anew(&mut model);
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => self.sweep(),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn stamp(&mut self) -> Stamp {
+        let mut nonce = [0; 8];
+        self.entropy.fill(&mut nonce);
+        Stamp { now_s: (self.now_s)(), nonce: u64::from_le_bytes(nonce) }
+    }
+
+    fn sweep(&mut self) {
+        let idle = self.model.read().unwrap_or_else(PoisonError::into_inner).aging.is_empty();
+        if idle {
+            return;
+        }
+        let (answer, _nobody) = mpsc::sync_channel(1);
+        let actor = Actor { name: "keyway".to_owned(), from: "itself".to_owned() };
+        let (command, options) = (Command::Sweep, Options::default());
+        let orders = vec![Order { command, options, expected: None, actor }];
+        self.serve(vec![Request { orders, mode: Mode::Real, answer }]);
+    }
+
+    /// Carries out a batch: every order by itself, all made durable together.
+    fn serve(&mut self, batch: Vec<Request>) {
+        let shared = Arc::clone(&self.model);
+        let mut model = shared.write().unwrap_or_else(PoisonError::into_inner);
+        let mut answers: Vec<Vec<Option<Result<Done, Failed>>>> = Vec::new();
+        let mut pending: Vec<Pending> = Vec::new();
+        let mut transactions: Vec<Transaction> = Vec::new();
+        let mut requests = Vec::with_capacity(batch.len());
+        for Request { orders, mode, answer } in batch {
+            let mut own = Vec::with_capacity(orders.len());
+            let mut thrown_away: Vec<Vec<Written>> = Vec::new();
+            for order in &orders {
+                match self.carry_out(&mut model, order) {
+                    Err(failed) => own.push(Some(Err(failed))),
+                    Ok((done, _)) if mode == Mode::DryRun => {
+                        thrown_away.push(done.written.clone());
+                        own.push(Some(Ok(done)));
+                    }
+                    Ok((done, _)) if done.written.is_empty() => own.push(Some(Ok(done))),
+                    Ok((done, transaction)) => {
+                        pending.push(Pending { request: answers.len(), place: own.len(), done });
+                        transactions.push(transaction);
+                        own.push(None);
+                    }
+                }
+            }
+            for written in thrown_away.into_iter().rev() {
+                take_back(&mut model, written);
+            }
+            answers.push(own);
+            requests.push(answer);
+        }
+        if !pending.is_empty() {
+            let failed = self.commit(&mut model, &mut answers, pending, &transactions);
+            if failed {
+                self.read_anew(&mut model);
+            }
+        }
+        drop(model);
+        for (answer, own) in requests.into_iter().zip(answers) {
+            let own = own.into_iter().map(|answer| answer.unwrap_or(Err(Failed::Ended)));
+            // Whoever asked may have gone.
+            let _gone = answer.send(own.collect());
+        }
+        self.compact();
+    }
+
+    /// Makes a batch durable and tells the follower. True if anything failed: the model is ahead of the store then.
+    fn commit(
+        &mut self,
+        model: &mut Model,
+        answers: &mut [Vec<Option<Result<Done, Failed>>>],
+        pending: Vec<Pending>,
+        transactions: &[Transaction],
+    ) -> bool {
+        let results = self.store.transact_all(transactions);
+        let mut failed = results.len() != pending.len();
+        let mut written = Vec::new();
+        for (Pending { request, place, mut done }, result) in pending.into_iter().zip(results) {
+            let answer = match result {
+                Ok(revision) => {
+                    if revision.0 != done.revision {
+                        stamp(model, &done.written, revision.0);
+                        done.revision = revision.0;
+                    }
+                    written.extend(done.written.iter().cloned());
+                    self.commits += 1;
+                    Ok(done)
+                }
+                Err(why) => {
+                    failed = true;
+                    tracing::error!("a change of the registry was not made: {why}");
+                    Err(Failed::Store(why.to_string()))
+                }
+            };
+            if let Some(slot) = answers.get_mut(request).and_then(|own| own.get_mut(place)) {
+                *slot = Some(answer);
+            }
+        }
+        if !failed {
+            (self.follow)(model, News::Written(&written));
+        }
+        failed
+    }
+
+    fn read_anew(&mut self, model: &mut Model) {
+        match load(&*self.store, &model.limits().clone()) {
+            Ok(fresh) => {
+                *model = fresh;
+                (self.follow)(model, News::Everything);
+            }
+            // The edge goes on with what it has; the next order tries again.
+            Err(fault) => tracing::error!("the registry cannot be read: {fault}"),
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        model: &mut Model,
+        order: &Order,
+    ) -> Result<(Done, Transaction), Failed> {
+        check_revision(model, order)?;
+        let stamp = self.stamp();
+        let mut draft = Draft::new(model, stamp);
+        draft.carry_out(&order.command, order.options)?;
+        let (written, report) = draft.keep();
+        let mut transaction = Transaction::new();
+        if !written.is_empty() {
+            for Written { key, now, before } in &written {
+                let key = key.to_string();
+                let expected = before.as_ref().map_or(Expected::Absent, |(_, revision)| {
+                    Expected::Modified(Revision(*revision))
+                });
+                transaction = transaction.when(key.clone(), expected);
+                transaction = match now {
+                    Some(document) => transaction.put(key, document.to_json()),
+                    None => transaction.delete(key),
+                };
+            }
+            if !matches!(order.command, Command::Sweep) {
+                let moves = report.moves.iter().map(Moved::from).collect();
+                let (actor, command) = (order.actor.clone(), order.command.clone());
+                let audit = Audit { at_s: stamp.now_s, actor, command, moves };
+                let key = format!("{AUDIT}{:012}-{:016x}", stamp.now_s, stamp.nonce);
+                let value = serde_json::to_vec(&audit).unwrap_or_default();
+                transaction = transaction.put(key, value);
+            }
+            if written.len() >= OPERATIONS_MAX {
+                let count = written.len();
+                take_back(model, written);
+                let what = format!("the change touches documents: {count}");
+                return Err(Refusal::TooMany { what, limit: OPERATIONS_MAX - 1 }.into());
+            }
+        }
+        Ok((Done { revision: model.revision(), report, written }, transaction))
+    }
+
+    /// Forgets old commits now and then, so that the store does not grow with every change.
+    fn compact(&mut self) {
+        if self.commits < HISTORY_KEPT {
+            return;
+        }
+        self.commits /= 2;
+        let revision = self.model.read().unwrap_or_else(PoisonError::into_inner).revision();
+        let up_to = Revision(revision.saturating_sub(HISTORY_KEPT / 2));
+        if let Err(fault) = self.store.compact(up_to) {
+            tracing::warn!("the registry's history was not compacted: {fault}");
+        }
+    }
+}
+
+/// Puts back what stood before a change.
+fn take_back(model: &mut Model, written: Vec<Written>) {
+    if written.is_empty() {
+        return;
+    }
+    let revision = model.revision();
+    for Written { key, before, .. } in written.into_iter().rev() {
+        let (document, at) = before.map_or((None, 0), |(document, at)| (Some(document), at));
+        model.put(&key, document, at);
+    }
+    model.at_revision(revision.saturating_sub(1));
+}
+
+/// Gives documents the revision that the store gave them.
+fn stamp(model: &mut Model, written: &[Written], revision: u64) {
+    for Written { key, now, .. } in written {
+        if now.is_some() {
+            model.put(key, now.clone(), revision);
+        }
+    }
+    model.at_revision(revision);
+}
+
+fn check_revision(model: &Model, order: &Order) -> Result<(), Refusal> {
+    let (Some(expected), Some(subject)) = (order.expected, order.command.subject()) else {
+        return Ok(());
+    };
+    let key = match subject {
+        Subject::Key(key) => Some(key),
+        Subject::Vm(name) => model.vm_named(name).map(|(serial, _)| Key::Vm(serial)),
+    };
+    // What is not there is refused by the command itself, in its own words.
+    let Some((key, (document, is))) = key.and_then(|key| model.get(&key).map(|it| (key, it)))
+    else {
+        return Ok(());
+    };
+    if is == expected {
+        return Ok(());
+    }
+    let (kind, name) = match (&key, &document) {
+        (Key::User(name), _) => (Kind::User, name.to_string()),
+        (Key::Team(name), _) => (Kind::Team, name.to_string()),
+        (Key::Token(name), _) => (Kind::Token, name.to_string()),
+        (Key::Vm(_), Document::Vm(vm)) => (Kind::Vm, vm.name.to_string()),
+        (_, _) => (Kind::Address, key.to_string().replace("address/", "")),
+    };
+    Err(Refusal::Changed { kind, name, is, expected })
+}
