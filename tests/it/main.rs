@@ -16,4 +16,5 @@ mod openssh;
 mod operations;
 mod people;
 mod russh_client;
+mod store;
 mod tidy;
