@@ -248,19 +248,13 @@ impl<'a> Pair<'a> {
     }
 
     fn refused(&self, fault: TransactFault) -> TransactFault {
-        match fault {
-            TransactFault::Refused(Refusal::Conflict { key, found }) => {
-                let found = found.and_then(|found| self.revisions.get(&found).copied());
-                Refusal::Conflict { key, found }.into()
-            }
-            other => other,
-        }
+        let TransactFault::Refused(Refusal::Conflict { key, found }) = fault else { return fault };
+        let found = found.and_then(|found| self.revisions.get(&found).copied());
+        Refusal::Conflict { key, found }.into()
     }
 
     fn in_right(&self, fault: Fault) -> Fault {
-        match fault {
-            Fault::Compacted { oldest } => Fault::Compacted { oldest: self.revisions[&oldest] },
-            other => other,
-        }
+        let Fault::Compacted { oldest } = fault else { return fault };
+        Fault::Compacted { oldest: self.revisions[&oldest] }
     }
 }

@@ -268,9 +268,9 @@ impl Transaction {
         if bytes > TRANSACTION_BYTES_MAX {
             return Err(Refusal::Bytes { bytes });
         }
-        let mut changed: Vec<&String> = puts.chain(&self.deletes).collect();
-        changed.sort_unstable();
-        if let Some([key, _]) = changed.array_windows().find(|[one, next]| one == next) {
+        let mut sorted: Vec<&String> = puts.chain(&self.deletes).collect();
+        sorted.sort_unstable();
+        if let Some([key, _]) = sorted.array_windows().find(|[one, next]| one == next) {
             return Err(Refusal::Twice { key: (*key).clone() });
         }
         Ok(())
