@@ -70,8 +70,17 @@ impl Model {
         but: Option<PrincipalIx>,
         now_s: u64,
     ) -> impl Iterator<Item = Seen> + '_ {
-        let reaches = self.seen_through(viewer, but).filter_map(|ix| self.reach(ix));
-        reaches.flat_map(move |reach| {
+        self.seen_through(viewer, but).flat_map(move |principal| self.held_by(principal, now_s))
+    }
+
+    /// All slots of one principal, and those it had not long ago at `now_s`.
+    pub(super) fn held_by(
+        &self,
+        principal: PrincipalIx,
+        now_s: u64,
+    ) -> impl Iterator<Item = Seen> + '_ {
+        let reach = self.reach(principal).into_iter();
+        reach.flat_map(move |reach| {
             let slots = reach.slots.iter().map(|slot| Seen::of(*slot));
             let holds = reach.holds.iter().filter(move |held| held.until_s > now_s);
             slots.chain(holds.map(|held| Seen {

@@ -33,8 +33,13 @@ impl Model {
         but: Option<&Label>,
     ) -> Result<Label, Refusal> {
         let mut taken = vec![false; self.sites().len()];
-        for viewer in viewers {
-            for seen in self.seen(*viewer, None, now_s).filter(|seen| seen.vm != vm) {
+        // Members of one team share others too: each principal is looked at once.
+        let principals = viewers.iter().flat_map(|viewer| self.seen_through(*viewer, None));
+        let mut principals: Vec<PrincipalIx> = principals.collect();
+        principals.sort_unstable();
+        principals.dedup();
+        for principal in principals {
+            for seen in self.held_by(principal, now_s).filter(|seen| seen.vm != vm) {
                 if let Some(taken) = taken.get_mut(seen.address.index()) {
                     *taken = true;
                 }

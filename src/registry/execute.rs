@@ -2,21 +2,15 @@
 //! [`Draft::place`], [`Draft::renumber`] and [`Draft::settle`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
-use ipnet::IpNet;
-
-use super::command::{Command, NewAddress, NewVm, Options, VmSettings};
-use super::document::{
-    Access, Address, AddressState, Document, Key, Serial, Team, Token, User, UserKey, Vm, VmState,
-};
+use super::command::{Command, NewVm, Options, VmSettings};
+use super::document::{Access, Document, Key, Serial, Team, Token, User, UserKey, Vm, VmState};
 use super::draft::Draft;
-use super::model::ips;
 use super::name::{Label, Principal};
 use super::refusal::{Kind, Refusal};
+use super::values::{check_endpoint, check_host_key, check_login, parse_key};
 use crate::route::{RESERVED, TEAMS_MAX};
-use crate::ssh::authorized::AuthorizedKey;
-use crate::ssh::publickey::{Fingerprint, PublicKey};
+use crate::ssh::publickey::Fingerprint;
 
 /// Keys of one user.
 const KEYS_MAX: usize = 256;
@@ -24,10 +18,6 @@ const KEYS_MAX: usize = 256;
 const MEMBERS_MAX: usize = 10_000;
 /// Shares of one VM.
 const SHARES_MAX: usize = 1_000;
-/// Longest endpoint, in bytes: a DNS name and a port.
-const ENDPOINT_BYTES_MAX: usize = 260;
-/// Longest login, in bytes.
-const LOGIN_BYTES_MAX: usize = 255;
 
 type Done = Result<(), Refusal>;
 
@@ -426,14 +416,14 @@ impl Draft<'_> {
     }
 
     /// One namespace for VMs and addresses: both are labels of one zone.
-    fn free_name(&self, name: &Label, what: &str) -> Done {
+    pub(super) fn free_name(&self, name: &Label, what: &str) -> Done {
         if RESERVED.contains(&name.as_str()) {
             return Err(Refusal::Reserved { name: name.to_string() });
         }
         self.free_in_zone(name, what)
     }
 
-    fn free_in_zone(&self, name: &Label, what: &str) -> Done {
+    pub(super) fn free_in_zone(&self, name: &Label, what: &str) -> Done {
         let by = if self.model().vm_named(name).is_some() {
             if what == "VM" { "another VM" } else { "a VM" }
         } else if self.model().address(name).is_some() {
@@ -442,116 +432,6 @@ impl Draft<'_> {
             return Ok(());
         };
         taken(name, by)
-    }
-
-    fn address_add(&mut self, name: &Label, new: &NewAddress, options: Options) -> Done {
-        let lobby = new.lobby.unwrap_or(false);
-        if !(lobby && name.as_str() == "lobby") {
-            self.free_name(name, "address")?;
-        }
-        self.free_in_zone(name, "address")?;
-        let Some(public) = new.public else {
-            return Err(Refusal::invalid("an address needs a public IP", "add it"));
-        };
-        let address = Address {
-            public: public.to_canonical(),
-            public6: new.public6,
-            private: new.private.map(|ip| ip.to_canonical()),
-            lobby,
-            state: AddressState::Ready,
-            origin: options.origin,
-        };
-        self.check_address(name, &address)?;
-        self.put(&Key::Address(name.clone()), Some(Document::Address(address)));
-        Ok(())
-    }
-
-    fn check_address(&self, name: &Label, address: &Address) -> Done {
-        let mut seen = Vec::new();
-        for ip in ips(address) {
-            let dialable = match ip {
-                IpAddr::V4(v4) => !v4.is_broadcast(),
-                IpAddr::V6(v6) => !v6.is_unicast_link_local(),
-            };
-            if ip.is_unspecified() || ip.is_multicast() || !dialable {
-                return Err(Refusal::invalid(
-                    format_args!("{ip} cannot be dialled"),
-                    "write an address that clients can dial",
-                ));
-            }
-            let of = self.model().address_of(ip).filter(|of| *of != name);
-            if let Some(of) = of.or_else(|| seen.contains(&ip).then_some(name)) {
-                return Err(Refusal::IpTaken { ip, of: of.clone() });
-            }
-            seen.push(ip);
-        }
-        if let Some(ip) = address.public6.filter(|ip| ip.to_canonical().is_ipv4()) {
-            return Err(Refusal::invalid(
-                format_args!("public6 is {ip}, which is no IPv6 address"),
-                "write an IPv6 address, or leave it out",
-            ));
-        }
-        Ok(())
-    }
-
-    fn stored_address(&self, name: &Label) -> Result<Address, Refusal> {
-        let stored = self.model().address(name);
-        stored.map(|it| it.document.clone()).ok_or_else(|| Refusal::unknown(Kind::Address, name))
-    }
-
-    /// Refuses where VMs stand at an address, or stood there not long ago.
-    fn nothing_at(&self, name: &Label) -> Done {
-        let site = self.model().address_ix(name).and_then(|ix| self.model().site(ix));
-        let Some(site) = site else { return Ok(()) };
-        let in_use = |by, fix: &str| {
-            let (name, fix) = (name.to_string(), fix.to_owned());
-            Err(Refusal::InUse { kind: Kind::Address, name, by, fix })
-        };
-        if !site.vms.is_empty() {
-            let fix = "move them first (`keyway address drain`)";
-            return in_use(format!("{} VMs answer there", site.vms.len()), fix);
-        }
-        if site.old + site.holds > 0 {
-            let by = format!("{} ways led there not long ago", site.old + site.holds);
-            return in_use(by, "wait until the quarantine is over");
-        }
-        Ok(())
-    }
-
-    fn address_remove(&mut self, name: &Label) -> Done {
-        self.stored_address(name)?;
-        self.nothing_at(name)?;
-        self.put(&Key::Address(name.clone()), None);
-        Ok(())
-    }
-
-    fn address_set(&mut self, name: &Label, set: &NewAddress, options: Options) -> Done {
-        let mut address = self.stored_address(name)?;
-        let was = (address.public, address.public6, address.private, address.lobby);
-        let NewAddress { public, public6, private, lobby } = set;
-        address.public = public.map_or(address.public, |ip| ip.to_canonical());
-        address.public6 = public6.or(address.public6);
-        address.private = private.map(|ip| ip.to_canonical()).or(address.private);
-        address.lobby = lobby.unwrap_or(address.lobby);
-        address.origin = options.origin;
-        let (public, public6, _, lobby) = was;
-        // A new IP under an old name is another address for everybody who remembers the old one.
-        if public != address.public
-            || (public6.is_some() && public6 != address.public6)
-            || lobby != address.lobby
-        {
-            self.nothing_at(name)?;
-        }
-        self.check_address(name, &address)?;
-        self.put(&Key::Address(name.clone()), Some(Document::Address(address)));
-        Ok(())
-    }
-
-    fn address_state(&mut self, name: &Label, state: AddressState) -> Done {
-        let mut address = self.stored_address(name)?;
-        address.state = state;
-        self.put(&Key::Address(name.clone()), Some(Document::Address(address)));
-        Ok(())
     }
 
     fn sweep(&mut self) {
@@ -598,78 +478,4 @@ fn limit(count: usize, limit: usize, what: impl Fn() -> String) -> Done {
         return Ok(());
     }
     Err(Refusal::TooMany { what: format!("{}: {count}", what()), limit })
-}
-
-/// Reads an `authorized_keys` line.
-///
-/// # Errors
-/// [`Refusal::Invalid`] with what the line's reader says.
-pub(super) fn parse_key(line: &str) -> Result<UserKey, Refusal> {
-    let line = line.trim();
-    let parsed = AuthorizedKey::parse(line).map_err(|fault| {
-        Refusal::invalid(
-            format_args!("not a key that can be used: {fault}"),
-            "give the one line of the .pub file: type, base64, comment",
-        )
-    })?;
-    let key = parsed.key.to_line();
-    // Options may hold blanks in quotes, so the key is found by itself.
-    let options = line.find(&key).map_or("", |at| line.get(..at).unwrap_or_default());
-    Ok(UserKey {
-        fingerprint: parsed.key.fingerprint().to_string(),
-        options: options.trim().to_owned(),
-        key,
-        comment: parsed.comment.chars().filter(|c| !c.is_control()).collect(),
-    })
-}
-
-/// A `host:port` that lies where VMs may lie; a name is looked at when it is dialled.
-fn check_endpoint(ssh: &str, networks: &[IpNet]) -> Done {
-    let ip = crate::config::check_endpoint(ssh)
-        .map_err(|fix| Refusal::invalid(format_args!("`{}` is no host:port", plain(ssh)), fix))?;
-    if let Some(ip) = ip.filter(|ip| !networks.iter().any(|network| network.contains(ip))) {
-        return Err(Refusal::invalid(
-            format_args!("{ip} is in none of vm_leg.networks"),
-            "correct the address, or add its network to vm_leg.networks in keyway.toml",
-        ));
-    }
-    limit(ssh.len(), ENDPOINT_BYTES_MAX, || "the endpoint has bytes".to_owned())
-}
-
-/// `None`: the name the user asked for.
-fn check_login(login: &str) -> Result<Option<String>, Refusal> {
-    if login.is_empty() {
-        return Ok(None);
-    }
-    let printable = !login.chars().any(|c| c.is_control() || c.is_whitespace());
-    if login.len() > LOGIN_BYTES_MAX || !printable {
-        return Err(Refusal::invalid(
-            format_args!("`{}` is no login name", plain(login)),
-            "write the name of an account in the VM, or leave it out",
-        ));
-    }
-    Ok(Some(login.to_owned()))
-}
-
-/// `None`: the key seen first.
-fn check_host_key(text: &str) -> Result<Option<String>, Refusal> {
-    let text = text.trim();
-    if text.is_empty() {
-        return Ok(None);
-    }
-    if let Ok(fingerprint) = text.parse::<Fingerprint>() {
-        return Ok(Some(fingerprint.to_string()));
-    }
-    match PublicKey::parse_line(text) {
-        Ok((key, _)) => Ok(Some(key.to_line())),
-        Err(fault) => Err(Refusal::invalid(
-            format_args!("`{}` is no host key: {fault}", plain(text)),
-            "write SHA256:... as ssh-keygen -l prints it, or the line of the .pub file",
-        )),
-    }
-}
-
-/// What somebody wrote, as it can be said again.
-fn plain(text: &str) -> String {
-    text.chars().take(80).map(|c| if c.is_control() { '?' } else { c }).collect()
 }

@@ -18,10 +18,12 @@ mod draft;
 mod execute;
 pub mod model;
 pub mod name;
+mod pool;
 pub mod refusal;
 mod renumber;
 pub mod service;
 pub mod store;
+mod values;
 
 pub use command::{Command, Options};
 pub use document::{Document, Key};

@@ -18,9 +18,7 @@ use super::document::{Document, Key, StrangeKey};
 use super::draft::{Draft, Move, Report, Written};
 use super::model::{Limits, Model, Stamp};
 use super::refusal::{Kind, Refusal};
-use super::store::{
-    Expected, Head, OPERATIONS_MAX, Revision, Store, TransactFault, Transaction, Watch,
-};
+use super::store::{Expected, Head, OPERATIONS_MAX, Revision, Store, Transaction, Watch};
 use crate::ssh::entropy::Entropy;
 
 /// Orders made durable together. Readers wait for a batch: more of them would be felt.

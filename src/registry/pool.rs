@@ -1,0 +1,124 @@
+//! The pool's commands: addresses come, go and change.
+
+use std::net::IpAddr;
+
+use super::command::{NewAddress, Options};
+use super::document::{Address, AddressState, Document, Key};
+use super::draft::Draft;
+use super::model::ips;
+use super::name::Label;
+use super::refusal::{Kind, Refusal};
+
+type Done = Result<(), Refusal>;
+
+impl Draft<'_> {
+    pub(super) fn address_add(&mut self, name: &Label, new: &NewAddress, options: Options) -> Done {
+        let lobby = new.lobby.unwrap_or(false);
+        if !(lobby && name.as_str() == "lobby") {
+            self.free_name(name, "address")?;
+        }
+        self.free_in_zone(name, "address")?;
+        let Some(public) = new.public else {
+            return Err(Refusal::invalid("an address needs a public IP", "add it"));
+        };
+        let address = Address {
+            public: public.to_canonical(),
+            public6: new.public6,
+            private: new.private.map(|ip| ip.to_canonical()),
+            lobby,
+            state: AddressState::Ready,
+            origin: options.origin,
+        };
+        self.check_address(name, &address)?;
+        self.put(&Key::Address(name.clone()), Some(Document::Address(address)));
+        Ok(())
+    }
+
+    fn check_address(&self, name: &Label, address: &Address) -> Done {
+        let mut seen = Vec::new();
+        for ip in ips(address) {
+            let dialable = match ip {
+                IpAddr::V4(v4) => !v4.is_broadcast(),
+                IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+            };
+            if ip.is_unspecified() || ip.is_multicast() || !dialable {
+                return Err(Refusal::invalid(
+                    format_args!("{ip} cannot be dialled"),
+                    "write an address that clients can dial",
+                ));
+            }
+            let of = self.model().address_of(ip).filter(|of| *of != name);
+            if let Some(of) = of.or_else(|| seen.contains(&ip).then_some(name)) {
+                return Err(Refusal::IpTaken { ip, of: of.clone() });
+            }
+            seen.push(ip);
+        }
+        if let Some(ip) = address.public6.filter(|ip| ip.to_canonical().is_ipv4()) {
+            return Err(Refusal::invalid(
+                format_args!("public6 is {ip}, which is no IPv6 address"),
+                "write an IPv6 address, or leave it out",
+            ));
+        }
+        Ok(())
+    }
+
+    fn stored_address(&self, name: &Label) -> Result<Address, Refusal> {
+        let stored = self.model().address(name);
+        stored.map(|it| it.document.clone()).ok_or_else(|| Refusal::unknown(Kind::Address, name))
+    }
+
+    /// Refuses where VMs stand at an address, or stood there not long ago.
+    fn nothing_at(&self, name: &Label) -> Done {
+        let site = self.model().address_ix(name).and_then(|ix| self.model().site(ix));
+        let Some(site) = site else { return Ok(()) };
+        let in_use = |by, fix: &str| {
+            let (name, fix) = (name.to_string(), fix.to_owned());
+            Err(Refusal::InUse { kind: Kind::Address, name, by, fix })
+        };
+        if !site.vms.is_empty() {
+            let fix = "move them first (`keyway address drain`)";
+            return in_use(format!("{} VMs answer there", site.vms.len()), fix);
+        }
+        if site.old + site.holds > 0 {
+            let by = format!("{} ways led there not long ago", site.old + site.holds);
+            return in_use(by, "wait until the quarantine is over");
+        }
+        Ok(())
+    }
+
+    pub(super) fn address_remove(&mut self, name: &Label) -> Done {
+        self.stored_address(name)?;
+        self.nothing_at(name)?;
+        self.put(&Key::Address(name.clone()), None);
+        Ok(())
+    }
+
+    pub(super) fn address_set(&mut self, name: &Label, set: &NewAddress, options: Options) -> Done {
+        let mut address = self.stored_address(name)?;
+        let was = (address.public, address.public6, address.private, address.lobby);
+        let NewAddress { public, public6, private, lobby } = set;
+        address.public = public.map_or(address.public, |ip| ip.to_canonical());
+        address.public6 = public6.or(address.public6);
+        address.private = private.map(|ip| ip.to_canonical()).or(address.private);
+        address.lobby = lobby.unwrap_or(address.lobby);
+        address.origin = options.origin;
+        let (public, public6, _, lobby) = was;
+        // A new IP under an old name is another address for everybody who remembers the old one.
+        if public != address.public
+            || (public6.is_some() && public6 != address.public6)
+            || lobby != address.lobby
+        {
+            self.nothing_at(name)?;
+        }
+        self.check_address(name, &address)?;
+        self.put(&Key::Address(name.clone()), Some(Document::Address(address)));
+        Ok(())
+    }
+
+    pub(super) fn address_state(&mut self, name: &Label, state: AddressState) -> Done {
+        let mut address = self.stored_address(name)?;
+        address.state = state;
+        self.put(&Key::Address(name.clone()), Some(Document::Address(address)));
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! Reads what people write of keys, endpoints and logins, and says what to write instead.
+
+use ipnet::IpNet;
+
+use super::document::UserKey;
+use super::refusal::Refusal;
+use crate::ssh::authorized::AuthorizedKey;
+use crate::ssh::publickey::{Fingerprint, PublicKey};
+
+/// Longest endpoint, in bytes: a DNS name and a port.
+const ENDPOINT_BYTES_MAX: usize = 260;
+/// Longest login, in bytes.
+const LOGIN_BYTES_MAX: usize = 255;
+
+/// Reads an `authorized_keys` line.
+///
+/// # Errors
+/// [`Refusal::Invalid`] with what the line's reader says.
+pub(super) fn parse_key(line: &str) -> Result<UserKey, Refusal> {
+    let line = line.trim();
+    let parsed = AuthorizedKey::parse(line).map_err(|fault| {
+        Refusal::invalid(
+            format_args!("not a key that can be used: {fault}"),
+            "give the one line of the .pub file: type, base64, comment",
+        )
+    })?;
+    let key = parsed.key.to_line();
+    // Options may hold blanks in quotes, so the key is found by itself.
+    let options = line.find(&key).map_or("", |at| line.get(..at).unwrap_or_default());
+    Ok(UserKey {
+        fingerprint: parsed.key.fingerprint().to_string(),
+        options: options.trim().to_owned(),
+        key,
+        comment: parsed.comment.chars().filter(|c| !c.is_control()).collect(),
+    })
+}
+
+/// A `host:port` that lies where VMs may lie; a name is looked at when it is dialled.
+pub(super) fn check_endpoint(ssh: &str, networks: &[IpNet]) -> Result<(), Refusal> {
+    let ip = crate::config::check_endpoint(ssh)
+        .map_err(|fix| Refusal::invalid(format_args!("`{}` is no host:port", plain(ssh)), fix))?;
+    if let Some(ip) = ip.filter(|ip| !networks.iter().any(|network| network.contains(ip))) {
+        return Err(Refusal::invalid(
+            format_args!("{ip} is in none of vm_leg.networks"),
+            "correct the address, or add its network to vm_leg.networks in keyway.toml",
+        ));
+    }
+    if ssh.len() > ENDPOINT_BYTES_MAX {
+        let what = format!("the endpoint would have bytes: {}", ssh.len());
+        return Err(Refusal::TooMany { what, limit: ENDPOINT_BYTES_MAX });
+    }
+    Ok(())
+}
+
+/// `None`: the name the user asked for.
+pub(super) fn check_login(login: &str) -> Result<Option<String>, Refusal> {
+    if login.is_empty() {
+        return Ok(None);
+    }
+    let printable = !login.chars().any(|c| c.is_control() || c.is_whitespace());
+    if login.len() > LOGIN_BYTES_MAX || !printable {
+        return Err(Refusal::invalid(
+            format_args!("`{}` is no login name", plain(login)),
+            "write the name of an account in the VM, or leave it out",
+        ));
+    }
+    Ok(Some(login.to_owned()))
+}
+
+/// `None`: the key seen first.
+pub(super) fn check_host_key(text: &str) -> Result<Option<String>, Refusal> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if let Ok(fingerprint) = text.parse::<Fingerprint>() {
+        return Ok(Some(fingerprint.to_string()));
+    }
+    match PublicKey::parse_line(text) {
+        Ok((key, _)) => Ok(Some(key.to_line())),
+        Err(fault) => Err(Refusal::invalid(
+            format_args!("`{}` is no host key: {fault}", plain(text)),
+            "write SHA256:... as ssh-keygen -l prints it, or the line of the .pub file",
+        )),
+    }
+}
+
+/// What somebody wrote, as it can be said again.
+fn plain(text: &str) -> String {
+    text.chars().take(80).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
