@@ -7,7 +7,9 @@
 #![expect(clippy::print_stdout, clippy::expect_used, reason = "a program of its own")]
 
 use std::{
-    fs,
+    fs::{self, DirBuilder},
+    io::Write,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -24,12 +26,14 @@ const RUNS: usize = 5;
 fn main() {
     let scratch = Scratch::new();
     let path = scratch.0.join("store.db");
+    disk(&scratch.0.join("disk"));
     let (opened, store) = timed(|| open(&path));
     println!("made in {opened:.1?}");
     commits(&store, "an empty store");
     load(&store);
     println!("file: {} MB", fs::metadata(&path).map_or(0, |about| about.len()) / 1_000_000);
     snapshots(&store);
+    disk(&scratch.0.join("disk"));
     commits(&store, "a million keys");
 
     let (took, commits) = timed(|| {
@@ -68,6 +72,26 @@ fn value(number: usize) -> Vec<u8> {
     (0..VALUE_BYTES).map(|at| u8::try_from((at * 7 + number) % 256).unwrap_or(0)).collect()
 }
 
+/// What the disk alone takes to sync a few pages: it differs by a factor of ten from one minute to the next on a virtual
+/// one, so no figure below means much without it.
+fn disk(path: &Path) {
+    let file = fs::File::create(path).expect("a file");
+    let pages = vec![1; 5 * 4096];
+    let mut syncs: Vec<_> = (0..ALONE)
+        .map(|_| {
+            (&file).write_all(&pages).expect("pages are written");
+            timed(|| file.sync_all().expect("a sync")).0
+        })
+        .collect();
+    println!("the disk: sync of {} KB, {}", pages.len() / 1000, percentiles(&mut syncs));
+}
+
+fn percentiles(times: &mut [Duration]) -> String {
+    times.sort_unstable();
+    let at = |percent: usize| times.get(times.len() * percent / 100).copied().unwrap_or_default();
+    format!("p50 {:.2?}, p99 {:.2?}", at(50), at(99))
+}
+
 /// Durable transactions of three keys, alone and in groups.
 fn commits(store: &Sqlite, what: &str) {
     let three = |number: usize| {
@@ -79,9 +103,7 @@ fn commits(store: &Sqlite, what: &str) {
     let mut alone: Vec<_> = (0..ALONE)
         .map(|number| timed(|| store.transact(&three(number)).expect("a commit")).0)
         .collect();
-    alone.sort_unstable();
-    let at = |percent: usize| alone.get(ALONE * percent / 100).copied().unwrap_or_default();
-    println!("{what}: alone, p50 {:.2?}, p99 {:.2?} a transaction", at(50), at(99));
+    println!("{what}: alone, {} a transaction", percentiles(&mut alone));
     let (took, ()) = timed(|| {
         for group in 0..GROUPS {
             let first = ALONE + group * GROUP;
@@ -139,7 +161,10 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new() -> Self {
-        Self(std::env::temp_dir().join(format!("keyway-bench-store-{}", std::process::id())))
+        let name = format!("keyway-bench-store-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        DirBuilder::new().mode(0o700).create(&path).expect("a directory");
+        Self(path)
     }
 }
 

@@ -97,7 +97,8 @@ fn set_aside(path: &Path) -> Result<Option<Connection>, Fault> {
     unless_absent(fs::remove_file(&second)).map_err(system)?;
     for (name, second) in file::beside(path).iter().zip(&file::beside(&second)) {
         unless_absent(fs::remove_file(second)).map_err(system)?;
-        // A log that is left here belongs to the damaged file, and SQLite would apply it to the new one.
+        // SQLite removes a log as it closes, if it can. One that is still here belongs to the damaged file, and would
+        // be applied to the new one.
         unless_absent(fs::rename(name, second)).map_err(system)?;
     }
     fs::hard_link(path, &second).map_err(system)?;

@@ -256,9 +256,10 @@ fn the_commits_of_another_process_are_found() {
 fn more_than_a_watcher_reads_ahead_comes_in_order_and_whole() {
     let scratch = Scratch::new();
     let store = scratch.open();
-    let value = vec![0; 300_000];
+    // What is read ahead ends between the two puts of a commit, were commits split.
+    let (long, short) = (vec![0; 400_000], vec![0; 50_000]);
     let revisions: Vec<_> = (0..40)
-        .map(|_| store.transact(&Transaction::new().put("a", &*value).put("b", &*value)).unwrap())
+        .map(|_| store.transact(&Transaction::new().put("a", &*long).put("b", &*short)).unwrap())
         .collect();
     let mut watcher = store.watch(Revision::ZERO).unwrap();
     for revision in revisions {
@@ -346,8 +347,10 @@ fn a_restore_heals_a_damaged_store_and_its_log_is_not_applied() {
     put(&store, "a", "saved");
     let backup = scratch.0.join("backup.db");
     store.backup(&backup).unwrap();
+    drop(store);
+    let store = scratch.open();
     put(&store, "a", "lost");
-    // As after a crash: the log is still beside the file.
+    // As after a crash: the log is still beside the file. It has no first page, which would make the file readable.
     let log = fs::read(scratch.0.join("store.db-wal")).unwrap();
     drop(store);
     scratch.fault_of(
