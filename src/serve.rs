@@ -248,7 +248,6 @@ fn live(
         server: Arc::new(ServerConfig::new(host_keys, algorithms, RekeyLimits::default())),
         policy: Arc::new(policy),
         credential,
-        keys: fleet.keys,
     };
     Ok((live, fleet.snapshot))
 }

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::MODE_OTHERS,
-    route::{Pin, Vm, is_label},
+    route::{Pin, Vm, is_id},
     ssh::{
         entropy::Entropy,
         hostkey::PrivateKey,
@@ -336,7 +336,7 @@ impl Pins {
                 },
                 None => continue,
             };
-            given.entry(fingerprint).or_default().push((vm.name.clone(), vm.owner.clone()));
+            given.entry(fingerprint).or_default().push((vm.id.clone(), vm.owner.clone()));
         }
         self.given.store(Arc::new(given));
     }
@@ -427,7 +427,7 @@ fn parse_pins(text: &str) -> Result<PinnedByVm, Vec<(usize, String)>> {
             continue;
         }
         let (vm, rest) = line.split_once([' ', '\t']).unwrap_or((line, ""));
-        if !is_label(vm) {
+        if !is_id(vm) {
             faults.push((number, format!("`{}` is no name of a VM", vm.escape_debug())));
             continue;
         }

@@ -76,7 +76,7 @@ fn sizes(loaded: &Loaded) -> [(&'static str, usize); 5] {
     [
         ("addresses", snapshot.addresses().len()),
         ("users", snapshot.users().len()),
-        ("keys", loaded.fleet.keys.len()),
+        ("keys", snapshot.users().map(|user| user.keys.len()).sum()),
         ("vms", snapshot.vms().len()),
         ("warnings", loaded.warnings.len()),
     ]

@@ -9,8 +9,10 @@ use std::{
 
 use super::*;
 use crate::{
-    route::{Admission, Pin, Table, Who},
-    ssh::{entropy::SystemEntropy, hostkey::PrivateKey},
+    route::{Admission, KeyLine, Pin, Table, Who},
+    ssh::{
+        authorized::KeyOptions, entropy::SystemEntropy, hostkey::PrivateKey, publickey::PublicKey,
+    },
 };
 
 const ALICE: &str =
@@ -124,7 +126,7 @@ fn an_empty_keyway_toml_has_the_documented_defaults() {
     let documented = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
     assert_eq!(networks, documented);
     assert_eq!(config.metrics.listen, "127.0.0.1:9644".parse().unwrap());
-    assert_eq!(fleet.keys.len(), 1);
+    assert_eq!(fleet.snapshot.users().map(|user| user.keys.len()).sum::<usize>(), 1);
     assert_eq!(warnings, []);
 }
 
@@ -229,11 +231,14 @@ host_key = "{THIRD_PRINT}"
     let third = PublicKey::parse_line(THIRD).unwrap().0;
     assert_eq!(admitted.vm.host_key, Some(Pin::Fingerprint(third.fingerprint().0)));
     assert!(table.address("127.0.77.9".parse().unwrap()).unwrap().lobby);
-    let options = fleet.keys.get(alice.fingerprint()).unwrap();
+    assert_eq!((admitted.vm.id.as_str(), admitted.vm.address.as_deref()), ("blue", Some("s001")));
+    let line = table.key_options(&alice.fingerprint().0);
+    let KeyLine::Options(text) = line else { panic!("{line:?}") };
+    let options = KeyOptions::parse(&text).unwrap();
     assert!(options.restrictions.no_pty && !options.restrictions.no_port_forwarding);
     assert!(options.admit("192.0.2.5".parse().unwrap(), 0).is_ok());
     assert!(options.admit("198.51.100.5".parse().unwrap(), 0).is_err());
-    assert!(fleet.keys.get(third.fingerprint()).is_none());
+    assert_eq!(table.key_options(&third.fingerprint().0), KeyLine::Unknown);
 }
 
 #[test]

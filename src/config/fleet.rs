@@ -3,7 +3,6 @@
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
-    sync::Arc,
 };
 
 use super::{
@@ -13,8 +12,11 @@ use super::{
     keyway::Draft,
 };
 use crate::{
-    route::{AddressEntry, Contents, Contradiction, Place, Snapshot, UserEntry, Vm, VmEntry, What},
-    ssh::{authorized::AuthorizedKey, publickey::Fingerprint},
+    route::{
+        AddressEntry, Contents, Contradiction, KeyEntry, Place, Snapshot, UserEntry, Vm, VmEntry,
+        What,
+    },
+    ssh::publickey::Fingerprint,
 };
 
 /// Longest login name, in bytes: what one `USERAUTH_REQUEST` may reasonably hold, and the limit of our own user names.
@@ -27,29 +29,6 @@ const HOST_BYTES_MAX: usize = 253;
 pub struct Fleet {
     /// For [`crate::route::Table::apply`].
     pub snapshot: Snapshot,
-    /// The users' keys with their options, which the routing map knows nothing of.
-    pub keys: Keys,
-}
-
-/// Every user's keys by their raw fingerprints.
-#[derive(Clone, Debug, Default)]
-pub struct Keys(Arc<HashMap<Fingerprint, AuthorizedKey>>);
-
-impl Keys {
-    /// The key and what its line says about it: `from`, `expiry-time`, `restrict`, `command`...
-    pub fn get(&self, fingerprint: Fingerprint) -> Option<&AuthorizedKey> {
-        self.0.get(&fingerprint)
-    }
-
-    /// How many.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether nobody has a key.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 /// Walks the fleet file beside a walked `keyway.toml`, whose faults may grow in number here.
@@ -69,7 +48,7 @@ pub(super) fn read(source: &Source, config: &Document, draft: &Draft) -> (Docume
     }
     root.finish();
     walk.check_pool(&document, config, draft);
-    let Walk { contents, keys, places, broken, .. } = walk;
+    let Walk { contents, places, broken, .. } = walk;
     let snapshot = match Snapshot::new(contents) {
         Ok(snapshot) => Some(snapshot),
         Err(found) => {
@@ -80,7 +59,7 @@ pub(super) fn read(source: &Source, config: &Document, draft: &Draft) -> (Docume
         }
     };
     drop(table);
-    (document, snapshot.map(|snapshot| Fleet { snapshot, keys: Keys(Arc::new(keys)) }))
+    (document, snapshot.map(|snapshot| Fleet { snapshot }))
 }
 
 /// Lines of one entry: of its header, of its keys, and of the items of its `keys`.
@@ -115,7 +94,6 @@ struct Walk<'c> {
     config: &'c Config,
     networks_sound: bool,
     contents: Contents,
-    keys: HashMap<Fingerprint, AuthorizedKey>,
     places: Places,
     broken: Broken,
 }
@@ -126,7 +104,6 @@ impl<'c> Walk<'c> {
             config: draft.config(),
             networks_sound: draft.lines.networks_sound,
             contents: Contents::default(),
-            keys: HashMap::new(),
             places: Places::default(),
             broken: Broken::default(),
         }
@@ -151,7 +128,9 @@ impl<'c> Walk<'c> {
         let sound = (public, public6.transpose(), private.transpose(), name);
         if let (Some(Ok(public)), Ok(public6), Ok(private), Some(name)) = sound {
             let lobby = lobby.unwrap_or(false);
-            self.contents.addresses.push(AddressEntry { name, public, public6, private, lobby });
+            let closed = false;
+            let entry = AddressEntry { name, public, public6, private, lobby, closed };
+            self.contents.addresses.push(entry);
             self.places.addresses.push(lines);
         } else {
             self.broken.addresses.extend(sound.3);
@@ -174,7 +153,7 @@ impl<'c> Walk<'c> {
                 "add a key, or a CA to edge.trusted_user_cas",
             );
         }
-        let mut fingerprints = Vec::new();
+        let mut entries = Vec::new();
         for (item, line) in items {
             let Some(key) = keys::user_line(&item, line) else { continue };
             let fingerprint = key.key.fingerprint();
@@ -182,13 +161,13 @@ impl<'c> Walk<'c> {
                 let what = format!("holds {fingerprint}, which edge.revoked_keys lists");
                 item.warn(what, "remove the key");
             }
-            fingerprints.push(fingerprint.0);
+            let options = key.options_text.map(Into::into);
+            entries.push(KeyEntry { fingerprint: fingerprint.0, options });
             lines.fingerprints.push((fingerprint.0, item.line));
-            self.keys.entry(fingerprint).or_insert(key);
         }
         section.finish();
         if let Some(name) = name {
-            self.contents.users.push(UserEntry { name, keys: fingerprints });
+            self.contents.users.push(UserEntry { name, keys: entries });
             self.places.users.push(lines);
         }
     }
@@ -220,7 +199,8 @@ impl<'c> Walk<'c> {
         // Without the rest the fault is told already, and the other entries are still held against this one.
         if let (Some(name), Some(owner), Some(address)) = (name, owner, address) {
             let endpoint = endpoint.unwrap_or_default();
-            let vm = Vm { name, owner, endpoint, login, host_key };
+            let (id, at) = (name.clone(), Some(address.clone()));
+            let vm = Vm { id, name, owner, endpoint, login, host_key, address: at };
             self.contents.vms.push(VmEntry::owned(vm, &address));
             self.places.vms.push(lines);
         }
@@ -364,15 +344,17 @@ fn tell(document: &Document, contradiction: &Contradiction, places: &Places, bro
         Place::User(index) => ("user", places.users.get(index)),
         Place::Team(_) => ("team", None),
         Place::Vm(index) => ("vm", places.vms.get(index)),
+        Place::Change(_) => ("change", None),
     };
     let lines = lines.unwrap_or(&none);
     let what = &contradiction.what;
     let (line, fix) = match what {
-        What::NotALabel { .. } => (
+        // A VM of this file has its name for an id.
+        What::NotALabel { .. } | What::NotAnId { .. } => (
             lines.of("name"),
             "write 1 to 63 of a-z, 0-9 and -, with no - at either end".to_owned(),
         ),
-        What::Reserved { .. } | What::NameTaken { .. } => {
+        What::Reserved { .. } | What::NameTaken { .. } | What::IdTaken { .. } => {
             (lines.of("name"), format!("give the {noun} another name"))
         }
         What::IpTaken { column, .. } => {
@@ -402,7 +384,9 @@ fn tell(document: &Document, contradiction: &Contradiction, places: &Places, bro
         What::UnknownMember { .. }
         | What::MemberTwice { .. }
         | What::TooManyTeams { .. }
-        | What::UnknownPrincipal { .. } => (lines.header, "correct the name".to_owned()),
+        | What::UnknownPrincipal { .. }
+        | What::InUse { .. }
+        | What::CutShort => (lines.header, "correct the name".to_owned()),
     };
     document.fault(line, what, fix);
 }

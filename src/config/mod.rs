@@ -31,8 +31,8 @@ mod keyway;
 
 pub(crate) use finding::count;
 pub use finding::{Finding, Report};
+pub use fleet::Fleet;
 pub(crate) use fleet::check_endpoint;
-pub use fleet::{Fleet, Keys};
 pub(crate) use keys::MODE_OTHERS;
 
 /// How this front door runs: `keyway.toml`.

@@ -107,7 +107,7 @@ impl VmLegs {
         key: &ProvedKey,
     ) -> Result<Leg, Ended> {
         let remembered =
-            (Arc::clone(&admitted.user), admitted.vm.name.clone(), admitted.login.clone());
+            (Arc::clone(&admitted.user), admitted.vm.id.clone(), admitted.login.clone());
         if self.refused_lately(&remembered) {
             return Err(edge(Stage::VmLogin, Cause::LoginRemembered));
         }
@@ -300,7 +300,8 @@ impl VmLegs {
     ) -> Result<Credential, Ended> {
         let live = shared.live.load_full();
         // The key may have lost its line since it was proved.
-        let restrictions = live.restrictions(key).ok_or(edge(Stage::VmLogin, Cause::RightLost))?;
+        let restrictions =
+            shared.restrictions(key).ok_or(edge(Stage::VmLogin, Cause::RightLost))?;
         let (ca, principal) = match &live.credential {
             // A plain key cannot carry what the user's key forbids.
             VmCredential::Identity(_) if restrictions.is_restricted() => {
@@ -312,7 +313,7 @@ impl VmLegs {
             VmCredential::Authority { ca, principal } => (ca, *principal),
         };
         let named = match principal {
-            Principal::Vm => format!("vm:{}", admitted.vm.name),
+            Principal::Vm => format!("vm:{}", admitted.vm.id),
             Principal::Login => admitted.login.clone(),
         };
         let key_id = format!(
@@ -332,7 +333,7 @@ impl VmLegs {
             valid_after_s: now_s.saturating_sub(VALID_BEFORE_S),
             valid_before_s: now_s.saturating_add(VALID_AFTER_S),
             source_address: source.as_deref(),
-            restrictions,
+            restrictions: &restrictions,
             serial: report.request.0,
         };
         let certificate = scratch
@@ -393,7 +394,7 @@ impl VmLegs {
         key: PublicKey,
     ) -> Result<(), Ended> {
         let (shared, entry) = (Arc::clone(shared), Arc::clone(vm_entry));
-        let write = move || shared.pins.record_first(&entry.name, &entry.owner, &key);
+        let write = move || shared.pins.record_first(&entry.id, &entry.owner, &key);
         let unwritten = edge(Stage::VmExchange, Cause::Resources);
         match self.tasks.blocking(write).await.ok_or(unwritten)? {
             Ok(Recorded::First | Recorded::Same) => Ok(()),
@@ -450,7 +451,7 @@ fn dial_end(error: &io::Error) -> Ended {
 
 /// Which host key the VM has to prove: the fleet file's, else the one pinned before, else any.
 fn wanted(shared: &Shared, vm_entry: &Vm) -> Wanted {
-    let pinned = shared.pins.get(&vm_entry.name);
+    let pinned = shared.pins.get(&vm_entry.id);
     match (&vm_entry.host_key, pinned) {
         (Some(Pin::Key(blob)), _) => Wanted::Key(blob.as_slice().into()),
         (Some(Pin::Fingerprint(fingerprint)), Some(pin))

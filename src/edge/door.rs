@@ -34,7 +34,7 @@ use super::proxy_header::{self, Expected, Origin, Verdict};
 use super::pump::{Carriage, PumpHandle, Session};
 use super::relay::Relay;
 use super::report::{Carried, Info, Proved, Report, RequestId};
-use super::shared::{Presence, Shared};
+use super::shared::{Presence, Shared, understand};
 use super::stream::{Read, Stream};
 use super::tasks::Tasks;
 use super::{clock, local_address};
@@ -498,15 +498,19 @@ struct RouteGate<'a> {
 impl RouteGate<'_> {
     /// Where a proved key leads.
     fn entry(&self, key: Box<ProvedKey>) -> Option<Entry> {
-        let live = self.shared.live.load();
-        let restrictions = live.restrictions(&key)?;
+        let who = who(key.identity());
+        // The way and the line of one revision: what a change gives with a restriction is not had without it.
+        let (admission, line) = self.shared.table.admit_with_line(who, self.address, key.login());
+        let options = understand(&line)?;
+        let restrictions = match key.identity() {
+            Identity::Key(_) => &options.restrictions,
+            Identity::User(_) => key.restrictions(),
+        };
         if restrictions.verify_required && !key.user_verified() {
             return None;
         }
-        if !live.allows(key.identity(), self.source, clock::unix_s()) {
-            return None;
-        }
-        match self.shared.table.admit(who(key.identity()), self.address, key.login()) {
+        options.admit(self.source, clock::unix_s()).ok()?;
+        match admission {
             RouteAdmission::Vm(admitted) => Some(Entry::Vm(admitted, key)),
             RouteAdmission::Lobby { user } => Some(Entry::Lobby { user }),
             RouteAdmission::Nothing => None,
@@ -516,8 +520,10 @@ impl RouteGate<'_> {
 
 impl Gate for RouteGate<'_> {
     fn accepts(&self, offer: &Offer<'_>) -> bool {
-        self.shared.live.load().allows(offer.identity, self.source, clock::unix_s())
-            && self.shared.table.admits(who(offer.identity), self.address, offer.login)
+        let table = &self.shared.table;
+        let line = table.admits_with_line(who(offer.identity), self.address, offer.login);
+        let options = line.and_then(|line| understand(&line));
+        options.is_some_and(|options| options.admit(self.source, clock::unix_s()).is_ok())
     }
 }
 

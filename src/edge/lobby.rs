@@ -151,17 +151,22 @@ fn json(visible: &[(Arc<Vm>, Option<Arc<Address>>)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::{json, table};
-    use crate::route::{AddressEntry, Contents, Snapshot, Table, UserEntry, Vm, VmEntry};
+    use crate::route::{AddressEntry, Contents, KeyEntry, Snapshot, Table, UserEntry, Vm, VmEntry};
 
     fn live() -> Table {
         let vm = |name: &str| Vm {
+            id: name.into(),
             name: name.into(),
             owner: "alice".into(),
             endpoint: "127.0.0.1:22".into(),
             login: None,
             host_key: None,
+            address: None,
         };
-        let user = |name: &str, key| UserEntry { name: name.into(), keys: vec![[key; 32]] };
+        let user = |name: &str, key| UserEntry {
+            name: name.into(),
+            keys: vec![KeyEntry::plain([key; 32])],
+        };
         let contents = Contents {
             addresses: vec![AddressEntry {
                 name: "s001".into(),
@@ -169,6 +174,7 @@ mod tests {
                 public6: None,
                 private: None,
                 lobby: false,
+                closed: false,
             }],
             users: vec![user("alice", 1), user("bob", 2)],
             teams: Vec::new(),

@@ -164,7 +164,6 @@ mod tests {
     use super::relay::PreferGcm;
     use super::shared::{Settings, VmCredential};
     use super::*;
-    use crate::config::Keys;
     use crate::metrics::Inventory;
     use crate::route::Table;
     use crate::ssh::entropy::SystemEntropy;
@@ -190,7 +189,6 @@ mod tests {
             server: server_config(1, Algorithms::default(), RekeyLimits::default()),
             policy: Arc::new(Policy::default()),
             credential: VmCredential::Identity(Arc::new(key)),
-            keys: Keys::default(),
         };
         Shared::new(settings, live, Table::new(), state.pins().unwrap())
     }

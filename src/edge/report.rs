@@ -108,7 +108,7 @@ impl Report {
     pub fn keeps_its_right(&self, shared: &Shared) -> bool {
         let (Some(who), Some(admitted)) = (&self.who, &self.admitted) else { return false };
         let live = shared.live.load();
-        live.knows(&who.identity)
+        shared.knows(&who.identity)
             && still_stands(&live.policy, &who.presented)
             && shared.table.keeps(route_who(&who.identity), admitted)
     }

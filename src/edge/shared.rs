@@ -1,6 +1,6 @@
 //! What all shards share: settings, the live configuration, the routing map, pins, and who is present.
 
-use std::net::IpAddr;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
-use crate::config::Keys;
-use crate::route::Table;
+use crate::route::{KeyLine, Table};
+use crate::ssh::authorized::KeyOptions;
 use crate::ssh::certificate::Restrictions;
 use crate::ssh::hostkey::PrivateKey;
 use crate::ssh::transport::ServerConfig;
@@ -46,40 +46,6 @@ pub struct Live {
     pub policy: Arc<Policy>,
     /// How the edge logs in to VMs.
     pub credential: VmCredential,
-    /// What the users' keys are restricted to.
-    pub keys: Keys,
-}
-
-impl Live {
-    /// Is a key or certificate user let in now, as far as the key's own line decides it?
-    pub(super) fn allows(&self, identity: &Identity, source: IpAddr, unix_s: u64) -> bool {
-        match identity {
-            // A key without a line is on its way in or out of the fleet: not now.
-            Identity::Key(fingerprint) => {
-                let line = self.keys.get(*fingerprint);
-                line.is_some_and(|line| line.admit(source, unix_s).is_ok())
-            }
-            Identity::User(_) => true,
-        }
-    }
-
-    /// What a proved key takes away from its session: by its own line, which it may have lost, or by its certificate.
-    pub(super) fn restrictions<'a>(&'a self, key: &'a ProvedKey) -> Option<&'a Restrictions> {
-        match key.identity() {
-            Identity::Key(fingerprint) => {
-                self.keys.get(*fingerprint).map(|line| &line.restrictions)
-            }
-            Identity::User(_) => Some(key.restrictions()),
-        }
-    }
-
-    /// Has this identity still a line, or does it need none?
-    pub(super) fn knows(&self, identity: &Identity) -> bool {
-        match identity {
-            Identity::Key(fingerprint) => self.keys.get(*fingerprint).is_some(),
-            Identity::User(_) => true,
-        }
-    }
 }
 
 /// How the edge logs in to VMs.
@@ -99,7 +65,7 @@ pub enum VmCredential {
 /// What the certificate for a VM names.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Principal {
-    /// `vm:<name>`: this VM takes it and no other.
+    /// `vm:<id>`: this VM takes it and no other.
     Vm,
     /// The login name: every VM that trusts the CA takes it.
     Login,
@@ -133,6 +99,28 @@ impl Shared {
             sessions: AtomicUsize::new(0),
             left: Mutex::new(Wait::Patient),
             everybody_left: Condvar::new(),
+        }
+    }
+
+    /// What a proved key takes away from its session: by its own line, which it may have lost, or by its certificate.
+    pub(super) fn restrictions<'a>(&self, key: &'a ProvedKey) -> Option<Cow<'a, Restrictions>> {
+        match key.identity() {
+            Identity::Key(_) => {
+                self.options(key.identity()).map(|options| Cow::Owned(options.restrictions))
+            }
+            Identity::User(_) => Some(Cow::Borrowed(key.restrictions())),
+        }
+    }
+
+    /// Has this identity still a line that can be understood, or does it need none?
+    pub(super) fn knows(&self, identity: &Identity) -> bool {
+        self.options(identity).is_some()
+    }
+
+    fn options(&self, identity: &Identity) -> Option<KeyOptions> {
+        match identity {
+            Identity::Key(fingerprint) => understand(&self.table.key_options(&fingerprint.0)),
+            Identity::User(_) => Some(KeyOptions::default()),
         }
     }
 
@@ -173,6 +161,16 @@ impl Shared {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
+    }
+}
+
+/// What a key's line says. `None`: nobody has the key, or its line cannot be understood, which is no yes. Allocates only
+/// for the few keys that have options.
+pub(super) fn understand(line: &KeyLine) -> Option<KeyOptions> {
+    match line {
+        KeyLine::Unknown => None,
+        KeyLine::Plain => Some(KeyOptions::default()),
+        KeyLine::Options(text) => KeyOptions::parse(text).ok(),
     }
 }
 

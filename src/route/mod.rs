@@ -1,24 +1,46 @@
 //! WHO MAY GO WHERE: {proved identity, pool address} -> VM.
 //!
-//! Pure: no socket, no clock, no file, and no word about SSH. A [`Snapshot`] is built from [`Contents`] (the fleet
-//! file today) and cannot contradict itself; a [`Table`] is the live map every shard reads without a lock. One writer
-//! applies snapshots; a reader sees all of one or all of the next, never a mixture.
+//! Pure: no socket, no clock, no file, and no word about SSH. A [`Snapshot`] is built from [`Contents`] (a fleet file,
+//! or a registry) and cannot contradict itself; a [`Table`] is the live map every shard reads without a lock. One writer
+//! applies snapshots and [`Delta`]s; a reader sees all of one or all of the next, never a mixture. [`saved`] writes both
+//! as bytes.
 //!
 //! Words: a *principal* is a user or a team (written `team:ops`), a *slot* is {principal, pool address} and holds at
 //! most one VM. A lookup takes two steps, {key -> principals} and {principal, address -> VM}, so that the size of a team
 //! multiplies nothing: its slots stand once, and each member has its id.
 
-use std::{net::IpAddr, num::NonZeroU64, sync::Arc};
+use std::{
+    net::IpAddr,
+    num::NonZeroU64,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
+use serde::{Deserialize, Serialize};
+
+mod contents;
+mod contradiction;
+mod delta;
+mod draft;
 mod hash;
 mod person;
+pub mod saved;
 mod snapshot;
 mod table;
+#[cfg(test)]
+mod testing;
+mod versioned;
+mod whole;
+mod writer;
 
-pub use snapshot::{
-    AddressEntry, Contents, Contradiction, LABEL_BYTES_MAX, Place, RESERVED, Slot, Snapshot,
-    TEAM_PREFIX, TEAMS_MAX, TeamEntry, UserEntry, VmEntry, What, is_label,
+pub use contents::{
+    AddressEntry, Change, Contents, Delta, KeyEntry, Slot, TeamEntry, UserEntry, VmEntry,
 };
+pub use contradiction::{Contradiction, Place, What};
+pub use delta::Changed;
+pub use snapshot::{LABEL_BYTES_MAX, RESERVED, Snapshot, TEAM_PREFIX, TEAMS_MAX, is_id, is_label};
 pub use table::Table;
 
 /// Who asks: the fingerprint of a key, or the user a trusted certificate names.
@@ -30,9 +52,12 @@ pub enum Who<'a> {
     User(&'a str),
 }
 
-/// A VM as the data plane needs it. Never changes in place: a reload makes a new one.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// A VM as the data plane needs it. Never changes in place: a change makes a new one.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Vm {
+    /// Names it for good, whatever it is called: the certificate that lets the edge in is for this id. A VM of a fleet file
+    /// has none but its name.
+    pub id: String,
     /// Its name, a DNS label.
     pub name: String,
     /// The principal it belongs to: a user's name, or `team:` and a team's.
@@ -43,10 +68,12 @@ pub struct Vm {
     pub login: Option<String>,
     /// The host key given in advance; without one the first key seen is pinned.
     pub host_key: Option<Pin>,
+    /// The pool address its DNS name points at, by name. Opens no way: slots do.
+    pub address: Option<String>,
 }
 
-/// A host key given in the fleet file.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// A host key given in advance.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Pin {
     /// SHA-256 of the public key's wire blob.
     Fingerprint([u8; 32]),
@@ -56,7 +83,7 @@ pub enum Pin {
 
 /// One pool address as the live map holds it. Only a [`Table`] makes one: its hidden identity ties a connection to the
 /// address it dialled, so that an answer found before a reload cannot be used for another address after it.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub struct Address {
     /// Its name, e.g. `s003`.
     pub name: String,
@@ -68,7 +95,42 @@ pub struct Address {
     pub private: Option<IpAddr>,
     /// Whether every registered user gets the list of their VMs here.
     pub lobby: bool,
+    /// Whether connections to it are refused: [`Table::address`] does not find it.
+    pub closed: bool,
     id: AddressId,
+    /// The first revision in which the address of this id has other IP addresses, so that nothing is in this one's slots.
+    retired: AtomicU64,
+}
+
+impl Address {
+    fn is_retired(&self, revision: u64) -> bool {
+        self.retired.load(Ordering::Relaxed) <= revision
+    }
+
+    /// What a client may have dialled to be here. As long as this stays, a connection may go on with an older [`Address`].
+    fn dialled(&self) -> (IpAddr, Option<IpAddr>, Option<IpAddr>, bool) {
+        (self.public, self.public6, self.private, self.lobby)
+    }
+}
+
+impl Eq for Address {}
+
+impl PartialEq for Address {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, self.id, self.closed) == (&other.name, other.id, other.closed)
+            && self.dialled() == other.dialled()
+    }
+}
+
+/// What the `authorized_keys` line of a key says beside the key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum KeyLine {
+    /// Nobody has this key.
+    Unknown,
+    /// Somebody has it, without options. So it is for everybody who comes without a key.
+    Plain,
+    /// Its options, as they were given.
+    Options(Arc<str>),
 }
 
 /// A way in that exists.
@@ -137,7 +199,7 @@ pub struct Counts {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 struct PrincipalId(u64);
 
-/// Names one pool address, exactly as it was configured, in one table. Given out once.
+/// Names one pool address in one table. Given out once; it stays when the address gets other IP addresses.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 struct AddressId(NonZeroU64);
 

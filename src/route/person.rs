@@ -21,17 +21,25 @@ pub(super) struct Rest {
     pub(super) name: Arc<str>,
     pub(super) own: PrincipalId,
     pub(super) far: Far,
+    /// Whose slots are the user's too; sorted.
     pub(super) teams: Box<[PrincipalId]>,
+    /// Whose VMs the user may enter by name only; sorted.
+    pub(super) teams_by_name: Box<[PrincipalId]>,
 }
 
 impl Rest {
+    /// All that the user is when a VM is asked for by name.
     pub(super) fn principals(&self) -> impl Iterator<Item = PrincipalId> + '_ {
-        std::iter::once(self.own).chain(self.teams.iter().copied())
+        std::iter::once(self.own).chain(self.all_teams())
+    }
+
+    pub(super) fn all_teams(&self) -> impl Iterator<Item = PrincipalId> + '_ {
+        self.teams.iter().chain(&self.teams_by_name).copied()
     }
 }
 
 /// What a team's members may enter.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Team {
     pub(super) near: Near,
     pub(super) far: Arc<Far>,
@@ -50,11 +58,11 @@ pub(super) struct Near {
 }
 
 /// What one principal may enter beyond [`Near`].
-#[derive(Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Far {
     /// Sorted by address.
     slots: Box<[(AddressId, Arc<Vm>)]>,
-    /// Without a slot.
+    /// Without a slot; sorted by name.
     pub(super) by_name: Box<[Arc<Vm>]>,
 }
 
@@ -83,6 +91,11 @@ impl Near {
         let near = near.filter_map(|(at, vm)| AddressId::long(*at).zip(vm.as_ref()));
         near.chain(far.slots.iter().map(|(at, vm)| (*at, vm)))
     }
+
+    /// All VMs of these slots and of `far`, some twice.
+    pub(super) fn vms<'a>(&'a self, far: &'a Far) -> impl Iterator<Item = &'a Arc<Vm>> {
+        self.slots(far).map(|(_, vm)| vm).chain(&far.by_name)
+    }
 }
 
 /// A VM as it is found by name.
@@ -96,6 +109,19 @@ pub(super) struct Named {
 }
 
 impl Named {
+    /// `allowed` in any order, each once.
+    pub(super) fn new(vm: Arc<Vm>, mut allowed: Vec<PrincipalId>) -> Self {
+        allowed.sort_unstable();
+        let mut allowed = allowed.into_iter();
+        let (first, others) = (allowed.next(), allowed.as_slice().into());
+        Self { vm, first, others }
+    }
+
+    /// Everybody who may enter it, sorted.
+    pub(super) fn allowed(&self) -> impl Iterator<Item = PrincipalId> + '_ {
+        self.first.into_iter().chain(self.others.iter().copied())
+    }
+
     pub(super) fn admits(&self, person: &Rest) -> bool {
         let allowed = |id| self.first == Some(id) || self.others.binary_search(&id).is_ok();
         person.principals().any(allowed)
@@ -127,7 +153,31 @@ impl hash::Hash for VmName {
     }
 }
 
-/// What a principal may enter, while it grows.
+/// The id of a VM as the key of a set: the VM's own, as with [`VmName`].
+#[derive(Clone, Debug)]
+pub(super) struct VmId(pub(super) Arc<Vm>);
+
+impl Borrow<str> for VmId {
+    fn borrow(&self) -> &str {
+        &self.0.id
+    }
+}
+
+impl Eq for VmId {}
+
+impl PartialEq for VmId {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl hash::Hash for VmId {
+    fn hash<H: hash::Hasher>(&self, hasher: &mut H) {
+        self.0.id.as_str().hash(hasher);
+    }
+}
+
+/// What a principal may enter, while it changes.
 #[derive(Clone, Default)]
 pub(super) struct Reaching {
     pub(super) slots: Vec<(AddressId, Arc<Vm>)>,
@@ -137,8 +187,8 @@ pub(super) struct Reaching {
 impl Reaching {
     pub(super) fn finish(mut self) -> (Near, Far) {
         self.slots.sort_unstable_by_key(|(at, _)| *at);
-        // The snapshot has one VM at most there, but may say so twice.
-        self.slots.dedup_by_key(|(at, _)| *at);
+        // Sorted, for one state to look the same whatever way it was reached.
+        self.by_name.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let mut near = Near::default();
         let mut free = near.at.iter_mut().zip(&mut near.vms);
         let mut far = Vec::new();
@@ -164,11 +214,13 @@ mod tests {
 
     fn vm(name: &str) -> Arc<Vm> {
         Arc::new(Vm {
+            id: name.to_owned(),
             name: name.to_owned(),
             owner: String::new(),
             endpoint: String::new(),
             login: None,
             host_key: None,
+            address: None,
         })
     }
 

@@ -2,11 +2,13 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    fmt::Write,
     net::IpAddr,
 };
 
-use super::Vm;
+use super::{
+    AddressEntry, Contents, Contradiction, KeyEntry, Place, Slot, TeamEntry, UserEntry, Vm,
+    VmEntry, What,
+};
 
 /// Teams one user may be in. Bounds the second step of a lookup.
 pub const TEAMS_MAX: usize = 64;
@@ -16,225 +18,6 @@ pub const LABEL_BYTES_MAX: usize = 63;
 pub const TEAM_PREFIX: &str = "team:";
 /// Names that mean something else in the zone of the VMs' names. A lobby address may be called `lobby`.
 pub const RESERVED: [&str; 3] = ["lobby", "ns", "apex"];
-
-/// A pool address as configured.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct AddressEntry {
-    /// Its name, e.g. `s003`.
-    pub name: String,
-    /// What clients dial.
-    pub public: IpAddr,
-    /// What clients dial over IPv6.
-    pub public6: Option<IpAddr>,
-    /// What the host sees when a NAT stands before it.
-    pub private: Option<IpAddr>,
-    /// Whether every registered user gets the list of their VMs here.
-    pub lobby: bool,
-}
-
-/// A user and the SHA-256 fingerprints of the user's raw public keys.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct UserEntry {
-    /// A DNS label.
-    pub name: String,
-    /// Globally unique.
-    pub keys: Vec<[u8; 32]>,
-}
-
-/// A team and its members' names.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct TeamEntry {
-    /// A DNS label, without the prefix.
-    pub name: String,
-    /// Users.
-    pub members: Vec<String>,
-}
-
-/// A principal's way to a VM: at this address.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Slot {
-    /// A user's name, or `team:` and a team's.
-    pub principal: String,
-    /// The pool address's name.
-    pub address: String,
-}
-
-/// A VM and who may enter it how. Its owner may always enter it by name.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct VmEntry {
-    /// The VM.
-    pub vm: Vm,
-    /// Where it answers, for whom: also by name, at any address.
-    pub slots: Vec<Slot>,
-    /// Principals who may enter it by name only.
-    pub by_name: Vec<String>,
-}
-
-impl VmEntry {
-    /// A VM that answers at one address, for its owner.
-    #[must_use]
-    pub fn owned(vm: Vm, address: &str) -> Self {
-        let slot = Slot { principal: vm.owner.clone(), address: address.to_owned() };
-        Self { vm, slots: vec![slot], by_name: Vec::new() }
-    }
-}
-
-/// What a snapshot is made from.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Contents {
-    /// The pool.
-    pub addresses: Vec<AddressEntry>,
-    /// All users.
-    pub users: Vec<UserEntry>,
-    /// All teams.
-    pub teams: Vec<TeamEntry>,
-    /// All VMs.
-    pub vms: Vec<VmEntry>,
-}
-
-/// An entry of [`Contents`], by its index.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum Place {
-    /// In `addresses`.
-    Address(usize),
-    /// In `users`.
-    User(usize),
-    /// In `teams`.
-    Team(usize),
-    /// In `vms`.
-    Vm(usize),
-}
-
-/// One thing in [`Contents`] that cannot be true beside the rest. The operator's fault.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{what}")]
-pub struct Contradiction {
-    /// The entry to change: of two that collide, the later one.
-    pub at: Place,
-    /// What is wrong with it.
-    pub what: What,
-}
-
-/// The ways in which [`Contents`] can be wrong.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum What {
-    /// Names become part of DNS names.
-    #[error("name `{name}` is not a DNS label")]
-    NotALabel {
-        /// As given.
-        name: String,
-    },
-    /// See [`RESERVED`].
-    #[error("name `{name}` is reserved")]
-    Reserved {
-        /// As given.
-        name: String,
-    },
-    /// VMs and addresses share one namespace; users and teams have one each.
-    #[error("name `{name}` is already taken by {by}")]
-    NameTaken {
-        /// As given.
-        name: String,
-        /// What has it: "a VM", "an address"...
-        by: &'static str,
-    },
-    /// An IP address stands in two places, as public in one and private in another, or twice the same.
-    #[error("{column} {ip} is already {there} of address `{of}`")]
-    IpTaken {
-        /// The IP address.
-        ip: IpAddr,
-        /// "public", "public6" or "private".
-        column: &'static str,
-        /// Its column in the other place.
-        there: &'static str,
-        /// The address that has it.
-        of: String,
-    },
-    /// An IP address that no client can dial: unspecified, multicast, broadcast or bound to one link.
-    #[error("{column} {ip} cannot be a pool address")]
-    NotDialable {
-        /// The IP address.
-        ip: IpAddr,
-        /// "public", "public6" or "private".
-        column: &'static str,
-    },
-    /// `public6` holds an IPv4 address.
-    #[error("public6 {ip} is not an IPv6 address")]
-    NotV6 {
-        /// The IP address.
-        ip: IpAddr,
-    },
-    /// A raw fingerprint names one user, or nobody knows whom.
-    #[error("key {} is already a key of user `{of}`", show(.fingerprint))]
-    KeyTaken {
-        /// SHA-256 of the raw key.
-        fingerprint: [u8; 32],
-        /// The user who has it; the same user where it was given twice.
-        of: String,
-    },
-    /// A team has a member who is no user.
-    #[error("member `{member}` is not a user")]
-    UnknownMember {
-        /// As given.
-        member: String,
-    },
-    /// A team names a member twice.
-    #[error("member `{member}` is named twice")]
-    MemberTwice {
-        /// As given.
-        member: String,
-    },
-    /// A user is in more than [`TEAMS_MAX`] teams.
-    #[error("user `{user}` is in {teams} teams, more than {TEAMS_MAX}")]
-    TooManyTeams {
-        /// The user's name.
-        user: String,
-        /// How many.
-        teams: usize,
-    },
-    /// The owner of a VM is nobody.
-    #[error("owner `{owner}` is not known")]
-    UnknownOwner {
-        /// As given.
-        owner: String,
-    },
-    /// A grant to nobody.
-    #[error("principal `{principal}` is not known")]
-    UnknownPrincipal {
-        /// As given.
-        principal: String,
-    },
-    /// A slot at no pool address.
-    #[error("address `{address}` is not known")]
-    UnknownAddress {
-        /// As given.
-        address: String,
-    },
-    /// A lobby answers with the list of VMs, so no VM can answer there.
-    #[error("address `{address}` is a lobby")]
-    AtLobby {
-        /// The address's name.
-        address: String,
-    },
-    /// Two VMs for one user at one address: through a slot of the user's own, or one of a team's.
-    #[error("VM `{other}` already answers to `{user}` at address `{address}`")]
-    SlotTaken {
-        /// The principal with two VMs there.
-        user: String,
-        /// The address's name.
-        address: String,
-        /// The VM that is there.
-        other: String,
-    },
-}
-
-/// First 8 bytes in hexadecimal are enough to find a key by; the room does not know how SSH writes fingerprints.
-fn show(fingerprint: &[u8; 32]) -> String {
-    fingerprint.iter().take(8).fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
 
 /// Whether `name` can be one label of a DNS name: 1 to 63 of `a-z 0-9 -`, no hyphen at either end. Upper case is out so
 /// that two names never differ for SSH and agree for DNS.
@@ -246,15 +29,31 @@ pub fn is_label(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
+/// Whether `id` can name a VM for good: 1 to 63 of `a-z A-Z 0-9 - _`. It stands in certificates and in files of one VM a line.
+#[must_use]
+pub fn is_id(id: &str) -> bool {
+    (1..=LABEL_BYTES_MAX).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+}
+
 /// Everything at one moment, e.g. from fleet.toml. Cannot contradict itself (see [`Snapshot::new`]).
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub(super) addresses: Vec<AddressEntry>,
     pub(super) users: Vec<UserEntry>,
     pub(super) teams: Vec<TeamEntry>,
-    /// Per user: its teams.
-    pub(super) teams_of: Vec<Vec<TeamIndex>>,
+    /// Per user.
+    pub(super) teams_of: Vec<TeamsOf>,
     pub(super) vms: Vec<Resolved>,
+}
+
+/// The teams of one user.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TeamsOf {
+    /// Whose slots are the user's too.
+    pub(super) slots: Vec<TeamIndex>,
+    /// Whose VMs the user may enter by name only.
+    pub(super) by_name: Vec<TeamIndex>,
 }
 
 /// An index into `teams`.
@@ -266,8 +65,10 @@ pub(super) type PrincipalIndex = usize;
 #[derive(Clone, Debug)]
 pub(super) struct Resolved {
     pub(super) vm: Vm,
-    /// Principal and index of the address.
+    /// Principal and index of the address; sorted, unique.
     pub(super) slots: Vec<(PrincipalIndex, usize)>,
+    /// The index of the address its DNS name points at.
+    pub(super) address: Option<usize>,
     /// Everybody who may enter it by name, the owner and all of `slots` included; sorted, unique.
     pub(super) by_name: Vec<PrincipalIndex>,
 }
@@ -281,9 +82,7 @@ impl Snapshot {
         let mut found = Vec::new();
         let Contents { mut addresses, users, teams, vms } = contents;
         for address in &mut addresses {
-            address.public = address.public.to_canonical();
-            address.public6 = address.public6.map(|ip| ip.to_canonical());
-            address.private = address.private.map(|ip| ip.to_canonical());
+            address.make_canonical();
         }
         let names = check_names(&addresses, &users, &teams, &vms, &mut found);
         check_ips(&addresses, &mut found);
@@ -337,18 +136,10 @@ fn check_names(
     found: &mut Vec<Contradiction>,
 ) -> Names {
     let mut check = |at, name: &str, taken: Option<&'static str>, lobby: bool| {
-        let name = name.to_owned();
         let zone = matches!(at, Place::Address(_) | Place::Vm(_));
-        let what = if !is_label(&name) {
-            What::NotALabel { name }
-        } else if zone && RESERVED.contains(&name.as_str()) && !(lobby && name == "lobby") {
-            What::Reserved { name }
-        } else if let Some(by) = taken {
-            What::NameTaken { name, by }
-        } else {
-            return;
-        };
-        found.push(Contradiction { at, what });
+        if let Some(what) = judge_name(name, taken, zone, lobby) {
+            found.push(Contradiction { at, what });
+        }
     };
     // Of two equal names the first keeps its meaning, so that one fault does not cause others.
     let mut names =
@@ -369,7 +160,7 @@ fn check_names(
         check(Place::Team(index), &entry.name, taken, false);
         names.teams.entry(name).or_insert(users.len() + index);
     }
-    let mut vm_names = HashSet::new();
+    let mut vm_names = HashSet::with_capacity(vms.len());
     for (index, entry) in vms.iter().enumerate() {
         let name = &entry.vm.name;
         let taken = if names.addresses.contains_key(name) {
@@ -379,26 +170,57 @@ fn check_names(
         };
         check(Place::Vm(index), name, taken, false);
     }
+    drop(vm_names);
+    let mut ids = HashSet::with_capacity(vms.len());
+    let told: HashSet<Place> = found.iter().map(|contradiction| contradiction.at).collect();
+    for (index, entry) in vms.iter().enumerate() {
+        let (at, id) = (Place::Vm(index), &entry.vm.id);
+        let what = judge_id(id, !ids.insert(id));
+        // In a fleet file the id is the name, whose fault is told already.
+        found.extend(what.filter(|_| !told.contains(&at)).map(|what| Contradiction { at, what }));
+    }
     names
+}
+
+/// What is wrong with a name, if anything is. `zone`: it is part of a DNS name.
+pub(super) fn judge_name(
+    name: &str,
+    taken: Option<&'static str>,
+    zone: bool,
+    lobby: bool,
+) -> Option<What> {
+    let own = || name.to_owned();
+    if !is_label(name) {
+        Some(What::NotALabel { name: own() })
+    } else if zone && RESERVED.contains(&name) && !(lobby && name == "lobby") {
+        Some(What::Reserved { name: own() })
+    } else {
+        taken.map(|by| What::NameTaken { name: own(), by })
+    }
+}
+
+/// What is wrong with a VM's id, if anything is.
+pub(super) fn judge_id(id: &str, taken: bool) -> Option<What> {
+    if is_id(id) {
+        taken.then(|| What::IdTaken { id: id.to_owned() })
+    } else {
+        Some(What::NotAnId { id: id.to_owned() })
+    }
+}
+
+/// What is wrong with an IP address in its column, whatever stands elsewhere.
+pub(super) fn judge_ip(ip: IpAddr, column: &'static str) -> impl Iterator<Item = What> {
+    let dialable = (!is_dialable(ip)).then_some(What::NotDialable { ip, column });
+    let v6 = (column == "public6" && ip.is_ipv4()).then_some(What::NotV6 { ip });
+    dialable.into_iter().chain(v6)
 }
 
 fn check_ips(addresses: &[AddressEntry], found: &mut Vec<Contradiction>) {
     let mut taken: HashMap<IpAddr, (&'static str, &str)> = HashMap::new();
     for (index, entry) in addresses.iter().enumerate() {
         let at = Place::Address(index);
-        let columns = [
-            ("public", Some(entry.public)),
-            ("public6", entry.public6),
-            ("private", entry.private),
-        ];
-        for (column, ip) in columns {
-            let Some(ip) = ip else { continue };
-            if !is_dialable(ip) {
-                found.push(Contradiction { at, what: What::NotDialable { ip, column } });
-            }
-            if column == "public6" && ip.is_ipv4() {
-                found.push(Contradiction { at, what: What::NotV6 { ip } });
-            }
+        for (column, ip) in entry.columns() {
+            found.extend(judge_ip(ip, column).map(|what| Contradiction { at, what }));
             if let Some((there, of)) = taken.get(&ip) {
                 let what = What::IpTaken { ip, column, there, of: (*of).to_owned() };
                 found.push(Contradiction { at, what });
@@ -421,7 +243,7 @@ fn is_dialable(ip: IpAddr) -> bool {
 fn check_keys(users: &[UserEntry], found: &mut Vec<Contradiction>) {
     let mut taken: HashMap<&[u8; 32], &str> = HashMap::new();
     for (index, entry) in users.iter().enumerate() {
-        for fingerprint in &entry.keys {
+        for KeyEntry { fingerprint, .. } in &entry.keys {
             if let Some(of) = taken.get(fingerprint) {
                 let what = What::KeyTaken { fingerprint: *fingerprint, of: (*of).to_owned() };
                 found.push(Contradiction { at: Place::User(index), what });
@@ -437,19 +259,21 @@ fn join_teams(
     teams: &[TeamEntry],
     names: &Names,
     found: &mut Vec<Contradiction>,
-) -> Vec<Vec<TeamIndex>> {
-    let mut teams_of = vec![Vec::new(); users.len()];
+) -> Vec<TeamsOf> {
+    let mut teams_of = vec![TeamsOf::default(); users.len()];
     for (index, team) in teams.iter().enumerate() {
         let at = Place::Team(index);
         let mut seen = HashSet::new();
-        for member in &team.members {
+        let members = team.members.iter().map(|member| (member, false));
+        for (member, by_name) in members.chain(team.members_by_name.iter().map(|m| (m, true))) {
             if !seen.insert(member) {
                 let what = What::MemberTwice { member: member.clone() };
                 found.push(Contradiction { at, what });
                 continue;
             }
             match names.users.get(member).and_then(|&user| teams_of.get_mut(user)) {
-                Some(of) => of.push(index),
+                Some(of) if by_name => of.by_name.push(index),
+                Some(of) => of.slots.push(index),
                 None => found.push(Contradiction {
                     at,
                     what: What::UnknownMember { member: member.clone() },
@@ -458,8 +282,9 @@ fn join_teams(
         }
     }
     for (index, (user, of)) in users.iter().zip(&teams_of).enumerate() {
-        if of.len() > TEAMS_MAX {
-            let what = What::TooManyTeams { user: user.name.clone(), teams: of.len() };
+        let teams = of.slots.len() + of.by_name.len();
+        if teams > TEAMS_MAX {
+            let what = What::TooManyTeams { user: user.name.clone(), teams };
             found.push(Contradiction { at: Place::User(index), what });
         }
     }
@@ -475,7 +300,7 @@ fn resolve(
     let mut resolved = Vec::with_capacity(vms.len());
     for (index, VmEntry { vm, slots, by_name }) in vms.into_iter().enumerate() {
         let at = Place::Vm(index);
-        let mut wrong = BTreeSet::new();
+        let (mut wrong, mut nowhere) = (BTreeSet::new(), BTreeSet::new());
         let mut allowed = Vec::with_capacity(1 + slots.len() + by_name.len());
         let owner = names.principal(&vm.owner);
         if owner.is_none() {
@@ -500,7 +325,10 @@ fn resolve(
                     found.push(Contradiction { at, what: What::AtLobby { address } });
                 }
                 Some(_) => {}
-                None => found.push(Contradiction { at, what: What::UnknownAddress { address } }),
+                None if nowhere.insert(address.clone()) => {
+                    found.push(Contradiction { at, what: What::UnknownAddress { address } });
+                }
+                None => {}
             }
             allowed.extend(principal);
             places.extend(principal.zip(place));
@@ -510,7 +338,17 @@ fn resolve(
         }
         allowed.sort_unstable();
         allowed.dedup();
-        resolved.push(Resolved { vm, slots: places, by_name: allowed });
+        places.sort_unstable();
+        places.dedup();
+        let address = vm.address.as_ref().and_then(|address| {
+            let place = names.addresses.get(address).copied();
+            if place.is_none() && !nowhere.contains(address) {
+                let what = What::UnknownAddress { address: address.clone() };
+                found.push(Contradiction { at, what });
+            }
+            place
+        });
+        resolved.push(Resolved { vm, slots: places, address, by_name: allowed });
     }
     resolved
 }
@@ -520,7 +358,7 @@ fn check_slots(
     addresses: &[AddressEntry],
     users: &[UserEntry],
     teams: &[TeamEntry],
-    teams_of: &[Vec<TeamIndex>],
+    teams_of: &[TeamsOf],
     vms: &[Resolved],
     found: &mut Vec<Contradiction>,
 ) {
@@ -549,7 +387,8 @@ fn check_slots(
         }
     };
     for (index, (user, of)) in users.iter().zip(teams_of).enumerate() {
-        let mut principals = std::iter::once(index).chain(of.iter().map(|team| users.len() + team));
+        let mut principals =
+            std::iter::once(index).chain(of.slots.iter().map(|team| users.len() + team));
         check(&|| user.name.clone(), &mut principals);
     }
     // A team without members would otherwise pass, and its first member would find the conflict.

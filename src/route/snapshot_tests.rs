@@ -4,25 +4,37 @@ use super::*;
 
 fn address(name: &str, public: &str) -> AddressEntry {
     let public = public.parse().unwrap();
-    AddressEntry { name: name.to_owned(), public, public6: None, private: None, lobby: false }
+    AddressEntry {
+        name: name.to_owned(),
+        public,
+        public6: None,
+        private: None,
+        lobby: false,
+        closed: false,
+    }
 }
 
 fn user(name: &str, keys: &[u8]) -> UserEntry {
-    UserEntry { name: name.to_owned(), keys: keys.iter().map(|&k| [k; 32]).collect() }
+    UserEntry {
+        name: name.to_owned(),
+        keys: keys.iter().map(|&k| KeyEntry::plain([k; 32])).collect(),
+    }
 }
 
 fn team(name: &str, members: &[&str]) -> TeamEntry {
     let members = members.iter().map(|&m| m.to_owned()).collect();
-    TeamEntry { name: name.to_owned(), members }
+    TeamEntry { name: name.to_owned(), members, members_by_name: Vec::new() }
 }
 
 fn vm(name: &str, owner: &str, at: &str) -> VmEntry {
     let vm = Vm {
+        id: name.to_owned(),
         name: name.to_owned(),
         owner: owner.to_owned(),
         endpoint: "127.0.0.1:22".to_owned(),
         login: None,
         host_key: None,
+        address: Some(at.to_owned()),
     };
     VmEntry::owned(vm, at)
 }

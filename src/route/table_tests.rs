@@ -1,82 +1,16 @@
 //! Tests of `table`.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::route::person::NEAR;
-use crate::route::{Contents, Place, Slot, TEAMS_MAX, TeamEntry, UserEntry, VmEntry, What};
-
-fn ip(last: u8) -> IpAddr {
-    IpAddr::from([127, 0, 77, last])
-}
-
-fn address(name: &str, last: u8) -> AddressEntry {
-    AddressEntry {
-        name: name.to_owned(),
-        public: ip(last),
-        public6: None,
-        private: None,
-        lobby: false,
-    }
-}
-
-fn user(name: &str, keys: &[u8]) -> UserEntry {
-    UserEntry { name: name.to_owned(), keys: keys.iter().map(|&k| [k; 32]).collect() }
-}
-
-fn vm(name: &str, owner: &str, at: &str) -> VmEntry {
-    let vm = Vm {
-        name: name.to_owned(),
-        owner: owner.to_owned(),
-        endpoint: format!("{name}:22"),
-        login: None,
-        host_key: None,
-    };
-    VmEntry::owned(vm, at)
-}
-
-fn contents() -> Contents {
-    let members = vec!["alice".to_owned(), "bob".to_owned()];
-    let mut lobby = address("lobby", 9);
-    lobby.lobby = true;
-    let mut contents = Contents {
-        addresses: vec![address("s001", 1), address("s002", 2), lobby],
-        users: vec![user("alice", &[1, 2]), user("bob", &[3]), user("carol", &[4])],
-        teams: vec![TeamEntry { name: "ops".to_owned(), members }],
-        vms: vec![
-            vm("blue", "alice", "s001"),
-            vm("red", "bob", "s001"),
-            vm("shared", "team:ops", "s002"),
-        ],
-    };
-    contents.vms[0].by_name.push("carol".to_owned());
-    contents.vms[1].vm.login = Some("root".to_owned());
-    contents
-}
-
-fn table(contents: Contents) -> Table {
-    let table = Table::new();
-    table.apply(Snapshot::new(contents).unwrap());
-    table
-}
-
-fn at(table: &Table, last: u8) -> Arc<Address> {
-    table.address(ip(last)).unwrap()
-}
-
-/// An admission in one word: `login@vm`, `login@vm by name`, `lobby of user`, or the refusal.
-fn tell(table: &Table, who: Who<'_>, last: u8, login: &str) -> String {
-    match table.explain(who, &at(table, last), login) {
-        Ok(Admission::Vm(Admitted { login, vm, by_name, .. })) => {
-            format!("{login}@{}{}", vm.name, if by_name { " by name" } else { "" })
-        }
-        Ok(Admission::Lobby { user }) => format!("lobby of {user}"),
-        Ok(Admission::Nothing) => unreachable!("a refusal has a reason"),
-        Err(refusal) => refusal.to_string(),
-    }
-}
+use crate::route::person::{Far, NEAR, Rest};
+use crate::route::testing::*;
+use crate::route::{
+    Contents, KeyEntry, Place, Slot, Snapshot, TEAMS_MAX, UserEntry, What, versioned::Cell,
+};
 
 #[test]
 fn the_same_address_leads_each_user_to_their_own_vm() {
@@ -178,6 +112,73 @@ fn the_lobby_list_names_each_vm_once_with_its_address() {
 }
 
 #[test]
+fn the_lobby_list_prefers_the_address_of_a_vms_name_and_one_that_is_open() {
+    let mut contents = contents();
+    let slot = |address: &str| Slot { principal: "alice".to_owned(), address: address.to_owned() };
+    contents.addresses.extend([address("s003", 3), address("s004", 4)]);
+    contents.vms[0].slots.extend([slot("s003"), slot("s004")]);
+    let list = |contents: &Contents| {
+        let seen = table(contents.clone()).visible("alice");
+        seen.first().unwrap().1.as_ref().map(|at| at.name.clone())
+    };
+    for at in ["s001", "s003", "s004"] {
+        contents.vms[0].vm.address = Some(at.to_owned());
+        assert_eq!(list(&contents).as_deref(), Some(at));
+    }
+    contents.addresses.iter_mut().find(|a| a.name == "s004").unwrap().closed = true;
+    assert_eq!(list(&contents).as_deref(), Some("s001"));
+    contents.vms[0].vm.address = None;
+    assert_eq!(list(&contents).as_deref(), Some("s001"));
+}
+
+#[test]
+fn members_by_name_enter_a_teams_vms_without_its_slots() {
+    let mut contents = contents();
+    contents.teams[0].members_by_name.push("carol".to_owned());
+    // Carol has a VM where the team has one: its slot is not hers.
+    contents.vms.push(vm("mine", "carol", "s002"));
+    let table = table(contents);
+    assert_eq!(tell(&table, Who::Key([4; 32]), 2, "me"), "me@mine");
+    assert_eq!(tell(&table, Who::Key([4; 32]), 2, "me+shared"), "me@shared by name");
+    let list: Vec<_> =
+        table.visible("carol").iter().map(|(vm, at)| (vm.name.clone(), at.is_some())).collect();
+    let expected = [("blue", false), ("mine", true), ("shared", false)];
+    assert_eq!(list, expected.map(|(name, at)| (name.to_owned(), at)));
+}
+
+#[test]
+fn a_closed_address_is_refused_and_keeps_its_name_and_slots() {
+    let table = table(contents());
+    let dialled = at(&table, 1);
+    let mut other = contents();
+    other.addresses[0].closed = true;
+    table.apply(Snapshot::new(other).unwrap());
+    assert_eq!(table.address(ip(1)), None);
+    assert!(table.address_named("s001").unwrap().closed);
+    assert_eq!(table.counts().slots, 3);
+    // Who is half way in goes on.
+    assert!(table.lookup(Who::Key([1; 32]), &dialled, |_| ()).is_some());
+    table.apply(Snapshot::new(contents()).unwrap());
+    assert_eq!(tell(&table, Who::Key([1; 32]), 1, "me"), "me@blue");
+}
+
+#[test]
+fn names_lead_to_vms_and_addresses() {
+    let table = table(contents());
+    assert_eq!(table.vm("blue").unwrap().address.as_deref(), Some("s001"));
+    assert!(table.vm("s001").is_none() && table.address_named("blue").is_none());
+    assert_eq!(table.address_named("s002").unwrap().public, ip(2));
+    let names: Vec<_> = table.addresses().iter().map(|at| at.name.clone()).collect();
+    assert_eq!(names, ["lobby", "s001", "s002"]);
+    let mut zone = Vec::new();
+    let revision = table.zone(&mut |vm| zone.push((vm.name.clone(), vm.address.clone())));
+    zone.sort();
+    let expected = [("blue", "s001"), ("red", "s001"), ("shared", "s002")];
+    assert_eq!(zone, expected.map(|(vm, at)| (vm.to_owned(), Some(at.to_owned()))));
+    assert_eq!(revision, table.revision());
+}
+
+#[test]
 fn the_revision_moves_only_when_something_changed() {
     let table = table(contents());
     let first = table.revision();
@@ -245,9 +246,11 @@ fn a_user_deleted_and_created_again_inherits_no_slot_of_a_connection_in_flight()
     other.users.remove(2);
     other.vms[0].by_name.clear();
     table.apply(Snapshot::new(other).unwrap());
-    let before = table.writer.lock().unwrap().principal_next;
+    let before = table.writer.lock().unwrap().principals["bob"];
     table.apply(Snapshot::new(contents()).unwrap());
-    assert_eq!(table.writer.lock().unwrap().principal_next, before + 1);
+    let writer = table.writer.lock().unwrap();
+    assert!(writer.principals["carol"] > before.max(writer.principals["team:ops"]));
+    drop(writer);
     assert_eq!(tell(&table, Who::Key([4; 32]), 1, "me+blue"), "me@blue by name");
 }
 
@@ -269,18 +272,32 @@ fn a_session_keeps_its_right_until_the_user_loses_the_way_in() {
     assert!(after(&|c| c.vms[0].slots.clear()));
     assert!(after(&|c| c.vms[0].vm.endpoint = "elsewhere:22".to_owned()));
     // The key is gone, or somebody else's.
-    assert!(!after(&|c| c.users[0].keys = vec![[2; 32]]));
+    assert!(!after(&|c| c.users[0].keys = vec![key_of(2)]));
     assert!(!after(&|c| {
         c.users[0].keys.clear();
-        c.users[2].keys.push([1; 32]);
+        c.users[2].keys.push(key_of(1));
     }));
-    // The VM is gone, or changed hands, even to a team she is in.
+    // The VM is gone, or changed hands.
     assert!(!after(&|c| drop(c.vms.remove(0))));
     assert!(!after(&|c| c.vms[0] = vm("blue", "carol", "s001")));
-    assert!(!after(&|c| {
-        c.vms.remove(0);
-        c.vms.push(vm("blue", "team:ops", "lobby"));
-        c.vms[2].slots.clear();
+    // Another VM has its name now, which she may enter too.
+    assert!(!after(&|c| c.vms[0].vm.id = "other".to_owned()));
+    // It changed hands, but she may still enter it: through a team, by name only, or under a new name.
+    let belongs_to_the_team = |c: &mut Contents| c.vms[0] = vm("blue", "team:ops", "s003");
+    let with_s003 = |c: &mut Contents| c.addresses.push(address("s003", 3));
+    assert!(after(&|c| {
+        with_s003(c);
+        belongs_to_the_team(c);
+    }));
+    assert!(after(&|c| {
+        with_s003(c);
+        belongs_to_the_team(c);
+        c.teams[0].members_by_name = std::mem::take(&mut c.teams[0].members);
+        c.vms[0].vm.name = "azure".to_owned();
+    }));
+    assert!(after(&|c| {
+        c.vms[0].vm.name = "azure".to_owned();
+        c.vms[0].slots.clear();
     }));
 }
 
@@ -294,10 +311,10 @@ fn a_writer_that_died_half_way_is_overwritten() {
         own: PrincipalId(77),
         far: Far::default(),
         teams: Box::default(),
+        teams_by_name: Box::default(),
     };
     let stranger = Person { near: Near::default(), rest: Arc::new(rest) };
-    let wanted = vec![(Fingerprint([66; 32]), stranger)];
-    table.keys.mark(wanted, shown);
+    table.keys.mark_all(vec![(Fingerprint([66; 32]), stranger)], shown);
     assert_eq!(tell(&table, Who::Key([1; 32]), 1, "me"), "me@blue");
     assert_eq!(tell(&table, Who::Key([66; 32]), 1, "me"), "not registered");
     table.apply(Snapshot::new(contents()).unwrap());
@@ -312,8 +329,8 @@ fn readers_see_one_snapshot_or_the_other_and_never_a_mixture() {
     // misroutes; so is a refusal, for both snapshots let the key in.
     let before = contents();
     let mut after = contents();
-    after.users[0].keys = vec![[3; 32]];
-    after.users[1].keys = vec![[1; 32], [2; 32]];
+    after.users[0].keys = vec![key_of(3)];
+    after.users[1].keys = vec![key_of(1), key_of(2)];
     after.vms[0] = vm("blue", "bob", "s001");
     after.vms[1] = vm("red", "carol", "s001");
     after.vms.push(vm("green", "alice", "s001"));
@@ -322,7 +339,7 @@ fn readers_see_one_snapshot_or_the_other_and_never_a_mixture() {
             let name = format!("u{n}");
             let mut key = [0xee; 32];
             key[..2].copy_from_slice(&n.to_be_bytes());
-            contents.users.push(UserEntry { name: name.clone(), keys: vec![key] });
+            contents.users.push(UserEntry { name: name.clone(), keys: vec![KeyEntry::plain(key)] });
             contents.vms.push(vm(&format!("v{n}"), &name, "s002"));
         }
     };
@@ -374,118 +391,6 @@ fn readers_see_one_snapshot_or_the_other_and_never_a_mixture() {
     assert_eq!(all.len(), 4, "{all:?}");
 }
 
-/// The rules once more, as slowly and plainly as they can be said.
-mod model {
-    use super::*;
-
-    fn principals(contents: &Contents, who: Who<'_>) -> Option<(String, Vec<String>)> {
-        let user = contents.users.iter().find(|user| match who {
-            Who::Key(key) => user.keys.contains(&key),
-            Who::User(name) => user.name == name,
-        })?;
-        let teams = contents.teams.iter().filter(|team| team.members.contains(&user.name));
-        let mut all = vec![user.name.clone()];
-        all.extend(teams.map(|team| format!("team:{}", team.name)));
-        Some((user.name.clone(), all))
-    }
-
-    pub(super) fn admit(contents: &Contents, who: Who<'_>, address: &str, login: &str) -> String {
-        let Some((user, principals)) = principals(contents, who) else {
-            return "nothing".to_owned();
-        };
-        let told = |vm: &Vm, login: &str, how: &str| {
-            let login = vm.login.clone().unwrap_or(login.to_owned());
-            if login.is_empty() {
-                "nothing".to_owned()
-            } else {
-                format!("{login}@{}{how}", vm.name)
-            }
-        };
-        if let Some(plus) = login.rfind('+') {
-            let (login, name) = (&login[..plus], &login[plus + 1..]);
-            let may = |entry: &&VmEntry| {
-                let mut allowed = vec![entry.vm.owner.clone()];
-                allowed.extend(entry.by_name.clone());
-                allowed.extend(entry.slots.iter().map(|slot| slot.principal.clone()));
-                entry.vm.name == name && principals.iter().any(|p| allowed.contains(p))
-            };
-            let found = contents.vms.iter().find(may);
-            return found.map_or("nothing".to_owned(), |entry| told(&entry.vm, login, " by name"));
-        }
-        if contents.addresses.iter().any(|a| a.name == address && a.lobby) {
-            return format!("lobby of {user}");
-        }
-        let here = |slot: &Slot| slot.address == address && principals.contains(&slot.principal);
-        let found: Vec<&VmEntry> =
-            contents.vms.iter().filter(|entry| entry.slots.iter().any(here)).collect();
-        assert!(found.len() <= 1, "{user} has {} VMs at {address}", found.len());
-        found.first().map_or("nothing".to_owned(), |entry| told(&entry.vm, login, ""))
-    }
-}
-
-/// Small enough that names, keys and addresses collide all the time.
-fn arbitrary() -> impl Strategy<Value = Contents> {
-    let principal = || {
-        prop_oneof![3 => (0..4).prop_map(|n| format!("u{n}")),
-                                   1 => (0..2).prop_map(|n| format!("team:t{n}"))]
-    };
-    let slot =
-        (principal(), 0..4).prop_map(|(principal, n)| Slot { principal, address: format!("s{n}") });
-    let members = prop::collection::btree_set((0..4).prop_map(|n| format!("u{n}")), 0..3);
-    let teams = prop::collection::vec(members, 2).prop_map(|teams| {
-        let entry = |(n, members): (usize, std::collections::BTreeSet<String>)| TeamEntry {
-            name: format!("t{n}"),
-            members: members.into_iter().collect(),
-        };
-        teams.into_iter().enumerate().map(entry).collect::<Vec<_>>()
-    });
-    let users = prop::collection::vec(0..4_usize, 6).prop_map(|owners| {
-        let mut users: Vec<UserEntry> = (0..4).map(|n| user(&format!("u{n}"), &[])).collect();
-        for (key, owner) in (0..).zip(owners) {
-            users[owner].keys.push([key; 32]);
-        }
-        users
-    });
-    let one = (
-        principal(),
-        prop::collection::vec(slot, 0..3),
-        prop::collection::vec(principal(), 0..2),
-        prop::option::of(Just("root".to_owned())),
-    );
-    let vms = prop::collection::vec(one, 0..4).prop_map(|all| {
-        let entry = |(n, (owner, slots, by_name, login)): (usize, (String, _, _, _))| {
-            let plain = vm(&format!("v{n}"), &owner, "s0").vm;
-            VmEntry { vm: Vm { login, ..plain }, slots, by_name }
-        };
-        all.into_iter().enumerate().map(entry).collect::<Vec<_>>()
-    });
-    let addresses = (0..3_u8, any::<bool>()).prop_map(|(shift, lobby)| {
-        let mut all: Vec<AddressEntry> =
-            (0..4).map(|n| address(&format!("s{n}"), 1 + (n + shift) % 4)).collect();
-        all[3].lobby = lobby;
-        all
-    });
-    (addresses, users, teams, vms).prop_map(|(addresses, users, teams, vms)| Contents {
-        addresses,
-        users,
-        teams,
-        vms,
-    })
-}
-
-/// Contents, with the VMs that would contradict the rest taken out.
-fn sound(mut contents: Contents) -> (Contents, Snapshot) {
-    loop {
-        match Snapshot::new(contents.clone()) {
-            Ok(snapshot) => return (contents, snapshot),
-            Err(found) => {
-                let Place::Vm(index) = found[0].at else { panic!("{}", found[0]) };
-                contents.vms.remove(index);
-            }
-        }
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -506,8 +411,8 @@ proptest! {
             let askers = (0..7).map(|k| Who::Key([k; 32])).chain(users.iter().map(|u| Who::User(u)));
             for who in askers {
                 for entry in &contents.addresses {
-                    let place = table.address(entry.public).unwrap();
-                    prop_assert_eq!(&place.name, &entry.name);
+                    let place = table.address_named(&entry.name).unwrap();
+                    prop_assert_eq!(table.address(entry.public), (!entry.closed).then(|| place.clone()));
                     for login in ["me", "", "me+v0", "me+v1", "a+b+v2", "+v3", "me+u0", "me+s0"] {
                         let expected = model::admit(&contents, who, &entry.name, login);
                         let told = match table.admit(who, &place, login) {
@@ -518,6 +423,12 @@ proptest! {
                         };
                         prop_assert_eq!(told, expected.clone(), "{:?} {} {}", who, entry.name, login);
                         prop_assert_eq!(table.admits(who, &place, login), expected != "nothing");
+                        let Who::Key(key) = who else { continue };
+                        let line = model::line(&contents, key);
+                        prop_assert_eq!(table.key_options(&key), line.clone());
+                        prop_assert_eq!(&table.admit_with_line(who, &place, login).1, &line);
+                        let line = (expected != "nothing").then_some(line);
+                        prop_assert_eq!(table.admits_with_line(who, &place, login), line);
                     }
                 }
             }
@@ -554,9 +465,7 @@ proptest! {
 fn the_last_of_sixty_four_teams_still_opens_its_slot() {
     let mut contents = contents();
     let member = vec!["carol".to_owned()];
-    contents.teams = (0..TEAMS_MAX)
-        .map(|n| TeamEntry { name: format!("t{n}"), members: member.clone() })
-        .collect();
+    contents.teams = (0..TEAMS_MAX).map(|n| team(&format!("t{n}"), member.clone())).collect();
     contents.vms.pop();
     contents.vms.push(vm("far", "team:t63", "s002"));
     let table = table(contents);

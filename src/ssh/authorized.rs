@@ -65,12 +65,10 @@ pub struct AuthorizedKey {
     pub key: PublicKey,
     /// The rest of the line.
     pub comment: String,
-    /// What the session may not do.
-    pub restrictions: Restrictions,
-    /// `from=`, if given.
-    pub from: Option<SourcePatterns>,
-    /// `expiry-time=` as Unix time, if given. A time without `Z` is taken as UTC: the edge has no time zone.
-    pub expires_s: Option<u64>,
+    /// What the options say.
+    pub options: KeyOptions,
+    /// The options as they were written, which [`KeyOptions::parse`] reads; `None` if there are none.
+    pub options_text: Option<String>,
 }
 
 impl AuthorizedKey {
@@ -84,16 +82,52 @@ impl AuthorizedKey {
             return Err(KeyFault::Malformed.into());
         }
         let first = line.split([' ', '\t']).next().unwrap_or_default();
-        let mut options = Options::default();
-        let key_part = if is_key_type(first) { line } else { options.read(line)? };
+        let mut options = KeyOptions::default();
+        let (key_part, options_text) = if is_key_type(first) {
+            (line, None)
+        } else {
+            let key_part = options.read(line)?;
+            let text = line.strip_suffix(key_part).unwrap_or(line).trim_end();
+            (key_part, Some(text.to_owned()))
+        };
         let (key, comment) = PublicKey::parse_line(key_part)?;
-        Ok(Self {
-            key,
-            comment: comment.to_owned(),
-            restrictions: options.restrictions,
-            from: options.from,
-            expires_s: options.expires_s,
-        })
+        Ok(Self { key, comment: comment.to_owned(), options, options_text })
+    }
+}
+
+/// What the options of a line say. The default is that of a line without any.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct KeyOptions {
+    /// What the session may not do.
+    pub restrictions: Restrictions,
+    /// `from=`, if given.
+    pub from: Option<SourcePatterns>,
+    /// `expiry-time=` as Unix time, if given. A time without `Z` is taken as UTC: the edge has no time zone.
+    pub expires_s: Option<u64>,
+}
+
+/// Whether a line's first word is the type of a key, spoken here or not, rather than options.
+fn is_key_type(word: &str) -> bool {
+    ["ssh-", "ecdsa-", "sk-"].iter().any(|family| word.starts_with(family))
+}
+
+impl KeyOptions {
+    /// Reads the options of a line, without the key.
+    ///
+    /// # Errors
+    /// [`LineFault`] names the option.
+    pub fn parse(text: &str) -> Result<Self, LineFault> {
+        let mut options = Self::default();
+        if text.trim().is_empty() {
+            return Ok(options);
+        }
+        if text.len() > LINE_BYTES_MAX {
+            return Err(LineFault::Quotes);
+        }
+        // As if a key followed; anything that does follow is none of the options.
+        let line = format!("{} ", text.trim());
+        let rest = options.read(&line)?;
+        if rest.is_empty() { Ok(options) } else { Err(LineFault::Quotes) }
     }
 
     /// Whether the key may be used from `source` at `unix_s`.
@@ -109,21 +143,7 @@ impl AuthorizedKey {
         }
         Ok(())
     }
-}
 
-/// Whether a line's first word is the type of a key, spoken here or not, rather than options.
-fn is_key_type(word: &str) -> bool {
-    ["ssh-", "ecdsa-", "sk-"].iter().any(|family| word.starts_with(family))
-}
-
-#[derive(Default)]
-struct Options {
-    restrictions: Restrictions,
-    from: Option<SourcePatterns>,
-    expires_s: Option<u64>,
-}
-
-impl Options {
     /// Takes the options off the front of `line`; returns what follows the blank after them. They apply in the order
     /// written: `restrict,pty` gives the terminal back.
     fn read<'a>(&mut self, mut line: &'a str) -> Result<&'a str, LineFault> {

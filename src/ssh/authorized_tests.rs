@@ -15,7 +15,7 @@ fn parse(options: &str) -> Result<AuthorizedKey, LineFault> {
 }
 
 fn restrictions(options: &str) -> Restrictions {
-    parse(options).unwrap().restrictions
+    parse(options).unwrap().options.restrictions
 }
 
 #[test]
@@ -23,8 +23,7 @@ fn a_line_without_options_is_a_key_and_its_comment() {
     let line = AuthorizedKey::parse(&format!("{} laptop of alice\n", key_line())).unwrap();
     assert_eq!(line.key.to_line(), key_line());
     assert_eq!(line.comment, "laptop of alice");
-    assert_eq!(line.restrictions, Restrictions::default());
-    assert_eq!((line.from, line.expires_s), (None, None));
+    assert_eq!((line.options, line.options_text), (KeyOptions::default(), None));
 }
 
 #[test]
@@ -130,14 +129,17 @@ fn malformed_options_are_refused() {
 fn from_and_expiry_time_decide_at_login() {
     let line = parse("from=\"192.0.2.0/24,!192.0.2.9\",expiry-time=\"20270115080000Z\"").unwrap();
     let expires_s = 1_800_000_000;
-    assert_eq!(line.expires_s, Some(expires_s));
-    let admit = |source: &str, unix_s| line.admit(source.parse().unwrap(), unix_s);
+    assert_eq!(line.options.expires_s, Some(expires_s));
+    let admit = |source: &str, unix_s| line.options.admit(source.parse().unwrap(), unix_s);
     assert_eq!(admit("192.0.2.7", expires_s - 1), Ok(()));
     assert_eq!(admit("::ffff:192.0.2.7", expires_s - 1), Ok(()));
     assert_eq!(admit("192.0.2.7", expires_s), Err(CertificateFault::Expired));
     assert_eq!(admit("192.0.2.9", 0), Err(CertificateFault::Source));
     assert_eq!(admit("198.51.100.1", 0), Err(CertificateFault::Source));
-    assert_eq!(parse("restrict").unwrap().admit("192.0.2.7".parse().unwrap(), u64::MAX), Ok(()));
+    assert_eq!(
+        parse("restrict").unwrap().options.admit("192.0.2.7".parse().unwrap(), u64::MAX),
+        Ok(())
+    );
 }
 
 #[test]
@@ -186,5 +188,24 @@ proptest! {
     fn quoting_and_unquoting_agree(value in "[^\\\\]{0,40}") {
         let quoted = format!("\"{}\",rest", value.replace('"', "\\\""));
         prop_assert_eq!(unquote(&quoted), Ok((value, ",rest")));
+    }
+}
+
+#[test]
+fn the_options_of_a_line_say_the_same_without_it() {
+    for text in [
+        "restrict,pty",
+        "from=\"192.0.2.0/24,!192.0.2.9\",command=\"echo \\\"a, b\\\" c\",expiry-time=\"20300101\"",
+        "no-pty",
+    ] {
+        let line = parse(&format!("  {text}  ")).unwrap();
+        assert_eq!(line.options_text.as_deref(), Some(text));
+        assert_eq!(KeyOptions::parse(text), Ok(line.options));
+    }
+    assert_eq!(KeyOptions::parse(" "), Ok(KeyOptions::default()));
+    for text in
+        ["restrict,", "restrict pty", "command=\"a\" ssh-ed25519", "no-such", "cert-authority"]
+    {
+        assert!(KeyOptions::parse(text).is_err(), "{text}");
     }
 }

@@ -13,7 +13,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("nix", &["src/edge/", "src/demo"]),
     ("libc", &["src/edge/", "src/demo/terminal.rs"]),
     ("socket2", &["src/edge/", "src/demo"]),
-    ("papaya", &["src/route/table.rs"]),
+    ("papaya", &["src/route/versioned.rs"]),
     ("aws_lc_rs", &["src/ssh/"]),
     ("tokio", &["src/control/", "src/fleet/", "src/registry/", "src/cli/"]),
     ("rusqlite", &["src/registry/store/"]),

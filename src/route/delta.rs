@@ -1,0 +1,106 @@
+//! Changes the table by a delta: one step, at a cost in proportion to the delta and to the principals it touches.
+//!
+//! A delta is first written over the present state as a [`Draft`], which copies nothing but what the delta touches. A draft
+//! without contradictions becomes the entries to mark; then they are shown all at once, as those of a snapshot are.
+
+use std::collections::BTreeMap;
+
+use super::{
+    AddressEntry, Change, Contradiction, Delta, Place, TeamEntry, UserEntry, VmEntry, What,
+    draft::Draft,
+    table::{Marks, Table},
+};
+
+/// What came of a delta.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Changed {
+    /// Shown from now on.
+    pub revision: u64,
+    /// Whether somebody may have lost the right to enter a VM, or a key: sessions have to be checked again
+    /// ([`Table::keeps`]). To lose a slot and keep the way by name is no loss in that sense.
+    pub takes_away: bool,
+}
+
+impl Table {
+    /// Changes what `delta` names, for every reader at one instant. Takes the time of the principals whose keys, teams or
+    /// VMs change: of each of them all VMs, and of a team that gets a slot all members who share its slots.
+    ///
+    /// # Errors
+    /// All contradictions in the state that the delta leads to; nothing has changed then. [`Place::Change`] says which
+    /// change has to be another one.
+    pub fn change(&self, delta: Delta) -> Result<Changed, Vec<Contradiction>> {
+        let Ok(mut writer) = self.writer.lock() else {
+            // What that writer marked would be shown with ours.
+            return Err(vec![Contradiction { at: Place::Change(0), what: What::CutShort }]);
+        };
+        let shown = self.revision();
+        let draft = Draft::new(self, &writer, shown, Sorted::new(delta));
+        let (writes, noted, takes_away) = draft.finish()?;
+        let marks = Marks {
+            addresses: self.addresses.mark(writes.addresses, shown),
+            places: self.places.mark(writes.places, shown),
+            address_names: self.address_names.mark(writes.address_names, shown),
+            keys: self.keys.mark(writes.keys, shown),
+            options: self.options.mark(writes.options, shown),
+            users: self.users.mark(writes.users, shown),
+            teams: self.teams.mark(writes.teams, shown),
+            names: self.names.mark(writes.names, shown),
+            retired: writes.retired,
+        };
+        writer.note(noted);
+        let revision = self.publish(marks, writer.counts);
+        Ok(Changed { revision, takes_away })
+    }
+}
+
+/// The changes to the entries of one kind, by name, with their indexes in the delta; `None` takes the entry out.
+pub(super) type Changes<T> = BTreeMap<String, (usize, Option<T>)>;
+
+/// A delta by kind. Of two changes to one entry the later one is left.
+#[derive(Default)]
+pub(super) struct Sorted {
+    pub(super) addresses: Changes<AddressEntry>,
+    pub(super) users: Changes<UserEntry>,
+    pub(super) teams: Changes<TeamEntry>,
+    pub(super) vms: Changes<VmEntry>,
+}
+
+impl Sorted {
+    fn new(delta: Delta) -> Self {
+        let mut sorted = Self::default();
+        for (index, change) in delta.changes.into_iter().enumerate() {
+            match change {
+                Change::PutAddress(mut entry) => {
+                    entry.make_canonical();
+                    sorted.addresses.insert(entry.name.clone(), (index, Some(entry)));
+                }
+                Change::RemoveAddress(name) => {
+                    sorted.addresses.insert(name, (index, None));
+                }
+                Change::PutUser(entry) => {
+                    sorted.users.insert(entry.name.clone(), (index, Some(entry)));
+                }
+                Change::RemoveUser(name) => {
+                    sorted.users.insert(name, (index, None));
+                }
+                Change::PutTeam(entry) => {
+                    sorted.teams.insert(entry.name.clone(), (index, Some(entry)));
+                }
+                Change::RemoveTeam(name) => {
+                    sorted.teams.insert(name, (index, None));
+                }
+                Change::PutVm(entry) => {
+                    sorted.vms.insert(entry.vm.name.clone(), (index, Some(entry)));
+                }
+                Change::RemoveVm(name) => {
+                    sorted.vms.insert(name, (index, None));
+                }
+            }
+        }
+        sorted
+    }
+}
+
+#[cfg(test)]
+#[path = "delta_tests.rs"]
+mod tests;
