@@ -40,7 +40,7 @@ use std::time::Duration;
 
 use crate::ended::Cause;
 use crate::metrics::Registry;
-use crate::route::Snapshot;
+use crate::route::{Changed, Contradiction, Delta, Snapshot};
 
 use self::report::{Carried, Info};
 use self::shard::Shard;
@@ -118,6 +118,24 @@ impl Edge {
     pub fn reload(&self, live: Live, snapshot: Snapshot) {
         self.shared.live.store(Arc::new(live));
         self.shared.table.apply(snapshot);
+        self.recheck();
+    }
+
+    /// Changes the routing map, and ends the sessions whose right is gone with it.
+    ///
+    /// # Errors
+    /// As [`crate::route::Table::change`]; nothing has changed.
+    pub fn change(&self, delta: Delta) -> Result<Changed, Vec<Contradiction>> {
+        let changed = self.shared.table.change(delta)?;
+        if changed.takes_away {
+            self.recheck();
+        }
+        Ok(changed)
+    }
+
+    /// Checks the right of every session again. Comes after what took rights away: a session that is not on a pump by then
+    /// is checked when it comes there.
+    fn recheck(&self) {
         let shared = Arc::clone(&self.shared);
         let check: pump::Check<Info> = Arc::new(move |info| info.report.keeps_its_right(&shared));
         for shard in &self.shards {
@@ -158,64 +176,5 @@ fn ended(info: &Info, over: &pump::Report) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::local_address::Destination;
-    use super::proxy_header::Senders;
-    use super::relay::PreferGcm;
-    use super::shared::{Settings, VmCredential};
-    use super::*;
-    use crate::metrics::Inventory;
-    use crate::route::Table;
-    use crate::ssh::entropy::SystemEntropy;
-    use crate::ssh::hostkey::PrivateKey;
-    use crate::ssh::testing::server_config;
-    use crate::ssh::transport::{Algorithms, RekeyLimits};
-    use crate::ssh::userauth::Policy;
-    use crate::state::State;
-    use std::fs;
-
-    fn shared(state: &State) -> Shared {
-        let settings = Settings {
-            login_grace: Duration::from_secs(1),
-            senders: Senders::new(Vec::new()),
-            destination: Destination::Socket,
-            sessions_max: 1,
-            dial_timeout: Duration::from_secs(1),
-            networks: Vec::new(),
-            prefer_gcm: PreferGcm::Never,
-        };
-        let key = PrivateKey::generate_ed25519(&mut SystemEntropy::default());
-        let live = Live {
-            server: server_config(1, Algorithms::default(), RekeyLimits::default()),
-            policy: Arc::new(Policy::default()),
-            credential: VmCredential::Identity(Arc::new(key)),
-        };
-        Shared::new(settings, live, Table::new(), state.pins().unwrap())
-    }
-
-    /// How many threads of this process have this name.
-    fn threads(name: &str) -> usize {
-        let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
-        let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
-        names.filter(|of| of.trim_end() == name).count()
-    }
-
-    #[test]
-    fn a_shard_that_does_not_start_leaves_no_thread_behind() {
-        let path = std::env::temp_dir().join(format!("keyway-edge-{}", std::process::id()));
-        let state = State::open(&path).unwrap();
-        let registry = Registry::new(0, Inventory::default);
-        let settings = pump::Settings { cpu: None, prefer_gcm: PreferGcm::Never };
-        let pump = pump::spawn("pump-x".into(), settings, registry.counters(), words, ended);
-        // Nobody can wait for a file: epoll refuses it.
-        let file = std::os::fd::OwnedFd::from(fs::File::open("/proc/self/stat").unwrap());
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listener = listen::Listener { socket: file.into(), address };
-        let (door, shared) = (registry.counters(), Arc::new(shared(&state)));
-        let started =
-            Shard::start(77, 0, vec![listener], shared, door, pump.unwrap(), NonZeroU32::MIN);
-        assert!(started.is_err());
-        assert_eq!((threads("door-77"), threads("pump-x")), (0, 0));
-        fs::remove_dir_all(path).unwrap();
-    }
-}
+#[path = "edge_tests.rs"]
+mod tests;

@@ -36,6 +36,9 @@ pub use handle::PumpHandle;
 /// How often sessions are looked at for keys that have grown old, in milliseconds. Against a limit of an hour.
 const SCAN_MS: u64 = 60_000;
 
+/// Sessions checked again before the others get their turn: a check takes less than a microsecond.
+const CHECKS_A_ROUND: usize = 256;
+
 /// Panics outside of any session after which a pump gives up.
 const PANICS_MAX: u32 = 100;
 
@@ -126,6 +129,7 @@ fn build<I>(
         scan_ms: 0,
         arrivals: Arrivals::Welcome,
         check: None,
+        unchecked: Vec::new(),
         tools: Tools {
             pool: Pool::default(),
             entropy: Box::new(SystemEntropy::default()),
@@ -161,6 +165,8 @@ struct Pump<I> {
     arrivals: Arrivals,
     /// The check of the last recheck.
     check: Option<Check<I>>,
+    /// Sessions that this recheck has not come to.
+    unchecked: Vec<Key>,
     tools: Tools,
     counters: Arc<Counters>,
     /// What users read when their sessions are ended.
@@ -212,6 +218,7 @@ impl<I> Pump<I> {
         if self.obey() == Life::Stopped {
             return;
         }
+        self.recheck();
         loop {
             let timeout = self.timeout();
             match self.poller.wait(timeout) {
@@ -232,6 +239,9 @@ impl<I> Pump<I> {
             if woken && self.obey() == Life::Stopped {
                 break;
             }
+            if woken || !self.unchecked.is_empty() {
+                self.recheck();
+            }
             self.pass_deadlines();
             // Those that want another turn queue up behind, and epoll is asked before they get it.
             for _ in 0..self.ready.len() {
@@ -244,7 +254,7 @@ impl<I> Pump<I> {
     }
 
     fn timeout(&self) -> EpollTimeout {
-        if !self.ready.is_empty() {
+        if !self.ready.is_empty() || !self.unchecked.is_empty() {
             return EpollTimeout::ZERO;
         }
         let scan = (!self.entries.is_empty()).then_some(self.scan_ms);
@@ -275,18 +285,12 @@ impl<I> Pump<I> {
         // One at a time: those behind one that panics are not lost with it.
         loop {
             let next = match &mut *self.shared.queue() {
-                Queue::Open(commands) => commands.pop_front(),
+                Queue::Open { commands, .. } => commands.pop_front(),
                 Queue::Closed => None,
             };
             match next {
                 None => return Life::On,
                 Some(Command::Session(session)) => self.register(*session),
-                Some(Command::Recheck(check)) => {
-                    for key in self.entries.keys() {
-                        self.check(key, &check);
-                    }
-                    self.check = Some(check);
-                }
                 Some(Command::EndAll) => {
                     for key in self.entries.keys() {
                         self.evict(key, Cause::Drained);
@@ -295,6 +299,33 @@ impl<I> Pump<I> {
                 }
                 Some(Command::Stop) => return Life::Stopped,
             }
+        }
+    }
+
+    /// Goes on with a recheck, or begins the one that waits. Those that come in meanwhile are checked as they do.
+    fn recheck(&mut self) {
+        if self.unchecked.is_empty() {
+            self.begin_recheck();
+        }
+        let Some(check) = self.check.clone() else { return };
+        let rest = self.unchecked.len().saturating_sub(CHECKS_A_ROUND);
+        for key in self.unchecked.split_off(rest) {
+            self.check(key, &check);
+        }
+        // Its wake may have come while this one ran.
+        if self.unchecked.is_empty() {
+            self.begin_recheck();
+        }
+    }
+
+    fn begin_recheck(&mut self) {
+        let next = match &mut *self.shared.queue() {
+            Queue::Open { recheck, .. } => recheck.take(),
+            Queue::Closed => None,
+        };
+        if next.is_some() {
+            self.unchecked = self.entries.keys();
+            self.check = next;
         }
     }
 
@@ -495,7 +526,7 @@ impl<I> Pump<I> {
     fn end(&mut self) {
         let ended = Ended { side: Side::Operator, stage: Stage::Session, cause: Cause::Killed };
         let last = std::mem::replace(&mut *self.shared.queue(), Queue::Closed);
-        if let Queue::Open(commands) = last {
+        if let Queue::Open { commands, .. } = last {
             for command in commands {
                 if let Command::Session(session) = command {
                     self.register(*session);
@@ -511,4 +542,4 @@ impl<I> Pump<I> {
 
 #[cfg(test)]
 #[path = "pump_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// What a pump is told.
 pub(super) enum Command<I> {
     Session(Box<Session<I>>),
-    Recheck(Check<I>),
     EndAll,
     Stop,
 }
@@ -23,14 +22,19 @@ pub(super) struct Shared<I> {
 
 /// Commands on their way.
 pub(super) enum Queue<I> {
-    Open(VecDeque<Command<I>>),
+    Open {
+        commands: VecDeque<Command<I>>,
+        /// The last recheck that was asked for and has not begun. It stands for all before it: whatever they were about is
+        /// true by now.
+        recheck: Option<Check<I>>,
+    },
     /// The thread is gone.
     Closed,
 }
 
 impl<I> Shared<I> {
     pub(super) fn new(waker: Waker) -> Self {
-        let queue = Mutex::new(Queue::Open(VecDeque::new()));
+        let queue = Mutex::new(Queue::Open { commands: VecDeque::new(), recheck: None });
         Self { queue, waker, sessions: AtomicUsize::new(0) }
     }
 
@@ -65,7 +69,7 @@ impl<I> PumpHandle<I> {
             self.shared.sessions.fetch_sub(1, Ordering::Relaxed);
             match command {
                 Command::Session(session) => session,
-                Command::Recheck(_) | Command::EndAll | Command::Stop => {
+                Command::EndAll | Command::Stop => {
                     unreachable!("the command pushed is the command that comes back")
                 }
             }
@@ -73,9 +77,16 @@ impl<I> PumpHandle<I> {
     }
 
     /// Ends the sessions that `check` says no to, with a word to their users. It also holds for the sessions that
-    /// come in later: they may have been admitted before what made this call necessary.
+    /// come in later: they may have been admitted before what made this call necessary. However often this is called,
+    /// one recheck at most waits while another runs.
     pub fn recheck(&self, check: Check<I>) {
-        let _ = self.push(Command::Recheck(check));
+        let first = match &mut *self.shared.queue() {
+            Queue::Closed => return,
+            Queue::Open { recheck, .. } => recheck.replace(check).is_none(),
+        };
+        if first {
+            self.shared.waker.wake();
+        }
     }
 
     /// Ends all sessions, those that come in later too, with a word to their users.
@@ -96,7 +107,7 @@ impl<I> PumpHandle<I> {
     fn push(&self, command: Command<I>) -> Result<(), Command<I>> {
         let first = match &mut *self.shared.queue() {
             Queue::Closed => return Err(command),
-            Queue::Open(commands) => {
+            Queue::Open { commands, .. } => {
                 commands.push_back(command);
                 commands.len() == 1
             }

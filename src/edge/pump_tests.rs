@@ -11,18 +11,18 @@ use crate::ssh::testing::{End, Pair, Seeded, client_config, server_config};
 use crate::ssh::transport::{Algorithms, Context, Method, RekeyLimits};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc::{Receiver, channel};
 
 /// One end outside the edge, with a blocking socket.
-struct Peer {
+pub(in crate::edge) struct Peer {
     end: End,
     socket: TcpStream,
     random: Seeded,
 }
 
 impl Peer {
-    fn send(&mut self, payload: &[u8]) {
+    pub(in crate::edge) fn send(&mut self, payload: &[u8]) {
         let mut cx = Context { now: Instant(monotonic_ms()), entropy: &mut self.random };
         self.end.transport.send(payload, &mut cx).unwrap();
         self.flush();
@@ -45,7 +45,7 @@ impl Peer {
     }
 
     /// Waits until `count` messages of the connection protocol are here, host keys not counted.
-    fn wait_for(&mut self, count: usize) -> Vec<Vec<u8>> {
+    pub(in crate::edge) fn wait_for(&mut self, count: usize) -> Vec<Vec<u8>> {
         loop {
             let is_data = |payload: &&Vec<u8>| payload[0] != GLOBAL_REQUEST;
             let data: Vec<_> = self.end.payloads.iter().filter(is_data).cloned().collect();
@@ -61,7 +61,7 @@ impl Peer {
     }
 
     /// Waits for the DISCONNECT.
-    fn wait_for_goodbye(&mut self) -> String {
+    pub(in crate::edge) fn wait_for_goodbye(&mut self) -> String {
         self.wait_for_end();
         let (_, text) = self.end.transport.farewell().expect("a goodbye");
         String::from_utf8(text.to_vec()).unwrap()
@@ -88,6 +88,12 @@ fn session_with(
     info: &'static str,
     client: Cipher,
 ) -> (Peer, Peer, Session<&'static str>) {
+    let (client, vm, carriage) = carriage(seed, client);
+    (client, vm, Session { carriage, info, started_ms: monotonic_ms() })
+}
+
+/// An established session's way through a pump, and its two outer ends.
+pub(in crate::edge) fn carriage(seed: u64, client: Cipher) -> (Peer, Peer, Carriage) {
     let algorithms = |cipher| Algorithms {
         methods: vec![Method::Curve25519],
         ciphers: vec![cipher],
@@ -115,12 +121,7 @@ fn session_with(
     let (vm_socket, vm_leg) = leg(back.client);
     let client = Peer { end: front.client, socket: client_socket, random: Seeded(seed) };
     let vm = Peer { end: back.server, socket: vm_socket, random: Seeded(seed) };
-    let session = Session {
-        carriage: Carriage::Reseal(Box::new(Relay::new(client_leg, vm_leg, server))),
-        info,
-        started_ms: monotonic_ms(),
-    };
-    (client, vm, session)
+    (client, vm, Carriage::Reseal(Box::new(Relay::new(client_leg, vm_leg, server))))
 }
 
 type Ends = Receiver<(&'static str, Report)>;
@@ -230,6 +231,46 @@ fn a_recheck_ends_who_lost_the_right_and_touches_no_other() {
     thread.join().unwrap();
     assert_eq!(ends.recv().unwrap().1.ended, ended(Side::Operator, Cause::Killed));
     kept.wait_for_end();
+}
+
+#[test]
+fn rechecks_asked_for_at_once_are_one_and_one_more_waits_at_most() {
+    let (mut pump, handle, _ends) = pump();
+    let mut peers = Vec::new();
+    for seed in 20..22 {
+        let (client, vm, session) = session(seed, "any");
+        pump.register(session);
+        peers.push((client, vm));
+    }
+    let checked: [_; 4] = std::array::from_fn(|_| Arc::new(AtomicUsize::new(0)));
+    let ask = |at: usize| {
+        let count = Arc::clone(&checked[at]);
+        handle.recheck(Arc::new(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            true
+        }));
+    };
+    let counts = || checked.each_ref().map(|count| count.load(Ordering::SeqCst));
+    ask(0);
+    ask(1);
+    pump.recheck();
+    assert_eq!(counts(), [0, 2, 0, 0]);
+    // Two are asked for while one has come half way: the last of them follows it.
+    ask(0);
+    pump.begin_recheck();
+    pump.unchecked.pop();
+    ask(2);
+    ask(3);
+    pump.recheck();
+    assert_eq!(counts(), [1, 2, 0, 0]);
+    assert_eq!(pump.timeout(), EpollTimeout::ZERO);
+    pump.recheck();
+    assert_eq!(counts(), [1, 2, 0, 2]);
+    // Who comes in later is checked too.
+    let (client, vm, session) = session(22, "late");
+    pump.register(session);
+    peers.push((client, vm));
+    assert_eq!(counts(), [1, 2, 0, 3]);
 }
 
 #[test]

@@ -1,0 +1,207 @@
+//! Tests of `edge` as a whole.
+
+use super::clock::monotonic_ms;
+use super::local_address::Destination;
+use super::proxy_header::Senders;
+use super::pump::Session;
+use super::pump::tests::{Peer, carriage};
+use super::relay::PreferGcm;
+use super::report::{Proved, Report, RequestId};
+use super::shared::{Settings, VmCredential};
+use super::*;
+use crate::metrics::Inventory;
+use crate::route::{
+    AddressEntry, Admission, Change, Contents, KeyEntry, Snapshot, Table, UserEntry, Vm, VmEntry,
+    Who,
+};
+use crate::ssh::cipher::Cipher;
+use crate::ssh::entropy::SystemEntropy;
+use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::message::CHANNEL_DATA;
+use crate::ssh::testing::server_config;
+use crate::ssh::transport::{Algorithms, RekeyLimits};
+use crate::ssh::userauth::{Identity, Policy, Presented};
+use crate::state::State;
+use std::fs;
+
+fn shared(state: &State) -> Shared {
+    let settings = Settings {
+        login_grace: Duration::from_secs(1),
+        senders: Senders::new(Vec::new()),
+        destination: Destination::Socket,
+        sessions_max: 8,
+        dial_timeout: Duration::from_secs(1),
+        networks: Vec::new(),
+        prefer_gcm: PreferGcm::Never,
+    };
+    let key = PrivateKey::generate_ed25519(&mut SystemEntropy::default());
+    let live = Live {
+        server: server_config(1, Algorithms::default(), RekeyLimits::default()),
+        policy: Arc::new(Policy::default()),
+        credential: VmCredential::Identity(Arc::new(key)),
+    };
+    Shared::new(settings, live, Table::new(), state.pins().unwrap())
+}
+
+fn key_of(key: &PrivateKey) -> KeyEntry {
+    KeyEntry::plain(key.public().fingerprint().0)
+}
+
+fn user(name: &str, key: &PrivateKey) -> Change {
+    Change::PutUser(UserEntry { name: name.into(), keys: vec![key_of(key)] })
+}
+
+/// One address, and a VM there for each of `owners`.
+fn contents(owners: &[(&str, &PrivateKey)]) -> Contents {
+    let vm = |owner: &str| Vm {
+        id: format!("{owner}-1"),
+        name: format!("{owner}-vm"),
+        owner: owner.into(),
+        endpoint: "127.0.0.1:22".into(),
+        login: None,
+        host_key: None,
+        address: Some("s001".into()),
+    };
+    let user = |(name, key): &(&str, &PrivateKey)| UserEntry {
+        name: (*name).into(),
+        keys: vec![key_of(key)],
+    };
+    Contents {
+        addresses: vec![AddressEntry {
+            name: "s001".into(),
+            public: [127, 0, 77, 1].into(),
+            public6: None,
+            private: None,
+            lobby: false,
+            closed: false,
+        }],
+        users: owners.iter().map(user).collect(),
+        teams: Vec::new(),
+        vms: owners.iter().map(|(owner, _)| VmEntry::owned(vm(owner), "s001")).collect(),
+    }
+}
+
+/// A session as the door hands it over: admitted now, established when it is carried.
+fn admitted(seed: u64, shared: &Arc<Shared>, key: &PrivateKey) -> (Peer, Peer, Session<Info>) {
+    let fingerprint = key.public().fingerprint();
+    let place = shared.table.address([127, 0, 77, 1].into()).unwrap();
+    let Admission::Vm(admitted) = shared.table.admit(Who::Key(fingerprint.0), &place, "me") else {
+        panic!("the key has a VM");
+    };
+    let mut report = Report::new(RequestId(seed), ([192, 0, 2, 1], 1).into(), 0);
+    report.who = Some(Proved {
+        identity: Identity::Key(fingerprint),
+        fingerprint,
+        login: "me".into(),
+        presented: Arc::new(Presented::Key(key.public().clone())),
+    });
+    report.admitted = Some(admitted);
+    let info = Info { report, presence: shared.enter(), seat: shared.take_seat().unwrap() };
+    let (client, vm, carriage) = carriage(seed, Cipher::Aes128Gcm);
+    (client, vm, Session { carriage, info, started_ms: monotonic_ms() })
+}
+
+#[test]
+fn a_delta_ends_who_lost_the_right_and_whoever_was_admitted_before_and_comes_after_it() {
+    let path = std::env::temp_dir().join(format!("keyway-delta-{}", std::process::id()));
+    let state = State::open(&path).unwrap();
+    let shared = Arc::new(shared(&state));
+    let [alice, bob, other] =
+        std::array::from_fn(|_| PrivateKey::generate_ed25519(&mut SystemEntropy::default()));
+    shared.table.apply(Snapshot::new(contents(&[("alice", &alice), ("bob", &bob)])).unwrap());
+    let start = Start {
+        listen: vec![([127, 0, 0, 1], 0).into()],
+        cpus: limits::cpus().unwrap()[..1].to_vec(),
+        half_open_max: NonZeroU32::MIN,
+        shared: Arc::clone(&shared),
+    };
+    let edge = Edge::start(start, &Registry::new(0, Inventory::default)).unwrap();
+    let pump = &edge.shards[0].pump;
+    let goes_on = |client: &mut Peer, vm: &mut Peer, count: usize| {
+        client.send(&[CHANNEL_DATA, 5]);
+        assert_eq!(vm.wait_for(count).len(), count);
+    };
+    let change = |changes| edge.change(Delta { changes }).unwrap().takes_away;
+
+    let (mut hers, mut her_vm, session) = admitted(1, &shared, &alice);
+    assert!(pump.carry(session).is_ok());
+    let (mut his, mut his_vm, session) = admitted(2, &shared, &bob);
+    assert!(pump.carry(session).is_ok());
+    let (mut late, mut late_vm, half_way) = admitted(3, &shared, &alice);
+    let (mut later, later_vm, also_half_way) = admitted(4, &shared, &alice);
+
+    // Another name for her VM, and one more user: nobody loses anything.
+    let mut renamed = contents(&[("alice", &alice)]).vms.remove(0);
+    renamed.vm.name = "azure".into();
+    let rename = vec![Change::RemoveVm("alice-vm".into()), Change::PutVm(renamed)];
+    assert!(!change(rename));
+    assert!(!change(vec![user("carol", &other)]));
+    goes_on(&mut hers, &mut her_vm, 1);
+    assert!(pump.carry(half_way).is_ok());
+    goes_on(&mut late, &mut late_vm, 1);
+
+    assert!(change(vec![Change::PutUser(UserEntry { name: "alice".into(), keys: Vec::new() })]));
+    for client in [&mut hers, &mut late] {
+        assert!(client.wait_for_goodbye().contains("was taken away"));
+    }
+    // Established only now.
+    assert!(pump.carry(also_half_way).is_ok());
+    assert!(later.wait_for_goodbye().contains("was taken away"));
+    goes_on(&mut his, &mut his_vm, 1);
+    drop((hers, her_vm, late, late_vm, later, later_vm));
+    drop((his, his_vm));
+
+    // A refused delta changes nothing.
+    let before = shared.table.revision();
+    assert!(edge.change(Delta { changes: vec![user("alice", &bob)] }).is_err());
+    assert_eq!(shared.table.revision(), before);
+    drop(edge);
+    fs::remove_dir_all(path).unwrap();
+}
+
+#[test]
+fn the_lines_of_keys_are_read_from_the_routing_map() {
+    let path = std::env::temp_dir().join(format!("keyway-lines-{}", std::process::id()));
+    let state = State::open(&path).unwrap();
+    let shared = shared(&state);
+    let key = PrivateKey::generate_ed25519(&mut SystemEntropy::default());
+    let identity = Identity::Key(key.public().fingerprint());
+    assert!(!shared.knows(&identity), "nobody has it");
+    let with = |options: Option<&str>| {
+        let mut contents = contents(&[("alice", &key)]);
+        contents.users[0].keys[0].options = options.map(Arc::from);
+        shared.table.apply(Snapshot::new(contents).unwrap());
+        shared.knows(&identity)
+    };
+    assert!(with(None) && with(Some("restrict,from=\"192.0.2.0/24\"")));
+    for unreadable in ["no-such-option", "from=\"nowhere\"", "restrict ssh-ed25519 AAAA"] {
+        assert!(!with(Some(unreadable)), "{unreadable}");
+    }
+    assert!(shared.knows(&Identity::User("anybody".into())), "certificates have no line");
+    fs::remove_dir_all(path).unwrap();
+}
+
+/// How many threads of this process have this name.
+fn threads(name: &str) -> usize {
+    let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|of| of.trim_end() == name).count()
+}
+
+#[test]
+fn a_shard_that_does_not_start_leaves_no_thread_behind() {
+    let path = std::env::temp_dir().join(format!("keyway-edge-{}", std::process::id()));
+    let state = State::open(&path).unwrap();
+    let registry = Registry::new(0, Inventory::default);
+    let settings = pump::Settings { cpu: None, prefer_gcm: PreferGcm::Never };
+    let pump = pump::spawn("pump-x".into(), settings, registry.counters(), words, ended);
+    // Nobody can wait for a file: epoll refuses it.
+    let file = std::os::fd::OwnedFd::from(fs::File::open("/proc/self/stat").unwrap());
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = listen::Listener { socket: file.into(), address };
+    let (door, shared) = (registry.counters(), Arc::new(shared(&state)));
+    let started = Shard::start(77, 0, vec![listener], shared, door, pump.unwrap(), NonZeroU32::MIN);
+    assert!(started.is_err());
+    assert_eq!((threads("door-77"), threads("pump-x")), (0, 0));
+    fs::remove_dir_all(path).unwrap();
+}
