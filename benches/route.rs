@@ -1,8 +1,10 @@
-//! One route lookup at a million slots, alone and beside a writer. Prints nanoseconds of thread CPU per lookup.
+//! One route lookup at a million slots, alone and beside a writer, in nanoseconds of thread CPU; what a delta costs its
+//! writer; and how long a start from a saved snapshot takes.
 //!
-//! `cargo bench --bench route`. The fleet is 200,000 users with 5 VMs each over 1,000 pool addresses; lookups pick a
-//! random {key, address} that has a VM, so that little stays in the caches. The writer applies whole snapshots in a loop,
-//! between which 10,000 VMs change their login.
+//! `cargo bench --bench route`. The fleet is 200,000 users with 5 VMs each over 1,000 pool addresses, and 20,000 teams of 5
+//! members with one VM; lookups pick a random {key, address} where a user has a VM, so that little stays in the caches.
+//! One writer applies deltas of one VM each, 10,000 a second: a new VM, the same moved, and deleted. The other applies
+//! whole snapshots in a loop, between which 10,000 VMs change their login.
 //!
 //! Four ways to ask: `lookup` reads the VM's address only, `lookup, VM kept` also counts a reference to it, `admits`
 //! answers an offered key, and `admit` gives everything that a login needs (once a login, after the signature). A CPU
@@ -22,11 +24,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use keyway::route::{
-    Address, AddressEntry, Admission, Contents, Snapshot, Table, UserEntry, Vm, VmEntry, Who,
+    Address, AddressEntry, Admission, Change, Contents, Delta, KeyEntry, Snapshot, Table,
+    TeamEntry, UserEntry, Vm, VmEntry, Who, saved,
 };
 
 #[global_allocator]
@@ -35,7 +38,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USERS: u32 = 200_000;
 const VMS_PER_USER: u32 = 5;
 const ADDRESSES: u32 = 1000;
+const TEAMS: u32 = 20_000;
+const MEMBERS: u32 = 5;
 const CHANGED: usize = 10_000;
+/// Deltas of one VM each.
+const DELTAS_A_SECOND: u32 = 10_000;
+const DELTAS_A_TICK: u32 = 10;
+const DELTAS: u32 = 300_000;
 /// One VM in so many changes.
 const STEP: usize = USERS as usize * VMS_PER_USER as usize / CHANGED;
 const LOOKUPS: u32 = 1_000_000;
@@ -43,6 +52,7 @@ const RUNS: usize = 7;
 const TABLES: usize = 3;
 
 fn main() {
+    start_from_saved();
     let before = contents();
     let mut after = before.clone();
     for entry in after.vms.iter_mut().step_by(STEP) {
@@ -69,27 +79,159 @@ fn main() {
     let addresses: Vec<Arc<Address>> =
         (0..ADDRESSES).map(|n| table.address(ip(n)).expect("in the pool")).collect();
     report("alone", &table, &addresses);
+    report_deltas(&table);
+    report_beside_deltas(&table, &addresses);
 
+    report_beside_snapshots(&table, &addresses, &before, &after);
+}
+
+/// What an edge does that starts without its store.
+fn start_from_saved() {
+    let head = saved::Head { store: [7; 16], revision: 1 };
+    let start = Instant::now();
+    let bytes: Vec<u8> = saved::encode(head, &contents()).flatten().collect();
+    println!(
+        "saved: {} MB, made and encoded in {} ms",
+        bytes.len() >> 20,
+        start.elapsed().as_millis()
+    );
+    for _ in 0..TABLES {
+        let start = Instant::now();
+        let (_, contents) = saved::decode(&bytes).expect("just encoded");
+        let decoded = start.elapsed();
+        let snapshot = Snapshot::new(contents).expect("no contradiction");
+        let checked = start.elapsed();
+        let table = Table::new();
+        table.apply(snapshot);
+        println!(
+            "start from saved: {} ms (decode {}, check {}, apply {})",
+            start.elapsed().as_millis(),
+            decoded.as_millis(),
+            checked.saturating_sub(decoded).as_millis(),
+            start.elapsed().saturating_sub(checked).as_millis()
+        );
+        drop(table);
+    }
+}
+
+/// A VM beside the others of a user picked at random: new, moved, deleted.
+struct Deltas {
+    state: u64,
+    step: u32,
+    user: u32,
+}
+
+impl Deltas {
+    const fn new() -> Self {
+        Self { state: 7, step: 0, user: 0 }
+    }
+
+    fn next(&mut self) -> Delta {
+        let extra = |user: u32, at: u32| {
+            let address = name((place(user, 0) + at) % ADDRESSES);
+            VmEntry::owned(
+                vm(&format!("extra-{user}"), &format!("user-{user}"), &address),
+                &address,
+            )
+        };
+        self.step += 1;
+        let change = match self.step % 3 {
+            1 => {
+                self.user = u32::try_from(next(&mut self.state) % u64::from(USERS)).unwrap_or(0);
+                Change::PutVm(extra(self.user, 1))
+            }
+            2 => Change::PutVm(extra(self.user, 2)),
+            _ => Change::RemoveVm(format!("extra-{}", self.user)),
+        };
+        Delta { changes: vec![change] }
+    }
+}
+
+fn report_deltas(table: &Table) {
+    let mut deltas = Deltas::new();
+    let mut took = [0_u64; 3];
+    let mut longest = Duration::ZERO;
+    for _ in 0..DELTAS / 3 {
+        for took in &mut took {
+            let delta = deltas.next();
+            let (start, began) = (cpu_ns(), Instant::now());
+            table.change(delta).expect("no contradiction");
+            *took += cpu_ns() - start;
+            longest = longest.max(began.elapsed());
+        }
+    }
+    for (kind, took) in ["create", "move", "delete"].iter().zip(took) {
+        println!("delta, {kind}: {} ns of CPU", took / u64::from(DELTAS / 3));
+    }
+    println!("longest of {DELTAS}: {} us", longest.as_micros());
+}
+
+fn report_beside_deltas(table: &Table, addresses: &[Arc<Address>]) {
+    let stop = AtomicBool::new(false);
+    let (applied, cpu, lasted) = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let (mut deltas, mut applied) = (Deltas::new(), 0);
+            let (began, cpu) = (Instant::now(), cpu_ns());
+            while !stop.load(Ordering::Relaxed) {
+                for _ in 0..DELTAS_A_TICK {
+                    table.change(deltas.next()).expect("no contradiction");
+                    applied += 1;
+                }
+                let due = Duration::from_secs(1) * applied / DELTAS_A_SECOND;
+                std::thread::sleep(due.saturating_sub(began.elapsed()));
+            }
+            (applied, cpu_ns() - cpu, began.elapsed())
+        });
+        report("under 10,000 deltas a second", table, addresses);
+        stop.store(true, Ordering::Relaxed);
+        writer.join().expect("the writer does not panic")
+    });
+    let a_second = u128::from(applied) * 1000 / lasted.as_millis().max(1);
+    println!("deltas applied meanwhile: {applied}, {a_second} a second");
+    println!("all a writer does for a delta, paced: {} ns of CPU", cpu / u64::from(applied.max(1)));
+}
+
+fn report_beside_snapshots(
+    table: &Table,
+    addresses: &[Arc<Address>],
+    before: &Snapshot,
+    after: &Snapshot,
+) {
     let stop = AtomicBool::new(false);
     let applied = std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             let mut applied = 0_u32;
             while !stop.load(Ordering::Relaxed) {
-                let next = if applied.is_multiple_of(2) { &after } else { &before };
+                let next = if applied.is_multiple_of(2) { after } else { before };
                 table.apply(next.clone());
                 applied += 1;
             }
             applied
         });
-        report("under a writer", &table, &addresses);
+        report("under snapshots", table, addresses);
         stop.store(true, Ordering::Relaxed);
         writer.join().expect("the writer does not panic")
     });
     println!("snapshots applied meanwhile: {applied}");
 }
 
+fn name(address: u32) -> String {
+    format!("s{address:04}")
+}
+
+fn vm(name: &str, owner: &str, address: &str) -> Vm {
+    Vm {
+        id: name.to_owned(),
+        name: name.to_owned(),
+        owner: owner.to_owned(),
+        endpoint: "10.0.0.1:22".to_owned(),
+        login: None,
+        host_key: None,
+        address: Some(address.to_owned()),
+    }
+}
+
 fn contents() -> Contents {
-    let name = |address: u32| format!("s{address:04}");
     let addresses = (0..ADDRESSES)
         .map(|n| AddressEntry {
             name: name(n),
@@ -97,24 +239,30 @@ fn contents() -> Contents {
             public6: None,
             private: None,
             lobby: false,
+            closed: false,
         })
         .collect();
-    let users =
-        (0..USERS).map(|n| UserEntry { name: format!("user-{n}"), keys: vec![key(n)] }).collect();
-    let vms = (0..USERS)
-        .flat_map(|user| (0..VMS_PER_USER).map(move |vm| (user, vm)))
-        .map(|(user, number)| {
-            let vm = Vm {
-                name: format!("vm-{user}-{number}"),
-                owner: format!("user-{user}"),
-                endpoint: "10.0.0.1:22".to_owned(),
-                login: None,
-                host_key: None,
-            };
-            VmEntry::owned(vm, &name(place(user, number)))
-        })
+    let users = (0..USERS)
+        .map(|n| UserEntry { name: format!("user-{n}"), keys: vec![KeyEntry::plain(key(n))] })
         .collect();
-    Contents { addresses, users, teams: Vec::new(), vms }
+    let teams = (0..TEAMS).map(|n| TeamEntry {
+        name: format!("team-{n}"),
+        members: (0..MEMBERS).map(|m| format!("user-{}", n * (USERS / TEAMS) + m)).collect(),
+        members_by_name: Vec::new(),
+    });
+    let of_users = (0..USERS).flat_map(|user| (0..VMS_PER_USER).map(move |vm| (user, vm))).map(
+        |(user, number)| {
+            let (vm_name, at) = (format!("vm-{user}-{number}"), name(place(user, number)));
+            VmEntry::owned(vm(&vm_name, &format!("user-{user}"), &at), &at)
+        },
+    );
+    // Members have their own VMs at every 7th address from there on.
+    let of_teams = (0..TEAMS).map(|team| {
+        let at = name((place(team * (USERS / TEAMS), 0) + 4) % ADDRESSES);
+        VmEntry::owned(vm(&format!("shared-{team}"), &format!("team:team-{team}"), &at), &at)
+    });
+    let vms = of_users.chain(of_teams).collect();
+    Contents { addresses, users, teams: teams.collect(), vms }
 }
 
 fn ip(address: u32) -> IpAddr {

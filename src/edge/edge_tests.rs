@@ -128,7 +128,7 @@ fn a_delta_ends_who_lost_the_right_and_whoever_was_admitted_before_and_comes_aft
     let (mut his, mut his_vm, session) = admitted(2, &shared, &bob);
     assert!(pump.carry(session).is_ok());
     let (mut late, mut late_vm, half_way) = admitted(3, &shared, &alice);
-    let (mut later, later_vm, also_half_way) = admitted(4, &shared, &alice);
+    let (mut last, vm_of_later, also_half_way) = admitted(4, &shared, &alice);
 
     // Another name for her VM, and one more user: nobody loses anything.
     let mut renamed = contents(&[("alice", &alice)]).vms.remove(0);
@@ -146,9 +146,9 @@ fn a_delta_ends_who_lost_the_right_and_whoever_was_admitted_before_and_comes_aft
     }
     // Established only now.
     assert!(pump.carry(also_half_way).is_ok());
-    assert!(later.wait_for_goodbye().contains("was taken away"));
+    assert!(last.wait_for_goodbye().contains("was taken away"));
     goes_on(&mut his, &mut his_vm, 1);
-    drop((hers, her_vm, late, late_vm, later, later_vm));
+    drop((hers, her_vm, late, late_vm, last, vm_of_later));
     drop((his, his_vm));
 
     // A refused delta changes nothing.

@@ -34,18 +34,18 @@ impl Table {
             return Err(vec![Contradiction { at: Place::Change(0), what: What::CutShort }]);
         };
         let shown = self.revision();
-        let draft = Draft::new(self, &writer, shown, Sorted::new(delta));
-        let (writes, noted, takes_away) = draft.finish()?;
+        let draft = Draft::new(self, &writer, shown, &Sorted::new(delta));
+        let (wanted, noted, takes_away) = draft.finish()?;
         let marks = Marks {
-            addresses: self.addresses.mark(writes.addresses, shown),
-            places: self.places.mark(writes.places, shown),
-            address_names: self.address_names.mark(writes.address_names, shown),
-            keys: self.keys.mark(writes.keys, shown),
-            options: self.options.mark(writes.options, shown),
-            users: self.users.mark(writes.users, shown),
-            teams: self.teams.mark(writes.teams, shown),
-            names: self.names.mark(writes.names, shown),
-            retired: writes.retired,
+            addresses: self.addresses.mark(wanted.addresses, shown),
+            places: self.places.mark(wanted.places, shown),
+            address_names: self.address_names.mark(wanted.address_names, shown),
+            keys: self.keys.mark(wanted.keys, shown),
+            options: self.options.mark(wanted.options, shown),
+            users: self.users.mark(wanted.users, shown),
+            teams: self.teams.mark(wanted.teams, shown),
+            names: self.names.mark(wanted.names, shown),
+            retired: wanted.retired,
         };
         writer.note(noted);
         let revision = self.publish(marks, writer.counts);

@@ -107,7 +107,7 @@ struct Hanging {
 }
 
 impl<'t> Draft<'t> {
-    pub(super) fn new(table: &'t Table, writer: &'t Writer, shown: u64, delta: Sorted) -> Self {
+    pub(super) fn new(table: &'t Table, writer: &'t Writer, shown: u64, delta: &Sorted) -> Self {
         let mut draft = Self {
             table,
             writer,
@@ -129,13 +129,13 @@ impl<'t> Draft<'t> {
             ids_freed: HashSet::new(),
             ids_taken: HashSet::new(),
         };
-        draft.put_addresses(&delta);
+        draft.put_addresses(delta);
         draft.put_users(&delta.users);
         draft.put_teams(&delta.teams);
         draft.put_keys(&delta.users);
         draft.join(&delta.teams);
         draft.put_vms(&delta.vms);
-        draft.check_all(&delta);
+        draft.check_all(delta);
         draft
     }
 
@@ -145,6 +145,12 @@ impl<'t> Draft<'t> {
         let mut of_this = self.found.iter().rev().take_while(|other| other.at == fault.at);
         if of_this.all(|other| *other != fault) {
             self.found.push(fault);
+        }
+    }
+
+    fn faults(&mut self, faults: Vec<(usize, What)>) {
+        for (index, what) in faults {
+            self.fault(index, what);
         }
     }
 
@@ -375,20 +381,26 @@ impl<'t> Draft<'t> {
         let is_in = |list: &[PrincipalId], id| list.binary_search(id).is_ok();
         for id in before.iter().filter(|id| !is_in(&slots, id)) {
             self.takes_away |= !is_in(&by_name, id);
-            self.user(*id).into_iter().for_each(|user| user.teams.retain(|id| *id != team));
+            if let Some(user) = self.user(*id) {
+                user.teams.retain(|id| *id != team);
+            }
         }
         for id in before_by_name.iter().filter(|id| !is_in(&by_name, id)) {
             self.takes_away |= !is_in(&slots, id);
-            self.user(*id).into_iter().for_each(|user| user.teams_by_name.retain(|id| *id != team));
+            if let Some(user) = self.user(*id) {
+                user.teams_by_name.retain(|id| *id != team);
+            }
         }
         for id in slots.iter().filter(|id| !is_in(before, id)) {
-            self.user(*id).into_iter().for_each(|user| {
+            if let Some(user) = self.user(*id) {
                 user.teams.push(team);
                 user.joined.push(team);
-            });
+            }
         }
         for id in by_name.iter().filter(|id| !is_in(before_by_name, id)) {
-            self.user(*id).into_iter().for_each(|user| user.teams_by_name.push(team));
+            if let Some(user) = self.user(*id) {
+                user.teams_by_name.push(team);
+            }
         }
         if let Some(members) = self.teams.get_mut(&team) {
             (members.slots, members.by_name) = (slots, by_name);

@@ -72,7 +72,7 @@ impl Draft<'_> {
                 faults.push((last.or(index).unwrap_or(0), what));
             }
         }
-        faults.into_iter().for_each(|(index, what)| self.fault(index, what));
+        self.faults(faults);
     }
 
     /// No VM may name a team that goes.
@@ -84,7 +84,7 @@ impl Draft<'_> {
             Some((team.index, What::InUse { name, by }))
         });
         let faults: Vec<_> = faults.collect();
-        faults.into_iter().for_each(|(index, what)| self.fault(index, what));
+        self.faults(faults);
     }
 
     /// A VM that a principal may enter in the end.
@@ -132,7 +132,7 @@ impl Draft<'_> {
                 faults.extend(self.conflict(delta, user, at, &first, &second, &mut told));
             }
         }
-        faults.into_iter().for_each(|(index, what)| self.fault(index, what));
+        self.faults(faults);
     }
 
     /// Told at the change that brought one of the two VMs there, else at the team that brought the user.

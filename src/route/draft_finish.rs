@@ -14,10 +14,12 @@ use super::super::{
 };
 use super::{Draft, Life, Reach, User};
 
+type Places = Vec<(AddressId, Option<Arc<Address>>)>;
+
 /// What the maps of the table must hold; `None` ends an entry.
 pub(in super::super) struct Writes {
     pub(in super::super) addresses: Vec<(IpAddr, Option<Arc<Address>>)>,
-    pub(in super::super) places: Vec<(AddressId, Option<Arc<Address>>)>,
+    pub(in super::super) places: Places,
     pub(in super::super) address_names: Vec<(String, Option<Arc<Address>>)>,
     pub(in super::super) keys: Vec<(Fingerprint, Option<Person>)>,
     pub(in super::super) options: Vec<(Fingerprint, Option<Arc<str>>)>,
@@ -58,9 +60,9 @@ impl Draft<'_> {
                 continue;
             }
             let person = self.person(id, &name, Some((teams, teams_by_name)));
-            let each = fingerprints.iter().map(|key| (Fingerprint(*key), person.clone()));
+            let each = fingerprints.iter().map(|key| (Fingerprint(*key), Some(person.clone())));
             keys.extend(each);
-            users.push((Arc::clone(&name), person));
+            users.push((Arc::clone(&name), Some(person)));
             known.push((id, Some(Known::User { name, keys: fingerprints.into() })));
         }
         let teams = self.finish_teams(&mut known);
@@ -69,8 +71,8 @@ impl Draft<'_> {
                 continue;
             };
             let person = self.person(id, name, None);
-            keys.extend(fingerprints.iter().map(|key| (Fingerprint(*key), person.clone())));
-            users.push((Arc::clone(name), person));
+            keys.extend(fingerprints.iter().map(|key| (Fingerprint(*key), Some(person.clone()))));
+            users.push((Arc::clone(name), Some(person)));
         }
         let gone = self.key_owners.iter().filter(|(_, owner)| owner.is_none());
         keys.extend(gone.map(|(key, _)| (Fingerprint(*key), None)));
@@ -108,7 +110,7 @@ impl Draft<'_> {
         own: PrincipalId,
         name: &Arc<str>,
         teams: Option<(Vec<PrincipalId>, Vec<PrincipalId>)>,
-    ) -> Option<Person> {
+    ) -> Person {
         let before = self.table.users.get(name, self.shown).filter(|now| now.rest.own == own);
         let (near, far) = match (self.reach.remove(&own), &before) {
             (Some(reach), _) => finish(reach),
@@ -126,7 +128,7 @@ impl Draft<'_> {
         };
         let rest = Rest { name: Arc::clone(name), own, far, teams, teams_by_name };
         let same = before.map(|before| before.rest).filter(|before| **before == rest);
-        Some(Person { near, rest: same.unwrap_or_else(|| Arc::new(rest)) })
+        Person { near, rest: same.unwrap_or_else(|| Arc::new(rest)) }
     }
 
     fn finish_teams(
@@ -155,7 +157,7 @@ impl Draft<'_> {
     }
 
     /// Addresses by their ids, and those in whose slots nothing is any more.
-    fn places(&self) -> (Vec<(AddressId, Option<Arc<Address>>)>, Vec<Arc<Address>>) {
+    fn places(&self) -> (Places, Vec<Arc<Address>>) {
         let (mut places, mut retired) = (Vec::new(), Vec::new());
         for (name, after) in &self.addresses {
             let before = self.writer.addresses.get(name).map(|held| &held.address);

@@ -17,7 +17,9 @@ impl Draft<'_> {
         let mut before = Vec::with_capacity(vms.len());
         for name in vms.keys() {
             let now = self.table.names.get(name.as_str(), self.shown);
-            now.iter().for_each(|now| self.take_out(now));
+            if let Some(now) = &now {
+                self.take_out(now);
+            }
             self.counts.vms -= usize::from(now.is_some());
             before.push(now);
         }
@@ -96,8 +98,9 @@ impl Draft<'_> {
         allowed.sort_unstable();
         allowed.dedup();
         for id in allowed.iter().filter(|id| !with_slot.contains(id)) {
-            let reach = self.reach(*id);
-            reach.into_iter().for_each(|reach| reach.by_name.push(Arc::clone(&vm)));
+            if let Some(reach) = self.reach(*id) {
+                reach.by_name.push(Arc::clone(&vm));
+            }
         }
         Named::new(vm, allowed)
     }

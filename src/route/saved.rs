@@ -234,6 +234,9 @@ impl Decoder {
     }
 }
 
+/// What is done with each chunk.
+type Take<'a> = dyn FnMut(Chunk, &[u8]) -> Result<(), Fault> + 'a;
+
 /// Takes the frames off: checks them, and gives each chunk as a whole.
 #[derive(Debug)]
 struct Frames {
@@ -252,11 +255,7 @@ impl Frames {
         Self { kind, head: None, sum, partial, ended: false, fault: None }
     }
 
-    fn take(
-        &mut self,
-        bytes: &[u8],
-        each: &mut dyn FnMut(Chunk, &[u8]) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
+    fn take(&mut self, bytes: &[u8], each: &mut Take<'_>) -> Result<(), Fault> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
@@ -265,11 +264,7 @@ impl Frames {
         taken
     }
 
-    fn take_frames(
-        &mut self,
-        mut bytes: &[u8],
-        each: &mut dyn FnMut(Chunk, &[u8]) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
+    fn take_frames(&mut self, mut bytes: &[u8], each: &mut Take<'_>) -> Result<(), Fault> {
         while !bytes.is_empty() {
             // A frame that lies in `bytes` as a whole is read where it is.
             if self.partial.is_empty()
@@ -322,11 +317,7 @@ impl Frames {
     }
 
     /// Judges a whole frame.
-    fn frame(
-        &mut self,
-        frame: &[u8],
-        each: &mut dyn FnMut(Chunk, &[u8]) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
+    fn frame(&mut self, frame: &[u8], each: &mut Take<'_>) -> Result<(), Fault> {
         let (covered, sum) = frame.split_last_chunk::<CRC_BYTES>().ok_or(Fault::Torn)?;
         self.sum.update(covered);
         if self.sum.clone().finalize() != u32::from_le_bytes(*sum) {

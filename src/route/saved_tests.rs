@@ -53,8 +53,7 @@ proptest! {
 #[test]
 fn more_entries_than_one_chunk_holds_come_back_in_order() {
     let mut contents = contents();
-    contents.vms =
-        (0..2 * CHUNK_ENTRIES + 1).map(|n| vm(&format!("v{n}"), "alice", "s001")).collect();
+    contents.vms = (0..=2 * CHUNK_ENTRIES).map(|n| vm(&format!("v{n}"), "alice", "s001")).collect();
     assert!(encode(HEAD, &contents).count() > 6);
     assert!(decode(&bytes_of(&contents)) == Ok((HEAD, contents)));
 }

@@ -324,11 +324,10 @@ fn resolve(
                 Some(entry) if entry.lobby => {
                     found.push(Contradiction { at, what: What::AtLobby { address } });
                 }
-                Some(_) => {}
                 None if nowhere.insert(address.clone()) => {
                     found.push(Contradiction { at, what: What::UnknownAddress { address } });
                 }
-                None => {}
+                Some(_) | None => {}
             }
             allowed.extend(principal);
             places.extend(principal.zip(place));

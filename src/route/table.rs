@@ -69,6 +69,7 @@ impl Marks {
 }
 
 /// A decision, before anything is copied for it.
+#[derive(Clone, Copy)]
 enum Way<'a> {
     Vm { vm: &'a Arc<Vm>, login: &'a str, by_name: bool },
     Lobby,
@@ -181,7 +182,9 @@ impl Table {
             self.names.each(revision, |named| all.push(Arc::clone(&named.vm)));
             (revision, all)
         };
-        all.iter().for_each(|vm| each(vm));
+        for vm in &all {
+            each(vm);
+        }
         revision
     }
 

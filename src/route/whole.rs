@@ -227,8 +227,12 @@ impl Writer {
             let now = now.map(|(name, id)| (Arc::clone(name), *id));
             all.push(now.unwrap_or_else(|| (Arc::from(name), self.given.principal())));
         };
-        users.iter().for_each(|user| named(&user.name));
-        teams.iter().for_each(|team| named(&format!("{TEAM_PREFIX}{}", team.name)));
+        for user in users {
+            named(&user.name);
+        }
+        for team in teams {
+            named(&format!("{TEAM_PREFIX}{}", team.name));
+        }
         all
     }
 }
