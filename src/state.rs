@@ -11,7 +11,7 @@ use std::{
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use arc_swap::ArcSwap;
@@ -175,7 +175,7 @@ impl State {
     pub fn pins(&self) -> Result<Pins, StateFault> {
         let path = self.path.join(PINS);
         let pinned = ArcSwap::from_pointee(read_pins(&path)?);
-        Ok(Pins { path, pinned, given: ArcSwap::default(), writer: Mutex::new(Writer::Here) })
+        Ok(Pins { path, pinned, given: RwLock::default(), writer: Mutex::new(Writer::Here) })
     }
 
     fn key_made_once(
@@ -278,9 +278,44 @@ pub enum Recorded {
 pub struct Pins {
     path: PathBuf,
     pinned: ArcSwap<PinnedByVm>,
-    /// Host keys from the fleet file: key -> VM and owner.
-    given: ArcSwap<HashMap<Fingerprint, Vec<(String, String)>>>,
+    /// Host keys given in advance. Looked at when a key is seen for the first time only.
+    given: RwLock<Given>,
     writer: Mutex<Writer>,
+}
+
+/// Host keys given in advance.
+#[derive(Debug, Default)]
+struct Given {
+    /// Key -> ids and owners of its VMs.
+    vms: HashMap<Fingerprint, Vec<(String, String)>>,
+    /// Id of a VM -> its key.
+    keys: HashMap<String, Fingerprint>,
+}
+
+impl Given {
+    fn forget(&mut self, id: &str) {
+        let Some(key) = self.keys.remove(id) else { return };
+        if let Some(vms) = self.vms.get_mut(&key) {
+            vms.retain(|(vm, _)| vm != id);
+            if vms.is_empty() {
+                self.vms.remove(&key);
+            }
+        }
+    }
+
+    fn note(&mut self, vm: &Vm) {
+        self.forget(&vm.id);
+        let key = match &vm.host_key {
+            Some(Pin::Fingerprint(hash)) => Fingerprint(*hash),
+            Some(Pin::Key(blob)) => match PublicKey::parse(blob) {
+                Ok(key) => key.fingerprint(),
+                Err(_) => return,
+            },
+            None => return,
+        };
+        self.vms.entry(key).or_default().push((vm.id.clone(), vm.owner.clone()));
+        self.keys.insert(vm.id.clone(), key);
+    }
 }
 
 /// Who may write the file.
@@ -323,28 +358,63 @@ impl Pins {
         *self.writer.lock().unwrap_or_else(PoisonError::into_inner) = Writer::Successor;
     }
 
-    /// Takes note of the host keys that the fleet file gives, so that none of them is pinned to a VM of another owner.
-    /// Replaces what was noted before: call it with all VMs, at start and at each reload.
+    /// Takes note of the host keys that are given in advance, so that none of them is pinned to a VM of another owner.
+    /// Replaces what was noted before: call it with all VMs.
     pub fn note_given<'a>(&self, vms: impl IntoIterator<Item = &'a Vm>) {
-        let mut given: HashMap<Fingerprint, Vec<(String, String)>> = HashMap::new();
+        let mut given = Given::default();
         for vm in vms {
-            let fingerprint = match &vm.host_key {
-                Some(Pin::Fingerprint(hash)) => Fingerprint(*hash),
-                Some(Pin::Key(blob)) => match PublicKey::parse(blob) {
-                    Ok(key) => key.fingerprint(),
-                    Err(_) => continue,
-                },
-                None => continue,
-            };
-            given.entry(fingerprint).or_default().push((vm.id.clone(), vm.owner.clone()));
+            given.note(vm);
         }
-        self.given.store(Arc::new(given));
+        *self.given.write().unwrap_or_else(PoisonError::into_inner) = given;
+    }
+
+    /// As [`Pins::note_given`], for one VM that is new or was changed.
+    pub fn note(&self, vm: &Vm) {
+        self.given.write().unwrap_or_else(PoisonError::into_inner).note(vm);
+    }
+
+    /// Forgets the key that a VM showed at its first use; true if there was one. Blocks for the disk.
+    ///
+    /// # Errors
+    /// As [`Pins::record_first`]; the pin stands then.
+    pub fn forget(&self, vm: &str) -> Result<bool, StateFault> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.get(vm).is_none() {
+            return Ok(false);
+        }
+        self.may_write(&writer)?;
+        let mut pinned = read_pins(&self.path)?;
+        let stood = pinned.remove(vm).is_some();
+        self.replace(pinned)?;
+        Ok(stood)
+    }
+
+    /// As [`Pins::forget`], for a VM that is no more: what was given in advance is forgotten too.
+    ///
+    /// # Errors
+    /// As [`Pins::forget`].
+    pub fn forget_vm(&self, vm: &str) -> Result<(), StateFault> {
+        self.given.write().unwrap_or_else(PoisonError::into_inner).forget(vm);
+        self.forget(vm).map(|_| ())
+    }
+
+    fn may_write(&self, writer: &Writer) -> Result<(), StateFault> {
+        match writer {
+            Writer::Here => Ok(()),
+            Writer::Successor => Err(StateFault::HandedOver { path: self.path.clone() }),
+        }
+    }
+
+    fn replace(&self, pinned: PinnedByVm) -> Result<(), StateFault> {
+        self.write(&pinned).map_err(|error| StateFault::Io { path: self.path.clone(), error })?;
+        self.pinned.store(Arc::new(pinned));
+        Ok(())
     }
 
     /// A VM of another owner than `owner` that has `key`: pinned at its first use, or given in the fleet file.
     pub fn held_by_other_owner(&self, key: &PublicKey, owner: &str) -> Option<String> {
-        let given = self.given.load();
-        let given = given.get(&key.fingerprint()).into_iter().flatten();
+        let given = self.given.read().unwrap_or_else(PoisonError::into_inner);
+        let given = given.vms.get(&key.fingerprint()).into_iter().flatten();
         let other = given.filter(|(_, its)| its != owner).map(|(vm, _)| vm.clone()).next();
         other.or_else(|| {
             let pinned = self.pinned.load();
@@ -368,9 +438,7 @@ impl Pins {
         key: &PublicKey,
     ) -> Result<Recorded, StateFault> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Writer::Successor = *writer {
-            return Err(StateFault::HandedOver { path: self.path.clone() });
-        }
+        self.may_write(&writer)?;
         self.pinned.store(Arc::new(read_pins(&self.path)?));
         if let Some(existing) = self.get(vm) {
             let same = existing.key == *key;
@@ -382,8 +450,7 @@ impl Pins {
         let mut pinned = PinnedByVm::clone(&self.pinned.load());
         let pin = Pinned { key: key.clone(), owner: owner.to_owned() };
         pinned.insert(vm.to_owned(), Arc::new(pin));
-        self.write(&pinned).map_err(|error| StateFault::Io { path: self.path.clone(), error })?;
-        self.pinned.store(Arc::new(pinned));
+        self.replace(pinned)?;
         Ok(Recorded::First)
     }
 

@@ -16,6 +16,8 @@ use crate::ssh::publickey::Fingerprint;
 const KEYS_MAX: usize = 256;
 /// Members of one team: its document stays well under a store's limit for one value.
 const MEMBERS_MAX: usize = 10_000;
+/// Of an id that is not the VM's name, so much is the name.
+const ID_NAME_CHARS: usize = 42;
 /// Shares of one VM.
 const SHARES_MAX: usize = 1_000;
 
@@ -324,12 +326,13 @@ impl Draft<'_> {
         serial
     }
 
-    /// The name, unless a VM that was renamed still has it as its id.
+    /// The name, unless a VM that was renamed still has it as its id. No name has an underscore.
     fn new_id(&self, name: &Label) -> String {
         let mut id = name.to_string();
         let mut next = 2_u64;
         while self.model().is_id(&id) {
-            id = format!("{name}.{next}");
+            let short: String = name.as_str().chars().take(ID_NAME_CHARS).collect();
+            id = format!("{short}_{next}");
             next += 1;
         }
         id

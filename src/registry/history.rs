@@ -10,10 +10,14 @@ use super::document::{Access, AddressState, Document, Key, Origin, Serial, Vm};
 use super::draft::Draft;
 use super::model::{Limits, Model, Stamp};
 use super::name::{Label, Principal};
+use super::routes;
+use crate::route::{Table, Who};
 use crate::ssh::testing::Seeded;
 
 /// Histories of the usual run; `KEYWAY_HISTORIES` asks for another number.
 const HISTORIES: u64 = 100_000;
+/// One history in so many feeds a routing map.
+const ROUTED_EVERY: u64 = 16;
 const STEPS: u64 = 24;
 const QUARANTINE_S: u64 = 100;
 
@@ -127,11 +131,8 @@ impl Truth {
         all
     }
 
-    /// Notes who sees what now.
-    ///
-    /// # Panics
-    /// Where somebody sees two VMs at one address, or another one too soon.
-    pub(super) fn look(&mut self, now_s: u64, quarantine_s: u64) {
+    /// Who sees which VMs where.
+    fn seen(&self) -> BTreeMap<(Principal, Label), BTreeSet<Serial>> {
         let mut seen: BTreeMap<(Principal, Label), BTreeSet<Serial>> = BTreeMap::new();
         for (serial, vm) in self.vms() {
             let shares = vm.shares.iter().filter(|(_, access)| **access == Access::Slot);
@@ -146,7 +147,15 @@ impl Truth {
                 }
             }
         }
-        for ((viewer, address), vms) in seen {
+        seen
+    }
+
+    /// Notes who sees what now.
+    ///
+    /// # Panics
+    /// Where somebody sees two VMs at one address, or another one too soon.
+    pub(super) fn look(&mut self, now_s: u64, quarantine_s: u64) {
+        for ((viewer, address), vms) in self.seen() {
             assert_eq!(vms.len(), 1, "{viewer} sees {vms:?} at {address}");
             let vm = *vms.first().unwrap();
             let last = self.last.insert((viewer.clone(), address.clone()), (vm, now_s));
@@ -207,6 +216,8 @@ struct History {
     dice: Dice,
     limits: Limits,
     model: Model,
+    /// In some histories: it takes most of the time.
+    table: Option<Table>,
     truth: Truth,
     now_s: u64,
     done: u64,
@@ -220,6 +231,7 @@ impl History {
             dice: Dice(Seeded(seed)),
             limits,
             model,
+            table: seed.is_multiple_of(ROUTED_EVERY).then(Table::new),
             truth: Truth::default(),
             now_s: 1_000,
             done: 0,
@@ -247,6 +259,9 @@ impl History {
         } else {
             self.done += 1;
             let (written, _) = draft.keep();
+            if let Some(table) = &self.table {
+                table.change(routes::delta(&written)).unwrap();
+            }
             for change in written {
                 match change.now {
                     Some(document) => {
@@ -269,6 +284,24 @@ impl History {
         self.truth.is_whole();
         if self.dice.below(6) == 0 {
             self.model = self.truth.model(&self.limits);
+        }
+    }
+
+    /// The routing map that was fed by deltas leads everybody where the documents say.
+    fn leads(&self) {
+        let Some(table) = &self.table else { return };
+        let seen = self.truth.seen();
+        for site in self.model.sites() {
+            let Some(address) = table.address_named(site.name.as_str()) else { continue };
+            for user in 0..4 {
+                let user = Label::new(&format!("u{user}")).unwrap();
+                let who = Who::User(user.as_str());
+                let there = table.lookup(who, &address, |vm| vm.name.clone());
+                let vms = seen.get(&(Principal::User(user.clone()), site.name.clone()));
+                let vm = vms.and_then(|vms| self.model.vm(*vms.first().unwrap()));
+                let vm = vm.map(|vm| vm.document.name.to_string());
+                assert_eq!(there, vm, "{user} at {}", site.name);
+            }
         }
     }
 
@@ -331,6 +364,7 @@ fn nobody_ever_sees_two_vms_at_one_address_nor_another_one_too_soon() {
                         for _ in 0..STEPS {
                             history.step();
                         }
+                        history.leads();
                         if seed % 16 == worker {
                             history.agrees();
                         }

@@ -21,6 +21,7 @@ pub mod name;
 mod pool;
 pub mod refusal;
 mod renumber;
+pub mod routes;
 pub mod service;
 pub mod store;
 mod values;

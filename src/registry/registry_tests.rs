@@ -249,7 +249,7 @@ fn a_renamed_vm_keeps_its_id_and_its_name_makes_another() {
     world.must(&Command::VmRename { name: label("blue"), to: label("red") });
     world.vm("blue", "alice");
     let id = |name: &str| world.model.vm_named(&label(name)).unwrap().1.document.id.clone();
-    assert_eq!((id("red"), id("blue")), ("blue".to_owned(), "blue.2".to_owned()));
+    assert_eq!((id("red"), id("blue")), ("blue".to_owned(), "blue_2".to_owned()));
 }
 
 #[test]

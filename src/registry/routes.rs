@@ -1,0 +1,141 @@
+//! What documents mean for the routing map: a document written becomes a change of the map, all of them its contents.
+
+use std::sync::Arc;
+
+use super::document::{
+    Access, Address, AddressState, Document, Key, OldSlot, Team, User, Vm, VmState,
+};
+use super::draft::Written;
+use super::model::Model;
+use super::name::Label;
+use crate::route::{
+    self, AddressEntry, Change, Contents, Delta, KeyEntry, Pin, Slot, TeamEntry, UserEntry, VmEntry,
+};
+use crate::ssh::publickey::{Fingerprint, PublicKey};
+
+impl Model {
+    /// Everything, for the routing map.
+    #[must_use]
+    pub fn contents(&self) -> Contents {
+        let vms = self.vm_names().values().filter_map(|serial| self.vm(*serial));
+        let vms = vms.map(|stored| &*stored.document);
+        Contents {
+            addresses: self.addresses().map(|(name, it, _)| address(name, &it.document)).collect(),
+            users: self.users().iter().map(|(name, it)| user(name, &it.document)).collect(),
+            teams: self.teams().iter().map(|(name, it)| team(name, &it.document)).collect(),
+            vms: vms.filter(|vm| vm.state == VmState::Ready).map(entry).collect(),
+        }
+    }
+}
+
+/// What a change of documents means for the routing map. Of one document written twice, the later one counts.
+#[must_use]
+pub fn delta(written: &[Written]) -> Delta {
+    let mut changes = Vec::new();
+    for Written { key, now, before } in written {
+        match (key, now) {
+            (Key::Address(name), Some(Document::Address(it))) => {
+                changes.push(Change::PutAddress(address(name, it)));
+            }
+            (Key::Address(name), _) => changes.push(Change::RemoveAddress(name.to_string())),
+            (Key::User(name), Some(Document::User(it))) => {
+                changes.push(Change::PutUser(user(name, it)));
+            }
+            (Key::User(name), _) => changes.push(Change::RemoveUser(name.to_string())),
+            (Key::Team(name), Some(Document::Team(it))) => {
+                changes.push(Change::PutTeam(team(name, it)));
+            }
+            (Key::Team(name), _) => changes.push(Change::RemoveTeam(name.to_string())),
+            (Key::Vm(_), now) => {
+                let now = match now {
+                    Some(Document::Vm(vm)) if vm.state == VmState::Ready => Some(vm),
+                    _ => None,
+                };
+                if let Some((Document::Vm(before), _)) = before
+                    && now.is_none_or(|now| now.name != before.name)
+                {
+                    changes.push(Change::RemoveVm(before.name.to_string()));
+                }
+                changes.extend(now.map(|vm| Change::PutVm(entry(vm))));
+            }
+            (Key::Hold(_) | Key::Token(_), _) => {}
+        }
+    }
+    Delta { changes }
+}
+
+fn address(name: &Label, it: &Address) -> AddressEntry {
+    AddressEntry {
+        name: name.to_string(),
+        public: it.public,
+        public6: it.public6,
+        private: it.private,
+        lobby: it.lobby,
+        closed: it.state == AddressState::Maint,
+    }
+}
+
+fn user(name: &Label, it: &User) -> UserEntry {
+    let keys = it.keys.iter().filter_map(|key| {
+        let Fingerprint(fingerprint) = key.fingerprint.parse().ok()?;
+        let options = (!key.options.is_empty()).then(|| Arc::from(key.options.as_str()));
+        Some(KeyEntry { fingerprint, options })
+    });
+    UserEntry { name: name.to_string(), keys: keys.collect() }
+}
+
+fn team(name: &Label, it: &Team) -> TeamEntry {
+    let with = |wanted: Access| {
+        let members = it.members.iter().filter(|(_, access)| **access == wanted);
+        members.map(|(user, _)| user.to_string()).collect()
+    };
+    TeamEntry {
+        name: name.to_string(),
+        members: with(Access::Slot),
+        members_by_name: with(Access::ByName),
+    }
+}
+
+fn entry(vm: &Vm) -> VmEntry {
+    let mut slots = Vec::new();
+    if let Some(address) = &vm.address {
+        slots.extend(vm.entitled().map(|principal| Slot {
+            principal: principal.to_string(),
+            address: address.to_string(),
+        }));
+    }
+    for OldSlot { address, principals, .. } in &vm.old {
+        slots.extend(principals.iter().map(|principal| Slot {
+            principal: principal.to_string(),
+            address: address.to_string(),
+        }));
+    }
+    let everybody = std::iter::once(&vm.owner).chain(vm.shares.keys());
+    let slotless = everybody
+        .map(ToString::to_string)
+        .filter(|principal| slots.iter().all(|slot| slot.principal != *principal));
+    VmEntry { by_name: slotless.collect(), vm: routed(vm), slots }
+}
+
+/// A VM as the data plane needs it.
+#[must_use]
+pub fn routed(vm: &Vm) -> route::Vm {
+    route::Vm {
+        id: vm.id.clone(),
+        name: vm.name.to_string(),
+        owner: vm.owner.to_string(),
+        endpoint: vm.ssh.clone(),
+        login: vm.login.clone(),
+        host_key: vm.host_key.as_deref().and_then(pin),
+        address: vm.address.as_ref().map(ToString::to_string),
+    }
+}
+
+/// What was checked when it was written down: a fingerprint or a key.
+fn pin(text: &str) -> Option<Pin> {
+    if let Ok(Fingerprint(hash)) = text.parse() {
+        return Some(Pin::Fingerprint(hash));
+    }
+    let (key, _) = PublicKey::parse_line(text).ok()?;
+    Some(Pin::Key(key.blob().to_vec()))
+}
