@@ -36,13 +36,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::ended::Cause;
 use crate::metrics::Registry;
 use crate::route::{Changed, Contradiction, Delta, Snapshot};
 
-use self::report::{Carried, Info};
+use self::report::{Carried, Info, RequestId};
 use self::shard::Shard;
 use self::shared::{Live, Shared};
 
@@ -70,6 +70,20 @@ pub enum StartFault {
     /// A shard did not start.
     #[error("{0}")]
     Shard(#[from] io::Error),
+}
+
+/// How long to wait for the pumps to show their sessions.
+const VISIT_WAIT: Duration = Duration::from_secs(1);
+
+/// An established session.
+#[derive(Clone, Debug)]
+pub struct Present {
+    /// Who and where.
+    pub report: report::Report,
+    /// Bytes read from the client.
+    pub up_bytes: u64,
+    /// Bytes read from the VM.
+    pub down_bytes: u64,
 }
 
 /// A running edge: a shard on every CPU.
@@ -143,6 +157,40 @@ impl Edge {
         }
     }
 
+    /// All established sessions, at about one moment. Asks every pump, and waits for them a second at most.
+    pub fn sessions(&self) -> Vec<Present> {
+        let (found, all) = std::sync::mpsc::channel();
+        for shard in &self.shards {
+            let found = found.clone();
+            shard.pump.visit(Box::new(move |info: &Info, up_bytes, down_bytes| {
+                let report = info.report.clone();
+                let _nobody_waits = found.send(Present { report, up_bytes, down_bytes });
+                true
+            }));
+        }
+        drop(found);
+        let end = Instant::now() + VISIT_WAIT;
+        let rest = || end.saturating_duration_since(Instant::now());
+        std::iter::from_fn(|| all.recv_timeout(rest()).ok()).collect()
+    }
+
+    /// Ends a session with a word to its user; true if there was one.
+    pub fn kill(&self, id: RequestId) -> bool {
+        let (found, any) = std::sync::mpsc::channel();
+        for shard in &self.shards {
+            let found = found.clone();
+            shard.pump.visit(Box::new(move |info: &Info, _, _| {
+                let is_other = info.report.request != id;
+                if !is_other {
+                    let _nobody_waits = found.send(());
+                }
+                is_other
+            }));
+        }
+        drop(found);
+        any.recv_timeout(VISIT_WAIT).is_ok()
+    }
+
     /// Accepts nothing more.
     pub fn stop_accepting(&self) {
         for shard in &self.shards {
@@ -151,7 +199,7 @@ impl Edge {
     }
 
     /// Accepts nothing more and lets sessions go on until they end, at most `patience`; then ends them with a word.
-    pub fn drain(self, patience: Duration) {
+    pub fn drain(&self, patience: Duration) {
         self.stop_accepting();
         if self.shared.wait_empty(patience) {
             return;

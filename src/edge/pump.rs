@@ -70,6 +70,9 @@ pub enum Carriage {
 /// Says whether a session's principal may still be where it is.
 pub type Check<I> = Arc<dyn Fn(&I) -> bool + Send + Sync>;
 
+/// Looks at a session and the bytes read so far from client and VM; says whether it may stay. Must be quick.
+pub type Visit<I> = Box<dyn FnMut(&I, u64, u64) -> bool + Send>;
+
 /// What is known of a session when it is over.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Report {
@@ -291,6 +294,7 @@ impl<I> Pump<I> {
             match next {
                 None => return Life::On,
                 Some(Command::Session(session)) => self.register(*session),
+                Some(Command::Visit(visit)) => self.visit(visit),
                 Some(Command::EndAll) => {
                     for key in self.entries.keys() {
                         self.evict(key, Cause::Drained);
@@ -298,6 +302,17 @@ impl<I> Pump<I> {
                     self.arrivals = Arrivals::Refused;
                 }
                 Some(Command::Stop) => return Life::Stopped,
+            }
+        }
+    }
+
+    fn visit(&mut self, mut visit: Visit<I>) {
+        for key in self.entries.keys() {
+            let Some(entry) = self.entries.get_mut(key) else { continue };
+            let Carriage::Reseal(relay) = &entry.carriage;
+            let (up, down) = relay.received();
+            if !visit(&entry.info, up, down) {
+                self.evict(key, Cause::Killed);
             }
         }
     }

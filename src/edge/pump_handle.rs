@@ -1,7 +1,7 @@
 //! The way into a pump from other threads: a queue and a wake.
 
 use super::super::epoll::Waker;
-use super::{Check, Session};
+use super::{Check, Session, Visit};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// What a pump is told.
 pub(super) enum Command<I> {
     Session(Box<Session<I>>),
+    Visit(Visit<I>),
     EndAll,
     Stop,
 }
@@ -69,7 +70,7 @@ impl<I> PumpHandle<I> {
             self.shared.sessions.fetch_sub(1, Ordering::Relaxed);
             match command {
                 Command::Session(session) => session,
-                Command::EndAll | Command::Stop => {
+                Command::Visit(_) | Command::EndAll | Command::Stop => {
                     unreachable!("the command pushed is the command that comes back")
                 }
             }
@@ -87,6 +88,12 @@ impl<I> PumpHandle<I> {
         if first {
             self.shared.waker.wake();
         }
+    }
+
+    /// Shows every session there is to `visit`, on the pump's thread, and ends those that it says no to. It is dropped when
+    /// all were shown, or when the pump has stopped.
+    pub fn visit(&self, visit: Visit<I>) {
+        let _ = self.push(Command::Visit(visit));
     }
 
     /// Ends all sessions, those that come in later too, with a word to their users.

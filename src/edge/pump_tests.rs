@@ -234,6 +234,32 @@ fn a_recheck_ends_who_lost_the_right_and_touches_no_other() {
 }
 
 #[test]
+fn a_visit_sees_every_session_and_ends_those_it_says_no_to() {
+    let (handle, thread, ends) = start();
+    let (mut one, one_vm, session_one) = session(31, "one");
+    let (mut other, other_vm, session_other) = session(32, "other");
+    assert!(handle.carry(session_one).is_ok());
+    assert!(handle.carry(session_other).is_ok());
+    let (found, all) = std::sync::mpsc::channel();
+    handle.visit(Box::new(move |info, up, _| {
+        found.send((*info, up)).unwrap();
+        *info != "one"
+    }));
+    // It ends when the visit is dropped.
+    let mut seen: Vec<_> = all.iter().map(|(info, _)| info).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, ["one", "other"]);
+    assert_eq!(one.wait_for_goodbye(), words(&"one", Cause::Killed));
+    drop((one, one_vm));
+    let (info, report) = ends.recv().unwrap();
+    assert_eq!((info, report.ended), ("one", ended(Side::Operator, Cause::Killed)));
+    handle.stop();
+    thread.join().unwrap();
+    other.wait_for_end();
+    drop(other_vm);
+}
+
+#[test]
 fn rechecks_asked_for_at_once_are_one_and_one_more_waits_at_most() {
     let (mut pump, handle, _ends) = pump();
     let mut peers = Vec::new();
