@@ -31,6 +31,8 @@ const HOST_KEY: &str = "ssh_host_ed25519_key";
 const USER_CA: &str = "user_ca";
 const PINS: &str = "pins";
 const LOCK: &str = "lock";
+const STORE: &str = "store.db";
+const ADOPTED: &str = "adopted";
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 /// Random bytes in the name of a temporary file: nobody else writes here, it only has to differ between two processes.
@@ -80,6 +82,14 @@ pub enum StateFault {
         path: PathBuf,
         /// The other process, if it left its id.
         by: Option<u32>,
+    },
+    /// A host key would have to take the place of another one, which clients know.
+    #[error("{} holds another key ({fingerprint}); fix: move it away if no client knows it", .path.display())]
+    OtherKey {
+        /// Where.
+        path: PathBuf,
+        /// Of the key that is there.
+        fingerprint: Fingerprint,
     },
     /// The process drains and has given the directory to its successor.
     #[error("{}: a process that drains pins no new VM", .path.display())]
@@ -178,18 +188,80 @@ impl State {
         Ok(Pins { path, pinned, given: RwLock::default(), writer: Mutex::new(Writer::Here) })
     }
 
+    /// Makes a key from elsewhere the edge's own host key: `text` is its private file.
+    ///
+    /// # Errors
+    /// [`StateFault::OtherKey`] if there is another one; what [`State::host_key`] says.
+    pub fn import_host_key(
+        &self,
+        key: &PrivateKey,
+        text: &str,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Imported, StateFault> {
+        let path = self.path.join(HOST_KEY);
+        let (there, imported) = match read_key(&path) {
+            Err(StateFault::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+                (self.place(HOST_KEY, text, entropy)?, Imported::New)
+            }
+            found => (found?, Imported::Already),
+        };
+        if there.public() == key.public() {
+            return Ok(imported);
+        }
+        let fingerprint = there.public().fingerprint();
+        Err(StateFault::OtherKey { path, fingerprint })
+    }
+
+    /// Where the registry's store is kept.
+    pub fn store(&self) -> PathBuf {
+        self.path.join(STORE)
+    }
+
+    /// Notes that the store with this id is to be believed, though another one was served from before.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`].
+    pub fn adopt(&self, store_id: &str) -> Result<(), StateFault> {
+        let path = self.path.join(ADOPTED);
+        replace(&path, format!("{store_id}\n").as_bytes())
+            .map_err(|error| StateFault::Io { path, error })
+    }
+
+    /// The id of the store that was adopted last, if one ever was.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`], [`StateFault::Open`].
+    pub fn adopted(&self) -> Result<Option<String>, StateFault> {
+        match read(&self.path.join(ADOPTED)) {
+            Err(StateFault::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            text => Ok(Some(text?.trim().to_owned())),
+        }
+    }
+
     fn key_made_once(
         &self,
         name: &str,
         comment: &str,
         entropy: &mut dyn Entropy,
     ) -> Result<PrivateKey, StateFault> {
-        let path = self.path.join(name);
-        match read_key(&path) {
+        match read_key(&self.path.join(name)) {
             Err(StateFault::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
             found => return found,
         }
         let text = PrivateKey::generate_ed25519(entropy).to_openssh(comment, entropy);
+        self.place(name, &text, entropy)
+    }
+
+    /// Writes a key's file unless there is one; the key that is there then.
+    fn place(
+        &self,
+        name: &str,
+        text: &str,
+        entropy: &mut dyn Entropy,
+    ) -> Result<PrivateKey, StateFault> {
+        let path = self.path.join(name);
         let mut suffix = [0; SUFFIX_BYTES];
         entropy.fill(&mut suffix);
         let io = |error| StateFault::Io { path: path.clone(), error };
@@ -205,6 +277,15 @@ impl State {
         made.and(removed).map_err(io)?;
         read_key(&path)
     }
+}
+
+/// What came of a host key from elsewhere.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Imported {
+    /// There was none before.
+    New,
+    /// It was there.
+    Already,
 }
 
 /// The state directory is this process's.
@@ -240,6 +321,19 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+/// Writes a file in place of the one that is there, down to the disk.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    match fs::remove_file(&temporary) {
+        // Left by a process that died while it wrote.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(_) | Ok(()) => {}
+    }
+    write_new(&temporary, bytes)?;
+    fs::rename(&temporary, path)?;
+    sync_directory(path.parent().unwrap_or(Path::new(".")))
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
@@ -461,15 +555,7 @@ impl Pins {
         for (vm, pin) in pinned {
             let _ = writeln!(text, "{vm} {} {}", pin.key.to_line(), pin.owner);
         }
-        let temporary = self.path.with_extension("new");
-        match fs::remove_file(&temporary) {
-            // Left by a process that died while it wrote.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Err(_) | Ok(()) => {}
-        }
-        write_new(&temporary, text.as_bytes())?;
-        fs::rename(&temporary, &self.path)?;
-        sync_directory(self.path.parent().unwrap_or(Path::new(".")))
+        replace(&self.path, text.as_bytes())
     }
 }
 

@@ -1,11 +1,11 @@
 //! The command line: arguments -> what to do, and what it says about it.
 //!
-//! Results go to stdout, faults and progress to stderr. Exit codes: 0 done, 1 not done (each fault has its line), 2 the
-//! arguments make no sense. The long-running roles are handed in, so that this room knows none of theirs.
+//! Results go to stdout, faults and progress to stderr. A change asks a running server over its socket (`client`), and what
+//! it says no to is told in its words. The long-running roles are handed in, so that this room knows none of theirs.
 
 use std::{
     ffi::OsString,
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     path::PathBuf,
     process::ExitCode,
 };
@@ -14,8 +14,29 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Loaded};
 
+use remote::{Remote, Terminal};
+use trouble::Outcome;
+
+mod address;
+mod apply;
+mod audit;
 mod ca;
 mod check;
+mod client;
+mod explain;
+mod hostkey;
+mod key;
+mod keyfile;
+mod remote;
+mod session;
+mod shell;
+mod store;
+mod table;
+mod team;
+mod token;
+mod trouble;
+mod user;
+mod vm;
 
 /// All that could be done was done.
 const DONE: u8 = 0;
@@ -23,15 +44,28 @@ const DONE: u8 = 0;
 const FAULTS: u8 = 1;
 /// The arguments make no sense.
 const USAGE: u8 = 2;
+/// No server answers.
+const UNREACHABLE: u8 = 3;
+/// What was to be changed is not at the revision that was named.
+const CHANGED: u8 = 4;
 
 const EXAMPLES: &str = "\
 Examples:
   keyway demo                                                try it: two users, their VMs, nothing to set up
-  keyway check --config keyway.toml --fleet fleet.toml       all faults of both files, with their lines
+  keyway serve --config keyway.toml                          run the front door
+  keyway address add s001 203.0.113.7                        an address of the pool
+  keyway user add alice --key alice.pub                      somebody who logs in
+  keyway vm add blue --owner alice --ssh 10.1.0.5:22         where to, and `ssh blue` works
+  keyway vm share blue --with bob                            also for bob
+  keyway explain --key bob.pub --name blue                   why a key is let in, or is not
+  keyway apply -f fleet.toml                                 all of it from a file
   keyway ca show --config keyway.toml --drop-in --vm blue    what the sshd of VM blue needs
-  keyway serve --config keyway.toml --fleet fleet.toml       run the front door
 
-Exit codes: 0 done, 1 faults (told on stderr), 2 wrong arguments.";
+Every list and change takes --output json; changes take --dry-run. Servers are found by --socket, KEYWAY_SOCKET, the
+state_dir of --config or keyway.toml, else /var/lib/keyway/keyway.sock.
+
+Exit codes: 0 done, 1 refused or failed (told on stderr, with what to do and a stable [code]), 2 wrong arguments,
+3 no server answers, 4 changed meanwhile (--if-revision).";
 
 /// An SSH front door: `ssh my-vm` reaches the right VM, by the user's key and the address dialled.
 #[derive(Debug, Parser)]
@@ -60,17 +94,215 @@ Examples:
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
-    /// The CA whose certificates the VMs trust
-    Ca {
-        #[command(subcommand)]
-        command: CaCommand,
-    },
     /// Try it all on this machine: a front door on loopback, two users, VMs that run real commands
     #[command(after_help = "\
 Examples:
   keyway demo            prints ssh lines to paste; runs until Ctrl-C
   keyway demo --check    runs them itself; exit code 0 if all of them went right")]
     Demo(Demo),
+    /// People and programs that log in
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  keyway user add alice --key alice.pub
+  keyway user show alice
+  keyway user list --output json | jq -r '.[].name'
+  keyway user rm alice --dry-run"
+    )]
+    User(Noun<user::User>),
+    /// The keys that users log in with
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  keyway key add alice second.pub
+  keyway key list --user alice
+  keyway key rm alice SHA256:Rp3F5dUjTo4JLpkpVsqBHmxPcNjZkWRbDWaEDuyBo3o"
+    )]
+    Key(Noun<key::Key>),
+    /// Users who share what is given to the team
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  keyway team add ops --member alice --member bob
+  keyway team join ops carol
+  keyway team leave ops bob
+  keyway team show ops"
+    )]
+    Team(Noun<team::Team>),
+    /// The machines, whose they are and who else may enter
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  keyway vm add blue --owner alice --ssh 127.0.0.1:2201 --login root
+  keyway vm add shared --owner team:ops --ssh 127.0.0.1:2202
+  keyway vm share blue --with bob
+  keyway vm list --visible-to bob --output json"
+    )]
+    Vm(Noun<vm::Vm>),
+    /// The pool of addresses that VMs share
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  keyway address add s001 127.0.77.1
+  keyway address list
+  keyway address drain s001 --dry-run"
+    )]
+    Address(Noun<address::Address>),
+    /// Make the registry hold what a fleet file says; shows a plan and asks
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  keyway apply -f fleet.toml
+  keyway apply -f fleet.toml --prune --dry-run
+  keyway apply -f fleet.toml --yes --output json"
+    )]
+    Apply {
+        #[command(flatten)]
+        apply: apply::Apply,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Print what the registry holds as a fleet file
+    #[command(after_help = "\
+Examples:
+  keyway export > fleet.toml
+  keyway export --output json | jq '.vms | length'")]
+    Export {
+        /// How to write it
+        #[arg(id = "format", long = "output", value_enum, default_value_t = apply::Format::Toml)]
+        format: apply::Format,
+        #[command(flatten)]
+        remote: remote::Where,
+    },
+    /// Give a user all keys of an authorized_keys file
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  keyway import-authorized-keys alice authorized_keys
+  ssh old-host cat .ssh/authorized_keys | keyway import-authorized-keys alice -
+
+Every line is checked before any is sent. Options that cannot be honoured refuse the file."
+    )]
+    ImportAuthorizedKeys {
+        #[command(flatten)]
+        import: apply::Import,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Why a key is let in somewhere, or is not
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  keyway explain --key alice.pub --address 127.0.77.1 --output json
+  keyway explain --key alice.pub --name blue
+  keyway explain --fingerprint SHA256:Rp3F5dUjTo4JLpkpVsqBHmxPcNjZkWRbDWaEDuyBo3o --address s003 --login root+blue"
+    )]
+    Explain {
+        #[command(flatten)]
+        explain: explain::Explain,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Who is inside
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  keyway session list --vm blue
+  keyway session kill 3f2a91c4"
+    )]
+    Session(Noun<session::Session>),
+    /// Who did what, when, from where
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  keyway audit list --limit 20
+  keyway audit list --follow"
+    )]
+    Audit(Noun<audit::Audit>),
+    /// The DNS zone of VMs and addresses
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Example:
+  keyway zone export > vm.example.test.zone"
+    )]
+    Zone(Noun<apply::Zone>),
+    /// What programs show to the API
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  keyway token add ci --role operator --expires 30d > ci.token
+  keyway token list
+  keyway token rm ci"
+    )]
+    Token(Noun<token::Token>),
+    /// Where the registry is kept: copies, and which history is believed
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  keyway store show
+  keyway store backup /var/backups/keyway/2026-07-28.db
+  keyway store restore /var/backups/keyway/2026-07-28.db"
+    )]
+    Store(Noun<store::Store>),
+    /// The keys that clients know this front door by
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  keyway hostkey list
+  keyway hostkey export edge_host_key
+  keyway hostkey import edge_host_key"
+    )]
+    Hostkey(Noun<hostkey::HostKey>),
+    /// The CA whose certificates the VMs trust
+    Ca {
+        #[command(subcommand)]
+        command: CaCommand,
+    },
+    /// Completions for a shell
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  keyway completions bash > /usr/share/bash-completion/completions/keyway
+  keyway completions fish > ~/.config/fish/completions/keyway.fish"
+    )]
+    Completions {
+        /// Which
+        shell: shell::Known,
+    },
+    /// Manual pages
+    #[command(after_help = "\
+Examples:
+  keyway man | man -l -
+  keyway man --dir /usr/local/share/man/man1")]
+    Man {
+        /// Write a page for every command into this directory
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// A noun's verbs, and the server that they ask.
+#[derive(Args, Debug)]
+struct Noun<V: Subcommand> {
+    #[command(subcommand)]
+    verb: V,
+    #[command(flatten)]
+    remote: Remote,
 }
 
 #[derive(Debug, Subcommand)]
@@ -159,17 +391,21 @@ pub struct Roles {
 
 /// Does what `arguments` (with the program's name first) say.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, roles: &Roles) -> ExitCode {
-    let (stdout, stderr) = (&mut io::stdout().lock(), &mut io::stderr());
+    let (stdin, stdout, stderr) =
+        (&mut io::stdin().lock(), &mut io::stdout().lock(), &mut io::stderr());
+    let (asks, seen) = (io::stdin().is_terminal(), io::stderr().is_terminal());
+    let variable = &|name: &str| std::env::var_os(name);
+    let terminal = Terminal { stdin, stdout, stderr, variable, asks, seen };
     // A pipe that was closed early (`| head`) is not our fault, and there is nobody to tell.
-    ExitCode::from(run_with(arguments, roles, stdout, stderr).unwrap_or(FAULTS))
+    ExitCode::from(run_with(arguments, roles, terminal).unwrap_or(FAULTS))
 }
 
 fn run_with(
     arguments: impl IntoIterator<Item = OsString>,
     roles: &Roles,
-    stdout: &mut dyn Write,
-    stderr: &mut dyn Write,
+    mut terminal: Terminal<'_>,
 ) -> io::Result<u8> {
+    let Terminal { stdout, stderr, .. } = &mut terminal;
     let command = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments.command,
         Err(error) if error.use_stderr() => {
@@ -181,17 +417,44 @@ fn run_with(
             return Ok(DONE);
         }
     };
+    match carry_out(command, roles, &mut terminal) {
+        Ok(code) => Ok(code),
+        Err(trouble) => trouble.tell(terminal.stderr),
+    }
+}
+
+fn carry_out(command: Command, roles: &Roles, terminal: &mut Terminal<'_>) -> Outcome {
+    let Terminal { stdout, stderr, .. } = terminal;
     match command {
-        Command::Check { files, output } => check::run(&files, output, stdout, stderr),
-        Command::Ca { command: CaCommand::Show(show) } => ca::show(&show, stdout, stderr),
+        Command::Check { files, output } => Ok(check::run(&files, output, stdout, stderr)?),
+        Command::Ca { command: CaCommand::Show(show) } => Ok(ca::show(&show, stdout, stderr)?),
         Command::Serve(files) => match config::load(&files.config, &files.fleet) {
-            Ok(loaded) => end((roles.serve)(Start { files, loaded }), stderr),
+            Ok(loaded) => Ok(end((roles.serve)(Start { files, loaded }), stderr)?),
             Err(report) => {
                 check::tell_faults(&report, stderr)?;
                 Ok(FAULTS)
             }
         },
-        Command::Demo(demo) => end((roles.demo)(&demo), stderr),
+        Command::Demo(demo) => Ok(end((roles.demo)(&demo), stderr)?),
+        Command::User(Noun { verb, remote }) => user::run(verb, &remote, terminal),
+        Command::Key(Noun { verb, remote }) => key::run(verb, &remote, terminal),
+        Command::Team(Noun { verb, remote }) => team::run(verb, &remote, terminal),
+        Command::Vm(Noun { verb, remote }) => vm::run(verb, &remote, terminal),
+        Command::Address(Noun { verb, remote }) => address::run(verb, &remote, terminal),
+        Command::Apply { apply, remote } => apply::apply(&apply, &remote, terminal),
+        Command::Export { format, remote } => apply::export(format, &remote.remote(), terminal),
+        Command::ImportAuthorizedKeys { import, remote } => {
+            apply::import(&import, &remote, terminal)
+        }
+        Command::Explain { explain, remote } => explain::run(explain, &remote, terminal),
+        Command::Session(Noun { verb, remote }) => session::run(verb, &remote, terminal),
+        Command::Audit(Noun { verb, remote }) => audit::run(verb, &remote, terminal),
+        Command::Zone(Noun { verb, remote }) => apply::zone(&verb, &remote, terminal),
+        Command::Token(Noun { verb, remote }) => token::run(verb, &remote, terminal),
+        Command::Store(Noun { verb, remote }) => store::run(verb, &remote, terminal),
+        Command::Hostkey(Noun { verb, remote }) => hostkey::run(verb, &remote, terminal),
+        Command::Completions { shell } => shell::completions(shell, stdout),
+        Command::Man { dir } => shell::man(dir.as_deref(), stdout),
     }
 }
 

@@ -7,14 +7,15 @@ use std::{
 
 use super::{
     Config, Source,
+    desired::{self, Members, Shares},
     document::{Document, Section, Value},
     keys,
     keyway::Draft,
 };
 use crate::{
     route::{
-        AddressEntry, Contents, Contradiction, KeyEntry, Place, Snapshot, UserEntry, Vm, VmEntry,
-        What,
+        AddressEntry, Contents, Contradiction, KeyEntry, Place, Slot, Snapshot, TEAM_PREFIX,
+        TeamEntry, UserEntry, Vm, VmEntry, What,
     },
     ssh::publickey::Fingerprint,
 };
@@ -43,6 +44,9 @@ pub(super) fn read(source: &Source, config: &Document, draft: &Draft) -> (Docume
     for section in root.sections("user") {
         walk.user(section);
     }
+    for section in root.sections("team") {
+        walk.team(section);
+    }
     for section in root.sections("vm") {
         walk.vm(section);
     }
@@ -62,17 +66,24 @@ pub(super) fn read(source: &Source, config: &Document, draft: &Draft) -> (Docume
     (document, snapshot.map(|snapshot| Fleet { snapshot }))
 }
 
-/// Lines of one entry: of its header, of its keys, and of the items of its `keys`.
+/// Lines of one entry: of its header, of its keys, and of the items of its lists.
 #[derive(Default)]
 struct Lines {
     header: usize,
     keys: HashMap<&'static str, usize>,
     fingerprints: Vec<([u8; 32], usize)>,
+    /// Members and shares.
+    named: Vec<(String, usize)>,
 }
 
 impl Lines {
     fn of(&self, key: &str) -> usize {
         self.keys.get(key).copied().unwrap_or(self.header)
+    }
+
+    fn of_named(&self, name: &str) -> usize {
+        let found = self.named.iter().rev().find(|(other, _)| other == name);
+        found.map_or(self.header, |(_, line)| *line)
     }
 }
 
@@ -81,6 +92,7 @@ impl Lines {
 struct Places {
     addresses: Vec<Lines>,
     users: Vec<Lines>,
+    teams: Vec<Lines>,
     vms: Vec<Lines>,
 }
 
@@ -172,36 +184,46 @@ impl<'c> Walk<'c> {
         }
     }
 
+    fn team(&mut self, section: Section<'_, '_>) {
+        let mut lines = Lines { header: section.line, ..Lines::default() };
+        let name = text(section.require("name", "\"ops\""), "name", &mut lines);
+        let Members { members, by_name } = desired::members(&section);
+        lines.named.clone_from(&members);
+        lines.named.extend(by_name.iter().cloned());
+        section.finish();
+        if let Some(name) = name {
+            let names =
+                |list: Vec<(String, usize)>| list.into_iter().map(|(name, _)| name).collect();
+            let (members, members_by_name) = (names(members), names(by_name));
+            self.contents.teams.push(TeamEntry { name, members, members_by_name });
+            self.places.teams.push(lines);
+        }
+    }
+
     fn vm(&mut self, section: Section<'_, '_>) {
         let mut lines = Lines { header: section.line, ..Lines::default() };
         let name = text(section.require("name", "\"blue\""), "name", &mut lines);
         let owner = text(section.require("owner", "\"alice\""), "owner", &mut lines);
-        let address = text(section.require("address", "\"s001\""), "address", &mut lines);
+        let address = text(section.get("address"), "address", &mut lines);
+        let without = desired::no_address(&section);
+        let shares = desired::shares(&section);
+        lines.named.extend(shares.share.iter().chain(&shares.by_name).cloned());
         let endpoint = section.require("ssh", "\"10.0.0.5:22\"").and_then(|value| {
             lines.keys.insert("ssh", value.line);
             let text = value.string()?;
             self.check_endpoint(&value, text);
             Some(text.to_owned())
         });
-        let login = section.get("login").and_then(|value| {
-            let login = value.string()?;
-            let printable = !login.chars().any(|c| c.is_control() || c.is_whitespace());
-            if login.is_empty() || login.len() > LOGIN_BYTES_MAX || !printable {
-                value.fault(
-                    format_args!("is \"{login}\", which is no login name"),
-                    "write the name of an account in the VM, or leave the key out",
-                );
-            }
-            Some(login.to_owned())
-        });
+        let login = section.get("login").and_then(|value| login(&value));
         let host_key = section.get("host_key").and_then(|value| keys::pin(&value, value.string()?));
         section.finish();
         // Without the rest the fault is told already, and the other entries are still held against this one.
-        if let (Some(name), Some(owner), Some(address)) = (name, owner, address) {
+        if let (Some(name), Some(owner)) = (name, owner) {
             let endpoint = endpoint.unwrap_or_default();
-            let (id, at) = (name.clone(), Some(address.clone()));
+            let address = address.filter(|_| !without);
+            let (id, at) = (name.clone(), address.clone());
             let vm = Vm { id, name, owner, endpoint, login, host_key, address: at };
-            self.contents.vms.push(VmEntry::owned(vm, &address));
+            self.contents.vms.push(entry(vm, shares));
             self.places.vms.push(lines);
         }
     }
@@ -281,7 +303,42 @@ fn text(value: Option<Value<'_, '_>>, key: &'static str, lines: &mut Lines) -> O
     value.string().map(str::to_owned)
 }
 
-fn parse_ip(value: &Value<'_, '_>) -> Option<IpAddr> {
+/// A VM that answers at its address, if it has one, for its owner and those it is shared with.
+fn entry(vm: Vm, shares: Shares) -> VmEntry {
+    let names = |shares: Vec<(String, usize)>| shares.into_iter().map(|(name, _)| name);
+    let entitled = std::iter::once(vm.owner.clone()).chain(names(shares.share));
+    let mut by_name: Vec<String> = names(shares.by_name).collect();
+    let slots = match &vm.address {
+        Some(address) => {
+            let slot = |principal| Slot { principal, address: address.clone() };
+            entitled.map(slot).collect()
+        }
+        None => {
+            by_name.extend(entitled);
+            Vec::new()
+        }
+    };
+    VmEntry { vm, slots, by_name }
+}
+
+/// Whether `text` can be the name of an account.
+pub(crate) fn is_login(text: &str) -> bool {
+    let printable = !text.chars().any(|c| c.is_control() || c.is_whitespace());
+    (1..=LOGIN_BYTES_MAX).contains(&text.len()) && printable
+}
+
+pub(super) fn login(value: &Value<'_, '_>) -> Option<String> {
+    let login = value.string()?;
+    if !is_login(login) {
+        value.fault(
+            format_args!("is \"{login}\", which is no login name"),
+            "write the name of an account in the VM, or leave the key out",
+        );
+    }
+    Some(login.to_owned())
+}
+
+pub(super) fn parse_ip(value: &Value<'_, '_>) -> Option<IpAddr> {
     let text = value.string()?;
     let parsed = text.parse().ok();
     if parsed.is_none() {
@@ -342,7 +399,7 @@ fn tell(document: &Document, contradiction: &Contradiction, places: &Places, bro
     let (noun, lines) = match contradiction.at {
         Place::Address(index) => ("address", places.addresses.get(index)),
         Place::User(index) => ("user", places.users.get(index)),
-        Place::Team(_) => ("team", None),
+        Place::Team(index) => ("team", places.teams.get(index)),
         Place::Vm(index) => ("vm", places.vms.get(index)),
         Place::Change(_) => ("change", None),
     };
@@ -376,17 +433,25 @@ fn tell(document: &Document, contradiction: &Contradiction, places: &Places, bro
         What::UnknownAddress { .. } => {
             (lines.of("address"), "name an [[address]] of this file".to_owned())
         }
-        What::UnknownOwner { .. } => (lines.of("owner"), "name a [[user]] of this file".to_owned()),
+        What::UnknownOwner { .. } => (
+            lines.of("owner"),
+            format!("name a [[user]] of this file, or {TEAM_PREFIX} and a [[team]]"),
+        ),
         What::AtLobby { .. } => (lines.of("address"), "put the VM at another address".to_owned()),
         What::SlotTaken { .. } => {
             (lines.of("address"), "put one of the two VMs at another address".to_owned())
         }
-        What::UnknownMember { .. }
-        | What::MemberTwice { .. }
-        | What::TooManyTeams { .. }
-        | What::UnknownPrincipal { .. }
-        | What::InUse { .. }
-        | What::CutShort => (lines.header, "correct the name".to_owned()),
+        // Told with both lines where the team was read.
+        What::MemberTwice { .. } => return,
+        What::UnknownMember { member } => {
+            (lines.of_named(member), "name a [[user]] of this file".to_owned())
+        }
+        What::UnknownPrincipal { principal } => (
+            lines.of_named(principal),
+            format!("name a [[user]] of this file, or {TEAM_PREFIX} and a [[team]]"),
+        ),
+        What::TooManyTeams { .. } => (lines.header, "take the user out of some".to_owned()),
+        What::InUse { .. } | What::CutShort => (lines.header, "correct the name".to_owned()),
     };
     document.fault(line, what, fix);
 }

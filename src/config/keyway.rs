@@ -77,12 +77,8 @@ pub(super) fn read(source: &Source) -> (Document, Draft) {
     let table = document.parse(&source.text);
     let root = Section::root(&document, &table);
     let mut lines = Lines { listen: 1, metrics: 1, counts: 1, networks_sound: true };
-    let state_dir = root
-        .get("state_dir")
-        .and_then(|value| path(&value, &source.base))
-        .unwrap_or_else(|| PathBuf::from(STATE_DIR));
     let config = Config {
-        state_dir,
+        state_dir: state_dir(&root, &source.base),
         edge: read_edge(&root, &source.base, &mut lines),
         vm_leg: read_vm_leg(&root, &source.base, &mut lines),
         metrics: read_metrics(&root, &mut lines),
@@ -91,6 +87,20 @@ pub(super) fn read(source: &Source) -> (Document, Draft) {
     check_metrics(&document, &config, &lines);
     drop(table);
     (document, Draft { config, lines })
+}
+
+/// The one key that finds a running front door.
+pub(super) fn read_state_dir(source: &Source) -> (Document, PathBuf) {
+    let document = Document::new(&source.name, source.order, &source.text);
+    let table = document.parse(&source.text);
+    let state_dir = state_dir(&Section::root(&document, &table), &source.base);
+    drop(table);
+    (document, state_dir)
+}
+
+fn state_dir(root: &Section<'_, '_>, base: &Path) -> PathBuf {
+    let given = root.get("state_dir").and_then(|value| path(&value, base));
+    given.unwrap_or_else(|| PathBuf::from(STATE_DIR))
 }
 
 fn read_edge(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> Edge {

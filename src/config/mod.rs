@@ -23,6 +23,7 @@ use crate::ssh::{
     revocation::Revocations,
 };
 
+pub mod desired;
 mod document;
 mod finding;
 mod fleet;
@@ -32,7 +33,7 @@ mod keyway;
 pub(crate) use finding::count;
 pub use finding::{Finding, Report};
 pub use fleet::Fleet;
-pub(crate) use fleet::check_endpoint;
+pub(crate) use fleet::{check_endpoint, is_login};
 pub(crate) use keys::MODE_OTHERS;
 
 /// How this front door runs: `keyway.toml`.
@@ -248,6 +249,21 @@ pub fn load_config(config: &Path) -> Result<(Config, Vec<Finding>), Report> {
         Ok((draft.finish(), warnings))
     } else {
         Err(Report { faults, warnings })
+    }
+}
+
+/// The state directory that `keyway.toml` names. Nothing else of it is read, nor has to be right: whoever asks a running
+/// front door for something may not be able to read its keys.
+///
+/// # Errors
+/// That there is no such file, that it is not TOML, or what is wrong with `state_dir`.
+pub fn state_dir(config: &Path) -> Result<PathBuf, Report> {
+    let source =
+        source(config, 0).map_err(|fault| Report { faults: vec![fault], warnings: Vec::new() })?;
+    let (findings, state_dir) = keyway::read_state_dir(&source);
+    match findings.into_findings() {
+        (faults, _) if faults.is_empty() => Ok(state_dir),
+        (faults, warnings) => Err(Report { faults, warnings }),
     }
 }
 

@@ -19,7 +19,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("rusqlite", &["src/registry/store/"]),
     ("hickory_server", &["src/control/dns/"]),
     ("hyper", &["src/cli/", "src/control/"]),
-    ("tokio_rustls", &["src/control/"]),
+    ("tokio_rustls", &["src/cli/", "src/control/"]),
     ("axum", &["src/control/", "src/fleet/", "src/registry/", "src/cli/"]),
 ];
 

@@ -1,0 +1,216 @@
+//! `keyway apply`, `keyway export`, `keyway import-authorized-keys`, `keyway zone`: much at once, from files and to files.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use super::{
+    DONE, FAULTS, Output, check,
+    client::Request,
+    key, keyfile,
+    remote::{Change, Edit, Remote, Talk, Terminal, each, path, told_move},
+    table::{self, Column, Table, cell, plain},
+    trouble::{Outcome, Trouble},
+};
+use crate::{
+    config::{
+        count,
+        desired::{self, Desired},
+    },
+    registry::Label,
+};
+
+#[derive(Args, Debug)]
+pub(super) struct Apply {
+    /// What there should be
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+    /// Carry it out without asking
+    #[arg(long, short)]
+    yes: bool,
+    /// Remove what a file once made and the file says no more
+    #[arg(long)]
+    prune: bool,
+    /// Show the plan, change nothing; exit code 1 if a part of it would be refused
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+}
+
+const PLAN: &[Column] = &[
+    ("WHAT", |step| cell(step, "command")),
+    ("OF", |step| cell(step, "subject")),
+    ("HOW", |step| cell(step, "text")),
+    ("RESULT", |step| cell(step, "result")),
+    ("WHY", |step| cell(step, "detail")),
+];
+
+pub(super) fn apply(apply: &Apply, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
+    let Apply { file, yes, prune, dry_run } = apply;
+    let fleet = match desired::desired(file) {
+        Ok((fleet, warnings)) => {
+            check::tell("warning", &warnings, terminal.stderr)?;
+            fleet
+        }
+        Err(report) => {
+            check::tell_faults(&report, terminal.stderr)?;
+            return Ok(FAULTS);
+        }
+    };
+    let body = json!({ "fleet": fleet, "prune": prune });
+    let mut talk = remote.talk(terminal)?;
+    let change = || Change::post(path(["apply"]), body.clone());
+    if *yes {
+        talk.progress(&format!("carrying out {}...", count(fleet.len(), "entry")))?;
+        let answer = talk.make(change(), Edit::default())?;
+        return told(&mut talk, &answer);
+    }
+    talk.progress(&format!("comparing {}...", count(fleet.len(), "entry")))?;
+    let plan = talk.make(change(), Edit { dry_run: true, ..Edit::default() })?;
+    let steps = each(&plan, "plan").count();
+    if *dry_run || steps == 0 {
+        return told(&mut talk, &plan);
+    }
+    if !(talk.terminal.asks && talk.terminal.seen) {
+        let what = "nobody is there to ask; --dry-run shows the plan, --yes carries it out";
+        return Err(Trouble::failed(what));
+    }
+    let would = told_plan(&plan);
+    write!(talk.terminal.stderr, "{would}carry out {}? [y/N] ", count(steps, "change"))?;
+    talk.terminal.stderr.flush()?;
+    let mut answer = String::new();
+    talk.terminal.stdin.read_line(&mut answer)?;
+    if !matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Err(Trouble::failed("nothing was changed"));
+    }
+    talk.progress("carrying it out...")?;
+    let answer = talk.make(change(), Edit::default())?;
+    told(&mut talk, &answer)
+}
+
+/// The steps as a table, and the moves.
+fn told_plan(answer: &Value) -> String {
+    let mut table = Table::new(PLAN);
+    for step in each(answer, "plan") {
+        table.row(PLAN.iter().map(|(_, cell)| cell(step)));
+    }
+    let mut text = Vec::new();
+    // A vector takes all that is written.
+    let _ = table.write(&mut text);
+    let mut text = String::from_utf8(text).unwrap_or_default();
+    for moved in each(answer, "moves") {
+        text.push_str(&plain(&told_move(moved)));
+        text.push('\n');
+    }
+    text
+}
+
+/// What came of a plan. A part that is refused is a failure.
+fn told(talk: &mut Talk<'_, '_>, answer: &Value) -> Outcome {
+    let steps = each(answer, "plan").count();
+    let refused = each(answer, "plan").filter(|step| cell(step, "result") != "ok").count();
+    let dry = answer.get("dry_run") == Some(&Value::Bool(true));
+    let Terminal { stdout, stderr, .. } = &mut *talk.terminal;
+    match talk.output {
+        Output::Json => writeln!(stdout, "{}", table::json(answer))?,
+        Output::Table if steps == 0 => writeln!(stdout, "nothing to do: all is as the file says")?,
+        Output::Table => {
+            write!(stdout, "{}", told_plan(answer))?;
+            let (done, made) =
+                (count(steps - refused, "change"), if dry { "to make" } else { "made" });
+            writeln!(stdout, "{done} {made}")?;
+        }
+    }
+    for warning in each(answer, "warnings").filter_map(Value::as_str) {
+        writeln!(stderr, "warning: {}", plain(warning))?;
+    }
+    if refused == 0 {
+        return Ok(DONE);
+    }
+    writeln!(stderr, "keyway: {} refused", count(refused, "change"))?;
+    Ok(FAULTS)
+}
+
+/// How an export looks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum Format {
+    /// A fleet file
+    Toml,
+    /// What `keyway apply` sends
+    Json,
+}
+
+pub(super) fn export(format: Format, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
+    let talk = remote.talk(terminal)?;
+    let mut answer = talk.get(path(["export"]))?;
+    let fleet = answer.get_mut("fleet").map(Value::take).unwrap_or_default();
+    match format {
+        Format::Json => writeln!(talk.terminal.stdout, "{}", table::json(&fleet))?,
+        Format::Toml => {
+            let fleet: Desired = serde_json::from_value(fleet)
+                .map_err(|error| talk.client.strange(&format!("no fleet: {error}")))?;
+            write!(talk.terminal.stdout, "{}", fleet.to_toml())?;
+        }
+    }
+    Ok(DONE)
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Import {
+    /// Whose; the user is made if there is none
+    user: Label,
+    /// As sshd has it, `-` for stdin
+    file: String,
+    #[command(flatten)]
+    edit: Edit,
+}
+
+pub(super) fn import(import: &Import, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
+    let Import { user, file, edit } = import;
+    let keys = keyfile::keys(file, terminal)?;
+    let mut talk = remote.talk(terminal)?;
+    let there = match talk.get(path(["users", user.as_str()])) {
+        Ok(there) => there,
+        Err(Trouble::Refused { code, .. }) if code == "not-found" => {
+            let lines: Vec<&str> = keys.iter().map(|key| key.line.as_str()).collect();
+            let body = json!({ "name": user, "keys": lines });
+            let count = count(keys.len(), "key");
+            let line = move |_: &Value| format!("user {user} added with {count}");
+            return talk.change(Change::post(path(["users"]), body), *edit, &line);
+        }
+        Err(trouble) => return Err(trouble),
+    };
+    let mut had = 0;
+    for key in &keys {
+        let fingerprint = key.fingerprint.to_string();
+        if each(&there, "keys").any(|there| cell(there, "fingerprint") == fingerprint) {
+            had += 1;
+        } else {
+            key::add(&mut talk, user, key, *edit)?;
+        }
+    }
+    if had > 0 {
+        writeln!(talk.terminal.stderr, "{user} has {} of these already", count(had, "key"))?;
+    }
+    Ok(DONE)
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Zone {
+    /// Print the zone file, for DNS servers of your own
+    #[command(after_help = "\
+Example:
+  keyway zone export > vm.example.test.zone")]
+    Export,
+}
+
+pub(super) fn zone(command: &Zone, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
+    let Zone::Export = command;
+    let talk = remote.talk(terminal)?;
+    let zone = talk.client.ask(&Request::get(path(["zone"])))?;
+    for line in String::from_utf8_lossy(&zone).lines() {
+        let columns: Vec<String> = line.split('\t').map(plain).collect();
+        writeln!(talk.terminal.stdout, "{}", columns.join("\t"))?;
+    }
+    Ok(DONE)
+}

@@ -1,0 +1,193 @@
+//! `keyway audit`: who did what, when, from where.
+
+use std::collections::HashSet;
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::{
+    DONE, Output,
+    client::Request,
+    remote::{Remote, Talk, Terminal, each, path, told_move},
+    table::{Column, Table, cell, json, plain},
+    trouble::{Outcome, Trouble},
+};
+use crate::registry::refusal::utc;
+
+/// Entries asked for at a time.
+const PAGE: usize = 1000;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Audit {
+    /// The newest entries, the oldest of them first
+    #[command(after_help = "\
+Examples:
+  keyway audit list
+  keyway audit list --limit 20 --follow
+  keyway audit list --all --output json | jq '.[] | select(.actor.name == \"uid 0\")'")]
+    List {
+        /// How many
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+        /// From the first one on
+        #[arg(long, conflicts_with_all = ["limit", "follow"])]
+        all: bool,
+        /// Go on with what happens from now on, until Ctrl-C; JSON has one object a line then
+        #[arg(long)]
+        follow: bool,
+    },
+    /// One entry with all of its parameters
+    #[command(after_help = "\
+Example:
+  keyway audit show 001785312000-9f1c04d2a86b3e57")]
+    Show {
+        /// As the list has it in JSON
+        key: String,
+    },
+}
+
+const COLUMNS: &[Column] = &[
+    ("AT", |entry| at(entry)),
+    ("WHO", |entry| cell(actor(entry), "name")),
+    ("FROM", |entry| cell(actor(entry), "from")),
+    ("WHAT", |entry| cell(command(entry), "command")),
+    ("PARAMETERS", |entry| parameters(entry)),
+    ("MOVES", |entry| moves(entry)),
+];
+
+const KEY: Column = ("KEY", |entry| cell(entry, "key"));
+
+fn at(entry: &Value) -> String {
+    entry.get("at_s").and_then(Value::as_u64).map(utc).unwrap_or_default()
+}
+
+fn actor(entry: &Value) -> &Value {
+    entry.get("actor").unwrap_or(&Value::Null)
+}
+
+fn command(entry: &Value) -> &Value {
+    entry.get("command").unwrap_or(&Value::Null)
+}
+
+/// What a command was given, `name=value` by `name=value`.
+fn parameters(entry: &Value) -> String {
+    let fields = command(entry).as_object().into_iter().flatten();
+    let given = fields.filter(|(name, value)| *name != "command" && !value.is_null());
+    let each = given.map(|(name, _)| format!("{name}={}", cell(command(entry), name)));
+    each.collect::<Vec<_>>().join(" ")
+}
+
+fn moves(entry: &Value) -> String {
+    each(entry, "moves").map(told_move).collect::<Vec<_>>().join(", ")
+}
+
+pub(super) fn run(command: Audit, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
+    // A stream fills its own connection.
+    let second = remote.client(terminal)?;
+    let mut talk = remote.talk(terminal)?;
+    match command {
+        Audit::List { all: true, .. } => talk.list(&path(["audit"]), &[], COLUMNS, &|_| true),
+        Audit::List { limit, follow: false, .. } => {
+            let entries = newest(&talk, &|_, so_far| so_far < limit as usize)?;
+            match talk.output {
+                Output::Table => {
+                    let mut table = Table::new(COLUMNS);
+                    for entry in &entries {
+                        table.row(COLUMNS.iter().map(|(_, cell)| cell(entry)));
+                    }
+                    table.write(talk.terminal.stdout)?;
+                }
+                Output::Json => {
+                    writeln!(talk.terminal.stdout, "{}", json(&Value::Array(entries)))?;
+                }
+            }
+            Ok(DONE)
+        }
+        Audit::List { limit, follow: true, .. } => {
+            // Where the stream begins is asked first, so that nothing falls between the list and the stream.
+            let head = talk.get(path(["audit"]) + "?limit=1")?;
+            let revision = cell(&head, "revision");
+            let mut seen = Seen::default();
+            let entries = newest(&talk, &|_, so_far| so_far < limit as usize)?;
+            seen.print(entries, &mut talk)?;
+            let stream = Request::get(path(["watch"]) + "?after=" + &revision);
+            second.ask_lines(&stream, &mut |_| {
+                let since_s = seen.last_s;
+                let more = newest(&talk, &|entry, _| at_s(entry) >= since_s)?;
+                seen.print(more, &mut talk).map_err(Trouble::from)
+            })?;
+            Err(Trouble::failed("the server ended the stream; is it stopping?"))
+        }
+        Audit::Show { key } => {
+            match talk.find(&path(["audit"]), &|entry| cell(entry, "key") == key)? {
+                Some(entry) => talk.show(&entry, &[&[KEY], COLUMNS].concat()),
+                None => Err(Trouble::Refused {
+                    code: "not-found".to_owned(),
+                    detail: format!("there is no entry {key}; `keyway audit list` shows which are"),
+                }),
+            }
+        }
+    }
+}
+
+fn at_s(entry: &Value) -> u64 {
+    entry.get("at_s").and_then(Value::as_u64).unwrap_or_default()
+}
+
+/// The newest entries as long as they are `wanted`, which is told how many there are already; the oldest first.
+fn newest(
+    talk: &Talk<'_, '_>,
+    wanted: &dyn Fn(&Value, usize) -> bool,
+) -> Result<Vec<Value>, Trouble> {
+    let query = [("newest", "true".to_owned()), ("limit", PAGE.to_string())];
+    let mut entries: Vec<Value> = Vec::new();
+    let mut cursor = None;
+    'pages: loop {
+        let (items, next) = talk.page(&path(["audit"]), &query, cursor.as_deref())?;
+        for item in items {
+            if !wanted(&item, entries.len()) {
+                break 'pages;
+            }
+            entries.push(item);
+        }
+        if next.is_none() {
+            break;
+        }
+        cursor = next;
+    }
+    entries.reverse();
+    Ok(entries)
+}
+
+/// What was printed. Keys of one second come in any order, so those of the last second are remembered.
+#[derive(Default)]
+struct Seen {
+    last_s: u64,
+    keys: HashSet<String>,
+}
+
+impl Seen {
+    fn print(&mut self, entries: Vec<Value>, talk: &mut Talk<'_, '_>) -> std::io::Result<()> {
+        let out = &mut talk.terminal.stdout;
+        for entry in entries {
+            let (at_s, key) = (at_s(&entry), cell(&entry, "key"));
+            if at_s < self.last_s || !self.keys.insert(key.clone()) {
+                continue;
+            }
+            if at_s > self.last_s {
+                self.last_s = at_s;
+                self.keys = HashSet::from([key]);
+            }
+            match talk.output {
+                Output::Json => writeln!(out, "{}", json(&entry))?,
+                Output::Table => {
+                    let cells = COLUMNS.iter().map(|(_, cell)| plain(&cell(&entry)));
+                    let cells: Vec<_> = cells.filter(|cell| !cell.is_empty()).collect();
+                    writeln!(out, "{}", cells.join("  "))?;
+                }
+            }
+            out.flush()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,267 @@
+//! Asks a running keyway: HTTP/1.1 over its unix socket, or over TLS with a token.
+//!
+//! A connection carries one request: to make one costs microseconds beside what a change costs, and no request is ever
+//! sent twice because an old connection had ended.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::{
+    Method, Response, StatusCode,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header,
+};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    runtime::{Builder, Runtime},
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
+
+use super::trouble::Trouble;
+
+/// Whoever does not take a connection by then will not.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for the head of an answer: the fleet file of a million VMs takes minutes to carry out.
+const ANSWER_MAX: Duration = Duration::from_secs(1800);
+/// Largest answer, in bytes: an export of a million VMs takes a third of it.
+const ANSWER_BYTES_MAX: usize = 1 << 30;
+
+/// Where a server is.
+#[derive(Clone)]
+pub(super) enum Place {
+    /// Its unix socket.
+    Socket(PathBuf),
+    /// Its TLS port.
+    Tls(Tls),
+}
+
+/// A server behind TLS.
+#[derive(Clone)]
+pub(super) struct Tls {
+    pub(super) name: ServerName<'static>,
+    /// `host:port`
+    pub(super) authority: String,
+    pub(super) port: u16,
+    pub(super) token: String,
+    pub(super) config: Arc<tokio_rustls::rustls::ClientConfig>,
+}
+
+impl Place {
+    fn shown(&self) -> String {
+        match self {
+            Self::Socket(path) => path.display().to_string(),
+            Self::Tls(tls) => format!("https://{}", tls.authority),
+        }
+    }
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) method: Method,
+    /// With its query.
+    pub(super) path: String,
+    pub(super) body: Option<Value>,
+    /// The revision that what is changed must have.
+    pub(super) if_match: Option<u64>,
+}
+
+impl Request {
+    pub(super) fn get(path: impl Into<String>) -> Self {
+        Self { method: Method::GET, path: path.into(), body: None, if_match: None }
+    }
+}
+
+/// Asks one server.
+pub(super) struct Client {
+    place: Place,
+    runtime: Runtime,
+}
+
+impl Client {
+    pub(super) fn new(place: Place) -> Result<Self, Trouble> {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Trouble::failed(format!("no runtime: {error}")))?;
+        Ok(Self { place, runtime })
+    }
+
+    /// The body of a good answer.
+    ///
+    /// # Errors
+    /// [`Trouble::Unreachable`], [`Trouble::Refused`]; [`Trouble::Failed`] for what is no answer of keyway's.
+    pub(super) fn ask(&self, request: &Request) -> Result<Bytes, Trouble> {
+        self.runtime.block_on(async {
+            let response = self.exchange(request).await?;
+            let status = response.status();
+            let body = self.whole(response.into_body()).await?;
+            if status.is_success() { Ok(body) } else { Err(self.refusal(status, &body)) }
+        })
+    }
+
+    /// As [`Client::ask`], of an answer in JSON.
+    pub(super) fn ask_json(&self, request: &Request) -> Result<Value, Trouble> {
+        let body = self.ask(request)?;
+        serde_json::from_slice(&body).map_err(|error| self.strange(&format!("not JSON: {error}")))
+    }
+
+    /// Hands the lines of an answer that goes on to `each`, until that fails or the answer ends.
+    pub(super) fn ask_lines(
+        &self,
+        request: &Request,
+        each: &mut dyn FnMut(&[u8]) -> Result<(), Trouble>,
+    ) -> Result<(), Trouble> {
+        self.runtime.block_on(async {
+            let response = self.exchange(request).await?;
+            let status = response.status();
+            let mut body = response.into_body();
+            if !status.is_success() {
+                let body = self.whole(body).await?;
+                return Err(self.refusal(status, &body));
+            }
+            let mut rest: Vec<u8> = Vec::new();
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| self.cut(&error))?;
+                rest.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+                while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = rest.drain(..=end).collect();
+                    each(line.trim_ascii())?;
+                }
+                if rest.len() > ANSWER_BYTES_MAX {
+                    return Err(self.strange("a line without an end"));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    async fn exchange(&self, request: &Request) -> Result<Response<Incoming>, Trouble> {
+        let connected = timeout(CONNECT_MAX, async {
+            match &self.place {
+                Place::Socket(path) => {
+                    let stream = UnixStream::connect(path).await;
+                    let stream = stream.map_err(|error| self.unreachable(&error))?;
+                    handshake(stream).await.map_err(|error| self.cut(&error))
+                }
+                Place::Tls(tls) => {
+                    let host = tls.name.to_str().into_owned();
+                    let stream = TcpStream::connect((host.as_str(), tls.port)).await;
+                    let stream = stream.map_err(|error| self.unreachable(&error))?;
+                    let connector = TlsConnector::from(Arc::clone(&tls.config));
+                    let stream = connector.connect(tls.name.clone(), stream).await;
+                    let stream = stream.map_err(|error| self.not_trusted(&error))?;
+                    handshake(stream).await.map_err(|error| self.cut(&error))
+                }
+            }
+        });
+        let mut sender = connected
+            .await
+            .map_err(|_| self.unreachable(&io::Error::from(io::ErrorKind::TimedOut)))??;
+        let request = self.http(request)?;
+        let answered = timeout(ANSWER_MAX, sender.send_request(request)).await;
+        let late = |_| Trouble::failed(format!("{}: no answer in time", self.place.shown()));
+        answered.map_err(late)?.map_err(|error| self.cut(&error))
+    }
+
+    fn http(&self, request: &Request) -> Result<hyper::Request<Full<Bytes>>, Trouble> {
+        let mut http = hyper::Request::builder().method(&request.method).uri(&request.path);
+        http = match &self.place {
+            Place::Socket(_) => http.header(header::HOST, "keyway"),
+            Place::Tls(tls) => http
+                .header(header::HOST, &tls.authority)
+                .header(header::AUTHORIZATION, format!("Bearer {}", tls.token)),
+        };
+        if let Some(revision) = request.if_match {
+            http = http.header(header::IF_MATCH, format!("\"{revision}\""));
+        }
+        let body = match &request.body {
+            Some(body) => {
+                http = http.header(header::CONTENT_TYPE, "application/json");
+                Bytes::from(body.to_string())
+            }
+            None => Bytes::new(),
+        };
+        // Names and numbers of ours, percent-encoded.
+        http.body(Full::new(body)).map_err(|error| Trouble::failed(format!("no request: {error}")))
+    }
+
+    async fn whole(&self, body: Incoming) -> Result<Bytes, Trouble> {
+        match Limited::new(body, ANSWER_BYTES_MAX).collect().await {
+            Ok(body) => Ok(body.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => Err(self.strange("too long")),
+            Err(error) => {
+                let shown = self.place.shown();
+                Err(Trouble::failed(format!("{shown}: the answer was cut off: {error}")))
+            }
+        }
+    }
+
+    /// Why the server did not do it, in its own words.
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> Trouble {
+        let problem: Option<Value> = serde_json::from_slice(body).ok();
+        let text = |key| Some(problem.as_ref()?.get(key)?.as_str()?.to_owned());
+        match (text("code"), text("detail").or_else(|| text("title"))) {
+            (Some(code), Some(detail)) => Trouble::Refused { code, detail },
+            (_, _) => self.strange(&format!("HTTP status {status}")),
+        }
+    }
+
+    pub(super) fn strange(&self, what: &str) -> Trouble {
+        let shown = self.place.shown();
+        Trouble::failed(format!(
+            "{shown} gave no answer of keyway's ({what}); is it another program's, or a keyway of another version?"
+        ))
+    }
+
+    fn cut(&self, error: &hyper::Error) -> Trouble {
+        let shown = self.place.shown();
+        if error.is_parse() {
+            return self.strange("not HTTP");
+        }
+        Trouble::failed(format!(
+            "{shown}: the connection ended before the answer came ({error}); look whether it was done, \
+             then try again"
+        ))
+    }
+
+    fn unreachable(&self, error: &io::Error) -> Trouble {
+        let shown = self.place.shown();
+        let Place::Socket(_) = &self.place else {
+            return Trouble::Unreachable(format!(
+                "no keyway answers at {shown}: {error}; see [api] listen in its keyway.toml"
+            ));
+        };
+        Trouble::Unreachable(match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!(
+                "no keyway serves at {shown}: start it with `keyway serve`, or name its socket with --socket or \
+                 KEYWAY_SOCKET"
+            ),
+            io::ErrorKind::PermissionDenied => format!(
+                "{shown}: permission denied; root, the user keyway runs as and the peers named in [api.peers] of its \
+                 keyway.toml may use it: become one of them, or have a line for you added there"
+            ),
+            _ => format!("no keyway serves at {shown}: {error}"),
+        })
+    }
+
+    fn not_trusted(&self, error: &io::Error) -> Trouble {
+        let shown = self.place.shown();
+        Trouble::Unreachable(format!(
+            "{shown}: {error}; if its certificate comes from a CA of your own, name that with --ca"
+        ))
+    }
+}
+
+async fn handshake<S>(stream: S) -> hyper::Result<http1::SendRequest<Full<Bytes>>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // What goes wrong with it is told to whoever waits for the answer.
+    tokio::spawn(connection);
+    Ok(sender)
+}

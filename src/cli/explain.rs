@@ -1,0 +1,115 @@
+//! `keyway explain`: why a key is let in somewhere, or is not. The server walks the code that the edge walks.
+
+use std::net::IpAddr;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{
+    DONE, Output,
+    client::Request,
+    keyfile,
+    remote::{Remote, Terminal, each, path},
+    table::{self, Column, cell, plain, write_fields},
+    trouble::Outcome,
+    vm::put,
+};
+use crate::{config::is_login, registry::Label, ssh::publickey::Fingerprint};
+
+#[derive(Args, Debug)]
+pub(super) struct Explain {
+    #[command(flatten)]
+    who: Who,
+    #[command(flatten)]
+    place: Place,
+    /// The user name asked for: LOGIN, or LOGIN+VM
+    #[arg(long, value_name = "LOGIN", value_parser = parse_login)]
+    login: Option<String>,
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct Who {
+    /// A file with the public key, `-` for stdin
+    #[arg(long, value_name = "FILE")]
+    key: Option<String>,
+    /// The key by its fingerprint
+    #[arg(long, value_name = "SHA256:...", value_parser = keyfile::parse_fingerprint)]
+    fingerprint: Option<Fingerprint>,
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct Place {
+    /// What is dialled: an IP, or a pool address's name
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
+    address: Option<String>,
+    /// What is dialled: a VM's name, alone or with the zone
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    name: Option<String>,
+}
+
+fn parse_address(text: &str) -> Result<String, String> {
+    if text.parse::<IpAddr>().is_ok() || text.parse::<Label>().is_ok() {
+        Ok(text.to_owned())
+    } else {
+        Err("write an IP address, or the name of a pool address".to_owned())
+    }
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    if name.split('.').all(|label| label.parse::<Label>().is_ok()) {
+        Ok(text.to_owned())
+    } else {
+        Err("write the name of a VM, alone or with the zone behind it".to_owned())
+    }
+}
+
+fn parse_login(text: &str) -> Result<String, String> {
+    if is_login(text) { Ok(text.to_owned()) } else { Err("that is no login name".to_owned()) }
+}
+
+const FIELDS: &[Column] = &[
+    ("DECISION", |it| cell(it, "decision")),
+    ("REASON", |it| match cell(it, "code") {
+        code if code.is_empty() => cell(it, "reason"),
+        code => format!("{} [{code}]", cell(it, "reason")),
+    }),
+    ("PRINCIPAL", |it| cell(it, "principal")),
+    ("VM", |it| cell(it, "vm")),
+    ("ADDRESS", |it| cell(it, "address")),
+    ("LOGIN", |it| cell(it, "login")),
+    ("BY NAME", |it| cell(it, "by_name")),
+];
+
+pub(super) fn run(explain: Explain, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
+    let Explain { who, place, login } = explain;
+    let (Who { key, fingerprint }, Place { address, name }) = (who, place);
+    let key = key.map(|file| keyfile::one_key(&file, terminal)).transpose()?;
+    let mut body = json!({});
+    let given = [
+        ("key", key.map(|key| key.line)),
+        ("fingerprint", fingerprint.map(|fingerprint| fingerprint.to_string())),
+        ("address", address),
+        ("name", name),
+        ("login", login),
+    ];
+    put(&mut body, given.map(|(name, value)| (name, value.map(Value::from))));
+    let talk = remote.talk(terminal)?;
+    let method = hyper::Method::POST;
+    let request = Request { method, path: path(["explain"]), body: Some(body), if_match: None };
+    let answer = talk.client.ask_json(&request)?;
+    let out = &mut *talk.terminal.stdout;
+    match talk.output {
+        Output::Json => writeln!(out, "{}", table::json(&answer))?,
+        Output::Table => {
+            write_fields(&answer, FIELDS, out)?;
+            for step in each(&answer, "steps") {
+                let [step, found] = ["step", "answer"].map(|part| plain(&cell(step, part)));
+                writeln!(out, "  {step}: {found}")?;
+            }
+        }
+    }
+    Ok(DONE)
+}

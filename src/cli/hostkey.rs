@@ -1,0 +1,145 @@
+//! `keyway hostkey`: the keys that clients know this front door by. Every edge of a fleet has the same.
+
+use std::{
+    fs::OpenOptions,
+    io::{ErrorKind, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use clap::Subcommand;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::{
+    DONE, Output,
+    remote::{Remote, Terminal, path, read},
+    table::{self, Column, cell, plain},
+    trouble::{Outcome, Trouble},
+};
+use crate::{
+    ssh::{
+        entropy::SystemEntropy,
+        hostkey::PrivateKey,
+        publickey::{KeyFault, KeyType},
+    },
+    state::Imported,
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum HostKey {
+    /// The public host keys of the running server
+    #[command(after_help = "\
+Example:
+  keyway hostkey list --output json | jq -r '.[].line'")]
+    List,
+    /// Copy the private host key out of state_dir to a new file (mode 0600); it is made if there is none
+    #[command(after_help = "\
+Example:
+  keyway hostkey export --config /etc/keyway/keyway.toml edge_host_key")]
+    Export {
+        /// The new file
+        file: PathBuf,
+    },
+    /// Copy a private host key into state_dir, which must have no other
+    #[command(after_help = "\
+Example:
+  keyway hostkey import --config /etc/keyway/keyway.toml edge_host_key")]
+    Import {
+        /// An Ed25519 key as ssh-keygen writes it, without a passphrase
+        file: PathBuf,
+    },
+}
+
+const COLUMNS: &[Column] = &[
+    ("TYPE", |key| cell(key, "type")),
+    ("FINGERPRINT", |key| cell(key, "fingerprint")),
+    ("LINE", |key| cell(key, "line")),
+];
+
+/// Mode of a private key's file.
+const MODE: u32 = 0o600;
+
+pub(super) fn run(command: HostKey, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
+    match command {
+        HostKey::List => {
+            let mut talk = remote.talk(terminal)?;
+            talk.list(&path(["hostkeys"]), &[], COLUMNS, &|_| true)
+        }
+        HostKey::Export { file } => {
+            let state = remote.state()?;
+            let entropy = &mut SystemEntropy::default();
+            let key =
+                state.host_key(entropy).map_err(|fault| Trouble::failed(fault.to_string()))?;
+            let text = key.to_openssh("keyway host key", entropy);
+            let is = write_private(&file, &key, &text)?;
+            let is = if is == Imported::Already { "already in" } else { "copied to" };
+            say(&format!("the host key is {is} {}", file.display()), &key, remote, terminal)
+        }
+        HostKey::Import { file } => {
+            let (key, text) = private(&file)?;
+            let state = remote.state()?;
+            let imported = state.import_host_key(&key, &text, &mut SystemEntropy::default());
+            let what = match imported.map_err(|fault| Trouble::failed(fault.to_string()))? {
+                Imported::New => "the host key is in place; it counts from the next start on",
+                Imported::Already => "the host key is in place already",
+            };
+            say(what, &key, remote, terminal)
+        }
+    }
+}
+
+/// Reads a private key that can be a host key in the state directory.
+fn private(file: &Path) -> Result<(PrivateKey, Zeroizing<String>), Trouble> {
+    let shown = file.display();
+    let bytes = Zeroizing::new(read(file)?);
+    let text = Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned());
+    let (key, _) = PrivateKey::from_openssh(&text).map_err(|fault| {
+        let fix = match fault {
+            KeyFault::Encrypted => format!("ssh-keygen -p -N '' -f {shown}"),
+            _ => "name a private key as ssh-keygen -t ed25519 writes it".to_owned(),
+        };
+        Trouble::failed(format!("{shown}: {fault}; fix: {fix}"))
+    })?;
+    let key_type = key.public().key_type();
+    if key_type != KeyType::Ed25519 {
+        return Err(Trouble::failed(format!(
+            "{shown}: state_dir takes an Ed25519 key; name a key of another type in edge.host_keys"
+        )));
+    }
+    Ok((key, text))
+}
+
+/// A new file, or one that holds the same key.
+fn write_private(file: &Path, key: &PrivateKey, text: &str) -> Result<Imported, Trouble> {
+    let shown = file.display();
+    let failed = |error: std::io::Error| Trouble::failed(format!("{shown}: {error}"));
+    match OpenOptions::new().write(true).create_new(true).mode(MODE).open(file) {
+        Ok(mut new) => {
+            new.write_all(text.as_bytes()).and_then(|()| new.sync_all()).map_err(failed)?;
+            Ok(Imported::New)
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            let other = || {
+                let what =
+                    format!("{shown} is there already and holds another key; name a new file");
+                Trouble::failed(what)
+            };
+            let (there, _) = private(file).map_err(|_| other())?;
+            if there.public() == key.public() { Ok(Imported::Already) } else { Err(other()) }
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn say(what: &str, key: &PrivateKey, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
+    let fingerprint = key.public().fingerprint().to_string();
+    match remote.output {
+        Output::Table => writeln!(terminal.stdout, "{} ({fingerprint})", plain(what))?,
+        Output::Json => {
+            let item = json!({ "fingerprint": fingerprint, "line": key.public().to_line() });
+            writeln!(terminal.stdout, "{}", table::json(&item))?;
+        }
+    }
+    Ok(DONE)
+}

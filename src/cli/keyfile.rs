@@ -1,0 +1,122 @@
+//! Keys that arguments name: files of `authorized_keys` lines, stdin, fingerprints, host keys.
+
+use std::{io::Read, path::Path};
+
+use super::{
+    remote::{Terminal, read},
+    trouble::Trouble,
+};
+use crate::{
+    registry::refusal::utc,
+    ssh::{
+        authorized::AuthorizedKey,
+        publickey::{Fingerprint, PublicKey},
+    },
+};
+
+/// Largest file of keys read, in bytes: a thousand keys of the longest kind.
+const BYTES_MAX: u64 = 16 << 20;
+/// Names stdin.
+const STDIN: &str = "-";
+
+/// A line of a file that is a key.
+pub(super) struct KeyLine {
+    pub(super) line: String,
+    pub(super) fingerprint: Fingerprint,
+}
+
+/// The keys of a file, or of stdin for `-`; at least one. Every line is read before any is used.
+pub(super) fn keys(file: &str, terminal: &mut Terminal<'_>) -> Result<Vec<KeyLine>, Trouble> {
+    let name = if file == STDIN { "stdin" } else { file };
+    let mut bytes = Vec::new();
+    if file == STDIN {
+        let stdin = terminal.stdin.take(BYTES_MAX + 1).read_to_end(&mut bytes);
+        stdin.map_err(|error| Trouble::failed(format!("stdin: {error}")))?;
+    } else {
+        bytes = read(Path::new(file))?;
+    }
+    if bytes.len() as u64 > BYTES_MAX {
+        return Err(Trouble::failed(format!("{name} is too long for a file of keys")));
+    }
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Trouble::failed(format!("{name} is not text; name the .pub file")))?;
+    if text.contains("PRIVATE KEY") {
+        return Err(Trouble::failed(format!(
+            "{name} holds a private key, which nobody else should ever get; name the .pub file"
+        )));
+    }
+    let mut keys = Vec::new();
+    let mut faults = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        match AuthorizedKey::parse(line) {
+            Ok(key) => {
+                let fingerprint = key.key.fingerprint();
+                keys.push(KeyLine { line: line.to_owned(), fingerprint });
+            }
+            Err(fault) => faults.push(format!("{name}:{number}: {fault}")),
+        }
+    }
+    if !faults.is_empty() {
+        return Err(Trouble::failed(faults.join("; ")));
+    }
+    if keys.is_empty() {
+        let what = format!("{name} holds no key; ssh-keygen -t ed25519 makes one");
+        return Err(Trouble::failed(what));
+    }
+    Ok(keys)
+}
+
+/// The one key of a file, or of stdin for `-`.
+pub(super) fn one_key(file: &str, terminal: &mut Terminal<'_>) -> Result<KeyLine, Trouble> {
+    let mut keys = keys(file, terminal)?;
+    match (keys.pop(), keys.is_empty()) {
+        (Some(key), true) => Ok(key),
+        (_, _) => {
+            let what = format!("{file} holds {} keys; name a file with one", keys.len() + 1);
+            Err(Trouble::failed(what))
+        }
+    }
+}
+
+/// A key by its fingerprint, or by a file that holds it.
+pub(super) fn fingerprint(text: &str, terminal: &mut Terminal<'_>) -> Result<Fingerprint, Trouble> {
+    if text.starts_with("SHA256:") {
+        return parse_fingerprint(text).map_err(Trouble::Usage);
+    }
+    one_key(text, terminal).map(|key| key.fingerprint)
+}
+
+pub(super) fn parse_fingerprint(text: &str) -> Result<Fingerprint, String> {
+    text.parse().map_err(|_| format!("`{text}` is no fingerprint; ssh-keygen -l -f FILE prints it"))
+}
+
+/// A host key: `SHA256:...`, a line, or a file that holds one.
+pub(super) fn host_key(text: &str) -> Result<String, Trouble> {
+    if text.starts_with("SHA256:") {
+        parse_fingerprint(text).map_err(Trouble::Usage)?;
+        return Ok(text.to_owned());
+    }
+    if PublicKey::parse_line(text).is_ok() {
+        return Ok(text.trim().to_owned());
+    }
+    let fix = "give SHA256:..., the line of the VM's ssh_host_*_key.pub, or that file's name";
+    let what = |why: &str| Trouble::failed(format!("host key `{text}`: {why}; {fix}"));
+    let file = std::fs::read_to_string(text).map_err(|error| what(&error.to_string()))?;
+    let mut lines = file.lines().map(str::trim).filter(|line| !line.is_empty());
+    match (lines.next(), lines.next()) {
+        (Some(line), None) => match PublicKey::parse_line(line) {
+            Ok(_) => Ok(line.to_owned()),
+            Err(fault) => Err(what(&fault.to_string())),
+        },
+        (_, _) => Err(what("the file does not hold one line")),
+    }
+}
+
+/// A Unix time for people.
+pub(super) fn time(value: Option<u64>) -> String {
+    value.map_or_else(String::new, utc)
+}

@@ -1,0 +1,484 @@
+//! What every command that asks a server has in common: where the server is, how its answers are said, how a change is
+//! meant.
+
+use std::{
+    ffi::OsString,
+    fmt::Write as _,
+    fs,
+    io::{self, BufRead},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use clap::Args;
+use hyper::{Method, Uri};
+use serde_json::Value;
+use tokio_rustls::rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+
+use super::{
+    DONE, Output,
+    client::{Client, Place, Request, Tls},
+    table::{Column, Table, cell, json, plain, write_fields},
+    trouble::{Outcome, Trouble},
+};
+use crate::{
+    config::{self, MODE_OTHERS},
+    state::State,
+};
+
+/// The configuration that is used if it is there and nothing else is named.
+const CONFIG: &str = "keyway.toml";
+/// The state directory if nothing says otherwise.
+const STATE_DIR: &str = "/var/lib/keyway";
+/// The socket's name in it.
+const SOCKET_NAME: &str = "keyway.sock";
+/// Names the socket.
+const SOCKET_VARIABLE: &str = "KEYWAY_SOCKET";
+/// Items asked for at a time: what the server gives at most.
+const PAGE: usize = 1000;
+/// Where systems keep the CAs that they trust.
+const BUNDLES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// What a command reads and writes besides its arguments.
+pub(super) struct Terminal<'a> {
+    pub(super) stdin: &'a mut dyn BufRead,
+    pub(super) stdout: &'a mut dyn io::Write,
+    pub(super) stderr: &'a mut dyn io::Write,
+    /// The environment's variables.
+    pub(super) variable: &'a dyn Fn(&str) -> Option<OsString>,
+    /// Whether somebody types at stdin.
+    pub(super) asks: bool,
+    /// Whether somebody looks at stderr.
+    pub(super) seen: bool,
+}
+
+/// Which server.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Server")]
+pub(super) struct Where {
+    /// The server's unix socket [default: $KEYWAY_SOCKET, else the one of --config]
+    #[arg(long, value_name = "PATH", global = true)]
+    socket: Option<PathBuf>,
+    /// The configuration whose state_dir holds the socket [default: keyway.toml, if it is there]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// A server elsewhere, https://HOST:PORT
+    #[arg(long, value_name = "URL", global = true)]
+    server: Option<String>,
+    /// The file with the token for --server
+    #[arg(long, value_name = "FILE", global = true)]
+    token_file: Option<PathBuf>,
+    /// The CAs that --server is trusted by, in PEM [default: the system's]
+    #[arg(long, value_name = "FILE", global = true)]
+    ca: Option<PathBuf>,
+}
+
+/// Which server, and how to say what it answers.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Remote {
+    /// How to say it
+    #[arg(long, value_enum, default_value_t = Output::Table, global = true)]
+    pub(super) output: Output,
+    #[command(flatten)]
+    server: Where,
+}
+
+/// How a change is meant.
+#[derive(Args, Clone, Copy, Debug, Default)]
+#[command(next_help_heading = "How the change is meant")]
+pub(super) struct Edit {
+    /// Say what would happen, change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Give VMs other addresses where the change needs it; the old ones lead to them for a while
+    #[arg(long)]
+    pub(super) renumber: bool,
+    /// Only if what is changed is still at this revision; else exit code 4
+    #[arg(long, value_name = "N")]
+    pub(super) if_revision: Option<u64>,
+}
+
+impl Edit {
+    fn query(self) -> Vec<(&'static str, String)> {
+        let flags = [("dry_run", self.dry_run), ("renumber", self.renumber)];
+        let set = flags.into_iter().filter(|(_, set)| *set);
+        set.map(|(name, _)| (name, "true".to_owned())).collect()
+    }
+}
+
+impl Where {
+    /// For a command with an output of its own.
+    pub(super) fn remote(self) -> Remote {
+        Remote { output: Output::Table, server: self }
+    }
+
+    fn place(&self, terminal: &Terminal<'_>) -> Result<Place, Trouble> {
+        let Self { socket, server, token_file, ca, .. } = self;
+        match (server, token_file) {
+            (Some(_), _) if socket.is_some() => {
+                let what = "--socket and --server name two servers; leave one out";
+                Err(Trouble::Usage(what.to_owned()))
+            }
+            (Some(url), Some(token)) => tls(url, token, ca.as_deref()).map(Place::Tls),
+            (Some(_), None) => {
+                let what = "--server needs --token-file; `keyway token add` makes a token";
+                Err(Trouble::Usage(what.to_owned()))
+            }
+            (None, _) if token_file.is_some() || ca.is_some() => {
+                Err(Trouble::Usage("--token-file and --ca belong to --server".to_owned()))
+            }
+            (None, _) => self.socket(terminal).map(Place::Socket),
+        }
+    }
+
+    fn socket(&self, terminal: &Terminal<'_>) -> Result<PathBuf, Trouble> {
+        let named = (terminal.variable)(SOCKET_VARIABLE).filter(|path| !path.is_empty());
+        if let Some(path) = &self.socket {
+            return Ok(path.clone());
+        }
+        if let (Some(path), None) = (named, &self.config) {
+            return Ok(path.into());
+        }
+        match self.config_file() {
+            Some(file) => Ok(state_dir(file)?.join(SOCKET_NAME)),
+            None => Ok(Path::new(STATE_DIR).join(SOCKET_NAME)),
+        }
+    }
+
+    /// The configuration that is named, or is there.
+    fn config_file(&self) -> Option<&Path> {
+        let usual = Path::new(CONFIG);
+        self.config.as_deref().or_else(|| usual.exists().then_some(usual))
+    }
+}
+
+impl Remote {
+    /// The state directory, for what is done without a server.
+    pub(super) fn state(&self) -> Result<State, Trouble> {
+        let path = match self.server.config_file() {
+            Some(file) => state_dir(file)?,
+            None => STATE_DIR.into(),
+        };
+        State::open(&path).map_err(|fault| Trouble::failed(fault.to_string()))
+    }
+
+    /// A server to talk to.
+    pub(super) fn talk<'t, 'a>(
+        &self,
+        terminal: &'t mut Terminal<'a>,
+    ) -> Result<Talk<'t, 'a>, Trouble> {
+        let client = Client::new(self.server.place(terminal)?)?;
+        Ok(Talk { client, output: self.output, terminal })
+    }
+
+    /// Another connection to the same server.
+    pub(super) fn client(&self, terminal: &Terminal<'_>) -> Result<Client, Trouble> {
+        Client::new(self.server.place(terminal)?)
+    }
+}
+
+/// The state directory that a configuration names. Nothing else of it has to be right.
+fn state_dir(config: &Path) -> Result<PathBuf, Trouble> {
+    config::state_dir(config).map_err(|report| {
+        let faults: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
+        Trouble::failed(faults.join("; "))
+    })
+}
+
+fn tls(url: &str, token: &Path, ca: Option<&Path>) -> Result<Tls, Trouble> {
+    let wrong = || {
+        Trouble::Usage(format!("--server {url}: write https://HOST or https://HOST:PORT, no more"))
+    };
+    let uri: Uri = url.parse().map_err(|_| wrong())?;
+    let authority = uri.authority().ok_or_else(wrong)?;
+    let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
+    if uri.scheme_str() != Some("https") || !bare || authority.as_str().contains('@') {
+        return Err(wrong());
+    }
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| wrong())?;
+    let mut roots = RootCertStore::empty();
+    let bundle = match ca {
+        Some(file) => file,
+        None => BUNDLES.map(Path::new).into_iter().find(|file| file.exists()).ok_or_else(|| {
+            Trouble::failed("this system has no list of trusted CAs; name one with --ca")
+        })?,
+    };
+    let pem = read(bundle)?;
+    let _unusable = roots
+        .add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok));
+    if roots.is_empty() {
+        let shown = bundle.display();
+        return Err(Trouble::failed(format!("{shown} holds no certificate in PEM")));
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Trouble::failed(format!("no TLS: {error}")))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Tls {
+        name,
+        authority: authority.to_string(),
+        port: authority.port_u16().unwrap_or(443),
+        token: token_of(token)?,
+        config: Arc::new(config),
+    })
+}
+
+/// The token in a file that nobody else may read.
+fn token_of(file: &Path) -> Result<String, Trouble> {
+    let shown = file.display();
+    let text = read(file)?;
+    let mode = fs::metadata(file).map_or(0, |about| about.mode());
+    if mode & MODE_OTHERS != 0 {
+        let mode = mode & 0o7777;
+        return Err(Trouble::failed(format!(
+            "{shown} is open to others (mode {mode:04o}); fix: chmod go= {shown}"
+        )));
+    }
+    let text = String::from_utf8_lossy(&text);
+    let token = text.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Trouble::failed(format!(
+            "{shown} holds no token: one line as `keyway token add` printed it"
+        )));
+    }
+    Ok(token.to_owned())
+}
+
+/// A whole file.
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, Trouble> {
+    fs::read(file).map_err(|error| Trouble::failed(format!("{}: {error}", file.display())))
+}
+
+/// A path of the API: every part as one segment, whatever it holds (RFC 3986 §2.3).
+pub(super) fn path<'p>(parts: impl IntoIterator<Item = &'p str>) -> String {
+    let mut path = "/v1".to_owned();
+    for part in parts {
+        path.push('/');
+        encode(part, &mut path);
+    }
+    path
+}
+
+/// The path with a query behind it.
+pub(super) fn with_query<'q>(
+    path: &str,
+    query: impl IntoIterator<Item = (&'q str, String)>,
+) -> String {
+    let mut whole = path.to_owned();
+    for (index, (name, value)) in query.into_iter().enumerate() {
+        whole.push(if index == 0 { '?' } else { '&' });
+        whole.push_str(name);
+        whole.push('=');
+        encode(&value, &mut whole);
+    }
+    whole
+}
+
+fn encode(text: &str, into: &mut String) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            into.push(char::from(byte));
+        } else {
+            let _ = write!(into, "%{byte:02X}");
+        }
+    }
+}
+
+/// A change to ask for.
+pub(super) struct Change {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) body: Option<Value>,
+}
+
+impl Change {
+    pub(super) fn post(path: String, body: Value) -> Self {
+        Self { method: Method::POST, path, body: Some(body) }
+    }
+
+    /// A POST that says everything by its path.
+    pub(super) fn act(path: String) -> Self {
+        Self { method: Method::POST, path, body: None }
+    }
+
+    pub(super) fn put(path: String, body: Value) -> Self {
+        Self { method: Method::PUT, path, body: Some(body) }
+    }
+
+    pub(super) fn patch(path: String, body: Value) -> Self {
+        Self { method: Method::PATCH, path, body: Some(body) }
+    }
+
+    pub(super) fn delete(path: String) -> Self {
+        Self { method: Method::DELETE, path, body: None }
+    }
+}
+
+/// A conversation with a server.
+pub(super) struct Talk<'t, 'a> {
+    pub(super) client: Client,
+    pub(super) output: Output,
+    pub(super) terminal: &'t mut Terminal<'a>,
+}
+
+impl Talk<'_, '_> {
+    pub(super) fn get(&self, path: impl Into<String>) -> Result<Value, Trouble> {
+        self.client.ask_json(&Request::get(path))
+    }
+
+    /// Tells something while it takes its time, if somebody looks on.
+    pub(super) fn progress(&mut self, what: &str) -> io::Result<()> {
+        if self.terminal.seen {
+            writeln!(self.terminal.stderr, "{}", plain(what))?;
+        }
+        Ok(())
+    }
+
+    /// Prints one thing.
+    pub(super) fn show(&mut self, item: &Value, fields: &[Column]) -> Outcome {
+        match self.output {
+            Output::Table => write_fields(item, fields, self.terminal.stdout)?,
+            Output::Json => writeln!(self.terminal.stdout, "{}", json(item))?,
+        }
+        Ok(DONE)
+    }
+
+    /// Prints the items of a list that `keep` keeps.
+    pub(super) fn list(
+        &mut self,
+        path: &str,
+        query: &[(&'static str, String)],
+        columns: &[Column],
+        keep: &dyn Fn(&Value) -> bool,
+    ) -> Outcome {
+        let mut table = Table::new(columns);
+        // JSON goes out page by page: a million items need not be here at once.
+        let mut separator = "[";
+        let mut cursor = None;
+        loop {
+            let (items, next) = self.page(path, query, cursor.as_deref())?;
+            for item in items.iter().filter(|item| keep(item)) {
+                match self.output {
+                    Output::Table => table.row(columns.iter().map(|(_, cell)| cell(item))),
+                    Output::Json => {
+                        write!(self.terminal.stdout, "{separator}{}", json(item))?;
+                        separator = ",";
+                    }
+                }
+            }
+            if next.is_none() {
+                break;
+            }
+            cursor = next;
+        }
+        match self.output {
+            Output::Table => table.write(self.terminal.stdout)?,
+            Output::Json if separator == "[" => writeln!(self.terminal.stdout, "[]")?,
+            Output::Json => writeln!(self.terminal.stdout, "]")?,
+        }
+        Ok(DONE)
+    }
+
+    /// The first item of a list that is wanted.
+    pub(super) fn find(
+        &self,
+        path: &str,
+        wanted: &dyn Fn(&Value) -> bool,
+    ) -> Result<Option<Value>, Trouble> {
+        let mut cursor = None;
+        loop {
+            let (items, next) = self.page(path, &[], cursor.as_deref())?;
+            let found = items.into_iter().find(|item| wanted(item));
+            if found.is_some() || next.is_none() {
+                return Ok(found);
+            }
+            cursor = next;
+        }
+    }
+
+    /// Some items of a list, and where the next ones begin.
+    pub(super) fn page(
+        &self,
+        path: &str,
+        query: &[(&'static str, String)],
+        after: Option<&str>,
+    ) -> Result<(Vec<Value>, Option<String>), Trouble> {
+        let mut all = query.to_vec();
+        if !all.iter().any(|(name, _)| *name == "limit") {
+            all.push(("limit", PAGE.to_string()));
+        }
+        all.extend(after.map(|after| ("after", after.to_owned())));
+        let mut answer = self.get(with_query(path, all))?;
+        let next = answer.get("next").and_then(Value::as_str).map(str::to_owned);
+        let Some(Value::Array(items)) = answer.get_mut("items").map(Value::take) else {
+            return Err(self.client.strange("a list without items"));
+        };
+        if next.is_some() && next.as_deref() == after {
+            return Err(self.client.strange("a list without an end"));
+        }
+        Ok((items, next))
+    }
+
+    /// Makes a change and says what came of it in the words of `line`, which is given what was changed.
+    pub(super) fn change(
+        &mut self,
+        change: Change,
+        edit: Edit,
+        line: &dyn Fn(&Value) -> String,
+    ) -> Outcome {
+        let answer = self.make(change, edit)?;
+        self.say(&answer, line)
+    }
+
+    /// Makes a change.
+    pub(super) fn make(&self, change: Change, edit: Edit) -> Result<Value, Trouble> {
+        let Change { method, path, body } = change;
+        let path = with_query(&path, edit.query());
+        self.client.ask_json(&Request { method, path, body, if_match: edit.if_revision })
+    }
+
+    /// Says what came of a change.
+    pub(super) fn say(&mut self, answer: &Value, line: &dyn Fn(&Value) -> String) -> Outcome {
+        let Terminal { stdout, stderr, .. } = &mut *self.terminal;
+        match self.output {
+            Output::Json => writeln!(stdout, "{}", json(answer))?,
+            Output::Table => {
+                let dry = answer.get("dry_run") == Some(&Value::Bool(true));
+                let prefix = if dry { "dry run, nothing changed: " } else { "" };
+                let line = line(answer.get("item").unwrap_or(&Value::Null));
+                writeln!(stdout, "{prefix}{}", plain(&line))?;
+                for moved in each(answer, "moves") {
+                    writeln!(stdout, "{}", plain(&told_move(moved)))?;
+                }
+            }
+        }
+        for warning in each(answer, "warnings").filter_map(Value::as_str) {
+            writeln!(stderr, "warning: {}", plain(warning))?;
+        }
+        Ok(DONE)
+    }
+}
+
+/// The items of a list in an answer.
+pub(super) fn each<'v>(answer: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> {
+    answer.get(key).and_then(Value::as_array).into_iter().flatten()
+}
+
+/// A VM that was given another address.
+pub(super) fn told_move(moved: &Value) -> String {
+    let [vm, from, to] = ["vm", "from", "to"].map(|key| cell(moved, key));
+    let old: Vec<&str> = each(moved, "old_for").filter_map(Value::as_str).collect();
+    let old = match old.as_slice() {
+        [] => String::new(),
+        some => format!("; {from} leads there for a while for {}", some.join(", ")),
+    };
+    format!("vm {vm} moved from {from} to {to}{old}")
+}

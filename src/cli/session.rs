@@ -1,0 +1,103 @@
+//! `keyway session`: who is inside.
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::{
+    DONE, Output,
+    client::Request,
+    keyfile::time,
+    remote::{Remote, Talk, Terminal, path},
+    table::{self, Column, cell, plain},
+    trouble::{Outcome, Trouble},
+};
+use crate::registry::Label;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Session {
+    /// Live sessions, or some
+    #[command(after_help = "\
+Examples:
+  keyway session list
+  keyway session list --vm blue --output json | jq -r '.[].client'")]
+    List {
+        /// Whose
+        #[arg(long, value_name = "USER")]
+        user: Option<Label>,
+        /// In which VM
+        #[arg(long, value_name = "NAME")]
+        vm: Option<Label>,
+    },
+    /// One session
+    Show {
+        /// As the list has it
+        id: String,
+    },
+    /// End sessions; their users are told
+    #[command(visible_aliases = ["rm", "remove"], after_help = "\
+Example:
+  keyway session kill 3f2a91c4")]
+    Kill {
+        /// As the list has them
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+    },
+}
+
+const COLUMNS: &[Column] = &[
+    ("ID", |session| cell(session, "id")),
+    ("USER", |session| cell(session, "user")),
+    ("VM", |session| cell(session, "vm")),
+    ("LOGIN", |session| cell(session, "login")),
+    ("ADDRESS", |session| cell(session, "address")),
+    ("CLIENT", |session| cell(session, "client")),
+    ("SINCE", |session| time(session.get("since_s").and_then(Value::as_u64))),
+    ("UP", |session| cell(session, "up_bytes")),
+    ("DOWN", |session| cell(session, "down_bytes")),
+];
+
+const FINGERPRINT: Column = ("FINGERPRINT", |session| cell(session, "fingerprint"));
+
+pub(super) fn run(command: Session, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
+    let mut talk = remote.talk(terminal)?;
+    match command {
+        Session::List { user, vm } => {
+            let query = [("user", user), ("vm", vm)];
+            let query: Vec<_> = query
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?.to_string())))
+                .collect();
+            talk.list(&path(["sessions"]), &query, COLUMNS, &|_| true)
+        }
+        Session::Show { id } => {
+            let found = talk.find(&path(["sessions"]), &|session| cell(session, "id") == id)?;
+            let session = found.ok_or_else(|| Trouble::Refused {
+                code: "not-found".to_owned(),
+                detail: format!("there is no session {id}; `keyway session list` shows all"),
+            })?;
+            talk.show(&session, &[COLUMNS, &[FINGERPRINT]].concat())
+        }
+        Session::Kill { ids } => {
+            for id in ids {
+                kill(&mut talk, &id)?;
+            }
+            Ok(DONE)
+        }
+    }
+}
+
+fn kill(talk: &mut Talk<'_, '_>, id: &str) -> Outcome {
+    let method = hyper::Method::DELETE;
+    let path = path(["sessions", id]);
+    // No change of the registry: it may have nothing to say.
+    let body = talk.client.ask(&Request { method, path, body: None, if_match: None })?;
+    let out = &mut talk.terminal.stdout;
+    match talk.output {
+        Output::Table => writeln!(out, "session {} ended", plain(id))?,
+        Output::Json => {
+            let answer = serde_json::from_slice(&body).unwrap_or_else(|_| json!({ "id": id }));
+            writeln!(out, "{}", table::json(&answer))?;
+        }
+    }
+    Ok(DONE)
+}

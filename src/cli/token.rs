@@ -1,0 +1,164 @@
+//! `keyway token`: what programs show to the API.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::{Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use super::{
+    DONE, Output,
+    keyfile::time,
+    remote::{Change, Edit, Remote, Terminal, path},
+    table::{self, Column, cell},
+    trouble::{Outcome, Trouble},
+    vm::put,
+};
+use crate::registry::{Label, refusal::utc};
+
+/// Longest life that can be asked for, in days: a century.
+const DAYS_MAX: u64 = 36_525;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Token {
+    /// All tokens; of none more than a hash is kept
+    List,
+    /// One token
+    Show {
+        /// Which
+        name: Label,
+    },
+    /// A new token: stdout gets it and nothing else, this once
+    #[command(
+        visible_alias = "create",
+        after_help = "\
+Examples:
+  keyway token add ci --role operator --expires 30d > ci.token
+  keyway vm list --server https://keyway.example.test:8443 --token-file ci.token"
+    )]
+    Add {
+        /// What to call it
+        name: Label,
+        /// What its bearer may do
+        #[arg(long)]
+        role: Role,
+        /// For how long: 90m, 12h, 30d [default: for ever]
+        #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
+        expires: Option<u64>,
+        #[command(flatten)]
+        edit: Edit,
+    },
+    /// A token ends
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Which
+        name: Label,
+        #[command(flatten)]
+        edit: Edit,
+    },
+}
+
+/// What a bearer may do.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Role {
+    /// Look
+    Reader,
+    /// And change users, teams and VMs
+    Operator,
+    /// Everything
+    Admin,
+}
+
+impl Role {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Reader => "reader",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// `30d` in seconds.
+fn parse_seconds(text: &str) -> Result<u64, String> {
+    let form = || format!("write a number and m, h or d, up to {DAYS_MAX}d");
+    let unit = text.chars().last().ok_or_else(form)?;
+    let seconds = match unit {
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return Err(form()),
+    };
+    let number: u64 = text.strip_suffix(unit).unwrap_or(text).parse().map_err(|_| form())?;
+    let all = number.checked_mul(seconds).filter(|all| (1..=DAYS_MAX * 86_400).contains(all));
+    all.ok_or_else(form)
+}
+
+const COLUMNS: &[Column] = &[
+    ("NAME", |token| cell(token, "name")),
+    ("ROLE", |token| cell(token, "role")),
+    ("CREATED", |token| time(token.get("created_s").and_then(Value::as_u64))),
+    ("EXPIRES", |token| time(token.get("expires_s").and_then(Value::as_u64))),
+];
+
+pub(super) fn run(command: Token, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
+    let mut talk = remote.talk(terminal)?;
+    match command {
+        Token::List => talk.list(&path(["tokens"]), &[], COLUMNS, &|_| true),
+        Token::Show { name } => {
+            let its = |token: &Value| cell(token, "name") == name.as_str();
+            match talk.find(&path(["tokens"]), &its)? {
+                Some(token) => talk.show(&token, COLUMNS),
+                None => Err(Trouble::Refused {
+                    code: "not-found".to_owned(),
+                    detail: format!("there is no token `{name}`; `keyway token list` shows all"),
+                }),
+            }
+        }
+        Token::Add { name, role, expires, edit } => {
+            let mut body = json!({ "name": name, "role": role.word() });
+            let ends_s = expires.map(|seconds| now_s().saturating_add(seconds));
+            put(&mut body, [("expires_s", ends_s.map(Value::from))]);
+            let answer = talk.make(Change::post(path(["tokens"]), body), edit)?;
+            let token = cell(&answer, "token");
+            let ends =
+                ends_s.map_or_else(|| "for ever".to_owned(), |s| format!("until {}", utc(s)));
+            if talk.output == Output::Json {
+                writeln!(talk.terminal.stdout, "{}", table::json(&answer))?;
+            } else if edit.dry_run {
+                let line = |_: &Value| format!("token {name} added ({}, {ends})", role.word());
+                return talk.say(&answer, &line);
+            } else {
+                writeln!(talk.terminal.stdout, "{}", table::plain(&token))?;
+                let role = role.word();
+                writeln!(
+                    talk.terminal.stderr,
+                    "token {name} added ({role}, {ends}); it is shown this once"
+                )?;
+            }
+            Ok(DONE)
+        }
+        Token::Rm { name, edit } => {
+            let change = Change::delete(path(["tokens", name.as_str()]));
+            talk.change(change, edit, &|_| format!("token {name} ended"))
+        }
+    }
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_seconds;
+
+    #[test]
+    fn a_life_is_a_number_with_its_unit() {
+        assert_eq!(parse_seconds("30d"), Ok(2_592_000));
+        assert_eq!(parse_seconds("12h"), Ok(43_200));
+        assert_eq!(parse_seconds("90m"), Ok(5400));
+        for wrong in ["", "d", "30", "30s", "-1d", "0d", "1.5h", "99999999d", "3é", "1 d"] {
+            assert!(parse_seconds(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}
