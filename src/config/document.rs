@@ -147,7 +147,7 @@ impl<'d, 'i> Section<'d, 'i> {
     pub(super) fn section(&self, key: &'static str) -> Option<Self> {
         let value = self.get(key)?;
         if let DeValue::Table(table) = value.node.get_ref() {
-            return Some(self.below(table, key.to_owned(), value.node.span().start));
+            return Some(self.below(table, self.label(key), value.node.span().start));
         }
         value.mistaken("a table", &format!("write it as `[{key}]` and its keys below"));
         None
@@ -169,6 +169,15 @@ impl<'d, 'i> Section<'d, 'i> {
             None
         });
         each.collect()
+    }
+
+    /// All keys with their values, for a table whose keys are the operator's own.
+    pub(super) fn entries(self) -> impl Iterator<Item = (&'d str, Value<'d, 'i>)> {
+        self.table.iter().map(move |(name, node)| {
+            let key = name.get_ref().as_ref();
+            let line = self.document.line(name.span().start);
+            (key, Value { document: self.document, node, label: self.label(key), line })
+        })
     }
 
     fn below(&self, table: &'d DeTable<'i>, name: String, at: usize) -> Self {

@@ -263,6 +263,14 @@ impl<'c> Walk<'c> {
                 let fix = "write an address that is not in the pool, for example 127.0.0.1";
                 config.fault(draft.lines.metrics, what, fix);
             }
+            let api = self.config.api.tls.as_ref().map(|tls| tls.listen);
+            let here =
+                |at: &SocketAddr| all.into_iter().flatten().any(|ip| ip.to_canonical() == at.ip());
+            if let Some(api) = api.filter(here) {
+                let what = format!("`api.listen` is {api}, which is pool address `{}`", entry.name);
+                let fix = "write an address that is not in the pool, for example 127.0.0.1";
+                config.fault(draft.lines.api, what, fix);
+            }
             let v4_or_private = entry.private.or(Some(entry.public));
             for (key, ip) in [("public", v4_or_private), ("public6", entry.public6)] {
                 let Some(ip) = ip.filter(|_| !indirect) else { continue };

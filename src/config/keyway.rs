@@ -13,12 +13,12 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    Config, Count, Edge, HostKeys, Log, Metrics, PreferGcm, Principals, Source, UserCa,
-    VmCredential, VmLeg,
+    Config, Count, Edge, HostKeys, Log, Metrics, PreferGcm, Principals, Registry, Source, UserCa,
+    VmCredential, VmLeg, api,
     document::{Document, Section, Value},
     keys,
 };
-use crate::ssh::revocation::Revocations;
+use crate::{registry::Limits, ssh::revocation::Revocations};
 
 /// Beyond any machine's cores.
 const SHARDS_MAX: u32 = 1024;
@@ -34,6 +34,12 @@ const DIAL_TIMEOUT_S: RangeInclusive<u32> = 1..=300;
 const NETWORKS_MAX: usize = 1024;
 
 const STATE_DIR: &str = "/var/lib/keyway";
+/// The usual time to live in DNS.
+const QUARANTINE_ODD_S: u32 = 60;
+/// In the state directory.
+const SOCKET: &str = "keyway.sock";
+/// A month: names in DNS live for hours at most.
+const QUARANTINE_S: RangeInclusive<u32> = 0..=2_592_000;
 const LISTEN_PORT: u16 = 22;
 const METRICS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9644);
 /// Loopback and the private ranges (RFC 1918, RFC 4193).
@@ -55,6 +61,10 @@ pub(super) struct Draft {
 pub(super) struct Lines {
     pub(super) listen: usize,
     pub(super) metrics: usize,
+    /// Of `api.listen`.
+    pub(super) api: usize,
+    /// Of `api.socket`.
+    pub(super) socket: usize,
     /// Of `sessions_max` or `half_open_max`.
     pub(super) counts: usize,
     /// Whether `networks` could be read, so that VM endpoints can be held against it.
@@ -76,15 +86,22 @@ pub(super) fn read(source: &Source) -> (Document, Draft) {
     let document = Document::new(&source.name, source.order, &source.text);
     let table = document.parse(&source.text);
     let root = Section::root(&document, &table);
-    let mut lines = Lines { listen: 1, metrics: 1, counts: 1, networks_sound: true };
-    let config = Config {
+    let mut lines =
+        Lines { listen: 1, metrics: 1, api: 1, socket: 1, counts: 1, networks_sound: true };
+    let mut config = Config {
         state_dir: state_dir(&root, &source.base),
         edge: read_edge(&root, &source.base, &mut lines),
         vm_leg: read_vm_leg(&root, &source.base, &mut lines),
         metrics: read_metrics(&root, &mut lines),
+        api: api::read(&root, &source.base, &mut lines),
+        registry: read_registry(&root),
     };
+    if config.api.socket.as_os_str().is_empty() {
+        config.api.socket = config.state_dir.join(SOCKET);
+    }
     root.finish();
     check_metrics(&document, &config, &lines);
+    api::check(&document, &config, &lines);
     drop(table);
     (document, Draft { config, lines })
 }
@@ -184,7 +201,7 @@ fn read_listen(value: &Value<'_, '_>) -> Option<Vec<SocketAddr>> {
     (!sound.is_empty()).then_some(sound)
 }
 
-fn socket_address(value: &Value<'_, '_>, text: &str) -> Option<SocketAddr> {
+pub(super) fn socket_address(value: &Value<'_, '_>, text: &str) -> Option<SocketAddr> {
     match text.parse::<SocketAddr>() {
         Ok(address) if address.port() == 0 => {
             let what = format!("has no port in \"{text}\"");
@@ -347,6 +364,28 @@ fn read_metrics(root: &Section<'_, '_>, lines: &mut Lines) -> Metrics {
     Metrics { listen: listen.unwrap_or(METRICS_LISTEN) }
 }
 
+fn read_registry(root: &Section<'_, '_>) -> Registry {
+    let section = root.section("registry");
+    let quarantine_s = section.as_ref().and_then(|section| section.get("quarantine_s"));
+    let quarantine_s = quarantine_s.and_then(|value| {
+        let seconds = value.integer(QUARANTINE_S, "seconds")?;
+        if seconds < QUARANTINE_ODD_S {
+            value.warn(
+                format_args!(
+                    "is {seconds}: a name that somebody's resolver remembers may lead to another VM"
+                ),
+                "write at least the time to live in DNS and a margin; 3600 is usual",
+            );
+        }
+        Some(seconds)
+    });
+    if let Some(section) = section {
+        section.finish();
+    }
+    let standard = Limits::default().quarantine_s;
+    Registry { quarantine_s: quarantine_s.map_or(standard, u64::from) }
+}
+
 /// The metrics must not meet the clients. Pool addresses are held against them where the fleet is known.
 fn check_metrics(document: &Document, config: &Config, lines: &Lines) {
     let metrics = config.metrics.listen;
@@ -376,7 +415,7 @@ fn check_metrics(document: &Document, config: &Config, lines: &Lines) {
     }
 }
 
-fn path(value: &Value<'_, '_>, base: &Path) -> Option<PathBuf> {
+pub(super) fn path(value: &Value<'_, '_>, base: &Path) -> Option<PathBuf> {
     let text = value.string()?;
     if text.is_empty() || text.contains('\0') {
         value.fault("is not a path", "write a path in double quotes");
@@ -386,6 +425,6 @@ fn path(value: &Value<'_, '_>, base: &Path) -> Option<PathBuf> {
 }
 
 /// A path where `""` means that there is none.
-fn path_or_none(value: &Value<'_, '_>, base: &Path) -> Option<PathBuf> {
+pub(super) fn path_or_none(value: &Value<'_, '_>, base: &Path) -> Option<PathBuf> {
     if value.string()?.is_empty() { None } else { path(value, base) }
 }

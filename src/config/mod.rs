@@ -17,12 +17,14 @@ use std::{
 
 use ipnet::IpNet;
 
+use crate::registry::document::Role;
 use crate::ssh::{
     hostkey::{HostKey, PrivateKey},
     publickey::PublicKey,
     revocation::Revocations,
 };
 
+mod api;
 pub mod desired;
 mod document;
 mod finding;
@@ -47,6 +49,10 @@ pub struct Config {
     pub vm_leg: VmLeg,
     /// For the operator.
     pub metrics: Metrics,
+    /// For operators and their machines.
+    pub api: Api,
+    /// For the allocator.
+    pub registry: Registry,
 }
 
 /// The `[edge]` section.
@@ -170,6 +176,46 @@ pub enum Principals {
 pub struct Metrics {
     /// Never a pool address.
     pub listen: SocketAddr,
+}
+
+/// The `[api]` section.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Api {
+    /// The unix socket.
+    pub socket: PathBuf,
+    /// Where it is served over TLS, if anywhere; never a pool address.
+    pub tls: Option<ApiTls>,
+    /// What others than root and this process's own user may do at the socket.
+    pub peers: Vec<(Peer, Role)>,
+}
+
+/// The API over TLS.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ApiTls {
+    /// Never every address.
+    pub listen: SocketAddr,
+    /// PEM: the server's certificate, then those between it and the root.
+    pub cert: PathBuf,
+    /// PEM: its private key.
+    pub key: PathBuf,
+}
+
+/// Who may be at the other end of a unix socket.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Peer {
+    /// A user by name.
+    User(String),
+    /// A user by number.
+    Uid(u32),
+    /// Whoever is in a group.
+    Group(String),
+}
+
+/// The `[registry]` section.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Registry {
+    /// Seconds for which a slot points at no other VM after its last use.
+    pub quarantine_s: u64,
 }
 
 /// Both files, and what is worth a word in them.

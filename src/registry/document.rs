@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::name::{Label, Principal};
@@ -148,6 +149,17 @@ pub struct UserKey {
     pub comment: String,
 }
 
+impl UserKey {
+    /// The whole `authorized_keys` line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let Self { options, key, comment, .. } = self;
+        let parts = [options, key, comment].map(String::as_str);
+        let given: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        given.join(" ")
+    }
+}
+
 /// A person or a program that logs in.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct User {
@@ -160,7 +172,9 @@ pub struct User {
 }
 
 /// How somebody may enter.
-#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Access {
     /// At the VM's address: takes a slot.
@@ -182,7 +196,7 @@ pub struct Team {
 }
 
 /// Whether a VM can be entered.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum VmState {
     /// It can.
@@ -249,7 +263,7 @@ pub struct Vm {
 }
 
 /// Whether VMs are put at an address.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AddressState {
     /// They are.
@@ -307,7 +321,9 @@ pub struct Hold {
 }
 
 /// What a token or a peer of the socket may do.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Look.

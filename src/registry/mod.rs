@@ -28,7 +28,7 @@ mod values;
 
 pub use command::{Command, Options};
 pub use document::{Document, Key};
-pub use draft::{Draft, Report};
+pub use draft::{Draft, Move, Report, Written};
 pub use model::{Limits, Model, Stamp};
 pub use name::{Label, Principal};
 pub use refusal::Refusal;

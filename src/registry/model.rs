@@ -325,6 +325,24 @@ impl Model {
         all
     }
 
+    /// The teams that a user is in, by name.
+    #[must_use]
+    pub fn teams_of(&self, user: &Label) -> BTreeMap<&Label, Access> {
+        let ix = self.principal_ix(&Principal::User(user.clone()));
+        let teams = ix.and_then(|ix| self.reach(ix)).map_or(&[][..], |reach| &reach.teams);
+        let named = |(team, access): &(PrincipalIx, Access)| {
+            self.reach(*team).map(|team| (team.name.label(), *access))
+        };
+        teams.iter().filter_map(named).collect()
+    }
+
+    /// The VMs that answer at an address, by serial; nothing if it does not stand.
+    #[must_use]
+    pub fn vms_at(&self, address: &Label) -> Option<&BTreeSet<Serial>> {
+        let site = self.site(self.address_ix(address)?)?;
+        site.stored.as_ref().map(|_| &site.vms)
+    }
+
     fn put_user(&mut self, name: &Label, new: Option<Stored<User>>) -> Option<(Document, u64)> {
         let fingerprint = |key: &super::document::UserKey| key.fingerprint.parse::<Fingerprint>();
         let old = self.users.remove(name);

@@ -11,6 +11,7 @@ pub mod authorized;
 pub mod certificate;
 pub mod cipher;
 pub mod connection;
+pub mod digest;
 pub mod entropy;
 pub mod fault;
 pub mod hostkey;

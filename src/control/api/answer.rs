@@ -1,0 +1,205 @@
+//! What a request is answered: JSON, text or a stream; or a problem (RFC 9457) with a code that stays the same.
+
+use hyper::{
+    Response, StatusCode,
+    body::Bytes,
+    header::{self, HeaderValue},
+};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::body::{Body, Lines};
+use crate::registry::{Refusal, service::Failed, store};
+
+/// Characters of a reason that are told: some name what was sent.
+const DETAIL_CHARS: usize = 500;
+
+/// What an error answers.
+#[derive(Debug, JsonSchema, Serialize)]
+#[schemars(rename = "Problem")]
+pub(super) struct ProblemBody<'a> {
+    /// Always `about:blank`: the code says more.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The status in words.
+    title: &'static str,
+    status: u16,
+    /// For programs.
+    code: &'static str,
+    /// For people: what is wrong, and what to do.
+    detail: &'a str,
+}
+
+/// Why a request is not answered as asked.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) status: StatusCode,
+    pub(super) code: &'static str,
+    pub(super) detail: String,
+    /// Methods that are allowed here, of a 405.
+    allow: Option<String>,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), allow: None }
+    }
+
+    pub(super) fn bad(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", detail)
+    }
+
+    pub(super) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", detail)
+    }
+
+    pub(super) fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
+    }
+
+    pub(super) fn no_route() -> Self {
+        let detail = "there is nothing here; GET /v1/openapi.json lists what there is";
+        Self::new(StatusCode::NOT_FOUND, "no-route", detail)
+    }
+
+    pub(super) fn method_not_allowed(allow: &[&str]) -> Self {
+        let allow = allow.join(", ");
+        let detail = format!("allowed here: {allow}");
+        let code = "method-not-allowed";
+        let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, code, detail);
+        Self { allow: Some(allow), ..problem }
+    }
+
+    pub(super) fn unauthenticated(detail: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
+    }
+
+    pub(super) fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
+    }
+
+    pub(super) fn too_large(bytes_max: usize) -> Self {
+        let detail = format!("the body is larger than {bytes_max} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)
+    }
+
+    pub(super) fn store_failed(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "store-failed", detail)
+    }
+
+    pub(super) fn ending() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ending", Failed::Ended.to_string())
+    }
+
+    pub(super) fn into_response(self) -> Response<Body> {
+        let Self { status, code, detail, allow } = self;
+        let detail: String = detail.chars().take(DETAIL_CHARS).collect();
+        let title = status.canonical_reason().unwrap_or_default();
+        let body = ProblemBody {
+            kind: "about:blank",
+            title,
+            status: status.as_u16(),
+            code,
+            detail: &detail,
+        };
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response = whole(status, "application/problem+json", body);
+        let headers = response.headers_mut();
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(allow) = allow.and_then(|allow| HeaderValue::try_from(allow).ok()) {
+            headers.insert(header::ALLOW, allow);
+        }
+        response
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let status = match &refusal {
+            Refusal::Unknown { .. } => StatusCode::NOT_FOUND,
+            Refusal::Invalid { .. } | Refusal::Reserved { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Refusal::Changed { .. } => StatusCode::PRECONDITION_FAILED,
+            Refusal::Taken { .. }
+            | Refusal::KeyTaken { .. }
+            | Refusal::IpTaken { .. }
+            | Refusal::InUse { .. }
+            | Refusal::Conflict(_)
+            | Refusal::Exhausted { .. }
+            | Refusal::NotReady { .. }
+            | Refusal::TooMany { .. }
+            | Refusal::Already(_) => StatusCode::CONFLICT,
+        };
+        Self::new(status, refusal.code(), refusal.to_string())
+    }
+}
+
+impl From<crate::registry::name::NotALabel> for Problem {
+    fn from(fault: crate::registry::name::NotALabel) -> Self {
+        Refusal::from(fault).into()
+    }
+}
+
+impl From<Failed> for Problem {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Refused(refusal) => refusal.into(),
+            Failed::Store(_) => Self::store_failed(failed.to_string()),
+            Failed::Ended => Self::ending(),
+        }
+    }
+}
+
+impl From<store::Fault> for Problem {
+    fn from(fault: store::Fault) -> Self {
+        Self::store_failed(fault.to_string())
+    }
+}
+
+/// What a handler answers.
+pub(super) enum Answer {
+    /// JSON.
+    Json {
+        /// Written already.
+        body: Vec<u8>,
+        /// The revision of the one thing it shows.
+        tag: Option<u64>,
+    },
+    /// Plain text.
+    Text(String),
+    /// Lines of JSON, one a commit, until somebody ends it.
+    Watch(Lines),
+}
+
+impl Answer {
+    pub(super) fn into_response(self, status: StatusCode) -> Response<Body> {
+        match self {
+            Self::Json { body, tag } => {
+                let mut response = whole(status, "application/json", body);
+                let tag = tag.and_then(|tag| HeaderValue::try_from(format!("\"{tag}\"")).ok());
+                if let Some(tag) = tag {
+                    response.headers_mut().insert(header::ETAG, tag);
+                }
+                response
+            }
+            Self::Text(text) => whole(status, "text/plain; charset=utf-8", text.into_bytes()),
+            Self::Watch(lines) => with(status, "application/x-ndjson", Body::Lines(lines)),
+        }
+    }
+}
+
+fn whole(status: StatusCode, media_type: &'static str, body: Vec<u8>) -> Response<Body> {
+    with(status, media_type, Body::Whole(Some(Bytes::from(body))))
+}
+
+fn with(status: StatusCode, media_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    // What is answered is nobody else's business, and old as soon as it is read.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

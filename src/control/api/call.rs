@@ -1,0 +1,395 @@
+//! One request that is let in: who, what, and what was sent along, read once before a handler sees it.
+
+use std::sync::Arc;
+
+use hyper::body::Bytes;
+use schemars::JsonSchema;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    Api,
+    answer::{Answer, Problem},
+    caller::Caller,
+};
+use crate::registry::{
+    Command, Label, Model, Move, Options, Principal, Written,
+    document::{Document, Key, Origin},
+    service::{Done, Mode, Order},
+};
+
+/// Items of a list, unless asked for another number.
+const LIMIT: usize = 100;
+/// Most items of a list.
+const LIMIT_MAX: usize = 1000;
+
+/// A query parameter of a route.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Query {
+    /// Say what would happen.
+    DryRun,
+    /// VMs may be given other addresses.
+    Renumber,
+    /// How many items.
+    Limit,
+    /// Where the list goes on.
+    After,
+    /// The newest first.
+    Newest,
+    /// VMs that somebody may enter.
+    VisibleTo,
+    /// VMs of an owner.
+    Owner,
+    /// VMs at an address.
+    Address,
+    /// Sessions of a user.
+    User,
+    /// Sessions in a VM.
+    Vm,
+    /// Commits after a revision.
+    Revision,
+}
+
+impl Query {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::DryRun => "dry_run",
+            Self::Renumber => "renumber",
+            Self::Limit => "limit",
+            Self::After | Self::Revision => "after",
+            Self::Newest => "newest",
+            Self::VisibleTo => "visible_to",
+            Self::Owner => "owner",
+            Self::Address => "address",
+            Self::User => "user",
+            Self::Vm => "vm",
+        }
+    }
+
+    pub(super) const fn summary(self) -> &'static str {
+        match self {
+            Self::DryRun => "Say what would happen, and change nothing.",
+            Self::Renumber => "VMs may be given other addresses where that is needed.",
+            Self::Limit => "How many items at most.",
+            Self::After => "The cursor of the page before: `next` of its answer.",
+            Self::Newest => "The newest first.",
+            Self::VisibleTo => "Only VMs that this user or team may enter.",
+            Self::Owner => "Only VMs of this user or team.",
+            Self::Address => "Only VMs that answer at this address.",
+            Self::User => "Only sessions of this user.",
+            Self::Vm => "Only sessions in this VM.",
+            Self::Revision => "Commits after this revision; without it, those to come.",
+        }
+    }
+}
+
+/// What was asked for in the query; only what the route knows can be set.
+#[derive(Debug, Default)]
+pub(super) struct Queries {
+    pub(super) dry_run: bool,
+    pub(super) renumber: bool,
+    pub(super) newest: bool,
+    limit: Option<usize>,
+    pub(super) after: Option<String>,
+    pub(super) visible_to: Option<Principal>,
+    pub(super) owner: Option<Principal>,
+    pub(super) address: Option<Label>,
+    pub(super) user: Option<String>,
+    pub(super) vm: Option<String>,
+    pub(super) revision: Option<u64>,
+}
+
+impl Queries {
+    /// Reads a query as forms write it.
+    pub(super) fn read(query: &str, known: &[Query]) -> Result<Self, Problem> {
+        let mut read = Self::default();
+        let mut seen = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let decode = |text: &str| percent_decoded(&text.replace('+', " "));
+            let (name, value) = (decode(name)?, decode(value)?);
+            let Some(parameter) = known.iter().find(|parameter| parameter.name() == name) else {
+                let names: Vec<&str> = known.iter().map(|parameter| parameter.name()).collect();
+                let known = if names.is_empty() { "none".into() } else { names.join(", ") };
+                let name = plain(&name);
+                return Err(Problem::bad(format!(
+                    "unknown query parameter `{name}`; known here: {known}"
+                )));
+            };
+            if seen.contains(parameter) {
+                return Err(Problem::bad(format!("query parameter `{name}` is given twice")));
+            }
+            seen.push(*parameter);
+            read.set(*parameter, value)?;
+        }
+        Ok(read)
+    }
+
+    fn set(&mut self, parameter: Query, value: String) -> Result<(), Problem> {
+        let wrong = |fix: &str| {
+            let name = parameter.name();
+            Problem::bad(format!("query parameter `{name}` is `{}`; {fix}", plain(&value)))
+        };
+        let flag = || match value.as_str() {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err(wrong("write true or false")),
+        };
+        let principal =
+            || value.parse().map_err(|_| wrong("write a user's name, or team: and a team's"));
+        match parameter {
+            Query::DryRun => self.dry_run = flag()?,
+            Query::Renumber => self.renumber = flag()?,
+            Query::Newest => self.newest = flag()?,
+            Query::Limit => {
+                let limit = value.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
+                self.limit = Some(limit.ok_or_else(|| wrong("write a number from 1 to 1000"))?);
+            }
+            Query::VisibleTo => self.visible_to = Some(principal()?),
+            Query::Owner => self.owner = Some(principal()?),
+            Query::Address => {
+                self.address = Some(value.parse().map_err(|_| wrong("write an address's name"))?);
+            }
+            Query::Revision => {
+                self.revision = Some(value.parse().map_err(|_| wrong("write a revision"))?);
+            }
+            Query::After => self.after = Some(value),
+            Query::User => self.user = Some(value),
+            Query::Vm => self.vm = Some(value),
+        }
+        Ok(())
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit.unwrap_or(LIMIT)
+    }
+}
+
+/// Undoes percent-encoding (RFC 3986 §2.1).
+pub(super) fn percent_decoded(text: &str) -> Result<String, Problem> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || rest.next().and_then(|digit| char::from(digit).to_digit(16));
+        let pair = digit().zip(digit()).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
+        bytes.push(pair.ok_or_else(|| {
+            Problem::bad("a % in the URL is not followed by two hexadecimal digits")
+        })?);
+    }
+    String::from_utf8(bytes).map_err(|_| Problem::bad("the URL holds what is not UTF-8"))
+}
+
+/// What somebody wrote, as it can be said again.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().take(80).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// A request on its way through a handler.
+pub(super) struct Call {
+    pub(super) api: Arc<Api>,
+    pub(super) caller: Caller,
+    /// What stands in the path's places, in order.
+    pub(super) params: Vec<String>,
+    pub(super) query: Queries,
+    /// The revision that the subject must have.
+    pub(super) expected: Option<u64>,
+    /// At most what the route takes.
+    pub(super) body: Bytes,
+}
+
+impl Call {
+    /// The text in a place of the path.
+    pub(super) fn param(&self, place: usize) -> &str {
+        self.params.get(place).map_or("", String::as_str)
+    }
+
+    /// The name in a place of the path.
+    pub(super) fn name(&self, place: usize) -> Result<Label, Problem> {
+        Ok(Label::new(self.param(place))?)
+    }
+
+    /// The user or team in a place of the path.
+    pub(super) fn principal(&self, place: usize) -> Result<Principal, Problem> {
+        Ok(self.param(place).parse::<Principal>()?)
+    }
+
+    /// The body; none at all is an empty object.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        let body: &[u8] = if self.body.trim_ascii().is_empty() { b"{}" } else { &self.body };
+        serde_json::from_slice(body).map_err(|fault| {
+            let what = if fault.is_data() { "does not fit" } else { "is not JSON" };
+            Problem::bad(format!("the body {what}: {}", long_plain(&fault.to_string())))
+        })
+    }
+
+    pub(super) const fn mode(&self) -> Mode {
+        if self.query.dry_run { Mode::DryRun } else { Mode::Real }
+    }
+
+    pub(super) const fn options(&self) -> Options {
+        Options { renumber: self.query.renumber, origin: Origin::Command }
+    }
+
+    pub(super) fn order(&self, command: Command) -> Order {
+        let actor = self.caller.actor.clone();
+        Order { command, options: self.options(), expected: None, actor }
+    }
+
+    /// Carries out one command, on the revision that was asked for.
+    pub(super) fn carry_out(&self, command: Command) -> Result<Done, Problem> {
+        let order = Order { expected: self.expected, ..self.order(command) };
+        Ok(self.api.service.carry_out(order, self.mode())?)
+    }
+
+    /// What to answer after a command.
+    pub(super) fn changed<T>(
+        &self,
+        done: &Done,
+        item: impl FnOnce(&Seen<'_>) -> Option<T>,
+    ) -> Changed<T> {
+        let model = self.api.service.model();
+        Changed {
+            revision: done.revision,
+            dry_run: self.query.dry_run,
+            moves: done.report.moves.iter().map(Moved::from).collect(),
+            warnings: Vec::new(),
+            item: item(&Seen { model: &model, done }),
+        }
+    }
+
+    /// What to answer after something that is no command.
+    pub(super) fn acted(&self) -> Changed<Gone> {
+        Changed {
+            revision: self.api.service.model().revision(),
+            dry_run: self.query.dry_run,
+            moves: Vec::new(),
+            warnings: Vec::new(),
+            item: None,
+        }
+    }
+}
+
+fn long_plain(text: &str) -> String {
+    text.chars().take(300).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// The registry as a command left it, or would have.
+pub(super) struct Seen<'a> {
+    pub(super) model: &'a Model,
+    done: &'a Done,
+}
+
+impl Seen<'_> {
+    /// What the command wrote under `key`, else what stands there.
+    pub(super) fn get(&self, key: &Key) -> Option<(Document, u64)> {
+        let written = self.done.written.iter().find(|written| written.key == *key);
+        match written {
+            Some(Written { now, .. }) => now.clone().map(|now| (now, self.done.revision)),
+            None => self.model.get(key),
+        }
+    }
+
+    /// The VM of this name.
+    pub(super) fn vm(&self, name: &Label) -> Option<(Document, u64)> {
+        let named =
+            |written: &&Written| matches!(&written.now, Some(Document::Vm(vm)) if vm.name == *name);
+        let written = self.done.written.iter().find(named).map(|written| written.key.clone());
+        let key = written.or_else(|| Some(Key::Vm(*self.model.vm_names().get(name)?)));
+        self.get(&key?)
+    }
+}
+
+/// What a change answers.
+#[derive(Debug, JsonSchema, Serialize)]
+pub(super) struct Changed<T> {
+    /// The registry's revision from then on.
+    pub(super) revision: u64,
+    /// Whether this only says what would happen.
+    pub(super) dry_run: bool,
+    /// VMs that were given another address.
+    pub(super) moves: Vec<Moved>,
+    /// What was not done, and why.
+    pub(super) warnings: Vec<String>,
+    /// What was changed; absent if it is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) item: Option<T>,
+}
+
+/// Of a change that leaves nothing to show.
+#[derive(Debug, JsonSchema, Serialize)]
+pub(super) enum Gone {}
+
+/// A VM that was given another address.
+#[derive(Debug, JsonSchema, Serialize)]
+pub(super) struct Moved {
+    vm: String,
+    from: String,
+    to: String,
+    /// For whom the old address leads there for a while.
+    old_for: Vec<String>,
+}
+
+impl From<&Move> for Moved {
+    fn from(moved: &Move) -> Self {
+        let Move { vm, from, to, old_for } = moved;
+        Self {
+            vm: vm.to_string(),
+            from: from.to_string(),
+            to: to.to_string(),
+            old_for: old_for.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+/// A page of a list.
+#[derive(Debug, JsonSchema, Serialize)]
+pub(super) struct List<T> {
+    pub(super) items: Vec<T>,
+    /// What `after` has to be for the next page; none: this was the last.
+    next: Option<String>,
+    /// The registry's revision that it shows.
+    revision: u64,
+}
+
+impl<T> List<T> {
+    /// The first items, each with its cursor, of as many as there are.
+    pub(super) fn page(
+        call: &Call,
+        revision: u64,
+        mut items: impl Iterator<Item = (String, T)>,
+    ) -> Self {
+        let mut last = None;
+        let mut page = Vec::new();
+        for (cursor, item) in items.by_ref().take(call.query.limit()) {
+            page.push(item);
+            last = Some(cursor);
+        }
+        let next = if items.next().is_some() { last } else { None };
+        Self { items: page, next, revision }
+    }
+}
+
+/// What a handler answers, with its type, for the API's description.
+pub(super) struct Reply<T> {
+    pub(super) body: T,
+    /// The revision of the one thing it shows.
+    pub(super) tag: Option<u64>,
+}
+
+impl<T> From<T> for Reply<T> {
+    fn from(body: T) -> Self {
+        Self { body, tag: None }
+    }
+}
+
+impl<T: Serialize> Reply<T> {
+    pub(super) fn finish(self) -> Result<Answer, Problem> {
+        let body = serde_json::to_vec(&self.body).map_err(|fault| {
+            Problem::store_failed(format!("the answer cannot be written: {fault}"))
+        })?;
+        Ok(Answer::Json { body, tag: self.tag })
+    }
+}

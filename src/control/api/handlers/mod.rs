@@ -1,0 +1,25 @@
+//! What carries the routes out: each handler asks the registry or the data plane, and shows what came of it.
+
+pub(super) mod beside;
+pub(super) mod fleet;
+pub(super) mod people;
+pub(super) mod pool;
+pub(super) mod vms;
+
+use std::{collections::BTreeMap, ops::Bound};
+
+use super::answer::Problem;
+use crate::registry::{Label, Refusal, refusal::Kind};
+
+/// What comes behind a cursor, which is a name. A cursor that is no name stands where it would.
+fn behind<'m, T>(
+    map: &'m BTreeMap<Label, T>,
+    after: Option<&str>,
+) -> impl Iterator<Item = (&'m Label, &'m T)> + use<'m, T> {
+    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    map.range::<str, _>((from, Bound::Unbounded))
+}
+
+fn unknown(kind: Kind, name: &Label) -> Problem {
+    Refusal::Unknown { kind, name: name.to_string() }.into()
+}

@@ -1,0 +1,130 @@
+//! VMs.
+
+use super::{behind, unknown};
+use crate::{
+    control::api::{
+        answer::Problem,
+        call::{Call, Changed, Gone, List, Reply},
+        request as ask, view,
+    },
+    registry::{
+        Command, Label, Principal,
+        command::{NewVm, Placement, VmSettings},
+        document::{Document, Serial},
+        refusal::Kind,
+        service::Done,
+    },
+};
+
+type Answer<T> = Result<T, Problem>;
+
+pub(in super::super) fn vms(call: &Call) -> Answer<List<view::Vm>> {
+    let model = call.api.service.model();
+    let query = &call.query;
+    for principal in [&query.visible_to, &query.owner].into_iter().flatten() {
+        if !model.exists(principal) {
+            let kind = match principal {
+                Principal::User(_) => Kind::User,
+                Principal::Team(_) => Kind::Team,
+            };
+            return Err(unknown(kind, principal.label()));
+        }
+    }
+    let visible = query.visible_to.as_ref().map(|principal| model.visible_to(principal));
+    let there = match &query.address {
+        Some(at) => Some(model.vms_at(at).ok_or_else(|| unknown(Kind::Address, at))?),
+        None => None,
+    };
+    let wanted = |serial: &Serial| {
+        visible.as_ref().is_none_or(|visible| visible.contains(serial))
+            && there.is_none_or(|there| there.contains(serial))
+    };
+    let items = behind(model.vm_names(), query.after.as_deref())
+        .filter(|(_, serial)| wanted(serial))
+        .filter_map(|(name, serial)| Some((name, model.vm(*serial)?)))
+        .filter(|(_, vm)| query.owner.as_ref().is_none_or(|owner| vm.document.owner == *owner))
+        .map(|(name, vm)| (name.to_string(), view::vm(&model, &vm.document, vm.revision)));
+    Ok(List::page(call, model.revision(), items))
+}
+
+pub(in super::super) fn vm(call: &Call) -> Answer<Reply<view::Vm>> {
+    let name = call.name(0)?;
+    let model = call.api.service.model();
+    let (_, stored) = model.vm_named(&name).ok_or_else(|| unknown(Kind::Vm, &name))?;
+    let body = view::vm(&model, &stored.document, stored.revision);
+    Ok(Reply { body, tag: Some(stored.revision) })
+}
+
+/// Where a VM is put: at an address, nowhere, or where the allocator says.
+fn placement(address: Option<&str>, no_address: bool) -> Answer<Placement> {
+    match (address, no_address) {
+        (Some(_), true) => {
+            Err(Problem::invalid("`address` and `no_address` are both given; keep one"))
+        }
+        (Some(address), false) => Ok(Placement::At(Label::new(address)?)),
+        (None, true) => Ok(Placement::Nowhere),
+        (None, false) => Ok(Placement::Chosen),
+    }
+}
+
+pub(in super::super) fn add(call: &Call, new: ask::NewVm) -> Answer<Changed<view::Vm>> {
+    let ask::NewVm { name, owner, ssh, login, host_key, address, no_address } = new;
+    let name = Label::new(&name)?;
+    let placement = placement(address.as_deref(), no_address)?;
+    let owner = owner.parse::<Principal>()?;
+    let new = NewVm { name: name.clone(), owner, ssh, login, host_key, placement };
+    let done = call.carry_out(Command::VmAdd(new))?;
+    Ok(changed(call, &done, &name))
+}
+
+pub(in super::super) fn remove(call: &Call) -> Answer<Changed<Gone>> {
+    let done = call.carry_out(Command::VmRemove { name: call.name(0)? })?;
+    Ok(call.changed(&done, |_| None))
+}
+
+pub(in super::super) fn set(call: &Call, patch: ask::VmPatch) -> Answer<Changed<view::Vm>> {
+    let name = call.name(0)?;
+    let ask::VmPatch { ssh, login, host_key, state } = patch;
+    let set = VmSettings { ssh, login, host_key, state };
+    let done = call.carry_out(Command::VmSet { name: name.clone(), set })?;
+    Ok(changed(call, &done, &name))
+}
+
+pub(in super::super) fn share(call: &Call, how: ask::NewAccess) -> Answer<Changed<view::Vm>> {
+    let (name, with) = (call.name(0)?, call.principal(1)?);
+    let command = Command::VmShare { name: name.clone(), with, access: how.access };
+    let done = call.carry_out(command)?;
+    Ok(changed(call, &done, &name))
+}
+
+pub(in super::super) fn unshare(call: &Call) -> Answer<Changed<view::Vm>> {
+    let (name, with) = (call.name(0)?, call.principal(1)?);
+    let done = call.carry_out(Command::VmUnshare { name: name.clone(), with })?;
+    Ok(changed(call, &done, &name))
+}
+
+pub(in super::super) fn rename(call: &Call, to: ask::To) -> Answer<Changed<view::Vm>> {
+    let (name, to) = (call.name(0)?, Label::new(&to.to)?);
+    let done = call.carry_out(Command::VmRename { name, to: to.clone() })?;
+    Ok(changed(call, &done, &to))
+}
+
+pub(in super::super) fn transfer(call: &Call, to: ask::To) -> Answer<Changed<view::Vm>> {
+    let (name, to) = (call.name(0)?, to.to.parse::<Principal>()?);
+    let done = call.carry_out(Command::VmTransfer { name: name.clone(), to })?;
+    Ok(changed(call, &done, &name))
+}
+
+pub(in super::super) fn renumber(call: &Call, to: ask::Renumber) -> Answer<Changed<view::Vm>> {
+    let name = call.name(0)?;
+    let to = placement(to.address.as_deref(), false)?;
+    let done = call.carry_out(Command::VmRenumber { name: name.clone(), to })?;
+    Ok(changed(call, &done, &name))
+}
+
+fn changed(call: &Call, done: &Done, name: &Label) -> Changed<view::Vm> {
+    call.changed(done, |seen| match seen.vm(name)? {
+        (Document::Vm(vm), at) => Some(view::vm(seen.model, &vm, at)),
+        _ => None,
+    })
+}

@@ -1,0 +1,144 @@
+//! THE API: JSON over HTTP/1.1 on a unix socket, and over TLS where that is configured.
+//!
+//! One table (`routes`) says everything about every route; `server` serves it. The registry is asked through its
+//! service, and what is not in the registry through [`Beside`]: this room does not know the data plane. Whoever is at
+//! the socket is told by the kernel, whoever comes over TLS by a token; nothing is served on TCP without TLS.
+//!
+//! Everything a peer can make it hold is bounded, and one bad connection ends alone.
+
+mod answer;
+mod body;
+mod call;
+mod caller;
+mod handlers;
+mod request;
+mod respond;
+mod routes;
+mod server;
+#[cfg(test)]
+mod testing;
+pub mod view;
+
+use std::{path::Path, path::PathBuf, sync::Arc};
+
+use tokio::sync::Semaphore;
+
+pub use server::{Fault, Handle};
+
+use crate::{
+    config::{ApiTls, Peer},
+    registry::{Service, document::Role},
+    ssh::publickey::Fingerprint,
+};
+
+/// Watchers at a time: each has a thread of its own.
+const WATCHERS_MAX: usize = 16;
+
+/// What the API is started with.
+pub struct Start {
+    /// The unix socket. A stale file there is replaced; its directory must exist.
+    pub socket: PathBuf,
+    /// Where it is served over TLS, if anywhere.
+    pub tls: Option<ApiTls>,
+    /// What peers of the socket may do that are neither root nor the user this process runs as.
+    pub peers: Vec<(Peer, Role)>,
+    /// The registry.
+    pub service: Arc<Service>,
+    /// Everything else.
+    pub beside: Arc<dyn Beside>,
+}
+
+/// What the API shows and does that is not in the registry. Called on a thread that may wait.
+pub trait Beside: Send + Sync {
+    /// Live sessions, in any order.
+    fn sessions(&self) -> Vec<view::Session>;
+
+    /// Ends a session; false if there is none of that name.
+    fn end_session(&self, id: &str) -> bool;
+
+    /// Walks the way of a login and says which step decides.
+    ///
+    /// # Errors
+    /// [`Beyond`].
+    fn explain(&self, question: &Question) -> Result<view::Explanation, Beyond>;
+
+    /// The host keys that this front door presents.
+    fn host_keys(&self) -> Vec<view::HostKey>;
+
+    /// What the VM of this id showed at its first use.
+    fn pinned(&self, vm_id: &str) -> Option<view::Pinned>;
+
+    /// Forgets it; false if there was nothing.
+    ///
+    /// # Errors
+    /// [`Beyond`].
+    fn forget_pin(&self, vm_id: &str) -> Result<bool, Beyond>;
+
+    /// The zone as a file for other name servers; `None` without a zone.
+    fn zone(&self) -> Option<String>;
+
+    /// Copies the store to a file that must not exist. The path is absolute.
+    ///
+    /// # Errors
+    /// [`Beyond`].
+    fn backup(&self, to: &Path) -> Result<(), Beyond>;
+}
+
+/// A login that somebody wonders about.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Question {
+    /// Of the key.
+    pub fingerprint: Fingerprint,
+    /// The key's line, if that was given.
+    pub key: Option<String>,
+    /// Where to.
+    pub target: Target,
+    /// What stands before the @.
+    pub login: Option<String>,
+}
+
+/// Where a login goes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Target {
+    /// The name or an IP of a pool address; as given.
+    Address(String),
+    /// A VM's name, with the zone or without; as given.
+    Name(String),
+}
+
+/// Why something beside the registry was not done.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Beyond {
+    /// There is no such thing.
+    #[error("{0}")]
+    Absent(String),
+    /// It makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// It failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What all connections share.
+pub(crate) struct Api {
+    service: Arc<Service>,
+    beside: Arc<dyn Beside>,
+    watchers: Arc<Semaphore>,
+}
+
+/// Serves the API, from the moment this returns.
+///
+/// # Errors
+/// [`Fault`].
+pub fn start(start: Start) -> Result<Handle, Fault> {
+    let Start { socket, tls, peers, service, beside } = start;
+    let api = Arc::new(Api { service, beside, watchers: Arc::new(Semaphore::new(WATCHERS_MAX)) });
+    let peers = caller::Peers::new(peers, Path::new("/etc"));
+    let role_of = Arc::new(move |own_uid, peer| peers.role(own_uid, peer));
+    server::start(api, &socket, tls.as_ref(), role_of)
+}
+
+#[cfg(test)]
+#[path = "api_tests.rs"]
+mod tests;

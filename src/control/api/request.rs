@@ -1,0 +1,168 @@
+//! Bodies of requests. What has the wrong shape is refused before a handler sees it; names and values are judged by the
+//! registry, in its own words.
+
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer};
+
+use crate::registry::document::{Access, Role, VmState};
+
+/// A new user.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewUser {
+    pub(super) name: String,
+    /// `authorized_keys` lines.
+    #[serde(default)]
+    pub(super) keys: Vec<String>,
+}
+
+/// A key for a user.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewKey {
+    /// An `authorized_keys` line.
+    pub(super) line: String,
+}
+
+/// A new team.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewTeam {
+    pub(super) name: String,
+    /// Users.
+    #[serde(default)]
+    pub(super) members: Vec<String>,
+}
+
+/// How somebody is let in.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewAccess {
+    #[serde(default)]
+    pub(super) access: Access,
+}
+
+/// A new VM.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewVm {
+    pub(super) name: String,
+    /// `alice`, or `team:ops`.
+    pub(super) owner: String,
+    /// `host:port` of its sshd.
+    pub(super) ssh: String,
+    /// The login to use whatever name the user asked for.
+    pub(super) login: Option<String>,
+    /// A public key line or `SHA256:...`.
+    pub(super) host_key: Option<String>,
+    /// Its address; without one the least loaded is chosen.
+    pub(super) address: Option<String>,
+    /// It gets no address and is entered by name.
+    #[serde(default)]
+    pub(super) no_address: bool,
+}
+
+/// What is to be another way in a VM; what is left out stays.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VmPatch {
+    /// `host:port` of its sshd.
+    pub(super) ssh: Option<String>,
+    /// Empty: the name the user asked for.
+    pub(super) login: Option<String>,
+    /// Empty: the one seen first.
+    pub(super) host_key: Option<String>,
+    pub(super) state: Option<VmState>,
+}
+
+/// A new name, or a new owner.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct To {
+    pub(super) to: String,
+}
+
+/// Where a VM is to go.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Renumber {
+    /// Without it the least loaded is chosen.
+    pub(super) address: Option<String>,
+}
+
+/// A new pool address.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewAddress {
+    pub(super) name: String,
+    /// What clients dial.
+    pub(super) public: IpAddr,
+    /// What clients dial over IPv6.
+    pub(super) public6: Option<IpAddr>,
+    /// What the host sees behind a NAT.
+    pub(super) private: Option<IpAddr>,
+    /// Registered keys get the list of their VMs here.
+    #[serde(default)]
+    pub(super) lobby: bool,
+}
+
+/// What is to be another way in an address; what is left out stays.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AddressPatch {
+    pub(super) public: Option<IpAddr>,
+    /// Empty: none.
+    #[serde(default, deserialize_with = "ip_or_none")]
+    #[schemars(with = "Option<String>")]
+    pub(super) public6: Option<Option<IpAddr>>,
+    /// Empty: none.
+    #[serde(default, deserialize_with = "ip_or_none")]
+    #[schemars(with = "Option<String>")]
+    pub(super) private: Option<Option<IpAddr>>,
+    pub(super) lobby: Option<bool>,
+}
+
+/// Left out or null: stays. Empty: none.
+fn ip_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<IpAddr>>, D::Error> {
+    let text = Option::<String>::deserialize(from)?;
+    let read = |text: String| {
+        if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
+    };
+    text.map(read).transpose().map_err(serde::de::Error::custom)
+}
+
+/// A new API token.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewToken {
+    pub(super) name: String,
+    pub(super) role: Role,
+    /// Unix time from which on it is refused.
+    pub(super) expires_s: Option<u64>,
+}
+
+/// A login that somebody wonders about: a key, and an address or a name.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Explain {
+    /// An `authorized_keys` line, or
+    pub(super) key: Option<String>,
+    /// `SHA256:...`
+    pub(super) fingerprint: Option<String>,
+    /// The name or an IP of a pool address, or
+    pub(super) address: Option<String>,
+    /// a VM's name, with the zone or without.
+    pub(super) name: Option<String>,
+    /// What stands before the @.
+    pub(super) login: Option<String>,
+}
+
+/// Where a backup goes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Backup {
+    /// An absolute path on the host that keyway runs on; nothing may be there.
+    pub(super) path: String,
+}

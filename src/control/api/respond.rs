@@ -1,0 +1,201 @@
+//! From a request to its answer: who asks, what for, may they, is it well formed; then, on a thread that may wait, the
+//! handler.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::{
+    HeaderMap, Request, Response, StatusCode,
+    body::{Body as _, Bytes, Incoming},
+    header,
+    http::request::Parts,
+};
+use tokio::time::timeout;
+
+use super::{
+    Api,
+    answer::{Answer, Problem},
+    body::Body,
+    call::{Call, Queries},
+    caller::{Caller, TokenHash},
+    routes::{self, Kind, Route},
+};
+use crate::registry::{document::Role, service::Actor};
+
+/// For the whole body of a request.
+const BODY_MAX: Duration = Duration::from_secs(60);
+/// Bytes of a body where none is taken: room for an empty object.
+const NO_BODY_BYTES_MAX: usize = 64;
+
+/// Where a connection comes from.
+pub(super) enum From {
+    /// The socket; who it is and what they may is known, if they may anything.
+    Socket(Actor, Option<Role>),
+    /// TLS: each request says who it is.
+    Tls(SocketAddr),
+}
+
+/// Answers one request; never fails.
+pub(super) async fn respond(
+    api: Arc<Api>,
+    from: Arc<From>,
+    request: Request<Incoming>,
+    watching: Arc<AtomicBool>,
+) -> Result<Response<Body>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let answered = answer(api, &from, parts, body).await;
+    Ok(match answered {
+        Ok((status, answer)) => {
+            watching.store(matches!(answer, Answer::Watch(_)), Ordering::Relaxed);
+            answer.into_response(status)
+        }
+        Err(problem) => problem.into_response(),
+    })
+}
+
+async fn answer(
+    api: Arc<Api>,
+    from: &From,
+    parts: Parts,
+    body: Incoming,
+) -> Result<(StatusCode, Answer), Problem> {
+    let caller = caller(&api, from, &parts.headers).await?;
+    let (route, params) = routes::find(&parts.method, parts.uri.path())?;
+    if caller.role < route.role {
+        let (has, wants) = (word(caller.role), word(route.role));
+        return Err(Problem::forbidden(format!("this takes the role {wants}; yours is {has}")));
+    }
+    let query = Queries::read(parts.uri.query().unwrap_or_default(), &route.kind.queries())?;
+    let expected = expected(route, &parts.headers)?;
+    let body = read(route, &parts.headers, body).await?;
+    let created = matches!(route.kind, Kind::Create) && !query.dry_run;
+    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+    let (name, from) = (caller.actor.name.clone(), caller.actor.from.clone());
+    let call = Call { api, caller, params, query, expected, body };
+    let answer = wait(move || (route.run.carry_out)(&call)).await?;
+    if !matches!(route.kind, Kind::Show(_) | Kind::List(_)) {
+        let (method, path) = (route.method.as_str(), route.path);
+        tracing::info!(by = name, from, method, path, "API");
+    }
+    Ok((status, answer))
+}
+
+/// Runs what may wait for the registry where nobody else waits for it.
+async fn wait<T: Send + 'static>(
+    run: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    match tokio::task::spawn_blocking(run).await {
+        Ok(answer) => answer,
+        Err(error) if error.is_cancelled() => Err(Problem::ending()),
+        // The panic was reported by its hook.
+        Err(_) => Err(Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "bug",
+            "a bug in keyway; its log says where",
+        )),
+    }
+}
+
+/// Who asks. Nothing else of the request is looked at before.
+async fn caller(api: &Arc<Api>, from: &From, headers: &HeaderMap) -> Result<Caller, Problem> {
+    match from {
+        From::Socket(actor, Some(role)) => {
+            Ok(Caller { actor: actor.clone(), role: *role, token: None })
+        }
+        From::Socket(actor, None) => {
+            let name = &actor.name;
+            Err(Problem::forbidden(format!(
+                "{name} has no role here; name it in [api.peers] of keyway.toml"
+            )))
+        }
+        From::Tls(peer) => {
+            let header = headers.get(header::AUTHORIZATION);
+            let token = TokenHash::from_header(header.map(header::HeaderValue::as_bytes))?;
+            let (api, from) = (Arc::clone(api), peer.to_string());
+            wait(move || {
+                let (name, role) = token.find(&api.service.model(), api.service.now_s())?;
+                let actor = Actor { name: format!("token {name}"), from };
+                Ok(Caller { actor, role, token: Some(token) })
+            })
+            .await
+        }
+    }
+}
+
+pub(super) const fn word(role: Role) -> &'static str {
+    match role {
+        Role::Reader => "reader",
+        Role::Operator => "operator",
+        Role::Admin => "admin",
+    }
+}
+
+/// The revision that `If-Match` names (RFC 9110 §13.1.1).
+fn expected(route: &Route, headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let mut all = headers.get_all(header::IF_MATCH).iter();
+    let Some(value) = all.next() else { return Ok(None) };
+    if matches!(route.kind, Kind::Show(_) | Kind::List(_)) {
+        return Ok(None);
+    }
+    if !route.kind.takes_revision() {
+        return Err(Problem::bad("If-Match has no meaning here: nothing here has a revision"));
+    }
+    let text = value.to_str().unwrap_or_default().trim();
+    if text == "*" && all.next().is_none() {
+        return Ok(None);
+    }
+    let number = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    let revision = number.and_then(|number| number.parse().ok());
+    match (revision, all.next()) {
+        (Some(revision), None) => Ok(Some(revision)),
+        (_, _) => {
+            Err(Problem::bad("If-Match is no revision; send If-Match: \"17\", as ETag had it"))
+        }
+    }
+}
+
+/// The body, of which at most as much is read as the route takes.
+async fn read(route: &Route, headers: &HeaderMap, body: Incoming) -> Result<Bytes, Problem> {
+    let bytes_max = route.run.takes.as_ref().map_or(NO_BODY_BYTES_MAX, |(_, bytes_max)| *bytes_max);
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    let too_large = || match route.run.takes {
+        Some(_) => Problem::too_large(bytes_max),
+        None => Problem::bad("this takes no body"),
+    };
+    if body.size_hint().lower() > u64::try_from(bytes_max).unwrap_or(u64::MAX) {
+        return Err(too_large());
+    }
+    if route.run.takes.is_some() && !is_json(headers) {
+        return Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-media-type",
+            "send the body with Content-Type: application/json",
+        ));
+    }
+    let body = match timeout(BODY_MAX, Limited::new(body, bytes_max).collect()).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
+        Ok(Err(_)) => return Err(Problem::bad("the body ended too early")),
+        Err(_) => return Err(Problem::bad("the body did not come in time")),
+    };
+    if route.run.takes.is_none() && !matches!(body.trim_ascii(), b"" | b"{}" | b"null") {
+        return Err(Problem::bad("this takes no body"));
+    }
+    Ok(body)
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = value.and_then(|value| value.split(';').next()).unwrap_or_default();
+    media_type.trim().eq_ignore_ascii_case("application/json")
+}

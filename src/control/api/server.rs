@@ -1,0 +1,342 @@
+//! Listens, and serves each connection by itself: few at a time, each with a deadline for everything it may wait for.
+
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpListener as StdTcp},
+    os::unix::{
+        fs::{FileTypeExt, MetadataExt, PermissionsExt},
+        net::{UnixListener as StdUnix, UnixStream as StdUnixStream},
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener, UnixStream},
+    sync::{Semaphore, oneshot},
+    time::{sleep, timeout},
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        crypto::aws_lc_rs,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    },
+};
+
+use super::{
+    Api,
+    body::Patient,
+    caller::Credentials,
+    respond::{From, respond},
+};
+use crate::{
+    config::ApiTls,
+    registry::{document::Role, service::Actor},
+};
+
+/// Connections served at a time on each listener; the next one waits in the kernel's queue.
+const CONNECTIONS_MAX: usize = 128;
+/// Threads on which the registry is waited for.
+const WAITING_MAX: usize = 16;
+/// For a TLS handshake.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// For the head of a request, and between two requests.
+const HEAD_MAX: Duration = Duration::from_secs(30);
+/// Bytes of a request's head.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// From then on a connection takes no further request.
+const AGE_MAX: Duration = Duration::from_mins(5);
+/// For a request that was under way then, unless it watches: an apply of a whole fleet takes its time.
+const LAST_REQUEST_MAX: Duration = Duration::from_hours(1);
+/// Before another try where the process has no descriptor left.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// For what is under way when the API ends.
+const END_MAX: Duration = Duration::from_secs(5);
+/// Who may connect to the socket: the user and the group that own it. What they may do is another matter.
+const SOCKET_MODE: u32 = 0o660;
+
+/// What a peer may do, by the user that this process runs as and by what the kernel says of it. May wait for files.
+pub(super) type RoleOf = Arc<dyn Fn(u32, Credentials) -> Option<Role> + Send + Sync>;
+
+/// Why the API did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The socket cannot be made.
+    #[error("the API cannot be served at {path}: {source}")]
+    Socket {
+        /// As configured.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Somebody answers there.
+    #[error("another keyway answers at {0}; end it first, or give this one another api.socket")]
+    Taken(PathBuf),
+    /// Something else is there.
+    #[error("{0} is there and is no socket; remove it, or write another api.socket")]
+    NoSocket(PathBuf),
+    /// The address cannot be listened on.
+    #[error("the API cannot be served on {address}: {source}")]
+    Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Certificate or key are of no use.
+    #[error("the API cannot be served with {path}: {why}")]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// No thread or no event loop for it.
+    #[error("the API cannot be served: {0}")]
+    Start(#[source] io::Error),
+}
+
+/// The running API. Dropping it ends it: connections are cut, its socket's file is removed, its thread is gone.
+pub struct Handle {
+    socket: Bound,
+    tls: Option<(SocketAddr, Arc<ArcSwap<ServerConfig>>)>,
+    /// Dropped to stop: nothing is ever sent.
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("socket", &self.socket.path).finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    /// Its unix socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket.path
+    }
+
+    /// Where it listens for TLS, with the real port.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.tls.as_ref().map(|(address, _)| *address)
+    }
+
+    /// Reads certificate and key anew, for connections from then on. Without TLS nothing happens.
+    ///
+    /// # Errors
+    /// [`Fault::Tls`]; the old ones stay.
+    pub fn reload_tls(&self, tls: &ApiTls) -> Result<(), Fault> {
+        if let Some((_, config)) = &self.tls {
+            config.store(tls_config(tls)?);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic over there has been reported by its own hook; there is nobody left to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A socket's file, removed with this unless it is another one by then.
+struct Bound {
+    path: PathBuf,
+    /// Device and inode.
+    file: (u64, u64),
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let same = |about: fs::Metadata| (about.dev(), about.ino()) == self.file;
+        if fs::symlink_metadata(&self.path).is_ok_and(same) {
+            let _gone = fs::remove_file(&self.path);
+        }
+    }
+}
+
+pub(super) fn start(
+    api: Arc<Api>,
+    socket: &Path,
+    tls: Option<&ApiTls>,
+    role_of: RoleOf,
+) -> Result<Handle, Fault> {
+    let tls = tls.map(|tls| Ok((listen(tls.listen)?, tls_config(tls)?))).transpose()?;
+    let (unix, bound, own_uid) = bind(socket)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(WAITING_MAX)
+        .thread_name("api-wait")
+        .build()
+        .map_err(Fault::Start)?;
+    let (unix, tls) = {
+        let _inside = runtime.enter();
+        let unix = UnixListener::from_std(unix).map_err(Fault::Start)?;
+        let tls = tls.map(|(listener, config)| {
+            let address = listener.local_addr()?;
+            let config = Arc::new(ArcSwap::new(config));
+            Ok((TcpListener::from_std(listener)?, address, config))
+        });
+        (unix, tls.transpose().map_err(Fault::Start)?)
+    };
+    let (stop, stopped) = oneshot::channel();
+    let reload = tls.as_ref().map(|(_, address, config)| (*address, Arc::clone(config)));
+    let thread = thread::Builder::new().name("api".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            let over_tls = Arc::clone(&api);
+            tokio::select! {
+                () = serve_unix(unix, api, own_uid, role_of) => {}
+                () = serve_tls(tls.map(|(listener, _, config)| (listener, config)), over_tls) => {}
+                _ = stopped => {}
+            }
+        });
+        runtime.shutdown_timeout(END_MAX);
+    });
+    let thread = thread.map_err(Fault::Start)?;
+    Ok(Handle { socket: bound, tls: reload, stop: Some(stop), thread: Some(thread) })
+}
+
+/// The listener, its file, and the user that this process makes files as.
+fn bind(path: &Path) -> Result<(StdUnix, Bound, u32), Fault> {
+    let failed = |source| Fault::Socket { path: path.to_owned(), source };
+    match fs::symlink_metadata(path) {
+        Ok(about) if about.file_type().is_socket() => match StdUnixStream::connect(path) {
+            Ok(_) => return Err(Fault::Taken(path.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path).map_err(failed)?;
+            }
+            Err(error) => return Err(failed(error)),
+        },
+        Ok(_) => return Err(Fault::NoSocket(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let listener = StdUnix::bind(path).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
+    let about = fs::symlink_metadata(path).map_err(failed)?;
+    let bound = Bound { path: path.to_owned(), file: (about.dev(), about.ino()) };
+    Ok((listener, bound, about.uid()))
+}
+
+fn listen(address: SocketAddr) -> Result<StdTcp, Fault> {
+    let listener = StdTcp::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    listener.map_err(|source| Fault::Listen { address, source })
+}
+
+fn tls_config(tls: &ApiTls) -> Result<Arc<ServerConfig>, Fault> {
+    let fault = |path: &Path, why: String| Fault::Tls { path: path.to_owned(), why };
+    let chain: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(&tls.cert).and_then(Iterator::collect);
+    let chain = chain.map_err(|error| fault(&tls.cert, error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key);
+    let key = key.map_err(|error| fault(&tls.key, error.to_string()))?;
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key));
+    let mut config = config.map_err(|error| fault(&tls.cert, error.to_string()))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+async fn serve_unix(listener: UnixListener, api: Arc<Api>, own_uid: u32, role_of: RoleOf) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        // The semaphore is never closed, so there is always a permit in the end.
+        let place = Arc::clone(&places).acquire_owned().await.ok();
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(ACCEPT_AGAIN).await;
+            continue;
+        };
+        let (api, role_of) = (Arc::clone(&api), Arc::clone(&role_of));
+        tokio::spawn(async move {
+            if let Some(from) = peer(&stream, own_uid, role_of).await {
+                converse(stream, api, from).await;
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Who is at the other end of the socket: those whose credentials were in force when they connected.
+async fn peer(stream: &UnixStream, own_uid: u32, role_of: RoleOf) -> Option<From> {
+    let is = stream.peer_cred().ok()?;
+    let peer = Credentials { uid: is.uid(), gid: is.gid() };
+    let role = tokio::task::spawn_blocking(move || role_of(own_uid, peer)).await.ok()?;
+    let process = is.pid().map(|pid| format!(" pid {pid}")).unwrap_or_default();
+    let actor = Actor { name: format!("uid {}", peer.uid), from: format!("socket{process}") };
+    Some(From::Socket(actor, role))
+}
+
+async fn serve_tls(listener: Option<(TcpListener, Arc<ArcSwap<ServerConfig>>)>, api: Arc<Api>) {
+    let Some((listener, config)) = listener else { return std::future::pending().await };
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await.ok();
+        let Ok((stream, peer)) = listener.accept().await else {
+            sleep(ACCEPT_AGAIN).await;
+            continue;
+        };
+        let (api, acceptor) = (Arc::clone(&api), TlsAcceptor::from(config.load_full()));
+        tokio::spawn(async move {
+            // A handshake that fails is the peer's affair.
+            if let Ok(Ok(stream)) = timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await {
+                converse(stream, api, From::Tls(peer)).await;
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Serves one connection to its end.
+async fn converse<S>(stream: S, api: Arc<Api>, from: From)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let watching = Arc::new(AtomicBool::new(false));
+    let from = Arc::new(from);
+    let watches = Arc::clone(&watching);
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        respond(Arc::clone(&api), Arc::clone(&from), request, Arc::clone(&watches))
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(Patient::new(stream)), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        // Whatever went wrong is the peer's affair, and it is gone.
+        _ = connection.as_mut() => return,
+        () = sleep(AGE_MAX) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    while timeout(LAST_REQUEST_MAX, connection.as_mut()).await.is_err() {
+        if !watching.load(Ordering::Relaxed) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! A running API for tests: a registry in memory, a data plane that is none, and a client of few words.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use super::{Api, Beside, Beyond, Handle, Question, WATCHERS_MAX, server, view};
+use crate::{
+    config::ApiTls,
+    registry::{
+        Limits, Service,
+        document::Role,
+        service,
+        store::{StoreId, memory::Memory},
+    },
+    ssh::testing::Seeded,
+};
+
+/// For an answer that must come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Unix time in every test, in seconds; a test may let it pass.
+static NOW_S: AtomicU64 = AtomicU64::new(1_000_000);
+
+pub(super) fn now_s() -> u64 {
+    NOW_S.load(Ordering::Relaxed)
+}
+
+/// What stands for the data plane.
+#[derive(Default)]
+pub(super) struct Fake {
+    pub(super) sessions: Mutex<Vec<view::Session>>,
+    pub(super) pins: Mutex<Vec<(String, view::Pinned)>>,
+    pub(super) asked: Mutex<Vec<Question>>,
+    pub(super) backups: Mutex<Vec<PathBuf>>,
+    pub(super) zone: Mutex<Option<String>>,
+}
+
+impl Beside for Fake {
+    fn sessions(&self) -> Vec<view::Session> {
+        self.sessions.lock().unwrap().clone()
+    }
+
+    fn end_session(&self, id: &str) -> bool {
+        let mut sessions = self.sessions.lock().unwrap();
+        let count = sessions.len();
+        sessions.retain(|session| session.id != id);
+        sessions.len() < count
+    }
+
+    fn explain(&self, question: &Question) -> Result<view::Explanation, Beyond> {
+        self.asked.lock().unwrap().push(question.clone());
+        if matches!(&question.target, super::Target::Name(name) if name == "nowhere") {
+            return Err(Beyond::Absent("there is no VM `nowhere`".to_owned()));
+        }
+        Ok(view::Explanation {
+            decision: view::Decision::Refused,
+            principal: None,
+            vm: None,
+            address: None,
+            login: question.login.clone(),
+            by_name: false,
+            reason: "nobody has this key".to_owned(),
+            code: "unknown-key".to_owned(),
+            steps: Vec::new(),
+        })
+    }
+
+    fn host_keys(&self) -> Vec<view::HostKey> {
+        let text = |text: &str| text.to_owned();
+        vec![view::HostKey {
+            key_type: text("ssh-ed25519"),
+            fingerprint: text("SHA256:x"),
+            line: text("ssh-ed25519 AAAA"),
+        }]
+    }
+
+    fn pinned(&self, vm_id: &str) -> Option<view::Pinned> {
+        let pins = self.pins.lock().unwrap();
+        pins.iter().find(|(id, _)| id == vm_id).map(|(_, pin)| pin.clone())
+    }
+
+    fn forget_pin(&self, vm_id: &str) -> Result<bool, Beyond> {
+        let mut pins = self.pins.lock().unwrap();
+        let count = pins.len();
+        pins.retain(|(id, _)| id != vm_id);
+        Ok(pins.len() < count)
+    }
+
+    fn zone(&self) -> Option<String> {
+        self.zone.lock().unwrap().clone()
+    }
+
+    fn backup(&self, to: &Path) -> Result<(), Beyond> {
+        if to.ends_with("full") {
+            return Err(Beyond::Failed("no space left".to_owned()));
+        }
+        self.backups.lock().unwrap().push(to.to_owned());
+        Ok(())
+    }
+}
+
+/// A directory of one test.
+pub(super) struct Scratch(pub(super) PathBuf);
+
+impl Scratch {
+    pub(super) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("keyway-api-{}-{number}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A running API. Everybody at its socket has the role that the test sets.
+pub(super) struct World {
+    pub(super) handle: Handle,
+    pub(super) service: Arc<Service>,
+    pub(super) fake: Arc<Fake>,
+    pub(super) role: Arc<Mutex<Option<Role>>>,
+    pub(super) store: Memory,
+    _scratch: Scratch,
+}
+
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: Vec<u8>,
+}
+
+impl Reply {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(is, _)| is == name).map(|(_, value)| value.as_str())
+    }
+
+    #[track_caller]
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|fault| panic!("{fault}: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// The code of a problem, or nothing.
+    pub(super) fn code(&self) -> Option<String> {
+        let problem = self.header("content-type") == Some("application/problem+json");
+        problem.then(|| self.json()["code"].as_str().unwrap().to_owned())
+    }
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        Self::with(None)
+    }
+
+    pub(super) fn with(tls: Option<&ApiTls>) -> Self {
+        let store = Memory::new(StoreId([7; 16]));
+        let service = Service::start(service::Start {
+            store: Arc::new(store.clone()),
+            limits: Limits::default(),
+            now_s,
+            entropy: Box::new(Seeded(1)),
+            follow: Box::new(|_, _| ()),
+        });
+        let service = Arc::new(service.unwrap());
+        let fake = Arc::new(Fake::default());
+        let role = Arc::new(Mutex::new(Some(Role::Admin)));
+        let scratch = Scratch::new();
+        let api = Arc::new(Api {
+            service: Arc::clone(&service),
+            beside: Arc::clone(&fake) as Arc<dyn Beside>,
+            watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
+        });
+        let given = Arc::clone(&role);
+        let role_of = Arc::new(move |_, _| *given.lock().unwrap());
+        let socket = scratch.0.join("keyway.sock");
+        let handle = server::start(api, &socket, tls, role_of).unwrap();
+        Self { handle, service, fake, role, store, _scratch: scratch }
+    }
+
+    pub(super) fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.handle.socket()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    pub(super) fn connect_tcp(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.handle.address().unwrap()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// Sends one request and reads its answer.
+    pub(super) fn send(&self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Reply {
+        let mut stream = self.connect();
+        let head = head(method, path, headers, body);
+        // A refused request may be answered before all of it is taken.
+        let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+        read_reply(stream)
+    }
+
+    pub(super) fn get(&self, path: &str) -> Reply {
+        self.send("GET", path, &[], b"")
+    }
+
+    pub(super) fn ask(&self, method: &str, path: &str, body: &Value) -> Reply {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        self.send(method, path, &["content-type: application/json"], body.as_bytes())
+    }
+
+    /// A change that must be made.
+    #[track_caller]
+    pub(super) fn must(&self, method: &str, path: &str, body: &Value) -> Value {
+        let reply = self.ask(method, path, body);
+        let text = String::from_utf8_lossy(&reply.body);
+        assert!((200..300).contains(&reply.status), "{method} {path}: {} {text}", reply.status);
+        reply.json()
+    }
+
+    /// Status and code of what must be refused.
+    #[track_caller]
+    pub(super) fn refused(&self, method: &str, path: &str, body: &Value) -> (u16, String) {
+        let reply = self.ask(method, path, body);
+        let code = reply.code().unwrap_or_else(|| panic!("{method} {path}: {}", reply.status));
+        let problem = reply.json();
+        assert_eq!(problem["status"], reply.status);
+        assert_eq!(problem["type"], "about:blank");
+        assert!(!problem["detail"].as_str().unwrap().is_empty());
+        (reply.status, code)
+    }
+}
+
+pub(super) fn head(method: &str, path: &str, headers: &[&str], body: &[u8]) -> String {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: keyway\r\nconnection: close\r\n");
+    for header in headers {
+        head.push_str(header);
+        head.push_str("\r\n");
+    }
+    if !body.is_empty() {
+        head.push_str(&format!("content-length: {}\r\n", body.len()));
+    }
+    head.push_str("\r\n");
+    head
+}
+
+pub(super) fn read_reply(stream: impl Read) -> Reply {
+    let mut reader = BufReader::new(stream);
+    let (status, headers) = read_head(&mut reader);
+    let mut body = Vec::new();
+    // A reset behind the answer is as good as an end.
+    let _ = reader.read_to_end(&mut body);
+    Reply { status, headers, body }
+}
+
+pub(super) fn read_head(reader: &mut impl BufRead) -> (u16, Vec<(String, String)>) {
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    let status = line.split(' ').nth(1).unwrap_or_else(|| panic!("{line:?}")).parse().unwrap();
+    let mut headers = Vec::new();
+    loop {
+        line.clear();
+        reader.read_line(&mut line).unwrap();
+        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+        headers.push((name.to_lowercase(), value.to_owned()));
+    }
+    (status, headers)
+}
