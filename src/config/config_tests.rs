@@ -310,7 +310,7 @@ host_key = "MD5:00"
             "keyway.toml:15: `vm_leg.dial_timeout_s` is 301, out of range; fix: write an integer from 1 to 300 (seconds)",
             "keyway.toml:16: `vm_leg.networks` is empty: no VM could be reached; fix: write the networks of your VMs",
             "keyway.toml:18: `metrics.listen` holds \"localhost:9644\", which is no address and port; fix: write \"192.0.2.1:22\" or \"[2001:db8::1]:22\"; host names are not looked up",
-            "keyway.toml:19: unknown key `tls`; fix: remove it; known here: state_dir, edge, vm_leg, metrics",
+            "keyway.toml:19: unknown key `tls`; fix: remove it; known here: state_dir, edge, vm_leg, metrics, dns",
             "fleet.toml:7: public 127.0.77.2 is already private of address `s001`; fix: write every IP address once, in one column",
             "fleet.toml:8: unknown key `address.pubic6`; fix: did you mean `public6`?",
             "fleet.toml:10: name `Alice` is not a DNS label; fix: write 1 to 63 of a-z, 0-9 and -, with no - at either end",
@@ -635,4 +635,131 @@ fn keyway_toml_alone_is_enough_for_what_needs_no_fleet() {
     assert_eq!((config.state_dir, warnings.len()), (scratch.0.join("s"), 0));
     let report = load_config(&scratch.put("keyway.toml", "x = 1")).unwrap_err();
     assert_eq!(report.to_string(), "1 fault in the configuration");
+}
+
+fn dns(scratch: &Scratch, text: &str) -> Dns {
+    let path = scratch.put("keyway.toml", text);
+    load_config(&path)
+        .unwrap_or_else(|report| panic!("{:?}", scratch.told(&report.faults)))
+        .0
+        .dns
+        .unwrap()
+}
+
+#[test]
+fn without_a_dns_section_there_is_no_dns_and_a_short_one_is_enough() {
+    let scratch = Scratch::new();
+    assert!(load_config(&scratch.put("keyway.toml", "")).unwrap().0.dns.is_none());
+    let read = dns(&scratch, "[dns]\nzone = \"VM.test.\"\nlisten = \"127.0.0.1:5353\"\n");
+    assert_eq!(read.zone.as_str(), "vm.test");
+    assert_eq!(read.listen, ["127.0.0.1:5353".parse().unwrap()]);
+    let ns = NameServer {
+        name: DomainName::new("ns.vm.test").unwrap(),
+        addresses: vec!["127.0.0.1".parse().unwrap()],
+    };
+    assert_eq!(read.ns, [ns]);
+    assert_eq!((read.ttl_s, read.secondaries.len(), read.dnssec_key.is_some()), (60, 0, false));
+}
+
+#[test]
+fn a_full_dns_section_is_read() {
+    let scratch = Scratch::new();
+    let read = dns(
+        &scratch,
+        r#"[dns]
+zone = "vm.test"
+listen = ["0.0.0.0:53", "[::]:53"]
+ns = ["ns1.vm.test", "ns.example.net"]
+ns_addresses = { "ns1.vm.test" = ["192.0.2.1", "2001:db8::1"] }
+ttl = 30
+secondaries = ["192.0.2.53", "[2001:db8::53]:5353", "10.0.0.0/8"]
+"#,
+    );
+    assert_eq!(read.listen.len(), 2);
+    assert_eq!(read.ns[0].addresses.len(), 2);
+    assert_eq!((read.ns[1].name.as_str(), read.ns[1].addresses.len()), ("ns.example.net", 0));
+    assert_eq!(read.ttl_s, 30);
+    let notify: Vec<_> = read.secondaries.iter().map(|secondary| secondary.notify).collect();
+    let port = |text: &str| Some(text.parse::<SocketAddr>().unwrap());
+    assert_eq!(notify, [port("192.0.2.53:53"), port("[2001:db8::53]:5353"), None]);
+}
+
+#[test]
+fn every_fault_of_a_dns_section_is_told() {
+    let scratch = Scratch::new();
+    scratch.key("ed25519");
+    let keyway = r#"[dns]
+zone = "vm_test"
+listen = ["127.0.0.1:53", "127.0.0.1:53", "0.0.0.0:53", "here"]
+ns = ["-bad-", "a.example", "a.example"]
+ns_addresses = { "b.example" = "0.0.0.0" }
+ttl = 0
+secondaries = ["10.0.0.1/8", "nobody"]
+dnssec_key = "ed25519"
+seconds = 1
+"#;
+    assert_eq!(
+        scratch.faults(keyway, &fleet()),
+        [
+            "keyway.toml:2: `dns.zone` is \"vm_test\", which is no domain name; fix: write one such as \"vm.example.net\"",
+            "keyway.toml:3: `dns.listen` holds \"here\", which is no address and port; fix: write \"192.0.2.1:22\" or \"[2001:db8::1]:22\"; host names are not looked up",
+            "keyway.toml:3: `dns.listen` names 0.0.0.0:53 and 127.0.0.1:53, one of which includes the other; fix: keep one of them",
+            "keyway.toml:3: `dns.listen` names 127.0.0.1:53 twice; fix: write it once",
+            "keyway.toml:4: `dns.ns` holds \"-bad-\", which is no host name; fix: write one such as \"ns1.example.net\"",
+            "keyway.toml:4: `dns.ns` names a.example twice; fix: write it once",
+            "keyway.toml:5: `dns.ns_addresses` holds \"0.0.0.0\", which is no address to publish; fix: write \"192.0.2.1\" or \"2001:db8::1\"",
+            "keyway.toml:6: `dns.ttl` is 0, out of range; fix: write an integer from 1 to 3600 (seconds)",
+            "keyway.toml:7: `dns.secondaries` holds \"nobody\", which is no network; fix: write \"10.0.0.0/8\" or \"fd00::/8\"",
+            "keyway.toml:7: `dns.secondaries` holds 10.0.0.1/8, which has bits set beyond its prefix; fix: write \"10.0.0.0/8\"",
+            "keyway.toml:8: `dns.dnssec_key` is a key of type ssh-ed25519; fix: make one with: ssh-keygen -t ecdsa -b 256 -N '' -f FILE",
+            "keyway.toml:9: unknown key `dns.seconds`; fix: did you mean `secondaries`?",
+        ]
+    );
+    assert_eq!(
+        scratch.faults("[dns]\nttl = 1\n", &fleet()),
+        [
+            "keyway.toml:1: `listen` is missing; fix: add `listen = \"192.0.2.53:53\"`",
+            "keyway.toml:1: `zone` is missing; fix: add `zone = \"vm.example.net\"`",
+        ]
+        .map(|text| text
+            .replace("`listen` is", "`dns.listen` is")
+            .replace("`zone` is", "`dns.zone` is"))
+    );
+    let together = r#"[dns]
+zone = "vm.test"
+listen = "0.0.0.0:53"
+ns = ["vm.test", "ns.example.net"]
+ns_addresses = { "ns.example.net" = ["192.0.2.1"], "ns2.vm.test" = ["192.0.2.2"] }
+"#;
+    assert_eq!(
+        scratch.faults(together, &fleet()),
+        [
+            "keyway.toml:4: `dns.ns` holds vm.test, the zone itself; fix: write a name below it, such as \"ns.vm.test\"",
+            "keyway.toml:5: `dns.ns_addresses` names ns.example.net, which is not in vm.test; fix: remove it: its own zone publishes its addresses",
+            "keyway.toml:5: `dns.ns_addresses` names ns2.vm.test, which is not in dns.ns; fix: add it to dns.ns",
+        ]
+    );
+}
+
+#[test]
+fn a_vm_is_not_called_as_a_name_server_is() {
+    let scratch = Scratch::new();
+    let keyway = "[dns]\nzone = \"vm.test\"\nlisten = \"127.0.0.1:53\"\nns = \"blue.vm.test\"\n";
+    assert_eq!(
+        scratch.faults(keyway, &fleet()),
+        ["fleet.toml:10: name `blue` belongs to blue.vm.test of dns.ns; fix: choose another name"]
+    );
+}
+
+#[test]
+fn a_name_server_that_nobody_would_find_is_warned_of() {
+    let scratch = Scratch::new();
+    let keyway =
+        "[dns]\nzone = \"vm.test\"\nlisten = \"0.0.0.0:53\"\n[edge]\nlisten = [\"127.0.77.1:22\"]";
+    assert_eq!(
+        scratch.warnings(keyway, &fleet()),
+        [
+            "keyway.toml:3: `dns.listen` names no address to publish for ns.vm.test, so that nobody finds it; fix: write dns.ns_addresses = { \"ns.vm.test\" = [\"192.0.2.53\"] }"
+        ]
+    );
 }

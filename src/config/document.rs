@@ -306,6 +306,27 @@ impl<'d, 'i> Value<'d, 'i> {
         Some(items.flatten().collect())
     }
 
+    /// As [`Value::strings`], but one string may stand without brackets.
+    pub(super) fn one_or_more(&self) -> Option<Vec<(Self, &'d str)>> {
+        if let DeValue::String(text) = self.node.get_ref() {
+            return Some(vec![(self.item(self.node), text)]);
+        }
+        self.strings()
+    }
+
+    /// The entries of a table whose keys are not known beforehand.
+    pub(super) fn entries(&self, fix: &str) -> Option<Vec<(&'d str, Self)>> {
+        let DeValue::Table(table) = self.node.get_ref() else {
+            self.mistaken("a table", fix);
+            return None;
+        };
+        let entries = table.iter().map(|(name, value)| {
+            let line = self.document.line(name.span().start);
+            (name.get_ref().as_ref(), Self { line, ..self.item(value) })
+        });
+        Some(entries.collect())
+    }
+
     fn item(&self, item: &'d Spanned<DeValue<'i>>) -> Self {
         Self {
             document: self.document,

@@ -52,6 +52,7 @@ pub(super) fn read(source: &Source, config: &Document, draft: &Draft) -> (Docume
     }
     root.finish();
     walk.check_pool(&document, config, draft);
+    walk.check_name_servers(&document);
     let Walk { contents, places, broken, .. } = walk;
     let snapshot = match Snapshot::new(contents) {
         Ok(snapshot) => Some(snapshot),
@@ -295,6 +296,20 @@ impl<'c> Walk<'c> {
                     address.name
                 );
                 document.fault(lines.of("ssh"), what, "write the address of the VM itself");
+            }
+        }
+    }
+
+    /// The zone has one namespace.
+    fn check_name_servers(&self, document: &Document) {
+        let Some(dns) = &self.config.dns else { return };
+        let addresses = self.contents.addresses.iter().map(|entry| &entry.name);
+        let vms = self.contents.vms.iter().map(|entry| &entry.vm.name);
+        let lines = self.places.addresses.iter().chain(&self.places.vms);
+        for (name, lines) in addresses.chain(vms).zip(lines) {
+            if let Some(ns) = dns.ns.iter().find(|ns| ns.name.below(&dns.zone) == Some(name)) {
+                let what = format!("name `{name}` belongs to {} of dns.ns", ns.name);
+                document.fault(lines.of("name"), what, "choose another name");
             }
         }
     }

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 use super::{
     Config, Count, Edge, HostKeys, Log, Metrics, PreferGcm, Principals, Registry, Source, UserCa,
-    VmCredential, VmLeg, api,
+    VmCredential, VmLeg, api, dns,
     document::{Document, Section, Value},
     keys,
 };
@@ -95,6 +95,7 @@ pub(super) fn read(source: &Source) -> (Document, Draft) {
         metrics: read_metrics(&root, &mut lines),
         api: api::read(&root, &source.base, &mut lines),
         registry: read_registry(&root),
+        dns: dns::read(&root, &source.base),
     };
     if config.api.socket.as_os_str().is_empty() {
         config.api.socket = config.state_dir.join(SOCKET);
@@ -259,26 +260,29 @@ fn read_networks(value: &Value<'_, '_>) -> Option<Vec<IpNet>> {
         return None;
     }
     let count = items.len();
-    let mut sound: Vec<IpNet> = Vec::new();
-    for (item, text) in items {
-        let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        match parsed {
-            Ok(network) if network.trunc() != network => item.fault(
-                format_args!("holds {text}, which has bits set beyond its prefix"),
-                format_args!("write \"{}\"", network.trunc()),
-            ),
-            Ok(network) if network.addr().to_canonical() != network.addr() => item.fault(
-                format_args!("holds {text}, an IPv4-mapped IPv6 network"),
-                "write the IPv4 network",
-            ),
-            Ok(network) => sound.push(network),
-            Err(_) => item.fault(
-                format_args!("holds \"{text}\", which is no network"),
-                "write \"10.0.0.0/8\" or \"fd00::/8\"",
-            ),
-        }
-    }
+    let sound: Vec<IpNet> =
+        items.into_iter().filter_map(|(item, text)| network(&item, text)).collect();
     (sound.len() == count).then_some(sound)
+}
+
+pub(super) fn network(item: &Value<'_, '_>, text: &str) -> Option<IpNet> {
+    let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    match parsed {
+        Ok(network) if network.trunc() != network => item.fault(
+            format_args!("holds {text}, which has bits set beyond its prefix"),
+            format_args!("write \"{}\"", network.trunc()),
+        ),
+        Ok(network) if network.addr().to_canonical() != network.addr() => item.fault(
+            format_args!("holds {text}, an IPv4-mapped IPv6 network"),
+            "write the IPv4 network",
+        ),
+        Ok(network) => return Some(network),
+        Err(_) => item.fault(
+            format_args!("holds \"{text}\", which is no network"),
+            "write \"10.0.0.0/8\" or \"fd00::/8\"",
+        ),
+    }
+    None
 }
 
 fn read_vm_leg(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> VmLeg {

@@ -26,12 +26,14 @@ use crate::ssh::{
 
 mod api;
 pub mod desired;
+mod dns;
 mod document;
 mod finding;
 mod fleet;
 mod keys;
 mod keyway;
 
+pub use dns::{Dns, DomainName, NameServer, Secondary};
 pub(crate) use finding::count;
 pub use finding::{Finding, Report};
 pub use fleet::Fleet;
@@ -53,6 +55,8 @@ pub struct Config {
     pub api: Api,
     /// For the allocator.
     pub registry: Registry,
+    /// Names for the VMs; absent: somebody else's task.
+    pub dns: Option<Dns>,
 }
 
 /// The `[edge]` section.

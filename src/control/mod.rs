@@ -3,4 +3,5 @@
 //! It never names the data plane: what it shows is handed to it as a function, what it changes goes through `route`.
 
 pub mod api;
+pub mod dns;
 pub mod endpoint;

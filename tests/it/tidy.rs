@@ -10,14 +10,14 @@ use std::{
 
 /// Which room (a path prefix under `src/`) may name which crate.
 const CRATES: &[(&str, &[&str])] = &[
-    ("nix", &["src/edge/", "src/demo"]),
-    ("libc", &["src/edge/", "src/demo/terminal.rs"]),
-    ("socket2", &["src/edge/", "src/demo"]),
+    ("nix", &["src/edge/", "src/demo", "src/control/dns/socket.rs"]),
+    ("libc", &["src/edge/", "src/demo/terminal.rs", "src/control/dns/socket.rs"]),
+    ("socket2", &["src/edge/", "src/demo", "src/control/dns/socket.rs"]),
     ("papaya", &["src/route/versioned.rs"]),
     ("aws_lc_rs", &["src/ssh/"]),
     ("tokio", &["src/control/", "src/fleet/", "src/registry/", "src/cli/"]),
     ("rusqlite", &["src/registry/store/"]),
-    ("hickory_server", &["src/control/dns/"]),
+    ("hickory_proto", &["src/control/dns/"]),
     ("hyper", &["src/cli/", "src/control/"]),
     ("tokio_rustls", &["src/cli/", "src/control/"]),
     ("axum", &["src/control/", "src/fleet/", "src/registry/", "src/cli/"]),

@@ -1,0 +1,167 @@
+//! DNS: authoritative for the zone of the VMs' names, straight from the live map. A change is answered at once; there
+//! is no copy of the zone that could be late.
+//!
+//! ```text
+//! datagram or message -> packet (request) -> zone (records) -> packet (answer) -> where it came from
+//! ```
+//! - [`zone`]: {name, type} -> records; what exists and what does not.
+//! - [`packet`]: bytes -> bytes. EDNS, truncation, refusals.
+//! - `server`, `socket`: UDP and TCP, on a thread of their own, with a limit on everything.
+//! - [`transfer`], `notify`, [`export`]: the whole zone, for secondaries and as a file.
+//!
+//! hickory reads and writes what is on the wire. The server around it is our own, because `hickory-server`'s (0.26)
+//! answers a wildcard socket's questions from whatever address the route prefers, takes any number of connections,
+//! has no back-pressure for a transfer (a full queue loses messages of it), and logs a line of the peer's text at
+//! `info` for every question.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tokio::{net::TcpListener, sync::oneshot, task};
+
+use crate::config::Dns;
+
+mod counters;
+pub mod export;
+mod label;
+mod notify;
+pub mod packet;
+mod server;
+mod socket;
+#[cfg(test)]
+mod testing;
+pub mod transfer;
+pub mod zone;
+
+pub use counters::{Counters, Event, Said, Transport};
+pub use label::Label;
+pub use zone::{Addresses, Entry, Names, PointsAt, Zone};
+
+use server::{Shared, TRANSFERS_MAX};
+use socket::Datagrams;
+
+/// How long a transfer's thread may take to see that the server ends.
+const FAREWELL_WAIT: Duration = Duration::from_secs(2);
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// An address cannot be listened on.
+    #[error("DNS cannot be served on {address} ({}): {source}; fix: {}", .transport.as_str(), fix(.source, *.address))]
+    Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// Which of the two sockets.
+        transport: Transport,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// No thread or no event loop for it.
+    #[error("DNS cannot be served: {0}")]
+    Start(#[source] io::Error),
+}
+
+fn fix(source: &io::Error, address: SocketAddr) -> String {
+    let port = address.port();
+    if source.kind() == io::ErrorKind::PermissionDenied {
+        return format!(
+            "a port below 1024 needs CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE), or write a higher one in dns.listen and have port {port} forwarded to it"
+        );
+    }
+    if source.kind() == io::ErrorKind::AddrInUse {
+        return format!(
+            "another server has it (`ss -lnp sport = :{port}` says which; systemd-resolved keeps port 53 of 127.0.0.53): stop that one, or write other addresses in dns.listen"
+        );
+    }
+    if source.kind() == io::ErrorKind::AddrNotAvailable {
+        return "this host does not have the address: correct dns.listen (`ip address` lists them)"
+            .to_owned();
+    }
+    "correct dns.listen".to_owned()
+}
+
+/// The running server. Dropping it stops it and waits until its thread is gone.
+#[derive(Debug)]
+pub struct Handle {
+    addresses: Vec<SocketAddr>,
+    counters: Arc<Counters>,
+    /// Dropped to stop: nothing is ever sent.
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Handle {
+    /// Where it answers, UDP and TCP, with real ports, in the order of the configuration.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub const fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic over there has been reported by its own hook; there is nobody left to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Serves `zone` at every address of `settings`, UDP and TCP, from the moment this returns.
+///
+/// # Errors
+/// [`Fault`]; then nothing is served anywhere.
+pub fn start(settings: &Dns, zone: Arc<Zone>) -> Result<Handle, Fault> {
+    let mut pairs = Vec::new();
+    for address in settings.listen.iter().copied() {
+        let failed = |(transport, source)| Fault::Listen { address, transport, source };
+        pairs.push(socket::bind(address).map_err(failed)?);
+    }
+    let addresses: Vec<_> = pairs.iter().map(|pair| pair.address).collect();
+    let notified: Vec<_> = settings.secondaries.iter().filter_map(|it| it.notify).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(TRANSFERS_MAX)
+        .build()
+        .map_err(Fault::Start)?;
+    let counters = Arc::new(Counters::default());
+    let shared = Shared::new(zone, Arc::clone(&counters));
+    {
+        let _inside = runtime.enter();
+        for pair in pairs {
+            let datagrams = Datagrams::new(pair.udp).map_err(Fault::Start)?;
+            let listener = TcpListener::from_std(pair.tcp).map_err(Fault::Start)?;
+            task::spawn(server::datagrams(datagrams, Arc::clone(&shared)));
+            task::spawn(server::connections(listener, Arc::clone(&shared)));
+        }
+        if !notified.is_empty() {
+            task::spawn(notify::run(notified, addresses.clone(), shared));
+        }
+    }
+    let (stop, stopped) = oneshot::channel::<()>();
+    let thread = thread::Builder::new()
+        .name("dns".into())
+        .spawn(move || {
+            let _dropped = runtime.block_on(stopped);
+            runtime.shutdown_timeout(FAREWELL_WAIT);
+        })
+        .map_err(Fault::Start)?;
+    Ok(Handle { addresses, counters, stop: Some(stop), thread: Some(thread) })
+}
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;
