@@ -2,8 +2,13 @@
 //! tests below. A body must neither panic nor grow memory beyond the limits it asserts.
 #![expect(clippy::missing_panics_doc, clippy::panic, reason = "a panic is the finding")]
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::ControlFlow;
+use std::sync::{Arc, LazyLock};
 
+use crate::config::{Dns, DomainName, NameServer, Secondary};
+use crate::control::dns::packet::{Reply, Responder};
+use crate::control::dns::{Addresses, Entry, Label, Names, PointsAt, Transport, Zone};
 use crate::edge::proxy_header::{Expected, HEADER_BYTES_MAX, Verdict, inspect};
 use crate::ssh::authorized::AuthorizedKey;
 use crate::ssh::certificate::Certificate;
@@ -18,7 +23,7 @@ use crate::ssh::transport::Context;
 use crate::ssh::userauth::{Authenticator, Gate, Offer, Policy, Step};
 
 /// Where every body's clients come from.
-const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Most output a peer can make a transport queue: its own limit and one message.
 const OUTPUT_MAX_BYTES: usize = 1024 * 1024 + 300 * 1024;
 /// Most memory that takes: as much again may be written and not cut off yet, and a vector doubles as it grows. What is
@@ -173,6 +178,60 @@ pub fn config(data: &[u8]) {
     crate::config::fuzz(config, fleet.get(1..).unwrap_or_default());
 }
 
+/// Every name that starts with `s` is an address, every other is a VM at it.
+struct AllNames;
+
+const ALL_ADDRESSES: Addresses =
+    Addresses { v4: Some(Ipv4Addr::LOCALHOST), v6: Some(Ipv6Addr::LOCALHOST) };
+
+impl Names for AllNames {
+    fn vm(&self, name: &Label) -> Option<PointsAt> {
+        let at = Label::new(b"s001").filter(|_| !name.as_str().starts_with('x'))?;
+        Some(PointsAt { name: at, addresses: ALL_ADDRESSES })
+    }
+
+    fn address(&self, name: &Label) -> Option<Addresses> {
+        name.as_str().starts_with('s').then_some(ALL_ADDRESSES)
+    }
+
+    fn serial(&self) -> u32 {
+        7
+    }
+
+    fn walk(&self, _: &mut dyn FnMut(Entry) -> ControlFlow<()>) {}
+}
+
+static ZONE: LazyLock<Option<Arc<Zone>>> = LazyLock::new(|| {
+    let zone = DomainName::new("vm.test")?;
+    let name = DomainName::new("ns.deep.vm.test")?;
+    let settings = Dns {
+        zone,
+        listen: Vec::new(),
+        ns: vec![NameServer { name, addresses: vec![SOURCE] }],
+        ttl_s: 60,
+        secondaries: vec![Secondary { network: SOURCE.into(), notify: None }],
+        dnssec_key: None,
+    };
+    Zone::new(&settings, &[], Arc::new(AllNames)).ok().map(Arc::new)
+});
+
+/// DNS requests over both transports: every answer fits, and carries the id of its question.
+pub fn dns_request(data: &[u8]) {
+    let Some(zone) = ZONE.as_ref() else { panic!("the zone") };
+    let (mut responder, mut out) = (Responder::new(Arc::clone(zone)), Vec::new());
+    for (transport, bytes_max) in [(Transport::Udp, 1232), (Transport::Tcp, 65_535)] {
+        match responder.respond(data, SOURCE, transport, &mut out) {
+            Reply::Message(_) => {
+                assert!((12..=bytes_max).contains(&out.len()));
+                assert_eq!(out.get(..2), data.get(..2));
+                assert!(out.get(2).is_some_and(|flags| flags & 0x80 != 0));
+            }
+            Reply::Nothing => assert!(out.is_empty()),
+            Reply::Transfer(_) => assert_eq!(transport, Transport::Tcp),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,5 +326,32 @@ mod tests {
     fn configuration_files() {
         let both = b"state_dir = \"x\"\n[edge]\nlisten = [\"0.0.0.0:22\"]\n\0[[address]]\nname = \"s001\"\npublic = \"10.0.0.1\"\n";
         run("config", config, &[both.to_vec()]);
+    }
+
+    #[test]
+    fn dns_requests() {
+        let request = |name: &[&str], counts: &[u8], rest: &[u8]| {
+            let mut bytes = vec![0x12, 0x34, 1, 0, 0, 1];
+            bytes.extend(counts);
+            for label in name {
+                bytes.push(u8::try_from(label.len()).unwrap());
+                bytes.extend(label.as_bytes());
+            }
+            bytes.push(0);
+            bytes.extend(rest);
+            bytes
+        };
+        let opt = [0, 1, 0, 1, 0, 0, 41, 16, 0, 0, 0, 0x80, 0, 0, 0];
+        let soa = [
+            0, 251, 0, 1, 0xc0, 12, 0, 6, 0, 1, 0, 0, 0, 0, 0, 24, 0xc0, 12, 0xc0, 12, 0, 0, 0, 6,
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        ];
+        let seeds = [
+            request(&["blue", "vm", "test"], &[0, 0, 0, 0, 0, 1], &opt),
+            request(&["ns", "deep", "vm", "test"], &[0; 6], &[0, 255, 0, 1]),
+            request(&["vm", "test"], &[0, 0, 0, 1, 0, 0], &soa),
+            request(&["vm", "test"], &[0; 6], &[0, 252, 0, 1]),
+        ];
+        run("dns_request", dns_request, &seeds);
     }
 }

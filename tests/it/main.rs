@@ -10,6 +10,7 @@
 mod addresses;
 mod audit;
 mod clients;
+mod dns;
 mod flood;
 mod harness;
 mod openssh;

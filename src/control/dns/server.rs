@@ -101,25 +101,37 @@ pub(super) async fn datagrams(mut socket: Datagrams, shared: Arc<Shared>) {
         if socket.readable().await.is_err() {
             return;
         }
-        for _ in 0..BURST {
-            match socket.receive(&mut buffer) {
-                Ok((len, Some(asker))) if asker.peer.port() != 0 => {
-                    let request = buffer.get(..len).unwrap_or_default();
-                    let peer = asker.peer.ip();
-                    let reply =
-                        shared.respond(&mut responder, request, peer, Transport::Udp, &mut out);
-                    if matches!(reply, Reply::Message(_)) && socket.send(&out, &asker).is_err() {
-                        shared.counters.happened(Event::Unsent);
-                    }
-                }
-                Ok(_) => shared.counters.happened(Event::Ignored),
-                // An error of an earlier datagram is told once and concerns nobody any more.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(_) => {}
-            }
+        if burst(&mut socket, &mut responder, &mut buffer, &mut out, &shared) == BURST {
+            task::yield_now().await;
         }
-        task::yield_now().await;
     }
+}
+
+/// Answers what waits, up to [`BURST`]; how many there were.
+fn burst(
+    socket: &mut Datagrams,
+    responder: &mut Responder,
+    buffer: &mut [u8],
+    out: &mut Vec<u8>,
+    shared: &Shared,
+) -> usize {
+    for done in 0..BURST {
+        match socket.receive(buffer) {
+            Ok((len, Some(asker))) if asker.peer.port() != 0 => {
+                let request = buffer.get(..len).unwrap_or_default();
+                let peer = asker.peer.ip();
+                let reply = shared.respond(responder, request, peer, Transport::Udp, out);
+                if matches!(reply, Reply::Message(_)) && socket.send(out, &asker).is_err() {
+                    shared.counters.happened(Event::Unsent);
+                }
+            }
+            Ok(_) => shared.counters.happened(Event::Ignored),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return done,
+            // An error of an earlier datagram is told once and concerns nobody any more.
+            Err(_) => {}
+        }
+    }
+    BURST
 }
 
 /// Takes the connections of one listener, until the runtime ends.
