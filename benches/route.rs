@@ -54,7 +54,6 @@ const RUNS: usize = 7;
 const TABLES: usize = 3;
 
 fn main() {
-    start_from_saved();
     let before = contents();
     let mut after = before.clone();
     for entry in after.vms.iter_mut().step_by(STEP) {
@@ -85,6 +84,9 @@ fn main() {
     report_beside_deltas(&table, &addresses);
 
     report_beside_snapshots(&table, &addresses, &before, &after);
+    drop((table, before, after));
+    // Last, for it leaves memory in pieces.
+    start_from_saved();
 }
 
 /// What an edge does that starts without its store.
