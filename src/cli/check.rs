@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{DONE, FAULTS, Files, Output};
-use crate::config::{self, Finding, Loaded, Report, count};
+use crate::config::{self, Finding, Fleet, Loaded, Report, count};
 use crate::edge::limits;
 
 pub(super) fn run(
@@ -15,7 +15,7 @@ pub(super) fn run(
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
 ) -> io::Result<u8> {
-    let loaded = config::load(&files.config, &files.fleet).map(|mut loaded| {
+    let loaded = config::load(&files.config, files.fleet.as_deref()).map(|mut loaded| {
         // Nobody is told anything wrong where the system does not say.
         if let Ok(descriptors) = limits::descriptors() {
             limits::check(&mut loaded, descriptors);
@@ -24,23 +24,21 @@ pub(super) fn run(
     });
     match (loaded, output) {
         (Ok(loaded), Output::Table) => {
-            let sizes = sizes(&loaded).map(|(name, number)| format!("{name:<10}{number:>8}"));
-            for line in sizes {
-                writeln!(stdout, "{line}")?;
+            for (name, number) in sizes(&loaded) {
+                writeln!(stdout, "{name:<10}{number:>8}")?;
             }
             tell("warning", &loaded.warnings, stdout)?;
             Ok(DONE)
         }
         (Ok(loaded), Output::Json) => {
             let sizes = sizes(&loaded)
-                .map(|(name, number)| format!("\"{name}\":{number}"))
                 .into_iter()
                 // The list itself takes this name.
-                .filter(|pair| !pair.starts_with("\"warnings\""))
-                .collect::<Vec<_>>()
-                .join(",");
+                .filter(|(name, _)| *name != "warnings")
+                .map(|(name, number)| format!("\"{name}\":{number},"))
+                .collect::<String>();
             let warnings = json_list(&loaded.warnings);
-            writeln!(stdout, "{{\"ok\":true,{sizes},\"faults\":[],\"warnings\":{warnings}}}")?;
+            writeln!(stdout, "{{\"ok\":true,{sizes}\"faults\":[],\"warnings\":{warnings}}}")?;
             Ok(DONE)
         }
         (Err(report), output) => {
@@ -71,15 +69,18 @@ pub(super) fn tell(kind: &str, findings: &[Finding], out: &mut dyn Write) -> io:
     Ok(())
 }
 
-fn sizes(loaded: &Loaded) -> [(&'static str, usize); 5] {
-    let snapshot = &loaded.fleet.snapshot;
-    [
-        ("addresses", snapshot.addresses().len()),
-        ("users", snapshot.users().len()),
-        ("keys", snapshot.users().map(|user| user.keys.len()).sum()),
-        ("vms", snapshot.vms().len()),
-        ("warnings", loaded.warnings.len()),
-    ]
+fn sizes(loaded: &Loaded) -> Vec<(&'static str, usize)> {
+    let mut sizes = Vec::new();
+    if let Some(Fleet { snapshot, .. }) = &loaded.fleet {
+        sizes.extend([
+            ("addresses", snapshot.addresses().len()),
+            ("users", snapshot.users().len()),
+            ("keys", snapshot.users().map(|user| user.keys.len()).sum()),
+            ("vms", snapshot.vms().len()),
+        ]);
+    }
+    sizes.push(("warnings", loaded.warnings.len()));
+    sizes
 }
 
 fn json_list(findings: &[Finding]) -> String {

@@ -79,7 +79,8 @@ struct Arguments {
 enum Command {
     /// Run the front door until SIGTERM (drains) or SIGINT; SIGHUP reloads keys, revocations and fleet
     #[command(after_help = "\
-Example:
+Examples:
+  keyway serve --config /etc/keyway/keyway.toml
   keyway serve --config /etc/keyway/keyway.toml --fleet /etc/keyway/fleet.toml")]
     Serve(Files),
     /// Validate both files and say what they hold; every fault is told with its line and a fix
@@ -315,15 +316,15 @@ Examples:
     Show(CaShow),
 }
 
-/// The two files.
+/// The files of a front door.
 #[derive(Args, Clone, Debug, Eq, PartialEq)]
 pub struct Files {
     /// How the front door runs
     #[arg(long, value_name = "FILE", default_value = "keyway.toml")]
     pub config: PathBuf,
-    /// Who may go where
-    #[arg(long, value_name = "FILE", default_value = "fleet.toml")]
-    pub fleet: PathBuf,
+    /// Who may go where: applied to the registry at start and at SIGHUP
+    #[arg(long, value_name = "FILE")]
+    pub fleet: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -428,7 +429,7 @@ fn carry_out(command: Command, roles: &Roles, terminal: &mut Terminal<'_>) -> Ou
     match command {
         Command::Check { files, output } => Ok(check::run(&files, output, stdout, stderr)?),
         Command::Ca { command: CaCommand::Show(show) } => Ok(ca::show(&show, stdout, stderr)?),
-        Command::Serve(files) => match config::load(&files.config, &files.fleet) {
+        Command::Serve(files) => match config::load(&files.config, files.fleet.as_deref()) {
             Ok(loaded) => Ok(end((roles.serve)(Start { files, loaded }), stderr)?),
             Err(report) => {
                 check::tell_faults(&report, stderr)?;

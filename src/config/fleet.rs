@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Config, Source,
-    desired::{self, Members, Shares},
+    desired::{self, Desired, Members, Shares},
     document::{Document, Section, Value},
     keys,
     keyway::Draft,
@@ -30,10 +30,16 @@ const HOST_BYTES_MAX: usize = 253;
 pub struct Fleet {
     /// For [`crate::route::Table::apply`].
     pub snapshot: Snapshot,
+    /// For the registry.
+    pub desired: Desired,
 }
 
 /// Walks the fleet file beside a walked `keyway.toml`, whose faults may grow in number here.
-pub(super) fn read(source: &Source, config: &Document, draft: &Draft) -> (Document, Option<Fleet>) {
+pub(super) fn read(
+    source: &Source,
+    config: &Document,
+    draft: &Draft,
+) -> (Document, Option<Snapshot>) {
     let document = Document::new(&source.name, source.order, &source.text);
     let table = document.parse(&source.text);
     let root = Section::root(&document, &table);
@@ -64,7 +70,7 @@ pub(super) fn read(source: &Source, config: &Document, draft: &Draft) -> (Docume
         }
     };
     drop(table);
-    (document, snapshot.map(|snapshot| Fleet { snapshot }))
+    (document, snapshot)
 }
 
 /// Lines of one entry: of its header, of its keys, and of the items of its lists.

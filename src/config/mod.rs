@@ -227,8 +227,8 @@ pub struct Registry {
 pub struct Loaded {
     /// From `keyway.toml`.
     pub config: Config,
-    /// From `fleet.toml`.
-    pub fleet: Fleet,
+    /// From `fleet.toml`, if one was named.
+    pub fleet: Option<Fleet>,
     /// Not wrong, but the operator should know.
     pub warnings: Vec<Finding>,
     counts: Place,
@@ -251,36 +251,46 @@ struct Place {
     line: usize,
 }
 
-/// Reads both files.
+/// Reads `keyway.toml`, and a fleet file if one is named.
 ///
 /// # Errors
 /// Everything that is wrong with either.
-pub fn load(config: &Path, fleet: &Path) -> Result<Loaded, Report> {
-    let texts = [source(config, 0), source(fleet, 1)];
-    let [Ok(config_source), Ok(fleet_source)] = &texts else {
-        let faults = texts.into_iter().filter_map(Result::err).collect();
-        return Err(Report { faults, warnings: Vec::new() });
-    };
-    load_sources(config_source, fleet_source)
+pub fn load(config: &Path, fleet: Option<&Path>) -> Result<Loaded, Report> {
+    let (config, fleet) = (source(config, 0), fleet.map(|fleet| source(fleet, 1)).transpose());
+    match (config, fleet) {
+        (Ok(config), Ok(fleet)) => load_sources(&config, fleet.as_ref()),
+        (config, fleet) => {
+            let faults = config.err().into_iter().chain(fleet.err()).collect();
+            Err(Report { faults, warnings: Vec::new() })
+        }
+    }
 }
 
-fn load_sources(config_source: &Source, fleet_source: &Source) -> Result<Loaded, Report> {
+fn load_sources(config_source: &Source, fleet_source: Option<&Source>) -> Result<Loaded, Report> {
     let (config_findings, draft) = keyway::read(config_source);
-    let (fleet_findings, fleet) = fleet::read(fleet_source, &config_findings, &draft);
+    let fleet = fleet_source.map(|source| (source, fleet::read(source, &config_findings, &draft)));
     let (mut faults, mut warnings) = config_findings.into_findings();
-    let (more_faults, more_warnings) = fleet_findings.into_findings();
-    faults.extend(more_faults);
-    warnings.extend(more_warnings);
+    let mut loaded = None;
+    if let Some((source, (findings, snapshot))) = fleet {
+        let (more_faults, more_warnings) = findings.into_findings();
+        faults.extend(more_faults);
+        warnings.extend(more_warnings);
+        if let (Some(snapshot), true) = (snapshot, faults.is_empty()) {
+            match desired::read(source) {
+                // Its warnings were told above.
+                Ok((desired, _)) => loaded = Some(Fleet { snapshot, desired }),
+                Err(report) => faults.extend(report.faults),
+            }
+        }
+    }
     faults.sort();
     warnings.sort();
-    match (fleet, faults.is_empty()) {
-        (Some(fleet), true) => {
-            let Source { name, order, .. } = config_source;
-            let counts =
-                Place { file: name.as_str().into(), order: *order, line: draft.lines.counts };
-            Ok(Loaded { config: draft.finish(), fleet, warnings, counts })
-        }
-        (_, _) => Err(Report { faults, warnings }),
+    if faults.is_empty() {
+        let Source { name, order, .. } = config_source;
+        let counts = Place { file: name.as_str().into(), order: *order, line: draft.lines.counts };
+        Ok(Loaded { config: draft.finish(), fleet: loaded, warnings, counts })
+    } else {
+        Err(Report { faults, warnings })
     }
 }
 
@@ -367,7 +377,7 @@ pub(crate) fn fuzz(config: &[u8], fleet: &[u8]) {
         base: PathBuf::new(),
         text: String::from_utf8_lossy(text).into_owned(),
     };
-    let _read_or_faults = load_sources(&source(config, 0), &source(fleet, 1));
+    let _read_or_faults = load_sources(&source(config, 0), Some(&source(fleet, 1)));
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ pub(super) fn configured(
     let [config_name, fleet_name] = FILES;
     let config = directory.file(config_name, &config)?;
     let fleet = directory.file(fleet_name, fleet)?;
-    let loaded = config::load(&config, &fleet).map_err(|report| {
+    let loaded = config::load(&config, Some(&fleet)).map_err(|report| {
         report.faults.iter().fold(String::from("own configuration"), |mut text, fault| {
             let _infallible = write!(text, "; {fault}");
             text
@@ -83,7 +83,8 @@ pub(super) fn front_door(
 ) -> Result<FrontDoor, Failure> {
     let Loaded { config, fleet, .. } = loaded;
     let listen = config.edge.listen.clone();
-    let shared = Arc::new(serve::shared(config, fleet, state, SESSIONS_MAX)?);
+    let shared =
+        Arc::new(serve::shared(config, fleet.map(|fleet| fleet.snapshot), state, SESSIONS_MAX)?);
     let cpus = limits::cpus()?.into_iter().take(1).collect();
     let registry = Registry::new(0, Inventory::default);
     let start = Start { listen, cpus, half_open_max: HALF_OPEN_MAX, shared };

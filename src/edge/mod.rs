@@ -129,8 +129,13 @@ impl Edge {
     }
 
     /// Replaces what a reload replaces, and ends the sessions whose right is gone. Others do not notice.
-    pub fn reload(&self, live: Live, snapshot: Snapshot) {
+    pub fn renew(&self, live: Live) {
         self.shared.live.store(Arc::new(live));
+        self.recheck();
+    }
+
+    /// Replaces the routing map as a whole, and ends the sessions whose right is gone.
+    pub fn replace(&self, snapshot: Snapshot) {
         self.shared.table.apply(snapshot);
         self.recheck();
     }

@@ -240,7 +240,7 @@ fn a_visit_sees_every_session_and_ends_those_it_says_no_to() {
     let (mut other, other_vm, session_other) = session(32, "other");
     assert!(handle.carry(session_one).is_ok());
     assert!(handle.carry(session_other).is_ok());
-    let (found, all) = std::sync::mpsc::channel();
+    let (found, all) = channel();
     handle.visit(Box::new(move |info, up, _| {
         found.send((*info, up)).unwrap();
         *info != "one"

@@ -14,7 +14,7 @@ mod access;
 mod allocator;
 pub mod command;
 pub mod document;
-mod draft;
+pub mod draft;
 mod execute;
 pub mod model;
 pub mod name;

@@ -31,7 +31,7 @@ const CERTIFICATES_KEY_ID: u8 = 0x23;
 const CERTIFICATES_EXTENSION: u8 = 0x39;
 
 /// Everything revoked. Empty by default.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Revocations {
     /// SHA-256 of revoked blobs: fingerprints, and the keys given in full.
     sha256: HashSet<Fingerprint>,

@@ -31,7 +31,7 @@ const BANNER_BYTES_MAX: usize = 2 << 10;
 
 /// Server-side settings, shared; replaced as a whole by a reload. Each call gets the current ones, so that what a
 /// reload revokes is revoked for connections that are half way in.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Policy {
     /// The CAs whose user certificates are believed.
     pub cas: Vec<PublicKey>,

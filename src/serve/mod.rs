@@ -1,7 +1,16 @@
-//! `keyway serve`: both files -> a running front door, until a signal ends it.
+//! `keyway serve`: configuration and registry -> a running front door, until a signal ends it.
 //!
-//! SIGHUP reads both files again and replaces what can be replaced under live sessions; SIGTERM drains, and a second
+//! SIGHUP reads the files again and replaces what can be replaced under live sessions; SIGTERM drains, and a second
 //! one ends the drain; SIGINT ends at once.
+//! - `plane`: the registry with its API and DNS, beside the edge.
+//! - `feed`: from the registry to the routing map; `saved`: the map on disk, for a start without the registry.
+//! - `names`, `beside`: what DNS and the API ask of the edge.
+
+mod beside;
+mod feed;
+mod names;
+mod plane;
+mod saved;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +21,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::cli::{Failure, Files, Start};
-use crate::config::{
-    self, Config, Count, Fleet, HostKeys, Loaded, Log, Principals, UserCa, VmCredential,
-};
+use crate::config::{self, Config, Count, HostKeys, Loaded, Log, Principals, UserCa, VmCredential};
 use crate::control::endpoint;
 use crate::edge::local_address::Destination;
 use crate::edge::proxy_header::Senders;
@@ -23,12 +30,14 @@ use crate::edge::shared::{self, Live, Principal, Settings, Shared};
 use crate::edge::{self, Edge, clock, limits};
 use crate::log;
 use crate::metrics::{Inventory, Registry};
-use crate::route::Table;
+use crate::route::{Snapshot, Table};
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::hostkey::HostKey;
 use crate::ssh::transport::{Algorithms, RekeyLimits, ServerConfig};
 use crate::ssh::userauth::Policy;
 use crate::state::{Lock, State};
+
+use plane::Plane;
 
 /// Refused signatures and unknown methods one connection may send, as OpenSSH's `MaxAuthTries`.
 const ATTEMPTS_MAX: u32 = 6;
@@ -73,7 +82,9 @@ pub fn serve(start: Start) -> Result<(), Failure> {
 
 /// A front door that runs.
 struct Running {
-    edge: Edge,
+    /// Ends first: nothing may ask an edge that is gone.
+    plane: Plane,
+    edge: Arc<Edge>,
     shared: Arc<Shared>,
     state: State,
     lock: Lock,
@@ -93,7 +104,10 @@ impl Running {
         let listen = config.edge.listen.clone();
         let cpus = cpus(config.edge.shards)?;
         let (drain, metrics_listen) = (config.edge.drain, config.metrics.listen);
-        let shared = Arc::new(shared(config, fleet, &state, sessions_max)?);
+        let settings = plane::Settings::new(&config);
+        let shared = Arc::new(shared(config, None, &state, sessions_max)?);
+        let mut plane = Plane::start(settings, Arc::clone(&shared))?;
+        plane.apply(fleet.map(|fleet| fleet.desired))?;
         let counted = Arc::clone(&shared);
         let registry = Arc::new(Registry::new(clock::unix_s(), move || inventory(&counted.table)));
         let start = edge::Start {
@@ -102,7 +116,8 @@ impl Running {
             half_open_max: NonZeroU32::new(half_open_max).unwrap_or(NonZeroU32::MIN),
             shared: Arc::clone(&shared),
         };
-        let edge = Edge::start(start, &registry)?;
+        let edge = Arc::new(Edge::start(start, &registry)?);
+        plane.serve(&edge)?;
         let scraped = Arc::clone(&registry);
         let metrics = endpoint::start(metrics_listen, Arc::new(move || scraped.render()))?;
         for address in edge.addresses() {
@@ -115,7 +130,7 @@ impl Running {
             "keyway {} is up",
             env!("CARGO_PKG_VERSION")
         );
-        Ok(Self { edge, shared, state, lock, drain, _metrics: metrics })
+        Ok(Self { plane, edge, shared, state, lock, drain, _metrics: metrics })
     }
 
     /// Lets sessions end by themselves for a while; a second signal ends the wait.
@@ -131,13 +146,14 @@ impl Running {
         self.edge.stop_accepting();
         // Sessions may go on for an hour: a successor need not wait for them.
         self.shared.pins.hand_over();
+        drop(self.plane);
         drop(self.lock);
         self.edge.drain(self.drain);
     }
 
     /// Reads both files again. Faults leave everything as it is.
     fn reload(&self, files: &Files) {
-        let loaded = match config::load(&files.config, &files.fleet) {
+        let loaded = match config::load(&files.config, files.fleet.as_deref()) {
             Ok(loaded) => loaded,
             Err(report) => {
                 for fault in &report.faults {
@@ -158,31 +174,33 @@ impl Running {
 
     /// Nothing has changed if this fails.
     fn replace(&self, loaded: Loaded) -> Result<(), Failure> {
-        let (live, snapshot) = live(loaded.config, loaded.fleet, &self.state)?;
+        let live = live(loaded.config, &self.shared.table, &self.state)?;
         self.shared.pins.reload()?;
-        self.shared.pins.note_given(snapshot.vms());
-        self.edge.reload(live, snapshot);
+        self.edge.renew(live);
+        self.plane.apply(loaded.fleet.map(|fleet| fleet.desired))?;
         tracing::info!("reloaded host keys, CAs, revocations, pins and fleet");
         Ok(())
     }
 }
 
-/// What all shards of the front door share that both files describe.
+/// What all shards of the front door share.
 ///
 /// # Errors
 /// What keeps the state directory from being used.
 pub(crate) fn shared(
     config: Config,
-    fleet: Fleet,
+    snapshot: Option<Snapshot>,
     state: &State,
     sessions_max: usize,
 ) -> Result<Shared, Failure> {
     let settings = settings(&config, sessions_max);
-    let (live, snapshot) = live(config, fleet, state)?;
     let pins = state.pins()?;
-    pins.note_given(snapshot.vms());
     let table = Table::new();
-    table.apply(snapshot);
+    if let Some(snapshot) = snapshot {
+        pins.note_given(snapshot.vms());
+        table.apply(snapshot);
+    }
+    let live = live(config, &table, state)?;
     Ok(Shared::new(settings, live, table, pins))
 }
 
@@ -207,11 +225,7 @@ fn settings(config: &Config, sessions_max: usize) -> Settings {
 }
 
 /// What a reload replaces.
-fn live(
-    config: Config,
-    fleet: Fleet,
-    state: &State,
-) -> Result<(Live, crate::route::Snapshot), Failure> {
+fn live(config: Config, table: &Table, state: &State) -> Result<Live, Failure> {
     let mut entropy = SystemEntropy::default();
     let host_keys = match config.edge.host_keys {
         HostKeys::Given(host_keys) => host_keys,
@@ -242,19 +256,18 @@ fn live(
         revocations: config.edge.revocations,
         attempts_max: ATTEMPTS_MAX,
         hide_keys: config.edge.hide_keys,
-        last_words: last_words(&fleet),
+        last_words: last_words(table),
     };
-    let live = Live {
+    Ok(Live {
         server: Arc::new(ServerConfig::new(host_keys, algorithms, RekeyLimits::default())),
         policy: Arc::new(policy),
         credential,
-    };
-    Ok((live, fleet.snapshot))
+    })
 }
 
 /// The banner, naming the lobby if there is one.
-fn last_words(fleet: &Fleet) -> String {
-    let lobby = fleet.snapshot.addresses().find(|address| address.lobby);
+fn last_words(table: &Table) -> String {
+    let lobby = table.addresses().into_iter().find(|address| address.lobby);
     lobby.map_or_else(
         || LAST_WORDS.to_owned(),
         |lobby| format!("{LAST_WORDS} `ssh {}` lists your VMs.", lobby.public),

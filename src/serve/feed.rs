@@ -1,0 +1,137 @@
+//! From the registry to the edge: every change of documents becomes a change of the routing map, of what is known of host
+//! keys, of the banner's words, and of what is saved for a start without the registry.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use crate::edge::Edge;
+use crate::edge::shared::{Live, Shared};
+use crate::registry::Model;
+use crate::registry::document::{Document, Key};
+use crate::registry::draft::Written;
+use crate::registry::routes;
+use crate::registry::service::News;
+use crate::registry::store::StoreId;
+use crate::route::saved::Head;
+use crate::route::{Contents, Snapshot};
+use crate::ssh::userauth::Policy;
+
+use super::last_words;
+use super::saved::{Appended, Saved};
+
+/// Keeps one edge up with one registry.
+pub(super) struct Feed {
+    pub(super) shared: Arc<Shared>,
+    /// The edge, once it runs: it ends sessions whose right is gone.
+    pub(super) edge: Arc<OnceLock<Weak<Edge>>>,
+    pub(super) saved: Saved,
+    pub(super) store: StoreId,
+    /// The serial of the zone.
+    pub(super) revision: Arc<AtomicU64>,
+}
+
+impl Feed {
+    /// See [`crate::registry::service::Follow`].
+    pub(super) fn follow(&mut self, model: &Model, news: News<'_>) {
+        match news {
+            News::Everything => self.everything(model),
+            News::Written(written) => self.written(model, written),
+        }
+        self.revision.store(model.revision(), Ordering::Relaxed);
+    }
+
+    fn everything(&mut self, model: &Model) {
+        let contents = model.contents();
+        self.save(model, &contents);
+        match Snapshot::new(contents) {
+            Ok(snapshot) => {
+                self.shared.pins.note_given(snapshot.vms());
+                match self.edge() {
+                    Some(edge) => edge.replace(snapshot),
+                    None => self.shared.table.apply(snapshot),
+                }
+            }
+            // The allocator lets none through; a store that was altered by hand may have some.
+            Err(found) => {
+                for contradiction in found {
+                    tracing::error!(
+                        "the registry contradicts itself, its routes are not applied: {contradiction}"
+                    );
+                }
+            }
+        }
+        self.reword();
+    }
+
+    fn written(&mut self, model: &Model, written: &[Written]) {
+        let delta = routes::delta(written);
+        let appended = if delta.changes.is_empty() {
+            Ok(Appended::Done)
+        } else {
+            self.saved.append(self.head(model), &delta)
+        };
+        match appended {
+            Ok(Appended::Done) => {}
+            Ok(Appended::SnapshotWanted) => self.save(model, &model.contents()),
+            Err(error) => tracing::warn!("the routing map is not saved: {error}"),
+        }
+        let changed = match self.edge() {
+            Some(edge) => edge.change(delta),
+            None => self.shared.table.change(delta),
+        };
+        if let Err(found) = changed {
+            for contradiction in found {
+                tracing::error!(
+                    "a change of the registry does not fit the routing map: {contradiction}"
+                );
+            }
+            return self.everything(model);
+        }
+        let mut reword = false;
+        for Written { key, now, before } in written {
+            match (key, now, before) {
+                (Key::Vm(_), Some(Document::Vm(vm)), _) => {
+                    self.shared.pins.note(&routes::routed(vm))
+                }
+                (Key::Vm(_), None, Some((Document::Vm(vm), _))) => {
+                    if let Err(fault) = self.shared.pins.forget_vm(&vm.id) {
+                        tracing::warn!("the host key of VM {} is still pinned: {fault}", vm.name);
+                    }
+                }
+                (Key::Address(_), ..) => reword = true,
+                (Key::Hold(_) | Key::Team(_) | Key::Token(_) | Key::User(_) | Key::Vm(_), ..) => {}
+            }
+        }
+        if reword {
+            self.reword();
+        }
+    }
+
+    fn edge(&self) -> Option<Arc<Edge>> {
+        self.edge.get().and_then(Weak::upgrade)
+    }
+
+    fn head(&self, model: &Model) -> Head {
+        Head { store: self.store.0, revision: model.revision() }
+    }
+
+    fn save(&mut self, model: &Model, contents: &Contents) {
+        if let Err(error) = self.saved.write(self.head(model), contents) {
+            tracing::warn!("the routing map is not saved: {error}");
+        }
+    }
+
+    /// The banner names the lobby.
+    fn reword(&self) {
+        let last_words = last_words(&self.shared.table);
+        self.shared.live.rcu(|live| {
+            let Live { server, policy, credential } = &**live;
+            let policy = Policy { last_words: last_words.clone(), ..Policy::clone(policy) };
+            Live {
+                server: Arc::clone(server),
+                policy: Arc::new(policy),
+                credential: credential.clone(),
+            }
+        });
+    }
+}

@@ -1,0 +1,194 @@
+//! The registry beside the edge: the store, the service, the API and DNS.
+//!
+//! If the store cannot be opened the edge runs from the map that was saved last, nothing can be changed, and the store is
+//! tried again until it can be.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use crate::cli::Failure;
+use crate::config::desired::Desired;
+use crate::config::{Api, Config, Dns};
+use crate::control::{api, dns};
+use crate::edge::shared::Shared;
+use crate::edge::{Edge, clock};
+use crate::registry::fleet_commands::{self, Prune};
+use crate::registry::service::{Actor, Failed, Mode, Order};
+use crate::registry::store::{Sqlite, StoreId};
+use crate::registry::{Limits, Options, Service, document::Origin, service};
+use crate::ssh::entropy::{Entropy, SystemEntropy};
+
+use super::beside::Everything;
+use super::feed::Feed;
+use super::names::LiveNames;
+use super::saved::Saved;
+
+/// The registry's file in the state directory.
+const STORE: &str = "registry.db";
+
+/// What the plane needs of the configuration.
+pub(super) struct Settings {
+    state_dir: PathBuf,
+    api: Api,
+    dns: Option<Dns>,
+    limits: Limits,
+}
+
+impl Settings {
+    pub(super) fn new(config: &Config) -> Self {
+        let limits = Limits {
+            networks: config.vm_leg.networks.clone(),
+            quarantine_s: config.registry.quarantine_s,
+        };
+        let state_dir = config.state_dir.clone();
+        Self { state_dir, api: config.api.clone(), dns: config.dns.clone(), limits }
+    }
+}
+
+/// The registry and those who speak for it. Fields end in this order.
+pub(super) struct Plane {
+    api: Option<api::Handle>,
+    dns: Option<dns::Handle>,
+    registry: Option<Registry>,
+    settings: Settings,
+    shared: Arc<Shared>,
+    edge: Arc<OnceLock<Weak<Edge>>>,
+    revision: Arc<AtomicU64>,
+}
+
+struct Registry {
+    service: Arc<Service>,
+    store: Sqlite,
+}
+
+impl Plane {
+    /// Opens the registry and fills the routing map, or fills it with what was saved last.
+    pub(super) fn start(settings: Settings, shared: Arc<Shared>) -> Result<Self, Failure> {
+        let mut plane = Self {
+            api: None,
+            dns: None,
+            registry: None,
+            settings,
+            shared,
+            edge: Arc::default(),
+            revision: Arc::default(),
+        };
+        if let Err(failure) = plane.open() {
+            let saved = Saved::at(&plane.settings.state_dir);
+            let Ok((head, written)) = saved.restore(&plane.shared.table) else {
+                return Err(failure);
+            };
+            plane.revision.store(head.revision, Ordering::Relaxed);
+            let age_s = written.elapsed().unwrap_or(Duration::ZERO).as_secs();
+            tracing::error!("{failure}");
+            tracing::error!(
+                revision = head.revision,
+                age_s,
+                "the registry cannot be opened: the front door runs from the routes that were saved last, and nothing can \
+                 be changed; mend it and restart keyway"
+            );
+        }
+        Ok(plane)
+    }
+
+    fn open(&mut self) -> Result<(), Failure> {
+        let mut entropy = SystemEntropy::default();
+        let mut id = [0; 16];
+        entropy.fill(&mut id);
+        let path = self.settings.state_dir.join(STORE);
+        let store = Sqlite::open(&path, StoreId(id))?;
+        let store_id = {
+            use crate::registry::store::Store as _;
+            store.snapshot_each("~", &mut |_| ())?.store_id
+        };
+        let mut feed = Feed {
+            shared: Arc::clone(&self.shared),
+            edge: Arc::clone(&self.edge),
+            saved: Saved::at(&self.settings.state_dir),
+            store: store_id,
+            revision: Arc::clone(&self.revision),
+        };
+        let service = Service::start(service::Start {
+            store: Arc::new(store.clone()),
+            limits: self.settings.limits.clone(),
+            now_s: clock::unix_s,
+            entropy: Box::new(entropy),
+            follow: Box::new(move |model, news| feed.follow(model, news)),
+        })?;
+        self.registry = Some(Registry { service: Arc::new(service), store });
+        Ok(())
+    }
+
+    /// Makes the registry hold what a fleet file says, and no longer hold what such a file said before.
+    pub(super) fn apply(&self, desired: Option<Desired>) -> Result<(), Failure> {
+        let Some(desired) = desired else { return Ok(()) };
+        let Some(Registry { service, .. }) = &self.registry else {
+            return Err("the fleet file is not applied: the registry cannot be opened".into());
+        };
+        let fleet = serde_json::from_value(serde_json::to_value(&desired)?)?;
+        let commands = {
+            let model = service.model();
+            fleet_commands::plan(&model, &fleet, Prune::Fleet)
+        };
+        let actor = Actor { name: "keyway serve --fleet".to_owned(), from: "file".to_owned() };
+        let mut faults = Vec::new();
+        for (command, text) in commands {
+            let options = Options { renumber: false, origin: Origin::Fleet };
+            let order = Order { command, options, expected: None, actor: actor.clone() };
+            match service.carry_out(order, Mode::Real) {
+                Ok(_) => {}
+                Err(failed @ Failed::Refused(_)) => faults.push(format!("{text}: {failed}")),
+                Err(failed) => return Err(failed.into()),
+            }
+        }
+        if faults.is_empty() {
+            return Ok(());
+        }
+        Err(format!("the fleet file is not applied as a whole:\n{}", faults.join("\n")).into())
+    }
+
+    /// Serves DNS and the API, for an edge that runs.
+    pub(super) fn serve(&mut self, edge: &Arc<Edge>) -> Result<(), Failure> {
+        // Nobody else sets it.
+        let _first = self.edge.set(Arc::downgrade(edge));
+        let mut zone = None;
+        if let Some(settings) = &self.settings.dns {
+            let live = self.shared.live.load();
+            let keys: Vec<_> =
+                live.server.host_keys().iter().map(|it| it.key.public().clone()).collect();
+            let names = LiveNames {
+                shared: Arc::clone(&self.shared),
+                revision: Arc::clone(&self.revision),
+            };
+            let served = Arc::new(dns::Zone::new(settings, &keys, Arc::new(names))?);
+            let handle = dns::start(settings, Arc::clone(&served))?;
+            for address in handle.addresses() {
+                tracing::info!(%address, zone = %served.apex(), "answering DNS");
+            }
+            self.dns = Some(handle);
+            zone = Some(served);
+        }
+        let Some(Registry { service, store }) = &self.registry else { return Ok(()) };
+        let apex = self.settings.dns.as_ref().map(|dns| dns.zone.as_str().to_owned());
+        let everything = Everything {
+            shared: Arc::clone(&self.shared),
+            edge: Arc::clone(&self.edge),
+            store: store.clone(),
+            zone,
+            apex,
+        };
+        let start = api::Start {
+            socket: self.settings.api.socket.clone(),
+            tls: self.settings.api.tls.clone(),
+            peers: self.settings.api.peers.clone(),
+            service: Arc::clone(service),
+            beside: Arc::new(everything),
+        };
+        self.api = Some(api::start(start)?);
+        tracing::info!(socket = %self.settings.api.socket.display(), "answering the API");
+        Ok(())
+    }
+}

@@ -1,0 +1,149 @@
+//! The last routing map on disk, for a start without the registry: a snapshot, and a journal of the deltas since.
+//!
+//! A delta is appended as it is applied. The snapshot is written anew when the journal has outgrown it. Nothing here is
+//! fsynced but the snapshot: after a crash of the host the map may be some seconds old, and the registry, if it can be
+//! read, is asked first.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::route::saved::{self, Decoder, Head};
+use crate::route::{Contents, Delta, Snapshot, Table};
+
+const SNAPSHOT: &str = "routes.snapshot";
+const JOURNAL: &str = "routes.journal";
+const FILE_MODE: u32 = 0o600;
+/// The journal may grow to this, or to half of the snapshot if that is more.
+const JOURNAL_BYTES_MIN: u64 = 4 << 20;
+/// Longest delta read back, in bytes.
+const DELTA_BYTES_MAX: u32 = 256 << 20;
+const READ_BYTES: usize = 1 << 20;
+
+/// Where the map is saved.
+#[derive(Debug)]
+pub(super) struct Saved {
+    snapshot: PathBuf,
+    journal: PathBuf,
+    /// Open once a snapshot was written by this process.
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    journal: File,
+    journal_bytes: u64,
+    snapshot_bytes: u64,
+}
+
+/// Whether the caller has to write a snapshot.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Appended {
+    Done,
+    SnapshotWanted,
+}
+
+impl Saved {
+    pub(super) fn at(state_dir: &Path) -> Self {
+        let (snapshot, journal) = (state_dir.join(SNAPSHOT), state_dir.join(JOURNAL));
+        Self { snapshot, journal, open: None }
+    }
+
+    /// Writes everything, in the place of what was saved.
+    pub(super) fn write(&mut self, head: Head, contents: &Contents) -> io::Result<()> {
+        self.open = None;
+        let temporary = self.snapshot.with_extension("new");
+        let mut snapshot_bytes = 0;
+        let mut file = create(&temporary)?;
+        for piece in saved::encode(head, contents) {
+            file.write_all(&piece)?;
+            snapshot_bytes += piece.len() as u64;
+        }
+        file.sync_all()?;
+        fs::rename(&temporary, &self.snapshot)?;
+        // Deltas of before are known by their revisions, should this be as far as we get.
+        let journal = create(&self.journal)?;
+        self.open = Some(Open { journal, journal_bytes: 0, snapshot_bytes });
+        Ok(())
+    }
+
+    /// Adds what was changed since.
+    pub(super) fn append(&mut self, head: Head, delta: &Delta) -> io::Result<Appended> {
+        let Some(open) = &mut self.open else { return Ok(Appended::SnapshotWanted) };
+        let bytes = saved::encode_delta(head, delta);
+        let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        let written = open.journal.write_all(&[&length.to_be_bytes()[..], &bytes].concat());
+        if written.is_err() {
+            // A torn entry would hide those behind it.
+            self.open = None;
+        }
+        written?;
+        let Some(open) = &mut self.open else { return Ok(Appended::SnapshotWanted) };
+        open.journal_bytes += u64::from(length) + 4;
+        let full = open.journal_bytes > JOURNAL_BYTES_MIN.max(open.snapshot_bytes / 2);
+        Ok(if full { Appended::SnapshotWanted } else { Appended::Done })
+    }
+
+    /// Makes `table` what was saved last; returns of which moment that is, and when it was written.
+    pub(super) fn restore(&self, table: &Table) -> io::Result<(Head, SystemTime)> {
+        let wrong = |path: &Path, why: String| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()))
+        };
+        let mut file = File::open(&self.snapshot)?;
+        let mut written = file.metadata()?.modified()?;
+        let mut decoder = Decoder::default();
+        let mut piece = vec![0; READ_BYTES];
+        loop {
+            let count = file.read(&mut piece)?;
+            let Some(read) = piece.get(..count).filter(|read| !read.is_empty()) else { break };
+            decoder.take(read).map_err(|fault| wrong(&self.snapshot, fault.to_string()))?;
+        }
+        let (mut head, contents) =
+            decoder.finish().map_err(|fault| wrong(&self.snapshot, fault.to_string()))?;
+        let snapshot = Snapshot::new(contents).map_err(|found| {
+            let first = found.first().map(ToString::to_string);
+            wrong(&self.snapshot, first.unwrap_or_default())
+        })?;
+        table.apply(snapshot);
+        let mut journal = match File::open(&self.journal) {
+            Ok(file) => {
+                written = written.max(file.metadata()?.modified()?);
+                BufReader::new(file)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((head, written)),
+            Err(error) => return Err(error),
+        };
+        loop {
+            let mut length = [0; 4];
+            // A torn last entry is what a crash leaves: all before it stands.
+            if journal.read_exact(&mut length).is_err() {
+                return Ok((head, written));
+            }
+            let length = u32::from_be_bytes(length);
+            let mut bytes = Vec::new();
+            let read = (&mut journal).take(u64::from(length)).read_to_end(&mut bytes)?;
+            if length > DELTA_BYTES_MAX || read as u64 != u64::from(length) {
+                return Ok((head, written));
+            }
+            let Ok((next, delta)) = saved::decode_delta(&bytes) else {
+                return Ok((head, written));
+            };
+            if next.store != head.store {
+                return Ok((head, written));
+            }
+            if next.revision > head.revision {
+                table.change(delta).map_err(|found| {
+                    let first = found.first().map(ToString::to_string);
+                    wrong(&self.journal, first.unwrap_or_default())
+                })?;
+                head = next;
+            }
+        }
+    }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)
+}
