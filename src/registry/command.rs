@@ -236,6 +236,12 @@ pub struct NewAddress {
     /// Whether registered keys get the list of their VMs here.
     #[serde(default)]
     pub lobby: Option<bool>,
+    /// It has no `public6` any more, if none is given.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_public6: bool,
+    /// It has no `private` any more, if none is given.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_private: bool,
 }
 
 /// How a command is carried out.

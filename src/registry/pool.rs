@@ -96,10 +96,11 @@ impl Draft<'_> {
     pub(super) fn address_set(&mut self, name: &Label, set: &NewAddress, options: Options) -> Done {
         let mut address = self.stored_address(name)?;
         let was = (address.public, address.public6, address.private, address.lobby);
-        let NewAddress { public, public6, private, lobby } = set;
+        let NewAddress { public, public6, private, lobby, no_public6, no_private } = set;
         address.public = public.map_or(address.public, |ip| ip.to_canonical());
-        address.public6 = public6.or(address.public6);
-        address.private = private.map(|ip| ip.to_canonical()).or(address.private);
+        address.public6 = public6.or(address.public6.filter(|_| !no_public6));
+        let private = private.map(|ip| ip.to_canonical());
+        address.private = private.or(address.private.filter(|_| !no_private));
         address.lobby = lobby.unwrap_or(address.lobby);
         address.origin = options.origin;
         let (public, public6, _, lobby) = was;

@@ -85,6 +85,33 @@ fn share(name: &str, with: &str) -> Command {
 }
 
 #[test]
+fn an_address_loses_its_ipv6_only_where_nothing_stands() {
+    let mut world = World::new(1);
+    let name = label("s001");
+    let with = |address: NewAddress| Command::AddressSet { name: label("s001"), address };
+    let both = NewAddress {
+        public6: Some("fd00::1".parse().unwrap()),
+        private: Some("10.0.0.1".parse().unwrap()),
+        ..NewAddress::default()
+    };
+    world.must(&with(both));
+    world.vm("blue", "alice");
+    let no_public6 = with(NewAddress { no_public6: true, ..NewAddress::default() });
+    assert!(world.refused(&no_public6).starts_with("in-use: "));
+    world.must(&with(NewAddress { no_private: true, ..NewAddress::default() }));
+    let is = |world: &World| {
+        let address = &world.model.address(&name).unwrap().document;
+        (address.public6.is_some(), address.private.is_some())
+    };
+    assert_eq!(is(&world), (true, false));
+    world.must(&Command::VmRemove { name: label("blue") });
+    world.now_s += 10_000;
+    world.must(&Command::Sweep);
+    world.must(&no_public6);
+    assert_eq!(is(&world), (false, false));
+}
+
+#[test]
 fn each_vm_of_one_owner_gets_its_own_address_and_owners_share_them() {
     let mut world = World::new(2);
     world.vm("a1", "alice");

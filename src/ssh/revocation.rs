@@ -207,7 +207,7 @@ enum KrlFault {
 }
 
 /// Certificates of one CA, or of any.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Issued {
     /// 64 serial numbers a word: {serial / 64, one bit each}. Sorted and merged once read. A bit of a bitmap costs no
     /// more than in the file, a serial of a list twice its size.
