@@ -16,6 +16,8 @@ pub mod command;
 pub mod document;
 pub mod draft;
 mod execute;
+pub mod fleet;
+pub mod fleet_commands;
 pub mod model;
 pub mod name;
 mod pool;

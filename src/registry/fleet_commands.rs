@@ -1,0 +1,495 @@
+//! From what is to what should be: the commands that make a registry say what a fleet says, each with words for people.
+//!
+//! Pure. What is equal takes no command, so that a fleet carried out twice takes none the second time. Rights are taken
+//! before others are given: a key or a slot that goes from one to another is free by then. Names are trusted: a VM of
+//! the same name with another owner is transferred, one of another name is another VM. States (`maint`, `drain`) and
+//! tokens are no part of a fleet and stay.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+
+use super::command::{Command, NewAddress, NewVm, Options, Placement, Subject, VmSettings};
+use super::document::{Access, Key, Origin, UserKey, Vm};
+use super::execute::{check_host_key, check_login, parse_key};
+use super::fleet::{Fleet, FleetAddress, FleetTeam, FleetVm};
+use super::model::Model;
+use super::name::{Label, Principal};
+use super::refusal::Refusal;
+use super::service::{Actor, Done, Failed, Mode, Order, Service};
+
+/// What becomes of what a fleet does not name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Prune {
+    /// It stays.
+    Nothing,
+    /// What a fleet file had named goes, what was made by commands stays.
+    FromFleet,
+    /// It goes.
+    Everything,
+}
+
+/// One command of a plan.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Step {
+    /// What to carry out.
+    pub command: Command,
+    /// The same for people.
+    pub text: String,
+}
+
+impl Step {
+    /// The name of what it is about.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        match self.command.subject() {
+            Some(Subject::Key(key)) => match key {
+                Key::Address(name) | Key::Team(name) | Key::Token(name) | Key::User(name) => {
+                    name.to_string()
+                }
+                Key::Hold(_) | Key::Vm(_) => key.to_string(),
+            },
+            Some(Subject::Vm(name)) => name.to_string(),
+            None => String::new(),
+        }
+    }
+}
+
+/// The commands from `model` to `fleet`, in the order in which they can be carried out.
+///
+/// # Errors
+/// [`Refusal::Invalid`]: the fleet contradicts itself, or holds a key that cannot be used. What contradicts the
+/// registry is refused command by command.
+pub fn plan(fleet: &Fleet, model: &Model, prune: Prune) -> Result<Vec<Step>, Refusal> {
+    let wanted = Wanted::new(fleet)?;
+    let mut plan = Plan { model, prune, steps: Vec::new() };
+    plan.prune_vms(&wanted);
+    plan.prune_addresses(&wanted, Stage::Early);
+    plan.take_rights(&wanted);
+    plan.addresses(fleet);
+    plan.people(fleet, &wanted);
+    plan.vms(fleet);
+    plan.prune_people(&wanted);
+    plan.prune_addresses(&wanted, Stage::Late);
+    Ok(plan.steps)
+}
+
+/// What came of a plan: each step's result, in order, and where the registry stands.
+#[derive(Debug)]
+pub struct Applied {
+    /// The revision of the last change, or where the registry stood.
+    pub revision: u64,
+    /// A refused step kept none of the others from being tried.
+    pub steps: Vec<(Step, Result<Done, Refusal>)>,
+}
+
+/// Steps carried out together: others are served in between.
+const TOGETHER: usize = 256;
+
+/// Carries a plan out.
+///
+/// # Errors
+/// [`Failed::Store`] and [`Failed::Ended`]: what came before was carried out.
+pub fn apply(
+    service: &Service,
+    plan: Vec<Step>,
+    options: Options,
+    actor: &Actor,
+    mode: Mode,
+) -> Result<Applied, Failed> {
+    let mut applied =
+        Applied { revision: service.model().revision(), steps: Vec::with_capacity(plan.len()) };
+    // What a step would do shows only behind those before it, so a dry run goes in one piece.
+    let together = if mode == Mode::DryRun { plan.len() } else { TOGETHER };
+    let mut rest = plan.into_iter().peekable();
+    while rest.peek().is_some() {
+        let steps: Vec<Step> = rest.by_ref().take(together).collect();
+        let order = |step: &Step| Order {
+            command: step.command.clone(),
+            options,
+            expected: None,
+            actor: actor.clone(),
+        };
+        let answers = service.carry_out_all(steps.iter().map(order).collect(), mode);
+        for (step, answer) in steps.into_iter().zip(answers) {
+            let result = match answer {
+                Ok(done) => {
+                    applied.revision = applied.revision.max(done.revision);
+                    Ok(done)
+                }
+                Err(Failed::Refused(refusal)) => Err(refusal),
+                Err(failed) => return Err(failed),
+            };
+            applied.steps.push((step, result));
+        }
+    }
+    Ok(applied)
+}
+
+/// A fleet, looked up by name.
+struct Wanted<'f> {
+    addresses: HashSet<&'f Label>,
+    users: BTreeMap<&'f Label, Vec<UserKey>>,
+    teams: BTreeMap<&'f Label, BTreeMap<&'f Label, Access>>,
+    vms: HashMap<&'f Label, &'f FleetVm>,
+    /// Whose each key is.
+    keys: HashMap<String, &'f Label>,
+}
+
+impl<'f> Wanted<'f> {
+    fn new(fleet: &'f Fleet) -> Result<Self, Refusal> {
+        let Fleet { addresses, users, teams, vms } = fleet;
+        let addresses = unique(addresses.iter().map(|it| (&it.name, ())), "address")?;
+        let mut keys = HashMap::new();
+        let mut read = Vec::with_capacity(users.len());
+        for user in users {
+            let parsed: Vec<UserKey> =
+                user.keys.iter().map(|line| parse_key(line)).collect::<Result<_, _>>()?;
+            for key in &parsed {
+                if let Some(of) = keys.insert(key.fingerprint.clone(), &user.name) {
+                    let what = format!("key {} stands at user `{of}` and again", key.fingerprint);
+                    return Err(Refusal::invalid(
+                        what,
+                        format!("remove it there or at `{}`", user.name),
+                    ));
+                }
+            }
+            read.push((&user.name, parsed));
+        }
+        let users = unique(read, "user")?.into_iter().collect();
+        let members = |team: &'f FleetTeam| {
+            let FleetTeam { name, members, members_by_name } = team;
+            Ok((name, accesses(members, members_by_name, format_args!("in team `{name}`"))?))
+        };
+        let teams = teams.iter().map(members).collect::<Result<Vec<_>, Refusal>>()?;
+        let teams = unique(teams, "team")?.into_iter().collect();
+        let vms = unique(vms.iter().map(|vm| (&vm.name, vm)), "VM")?;
+        for (name, vm) in &vms {
+            let shares = shares(vm)?;
+            if shares.contains_key(&vm.owner) {
+                let what = format!("VM `{name}` is shared with `{}`, its owner", vm.owner);
+                return Err(Refusal::invalid(what, "remove the share"));
+            }
+            if vm.address.is_some() && vm.no_address {
+                let what = format!("VM `{name}` has an address and no_address");
+                return Err(Refusal::invalid(what, "keep one of them"));
+            }
+        }
+        Ok(Self { addresses: addresses.into_keys().collect(), users, teams, vms, keys })
+    }
+}
+
+/// What has names, by them.
+fn unique<'f, T>(
+    all: impl IntoIterator<Item = (&'f Label, T)>,
+    kind: &str,
+) -> Result<HashMap<&'f Label, T>, Refusal> {
+    let mut named = HashMap::new();
+    for (name, it) in all {
+        if named.insert(name, it).is_some() {
+            let what = format!("{kind} `{name}` stands there twice");
+            return Err(Refusal::invalid(what, "keep one of them"));
+        }
+    }
+    Ok(named)
+}
+
+/// Who has which access.
+fn accesses<'f, T: fmt::Display + Ord>(
+    slot: &'f [T],
+    by_name: &'f [T],
+    place: fmt::Arguments<'_>,
+) -> Result<BTreeMap<&'f T, Access>, Refusal> {
+    let mut all = BTreeMap::new();
+    let slot = slot.iter().map(|name| (name, Access::Slot));
+    for (name, access) in slot.chain(by_name.iter().map(|name| (name, Access::ByName))) {
+        if all.insert(name, access).is_some() {
+            return Err(Refusal::invalid(
+                format!("`{name}` stands {place} twice"),
+                "keep one of them",
+            ));
+        }
+    }
+    Ok(all)
+}
+
+fn shares(vm: &FleetVm) -> Result<BTreeMap<&Principal, Access>, Refusal> {
+    let FleetVm { name, shares, shares_by_name, .. } = vm;
+    accesses(shares, shares_by_name, format_args!("in the shares of VM `{name}`"))
+}
+
+/// When addresses go: at once where nothing stands, else when the VMs have gone.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Stage {
+    Early,
+    Late,
+}
+
+struct Plan<'m> {
+    model: &'m Model,
+    prune: Prune,
+    steps: Vec<Step>,
+}
+
+impl Plan<'_> {
+    fn add(&mut self, command: Command, text: impl Into<String>) {
+        self.steps.push(Step { command, text: text.into() });
+    }
+
+    fn prunes(&self, origin: Origin) -> bool {
+        match self.prune {
+            Prune::Nothing => false,
+            Prune::FromFleet => origin == Origin::Fleet,
+            Prune::Everything => true,
+        }
+    }
+
+    fn prune_vms(&mut self, wanted: &Wanted<'_>) {
+        let model = self.model;
+        for (name, serial) in model.vm_names() {
+            let Some(stored) = model.vm(*serial) else { continue };
+            if !wanted.vms.contains_key(name) && self.prunes(stored.document.origin) {
+                self.add(Command::VmRemove { name: name.clone() }, format!("remove VM {name}"));
+            }
+        }
+    }
+
+    fn prune_addresses(&mut self, wanted: &Wanted<'_>, stage: Stage) {
+        for (name, stored, vms) in self.model.addresses() {
+            let now = if vms == 0 { Stage::Early } else { Stage::Late };
+            let goes = !wanted.addresses.contains(name) && self.prunes(stored.document.origin);
+            if goes && now == stage {
+                let command = Command::AddressRemove { name: name.clone() };
+                self.steps.push(Step { command, text: format!("remove address {name}") });
+            }
+        }
+    }
+
+    /// Shares, memberships and keys that are no more.
+    fn take_rights(&mut self, wanted: &Wanted<'_>) {
+        let model = self.model;
+        for serial in model.vm_names().values() {
+            let Some(stored) = model.vm(*serial) else { continue };
+            let Vm { name, shares, .. } = &*stored.document;
+            let Some(vm) = wanted.vms.get(name) else { continue };
+            let kept: HashSet<&Principal> = vm.shares.iter().chain(&vm.shares_by_name).collect();
+            // Whoever becomes the owner needs no share, and a transfer takes it.
+            for with in shares.keys().filter(|with| !kept.contains(with) && **with != vm.owner) {
+                let command = Command::VmUnshare { name: name.clone(), with: with.clone() };
+                self.add(command, format!("take VM {name} from {with}"));
+            }
+        }
+        for (name, stored) in model.teams() {
+            let Some(members) = wanted.teams.get(name) else { continue };
+            for user in stored.document.members.keys().filter(|user| !members.contains_key(user)) {
+                let command = Command::TeamLeave { team: name.clone(), user: user.clone() };
+                self.add(command, format!("take user {user} out of team {name}"));
+            }
+        }
+        for (name, stored) in model.users() {
+            let kept = wanted.users.get(name);
+            let goes = kept.is_none() && self.prunes(stored.document.origin);
+            for key in &stored.document.keys {
+                let taken = match kept {
+                    Some(kept) => !kept.contains(key),
+                    // Of a user who goes, keys that another one gets: they must be free before the user is gone.
+                    None => goes && wanted.keys.contains_key(&key.fingerprint),
+                };
+                if taken {
+                    let (user, fingerprint) = (name.clone(), key.fingerprint.clone());
+                    let text = format!("remove key {fingerprint} of user {name}");
+                    self.add(Command::KeyRemove { user, fingerprint }, text);
+                }
+            }
+        }
+    }
+
+    fn addresses(&mut self, fleet: &Fleet) {
+        for wanted in &fleet.addresses {
+            let FleetAddress { name, public, public6, private, lobby } = wanted;
+            let (public, private) = (public.to_canonical(), private.map(|ip| ip.to_canonical()));
+            let Some(is) = self.model.address(name).map(|stored| &stored.document) else {
+                let address = NewAddress {
+                    public: Some(public),
+                    public6: *public6,
+                    private,
+                    lobby: Some(*lobby),
+                    ..NewAddress::default()
+                };
+                let text = format!("add address {name}, {public}");
+                self.add(Command::AddressAdd { name: name.clone(), address }, text);
+                continue;
+            };
+            let same = (is.public, is.public6, is.private, is.lobby)
+                == (public, *public6, private, *lobby);
+            if !same {
+                let address = NewAddress {
+                    public: differs(&is.public, &public),
+                    public6: public6.filter(|ip| is.public6 != Some(*ip)),
+                    private: private.filter(|ip| is.private != Some(*ip)),
+                    lobby: differs(&is.lobby, lobby),
+                    no_public6: public6.is_none() && is.public6.is_some(),
+                    no_private: private.is_none() && is.private.is_some(),
+                };
+                let text = format!("change address {name}");
+                self.add(Command::AddressSet { name: name.clone(), address }, text);
+            }
+        }
+    }
+
+    fn people(&mut self, fleet: &Fleet, wanted: &Wanted<'_>) {
+        let model = self.model;
+        for user in &fleet.users {
+            let name = &user.name;
+            let keys = wanted.users.get(name).map_or(&[][..], Vec::as_slice);
+            let Some(stored) = model.users().get(name) else {
+                let text = format!("add user {name} with keys: {}", keys.len());
+                self.add(Command::UserAdd { name: name.clone(), keys: user.keys.clone() }, text);
+                continue;
+            };
+            for key in keys.iter().filter(|key| !stored.document.keys.contains(key)) {
+                let text = format!("add key {} to user {name}", key.fingerprint);
+                self.add(Command::KeyAdd { user: name.clone(), line: key.line() }, text);
+            }
+        }
+        for team in &fleet.teams {
+            let name = &team.name;
+            let nobody = BTreeMap::new();
+            let stands = model.teams().get(name).map(|stored| &stored.document.members);
+            if stands.is_none() {
+                let members = team.members.clone();
+                let text = format!("add team {name} with members: {}", members.len());
+                self.add(Command::TeamAdd { name: name.clone(), members }, text);
+            }
+            let members = wanted.teams.get(name).unwrap_or(&nobody);
+            for (user, access) in members {
+                let has = match stands {
+                    Some(stands) => stands.get(*user).copied(),
+                    None => Some(Access::Slot).filter(|slot| slot == access),
+                };
+                if has != Some(*access) {
+                    let text = format!("add user {user} to team {name}{}", how(*access));
+                    let (team, user) = (name.clone(), (*user).clone());
+                    self.add(Command::TeamJoin { team, user, access: *access }, text);
+                }
+            }
+        }
+    }
+
+    fn vms(&mut self, fleet: &Fleet) {
+        let (old, new): (Vec<&FleetVm>, Vec<&FleetVm>) =
+            fleet.vms.iter().partition(|vm| self.model.vm_named(&vm.name).is_some());
+        for vm in &old {
+            self.old_vm(vm);
+        }
+        for vm in &new {
+            self.new_vm(vm);
+        }
+        for vm in old.into_iter().chain(new) {
+            self.share(vm);
+        }
+    }
+
+    fn old_vm(&mut self, wanted: &FleetVm) {
+        let Some((_, stored)) = self.model.vm_named(&wanted.name) else { return };
+        let (is, name) = (&*stored.document, &wanted.name);
+        if is.owner != wanted.owner {
+            let text = format!("transfer VM {name} from {} to {}", is.owner, wanted.owner);
+            self.add(Command::VmTransfer { name: name.clone(), to: wanted.owner.clone() }, text);
+        }
+        let set = VmSettings {
+            ssh: differs(&is.ssh, &wanted.ssh),
+            login: cleared(&is.login, wanted.login.as_deref(), check_login),
+            host_key: cleared(&is.host_key, wanted.host_key.as_deref(), check_host_key),
+            state: None,
+        };
+        if set != VmSettings::default() {
+            self.add(Command::VmSet { name: name.clone(), set }, format!("change VM {name}"));
+        }
+        let to = match &wanted.address {
+            Some(address) if is.address.as_ref() != Some(address) => Placement::At(address.clone()),
+            None if wanted.no_address && is.address.is_some() => Placement::Nowhere,
+            _ => return,
+        };
+        let text = match &to {
+            Placement::At(address) => format!("move VM {name} to address {address}"),
+            Placement::Chosen | Placement::Nowhere => format!("take VM {name} off its address"),
+        };
+        self.add(Command::VmRenumber { name: name.clone(), to }, text);
+    }
+
+    fn new_vm(&mut self, wanted: &FleetVm) {
+        let FleetVm { name, owner, ssh, login, host_key, address, no_address, .. } = wanted;
+        let placement = match address {
+            Some(address) => Placement::At(address.clone()),
+            None if *no_address => Placement::Nowhere,
+            None => Placement::Chosen,
+        };
+        let new = NewVm {
+            name: name.clone(),
+            owner: owner.clone(),
+            ssh: ssh.clone(),
+            login: login.clone(),
+            host_key: host_key.clone(),
+            placement,
+        };
+        self.add(Command::VmAdd(new), format!("add VM {name} of {owner}"));
+    }
+
+    fn share(&mut self, wanted: &FleetVm) {
+        let name = &wanted.name;
+        let stands = self.model.vm_named(name).map(|(_, stored)| &stored.document.shares);
+        // It was read once already.
+        let shares = shares(wanted).unwrap_or_default();
+        for (with, access) in shares {
+            if stands.and_then(|stands| stands.get(with)) != Some(&access) {
+                let text = format!("share VM {name} with {with}{}", how(access));
+                let command = Command::VmShare { name: name.clone(), with: with.clone(), access };
+                self.add(command, text);
+            }
+        }
+    }
+
+    fn prune_people(&mut self, wanted: &Wanted<'_>) {
+        let model = self.model;
+        for (name, stored) in model.teams() {
+            if !wanted.teams.contains_key(name) && self.prunes(stored.document.origin) {
+                self.add(Command::TeamRemove { name: name.clone() }, format!("remove team {name}"));
+            }
+        }
+        for (name, stored) in model.users() {
+            if !wanted.users.contains_key(name) && self.prunes(stored.document.origin) {
+                self.add(Command::UserRemove { name: name.clone() }, format!("remove user {name}"));
+            }
+        }
+    }
+}
+
+const fn how(access: Access) -> &'static str {
+    match access {
+        Access::Slot => "",
+        Access::ByName => " by name",
+    }
+}
+
+fn differs<T: Clone + PartialEq>(is: &T, wanted: &T) -> Option<T> {
+    (is != wanted).then(|| wanted.clone())
+}
+
+/// What has to be set for something that may be absent: the new value, or nothing at all to clear it. What cannot be
+/// read is left to the command to refuse.
+fn cleared(
+    is: &Option<String>,
+    wanted: Option<&str>,
+    read: fn(&str) -> Result<Option<String>, Refusal>,
+) -> Option<String> {
+    let read = wanted.map_or(Ok(None), read);
+    match read {
+        Ok(wanted) if wanted == *is => None,
+        Ok(wanted) => Some(wanted.unwrap_or_default()),
+        Err(_) => wanted.map(str::to_owned),
+    }
+}
+
+#[cfg(test)]
+#[path = "fleet_commands_tests.rs"]
+mod tests;

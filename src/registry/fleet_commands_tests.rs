@@ -1,0 +1,317 @@
+//! Tests of `fleet_commands`: random registries against random fleets.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::registry::draft::Draft;
+use crate::registry::fleet::FleetUser;
+use crate::registry::history::Dice;
+use crate::registry::model::{Limits, Stamp};
+use crate::ssh::entropy::Entropy;
+use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::testing::Seeded;
+
+fn label(name: &str) -> Label {
+    Label::new(name).unwrap()
+}
+
+/// Public key lines, the same in every run.
+fn lines() -> Vec<String> {
+    let mut entropy = Seeded(77);
+    let entropy: &mut dyn Entropy = &mut entropy;
+    (0..6).map(|_| PrivateKey::generate_ed25519(entropy).public().to_line()).collect()
+}
+
+struct World {
+    model: Model,
+    now_s: u64,
+    nonce: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            model: Model::new(Limits { quarantine_s: 100, ..Limits::default() }),
+            now_s: 1_000,
+            nonce: 0,
+        }
+    }
+
+    /// A registry after so many random commands, with users, teams, addresses and keys to begin with.
+    fn random(seed: u64, steps: u64) -> Self {
+        let mut world = Self::new();
+        let mut dice = Dice(Seeded(seed));
+        let fleet = fleet(&mut dice);
+        world.apply(&fleet, Prune::Nothing, Origin::Fleet);
+        for _ in 0..steps {
+            world.now_s += dice.below(60);
+            let command = dice.command();
+            let _refused_or_done = world.run(&command, dice.below(2) == 0, Origin::Command);
+        }
+        world
+    }
+
+    fn run(&mut self, command: &Command, renumber: bool, origin: Origin) -> Result<(), Refusal> {
+        self.nonce += 1;
+        let stamp = Stamp { now_s: self.now_s, nonce: self.nonce };
+        let mut draft = Draft::new(&mut self.model, stamp);
+        draft.carry_out(command, Options { renumber, origin })?;
+        let _written = draft.keep();
+        Ok(())
+    }
+
+    /// Carries a plan out; returns what was refused.
+    fn apply(&mut self, fleet: &Fleet, prune: Prune, origin: Origin) -> Vec<String> {
+        let plan = plan(fleet, &self.model, prune).unwrap();
+        let mut refused = Vec::new();
+        for step in plan {
+            if let Err(refusal) = self.run(&step.command, true, origin) {
+                refused.push(format!("{}: {refusal}", step.text));
+            }
+        }
+        refused
+    }
+
+    fn plan(&self, fleet: &Fleet, prune: Prune) -> Vec<String> {
+        plan(fleet, &self.model, prune).unwrap().into_iter().map(|step| step.text).collect()
+    }
+}
+
+/// A random fleet that does not contradict itself.
+fn fleet(dice: &mut Dice) -> Fleet {
+    let mut fleet = Fleet::default();
+    for last in 0..4_u8 {
+        if dice.below(5) > 0 {
+            let other = |dice: &mut Dice, text: &str| {
+                (dice.below(3) == 0).then(|| format!("{text}{last}").parse().unwrap())
+            };
+            fleet.addresses.push(FleetAddress {
+                name: label(&format!("s{last}")),
+                public: [127, 0, 77, last].into(),
+                public6: other(dice, "fd00::"),
+                private: other(dice, "10.0.0.10"),
+                lobby: false,
+            });
+        }
+    }
+    let users: Vec<Label> =
+        (0..4).map(|n| label(&format!("u{n}"))).filter(|_| dice.below(5) > 0).collect();
+    let teams: Vec<Label> =
+        (0..3).map(|n| label(&format!("t{n}"))).filter(|_| dice.below(4) > 0).collect();
+    fleet.users = users.iter().map(|name| FleetUser { name: name.clone(), keys: vec![] }).collect();
+    for line in lines() {
+        let at = usize::try_from(dice.below(5)).unwrap();
+        let (before, after) = match dice.below(4) {
+            0 => ("restrict,pty ", " a comment"),
+            1 => ("from=\"10.0.0.0/8\" ", ""),
+            2 => ("", " laptop"),
+            _ => ("", ""),
+        };
+        if let Some(user) = fleet.users.get_mut(at) {
+            user.keys.push(format!("{before}{line}{after}"));
+        }
+    }
+    // Two lists of those who are in, some in neither.
+    let split = |dice: &mut Dice, all: &[Principal]| {
+        let (mut slot, mut by_name) = (vec![], vec![]);
+        for one in all {
+            match dice.below(4) {
+                0 => slot.push(one.clone()),
+                1 => by_name.push(one.clone()),
+                _ => {}
+            }
+        }
+        (slot, by_name)
+    };
+    let people: Vec<Principal> = users.iter().cloned().map(Principal::User).collect();
+    for name in &teams {
+        let (slot, by_name) = split(dice, &people);
+        let names = |all: Vec<Principal>| all.iter().map(|one| one.label().clone()).collect();
+        let (members, members_by_name) = (names(slot), names(by_name));
+        fleet.teams.push(FleetTeam { name: name.clone(), members, members_by_name });
+    }
+    let mut all = people;
+    all.extend(teams.into_iter().map(Principal::Team));
+    for n in 0..6 {
+        if all.is_empty() || dice.below(3) == 0 {
+            continue;
+        }
+        let at = usize::try_from(dice.below(all.len().try_into().unwrap())).unwrap();
+        let owner = all[at].clone();
+        let others: Vec<Principal> = all.iter().filter(|one| **one != owner).cloned().collect();
+        let (shares, shares_by_name) = split(dice, &others);
+        let login = (dice.below(3) == 0).then(|| "root".to_owned());
+        let host_key = (dice.below(3) == 0).then(|| lines()[0].clone());
+        let name = label(&format!("v{n}"));
+        fleet.vms.push(FleetVm {
+            name,
+            owner,
+            ssh: format!("127.0.0.1:{}", 22 + dice.below(2)),
+            login,
+            host_key,
+            address: None,
+            no_address: dice.below(4) == 0,
+            shares,
+            shares_by_name,
+        });
+    }
+    fleet
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn what_is_exported_is_what_is(seed: u64, steps in 0_u64..40) {
+        let world = World::random(seed, steps);
+        let exported = Fleet::of(&world.model);
+        for prune in [Prune::Nothing, Prune::FromFleet, Prune::Everything] {
+            prop_assert_eq!(world.plan(&exported, prune), Vec::<String>::new());
+        }
+        let text = serde_json::to_string(&exported).unwrap();
+        prop_assert_eq!(&serde_json::from_str::<Fleet>(&text).unwrap(), &exported);
+        let toml = toml::to_string(&exported).unwrap();
+        prop_assert_eq!(&toml::from_str::<Fleet>(&toml).unwrap(), &exported);
+        let mut empty = World::new();
+        prop_assert_eq!(empty.apply(&exported, Prune::Everything, Origin::Command), Vec::<String>::new());
+        prop_assert_eq!(Fleet::of(&empty.model), exported);
+    }
+
+    #[test]
+    fn a_fleet_carried_out_is_what_is_and_takes_nothing_the_second_time(seed: u64, steps in 0_u64..40) {
+        let mut world = World::random(seed, steps);
+        // All that was held is free again, so that little is refused.
+        world.now_s += 1_000;
+        world.run(&Command::Sweep, false, Origin::Command).unwrap();
+        let wanted = fleet(&mut Dice(Seeded(seed ^ 0xfeed)));
+        let refused = world.apply(&wanted, Prune::Everything, Origin::Command);
+        let again = world.plan(&wanted, Prune::Everything);
+        // What was refused is what is left, with whatever stood in its way.
+        prop_assert_eq!(refused.is_empty(), again.is_empty(), "{:?} {:?}", refused, again);
+        if refused.is_empty() {
+            let mut is = Fleet::of(&world.model);
+            let mut wanted = wanted;
+            for (is, wanted) in is.vms.iter_mut().zip(&mut wanted.vms) {
+                if !wanted.no_address {
+                    // Where it stands was left open.
+                    (is.address, is.no_address) = (None, false);
+                }
+                wanted.shares.sort();
+                wanted.shares_by_name.sort();
+            }
+            for user in is.users.iter_mut().chain(&mut wanted.users) {
+                user.keys.sort();
+            }
+            prop_assert_eq!(is, wanted);
+        }
+    }
+
+    #[test]
+    fn what_commands_made_stays_where_only_the_fleets_own_is_pruned(seed: u64, steps in 0_u64..40) {
+        let world = World::random(seed, steps);
+        for step in plan(&Fleet::default(), &world.model, Prune::FromFleet).unwrap() {
+            let Some(subject) = step.command.subject() else { continue };
+            let origin = match subject {
+                Subject::Vm(name) => world.model.vm_named(name).unwrap().1.document.origin,
+                Subject::Key(Key::User(name)) => world.model.users()[&name].document.origin,
+                Subject::Key(Key::Team(name)) => world.model.teams()[&name].document.origin,
+                Subject::Key(Key::Address(name)) => world.model.address(&name).unwrap().document.origin,
+                Subject::Key(other) => panic!("{other}"),
+            };
+            prop_assert_eq!(origin, Origin::Fleet, "{}", step.text);
+        }
+        let nothing = world.plan(&Fleet::default(), Prune::Nothing);
+        prop_assert_eq!(nothing, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn most_random_fleets_are_carried_out_whole() {
+    let mut whole = 0;
+    for seed in 0..200 {
+        let mut world = World::random(seed, 20);
+        world.now_s += 1_000;
+        world.run(&Command::Sweep, false, Origin::Command).unwrap();
+        let wanted = fleet(&mut Dice(Seeded(seed ^ 0xfeed)));
+        if world.apply(&wanted, Prune::Everything, Origin::Command).is_empty() {
+            whole += 1;
+        }
+    }
+    // The others have a pool too small for what they want.
+    assert!(whole > 40, "{whole} of 200");
+}
+
+fn read(toml: &str) -> Fleet {
+    toml::from_str(toml).unwrap()
+}
+
+#[test]
+fn a_fleet_that_contradicts_itself_is_refused_whole() {
+    let (one, two) = (lines()[0].clone(), lines()[1].clone());
+    let cases = [
+        ("[[user]]\nname='a'\n[[user]]\nname='a'\n".to_owned(), "user `a` stands there twice"),
+        (format!("[[user]]\nname='a'\nkeys=['{one}','{one}']\n"), "stands at user `a` and again"),
+        (
+            format!("[[user]]\nname='a'\nkeys=['{one}']\n[[user]]\nname='b'\nkeys=['{one}']\n"),
+            "at `b`",
+        ),
+        ("[[user]]\nname='a'\nkeys=['rubbish']\n".to_owned(), "not a key that can be used"),
+        (
+            "[[team]]\nname='t'\nmembers=['a']\nmembers_by_name=['a']\n".to_owned(),
+            "in team `t` twice",
+        ),
+        (
+            "[[vm]]\nname='v'\nowner='a'\nssh='x:1'\nshares=['a']\n".to_owned(),
+            "with `a`, its owner",
+        ),
+        (
+            "[[vm]]\nname='v'\nowner='a'\nssh='x:1'\nshares=['b']\nshares_by_name=['b']\n"
+                .to_owned(),
+            "twice",
+        ),
+        (
+            "[[vm]]\nname='v'\nowner='a'\nssh='x:1'\naddress='s'\nno_address=true\n".to_owned(),
+            "no_address",
+        ),
+    ];
+    let model = Model::new(Limits::default());
+    for (toml, told) in cases {
+        let refusal = plan(&read(&toml), &model, Prune::Nothing).unwrap_err();
+        assert_eq!(refusal.code(), "invalid", "{toml}");
+        assert!(refusal.to_string().contains(told), "{refusal}");
+    }
+    assert!(one != two);
+}
+
+#[test]
+fn the_order_lets_keys_and_vms_change_hands() {
+    let (one, two) = (lines()[0].clone(), lines()[1].clone());
+    let mut world = World::new();
+    let before = read(&format!(
+        "[[address]]\nname='s0'\npublic='127.0.77.1'\n[[user]]\nname='a'\nkeys=['{one}']\n[[user]]\nname='b'\nkeys=['{two}']\n\
+         [[vm]]\nname='v'\nowner='a'\nssh='127.0.0.1:22'\nshares=['b']\n"
+    ));
+    assert_eq!(world.apply(&before, Prune::Everything, Origin::Command), Vec::<String>::new());
+    let after = read(&format!(
+        "[[address]]\nname='s0'\npublic='127.0.77.1'\n[[user]]\nname='b'\nkeys=['{one}']\n[[user]]\nname='c'\nkeys=['{two} new']\n\
+         [[vm]]\nname='v'\nowner='b'\nssh='127.0.0.1:23'\nlogin='root'\nshares_by_name=['c']\n"
+    ));
+    let texts = world.plan(&after, Prune::Everything);
+    let fingerprint = |line: &str| parse_key(line).unwrap().fingerprint;
+    let (one, two) = (fingerprint(&one), fingerprint(&two));
+    assert_eq!(
+        texts,
+        [
+            format!("remove key {one} of user a"),
+            format!("remove key {two} of user b"),
+            format!("add key {one} to user b"),
+            "add user c with keys: 1".to_owned(),
+            "transfer VM v from a to b".to_owned(),
+            "change VM v".to_owned(),
+            "share VM v with c by name".to_owned(),
+            "remove user a".to_owned(),
+        ]
+    );
+    assert_eq!(world.apply(&after, Prune::Everything, Origin::Command), Vec::<String>::new());
+    assert_eq!(world.plan(&after, Prune::Everything), Vec::<String>::new());
+}
