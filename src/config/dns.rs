@@ -39,7 +39,7 @@ const SECONDARIES_MAX: usize = 64;
 const NOTIFY_PORT: u16 = 53;
 
 /// The `[dns]` section.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Dns {
     /// Where the names live: `vm.zone`, `s003.zone`.
     pub zone: DomainName,

@@ -102,11 +102,11 @@ pub struct FleetVm {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_address: bool,
     /// Who else enters it at its address.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, rename = "share", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub shares: Vec<Principal>,
     /// Who else enters it by name only.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, rename = "share_by_name", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub shares_by_name: Vec<Principal>,
 }

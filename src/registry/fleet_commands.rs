@@ -10,12 +10,12 @@ use std::fmt;
 
 use super::command::{Command, NewAddress, NewVm, Options, Placement, Subject, VmSettings};
 use super::document::{Access, Key, Origin, UserKey, Vm};
-use super::execute::{check_host_key, check_login, parse_key};
 use super::fleet::{Fleet, FleetAddress, FleetTeam, FleetVm};
 use super::model::Model;
 use super::name::{Label, Principal};
 use super::refusal::Refusal;
 use super::service::{Actor, Done, Failed, Mode, Order, Service};
+use super::values::{check_host_key, check_login, parse_key};
 
 /// What becomes of what a fleet does not name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

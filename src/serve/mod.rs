@@ -94,7 +94,7 @@ struct Running {
 
 impl Running {
     fn start(loaded: Loaded) -> Result<Self, Failure> {
-        let Loaded { config, fleet, .. } = loaded;
+        let Loaded { mut config, fleet, .. } = loaded;
         let state = State::open(&config.state_dir)?;
         let lock = state.lock()?;
         let budget = limits::raise_descriptors()?;
@@ -104,7 +104,7 @@ impl Running {
         let listen = config.edge.listen.clone();
         let cpus = cpus(config.edge.shards)?;
         let (drain, metrics_listen) = (config.edge.drain, config.metrics.listen);
-        let settings = plane::Settings::new(&config);
+        let settings = plane::Settings::new(&mut config);
         let shared = Arc::new(shared(config, None, &state, sessions_max)?);
         let mut plane = Plane::start(settings, Arc::clone(&shared))?;
         plane.apply(fleet.map(|fleet| fleet.desired))?;

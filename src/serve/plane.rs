@@ -3,7 +3,6 @@
 //! If the store cannot be opened the edge runs from the map that was saved last, nothing can be changed, and the store is
 //! tried again until it can be.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -15,8 +14,9 @@ use crate::config::{Api, Config, Dns};
 use crate::control::{api, dns};
 use crate::edge::shared::Shared;
 use crate::edge::{Edge, clock};
+use crate::registry::fleet::Fleet;
 use crate::registry::fleet_commands::{self, Prune};
-use crate::registry::service::{Actor, Failed, Mode, Order};
+use crate::registry::service::{Actor, Mode};
 use crate::registry::store::{Sqlite, StoreId};
 use crate::registry::{Limits, Options, Service, document::Origin, service};
 use crate::ssh::entropy::{Entropy, SystemEntropy};
@@ -38,13 +38,13 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &mut Config) -> Self {
         let limits = Limits {
             networks: config.vm_leg.networks.clone(),
             quarantine_s: config.registry.quarantine_s,
         };
         let state_dir = config.state_dir.clone();
-        Self { state_dir, api: config.api.clone(), dns: config.dns.clone(), limits }
+        Self { state_dir, api: config.api.clone(), dns: config.dns.take(), limits }
     }
 }
 
@@ -128,26 +128,20 @@ impl Plane {
         let Some(Registry { service, .. }) = &self.registry else {
             return Err("the fleet file is not applied: the registry cannot be opened".into());
         };
-        let fleet = serde_json::from_value(serde_json::to_value(&desired)?)?;
-        let commands = {
-            let model = service.model();
-            fleet_commands::plan(&model, &fleet, Prune::Fleet)
-        };
+        // One shape, two rooms: the file's reader knows no registry.
+        let fleet: Fleet = serde_json::from_value(serde_json::to_value(&desired)?)?;
+        let steps = fleet_commands::plan(&fleet, &service.model(), Prune::FromFleet)?;
         let actor = Actor { name: "keyway serve --fleet".to_owned(), from: "file".to_owned() };
-        let mut faults = Vec::new();
-        for (command, text) in commands {
-            let options = Options { renumber: false, origin: Origin::Fleet };
-            let order = Order { command, options, expected: None, actor: actor.clone() };
-            match service.carry_out(order, Mode::Real) {
-                Ok(_) => {}
-                Err(failed @ Failed::Refused(_)) => faults.push(format!("{text}: {failed}")),
-                Err(failed) => return Err(failed.into()),
-            }
-        }
-        if faults.is_empty() {
+        let options = Options { renumber: false, origin: Origin::Fleet };
+        let applied = fleet_commands::apply(service, steps, options, &actor, Mode::Real)?;
+        let refused = applied.steps.iter().filter_map(|(step, result)| {
+            result.as_ref().err().map(|refusal| format!("{}: {refusal}", step.text))
+        });
+        let refused: Vec<String> = refused.collect();
+        if refused.is_empty() {
             return Ok(());
         }
-        Err(format!("the fleet file is not applied as a whole:\n{}", faults.join("\n")).into())
+        Err(format!("the fleet file is not applied as a whole:\n{}", refused.join("\n")).into())
     }
 
     /// Serves DNS and the API, for an edge that runs.
