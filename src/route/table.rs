@@ -207,7 +207,7 @@ impl Table {
         login: &str,
     ) -> (Admission, KeyLine) {
         self.at_one_revision(|revision| {
-            let admission = self.decide_at(revision, who, address, login, admission);
+            let admission = self.decide_at(revision, &who, address, login, admission);
             (admission.unwrap_or(Admission::Nothing), self.line(&who, revision))
         })
     }
@@ -220,7 +220,7 @@ impl Table {
         login: &str,
     ) -> Option<KeyLine> {
         self.at_one_revision(|revision| {
-            let admits = self.decide_at(revision, who, address, login, |_, _| ()).is_ok();
+            let admits = self.decide_at(revision, &who, address, login, |_, _| ()).is_ok();
             admits.then(|| self.line(&who, revision))
         })
     }
@@ -342,18 +342,19 @@ impl Table {
         login: &str,
         answer: impl Fn(&Person, Way<'_>) -> T,
     ) -> Result<T, Refusal> {
-        self.at_one_revision(|revision| self.decide_at(revision, who, address, login, &answer))
+        self.at_one_revision(|revision| self.decide_at(revision, &who, address, login, &answer))
     }
 
+    /// `who` where the caller has it: see [`Asked`].
     fn decide_at<T>(
         &self,
         revision: u64,
-        who: Who<'_>,
+        who: &Who<'_>,
         address: &Address,
         login: &str,
         answer: impl Fn(&Person, Way<'_>) -> T,
     ) -> Result<T, Refusal> {
-        self.person(&who, revision, |person| {
+        self.person(who, revision, |person| {
             let enter = |vm: &Arc<Vm>, login: &str, by_name| {
                 if login.is_empty() && vm.login.is_none() {
                     return Err(Refusal::NoLogin);
