@@ -17,7 +17,7 @@ use std::{
     fmt::Write as _,
     fs,
     hint::black_box,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::ControlFlow,
     process::Command,
     sync::Arc,
@@ -35,7 +35,7 @@ use hickory_server::{
     zone_handler::MessageResponseBuilder,
 };
 use keyway::{
-    config::{Dns, DomainName, NameServer},
+    config::{Dns, DomainName, NameServer, Secondary},
     control::dns::{
         self, Addresses, Entry, Label, Names, PointsAt, Transport, Zone, packet::Responder,
     },
@@ -48,6 +48,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const VMS: u32 = 1_000_000;
 const ADDRESSES: u32 = 1000;
 const QUESTIONS: u32 = 200_000;
+/// For the tests; nothing else is signed with it.
+const KEY: &str = include_str!("../src/control/dns/testdata/ecdsa_p256");
 const ROUNDS: usize = 3;
 const ANSWERS: u32 = 500_000;
 
@@ -181,24 +183,51 @@ fn ask(server: SocketAddr, questions: &str, seconds: &str) -> Figures {
     }
 }
 
-/// One answer without any socket.
+/// A question as it stands in a packet; `dnssec` asks for signatures.
+fn request(name: &str, wanted: u8, dnssec: bool) -> Vec<u8> {
+    let mut request = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(dnssec)];
+    for label in name.split('.').chain([""]) {
+        request.push(u8::try_from(label.len()).expect("short"));
+        request.extend(label.as_bytes());
+    }
+    request.extend([0, wanted, 0, 1]);
+    if dnssec {
+        request.extend([0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 0]);
+    }
+    request
+}
+
+/// One answer without any socket, and the whole zone as a secondary gets it.
 fn in_memory(settings: &Dns, names: &Arc<Fleet>) {
     let zone = Zone::new(settings, &[], Arc::clone(names) as Arc<dyn Names>).expect("a zone");
-    let mut responder = Responder::new(Arc::new(zone));
-    for (what, name) in [("s001", "s001"), ("a VM", "vm-77")] {
-        let mut request = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-        for label in [name, "vm", "test", ""] {
-            request.push(u8::try_from(label.len()).expect("short"));
-            request.extend(label.as_bytes());
-        }
-        request.extend([0, 1, 0, 1]);
-        let (mut out, began) = (Vec::new(), Instant::now());
-        for _ in 0..ANSWERS {
-            let peer = Ipv4Addr::LOCALHOST.into();
+    let zone = Arc::new(zone);
+    let mut responder = Responder::new(Arc::clone(&zone));
+    let (peer, mut out) = (Ipv4Addr::LOCALHOST.into(), Vec::new());
+    let signed = settings.dnssec_key.is_some();
+    for (what, name) in
+        [("a pool address", "s001.vm.test"), ("a VM", "vm-77.vm.test"), ("no VM", "red.vm.test")]
+    {
+        let request = request(name, 1, signed);
+        let answers = if signed { ANSWERS / 10 } else { ANSWERS };
+        let began = Instant::now();
+        for _ in 0..answers {
             black_box(responder.respond(black_box(&request), peer, Transport::Udp, &mut out));
         }
-        let each = began.elapsed().as_nanos() / u128::from(ANSWERS);
-        println!("{what}: {each} ns from bytes to bytes, {} bytes", out.len());
+        let each = began.elapsed().as_nanos() / u128::from(answers);
+        let how = if signed { "signed" } else { "plain" };
+        println!("{what}, {how}: {each} ns from bytes to bytes, {} bytes", out.len());
+    }
+    let axfr = request("vm.test", 252, false);
+    if let Reply::Transfer(request) = responder.respond(&axfr, peer, Transport::Tcp, &mut out) {
+        let (began, mut messages, mut bytes) = (Instant::now(), 0, 0);
+        let whole = transfer::stream(&zone, &request, &mut |message| {
+            messages += 1;
+            bytes += message.len();
+            ControlFlow::Continue(())
+        });
+        assert!(whole);
+        let took = began.elapsed().as_millis();
+        println!("transfer of {VMS} VMs: {took} ms, {messages} messages, {} MB", bytes / 1_000_000);
     }
 }
 
@@ -224,12 +253,14 @@ fn main() {
     let zone = DomainName::new("vm.test").expect("a name");
     let ns = DomainName::new("ns.vm.test").expect("a name");
     let address = |text: &str| text.parse().expect("an address");
+    let key = PrivateKey::from_openssh(KEY).expect("a key").0;
+    let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let settings = |listen: &str| Dns {
         zone: zone.clone(),
         listen: vec![listen.parse().expect("an address")],
         ns: vec![NameServer { name: ns.clone(), addresses: vec![address("192.0.2.53")] }],
         ttl_s: 60,
-        secondaries: Vec::new(),
+        secondaries: vec![Secondary { network: peer.into(), notify: None }],
         dnssec_key: None,
     };
     let names = Arc::new(Fleet::new());
@@ -239,6 +270,9 @@ fn main() {
         dns::start(&settings, Arc::new(zone.expect("a zone"))).expect("starts")
     };
     in_memory(&settings("127.0.0.1:0"), &names);
+    let mut signed = settings("127.0.0.1:0");
+    (signed.dnssec_key, signed.secondaries) = (Some(Arc::new(key)), Vec::new());
+    in_memory(&signed, &names);
     let (one, wildcard) = (start("127.0.0.1:0"), start("0.0.0.0:0"));
     let wildcard_address = SocketAddr::from(([127, 0, 0, 1], wildcard.addresses()[0].port()));
     let vms = questions("vms", |n| format!("vm-{}", n % VMS));

@@ -742,6 +742,20 @@ ns_addresses = { "ns.example.net" = ["192.0.2.1"], "ns2.vm.test" = ["192.0.2.2"]
 }
 
 #[test]
+fn a_signed_zone_has_no_secondaries() {
+    let scratch = Scratch::new();
+    scratch.put("dnssec", include_str!("../control/dns/testdata/ecdsa_p256"));
+    let keyway = "[dns]\nzone = \"vm.test\"\nlisten = \"127.0.0.1:53\"\ndnssec_key = \"dnssec\"\n";
+    assert!(dns(&scratch, keyway).dnssec_key.is_some());
+    let told = scratch.faults(&(keyway.to_owned() + "secondaries = \"192.0.2.1\"\n"), &fleet());
+    assert!(
+        told.len() == 1
+            && told[0].contains("`dns.secondaries` and `dns.dnssec_key` are both given"),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn a_vm_is_not_called_as_a_name_server_is() {
     let scratch = Scratch::new();
     let keyway = "[dns]\nzone = \"vm.test\"\nlisten = \"127.0.0.1:53\"\nns = \"blue.vm.test\"\n";

@@ -6,6 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     path::Path,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -52,7 +53,7 @@ pub struct Dns {
     /// Who may copy the zone, and who is told that it changed.
     pub secondaries: Vec<Secondary>,
     /// Signs answers on the fly; ECDSA P-256.
-    pub dnssec_key: Option<PrivateKey>,
+    pub dnssec_key: Option<Arc<PrivateKey>>,
 }
 
 /// A name of the zone's NS set.
@@ -321,10 +322,10 @@ fn read_secondaries(value: &Value<'_, '_>) -> Option<Vec<Secondary>> {
     Some(each.collect())
 }
 
-fn read_key(value: &Value<'_, '_>, base: &Path) -> Option<PrivateKey> {
+fn read_key(value: &Value<'_, '_>, base: &Path) -> Option<Arc<PrivateKey>> {
     let key = keys::private_key(value, &path_or_none(value, base)?)?;
     if key.public().key_type() == KeyType::EcdsaP256 {
-        return Some(key);
+        return Some(Arc::new(key));
     }
     let what = format!("is a key of type {}", key.public().key_type().name());
     value.fault(what, "make one with: ssh-keygen -t ecdsa -b 256 -N '' -f FILE");

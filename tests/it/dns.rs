@@ -1,10 +1,10 @@
 //! The DNS server as other people's programs see it: `dig`, `delv` and `named-checkzone` of BIND, `kdig` of Knot.
 
-use crate::harness::{Scratch, peers, run};
+use crate::harness::{Key, Scratch, peers, run};
 use keyway::{
     config::{Dns, DomainName, NameServer, Secondary},
     control::dns::{self, Addresses, Entry, Handle, Label, Names, PointsAt, Zone, export},
-    ssh::publickey::PublicKey,
+    ssh::{hostkey::PrivateKey, publickey::PublicKey},
 };
 use std::{
     collections::BTreeMap, fs, net::SocketAddr, ops::ControlFlow, path::Path, process::Command,
@@ -209,4 +209,44 @@ fn bind_loads_an_exported_zone() {
     let Some(told) = check_zone(&path) else { return };
     assert!(told.contains("loaded serial 7") && told.ends_with("OK"), "{told}");
     assert_eq!(told.lines().count(), 2, "a warning: {told}");
+}
+
+#[test]
+fn delv_validates_what_is_and_what_is_not() {
+    let scratch = Scratch::new();
+    let made = Key::generate(scratch.path(), "dnssec", &["-t", "ecdsa", "-b", "256"]);
+    let text = fs::read_to_string(made.path()).expect("a key");
+    let mut settings = settings(&[]);
+    settings.dnssec_key = Some(Arc::new(PrivateKey::from_openssh(&text).expect("a key").0));
+    let zone = zone(&settings, 0);
+    let ds = zone.ds().expect("a digest").expect("a key");
+    let handle = dns::start(&settings, zone).expect("starts");
+    // vm.test. IN DS tag 13 2 digest
+    let words: Vec<&str> = ds.split(' ').collect();
+    let (tag, digest) = (words[3], words[6]);
+    let anchors = scratch.path().join("anchors");
+    let anchor = format!("trust-anchors {{ \"vm.test.\" static-ds {tag} 13 2 \"{digest}\"; }};\n");
+    fs::write(&anchors, anchor).expect("writes");
+    for (asked, told) in [
+        ("blue.vm.test A", "; fully validated\nblue.vm.test."),
+        ("blue.vm.test AAAA", "; fully validated\nblue.vm.test."),
+        ("BLUE.vm.TEST SSHFP", "; fully validated\nBLUE.vm.TEST."),
+        ("vm.test NS", "; fully validated\nvm.test."),
+        ("vm.test SOA", "; fully validated\nvm.test."),
+        ("red.vm.test A", "; negative response, fully validated\n"),
+        ("deep.er.vm.test A", "; negative response, fully validated\n"),
+        // The alias, then the proof; delv checks both and calls the end of the chain a failure.
+        ("green.vm.test AAAA", "; fully validated\ngreen.vm.test."),
+        ("s002.vm.test AAAA", "; negative response, fully validated\n"),
+        ("vm.test A", "; negative response, fully validated\n"),
+    ] {
+        let Some(delv) = peers::program("dns", "delv") else { return };
+        let server = handle.addresses()[0];
+        let mut command = Command::new(delv);
+        command.args([&format!("@{}", server.ip()), "-p", &server.port().to_string(), "-a"]);
+        command.arg(&anchors).arg("+root=vm.test").args(asked.split(' '));
+        let output = run(&mut command);
+        let both = format!("{}\n{}", output.text(), output.stderr);
+        assert!(both.contains(told), "{asked}: {both}");
+    }
 }

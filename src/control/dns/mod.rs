@@ -5,7 +5,7 @@
 //! datagram or message -> packet (request) -> zone (records) -> packet (answer) -> where it came from
 //! ```
 //! - [`zone`]: {name, type} -> records; what exists and what does not.
-//! - [`packet`]: bytes -> bytes. EDNS, truncation, refusals.
+//! - [`packet`]: bytes -> bytes. EDNS, truncation, refusals. `sign`: DNSSEC, answer by answer.
 //! - `server`, `socket`: UDP and TCP, on a thread of their own, with a limit on everything.
 //! - [`transfer`], `notify`, [`export`]: the whole zone, for secondaries and as a file.
 //!
@@ -32,6 +32,7 @@ mod label;
 mod notify;
 pub mod packet;
 mod server;
+pub mod sign;
 mod socket;
 #[cfg(test)]
 mod testing;

@@ -4,7 +4,11 @@
 //! questions as a header claims (65,535 make 8 MB), and logs what it finds in options. Here a request has exactly one
 //! question and at most [`RECORDS_MAX`] records, which are stepped over.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use hickory_proto::{
     op::{Edns, Header, MessageType, Metadata, OpCode, Query, ResponseCode, emit_message_parts},
@@ -14,6 +18,7 @@ use hickory_proto::{
 
 use super::{
     counters::{Said, Transport},
+    sign,
     zone::{Answer, Outcome, Zone},
 };
 
@@ -51,6 +56,8 @@ struct Asked {
     payload: u16,
     version: u8,
     dnssec_ok: bool,
+    /// Takes NXDOMAIN beside a proof that says NODATA (RFC 9824 §5).
+    compact_ok: bool,
 }
 
 /// Why there is no [`Request`].
@@ -94,10 +101,19 @@ impl Responder {
         if request.edns.is_some_and(|edns| edns.version > 0) {
             return self.say(&request, Said::BadVersion, transport, out);
         }
+        if request.question.query_type() == sign::nxname() {
+            return self.say(&request, Said::Malformed, transport, out);
+        }
         if matches!(request.question.query_type(), RecordType::AXFR | RecordType::IXFR) {
             return self.transfer(request, peer, transport, out);
         }
         self.zone.answer(&request.question, &mut self.answer);
+        let asked = request.question.query_type();
+        if request.edns.is_some_and(|edns| edns.dnssec_ok)
+            && self.zone.sign(asked, &mut self.answer, unix_s()).is_err()
+        {
+            return self.say(&request, Said::Failure, transport, out);
+        }
         let said = match self.answer.outcome {
             Outcome::Found => Said::Found,
             Outcome::NoData => Said::NoData,
@@ -154,7 +170,9 @@ impl Responder {
     ) -> Reply {
         let Answer { answers, authority, additional, .. } = &self.answer;
         let mut metadata = Metadata::response_from_request(&request.metadata);
-        metadata.response_code = code(said);
+        // The proof that a name does not exist says that nothing is there (RFC 9824 §3.2); the code must agree.
+        let agrees = !self.answer.denied || request.edns.is_some_and(|edns| edns.compact_ok);
+        metadata.response_code = if agrees { code(said) } else { ResponseCode::NoError };
         metadata.authoritative = matches!(said, Said::Found | Said::NoData | Said::NxDomain);
         let max = match (transport, request.edns) {
             (Transport::Tcp, _) => u16::MAX,
@@ -244,6 +262,10 @@ fn code(said: Said) -> ResponseCode {
     }
 }
 
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 /// A header alone: the question could not be read, or there is no room for it.
 fn headless(metadata: Metadata, said: Said, out: &mut Vec<u8>) -> Reply {
     out.clear();
@@ -310,7 +332,8 @@ fn rest(decoder: &mut BinDecoder<'_>, header: &Header) -> Result<Request, Broken
                 return Err(Broken);
             }
             let [_, version, flags, _] = ttl.to_be_bytes();
-            edns = Some(Asked { payload: class, version, dnssec_ok: flags & 0x80 != 0 });
+            let (dnssec_ok, compact_ok) = (flags & 0x80 != 0, flags & 0x40 != 0);
+            edns = Some(Asked { payload: class, version, dnssec_ok, compact_ok });
         }
     }
     Ok(Request { metadata: header.metadata, question, edns, serial })

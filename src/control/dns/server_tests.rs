@@ -197,6 +197,8 @@ fn large_answers_come_whole_over_tcp() {
 #[test]
 fn dropping_the_handle_frees_the_addresses_even_with_a_silent_client() {
     let mut settings = settings();
+    // An address of its own, or another test's socket may get the port as soon as it is free.
+    settings.listen = vec!["127.0.53.200:0".parse().unwrap()];
     let handle = started(&settings);
     let server = handle.addresses()[0];
     let mut silent = connect(server);

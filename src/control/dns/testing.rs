@@ -135,7 +135,7 @@ pub(super) fn with_edns(mut message: Message, payload: u16) -> Message {
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn ask_udp(server: SocketAddr, request: &[u8]) -> Message {
-    let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).unwrap();
+    let socket = UdpSocket::bind(if server.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" }).unwrap();
     // A connected socket takes answers from there and from nowhere else.
     socket.connect(server).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();

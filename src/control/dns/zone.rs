@@ -20,7 +20,6 @@ use std::{
 };
 
 use hickory_proto::{
-    ProtoError,
     op::Query,
     rr::{
         DNSClass, Name, RData, Record, RecordType,
@@ -31,7 +30,10 @@ use hickory_proto::{
     },
 };
 
-use super::label::Label;
+use super::{
+    label::Label,
+    sign::{self, Keep, Signer},
+};
 use crate::{
     config::{Dns, Secondary},
     ssh::{keytype::KeyType, publickey::PublicKey},
@@ -118,6 +120,8 @@ pub struct Answer {
     pub additional: Vec<Record>,
     /// Where the chain ended: what does not exist, or lacks the type. For proofs of that.
     pub last: Option<Name>,
+    /// Whether the signed proof is there that the name does not exist.
+    pub denied: bool,
 }
 
 impl Answer {
@@ -127,6 +131,7 @@ impl Answer {
         self.authority.clear();
         self.additional.clear();
         self.last = None;
+        self.denied = false;
     }
 }
 
@@ -140,6 +145,7 @@ pub struct Zone {
     hosts: Vec<Host>,
     sshfp: Vec<RData>,
     secondaries: Vec<Secondary>,
+    signer: Option<Signer>,
     names: Arc<dyn Names>,
 }
 
@@ -165,14 +171,16 @@ impl Zone {
     /// The zone of `settings` over `names`; `host_keys` are those that clients see at every pool address.
     ///
     /// # Errors
-    /// A name does not fit the wire; never for settings that were read from a file.
+    /// A name does not fit the wire, or the key is of another type; never for settings that were read from a file.
     pub fn new(
         settings: &Dns,
         host_keys: &[PublicKey],
         names: Arc<dyn Names>,
-    ) -> Result<Self, ProtoError> {
+    ) -> Result<Self, sign::Fault> {
         let absolute = |name: &str| Name::from_ascii(format!("{name}."));
         let apex = absolute(settings.zone.as_str())?;
+        let signer =
+            settings.dnssec_key.as_ref().map(|key| Signer::new(Arc::clone(key), apex.clone()));
         let (mut ns, mut hosts) = (Vec::new(), Vec::new());
         for server in &settings.ns {
             let name = absolute(server.name.as_str())?;
@@ -190,6 +198,7 @@ impl Zone {
             hosts,
             sshfp: host_keys.iter().filter_map(fingerprint).collect(),
             secondaries: settings.secondaries.clone(),
+            signer: signer.transpose()?,
             names,
             apex,
         })
@@ -225,6 +234,10 @@ impl Zone {
             return;
         }
         let (mut node, mut owner) = (self.find(question.name()), question.name().clone());
+        if self.signer.is_some() && matches!(wanted, RecordType::NSEC | RecordType::RRSIG) {
+            self.proof(&node, owner, wanted, into);
+            return;
+        }
         if let Node::Vm(points) = &node {
             let Ok(target) = self.apex.prepend_label(points.name.as_str()) else {
                 into.outcome = Outcome::Refused;
@@ -259,6 +272,58 @@ impl Zone {
                 }
             }
         }
+    }
+
+    /// Records that exist because the zone is signed: an alias has its own. RRSIG alone is of no use to anybody, and
+    /// large.
+    fn proof(&self, node: &Node<'_>, owner: Name, wanted: RecordType, into: &mut Answer) {
+        match node {
+            Node::Outside => into.outcome = Outcome::Refused,
+            Node::Nothing => self.negative(Outcome::NxDomain, owner, into),
+            Node::Apex | Node::Host(_) | Node::Between | Node::Address(_) | Node::Vm(_) => {
+                let types = self.types(node).into_iter().flatten();
+                match sign::nsec(&owner, types, NEGATIVE_TTL_S) {
+                    Ok(nsec) if wanted == RecordType::NSEC => into.answers.push(nsec),
+                    Ok(_) | Err(_) => into.outcome = Outcome::NotImplemented,
+                }
+            }
+        }
+    }
+
+    /// Adds the signatures to an answer, and the proof to a negative one. Nothing happens in a zone that has no key.
+    ///
+    /// # Errors
+    /// The key failed, or the name denied is the longest there can be.
+    pub fn sign(
+        &self,
+        asked: RecordType,
+        answer: &mut Answer,
+        unix_s: u64,
+    ) -> Result<(), sign::Fault> {
+        let Some(signer) = &self.signer else { return Ok(()) };
+        signer.section(&mut answer.answers, Keep::Yes, unix_s)?;
+        signer.section(&mut answer.authority, Keep::Yes, unix_s)?;
+        let Some(name) = &answer.last else { return Ok(()) };
+        let mut proof = if answer.outcome == Outcome::NxDomain {
+            answer.denied = true;
+            vec![sign::nsec(name, [sign::nxname()], NEGATIVE_TTL_S)?]
+        } else {
+            // What came between this and the answer must not make them contradict each other.
+            let types = self.types(&self.find(name)).into_iter().flatten();
+            vec![sign::nsec(name, types.filter(|it| *it != asked), NEGATIVE_TTL_S)?]
+        };
+        let keep = if answer.denied { Keep::No } else { Keep::Yes };
+        signer.section(&mut proof, keep, unix_s)?;
+        answer.authority.append(&mut proof);
+        Ok(())
+    }
+
+    /// The DS line for the parent zone, if answers are signed.
+    ///
+    /// # Errors
+    /// Never for a key that was taken.
+    pub fn ds(&self) -> Result<Option<String>, sign::Fault> {
+        self.signer.as_ref().map(Signer::ds).transpose()
     }
 
     fn negative(&self, outcome: Outcome, last: Name, into: &mut Answer) {
@@ -297,7 +362,11 @@ impl Zone {
     /// picks one.
     fn types(&self, node: &Node<'_>) -> [Option<RecordType>; 3] {
         match node {
-            Node::Apex => [Some(RecordType::SOA), Some(RecordType::NS), None],
+            Node::Apex => [
+                Some(RecordType::SOA),
+                Some(RecordType::NS),
+                self.signer.as_ref().map(|_| RecordType::DNSKEY),
+            ],
             Node::Host(host) => {
                 let has = |v4: bool| host.addresses.iter().any(|ip| ip.is_ipv4() == v4);
                 [has(true).then_some(RecordType::A), has(false).then_some(RecordType::AAAA), None]
@@ -312,12 +381,6 @@ impl Zone {
         }
     }
 
-    /// The types at `name`, for a proof that there are no others; `None` if the name does not exist.
-    pub fn types_at(&self, name: &Name) -> Option<[Option<RecordType>; 3]> {
-        let node = self.find(name);
-        (!matches!(node, Node::Nothing | Node::Outside)).then(|| self.types(&node))
-    }
-
     fn records(&self, node: &Node<'_>, owner: &Name, wanted: RecordType, into: &mut Vec<Record>) {
         let record = |data| Record::from_rdata(owner.clone(), self.ttl_s, data);
         match (node, wanted) {
@@ -328,6 +391,9 @@ impl Zone {
             }
             (Node::Apex, RecordType::NS) => {
                 into.extend(self.ns.iter().map(|ns| record(ns.data.clone())));
+            }
+            (Node::Apex, RecordType::DNSKEY) => {
+                into.extend(self.signer.as_ref().map(|signer| record(signer.dnskey())));
             }
             (Node::Host(host), RecordType::A | RecordType::AAAA) => {
                 let v4 = wanted == RecordType::A;
