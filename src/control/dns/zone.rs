@@ -346,11 +346,12 @@ impl Zone {
             return Node::Host(host);
         }
         let label = Label::new(first).filter(|_| depth == 1);
-        if let Some(addresses) = label.and_then(|label| self.names.address(&label)) {
-            return Node::Address(addresses);
-        }
+        // VMs first: they are asked for, and their addresses come along.
         if let Some(points) = label.and_then(|label| self.names.vm(&label)) {
             return Node::Vm(points);
+        }
+        if let Some(addresses) = label.and_then(|label| self.names.address(&label)) {
+            return Node::Address(addresses);
         }
         if self.hosts.iter().any(|host| name.zone_of(&host.name)) {
             return Node::Between;
