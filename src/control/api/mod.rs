@@ -11,6 +11,7 @@ mod body;
 mod call;
 mod caller;
 mod handlers;
+mod openapi;
 mod request;
 mod respond;
 mod routes;
@@ -18,6 +19,7 @@ mod server;
 #[cfg(test)]
 mod testing;
 pub mod view;
+mod watch;
 
 use std::{path::Path, path::PathBuf, sync::Arc};
 

@@ -8,7 +8,7 @@ use super::{
     answer::{Answer, Problem},
     call::{Call, Changed, Gone, List, Query, Reply, percent_decoded},
     handlers::{beside, fleet, people, pool, vms},
-    request as ask, view,
+    request as ask, view, watch,
 };
 use crate::registry::document::Role::{self, Admin, Operator, Reader};
 
@@ -127,7 +127,18 @@ macro_rules! run {
 }
 
 const fn get(path: &'static str, role: Role, summary: &'static str, run: Run) -> Route {
-    Route { method: Method::GET, path, role, kind: Kind::Show(&[]), run, summary }
+    show(Method::GET, path, role, &[], summary, run)
+}
+
+const fn show(
+    method: Method,
+    path: &'static str,
+    role: Role,
+    queries: &'static [Query],
+    summary: &'static str,
+    run: Run,
+) -> Route {
+    Route { method, path, role, kind: Kind::Show(queries), run, summary }
 }
 
 const fn list(
@@ -203,6 +214,46 @@ pub(super) static ROUTES: &[Route] = &[
         run!(ask::To => vms::transfer => Changed<view::Vm>)),
     change(Method::POST, "/v1/vms/{name}/renumber", Operator, "Another address for a VM.",
         run!(ask::Renumber => vms::renumber => Changed<view::Vm>)),
+    get("/v1/vms/{name}/host-key", Reader, "The host key of a VM.", run!(beside::vm_host_key => view::VmHostKey)),
+    act(Method::DELETE, "/v1/vms/{name}/host-key", Operator, "Forgets the host key that was seen first.",
+        run!(beside::pin_forget => Changed<Gone>)),
+    list("/v1/addresses", Reader, &[], "Pool addresses, by name.", run!(pool::addresses => List<view::Address>)),
+    create("/v1/addresses", Admin, "A new pool address.",
+        run!(ask::NewAddress => pool::address_add => Changed<view::Address>)),
+    get("/v1/addresses/{name}", Reader, "A pool address.", run!(pool::address => view::Address)),
+    change(Method::DELETE, "/v1/addresses/{name}", Admin, "A pool address goes.",
+        run!(pool::address_remove => Changed<Gone>)),
+    change(Method::PATCH, "/v1/addresses/{name}", Admin, "Other properties of a pool address.",
+        run!(ask::AddressPatch => pool::address_set => Changed<view::Address>)),
+    change(Method::POST, "/v1/addresses/{name}/drain", Admin, "No more VMs are put there, and those there are moved.",
+        run!(pool::drain => Changed<view::Address>)),
+    change(Method::POST, "/v1/addresses/{name}/undrain", Admin, "VMs are put there again.",
+        run!(pool::undrain => Changed<view::Address>)),
+    change(Method::POST, "/v1/addresses/{name}/maint", Admin, "Connections there are refused.",
+        run!(pool::maint => Changed<view::Address>)),
+    list("/v1/tokens", Admin, &[], "API tokens, by name.", run!(pool::tokens => List<view::Token>)),
+    create("/v1/tokens", Admin, "A new API token, shown once.",
+        run!(ask::NewToken => pool::token_add => Changed<view::Token>)),
+    change(Method::DELETE, "/v1/tokens/{name}", Admin, "A token ends.", run!(pool::token_remove => Changed<Gone>)),
+    list("/v1/sessions", Reader, &[Query::User, Query::Vm], "Live sessions.",
+        run!(beside::sessions => List<view::Session>)),
+    act(Method::DELETE, "/v1/sessions/{id}", Operator, "Ends a session.", run!(beside::session_end => Changed<Gone>)),
+    list("/v1/audit", Admin, &[Query::Newest], "Who did what, the oldest first.",
+        run!(fleet::audit => List<view::Audit>)),
+    show(Method::GET, "/v1/watch", Reader, &[Query::Revision], "Commits as they come, a line each.",
+        run!(fleet::watch => lines watch::Line<'static>)),
+    show(Method::POST, "/v1/explain", Reader, &[], "Where a key leads, and why.",
+        run!(ask::Explain => beside::explain => view::Explanation)),
+    act(Method::POST, "/v1/apply", Operator, "Makes the registry say what a fleet says.",
+        run!(fleet::Apply, FLEET_BYTES_MAX => fleet::apply => fleet::Applied)),
+    get("/v1/export", Reader, "The registry as a fleet.", run!(fleet::export => fleet::Export)),
+    get("/v1/zone", Reader, "The zone as a file.", run!(beside::zone => text)),
+    act(Method::POST, "/v1/store/backup", Admin, "Copies the store to a file.",
+        run!(ask::Backup => beside::backup => Changed<Gone>)),
+    get("/v1/store", Reader, "Which store it is.", run!(fleet::store => fleet::Store)),
+    get("/v1/hostkeys", Reader, "The host keys of this front door.", run!(beside::host_keys => beside::HostKeys)),
+    get("/v1/openapi.json", Reader, "This description.", run!(fleet::openapi => fleet::OpenApi)),
+    get("/v1/health", Reader, "That it is there.", run!(fleet::health => fleet::Health)),
 ];
 
 /// The route of a request, and what stands in the places of its path.

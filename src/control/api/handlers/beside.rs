@@ -1,1 +1,137 @@
-//! Later.
+//! What is not in the registry: sessions, the way of a login, host keys, the zone, backups.
+
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::unknown;
+use crate::{
+    control::api::{
+        Beyond, Question, Target,
+        answer::Problem,
+        call::{Call, Changed, Gone, List, plain},
+        request as ask, view,
+    },
+    registry::{document::Vm, refusal::Kind, service::Mode},
+    ssh::{authorized::AuthorizedKey, publickey::Fingerprint},
+};
+
+type Answer<T> = Result<T, Problem>;
+
+impl From<Beyond> for Problem {
+    fn from(beyond: Beyond) -> Self {
+        match beyond {
+            Beyond::Absent(why) => Self::not_found(why),
+            Beyond::Invalid(why) => Self::invalid(why),
+            Beyond::Failed(why) => Self::store_failed(why),
+        }
+    }
+}
+
+/// Sessions by id.
+pub(in super::super) fn sessions(call: &Call) -> Answer<List<view::Session>> {
+    let query = &call.query;
+    let mut sessions = call.api.beside.sessions();
+    sessions.retain(|session| {
+        query.user.as_ref().is_none_or(|user| session.user == *user)
+            && query.vm.as_ref().is_none_or(|vm| session.vm == *vm)
+            && query.after.as_ref().is_none_or(|after| session.id > *after)
+    });
+    sessions.sort_by(|one, other| one.id.cmp(&other.id));
+    let revision = call.api.service.model().revision();
+    let items = sessions.into_iter().map(|session| (session.id.clone(), session));
+    Ok(List::page(call, revision, items))
+}
+
+pub(in super::super) fn session_end(call: &Call) -> Answer<Changed<Gone>> {
+    let id = call.param(0);
+    let there = match call.mode() {
+        Mode::Real => call.api.beside.end_session(id),
+        Mode::DryRun => call.api.beside.sessions().iter().any(|session| session.id == id),
+    };
+    if there {
+        return Ok(call.acted());
+    }
+    let id = plain(id);
+    Err(Problem::not_found(format!(
+        "there is no session `{id}`; `keyway session list` shows what there is"
+    )))
+}
+
+pub(in super::super) fn explain(call: &Call, asked: ask::Explain) -> Answer<view::Explanation> {
+    let ask::Explain { key, fingerprint, address, name, login } = asked;
+    let fingerprint = match (&key, fingerprint) {
+        (Some(line), None) => {
+            let read = AuthorizedKey::parse(line.trim());
+            let read =
+                read.map_err(|fault| Problem::invalid(format!("`key` is no key: {fault}")))?;
+            read.key.fingerprint()
+        }
+        (None, Some(text)) => text.parse::<Fingerprint>().map_err(|_| {
+            Problem::invalid("`fingerprint` is none; write SHA256:... as ssh-keygen -l prints it")
+        })?,
+        (_, _) => return Err(Problem::invalid("give `key` or `fingerprint`, one of them")),
+    };
+    let target = match (address, name) {
+        (Some(address), None) => Target::Address(address),
+        (None, Some(name)) => Target::Name(name),
+        (_, _) => return Err(Problem::invalid("give `address` or `name`, one of them")),
+    };
+    let question = Question { fingerprint, key, target, login };
+    Ok(call.api.beside.explain(&question)?)
+}
+
+/// Host keys of this front door.
+#[derive(Debug, JsonSchema, Serialize)]
+pub(in super::super) struct HostKeys {
+    items: Vec<view::HostKey>,
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "a handler")]
+pub(in super::super) fn host_keys(call: &Call) -> Answer<HostKeys> {
+    Ok(HostKeys { items: call.api.beside.host_keys() })
+}
+
+fn vm(call: &Call) -> Answer<Vm> {
+    let name = call.name(0)?;
+    let model = call.api.service.model();
+    let (_, stored) = model.vm_named(&name).ok_or_else(|| unknown(Kind::Vm, &name))?;
+    Ok((*stored.document).clone())
+}
+
+pub(in super::super) fn vm_host_key(call: &Call) -> Answer<view::VmHostKey> {
+    let vm = vm(call)?;
+    let pinned = call.api.beside.pinned(&vm.id);
+    Ok(view::VmHostKey { vm: vm.name.to_string(), given: vm.host_key, pinned })
+}
+
+pub(in super::super) fn pin_forget(call: &Call) -> Answer<Changed<Gone>> {
+    let vm = vm(call)?;
+    let there = match call.mode() {
+        Mode::Real => call.api.beside.forget_pin(&vm.id)?,
+        Mode::DryRun => call.api.beside.pinned(&vm.id).is_some(),
+    };
+    if there {
+        return Ok(call.acted());
+    }
+    Err(Problem::not_found(format!("no host key of VM `{}` is pinned", vm.name)))
+}
+
+pub(in super::super) fn zone(call: &Call) -> Answer<String> {
+    let none = || Problem::not_found("there is no zone; name one in [dns] of keyway.toml");
+    call.api.beside.zone().ok_or_else(none)
+}
+
+pub(in super::super) fn backup(call: &Call, to: ask::Backup) -> Answer<Changed<Gone>> {
+    let path = Path::new(&to.path);
+    if !path.is_absolute() || to.path.contains('\0') {
+        return Err(Problem::invalid(
+            "`path` is no absolute path; it is one of the host that keyway runs on",
+        ));
+    }
+    if call.mode() == Mode::Real {
+        call.api.beside.backup(path)?;
+    }
+    Ok(call.acted())
+}

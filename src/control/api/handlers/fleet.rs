@@ -1,1 +1,199 @@
-//! Later.
+//! The registry as a whole: a fleet carried out or written down, the audit log, the store, and who watches.
+
+use std::collections::VecDeque;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    control::api::{
+        answer::Problem,
+        body::Lines,
+        call::{Call, List, Moved, Reply},
+        openapi, view, watch,
+    },
+    registry::{
+        document::Role,
+        fleet::Fleet,
+        fleet_commands::{self, Prune},
+        service,
+    },
+};
+
+type Answer<T> = Result<T, Problem>;
+
+/// A fleet to be.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct Apply {
+    fleet: Fleet,
+    /// What the fleet does not name goes.
+    #[serde(default)]
+    prune: bool,
+}
+
+/// What it took.
+#[derive(Debug, JsonSchema, Serialize)]
+pub(in super::super) struct Applied {
+    /// The registry's revision from then on.
+    revision: u64,
+    /// Whether this only says what would happen.
+    dry_run: bool,
+    /// In the order in which it is carried out; nothing if all is as it should be.
+    plan: Vec<Step>,
+    /// VMs that were given another address.
+    moves: Vec<Moved>,
+}
+
+/// One command of a plan.
+#[derive(Debug, JsonSchema, Serialize)]
+pub(in super::super) struct Step {
+    /// `user-add` and its like.
+    command: &'static str,
+    /// What it is about.
+    subject: String,
+    /// For people.
+    text: String,
+    /// A refused one keeps none of the others from being tried.
+    result: Outcome,
+    /// Why it was refused.
+    detail: Option<String>,
+}
+
+/// Whether a command was carried out.
+#[derive(Debug, JsonSchema, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(in super::super) enum Outcome {
+    /// It was, or would be.
+    Ok,
+    /// It was not, or would not be.
+    Refused,
+}
+
+pub(in super::super) fn apply(call: &Call, wanted: Apply) -> Answer<Applied> {
+    let prune = if wanted.prune { Prune::Everything } else { Prune::Nothing };
+    let plan = {
+        let model = call.api.service.model();
+        fleet_commands::plan(&wanted.fleet, &model, prune)?
+    };
+    // A fleet must not be a way around what addresses take by themselves.
+    let pool = plan.iter().find(|step| step.command.word().starts_with("address-"));
+    if let Some(step) = pool.filter(|_| call.caller.role < Role::Admin) {
+        let text = &step.text;
+        return Err(Problem::forbidden(format!(
+            "to {text} takes the role admin; yours is operator"
+        )));
+    }
+    let (actor, mode) = (&call.caller.actor, call.mode());
+    let applied = fleet_commands::apply(&call.api.service, plan, call.options(), actor, mode)?;
+    let mut answer = Applied {
+        revision: applied.revision,
+        dry_run: call.query.dry_run,
+        plan: Vec::with_capacity(applied.steps.len()),
+        moves: Vec::new(),
+    };
+    for (step, result) in applied.steps {
+        let (command, subject) = (step.command.word(), step.subject());
+        let (result, detail) = match result {
+            Ok(done) => {
+                answer.moves.extend(done.report.moves.iter().map(Moved::from));
+                (Outcome::Ok, None)
+            }
+            Err(refusal) => (Outcome::Refused, Some(refusal.to_string())),
+        };
+        answer.plan.push(Step { command, subject, text: step.text, result, detail });
+    }
+    Ok(answer)
+}
+
+/// A fleet that is.
+#[derive(Debug, JsonSchema, Serialize)]
+pub(in super::super) struct Export {
+    fleet: Fleet,
+}
+
+pub(in super::super) fn export(call: &Call) -> Answer<Export> {
+    Ok(Export { fleet: Fleet::of(&call.api.service.model()) })
+}
+
+/// Entries of the audit log, by key: the oldest first, or the newest.
+pub(in super::super) fn audit(call: &Call) -> Answer<List<view::Audit>> {
+    let (newest, after) = (call.query.newest, call.query.after.as_deref());
+    // One more than asked for, to know whether there is one.
+    let count = call.query.limit() + 1;
+    let mut kept: VecDeque<(String, view::Audit)> = VecDeque::new();
+    call.api.service.audit(&mut |key, entry| {
+        let behind = after.is_none_or(|after| if newest { key < after } else { key > after });
+        let full = !newest && kept.len() == count;
+        let Some(entry) = entry.filter(|_| behind && !full) else { return };
+        kept.push_back((key.to_owned(), shown(key, &entry)));
+        if kept.len() > count {
+            kept.pop_front();
+        }
+    })?;
+    let revision = call.api.service.model().revision();
+    let mut kept: Vec<_> = kept.into();
+    if newest {
+        kept.reverse();
+    }
+    Ok(List::page(call, revision, kept.into_iter()))
+}
+
+fn shown(key: &str, entry: &service::Audit) -> view::Audit {
+    let service::Audit { at_s, actor, command, moves } = entry;
+    let mut command = serde_json::to_value(command).unwrap_or_default();
+    // Good for nothing, but it has no place in a log that is passed around.
+    if let Some(fields) = command.as_object_mut() {
+        fields.remove("hash");
+    }
+    view::Audit {
+        key: key.to_owned(),
+        at_s: *at_s,
+        actor: view::Actor { name: actor.name.clone(), from: actor.from.clone() },
+        command,
+        moves: serde_json::to_value(moves).unwrap_or_default(),
+    }
+}
+
+pub(in super::super) fn watch(call: &Call) -> Answer<Lines> {
+    watch::start(call)
+}
+
+/// Which store it is.
+#[derive(Debug, JsonSchema, Serialize)]
+pub(in super::super) struct Store {
+    /// Another one after a backup was restored.
+    store_id: String,
+    revision: u64,
+}
+
+pub(in super::super) fn store(call: &Call) -> Answer<Store> {
+    let head = call.api.service.head()?;
+    Ok(Store { store_id: head.store_id.to_string(), revision: head.revision.0 })
+}
+
+/// That it is there.
+#[derive(Debug, JsonSchema, Serialize)]
+pub(in super::super) struct Health {
+    /// Always `ok`.
+    status: &'static str,
+    /// Of keyway.
+    version: &'static str,
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "a handler")]
+pub(in super::super) fn health(_call: &Call) -> Answer<Health> {
+    Ok(Health { status: "ok", version: env!("CARGO_PKG_VERSION") })
+}
+
+/// The API's own description.
+#[derive(Debug, JsonSchema, Serialize)]
+#[serde(transparent)]
+pub(in super::super) struct OpenApi(
+    #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")] serde_json::Value,
+);
+
+#[expect(clippy::unnecessary_wraps, reason = "a handler")]
+pub(in super::super) fn openapi(_call: &Call) -> Answer<Reply<OpenApi>> {
+    Ok(OpenApi(openapi::describe()).into())
+}

@@ -1,0 +1,140 @@
+//! The API's description (OpenAPI 3.1), made from the table of routes.
+
+use hyper::Method;
+use schemars::{SchemaGenerator, generate::SchemaSettings};
+use serde_json::{Map, Value, json};
+
+use super::{
+    answer::ProblemBody,
+    call::Query,
+    respond::word,
+    routes::{Gives, Kind, ROUTES, Route},
+};
+
+/// The whole document.
+pub(super) fn describe() -> Value {
+    let settings = |settings: &mut SchemaSettings| {
+        settings.definitions_path = "/components/schemas".into();
+        settings.meta_schema = None;
+    };
+    let settings = SchemaSettings::draft2020_12().with(settings);
+    // What is taken and what is given differ: a field with a default may be left out, and is always there.
+    let mut takes = settings.clone().for_deserialize().into_generator();
+    let mut gives = settings.for_serialize().into_generator();
+    let problem = gives.subschema_for::<ProblemBody<'static>>();
+    let mut paths: Map<String, Value> = Map::new();
+    for route in ROUTES {
+        let operation = operation(route, &mut takes, &mut gives, &problem.clone().to_value());
+        let path = paths.entry(route.path).or_insert_with(|| json!({}));
+        if let Some(path) = path.as_object_mut() {
+            path.insert(route.method.as_str().to_lowercase(), operation);
+        }
+    }
+    let mut schemas = takes.take_definitions(true);
+    schemas.extend(gives.take_definitions(true));
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Keyway",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "An SSH front door for fleets of virtual machines. Errors are application/problem+json with a stable `code`."
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}
+        },
+        // At the unix socket the kernel says who asks.
+        "security": [{"token": []}, {}]
+    })
+}
+
+fn operation(
+    route: &Route,
+    takes: &mut SchemaGenerator,
+    gives: &mut SchemaGenerator,
+    problem: &Value,
+) -> Value {
+    let places = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let mut parameters: Vec<Value> = places
+        .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
+        .collect();
+    parameters.extend(route.kind.queries().into_iter().map(|query| {
+        json!({
+            "name": query.name(),
+            "in": "query",
+            "description": query.summary(),
+            "schema": query_schema(query)
+        })
+    }));
+    if route.kind.takes_revision() {
+        parameters.push(json!({
+            "name": "If-Match",
+            "in": "header",
+            "description": "The revision that is to be changed, in quotes, as ETag had it.",
+            "schema": {"type": "string", "pattern": "^(\\*|\"[0-9]{1,19}\")$"}
+        }));
+    }
+    let (media_type, schema) = match route.run.gives {
+        Gives::Json(describe) => ("application/json", describe(gives).to_value()),
+        Gives::Text => ("text/plain", json!({"type": "string"})),
+        Gives::Lines(describe) => ("application/x-ndjson", describe(gives).to_value()),
+    };
+    let mut responses = Map::new();
+    let good = json!({"description": "As asked.", "content": {media_type: {"schema": schema}}});
+    if matches!(route.kind, Kind::Create) {
+        responses.insert("201".into(), good.clone());
+    }
+    responses.insert("200".into(), good);
+    let refused = json!({
+        "description": "Not as asked; `code` says why.",
+        "content": {"application/problem+json": {"schema": problem}}
+    });
+    for status in statuses(route) {
+        responses.insert(status.to_string(), refused.clone());
+    }
+    let mut operation = json!({
+        "operationId": format!("{} {}", route.method.as_str().to_lowercase(), route.path),
+        "summary": route.summary,
+        "description": format!("Takes the role {}.", word(route.role)),
+        "parameters": parameters,
+        "responses": responses
+    });
+    if let (Some((describe, _)), Some(operation)) = (&route.run.takes, operation.as_object_mut()) {
+        let schema = describe(takes).to_value();
+        let body = json!({"required": true, "content": {"application/json": {"schema": schema}}});
+        operation.insert("requestBody".into(), body);
+    }
+    operation
+}
+
+/// The problems that a route may answer with.
+fn statuses(route: &Route) -> Vec<u16> {
+    let mut statuses = vec![400, 401, 403, 404, 409, 422, 503];
+    if route.run.takes.is_some() {
+        statuses.extend([413, 415]);
+    }
+    if route.kind.takes_revision() {
+        statuses.push(412);
+    }
+    if route.method == Method::GET && matches!(route.run.gives, Gives::Lines(_)) {
+        statuses.push(410);
+    }
+    statuses
+}
+
+fn query_schema(query: Query) -> Value {
+    match query {
+        Query::DryRun | Query::Renumber | Query::Newest => {
+            json!({"type": "boolean", "default": false})
+        }
+        Query::Limit => json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
+        Query::Revision => json!({"type": "integer", "minimum": 0}),
+        Query::After
+        | Query::VisibleTo
+        | Query::Owner
+        | Query::Address
+        | Query::User
+        | Query::Vm => json!({"type": "string"}),
+    }
+}
