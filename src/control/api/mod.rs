@@ -142,5 +142,9 @@ pub fn start(start: Start) -> Result<Handle, Fault> {
 }
 
 #[cfg(test)]
+mod server_tests;
+#[cfg(test)]
 #[path = "api_tests.rs"]
 mod tests;
+#[cfg(test)]
+mod walk_tests;

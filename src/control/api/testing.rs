@@ -13,8 +13,14 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
+use tokio_rustls::rustls::{
+    ALL_VERSIONS, ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    SupportedProtocolVersion,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
 
 use super::{Api, Beside, Beyond, Handle, Question, WATCHERS_MAX, server, view};
 use crate::{
@@ -125,6 +131,18 @@ impl Scratch {
     }
 }
 
+impl Scratch {
+    /// A certificate that signs itself, and its key.
+    pub(super) fn certificate(&self, name: &str) -> ApiTls {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let path = |end: &str| self.0.join(format!("{name}.{end}"));
+        let (cert, key) = (path("crt"), path("key"));
+        fs::write(&cert, made.cert.pem()).unwrap();
+        fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        ApiTls { listen: "127.0.0.1:0".parse().unwrap(), cert, key }
+    }
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
@@ -138,7 +156,7 @@ pub(super) struct World {
     pub(super) fake: Arc<Fake>,
     pub(super) role: Arc<Mutex<Option<Role>>>,
     pub(super) store: Memory,
-    _scratch: Scratch,
+    pub(super) scratch: Scratch,
 }
 
 pub(super) struct Reply {
@@ -167,10 +185,17 @@ impl Reply {
 
 impl World {
     pub(super) fn new() -> Self {
-        Self::with(None)
+        Self::with(Scratch::new(), None)
     }
 
-    pub(super) fn with(tls: Option<&ApiTls>) -> Self {
+    /// Over TLS too.
+    pub(super) fn over_tls() -> Self {
+        let scratch = Scratch::new();
+        let tls = scratch.certificate("one");
+        Self::with(scratch, Some(&tls))
+    }
+
+    pub(super) fn with(scratch: Scratch, tls: Option<&ApiTls>) -> Self {
         let store = Memory::new(StoreId([7; 16]));
         let service = Service::start(service::Start {
             store: Arc::new(store.clone()),
@@ -182,7 +207,6 @@ impl World {
         let service = Arc::new(service.unwrap());
         let fake = Arc::new(Fake::default());
         let role = Arc::new(Mutex::new(Some(Role::Admin)));
-        let scratch = Scratch::new();
         let api = Arc::new(Api {
             service: Arc::clone(&service),
             beside: Arc::clone(&fake) as Arc<dyn Beside>,
@@ -192,7 +216,7 @@ impl World {
         let role_of = Arc::new(move |_, _| *given.lock().unwrap());
         let socket = scratch.0.join("keyway.sock");
         let handle = server::start(api, &socket, tls, role_of).unwrap();
-        Self { handle, service, fake, role, store, _scratch: scratch }
+        Self { handle, service, fake, role, store, scratch }
     }
 
     pub(super) fn connect(&self) -> UnixStream {
@@ -205,6 +229,52 @@ impl World {
         let stream = TcpStream::connect(self.handle.address().unwrap()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
+    }
+
+    /// A TLS connection to a server that shows `certificate`.
+    pub(super) fn connect_tls(
+        &self,
+        certificate: &Path,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> StreamOwned<ClientConnection, TcpStream> {
+        let mut roots = RootCertStore::empty();
+        for one in CertificateDer::pem_file_iter(certificate).unwrap() {
+            roots.add(one.unwrap()).unwrap();
+        }
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let client = ClientConnection::new(Arc::new(config), name).unwrap();
+        StreamOwned::new(client, self.connect_tcp())
+    }
+
+    /// As [`World::send`], over TLS with a token.
+    pub(super) fn send_tls(
+        &self,
+        token: Option<&str>,
+        method: &str,
+        path: &str,
+        body: &Value,
+    ) -> Reply {
+        let mut stream = self.connect_tls(&self.scratch.0.join("one.crt"), ALL_VERSIONS);
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let bearer = token.map(|token| format!("authorization: Bearer {token}"));
+        let mut headers = vec!["content-type: application/json"];
+        headers.extend(bearer.as_deref());
+        let head = head(method, path, &headers, body.as_bytes());
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(body.as_bytes()).unwrap();
+        read_reply(stream)
+    }
+
+    /// A new token of a role.
+    pub(super) fn token(&self, name: &str, role: &str) -> String {
+        let made = self.must("POST", "/v1/tokens", &json!({"name": name, "role": role}));
+        made["item"]["token"].as_str().unwrap().to_owned()
     }
 
     /// Sends one request and reads its answer.
