@@ -1,6 +1,7 @@
 //! Throw-away keys, certificates and agents, all made by OpenSSH's own tools.
 
 use super::{Process, run, wait};
+use std::os::unix::net::UnixStream;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -92,7 +93,8 @@ impl Agent {
             dir,
             Command::new("ssh-agent").args(["-D", "-a"]).arg(&socket),
         );
-        wait::until("the agent's socket", wait::SOON, || socket.exists());
+        // It is there before anybody listens at it.
+        wait::until("the agent", wait::SOON, || UnixStream::connect(&socket).is_ok());
         for key in keys {
             run(Command::new("ssh-add").arg("-q").arg(key.path()).env("SSH_AUTH_SOCK", &socket))
                 .ok();
