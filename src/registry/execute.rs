@@ -420,7 +420,8 @@ impl Draft<'_> {
 
     /// One namespace for VMs and addresses: both are labels of one zone.
     pub(super) fn free_name(&self, name: &Label, what: &str) -> Done {
-        if RESERVED.contains(&name.as_str()) {
+        let reserved = &self.model().limits().reserved;
+        if RESERVED.contains(&name.as_str()) || reserved.iter().any(|it| it == name.as_str()) {
             return Err(Refusal::Reserved { name: name.to_string() });
         }
         self.free_in_zone(name, what)

@@ -47,7 +47,7 @@ impl Beside for Everything {
     }
 
     fn explain(&self, question: &Question) -> Result<Explanation, Beyond> {
-        let mut walk = Walk { shared: &self.shared, steps: Vec::new(), address: None };
+        let walk = Walk { shared: &self.shared, steps: Vec::new(), address: None };
         walk.explain(question, self.apex.as_deref())
     }
 

@@ -39,7 +39,11 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn new(config: &mut Config) -> Self {
+        let servers = config.dns.iter().flat_map(|dns| {
+            dns.ns.iter().filter_map(|ns| ns.name.below(&dns.zone).map(str::to_owned))
+        });
         let limits = Limits {
+            reserved: servers.collect(),
             networks: config.vm_leg.networks.clone(),
             quarantine_s: config.registry.quarantine_s,
         };

@@ -14,7 +14,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("libc", &["src/edge/", "src/demo/terminal.rs", "src/control/dns/socket.rs"]),
     ("socket2", &["src/edge/", "src/demo", "src/control/dns/socket.rs"]),
     ("papaya", &["src/route/versioned.rs"]),
-    ("aws_lc_rs", &["src/ssh/"]),
+    // Beyond `ssh` only as the provider that rustls is told to take.
+    ("aws_lc_rs", &["src/ssh/", "src/cli/remote.rs", "src/control/api/server.rs"]),
     ("tokio", &["src/control/", "src/fleet/", "src/registry/", "src/cli/"]),
     ("rusqlite", &["src/registry/store/"]),
     ("hickory_proto", &["src/control/dns/"]),
