@@ -51,7 +51,7 @@ pub(super) fn read(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> Ap
                 .filter_map(|(key, given)| given.is_none().then_some(key))
                 .collect();
             value.fault(
-                format_args!("is set, and {} is not", missing.join(" and ")),
+                format_args!("is set without {}", missing.join(" and ")),
                 "name the PEM files of a certificate and its key: nothing is served on TCP without TLS",
             );
             None

@@ -149,7 +149,7 @@ impl<'d, 'i> Section<'d, 'i> {
         if let DeValue::Table(table) = value.node.get_ref() {
             return Some(self.below(table, self.label(key), value.node.span().start));
         }
-        value.mistaken("a table", &format!("write it as `[{key}]` and its keys below"));
+        value.mistaken("a table", &format!("write it as `[{}]` and its keys below", value.label));
         None
     }
 

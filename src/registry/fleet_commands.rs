@@ -398,8 +398,8 @@ impl Plan<'_> {
         }
         let set = VmSettings {
             ssh: differs(&is.ssh, &wanted.ssh),
-            login: cleared(&is.login, wanted.login.as_deref(), check_login),
-            host_key: cleared(&is.host_key, wanted.host_key.as_deref(), check_host_key),
+            login: cleared(is.login.as_deref(), wanted.login.as_deref(), check_login),
+            host_key: cleared(is.host_key.as_deref(), wanted.host_key.as_deref(), check_host_key),
             state: None,
         };
         if set != VmSettings::default() {
@@ -478,13 +478,13 @@ fn differs<T: Clone + PartialEq>(is: &T, wanted: &T) -> Option<T> {
 /// What has to be set for something that may be absent: the new value, or nothing at all to clear it. What cannot be
 /// read is left to the command to refuse.
 fn cleared(
-    is: &Option<String>,
+    is: Option<&str>,
     wanted: Option<&str>,
     read: fn(&str) -> Result<Option<String>, Refusal>,
 ) -> Option<String> {
     let read = wanted.map_or(Ok(None), read);
     match read {
-        Ok(wanted) if wanted == *is => None,
+        Ok(wanted) if wanted.as_deref() == is => None,
         Ok(wanted) => Some(wanted.unwrap_or_default()),
         Err(_) => wanted.map(str::to_owned),
     }

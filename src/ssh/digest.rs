@@ -22,7 +22,7 @@ mod tests {
 
     #[test]
     fn the_hash_is_that_of_fips_180() {
-        let shown: String = sha256(b"abc").iter().map(|byte| format!("{byte:02x}")).collect();
+        let shown = sha256(b"abc").map(|byte| format!("{byte:02x}")).concat();
         assert_eq!(shown, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 

@@ -36,7 +36,9 @@ pub(super) struct TokenHash(String);
 
 impl TokenHash {
     fn of(token: &str) -> Self {
-        Self(digest::sha256(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect())
+        let hash = digest::sha256(token.as_bytes());
+        let digits = hash.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        Self(digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect())
     }
 
     pub(super) fn into_text(self) -> String {

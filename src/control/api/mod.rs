@@ -148,3 +148,5 @@ mod server_tests;
 mod tests;
 #[cfg(test)]
 mod walk_tests;
+#[cfg(test)]
+mod whole_tests;

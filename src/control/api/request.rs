@@ -1,10 +1,10 @@
 //! Bodies of requests. What has the wrong shape is refused before a handler sees it; names and values are judged by the
 //! registry, in its own words.
 
-use std::net::IpAddr;
+use std::net::{AddrParseError, IpAddr};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use crate::registry::document::{Access, Role, VmState};
 
@@ -114,23 +114,48 @@ pub(super) struct NewAddress {
 pub(super) struct AddressPatch {
     pub(super) public: Option<IpAddr>,
     /// Empty: none.
-    #[serde(default, deserialize_with = "ip_or_none")]
+    #[serde(default)]
     #[schemars(with = "Option<String>")]
-    pub(super) public6: Option<Option<IpAddr>>,
+    pub(super) public6: IpPatch,
     /// Empty: none.
-    #[serde(default, deserialize_with = "ip_or_none")]
+    #[serde(default)]
     #[schemars(with = "Option<String>")]
-    pub(super) private: Option<Option<IpAddr>>,
+    pub(super) private: IpPatch,
     pub(super) lobby: Option<bool>,
 }
 
-/// Left out or null: stays. Empty: none.
-fn ip_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<IpAddr>>, D::Error> {
-    let text = Option::<String>::deserialize(from)?;
-    let read = |text: String| {
-        if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
-    };
-    text.map(read).transpose().map_err(serde::de::Error::custom)
+/// An IP that need not be there.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(try_from = "Option<String>")]
+pub(super) enum IpPatch {
+    /// Left out, or null.
+    #[default]
+    Same,
+    /// Empty.
+    None,
+    /// An address.
+    Is(IpAddr),
+}
+
+impl TryFrom<Option<String>> for IpPatch {
+    type Error = AddrParseError;
+
+    fn try_from(text: Option<String>) -> Result<Self, AddrParseError> {
+        Ok(match text.as_deref() {
+            None => Self::Same,
+            Some("") => Self::None,
+            Some(text) => Self::Is(text.parse()?),
+        })
+    }
+}
+
+impl IpPatch {
+    pub(super) const fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Is(ip) => Some(ip),
+            Self::Same | Self::None => None,
+        }
+    }
 }
 
 /// A new API token.

@@ -31,7 +31,7 @@ use super::{
 use crate::registry::{document::Role, service::Actor};
 
 /// For the whole body of a request.
-const BODY_MAX: Duration = Duration::from_secs(60);
+const BODY_MAX: Duration = Duration::from_mins(1);
 /// Bytes of a body where none is taken: room for an empty object.
 const NO_BODY_BYTES_MAX: usize = 64;
 

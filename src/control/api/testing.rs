@@ -31,11 +31,11 @@ use crate::{
         service,
         store::{StoreId, memory::Memory},
     },
-    ssh::testing::Seeded,
+    ssh::{entropy::SystemEntropy, hostkey::PrivateKey, testing::Seeded},
 };
 
 /// For an answer that must come.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Unix time in every test, in seconds; a test may let it pass.
 static NOW_S: AtomicU64 = AtomicU64::new(1_000_000);
@@ -317,6 +317,15 @@ impl World {
     }
 }
 
+/// A new public key line.
+pub(super) fn key() -> String {
+    PrivateKey::generate_ed25519(&mut SystemEntropy::default()).public().to_line()
+}
+
+pub(super) fn user(world: &World, name: &str) {
+    world.must("POST", "/v1/users", &json!({"name": name}));
+}
+
 pub(super) fn head(method: &str, path: &str, headers: &[&str], body: &[u8]) -> String {
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: keyway\r\nconnection: close\r\n");
     for header in headers {
@@ -324,7 +333,7 @@ pub(super) fn head(method: &str, path: &str, headers: &[&str], body: &[u8]) -> S
         head.push_str("\r\n");
     }
     if !body.is_empty() {
-        head.push_str(&format!("content-length: {}\r\n", body.len()));
+        head.extend(["content-length: ", &body.len().to_string(), "\r\n"]);
     }
     head.push_str("\r\n");
     head

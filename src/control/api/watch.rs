@@ -59,7 +59,7 @@ pub(super) fn start(call: &Call) -> Result<Lines, Problem> {
         let detail = format!("{WATCHERS_MAX} watch already; try again when one has gone");
         Problem::new(StatusCode::CONFLICT, "too-many", detail)
     })?;
-    let after = call.query.revision.map_or_else(|| api.service.model().revision(), |after| after);
+    let after = call.query.revision.unwrap_or_else(|| api.service.model().revision());
     let mut watch = api.service.watch(after).map_err(told)?;
     // What is compacted already is told with a status.
     let first = watch.next(Duration::ZERO).map_err(told)?;
@@ -79,13 +79,14 @@ pub(super) fn start(call: &Call) -> Result<Lines, Problem> {
 }
 
 fn told(fault: Fault) -> Problem {
-    match fault {
-        Fault::Compacted { .. } => Problem::new(StatusCode::GONE, "compacted", fault.to_string()),
-        Fault::Future { current, .. } => Problem::bad(format!(
-            "query parameter `after` is to come; the store stands at {current}"
-        )),
-        other => other.into(),
+    if let Fault::Compacted { .. } = fault {
+        return Problem::new(StatusCode::GONE, "compacted", fault.to_string());
     }
+    if let Fault::Future { current, .. } = fault {
+        let detail = format!("query parameter `after` is to come; the store stands at {current}");
+        return Problem::bad(detail);
+    }
+    fault.into()
 }
 
 /// Sends lines until nobody reads, nobody may, or the store says no more.

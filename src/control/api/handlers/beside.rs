@@ -88,7 +88,6 @@ pub(in super::super) struct HostKeys {
     items: Vec<view::HostKey>,
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "a handler")]
 pub(in super::super) fn host_keys(call: &Call) -> Answer<HostKeys> {
     Ok(HostKeys { items: call.api.beside.host_keys() })
 }

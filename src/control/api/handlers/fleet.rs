@@ -181,7 +181,6 @@ pub(in super::super) struct Health {
     version: &'static str,
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "a handler")]
 pub(in super::super) fn health(_call: &Call) -> Answer<Health> {
     Ok(Health { status: "ok", version: env!("CARGO_PKG_VERSION") })
 }
@@ -193,7 +192,6 @@ pub(in super::super) struct OpenApi(
     #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")] serde_json::Value,
 );
 
-#[expect(clippy::unnecessary_wraps, reason = "a handler")]
 pub(in super::super) fn openapi(_call: &Call) -> Answer<Reply<OpenApi>> {
     Ok(OpenApi(openapi::describe()).into())
 }

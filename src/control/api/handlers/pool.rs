@@ -65,11 +65,11 @@ pub(in super::super) fn address_set(
     let name = call.name(0)?;
     let address = NewAddress {
         public,
-        public6: public6.flatten(),
-        private: private.flatten(),
+        public6: public6.ip(),
+        private: private.ip(),
         lobby,
-        no_public6: public6 == Some(None),
-        no_private: private == Some(None),
+        no_public6: public6 == ask::IpPatch::None,
+        no_private: private == ask::IpPatch::None,
     };
     let done = call.carry_out(Command::AddressSet { name: name.clone(), address })?;
     Ok(changed(call, &done, &name))

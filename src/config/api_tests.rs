@@ -1,0 +1,188 @@
+//! Tests of `[api]` and `[registry]`.
+
+use super::*;
+
+const CERT: &str = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
+const KEY: &str = "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n";
+
+fn with_pem() -> Scratch {
+    let scratch = Scratch::new();
+    scratch.put("cert.pem", CERT);
+    scratch.put("key.pem", KEY);
+    scratch
+}
+
+#[test]
+fn without_api_there_is_the_socket_in_the_state_directory_and_nothing_on_tcp() {
+    let scratch = Scratch::new();
+    let Loaded { config, .. } = scratch.load("state_dir = \"state\"", &fleet()).unwrap();
+    let socket = scratch.0.join("state/keyway.sock");
+    assert_eq!(config.api, Api { socket: socket.clone(), tls: None, peers: vec![] });
+    assert_eq!(config.registry, Registry { quarantine_s: 3600 });
+    let empty = "state_dir = \"state\"\n[api]\nsocket = \"\"\nlisten = \"\"\n[registry]\n";
+    let Loaded { config, .. } = scratch.load(empty, &fleet()).unwrap();
+    assert_eq!(config.api, Api { socket, tls: None, peers: vec![] });
+}
+
+#[test]
+fn every_key_of_api_and_registry_is_read() {
+    let scratch = with_pem();
+    let keyway = r#"
+[api]
+socket = "run/api.sock"
+listen = "127.0.0.1:9643"
+tls_cert = "cert.pem"
+tls_key = "key.pem"
+peers = { deploy = "operator", "uid:1000" = "reader", "group:ops" = "admin" }
+[registry]
+quarantine_s = 7200
+"#;
+    let Loaded { config, warnings, .. } = scratch.load(keyway, &fleet()).unwrap();
+    assert_eq!(warnings, []);
+    assert_eq!(config.registry.quarantine_s, 7200);
+    let path = |name: &str| scratch.0.join(name);
+    assert_eq!(config.api.socket, path("run/api.sock"));
+    let listen = "127.0.0.1:9643".parse().unwrap();
+    assert_eq!(
+        config.api.tls,
+        Some(ApiTls { listen, cert: path("cert.pem"), key: path("key.pem") })
+    );
+    let mut peers = config.api.peers;
+    peers.sort_by_key(|(_, role)| *role);
+    assert_eq!(
+        peers,
+        [
+            (Peer::Uid(1000), Role::Reader),
+            (Peer::User("deploy".into()), Role::Operator),
+            (Peer::Group("ops".into()), Role::Admin),
+        ]
+    );
+}
+
+#[test]
+fn what_is_wrong_in_api_is_told_with_its_line() {
+    let scratch = with_pem();
+    let open = scratch.put("open.pem", KEY);
+    fs::set_permissions(open, fs::Permissions::from_mode(0o640)).unwrap();
+    let long = "x".repeat(120);
+    let too_long = format!("[api]\nsocket = \"/{long}\"\n");
+    let tls = "tls_cert = \"cert.pem\"\ntls_key = \"key.pem\"\n";
+    let listen = |at: &str| format!("[api]\nlisten = \"{at}\"\n{tls}");
+    let (any, pool, edge, metrics) = (
+        listen("0.0.0.0:9643"),
+        listen("127.0.77.1:9643"),
+        listen("127.0.0.1:22"),
+        listen("127.0.0.1:9644"),
+    );
+    let cases: [(&str, &[&str]); 13] = [
+        (
+            "[api]\nlisten = \"127.0.0.1:9643\"\n",
+            &[
+                "2: `api.listen` is set without `api.tls_cert` and `api.tls_key`; fix: name the PEM files of a certificate and its key: nothing is served on TCP without TLS",
+            ],
+        ),
+        (
+            "[api]\nlisten = \"127.0.0.1:9643\"\ntls_cert = \"cert.pem\"\n",
+            &[
+                "2: `api.listen` is set without `api.tls_key`; fix: name the PEM files of a certificate and its key: nothing is served on TCP without TLS",
+            ],
+        ),
+        (
+            "[api]\nlisten = \"9643\"\ntls_cert = \"none.pem\"\ntls_key = \"cert.pem\"\n",
+            &[
+                "2: `api.listen` holds \"9643\", which is no address and port; fix: write \"192.0.2.1:22\" or \"[2001:db8::1]:22\"; host names are not looked up",
+                "3: `api.tls_cert` names none.pem: no such file; fix: correct the path or its permissions",
+                "4: `api.tls_key` names cert.pem, which holds no PEM block of a private key; fix: name a file with -----BEGIN lines, as every CA gives it",
+            ],
+        ),
+        (
+            "[api]\nlisten = \"127.0.0.1:9643\"\ntls_cert = \"cert.pem\"\ntls_key = \"open.pem\"\n",
+            &[
+                "4: `api.tls_key` names open.pem, which others may read (mode 0640); fix: chmod 600 open.pem",
+            ],
+        ),
+        (
+            &any,
+            &[
+                "2: `api.listen` is 0.0.0.0:9643, which includes every pool address; fix: write an address of the management network, or 127.0.0.1",
+            ],
+        ),
+        (
+            &pool,
+            &[
+                "2: `api.listen` is 127.0.77.1:9643, which is pool address `s001`; fix: write an address that is not in the pool, for example 127.0.0.1",
+            ],
+        ),
+        (
+            &edge,
+            &[
+                "2: `api.listen` is 127.0.0.1:22, where `edge.listen` has 0.0.0.0:22; fix: write another port",
+            ],
+        ),
+        (
+            &metrics,
+            &[
+                "2: `api.listen` is 127.0.0.1:9644, where `metrics.listen` has 127.0.0.1:9644; fix: write another port",
+            ],
+        ),
+        (
+            "[api.peers]\n\"uid:x\" = \"reader\"\n\"user:x\" = \"reader\"\ndeploy = \"root\"\n\"group:\" = 7\n",
+            &[
+                "2: `api.peers.uid:x` names no account; fix: write the name of a user, \"uid:1000\", or \"group:\" and the name of a group",
+                "3: `api.peers.user:x` names no account; fix: write the name of a user, \"uid:1000\", or \"group:\" and the name of a group",
+                "4: `api.peers.deploy` is \"root\"; fix: write \"reader\" or \"operator\" or \"admin\"",
+                "5: `api.peers.group:` is an integer, not a string; fix: put it in double quotes",
+                "5: `api.peers.group:` names no account; fix: write the name of a user, \"uid:1000\", or \"group:\" and the name of a group",
+            ],
+        ),
+        (
+            "[api]\npeers = [\"deploy\"]\ncolour = 1\n",
+            &[
+                "2: `api.peers` is a list, not a table; fix: write it as `[api.peers]` and its keys below",
+                "3: unknown key `api.colour`; fix: remove it; known here: socket, listen, tls_cert, tls_key, peers",
+            ],
+        ),
+        (
+            "[registry]\nquarantine_s = -1\n",
+            &[
+                "2: `registry.quarantine_s` is -1, out of range; fix: write an integer from 0 to 2592000 (seconds)",
+            ],
+        ),
+        (
+            "[registry]\nquarantine = 1\n",
+            &["2: unknown key `registry.quarantine`; fix: did you mean `quarantine_s`?"],
+        ),
+        (&too_long, &[]),
+    ];
+    for (keyway, wanted) in cases {
+        let faults = scratch.faults(keyway, &fleet());
+        let prefix = format!("{}/", scratch.0.display());
+        let told: Vec<String> = faults
+            .iter()
+            .map(|fault| fault.replace("keyway.toml:", "").replace(&prefix, ""))
+            .collect();
+        if wanted.is_empty() {
+            let [fault] = told.as_slice() else { panic!("{told:?}") };
+            assert!(fault.starts_with("2: the API's socket would be /xxx"), "{fault}");
+            assert!(
+                fault.ends_with("(121 bytes); fix: write an api.socket of at most 107 bytes"),
+                "{fault}"
+            );
+        } else {
+            assert_eq!(told, wanted, "{keyway}");
+        }
+    }
+}
+
+#[test]
+fn what_is_odd_in_api_is_a_warning() {
+    let scratch = with_pem();
+    let keyway = "[api]\ntls_cert = \"cert.pem\"\n[registry]\nquarantine_s = 5\n";
+    assert_eq!(
+        scratch.warnings(keyway, &fleet()),
+        [
+            "keyway.toml:2: `api.tls_cert` has no use; fix: add api.listen, or remove it",
+            "keyway.toml:4: `registry.quarantine_s` is 5: a name that somebody's resolver remembers may lead to another VM; fix: write at least the time to live in DNS and a margin; 3600 is usual",
+        ]
+    );
+}

@@ -1,0 +1,257 @@
+//! What the API does with the registry as a whole, and beside it.
+
+use std::io::{BufRead, BufReader, Write};
+
+use serde_json::{Value, json};
+
+use super::{
+    Question, Target, WATCHERS_MAX,
+    routes::ROUTES,
+    testing::{World, head, key, read_head, user},
+};
+use crate::registry::{
+    document::Role,
+    store::{Revision, Store},
+};
+
+#[test]
+fn a_watcher_hears_of_every_commit_and_of_nobodys_secrets() {
+    let world = World::new();
+    let from = world.service.model().revision();
+    let stream = world.connect();
+    let request = head("GET", &format!("/v1/watch?after={from}"), &[], b"");
+    (&stream).write_all(request.as_bytes()).unwrap();
+    let mut reader = BufReader::new(stream);
+    let (status, headers) = read_head(&mut reader);
+    assert_eq!(status, 200);
+    assert!(headers.contains(&("transfer-encoding".into(), "chunked".into())));
+    let mut next = || loop {
+        let mut line = String::new();
+        assert!(reader.read_line(&mut line).unwrap() > 0, "it ended");
+        if line.starts_with('{') {
+            let line: Value = serde_json::from_str(&line).unwrap();
+            return line;
+        }
+    };
+    user(&world, "alice");
+    let change = json!([{"kind": "user", "key": "alice", "removed": false}]);
+    assert_eq!(next(), json!({"revision": from + 1, "changes": change}));
+    world.token("ci", "reader");
+    let change = json!([{"kind": "token", "key": "ci", "removed": false}]);
+    assert_eq!(next()["changes"], change);
+    let vm = json!({"name": "blue", "owner": "alice", "ssh": "127.0.0.1:22", "no_address": true});
+    world.must("POST", "/v1/vms", &vm);
+    let change = next()["changes"][0].clone();
+    assert_eq!((&change["kind"], &change["name"]), (&json!("vm"), &json!("blue")));
+    world.must("DELETE", "/v1/vms/blue", &Value::Null);
+    let gone = next()["changes"][0].clone();
+    assert_eq!((&gone["key"], &gone["removed"]), (&change["key"], &json!(true)));
+    // Those before it can be had again.
+    assert_eq!(
+        world.refused("GET", "/v1/watch?after=99999", &Value::Null),
+        (400, "bad-request".into())
+    );
+    world.store.compact(Revision(from + 2)).unwrap();
+    let late = format!("/v1/watch?after={from}");
+    assert_eq!(world.refused("GET", &late, &Value::Null), (410, "compacted".into()));
+}
+
+#[test]
+fn watchers_are_few_and_their_places_are_given_back() {
+    let world = World::new();
+    let begin = || {
+        let stream = world.connect();
+        (&stream).write_all(head("GET", "/v1/watch", &[], b"").as_bytes()).unwrap();
+        let mut reader = BufReader::new(stream);
+        (read_head(&mut reader).0, reader)
+    };
+    let mut all: Vec<_> = (0..WATCHERS_MAX).map(|_| begin()).collect();
+    assert!(all.iter().all(|(status, _)| *status == 200));
+    assert_eq!(world.refused("GET", "/v1/watch", &Value::Null), (409, "too-many".into()));
+    all.pop();
+    // Whether anybody still reads shows when something is written.
+    loop {
+        world.must("POST", "/v1/users", &json!({"name": "alice"}));
+        let (status, _watcher) = begin();
+        if status == 200 {
+            return;
+        }
+        assert_eq!(status, 409);
+        world.must("DELETE", "/v1/users/alice", &Value::Null);
+    }
+}
+
+#[test]
+fn a_fleet_is_applied_once_and_exported_as_it_was() {
+    let world = World::new();
+    let fleet = json!({
+        "addresses": [{"name": "s001", "public": "127.0.77.1"}],
+        "users": [{"name": "alice", "keys": [key()]}, {"name": "bob"}],
+        "teams": [{"name": "ops", "members": ["alice"]}],
+        "vms": [{"name": "blue", "owner": "team:ops", "ssh": "127.0.0.1:22", "address": "s001", "shares_by_name": ["bob"]}]
+    });
+    let apply = |path: &str, fleet: &Value, prune: bool| {
+        world.must("POST", path, &json!({"fleet": fleet, "prune": prune}))
+    };
+    let dry = apply("/v1/apply?dry_run=true", &fleet, false);
+    assert_eq!(world.get("/v1/export").json(), json!({"fleet": {}}));
+    let done = apply("/v1/apply", &fleet, false);
+    assert_eq!(dry["plan"], done["plan"], "later steps are tried behind earlier ones");
+    let words: Vec<&str> =
+        done["plan"].as_array().unwrap().iter().map(|it| it["command"].as_str().unwrap()).collect();
+    assert_eq!(words, ["address-add", "user-add", "user-add", "team-add", "vm-add", "vm-share"]);
+    let step = &done["plan"][4];
+    let wanted = json!({"command": "vm-add", "subject": "blue", "text": "add VM blue of team:ops", "result": "ok", "detail": null});
+    assert_eq!(*step, wanted);
+    assert_eq!(apply("/v1/apply", &fleet, true)["plan"], json!([]));
+    let exported = world.get("/v1/export").json()["fleet"].clone();
+    assert_eq!(exported, fleet);
+    let mut less = fleet.clone();
+    less["users"] = json!([less["users"][0]]);
+    less["vms"][0]["shares_by_name"] = json!(["carol"]);
+    let done = apply("/v1/apply", &less, true);
+    let results: Vec<_> =
+        done["plan"].as_array().unwrap().iter().map(|it| (&it["text"], &it["result"])).collect();
+    let text = |text: &str| json!(text);
+    assert_eq!(
+        results,
+        [
+            (&text("take VM blue from bob"), &text("ok")),
+            (&text("share VM blue with carol by name"), &text("refused")),
+            (&text("remove user bob"), &text("ok")),
+        ]
+    );
+    assert!(done["plan"][1]["detail"].as_str().unwrap().starts_with("there is no user `carol`"));
+    let twice = json!({"fleet": {"users": [{"name": "x"}, {"name": "x"}]}});
+    assert_eq!(world.refused("POST", "/v1/apply", &twice), (422, "invalid".into()));
+}
+
+#[test]
+fn an_operator_cannot_change_the_pool_by_a_fleet() {
+    let world = World::new();
+    *world.role.lock().unwrap() = Some(Role::Operator);
+    let fleet = json!({"fleet": {"users": [{"name": "alice"}], "addresses": [{"name": "s001", "public": "127.0.77.1"}]}});
+    assert_eq!(world.refused("POST", "/v1/apply", &fleet), (403, "forbidden".into()));
+    assert_eq!(world.refused("POST", "/v1/apply?dry_run=true", &fleet), (403, "forbidden".into()));
+    assert_eq!(world.service.model().users().len(), 0, "not even a part of it");
+    world.must("POST", "/v1/apply", &json!({"fleet": {"users": [{"name": "alice"}]}}));
+}
+
+#[test]
+fn a_large_fleet_is_taken() {
+    let world = World::new();
+    let users: Vec<Value> =
+        (0..20_000).map(|n| json!({"name": format!("{n:05}-{}", "x".repeat(50))})).collect();
+    let body = json!({"fleet": {"users": users}});
+    assert!(body.to_string().len() > 1 << 20);
+    let done = world.must("POST", "/v1/apply", &body);
+    assert_eq!(done["plan"].as_array().unwrap().len(), 20_000);
+    assert_eq!(world.service.model().users().len(), 20_000);
+}
+
+#[test]
+fn a_question_is_passed_on_once_it_can_be_one() {
+    let world = World::new();
+    let line = key();
+    let answer =
+        world.must("POST", "/v1/explain", &json!({"key": line, "name": "blue", "login": "root"}));
+    assert_eq!((&answer["decision"], &answer["login"]), (&json!("refused"), &json!("root")));
+    let asked = world.fake.asked.lock().unwrap().pop().unwrap();
+    let Question { fingerprint, target, .. } = asked.clone();
+    assert_eq!(target, Target::Name("blue".into()));
+    assert_eq!(asked.key.as_deref(), Some(line.as_str()));
+    world.must(
+        "POST",
+        "/v1/explain",
+        &json!({"fingerprint": fingerprint.to_string(), "address": "127.0.77.1"}),
+    );
+    let again = world.fake.asked.lock().unwrap().pop().unwrap();
+    assert_eq!(
+        (again.fingerprint, again.target),
+        (fingerprint, Target::Address("127.0.77.1".into()))
+    );
+    for wrong in [
+        json!({"key": line}),
+        json!({"address": "s001"}),
+        json!({"key": line, "fingerprint": fingerprint.to_string(), "address": "s001"}),
+        json!({"key": line, "address": "s001", "name": "blue"}),
+        json!({"key": "rubbish", "address": "s001"}),
+        json!({"fingerprint": "SHA256:short", "address": "s001"}),
+    ] {
+        assert_eq!(
+            world.refused("POST", "/v1/explain", &wrong),
+            (422, "invalid".into()),
+            "{wrong}"
+        );
+    }
+    let nowhere = json!({"key": line, "name": "nowhere"});
+    assert_eq!(world.refused("POST", "/v1/explain", &nowhere), (404, "not-found".into()));
+}
+
+#[test]
+fn what_is_beside_the_registry_is_reached_and_left_alone_in_a_dry_run() {
+    let world = World::new();
+    let zone = world.refused("GET", "/v1/zone", &Value::Null);
+    assert_eq!(zone, (404, "not-found".into()));
+    *world.fake.zone.lock().unwrap() = Some("$ORIGIN vm.test.\n".into());
+    let zone = world.get("/v1/zone");
+    assert_eq!(zone.header("content-type"), Some("text/plain; charset=utf-8"));
+    assert_eq!(zone.body, b"$ORIGIN vm.test.\n");
+    let path = json!({"path": "/var/backups/k.db"});
+    world.must("POST", "/v1/store/backup?dry_run=true", &path);
+    assert_eq!(world.fake.backups.lock().unwrap().len(), 0);
+    world.must("POST", "/v1/store/backup", &path);
+    assert_eq!(world.fake.backups.lock().unwrap().len(), 1);
+    let relative = json!({"path": "k.db"});
+    assert_eq!(world.refused("POST", "/v1/store/backup", &relative), (422, "invalid".into()));
+    let full = json!({"path": "/full"});
+    assert_eq!(world.refused("POST", "/v1/store/backup", &full), (503, "store-failed".into()));
+    assert_eq!(world.refused("DELETE", "/v1/sessions/9", &Value::Null), (404, "not-found".into()));
+    user(&world, "alice");
+    let vm = json!({"name": "blue", "owner": "alice", "ssh": "127.0.0.1:22", "no_address": true});
+    world.must("POST", "/v1/vms", &vm);
+    let held = world.get("/v1/vms/blue/host-key").json();
+    assert_eq!(held, json!({"vm": "blue", "given": null, "pinned": null}));
+    let none = world.refused("DELETE", "/v1/vms/blue/host-key", &Value::Null);
+    assert_eq!(none, (404, "not-found".into()));
+    let store = world.get("/v1/store").json();
+    assert_eq!(store["store_id"], "07".repeat(16));
+    assert_eq!(store["revision"], world.service.model().revision());
+}
+
+#[test]
+fn the_description_names_every_route_and_only_schemas_that_it_holds() {
+    let world = World::new();
+    let document = world.get("/v1/openapi.json").json();
+    assert_eq!(document["openapi"], "3.1.0");
+    for route in ROUTES {
+        let operation = &document["paths"][route.path][route.method.as_str().to_lowercase()];
+        assert!(operation["responses"]["200"].is_object(), "{} {}", route.method, route.path);
+        assert_eq!(operation.get("requestBody").is_some(), route.run.takes.is_some());
+        for place in route.path.split('/').filter(|part| part.starts_with('{')) {
+            let name = place.trim_matches(['{', '}']);
+            let parameters = operation["parameters"].as_array().unwrap();
+            assert!(parameters.iter().any(|it| it["name"] == name && it["in"] == "path"));
+        }
+    }
+    let schemas = &document["components"]["schemas"];
+    let mut count = 0;
+    let mut todo = vec![&document];
+    while let Some(value) = todo.pop() {
+        if let Some(reference) = value.get("$ref").and_then(Value::as_str) {
+            let name = reference.strip_prefix("#/components/schemas/").unwrap();
+            assert!(schemas[name].is_object(), "{reference}");
+            count += 1;
+        }
+        todo.extend(value.as_object().into_iter().flat_map(|map| map.values()));
+        todo.extend(value.as_array().into_iter().flatten());
+    }
+    assert!(count > 100);
+    let ids = document["paths"]
+        .as_object()
+        .unwrap()
+        .values()
+        .flat_map(|path| path.as_object().unwrap().values());
+    let ids: Vec<&Value> = ids.map(|operation| &operation["operationId"]).collect();
+    assert_eq!(ids.len(), ROUTES.len());
+}
