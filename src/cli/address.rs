@@ -36,7 +36,7 @@ Examples:
     /// Other properties; what is not given stays
     #[command(after_help = "\
 Example:
-  keyway address set s002 --private 10.0.0.9")]
+  keyway address set s002 --private 10.0.0.9 --public6 ''")]
     Set(Set),
     /// Remove an address at which no VM is, or was not long ago
     #[command(visible_alias = "remove")]
@@ -115,15 +115,31 @@ struct Settings {
     /// What clients dial
     #[arg(long, value_name = "IP")]
     public: Option<IpAddr>,
-    /// What clients dial over IPv6
-    #[arg(long, value_name = "IP")]
-    public6: Option<Ipv6Addr>,
-    /// What this host sees, behind a NAT
-    #[arg(long, value_name = "IP")]
-    private: Option<IpAddr>,
+    /// What clients dial over IPv6; '': nothing
+    #[arg(long, value_name = "IP", value_parser = parse_ip6_or_none)]
+    public6: Option<String>,
+    /// What this host sees, behind a NAT; '': the same
+    #[arg(long, value_name = "IP", value_parser = parse_ip_or_none)]
+    private: Option<String>,
     /// Whether any registered key gets the list of its VMs here
     #[arg(long, value_name = "true|false")]
     lobby: Option<bool>,
+}
+
+fn parse_ip_or_none(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.parse::<IpAddr>().is_ok() {
+        Ok(text.to_owned())
+    } else {
+        Err("write an IP address, or '' for none".to_owned())
+    }
+}
+
+fn parse_ip6_or_none(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.parse::<Ipv6Addr>().is_ok() {
+        Ok(text.to_owned())
+    } else {
+        Err("write an IPv6 address, or '' for none".to_owned())
+    }
 }
 
 const COLUMNS: &[Column] = &[
@@ -150,14 +166,25 @@ pub(super) fn run(command: Address, remote: &Remote, terminal: &mut Terminal<'_>
         }
         Address::Add(Add { name, public, public6, private, lobby, edit }) => {
             let mut body = json!({ "name": name, "public": public });
-            let lobby = lobby.then_some(true);
-            put(&mut body, Settings { public: None, public6, private, lobby }.fields());
+            let optional = [
+                ("public6", public6.map(|ip| ip.to_string().into())),
+                ("private", private.map(|ip| ip.to_string().into())),
+                ("lobby", lobby.then_some(Value::Bool(true))),
+            ];
+            put(&mut body, optional);
             let line = |_: &Value| format!("address {name} added ({public})");
             talk.change(Change::post(path(["addresses"]), body), edit, &line)
         }
         Address::Set(Set { name, settings, edit }) => {
             let mut body = Value::Object(Map::new());
-            put(&mut body, settings.fields());
+            let Settings { public, public6, private, lobby } = settings;
+            let given = [
+                ("public", public.map(|ip| ip.to_string().into())),
+                ("public6", public6.map(Value::from)),
+                ("private", private.map(Value::from)),
+                ("lobby", lobby.map(Value::Bool)),
+            ];
+            put(&mut body, given);
             let change = Change::patch(one(&name), body);
             talk.change(change, edit, &|_| format!("address {name} changed"))
         }
@@ -185,17 +212,5 @@ pub(super) fn run(command: Address, remote: &Remote, terminal: &mut Terminal<'_>
             let line = |_: &Value| format!("address {name} refuses connections");
             talk.change(act(&name, "maint"), edit, &line)
         }
-    }
-}
-
-impl Settings {
-    fn fields(self) -> [(&'static str, Option<Value>); 4] {
-        let Self { public, public6, private, lobby } = self;
-        [
-            ("public", public.map(|ip| ip.to_string().into())),
-            ("public6", public6.map(|ip| ip.to_string().into())),
-            ("private", private.map(|ip| ip.to_string().into())),
-            ("lobby", lobby.map(Value::Bool)),
-        ]
     }
 }

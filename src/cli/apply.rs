@@ -22,6 +22,7 @@ use crate::{
 };
 
 #[derive(Args, Debug)]
+#[group(skip)]
 pub(super) struct Apply {
     /// What there should be
     #[arg(short, long, value_name = "FILE")]
@@ -29,7 +30,7 @@ pub(super) struct Apply {
     /// Carry it out without asking
     #[arg(long, short)]
     yes: bool,
-    /// Remove what a file once made and the file says no more
+    /// Remove what the file does not name
     #[arg(long)]
     prune: bool,
     /// Show the plan, change nothing; exit code 1 if a part of it would be refused
@@ -61,11 +62,11 @@ pub(super) fn apply(apply: &Apply, remote: &Remote, terminal: &mut Terminal<'_>)
     let mut talk = remote.talk(terminal)?;
     let change = || Change::post(path(["apply"]), body.clone());
     if *yes {
-        talk.progress(&format!("carrying out {}...", count(fleet.len(), "entry")))?;
+        talk.progress(&format!("carrying out {}...", count(fleet.len(), "thing")))?;
         let answer = talk.make(change(), Edit::default())?;
         return told(&mut talk, &answer);
     }
-    talk.progress(&format!("comparing {}...", count(fleet.len(), "entry")))?;
+    talk.progress(&format!("comparing {}...", count(fleet.len(), "thing")))?;
     let plan = talk.make(change(), Edit { dry_run: true, ..Edit::default() })?;
     let steps = each(&plan, "plan").count();
     if *dry_run || steps == 0 {
@@ -156,6 +157,7 @@ pub(super) fn export(format: Format, remote: &Remote, terminal: &mut Terminal<'_
 }
 
 #[derive(Args, Debug)]
+#[group(skip)]
 pub(super) struct Import {
     /// Whose; the user is made if there is none
     user: Label,

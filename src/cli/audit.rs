@@ -6,10 +6,10 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::{
-    DONE, Output,
+    Output,
     client::Request,
     remote::{Remote, Talk, Terminal, each, path, told_move},
-    table::{Column, Table, cell, json, plain},
+    table::{Column, cell, json, plain},
     trouble::{Outcome, Trouble},
 };
 use crate::registry::refusal::utc;
@@ -89,19 +89,7 @@ pub(super) fn run(command: Audit, remote: &Remote, terminal: &mut Terminal<'_>) 
         Audit::List { all: true, .. } => talk.list(&path(["audit"]), &[], COLUMNS, &|_| true),
         Audit::List { limit, follow: false, .. } => {
             let entries = newest(&talk, &|_, so_far| so_far < limit as usize)?;
-            match talk.output {
-                Output::Table => {
-                    let mut table = Table::new(COLUMNS);
-                    for entry in &entries {
-                        table.row(COLUMNS.iter().map(|(_, cell)| cell(entry)));
-                    }
-                    table.write(talk.terminal.stdout)?;
-                }
-                Output::Json => {
-                    writeln!(talk.terminal.stdout, "{}", json(&Value::Array(entries)))?;
-                }
-            }
-            Ok(DONE)
+            talk.items(entries, COLUMNS)
         }
         Audit::List { limit, follow: true, .. } => {
             // Where the stream begins is asked first, so that nothing falls between the list and the stream.
@@ -110,12 +98,13 @@ pub(super) fn run(command: Audit, remote: &Remote, terminal: &mut Terminal<'_>) 
             let mut seen = Seen::default();
             let entries = newest(&talk, &|_, so_far| so_far < limit as usize)?;
             seen.print(entries, &mut talk)?;
-            let stream = Request::get(path(["watch"]) + "?after=" + &revision);
-            second.ask_lines(&stream, &mut |_| {
+            let mut stream =
+                second.lines(&Request::get(path(["watch"]) + "?after=" + &revision))?;
+            while stream.next()?.is_some() {
                 let since_s = seen.last_s;
                 let more = newest(&talk, &|entry, _| at_s(entry) >= since_s)?;
-                seen.print(more, &mut talk).map_err(Trouble::from)
-            })?;
+                seen.print(more, &mut talk)?;
+            }
             Err(Trouble::failed("the server ended the stream; is it stopping?"))
         }
         Audit::Show { key } => {

@@ -1,16 +1,13 @@
 //! Tests of `cli`.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    process::Command,
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use clap::CommandFactory;
 
-use super::*;
+use super::{
+    testing::{Said, Scratch, Sitting, refusing, say_with},
+    *,
+};
 use crate::config::count;
 
 const SOUND: &str = "\
@@ -18,36 +15,18 @@ const SOUND: &str = "\
 [[user]]\nname = \"alice\"\nkeys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINILzCr80scSuAcnYpxLu4nnirz6xztusEayvak/vj9f\"]\n\
 [[vm]]\nname = \"blue\"\nowner = \"alice\"\naddress = \"s001\"\nssh = \"127.0.0.1:2201\"\n";
 
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(keyway: &str, fleet: &str) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("keyway-cli-{}-{number}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        fs::write(path.join("keyway.toml"), format!("state_dir = \"state\"\n{keyway}")).unwrap();
-        fs::write(path.join("fleet.toml"), fleet).unwrap();
-        Self(path)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// A directory with both files.
+fn two_files(keyway: &str, fleet: &str) -> Scratch {
+    let scratch = Scratch::new();
+    scratch.file("keyway.toml", &format!("state_dir = \"state\"\n{keyway}"));
+    scratch.file("fleet.toml", fleet);
+    scratch
 }
 
 /// Exit code, stdout, stderr.
 fn say(arguments: &[&str], roles: &Roles) -> (u8, String, String) {
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let arguments = std::iter::once("keyway").chain(arguments.iter().copied()).map(OsString::from);
-    let code = run_with(arguments, roles, &mut stdout, &mut stderr).unwrap();
-    (code, String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    let Said { code, out, err } = say_with(arguments, roles, &[], "", Sitting::Nobody);
+    (code, out, err)
 }
 
 fn on(scratch: &Scratch, arguments: &[&str]) -> (u8, String, String) {
@@ -60,10 +39,6 @@ fn on(scratch: &Scratch, arguments: &[&str]) -> (u8, String, String) {
     let (code, stdout, stderr) = say(&all, &refusing());
     let prefix = format!("{}/", scratch.0.display());
     (code, stdout.replace(&prefix, ""), stderr.replace(&prefix, ""))
-}
-
-fn refusing() -> Roles {
-    Roles { serve: |_| Err("serve was called".into()), demo: |_| Err("demo was called".into()) }
 }
 
 #[test]
@@ -103,7 +78,7 @@ fn help_and_version_go_to_stdout_and_wrong_arguments_to_stderr() {
 
 #[test]
 fn check_says_what_the_files_hold() {
-    let scratch = Scratch::new("[vm_leg]\nprincipals = \"login\"\n", SOUND);
+    let scratch = two_files("[vm_leg]\nprincipals = \"login\"\n", SOUND);
     let (code, stdout, stderr) = on(&scratch, &["check"]);
     assert_eq!((code, stderr.as_str()), (DONE, ""));
     let (table, warnings) = stdout.split_at(stdout.find("warning:").unwrap());
@@ -126,10 +101,10 @@ fn check_says_what_the_files_hold() {
 #[test]
 fn more_connections_than_the_host_has_descriptors_for_are_warned_of_with_the_numbers() {
     let keyway = "[edge]\nhide_keys = false\nsessions_max = 1000\nhalf_open_max = 488\n";
-    let scratch = Scratch::new(keyway, SOUND);
+    let scratch = two_files(keyway, SOUND);
     let (config, fleet) = (scratch.0.join("keyway.toml"), scratch.0.join("fleet.toml"));
     let warned = |descriptors| {
-        let mut loaded = config::load(&config, &fleet).unwrap();
+        let mut loaded = config::load(&config, Some(&fleet)).unwrap();
         crate::edge::limits::check(&mut loaded, descriptors);
         loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
@@ -143,7 +118,7 @@ fn more_connections_than_the_host_has_descriptors_for_are_warned_of_with_the_num
     fs::write(&config, "state_dir = \"state\"\n").unwrap();
     assert_eq!(warned(1 << 20), Vec::<String>::new(), "what is automatic fits");
 
-    let scratch = Scratch::new("[edge]\nsessions_max = 536870912\n", SOUND);
+    let scratch = two_files("[edge]\nsessions_max = 536870912\n", SOUND);
     let (code, stdout, _) = on(&scratch, &["check"]);
     assert_eq!(code, 0);
     assert!(stdout.contains("warning: keyway.toml:3: 536870912 sessions"), "{stdout}");
@@ -151,7 +126,7 @@ fn more_connections_than_the_host_has_descriptors_for_are_warned_of_with_the_num
 
 #[test]
 fn check_tells_all_faults_on_stderr_and_ends_with_1() {
-    let scratch = Scratch::new("[edge]\nshard = 1\n", "[[user]]\nname = \"A\\\"\"\n");
+    let scratch = two_files("[edge]\nshard = 1\n", "[[user]]\nname = \"A\\\"\"\n");
     let (code, stdout, stderr) = on(&scratch, &["check"]);
     assert_eq!((code, stdout.as_str()), (FAULTS, ""));
     assert_eq!(
@@ -169,7 +144,7 @@ fn check_tells_all_faults_on_stderr_and_ends_with_1() {
 
 #[test]
 fn faults_keep_serve_from_starting() {
-    let scratch = Scratch::new("shards = 1", SOUND);
+    let scratch = two_files("shards = 1", SOUND);
     let (code, _, stderr) = on(&scratch, &["serve"]);
     assert_eq!(code, FAULTS);
     assert!(stderr.contains("unknown key `shards`") && !stderr.contains("serve was called"));
@@ -177,14 +152,14 @@ fn faults_keep_serve_from_starting() {
 
 #[test]
 fn serve_and_demo_are_given_what_they_start_from() {
-    let scratch = Scratch::new("", SOUND);
+    let scratch = two_files("", SOUND);
     let (code, _, stderr) = on(&scratch, &["serve"]);
     assert_eq!((code, stderr.as_str()), (FAULTS, "keyway: serve was called\n"));
 
     let roles = Roles {
         serve: |start| {
-            assert!(start.files.fleet.ends_with("fleet.toml"));
-            assert_eq!(start.loaded.fleet.snapshot.vms().len(), 1);
+            assert!(start.files.fleet.as_ref().unwrap().ends_with("fleet.toml"));
+            assert_eq!(start.loaded.fleet.as_ref().unwrap().snapshot.vms().len(), 1);
             Ok(())
         },
         demo: |demo| {
@@ -201,7 +176,7 @@ fn serve_and_demo_are_given_what_they_start_from() {
 
 #[test]
 fn ca_show_makes_the_ca_once_and_prints_its_public_line() {
-    let scratch = Scratch::new("", SOUND);
+    let scratch = two_files("", SOUND);
     let (code, first, _) = on(&scratch, &["ca", "show"]);
     assert_eq!(code, DONE);
     assert!(
@@ -214,7 +189,7 @@ fn ca_show_makes_the_ca_once_and_prints_its_public_line() {
 
 #[test]
 fn ca_show_refuses_where_a_plain_key_is_configured() {
-    let scratch = Scratch::new("[vm_leg]\nidentity = \"id\"\n", SOUND);
+    let scratch = two_files("[vm_leg]\nidentity = \"id\"\n", SOUND);
     let made = Command::new("ssh-keygen")
         .args(["-q", "-t", "ed25519", "-N", "", "-f"])
         .arg(scratch.0.join("id"))
@@ -229,7 +204,7 @@ fn ca_show_refuses_where_a_plain_key_is_configured() {
 
 #[test]
 fn the_drop_in_names_the_vm_and_the_edges_addresses() {
-    let scratch = Scratch::new("", SOUND);
+    let scratch = two_files("", SOUND);
     let show = |more: &[&str]| {
         let mut all = vec!["ca", "show", "--drop-in"];
         all.extend(more);
@@ -264,7 +239,7 @@ fn the_drop_in_names_the_vm_and_the_edges_addresses() {
 
 #[test]
 fn the_drop_in_for_login_principals_leaves_the_principals_file_out() {
-    let scratch = Scratch::new("[vm_leg]\nprincipals = \"login\"\n", SOUND);
+    let scratch = two_files("[vm_leg]\nprincipals = \"login\"\n", SOUND);
     let (code, stdout, stderr) = on(&scratch, &["ca", "show", "--drop-in"]);
     assert_eq!(code, DONE);
     assert!(stderr.starts_with("warning: keyway.toml:3:"), "{stderr}");
@@ -273,7 +248,7 @@ fn the_drop_in_for_login_principals_leaves_the_principals_file_out() {
 
 #[test]
 fn an_installed_sshd_accepts_the_drop_in() {
-    let scratch = Scratch::new("", SOUND);
+    let scratch = two_files("", SOUND);
     let (code, drop_in, _) = on(&scratch, &["ca", "show", "--drop-in", "--vm", "blue"]);
     assert_eq!(code, DONE);
     let host_key = scratch.0.join("host");

@@ -27,9 +27,11 @@ use super::trouble::Trouble;
 /// Whoever does not take a connection by then will not.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// Longest wait for the head of an answer: the fleet file of a million VMs takes minutes to carry out.
-const ANSWER_MAX: Duration = Duration::from_secs(1800);
+const ANSWER_MAX: Duration = Duration::from_mins(30);
 /// Largest answer, in bytes: an export of a million VMs takes a third of it.
 const ANSWER_BYTES_MAX: usize = 1 << 30;
+/// Longest line of an answer that goes on, in bytes: a commit names what it changed, a few hundred things at most.
+const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// Where a server is.
 #[derive(Clone)]
@@ -109,33 +111,16 @@ impl Client {
         serde_json::from_slice(&body).map_err(|error| self.strange(&format!("not JSON: {error}")))
     }
 
-    /// Hands the lines of an answer that goes on to `each`, until that fails or the answer ends.
-    pub(super) fn ask_lines(
-        &self,
-        request: &Request,
-        each: &mut dyn FnMut(&[u8]) -> Result<(), Trouble>,
-    ) -> Result<(), Trouble> {
+    /// An answer that goes on, line by line.
+    pub(super) fn lines(&self, request: &Request) -> Result<Lines<'_>, Trouble> {
         self.runtime.block_on(async {
             let response = self.exchange(request).await?;
-            let status = response.status();
-            let mut body = response.into_body();
-            if !status.is_success() {
-                let body = self.whole(body).await?;
-                return Err(self.refusal(status, &body));
+            let (status, body) = (response.status(), response.into_body());
+            if status.is_success() {
+                return Ok(Lines { client: self, body, rest: Vec::new() });
             }
-            let mut rest: Vec<u8> = Vec::new();
-            while let Some(frame) = body.frame().await {
-                let frame = frame.map_err(|error| self.cut(&error))?;
-                rest.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
-                while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-                    let line: Vec<u8> = rest.drain(..=end).collect();
-                    each(line.trim_ascii())?;
-                }
-                if rest.len() > ANSWER_BYTES_MAX {
-                    return Err(self.strange("a line without an end"));
-                }
-            }
-            Ok(())
+            let body = self.whole(body).await?;
+            Err(self.refusal(status, &body))
         })
     }
 
@@ -235,17 +220,21 @@ impl Client {
                 "no keyway answers at {shown}: {error}; see [api] listen in its keyway.toml"
             ));
         };
-        Trouble::Unreachable(match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!(
+        let kind = error.kind();
+        let what = if matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
+            format!(
                 "no keyway serves at {shown}: start it with `keyway serve`, or name its socket with --socket or \
                  KEYWAY_SOCKET"
-            ),
-            io::ErrorKind::PermissionDenied => format!(
+            )
+        } else if kind == io::ErrorKind::PermissionDenied {
+            format!(
                 "{shown}: permission denied; root, the user keyway runs as and the peers named in [api.peers] of its \
                  keyway.toml may use it: become one of them, or have a line for you added there"
-            ),
-            _ => format!("no keyway serves at {shown}: {error}"),
-        })
+            )
+        } else {
+            format!("no keyway serves at {shown}: {error}")
+        };
+        Trouble::Unreachable(what)
     }
 
     fn not_trusted(&self, error: &io::Error) -> Trouble {
@@ -253,6 +242,33 @@ impl Client {
         Trouble::Unreachable(format!(
             "{shown}: {error}; if its certificate comes from a CA of your own, name that with --ca"
         ))
+    }
+}
+
+/// An answer that goes on.
+pub(super) struct Lines<'c> {
+    client: &'c Client,
+    body: Incoming,
+    /// The beginning of the next line.
+    rest: Vec<u8>,
+}
+
+impl Lines<'_> {
+    /// Waits for the next line; nothing once the server has ended the answer.
+    pub(super) fn next(&mut self) -> Result<Option<Vec<u8>>, Trouble> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                return Ok(Some(self.rest.drain(..=end).collect()));
+            }
+            if self.rest.len() > LINE_BYTES_MAX {
+                return Err(self.client.strange("a line without an end"));
+            }
+            let Some(frame) = self.client.runtime.block_on(self.body.frame()) else {
+                return Ok(None);
+            };
+            let frame = frame.map_err(|error| self.client.cut(&error))?;
+            self.rest.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
 use crate::{config::is_login, registry::Label, ssh::publickey::Fingerprint};
 
 #[derive(Args, Debug)]
+#[group(skip)]
 pub(super) struct Explain {
     #[command(flatten)]
     who: Who,

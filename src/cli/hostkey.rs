@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::{
     DONE, Output,
-    remote::{Remote, Terminal, path, read},
+    remote::{Remote, Terminal, each, path, read},
     table::{self, Column, cell, plain},
     trouble::{Outcome, Trouble},
 };
@@ -64,7 +64,9 @@ pub(super) fn run(command: HostKey, remote: &Remote, terminal: &mut Terminal<'_>
     match command {
         HostKey::List => {
             let mut talk = remote.talk(terminal)?;
-            talk.list(&path(["hostkeys"]), &[], COLUMNS, &|_| true)
+            // There are a few at most: they come without pages.
+            let keys = talk.get(path(["hostkeys"]))?;
+            talk.items(each(&keys, "items").cloned().collect(), COLUMNS)
         }
         HostKey::Export { file } => {
             let state = remote.state()?;
@@ -95,9 +97,10 @@ fn private(file: &Path) -> Result<(PrivateKey, Zeroizing<String>), Trouble> {
     let bytes = Zeroizing::new(read(file)?);
     let text = Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned());
     let (key, _) = PrivateKey::from_openssh(&text).map_err(|fault| {
-        let fix = match fault {
-            KeyFault::Encrypted => format!("ssh-keygen -p -N '' -f {shown}"),
-            _ => "name a private key as ssh-keygen -t ed25519 writes it".to_owned(),
+        let fix = if fault == KeyFault::Encrypted {
+            format!("ssh-keygen -p -N '' -f {shown}")
+        } else {
+            "name a private key as ssh-keygen -t ed25519 writes it".to_owned()
         };
         Trouble::failed(format!("{shown}: {fault}; fix: {fix}"))
     })?;

@@ -73,11 +73,11 @@ pub(super) fn keys(file: &str, terminal: &mut Terminal<'_>) -> Result<Vec<KeyLin
 /// The one key of a file, or of stdin for `-`.
 pub(super) fn one_key(file: &str, terminal: &mut Terminal<'_>) -> Result<KeyLine, Trouble> {
     let mut keys = keys(file, terminal)?;
-    match (keys.pop(), keys.is_empty()) {
-        (Some(key), true) => Ok(key),
-        (_, _) => {
-            let what = format!("{file} holds {} keys; name a file with one", keys.len() + 1);
-            Err(Trouble::failed(what))
+    let count = keys.len();
+    match keys.pop() {
+        Some(key) if count == 1 => Ok(key),
+        Some(_) | None => {
+            Err(Trouble::failed(format!("{file} holds {count} keys; name a file with one")))
         }
     }
 }

@@ -470,5 +470,22 @@ fn end(result: Result<(), Failure>, stderr: &mut dyn Write) -> io::Result<u8> {
 }
 
 #[cfg(test)]
+#[path = "help_tests.rs"]
+mod help_tests;
+#[cfg(test)]
+#[path = "noun_tests.rs"]
+mod noun_tests;
+#[cfg(test)]
+#[path = "offline_tests.rs"]
+mod offline_tests;
+#[cfg(test)]
+#[path = "remote_tests.rs"]
+mod remote_tests;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
 #[path = "cli_tests.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "tls_tests.rs"]
+mod tls_tests;

@@ -15,8 +15,7 @@ use clap::Args;
 use hyper::{Method, Uri};
 use serde_json::Value;
 use tokio_rustls::rustls::{
-    ClientConfig, RootCertStore,
-    crypto::aws_lc_rs,
+    ClientConfig, RootCertStore, crypto,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 
@@ -27,16 +26,12 @@ use super::{
     trouble::{Outcome, Trouble},
 };
 use crate::{
-    config::{self, MODE_OTHERS},
+    config::{self, Found, MODE_OTHERS, SOCKET, STATE_DIR},
     state::State,
 };
 
 /// The configuration that is used if it is there and nothing else is named.
 const CONFIG: &str = "keyway.toml";
-/// The state directory if nothing says otherwise.
-const STATE_DIR: &str = "/var/lib/keyway";
-/// The socket's name in it.
-const SOCKET_NAME: &str = "keyway.sock";
 /// Names the socket.
 const SOCKET_VARIABLE: &str = "KEYWAY_SOCKET";
 /// Items asked for at a time: what the server gives at most.
@@ -146,8 +141,8 @@ impl Where {
             return Ok(path.into());
         }
         match self.config_file() {
-            Some(file) => Ok(state_dir(file)?.join(SOCKET_NAME)),
-            None => Ok(Path::new(STATE_DIR).join(SOCKET_NAME)),
+            Some(file) => Ok(find(file)?.socket),
+            None => Ok(Path::new(STATE_DIR).join(SOCKET)),
         }
     }
 
@@ -162,7 +157,7 @@ impl Remote {
     /// The state directory, for what is done without a server.
     pub(super) fn state(&self) -> Result<State, Trouble> {
         let path = match self.server.config_file() {
-            Some(file) => state_dir(file)?,
+            Some(file) => find(file)?.state_dir,
             None => STATE_DIR.into(),
         };
         State::open(&path).map_err(|fault| Trouble::failed(fault.to_string()))
@@ -183,9 +178,9 @@ impl Remote {
     }
 }
 
-/// The state directory that a configuration names. Nothing else of it has to be right.
-fn state_dir(config: &Path) -> Result<PathBuf, Trouble> {
-    config::state_dir(config).map_err(|report| {
+/// Where the front door of a configuration is.
+fn find(config: &Path) -> Result<Found, Trouble> {
+    config::find(config).map_err(|report| {
         let faults: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
         Trouble::failed(faults.join("; "))
     })
@@ -217,11 +212,12 @@ fn tls(url: &str, token: &Path, ca: Option<&Path>) -> Result<Tls, Trouble> {
         let shown = bundle.display();
         return Err(Trouble::failed(format!("{shown} holds no certificate in PEM")));
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Trouble::failed(format!("no TLS: {error}")))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config =
+        ClientConfig::builder_with_provider(Arc::new(crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Trouble::failed(format!("no TLS: {error}")))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
     Ok(Tls {
         name,
         authority: authority.to_string(),
@@ -347,6 +343,21 @@ impl Talk<'_, '_> {
         match self.output {
             Output::Table => write_fields(item, fields, self.terminal.stdout)?,
             Output::Json => writeln!(self.terminal.stdout, "{}", json(item))?,
+        }
+        Ok(DONE)
+    }
+
+    /// Prints things that are here.
+    pub(super) fn items(&mut self, items: Vec<Value>, columns: &[Column]) -> Outcome {
+        match self.output {
+            Output::Table => {
+                let mut table = Table::new(columns);
+                for item in &items {
+                    table.row(columns.iter().map(|(_, cell)| cell(item)));
+                }
+                table.write(self.terminal.stdout)?;
+            }
+            Output::Json => writeln!(self.terminal.stdout, "{}", json(&Value::Array(items)))?,
         }
         Ok(DONE)
     }

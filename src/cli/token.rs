@@ -119,7 +119,7 @@ pub(super) fn run(command: Token, remote: &Remote, terminal: &mut Terminal<'_>) 
             let ends_s = expires.map(|seconds| now_s().saturating_add(seconds));
             put(&mut body, [("expires_s", ends_s.map(Value::from))]);
             let answer = talk.make(Change::post(path(["tokens"]), body), edit)?;
-            let token = cell(&answer, "token");
+            let token = answer.get("item").map(|item| cell(item, "token")).unwrap_or_default();
             let ends =
                 ends_s.map_or_else(|| "for ever".to_owned(), |s| format!("until {}", utc(s)));
             if talk.output == Output::Json {
@@ -127,6 +127,8 @@ pub(super) fn run(command: Token, remote: &Remote, terminal: &mut Terminal<'_>) 
             } else if edit.dry_run {
                 let line = |_: &Value| format!("token {name} added ({}, {ends})", role.word());
                 return talk.say(&answer, &line);
+            } else if token.is_empty() {
+                return Err(talk.client.strange("no token"));
             } else {
                 writeln!(talk.terminal.stdout, "{}", table::plain(&token))?;
                 let role = role.word();

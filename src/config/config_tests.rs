@@ -53,7 +53,7 @@ impl Scratch {
     }
 
     fn load(&self, keyway: &str, fleet: &str) -> Result<Loaded, Report> {
-        load(&self.put("keyway.toml", keyway), &self.put("fleet.toml", fleet))
+        load(&self.put("keyway.toml", keyway), Some(&self.put("fleet.toml", fleet)))
     }
 
     /// Findings without this directory's path.
@@ -126,6 +126,7 @@ fn an_empty_keyway_toml_has_the_documented_defaults() {
     let documented = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
     assert_eq!(networks, documented);
     assert_eq!(config.metrics.listen, "127.0.0.1:9644".parse().unwrap());
+    let fleet = fleet.unwrap();
     assert_eq!(fleet.snapshot.users().map(|user| user.keys.len()).sum::<usize>(), 1);
     assert_eq!(warnings, []);
 }
@@ -219,7 +220,7 @@ host_key = "{THIRD_PRINT}"
     );
     let Loaded { fleet, .. } = scratch.load("", &fleet).unwrap();
     let table = Table::new();
-    table.apply(fleet.snapshot.clone());
+    table.apply(fleet.unwrap().snapshot);
     let address = table.address("10.0.0.7".parse().unwrap()).unwrap();
     let alice = PublicKey::parse_line(ALICE).unwrap().0;
     let admission = table.admit(Who::Key(alice.fingerprint().0), &address, "me");
@@ -247,7 +248,7 @@ fn a_host_key_may_be_a_public_key_line() {
     let fleet = fleet() + &format!("host_key = \"{THIRD} root@blue\"\n");
     let Loaded { fleet, .. } = scratch.load("", &fleet).unwrap();
     let blob = PublicKey::parse_line(THIRD).unwrap().0.blob().to_vec();
-    assert_eq!(fleet.snapshot.vms().next().unwrap().host_key, Some(Pin::Key(blob)));
+    assert_eq!(fleet.unwrap().snapshot.vms().next().unwrap().host_key, Some(Pin::Key(blob)));
 }
 
 #[test]
@@ -310,12 +311,12 @@ host_key = "MD5:00"
             "keyway.toml:15: `vm_leg.dial_timeout_s` is 301, out of range; fix: write an integer from 1 to 300 (seconds)",
             "keyway.toml:16: `vm_leg.networks` is empty: no VM could be reached; fix: write the networks of your VMs",
             "keyway.toml:18: `metrics.listen` holds \"localhost:9644\", which is no address and port; fix: write \"192.0.2.1:22\" or \"[2001:db8::1]:22\"; host names are not looked up",
-            "keyway.toml:19: unknown key `tls`; fix: remove it; known here: state_dir, edge, vm_leg, metrics, dns",
+            "keyway.toml:19: unknown key `tls`; fix: remove it; known here: state_dir, edge, vm_leg, metrics, api, registry, dns",
             "fleet.toml:7: public 127.0.77.2 is already private of address `s001`; fix: write every IP address once, in one column",
             "fleet.toml:8: unknown key `address.pubic6`; fix: did you mean `public6`?",
             "fleet.toml:10: name `Alice` is not a DNS label; fix: write 1 to 63 of a-z, 0-9 and -, with no - at either end",
             "fleet.toml:11: `user.keys` is a string, not a list; fix: write it as [\"...\", \"...\"]",
-            "fleet.toml:14: owner `bob` is not known; fix: name a [[user]] of this file",
+            "fleet.toml:14: owner `bob` is not known; fix: name a [[user]] of this file, or team: and a [[team]]",
             "fleet.toml:15: address `s003` is not known; fix: name an [[address]] of this file",
             "fleet.toml:16: `vm.ssh` is \"127.0.0.1\", which is no host:port; fix: add the port: \"host:22\"",
             "fleet.toml:17: `vm.login` is \"\", which is no login name; fix: write the name of an account in the VM, or leave the key out",
@@ -424,7 +425,7 @@ fn each_fault_of_fleet_toml_has_its_line_and_fix() {
         (vm(""), 14, "`vm.ssh` is missing; fix: add `ssh = \"10.0.0.5:22\"`".to_owned()),
         (vm("ssh = \"10.0.0.5:22\"\nlogin = \"a b\""), 19, "`vm.login` is \"a b\", which is no login name; fix: write the name of an account in the VM, or leave the key out".to_owned()),
         (vm("ssh = \"10.0.0.5:22\"\nhostkey = \"\""), 19, "unknown key `vm.hostkey`; fix: did you mean `host_key`?".to_owned()),
-        ("[[team]]\nname = \"ops\"\n".to_owned(), 14, "unknown key `team`; fix: remove it; known here: address, user, vm".to_owned()),
+        ("[[node]]\nname = \"ops\"\n".to_owned(), 14, "unknown key `node`; fix: remove it; known here: address, user, team, vm".to_owned()),
         ("[[vm]\n".to_owned(), 14, "not TOML: unclosed array table, expected `]`; fix: correct the syntax".to_owned()),
     ] {
         let text = fleet() + &more;
@@ -597,7 +598,8 @@ fn behind_nat_it_is_the_private_address_that_must_be_listened_at() {
 #[test]
 fn files_that_cannot_be_read_are_told_both() {
     let scratch = Scratch::new();
-    let report = load(&scratch.0.join("keyway.toml"), &scratch.0.join("fleet.toml")).unwrap_err();
+    let report =
+        load(&scratch.0.join("keyway.toml"), Some(&scratch.0.join("fleet.toml"))).unwrap_err();
     assert_eq!(
         scratch.told(&report.faults),
         [
@@ -606,7 +608,8 @@ fn files_that_cannot_be_read_are_told_both() {
         ]
     );
     scratch.put("fleet.toml", b"# one\n# two\n\xff\n");
-    let report = load(&scratch.put("keyway.toml", ""), &scratch.0.join("fleet.toml")).unwrap_err();
+    let report =
+        load(&scratch.put("keyway.toml", ""), Some(&scratch.0.join("fleet.toml"))).unwrap_err();
     assert_eq!(
         scratch.told(&report.faults),
         ["fleet.toml:3: not TOML: not UTF-8 text; fix: save the file as UTF-8"]

@@ -13,8 +13,8 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    Config, Count, Edge, HostKeys, Log, Metrics, PreferGcm, Principals, Registry, Source, UserCa,
-    VmCredential, VmLeg, api, dns,
+    Config, Count, Edge, Found, HostKeys, Log, Metrics, PreferGcm, Principals, Registry, Source,
+    UserCa, VmCredential, VmLeg, api, dns,
     document::{Document, Section, Value},
     keys,
 };
@@ -33,11 +33,12 @@ const DIAL_TIMEOUT_S: RangeInclusive<u32> = 1..=300;
 /// Bounds the linear search at each accept and dial.
 const NETWORKS_MAX: usize = 1024;
 
-const STATE_DIR: &str = "/var/lib/keyway";
+/// The state directory if nothing says otherwise.
+pub(crate) const STATE_DIR: &str = "/var/lib/keyway";
 /// The usual time to live in DNS.
 const QUARANTINE_ODD_S: u32 = 60;
-/// In the state directory.
-const SOCKET: &str = "keyway.sock";
+/// The API's socket in the state directory.
+pub(crate) const SOCKET: &str = "keyway.sock";
 /// A month: names in DNS live for hours at most.
 const QUARANTINE_S: RangeInclusive<u32> = 0..=2_592_000;
 const LISTEN_PORT: u16 = 22;
@@ -107,13 +108,17 @@ pub(super) fn read(source: &Source) -> (Document, Draft) {
     (document, Draft { config, lines })
 }
 
-/// The one key that finds a running front door.
-pub(super) fn read_state_dir(source: &Source) -> (Document, PathBuf) {
+/// What finds a running front door.
+pub(super) fn read_found(source: &Source) -> (Document, Found) {
     let document = Document::new(&source.name, source.order, &source.text);
     let table = document.parse(&source.text);
-    let state_dir = state_dir(&Section::root(&document, &table), &source.base);
+    let root = Section::root(&document, &table);
+    let state_dir = state_dir(&root, &source.base);
+    let socket = root.section("api").and_then(|section| section.get("socket"));
+    let socket = socket.and_then(|value| path_or_none(&value, &source.base));
+    let socket = socket.unwrap_or_else(|| state_dir.join(SOCKET));
     drop(table);
-    (document, state_dir)
+    (document, Found { state_dir, socket })
 }
 
 fn state_dir(root: &Section<'_, '_>, base: &Path) -> PathBuf {

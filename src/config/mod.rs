@@ -39,6 +39,7 @@ pub use finding::{Finding, Report};
 pub use fleet::Fleet;
 pub(crate) use fleet::{check_endpoint, is_login};
 pub(crate) use keys::MODE_OTHERS;
+pub(crate) use keyway::{SOCKET, STATE_DIR};
 
 /// How this front door runs: `keyway.toml`.
 #[derive(Debug)]
@@ -312,17 +313,26 @@ pub fn load_config(config: &Path) -> Result<(Config, Vec<Finding>), Report> {
     }
 }
 
-/// The state directory that `keyway.toml` names. Nothing else of it is read, nor has to be right: whoever asks a running
-/// front door for something may not be able to read its keys.
+/// Where a running front door is found.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Found {
+    /// Its state directory.
+    pub state_dir: PathBuf,
+    /// The API's socket.
+    pub socket: PathBuf,
+}
+
+/// Where the front door of this `keyway.toml` is found. Nothing else of the file is read, nor has to be right: whoever
+/// asks a running front door for something may not be able to read its keys.
 ///
 /// # Errors
-/// That there is no such file, that it is not TOML, or what is wrong with `state_dir`.
-pub fn state_dir(config: &Path) -> Result<PathBuf, Report> {
+/// That there is no such file, that it is not TOML, or what is wrong with `state_dir` or `api.socket`.
+pub fn find(config: &Path) -> Result<Found, Report> {
     let source =
         source(config, 0).map_err(|fault| Report { faults: vec![fault], warnings: Vec::new() })?;
-    let (findings, state_dir) = keyway::read_state_dir(&source);
+    let (findings, found) = keyway::read_found(&source);
     match findings.into_findings() {
-        (faults, _) if faults.is_empty() => Ok(state_dir),
+        (faults, _) if faults.is_empty() => Ok(found),
         (faults, warnings) => Err(Report { faults, warnings }),
     }
 }

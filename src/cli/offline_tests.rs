@@ -1,0 +1,251 @@
+//! Tests of what needs files: a fleet applied and exported, the store and the host key beside a service that is stopped.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use super::testing::{ALICE, Fake, Said, Scratch, Sitting, refusing, say_with};
+use super::*;
+use crate::{
+    registry::store::{Sqlite, Store as _, StoreId, Transaction},
+    ssh::{entropy::SystemEntropy, hostkey::PrivateKey},
+    state::State,
+};
+
+const PLAN: &str = r#"{"revision":4,"dry_run":true,"plan":[
+    {"command":"user-add","subject":"alice","text":"with 1 key","result":"ok","detail":null},
+    {"command":"vm-add","subject":"blue","text":"at s001, for alice","result":"ok","detail":null}],"moves":[]}"#;
+const MADE: &str = r#"{"revision":6,"dry_run":false,"plan":[
+    {"command":"user-add","subject":"alice","text":"with 1 key","result":"ok","detail":null}],"moves":[]}"#;
+const REFUSED: &str = r#"{"revision":6,"dry_run":false,"plan":[
+    {"command":"user-add","subject":"alice","text":"with 1 key","result":"ok","detail":null},
+    {"command":"vm-rm","subject":"red","text":"","result":"refused","detail":"in use"}],
+    "moves":[{"vm":"blue","from":"s1","to":"s2","old_for":["alice"]}]}"#;
+const NOTHING: &str = r#"{"revision":6,"dry_run":true,"plan":[],"moves":[]}"#;
+
+fn fleet() -> String {
+    format!(
+        "[[user]]\nname = \"alice\"\nkeys = [\"{ALICE}\"]\n[[team]]\nname = \"ops\"\nmembers = [\"alice\"]\n\
+         [[vm]]\nname = \"blue\"\nowner = \"alice\"\nssh = \"10.0.0.5:22\"\nshare = [\"team:ops\"]\n"
+    )
+}
+
+/// What is sent of it.
+fn sent(prune: bool) -> String {
+    format!(
+        r#"{{"fleet":{{"addresses":[],"teams":[{{"members":["alice"],"name":"ops"}}],"users":[{{"keys":["{ALICE}"],"name":"alice"}}],"vms":[{{"name":"blue","owner":"alice","share":["team:ops"],"ssh":"10.0.0.5:22"}}]}},"prune":{prune}}}"#
+    )
+}
+
+#[test]
+fn a_fleet_is_applied_once_somebody_agrees_to_its_plan() {
+    let fake = Fake::new(&[(200, PLAN), (200, MADE)]);
+    let file = fake.scratch.file("fleet.toml", &fleet());
+    let said = fake.say_sitting(&["apply", "-f", &file], "y\n", Sitting::Somebody);
+    assert_eq!(said.code, DONE, "{said:?}");
+    assert_eq!(
+        said.err,
+        "comparing 3 things...\n\
+         WHAT      OF     HOW                 RESULT  WHY\n\
+         user-add  alice  with 1 key          ok      -\n\
+         vm-add    blue   at s001, for alice  ok      -\n\
+         carry out 2 changes? [y/N] carrying it out...\n"
+    );
+    assert!(said.out.ends_with("1 change made\n"), "{said:?}");
+    let (plan, made) = (sent(false), sent(false));
+    let asked = [format!("POST /v1/apply?dry_run=true {plan}"), format!("POST /v1/apply {made}")];
+    assert_eq!(fake.asked(), asked);
+
+    for (stdin, sitting, why) in [
+        ("n\n", Sitting::Somebody, "nothing was changed"),
+        ("", Sitting::Somebody, "nothing was changed"),
+        ("y\n", Sitting::Nobody, "nobody is there to ask"),
+    ] {
+        let fake = Fake::new(&[(200, PLAN)]);
+        let file = fake.scratch.file("fleet.toml", &fleet());
+        let said = fake.say_sitting(&["apply", "-f", &file], stdin, sitting);
+        assert_eq!((said.code, said.out.as_str()), (FAULTS, ""), "{said:?}");
+        assert!(said.err.contains(why), "{said:?}");
+        assert_eq!(fake.asked().len(), 1);
+    }
+}
+
+#[test]
+fn a_fleet_is_applied_unasked_or_only_tried() {
+    let fake = Fake::new(&[(200, REFUSED)]);
+    let file = fake.scratch.file("fleet.toml", &fleet());
+    let said = fake.say(&["apply", "-f", &file, "--yes", "--prune"]);
+    let out = "WHAT      OF     HOW         RESULT   WHY\n\
+               user-add  alice  with 1 key  ok       -\n\
+               vm-rm     red    -           refused  in use\n\
+               vm blue moved from s1 to s2; s1 leads there for a while for alice\n\
+               1 change made\n";
+    let err = "keyway: 1 change refused\n";
+    assert_eq!(said, Said { code: FAULTS, out: out.to_owned(), err: err.to_owned() });
+    assert_eq!(fake.asked(), [format!("POST /v1/apply {}", sent(true))]);
+
+    let fake = Fake::new(&[(200, PLAN), (200, NOTHING), (200, PLAN)]);
+    let file = fake.scratch.file("fleet.toml", &fleet());
+    let said = fake.say(&["apply", "-f", &file, "--dry-run"]);
+    assert!(said.code == DONE && said.out.ends_with("2 changes to make\n"), "{said:?}");
+    let said = fake.say(&["apply", "-f", &file]);
+    assert_eq!((said.code, said.out.as_str()), (DONE, "nothing to do: all is as the file says\n"));
+    let said = fake.say(&["apply", "-f", &file, "--dry-run", "--output", "json"]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&said.out).unwrap()["revision"], 4);
+    assert!(fake.asked().iter().all(|asked| asked.contains("dry_run=true")));
+}
+
+#[test]
+fn faults_of_a_fleet_file_are_told_with_their_lines_and_nothing_is_sent() {
+    let fake = Fake::new(&[]);
+    let file =
+        fake.scratch.file("fleet.toml", "[[vm]]\nname = \"Blue\"\nowner = \"alice\"\nssh = 3\n");
+    let said = fake.say(&["apply", "-f", &file, "--yes"]);
+    assert_eq!((said.code, said.out.as_str()), (FAULTS, ""));
+    for line in [
+        "fleet.toml:2: `vm.name` is \"Blue\"",
+        "fleet.toml:4: `vm.ssh` is an integer",
+        "keyway: 2 faults",
+    ] {
+        assert!(said.err.contains(line), "{said:?}");
+    }
+    let missing = fake.scratch.path("missing.toml");
+    assert_eq!(fake.say(&["apply", "-f", &missing, "--yes"]).code, FAULTS);
+    assert_eq!(fake.asked(), Vec::<String>::new());
+}
+
+#[test]
+fn an_export_is_a_fleet_file_or_json() {
+    let answer = format!(
+        r#"{{"fleet":{{"addresses":[{{"name":"s1","public":"1.2.3.4","public6":null,"private":null,"lobby":false}}],
+        "users":[{{"name":"alice","keys":["{ALICE}"]}}],"teams":[],"vms":[]}}}}"#
+    );
+    let fake = Fake::new(&[(200, &answer), (200, &answer), (200, r#"{"fleet":{"nodes":[]}}"#)]);
+    let said = fake.say(&["export"]);
+    let out = format!(
+        "[[address]]\nname = \"s1\"\npublic = \"1.2.3.4\"\n[[user]]\nname = \"alice\"\nkeys = [\"{ALICE}\"]\n"
+    );
+    assert_eq!(said, Said { code: DONE, out, err: String::new() });
+    let json = fake.say(&["export", "--output", "json"]).out;
+    assert!(json.starts_with(r#"{"addresses":[{"lobby":false,"#), "{json}");
+    // What this program does not know it does not leave out in silence.
+    let said = fake.say(&["export"]);
+    assert!(said.code == FAULTS && said.err.contains("unknown field `nodes`"), "{said:?}");
+    assert_eq!(fake.asked(), ["GET /v1/export"; 3]);
+}
+
+#[test]
+fn a_zone_is_printed_as_it_is_but_for_controls() {
+    let fake = Fake::new(&[(200, "$ORIGIN vm.test.\nblue\tIN\tCNAME\ts001\n; \u{1b}[2J\n")]);
+    let said = fake.say(&["zone", "export"]);
+    assert_eq!(said.out, "$ORIGIN vm.test.\nblue\tIN\tCNAME\ts001\n; \\u{1b}[2J\n");
+    assert_eq!(fake.asked(), ["GET /v1/zone"]);
+}
+
+#[test]
+fn the_audit_log_is_told_oldest_first_and_followed_without_a_gap() {
+    let entry = |key: &str, at_s: u64| {
+        format!(
+            r#"{{"key":"{key}","at_s":{at_s},"actor":{{"name":"uid 0","from":"socket"}},
+            "command":{{"command":"user-rm","name":"{key}"}},"moves":[]}}"#
+        )
+    };
+    let page = |entries: &[String]| {
+        format!(r#"{{"items":[{}],"next":null,"revision":5}}"#, entries.join(","))
+    };
+    let (a, b, c, d) = (entry("a", 10), entry("b", 20), entry("c", 20), entry("d", 21));
+    let newest = page(&[b.clone(), a.clone()]);
+    let fake = Fake::new(&[(200, &newest)]);
+    let said = fake.say(&["audit", "list", "--limit", "1"]);
+    let out = "AT                    WHO    FROM    WHAT     PARAMETERS  MOVES\n\
+               1970-01-01T00:00:20Z  uid 0  socket  user-rm  name=b      -\n";
+    assert_eq!(said.out, out);
+    assert_eq!(fake.asked(), ["GET /v1/audit?newest=true&limit=1000"]);
+
+    // `c` comes later in the same second and stands before `b`.
+    let more = page(&[d, b.clone(), c, a.clone()]);
+    let stream = "{\"revision\":6}\n{\"revision\":7}\n";
+    let head = page(std::slice::from_ref(&a));
+    let fake =
+        Fake::new(&[(200, &head), (200, &newest), (200, stream), (200, &more), (200, &more)]);
+    let said = fake.say(&["audit", "list", "--follow"]);
+    let keys: Vec<_> = said.out.lines().map(|line| line.rsplit('=').next().unwrap()).collect();
+    assert_eq!(keys, ["a", "b", "c", "d"], "{said:?}");
+    assert_eq!(said.code, FAULTS, "the stream ended");
+    assert_eq!(fake.asked()[2], "GET /v1/watch?after=5");
+}
+
+/// A state directory with its configuration.
+fn state() -> (Scratch, State, String) {
+    let scratch = Scratch::new();
+    let config = scratch.file("keyway.toml", "state_dir = \"state\"\n");
+    let state = State::open(&scratch.0.join("state")).unwrap();
+    (scratch, state, config)
+}
+
+fn say(arguments: &[&str]) -> Said {
+    say_with(arguments, &refusing(), &[], "", Sitting::Nobody)
+}
+
+#[test]
+fn a_store_is_restored_while_nobody_serves_and_adopted() {
+    let (scratch, state, config) = state();
+    let said = say(&["store", "adopt", "--config", &config]);
+    assert!(said.code == FAULTS && said.err.contains("there is no store"), "{said:?}");
+
+    let store = Sqlite::open(&state.store(), StoreId([1; 16])).unwrap();
+    store.transact(&Transaction::new().put("user/alice", "{}")).unwrap();
+    let backup = scratch.path("backup.db");
+    store.backup(Path::new(&backup)).unwrap();
+    drop(store);
+    let restore = ["store", "restore", &backup, "--config", &config];
+    let lock = state.lock().unwrap();
+    let said = say(&restore);
+    assert!(said.code == FAULTS && said.err.contains("in use by another keyway"), "{said:?}");
+    drop(lock);
+
+    let said = say(&restore);
+    assert_eq!((said.code, said.err.as_str()), (DONE, ""), "{said:?}");
+    assert!(said.out.contains("revision 1); next: keyway store adopt\n"), "{said:?}");
+    assert_eq!(state.adopted().unwrap(), None);
+    let said = say(&["store", "adopt", "--config", &config, "--output", "json"]);
+    let adopted = state.adopted().unwrap().unwrap();
+    assert_eq!(said.out, format!("{{\"revision\":1,\"store_id\":\"{adopted}\"}}\n"));
+    assert_ne!(adopted, "01".repeat(16), "a restored store is another history");
+
+    let missing = scratch.path("missing.db");
+    assert_eq!(say(&["store", "restore", &missing, "--config", &config]).code, FAULTS);
+    let no_store = scratch.file("no.db", "x");
+    assert_eq!(say(&["store", "restore", &no_store, "--config", &config]).code, FAULTS);
+}
+
+#[test]
+fn a_host_key_goes_from_one_edge_to_another_and_replaces_none() {
+    let (scratch, state, config) = state();
+    let file = scratch.path("key");
+    let export = ["hostkey", "export", &file, "--config", &config];
+    let said = say(&export);
+    assert_eq!((said.code, said.err.as_str()), (DONE, ""), "{said:?}");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o600);
+    assert!(say(&export).out.contains("is already in"), "the same again");
+
+    let (_other_scratch, other, other_config) = self::state();
+    let import = ["hostkey", "import", &file, "--config", &other_config];
+    assert!(say(&import).out.contains("counts from the next start on"));
+    assert!(say(&import).out.contains("in place already"));
+    let entropy = &mut SystemEntropy::default();
+    let [one, two] = [&state, &other]
+        .map(|state| state.host_key(&mut SystemEntropy::default()).unwrap().public().to_line());
+    assert_eq!(one, two);
+
+    let third = PrivateKey::generate_ed25519(entropy).to_openssh("", entropy);
+    let third = scratch.file("third", &third);
+    let said = say(&["hostkey", "import", &third, "--config", &other_config]);
+    assert!(said.code == FAULTS && said.err.contains("holds another key"), "{said:?}");
+    let said = say(&["hostkey", "export", &third, "--config", &config]);
+    assert!(said.code == FAULTS && said.err.contains("holds another key"), "{said:?}");
+    let public = scratch.file("key.pub", ALICE);
+    let said = say(&["hostkey", "import", &public, "--config", &other_config]);
+    assert_eq!((said.code, said.out.as_str()), (FAULTS, ""), "{said:?}");
+    let said = say(&["hostkey", "export", &public, "--config", &config]);
+    assert_eq!(said.code, FAULTS);
+    assert_eq!(fs::read_to_string(&public).unwrap(), ALICE, "a file that was there is as it was");
+}

@@ -1,0 +1,172 @@
+//! For the tests of `cli`: a server that answers what it is told to, and a terminal whose output is kept.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    os::unix::{
+        fs::PermissionsExt as _,
+        net::{UnixListener, UnixStream},
+    },
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+    thread::JoinHandle,
+};
+
+use super::*;
+
+/// alice's key, as in a .pub file.
+pub(super) const ALICE: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINILzCr80scSuAcnYpxLu4nnirz6xztusEayvak/vj9f alice@laptop";
+/// Its fingerprint.
+pub(super) const ALICE_PRINT: &str = "SHA256:8co1HLjPv/AoEpWQDCZC/aWYJUq+4alhNtRBvyoP1+Y";
+
+/// A directory of its own, removed with it.
+pub(super) struct Scratch(pub(super) PathBuf);
+
+impl Scratch {
+    pub(super) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("keyway-cli-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        Self(path)
+    }
+
+    pub(super) fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+
+    pub(super) fn file(&self, name: &str, text: &str) -> String {
+        fs::write(self.0.join(name), text).unwrap();
+        self.path(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What a command did.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Said {
+    pub(super) code: u8,
+    pub(super) out: String,
+    pub(super) err: String,
+}
+
+/// Who sits at the terminal.
+#[derive(Clone, Copy)]
+pub(super) enum Sitting {
+    Nobody,
+    Somebody,
+}
+
+pub(super) fn refusing() -> Roles {
+    Roles { serve: |_| Err("serve was called".into()), demo: |_| Err("demo was called".into()) }
+}
+
+/// Runs a command line with these environment variables and this stdin.
+pub(super) fn say_with(
+    arguments: &[&str],
+    roles: &Roles,
+    variables: &[(&str, &str)],
+    stdin: &str,
+    sitting: Sitting,
+) -> Said {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let all = std::iter::once("keyway").chain(arguments.iter().copied()).map(OsString::from);
+    let variable = |name: &str| {
+        let found = variables.iter().find(|(variable, _)| *variable == name);
+        found.map(|(_, value)| OsString::from(value))
+    };
+    let here = matches!(sitting, Sitting::Somebody);
+    let terminal = Terminal {
+        stdin: &mut stdin.as_bytes(),
+        stdout: &mut out,
+        stderr: &mut err,
+        variable: &variable,
+        asks: here,
+        seen: here,
+    };
+    let code = run_with(all, roles, terminal).unwrap();
+    Said { code, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
+}
+
+/// A server on a unix socket that gives these answers, one a request, and remembers what it was asked.
+pub(super) struct Fake {
+    pub(super) scratch: Scratch,
+    served: Option<JoinHandle<Vec<String>>>,
+}
+
+impl Fake {
+    pub(super) fn new(answers: &[(u16, &str)]) -> Self {
+        let scratch = Scratch::new();
+        let listener = UnixListener::bind(scratch.0.join("keyway.sock")).unwrap();
+        let answers: Vec<(u16, String)> =
+            answers.iter().map(|(status, body)| (*status, (*body).to_owned())).collect();
+        let served = std::thread::spawn(move || {
+            let mut asked = Vec::new();
+            for (status, body) in answers {
+                let (stream, _) = listener.accept().unwrap();
+                let Some(request) = answer(stream, status, &body) else { break };
+                asked.push(request);
+            }
+            asked
+        });
+        Self { scratch, served: Some(served) }
+    }
+
+    pub(super) fn socket(&self) -> String {
+        self.scratch.path("keyway.sock")
+    }
+
+    pub(super) fn say(&self, arguments: &[&str]) -> Said {
+        self.say_sitting(arguments, "", Sitting::Nobody)
+    }
+
+    pub(super) fn say_sitting(&self, arguments: &[&str], stdin: &str, sitting: Sitting) -> Said {
+        let variables = [("KEYWAY_SOCKET", self.socket())];
+        let variables: Vec<_> = variables.iter().map(|(n, v)| (*n, v.as_str())).collect();
+        say_with(arguments, &refusing(), &variables, stdin, sitting)
+    }
+
+    /// What was asked: `METHOD path body`, and `if REVISION` behind it.
+    pub(super) fn asked(mut self) -> Vec<String> {
+        // Whoever still waits for a request gets an empty one, which ends it.
+        drop(UnixStream::connect(self.scratch.0.join("keyway.sock")));
+        self.served.take().unwrap().join().unwrap()
+    }
+}
+
+/// Reads a request and answers it; nothing if there is none.
+fn answer(stream: UnixStream, status: u16, body: &str) -> Option<String> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    let mut words = line.split_whitespace();
+    let mut asked = format!("{} {}", words.next()?, words.next()?);
+    let (mut length, mut revision) = (0, String::new());
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header).unwrap();
+        let Some((name, value)) = header.trim_end().split_once(": ") else { break };
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => length = value.parse().unwrap(),
+            "if-match" => revision = format!(" if {}", value.trim_matches('"')),
+            "content-type" => assert_eq!(value, "application/json"),
+            _ => {}
+        }
+    }
+    let mut sent = vec![0; length];
+    reader.read_exact(&mut sent).unwrap();
+    if !sent.is_empty() {
+        asked = format!("{asked} {}", String::from_utf8(sent).unwrap());
+    }
+    let mut stream = reader.into_inner();
+    write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    Some(asked + &revision)
+}
