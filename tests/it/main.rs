@@ -16,6 +16,7 @@ mod harness;
 mod openssh;
 mod operations;
 mod people;
+mod registry;
 mod russh_client;
 mod store;
 mod tidy;

@@ -17,6 +17,8 @@ pub(crate) struct Vm {
     pub(crate) host_key: Key,
     server: Server,
     config: PathBuf,
+    /// A process in whose networks and mounts it runs.
+    beside: Option<u32>,
     process: Option<Process>,
 }
 
@@ -41,6 +43,33 @@ pub(crate) struct Trust<'a> {
 impl Vm {
     /// Prepares and starts it. `extra`: more lines of its configuration, which win over the usual ones.
     pub(crate) fn start(
+        dir: &Path,
+        name: &str,
+        ip: IpAddr,
+        trust: &Trust<'_>,
+        server: Server,
+        extra: &str,
+    ) -> Self {
+        let mut vm = Self::prepare(dir, name, ip, trust, server, extra);
+        vm.up();
+        vm
+    }
+
+    /// As [`Vm::start`], in the networks and mounts of another process.
+    pub(crate) fn start_beside(
+        process: u32,
+        dir: &Path,
+        name: &str,
+        ip: IpAddr,
+        trust: &Trust<'_>,
+    ) -> Self {
+        let mut vm = Self::prepare(dir, name, ip, trust, Server::OpenSsh, "");
+        vm.beside = Some(process);
+        vm.up();
+        vm
+    }
+
+    fn prepare(
         dir: &Path,
         name: &str,
         ip: IpAddr,
@@ -100,10 +129,8 @@ impl Vm {
              Subsystem sftp {sftp}\n"
         );
         fs::write(&config, text).expect("sshd_config");
-        let mut vm =
-            Self { name: name.to_owned(), address, host_key, server, config, process: None };
-        vm.up();
-        vm
+        let name = name.to_owned();
+        Self { name, address, host_key, server, config, beside: None, process: None }
     }
 
     /// Starts it again after [`Vm::down`].
@@ -113,7 +140,11 @@ impl Vm {
         match self.server {
             Server::OpenSsh => {
                 let sshd = peers::program("openssh", "/usr/sbin/sshd");
-                command = Command::new(sshd.expect("no test runs without sshd"));
+                let sshd = sshd.expect("no test runs without sshd");
+                command = match self.beside {
+                    Some(process) => world::beside(process, &sshd),
+                    None => Command::new(sshd),
+                };
                 command.arg("-D").arg("-f").arg(&self.config).arg("-E").arg(dir.join("log"));
             }
             Server::AsyncSsh => {
@@ -128,7 +159,10 @@ impl Vm {
             }
         }
         let mut process = Process::start(&format!("sshd-{}", self.name), dir, &mut command);
-        wait::listens(&mut process, self.address);
+        match self.beside {
+            Some(_) => wait::until("sshd", wait::SOON, || self.log().contains("Server listening")),
+            None => wait::listens(&mut process, self.address),
+        }
         self.process = Some(process);
     }
 
