@@ -260,13 +260,9 @@ fn a_fleet_that_contradicts_itself_is_refused_whole() {
             "[[team]]\nname='t'\nmembers=['a']\nmembers_by_name=['a']\n".to_owned(),
             "in team `t` twice",
         ),
+        ("[[vm]]\nname='v'\nowner='a'\nssh='x:1'\nshare=['a']\n".to_owned(), "with `a`, its owner"),
         (
-            "[[vm]]\nname='v'\nowner='a'\nssh='x:1'\nshares=['a']\n".to_owned(),
-            "with `a`, its owner",
-        ),
-        (
-            "[[vm]]\nname='v'\nowner='a'\nssh='x:1'\nshares=['b']\nshares_by_name=['b']\n"
-                .to_owned(),
+            "[[vm]]\nname='v'\nowner='a'\nssh='x:1'\nshare=['b']\nshare_by_name=['b']\n".to_owned(),
             "twice",
         ),
         (
@@ -289,12 +285,12 @@ fn the_order_lets_keys_and_vms_change_hands() {
     let mut world = World::new();
     let before = read(&format!(
         "[[address]]\nname='s0'\npublic='127.0.77.1'\n[[user]]\nname='a'\nkeys=['{one}']\n[[user]]\nname='b'\nkeys=['{two}']\n\
-         [[vm]]\nname='v'\nowner='a'\nssh='127.0.0.1:22'\nshares=['b']\n"
+         [[vm]]\nname='v'\nowner='a'\nssh='127.0.0.1:22'\nshare=['b']\n"
     ));
     assert_eq!(world.apply(&before, Prune::Everything, Origin::Command), Vec::<String>::new());
     let after = read(&format!(
         "[[address]]\nname='s0'\npublic='127.0.77.1'\n[[user]]\nname='b'\nkeys=['{one}']\n[[user]]\nname='c'\nkeys=['{two} new']\n\
-         [[vm]]\nname='v'\nowner='b'\nssh='127.0.0.1:23'\nlogin='root'\nshares_by_name=['c']\n"
+         [[vm]]\nname='v'\nowner='b'\nssh='127.0.0.1:23'\nlogin='root'\nshare_by_name=['c']\n"
     ));
     let texts = world.plan(&after, Prune::Everything);
     let fingerprint = |line: &str| parse_key(line).unwrap().fingerprint;

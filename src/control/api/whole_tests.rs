@@ -88,7 +88,7 @@ fn a_fleet_is_applied_once_and_exported_as_it_was() {
         "addresses": [{"name": "s001", "public": "127.0.77.1"}],
         "users": [{"name": "alice", "keys": [key()]}, {"name": "bob"}],
         "teams": [{"name": "ops", "members": ["alice"]}],
-        "vms": [{"name": "blue", "owner": "team:ops", "ssh": "127.0.0.1:22", "address": "s001", "shares_by_name": ["bob"]}]
+        "vms": [{"name": "blue", "owner": "team:ops", "ssh": "127.0.0.1:22", "address": "s001", "share_by_name": ["bob"]}]
     });
     let apply = |path: &str, fleet: &Value, prune: bool| {
         world.must("POST", path, &json!({"fleet": fleet, "prune": prune}))
@@ -108,7 +108,7 @@ fn a_fleet_is_applied_once_and_exported_as_it_was() {
     assert_eq!(exported, fleet);
     let mut less = fleet.clone();
     less["users"] = json!([less["users"][0]]);
-    less["vms"][0]["shares_by_name"] = json!(["carol"]);
+    less["vms"][0]["share_by_name"] = json!(["carol"]);
     let done = apply("/v1/apply", &less, true);
     let results: Vec<_> =
         done["plan"].as_array().unwrap().iter().map(|it| (&it["text"], &it["result"])).collect();
