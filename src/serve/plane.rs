@@ -20,14 +20,12 @@ use crate::registry::service::{Actor, Mode};
 use crate::registry::store::{Sqlite, StoreId};
 use crate::registry::{Limits, Options, Service, document::Origin, service};
 use crate::ssh::entropy::{Entropy, SystemEntropy};
+use crate::state::STORE;
 
 use super::beside::Everything;
 use super::feed::Feed;
 use super::names::LiveNames;
 use super::saved::Saved;
-
-/// The registry's file in the state directory.
-const STORE: &str = "registry.db";
 
 /// What the plane needs of the configuration.
 pub(super) struct Settings {

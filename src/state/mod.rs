@@ -31,7 +31,8 @@ const HOST_KEY: &str = "ssh_host_ed25519_key";
 const USER_CA: &str = "user_ca";
 const PINS: &str = "pins";
 const LOCK: &str = "lock";
-const STORE: &str = "store.db";
+/// The registry's store.
+pub(crate) const STORE: &str = "registry.db";
 const ADOPTED: &str = "adopted";
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
