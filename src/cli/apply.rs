@@ -68,7 +68,7 @@ pub(super) fn apply(apply: &Apply, remote: &Remote, terminal: &mut Terminal<'_>)
     }
     talk.progress(&format!("comparing {}...", count(fleet.len(), "thing")))?;
     let plan = talk.make(change(), Edit { dry_run: true, ..Edit::default() })?;
-    let steps = each(&plan, "plan").count();
+    let steps = each(&plan, "plan").filter(|step| cell(step, "result") == "ok").count();
     if *dry_run || steps == 0 {
         return told(&mut talk, &plan);
     }

@@ -88,7 +88,7 @@ pub(super) fn run(command: Audit, remote: &Remote, terminal: &mut Terminal<'_>) 
     match command {
         Audit::List { all: true, .. } => talk.list(&path(["audit"]), &[], COLUMNS, &|_| true),
         Audit::List { limit, follow: false, .. } => {
-            let entries = newest(&talk, &|_, so_far| so_far < limit as usize)?;
+            let entries = newest(&talk, &mut |_, so_far| so_far < limit as usize)?;
             talk.items(entries, COLUMNS)
         }
         Audit::List { limit, follow: true, .. } => {
@@ -96,13 +96,20 @@ pub(super) fn run(command: Audit, remote: &Remote, terminal: &mut Terminal<'_>) 
             let head = talk.get(path(["audit"]) + "?limit=1")?;
             let revision = cell(&head, "revision");
             let mut seen = Seen::default();
-            let entries = newest(&talk, &|_, so_far| so_far < limit as usize)?;
-            seen.print(entries, &mut talk)?;
+            // Others of the last second are no news either when the stream tells of more.
+            let (limit, mut last_s) = (limit as usize, None);
+            let mut entries = newest(&talk, &mut |entry, so_far| {
+                let last_s = *last_s.get_or_insert(at_s(entry));
+                so_far < limit || at_s(entry) == last_s
+            })?;
+            let shown = entries.split_off(entries.len().saturating_sub(limit));
+            seen.note(&entries);
+            seen.print(shown, &mut talk)?;
             let mut stream =
                 second.lines(&Request::get(path(["watch"]) + "?after=" + &revision))?;
             while stream.next()?.is_some() {
                 let since_s = seen.last_s;
-                let more = newest(&talk, &|entry, _| at_s(entry) >= since_s)?;
+                let more = newest(&talk, &mut |entry, _| at_s(entry) >= since_s)?;
                 seen.print(more, &mut talk)?;
             }
             Err(Trouble::failed("the server ended the stream; is it stopping?"))
@@ -126,7 +133,7 @@ fn at_s(entry: &Value) -> u64 {
 /// The newest entries as long as they are `wanted`, which is told how many there are already; the oldest first.
 fn newest(
     talk: &Talk<'_, '_>,
-    wanted: &dyn Fn(&Value, usize) -> bool,
+    wanted: &mut dyn FnMut(&Value, usize) -> bool,
 ) -> Result<Vec<Value>, Trouble> {
     let query = [("newest", "true".to_owned()), ("limit", PAGE.to_string())];
     let mut entries: Vec<Value> = Vec::new();
@@ -156,16 +163,27 @@ struct Seen {
 }
 
 impl Seen {
+    /// Takes note of an entry; whether it is news.
+    fn is_news(&mut self, entry: &Value) -> bool {
+        let (at_s, key) = (at_s(entry), cell(entry, "key"));
+        if at_s > self.last_s {
+            self.last_s = at_s;
+            self.keys.clear();
+        }
+        at_s == self.last_s && self.keys.insert(key)
+    }
+
+    fn note(&mut self, entries: &[Value]) {
+        for entry in entries {
+            self.is_news(entry);
+        }
+    }
+
     fn print(&mut self, entries: Vec<Value>, talk: &mut Talk<'_, '_>) -> std::io::Result<()> {
         let out = &mut talk.terminal.stdout;
         for entry in entries {
-            let (at_s, key) = (at_s(&entry), cell(&entry, "key"));
-            if at_s < self.last_s || !self.keys.insert(key.clone()) {
+            if !self.is_news(&entry) {
                 continue;
-            }
-            if at_s > self.last_s {
-                self.last_s = at_s;
-                self.keys = HashSet::from([key]);
             }
             match talk.output {
                 Output::Json => writeln!(out, "{}", json(&entry))?,

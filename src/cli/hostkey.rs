@@ -69,7 +69,7 @@ pub(super) fn run(command: HostKey, remote: &Remote, terminal: &mut Terminal<'_>
             talk.items(each(&keys, "items").cloned().collect(), COLUMNS)
         }
         HostKey::Export { file } => {
-            let state = remote.state()?;
+            let state = remote.state_with_host_key()?;
             let entropy = &mut SystemEntropy::default();
             let key =
                 state.host_key(entropy).map_err(|fault| Trouble::failed(fault.to_string()))?;
@@ -80,7 +80,7 @@ pub(super) fn run(command: HostKey, remote: &Remote, terminal: &mut Terminal<'_>
         }
         HostKey::Import { file } => {
             let (key, text) = private(&file)?;
-            let state = remote.state()?;
+            let state = remote.state_with_host_key()?;
             let imported = state.import_host_key(&key, &text, &mut SystemEntropy::default());
             let what = match imported.map_err(|fault| Trouble::failed(fault.to_string()))? {
                 Imported::New => "the host key is in place; it counts from the next start on",

@@ -151,8 +151,9 @@ fn the_audit_log_is_told_oldest_first_and_followed_without_a_gap() {
     let page = |entries: &[String]| {
         format!(r#"{{"items":[{}],"next":null,"revision":5}}"#, entries.join(","))
     };
-    let (a, b, c, d) = (entry("a", 10), entry("b", 20), entry("c", 20), entry("d", 21));
-    let newest = page(&[b.clone(), a.clone()]);
+    let [first, second, same, unseen, last] =
+        [("a", 10), ("b", 20), ("c", 20), ("z", 20), ("d", 21)].map(|(key, at_s)| entry(key, at_s));
+    let newest = page(&[second.clone(), first.clone()]);
     let fake = Fake::new(&[(200, &newest)]);
     let said = fake.say(&["audit", "list", "--limit", "1"]);
     let out = "AT                    WHO    FROM    WHAT     PARAMETERS  MOVES\n\
@@ -160,15 +161,15 @@ fn the_audit_log_is_told_oldest_first_and_followed_without_a_gap() {
     assert_eq!(said.out, out);
     assert_eq!(fake.asked(), ["GET /v1/audit?newest=true&limit=1000"]);
 
-    // `c` comes later in the same second and stands before `b`.
-    let more = page(&[d, b.clone(), c, a.clone()]);
+    // `z` is as old as `b` and was not to be shown; `c` comes later in the same second and stands behind `b`.
+    let more = page(&[last, second.clone(), same, unseen.clone(), first.clone()]);
+    let two = page(&[second, unseen, first.clone()]);
     let stream = "{\"revision\":6}\n{\"revision\":7}\n";
-    let head = page(std::slice::from_ref(&a));
-    let fake =
-        Fake::new(&[(200, &head), (200, &newest), (200, stream), (200, &more), (200, &more)]);
-    let said = fake.say(&["audit", "list", "--follow"]);
+    let head = page(&[first]);
+    let fake = Fake::new(&[(200, &head), (200, &two), (200, stream), (200, &more), (200, &more)]);
+    let said = fake.say(&["audit", "list", "--limit", "1", "--follow"]);
     let keys: Vec<_> = said.out.lines().map(|line| line.rsplit('=').next().unwrap()).collect();
-    assert_eq!(keys, ["a", "b", "c", "d"], "{said:?}");
+    assert_eq!(keys, ["b", "c", "d"], "{said:?}");
     assert_eq!(said.code, FAULTS, "the stream ended");
     assert_eq!(fake.asked()[2], "GET /v1/watch?after=5");
 }
@@ -242,6 +243,10 @@ fn a_host_key_goes_from_one_edge_to_another_and_replaces_none() {
     assert!(said.code == FAULTS && said.err.contains("holds another key"), "{said:?}");
     let said = say(&["hostkey", "export", &third, "--config", &config]);
     assert!(said.code == FAULTS && said.err.contains("holds another key"), "{said:?}");
+    let given =
+        scratch.file("given.toml", "state_dir = \"state\"\n[edge]\nhost_keys = [\"key\"]\n");
+    let said = say(&["hostkey", "import", &file, "--config", &given]);
+    assert!(said.code == FAULTS && said.err.contains("edge.host_keys names"), "{said:?}");
     let public = scratch.file("key.pub", ALICE);
     let said = say(&["hostkey", "import", &public, "--config", &other_config]);
     assert_eq!((said.code, said.out.as_str()), (FAULTS, ""), "{said:?}");

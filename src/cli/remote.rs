@@ -26,7 +26,7 @@ use super::{
     trouble::{Outcome, Trouble},
 };
 use crate::{
-    config::{self, Found, MODE_OTHERS, SOCKET, STATE_DIR},
+    config::{self, Found, HostKeys, MODE_OTHERS, Report, SOCKET, STATE_DIR},
     state::State,
 };
 
@@ -154,6 +154,20 @@ impl Where {
 }
 
 impl Remote {
+    /// The state directory, if the host key is kept there and not in files that the configuration names.
+    pub(super) fn state_with_host_key(&self) -> Result<State, Trouble> {
+        if let Some(file) = self.server.config_file() {
+            let (config, _) = config::load_config(file).map_err(|report| faults(&report))?;
+            if let HostKeys::Given(_) = config.edge.host_keys {
+                let shown = file.display();
+                return Err(Trouble::failed(format!(
+                    "{shown}: edge.host_keys names the files of the host keys; copy those"
+                )));
+            }
+        }
+        self.state()
+    }
+
     /// The state directory, for what is done without a server.
     pub(super) fn state(&self) -> Result<State, Trouble> {
         let path = match self.server.config_file() {
@@ -180,10 +194,12 @@ impl Remote {
 
 /// Where the front door of a configuration is.
 fn find(config: &Path) -> Result<Found, Trouble> {
-    config::find(config).map_err(|report| {
-        let faults: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
-        Trouble::failed(faults.join("; "))
-    })
+    config::find(config).map_err(|report| faults(&report))
+}
+
+fn faults(report: &Report) -> Trouble {
+    let faults: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
+    Trouble::failed(faults.join("; "))
 }
 
 fn tls(url: &str, token: &Path, ca: Option<&Path>) -> Result<Tls, Trouble> {
