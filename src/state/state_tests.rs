@@ -2,11 +2,17 @@
 
 use std::{
     os::unix::fs::PermissionsExt,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use super::*;
-use crate::ssh::entropy::SystemEntropy;
+use crate::{
+    route::{Pin, Vm},
+    ssh::{entropy::SystemEntropy, publickey::PublicKey},
+};
 
 struct Scratch(PathBuf);
 
