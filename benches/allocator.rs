@@ -140,7 +140,7 @@ fn measure(world: &mut World, what: &str, mut command: impl FnMut(&mut World) ->
         let command = command(world);
         let began = cpu();
         let _done = world.run(&command);
-        us.record(u64::try_from((cpu() - began).as_nanos()).unwrap()).unwrap();
+        us.record(u64::try_from(cpu().saturating_sub(began).as_nanos()).unwrap()).unwrap();
     }
     let shown = |ns: u64| f64::from(u32::try_from(ns).unwrap()) / 1e3;
     println!(

@@ -24,19 +24,20 @@ pub(super) fn run(
     });
     match (loaded, output) {
         (Ok(loaded), Output::Table) => {
-            for (name, number) in sizes(&loaded) {
+            for (name, number) in counts(&loaded) {
                 writeln!(stdout, "{name:<10}{number:>8}")?;
             }
             tell("warning", &loaded.warnings, stdout)?;
             Ok(DONE)
         }
         (Ok(loaded), Output::Json) => {
-            let sizes = sizes(&loaded)
-                .into_iter()
-                // The list itself takes this name.
-                .filter(|(name, _)| *name != "warnings")
-                .map(|(name, number)| format!("\"{name}\":{number},"))
-                .collect::<String>();
+            let mut sizes = String::new();
+            // The list itself takes the last name.
+            for (name, number) in
+                counts(&loaded).into_iter().filter(|(name, _)| *name != "warnings")
+            {
+                let _ = write!(sizes, "\"{name}\":{number},");
+            }
             let warnings = json_list(&loaded.warnings);
             writeln!(stdout, "{{\"ok\":true,{sizes}\"faults\":[],\"warnings\":{warnings}}}")?;
             Ok(DONE)
@@ -69,7 +70,7 @@ pub(super) fn tell(kind: &str, findings: &[Finding], out: &mut dyn Write) -> io:
     Ok(())
 }
 
-fn sizes(loaded: &Loaded) -> Vec<(&'static str, usize)> {
+fn counts(loaded: &Loaded) -> Vec<(&'static str, usize)> {
     let mut sizes = Vec::new();
     if let Some(Fleet { snapshot, .. }) = &loaded.fleet {
         sizes.extend([

@@ -337,16 +337,12 @@ fn entry(vm: Vm, shares: Shares) -> VmEntry {
     let names = |shares: Vec<(String, usize)>| shares.into_iter().map(|(name, _)| name);
     let entitled = std::iter::once(vm.owner.clone()).chain(names(shares.share));
     let mut by_name: Vec<String> = names(shares.by_name).collect();
-    let slots = match &vm.address {
-        Some(address) => {
-            let slot = |principal| Slot { principal, address: address.clone() };
-            entitled.map(slot).collect()
-        }
-        None => {
-            by_name.extend(entitled);
-            Vec::new()
-        }
-    };
+    let mut slots = Vec::new();
+    if let Some(address) = &vm.address {
+        slots.extend(entitled.map(|principal| Slot { principal, address: address.clone() }));
+    } else {
+        by_name.extend(entitled);
+    }
     VmEntry { vm, slots, by_name }
 }
 

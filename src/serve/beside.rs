@@ -36,9 +36,9 @@ impl Everything {
 
 impl Beside for Everything {
     fn sessions(&self) -> Vec<Session> {
-        let (now_s, now_ms) = (clock::unix_s(), clock::monotonic_ms());
+        let (unix_s, now_ms) = (clock::unix_s(), clock::monotonic_ms());
         let all = self.edge().map(|edge| edge.sessions()).unwrap_or_default();
-        all.into_iter().map(|present| session(present, now_s, now_ms)).collect()
+        all.into_iter().map(|present| session(present, unix_s, now_ms)).collect()
     }
 
     fn end_session(&self, id: &str) -> bool {
@@ -86,7 +86,7 @@ impl Beside for Everything {
     }
 }
 
-fn session(present: Present, now_s: u64, now_ms: u64) -> Session {
+fn session(present: Present, unix_s: u64, now_ms: u64) -> Session {
     let Present { report, up_bytes, down_bytes } = present;
     let admitted = report.admitted.as_ref();
     Session {
@@ -97,7 +97,7 @@ fn session(present: Present, now_s: u64, now_ms: u64) -> Session {
         address: report.address.as_ref().map(|it| it.name.clone()).unwrap_or_default(),
         login: admitted.map(|admitted| admitted.login.clone()).unwrap_or_default(),
         client: report.client.to_string(),
-        since_s: now_s.saturating_sub(now_ms.saturating_sub(report.accepted_ms) / 1000),
+        since_s: unix_s.saturating_sub(now_ms.saturating_sub(report.accepted_ms) / 1000),
         up_bytes,
         down_bytes,
     }

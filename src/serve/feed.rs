@@ -91,7 +91,7 @@ impl Feed {
         for Written { key, now, before } in written {
             match (key, now, before) {
                 (Key::Vm(_), Some(Document::Vm(vm)), _) => {
-                    self.shared.pins.note(&routes::routed(vm))
+                    self.shared.pins.note(&routes::routed(vm));
                 }
                 (Key::Vm(_), None, Some((Document::Vm(vm), _))) => {
                     if let Err(fault) = self.shared.pins.forget_vm(&vm.id) {

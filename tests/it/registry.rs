@@ -38,7 +38,8 @@ impl Island {
     fn new() -> Option<Self> {
         let dir = Scratch::new();
         let resolver = dir.path().join("resolv.conf");
-        fs::write(&resolver, "nameserver 127.0.0.53\noptions timeout:2 attempts:2\n").unwrap();
+        fs::write(&resolver, "nameserver 127.0.0.53\noptions timeout:2 attempts:2\n")
+            .expect("a set-up of ours");
         let ready = dir.path().join("ready");
         let pool = POOL.map(|ip| format!("ip address add {ip}/32 dev lo && ")).concat();
         let script = format!(
@@ -65,7 +66,7 @@ impl Island {
             island.dir.path().display(),
             Key::ed25519(island.dir.path(), "ca").path().display()
         );
-        fs::write(island.path("keyway.toml"), config).unwrap();
+        fs::write(island.path("keyway.toml"), config).expect("a set-up of ours");
         island.start();
         Some(island)
     }
@@ -112,9 +113,9 @@ impl Island {
 
     /// A VM's sshd, which lets in certificates for `vm:<id>`.
     fn sshd(&mut self, id: &str) -> SocketAddr {
-        let number = u8::try_from(self.vms.len()).unwrap() + 1;
+        let number = u8::try_from(self.vms.len()).expect("a set-up of ours") + 1;
         let ip = IpAddr::V4(Ipv4Addr::new(127, 79, 0, number));
-        let ca = fs::read_to_string(self.path("ca.pub")).unwrap();
+        let ca = fs::read_to_string(self.path("ca.pub")).expect("a set-up of ours");
         let principals = format!("vm:{id}\n");
         let trust = sshd::Trust { ca: &ca, principals: &principals, keys: "" };
         let holder = self.holder.id();
@@ -126,7 +127,7 @@ impl Island {
 
     /// `ssh NAME.vm.test`, as a user with nothing but a key and a resolver.
     fn ssh(&self, user: &str, login: &str, host: &str, command: &str) -> Command {
-        let (_, key) = self.users.iter().find(|(name, _)| name == user).unwrap();
+        let (_, key) = self.users.iter().find(|(name, _)| name == user).expect("a set-up of ours");
         let known = self.path(&format!("known_hosts_{user}"));
         let mut ssh = self.command("ssh");
         ssh.args(["-F", "none", "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o"])
@@ -255,7 +256,7 @@ fn what_the_command_line_makes_is_entered_by_name_through_dns() {
 
     // Everything is there again after a restart, in the map and in DNS.
     let before = island.json("vm list");
-    signal(island.keyway.as_ref().unwrap().id(), Signal::SIGKILL);
+    signal(island.keyway.as_ref().expect("a set-up of ours").id(), Signal::SIGKILL);
     island.keyway = None;
     island.start();
     assert_eq!(island.json("vm list"), before);
@@ -269,7 +270,7 @@ fn who_loses_the_right_is_shown_out_with_a_word() {
     island.keyway("vm share blue --with carol").ok();
     let (alice, carol) =
         (island.stays("alice", "blue.vm.test"), island.stays("carol", "blue.vm.test"));
-    assert_eq!(island.json("session list").as_array().unwrap().len(), 2);
+    assert_eq!(island.json("session list").as_array().expect("a set-up of ours").len(), 2);
     island.keyway("vm unshare blue --with carol").ok();
     ends_with_words(carol, lost);
     island.is_refused("carol", "blue.vm.test");
@@ -284,16 +285,21 @@ fn who_loses_the_right_is_shown_out_with_a_word() {
     island.keyway("vm rename blue red").ok();
     assert_eq!(island.enters("carol", "red.vm.test"), "blue");
     let sessions = island.json("session list");
-    assert_eq!(sessions.as_array().unwrap().len(), 1, "{sessions}");
-    let id = sessions[0]["id"].as_str().unwrap();
+    assert_eq!(sessions.as_array().expect("a set-up of ours").len(), 1, "{sessions}");
+    let id = sessions[0]["id"].as_str().expect("a set-up of ours");
     island.keyway(&format!("session kill {id}")).ok();
     ends_with_words(carol, "an operator ended this session");
 
     let bob = island.stays("bob", "green.vm.test");
     let keys = island.json("key list --user bob");
-    island.keyway(&format!("key rm bob {}", keys[0]["fingerprint"].as_str().unwrap())).ok();
+    island
+        .keyway(&format!(
+            "key rm bob {}",
+            keys[0]["fingerprint"].as_str().expect("a set-up of ours")
+        ))
+        .ok();
     ends_with_words(bob, lost);
-    assert_eq!(island.json("session list").as_array().unwrap().len(), 0);
+    assert_eq!(island.json("session list").as_array().expect("a set-up of ours").len(), 0);
 }
 
 #[test]
@@ -329,11 +335,11 @@ fn explain_walks_the_way_of_a_login_and_says_which_step_decides() {
 #[test]
 fn the_edge_starts_from_the_last_routes_when_the_registry_cannot_be_opened() {
     let Some(mut island) = settled() else { return };
-    let keyway = island.keyway.take().unwrap();
+    let keyway = island.keyway.take().expect("a set-up of ours");
     signal(keyway.id(), Signal::SIGKILL);
     drop(keyway);
     let store = island.path("state/registry.db");
-    fs::write(&store, "not a store").unwrap();
+    fs::write(&store, "not a store").expect("a set-up of ours");
     for more in ["-wal", "-shm"] {
         let _there_or_not = fs::remove_file(island.path(&format!("state/registry.db{more}")));
     }
@@ -356,7 +362,7 @@ fn eight_writers_and_a_process_that_is_killed_keep_the_invariant() {
     let pool: Vec<String> = (1..=64)
         .map(|last| format!("[[address]]\nname = \"t{last:03}\"\npublic = \"10.79.1.{last}\"\n"))
         .collect();
-    fs::write(island.path("pool.toml"), pool.concat()).unwrap();
+    fs::write(island.path("pool.toml"), pool.concat()).expect("a set-up of ours");
     island.keyway("apply -f pool.toml --yes").ok();
     for round in 0..3 {
         let workers: Vec<_> = (0..8)
@@ -378,7 +384,7 @@ fn eight_writers_and_a_process_that_is_killed_keep_the_invariant() {
         wait::until("some answers", wait::SOON, || {
             workers.iter().filter(|worker| worker.log().contains("made")).count() >= 2
         });
-        let keyway = island.keyway.take().unwrap();
+        let keyway = island.keyway.take().expect("a set-up of ours");
         signal(keyway.id(), Signal::SIGKILL);
         drop(keyway);
         let mut workers = workers;
@@ -387,7 +393,7 @@ fn eight_writers_and_a_process_that_is_killed_keep_the_invariant() {
         }
         island.start();
         let vms = island.json("vm list");
-        let vms = vms.as_array().unwrap();
+        let vms = vms.as_array().expect("a set-up of ours");
         for worker in &workers {
             let log = worker.log();
             let named = |word: &str| {
@@ -403,7 +409,11 @@ fn eight_writers_and_a_process_that_is_killed_keep_the_invariant() {
         }
         for user in ["alice", "bob", "carol"] {
             let mut seen = std::collections::BTreeMap::new();
-            for vm in island.json(&format!("vm list --visible-to {user}")).as_array().unwrap() {
+            for vm in island
+                .json(&format!("vm list --visible-to {user}"))
+                .as_array()
+                .expect("a set-up of ours")
+            {
                 let Some(address) = vm["address"].as_str() else { continue };
                 let other = seen.insert(address.to_owned(), vm["name"].clone());
                 assert_eq!(other, None, "{user} sees two VMs at {address}");
