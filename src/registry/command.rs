@@ -169,6 +169,25 @@ pub enum Command {
     },
     /// What time alone changes: second ways end, quarantines are over.
     Sweep,
+    /// Something was done beside the registry: nothing changes but the audit log.
+    Note {
+        /// What.
+        what: Noted,
+        /// To what.
+        about: String,
+    },
+}
+
+/// What is done beside the registry and belongs into the audit log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Noted {
+    /// A session was ended.
+    SessionKill,
+    /// The host key that a VM showed first was forgotten.
+    HostKeyForget,
+    /// The store was copied.
+    StoreBackup,
 }
 
 /// A VM to be.
@@ -285,7 +304,7 @@ impl Command {
             Self::TokenAdd { name, .. } | Self::TokenRemove { name } => {
                 Subject::Key(Key::Token(name.clone()))
             }
-            Self::Sweep => return None,
+            Self::Sweep | Self::Note { .. } => return None,
         })
     }
 
@@ -316,6 +335,9 @@ impl Command {
             Self::TokenAdd { .. } => "token-add",
             Self::TokenRemove { .. } => "token-rm",
             Self::Sweep => "sweep",
+            Self::Note { what: Noted::SessionKill, .. } => "session-kill",
+            Self::Note { what: Noted::HostKeyForget, .. } => "host-key-forget",
+            Self::Note { what: Noted::StoreBackup, .. } => "store-backup",
         }
     }
 }

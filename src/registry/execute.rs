@@ -77,6 +77,7 @@ impl Draft<'_> {
                 self.sweep();
                 Ok(())
             }
+            Command::Note { .. } => Ok(()),
         }
     }
 

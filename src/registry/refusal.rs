@@ -142,9 +142,10 @@ pub enum Refusal {
     Conflict(Vec<Collision>),
     /// There is no address left for a VM.
     #[error(
-        "pool exhausted for {principal}: sees {sees} VMs{}, the pool has {ready} ready addresses; add an address \
+        "pool exhausted for {principal}: sees {sees} VMs{}, the pool has {}; add an address \
          (`keyway address add`), or grant by name (--by-name, --no-address)",
-        until_lately(*.held)
+        until_lately(*.held),
+        addresses(*.ready)
     )]
     Exhausted {
         /// Who sees the most.
@@ -249,6 +250,10 @@ const fn noun(kind: Kind) -> &'static str {
 
 fn until_lately(held: usize) -> String {
     if held == 0 { String::new() } else { format!(" (and {held} more until not long ago)") }
+}
+
+fn addresses(ready: usize) -> String {
+    if ready == 1 { "1 ready address".to_owned() } else { format!("{ready} ready addresses") }
 }
 
 /// Collisions that are named one by one.

@@ -390,7 +390,11 @@ impl Writer {
                         thrown_away.push(done.written.clone());
                         own.push(Some(Ok(done)));
                     }
-                    Ok((done, _)) if done.written.is_empty() => own.push(Some(Ok(done))),
+                    Ok((done, transaction))
+                        if transaction.puts.is_empty() && done.written.is_empty() =>
+                    {
+                        own.push(Some(Ok(done)));
+                    }
                     Ok((done, transaction)) => {
                         pending.push(Pending { request: answers.len(), place: own.len(), done });
                         transactions.push(transaction);
@@ -491,20 +495,24 @@ impl Writer {
                     None => transaction.delete(key),
                 };
             }
-            if !matches!(order.command, Command::Sweep) {
-                let moves = report.moves.iter().map(Moved::from).collect();
-                let (actor, command) = (order.actor.clone(), order.command.clone());
-                let audit = Audit { at_s: stamp.now_s, actor, command, moves };
-                let key = format!("{AUDIT}{:012}-{:016x}", stamp.now_s, stamp.nonce);
-                let value = serde_json::to_vec(&audit).unwrap_or_default();
-                transaction = transaction.put(key, value);
-            }
             if written.len() >= OPERATIONS_MAX {
                 let count = written.len();
                 take_back(model, written);
                 let what = format!("the change touches documents: {count}");
                 return Err(Refusal::TooMany { what, limit: OPERATIONS_MAX - 1 }.into());
             }
+        }
+        let is_note = matches!(order.command, Command::Note { .. });
+        if is_note {
+            model.at_revision(model.revision() + 1);
+        }
+        if is_note || (!written.is_empty() && order.command != Command::Sweep) {
+            let moves = report.moves.iter().map(Moved::from).collect();
+            let (actor, command) = (order.actor.clone(), order.command.clone());
+            let audit = Audit { at_s: stamp.now_s, actor, command, moves };
+            let value = serde_json::to_vec(&audit).unwrap_or_default();
+            // In the order of what was done, whatever the clock says.
+            transaction = transaction.put(format!("{AUDIT}{:016x}", model.revision()), value);
         }
         Ok((Done { revision: model.revision(), report, written }, transaction))
     }

@@ -4,10 +4,11 @@
 //! one ends the drain; SIGINT ends at once.
 //! - `plane`: the registry with its API and DNS, beside the edge.
 //! - `feed`: from the registry to the routing map; `saved`: the map on disk, for a start without the registry.
-//! - `names`, `beside`: what DNS and the API ask of the edge.
+//! - `names`, `beside`: what DNS and the API ask of the edge; `gauges`: what they add to the metrics.
 
 mod beside;
 mod feed;
+mod gauges;
 mod names;
 mod plane;
 mod saved;
@@ -118,8 +119,9 @@ impl Running {
         };
         let edge = Arc::new(Edge::start(start, &registry)?);
         plane.serve(&edge)?;
-        let scraped = Arc::clone(&registry);
-        let metrics = endpoint::start(metrics_listen, Arc::new(move || scraped.render()))?;
+        let (scraped, gauges) = (Arc::clone(&registry), plane.gauges());
+        let render = move || scraped.render() + &gauges.render();
+        let metrics = endpoint::start(metrics_listen, Arc::new(render))?;
         for address in edge.addresses() {
             tracing::info!(%address, "listening");
         }

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::cli::Failure;
 use crate::config::desired::Desired;
@@ -24,6 +24,7 @@ use crate::state::STORE;
 
 use super::beside::Everything;
 use super::feed::Feed;
+use super::gauges::Gauges;
 use super::names::LiveNames;
 use super::saved::Saved;
 
@@ -59,6 +60,8 @@ pub(super) struct Plane {
     shared: Arc<Shared>,
     edge: Arc<OnceLock<Weak<Edge>>>,
     revision: Arc<AtomicU64>,
+    /// When the routes were saved that stand in for the registry.
+    saved: Option<SystemTime>,
 }
 
 struct Registry {
@@ -77,6 +80,7 @@ impl Plane {
             shared,
             edge: Arc::default(),
             revision: Arc::default(),
+            saved: None,
         };
         if let Err(failure) = plane.open() {
             let saved = Saved::at(&plane.settings.state_dir);
@@ -84,6 +88,7 @@ impl Plane {
                 return Err(failure);
             };
             plane.revision.store(head.revision, Ordering::Relaxed);
+            plane.saved = Some(written);
             let age_s = written.elapsed().unwrap_or(Duration::ZERO).as_secs();
             tracing::error!("{failure}");
             tracing::error!(
@@ -144,6 +149,12 @@ impl Plane {
             return Ok(());
         }
         Err(format!("the fleet file is not applied as a whole:\n{}", refused.join("\n")).into())
+    }
+
+    /// For the page of metrics, once this serves.
+    pub(super) fn gauges(&self) -> Gauges {
+        let dns = self.dns.as_ref().map(|dns| Arc::clone(dns.counters()));
+        Gauges { revision: Arc::clone(&self.revision), dns, saved: self.saved }
     }
 
     /// Serves DNS and the API, for an edge that runs.

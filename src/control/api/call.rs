@@ -13,6 +13,7 @@ use super::{
 };
 use crate::registry::{
     Command, Label, Model, Move, Options, Principal, Written,
+    command::Noted,
     document::{Document, Key, Origin},
     service::{Done, Mode, Order},
 };
@@ -242,6 +243,13 @@ impl Call {
     pub(super) fn carry_out(&self, command: Command) -> Result<Done, Problem> {
         let order = Order { expected: self.expected, ..self.order(command) };
         Ok(self.api.service.carry_out(order, self.mode())?)
+    }
+
+    /// Writes into the audit log what was done beside the registry.
+    pub(super) fn note(&self, what: Noted, about: impl Into<String>) -> Result<(), Problem> {
+        let about = about.into();
+        self.api.service.carry_out(self.order(Command::Note { what, about }), Mode::Real)?;
+        Ok(())
     }
 
     /// What to answer after a command.

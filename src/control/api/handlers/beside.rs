@@ -13,7 +13,7 @@ use crate::{
         call::{Call, Changed, Gone, List, plain},
         request as ask, view,
     },
-    registry::{document::Vm, refusal::Kind, service::Mode},
+    registry::{command::Noted, document::Vm, refusal::Kind, service::Mode},
     ssh::{authorized::AuthorizedKey, publickey::Fingerprint},
 };
 
@@ -51,6 +51,9 @@ pub(in super::super) fn session_end(call: &Call) -> Answer<Changed<Gone>> {
         Mode::DryRun => call.api.beside.sessions().iter().any(|session| session.id == id),
     };
     if there {
+        if call.mode() == Mode::Real {
+            call.note(Noted::SessionKill, id)?;
+        }
         return Ok(call.acted());
     }
     let id = plain(id);
@@ -112,6 +115,9 @@ pub(in super::super) fn pin_forget(call: &Call) -> Answer<Changed<Gone>> {
         Mode::DryRun => call.api.beside.pinned(&vm.id).is_some(),
     };
     if there {
+        if call.mode() == Mode::Real {
+            call.note(Noted::HostKeyForget, vm.name.as_str())?;
+        }
         return Ok(call.acted());
     }
     Err(Problem::not_found(format!("no host key of VM `{}` is pinned", vm.name)))
@@ -131,6 +137,7 @@ pub(in super::super) fn backup(call: &Call, to: ask::Backup) -> Answer<Changed<G
     }
     if call.mode() == Mode::Real {
         call.api.beside.backup(path)?;
+        call.note(Noted::StoreBackup, plain(&to.path))?;
     }
     Ok(call.acted())
 }

@@ -1,0 +1,60 @@
+//! What the registry and DNS add to the page of metrics. Closed sets of labels.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use crate::control::dns::{Counters, Event, Said, Transport};
+
+/// What is scraped of the plane; lives as long as the endpoint.
+#[derive(Clone, Debug)]
+pub(super) struct Gauges {
+    pub(super) revision: Arc<AtomicU64>,
+    pub(super) dns: Option<Arc<Counters>>,
+    /// When the routes were saved, if the front door runs from them for want of the registry.
+    pub(super) saved: Option<SystemTime>,
+}
+
+impl Gauges {
+    /// Text format 0.0.4. Writing to a String cannot fail.
+    pub(super) fn render(&self) -> String {
+        let mut page = String::new();
+        let mut gauge = |name: &str, help: &str, value: u64| {
+            let _ = write!(page, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
+        };
+        let up = u64::from(self.saved.is_none());
+        gauge("keyway_registry_up", "1 if the registry is open, 0 if only saved routes are.", up);
+        gauge(
+            "keyway_registry_revision",
+            "The registry's revision that routes and names are of.",
+            self.revision.load(Ordering::Relaxed),
+        );
+        let age = self.saved.and_then(|at| at.elapsed().ok());
+        gauge(
+            "keyway_snapshot_age_seconds",
+            "How old the saved routes are that the front door runs from; 0 while the registry is open.",
+            age.map_or(0, |age| age.as_secs()),
+        );
+        let Some(dns) = &self.dns else { return page };
+        let answers = "keyway_dns_answers_total";
+        let _ = write!(page, "# HELP {answers} Answers sent.\n# TYPE {answers} counter\n");
+        for transport in Transport::ALL {
+            for said in Said::ALL {
+                let count = dns.answers(transport, said);
+                let (transport, said) = (transport.as_str(), said.as_str());
+                let _ = writeln!(
+                    page,
+                    "{answers}{{transport=\"{transport}\",said=\"{said}\"}} {count}"
+                );
+            }
+        }
+        let events = "keyway_dns_events_total";
+        let _ = write!(page, "# HELP {events} What else happened.\n# TYPE {events} counter\n");
+        for event in Event::ALL {
+            let _ =
+                writeln!(page, "{events}{{event=\"{}\"}} {}", event.as_str(), dns.events(event));
+        }
+        page
+    }
+}
