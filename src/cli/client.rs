@@ -8,7 +8,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{
     Method, Response, StatusCode,
-    body::{Bytes, Incoming},
+    body::{Body as _, Bytes, Incoming},
     client::conn::http1,
     header,
 };
@@ -30,6 +30,8 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 const ANSWER_MAX: Duration = Duration::from_mins(30);
 /// Largest answer, in bytes: an export of a million VMs takes a third of it.
 const ANSWER_BYTES_MAX: usize = 1 << 30;
+/// No server minds a body of this many bytes.
+const BODY_BYTES_USUAL: u64 = 1 << 20;
 /// Longest line of an answer that goes on, in bytes: a commit names what it changed, a few hundred things at most.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
@@ -147,9 +149,19 @@ impl Client {
             .await
             .map_err(|_| self.unreachable(&io::Error::from(io::ErrorKind::TimedOut)))??;
         let request = self.http(request)?;
+        let bytes = request.body().size_hint().exact().unwrap_or_default();
         let answered = timeout(ANSWER_MAX, sender.send_request(request)).await;
         let late = |_| Trouble::failed(format!("{}: no answer in time", self.place.shown()));
-        answered.map_err(late)?.map_err(|error| self.cut(&error))
+        answered.map_err(late)?.map_err(|error| {
+            let cut = self.cut(&error);
+            // Whoever takes no more may hang up before its answer is read.
+            if bytes > BODY_BYTES_USUAL && !error.is_parse() {
+                return Trouble::failed(format!(
+                    "{cut}; {bytes} bytes may be more than the server takes"
+                ));
+            }
+            cut
+        })
     }
 
     fn http(&self, request: &Request) -> Result<hyper::Request<Full<Bytes>>, Trouble> {
