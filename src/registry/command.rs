@@ -169,6 +169,11 @@ pub enum Command {
     },
     /// What time alone changes: second ways end, quarantines are over.
     Sweep,
+    /// Ways that another history of this registry had, before a backup was restored: they lead to no other VM soon.
+    Remember {
+        /// Where to.
+        ways: Vec<Way>,
+    },
     /// Something was done beside the registry: nothing changes but the audit log.
     Note {
         /// What.
@@ -176,6 +181,17 @@ pub enum Command {
         /// To what.
         about: String,
     },
+}
+
+/// A way that there was.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Way {
+    /// Whose.
+    pub principal: Principal,
+    /// From where.
+    pub address: Label,
+    /// The id of the VM it led to.
+    pub vm: String,
 }
 
 /// What is done beside the registry and belongs into the audit log.
@@ -304,7 +320,7 @@ impl Command {
             Self::TokenAdd { name, .. } | Self::TokenRemove { name } => {
                 Subject::Key(Key::Token(name.clone()))
             }
-            Self::Sweep | Self::Note { .. } => return None,
+            Self::Sweep | Self::Remember { .. } | Self::Note { .. } => return None,
         })
     }
 
@@ -335,6 +351,7 @@ impl Command {
             Self::TokenAdd { .. } => "token-add",
             Self::TokenRemove { .. } => "token-rm",
             Self::Sweep => "sweep",
+            Self::Remember { .. } => "store-adopt",
             Self::Note { what: Noted::SessionKill, .. } => "session-kill",
             Self::Note { what: Noted::HostKeyForget, .. } => "host-key-forget",
             Self::Note { what: Noted::StoreBackup, .. } => "store-backup",

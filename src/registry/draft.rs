@@ -134,7 +134,7 @@ impl<'m> Draft<'m> {
         }
     }
 
-    fn hold(&mut self, principal: &Principal, hold: Hold) {
+    pub(super) fn hold(&mut self, principal: &Principal, hold: Hold) {
         let key = Key::Hold(principal.clone());
         let mut holds = match self.model.get(&key) {
             Some((Document::Hold(holds), _)) => holds,

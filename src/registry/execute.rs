@@ -77,6 +77,10 @@ impl Draft<'_> {
                 self.sweep();
                 Ok(())
             }
+            Command::Remember { ways } => {
+                self.remember(ways);
+                Ok(())
+            }
             Command::Note { .. } => Ok(()),
         }
     }

@@ -269,6 +269,11 @@ impl Model {
         self.site(*self.ips.get(&ip)?).map(|site| &site.name)
     }
 
+    pub(super) fn by_id(&self, id: &str) -> Option<(Serial, &Stored<Box<Vm>>)> {
+        let serial = *self.ids.get(id)?;
+        Some((serial, self.vms.get(&serial)?))
+    }
+
     pub(super) fn is_id(&self, id: &str) -> bool {
         self.ids.contains_key(id)
     }

@@ -1,8 +1,9 @@
 //! Moves VMs out of each other's way.
 
+use super::access::How;
 use super::allocator::shown;
-use super::command::Placement;
-use super::document::{Document, Key, OldSlot, Serial, Vm};
+use super::command::{Placement, Way};
+use super::document::{Document, Hold, Key, OldSlot, Serial, Vm};
 use super::draft::{Draft, Move};
 use super::model::PrincipalIx;
 use super::name::{Label, Principal};
@@ -99,6 +100,45 @@ impl Draft<'_> {
         Ok(())
     }
 
+    /// Holds the ways of another history. A VM that has taken the place of another one since is moved, if it can be: whoever
+    /// remembers the other one must not find this one.
+    pub(super) fn remember(&mut self, ways: &[Way]) {
+        let until_s = self.stamp().now_s.saturating_add(self.model().limits().quarantine_s);
+        for Way { principal, address, vm } in ways {
+            let there = self.model().by_id(vm);
+            let serial = there.map_or_else(|| gone(vm), |(serial, _)| serial);
+            let leads = there.is_some_and(|(_, stored)| {
+                let vm = &stored.document;
+                let now = vm.address.as_ref() == Some(address);
+                let old = vm.old.iter().filter(|old| old.address == *address);
+                (now && vm.entitled().any(|it| it == principal))
+                    || old.flat_map(|old| &old.principals).any(|it| it == principal)
+            });
+            if leads {
+                continue;
+            }
+            self.hold(principal, Hold { address: address.clone(), vm: serial, until_s });
+            let mut others = Vec::new();
+            if let Some(at) = self.model().address_ix(address) {
+                for viewer in self.model().viewers([principal]) {
+                    let seen = self.model().seen(viewer, None, self.stamp().now_s);
+                    let here = seen.filter(|seen| {
+                        seen.address == at && seen.vm != serial && seen.how == How::Now
+                    });
+                    others.extend(here.map(|seen| seen.vm));
+                }
+            }
+            others.sort_unstable();
+            others.dedup();
+            for other in others {
+                if self.renumber(other, &Placement::Chosen).is_err() {
+                    // No address is free: entered by name it can mislead nobody.
+                    let _known = self.renumber(other, &Placement::Nowhere);
+                }
+            }
+        }
+    }
+
     /// Who could enter a VM at an address when this draft began.
     fn had(&self, serial: Serial, at: Option<&Label>) -> Vec<Principal> {
         match self.first(&Key::Vm(serial)) {
@@ -135,4 +175,13 @@ impl Draft<'_> {
             self.renumber(moved, &Placement::Chosen)?;
         }
     }
+}
+
+/// Stands for a VM of which only the id is known: the same for the same id (FNV-1a), no other VM's but by chance.
+fn gone(id: &str) -> Serial {
+    let prime = 0x0000_0100_0000_01b3_u64;
+    Serial(
+        id.bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(prime)),
+    )
 }

@@ -25,6 +25,8 @@ const HEAD_BYTES: usize = 8 + 2 + 1 + 16 + 8;
 /// Kind and length.
 const CHUNK_HEAD_BYTES: usize = 1 + 4;
 const CRC_BYTES: usize = 4;
+/// What [`peek`] needs, in bytes.
+pub const HEAD_LEN: usize = HEAD_BYTES + CRC_BYTES;
 
 /// What was saved is true of this moment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -146,6 +148,17 @@ pub fn decode_delta(bytes: &[u8]) -> Result<(Head, Delta), Fault> {
         Ok(())
     })?;
     Ok((frames.finish()?, delta))
+}
+
+/// The moment of a snapshot or a delta, from its first bytes: [`HEAD_LEN`] are enough.
+#[must_use]
+pub fn peek(bytes: &[u8]) -> Option<Head> {
+    let bytes = bytes.get(..HEAD_LEN)?;
+    [Kind::Snapshot, Kind::Delta].into_iter().find_map(|kind| {
+        let mut frames = Frames::new(kind);
+        frames.take(bytes, &mut |_, _| Ok(())).ok()?;
+        frames.head
+    })
 }
 
 fn chunks<T: Serialize>(

@@ -108,7 +108,12 @@ impl Running {
         let settings = plane::Settings::new(&mut config);
         let shared = Arc::new(shared(config, None, &state, sessions_max)?);
         let mut plane = Plane::start(settings, Arc::clone(&shared))?;
-        plane.apply(fleet.map(|fleet| fleet.desired))?;
+        if let Err(failure) = plane.apply(fleet.map(|fleet| fleet.desired)) {
+            // What was right before is right still, and a door that is shut helps nobody.
+            for line in failure.to_string().lines() {
+                tracing::error!("{line}");
+            }
+        }
         let counted = Arc::clone(&shared);
         let registry = Arc::new(Registry::new(clock::unix_s(), move || inventory(&counted.table)));
         let start = edge::Start {

@@ -14,13 +14,14 @@ use crate::config::{Api, Config, Dns};
 use crate::control::{api, dns};
 use crate::edge::shared::Shared;
 use crate::edge::{Edge, clock};
+use crate::registry::command::Way;
 use crate::registry::fleet::Fleet;
 use crate::registry::fleet_commands::{self, Prune};
-use crate::registry::service::{Actor, Mode};
-use crate::registry::store::{Sqlite, StoreId};
-use crate::registry::{Limits, Options, Service, document::Origin, service};
+use crate::registry::service::{Actor, Mode, Order};
+use crate::registry::store::{Sqlite, Store as _, StoreId};
+use crate::registry::{Command, Label, Limits, Options, Service, document::Origin, service};
 use crate::ssh::entropy::{Entropy, SystemEntropy};
-use crate::state::STORE;
+use crate::state::State;
 
 use super::beside::Everything;
 use super::feed::Feed;
@@ -105,17 +106,36 @@ impl Plane {
         let mut entropy = SystemEntropy::default();
         let mut id = [0; 16];
         entropy.fill(&mut id);
-        let path = self.settings.state_dir.join(STORE);
+        let state = State::open(&self.settings.state_dir)?;
+        let path = state.store();
         let store = Sqlite::open(&path, StoreId(id))?;
-        let store_id = {
-            use crate::registry::store::Store as _;
-            store.snapshot_each("~", &mut |_| ())?.store_id
+        // No key begins so: only the head is read.
+        let head = store.snapshot_each("~", &mut |_| ())?;
+        let saved = Saved::at(&self.settings.state_dir);
+        let ways = match saved.last() {
+            Some(last) if last.store != head.store_id.0 || last.revision > head.revision.0 => {
+                if state.adopted()? != Some(head.store_id.to_string()) {
+                    return Err(format!(
+                        "{} is store {} at revision {}, and this front door's routes are of store {} at revision {}: a \
+                         backup was restored, or an old copy was put back; if it is the one to believe, run `keyway store \
+                         adopt` and start keyway again",
+                        path.display(),
+                        head.store_id,
+                        head.revision,
+                        StoreId(last.store),
+                        last.revision
+                    )
+                    .into());
+                }
+                saved.ways()?
+            }
+            _ => Vec::new(),
         };
         let mut feed = Feed {
             shared: Arc::clone(&self.shared),
             edge: Arc::clone(&self.edge),
-            saved: Saved::at(&self.settings.state_dir),
-            store: store_id,
+            saved,
+            store: head.store_id,
             revision: Arc::clone(&self.revision),
         };
         let service = Service::start(service::Start {
@@ -125,6 +145,8 @@ impl Plane {
             entropy: Box::new(entropy),
             follow: Box::new(move |model, news| feed.follow(model, news)),
         })?;
+        adopt(&service, &ways)?;
+        state.settle()?;
         self.registry = Some(Registry { service: Arc::new(service), store });
         Ok(())
     }
@@ -133,7 +155,7 @@ impl Plane {
     pub(super) fn apply(&self, desired: Option<Desired>) -> Result<(), Failure> {
         let Some(desired) = desired else { return Ok(()) };
         let Some(Registry { service, .. }) = &self.registry else {
-            return Err("the fleet file is not applied: the registry cannot be opened".into());
+            return Err("the fleet file is not applied: the registry is not open".into());
         };
         // One shape, two rooms: the file's reader knows no registry.
         let fleet: Fleet = serde_json::from_value(serde_json::to_value(&desired)?)?;
@@ -198,4 +220,24 @@ impl Plane {
         tracing::info!(socket = %self.settings.api.socket.display(), "answering the API");
         Ok(())
     }
+}
+
+/// Ways remembered by one command: each is a document at most, and some move a VM.
+const WAYS_TOGETHER: usize = 32;
+
+/// Before a restored registry serves: no way that there was meanwhile leads to another VM soon.
+fn adopt(service: &Service, ways: &[(String, String, String)]) -> Result<(), Failure> {
+    let ways = ways.iter().filter_map(|(principal, address, vm)| {
+        let (principal, address) = (principal.parse().ok()?, Label::new(address).ok()?);
+        Some(Way { principal, address, vm: vm.clone() })
+    });
+    let ways: Vec<Way> = ways.collect();
+    let actor = Actor { name: "keyway store adopt".to_owned(), from: "itself".to_owned() };
+    for some in ways.chunks(WAYS_TOGETHER) {
+        let command = Command::Remember { ways: some.to_vec() };
+        let order =
+            Order { command, options: Options::default(), expected: None, actor: actor.clone() };
+        service.carry_out(order, Mode::Real)?;
+    }
+    Ok(())
 }

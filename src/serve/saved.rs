@@ -4,6 +4,7 @@
 //! fsynced but the snapshot: after a crash of the host the map may be some seconds old, and the registry, if it can be
 //! read, is asked first.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::route::saved::{self, Decoder, Head};
-use crate::route::{Contents, Delta, Snapshot, Table};
+use crate::route::{Change, Contents, Delta, Snapshot, Table, VmEntry};
 
 const SNAPSHOT: &str = "routes.snapshot";
 const JOURNAL: &str = "routes.journal";
@@ -86,62 +87,116 @@ impl Saved {
         Ok(if full { Appended::SnapshotWanted } else { Appended::Done })
     }
 
+    /// Of which moment the map was saved last; `None` if none was, or none that can be read.
+    pub(super) fn last(&self) -> Option<Head> {
+        let mut first = [0; saved::HEAD_LEN];
+        File::open(&self.snapshot).ok()?.read_exact(&mut first).ok()?;
+        let mut head = saved::peek(&first)?;
+        let _torn = self.each_delta(&mut |bytes| {
+            if let Some(next) = saved::peek(bytes)
+                && next.store == head.store
+            {
+                head.revision = head.revision.max(next.revision);
+            }
+            Ok(())
+        });
+        Some(head)
+    }
+
+    /// Every way that the map had when it was saved last: principal, address, and the id of the VM.
+    pub(super) fn ways(&self) -> io::Result<Vec<(String, String, String)>> {
+        let (head, contents) = self.read_snapshot()?;
+        let mut vms: HashMap<String, VmEntry> =
+            contents.vms.into_iter().map(|entry| (entry.vm.name.clone(), entry)).collect();
+        self.each_delta(&mut |bytes| {
+            let Ok((next, delta)) = saved::decode_delta(bytes) else { return Ok(()) };
+            if next.store != head.store || next.revision <= head.revision {
+                return Ok(());
+            }
+            for change in delta.changes {
+                match change {
+                    Change::PutVm(entry) => {
+                        vms.insert(entry.vm.name.clone(), entry);
+                    }
+                    Change::RemoveVm(name) => {
+                        vms.remove(&name);
+                    }
+                    Change::PutAddress(_)
+                    | Change::RemoveAddress(_)
+                    | Change::PutUser(_)
+                    | Change::RemoveUser(_)
+                    | Change::PutTeam(_)
+                    | Change::RemoveTeam(_) => {}
+                }
+            }
+            Ok(())
+        })?;
+        let ways = vms.into_values().flat_map(|VmEntry { vm, slots, .. }| {
+            slots.into_iter().map(move |slot| (slot.principal, slot.address, vm.id.clone()))
+        });
+        Ok(ways.collect())
+    }
+
     /// Makes `table` what was saved last; returns of which moment that is, and when it was written.
     pub(super) fn restore(&self, table: &Table) -> io::Result<(Head, SystemTime)> {
-        let wrong = |path: &Path, why: String| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()))
-        };
+        let (mut head, contents) = self.read_snapshot()?;
+        let mut written = fs::metadata(&self.snapshot)?.modified()?;
+        if let Ok(journal) = fs::metadata(&self.journal) {
+            written = written.max(journal.modified()?);
+        }
+        let snapshot =
+            Snapshot::new(contents).map_err(|found| wrong(&self.snapshot, found.first()))?;
+        table.apply(snapshot);
+        self.each_delta(&mut |bytes| {
+            let Ok((next, delta)) = saved::decode_delta(bytes) else { return Ok(()) };
+            if next.store == head.store && next.revision > head.revision {
+                table.change(delta).map_err(|found| wrong(&self.journal, found.first()))?;
+                head = next;
+            }
+            Ok(())
+        })?;
+        Ok((head, written))
+    }
+
+    fn read_snapshot(&self) -> io::Result<(Head, Contents)> {
         let mut file = File::open(&self.snapshot)?;
-        let mut written = file.metadata()?.modified()?;
         let mut decoder = Decoder::default();
         let mut piece = vec![0; READ_BYTES];
         loop {
             let count = file.read(&mut piece)?;
             let Some(read) = piece.get(..count).filter(|read| !read.is_empty()) else { break };
-            decoder.take(read).map_err(|fault| wrong(&self.snapshot, fault.to_string()))?;
+            decoder.take(read).map_err(|fault| wrong(&self.snapshot, Some(&fault)))?;
         }
-        let (mut head, contents) =
-            decoder.finish().map_err(|fault| wrong(&self.snapshot, fault.to_string()))?;
-        let snapshot = Snapshot::new(contents).map_err(|found| {
-            let first = found.first().map(ToString::to_string);
-            wrong(&self.snapshot, first.unwrap_or_default())
-        })?;
-        table.apply(snapshot);
+        decoder.finish().map_err(|fault| wrong(&self.snapshot, Some(&fault)))
+    }
+
+    /// Shows every whole entry of the journal. A torn last one is what a crash leaves: all before it stand.
+    fn each_delta(&self, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         let mut journal = match File::open(&self.journal) {
-            Ok(file) => {
-                written = written.max(file.metadata()?.modified()?);
-                BufReader::new(file)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((head, written)),
+            Ok(file) => BufReader::new(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
+        let mut bytes = Vec::new();
         loop {
             let mut length = [0; 4];
-            // A torn last entry is what a crash leaves: all before it stands.
             if journal.read_exact(&mut length).is_err() {
-                return Ok((head, written));
+                return Ok(());
             }
             let length = u32::from_be_bytes(length);
-            let mut bytes = Vec::new();
+            bytes.clear();
             let read = (&mut journal).take(u64::from(length)).read_to_end(&mut bytes)?;
             if length > DELTA_BYTES_MAX || read as u64 != u64::from(length) {
-                return Ok((head, written));
+                return Ok(());
             }
-            let Ok((next, delta)) = saved::decode_delta(&bytes) else {
-                return Ok((head, written));
-            };
-            if next.store != head.store {
-                return Ok((head, written));
-            }
-            if next.revision > head.revision {
-                table.change(delta).map_err(|found| {
-                    let first = found.first().map(ToString::to_string);
-                    wrong(&self.journal, first.unwrap_or_default())
-                })?;
-                head = next;
-            }
+            each(&bytes)?;
         }
     }
+}
+
+fn wrong(path: &Path, why: Option<&impl ToString>) -> io::Error {
+    let why = why.map(ToString::to_string).unwrap_or_default();
+    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()))
 }
 
 fn create(path: &Path) -> io::Result<File> {

@@ -226,7 +226,7 @@ impl State {
             .map_err(|error| StateFault::Io { path, error })
     }
 
-    /// The id of the store that was adopted last, if one ever was.
+    /// The id of the store that an operator has adopted since [`State::settle`].
     ///
     /// # Errors
     /// [`StateFault::Io`], [`StateFault::Open`].
@@ -236,6 +236,20 @@ impl State {
                 Ok(None)
             }
             text => Ok(Some(text?.trim().to_owned())),
+        }
+    }
+
+    /// The adoption has taken place: the next one has to be asked for again.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`].
+    pub fn settle(&self) -> Result<(), StateFault> {
+        let path = self.path.join(ADOPTED);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StateFault::Io { path, error })
+            }
+            Err(_) | Ok(()) => Ok(()),
         }
     }
 

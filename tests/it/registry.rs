@@ -354,6 +354,44 @@ fn the_edge_starts_from_the_last_routes_when_the_registry_cannot_be_opened() {
     assert!(refused.stderr.contains("no keyway serves"), "{}", refused.stderr);
 }
 
+#[test]
+fn a_backup_is_believed_only_once_adopted_and_what_was_lost_with_it_leads_nowhere_else() {
+    let Some(mut island) = settled() else { return };
+    let backup = island.path("backup.db");
+    island.keyway(&format!("store backup {}", backup.display())).ok();
+    // Made after the backup: alice could go to lost at s002.
+    let lost = island.sshd("lost");
+    island.keyway(&format!("vm add lost --owner alice --ssh {lost} --address s002")).ok();
+    assert_eq!(island.enters("alice", "lost.vm.test"), "lost");
+    let keyway = island.keyway.take().expect("a running keyway");
+    signal(keyway.id(), Signal::SIGKILL);
+    drop(keyway);
+    let config = island.path("keyway.toml");
+    let restore = format!("store restore {} --config {}", backup.display(), config.display());
+    island.keyway(&restore).ok();
+
+    // Not adopted: the routes that were saved stand, those of the backup do not.
+    let mut command = island.command(KEYWAY);
+    command.arg("serve").arg("--config").arg(&config);
+    let mut refusing = Process::start("keyway-refusing", island.dir.path(), &mut command);
+    wait::until("the front door", wait::SOON, || refusing.log().contains("is up"));
+    assert!(refusing.log().contains("keyway store adopt"), "{}", refusing.log());
+    assert_eq!(island.enters("alice", "lost.vm.test"), "lost");
+    signal(refusing.id(), Signal::SIGTERM);
+    wait::until("its end", wait::SOON, || refusing.has_ended());
+
+    island.keyway(&format!("store adopt --config {}", config.display())).ok();
+    island.start();
+    let refused = island.keyway("vm show lost").ends(1);
+    assert!(refused.stderr.contains("there is no VM `lost`"), "{}", refused.stderr);
+    let green = island.vms[1].1.address;
+    let refused =
+        island.keyway(&format!("vm add other --owner alice --ssh {green} --address s002")).ends(1);
+    assert!(refused.stderr.contains("is gone, which must not lead to other"), "{}", refused.stderr);
+    island.keyway(&format!("vm add other --owner alice --ssh {green}")).ok();
+    assert_eq!(island.dig("other", "A"), ["s003.vm.test.", POOL[2]]);
+}
+
 /// Eight clients at once, and kills in between: what was acknowledged stands, and nobody sees two VMs at an address.
 #[test]
 fn eight_writers_and_a_process_that_is_killed_keep_the_invariant() {
