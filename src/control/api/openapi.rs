@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{
     answer::ProblemBody,
     call::Query,
+    request::{NAME, PRINCIPAL},
     respond::word,
     routes::{Gives, Kind, ROUTES, Route},
 };
@@ -56,9 +57,15 @@ fn operation(
     problem: &Value,
 ) -> Value {
     let places = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
-    let mut parameters: Vec<Value> = places
-        .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
-        .collect();
+    let place = |name: &str| {
+        let schema = match name {
+            "name" | "user" => json!({"type": "string", "pattern": NAME}),
+            "principal" => json!({"type": "string", "pattern": PRINCIPAL}),
+            _ => json!({"type": "string"}),
+        };
+        json!({"name": name, "in": "path", "required": true, "schema": schema})
+    };
+    let mut parameters: Vec<Value> = places.map(place).collect();
     parameters.extend(route.kind.queries().into_iter().map(|query| {
         json!({
             "name": query.name(),
@@ -94,7 +101,7 @@ fn operation(
         responses.insert(status.to_string(), refused.clone());
     }
     let mut operation = json!({
-        "operationId": format!("{} {}", route.method.as_str().to_lowercase(), route.path),
+        "operationId": id(route),
         "summary": route.summary,
         "description": format!("Takes the role {}.", word(route.role)),
         "parameters": parameters,
@@ -106,6 +113,16 @@ fn operation(
         operation.insert("requestBody".into(), body);
     }
     operation
+}
+
+/// `delete-users-name-keys-fingerprint`: good for a file name and, but for the hyphens, a function.
+fn id(route: &Route) -> String {
+    let words = route.path.split(['/', '{', '}', '.']).filter(|word| !matches!(*word, "" | "v1"));
+    std::iter::once(route.method.as_str())
+        .chain(words)
+        .map(str::to_lowercase)
+        .collect::<Vec<_>>()
+        .join("-")
 }
 
 /// The problems that a route may answer with.
@@ -130,11 +147,8 @@ fn query_schema(query: Query) -> Value {
         }
         Query::Limit => json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
         Query::Revision => json!({"type": "integer", "minimum": 0}),
-        Query::After
-        | Query::VisibleTo
-        | Query::Owner
-        | Query::Address
-        | Query::User
-        | Query::Vm => json!({"type": "string"}),
+        Query::VisibleTo | Query::Owner => json!({"type": "string", "pattern": PRINCIPAL}),
+        Query::Address => json!({"type": "string", "pattern": NAME}),
+        Query::After | Query::User | Query::Vm => json!({"type": "string"}),
     }
 }

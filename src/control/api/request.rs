@@ -8,13 +8,23 @@ use serde::Deserialize;
 
 use crate::registry::document::{Access, Role, VmState};
 
+/// A DNS label, as a program that sends requests must know it.
+pub(super) const NAME: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
+/// A user, or a team.
+pub(super) const PRINCIPAL: &str = "^(team:)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
+/// A key that nobody has: the private half was thrown away.
+const LINE: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIARw/HeTwZikcRO/nQLk+tDE0vudcQT2npuHC4s5TE/m laptop";
+
 /// A new user.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewUser {
+    #[schemars(regex(pattern = NAME))]
     pub(super) name: String,
     /// `authorized_keys` lines.
     #[serde(default)]
+    #[schemars(example = [LINE])]
     pub(super) keys: Vec<String>,
 }
 
@@ -23,6 +33,7 @@ pub(super) struct NewUser {
 #[serde(deny_unknown_fields)]
 pub(super) struct NewKey {
     /// An `authorized_keys` line.
+    #[schemars(example = LINE)]
     pub(super) line: String,
 }
 
@@ -30,9 +41,11 @@ pub(super) struct NewKey {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewTeam {
+    #[schemars(regex(pattern = NAME))]
     pub(super) name: String,
     /// Users.
     #[serde(default)]
+    #[schemars(inner(regex(pattern = NAME)))]
     pub(super) members: Vec<String>,
 }
 
@@ -48,16 +61,20 @@ pub(super) struct NewAccess {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewVm {
+    #[schemars(regex(pattern = NAME))]
     pub(super) name: String,
     /// `alice`, or `team:ops`.
+    #[schemars(regex(pattern = PRINCIPAL))]
     pub(super) owner: String,
     /// `host:port` of its sshd.
+    #[schemars(example = "127.0.0.1:2201")]
     pub(super) ssh: String,
     /// The login to use whatever name the user asked for.
     pub(super) login: Option<String>,
     /// A public key line or `SHA256:...`.
     pub(super) host_key: Option<String>,
     /// Its address; without one the least loaded is chosen.
+    #[schemars(regex(pattern = NAME))]
     pub(super) address: Option<String>,
     /// It gets no address and is entered by name.
     #[serde(default)]
@@ -69,6 +86,7 @@ pub(super) struct NewVm {
 #[serde(deny_unknown_fields)]
 pub(super) struct VmPatch {
     /// `host:port` of its sshd.
+    #[schemars(example = "127.0.0.1:2201")]
     pub(super) ssh: Option<String>,
     /// Empty: the name the user asked for.
     pub(super) login: Option<String>,
@@ -81,6 +99,7 @@ pub(super) struct VmPatch {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct To {
+    #[schemars(regex(pattern = PRINCIPAL))]
     pub(super) to: String,
 }
 
@@ -89,6 +108,7 @@ pub(super) struct To {
 #[serde(deny_unknown_fields)]
 pub(super) struct Renumber {
     /// Without it the least loaded is chosen.
+    #[schemars(regex(pattern = NAME))]
     pub(super) address: Option<String>,
 }
 
@@ -96,8 +116,10 @@ pub(super) struct Renumber {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewAddress {
+    #[schemars(regex(pattern = NAME))]
     pub(super) name: String,
     /// What clients dial.
+    #[schemars(example = "127.0.77.1")]
     pub(super) public: IpAddr,
     /// What clients dial over IPv6.
     pub(super) public6: Option<IpAddr>,
@@ -162,6 +184,7 @@ impl IpPatch {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewToken {
+    #[schemars(regex(pattern = NAME))]
     pub(super) name: String,
     pub(super) role: Role,
     /// Unix time from which on it is refused.

@@ -15,7 +15,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{
     HeaderMap, Request, Response, StatusCode,
     body::{Body as _, Bytes, Incoming},
-    header,
+    header::{self, HeaderValue},
     http::request::Parts,
 };
 use tokio::time::timeout;
@@ -32,6 +32,12 @@ use crate::registry::{document::Role, service::Actor};
 
 /// For the whole body of a request.
 const BODY_MAX: Duration = Duration::from_mins(1);
+/// For what is left of a body that was refused.
+const SWALLOW_MAX: Duration = Duration::from_secs(5);
+/// Bytes of it: a fleet that is too large by half.
+const SWALLOWED_BYTES_MAX: usize = 32 << 20;
+/// The same, from somebody who may do nothing.
+const SWALLOWED_UNKNOWN_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a body where none is taken: room for an empty object.
 const NO_BODY_BYTES_MAX: usize = 64;
 
@@ -50,22 +56,47 @@ pub(super) async fn respond(
     request: Request<Incoming>,
     watching: Arc<AtomicBool>,
 ) -> Result<Response<Body>, Infallible> {
-    let (parts, body) = request.into_parts();
-    let answered = answer(api, &from, parts, body).await;
-    Ok(match answered {
+    let (parts, mut body) = request.into_parts();
+    let answered = answer(api, &from, parts, &mut body).await;
+    let (known, mut response) = match answered {
         Ok((status, answer)) => {
             watching.store(matches!(answer, Answer::Watch(_)), Ordering::Relaxed);
-            answer.into_response(status)
+            (true, answer.into_response(status))
         }
-        Err(problem) => problem.into_response(),
-    })
+        Err(problem) => (problem.status != StatusCode::UNAUTHORIZED, problem.into_response()),
+    };
+    if !swallowed(&mut body, known).await {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+/// Takes what is left of a body that was refused: who still sends does not read the answer, and loses it if the
+/// connection ends meanwhile. False if more is left.
+async fn swallowed(body: &mut Incoming, known: bool) -> bool {
+    let mut left = if known { SWALLOWED_BYTES_MAX } else { SWALLOWED_UNKNOWN_BYTES_MAX };
+    let swallow = async {
+        while !body.is_end_stream() {
+            match body.frame().await {
+                Some(Ok(frame)) => {
+                    let bytes = frame.data_ref().map_or(0, Bytes::len);
+                    let Some(rest) = left.checked_sub(bytes) else { return false };
+                    left = rest;
+                }
+                Some(Err(_)) => return false,
+                None => return true,
+            }
+        }
+        true
+    };
+    timeout(SWALLOW_MAX, swallow).await.unwrap_or(false)
 }
 
 async fn answer(
     api: Arc<Api>,
     from: &From,
     parts: Parts,
-    body: Incoming,
+    body: &mut Incoming,
 ) -> Result<(StatusCode, Answer), Problem> {
     let caller = caller(&api, from, &parts.headers).await?;
     let (route, params) = routes::find(&parts.method, parts.uri.path())?;
@@ -118,7 +149,7 @@ async fn caller(api: &Arc<Api>, from: &From, headers: &HeaderMap) -> Result<Call
         }
         From::Tls(peer) => {
             let header = headers.get(header::AUTHORIZATION);
-            let token = TokenHash::from_header(header.map(header::HeaderValue::as_bytes))?;
+            let token = TokenHash::from_header(header.map(HeaderValue::as_bytes))?;
             let (api, from) = (Arc::clone(api), peer.to_string());
             wait(move || {
                 let (name, role) = token.find(&api.service.model(), api.service.now_s())?;
@@ -163,7 +194,7 @@ fn expected(route: &Route, headers: &HeaderMap) -> Result<Option<u64>, Problem> 
 }
 
 /// The body, of which at most as much is read as the route takes.
-async fn read(route: &Route, headers: &HeaderMap, body: Incoming) -> Result<Bytes, Problem> {
+async fn read(route: &Route, headers: &HeaderMap, body: &mut Incoming) -> Result<Bytes, Problem> {
     let bytes_max = route.run.takes.as_ref().map_or(NO_BODY_BYTES_MAX, |(_, bytes_max)| *bytes_max);
     if body.is_end_stream() {
         return Ok(Bytes::new());

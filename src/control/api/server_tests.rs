@@ -246,3 +246,35 @@ fn a_connection_carries_many_requests() {
         let _json: Value = serde_json::from_slice(&body).unwrap();
     }
 }
+
+#[test]
+fn whoever_sends_too_much_reads_why() {
+    let world = World::over_tls();
+    let token = world.token("ci", "admin");
+    let bearer = format!("authorization: Bearer {token}");
+    let body = vec![b' '; 20 << 20];
+    for (path, token) in [("/v1/apply", &*bearer), ("/v1/users", &bearer), ("/v1/nothing", &bearer)]
+    {
+        let mut stream = world.connect_tls(&world.scratch.0.join("one.crt"), ALL_VERSIONS);
+        let head = head("POST", path, &[token, "content-type: application/json"], &body);
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&body).unwrap();
+        let reply = read_reply(stream);
+        let code = reply.code().unwrap();
+        assert!(matches!((reply.status, &*code), (413, "too-large") | (404, "no-route")), "{code}");
+    }
+    // The connection goes on where all was taken.
+    let mut stream = world.connect();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    for _ in 0..3 {
+        let head = "POST /v1/users HTTP/1.1\r\nhost: x\r\ncontent-length: 3000000\r\n\r\n";
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&body[..3_000_000]).unwrap();
+        let (status, headers) = read_head(&mut reader);
+        assert_eq!(status, 413);
+        assert!(!headers.iter().any(|(name, _)| name == "connection"));
+        let length = headers.iter().find(|(name, _)| name == "content-length").unwrap();
+        let mut body = vec![0; length.1.parse().unwrap()];
+        reader.read_exact(&mut body).unwrap();
+    }
+}
