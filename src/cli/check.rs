@@ -15,7 +15,7 @@ pub(super) fn run(
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
 ) -> io::Result<u8> {
-    let loaded = config::load(&files.config, files.fleet.as_deref()).map(|mut loaded| {
+    let loaded = config::load(files.config.as_deref(), files.fleet.as_deref()).map(|mut loaded| {
         // Nobody is told anything wrong where the system does not say.
         if let Ok(descriptors) = limits::descriptors() {
             limits::check(&mut loaded, descriptors);

@@ -104,7 +104,7 @@ fn more_connections_than_the_host_has_descriptors_for_are_warned_of_with_the_num
     let scratch = two_files(keyway, SOUND);
     let (config, fleet) = (scratch.0.join("keyway.toml"), scratch.0.join("fleet.toml"));
     let warned = |descriptors| {
-        let mut loaded = config::load(&config, Some(&fleet)).unwrap();
+        let mut loaded = config::load(Some(&config), Some(&fleet)).unwrap();
         crate::edge::limits::check(&mut loaded, descriptors);
         loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
     };

@@ -319,9 +319,9 @@ Examples:
 /// The files of a front door.
 #[derive(Args, Clone, Debug, Eq, PartialEq)]
 pub struct Files {
-    /// How the front door runs
-    #[arg(long, value_name = "FILE", default_value = "keyway.toml")]
-    pub config: PathBuf,
+    /// How the front door runs [default: keyway.toml if there is one, else all defaults]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Who may go where: applied to the registry at start and at SIGHUP
     #[arg(long, value_name = "FILE")]
     pub fleet: Option<PathBuf>,
@@ -429,13 +429,15 @@ fn carry_out(command: Command, roles: &Roles, terminal: &mut Terminal<'_>) -> Ou
     match command {
         Command::Check { files, output } => Ok(check::run(&files, output, stdout, stderr)?),
         Command::Ca { command: CaCommand::Show(show) } => Ok(ca::show(&show, stdout, stderr)?),
-        Command::Serve(files) => match config::load(&files.config, files.fleet.as_deref()) {
-            Ok(loaded) => Ok(end((roles.serve)(Start { files, loaded }), stderr)?),
-            Err(report) => {
-                check::tell_faults(&report, stderr)?;
-                Ok(FAULTS)
+        Command::Serve(files) => {
+            match config::load(files.config.as_deref(), files.fleet.as_deref()) {
+                Ok(loaded) => Ok(end((roles.serve)(Start { files, loaded }), stderr)?),
+                Err(report) => {
+                    check::tell_faults(&report, stderr)?;
+                    Ok(FAULTS)
+                }
             }
-        },
+        }
         Command::Demo(demo) => Ok(end((roles.demo)(&demo), stderr)?),
         Command::User(Noun { verb, remote }) => user::run(verb, &remote, terminal),
         Command::Key(Noun { verb, remote }) => key::run(verb, &remote, terminal),

@@ -53,7 +53,7 @@ impl Scratch {
     }
 
     fn load(&self, keyway: &str, fleet: &str) -> Result<Loaded, Report> {
-        load(&self.put("keyway.toml", keyway), Some(&self.put("fleet.toml", fleet)))
+        load(Some(&self.put("keyway.toml", keyway)), Some(&self.put("fleet.toml", fleet)))
     }
 
     /// Findings without this directory's path.
@@ -598,8 +598,8 @@ fn behind_nat_it_is_the_private_address_that_must_be_listened_at() {
 #[test]
 fn files_that_cannot_be_read_are_told_both() {
     let scratch = Scratch::new();
-    let report =
-        load(&scratch.0.join("keyway.toml"), Some(&scratch.0.join("fleet.toml"))).unwrap_err();
+    let report = load(Some(&scratch.0.join("keyway.toml")), Some(&scratch.0.join("fleet.toml")))
+        .unwrap_err();
     assert_eq!(
         scratch.told(&report.faults),
         [
@@ -608,8 +608,8 @@ fn files_that_cannot_be_read_are_told_both() {
         ]
     );
     scratch.put("fleet.toml", b"# one\n# two\n\xff\n");
-    let report =
-        load(&scratch.put("keyway.toml", ""), Some(&scratch.0.join("fleet.toml"))).unwrap_err();
+    let report = load(Some(&scratch.put("keyway.toml", "")), Some(&scratch.0.join("fleet.toml")))
+        .unwrap_err();
     assert_eq!(
         scratch.told(&report.faults),
         ["fleet.toml:3: not TOML: not UTF-8 text; fix: save the file as UTF-8"]

@@ -252,12 +252,26 @@ struct Place {
     line: usize,
 }
 
-/// Reads `keyway.toml`, and a fleet file if one is named.
+/// What `keyway.toml` is called where nobody names it.
+const CONFIG: &str = "keyway.toml";
+
+/// Reads `keyway.toml`, and a fleet file if one is named. Where no configuration is named, that of the working directory
+/// is read if there is one; without it everything has its default.
 ///
 /// # Errors
 /// Everything that is wrong with either.
-pub fn load(config: &Path, fleet: Option<&Path>) -> Result<Loaded, Report> {
-    let (config, fleet) = (source(config, 0), fleet.map(|fleet| source(fleet, 1)).transpose());
+pub fn load(config: Option<&Path>, fleet: Option<&Path>) -> Result<Loaded, Report> {
+    let usual = Path::new(CONFIG);
+    let config = match config.or_else(|| usual.exists().then_some(usual)) {
+        Some(config) => source(config, 0),
+        None => Ok(Source {
+            name: format!("{CONFIG} (not there: defaults)"),
+            order: 0,
+            base: PathBuf::new(),
+            text: String::new(),
+        }),
+    };
+    let fleet = fleet.map(|fleet| source(fleet, 1)).transpose();
     match (config, fleet) {
         (Ok(config), Ok(fleet)) => load_sources(&config, fleet.as_ref()),
         (config, fleet) => {

@@ -66,7 +66,7 @@ pub(super) fn configured(
     let [config_name, fleet_name] = FILES;
     let config = directory.file(config_name, &config)?;
     let fleet = directory.file(fleet_name, fleet)?;
-    let loaded = config::load(&config, Some(&fleet)).map_err(|report| {
+    let loaded = config::load(Some(&config), Some(&fleet)).map_err(|report| {
         report.faults.iter().fold(String::from("own configuration"), |mut text, fault| {
             let _infallible = write!(text, "; {fault}");
             text

@@ -160,7 +160,7 @@ impl Running {
 
     /// Reads both files again. Faults leave everything as it is.
     fn reload(&self, files: &Files) {
-        let loaded = match config::load(&files.config, files.fleet.as_deref()) {
+        let loaded = match config::load(files.config.as_deref(), files.fleet.as_deref()) {
             Ok(loaded) => loaded,
             Err(report) => {
                 for fault in &report.faults {

@@ -221,7 +221,7 @@ fn every_damaged_pin_is_told_and_none_is_skipped() {
     let state = scratch.open();
     let line = key().to_line();
     let text = format!(
-        "blue {line} alice\nred ssh-ed25519 AAAA bob\nbl.ue {line} x\nblue {line} bob\ngrey {line}\nalone\n"
+        "blue {line} alice\nred ssh-ed25519 AAAA bob\na.b {line} x\nblue {line} bob\ngrey {line}\nalone\n"
     );
     scratch.put_pins(&text);
     let told = state.pins().unwrap_err().to_string();
@@ -229,7 +229,7 @@ fn every_damaged_pin_is_told_and_none_is_skipped() {
     let fix = "fix: restore the line, or remove it to pin the VM's key anew";
     let expected = [
         "2: the key of `red`: malformed key",
-        "3: `bl.ue` is no name of a VM",
+        "3: `a.b` is no name of a VM",
         "4: `blue` is pinned twice",
         "5: the owner of `grey` is missing",
         "6: the key of `alone`: malformed key",
