@@ -1,21 +1,24 @@
 //! Keyway, an SSH front door for fleets of virtual machines: `ssh my-vm` reaches the right VM by the key that was
 //! *proved* and the pool address that was dialled.
 //!
-//! Data flows one way: socket -> [`ssh`] -> [`route`] -> carry.
+//! Data flows one way: socket -> [`ssh`] -> [`route`] -> carry, and [`registry`] -> [`route`].
 //!
 //! The rooms, in reading order:
 //! - [`ssh`]: the protocol, both roles, sans-IO. Bytes, time and randomness are arguments.
 //! - [`route`]: who may go where. {key -> principals}, {principal, address -> VM}, lock-free.
 //! - [`edge`]: the data plane. A shard per core: the door takes a connection from accept to an established session, the
 //!   pump relays it; each is a thread with an epoll set of its own.
+//! - [`registry`]: users, keys, teams, VMs, pool addresses; the allocator; the store of it all.
+//! - [`control`]: the API, DNS and the metrics endpoint, on threads of their own.
 //! - [`config`], [`state`]: two files that cannot be wrong once read; keys made once and host keys pinned at first use.
-//! - [`ended`], [`log`], [`metrics`], [`control`]: why a connection ended, written, counted and served.
+//! - [`ended`], [`log`], [`metrics`]: why a connection ended, written and counted.
 //! - [`serve`], [`cli`], [`demo`]: the commands.
 //!
 //! What must always hold:
 //! - The only identity is a [`ssh::userauth::ProvedKey`], which the signature check alone makes. Offering a key has no
 //!   side effect: no dial, no counter that bans.
 //! - A route is a function of the proved key and the pool address; of the user name only as `login+vm`.
+//! - No principal sees two VMs at one pool address, and a slot leads to no other VM soon after its last use.
 //! - Nothing falls back to another VM, key or trust decision. An address outside the pool is refused.
 //! - Peer bytes never panic, never allocate by their own say-so, never reach a log or a label raw.
 //! - One connection's panic ends one connection.

@@ -29,6 +29,8 @@ pub struct Stamp {
 pub struct Limits {
     /// Where VM endpoints may lie.
     pub networks: Vec<IpNet>,
+    /// The zone of the VMs' names, if this front door answers DNS.
+    pub zone: Option<String>,
     /// Labels of the zone that are neither VMs nor addresses: name servers.
     pub reserved: Vec<String>,
     /// Seconds for which a slot points at no other VM after its last use: the TTL in DNS and a margin.
@@ -38,7 +40,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         let anywhere = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
-        Self { networks: anywhere.into(), reserved: Vec::new(), quarantine_s: 3600 }
+        Self { networks: anywhere.into(), zone: None, reserved: Vec::new(), quarantine_s: 3600 }
     }
 }
 

@@ -43,6 +43,7 @@ impl Settings {
             dns.ns.iter().filter_map(|ns| ns.name.below(&dns.zone).map(str::to_owned))
         });
         let limits = Limits {
+            zone: config.dns.as_ref().map(|dns| dns.zone.as_str().to_owned()),
             reserved: servers.collect(),
             networks: config.vm_leg.networks.clone(),
             quarantine_s: config.registry.quarantine_s,

@@ -81,6 +81,8 @@ pub struct Vm {
     pub public: Option<IpAddr>,
     /// What clients dial there over IPv6.
     pub public6: Option<IpAddr>,
+    /// Its name in DNS, if there is a zone and it has an address.
+    pub host: Option<String>,
     /// Whether it can be entered.
     pub state: VmState,
     /// `host:port` of its sshd.
@@ -337,6 +339,7 @@ pub(super) fn vm(model: &Model, vm: &document::Vm, revision: u64) -> Vm {
         address: vm.address.as_ref().map(ToString::to_string),
         public: at.map(|at| at.document.public),
         public6: at.and_then(|at| at.document.public6),
+        host: at.and(model.limits().zone.as_ref()).map(|zone| format!("{}.{zone}", vm.name)),
         state: vm.state,
         ssh: vm.ssh.clone(),
         login: vm.login.clone(),
