@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::document::{Access, AddressState, Key, Origin, Role, VmState};
+use super::document::{Access, AddressState, Key, Origin, Role, Serial, VmState};
 use super::name::{Label, Principal};
 
 /// One change, carried out whole or not at all.
@@ -190,8 +190,11 @@ pub struct Way {
     pub principal: Principal,
     /// From where.
     pub address: Label,
-    /// The id of the VM it led to.
-    pub vm: String,
+    /// The VM it led to.
+    pub vm: Serial,
+    /// Unix time from which on another VM may stand there, if that is known; else the quarantine begins now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_s: Option<u64>,
 }
 
 /// What is done beside the registry and belongs into the audit log.

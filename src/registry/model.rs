@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::command::Way;
 use super::document::{
     Access, Address, AddressState, Document, Hold, Key, Serial, Team, Token, User, Vm,
 };
@@ -271,9 +272,37 @@ impl Model {
         self.site(*self.ips.get(&ip)?).map(|site| &site.name)
     }
 
-    pub(super) fn by_id(&self, id: &str) -> Option<(Serial, &Stored<Box<Vm>>)> {
-        let serial = *self.ids.get(id)?;
-        Some((serial, self.vms.get(&serial)?))
+    /// The VM of this id, or what stands for a VM that is no more and of which only the id is known: the same for the same
+    /// id (FNV-1a), another VM's by chance only.
+    #[must_use]
+    pub fn serial_of(&self, id: &str) -> Serial {
+        self.ids.get(id).copied().unwrap_or_else(|| {
+            let prime = 0x0000_0100_0000_01b3_u64;
+            Serial(id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(prime)
+            }))
+        })
+    }
+
+    /// Every way that there is, or was until not long ago.
+    #[must_use]
+    pub fn ways(&self) -> Vec<Way> {
+        let mut ways = Vec::new();
+        for reach in &self.reaches {
+            let mut add = |address, vm, until_s| {
+                if let Some(site) = self.site(address) {
+                    let (principal, address) = (reach.name.clone(), site.name.clone());
+                    ways.push(Way { principal, address, vm, until_s });
+                }
+            };
+            for slot in &reach.slots {
+                add(slot.address, slot.vm, None);
+            }
+            for held in &reach.holds {
+                add(held.address, held.vm, Some(held.until_s));
+            }
+        }
+        ways
     }
 
     pub(super) fn is_id(&self, id: &str) -> bool {

@@ -103,18 +103,18 @@ impl Draft<'_> {
     /// Holds the ways of another history. A VM that has taken the place of another one since is moved, if it can be: whoever
     /// remembers the other one must not find this one.
     pub(super) fn remember(&mut self, ways: &[Way]) {
-        let until_s = self.stamp().now_s.saturating_add(self.model().limits().quarantine_s);
-        for Way { principal, address, vm } in ways {
-            let there = self.model().by_id(vm);
-            let serial = there.map_or_else(|| gone(vm), |(serial, _)| serial);
-            let leads = there.is_some_and(|(_, stored)| {
+        let quarantine_s = self.model().limits().quarantine_s;
+        let latest_s = self.stamp().now_s.saturating_add(quarantine_s);
+        for Way { principal, address, vm: serial, until_s } in ways {
+            let (serial, until_s) = (*serial, until_s.unwrap_or(latest_s));
+            let leads = self.model().vm(serial).is_some_and(|stored| {
                 let vm = &stored.document;
                 let now = vm.address.as_ref() == Some(address);
                 let old = vm.old.iter().filter(|old| old.address == *address);
                 (now && vm.entitled().any(|it| it == principal))
                     || old.flat_map(|old| &old.principals).any(|it| it == principal)
             });
-            if leads {
+            if leads || until_s <= self.stamp().now_s {
                 continue;
             }
             self.hold(principal, Hold { address: address.clone(), vm: serial, until_s });
@@ -175,13 +175,4 @@ impl Draft<'_> {
             self.renumber(moved, &Placement::Chosen)?;
         }
     }
-}
-
-/// Stands for a VM of which only the id is known: the same for the same id (FNV-1a), no other VM's but by chance.
-fn gone(id: &str) -> Serial {
-    let prime = 0x0000_0100_0000_01b3_u64;
-    Serial(
-        id.bytes()
-            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(prime)),
-    )
 }

@@ -286,8 +286,11 @@ impl Drop for Service {
     }
 }
 
-/// Reads all documents.
-fn load(store: &dyn Store, limits: &Limits) -> Result<Model, Fault> {
+/// Reads all documents of a store.
+///
+/// # Errors
+/// What the store says, and what cannot be read in it.
+pub fn load(store: &dyn Store, limits: &Limits) -> Result<Model, Fault> {
     let mut model = Model::new(limits.clone());
     let mut fault = None;
     let mut last = None;

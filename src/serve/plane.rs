@@ -3,7 +3,7 @@
 //! If the store cannot be opened the edge runs from the map that was saved last, nothing can be changed, and the store is
 //! tried again until it can be.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime};
@@ -19,7 +19,8 @@ use crate::registry::fleet::Fleet;
 use crate::registry::fleet_commands::{self, Prune};
 use crate::registry::service::{Actor, Mode, Order};
 use crate::registry::store::{Sqlite, Store as _, StoreId};
-use crate::registry::{Command, Label, Limits, Options, Service, document::Origin, service};
+use crate::registry::{Command, Label, Limits, Model, Options, Service, document::Origin, service};
+use crate::route::saved::Head;
 use crate::ssh::entropy::{Entropy, SystemEntropy};
 use crate::state::State;
 
@@ -113,7 +114,7 @@ impl Plane {
         // No key begins so: only the head is read.
         let head = store.snapshot_each("~", &mut |_| ())?;
         let saved = Saved::at(&self.settings.state_dir);
-        let ways = match saved.last() {
+        let lost = match saved.last() {
             Some(last) if last.store != head.store_id.0 || last.revision > head.revision.0 => {
                 if state.adopted()? != Some(head.store_id.to_string()) {
                     return Err(format!(
@@ -128,9 +129,9 @@ impl Plane {
                     )
                     .into());
                 }
-                saved.ways()?
+                Some((saved.ways()?, self.replaced(&path, last)))
             }
-            _ => Vec::new(),
+            _ => None,
         };
         let mut feed = Feed {
             shared: Arc::clone(&self.shared),
@@ -146,10 +147,26 @@ impl Plane {
             entropy: Box::new(entropy),
             follow: Box::new(move |model, news| feed.follow(model, news)),
         })?;
-        adopt(&service, &ways)?;
-        state.settle()?;
+        if let Some((routes, replaced)) = lost {
+            adopt(&service, &routes, replaced)?;
+            state.settle()?;
+        }
         self.registry = Some(Registry { service: Arc::new(service), store });
         Ok(())
+    }
+
+    /// What the store knew that a backup has replaced, if it is still there and the one that the routes are of: slots that
+    /// nobody may have again yet are in no routing map.
+    fn replaced(&self, path: &Path, last: Head) -> Option<Model> {
+        let path = path.with_extension("db.replaced");
+        if !path.exists() {
+            return None;
+        }
+        // Nothing is made where a store is.
+        let store = Sqlite::open(&path, StoreId([0; 16])).ok()?;
+        let head = store.snapshot_each("~", &mut |_| ()).ok()?;
+        let same = head.store_id.0 == last.store && head.revision.0 >= last.revision;
+        same.then(|| service::load(&store, &self.settings.limits).ok()).flatten()
     }
 
     /// Makes the registry hold what a fleet file says, and no longer hold what such a file said before.
@@ -227,18 +244,31 @@ impl Plane {
 const WAYS_TOGETHER: usize = 32;
 
 /// Before a restored registry serves: no way that there was meanwhile leads to another VM soon.
-fn adopt(service: &Service, ways: &[(String, String, String)]) -> Result<(), Failure> {
-    let ways = ways.iter().filter_map(|(principal, address, vm)| {
-        let (principal, address) = (principal.parse().ok()?, Label::new(address).ok()?);
-        Some(Way { principal, address, vm: vm.clone() })
-    });
-    let ways: Vec<Way> = ways.collect();
+fn adopt(
+    service: &Service,
+    routes: &[(String, String, String)],
+    replaced: Option<Model>,
+) -> Result<(), Failure> {
+    let ways = replaced.map_or_else(
+        || {
+            let model = service.model();
+            let way = |(principal, address, vm): &(String, String, String)| {
+                let (principal, address) = (principal.parse().ok()?, Label::new(address).ok()?);
+                Some(Way { principal, address, vm: model.serial_of(vm), until_s: None })
+            };
+            routes.iter().filter_map(way).collect()
+        },
+        |model| model.ways(),
+    );
     let actor = Actor { name: "keyway store adopt".to_owned(), from: "itself".to_owned() };
-    for some in ways.chunks(WAYS_TOGETHER) {
-        let command = Command::Remember { ways: some.to_vec() };
-        let order =
-            Order { command, options: Options::default(), expected: None, actor: actor.clone() };
-        service.carry_out(order, Mode::Real)?;
+    let orders = ways.chunks(WAYS_TOGETHER).map(|some| Order {
+        command: Command::Remember { ways: some.to_vec() },
+        options: Options::default(),
+        expected: None,
+        actor: actor.clone(),
+    });
+    for answer in service.carry_out_all(orders.collect(), Mode::Real) {
+        answer?;
     }
     Ok(())
 }

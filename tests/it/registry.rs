@@ -363,6 +363,9 @@ fn a_backup_is_believed_only_once_adopted_and_what_was_lost_with_it_leads_nowher
     let lost = island.sshd("lost");
     island.keyway(&format!("vm add lost --owner alice --ssh {lost} --address s002")).ok();
     assert_eq!(island.enters("alice", "lost.vm.test"), "lost");
+    // And was gone again: no routing map knows that her slot at s004 is held.
+    island.keyway("vm add brief --owner alice --ssh 127.0.0.1:9 --address s004").ok();
+    island.keyway("vm rm brief").ok();
     let keyway = island.keyway.take().expect("a running keyway");
     signal(keyway.id(), Signal::SIGKILL);
     drop(keyway);
@@ -387,6 +390,9 @@ fn a_backup_is_believed_only_once_adopted_and_what_was_lost_with_it_leads_nowher
     let green = island.vms[1].1.address;
     let refused =
         island.keyway(&format!("vm add other --owner alice --ssh {green} --address s002")).ends(1);
+    assert!(refused.stderr.contains("is gone, which must not lead to other"), "{}", refused.stderr);
+    let refused =
+        island.keyway(&format!("vm add other --owner alice --ssh {green} --address s004")).ends(1);
     assert!(refused.stderr.contains("is gone, which must not lead to other"), "{}", refused.stderr);
     island.keyway(&format!("vm add other --owner alice --ssh {green}")).ok();
     assert_eq!(island.dig("other", "A"), ["s003.vm.test.", POOL[2]]);
