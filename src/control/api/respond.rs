@@ -56,7 +56,10 @@ pub(super) async fn respond(
     request: Request<Incoming>,
     watching: Arc<AtomicBool>,
 ) -> Result<Response<Body>, Infallible> {
-    let (parts, mut body) = request.into_parts();
+    let (parts, body) = request.into_parts();
+    // Who waits to be asked for the body (RFC 9110 §10.1.1) has sent nothing of it.
+    let begun = !parts.headers.contains_key(header::EXPECT);
+    let mut body = Sent { body, begun };
     let answered = answer(api, &from, parts, &mut body).await;
     let (known, mut response) = match answered {
         Ok((status, answer)) => {
@@ -65,38 +68,51 @@ pub(super) async fn respond(
         }
         Err(problem) => (problem.status != StatusCode::UNAUTHORIZED, problem.into_response()),
     };
-    if !swallowed(&mut body, known).await {
+    if !body.swallowed(known).await {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
 }
 
-/// Takes what is left of a body that was refused: who still sends does not read the answer, and loses it if the
-/// connection ends meanwhile. False if more is left.
-async fn swallowed(body: &mut Incoming, known: bool) -> bool {
-    let mut left = if known { SWALLOWED_BYTES_MAX } else { SWALLOWED_UNKNOWN_BYTES_MAX };
-    let swallow = async {
-        while !body.is_end_stream() {
-            match body.frame().await {
-                Some(Ok(frame)) => {
-                    let bytes = frame.data_ref().map_or(0, Bytes::len);
-                    let Some(rest) = left.checked_sub(bytes) else { return false };
-                    left = rest;
+/// The body of a request.
+struct Sent {
+    body: Incoming,
+    /// Whether some of it may be on its way.
+    begun: bool,
+}
+
+impl Sent {
+    /// Takes what is left of a body that was refused: who still sends does not read the answer, and loses it if the
+    /// connection ends meanwhile. False if more is left.
+    async fn swallowed(&mut self, known: bool) -> bool {
+        let Self { body, begun } = self;
+        let mut left = if known { SWALLOWED_BYTES_MAX } else { SWALLOWED_UNKNOWN_BYTES_MAX };
+        let swallow = async {
+            while !body.is_end_stream() {
+                if !*begun {
+                    return false;
                 }
-                Some(Err(_)) => return false,
-                None => return true,
+                match body.frame().await {
+                    Some(Ok(frame)) => {
+                        let bytes = frame.data_ref().map_or(0, Bytes::len);
+                        let Some(rest) = left.checked_sub(bytes) else { return false };
+                        left = rest;
+                    }
+                    Some(Err(_)) => return false,
+                    None => return true,
+                }
             }
-        }
-        true
-    };
-    timeout(SWALLOW_MAX, swallow).await.unwrap_or(false)
+            true
+        };
+        timeout(SWALLOW_MAX, swallow).await.unwrap_or(false)
+    }
 }
 
 async fn answer(
     api: Arc<Api>,
     from: &From,
     parts: Parts,
-    body: &mut Incoming,
+    body: &mut Sent,
 ) -> Result<(StatusCode, Answer), Problem> {
     let caller = caller(&api, from, &parts.headers).await?;
     let (route, params) = routes::find(&parts.method, parts.uri.path())?;
@@ -194,8 +210,9 @@ fn expected(route: &Route, headers: &HeaderMap) -> Result<Option<u64>, Problem> 
 }
 
 /// The body, of which at most as much is read as the route takes.
-async fn read(route: &Route, headers: &HeaderMap, body: &mut Incoming) -> Result<Bytes, Problem> {
+async fn read(route: &Route, headers: &HeaderMap, sent: &mut Sent) -> Result<Bytes, Problem> {
     let bytes_max = route.run.takes.as_ref().map_or(NO_BODY_BYTES_MAX, |(_, bytes_max)| *bytes_max);
+    let Sent { body, begun } = sent;
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
@@ -213,6 +230,7 @@ async fn read(route: &Route, headers: &HeaderMap, body: &mut Incoming) -> Result
             "send the body with Content-Type: application/json",
         ));
     }
+    *begun = true;
     let body = match timeout(BODY_MAX, Limited::new(body, bytes_max).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),

@@ -263,6 +263,12 @@ fn whoever_sends_too_much_reads_why() {
         let code = reply.code().unwrap();
         assert!(matches!((reply.status, &*code), (413, "too-large") | (404, "no-route")), "{code}");
     }
+    // Who waits to be asked is not asked, and need not send.
+    let mut waiting = world.connect();
+    let head = "POST /v1/users HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 3000000\r\n\r\n";
+    waiting.write_all(head.as_bytes()).unwrap();
+    let reply = read_reply(waiting);
+    assert_eq!((reply.status, reply.header("connection")), (413, Some("close")));
     // The connection goes on where all was taken.
     let mut stream = world.connect();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
