@@ -8,6 +8,7 @@
 )]
 
 mod addresses;
+mod api;
 mod audit;
 mod clients;
 mod dns;
