@@ -11,7 +11,7 @@ use super::draft::Draft;
 use super::model::{Limits, Model, Stamp};
 use super::name::{Label, Principal};
 use super::routes;
-use crate::route::{Table, Who};
+use crate::route::{Snapshot, Table, Who};
 use crate::ssh::testing::Seeded;
 
 /// Histories of the usual run; `KEYWAY_HISTORIES` asks for another number.
@@ -219,6 +219,8 @@ struct History {
     /// In some histories: it takes most of the time.
     table: Option<Table>,
     truth: Truth,
+    /// What was there at some time.
+    backup: Option<BTreeMap<Key, (Document, u64)>>,
     now_s: u64,
     done: u64,
 }
@@ -233,6 +235,7 @@ impl History {
             model,
             table: seed.is_multiple_of(ROUTED_EVERY).then(Table::new),
             truth: Truth::default(),
+            backup: None,
             now_s: 1_000,
             done: 0,
         };
@@ -250,11 +253,21 @@ impl History {
     }
 
     fn carry_out(&mut self, command: &Command, renumber: bool) {
+        if self.dice.below(8) == 0 {
+            let stamp = Stamp { now_s: self.now_s, nonce: self.dice.0.next() };
+            let mut draft = Draft::new(&mut self.model, stamp);
+            let _thrown_away =
+                draft.carry_out(command, Options { renumber, origin: Origin::Command });
+        } else {
+            self.keep(command, renumber);
+        }
+    }
+
+    fn keep(&mut self, command: &Command, renumber: bool) {
         let stamp = Stamp { now_s: self.now_s, nonce: self.dice.0.next() };
-        let thrown_away = self.dice.below(8) == 0;
         let mut draft = Draft::new(&mut self.model, stamp);
         let done = draft.carry_out(command, Options { renumber, origin: Origin::Command });
-        if done.is_err() || thrown_away {
+        if done.is_err() {
             drop(draft);
         } else {
             self.done += 1;
@@ -282,9 +295,27 @@ impl History {
         self.carry_out(&command, renumber);
         self.truth.look(self.now_s, QUARANTINE_S);
         self.truth.is_whole();
-        if self.dice.below(6) == 0 {
-            self.model = self.truth.model(&self.limits);
+        match self.dice.below(36) {
+            0..6 => self.model = self.truth.model(&self.limits),
+            6..9 => self.backup = Some(self.truth.documents.clone()),
+            9..11 => self.restore(),
+            _ => {}
         }
+    }
+
+    /// An old copy of everything is put back, and told what it has missed.
+    fn restore(&mut self) {
+        let Some(documents) = self.backup.take() else { return };
+        let ways = self.model.ways();
+        self.truth.documents = documents;
+        self.model = self.truth.model(&self.limits);
+        if let Some(table) = &self.table {
+            table.apply(Snapshot::new(self.model.contents()).unwrap());
+        }
+        for some in ways.chunks(5) {
+            self.keep(&Command::Remember { ways: some.to_vec() }, false);
+        }
+        self.truth.look(self.now_s, QUARANTINE_S);
     }
 
     /// The routing map that was fed by deltas leads everybody where the documents say.
