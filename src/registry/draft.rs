@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde::Serialize;
 
 use super::document::{Access, Document, Hold, Key, OldSlot, Serial, Vm};
-use super::model::{Model, Stamp};
+use super::model::{Held, Model, Stamp};
 use super::name::{Label, Principal};
 
 /// A VM that was given another address on the way.
@@ -124,7 +124,8 @@ impl<'m> Draft<'m> {
             .slots
             .iter()
             .filter_map(|slot| Some(Hold { address: name(slot.address)?, vm: slot.vm, until_s }));
-        let holds = reach.holds.iter().filter_map(|held| {
+        let over = |held: &&Held| held.until_s > self.stamp.now_s;
+        let holds = reach.holds.iter().filter(over).filter_map(|held| {
             Some(Hold { address: name(held.address)?, vm: held.vm, until_s: held.until_s })
         });
         let all: Vec<Hold> = slots.chain(holds).collect();
@@ -148,6 +149,11 @@ impl<'m> Draft<'m> {
             None => holds.push(hold),
         }
         self.write(&key, Some(Document::Hold(holds)));
+    }
+
+    /// How many documents it has written.
+    pub(super) fn documents(&self) -> usize {
+        self.before.len()
     }
 
     /// What stood under `key` when the draft began, if the draft has written there; else what stands.

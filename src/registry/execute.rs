@@ -16,6 +16,8 @@ use crate::ssh::publickey::Fingerprint;
 const KEYS_MAX: usize = 256;
 /// Members of one team: its document stays well under a store's limit for one value.
 const MEMBERS_MAX: usize = 10_000;
+/// Documents of one sweep, but for those that its last VM adds: a VM whose second ways end leaves holds.
+const SWEEP_DOCUMENTS: usize = 64;
 /// Of an id that is not the VM's name, so much is the name.
 const ID_NAME_CHARS: usize = 42;
 /// Shares of one VM.
@@ -447,6 +449,10 @@ impl Draft<'_> {
         let now_s = self.stamp().now_s;
         let aging: Vec<Key> = self.model().aging.iter().cloned().collect();
         for key in aging {
+            // The rest is for the next sweep, which follows at once.
+            if self.documents() > SWEEP_DOCUMENTS {
+                return;
+            }
             match key {
                 Key::Vm(serial) => {
                     let Ok(mut vm) = self.vm(serial) else { continue };

@@ -12,6 +12,7 @@
 
 mod access;
 mod allocator;
+mod audit;
 pub mod command;
 pub mod document;
 pub mod draft;

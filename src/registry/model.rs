@@ -9,7 +9,6 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::command::Way;
 use super::document::{
     Access, Address, AddressState, Document, Hold, Key, Serial, Team, Token, User, Vm,
 };
@@ -284,27 +283,6 @@ impl Model {
         })
     }
 
-    /// Every way that there is, or was until not long ago.
-    #[must_use]
-    pub fn ways(&self) -> Vec<Way> {
-        let mut ways = Vec::new();
-        for reach in &self.reaches {
-            let mut add = |address, vm, until_s| {
-                if let Some(site) = self.site(address) {
-                    let (principal, address) = (reach.name.clone(), site.name.clone());
-                    ways.push(Way { principal, address, vm, until_s });
-                }
-            };
-            for slot in &reach.slots {
-                add(slot.address, slot.vm, None);
-            }
-            for held in &reach.holds {
-                add(held.address, held.vm, Some(held.until_s));
-            }
-        }
-        ways
-    }
-
     pub(super) fn is_id(&self, id: &str) -> bool {
         self.ids.contains_key(id)
     }
@@ -331,6 +309,10 @@ impl Model {
         self.names.get(name).copied()
     }
 
+    pub(super) const fn reaches(&self) -> &Vec<Reach> {
+        &self.reaches
+    }
+
     pub(super) fn reach(&self, ix: PrincipalIx) -> Option<&Reach> {
         self.reaches.get(ix.0 as usize)
     }
@@ -341,44 +323,6 @@ impl Model {
 
     pub(super) const fn sites(&self) -> &Vec<Site> {
         &self.sites
-    }
-
-    /// All VMs that a user or team may enter, through whatever opens a way, each once, by serial.
-    #[must_use]
-    pub fn visible_to(&self, principal: &Principal) -> BTreeSet<Serial> {
-        let mut all = BTreeSet::new();
-        let mut add = |ix: PrincipalIx| {
-            if let Some(reach) = self.reach(ix) {
-                all.extend(reach.slots.iter().map(|slot| slot.vm));
-                all.extend(reach.by_name.iter().copied());
-            }
-        };
-        if let Some(ix) = self.principal_ix(principal) {
-            add(ix);
-            let teams = self.reach(ix).map_or(&[][..], |reach| &reach.teams);
-            for (team, _) in teams {
-                add(*team);
-            }
-        }
-        all
-    }
-
-    /// The teams that a user is in, by name.
-    #[must_use]
-    pub fn teams_of(&self, user: &Label) -> BTreeMap<&Label, Access> {
-        let ix = self.principal_ix(&Principal::User(user.clone()));
-        let teams = ix.and_then(|ix| self.reach(ix)).map_or(&[][..], |reach| &reach.teams);
-        let named = |(team, access): &(PrincipalIx, Access)| {
-            self.reach(*team).map(|team| (team.name.label(), *access))
-        };
-        teams.iter().filter_map(named).collect()
-    }
-
-    /// The VMs that answer at an address, by serial; nothing if it does not stand.
-    #[must_use]
-    pub fn vms_at(&self, address: &Label) -> Option<&BTreeSet<Serial>> {
-        let site = self.site(self.address_ix(address)?)?;
-        site.stored.as_ref().map(|_| &site.vms)
     }
 
     fn put_user(&mut self, name: &Label, new: Option<Stored<User>>) -> Option<(Document, u64)> {

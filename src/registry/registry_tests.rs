@@ -300,3 +300,50 @@ fn a_time_is_written_as_rfc_3339_does() {
     assert_eq!(utc(4_107_542_399), "2100-02-28T23:59:59Z");
     assert_eq!(utc(4_107_542_400), "2100-03-01T00:00:00Z");
 }
+
+#[test]
+fn options_of_a_key_are_kept_however_its_line_is_spaced() {
+    let mut world = World::new(1);
+    let key = PrivateKey::generate_ed25519(&mut SystemEntropy::default()).public().to_line();
+    let (kind, blob) = key.split_once(' ').unwrap();
+    for (index, blanks) in [" ", "  ", "\t", " \t "].into_iter().enumerate() {
+        let line = format!("from=\"10.0.0.0/8\",restrict{blanks}{kind}{blanks}{blob}{blanks}c");
+        let name = label(&format!("user{index}"));
+        world.must(&Command::UserAdd { name: name.clone(), keys: vec![line] });
+        let stored = &world.model.users()[&name].document.keys[0];
+        assert_eq!(stored.options, "from=\"10.0.0.0/8\",restrict", "{blanks:?}");
+        world.must(&Command::UserRemove { name });
+    }
+}
+
+#[test]
+fn a_sweep_of_many_is_done_in_parts() {
+    let mut world = World::new(200);
+    for number in 0..150 {
+        let user = format!("u{number}");
+        world.must(&Command::UserAdd { name: label(&user), keys: vec![] });
+        world.vm(&format!("v{number}"), &user);
+        world.must(&Command::VmRenumber {
+            name: label(&format!("v{number}")),
+            to: Placement::Chosen,
+        });
+    }
+    let mut sweeps = 0;
+    for _ in 0..2 {
+        world.now_s += 3600;
+        loop {
+            world.nonce += 1;
+            let stamp = Stamp { now_s: world.now_s, nonce: world.nonce };
+            let mut draft = Draft::new(&mut world.model, stamp);
+            draft.carry_out(&Command::Sweep, Options::default()).unwrap();
+            let (written, _) = draft.keep();
+            assert!(written.len() < 100, "{}", written.len());
+            if written.is_empty() {
+                break;
+            }
+            sweeps += 1;
+        }
+    }
+    assert!(sweeps > 4, "{sweeps}");
+    assert!(world.model.aging.is_empty());
+}

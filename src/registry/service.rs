@@ -9,16 +9,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
+pub use super::audit::{Actor, Audit, Moved};
 use super::command::{Command, Options, Subject};
 use super::document::{Document, Key, StrangeKey};
-use super::draft::{Draft, Move, Report, Written};
+use super::draft::{Draft, Report, Written};
 use super::model::{Limits, Model, Stamp};
 use super::refusal::{Kind, Refusal};
-use super::store::{Expected, Head, OPERATIONS_MAX, Revision, Store, Transaction, Watch};
+use super::store::{
+    Expected, Head, OPERATIONS_MAX, Revision, Store, TRANSACTION_BYTES_MAX, Transaction, Watch,
+};
 use crate::ssh::entropy::Entropy;
 
 /// Orders made durable together. Readers wait for a batch: more of them would be felt.
@@ -31,15 +32,6 @@ const HISTORY_KEPT: u64 = 100_000;
 const PREFIXES: [&str; 6] = ["address/", "user/", "team/", "vm/", "hold/", "token/"];
 /// The audit log's prefix.
 const AUDIT: &str = "audit/";
-
-/// Who orders.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Actor {
-    /// As the audit log names them: `uid 0`, `token ci`, `keyway serve --fleet`.
-    pub name: String,
-    /// Where from: `socket`, or an IP address and port.
-    pub from: String,
-}
 
 /// A command with all that says how it is meant.
 #[derive(Clone, Debug)]
@@ -99,35 +91,6 @@ pub enum Fault {
     /// No thread for it.
     #[error("the registry cannot be served: {0}")]
     Thread(#[from] std::io::Error),
-}
-
-/// An entry of the audit log.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Audit {
-    /// Unix time.
-    pub at_s: u64,
-    /// Who.
-    pub actor: Actor,
-    /// What, with all its parameters.
-    pub command: Command,
-    /// What followed from it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub moves: Vec<Moved>,
-}
-
-/// A [`Move`] as the audit log keeps it.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Moved {
-    vm: String,
-    from: String,
-    to: String,
-}
-
-impl From<&Move> for Moved {
-    fn from(moved: &Move) -> Self {
-        let Move { vm, from, to, .. } = moved;
-        Self { vm: vm.to_string(), from: from.to_string(), to: to.to_string() }
-    }
 }
 
 /// Whoever keeps up with the registry. Called on the writer's thread after every batch, with the model as it is now and
@@ -206,6 +169,7 @@ impl Service {
             entropy,
             now_s,
             commits: 0,
+            stale: false,
         };
         let writer = std::thread::Builder::new()
             .name("registry".to_owned())
@@ -327,6 +291,8 @@ struct Writer {
     entropy: Box<dyn Entropy + Send>,
     now_s: fn() -> u64,
     commits: u64,
+    /// The model may say what the store does not.
+    stale: bool,
 }
 
 /// What was carried out on the model and is to be made durable.
@@ -338,23 +304,28 @@ struct Pending {
 
 impl Writer {
     fn run(&mut self, queue: &Receiver<Request>) {
+        let mut sweep_at = Instant::now() + SWEEP_EVERY;
         loop {
-            match queue.recv_timeout(SWEEP_EVERY) {
+            match queue.recv_timeout(sweep_at.saturating_duration_since(Instant::now())) {
                 Ok(first) => {
                     let more = queue.try_iter().take(BATCH_MAX - 1);
                     let batch: Vec<Request> = std::iter::once(first).chain(more).collect();
-                    let served = catch_unwind(AssertUnwindSafe(|| self.serve(batch)));
-                    if served.is_err() {
-                        // Whoever waits gets no answer, which is one. What was half done is forgotten.
-                        let shared = Arc::clone(&self.model);
-                        let mut model = shared.write().unwrap_or_else(PoisonError::into_inner);
-                        self.read_anew(&mut model);
-                    }
+                    self.guarded(|writer| writer.serve(batch));
                 }
-                Err(mpsc::RecvTimeoutError::Timeout) => self.sweep(),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
+            if Instant::now() >= sweep_at {
+                let mut more = false;
+                self.guarded(|writer| more = writer.sweep());
+                sweep_at = Instant::now() + if more { Duration::ZERO } else { SWEEP_EVERY };
+            }
         }
+    }
+
+    /// Whoever waits gets no answer if this panics, which is one. What was half done is forgotten.
+    fn guarded(&mut self, act: impl FnOnce(&mut Self)) {
+        self.stale |= catch_unwind(AssertUnwindSafe(|| act(self))).is_err();
     }
 
     fn stamp(&mut self) -> Stamp {
@@ -363,22 +334,42 @@ impl Writer {
         Stamp { now_s: (self.now_s)(), nonce: u64::from_le_bytes(nonce) }
     }
 
-    fn sweep(&mut self) {
+    /// Lets time change what it changes; true if there may be more.
+    fn sweep(&mut self) -> bool {
         let idle = self.model.read().unwrap_or_else(PoisonError::into_inner).aging.is_empty();
         if idle {
-            return;
+            return false;
         }
-        let (answer, _nobody) = mpsc::sync_channel(1);
+        let (answer, answered) = mpsc::sync_channel(1);
         let actor = Actor { name: "keyway".to_owned(), from: "itself".to_owned() };
         let (command, options) = (Command::Sweep, Options::default());
         let orders = vec![Order { command, options, expected: None, actor }];
         self.serve(vec![Request { orders, mode: Mode::Real, answer }]);
+        match answered.try_recv().ok().and_then(|mut answers| answers.pop()) {
+            Some(Ok(done)) => !done.written.is_empty(),
+            Some(Err(failed)) => {
+                tracing::error!("slots whose quarantine is over are not free yet: {failed}");
+                false
+            }
+            None => false,
+        }
     }
 
     /// Carries out a batch: every order by itself, all made durable together.
     fn serve(&mut self, batch: Vec<Request>) {
         let shared = Arc::clone(&self.model);
         let mut model = shared.write().unwrap_or_else(PoisonError::into_inner);
+        if self.stale {
+            self.read_anew(&mut model);
+        }
+        if self.stale {
+            drop(model);
+            for Request { orders, answer, .. } in batch {
+                let failed = Err(Failed::Store("it cannot be read".to_owned()));
+                let _gone = answer.send(vec![failed; orders.len()]);
+            }
+            return;
+        }
         let mut answers: Vec<Vec<Option<Result<Done, Failed>>>> = Vec::new();
         let mut pending: Vec<Pending> = Vec::new();
         let mut transactions: Vec<Transaction> = Vec::new();
@@ -467,11 +458,15 @@ impl Writer {
     fn read_anew(&mut self, model: &mut Model) {
         match load(&*self.store, &model.limits().clone()) {
             Ok(fresh) => {
+                self.stale = false;
                 *model = fresh;
                 (self.follow)(model, News::Everything);
             }
-            // The edge goes on with what it has; the next order tries again.
-            Err(fault) => tracing::error!("the registry cannot be read: {fault}"),
+            // The edge goes on with what it has; nothing is carried out on what may not be so.
+            Err(fault) => {
+                self.stale = true;
+                tracing::error!("the registry cannot be read: {fault}");
+            }
         }
     }
 
@@ -516,6 +511,12 @@ impl Writer {
             let value = serde_json::to_vec(&audit).unwrap_or_default();
             // In the order of what was done, whatever the clock says.
             transaction = transaction.put(format!("{AUDIT}{:016x}", model.revision()), value);
+        }
+        if let Err(refusal) = transaction.check() {
+            take_back(model, written);
+            let what =
+                format!("the change is too large ({refusal}); make it in parts, it has bytes");
+            return Err(Refusal::TooMany { what, limit: TRANSACTION_BYTES_MAX }.into());
         }
         Ok((Done { revision: model.revision(), report, written }, transaction))
     }

@@ -25,11 +25,9 @@ pub(super) fn parse_key(line: &str) -> Result<UserKey, Refusal> {
         )
     })?;
     let key = parsed.key.to_line();
-    // Options may hold blanks in quotes, so the key is found by itself.
-    let options = line.find(&key).map_or("", |at| line.get(..at).unwrap_or_default());
     Ok(UserKey {
         fingerprint: parsed.key.fingerprint().to_string(),
-        options: options.trim().to_owned(),
+        options: parsed.options_text.unwrap_or_default().trim().to_owned(),
         key,
         comment: parsed.comment.chars().filter(|c| !c.is_control()).collect(),
     })

@@ -45,7 +45,7 @@ impl Feed {
         self.save(model, &contents);
         match Snapshot::new(contents) {
             Ok(snapshot) => {
-                self.shared.pins.note_given(snapshot.vms());
+                self.note_given(model);
                 match self.edge() {
                     Some(edge) => edge.replace(snapshot),
                     None => self.shared.table.apply(snapshot),
@@ -65,16 +65,7 @@ impl Feed {
 
     fn written(&mut self, model: &Model, written: &[Written]) {
         let delta = routes::delta(written);
-        let appended = if delta.changes.is_empty() {
-            Ok(Appended::Done)
-        } else {
-            self.saved.append(self.head(model), &delta)
-        };
-        match appended {
-            Ok(Appended::Done) => {}
-            Ok(Appended::SnapshotWanted) => self.save(model, &model.contents()),
-            Err(error) => tracing::warn!("the routing map is not saved: {error}"),
-        }
+        let saved = delta.clone();
         let changed = match self.edge() {
             Some(edge) => edge.change(delta),
             None => self.shared.table.change(delta),
@@ -86,6 +77,17 @@ impl Feed {
                 );
             }
             return self.everything(model);
+        }
+        // Rights first, the disk after.
+        let appended = if saved.changes.is_empty() {
+            Ok(Appended::Done)
+        } else {
+            self.saved.append(self.head(model), &saved)
+        };
+        match appended {
+            Ok(Appended::Done) => {}
+            Ok(Appended::SnapshotWanted) => self.save(model, &model.contents()),
+            Err(error) => tracing::warn!("the routing map is not saved: {error}"),
         }
         let mut reword = false;
         for Written { key, now, before } in written {
@@ -105,6 +107,13 @@ impl Feed {
         if reword {
             self.reword();
         }
+    }
+
+    /// Of VMs that nobody may enter just now too.
+    fn note_given(&self, model: &Model) {
+        let vms = model.vm_names().values().filter_map(|serial| model.vm(*serial));
+        let vms: Vec<_> = vms.map(|stored| routes::routed(&stored.document)).collect();
+        self.shared.pins.note_given(&vms);
     }
 
     fn edge(&self) -> Option<Arc<Edge>> {

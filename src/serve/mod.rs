@@ -150,11 +150,12 @@ impl Running {
                 shared.stop_waiting();
             }
         });
-        self.edge.stop_accepting();
-        // Sessions may go on for an hour: a successor need not wait for them.
-        self.shared.pins.hand_over();
+        // The directory is free before the door closes: whoever sees it closed may start a successor, and sessions may go
+        // on for an hour.
         drop(self.plane);
+        self.shared.pins.hand_over();
         drop(self.lock);
+        self.edge.stop_accepting();
         self.edge.drain(self.drain);
     }
 
@@ -179,14 +180,14 @@ impl Running {
         }
     }
 
-    /// Nothing has changed if this fails.
+    /// Each part is replaced as a whole or not at all; the fleet comes last, and what is refused of it is named.
     fn replace(&self, loaded: Loaded) -> Result<(), Failure> {
+        self.plane.renew(&loaded.config.api)?;
         let live = live(loaded.config, &self.shared.table, &self.state)?;
         self.shared.pins.reload()?;
         self.edge.renew(live);
-        self.plane.apply(loaded.fleet.map(|fleet| fleet.desired))?;
-        tracing::info!("reloaded host keys, CAs, revocations, pins and fleet");
-        Ok(())
+        tracing::info!("reloaded host keys, CAs, revocations, pins and the API's certificate");
+        self.plane.apply(loaded.fleet.map(|fleet| fleet.desired))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The registry beside the edge: the store, the service, the API and DNS.
 //!
-//! If the store cannot be opened the edge runs from the map that was saved last, nothing can be changed, and the store is
-//! tried again until it can be.
+//! If the store cannot be opened the edge runs from the map that was saved last, and nothing can be changed until it is
+//! mended and keyway started again.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -114,24 +114,28 @@ impl Plane {
         // No key begins so: only the head is read.
         let head = store.snapshot_each("~", &mut |_| ())?;
         let saved = Saved::at(&self.settings.state_dir);
-        let lost = match saved.last() {
-            Some(last) if last.store != head.store_id.0 || last.revision > head.revision.0 => {
-                if state.adopted()? != Some(head.store_id.to_string()) {
-                    return Err(format!(
-                        "{} is store {} at revision {}, and this front door's routes are of store {} at revision {}: a \
-                         backup was restored, or an old copy was put back; if it is the one to believe, run `keyway store \
-                         adopt` and start keyway again",
-                        path.display(),
-                        head.store_id,
-                        head.revision,
-                        StoreId(last.store),
-                        last.revision
-                    )
-                    .into());
-                }
-                Some((saved.ways()?, self.replaced(&path, last)))
+        let before = Saved::before_adoption(&self.settings.state_dir);
+        if let Some(last) = saved.last()
+            && (last.store != head.store_id.0 || last.revision > head.revision.0)
+        {
+            if state.adopted()? != Some(head.store_id.to_string()) {
+                return Err(format!(
+                    "{} is store {} at revision {}, and this front door's routes are of store {} at revision {}: a backup \
+                     was restored, or an old copy was put back; if it is the one to believe, run `keyway store adopt` and \
+                     start keyway again",
+                    path.display(),
+                    head.store_id,
+                    head.revision,
+                    StoreId(last.store),
+                    last.revision
+                )
+                .into());
             }
-            _ => None,
+            saved.set_aside(&before)?;
+        }
+        let lost = match before.last() {
+            Some(last) => Some((before.ways()?, self.replaced(&path, last))),
+            None => None,
         };
         let mut feed = Feed {
             shared: Arc::clone(&self.shared),
@@ -149,6 +153,7 @@ impl Plane {
         })?;
         if let Some((routes, replaced)) = lost {
             adopt(&service, &routes, replaced)?;
+            before.remove()?;
             state.settle()?;
         }
         self.registry = Some(Registry { service: Arc::new(service), store });
@@ -189,6 +194,14 @@ impl Plane {
             return Ok(());
         }
         Err(format!("the fleet file is not applied as a whole:\n{}", refused.join("\n")).into())
+    }
+
+    /// Reads the API's certificate anew.
+    pub(super) fn renew(&self, api: &Api) -> Result<(), Failure> {
+        if let (Some(handle), Some(tls)) = (&self.api, &api.tls) {
+            handle.reload_tls(tls)?;
+        }
+        Ok(())
     }
 
     /// For the page of metrics, once this serves.

@@ -87,6 +87,36 @@ impl Saved {
         Ok(if full { Appended::SnapshotWanted } else { Appended::Done })
     }
 
+    /// What stood when a registry of another history was adopted, until that has taken place.
+    pub(super) fn before_adoption(state_dir: &Path) -> Self {
+        let before = |name: &str| state_dir.join(format!("{name}.before-adoption"));
+        Self { snapshot: before(SNAPSHOT), journal: before(JOURNAL), open: None }
+    }
+
+    /// Moves what was saved there, unless something is there: an adoption that was cut short begins again with it.
+    pub(super) fn set_aside(&self, there: &Self) -> io::Result<()> {
+        if there.snapshot.exists() {
+            return Ok(());
+        }
+        // The snapshot last: with it the move is done.
+        match fs::rename(&self.journal, &there.journal) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(_) | Ok(()) => {}
+        }
+        fs::rename(&self.snapshot, &there.snapshot)
+    }
+
+    /// Forgets what was saved.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        for path in [&self.snapshot, &self.journal] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Err(_) | Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Of which moment the map was saved last; `None` if none was, or none that can be read.
     pub(super) fn last(&self) -> Option<Head> {
         let mut first = [0; saved::HEAD_LEN];
@@ -147,14 +177,22 @@ impl Saved {
         let snapshot =
             Snapshot::new(contents).map_err(|found| wrong(&self.snapshot, found.first()))?;
         table.apply(snapshot);
-        self.each_delta(&mut |bytes| {
-            let Ok((next, delta)) = saved::decode_delta(bytes) else { return Ok(()) };
+        let ended = self.each_delta(&mut |bytes| {
+            let (next, delta) =
+                saved::decode_delta(bytes).map_err(|fault| wrong(&self.journal, Some(&fault)))?;
             if next.store == head.store && next.revision > head.revision {
                 table.change(delta).map_err(|found| wrong(&self.journal, found.first()))?;
                 head = next;
             }
             Ok(())
-        })?;
+        });
+        if let Err(error) = ended {
+            // What came before is true of its moment; nothing may be left out between two changes.
+            tracing::error!(
+                "the routes saved last are read up to revision {}: {error}",
+                head.revision
+            );
+        }
         Ok((head, written))
     }
 
