@@ -138,7 +138,13 @@ fn schemathesis_finds_no_answer_that_the_description_does_not_know() {
         .args(["--exclude-operation-id", "delete-tokens-name"])
         .args(["--checks", CHECKS])
         .args(["--max-examples", "20", "--generation-database", "none"])
-        .args(["--continue-on-failure", "--warnings", "off", "--no-color"]);
+        .args([
+            "--continue-on-failure", // It says of its own generator that few examples fit a pattern: no fault of the server.
+            "--suppress-health-check=filter_too_much",
+            "--warnings",
+            "off",
+            "--no-color",
+        ]);
     let report = run(&mut command).ok().text();
     println!("{report}");
     assert!(report.contains("No issues found"), "{report}");
