@@ -1,6 +1,5 @@
 //! Finds an address for a VM: one at which nobody who may enter it sees another VM, or saw one not long ago.
 
-use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use super::access::How;
@@ -33,12 +32,12 @@ impl Model {
         but: Option<&Label>,
     ) -> Result<Label, Refusal> {
         let mut taken = vec![false; self.sites().len()];
-        // Members of one team share others too: each principal is looked at once.
-        let principals = viewers.iter().flat_map(|viewer| self.seen_through(*viewer, None));
-        let mut principals: Vec<PrincipalIx> = principals.collect();
-        principals.sort_unstable();
-        principals.dedup();
-        for principal in principals {
+        // Members of one team share others too: each team is looked at once, and each viewer is another.
+        let teams = viewers.iter().flat_map(|viewer| self.seen_through(*viewer, None).skip(1));
+        let mut teams: Vec<PrincipalIx> = teams.collect();
+        teams.sort_unstable();
+        teams.dedup();
+        for principal in viewers.iter().copied().chain(teams) {
             for seen in self.held_by(principal, now_s).filter(|seen| seen.vm != vm) {
                 if let Some(taken) = taken.get_mut(seen.address.index()) {
                     *taken = true;
@@ -59,19 +58,17 @@ impl Model {
 
     fn exhausted(&self, viewers: &[PrincipalIx], now_s: u64) -> Refusal {
         let ready = self.sites().iter().filter(|site| site.takes_vms()).count();
-        let count = |viewer: &PrincipalIx| {
-            let (mut sees, mut held) = (HashSet::new(), HashSet::new());
-            for seen in self.seen(*viewer, None, now_s) {
-                match seen.how {
-                    How::Now | How::Old => sees.insert(seen.vm),
-                    How::Held { .. } => held.insert(seen.address),
-                };
-            }
-            (sees.len(), held.len())
-        };
-        let counted = viewers.iter().map(|viewer| (count(viewer), *viewer));
         // A user rather than the team that the user is in, and the first of equals.
-        let most = counted.max_by_key(|((sees, held), viewer)| (sees + held, Reverse(*viewer)));
+        let mut most: Option<((usize, usize), PrincipalIx)> = None;
+        for viewer in viewers {
+            let least = most.map_or(0, |((sees, held), _)| sees + held + 1);
+            if self.seen_at_most(*viewer) >= least {
+                let (sees, held) = self.counted(*viewer, now_s);
+                if sees + held >= least {
+                    most = Some(((sees, held), *viewer));
+                }
+            }
+        }
         let name = |viewer| self.reach(viewer).map(|reach| reach.name.clone());
         let named = most.and_then(|(counts, viewer)| Some((counts, name(viewer)?)));
         match named {
@@ -79,6 +76,29 @@ impl Model {
             // Every VM has an owner, who is a viewer.
             None => Refusal::invalid("nobody would see the VM", "give it an owner"),
         }
+    }
+
+    /// VMs that `viewer` sees, and addresses at which it saw one not long ago.
+    fn counted(&self, viewer: PrincipalIx, now_s: u64) -> (usize, usize) {
+        let (mut sees, mut held) = (Vec::new(), Vec::new());
+        for seen in self.seen(viewer, None, now_s) {
+            match seen.how {
+                How::Now | How::Old => sees.push(seen.vm),
+                How::Held { .. } => held.push(seen.address),
+            }
+        }
+        sees.sort_unstable();
+        sees.dedup();
+        held.sort_unstable();
+        held.dedup();
+        (sees.len(), held.len())
+    }
+
+    /// No less than both of [`Model::counted`] together, at little cost.
+    fn seen_at_most(&self, viewer: PrincipalIx) -> usize {
+        let principals = self.seen_through(viewer, None);
+        let reaches = principals.filter_map(|principal| self.reach(principal));
+        reaches.map(|reach| reach.slots.len() + reach.holds.len()).sum()
     }
 
     /// Whether `vm` can stand at the address of this name for all of `viewers`.
