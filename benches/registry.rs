@@ -36,6 +36,7 @@ use keyway::registry::{Document, Key, Label, Limits, Model, Principal, Service, 
 use keyway::route::{Delta, Snapshot, Table, saved};
 use keyway::ssh::entropy::SystemEntropy;
 use keyway::ssh::publickey::Fingerprint;
+use nix::time::{ClockId, clock_gettime};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -306,13 +307,11 @@ struct Feed {
 }
 
 impl Feed {
-    fn follow(&mut self, model: &Model, news: News<'_>) {
+    fn follow(&mut self, news: News<'_>) {
         match news {
-            News::Everything => {
+            News::Everything { revision, contents } => {
                 let loaded = self.began.elapsed();
-                let contents = model.contents();
-                let whole = self.began.elapsed();
-                self.save(&contents, model.revision());
+                self.save(&contents, revision);
                 let saved = self.began.elapsed();
                 let snapshot = Snapshot::new(contents).unwrap();
                 let checked = self.began.elapsed();
@@ -320,16 +319,15 @@ impl Feed {
                 let applied = self.began.elapsed();
                 let ms = |from: Duration, to: Duration| (to - from).as_millis();
                 println!(
-                    "  model {} ms, contents {}, save {}, check {}, apply {}",
+                    "  read {} ms, save {}, check {}, apply {}",
                     loaded.as_millis(),
-                    ms(loaded, whole),
-                    ms(whole, saved),
+                    ms(loaded, saved),
                     ms(saved, checked),
                     ms(checked, applied)
                 );
                 *self.applied.lock().unwrap() = Some(applied);
             }
-            News::Written(written) => {
+            News::Written { model, written } => {
                 let delta = routes::delta(written);
                 self.append(&delta, model.revision());
                 self.table.change(delta).unwrap();
@@ -359,7 +357,7 @@ fn now_s() -> u64 {
 
 /// From nothing to a filled table and a service that takes orders.
 fn started(dir: &Path) -> (Service, Arc<Table>, Duration) {
-    let began = Instant::now();
+    let (began, cpu) = (Instant::now(), cpu_ms());
     let (store, _) = open(&dir.join(STORE));
     println!("  opened {} ms", began.elapsed().as_millis());
     let table = Arc::new(Table::new());
@@ -376,9 +374,10 @@ fn started(dir: &Path) -> (Service, Arc<Table>, Duration) {
         limits: Limits::default(),
         now_s,
         entropy: Box::new(SystemEntropy::default()),
-        follow: Box::new(move |model, news| feed.follow(model, news)),
+        follow: Box::new(move |news| feed.follow(news)),
     });
     let service = service.unwrap();
+    println!("  in service after {} ms, {} ms of CPU", began.elapsed().as_millis(), cpu_ms() - cpu);
     let applied = applied.lock().unwrap().unwrap();
     (service, table, applied)
 }
@@ -449,6 +448,12 @@ fn status_kb(key: &str) -> u64 {
 fn kb_in(status: &str, key: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// CPU time of this process, in its threads that have ended too.
+fn cpu_ms() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).unwrap();
+    u64::try_from(Duration::from(now).as_millis()).unwrap()
 }
 
 fn resident_kb() -> u64 {

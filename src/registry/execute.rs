@@ -337,7 +337,7 @@ impl Draft<'_> {
     fn new_id(&self, name: &Label) -> String {
         let mut id = name.to_string();
         let mut next = 2_u64;
-        while self.model().is_id(&id) {
+        while self.model().of_id(&id).is_some() {
             let short: String = name.as_str().chars().take(ID_NAME_CHARS).collect();
             id = format!("{short}_{next}");
             next += 1;

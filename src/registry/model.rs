@@ -115,7 +115,7 @@ pub(super) struct Site {
 pub struct Model {
     revision: u64,
     limits: Limits,
-    principals: BTreeMap<Principal, PrincipalIx>,
+    principals: HashMap<Principal, PrincipalIx>,
     reaches: Vec<Reach>,
     users: BTreeMap<Label, Stored<User>>,
     teams: BTreeMap<Label, Stored<Team>>,
@@ -123,8 +123,10 @@ pub struct Model {
     names: BTreeMap<Label, AddressIx>,
     sites: Vec<Site>,
     ips: HashMap<IpAddr, AddressIx>,
-    vms: HashMap<Serial, Stored<Box<Vm>>>,
+    /// In the order of the store, which is that of memory after a start: who walks through all of them need not jump.
+    vms: BTreeMap<Serial, Stored<Box<Vm>>>,
     vm_names: BTreeMap<Label, Serial>,
+    /// Of those few that are not the name.
     ids: HashMap<String, Serial>,
     tokens: BTreeMap<Label, Stored<Token>>,
     keys: HashMap<[u8; 32], Label>,
@@ -253,6 +255,11 @@ impl Model {
         self.vms.get(&serial)
     }
 
+    /// All VMs, by serial.
+    pub(super) fn vms(&self) -> impl Iterator<Item = &Stored<Box<Vm>>> {
+        self.vms.values()
+    }
+
     /// A VM by its name.
     #[must_use]
     pub fn vm_named(&self, name: &Label) -> Option<(Serial, &Stored<Box<Vm>>)> {
@@ -275,7 +282,7 @@ impl Model {
     /// id (FNV-1a), another VM's by chance only.
     #[must_use]
     pub fn serial_of(&self, id: &str) -> Serial {
-        self.ids.get(id).copied().unwrap_or_else(|| {
+        self.of_id(id).unwrap_or_else(|| {
             let prime = 0x0000_0100_0000_01b3_u64;
             Serial(id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
                 (hash ^ u64::from(byte)).wrapping_mul(prime)
@@ -283,8 +290,13 @@ impl Model {
         })
     }
 
-    pub(super) fn is_id(&self, id: &str) -> bool {
-        self.ids.contains_key(id)
+    /// The VM that has this id.
+    pub(super) fn of_id(&self, id: &str) -> Option<Serial> {
+        let named = || {
+            let serial = *self.vm_names.get(id)?;
+            self.vms.get(&serial).is_some_and(|vm| vm.document.id == id).then_some(serial)
+        };
+        self.ids.get(id).copied().or_else(named)
     }
 
     /// Whether the user or team stands.
@@ -297,7 +309,7 @@ impl Model {
     }
 
     #[cfg(test)]
-    pub(super) const fn principals(&self) -> &BTreeMap<Principal, PrincipalIx> {
+    pub(super) const fn principals(&self) -> &HashMap<Principal, PrincipalIx> {
         &self.principals
     }
 
@@ -309,12 +321,12 @@ impl Model {
         self.names.get(name).copied()
     }
 
-    pub(super) const fn reaches(&self) -> &Vec<Reach> {
-        &self.reaches
-    }
-
     pub(super) fn reach(&self, ix: PrincipalIx) -> Option<&Reach> {
         self.reaches.get(ix.0 as usize)
+    }
+
+    pub(super) const fn reaches(&self) -> &Vec<Reach> {
+        &self.reaches
     }
 
     pub(super) fn site(&self, ix: AddressIx) -> Option<&Site> {
@@ -384,23 +396,46 @@ impl Model {
     fn put_vm(&mut self, serial: Serial, new: Option<Stored<Box<Vm>>>) -> Option<(Document, u64)> {
         let old = self.vms.remove(&serial);
         if let Some(old) = &old {
+            self.vm_names.remove(&old.document.name);
             self.index_vm(serial, &old.document, false);
         }
         if let Some(new) = new {
-            self.index_vm(serial, &new.document, true);
-            self.vms.insert(serial, new);
+            self.vm_names.insert(new.document.name.clone(), serial);
+            self.fill_vm(serial, new);
         }
         old.map(|old| (Document::Vm(old.document), old.revision))
     }
 
-    /// Brings what a VM's document means into the indexes, or takes it out.
+    /// Puts a VM that is not here, without its name, for [`Model::fill_vm_names`]: a million names one by one, in the
+    /// order of serials, are a million walks down a tree.
+    pub(super) fn fill_vm(&mut self, serial: Serial, mut new: Stored<Box<Vm>>) {
+        self.index_vm(serial, &new.document, true);
+        let Vm { owner, address, .. } = &mut *new.document;
+        // One text for all that say it.
+        if let Some(reach) = self.principal_ix(owner).and_then(|ix| self.reach(ix)) {
+            owner.clone_from(&reach.name);
+        }
+        if let Some(address) = address
+            && let Some((name, _)) = self.names.get_key_value(address)
+        {
+            address.clone_from(name);
+        }
+        self.vms.insert(serial, new);
+    }
+
+    /// The names of all VMs.
+    pub(super) fn fill_vm_names(&mut self, names: BTreeMap<Label, Serial>) {
+        self.vm_names = names;
+    }
+
+    /// Brings what a VM's document means into the indexes but that of names, or takes it out.
     fn index_vm(&mut self, serial: Serial, vm: &Vm, enter: bool) {
-        if enter {
-            self.vm_names.insert(vm.name.clone(), serial);
-            self.ids.insert(vm.id.clone(), serial);
-        } else {
-            self.vm_names.remove(&vm.name);
-            self.ids.remove(&vm.id);
+        if vm.id != vm.name.as_str() {
+            if enter {
+                self.ids.insert(vm.id.clone(), serial);
+            } else {
+                self.ids.remove(&vm.id);
+            }
         }
         let aging = Key::Vm(serial);
         if enter && !vm.old.is_empty() {

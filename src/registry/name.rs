@@ -1,14 +1,14 @@
 //! Names: what users, teams, VMs and addresses are called, and whom a right is given to.
 
-use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+use std::{borrow::Borrow, fmt, marker::PhantomData, str::FromStr, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde::ser::{Serialize, Serializer};
 
 use crate::route::{TEAM_PREFIX, is_label};
 
 /// One label of a DNS name: 1 to 63 of `a-z 0-9 -`, no hyphen at either end (RFC 1035 §2.3.1, lower case only).
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Label(Arc<str>);
 
 /// What is wrong with a name.
@@ -50,17 +50,30 @@ impl FromStr for Label {
     }
 }
 
-impl TryFrom<String> for Label {
-    type Error = NotALabel;
-
-    fn try_from(name: String) -> Result<Self, NotALabel> {
-        Self::new(&name)
+impl Serialize for Label {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 
-impl From<Label> for String {
-    fn from(label: Label) -> Self {
-        label.as_str().to_owned()
+impl<'de> Deserialize<'de> for Label {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(Read::<Self>(PhantomData))
+    }
+}
+
+/// Reads a name where it stands: millions are read at a start.
+struct Read<T>(PhantomData<T>);
+
+impl<T: FromStr<Err = NotALabel>> Visitor<'_> for Read<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
     }
 }
 
@@ -77,8 +90,7 @@ impl fmt::Display for Label {
 }
 
 /// Who can own a VM or be let into one: `alice`, or `team:ops`.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Principal {
     /// A user.
     User(Label),
@@ -107,17 +119,15 @@ impl FromStr for Principal {
     }
 }
 
-impl TryFrom<String> for Principal {
-    type Error = NotALabel;
-
-    fn try_from(text: String) -> Result<Self, NotALabel> {
-        text.parse()
+impl Serialize for Principal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
-impl From<Principal> for String {
-    fn from(principal: Principal) -> Self {
-        principal.to_string()
+impl<'de> Deserialize<'de> for Principal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(Read::<Self>(PhantomData))
     }
 }
 

@@ -17,14 +17,26 @@ impl Model {
     /// Everything, for the routing map.
     #[must_use]
     pub fn contents(&self) -> Contents {
-        let vms = self.vm_names().values().filter_map(|serial| self.vm(*serial));
-        let vms = vms.map(|stored| &*stored.document);
+        let vms = self.vms().map(|stored| &*stored.document);
         Contents {
             addresses: self.addresses().map(|(name, it, _)| address(name, &it.document)).collect(),
             users: self.users().iter().map(|(name, it)| user(name, &it.document)).collect(),
             teams: self.teams().iter().map(|(name, it)| team(name, &it.document)).collect(),
             vms: vms.filter(|vm| vm.state == VmState::Ready).map(entry).collect(),
         }
+    }
+}
+
+/// Adds what a document means, which stands in the store after all that were added.
+pub(super) fn enter(contents: &mut Contents, key: &Key, document: &Document) {
+    match (key, document) {
+        (Key::Address(name), Document::Address(it)) => contents.addresses.push(address(name, it)),
+        (Key::User(name), Document::User(it)) => contents.users.push(user(name, it)),
+        (Key::Team(name), Document::Team(it)) => contents.teams.push(team(name, it)),
+        (Key::Vm(_), Document::Vm(vm)) if vm.state == VmState::Ready => {
+            contents.vms.push(entry(vm));
+        }
+        _ => {}
     }
 }
 
@@ -110,11 +122,14 @@ fn entry(vm: &Vm) -> VmEntry {
             address: address.to_string(),
         }));
     }
-    let everybody = std::iter::once(&vm.owner).chain(vm.shares.keys());
-    let slotless = everybody
-        .map(ToString::to_string)
-        .filter(|principal| slots.iter().all(|slot| slot.principal != *principal));
-    VmEntry { by_name: slotless.collect(), vm: routed(vm), slots }
+    let everybody = std::iter::once((&vm.owner, Access::Slot))
+        .chain(vm.shares.iter().map(|(principal, access)| (principal, *access)));
+    let slotless = everybody.filter(|(principal, access)| {
+        let now = *access == Access::Slot && vm.address.is_some();
+        !now && vm.old.iter().all(|old| !old.principals.contains(principal))
+    });
+    let by_name = slotless.map(|(principal, _)| principal.to_string()).collect();
+    VmEntry { by_name, vm: routed(vm), slots }
 }
 
 /// A VM as the data plane needs it.

@@ -15,11 +15,13 @@ pub use super::audit::{Actor, Audit, Moved};
 use super::command::{Command, Options, Subject};
 use super::document::{Document, Key, StrangeKey};
 use super::draft::{Draft, Report, Written};
+use super::load;
 use super::model::{Limits, Model, Stamp};
 use super::refusal::{Kind, Refusal};
 use super::store::{
     Expected, Head, OPERATIONS_MAX, Revision, Store, TRANSACTION_BYTES_MAX, Transaction, Watch,
 };
+use crate::route::Contents;
 use crate::ssh::entropy::Entropy;
 
 /// Orders made durable together. Readers wait for a batch: more of them would be felt.
@@ -28,8 +30,6 @@ const BATCH_MAX: usize = 64;
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Commits that the store keeps for those who watch; who is later takes a snapshot.
 const HISTORY_KEPT: u64 = 100_000;
-/// Prefixes of all documents; the audit log is not one of them.
-const PREFIXES: [&str; 6] = ["address/", "user/", "team/", "vm/", "hold/", "token/"];
 /// The audit log's prefix.
 const AUDIT: &str = "audit/";
 
@@ -93,17 +93,26 @@ pub enum Fault {
     Thread(#[from] std::io::Error),
 }
 
-/// Whoever keeps up with the registry. Called on the writer's thread after every batch, with the model as it is now and
-/// every document written, in order.
-pub type Follow = Box<dyn FnMut(&Model, News<'_>) + Send>;
+/// Whoever keeps up with the registry. Called after every batch, before it is answered.
+pub type Follow = Box<dyn FnMut(News<'_>) + Send>;
 
 /// What a follower is told.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum News<'a> {
-    /// These documents were written; the model is at this revision.
-    Written(&'a [Written]),
-    /// The model was read anew: everything may differ.
-    Everything,
+    /// Documents were written.
+    Written {
+        /// As it is now.
+        model: &'a Model,
+        /// All that was written, in order.
+        written: &'a [Written],
+    },
+    /// The store was read, at a start or anew: everything may differ.
+    Everything {
+        /// The store's.
+        revision: u64,
+        /// All there is.
+        contents: Contents,
+    },
 }
 
 /// What a service is made from.
@@ -158,8 +167,7 @@ impl Service {
     /// [`Fault`].
     pub fn start(start: Start) -> Result<Self, Fault> {
         let Start { store, limits, now_s, entropy, mut follow } = start;
-        let model = load(&*store, &limits)?;
-        follow(&model, News::Everything);
+        let model = load::load(&*store, &limits, &mut follow)?;
         let model = Arc::new(RwLock::new(model));
         let (orders, queue) = mpsc::channel();
         let mut writer = Writer {
@@ -255,33 +263,8 @@ impl Drop for Service {
 /// # Errors
 /// What the store says, and what cannot be read in it.
 pub fn load(store: &dyn Store, limits: &Limits) -> Result<Model, Fault> {
-    let mut model = Model::new(limits.clone());
-    let mut fault = None;
-    let mut last = None;
-    for prefix in PREFIXES {
-        let head = store.snapshot_each(prefix, &mut |entry| {
-            if fault.is_some() {
-                return;
-            }
-            let read = entry.key.parse::<Key>().map_err(Fault::from).and_then(|key| {
-                let document = Document::from_json(&key, entry.value)
-                    .map_err(|why| Fault::Unreadable { key: entry.key.to_owned(), why })?;
-                Ok((key, document))
-            });
-            match read {
-                Ok((key, document)) => {
-                    model.put(&key, Some(document), entry.modified.0);
-                }
-                Err(why) => fault = Some(why),
-            }
-        })?;
-        if let Some(fault) = fault {
-            return Err(fault);
-        }
-        last = Some(head.revision);
-    }
-    model.at_revision(last.map_or(0, |revision| revision.0));
-    Ok(model)
+    let mut nobody: Follow = Box::new(|_| ());
+    load::load(store, limits, &mut nobody)
 }
 
 struct Writer {
@@ -450,17 +433,16 @@ impl Writer {
             }
         }
         if !failed {
-            (self.follow)(model, News::Written(&written));
+            (self.follow)(News::Written { model, written: &written });
         }
         failed
     }
 
     fn read_anew(&mut self, model: &mut Model) {
-        match load(&*self.store, &model.limits().clone()) {
+        match load::load(&*self.store, &model.limits().clone(), &mut self.follow) {
             Ok(fresh) => {
                 self.stale = false;
                 *model = fresh;
-                (self.follow)(model, News::Everything);
             }
             // The edge goes on with what it has; nothing is carried out on what may not be so.
             Err(fault) => {

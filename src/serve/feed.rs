@@ -32,20 +32,25 @@ pub(super) struct Feed {
 
 impl Feed {
     /// See [`crate::registry::service::Follow`].
-    pub(super) fn follow(&mut self, model: &Model, news: News<'_>) {
-        match news {
-            News::Everything => self.everything(model),
-            News::Written(written) => self.written(model, written),
-        }
-        self.revision.store(model.revision(), Ordering::Relaxed);
+    pub(super) fn follow(&mut self, news: News<'_>) {
+        let revision = match news {
+            News::Everything { revision, contents } => {
+                self.everything(revision, contents);
+                revision
+            }
+            News::Written { model, written } => {
+                self.written(model, written);
+                model.revision()
+            }
+        };
+        self.revision.store(revision, Ordering::Relaxed);
     }
 
-    fn everything(&mut self, model: &Model) {
-        let contents = model.contents();
-        self.save(model, &contents);
+    fn everything(&mut self, revision: u64, contents: Contents) {
+        self.save(revision, &contents);
         match Snapshot::new(contents) {
             Ok(snapshot) => {
-                self.note_given(model);
+                self.shared.pins.note_given(snapshot.vms());
                 match self.edge() {
                     Some(edge) => edge.replace(snapshot),
                     None => self.shared.table.apply(snapshot),
@@ -76,17 +81,17 @@ impl Feed {
                     "a change of the registry does not fit the routing map: {contradiction}"
                 );
             }
-            return self.everything(model);
+            return self.everything(model.revision(), model.contents());
         }
         // Rights first, the disk after.
         let appended = if saved.changes.is_empty() {
             Ok(Appended::Done)
         } else {
-            self.saved.append(self.head(model), &saved)
+            self.saved.append(self.head(model.revision()), &saved)
         };
         match appended {
             Ok(Appended::Done) => {}
-            Ok(Appended::SnapshotWanted) => self.save(model, &model.contents()),
+            Ok(Appended::SnapshotWanted) => self.save(model.revision(), &model.contents()),
             Err(error) => tracing::warn!("the routing map is not saved: {error}"),
         }
         let mut reword = false;
@@ -109,23 +114,16 @@ impl Feed {
         }
     }
 
-    /// Of VMs that nobody may enter just now too.
-    fn note_given(&self, model: &Model) {
-        let vms = model.vm_names().values().filter_map(|serial| model.vm(*serial));
-        let vms: Vec<_> = vms.map(|stored| routes::routed(&stored.document)).collect();
-        self.shared.pins.note_given(&vms);
-    }
-
     fn edge(&self) -> Option<Arc<Edge>> {
         self.edge.get().and_then(Weak::upgrade)
     }
 
-    fn head(&self, model: &Model) -> Head {
-        Head { store: self.store.0, revision: model.revision() }
+    const fn head(&self, revision: u64) -> Head {
+        Head { store: self.store.0, revision }
     }
 
-    fn save(&mut self, model: &Model, contents: &Contents) {
-        if let Err(error) = self.saved.write(self.head(model), contents) {
+    fn save(&mut self, revision: u64, contents: &Contents) {
+        if let Err(error) = self.saved.write(self.head(revision), contents) {
             tracing::warn!("the routing map is not saved: {error}");
         }
     }

@@ -149,7 +149,7 @@ impl Plane {
             limits: self.settings.limits.clone(),
             now_s: clock::unix_s,
             entropy: Box::new(entropy),
-            follow: Box::new(move |model, news| feed.follow(model, news)),
+            follow: Box::new(move |news| feed.follow(news)),
         })?;
         if let Some((routes, replaced)) = lost {
             adopt(&service, &routes, replaced)?;

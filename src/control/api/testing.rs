@@ -201,7 +201,7 @@ impl World {
             limits: Limits::default(),
             now_s,
             entropy: Box::new(Seeded(1)),
-            follow: Box::new(|_, _| ()),
+            follow: Box::new(|_| ()),
         });
         let service = Arc::new(service.unwrap());
         let fake = Arc::new(Fake::default());

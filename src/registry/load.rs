@@ -1,0 +1,123 @@
+//! From a store to a model and to the routing map, at a start: one thread reads, decodes, and fills the map, while another
+//! puts the model together.
+
+use std::collections::BTreeMap;
+use std::panic::resume_unwind;
+use std::sync::mpsc::{Sender, channel};
+
+use super::document::{Document, Key, Serial};
+use super::model::{Limits, Model, Stored};
+use super::name::Label;
+use super::routes;
+use super::service::{Fault, Follow, News};
+use super::store::{EntryRef, Store};
+use crate::route::Contents;
+
+/// Prefixes of all documents; the audit log is not one of them. Users stand before those who name them.
+const PREFIXES: [&str; 6] = ["address/", "user/", "team/", "vm/", "hold/", "token/"];
+/// Documents handed over together.
+const TOGETHER: usize = 512;
+/// Bytes of a name that are compared where the name itself need not be fetched.
+const PREFIX_BYTES: usize = 8;
+
+/// A document, where it stands, and the revision that wrote it.
+type Read = (Key, Document, u64);
+
+/// Reads all documents, and tells the follower.
+///
+/// # Errors
+/// [`Fault`]; the follower was told nothing then.
+pub(super) fn load(
+    store: &dyn Store,
+    limits: &Limits,
+    follow: &mut Follow,
+) -> Result<Model, Fault> {
+    // Without a limit: what waits here is on its way into the model, which holds all of it in the end.
+    let (hand, handed) = channel();
+    std::thread::scope(|scope| {
+        let reader = std::thread::Builder::new().name("registry-load".to_owned());
+        let reader = reader.spawn_scoped(scope, move || {
+            let (revision, contents) = read(store, &hand)?;
+            // The model need not wait for the routing map, nor the map for the model.
+            drop(hand);
+            follow(News::Everything { revision, contents });
+            Ok::<_, Fault>(revision)
+        })?;
+        let mut model = Model::new(limits.clone());
+        let mut names = Vec::new();
+        for some in handed {
+            let some: Vec<Read> = some;
+            for (key, document, revision) in some {
+                match (key, document) {
+                    (Key::Vm(serial), Document::Vm(document)) => {
+                        names.push((prefix(&document.name), document.name.clone(), serial));
+                        model.fill_vm(serial, Stored { document, revision });
+                    }
+                    (key, document) => drop(model.put(&key, Some(document), revision)),
+                }
+            }
+        }
+        model.fill_vm_names(sorted(names));
+        let revision = reader.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+        model.at_revision(revision);
+        Ok(model)
+    })
+}
+
+/// Reads all documents and hands them over; returns the store's revision and what they mean for the routing map.
+fn read(store: &dyn Store, hand: &Sender<Vec<Read>>) -> Result<(u64, Contents), Fault> {
+    let (mut revision, mut contents) = (0, Contents::default());
+    for prefix in PREFIXES {
+        let (mut some, mut fault) = (Vec::with_capacity(TOGETHER), None);
+        let head = store.snapshot_each(prefix, &mut |entry| {
+            if fault.is_some() {
+                return;
+            }
+            match decode(entry) {
+                Ok(read) => {
+                    routes::enter(&mut contents, &read.0, &read.1);
+                    some.push(read);
+                }
+                Err(why) => fault = Some(why),
+            }
+            if some.len() == TOGETHER {
+                // Whoever takes them has panicked if they are not taken, and that ends the start.
+                let _gone = hand.send(std::mem::replace(&mut some, Vec::with_capacity(TOGETHER)));
+            }
+        })?;
+        if let Some(fault) = fault {
+            return Err(fault);
+        }
+        let _gone = hand.send(some);
+        revision = head.revision.0;
+    }
+    Ok((revision, contents))
+}
+
+fn decode(entry: EntryRef<'_>) -> Result<Read, Fault> {
+    let key = entry.key.parse::<Key>()?;
+    let document = Document::from_json(&key, entry.value)
+        .map_err(|why| Fault::Unreadable { key: entry.key.to_owned(), why })?;
+    Ok((key, document, entry.modified.0))
+}
+
+/// The first bytes of a name as a number that is in their order.
+fn prefix(name: &Label) -> u64 {
+    let mut bytes = [0; PREFIX_BYTES];
+    for (to, from) in bytes.iter_mut().zip(name.as_str().bytes()) {
+        *to = from;
+    }
+    u64::from_be_bytes(bytes)
+}
+
+/// A map that is built from one end to the other.
+fn sorted(mut names: Vec<(u64, Label, Serial)>) -> BTreeMap<Label, Serial> {
+    names.sort_by(|(one, one_name, _), (other, other_name, _)| {
+        one.cmp(other).then_with(|| one_name.cmp(other_name))
+    });
+    names.into_iter().map(|(_, name, serial)| (name, serial)).collect()
+}
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;
