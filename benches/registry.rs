@@ -715,6 +715,7 @@ fn served(dir: &Path) {
         "user list --output json",
         "team list --output json",
         "address list --output json",
+        "audit list --limit 20 --output json",
         "vm list --output json",
         "export",
     ] {
