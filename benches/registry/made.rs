@@ -58,13 +58,15 @@ fn address(number: u64) -> Address {
     }
 }
 
+/// The blob of a key of the shape of an Ed25519 one.
+fn blob(number: u64) -> Vec<u8> {
+    let key = (0..4).flat_map(|at| mixed(number * 4 + at).to_le_bytes());
+    b"\0\0\0\x0bssh-ed25519\0\0\0\x20".iter().copied().chain(key).collect()
+}
+
 /// A user with a key of the shape of an Ed25519 one.
 fn user(number: u64) -> User {
-    let kind = b"ssh-ed25519";
-    let mut blob = vec![0, 0, 0, 11];
-    blob.extend_from_slice(kind);
-    blob.extend_from_slice(&[0, 0, 0, 32]);
-    blob.extend((0..4).flat_map(|at| mixed(number * 4 + at).to_le_bytes()));
+    let blob = blob(number);
     let fingerprint = Fingerprint(digest(&SHA256, &blob).as_ref().try_into().unwrap());
     let key = UserKey {
         fingerprint: fingerprint.to_string(),
@@ -97,6 +99,8 @@ fn vm(number: u64) -> Vm {
         (Principal::User(label('u', user)), (mixed(user) + nth) % OF_USERS)
     };
     let name = label('v', number);
+    // Every VM was entered once.
+    let pin = format!("ssh-ed25519 {}", BASE64_STANDARD.encode(blob(USERS + number)));
     Vm {
         id: name.to_string(),
         name,
@@ -107,6 +111,7 @@ fn vm(number: u64) -> Vm {
         ssh: format!("10.{}.{}.{}:22", (number >> 16) & 255, (number >> 8) & 255, number & 255),
         login: None,
         host_key: None,
+        pin: Some(pin.into()),
         state: VmState::Ready,
         origin: Origin::Command,
     }

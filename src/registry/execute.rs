@@ -51,6 +51,8 @@ impl Draft<'_> {
             Command::VmRename { name, to } => self.rename(name, to),
             Command::VmTransfer { name, to } => self.transfer(name, to, options),
             Command::VmSet { name, set } => self.vm_set(name, set, options),
+            Command::VmPin { id, key } => self.vm_pin(id, key),
+            Command::VmUnpin { name } => self.vm_unpin(name),
             Command::VmRenumber { name, to } => {
                 let (serial, _) = self.named(name)?;
                 self.renumber(serial, to)
@@ -315,6 +317,7 @@ impl Draft<'_> {
             ssh: ssh.clone(),
             login,
             host_key,
+            pin: None,
             state: VmState::Ready,
             origin: options.origin,
         };

@@ -26,6 +26,7 @@ use crate::state::State;
 
 use super::beside::Everything;
 use super::feed::Feed;
+use super::first_use::InRegistry;
 use super::gauges::Gauges;
 use super::names::LiveNames;
 use super::saved::Saved;
@@ -61,6 +62,7 @@ pub(super) struct Plane {
     registry: Option<Registry>,
     settings: Settings,
     shared: Arc<Shared>,
+    first_use: Arc<InRegistry>,
     edge: Arc<OnceLock<Weak<Edge>>>,
     revision: Arc<AtomicU64>,
     /// When the routes were saved that stand in for the registry.
@@ -74,13 +76,18 @@ struct Registry {
 
 impl Plane {
     /// Opens the registry and fills the routing map, or fills it with what was saved last.
-    pub(super) fn start(settings: Settings, shared: Arc<Shared>) -> Result<Self, Failure> {
+    pub(super) fn start(
+        settings: Settings,
+        shared: Arc<Shared>,
+        first_use: Arc<InRegistry>,
+    ) -> Result<Self, Failure> {
         let mut plane = Self {
             api: None,
             dns: None,
             registry: None,
             settings,
             shared,
+            first_use,
             edge: Arc::default(),
             revision: Arc::default(),
             saved: None,
@@ -156,7 +163,10 @@ impl Plane {
             before.remove()?;
             state.settle()?;
         }
-        self.registry = Some(Registry { service: Arc::new(service), store });
+        let service = Arc::new(service);
+        // Nobody else sets it.
+        let _first = self.first_use.0.set(Arc::downgrade(&service));
+        self.registry = Some(Registry { service, store });
         Ok(())
     }
 

@@ -335,6 +335,7 @@ fn explain_walks_the_way_of_a_login_and_says_which_step_decides() {
 #[test]
 fn the_edge_starts_from_the_last_routes_when_the_registry_cannot_be_opened() {
     let Some(mut island) = settled() else { return };
+    assert_eq!(island.enters("alice", "blue.vm.test"), "blue");
     let keyway = island.keyway.take().expect("a set-up of ours");
     signal(keyway.id(), Signal::SIGKILL);
     drop(keyway);
@@ -350,6 +351,10 @@ fn the_edge_starts_from_the_last_routes_when_the_registry_cannot_be_opened() {
     assert!(process.log().contains("the registry cannot be opened"), "{}", process.log());
     assert_eq!(island.enters("alice", "blue.vm.test"), "blue");
     island.is_refused("carol", "blue.vm.test");
+    // Nobody was there yet, and what cannot be written down cannot be held against anybody later.
+    let mut green = island.ssh("bob", &login(), "green.vm.test", "true");
+    let first = run(&mut green).ends(255);
+    assert!(first.stderr.contains("cannot be recorded right now"), "{}", first.stderr);
     let refused = island.keyway("user list").ends(3);
     assert!(refused.stderr.contains("no keyway serves"), "{}", refused.stderr);
 }
