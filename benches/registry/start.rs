@@ -147,6 +147,7 @@ pub(crate) fn started(dir: &Path) -> (Service, Arc<Table>, Duration) {
         limits: Limits::default(),
         now_s,
         entropy: Box::new(SystemEntropy::default()),
+        known: None,
         follow: Box::new(move |news| feed.follow(news)),
     });
     let service = service.unwrap();

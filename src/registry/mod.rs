@@ -19,6 +19,7 @@ pub mod draft;
 mod execute;
 pub mod fleet;
 pub mod fleet_commands;
+pub mod follower;
 mod host_keys;
 mod load;
 pub mod model;

@@ -24,7 +24,8 @@ pub(super) struct Feed {
     pub(super) shared: Arc<Shared>,
     /// The edge, once it runs: it ends sessions whose right is gone.
     pub(super) edge: Arc<OnceLock<Weak<Edge>>>,
-    pub(super) saved: Saved,
+    /// Nothing is saved by a process that drains: its successor does.
+    pub(super) saved: Option<Saved>,
     pub(super) store: StoreId,
     /// The serial of the zone.
     pub(super) revision: Arc<AtomicU64>,
@@ -81,12 +82,8 @@ impl Feed {
             return self.everything(model.revision(), model.contents());
         }
         // Rights first, the disk after.
-        let appended = if saved.changes.is_empty() {
-            Ok(Appended::Done)
-        } else {
-            self.saved.append(self.head(model.revision()), &saved)
-        };
-        match appended {
+        let head = self.head(model.revision());
+        match self.saved.as_mut().map_or(Ok(Appended::Done), |it| it.append(head, &saved)) {
             Ok(Appended::Done) => {}
             Ok(Appended::SnapshotWanted) => self.save(model.revision(), &model.contents()),
             Err(error) => tracing::warn!("the routing map is not saved: {error}"),
@@ -105,13 +102,14 @@ impl Feed {
     }
 
     fn save(&mut self, revision: u64, contents: &Contents) {
-        if let Err(error) = self.saved.write(self.head(revision), contents) {
+        let head = self.head(revision);
+        if let Some(Err(error)) = self.saved.as_mut().map(|saved| saved.write(head, contents)) {
             tracing::warn!("the routing map is not saved: {error}");
         }
     }
 
     /// The banner names the lobby.
-    fn reword(&self) {
+    pub(super) fn reword(&self) {
         let last_words = last_words(&self.shared.table);
         self.shared.live.rcu(|live| {
             let Live { server, policy, credential } = &**live;

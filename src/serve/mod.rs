@@ -16,6 +16,7 @@ mod plane;
 mod saved;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use std::{io, num::NonZeroU32};
@@ -24,6 +25,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::cli::{Failure, Files, Start};
+use crate::config::desired::Desired;
 use crate::config::{self, Config, Count, HostKeys, Loaded, Log, Principals, UserCa, VmCredential};
 use crate::control::endpoint;
 use crate::edge::local_address::Destination;
@@ -113,11 +115,9 @@ impl Running {
         let pinning = Arc::clone(&first_use);
         let shared = Arc::new(shared(config, None, &state, sessions_max, pinning)?);
         let mut plane = Plane::start(settings, Arc::clone(&shared), first_use)?;
-        if let Err(failure) = plane.apply(fleet.map(|fleet| fleet.desired)) {
-            // What was right before is right still, and a door that is shut helps nobody.
-            for line in failure.to_string().lines() {
-                tracing::error!("{line}");
-            }
+        let mut desired = fleet.map(|fleet| fleet.desired);
+        if !plane.is_opening() {
+            apply(&plane, desired.take());
         }
         let counted = Arc::clone(&shared);
         let registry = Arc::new(Registry::new(clock::unix_s(), move || inventory(&counted.table)));
@@ -128,13 +128,14 @@ impl Running {
             shared: Arc::clone(&shared),
         };
         let edge = Arc::new(Edge::start(start, &registry)?);
-        plane.serve(&edge)?;
-        let (scraped, gauges) = (Arc::clone(&registry), plane.gauges());
-        let render = move || scraped.render() + &gauges.render();
-        let metrics = endpoint::start(metrics_listen, Arc::new(render))?;
         for address in edge.addresses() {
             tracing::info!(%address, "listening");
         }
+        plane.serve(&edge)?;
+        apply(&plane, desired);
+        let (scraped, gauges) = (Arc::clone(&registry), plane.gauges());
+        let render = move || scraped.render() + &gauges.render();
+        let metrics = endpoint::start(metrics_listen, Arc::new(render))?;
         tracing::info!(
             metrics = %metrics.address(),
             sessions_max,
@@ -157,10 +158,15 @@ impl Running {
         });
         // The directory is free before the door closes: whoever sees it closed may start a successor, and sessions may go
         // on for an hour.
-        drop(self.plane);
+        let follower = self.plane.hand_over();
         drop(self.lock);
         self.edge.stop_accepting();
-        self.edge.drain(self.drain);
+        let drained = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| follower.map(|follower| follower.run(&drained)));
+            self.edge.drain(self.drain);
+            drained.store(true, Ordering::Relaxed);
+        });
     }
 
     /// Reads both files again. Faults leave everything as it is.
@@ -191,6 +197,16 @@ impl Running {
         self.edge.renew(live);
         tracing::info!("reloaded host keys, CAs, revocations and the API's certificate");
         self.plane.apply(loaded.fleet.map(|fleet| fleet.desired))
+    }
+}
+
+/// Applies a fleet file at a start.
+fn apply(plane: &Plane, desired: Option<Desired>) {
+    if let Err(failure) = plane.apply(desired) {
+        // What was right before is right still, and a door that is shut helps nobody.
+        for line in failure.to_string().lines() {
+            tracing::error!("{line}");
+        }
     }
 }
 

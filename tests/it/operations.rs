@@ -128,9 +128,16 @@ fn a_successor_opens_while_the_sessions_of_its_predecessor_go_on() {
     if World::is_direct() {
         return;
     }
-    let mut world = World::usual();
+    let mut world = World::plan()
+        .address("s001")
+        .user("alice")
+        .user("bob")
+        .vm("blue", "alice", "s001")
+        .vm("green", "bob", "s001")
+        .start();
     let target = world.target("alice", "s001");
     let mut held = Held::start(&world, &target, "alice");
+    let mut other = Held::start(&world, &world.target("bob", "s001"), "bob");
     process::signal(world.edge().id(), Signal::SIGTERM);
     let address = (target.host.clone(), target.port);
     wait::until("the door closes", wait::SOON, || TcpStream::connect(&address).is_err());
@@ -144,7 +151,13 @@ fn a_successor_opens_while_the_sessions_of_its_predecessor_go_on() {
     wait::listens(&mut successor, metrics);
     assert_eq!(target.ssh(&[], "echo $KEYWAY_VM").ok().text(), "blue");
     assert!(held.goes_on(), "the session was cut");
-    held.let_go();
+    // What the successor takes away ends sessions of its predecessor too.
+    let key = world.key("alice").fingerprint();
+    keyway(&world, &["key", "rm", "alice", &key]).ok();
+    assert_eq!(held.ended(), Some(255));
+    assert!(held.said().contains("was taken away"), "{}", held.said());
+    assert!(other.goes_on(), "the session of somebody else was cut");
+    other.let_go();
 }
 
 #[test]

@@ -360,6 +360,34 @@ fn the_edge_starts_from_the_last_routes_when_the_registry_cannot_be_opened() {
 }
 
 #[test]
+fn a_start_runs_from_the_saved_routes_while_the_registry_is_read() {
+    let Some(mut island) = settled() else { return };
+    for (round, end) in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGTERM].into_iter().enumerate()
+    {
+        let mut keyway = island.keyway.take().expect("a running keyway");
+        signal(keyway.id(), end);
+        wait::until("the end", wait::SOON, || keyway.has_ended());
+        let mut command = island.command(KEYWAY);
+        command.arg("serve").arg("--config").arg(island.path("keyway.toml"));
+        let name = format!("keyway-{round}");
+        let process = Process::start(&name, island.dir.path(), &mut command);
+        wait::until("the front door", wait::SOON, || process.log().contains("is up"));
+        assert!(process.log().contains("the routes are those saved last"), "{}", process.log());
+        island.keyway = Some(process);
+        assert_eq!(island.enters("alice", "blue.vm.test"), "blue");
+        // What changes now is saved behind what was there, with what changes no route.
+        let vm = format!("more{round}");
+        let at = island.sshd(&vm);
+        island.keyway(&format!("vm add {vm} --owner alice --ssh {at}")).ok();
+        island.keyway(&format!("token add t{round} --role reader")).ok();
+        for earlier in 0..=round {
+            let vm = format!("more{earlier}");
+            assert_eq!(island.enters("alice", &format!("{vm}.vm.test")), vm);
+        }
+    }
+}
+
+#[test]
 fn a_backup_is_believed_only_once_adopted_and_what_was_lost_with_it_leads_nowhere_else() {
     let Some(mut island) = settled() else { return };
     let backup = island.path("backup.db");

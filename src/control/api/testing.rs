@@ -188,6 +188,7 @@ impl World {
             limits: Limits::default(),
             now_s,
             entropy: Box::new(Seeded(1)),
+            known: None,
             follow: Box::new(|_| ()),
         });
         let service = Arc::new(service.unwrap());
