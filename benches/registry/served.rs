@@ -47,11 +47,13 @@ impl Served {
         let mut process = command.spawn().unwrap();
         let mut said = BufReader::new(process.stderr.take().unwrap());
         let mut line = String::new();
-        while !line.contains("is up") {
-            line.clear();
-            assert!(said.read_line(&mut line).unwrap() > 0, "keyway serve ended");
+        for (word, what) in [("listening", "the door is open"), ("is up", "all of it is up")] {
+            while !line.contains(word) {
+                line.clear();
+                assert!(said.read_line(&mut line).unwrap() > 0, "keyway serve ended");
+            }
+            println!("keyway serve: {what} after {} ms", began.elapsed().as_millis());
         }
-        println!("keyway serve is up after {} ms", began.elapsed().as_millis());
         let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
         let (now, most) = (kb_in(&status, "VmRSS:") >> 10, kb_in(&status, "VmHWM:") >> 10);
         println!("resident {now} MB, at most {most} MB");
@@ -116,6 +118,9 @@ fn resolves(socket: &UdpSocket, name: &str) -> bool {
 }
 
 pub(crate) fn served(dir: &Path) {
+    println!("from the store, which was changed beside the saved routes:");
+    drop(Served::start(dir));
+    println!("from the saved routes:");
     let served = Served::start(dir);
     let mut client = Client(BufReader::new(UnixStream::connect(&served.socket).unwrap()));
     let dns = UdpSocket::bind("127.0.0.1:0").unwrap();
