@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub use super::audit::{Actor, Audit, Moved};
 use super::command::{Command, Options, Subject};
 use super::document::{Document, Key, StrangeKey};
-use super::draft::{Draft, Report, Written};
+use super::draft::{Draft, PART_DOCUMENTS, Progress, Report, Written};
 use super::load;
 use super::model::{Limits, Model, Stamp};
 use super::refusal::{Kind, Refusal};
@@ -361,23 +361,25 @@ impl Writer {
             let mut own = Vec::with_capacity(orders.len());
             let mut thrown_away: Vec<Vec<Written>> = Vec::new();
             for order in &orders {
+                let mut answer = None;
                 match self.carry_out(&mut model, order) {
-                    Err(failed) => own.push(Some(Err(failed))),
-                    Ok((done, _)) if mode == Mode::DryRun => {
-                        thrown_away.push(done.written.clone());
-                        own.push(Some(Ok(done)));
-                    }
-                    Ok((done, transaction))
-                        if transaction.puts.is_empty() && done.written.is_empty() =>
-                    {
-                        own.push(Some(Ok(done)));
-                    }
-                    Ok((done, transaction)) => {
-                        pending.push(Pending { request: answers.len(), place: own.len(), done });
-                        transactions.push(transaction);
-                        own.push(None);
+                    Err(failed) => answer = Some(Err(failed)),
+                    Ok(parts) => {
+                        for (done, transaction) in parts {
+                            if mode == Mode::DryRun {
+                                thrown_away.push(done.written.clone());
+                                join(&mut answer, Ok(done));
+                            } else if transaction.puts.is_empty() && done.written.is_empty() {
+                                join(&mut answer, Ok(done));
+                            } else {
+                                let (request, place) = (answers.len(), own.len());
+                                pending.push(Pending { request, place, done });
+                                transactions.push(transaction);
+                            }
+                        }
                     }
                 }
+                own.push(answer);
             }
             for written in thrown_away.into_iter().rev() {
                 take_back(&mut model, written);
@@ -429,7 +431,7 @@ impl Writer {
                 }
             };
             if let Some(slot) = answers.get_mut(request).and_then(|own| own.get_mut(place)) {
-                *slot = Some(answer);
+                join(slot, answer);
             }
         }
         if !failed {
@@ -452,14 +454,49 @@ impl Writer {
         }
     }
 
+    /// Carries an order out: at once, or in parts, each of them with its transaction. Nothing has changed if it fails.
     fn carry_out(
         &mut self,
         model: &mut Model,
         order: &Order,
-    ) -> Result<(Done, Transaction), Failed> {
+    ) -> Result<Vec<(Done, Transaction)>, Failed> {
         check_revision(model, order)?;
+        let mut parts: Vec<(Done, Transaction)> = Vec::new();
+        let mut room = PART_DOCUMENTS;
+        loop {
+            match self.carry_out_part(model, order, room, parts.is_empty()) {
+                Ok(part) => {
+                    let progress = part.0.report.progress;
+                    parts.push(part);
+                    if progress == Progress::Done {
+                        return Ok(parts);
+                    }
+                }
+                // Few documents can be long ones.
+                Err(Failed::Refused(Refusal::TooMany { .. }))
+                    if room > 1 && order.command.in_parts() =>
+                {
+                    room /= 2;
+                }
+                Err(failed) => {
+                    for (done, _) in parts.into_iter().rev() {
+                        take_back(model, done.written);
+                    }
+                    return Err(failed);
+                }
+            }
+        }
+    }
+
+    fn carry_out_part(
+        &mut self,
+        model: &mut Model,
+        order: &Order,
+        room: usize,
+        first: bool,
+    ) -> Result<(Done, Transaction), Failed> {
         let stamp = self.stamp();
-        let mut draft = Draft::new(model, stamp);
+        let mut draft = Draft::within(model, stamp, room);
         draft.carry_out(&order.command, order.options)?;
         let (written, report) = draft.keep();
         let mut transaction = Transaction::new();
@@ -486,7 +523,8 @@ impl Writer {
         if is_note {
             model.at_revision(model.revision() + 1);
         }
-        if is_note || (!written.is_empty() && order.command != Command::Sweep) {
+        // An order is one entry, with what ends access.
+        if is_note || (first && !written.is_empty() && order.command != Command::Sweep) {
             let moves = report.moves.iter().map(Moved::from).collect();
             let (actor, command) = (order.actor.clone(), order.command.clone());
             let audit = Audit { at_s: stamp.now_s, actor, command, moves };
@@ -514,6 +552,20 @@ impl Writer {
         if let Err(fault) = self.store.compact(up_to) {
             tracing::warn!("the registry's history was not compacted: {fault}");
         }
+    }
+}
+
+/// Adds what came of a part of an order to what came of those before it.
+fn join(answer: &mut Option<Result<Done, Failed>>, part: Result<Done, Failed>) {
+    match (answer, part) {
+        (Some(Ok(all)), Ok(part)) => {
+            all.revision = part.revision;
+            all.report.moves.extend(part.report.moves);
+            all.report.progress = part.report.progress;
+            all.written.extend(part.written);
+        }
+        (Some(Err(_)), _) => {}
+        (answer, part) => *answer = Some(part),
     }
 }
 

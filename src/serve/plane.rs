@@ -28,7 +28,7 @@ use super::beside::Everything;
 use super::feed::Feed;
 use super::gauges::Gauges;
 use super::names::LiveNames;
-use super::saved::Saved;
+use super::saved::{Saved, Ways};
 
 /// What the plane needs of the configuration.
 pub(super) struct Settings {
@@ -257,22 +257,24 @@ impl Plane {
 const WAYS_TOGETHER: usize = 32;
 
 /// Before a restored registry serves: no way that there was meanwhile leads to another VM soon.
-fn adopt(
-    service: &Service,
-    routes: &[(String, String, String)],
-    replaced: Option<Model>,
-) -> Result<(), Failure> {
-    let ways = replaced.map_or_else(
-        || {
-            let model = service.model();
+fn adopt(service: &Service, routes: &Ways, replaced: Option<Model>) -> Result<(), Failure> {
+    let ways = {
+        let model = service.model();
+        if let Some(before) = replaced {
+            model.with_members(before.ways(), before.seeing_members())
+        } else {
             let way = |(principal, address, vm): &(String, String, String)| {
                 let (principal, address) = (principal.parse().ok()?, Label::new(address).ok()?);
                 Some(Way { principal, address, vm: model.serial_of(vm), until_s: None })
             };
-            routes.iter().filter_map(way).collect()
-        },
-        |model| model.ways(),
-    );
+            let member = |(team, user): &(String, String)| {
+                Some((Label::new(team).ok()?, Label::new(user).ok()?))
+            };
+            let members: Vec<_> = routes.members.iter().filter_map(member).collect();
+            let members = members.iter().map(|(team, user)| (team, user));
+            model.with_members(routes.ways.iter().filter_map(way).collect(), members)
+        }
+    };
     let actor = Actor { name: "keyway store adopt".to_owned(), from: "itself".to_owned() };
     let orders = ways.chunks(WAYS_TOGETHER).map(|some| Order {
         command: Command::Remember { ways: some.to_vec() },
