@@ -31,7 +31,7 @@ fn fleet() -> String {
 /// What is sent of it.
 fn sent(prune: bool) -> String {
     format!(
-        r#"{{"fleet":{{"addresses":[],"teams":[{{"members":["alice"],"name":"ops"}}],"users":[{{"keys":["{ALICE}"],"name":"alice"}}],"vms":[{{"name":"blue","owner":"alice","share":["team:ops"],"ssh":"10.0.0.5:22"}}]}},"prune":{prune}}}"#
+        r#"{{"fleet":{{"teams":[{{"members":["alice"],"name":"ops"}}],"users":[{{"keys":["{ALICE}"],"name":"alice"}}],"vms":[{{"name":"blue","owner":"alice","share":["team:ops"],"ssh":"10.0.0.5:22"}}]}},"prune":{prune}}}"#
     )
 }
 

@@ -10,10 +10,7 @@ use super::{
     team::{access, grants},
     trouble::{Outcome, Trouble},
 };
-use crate::{
-    config::{self, is_login},
-    registry::{Label, Principal, refusal::utc},
-};
+use crate::registry::{self, Label, Principal, is_login, refusal::utc};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Vm {
@@ -240,7 +237,7 @@ Example:
 }
 
 fn parse_endpoint(text: &str) -> Result<String, String> {
-    config::check_endpoint(text).map(|_| text.to_owned()).map_err(str::to_owned)
+    registry::endpoint(text).map(|_| text.to_owned()).map_err(str::to_owned)
 }
 
 fn parse_login(text: &str) -> Result<String, String> {

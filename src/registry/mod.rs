@@ -31,6 +31,7 @@ pub mod routes;
 pub mod service;
 pub mod store;
 mod values;
+mod writer;
 
 pub use command::{Command, Options};
 pub use document::{Document, Key};
@@ -39,6 +40,7 @@ pub use model::{Limits, Model, Stamp};
 pub use name::{Label, Principal};
 pub use refusal::Refusal;
 pub use service::Service;
+pub(crate) use values::{endpoint, is_login};
 #[cfg(test)]
 mod history;
 #[cfg(test)]

@@ -9,7 +9,6 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime};
 
 use crate::cli::Failure;
-use crate::config::desired::Desired;
 use crate::config::{Api, Config, Dns};
 use crate::control::{api, dns};
 use crate::edge::shared::Shared;
@@ -175,14 +174,12 @@ impl Plane {
     }
 
     /// Makes the registry hold what a fleet file says, and no longer hold what such a file said before.
-    pub(super) fn apply(&self, desired: Option<Desired>) -> Result<(), Failure> {
+    pub(super) fn apply(&self, desired: Option<Fleet>) -> Result<(), Failure> {
         let Some(desired) = desired else { return Ok(()) };
         let Some(Registry { service, .. }) = &self.registry else {
             return Err("the fleet file is not applied: the registry is not open".into());
         };
-        // One shape, two rooms: the file's reader knows no registry.
-        let fleet: Fleet = serde_json::from_value(serde_json::to_value(&desired)?)?;
-        let steps = fleet_commands::plan(&fleet, &service.model(), Prune::FromFleet)?;
+        let steps = fleet_commands::plan(&desired, &service.model(), Prune::FromFleet)?;
         let actor = Actor { name: "keyway serve --fleet".to_owned(), from: "file".to_owned() };
         let options = Options { renumber: false, origin: Origin::Fleet };
         let applied = fleet_commands::apply(service, steps, options, &actor, Mode::Real)?;
