@@ -59,8 +59,8 @@ pub(super) fn apply(apply: &Apply, remote: &Remote, terminal: &mut Terminal<'_>)
     let mut talk = remote.talk(terminal)?;
     let change = || Change::post(path(["apply"]), body.clone());
     if *yes {
-        talk.progress(&format!("carrying out {}...", count(fleet.len(), "thing")))?;
-        let answer = talk.make(change(), Edit::default())?;
+        let what = format!("carrying out {}", count(fleet.len(), "thing"));
+        let answer = talk.make_many(change(), Edit::default(), &what, None)?;
         return told(&mut talk, &answer);
     }
     talk.progress(&format!("comparing {}...", count(fleet.len(), "thing")))?;
@@ -81,8 +81,7 @@ pub(super) fn apply(apply: &Apply, remote: &Remote, terminal: &mut Terminal<'_>)
     if !matches!(answer.trim(), "y" | "Y" | "yes") {
         return Err(Trouble::failed("nothing was changed"));
     }
-    talk.progress("carrying it out...")?;
-    let answer = talk.make(change(), Edit::default())?;
+    let answer = talk.make_many(change(), Edit::default(), "carrying it out", Some(steps))?;
     told(&mut talk, &answer)
 }
 
