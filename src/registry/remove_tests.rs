@@ -121,8 +121,8 @@ impl World {
     }
 }
 
-#[test]
-fn a_user_with_many_shares_and_teams_goes() {
+/// u1 has a key and many shares.
+fn shared_with_u1() -> World {
     let world = World::new(MANY + 10, 2);
     world.must(Command::KeyAdd {
         user: label("u1"),
@@ -134,29 +134,25 @@ fn a_user_with_many_shares_and_teams_goes() {
         world.vm(&name, "u0");
         world.share(&name, "u1");
     }
+    world
+}
+
+#[test]
+fn a_user_with_many_shares_and_teams_goes() {
+    let world = shared_with_u1();
     for number in 0..60 {
         let (name, members) = (label(&format!("t{number}")), vec![label("u1")]);
         world.must(Command::TeamAdd { name, members });
     }
     world.goes(&Command::UserRemove { name: label("u1") }, &Key::User(label("u1")));
-    for (_, stored) in world.service.model().teams() {
+    for stored in world.service.model().teams().values() {
         assert!(stored.document.members.is_empty());
     }
 }
 
 #[test]
 fn a_user_who_is_half_gone_has_no_key_and_goes_by_the_same_command() {
-    let world = World::new(MANY + 10, 2);
-    world.must(Command::KeyAdd {
-        user: label("u1"),
-        line: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINILzCr80scSuAcnYpxLu4nnirz6xztusEayvak/vj9f"
-            .to_owned(),
-    });
-    for number in 0..MANY {
-        let name = format!("v{number}");
-        world.vm(&name, "u0");
-        world.share(&name, "u1");
-    }
+    let world = shared_with_u1();
     // As a crash leaves it: of what the service makes durable together, the first transaction alone.
     let mut model = service::load(&world.store, &Limits::default()).unwrap();
     let remove = Command::UserRemove { name: label("u1") };
