@@ -28,7 +28,7 @@ use std::{
 };
 
 use keyway::route::{
-    Address, AddressEntry, Admission, Change, Contents, Delta, KeyEntry, Snapshot, Table,
+    Address, AddressEntry, Admission, Change, Contents, Delta, KeyEntry, Pin, Snapshot, Table,
     TeamEntry, UserEntry, Vm, VmEntry, Who, saved,
 };
 
@@ -238,7 +238,7 @@ fn vm(name: &str, owner: &str, address: &str) -> Vm {
         owner: owner.to_owned(),
         endpoint: "10.0.0.1:22".to_owned(),
         login: None,
-        host_key: None,
+        host_key: Some(Pin::Ed25519([7; 32])),
         address: Some(address.to_owned()),
     }
 }

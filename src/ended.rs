@@ -108,6 +108,8 @@ labelled! {
         PinMismatch = "pin_mismatch",
         /// The VM's host key is already pinned to a VM of another owner.
         PinConflict = "pin_conflict",
+        /// The VM's host key, seen for the first time, could not be written down.
+        PinUnwritten = "pin_unwritten",
         /// The VM refused the login.
         LoginRefused = "login_refused",
         /// The key is restricted, and the edge's own login to the VM cannot carry that.
@@ -151,6 +153,7 @@ impl Cause {
             Self::NetworkNotAllowed => "the VM's endpoint lies outside vm_leg.networks",
             Self::PinMismatch => "the VM's host key is not the pinned one",
             Self::PinConflict => "the VM's host key is pinned to a VM of another owner",
+            Self::PinUnwritten => "the VM's first host key could not be recorded",
             Self::LoginRefused => "the VM refused the login",
             Self::Restricted => "the key's restrictions cannot be carried to the VM",
             Self::LoginRemembered => "the VM refused this login less than a minute ago",
@@ -243,6 +246,10 @@ pub fn notice(cause: Cause, about: &About<'_>) -> String {
             "{vm} shows a host key that belongs to a VM of somebody else, so you were not \
              connected. If both were cloned from one image, the operator can set host_key for \
              {vm}."
+        ),
+        Cause::PinUnwritten => format!(
+            "nobody was connected to {vm} before, and its host key cannot be recorded right now, so you were not \
+             connected. Your key is fine; try again later."
         ),
         Cause::LoginRefused => format!(
             "{vm} does not let you in as \"{login}\". Your key is fine here; try another login \
@@ -370,6 +377,7 @@ mod tests {
             Cause::NetworkNotAllowed,
             Cause::PinMismatch,
             Cause::PinConflict,
+            Cause::PinUnwritten,
             Cause::LoginRefused,
             Cause::LoginRemembered,
             Cause::SessionsFull,

@@ -10,7 +10,7 @@
 //!   pump relays it; each is a thread with an epoll set of its own.
 //! - [`registry`]: users, keys, teams, VMs, pool addresses; the allocator; the store of it all.
 //! - [`control`]: the API, DNS and the metrics endpoint, on threads of their own.
-//! - [`config`], [`state`]: two files that cannot be wrong once read; keys made once and host keys pinned at first use.
+//! - [`config`], [`state`]: two files that cannot be wrong once read; keys made once.
 //! - [`ended`], [`log`], [`metrics`]: why a connection ended, written and counted.
 //! - [`serve`], [`cli`], [`demo`]: the commands.
 //!

@@ -288,7 +288,6 @@ const HOST_KEY_FIELDS: &[Column] = &[
         let pinned = it.get("pinned").unwrap_or(&Value::Null);
         cell(pinned, "fingerprint")
     }),
-    ("SEEN WHEN OWNED BY", |it| cell(it.get("pinned").unwrap_or(&Value::Null), "owner")),
 ];
 
 /// Where a VM is, for the line about a change.

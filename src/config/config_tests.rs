@@ -248,7 +248,7 @@ fn a_host_key_may_be_a_public_key_line() {
     let fleet = fleet() + &format!("host_key = \"{THIRD} root@blue\"\n");
     let Loaded { fleet, .. } = scratch.load("", &fleet).unwrap();
     let blob = PublicKey::parse_line(THIRD).unwrap().0.blob().to_vec();
-    assert_eq!(fleet.unwrap().snapshot.vms().next().unwrap().host_key, Some(Pin::Key(blob)));
+    assert_eq!(fleet.unwrap().snapshot.vms().next().unwrap().host_key, Some(Pin::of_key(&blob)));
 }
 
 #[test]

@@ -169,7 +169,7 @@ pub(super) fn pin(value: &Value<'_, '_>, text: &str) -> Option<Pin> {
     } else {
         match PublicKey::parse_line(text) {
             Ok((key, _)) if key.key_type().is_security_key() => Err(KeyFault::Unsupported),
-            Ok((key, _)) => Ok(Pin::Key(key.blob().to_vec())),
+            Ok((key, _)) => Ok(Pin::of_key(key.blob())),
             Err(fault) => Err(fault),
         }
     };

@@ -42,7 +42,7 @@ pub(crate) use keyway::{SOCKET, STATE_DIR};
 /// How this front door runs: `keyway.toml`.
 #[derive(Debug)]
 pub struct Config {
-    /// Where keys made once and pins are kept. May not exist yet.
+    /// Where keys made once and the registry are kept. May not exist yet.
     pub state_dir: PathBuf,
     /// Towards the clients.
     pub edge: Edge,

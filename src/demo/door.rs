@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::cli::Failure;
 use crate::config::{self, Loaded};
+use crate::edge::shared::{FirstUse, Shown};
 use crate::edge::{Edge, Start, limits};
 use crate::metrics::{Inventory, Registry};
 use crate::serve;
@@ -75,7 +76,16 @@ pub(super) fn configured(
     Ok(loaded)
 }
 
-/// Opens the front door that `loaded` describes. `state`: its keys, and where VM host keys are pinned.
+/// The fleet file has the host key of every VM that answers.
+struct AllGiven;
+
+impl FirstUse for AllGiven {
+    fn shown(&self, _: &str, _: &PublicKey) -> Shown {
+        Shown::Failed { why: "nothing is pinned in a demonstration".to_owned() }
+    }
+}
+
+/// Opens the front door that `loaded` describes. `state`: its keys.
 pub(super) fn front_door(
     loaded: Loaded,
     host_key: PublicKey,
@@ -83,8 +93,9 @@ pub(super) fn front_door(
 ) -> Result<FrontDoor, Failure> {
     let Loaded { config, fleet, .. } = loaded;
     let listen = config.edge.listen.clone();
+    let snapshot = fleet.map(|fleet| fleet.snapshot);
     let shared =
-        Arc::new(serve::shared(config, fleet.map(|fleet| fleet.snapshot), state, SESSIONS_MAX)?);
+        Arc::new(serve::shared(config, snapshot, state, SESSIONS_MAX, Arc::new(AllGiven))?);
     let cpus = limits::cpus()?.into_iter().take(1).collect();
     let registry = Registry::new(0, Inventory::default);
     let start = Start { listen, cpus, half_open_max: HALF_OPEN_MAX, shared };

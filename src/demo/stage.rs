@@ -101,6 +101,7 @@ pub(super) enum Kind {
 pub(super) struct Stage {
     pub(super) kind: Kind,
     machines: Vec<(&'static str, Machine)>,
+    host_keys: Vec<(&'static str, PublicKey)>,
     /// Bound and not listening: nobody else can take the port of the VM that is down.
     vacant: Socket,
     users: Vec<(Who, Credential, PathBuf)>,
@@ -124,13 +125,14 @@ impl Stage {
             users.push((who, Credential { key: Arc::new(key), certificate: None }, file));
         }
         let ca_file = directory.file("user_ca.pub", &format!("{}\n", user_ca.to_line()))?;
-        let mut machines = Vec::new();
+        let (mut machines, mut host_keys) = (Vec::new(), Vec::new());
         for Place { vm: name, owner, state, .. } in PLACES {
             if state == State::Down {
                 continue;
             }
             let home = directory.directory(&format!("vms/{name}"))?;
             let host_key = PrivateKey::generate_ed25519(entropy);
+            host_keys.push((name, host_key.public().clone()));
             let machine = match kind {
                 Kind::BuiltIn => {
                     directory.file(&format!("vms/{name}/.profile"), &profile(name, owner))?;
@@ -149,7 +151,7 @@ impl Stage {
         }
         let vacant = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         vacant.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
-        Ok(Self { kind, machines, vacant, users, directory })
+        Ok(Self { kind, machines, host_keys, vacant, users, directory })
     }
 
     pub(super) const fn directory(&self) -> &Directory {
@@ -199,6 +201,9 @@ impl Stage {
                 owner.name(),
                 address.name
             );
+            if let Some((_, key)) = self.host_keys.iter().find(|(name, _)| *name == vm) {
+                let _infallible = writeln!(text, "host_key = \"{}\"", key.to_line());
+            }
         }
         Ok(text)
     }

@@ -15,15 +15,14 @@ use crate::metrics::{Counters, LoginStage};
 use crate::route::{Admitted, Pin, Vm};
 use crate::ssh::certificate::UserCertificate;
 use crate::ssh::hostkey::PrivateKey;
-use crate::ssh::publickey::{PublicKey, SignatureAlgorithm};
+use crate::ssh::publickey::{KeyType, PublicKey, SignatureAlgorithm};
 use crate::ssh::transport::{Algorithms, ClientConfig, Event, RekeyLimits, Transport};
 use crate::ssh::userauth::{Credential, Login, LoginStep, ProvedKey};
-use crate::state::Recorded;
 
 use super::clock;
 use super::leg::{Leg, Scratch};
 use super::report::Report;
-use super::shared::{Principal, Shared, VmCredential};
+use super::shared::{Principal, Shared, Shown, VmCredential};
 use super::stream::Stream;
 use super::tasks::Tasks;
 
@@ -37,8 +36,6 @@ const VALID_AFTER_S: u64 = 60;
 const REFUSAL_MS: u64 = 60_000;
 /// Refusals remembered per shard; the map is emptied of old ones when it is full.
 const REFUSALS_MAX: usize = 4096;
-/// Fingerprints per shard whose key type is remembered.
-const REMEMBERED_MAX: usize = 4096;
 /// Addresses of one VM's host name that are tried.
 const ADDRESSES_MAX: usize = 8;
 /// How long one key pair serves for minting certificates.
@@ -52,24 +49,12 @@ pub(super) struct VmLegs {
     ecdsa: Arc<ClientConfig>,
     rsa: Arc<ClientConfig>,
     any: Arc<ClientConfig>,
-    /// Which of [`VmLegs::configs`] found the key with a fingerprint, so that later logins try it first.
-    found: RefCell<HashMap<[u8; 32], usize>>,
     /// The key that certificates are minted for, and when it was made.
     subject: RefCell<Option<(Arc<PrivateKey>, u64)>>,
 }
 
 /// Who asked which VM for which login.
 type Asked = (Arc<str>, String, String);
-
-/// The host key algorithms to ask for, and how the key is judged.
-enum Wanted {
-    /// Exactly this key.
-    Key(Box<[u8]>),
-    /// The key with this fingerprint, whose type is not known.
-    Fingerprint([u8; 32]),
-    /// Whatever comes is pinned.
-    First,
-}
 
 impl VmLegs {
     pub(super) fn new(tasks: Tasks) -> Self {
@@ -88,7 +73,6 @@ impl VmLegs {
             ecdsa: config(&ecdsa),
             rsa: config(&rsa),
             any: config(&any),
-            found: RefCell::default(),
             subject: RefCell::default(),
         }
     }
@@ -114,9 +98,10 @@ impl VmLegs {
         let endpoints = self.resolve(shared, &admitted.vm).await?;
         let mut last = edge(Stage::VmExchange, Cause::PinMismatch);
         let mut last_leg = None;
-        let wanted = wanted(shared, &admitted.vm);
+        let wanted = admitted.vm.host_key.as_ref();
+        let by_fingerprint = matches!(wanted, Some(Pin::Fingerprint(_)));
         // For a bare fingerprint each key type is asked for on a connection of its own.
-        for (index, config) in self.configs(&wanted) {
+        for config in self.configs(wanted) {
             let mut leg = self.connect(shared, scratch, counters, &endpoints, &config).await?;
             let began_us = clock::monotonic_us();
             let pinning = Cell::new(false);
@@ -128,7 +113,7 @@ impl VmLegs {
                 .map_err(|broken| broken.ended(Side::Vm, Stage::VmExchange))?;
                 counters.stage(LoginStage::VmExchange, clock::monotonic_us() - began_us);
                 pinning.set(true);
-                self.judge(shared, &admitted.vm, &wanted, leg.transport.host_key()).await?;
+                self.judge(shared, &admitted.vm, leg.transport.host_key()).await?;
                 pinning.set(false);
                 let began_us = clock::monotonic_us();
                 self.log_in(shared, scratch, &mut leg, report, admitted, key).await?;
@@ -136,20 +121,17 @@ impl VmLegs {
                 Ok(())
             };
             last = match self.tasks.within(VM_LOGIN, Box::pin(login)).await {
-                Some(Ok(())) => {
-                    self.remember_type(&wanted, index);
-                    return Ok(leg);
-                }
+                Some(Ok(())) => return Ok(leg),
                 Some(Err(ended)) => ended,
                 // Only our own disk keeps us that long.
-                None if pinning.get() => return Err(edge(Stage::VmExchange, Cause::Resources)),
+                None if pinning.get() => return Err(edge(Stage::VmExchange, Cause::PinUnwritten)),
                 None => {
                     let secured = leg.transport.session_id().is_some();
                     let stage = if secured { Stage::VmLogin } else { Stage::VmExchange };
                     return Err(vm(stage, Cause::Deadline));
                 }
             };
-            let other_type = matches!(wanted, Wanted::Fingerprint(_))
+            let other_type = by_fingerprint
                 && matches!(last.cause, Cause::PinMismatch | Cause::NoCommonAlgorithm);
             last_leg = Some(leg);
             if !other_type {
@@ -157,7 +139,7 @@ impl VmLegs {
             }
         }
         // A fingerprint that matches none of its keys is a mismatch too, however the last try ended.
-        if matches!(wanted, Wanted::Fingerprint(_)) && last.cause == Cause::NoCommonAlgorithm {
+        if by_fingerprint && last.cause == Cause::NoCommonAlgorithm {
             last = vm(Stage::VmExchange, Cause::PinMismatch);
         }
         if last.cause == Cause::PinMismatch {
@@ -169,38 +151,18 @@ impl VmLegs {
         Err(last)
     }
 
-    /// What to ask for, in order, with a number to remember it by.
-    fn configs(&self, wanted: &Wanted) -> Vec<(usize, Arc<ClientConfig>)> {
-        match wanted {
-            Wanted::First => vec![(0, Arc::clone(&self.any))],
-            Wanted::Fingerprint(fingerprint) => {
-                let all = [&self.ed25519, &self.ecdsa, &self.rsa].map(Arc::clone);
-                let mut all: Vec<_> = all.into_iter().enumerate().collect();
-                if let Some(index) = self.found.borrow().get(fingerprint) {
-                    all.rotate_left(*index);
-                }
-                all
+    /// What to ask for, in order.
+    fn configs(&self, wanted: Option<&Pin>) -> Vec<Arc<ClientConfig>> {
+        let configs = match wanted.map(|pin| pin.key().and_then(|blob| key_type(&blob))) {
+            None | Some(Some(KeyType::SkEd25519 | KeyType::SkEcdsaP256)) => vec![&self.any],
+            Some(None) => vec![&self.ed25519, &self.ecdsa, &self.rsa],
+            Some(Some(KeyType::Ed25519)) => vec![&self.ed25519],
+            Some(Some(KeyType::EcdsaP256 | KeyType::EcdsaP384 | KeyType::EcdsaP521)) => {
+                vec![&self.ecdsa]
             }
-            Wanted::Key(blob) => {
-                use crate::ssh::publickey::KeyType;
-                let config = match PublicKey::parse(blob).map(|key| key.key_type()) {
-                    Ok(KeyType::Ed25519) => &self.ed25519,
-                    Ok(KeyType::EcdsaP256 | KeyType::EcdsaP384 | KeyType::EcdsaP521) => &self.ecdsa,
-                    Ok(KeyType::Rsa) => &self.rsa,
-                    Ok(KeyType::SkEd25519 | KeyType::SkEcdsaP256) | Err(_) => &self.any,
-                };
-                vec![(0, Arc::clone(config))]
-            }
-        }
-    }
-
-    fn remember_type(&self, wanted: &Wanted, index: usize) {
-        let Wanted::Fingerprint(fingerprint) = wanted else { return };
-        let mut found = self.found.borrow_mut();
-        if found.len() >= REMEMBERED_MAX {
-            found.clear();
-        }
-        found.insert(*fingerprint, index);
+            Some(Some(KeyType::Rsa)) => vec![&self.rsa],
+        };
+        configs.into_iter().map(Arc::clone).collect()
     }
 
     /// The key that certificates are minted for. It never leaves this thread's memory; what a certificate is good for is
@@ -368,25 +330,30 @@ impl VmLegs {
         Ok(allowed)
     }
 
-    /// Judges the host key the VM has proved, and pins it at first use.
+    /// Judges the host key the VM has proved, and has it pinned at first use.
     async fn judge(
         &self,
         shared: &Arc<Shared>,
         vm_entry: &Arc<Vm>,
-        wanted: &Wanted,
         blob: &[u8],
     ) -> Result<(), Ended> {
         let mismatch = vm(Stage::VmExchange, Cause::PinMismatch);
         let key = PublicKey::parse(blob).map_err(|_| mismatch)?;
-        let proved = match wanted {
-            Wanted::Key(pinned) => **pinned == *blob,
-            Wanted::Fingerprint(fingerprint) => key.fingerprint().0 == *fingerprint,
-            Wanted::First => return self.pin(shared, vm_entry, key).await,
-        };
-        if proved { Ok(()) } else { Err(mismatch) }
+        let wanted = vm_entry.host_key.as_ref();
+        if let Some(pinned) = wanted.and_then(Pin::key) {
+            return if *pinned == *blob { Ok(()) } else { Err(mismatch) };
+        }
+        if let Some(Pin::Fingerprint(given)) = wanted
+            && key.fingerprint().0 != *given
+        {
+            return Err(mismatch);
+        }
+        let pinned = self.pin(shared, vm_entry, key).await;
+        // With a fingerprint the VM has shown what it has to; only the next login has to find out the key's type again.
+        if wanted.is_some() { Ok(()) } else { pinned }
     }
 
-    /// Pins `key` at its first use. The disk write has a thread of its own.
+    /// Has `key` pinned at its first use. Whoever does that waits for a disk, on a thread of its own.
     async fn pin(
         &self,
         shared: &Arc<Shared>,
@@ -394,23 +361,23 @@ impl VmLegs {
         key: PublicKey,
     ) -> Result<(), Ended> {
         let (shared, entry) = (Arc::clone(shared), Arc::clone(vm_entry));
-        let write = move || shared.pins.record_first(&entry.id, &entry.owner, &key);
-        let unwritten = edge(Stage::VmExchange, Cause::Resources);
-        match self.tasks.blocking(write).await.ok_or(unwritten)? {
-            Ok(Recorded::First | Recorded::Same) => Ok(()),
-            Ok(Recorded::Conflict(_)) => Err(vm(Stage::VmExchange, Cause::PinMismatch)),
-            Ok(Recorded::OtherOwner { vm: other }) => {
+        let write = move || shared.first_use.shown(&entry.id, &key);
+        let unasked = edge(Stage::VmExchange, Cause::Resources);
+        match self.tasks.blocking(write).await.ok_or(unasked)? {
+            Shown::Pinned => Ok(()),
+            Shown::Other => Err(vm(Stage::VmExchange, Cause::PinMismatch)),
+            Shown::OfOtherOwner { vm: other } => {
                 tracing::warn!(
                     vm = vm_entry.name,
                     other,
-                    "the VM's host key belongs to a VM of another owner; if images are cloned, give \
-                     host_key in the fleet file"
+                    "the VM's host key belongs to a VM of another owner; if images are cloned, give it with \
+                     `keyway vm host-key set` or host_key in the fleet file"
                 );
                 Err(vm(Stage::VmExchange, Cause::PinConflict))
             }
-            Err(error) => {
-                tracing::warn!(vm = vm_entry.name, %error, "the host key could not be pinned");
-                Err(unwritten)
+            Shown::Failed { why } => {
+                tracing::warn!(vm = vm_entry.name, why, "the host key could not be pinned");
+                Err(edge(Stage::VmExchange, Cause::PinUnwritten))
             }
         }
     }
@@ -432,6 +399,10 @@ impl VmLegs {
     }
 }
 
+fn key_type(blob: &[u8]) -> Option<KeyType> {
+    PublicKey::parse(blob).ok().map(|key| key.key_type())
+}
+
 const fn edge(stage: Stage, cause: Cause) -> Ended {
     Ended { side: Side::Edge, stage, cause }
 }
@@ -447,23 +418,6 @@ fn dial_end(error: &io::Error) -> Ended {
     }
     let refused = error.kind() == io::ErrorKind::ConnectionRefused;
     vm(Stage::Dial, if refused { Cause::DialRefused } else { Cause::DialFailed })
-}
-
-/// Which host key the VM has to prove: the fleet file's, else the one pinned before, else any.
-fn wanted(shared: &Shared, vm_entry: &Vm) -> Wanted {
-    let pinned = shared.pins.get(&vm_entry.id);
-    match (&vm_entry.host_key, pinned) {
-        (Some(Pin::Key(blob)), _) => Wanted::Key(blob.as_slice().into()),
-        (Some(Pin::Fingerprint(fingerprint)), Some(pin))
-            if pin.key.fingerprint().0 == *fingerprint =>
-        {
-            Wanted::Key(pin.key.blob().into())
-        }
-        // The fleet file was changed after the first use: what it says counts.
-        (Some(Pin::Fingerprint(fingerprint)), _) => Wanted::Fingerprint(*fingerprint),
-        (None, Some(pin)) => Wanted::Key(pin.key.blob().into()),
-        (None, None) => Wanted::First,
-    }
 }
 
 /// An operator should look at this today.

@@ -7,7 +7,7 @@ use super::pump::Session;
 use super::pump::tests::{Peer, carriage};
 use super::relay::PreferGcm;
 use super::report::{Proved, Report, RequestId};
-use super::shared::{Settings, VmCredential};
+use super::shared::{FirstUse, Settings, Shown, VmCredential};
 use super::*;
 use crate::metrics::Inventory;
 use crate::route::{
@@ -18,13 +18,22 @@ use crate::ssh::cipher::Cipher;
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::hostkey::PrivateKey;
 use crate::ssh::message::CHANNEL_DATA;
+use crate::ssh::publickey::PublicKey;
 use crate::ssh::testing::server_config;
 use crate::ssh::transport::{Algorithms, RekeyLimits};
 use crate::ssh::userauth::{Identity, Policy, Presented};
-use crate::state::State;
 use std::fs;
 
-fn shared(state: &State) -> Shared {
+/// No VM is reached here.
+struct Nobody;
+
+impl FirstUse for Nobody {
+    fn shown(&self, _: &str, _: &PublicKey) -> Shown {
+        Shown::Failed { why: String::new() }
+    }
+}
+
+fn shared() -> Shared {
     let settings = Settings {
         login_grace: Duration::from_secs(1),
         senders: Senders::new(Vec::new()),
@@ -40,7 +49,7 @@ fn shared(state: &State) -> Shared {
         policy: Arc::new(Policy::default()),
         credential: VmCredential::Identity(Arc::new(key)),
     };
-    Shared::new(settings, live, Table::new(), state.pins().unwrap())
+    Shared::new(settings, live, Table::new(), Arc::new(Nobody))
 }
 
 fn key_of(key: &PrivateKey) -> KeyEntry {
@@ -103,9 +112,7 @@ fn admitted(seed: u64, shared: &Arc<Shared>, key: &PrivateKey) -> (Peer, Peer, S
 
 #[test]
 fn a_delta_ends_who_lost_the_right_and_whoever_was_admitted_before_and_comes_after_it() {
-    let path = std::env::temp_dir().join(format!("keyway-delta-{}", std::process::id()));
-    let state = State::open(&path).unwrap();
-    let shared = Arc::new(shared(&state));
+    let shared = Arc::new(shared());
     let [alice, bob, other] =
         std::array::from_fn(|_| PrivateKey::generate_ed25519(&mut SystemEntropy::default()));
     shared.table.apply(Snapshot::new(contents(&[("alice", &alice), ("bob", &bob)])).unwrap());
@@ -156,14 +163,11 @@ fn a_delta_ends_who_lost_the_right_and_whoever_was_admitted_before_and_comes_aft
     assert!(edge.change(Delta { changes: vec![user("alice", &bob)] }).is_err());
     assert_eq!(shared.table.revision(), before);
     drop(edge);
-    fs::remove_dir_all(path).unwrap();
 }
 
 #[test]
 fn the_lines_of_keys_are_read_from_the_routing_map() {
-    let path = std::env::temp_dir().join(format!("keyway-lines-{}", std::process::id()));
-    let state = State::open(&path).unwrap();
-    let shared = shared(&state);
+    let shared = shared();
     let key = PrivateKey::generate_ed25519(&mut SystemEntropy::default());
     let identity = Identity::Key(key.public().fingerprint());
     assert!(!shared.knows(&identity), "nobody has it");
@@ -178,7 +182,6 @@ fn the_lines_of_keys_are_read_from_the_routing_map() {
         assert!(!with(Some(unreadable)), "{unreadable}");
     }
     assert!(shared.knows(&Identity::User("anybody".into())), "certificates have no line");
-    fs::remove_dir_all(path).unwrap();
 }
 
 /// How many threads of this process have this name.
@@ -190,8 +193,6 @@ fn threads(name: &str) -> usize {
 
 #[test]
 fn a_shard_that_does_not_start_leaves_no_thread_behind() {
-    let path = std::env::temp_dir().join(format!("keyway-edge-{}", std::process::id()));
-    let state = State::open(&path).unwrap();
     let registry = Registry::new(0, Inventory::default);
     let settings = pump::Settings { cpu: None, prefer_gcm: PreferGcm::Never };
     let pump = pump::spawn("pump-x".into(), settings, registry.counters(), words, ended);
@@ -199,9 +200,8 @@ fn a_shard_that_does_not_start_leaves_no_thread_behind() {
     let file = std::os::fd::OwnedFd::from(fs::File::open("/proc/self/stat").unwrap());
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
     let listener = listen::Listener { socket: file.into(), address };
-    let (door, shared) = (registry.counters(), Arc::new(shared(&state)));
+    let (door, shared) = (registry.counters(), Arc::new(shared()));
     let started = Shard::start(77, 0, vec![listener], shared, door, pump.unwrap(), NonZeroU32::MIN);
     assert!(started.is_err());
     assert_eq!((threads("door-77"), threads("pump-x")), (0, 0));
-    fs::remove_dir_all(path).unwrap();
 }

@@ -1,4 +1,4 @@
-//! What all shards share: settings, the live configuration, the routing map, pins, and who is present.
+//! What all shards share: settings, the live configuration, the routing map, and who is present.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,9 +12,9 @@ use crate::route::{KeyLine, Table};
 use crate::ssh::authorized::KeyOptions;
 use crate::ssh::certificate::Restrictions;
 use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::publickey::PublicKey;
 use crate::ssh::transport::ServerConfig;
 use crate::ssh::userauth::{Identity, Policy, ProvedKey};
-use crate::state::Pins;
 
 use super::local_address::Destination;
 use super::proxy_header::Senders;
@@ -71,6 +71,31 @@ pub enum Principal {
     Login,
 }
 
+/// Keeps the host keys that VMs show when there is none they have to show. What is kept comes back with the routing map.
+pub trait FirstUse: Send + Sync {
+    /// The VM with this id has shown `key`, and has proved that it holds the private half. Blocks (a few milliseconds).
+    fn shown(&self, vm: &str, key: &PublicKey) -> Shown;
+}
+
+/// What came of a key that a VM has shown.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Shown {
+    /// It is the VM's from now on, or was already: another shard was faster.
+    Pinned,
+    /// Another key is pinned: refuse the session.
+    Other,
+    /// The key belongs to a VM of another owner: refuse the session.
+    OfOtherOwner {
+        /// That VM's name.
+        vm: String,
+    },
+    /// Nothing is pinned: refuse the session.
+    Failed {
+        /// Why.
+        why: String,
+    },
+}
+
 /// Shared by all shards of one edge.
 pub struct Shared {
     /// Fixed at start.
@@ -79,8 +104,8 @@ pub struct Shared {
     pub live: ArcSwap<Live>,
     /// Who may go where.
     pub table: Table,
-    /// The host keys of the VMs.
-    pub pins: Pins,
+    /// Whoever pins the host keys of the VMs.
+    pub first_use: Arc<dyn FirstUse>,
     present: AtomicUsize,
     sessions: AtomicUsize,
     left: Mutex<Wait>,
@@ -89,12 +114,12 @@ pub struct Shared {
 
 impl Shared {
     /// Nobody is present yet.
-    pub fn new(settings: Settings, live: Live, table: Table, pins: Pins) -> Self {
+    pub fn new(settings: Settings, live: Live, table: Table, first_use: Arc<dyn FirstUse>) -> Self {
         Self {
             settings,
             live: ArcSwap::from_pointee(live),
             table,
-            pins,
+            first_use,
             present: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
             left: Mutex::new(Wait::Patient),

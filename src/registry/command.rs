@@ -126,6 +126,18 @@ pub enum Command {
         #[serde(flatten)]
         set: VmSettings,
     },
+    /// A VM has shown its host key, and no other counts from now on. The edge's own; nothing happens if it is known.
+    VmPin {
+        /// Its id.
+        id: String,
+        /// A public key line.
+        key: String,
+    },
+    /// The key that a VM showed first is forgotten.
+    VmUnpin {
+        /// Which.
+        name: Label,
+    },
     /// Another address; the old one leads there until the quarantine is over.
     VmRenumber {
         /// Which.
@@ -215,8 +227,6 @@ pub struct Way {
 pub enum Noted {
     /// A session was ended.
     SessionKill,
-    /// The host key that a VM showed first was forgotten.
-    HostKeyForget,
     /// The store was copied.
     StoreBackup,
 }
@@ -327,6 +337,7 @@ impl Command {
             | Self::VmRename { name, .. }
             | Self::VmTransfer { name, .. }
             | Self::VmSet { name, .. }
+            | Self::VmUnpin { name }
             | Self::VmRenumber { name, .. } => Subject::Vm(name),
             Self::AddressAdd { name, .. }
             | Self::AddressRemove { name }
@@ -335,7 +346,9 @@ impl Command {
             Self::TokenAdd { name, .. } | Self::TokenRemove { name } => {
                 Subject::Key(Key::Token(name.clone()))
             }
-            Self::Sweep | Self::Remember { .. } | Self::Note { .. } => return None,
+            Self::Sweep | Self::VmPin { .. } | Self::Remember { .. } | Self::Note { .. } => {
+                return None;
+            }
         })
     }
 
@@ -368,6 +381,8 @@ impl Command {
             Self::VmRename { .. } => "vm-rename",
             Self::VmTransfer { .. } => "vm-transfer",
             Self::VmSet { .. } => "vm-set",
+            Self::VmPin { .. } => "host-key-pin",
+            Self::VmUnpin { .. } => "host-key-forget",
             Self::VmRenumber { .. } => "vm-renumber",
             Self::AddressAdd { .. } => "address-add",
             Self::AddressRemove { .. } => "address-rm",
@@ -378,7 +393,6 @@ impl Command {
             Self::Sweep => "sweep",
             Self::Remember { .. } => "store-adopt",
             Self::Note { what: Noted::SessionKill, .. } => "session-kill",
-            Self::Note { what: Noted::HostKeyForget, .. } => "host-key-forget",
             Self::Note { what: Noted::StoreBackup, .. } => "store-backup",
         }
     }

@@ -254,6 +254,9 @@ pub struct Vm {
     /// Its host key if given: a public key line or `SHA256:...`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_key: Option<String>,
+    /// The public key it showed at its first use: type and base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Box<str>>,
     /// Whether it can be entered.
     #[serde(default)]
     pub state: VmState,

@@ -46,6 +46,8 @@ impl Draft<'_> {
             Command::VmRename { name, to } => self.rename(name, to),
             Command::VmTransfer { name, to, keep } => self.transfer(name, to, *keep, options),
             Command::VmSet { name, set } => self.vm_set(name, set, options),
+            Command::VmPin { id, key } => self.vm_pin(id, key),
+            Command::VmUnpin { name } => self.vm_unpin(name),
             Command::VmRenumber { name, to } => {
                 let (serial, _) = self.named(name)?;
                 self.renumber(serial, to)
@@ -264,6 +266,7 @@ impl Draft<'_> {
             ssh: ssh.clone(),
             login,
             host_key,
+            pin: None,
             state: VmState::Ready,
             origin: options.origin,
         };

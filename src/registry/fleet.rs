@@ -190,6 +190,7 @@ impl Fleet {
                 ssh: vm.ssh.clone(),
                 login: vm.login.clone(),
                 host_key: vm.host_key.clone(),
+                pin: None,
                 state: VmState::Ready,
                 origin: Origin::Fleet,
             };

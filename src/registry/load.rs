@@ -15,6 +15,8 @@ use crate::route::Contents;
 
 /// Prefixes of all documents; the audit log is not one of them. Users stand before those who name them.
 const PREFIXES: [&str; 6] = ["address/", "user/", "team/", "vm/", "hold/", "token/"];
+/// No key begins so: only the head is read.
+const NOTHING: &str = "~";
 /// Documents handed over together.
 const TOGETHER: usize = 512;
 /// Bytes of a name that are compared where the name itself need not be fetched.
@@ -23,13 +25,14 @@ const PREFIX_BYTES: usize = 8;
 /// A document, where it stands, and the revision that wrote it.
 type Read = (Key, Document, u64);
 
-/// Reads all documents, and tells the follower.
+/// Reads all documents, and tells the follower, unless that is `known` to be at the store's revision.
 ///
 /// # Errors
 /// [`Fault`]; the follower was told nothing then.
 pub(super) fn load(
     store: &dyn Store,
     limits: &Limits,
+    known: Option<u64>,
     follow: &mut Follow,
 ) -> Result<Model, Fault> {
     // Without a limit: what waits here is on its way into the model, which holds all of it in the end.
@@ -37,10 +40,18 @@ pub(super) fn load(
     std::thread::scope(|scope| {
         let reader = std::thread::Builder::new().name("registry-load".to_owned());
         let reader = reader.spawn_scoped(scope, move || {
-            let (revision, contents) = read(store, &hand)?;
+            let now = store.snapshot_each(NOTHING, &mut |_| ())?.revision.0;
+            let wanted = (known != Some(now)).then(Contents::default);
+            let (revision, contents) = read(store, wanted, &hand)?;
+            if revision != now {
+                // Somebody else writes: what was read is of several moments.
+                return Err(Fault::Moved);
+            }
             // The model need not wait for the routing map, nor the map for the model.
             drop(hand);
-            follow(News::Everything { revision, contents });
+            if let Some(contents) = contents {
+                follow(News::Everything { revision, contents });
+            }
             Ok::<_, Fault>(revision)
         })?;
         let mut model = Model::new(limits.clone());
@@ -64,9 +75,14 @@ pub(super) fn load(
     })
 }
 
-/// Reads all documents and hands them over; returns the store's revision and what they mean for the routing map.
-fn read(store: &dyn Store, hand: &Sender<Vec<Read>>) -> Result<(u64, Contents), Fault> {
-    let (mut revision, mut contents) = (0, Contents::default());
+/// Reads all documents and hands them over; returns the store's revision and, if wanted, what they mean for the routing
+/// map.
+fn read(
+    store: &dyn Store,
+    mut contents: Option<Contents>,
+    hand: &Sender<Vec<Read>>,
+) -> Result<(u64, Option<Contents>), Fault> {
+    let mut revision = 0;
     for prefix in PREFIXES {
         let (mut some, mut fault) = (Vec::with_capacity(TOGETHER), None);
         let head = store.snapshot_each(prefix, &mut |entry| {
@@ -75,7 +91,9 @@ fn read(store: &dyn Store, hand: &Sender<Vec<Read>>) -> Result<(u64, Contents), 
             }
             match decode(entry) {
                 Ok(read) => {
-                    routes::enter(&mut contents, &read.0, &read.1);
+                    if let Some(contents) = &mut contents {
+                        routes::enter(contents, &read.0, &read.1);
+                    }
                     some.push(read);
                 }
                 Err(why) => fault = Some(why),

@@ -19,6 +19,8 @@ pub mod draft;
 mod execute;
 pub mod fleet;
 pub mod fleet_commands;
+pub mod follower;
+mod host_keys;
 mod load;
 mod meanwhile;
 pub mod model;

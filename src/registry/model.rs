@@ -130,6 +130,8 @@ pub struct Model {
     ids: HashMap<String, Serial>,
     tokens: BTreeMap<Label, Stored<Token>>,
     keys: HashMap<[u8; 32], Label>,
+    /// Of those VMs that have one: part of its fingerprint.
+    pub(super) host_keys: BTreeSet<(u64, Serial)>,
     /// VMs with second ways, and principals with holds: what time alone will change.
     pub(super) aging: BTreeSet<Key>,
 }
@@ -437,6 +439,7 @@ impl Model {
                 self.ids.remove(&vm.id);
             }
         }
+        self.index_host_keys(serial, vm, enter);
         let aging = Key::Vm(serial);
         if enter && !vm.old.is_empty() {
             self.aging.insert(aging);

@@ -175,6 +175,33 @@ pub enum Refusal {
         /// How many there may be.
         limit: usize,
     },
+    /// A VM shows another host key than it has to.
+    #[error(
+        "VM `{vm}` must show another host key than {shown}; if it was made anew: `keyway vm host-key forget {vm}`"
+    )]
+    HostKeyOther {
+        /// Which.
+        vm: Label,
+        /// The fingerprint of what it showed.
+        shown: String,
+    },
+    /// A VM of another owner has the host key.
+    #[error(
+        "the host key of VM `{vm}` is that of `{of}`, which is somebody else's; if images are cloned, give it: \
+         `keyway vm host-key set {vm} KEY`"
+    )]
+    HostKeyTaken {
+        /// Which.
+        vm: Label,
+        /// The other.
+        of: Label,
+    },
+    /// There is nothing to forget.
+    #[error("no host key of VM `{name}` is pinned: the next that it shows will be")]
+    NotPinned {
+        /// Which.
+        name: Label,
+    },
     /// Somebody changed it meanwhile.
     #[error(
         "{kind} `{name}` is at revision {is}, not {expected}: it was changed meanwhile; look at it and try again"
@@ -200,7 +227,7 @@ impl Refusal {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Invalid { .. } => "invalid",
-            Self::Unknown { .. } => "not-found",
+            Self::Unknown { .. } | Self::NotPinned { .. } => "not-found",
             Self::Taken { .. } => "name-taken",
             Self::Reserved { .. } => "name-reserved",
             Self::KeyTaken { .. } => "key-taken",
@@ -210,6 +237,8 @@ impl Refusal {
             Self::Exhausted { .. } => "pool-exhausted",
             Self::NotReady { .. } => "address-not-ready",
             Self::TooMany { .. } => "too-many",
+            Self::HostKeyOther { .. } => "host-key-changed",
+            Self::HostKeyTaken { .. } => "host-key-taken",
             Self::Changed { .. } => "changed",
             Self::Already(_) => "already",
         }

@@ -49,6 +49,7 @@ impl World {
             limits: Limits::default(),
             now_s: || NOW_S.load(Ordering::Relaxed),
             entropy: Box::new(Seeded(5)),
+            known: None,
             follow,
         });
         let world = Self { service: service.unwrap(), store, told };

@@ -6,12 +6,13 @@ use super::document::{
     Access, Address, AddressState, Document, Key, OldSlot, Team, User, Vm, VmState,
 };
 use super::draft::Written;
+use super::host_keys;
 use super::model::Model;
 use super::name::Label;
 use crate::route::{
-    self, AddressEntry, Change, Contents, Delta, KeyEntry, Pin, Slot, TeamEntry, UserEntry, VmEntry,
+    self, AddressEntry, Change, Contents, Delta, KeyEntry, Slot, TeamEntry, UserEntry, VmEntry,
 };
-use crate::ssh::publickey::{Fingerprint, PublicKey};
+use crate::ssh::publickey::Fingerprint;
 
 impl Model {
     /// Everything, for the routing map.
@@ -133,24 +134,14 @@ fn entry(vm: &Vm) -> VmEntry {
 }
 
 /// A VM as the data plane needs it.
-#[must_use]
-pub fn routed(vm: &Vm) -> route::Vm {
+fn routed(vm: &Vm) -> route::Vm {
     route::Vm {
         id: vm.id.clone(),
         name: vm.name.to_string(),
         owner: vm.owner.to_string(),
         endpoint: vm.ssh.clone(),
         login: vm.login.clone(),
-        host_key: vm.host_key.as_deref().and_then(pin),
+        host_key: host_keys::wanted(vm),
         address: vm.address.as_ref().map(ToString::to_string),
     }
-}
-
-/// What was checked when it was written down: a fingerprint or a key.
-fn pin(text: &str) -> Option<Pin> {
-    if let Ok(Fingerprint(hash)) = text.parse() {
-        return Some(Pin::Fingerprint(hash));
-    }
-    let (key, _) = PublicKey::parse_line(text).ok()?;
-    Some(Pin::Key(key.blob().to_vec()))
 }

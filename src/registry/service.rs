@@ -79,6 +79,9 @@ pub enum Fault {
         /// What is wrong.
         why: serde_json::Error,
     },
+    /// Another process wrote while this one read.
+    #[error("the registry was changed by another process while it was read; try again")]
+    Moved,
     /// No thread for it.
     #[error("the registry cannot be served: {0}")]
     Thread(#[from] std::io::Error),
@@ -116,6 +119,8 @@ pub struct Start {
     pub now_s: fn() -> u64,
     /// For serials.
     pub entropy: Box<dyn Entropy + Send>,
+    /// The revision of which whoever keeps up has everything already.
+    pub known: Option<u64>,
     /// Whoever keeps up, told of everything once before this starts.
     pub follow: Follow,
 }
@@ -157,8 +162,8 @@ impl Service {
     /// # Errors
     /// [`Fault`].
     pub fn start(start: Start) -> Result<Self, Fault> {
-        let Start { store, limits, now_s, entropy, mut follow } = start;
-        let model = load::load(&*store, &limits, &mut follow)?;
+        let Start { store, limits, now_s, entropy, known, mut follow } = start;
+        let model = load::load(&*store, &limits, known, &mut follow)?;
         let model = Arc::new(RwLock::new(model));
         let (orders, queue) = mpsc::channel();
         let mut writer =
@@ -187,6 +192,14 @@ impl Service {
             Some(Err(_)) | None => Vec::new(),
         };
         if answers.len() == count { answers } else { vec![Err(Failed::Ended); count] }
+    }
+
+    /// Takes no more orders; leaves the model, which is that of the store.
+    pub fn retire(self) -> Model {
+        let model = Arc::clone(&self.model);
+        drop(self);
+        let last = Arc::try_unwrap(model).unwrap_or_default();
+        last.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The model as it is now. Orders wait while this is held.
@@ -248,5 +261,5 @@ impl Drop for Service {
 /// What the store says, and what cannot be read in it.
 pub fn load(store: &dyn Store, limits: &Limits) -> Result<Model, Fault> {
     let mut nobody: Follow = Box::new(|_| ());
-    load::load(store, limits, &mut nobody)
+    load::load(store, limits, None, &mut nobody)
 }

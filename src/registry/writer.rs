@@ -209,7 +209,7 @@ impl Writer {
     }
 
     fn read_anew(&mut self, model: &mut Model) {
-        match load::load(&*self.store, &model.limits().clone(), &mut self.follow) {
+        match load::load(&*self.store, &model.limits().clone(), None, &mut self.follow) {
             Ok(fresh) => {
                 self.stale = false;
                 *model = fresh;

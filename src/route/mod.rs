@@ -1,6 +1,6 @@
 //! WHO MAY GO WHERE: {proved identity, pool address} -> VM.
 //!
-//! Pure: no socket, no clock, no file, and no word about SSH. A [`Snapshot`] is built from [`Contents`] (a fleet file,
+//! Pure: no socket, no clock, no file, and of SSH only how a key is written. A [`Snapshot`] is built from [`Contents`] (a fleet file,
 //! or a registry) and cannot contradict itself; a [`Table`] is the live map every shard reads without a lock. One writer
 //! applies snapshots and [`Delta`]s; a reader sees all of one or all of the next, never a mixture. [`saved`] writes both
 //! as bytes.
@@ -10,6 +10,7 @@
 //! multiplies nothing: its slots stand once, and each member has its id.
 
 use std::{
+    borrow::Cow,
     net::IpAddr,
     num::NonZeroU64,
     sync::{
@@ -66,19 +67,43 @@ pub struct Vm {
     pub endpoint: String,
     /// The login to use in the VM whatever name the user asked for.
     pub login: Option<String>,
-    /// The host key given in advance; without one the first key seen is pinned.
+    /// The host key it has to show; without one the first key seen is pinned.
     pub host_key: Option<Pin>,
     /// The pool address its DNS name points at, by name. Opens no way: slots do.
     pub address: Option<String>,
 }
 
-/// A host key given in advance.
+/// The host key that a VM has to show.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Pin {
     /// SHA-256 of the public key's wire blob.
     Fingerprint([u8; 32]),
     /// The public key's wire blob.
     Key(Vec<u8>),
+    /// The key in a blob of the most common kind: with a million VMs the rest of the blob is worth leaving out.
+    Ed25519([u8; 32]),
+}
+
+/// What stands before the key in the wire blob of an Ed25519 key (RFC 8709).
+const ED25519: &[u8; 19] = b"\0\0\0\x0bssh-ed25519\0\0\0\x20";
+
+impl Pin {
+    /// Of a public key's wire blob.
+    pub fn of_key(blob: &[u8]) -> Self {
+        match blob.strip_prefix(ED25519).map(TryInto::try_into) {
+            Some(Ok(key)) => Self::Ed25519(key),
+            Some(Err(_)) | None => Self::Key(blob.to_vec()),
+        }
+    }
+
+    /// The public key's wire blob, if more than its fingerprint is known.
+    pub fn key(&self) -> Option<Cow<'_, [u8]>> {
+        match self {
+            Self::Fingerprint(_) => None,
+            Self::Key(blob) => Some(Cow::Borrowed(blob)),
+            Self::Ed25519(key) => Some(Cow::Owned([&ED25519[..], key].concat())),
+        }
+    }
 }
 
 /// One pool address as the live map holds it. Only a [`Table`] makes one: its hidden identity ties a connection to the

@@ -1,10 +1,10 @@
-//! What the API shows and does that is not in the registry: sessions, host keys, pins, the zone, and why a login goes
+//! What the API shows and does that is not in the registry: sessions, host keys, the zone, and why a login goes
 //! where it goes, by the edge's own code.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
 
-use crate::control::api::view::{Decision, Explanation, HostKey, Pinned, Session, Step};
+use crate::control::api::view::{Decision, Explanation, HostKey, Session, Step};
 use crate::control::api::{Beside, Beyond, Question, Target};
 use crate::control::dns::{Zone, export};
 use crate::edge::report::RequestId;
@@ -60,19 +60,6 @@ impl Beside for Everything {
             line: key.to_line(),
         })
         .collect()
-    }
-
-    fn pinned(&self, vm_id: &str) -> Option<Pinned> {
-        let pinned = self.shared.pins.get(vm_id)?;
-        Some(Pinned {
-            fingerprint: pinned.key.fingerprint().to_string(),
-            line: pinned.key.to_line(),
-            owner: pinned.owner.clone(),
-        })
-    }
-
-    fn forget_pin(&self, vm_id: &str) -> Result<bool, Beyond> {
-        self.shared.pins.forget(vm_id).map_err(|fault| Beyond::Failed(fault.to_string()))
     }
 
     fn zone(&self) -> Option<String> {

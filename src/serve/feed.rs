@@ -1,5 +1,5 @@
-//! From the registry to the edge: every change of documents becomes a change of the routing map, of what is known of host
-//! keys, of the banner's words, and of what is saved for a start without the registry.
+//! From the registry to the edge: every change of documents becomes a change of the routing map, of the banner's words, and
+//! of what is saved for a start without the registry.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use crate::edge::Edge;
 use crate::edge::shared::{Live, Shared};
 use crate::registry::Model;
-use crate::registry::document::{Document, Key};
+use crate::registry::document::Key;
 use crate::registry::draft::Written;
 use crate::registry::routes;
 use crate::registry::service::News;
@@ -24,7 +24,8 @@ pub(super) struct Feed {
     pub(super) shared: Arc<Shared>,
     /// The edge, once it runs: it ends sessions whose right is gone.
     pub(super) edge: Arc<OnceLock<Weak<Edge>>>,
-    pub(super) saved: Saved,
+    /// Nothing is saved by a process that drains: its successor does.
+    pub(super) saved: Option<Saved>,
     pub(super) store: StoreId,
     /// The serial of the zone.
     pub(super) revision: Arc<AtomicU64>,
@@ -49,13 +50,10 @@ impl Feed {
     fn everything(&mut self, revision: u64, contents: Contents) {
         self.save(revision, &contents);
         match Snapshot::new(contents) {
-            Ok(snapshot) => {
-                self.shared.pins.note_given(snapshot.vms());
-                match self.edge() {
-                    Some(edge) => edge.replace(snapshot),
-                    None => self.shared.table.apply(snapshot),
-                }
-            }
+            Ok(snapshot) => match self.edge() {
+                Some(edge) => edge.replace(snapshot),
+                None => self.shared.table.apply(snapshot),
+            },
             // The allocator lets none through; a store that was altered by hand may have some.
             Err(found) => {
                 for contradiction in found {
@@ -84,32 +82,13 @@ impl Feed {
             return self.everything(model.revision(), model.contents());
         }
         // Rights first, the disk after.
-        let appended = if saved.changes.is_empty() {
-            Ok(Appended::Done)
-        } else {
-            self.saved.append(self.head(model.revision()), &saved)
-        };
-        match appended {
+        let head = self.head(model.revision());
+        match self.saved.as_mut().map_or(Ok(Appended::Done), |it| it.append(head, &saved)) {
             Ok(Appended::Done) => {}
             Ok(Appended::SnapshotWanted) => self.save(model.revision(), &model.contents()),
             Err(error) => tracing::warn!("the routing map is not saved: {error}"),
         }
-        let mut reword = false;
-        for Written { key, now, before } in written {
-            match (key, now, before) {
-                (Key::Vm(_), Some(Document::Vm(vm)), _) => {
-                    self.shared.pins.note(&routes::routed(vm));
-                }
-                (Key::Vm(_), None, Some((Document::Vm(vm), _))) => {
-                    if let Err(fault) = self.shared.pins.forget_vm(&vm.id) {
-                        tracing::warn!("the host key of VM {} is still pinned: {fault}", vm.name);
-                    }
-                }
-                (Key::Address(_), ..) => reword = true,
-                (Key::Hold(_) | Key::Team(_) | Key::Token(_) | Key::User(_) | Key::Vm(_), ..) => {}
-            }
-        }
-        if reword {
+        if written.iter().any(|written| matches!(written.key, Key::Address(_))) {
             self.reword();
         }
     }
@@ -123,13 +102,14 @@ impl Feed {
     }
 
     fn save(&mut self, revision: u64, contents: &Contents) {
-        if let Err(error) = self.saved.write(self.head(revision), contents) {
+        let head = self.head(revision);
+        if let Some(Err(error)) = self.saved.as_mut().map(|saved| saved.write(head, contents)) {
             tracing::warn!("the routing map is not saved: {error}");
         }
     }
 
     /// The banner names the lobby.
-    fn reword(&self) {
+    pub(super) fn reword(&self) {
         let last_words = last_words(&self.shared.table);
         self.shared.live.rcu(|live| {
             let Live { server, policy, credential } = &**live;

@@ -4,16 +4,19 @@
 //! one ends the drain; SIGINT ends at once.
 //! - `plane`: the registry with its API and DNS, beside the edge.
 //! - `feed`: from the registry to the routing map; `saved`: the map on disk, for a start without the registry.
+//! - `first_use`: host keys of VMs, from the edge to the registry.
 //! - `names`, `beside`: what DNS and the API ask of the edge; `gauges`: what they add to the metrics.
 
 mod beside;
 mod feed;
+mod first_use;
 mod gauges;
 mod names;
 mod plane;
 mod saved;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use std::{io, num::NonZeroU32};
@@ -27,10 +30,11 @@ use crate::control::endpoint;
 use crate::edge::local_address::Destination;
 use crate::edge::proxy_header::Senders;
 use crate::edge::relay::PreferGcm;
-use crate::edge::shared::{self, Live, Principal, Settings, Shared};
+use crate::edge::shared::{self, FirstUse, Live, Principal, Settings, Shared};
 use crate::edge::{self, Edge, clock, limits};
 use crate::log;
 use crate::metrics::{Inventory, Registry};
+use crate::registry::fleet::Fleet;
 use crate::route::{Snapshot, Table};
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::hostkey::HostKey;
@@ -38,6 +42,7 @@ use crate::ssh::transport::{Algorithms, RekeyLimits, ServerConfig};
 use crate::ssh::userauth::Policy;
 use crate::state::{Lock, State};
 
+use first_use::InRegistry;
 use plane::Plane;
 
 /// Refused signatures and unknown methods one connection may send, as OpenSSH's `MaxAuthTries`.
@@ -106,13 +111,13 @@ impl Running {
         let cpus = cpus(config.edge.shards)?;
         let (drain, metrics_listen) = (config.edge.drain, config.metrics.listen);
         let settings = plane::Settings::new(&mut config);
-        let shared = Arc::new(shared(config, None, &state, sessions_max)?);
-        let mut plane = Plane::start(settings, Arc::clone(&shared))?;
-        if let Err(failure) = plane.apply(fleet.map(|fleet| fleet.desired)) {
-            // What was right before is right still, and a door that is shut helps nobody.
-            for line in failure.to_string().lines() {
-                tracing::error!("{line}");
-            }
+        let first_use = Arc::new(InRegistry::default());
+        let pinning = Arc::clone(&first_use);
+        let shared = Arc::new(shared(config, None, &state, sessions_max, pinning)?);
+        let mut plane = Plane::start(settings, Arc::clone(&shared), first_use)?;
+        let mut desired = fleet.map(|fleet| fleet.desired);
+        if !plane.is_opening() {
+            apply(&plane, desired.take());
         }
         let counted = Arc::clone(&shared);
         let registry = Arc::new(Registry::new(clock::unix_s(), move || inventory(&counted.table)));
@@ -123,13 +128,14 @@ impl Running {
             shared: Arc::clone(&shared),
         };
         let edge = Arc::new(Edge::start(start, &registry)?);
-        plane.serve(&edge)?;
-        let (scraped, gauges) = (Arc::clone(&registry), plane.gauges());
-        let render = move || scraped.render() + &gauges.render();
-        let metrics = endpoint::start(metrics_listen, Arc::new(render))?;
         for address in edge.addresses() {
             tracing::info!(%address, "listening");
         }
+        plane.serve(&edge)?;
+        apply(&plane, desired);
+        let (scraped, gauges) = (Arc::clone(&registry), plane.gauges());
+        let render = move || scraped.render() + &gauges.render();
+        let metrics = endpoint::start(metrics_listen, Arc::new(render))?;
         tracing::info!(
             metrics = %metrics.address(),
             sessions_max,
@@ -152,11 +158,15 @@ impl Running {
         });
         // The directory is free before the door closes: whoever sees it closed may start a successor, and sessions may go
         // on for an hour.
-        drop(self.plane);
-        self.shared.pins.hand_over();
+        let follower = self.plane.hand_over();
         drop(self.lock);
         self.edge.stop_accepting();
-        self.edge.drain(self.drain);
+        let drained = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| follower.map(|follower| follower.run(&drained)));
+            self.edge.drain(self.drain);
+            drained.store(true, Ordering::Relaxed);
+        });
     }
 
     /// Reads both files again. Faults leave everything as it is.
@@ -184,10 +194,19 @@ impl Running {
     fn replace(&self, loaded: Loaded) -> Result<(), Failure> {
         self.plane.renew(&loaded.config.api)?;
         let live = live(loaded.config, &self.shared.table, &self.state)?;
-        self.shared.pins.reload()?;
         self.edge.renew(live);
-        tracing::info!("reloaded host keys, CAs, revocations, pins and the API's certificate");
+        tracing::info!("reloaded host keys, CAs, revocations and the API's certificate");
         self.plane.apply(loaded.fleet.map(|fleet| fleet.desired))
+    }
+}
+
+/// Applies a fleet file at a start.
+fn apply(plane: &Plane, desired: Option<Fleet>) {
+    if let Err(failure) = plane.apply(desired) {
+        // What was right before is right still, and a door that is shut helps nobody.
+        for line in failure.to_string().lines() {
+            tracing::error!("{line}");
+        }
     }
 }
 
@@ -200,16 +219,15 @@ pub(crate) fn shared(
     snapshot: Option<Snapshot>,
     state: &State,
     sessions_max: usize,
+    first_use: Arc<dyn FirstUse>,
 ) -> Result<Shared, Failure> {
     let settings = settings(&config, sessions_max);
-    let pins = state.pins()?;
     let table = Table::new();
     if let Some(snapshot) = snapshot {
-        pins.note_given(snapshot.vms());
         table.apply(snapshot);
     }
     let live = live(config, &table, state)?;
-    Ok(Shared::new(settings, live, table, pins))
+    Ok(Shared::new(settings, live, table, first_use))
 }
 
 /// What a restart is needed for to change.

@@ -1,11 +1,13 @@
 //! The registry beside the edge: the store, the service, the API and DNS.
 //!
-//! If the store cannot be opened the edge runs from the map that was saved last, and nothing can be changed until it is
+//! If the map that was saved last is the one of the store as it is, the front door runs from it at once, while the registry
+//! is read: with a million VMs that takes some seconds. If the store cannot be opened the edge runs from the map that was saved last, and nothing can be changed until it is
 //! mended and keyway started again.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use crate::cli::Failure;
@@ -16,6 +18,7 @@ use crate::edge::{Edge, clock};
 use crate::registry::command::Way;
 use crate::registry::fleet::Fleet;
 use crate::registry::fleet_commands::{self, Prune};
+use crate::registry::follower::Follower;
 use crate::registry::service::{Actor, Mode, Order};
 use crate::registry::store::{Sqlite, Store as _, StoreId};
 use crate::registry::{Command, Label, Limits, Model, Options, Service, document::Origin, service};
@@ -25,6 +28,7 @@ use crate::state::State;
 
 use super::beside::Everything;
 use super::feed::Feed;
+use super::first_use::InRegistry;
 use super::gauges::Gauges;
 use super::names::LiveNames;
 use super::saved::{Saved, Ways};
@@ -58,12 +62,22 @@ pub(super) struct Plane {
     api: Option<api::Handle>,
     dns: Option<dns::Handle>,
     registry: Option<Registry>,
+    opening: Option<Opening>,
     settings: Settings,
     shared: Arc<Shared>,
+    first_use: Arc<InRegistry>,
     edge: Arc<OnceLock<Weak<Edge>>>,
     revision: Arc<AtomicU64>,
     /// When the routes were saved that stand in for the registry.
     saved: Option<SystemTime>,
+}
+
+/// The registry on its way.
+struct Opening {
+    reader: JoinHandle<Result<Service, service::Fault>>,
+    store: Sqlite,
+    /// When the routes were saved that the front door runs from meanwhile.
+    written: SystemTime,
 }
 
 struct Registry {
@@ -72,35 +86,47 @@ struct Registry {
 }
 
 impl Plane {
-    /// Opens the registry and fills the routing map, or fills it with what was saved last.
-    pub(super) fn start(settings: Settings, shared: Arc<Shared>) -> Result<Self, Failure> {
+    /// Fills the routing map: from what was saved last if that is all there is, and the registry is read meanwhile; from the
+    /// registry; or from what was saved because there is no registry.
+    pub(super) fn start(
+        settings: Settings,
+        shared: Arc<Shared>,
+        first_use: Arc<InRegistry>,
+    ) -> Result<Self, Failure> {
         let mut plane = Self {
             api: None,
             dns: None,
             registry: None,
+            opening: None,
             settings,
             shared,
+            first_use,
             edge: Arc::default(),
             revision: Arc::default(),
             saved: None,
         };
         if let Err(failure) = plane.open() {
-            let saved = Saved::at(&plane.settings.state_dir);
+            let mut saved = Saved::at(&plane.settings.state_dir);
             let Ok((head, written)) = saved.restore(&plane.shared.table) else {
                 return Err(failure);
             };
             plane.revision.store(head.revision, Ordering::Relaxed);
-            plane.saved = Some(written);
-            let age_s = written.elapsed().unwrap_or(Duration::ZERO).as_secs();
-            tracing::error!("{failure}");
-            tracing::error!(
-                revision = head.revision,
-                age_s,
-                "the registry cannot be opened: the front door runs from the routes that were saved last, and nothing can \
-                 be changed; mend it and restart keyway"
-            );
+            plane.stand_in(written, &failure);
         }
         Ok(plane)
+    }
+
+    /// There is no registry: the routes that were saved stand in for it.
+    fn stand_in(&mut self, written: SystemTime, failure: &Failure) {
+        self.saved = Some(written);
+        let age_s = written.elapsed().unwrap_or(Duration::ZERO).as_secs();
+        tracing::error!("{failure}");
+        tracing::error!(
+            revision = self.revision.load(Ordering::Relaxed),
+            age_s,
+            "the registry cannot be opened: the front door runs from the routes that were saved last, and nothing can \
+             be changed; mend it and restart keyway"
+        );
     }
 
     fn open(&mut self) -> Result<(), Failure> {
@@ -112,9 +138,10 @@ impl Plane {
         let store = Sqlite::open(&path, StoreId(id))?;
         // No key begins so: only the head is read.
         let head = store.snapshot_each("~", &mut |_| ())?;
-        let saved = Saved::at(&self.settings.state_dir);
+        let mut saved = Saved::at(&self.settings.state_dir);
         let before = Saved::before_adoption(&self.settings.state_dir);
-        if let Some(last) = saved.last()
+        let last = saved.last();
+        if let Some(last) = last
             && (last.store != head.store_id.0 || last.revision > head.revision.0)
         {
             if state.adopted()? != Some(head.store_id.to_string()) {
@@ -132,31 +159,90 @@ impl Plane {
             }
             saved.set_aside(&before)?;
         }
-        let lost = match before.last() {
+        let adopted = match before.last() {
             Some(last) => Some((before.ways()?, self.replaced(&path, last))),
             None => None,
+        };
+        let now = Head { store: head.store_id.0, revision: head.revision.0 };
+        let known = if last == Some(now) && adopted.is_none() {
+            self.restore(&mut saved, now)
+        } else {
+            None
         };
         let mut feed = Feed {
             shared: Arc::clone(&self.shared),
             edge: Arc::clone(&self.edge),
-            saved,
+            saved: Some(saved),
             store: head.store_id,
             revision: Arc::clone(&self.revision),
         };
-        let service = Service::start(service::Start {
+        if known.is_some() {
+            feed.reword();
+        }
+        let start = service::Start {
             store: Arc::new(store.clone()),
             limits: self.settings.limits.clone(),
             now_s: clock::unix_s,
             entropy: Box::new(entropy),
+            known: known.map(|_| now.revision),
             follow: Box::new(move |news| feed.follow(news)),
-        })?;
-        if let Some((routes, replaced)) = lost {
+        };
+        if let Some(written) = known {
+            let name = "registry-start".to_owned();
+            let reader = std::thread::Builder::new().name(name).spawn(|| Service::start(start))?;
+            self.opening = Some(Opening { reader, store, written });
+            let revision = now.revision;
+            tracing::info!(
+                revision,
+                "the routes are those saved last; reading the registry beside them"
+            );
+            return Ok(());
+        }
+        let service = Service::start(start)?;
+        if let Some((routes, replaced)) = adopted {
             adopt(&service, &routes, replaced)?;
             before.remove()?;
             state.settle()?;
         }
-        self.registry = Some(Registry { service: Arc::new(service), store });
+        self.opened(service, store);
         Ok(())
+    }
+
+    /// Fills the routing map from what was saved, if that is all there is `now`; says when it was saved.
+    fn restore(&self, saved: &mut Saved, now: Head) -> Option<SystemTime> {
+        match saved.restore(&self.shared.table) {
+            Ok((head, written)) if head == now => {
+                self.revision.store(head.revision, Ordering::Relaxed);
+                Some(written)
+            }
+            Ok(_) => None,
+            Err(error) => {
+                tracing::warn!("the routes that were saved last are of no use: {error}");
+                None
+            }
+        }
+    }
+
+    fn opened(&mut self, service: Service, store: Sqlite) {
+        let service = Arc::new(service);
+        // Nobody else sets it.
+        let _first = self.first_use.0.set(Arc::downgrade(&service));
+        self.registry = Some(Registry { service, store });
+    }
+
+    /// Whether the registry is still being read, while the routing map is already full.
+    pub(super) const fn is_opening(&self) -> bool {
+        self.opening.is_some()
+    }
+
+    /// Returns when the registry is read.
+    fn finish_opening(&mut self) {
+        let Some(Opening { reader, store, written }) = self.opening.take() else { return };
+        match reader.join() {
+            Ok(Ok(service)) => self.opened(service, store),
+            Ok(Err(fault)) => self.stand_in(written, &fault.into()),
+            Err(_) => self.stand_in(written, &"a bug in keyway, see above".into()),
+        }
     }
 
     /// What the store knew that a backup has replaced, if it is still there and the one that the routes are of: slots that
@@ -201,13 +287,24 @@ impl Plane {
         Ok(())
     }
 
+    /// Ends all of this but one thing: whoever loses a right by what a successor writes into the store is still seen.
+    pub(super) fn hand_over(self) -> Option<Follower> {
+        let Self { api, dns, registry, shared, edge, revision, .. } = self;
+        drop((api, dns));
+        let Registry { service, store } = registry?;
+        let id = service.head().ok()?.store_id;
+        let model = Arc::into_inner(service)?.retire();
+        let mut feed = Feed { shared, edge, saved: None, store: id, revision };
+        Some(Follower::new(Arc::new(store), model, Box::new(move |news| feed.follow(news))))
+    }
+
     /// For the page of metrics, once this serves.
     pub(super) fn gauges(&self) -> Gauges {
         let dns = self.dns.as_ref().map(|dns| Arc::clone(dns.counters()));
         Gauges { revision: Arc::clone(&self.revision), dns, saved: self.saved }
     }
 
-    /// Serves DNS and the API, for an edge that runs.
+    /// Serves DNS and, once the registry is read, the API, for an edge that runs.
     pub(super) fn serve(&mut self, edge: &Arc<Edge>) -> Result<(), Failure> {
         // Nobody else sets it.
         let _first = self.edge.set(Arc::downgrade(edge));
@@ -228,6 +325,7 @@ impl Plane {
             self.dns = Some(handle);
             zone = Some(served);
         }
+        self.finish_opening();
         let Some(Registry { service, store }) = &self.registry else { return Ok(()) };
         let apex = self.settings.dns.as_ref().map(|dns| dns.zone.as_str().to_owned());
         let everything = Everything {

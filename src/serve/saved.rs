@@ -1,12 +1,12 @@
 //! The last routing map on disk, for a start without the registry: a snapshot, and a journal of the deltas since.
 //!
-//! A delta is appended as it is applied. The snapshot is written anew when the journal has outgrown it. Nothing here is
-//! fsynced but the snapshot: after a crash of the host the map may be some seconds old, and the registry, if it can be
-//! read, is asked first.
+//! A delta is appended as it is applied, and one without changes too: the map is known to be that of a revision. The
+//! snapshot is written anew when the journal has outgrown it. Nothing here is fsynced but the snapshot: after a crash of
+//! the host the map may be some seconds old, and then the registry is asked first.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -28,7 +28,7 @@ const READ_BYTES: usize = 1 << 20;
 pub(super) struct Saved {
     snapshot: PathBuf,
     journal: PathBuf,
-    /// Open once a snapshot was written by this process.
+    /// Open once a snapshot was written, or all that was saved was read, by this process.
     open: Option<Open>,
 }
 
@@ -185,7 +185,7 @@ impl Saved {
     }
 
     /// Makes `table` what was saved last; returns of which moment that is, and when it was written.
-    pub(super) fn restore(&self, table: &Table) -> io::Result<(Head, SystemTime)> {
+    pub(super) fn restore(&mut self, table: &Table) -> io::Result<(Head, SystemTime)> {
         let (mut head, contents) = self.read_snapshot()?;
         let mut written = fs::metadata(&self.snapshot)?.modified()?;
         if let Ok(journal) = fs::metadata(&self.journal) {
@@ -203,14 +203,26 @@ impl Saved {
             }
             Ok(())
         });
-        if let Err(error) = ended {
+        match ended {
+            Ok(whole) => self.go_on(whole)?,
             // What came before is true of its moment; nothing may be left out between two changes.
-            tracing::error!(
+            Err(error) => tracing::error!(
                 "the routes saved last are read up to revision {}: {error}",
                 head.revision
-            );
+            ),
         }
         Ok((head, written))
+    }
+
+    /// The next delta stands behind the last whole one.
+    fn go_on(&mut self, whole: u64) -> io::Result<()> {
+        let mut journal =
+            OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(&self.journal)?;
+        journal.set_len(whole)?;
+        journal.seek(io::SeekFrom::End(0))?;
+        let snapshot_bytes = fs::metadata(&self.snapshot)?.len();
+        self.open = Some(Open { journal, journal_bytes: whole, snapshot_bytes });
+        Ok(())
     }
 
     fn read_snapshot(&self) -> io::Result<(Head, Contents)> {
@@ -225,26 +237,28 @@ impl Saved {
         decoder.finish().map_err(|fault| wrong(&self.snapshot, Some(&fault)))
     }
 
-    /// Shows every whole entry of the journal. A torn last one is what a crash leaves: all before it stand.
-    fn each_delta(&self, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    /// Shows every whole entry of the journal, and says how many bytes they are. A torn last one is what a crash leaves:
+    /// all before it stand.
+    fn each_delta(&self, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<u64> {
         let mut journal = match File::open(&self.journal) {
             Ok(file) => BufReader::new(file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             Err(error) => return Err(error),
         };
-        let mut bytes = Vec::new();
+        let (mut bytes, mut whole) = (Vec::new(), 0);
         loop {
             let mut length = [0; 4];
             if journal.read_exact(&mut length).is_err() {
-                return Ok(());
+                return Ok(whole);
             }
             let length = u32::from_be_bytes(length);
             bytes.clear();
             let read = (&mut journal).take(u64::from(length)).read_to_end(&mut bytes)?;
             if length > DELTA_BYTES_MAX || read as u64 != u64::from(length) {
-                return Ok(());
+                return Ok(whole);
             }
             each(&bytes)?;
+            whole += u64::from(length) + 4;
         }
     }
 }

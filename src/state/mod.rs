@@ -1,11 +1,9 @@
-//! The state directory: keys made once, and the host keys of VMs pinned at first use.
+//! The state directory: keys made once, and who serves with it.
 //!
 //! Everything in it is for the service's user alone (directory 0700, files 0600). A file appears whole or not at all,
 //! and nothing that exists is ever replaced by something newly made: two processes that start together agree on one key.
-//! Pins are written by the one process that holds the [`Lock`].
 
 use std::{
-    fmt::Write as _,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
@@ -23,13 +21,8 @@ use crate::{
     },
 };
 
-mod pins;
-
-pub use pins::{Pinned, Pins, Recorded};
-
 const HOST_KEY: &str = "ssh_host_ed25519_key";
 const USER_CA: &str = "user_ca";
-const PINS: &str = "pins";
 const LOCK: &str = "lock";
 /// The registry's store.
 pub(crate) const STORE: &str = "registry.db";
@@ -68,15 +61,7 @@ pub enum StateFault {
         /// What is wrong with it.
         fault: KeyFault,
     },
-    /// Lines of the pins that cannot be read. A lost pin would be taken anew from whoever answers, so none is skipped.
-    #[error("{}", lines(.path, .faults))]
-    Pins {
-        /// Where.
-        path: PathBuf,
-        /// Line, from 1, and what is wrong with it.
-        faults: Vec<(usize, String)>,
-    },
-    /// Another process serves with this directory. Each would overwrite what the other pins.
+    /// Another process serves with this directory. Each would overwrite what the other writes.
     #[error("{} is in use by another keyway{}; fix: end that one first, or set another state_dir", .path.display(), process(*.by))]
     InUse {
         /// The directory.
@@ -92,26 +77,10 @@ pub enum StateFault {
         /// Of the key that is there.
         fingerprint: Fingerprint,
     },
-    /// The process drains and has given the directory to its successor.
-    #[error("{}: a process that drains pins no new VM", .path.display())]
-    HandedOver {
-        /// The pins.
-        path: PathBuf,
-    },
 }
 
 fn process(id: Option<u32>) -> String {
     id.map_or_else(String::new, |id| format!(" (process {id})"))
-}
-
-fn lines(path: &Path, faults: &[(usize, String)]) -> String {
-    let mut all = String::new();
-    for (index, (line, what)) in faults.iter().enumerate() {
-        let separator = if index == 0 { "" } else { "\n" };
-        let fix = "restore the line, or remove it to pin the VM's key anew";
-        let _ = write!(all, "{separator}{}:{line}: {what}; fix: {fix}", path.display());
-    }
-    all
 }
 
 /// The state directory.
@@ -177,14 +146,6 @@ impl State {
     /// [`StateFault::Io`], [`StateFault::Open`], [`StateFault::Key`].
     pub fn user_ca(&self, entropy: &mut dyn Entropy) -> Result<PrivateKey, StateFault> {
         self.key_made_once(USER_CA, "keyway user CA", entropy)
-    }
-
-    /// The pinned host keys.
-    ///
-    /// # Errors
-    /// [`StateFault::Io`], [`StateFault::Open`], [`StateFault::Pins`] with every line that cannot be read.
-    pub fn pins(&self) -> Result<Pins, StateFault> {
-        Pins::open(self.path.join(PINS))
     }
 
     /// Makes a key from elsewhere the edge's own host key: `text` is its private file.

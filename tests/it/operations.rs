@@ -1,6 +1,6 @@
 //! What operators do to a front door that runs: they edit its files, send it signals, start it twice.
 
-use crate::harness::{Key, Process, Target, World, process, run, wait};
+use crate::harness::{Key, Output, Process, Target, World, process, run, wait};
 use nix::sys::signal::Signal;
 use std::{
     fs,
@@ -69,30 +69,37 @@ fn reload(world: &mut World) -> String {
     world.log()[before..].to_owned()
 }
 
+/// Runs a command about the front door of `world`.
+fn keyway(world: &World, words: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keyway"));
+    run(command.args(words).env("KEYWAY_SOCKET", world.path("state").join("keyway.sock")))
+}
+
 #[test]
-fn a_pin_whose_line_an_operator_removes_is_forgotten_at_sighup() {
+fn a_rebuilt_vm_is_entered_once_its_host_key_is_forgotten() {
     if World::is_direct() {
         return;
     }
     let mut world = World::usual();
     let target = world.target("alice", "s001");
+    let show = ["vm", "host-key", "show", "blue", "--output", "json"];
+    assert!(keyway(&world, &show).ok().text().contains("\"pinned\":null"), "nobody was there yet");
     target.ssh(&[], "true").ok();
+    let first = world.vm("blue").host_key.fingerprint();
+    assert!(keyway(&world, &show).ok().text().contains(&first));
+
     world.vm("blue").change_host_key();
-    let pins = world.path("state").join("pins");
-    let text = fs::read_to_string(&pins).expect("the pins");
-    assert!(text.contains("\nblue "), "{text}");
-
-    fs::write(&pins, text.clone() + "rubbish\n").expect("the pins");
-    let log = reload(&mut world);
-    let line = text.lines().count() + 1;
-    assert!(log.contains("not reloaded") && log.contains(&format!("pins:{line}")), "{log}");
-    assert!(target.ssh(&[], "true").ends(255).stderr.contains("host key"), "the pin is gone");
-
-    let rest = text.split_inclusive('\n').filter(|line| !line.starts_with("blue "));
-    fs::write(&pins, rest.collect::<String>()).expect("the pins");
-    assert!(!reload(&mut world).contains("not reloaded"));
+    assert!(target.ssh(&[], "true").ends(255).stderr.contains("host key"), "another is pinned");
+    reload(&mut world);
+    assert!(target.ssh(&[], "true").ends(255).stderr.contains("host key"), "and stays it");
+    keyway(&world, &["vm", "host-key", "forget", "blue"]).ok();
     assert_eq!(target.ssh(&[], "echo $KEYWAY_VM").ok().text(), "blue");
-    assert!(fs::read_to_string(&pins).expect("the pins").contains("\nblue "), "pinned anew");
+    let second = world.vm("blue").host_key.fingerprint();
+    assert!(keyway(&world, &show).ok().text().contains(&second), "pinned anew");
+    let audit = keyway(&world, &["audit", "list", "--output", "json"]).ok();
+    let text = audit.text();
+    let count = |word: &str| text.matches(&format!("\"{word}\"")).count();
+    assert_eq!((count("vm-pin"), count("vm-unpin")), (2, 1));
 }
 
 /// `keyway serve` on the files of `world`, with `config` as the first.
@@ -121,9 +128,16 @@ fn a_successor_opens_while_the_sessions_of_its_predecessor_go_on() {
     if World::is_direct() {
         return;
     }
-    let mut world = World::usual();
+    let mut world = World::plan()
+        .address("s001")
+        .user("alice")
+        .user("bob")
+        .vm("blue", "alice", "s001")
+        .vm("green", "bob", "s001")
+        .start();
     let target = world.target("alice", "s001");
     let mut held = Held::start(&world, &target, "alice");
+    let mut other = Held::start(&world, &world.target("bob", "s001"), "bob");
     process::signal(world.edge().id(), Signal::SIGTERM);
     let address = (target.host.clone(), target.port);
     wait::until("the door closes", wait::SOON, || TcpStream::connect(&address).is_err());
@@ -137,7 +151,13 @@ fn a_successor_opens_while_the_sessions_of_its_predecessor_go_on() {
     wait::listens(&mut successor, metrics);
     assert_eq!(target.ssh(&[], "echo $KEYWAY_VM").ok().text(), "blue");
     assert!(held.goes_on(), "the session was cut");
-    held.let_go();
+    // What the successor takes away ends sessions of its predecessor too.
+    let key = world.key("alice").fingerprint();
+    keyway(&world, &["key", "rm", "alice", &key]).ok();
+    assert_eq!(held.ended(), Some(255));
+    assert!(held.said().contains("was taken away"), "{}", held.said());
+    assert!(other.goes_on(), "the session of somebody else was cut");
+    other.let_go();
 }
 
 #[test]

@@ -344,6 +344,7 @@ fn explain_walks_the_way_of_a_login_and_says_which_step_decides() {
 #[test]
 fn the_edge_starts_from_the_last_routes_when_the_registry_cannot_be_opened() {
     let Some(mut island) = settled() else { return };
+    assert_eq!(island.enters("alice", "blue.vm.test"), "blue");
     let keyway = island.keyway.take().expect("a set-up of ours");
     signal(keyway.id(), Signal::SIGKILL);
     drop(keyway);
@@ -359,8 +360,40 @@ fn the_edge_starts_from_the_last_routes_when_the_registry_cannot_be_opened() {
     assert!(process.log().contains("the registry cannot be opened"), "{}", process.log());
     assert_eq!(island.enters("alice", "blue.vm.test"), "blue");
     island.is_refused("carol", "blue.vm.test");
+    // Nobody was there yet, and what cannot be written down cannot be held against anybody later.
+    let mut green = island.ssh("bob", &login(), "green.vm.test", "true");
+    let first = run(&mut green).ends(255);
+    assert!(first.stderr.contains("cannot be recorded right now"), "{}", first.stderr);
     let refused = island.keyway("user list").ends(3);
     assert!(refused.stderr.contains("no keyway serves"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_start_runs_from_the_saved_routes_while_the_registry_is_read() {
+    let Some(mut island) = settled() else { return };
+    for (round, end) in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGTERM].into_iter().enumerate()
+    {
+        let mut keyway = island.keyway.take().expect("a running keyway");
+        signal(keyway.id(), end);
+        wait::until("the end", wait::SOON, || keyway.has_ended());
+        let mut command = island.command(KEYWAY);
+        command.arg("serve").arg("--config").arg(island.path("keyway.toml"));
+        let name = format!("keyway-{round}");
+        let process = Process::start(&name, island.dir.path(), &mut command);
+        wait::until("the front door", wait::SOON, || process.log().contains("is up"));
+        assert!(process.log().contains("the routes are those saved last"), "{}", process.log());
+        island.keyway = Some(process);
+        assert_eq!(island.enters("alice", "blue.vm.test"), "blue");
+        // What changes now is saved behind what was there, with what changes no route.
+        let vm = format!("more{round}");
+        let at = island.sshd(&vm);
+        island.keyway(&format!("vm add {vm} --owner alice --ssh {at}")).ok();
+        island.keyway(&format!("token add t{round} --role reader")).ok();
+        for earlier in 0..=round {
+            let vm = format!("more{earlier}");
+            assert_eq!(island.enters("alice", &format!("{vm}.vm.test")), vm);
+        }
+    }
 }
 
 #[test]

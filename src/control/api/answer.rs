@@ -118,7 +118,7 @@ impl Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let status = match &refusal {
-            Refusal::Unknown { .. } => StatusCode::NOT_FOUND,
+            Refusal::Unknown { .. } | Refusal::NotPinned { .. } => StatusCode::NOT_FOUND,
             Refusal::Invalid { .. } | Refusal::Reserved { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Refusal::Changed { .. } => StatusCode::PRECONDITION_FAILED,
             Refusal::Taken { .. }
@@ -128,6 +128,8 @@ impl From<Refusal> for Problem {
             | Refusal::Conflict(_)
             | Refusal::Exhausted { .. }
             | Refusal::NotReady { .. }
+            | Refusal::HostKeyOther { .. }
+            | Refusal::HostKeyTaken { .. }
             | Refusal::TooMany { .. }
             | Refusal::Already(_) => StatusCode::CONFLICT,
         };

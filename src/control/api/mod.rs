@@ -67,15 +67,6 @@ pub trait Beside: Send + Sync {
     /// The host keys that this front door presents.
     fn host_keys(&self) -> Vec<view::HostKey>;
 
-    /// What the VM of this id showed at its first use.
-    fn pinned(&self, vm_id: &str) -> Option<view::Pinned>;
-
-    /// Forgets it; false if there was nothing.
-    ///
-    /// # Errors
-    /// [`Beyond`].
-    fn forget_pin(&self, vm_id: &str) -> Result<bool, Beyond>;
-
     /// The zone as a file for other name servers; `None` without a zone.
     fn zone(&self) -> Option<String>;
 

@@ -47,7 +47,6 @@ pub(super) fn now_s() -> u64 {
 #[derive(Default)]
 pub(super) struct Fake {
     pub(super) sessions: Mutex<Vec<view::Session>>,
-    pub(super) pins: Mutex<Vec<(String, view::Pinned)>>,
     pub(super) asked: Mutex<Vec<Question>>,
     pub(super) backups: Mutex<Vec<PathBuf>>,
     pub(super) zone: Mutex<Option<String>>,
@@ -90,18 +89,6 @@ impl Beside for Fake {
             fingerprint: text("SHA256:x"),
             line: text("ssh-ed25519 AAAA"),
         }]
-    }
-
-    fn pinned(&self, vm_id: &str) -> Option<view::Pinned> {
-        let pins = self.pins.lock().unwrap();
-        pins.iter().find(|(id, _)| id == vm_id).map(|(_, pin)| pin.clone())
-    }
-
-    fn forget_pin(&self, vm_id: &str) -> Result<bool, Beyond> {
-        let mut pins = self.pins.lock().unwrap();
-        let count = pins.len();
-        pins.retain(|(id, _)| id != vm_id);
-        Ok(pins.len() < count)
     }
 
     fn zone(&self) -> Option<String> {
@@ -201,6 +188,7 @@ impl World {
             limits: Limits::default(),
             now_s,
             entropy: Box::new(Seeded(1)),
+            known: None,
             follow: Box::new(|_| ()),
         });
         let service = Arc::new(service.unwrap());

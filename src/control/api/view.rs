@@ -228,8 +228,6 @@ pub struct Pinned {
     pub fingerprint: String,
     /// Type and base64.
     pub line: String,
-    /// Who owned the VM then.
-    pub owner: String,
 }
 
 /// Whom a VM is held to be.

@@ -8,9 +8,11 @@ use super::{
     call::Query,
     routes::{Kind, ROUTES, Route},
     testing::{Reply, World, read_head},
-    view::{Pinned, Session},
+    view::Session,
 };
 use crate::registry::document::Role;
+use crate::registry::service::{Actor, Mode, Order};
+use crate::registry::{Command, Options};
 
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINILzCr80scSuAcnYpxLu4nnirz6xztusEayvak/vj9f";
@@ -45,12 +47,13 @@ fn prepare(world: &World) {
         up_bytes: 2,
         down_bytes: 3,
     });
-    let pin = Pinned {
-        fingerprint: text("SHA256:y"),
-        line: text("ssh-ed25519 AAAA"),
-        owner: text("alice"),
+    let order = Order {
+        command: Command::VmPin { id: text("blue"), key: text(OTHER_KEY) },
+        options: Options::default(),
+        expected: None,
+        actor: Actor { name: text("keyway"), from: text("first use") },
     };
-    world.fake.pins.lock().unwrap().push((text("blue"), pin));
+    world.service.carry_out(order, Mode::Real).unwrap();
     *world.fake.zone.lock().unwrap() = Some(text("$ORIGIN vm.test.\n"));
 }
 

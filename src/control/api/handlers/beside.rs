@@ -13,8 +13,11 @@ use crate::{
         call::{Call, Changed, Gone, List, plain},
         request as ask, view,
     },
-    registry::{command::Noted, document::Vm, refusal::Kind, service::Mode},
-    ssh::{authorized::AuthorizedKey, publickey::Fingerprint},
+    registry::{Command, command::Noted, refusal::Kind, service::Mode},
+    ssh::{
+        authorized::AuthorizedKey,
+        publickey::{Fingerprint, PublicKey},
+    },
 };
 
 type Answer<T> = Result<T, Problem>;
@@ -95,32 +98,22 @@ pub(in super::super) fn host_keys(call: &Call) -> Answer<HostKeys> {
     Ok(HostKeys { items: call.api.beside.host_keys() })
 }
 
-fn vm(call: &Call) -> Answer<Vm> {
+pub(in super::super) fn vm_host_key(call: &Call) -> Answer<view::VmHostKey> {
     let name = call.name(0)?;
     let model = call.api.service.model();
     let (_, stored) = model.vm_named(&name).ok_or_else(|| unknown(Kind::Vm, &name))?;
-    Ok((*stored.document).clone())
-}
-
-pub(in super::super) fn vm_host_key(call: &Call) -> Answer<view::VmHostKey> {
-    let vm = vm(call)?;
-    let pinned = call.api.beside.pinned(&vm.id);
-    Ok(view::VmHostKey { vm: vm.name.to_string(), given: vm.host_key, pinned })
+    let vm = &stored.document;
+    let key = vm.pin.as_deref().and_then(|line| PublicKey::parse_line(line).ok());
+    let pinned = key.map(|(key, _)| view::Pinned {
+        fingerprint: key.fingerprint().to_string(),
+        line: key.to_line(),
+    });
+    Ok(view::VmHostKey { vm: vm.name.to_string(), given: vm.host_key.clone(), pinned })
 }
 
 pub(in super::super) fn pin_forget(call: &Call) -> Answer<Changed<Gone>> {
-    let vm = vm(call)?;
-    let there = match call.mode() {
-        Mode::Real => call.api.beside.forget_pin(&vm.id)?,
-        Mode::DryRun => call.api.beside.pinned(&vm.id).is_some(),
-    };
-    if there {
-        if call.mode() == Mode::Real {
-            call.note(Noted::HostKeyForget, vm.name.as_str())?;
-        }
-        return Ok(call.acted());
-    }
-    Err(Problem::not_found(format!("no host key of VM `{}` is pinned", vm.name)))
+    let done = call.carry_out(Command::VmUnpin { name: call.name(0)? })?;
+    Ok(call.changed(&done, |_| None))
 }
 
 pub(in super::super) fn zone(call: &Call) -> Answer<String> {

@@ -1,0 +1,110 @@
+//! Tests of following a store that somebody else writes.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc;
+
+use super::*;
+use crate::registry::Label;
+use crate::registry::model::Limits;
+use crate::registry::store::memory::Memory;
+use crate::registry::store::{StoreId, Transaction};
+
+const USER: &str = r#"{"keys":[]}"#;
+
+fn put(names: &[&str]) -> Transaction {
+    let key = |name: &&str| format!("user/{name}");
+    let all = names.iter().map(key);
+    all.fold(Transaction::new().put("audit/1", "{}"), |it, key| it.put(key, USER))
+}
+
+/// Users as the follower hears of them.
+fn followed(store: &Memory, act: impl FnOnce(&Memory, &dyn Fn(&str, bool))) {
+    let model = load::load(store, &Limits::default(), None, &mut nobody()).unwrap();
+    let (tell, told) = mpsc::channel();
+    let follow: Follow = Box::new(move |news| match news {
+        News::Written { written, .. } => {
+            for Written { key, now, .. } in written {
+                let _ended = tell.send((key.to_string(), now.is_some()));
+            }
+        }
+        News::Everything { contents, .. } => {
+            for user in contents.users {
+                let _ended = tell.send((format!("user/{}", user.name), true));
+            }
+        }
+    });
+    let follower = Follower::new(Arc::new(store.clone()), model, follow);
+    let stop = AtomicBool::new(false);
+    let heard = std::cell::RefCell::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        scope.spawn(|| follower.run(&stop));
+        act(store, &|name, there| {
+            let key = format!("user/{name}");
+            while heard.borrow().get(&key) != Some(&there) {
+                let (key, is) = told.recv_timeout(Duration::from_mins(1)).unwrap();
+                heard.borrow_mut().insert(key, is);
+            }
+        });
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+fn nobody() -> Follow {
+    Box::new(|_| ())
+}
+
+#[test]
+fn every_commit_of_another_writer_is_told_in_order() {
+    let store = Memory::new(StoreId([1; 16]));
+    store.transact(&put(&["alice"])).unwrap();
+    followed(&store, |store, wait| {
+        store.transact(&put(&["bob"])).unwrap();
+        wait("bob", true);
+        store.transact(&put(&["carol"]).delete("user/alice")).unwrap();
+        wait("alice", false);
+        wait("carol", true);
+    });
+}
+
+#[test]
+fn who_lags_behind_a_compaction_reads_everything() {
+    let store = Memory::new(StoreId([1; 16]));
+    let model = load::load(&store, &Limits::default(), None, &mut nobody()).unwrap();
+    store.transact(&put(&["alice"])).unwrap();
+    let at = store.transact(&put(&["bob"])).unwrap();
+    store.compact(at).unwrap();
+    let (tell, told) = mpsc::channel();
+    let follow: Follow = Box::new(move |news| {
+        if let News::Everything { contents, .. } = news {
+            let _ended = tell.send(contents.users.len());
+        }
+    });
+    let follower = Follower::new(Arc::new(store), model, follow);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| follower.run(&stop));
+        assert_eq!(told.recv_timeout(Duration::from_mins(1)), Ok(2));
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_model_that_follows_is_the_one_that_is_read() {
+    let store = Memory::new(StoreId([1; 16]));
+    let mut follower = Follower::new(
+        Arc::new(store.clone()),
+        load::load(&store, &Limits::default(), None, &mut nobody()).unwrap(),
+        nobody(),
+    );
+    let mut watch = store.watch(Revision::ZERO).unwrap();
+    store.transact(&put(&["alice", "bob"])).unwrap();
+    store.transact(&put(&["carol"]).delete("user/bob")).unwrap();
+    while let Some(commit) = watch.next(Duration::ZERO).unwrap() {
+        follower.take(commit).unwrap();
+    }
+    let read = load::load(&store, &Limits::default(), None, &mut nobody()).unwrap();
+    assert_eq!(follower.model.revision(), read.revision());
+    let names = |model: &Model| model.users().keys().cloned().collect::<Vec<Label>>();
+    assert_eq!(names(&follower.model), names(&read));
+    assert_eq!(names(&read), [Label::new("alice").unwrap(), Label::new("carol").unwrap()]);
+}

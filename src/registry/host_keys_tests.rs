@@ -1,0 +1,143 @@
+//! Tests of host keys at their first use.
+
+use super::*;
+use crate::registry::command::{Command, NewVm, Options, Placement, VmSettings};
+use crate::registry::model::{Limits, Stamp};
+use crate::ssh::entropy::SystemEntropy;
+use crate::ssh::hostkey::PrivateKey;
+
+fn label(name: &str) -> Label {
+    Label::new(name).unwrap()
+}
+
+fn key() -> PublicKey {
+    PrivateKey::generate_ed25519(&mut SystemEntropy::default()).public().clone()
+}
+
+struct World(Model);
+
+impl World {
+    /// One VM of each owner, of the owner's name.
+    fn new(owners: &[&str]) -> Self {
+        let mut world = Self(Model::new(Limits::default()));
+        for owner in owners {
+            world.must(&Command::UserAdd { name: label(owner), keys: Vec::new() });
+            world.vm(&format!("{owner}-vm"), owner, None);
+        }
+        world
+    }
+
+    fn vm(&mut self, name: &str, owner: &str, host_key: Option<String>) {
+        self.must(&Command::VmAdd(NewVm {
+            name: label(name),
+            owner: Principal::User(label(owner)),
+            ssh: "127.0.0.1:22".to_owned(),
+            login: None,
+            host_key,
+            placement: Placement::Nowhere,
+        }));
+    }
+
+    fn try_to(&mut self, command: &Command) -> Result<(), Refusal> {
+        let nonce = self.0.revision() + 1;
+        let mut draft = Draft::new(&mut self.0, Stamp { now_s: 1, nonce });
+        draft.carry_out(command, Options::default())?;
+        let _written = draft.keep();
+        Ok(())
+    }
+
+    #[track_caller]
+    fn must(&mut self, command: &Command) {
+        self.try_to(command).unwrap();
+    }
+
+    fn show(&mut self, vm: &str, key: &PublicKey) -> Result<(), Refusal> {
+        self.try_to(&Command::VmPin { id: vm.to_owned(), key: key.to_line() })
+    }
+
+    fn wanted(&self, vm: &str) -> Option<Pin> {
+        wanted(&self.0.vm_named(&label(vm)).unwrap().1.document)
+    }
+}
+
+fn taken(vm: &str, of: &str) -> Refusal {
+    Refusal::HostKeyTaken { vm: label(vm), of: label(of) }
+}
+
+#[test]
+fn the_first_key_shown_is_the_pin_until_it_is_forgotten() {
+    let mut world = World::new(&["alice"]);
+    let (first, second) = (key(), key());
+    assert_eq!(world.wanted("alice-vm"), None);
+    world.show("alice-vm", &first).unwrap();
+    let revision = world.0.vm_named(&label("alice-vm")).unwrap().1.revision;
+    world.show("alice-vm", &first).unwrap();
+    assert_eq!(world.0.vm_named(&label("alice-vm")).unwrap().1.revision, revision, "known already");
+    let other = world.show("alice-vm", &second).unwrap_err();
+    assert_eq!(other.code(), "host-key-changed");
+    assert_eq!(world.wanted("alice-vm"), Some(Pin::of_key(first.blob())));
+
+    let forget = Command::VmUnpin { name: label("alice-vm") };
+    world.must(&forget);
+    assert_eq!(world.try_to(&forget).unwrap_err().code(), "not-found");
+    world.show("alice-vm", &second).unwrap();
+    assert_eq!(world.wanted("alice-vm"), Some(Pin::of_key(second.blob())));
+}
+
+#[test]
+fn a_key_of_another_owners_vm_is_not_pinned_however_it_is_known() {
+    let mut world = World::new(&["alice", "bob"]);
+    let (pinned, by_line, by_print) = (key(), key(), key());
+    world.show("alice-vm", &pinned).unwrap();
+    world.vm("line", "alice", Some(by_line.to_line()));
+    world.vm("print", "alice", Some(by_print.fingerprint().to_string()));
+    for (key, of) in [(&pinned, "alice-vm"), (&by_line, "line"), (&by_print, "print")] {
+        assert_eq!(world.show("bob-vm", key).unwrap_err(), taken("bob-vm", of));
+    }
+    assert_eq!(world.wanted("bob-vm"), None);
+    // The owner's own clone is the owner's business, and whoever gives the key knows what it is.
+    world.vm("clone", "alice", None);
+    world.show("clone", &pinned).unwrap();
+    let host_key = Some(pinned.to_line());
+    let set = VmSettings { host_key, ..VmSettings::default() };
+    world.must(&Command::VmSet { name: label("bob-vm"), set });
+    world.show("bob-vm", &pinned).unwrap();
+}
+
+#[test]
+fn a_pin_goes_with_its_vm_to_another_owner_and_away() {
+    let mut world = World::new(&["alice", "bob"]);
+    let key = key();
+    world.show("alice-vm", &key).unwrap();
+    let to = Principal::User(label("bob"));
+    world.must(&Command::VmTransfer { name: label("alice-vm"), to, keep: None });
+    world.show("bob-vm", &key).unwrap();
+    world.vm("alices", "alice", None);
+    assert_eq!(world.show("alices", &key).unwrap_err().code(), "host-key-taken");
+    world.must(&Command::VmRename { name: label("alice-vm"), to: label("old") });
+    assert_eq!(world.wanted("old"), Some(Pin::of_key(key.blob())));
+    for name in ["old", "bob-vm"] {
+        world.must(&Command::VmRemove { name: label(name) });
+    }
+    world.show("alices", &key).unwrap();
+    assert!(world.show("gone", &key).unwrap_err().code() == "not-found");
+}
+
+#[test]
+fn what_is_given_counts_and_a_fingerprint_becomes_the_key_that_has_it() {
+    let mut world = World::new(&["alice"]);
+    let (first, given) = (key(), key());
+    world.show("alice-vm", &first).unwrap();
+    let set = |text: String| {
+        let set = VmSettings { host_key: Some(text), ..VmSettings::default() };
+        Command::VmSet { name: label("alice-vm"), set }
+    };
+    world.must(&set(given.fingerprint().to_string()));
+    assert_eq!(world.wanted("alice-vm"), Some(Pin::Fingerprint(given.fingerprint().0)));
+    assert_eq!(world.show("alice-vm", &first).unwrap_err().code(), "host-key-changed");
+    world.show("alice-vm", &given).unwrap();
+    assert_eq!(world.wanted("alice-vm"), Some(Pin::of_key(given.blob())));
+    world.must(&set(String::new()));
+    assert_eq!(world.wanted("alice-vm"), Some(Pin::of_key(given.blob())), "it was seen last");
+    assert!(world.try_to(&Command::VmPin { id: "alice-vm".into(), key: "x".into() }).is_err());
+}

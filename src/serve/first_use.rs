@@ -1,0 +1,35 @@
+//! Host keys that VMs show at their first use go into the registry, and from there into the routing map.
+
+use std::sync::{OnceLock, Weak};
+
+use crate::edge::shared::{FirstUse, Shown};
+use crate::registry::refusal::Refusal;
+use crate::registry::service::{Actor, Failed, Mode, Order};
+use crate::registry::{Command, Options, Service};
+use crate::ssh::publickey::PublicKey;
+
+/// The registry, once it is open, and for as long as this process has it.
+#[derive(Default)]
+pub(super) struct InRegistry(pub(super) OnceLock<Weak<Service>>);
+
+impl FirstUse for InRegistry {
+    fn shown(&self, vm: &str, key: &PublicKey) -> Shown {
+        let Some(service) = self.0.get().and_then(Weak::upgrade) else {
+            return Shown::Failed { why: "the registry is not open".to_owned() };
+        };
+        let order = Order {
+            command: Command::VmPin { id: vm.to_owned(), key: key.to_line() },
+            options: Options::default(),
+            expected: None,
+            actor: Actor { name: "keyway".to_owned(), from: "first use".to_owned() },
+        };
+        match service.carry_out(order, Mode::Real) {
+            Ok(_) => Shown::Pinned,
+            Err(Failed::Refused(Refusal::HostKeyTaken { of, .. })) => {
+                Shown::OfOtherOwner { vm: of.to_string() }
+            }
+            Err(Failed::Refused(Refusal::HostKeyOther { .. })) => Shown::Other,
+            Err(failed) => Shown::Failed { why: failed.to_string() },
+        }
+    }
+}
