@@ -193,8 +193,8 @@ pub(super) fn run(command: Address, remote: &Remote, terminal: &mut Terminal<'_>
             talk.change(change, edit, &|_| format!("address {name} removed"))
         }
         Address::Drain { name, edit } => {
-            talk.progress(&format!("moving the VMs of {name}..."))?;
-            let answer = talk.make(act(&name, "drain"), edit)?;
+            let what = format!("moving the VMs of {name}");
+            let answer = talk.make_many(act(&name, "drain"), edit, &what, None)?;
             let count = |key| each(&answer, key).count();
             let (moved, left) = (count("moves"), count("warnings"));
             let moved = crate::config::count(moved, "VM");

@@ -14,11 +14,8 @@ use super::{
     trouble::{Outcome, Trouble},
 };
 use crate::{
-    config::{
-        count,
-        desired::{self, Desired},
-    },
-    registry::Label,
+    config::{count, read_fleet},
+    registry::{Label, fleet::Fleet},
 };
 
 #[derive(Args, Debug)]
@@ -48,7 +45,7 @@ const PLAN: &[Column] = &[
 
 pub(super) fn apply(apply: &Apply, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
     let Apply { file, yes, prune, dry_run } = apply;
-    let fleet = match desired::desired(file) {
+    let fleet = match read_fleet(file) {
         Ok((fleet, warnings)) => {
             check::tell("warning", &warnings, terminal.stderr)?;
             fleet
@@ -62,8 +59,8 @@ pub(super) fn apply(apply: &Apply, remote: &Remote, terminal: &mut Terminal<'_>)
     let mut talk = remote.talk(terminal)?;
     let change = || Change::post(path(["apply"]), body.clone());
     if *yes {
-        talk.progress(&format!("carrying out {}...", count(fleet.len(), "thing")))?;
-        let answer = talk.make(change(), Edit::default())?;
+        let what = format!("carrying out {}", count(fleet.len(), "thing"));
+        let answer = talk.make_many(change(), Edit::default(), &what, None)?;
         return told(&mut talk, &answer);
     }
     talk.progress(&format!("comparing {}...", count(fleet.len(), "thing")))?;
@@ -84,8 +81,7 @@ pub(super) fn apply(apply: &Apply, remote: &Remote, terminal: &mut Terminal<'_>)
     if !matches!(answer.trim(), "y" | "Y" | "yes") {
         return Err(Trouble::failed("nothing was changed"));
     }
-    talk.progress("carrying it out...")?;
-    let answer = talk.make(change(), Edit::default())?;
+    let answer = talk.make_many(change(), Edit::default(), "carrying it out", Some(steps))?;
     told(&mut talk, &answer)
 }
 
@@ -148,7 +144,7 @@ pub(super) fn export(format: Format, remote: &Remote, terminal: &mut Terminal<'_
     match format {
         Format::Json => writeln!(talk.terminal.stdout, "{}", table::json(&fleet))?,
         Format::Toml => {
-            let fleet: Desired = serde_json::from_value(fleet)
+            let fleet: Fleet = serde_json::from_value(fleet)
                 .map_err(|error| talk.client.strange(&format!("no fleet: {error}")))?;
             write!(talk.terminal.stdout, "{}", fleet.to_toml())?;
         }

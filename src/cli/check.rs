@@ -1,11 +1,10 @@
 //! `keyway check`: what both files hold, or everything that is wrong with them.
 
-use std::{
-    fmt::Write as _,
-    io::{self, Write},
-};
+use std::io::{self, Write};
 
-use super::{DONE, FAULTS, Files, Output};
+use serde_json::{Value, json};
+
+use super::{DONE, FAULTS, Files, Output, table::json};
 use crate::config::{self, Finding, Fleet, Loaded, Report, count};
 use crate::edge::limits;
 
@@ -31,22 +30,19 @@ pub(super) fn run(
             Ok(DONE)
         }
         (Ok(loaded), Output::Json) => {
-            let mut sizes = String::new();
+            let mut all = told(&Report { faults: Vec::new(), warnings: loaded.warnings.clone() });
             // The list itself takes the last name.
-            for (name, number) in
-                counts(&loaded).into_iter().filter(|(name, _)| *name != "warnings")
-            {
-                let _ = write!(sizes, "\"{name}\":{number},");
+            let sizes = counts(&loaded).into_iter().filter(|(name, _)| *name != "warnings");
+            if let Value::Object(fields) = &mut all {
+                fields.extend(sizes.map(|(name, number)| (name.to_owned(), number.into())));
             }
-            let warnings = json_list(&loaded.warnings);
-            writeln!(stdout, "{{\"ok\":true,{sizes}\"faults\":[],\"warnings\":{warnings}}}")?;
+            writeln!(stdout, "{}", json(&all))?;
             Ok(DONE)
         }
         (Err(report), output) => {
             tell_faults(&report, stderr)?;
             if output == Output::Json {
-                let (faults, warnings) = (json_list(&report.faults), json_list(&report.warnings));
-                writeln!(stdout, "{{\"ok\":false,\"faults\":{faults},\"warnings\":{warnings}}}")?;
+                writeln!(stdout, "{}", json(&told(&report)))?;
             }
             Ok(FAULTS)
         }
@@ -84,28 +80,10 @@ fn counts(loaded: &Loaded) -> Vec<(&'static str, usize)> {
     sizes
 }
 
-fn json_list(findings: &[Finding]) -> String {
-    let each = findings.iter().map(|finding| {
-        let Finding { file, line, what, fix, .. } = finding;
-        let [file, what, fix] = [file, what.as_str(), fix.as_str()].map(json_string);
-        format!("{{\"file\":{file},\"line\":{line},\"what\":{what},\"fix\":{fix}}}")
-    });
-    format!("[{}]", each.collect::<Vec<_>>().join(","))
-}
-
-/// RFC 8259 §7.
-fn json_string(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => {
-                let _ = write!(quoted, "\\u{:04x}", u32::from(c));
-            }
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
+fn told(Report { faults, warnings }: &Report) -> Value {
+    let each = |findings: &[Finding]| {
+        let one = |Finding { file, line, what, fix, .. }: &Finding| json!({ "file": &**file, "line": line, "what": what, "fix": fix });
+        findings.iter().map(one).collect::<Vec<_>>()
+    };
+    json!({ "ok": faults.is_empty(), "faults": each(faults), "warnings": each(warnings) })
 }

@@ -3,7 +3,7 @@
 //! A connection carries one request: to make one costs microseconds beside what a change costs, and no request is ever
 //! sent twice because an old connection had ended.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{
@@ -28,6 +28,8 @@ use super::trouble::Trouble;
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// Longest wait for the head of an answer: the fleet file of a million VMs takes minutes to carry out.
 const ANSWER_MAX: Duration = Duration::from_mins(30);
+/// How often somebody who looks on is told how far a long change has come.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
 /// Largest answer, in bytes: an export of a million VMs takes a third of it.
 const ANSWER_BYTES_MAX: usize = 1 << 30;
 /// No server minds a body of this many bytes.
@@ -109,7 +111,51 @@ impl Client {
 
     /// As [`Client::ask`], of an answer in JSON.
     pub(super) fn ask_json(&self, request: &Request) -> Result<Value, Trouble> {
-        let body = self.ask(request)?;
+        self.runtime.block_on(async { self.good_json(self.exchange(request).await?).await })
+    }
+
+    /// As [`Client::ask_json`], for what may take its time: meanwhile tells `far` every second at which revision the
+    /// registry is, if that can be learned.
+    pub(super) fn ask_long(
+        &self,
+        request: &Request,
+        far: &mut dyn FnMut(u64),
+    ) -> Result<Value, Trouble> {
+        self.runtime.block_on(async {
+            let mut answer = pin!(self.exchange(request));
+            let response = loop {
+                match timeout(TOLD_EVERY, &mut answer).await {
+                    Ok(response) => break response?,
+                    Err(_) => {
+                        if let Ok(Some(revision)) = timeout(TOLD_EVERY, self.revision()).await {
+                            far(revision);
+                        }
+                    }
+                }
+            };
+            self.good_json(response).await
+        })
+    }
+
+    /// The registry's revision.
+    pub(super) fn get_revision(&self) -> Result<u64, Trouble> {
+        let answer = self.ask_json(&Request::get("/v1/store"))?;
+        let revision = answer.get("revision").and_then(Value::as_u64);
+        revision.ok_or_else(|| self.strange("a store without a revision"))
+    }
+
+    /// The registry's revision; nothing if the server does not say.
+    async fn revision(&self) -> Option<u64> {
+        let response = self.exchange(&Request::get("/v1/store")).await.ok()?;
+        self.good_json(response).await.ok()?.get("revision")?.as_u64()
+    }
+
+    async fn good_json(&self, response: Response<Incoming>) -> Result<Value, Trouble> {
+        let status = response.status();
+        let body = self.whole(response.into_body()).await?;
+        if !status.is_success() {
+            return Err(self.refusal(status, &body));
+        }
         serde_json::from_slice(&body).map_err(|error| self.strange(&format!("not JSON: {error}")))
     }
 

@@ -14,7 +14,10 @@ use super::{
     trouble::Outcome,
     vm::put,
 };
-use crate::{config::is_login, registry::Label, ssh::publickey::Fingerprint};
+use crate::{
+    registry::{Label, is_login},
+    ssh::publickey::Fingerprint,
+};
 
 #[derive(Args, Debug)]
 #[group(skip)]

@@ -102,6 +102,7 @@ fn changes_can_be_tried_and_tied_to_a_revision() {
         "user add",
         "user rm",
         "key add",
+        "key set",
         "key rm",
         "team add",
         "team rm",

@@ -40,6 +40,19 @@ Examples:
         #[command(flatten)]
         edit: Edit,
     },
+    /// Another comment or other options for keys that a user has; a comment ends no session
+    #[command(after_help = "\
+Examples:
+  keyway key set alice alice.pub
+  echo \"from=\\\"10.0.0.0/8\\\" $(cat alice.pub)\" | keyway key set alice -")]
+    Set {
+        /// Whose
+        user: Label,
+        /// A file of authorized_keys lines, `-` for stdin
+        file: String,
+        #[command(flatten)]
+        edit: Edit,
+    },
     /// Remove a key; sessions that it opened end
     #[command(
         visible_alias = "remove",
@@ -101,6 +114,17 @@ pub(super) fn run(command: Key, remote: &Remote, terminal: &mut Terminal<'_>) ->
             let mut talk = remote.talk(terminal)?;
             for key in keys {
                 add(&mut talk, &user, &key, edit)?;
+            }
+            Ok(DONE)
+        }
+        Key::Set { user, file, edit } => {
+            let keys = keyfile::keys(&file, terminal)?;
+            let mut talk = remote.talk(terminal)?;
+            for keyfile::KeyLine { line, fingerprint } in keys {
+                let shown = fingerprint.to_string();
+                let its = path(["users", user.as_str(), "keys", &shown]);
+                let change = Change::put(its, json!({ "line": line }));
+                talk.change(change, edit, &|_| format!("key {shown} of {user} changed"))?;
             }
             Ok(DONE)
         }

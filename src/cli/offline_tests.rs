@@ -21,6 +21,8 @@ const REFUSED: &str = r#"{"revision":6,"dry_run":false,"plan":[
     "moves":[{"vm":"blue","from":"s1","to":"s2","old_for":["alice"]}]}"#;
 const NOTHING: &str = r#"{"revision":6,"dry_run":true,"plan":[],"moves":[]}"#;
 
+const STORE: &str = r#"{"store_id":"a","revision":4}"#;
+
 fn fleet() -> String {
     format!(
         "[[user]]\nname = \"alice\"\nkeys = [\"{ALICE}\"]\n[[team]]\nname = \"ops\"\nmembers = [\"alice\"]\n\
@@ -31,13 +33,13 @@ fn fleet() -> String {
 /// What is sent of it.
 fn sent(prune: bool) -> String {
     format!(
-        r#"{{"fleet":{{"addresses":[],"teams":[{{"members":["alice"],"name":"ops"}}],"users":[{{"keys":["{ALICE}"],"name":"alice"}}],"vms":[{{"name":"blue","owner":"alice","share":["team:ops"],"ssh":"10.0.0.5:22"}}]}},"prune":{prune}}}"#
+        r#"{{"fleet":{{"teams":[{{"members":["alice"],"name":"ops"}}],"users":[{{"keys":["{ALICE}"],"name":"alice"}}],"vms":[{{"name":"blue","owner":"alice","share":["team:ops"],"ssh":"10.0.0.5:22"}}]}},"prune":{prune}}}"#
     )
 }
 
 #[test]
 fn a_fleet_is_applied_once_somebody_agrees_to_its_plan() {
-    let fake = Fake::new(&[(200, PLAN), (200, MADE)]);
+    let fake = Fake::new(&[(200, PLAN), (200, STORE), (200, MADE)]);
     let file = fake.scratch.file("fleet.toml", &fleet());
     let said = fake.say_sitting(&["apply", "-f", &file], "y\n", Sitting::Somebody);
     assert_eq!(said.code, DONE, "{said:?}");
@@ -51,7 +53,11 @@ fn a_fleet_is_applied_once_somebody_agrees_to_its_plan() {
     );
     assert!(said.out.ends_with("1 change made\n"), "{said:?}");
     let (plan, made) = (sent(false), sent(false));
-    let asked = [format!("POST /v1/apply?dry_run=true {plan}"), format!("POST /v1/apply {made}")];
+    let asked = [
+        format!("POST /v1/apply?dry_run=true {plan}"),
+        "GET /v1/store".to_owned(),
+        format!("POST /v1/apply {made}"),
+    ];
     assert_eq!(fake.asked(), asked);
 
     for (stdin, sitting, why) in [
@@ -66,6 +72,27 @@ fn a_fleet_is_applied_once_somebody_agrees_to_its_plan() {
         assert!(said.err.contains(why), "{said:?}");
         assert_eq!(fake.asked().len(), 1);
     }
+}
+
+#[test]
+fn whoever_looks_on_is_told_how_far_a_long_change_has_come() {
+    let later = STORE.replace('4', "5");
+    let fake = Fake::slow(&[PLAN, STORE], &[STORE, &later, &STORE.replace('4', "900")], MADE);
+    let file = fake.scratch.file("fleet.toml", &fleet());
+    let said = fake.say_sitting(&["apply", "-f", &file], "y\n", Sitting::Somebody);
+    let told = "carrying it out...\n\r\u{1b}[Kcarrying it out: 1 of 2\r\u{1b}[Kcarrying it out: 2 of 2\r\u{1b}[K";
+    assert!(said.err.ends_with(told), "{said:?}");
+    assert_eq!(fake.asked()[3..], ["GET /v1/store"; 3]);
+
+    let drained = r#"{"revision":9,"dry_run":false,"moves":[],"warnings":[],"item":{}}"#;
+    let fake = Fake::slow(&[STORE], &[&later], drained);
+    let said = fake.say_sitting(&["address", "drain", "s1"], "", Sitting::Somebody);
+    let told = "moving the VMs of s1...\n\r\u{1b}[Kmoving the VMs of s1: 1\r\u{1b}[K";
+    assert_eq!(said.err, told);
+    // Nobody looks on: nothing is asked but what has to be.
+    let fake = Fake::new(&[(200, drained)]);
+    assert_eq!(fake.say(&["address", "drain", "s1"]).err, "");
+    assert_eq!(fake.asked(), ["POST /v1/addresses/s1/drain"]);
 }
 
 #[test]

@@ -36,6 +36,8 @@ const CONFIG: &str = "keyway.toml";
 const SOCKET_VARIABLE: &str = "KEYWAY_SOCKET";
 /// Items asked for at a time: what the server gives at most.
 const PAGE: usize = 1000;
+/// Clears the rest of a terminal's line (ECMA-48, "EL").
+const CLEAR: &str = "\x1b[K";
 /// Where systems keep the CAs that they trust.
 const BUNDLES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
@@ -332,6 +334,12 @@ impl Change {
     pub(super) fn delete(path: String) -> Self {
         Self { method: Method::DELETE, path, body: None }
     }
+
+    fn request(self, edit: Edit) -> Request {
+        let Self { method, path, body } = self;
+        let path = with_query(&path, edit.query());
+        Request { method, path, body, if_match: edit.if_revision }
+    }
 }
 
 /// A conversation with a server.
@@ -467,9 +475,41 @@ impl Talk<'_, '_> {
 
     /// Makes a change.
     pub(super) fn make(&self, change: Change, edit: Edit) -> Result<Value, Trouble> {
-        let Change { method, path, body } = change;
-        let path = with_query(&path, edit.query());
-        self.client.ask_json(&Request { method, path, body, if_match: edit.if_revision })
+        self.client.ask_json(&change.request(edit))
+    }
+
+    /// Makes a change of many steps. Whoever looks on is told what is done and how many of the steps have been, once it
+    /// takes more than a moment: each step is a revision of the registry.
+    pub(super) fn make_many(
+        &mut self,
+        change: Change,
+        edit: Edit,
+        what: &str,
+        steps: Option<usize>,
+    ) -> Result<Value, Trouble> {
+        self.progress(&format!("{what}..."))?;
+        if !self.terminal.seen {
+            return self.make(change, edit);
+        }
+        let before = self.client.get_revision()?;
+        let stderr = &mut *self.terminal.stderr;
+        let mut shown = false;
+        let answer = self.client.ask_long(&change.request(edit), &mut |revision| {
+            let done = revision.saturating_sub(before);
+            // Others may make changes too.
+            let done = steps.map_or(done, |steps| done.min(steps as u64));
+            if done > 0 {
+                let of = steps.map_or_else(String::new, |steps| format!(" of {steps}"));
+                // The change goes on whoever looks.
+                let _shown = write!(stderr, "\r{CLEAR}{what}: {done}{of}");
+                let _shown = stderr.flush();
+                shown = true;
+            }
+        });
+        if shown {
+            write!(stderr, "\r{CLEAR}")?;
+        }
+        answer
     }
 
     /// Says what came of a change.

@@ -120,6 +120,25 @@ impl Fake {
         Self { scratch, served: Some(served) }
     }
 
+    /// A server that takes its time: the answer to the last request comes when all the others have theirs.
+    pub(super) fn slow(first: &[&str], meanwhile: &[&str], last: &str) -> Self {
+        let scratch = Scratch::new();
+        let listener = UnixListener::bind(scratch.0.join("keyway.sock")).unwrap();
+        let owned = |all: &[&str]| all.iter().map(|&body| body.to_owned()).collect::<Vec<_>>();
+        let (first, meanwhile, last) = (owned(first), owned(meanwhile), last.to_owned());
+        let served = std::thread::spawn(move || {
+            let next = || listener.accept().unwrap().0;
+            let mut asked: Vec<String> =
+                first.iter().map(|body| answer(next(), 200, body).unwrap()).collect();
+            let (request, waiting) = read(next()).unwrap();
+            asked.push(request);
+            asked.extend(meanwhile.iter().map(|body| answer(next(), 200, body).unwrap()));
+            reply(waiting, 200, &last);
+            asked
+        });
+        Self { scratch, served: Some(served) }
+    }
+
     pub(super) fn socket(&self) -> String {
         self.scratch.path("keyway.sock")
     }
@@ -144,6 +163,12 @@ impl Fake {
 
 /// Reads a request and answers it; nothing if there is none.
 fn answer(stream: UnixStream, status: u16, body: &str) -> Option<String> {
+    let (asked, stream) = read(stream)?;
+    reply(stream, status, body);
+    Some(asked)
+}
+
+fn read(stream: UnixStream) -> Option<(String, UnixStream)> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).unwrap();
@@ -166,7 +191,9 @@ fn answer(stream: UnixStream, status: u16, body: &str) -> Option<String> {
     if !sent.is_empty() {
         asked = format!("{asked} {}", String::from_utf8(sent).unwrap());
     }
-    let mut stream = reader.into_inner();
+    Some((asked + &revision, reader.into_inner()))
+}
+
+fn reply(mut stream: UnixStream, status: u16, body: &str) {
     write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
-    Some(asked + &revision)
 }

@@ -10,10 +10,7 @@ use super::{
     team::{access, grants},
     trouble::{Outcome, Trouble},
 };
-use crate::{
-    config::{self, is_login},
-    registry::{Label, Principal, refusal::utc},
-};
+use crate::registry::{self, Label, Principal, is_login, refusal::utc};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Vm {
@@ -104,13 +101,17 @@ Example:
     /// Another owner
     #[command(after_help = "\
 Example:
-  keyway vm transfer blue --to team:ops")]
+  keyway vm transfer blue --to team:ops
+  keyway vm transfer blue --to bob --keep slot    whose it was goes on entering it")]
     Transfer {
         /// Which
         name: Label,
         /// A user, team:NAME
         #[arg(long, value_name = "WHO")]
         to: Principal,
+        /// How the owner before goes on entering it; without this, not
+        #[arg(long, value_name = "HOW", value_parser = ["slot", "by-name"])]
+        keep: Option<String>,
         #[command(flatten)]
         edit: Edit,
     },
@@ -236,7 +237,7 @@ Example:
 }
 
 fn parse_endpoint(text: &str) -> Result<String, String> {
-    config::check_endpoint(text).map(|_| text.to_owned()).map_err(str::to_owned)
+    registry::endpoint(text).map(|_| text.to_owned()).map_err(str::to_owned)
 }
 
 fn parse_login(text: &str) -> Result<String, String> {
@@ -343,8 +344,10 @@ pub(super) fn run(command: Vm, remote: &Remote, terminal: &mut Terminal<'_>) -> 
             let change = Change::post(about(&name, "rename"), json!({ "to": to }));
             talk.change(change, edit, &|vm| format!("vm {name} is now {to}, {}", at(vm)))
         }
-        Vm::Transfer { name, to, edit } => {
-            let change = Change::post(about(&name, "transfer"), json!({ "to": to }));
+        Vm::Transfer { name, to, keep, edit } => {
+            let mut body = json!({ "to": to });
+            put(&mut body, [("keep", keep.map(Value::from))]);
+            let change = Change::post(about(&name, "transfer"), body);
             talk.change(change, edit, &|vm| format!("vm {name} belongs to {to}, {}", at(vm)))
         }
         Vm::Set(Set { name, settings, edit }) => {

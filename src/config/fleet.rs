@@ -1,29 +1,28 @@
-//! Walks `fleet.toml`: pool addresses, users, VMs.
+//! Walks `fleet.toml`: pool addresses, users, teams, VMs. What can be wrong with the file by itself is told with its
+//! line; beside a `keyway.toml`, what the two say about each other too, and what would lead anybody astray.
 
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
+    path::Path,
 };
 
 use super::{
-    Config, Source,
-    desired::{self, Desired, Members, Shares},
+    Config, Finding, Report, Source,
     document::{Document, Section, Value},
     keys,
     keyway::Draft,
+    source,
 };
 use crate::{
-    route::{
-        AddressEntry, Contents, Contradiction, KeyEntry, Place, Slot, Snapshot, TEAM_PREFIX,
-        TeamEntry, UserEntry, Vm, VmEntry, What,
+    registry::{
+        self, Label, Principal, endpoint,
+        fleet::{FleetAddress, FleetTeam, FleetUser, FleetVm},
+        is_login,
     },
+    route::{Contradiction, Place, Snapshot, TEAM_PREFIX, What},
     ssh::publickey::Fingerprint,
 };
-
-/// Longest login name, in bytes: what one `USERAUTH_REQUEST` may reasonably hold, and the limit of our own user names.
-const LOGIN_BYTES_MAX: usize = 255;
-/// Longest host name, in bytes (RFC 1035 §2.3.4).
-const HOST_BYTES_MAX: usize = 253;
 
 /// Who may go where: `fleet.toml`.
 #[derive(Clone, Debug)]
@@ -31,37 +30,38 @@ pub struct Fleet {
     /// For [`crate::route::Table::apply`].
     pub snapshot: Snapshot,
     /// For the registry.
-    pub desired: Desired,
+    pub desired: registry::fleet::Fleet,
+}
+
+/// Reads a fleet file by itself. Whoever is named in it may stand in a registry already.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn read_fleet(file: &Path) -> Result<(registry::fleet::Fleet, Vec<Finding>), Report> {
+    let source =
+        source(file, 1).map_err(|fault| Report { faults: vec![fault], warnings: Vec::new() })?;
+    alone(&source)
+}
+
+/// As [`read_fleet`], from text.
+fn alone(source: &Source) -> Result<(registry::fleet::Fleet, Vec<Finding>), Report> {
+    let document = Document::new(&source.name, source.order, &source.text);
+    let fleet = Walk::new(&document, None).all(&source.text).fleet;
+    let (mut faults, mut warnings) = document.into_findings();
+    faults.sort();
+    warnings.sort();
+    if faults.is_empty() { Ok((fleet, warnings)) } else { Err(Report { faults, warnings }) }
 }
 
 /// Walks the fleet file beside a walked `keyway.toml`, whose faults may grow in number here.
-pub(super) fn read(
-    source: &Source,
-    config: &Document,
-    draft: &Draft,
-) -> (Document, Option<Snapshot>) {
+pub(super) fn read(source: &Source, config: &Document, draft: &Draft) -> (Document, Option<Fleet>) {
     let document = Document::new(&source.name, source.order, &source.text);
-    let table = document.parse(&source.text);
-    let root = Section::root(&document, &table);
-    let mut walk = Walk::new(draft);
-    for section in root.sections("address") {
-        walk.address(section);
-    }
-    for section in root.sections("user") {
-        walk.user(section);
-    }
-    for section in root.sections("team") {
-        walk.team(section);
-    }
-    for section in root.sections("vm") {
-        walk.vm(section);
-    }
-    root.finish();
-    walk.check_pool(&document, config, draft);
-    walk.check_name_servers(&document);
-    let Walk { contents, places, broken, .. } = walk;
-    let snapshot = match Snapshot::new(contents) {
-        Ok(snapshot) => Some(snapshot),
+    let walk = Walk::new(&document, Some(draft)).all(&source.text);
+    walk.check_pool(config, draft);
+    walk.check_name_servers(draft.config());
+    let Walk { fleet, places, broken, .. } = walk;
+    let fleet = match Snapshot::new(fleet.contents()) {
+        Ok(snapshot) => Some(Fleet { snapshot, desired: fleet }),
         Err(found) => {
             for contradiction in found {
                 tell(&document, &contradiction, &places, &broken);
@@ -69,8 +69,7 @@ pub(super) fn read(
             None
         }
     };
-    drop(table);
-    (document, snapshot)
+    (document, fleet)
 }
 
 /// Lines of one entry: of its header, of its keys, and of the items of its lists.
@@ -78,7 +77,6 @@ pub(super) fn read(
 struct Lines {
     header: usize,
     keys: HashMap<&'static str, usize>,
-    fingerprints: Vec<([u8; 32], usize)>,
     /// Members and shares.
     named: Vec<(String, usize)>,
 }
@@ -92,9 +90,19 @@ impl Lines {
         let found = self.named.iter().rev().find(|(other, _)| other == name);
         found.map_or(self.header, |(_, line)| *line)
     }
+
+    /// The value of a key, whose line is noted.
+    fn note<'d, 'i>(
+        &mut self,
+        key: &'static str,
+        value: Option<Value<'d, 'i>>,
+    ) -> Option<Value<'d, 'i>> {
+        self.keys.extend(value.as_ref().map(|value| (key, value.line)));
+        value
+    }
 }
 
-/// Where the entries of [`Contents`] stand in the file.
+/// Where the entries of a fleet stand in the file.
 #[derive(Default)]
 struct Places {
     addresses: Vec<Lines>,
@@ -109,142 +117,189 @@ struct Broken {
     addresses: HashSet<String>,
 }
 
-struct Walk<'c> {
-    config: &'c Config,
-    networks_sound: bool,
-    contents: Contents,
+struct Walk<'d> {
+    document: &'d Document,
+    /// The file beside it.
+    draft: Option<&'d Draft>,
+    fleet: registry::fleet::Fleet,
     places: Places,
     broken: Broken,
+    /// Kind of name and name -> the line that has it.
+    taken: HashMap<(&'static str, Label), usize>,
+    keys: HashMap<Fingerprint, usize>,
 }
 
-impl<'c> Walk<'c> {
-    fn new(draft: &'c Draft) -> Self {
+impl<'d> Walk<'d> {
+    fn new(document: &'d Document, draft: Option<&'d Draft>) -> Self {
         Self {
-            config: draft.config(),
-            networks_sound: draft.lines.networks_sound,
-            contents: Contents::default(),
+            document,
+            draft,
+            fleet: registry::fleet::Fleet::default(),
             places: Places::default(),
             broken: Broken::default(),
+            taken: HashMap::new(),
+            keys: HashMap::new(),
         }
+    }
+
+    fn all(mut self, text: &str) -> Self {
+        let table = self.document.parse(text);
+        let root = Section::root(self.document, &table);
+        for section in root.sections("address") {
+            self.address(section);
+        }
+        for section in root.sections("user") {
+            self.user(section);
+        }
+        for section in root.sections("team") {
+            self.team(section);
+        }
+        for section in root.sections("vm") {
+            self.vm(section);
+        }
+        root.finish();
+        self
     }
 
     fn address(&mut self, section: Section<'_, '_>) {
         let mut lines = Lines { header: section.line, ..Lines::default() };
         let mut ip = |value: Option<Value<'_, '_>>, key| -> Option<Result<IpAddr, ()>> {
-            let value = value?;
-            lines.keys.insert(key, value.line);
-            Some(parse_ip(&value).ok_or(()))
+            Some(parse_ip(&lines.note(key, value)?).ok_or(()))
         };
         let public = ip(section.require("public", "\"192.0.2.1\""), "public");
         let public6 = ip(section.get("public6"), "public6");
         let private = ip(section.get("private"), "private");
-        let name = text(section.require("name", "\"s001\""), "name", &mut lines);
-        let lobby = section.get("lobby").and_then(|value| {
-            lines.keys.insert("lobby", value.line);
-            value.boolean()
-        });
+        // VMs and addresses are names of one zone.
+        let name = self.name(&section, "VM or address", "\"s001\"", &mut lines);
+        let lobby = lines.note("lobby", section.get("lobby"));
+        let lobby = lobby.and_then(|value| value.boolean()).unwrap_or(false);
         section.finish();
         let sound = (public, public6.transpose(), private.transpose(), name);
         if let (Some(Ok(public)), Ok(public6), Ok(private), Some(name)) = sound {
-            let lobby = lobby.unwrap_or(false);
-            let closed = false;
-            let entry = AddressEntry { name, public, public6, private, lobby, closed };
-            self.contents.addresses.push(entry);
+            self.fleet.addresses.push(FleetAddress { name, public, public6, private, lobby });
             self.places.addresses.push(lines);
         } else {
-            self.broken.addresses.extend(sound.3);
+            self.broken.addresses.extend(sound.3.map(|name| name.to_string()));
         }
     }
 
     fn user(&mut self, section: Section<'_, '_>) {
         let mut lines = Lines { header: section.line, ..Lines::default() };
-        let name = text(section.require("name", "\"alice\""), "name", &mut lines);
-        let items = section.get("keys").and_then(|value| {
-            lines.keys.insert("keys", value.line);
-            value.strings()
-        });
-        let items = items.unwrap_or_default();
-        if items.is_empty() && self.config.edge.trusted_user_cas.is_empty() {
-            let what = format!("user `{}` has no way to log in", name.as_deref().unwrap_or("?"));
-            section.document.warn(
-                section.line,
-                what,
-                "add a key, or a CA to edge.trusted_user_cas",
-            );
+        let name = self.name(&section, "user", "\"alice\"", &mut lines);
+        let value = lines.note("keys", section.get("keys"));
+        let items = value.and_then(|value| value.strings()).unwrap_or_default();
+        let edge = self.draft.map(|draft| &draft.config().edge);
+        if let Some(name) = &name
+            && items.is_empty()
+            && edge.is_some_and(|edge| edge.trusted_user_cas.is_empty())
+        {
+            let what = format!("user `{name}` has no way to log in");
+            let fix = "add a key, or a CA to edge.trusted_user_cas";
+            section.document.warn(section.line, what, fix);
         }
-        let mut entries = Vec::new();
+        let mut keys = Vec::new();
         for (item, line) in items {
             let Some(key) = keys::user_line(&item, line) else { continue };
             let fingerprint = key.key.fingerprint();
-            if self.config.edge.revocations.revokes_key(&key.key) {
+            if edge.is_some_and(|edge| edge.revocations.revokes_key(&key.key)) {
                 let what = format!("holds {fingerprint}, which edge.revoked_keys lists");
                 item.warn(what, "remove the key");
             }
-            let options = key.options_text.map(Into::into);
-            entries.push(KeyEntry { fingerprint: fingerprint.0, options });
-            lines.fingerprints.push((fingerprint.0, item.line));
+            if let Some(first) = self.keys.insert(fingerprint, item.line) {
+                let what = format!("holds key {fingerprint}, which stands in line {first} too");
+                item.fault(what, "remove it here or there: a key names one user");
+            }
+            keys.push(line.trim().to_owned());
         }
         section.finish();
         if let Some(name) = name {
-            self.contents.users.push(UserEntry { name, keys: entries });
+            self.fleet.users.push(FleetUser { name, keys });
             self.places.users.push(lines);
         }
     }
 
     fn team(&mut self, section: Section<'_, '_>) {
         let mut lines = Lines { header: section.line, ..Lines::default() };
-        let name = text(section.require("name", "\"ops\""), "name", &mut lines);
-        let Members { members, by_name } = desired::members(&section);
-        lines.named.clone_from(&members);
-        lines.named.extend(by_name.iter().cloned());
+        let name = self.name(&section, "team", "\"ops\"", &mut lines);
+        let [members, members_by_name] =
+            ["members", "members_by_name"].map(|key| named(&section, key, label, &mut lines));
+        lines.twice(&section);
         section.finish();
         if let Some(name) = name {
-            let names =
-                |list: Vec<(String, usize)>| list.into_iter().map(|(name, _)| name).collect();
-            let (members, members_by_name) = (names(members), names(by_name));
-            self.contents.teams.push(TeamEntry { name, members, members_by_name });
+            self.fleet.teams.push(FleetTeam { name, members, members_by_name });
             self.places.teams.push(lines);
         }
     }
 
     fn vm(&mut self, section: Section<'_, '_>) {
         let mut lines = Lines { header: section.line, ..Lines::default() };
-        let name = text(section.require("name", "\"blue\""), "name", &mut lines);
-        let owner = text(section.require("owner", "\"alice\""), "owner", &mut lines);
-        let address = text(section.get("address"), "address", &mut lines);
-        let without = desired::no_address(&section);
-        let shares = desired::shares(&section);
-        lines.named.extend(shares.share.iter().chain(&shares.by_name).cloned());
-        let endpoint = section.require("ssh", "\"10.0.0.5:22\"").and_then(|value| {
-            lines.keys.insert("ssh", value.line);
+        let name = self.name(&section, "VM or address", "\"blue\"", &mut lines);
+        let owner = lines.note("owner", section.require("owner", "\"alice\""));
+        let owner = owner.and_then(|value| principal(&value));
+        let address = lines.note("address", section.get("address"));
+        let address = address.and_then(|value| label(&value));
+        let no_address = no_address(&section);
+        let [shares, shares_by_name] =
+            ["share", "share_by_name"].map(|key| named(&section, key, principal, &mut lines));
+        lines.twice(&section);
+        let ssh = lines.note("ssh", section.require("ssh", "\"10.0.0.5:22\""));
+        let ssh = ssh.and_then(|value| {
             let text = value.string()?;
             self.check_endpoint(&value, text);
             Some(text.to_owned())
         });
         let login = section.get("login").and_then(|value| login(&value));
-        let host_key = section.get("host_key").and_then(|value| keys::pin(&value, value.string()?));
+        let host_key = section.get("host_key").and_then(|value| {
+            let text = value.string()?;
+            keys::pin(&value, text).map(|_| text.trim().to_owned())
+        });
         section.finish();
         // Without the rest the fault is told already, and the other entries are still held against this one.
         if let (Some(name), Some(owner)) = (name, owner) {
-            let endpoint = endpoint.unwrap_or_default();
-            let address = address.filter(|_| !without);
-            let (id, at) = (name.clone(), address.clone());
-            let vm = Vm { id, name, owner, endpoint, login, host_key, address: at };
-            self.contents.vms.push(entry(vm, shares));
+            let ssh = ssh.unwrap_or_default();
+            let vm = FleetVm {
+                name,
+                owner,
+                ssh,
+                login,
+                host_key,
+                address,
+                no_address,
+                shares,
+                shares_by_name,
+            };
+            self.fleet.vms.push(vm);
             self.places.vms.push(lines);
         }
     }
 
+    /// The name of an entry, which no other of its kind has.
+    fn name(
+        &mut self,
+        section: &Section<'_, '_>,
+        kind: &'static str,
+        example: &str,
+        lines: &mut Lines,
+    ) -> Option<Label> {
+        let value = lines.note("name", section.require("name", example))?;
+        let name = label(&value)?;
+        if let Some(first) = self.taken.insert((kind, name.clone()), value.line) {
+            let what = format!("is \"{name}\", as in line {first}");
+            value.fault(what, format_args!("a {kind} has a name of its own"));
+        }
+        Some(name)
+    }
+
     fn check_endpoint(&self, value: &Value<'_, '_>, text: &str) {
-        let ip = match parse_endpoint(text) {
-            Ok(Host::Ip(ip)) => ip,
-            Ok(Host::Name) => return,
+        let ip = match endpoint(text) {
+            Ok(Some(ip)) => ip,
+            Ok(None) => return,
             Err(fix) => {
                 return value.fault(format_args!("is \"{text}\", which is no host:port"), fix);
             }
         };
-        let networks = &self.config.vm_leg.networks;
-        if self.networks_sound && !networks.iter().any(|network| network.contains(&ip)) {
+        let Some(draft) = self.draft.filter(|draft| draft.lines.networks_sound) else { return };
+        if !draft.config().vm_leg.networks.iter().any(|network| network.contains(&ip)) {
             value.fault(
                 format_args!("is {text}, which is in none of vm_leg.networks"),
                 "correct the address, or add its network to vm_leg.networks in keyway.toml",
@@ -253,13 +308,13 @@ impl<'c> Walk<'c> {
     }
 
     /// What the two files say about one address.
-    fn check_pool(&self, document: &Document, config: &Document, draft: &Draft) {
-        let metrics = self.config.metrics.listen;
-        let listen = &self.config.edge.listen;
+    fn check_pool(&self, config: &Document, draft: &Draft) {
+        let (document, settings) = (self.document, draft.config());
+        let metrics = settings.metrics.listen;
+        let listen = &settings.edge.listen;
         // With either of these the socket's own address is not the one that counts.
-        let indirect =
-            self.config.edge.original_dst || !self.config.edge.proxy_protocol_from.is_empty();
-        let pool = self.contents.addresses.iter().zip(&self.places.addresses);
+        let indirect = settings.edge.original_dst || !settings.edge.proxy_protocol_from.is_empty();
+        let pool = self.fleet.addresses.iter().zip(&self.places.addresses);
         for (entry, lines) in pool.clone() {
             let all = [Some(entry.public), entry.public6, entry.private];
             if all.into_iter().flatten().any(|ip| ip.to_canonical() == metrics.ip()) {
@@ -270,7 +325,7 @@ impl<'c> Walk<'c> {
                 let fix = "write an address that is not in the pool, for example 127.0.0.1";
                 config.fault(draft.lines.metrics, what, fix);
             }
-            let api = self.config.api.tls.as_ref().map(|tls| tls.listen);
+            let api = settings.api.tls.as_ref().map(|tls| tls.listen);
             let here =
                 |at: &SocketAddr| all.into_iter().flatten().any(|ip| ip.to_canonical() == at.ip());
             if let Some(api) = api.filter(here) {
@@ -289,8 +344,8 @@ impl<'c> Walk<'c> {
                 }
             }
         }
-        for (entry, lines) in self.contents.vms.iter().zip(&self.places.vms) {
-            let Ok(endpoint) = entry.vm.endpoint.parse::<SocketAddr>() else { continue };
+        for (entry, lines) in self.fleet.vms.iter().zip(&self.places.vms) {
+            let Ok(endpoint) = entry.ssh.parse::<SocketAddr>() else { continue };
             let ip = endpoint.ip().to_canonical();
             let ports = listen.iter().any(|at| at.port() == endpoint.port() && covers(*at, ip));
             let of = pool.clone().find(|(address, _)| {
@@ -307,15 +362,17 @@ impl<'c> Walk<'c> {
     }
 
     /// The zone has one namespace.
-    fn check_name_servers(&self, document: &Document) {
-        let Some(dns) = &self.config.dns else { return };
-        let addresses = self.contents.addresses.iter().map(|entry| &entry.name);
-        let vms = self.contents.vms.iter().map(|entry| &entry.vm.name);
+    fn check_name_servers(&self, settings: &Config) {
+        let Some(dns) = &settings.dns else { return };
+        let addresses = self.fleet.addresses.iter().map(|entry| &entry.name);
+        let vms = self.fleet.vms.iter().map(|entry| &entry.name);
         let lines = self.places.addresses.iter().chain(&self.places.vms);
         for (name, lines) in addresses.chain(vms).zip(lines) {
-            if let Some(ns) = dns.ns.iter().find(|ns| ns.name.below(&dns.zone) == Some(name)) {
+            if let Some(ns) =
+                dns.ns.iter().find(|ns| ns.name.below(&dns.zone) == Some(name.as_str()))
+            {
                 let what = format!("name `{name}` belongs to {} of dns.ns", ns.name);
-                document.fault(lines.of("name"), what, "choose another name");
+                self.document.fault(lines.of("name"), what, "choose another name");
             }
         }
     }
@@ -326,33 +383,64 @@ fn covers(listen: SocketAddr, ip: IpAddr) -> bool {
     any || listen.ip() == ip
 }
 
-fn text(value: Option<Value<'_, '_>>, key: &'static str, lines: &mut Lines) -> Option<String> {
-    let value = value?;
-    lines.keys.insert(key, value.line);
-    value.string().map(str::to_owned)
-}
-
-/// A VM that answers at its address, if it has one, for its owner and those it is shared with.
-fn entry(vm: Vm, shares: Shares) -> VmEntry {
-    let names = |shares: Vec<(String, usize)>| shares.into_iter().map(|(name, _)| name);
-    let entitled = std::iter::once(vm.owner.clone()).chain(names(shares.share));
-    let mut by_name: Vec<String> = names(shares.by_name).collect();
-    let mut slots = Vec::new();
-    if let Some(address) = &vm.address {
-        slots.extend(entitled.map(|principal| Slot { principal, address: address.clone() }));
-    } else {
-        by_name.extend(entitled);
+impl Lines {
+    /// Tells who is named more than once: in which way they are meant nobody knows.
+    fn twice(&self, section: &Section<'_, '_>) {
+        let mut seen = HashMap::new();
+        for (name, line) in &self.named {
+            if let Some(first) = seen.insert(name, line) {
+                let what = format!("`{name}` is named in line {first} already");
+                section.document.fault(*line, what, "name each once");
+            }
+        }
     }
-    VmEntry { vm, slots, by_name }
 }
 
-/// Whether `text` can be the name of an account.
-pub(crate) fn is_login(text: &str) -> bool {
-    let printable = !text.chars().any(|c| c.is_control() || c.is_whitespace());
-    (1..=LOGIN_BYTES_MAX).contains(&text.len()) && printable
+/// `no_address` of a `[[vm]]`.
+fn no_address(section: &Section<'_, '_>) -> bool {
+    let Some(value) = section.get("no_address") else { return false };
+    let without = value.boolean().unwrap_or(false);
+    if without && section.get("address").is_some() {
+        value.fault("and `vm.address` are both given", "keep one of the two");
+    }
+    without
 }
 
-pub(super) fn login(value: &Value<'_, '_>) -> Option<String> {
+/// A list of names, whose lines are noted.
+fn named<T: ToString>(
+    section: &Section<'_, '_>,
+    key: &'static str,
+    read: fn(&Value<'_, '_>) -> Option<T>,
+    lines: &mut Lines,
+) -> Vec<T> {
+    let items = section.get(key).and_then(|value| value.strings()).unwrap_or_default();
+    let mut all = Vec::with_capacity(items.len());
+    for (item, _) in items {
+        let Some(name) = read(&item) else { continue };
+        lines.named.push((name.to_string(), item.line));
+        all.push(name);
+    }
+    all
+}
+
+fn label(value: &Value<'_, '_>) -> Option<Label> {
+    let text = value.string()?;
+    Label::new(text).map_err(|_| no_name(value, text)).ok()
+}
+
+fn principal(value: &Value<'_, '_>) -> Option<Principal> {
+    let text = value.string()?;
+    text.parse().map_err(|_| no_name(value, text)).ok()
+}
+
+fn no_name(value: &Value<'_, '_>, text: &str) {
+    value.fault(
+        format_args!("is \"{text}\", which is no name"),
+        "write 1 to 63 of a-z, 0-9 and -, with no - at either end",
+    );
+}
+
+fn login(value: &Value<'_, '_>) -> Option<String> {
     let login = value.string()?;
     if !is_login(login) {
         value.fault(
@@ -363,7 +451,7 @@ pub(super) fn login(value: &Value<'_, '_>) -> Option<String> {
     Some(login.to_owned())
 }
 
-pub(super) fn parse_ip(value: &Value<'_, '_>) -> Option<IpAddr> {
+fn parse_ip(value: &Value<'_, '_>) -> Option<IpAddr> {
     let text = value.string()?;
     let parsed = text.parse().ok();
     if parsed.is_none() {
@@ -373,49 +461,6 @@ pub(super) fn parse_ip(value: &Value<'_, '_>) -> Option<IpAddr> {
         );
     }
     parsed
-}
-
-enum Host {
-    Ip(IpAddr),
-    Name,
-}
-
-/// Whether `text` is a `host:port`; the IP if it names one.
-///
-/// # Errors
-/// What to do.
-pub(crate) fn check_endpoint(text: &str) -> Result<Option<IpAddr>, &'static str> {
-    parse_endpoint(text).map(|host| match host {
-        Host::Ip(ip) => Some(ip),
-        Host::Name => None,
-    })
-}
-
-/// Reads `host:port`. The error is what to do.
-fn parse_endpoint(text: &str) -> Result<Host, &'static str> {
-    const FORM: &str = "write \"10.0.0.5:22\", \"[fd00::5]:22\" or \"host.example:22\"";
-    if let Ok(endpoint) = text.parse::<SocketAddr>() {
-        let port = if endpoint.port() == 0 { Err("write a port from 1 to 65535") } else { Ok(()) };
-        return port.map(|()| Host::Ip(endpoint.ip().to_canonical()));
-    }
-    if text.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()) {
-        return Err("put the IPv6 address in brackets and add the port: \"[fd00::5]:22\"");
-    }
-    let (host, port) = text.rsplit_once(':').ok_or("add the port: \"host:22\"")?;
-    if !port.parse::<u16>().is_ok_and(|port| port != 0) {
-        return Err("write a port from 1 to 65535");
-    }
-    let label = |label: &str| {
-        let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-        (1..=63).contains(&label.len()) && label.bytes().all(inner)
-    };
-    let name = host.strip_suffix('.').unwrap_or(host);
-    // All digits and dots would be a mistyped address that some resolvers take for another one (1.2.3 = 1.2.0.3).
-    let numeric = name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    if host.len() > HOST_BYTES_MAX || numeric || !name.split('.').all(label) {
-        return Err(FORM);
-    }
-    Ok(Host::Name)
 }
 
 /// Puts a contradiction at the line of the key that has to change.
@@ -431,14 +476,14 @@ fn tell(document: &Document, contradiction: &Contradiction, places: &Places, bro
     let lines = lines.unwrap_or(&none);
     let what = &contradiction.what;
     let (line, fix) = match what {
-        // A VM of this file has its name for an id.
-        What::NotALabel { .. } | What::NotAnId { .. } => (
-            lines.of("name"),
-            "write 1 to 63 of a-z, 0-9 and -, with no - at either end".to_owned(),
-        ),
-        What::Reserved { .. } | What::NameTaken { .. } | What::IdTaken { .. } => {
-            (lines.of("name"), format!("give the {noun} another name"))
-        }
+        What::Reserved { .. } => (lines.of("name"), format!("give the {noun} another name")),
+        // Told with both lines where it was read, or no name that could be read.
+        What::NotALabel { .. }
+        | What::NotAnId { .. }
+        | What::NameTaken { .. }
+        | What::IdTaken { .. }
+        | What::KeyTaken { .. }
+        | What::MemberTwice { .. } => return,
         What::IpTaken { column, .. } => {
             (lines.of(column), "write every IP address once, in one column".to_owned())
         }
@@ -447,12 +492,6 @@ fn tell(document: &Document, contradiction: &Contradiction, places: &Places, bro
         }
         What::NotV6 { .. } => {
             (lines.of("public6"), "write an IPv6 address, or leave the key out".to_owned())
-        }
-        What::KeyTaken { fingerprint, of } => {
-            let found = lines.fingerprints.iter().rev().find(|(other, _)| other == fingerprint);
-            let line = found.map_or(lines.header, |(_, line)| *line);
-            let what = format!("key {} is already a key of user `{of}`", Fingerprint(*fingerprint));
-            return document.fault(line, what, "remove it here or there: a key names one user");
         }
         What::UnknownAddress { address } if broken.addresses.contains(address) => return,
         What::UnknownAddress { .. } => {
@@ -466,8 +505,6 @@ fn tell(document: &Document, contradiction: &Contradiction, places: &Places, bro
         What::SlotTaken { .. } => {
             (lines.of("address"), "put one of the two VMs at another address".to_owned())
         }
-        // Told with both lines where the team was read.
-        What::MemberTwice { .. } => return,
         What::UnknownMember { member } => {
             (lines.of_named(member), "name a [[user]] of this file".to_owned())
         }
@@ -480,3 +517,7 @@ fn tell(document: &Document, contradiction: &Contradiction, places: &Places, bro
     };
     document.fault(line, what, fix);
 }
+
+#[cfg(test)]
+#[path = "fleet_tests.rs"]
+mod tests;

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::document::Value;
 use crate::{
+    registry::store::MODE_OTHERS,
     route::Pin,
     ssh::{
         authorized::{AuthorizedKey, LineFault},
@@ -25,8 +26,6 @@ use crate::{
 const KEY_FILE_BYTES_MAX: u64 = 64 << 10;
 /// Largest revocation list read, in bytes: a million hashes with room to spare.
 const REVOCATIONS_BYTES_MAX: u64 = 64 << 20;
-/// Permission bits that let others than the owner at a file.
-pub(crate) const MODE_OTHERS: u32 = 0o077;
 
 const PASTE: &str = "paste the one line of the .pub file: type, base64, comment";
 

@@ -25,7 +25,6 @@ use crate::ssh::{
 };
 
 mod api;
-pub mod desired;
 mod dns;
 mod document;
 mod finding;
@@ -33,12 +32,11 @@ mod fleet;
 mod keys;
 mod keyway;
 
+pub(crate) use crate::registry::store::MODE_OTHERS;
 pub use dns::{Dns, DomainName, NameServer, Secondary};
 pub(crate) use finding::count;
 pub use finding::{Finding, Report};
-pub use fleet::Fleet;
-pub(crate) use fleet::{check_endpoint, is_login};
-pub(crate) use keys::MODE_OTHERS;
+pub use fleet::{Fleet, read_fleet};
 pub(crate) use keyway::{SOCKET, STATE_DIR};
 
 /// How this front door runs: `keyway.toml`.
@@ -283,20 +281,14 @@ pub fn load(config: Option<&Path>, fleet: Option<&Path>) -> Result<Loaded, Repor
 
 fn load_sources(config_source: &Source, fleet_source: Option<&Source>) -> Result<Loaded, Report> {
     let (config_findings, draft) = keyway::read(config_source);
-    let fleet = fleet_source.map(|source| (source, fleet::read(source, &config_findings, &draft)));
+    let fleet = fleet_source.map(|source| fleet::read(source, &config_findings, &draft));
     let (mut faults, mut warnings) = config_findings.into_findings();
     let mut loaded = None;
-    if let Some((source, (findings, snapshot))) = fleet {
+    if let Some((findings, fleet)) = fleet {
         let (more_faults, more_warnings) = findings.into_findings();
         faults.extend(more_faults);
         warnings.extend(more_warnings);
-        if let (Some(snapshot), true) = (snapshot, faults.is_empty()) {
-            match desired::read(source) {
-                // Its warnings were told above.
-                Ok((desired, _)) => loaded = Some(Fleet { snapshot, desired }),
-                Err(report) => faults.extend(report.faults),
-            }
-        }
+        loaded = fleet;
     }
     faults.sort();
     warnings.sort();

@@ -94,6 +94,14 @@ impl Model {
         })
     }
 
+    /// The VMs that a principal owns or was given itself.
+    pub(super) fn given(&self, principal: &Principal) -> BTreeSet<Serial> {
+        let reach = self.principal_ix(principal).and_then(|ix| self.reach(ix));
+        let Some(reach) = reach else { return BTreeSet::new() };
+        let slots = reach.slots.iter().map(|slot| slot.vm);
+        slots.chain(reach.by_name.iter().copied()).collect()
+    }
+
     /// All VMs that a user or team may enter, through whatever opens a way, each once, by serial.
     #[must_use]
     pub fn visible_to(&self, principal: &Principal) -> BTreeSet<Serial> {
@@ -130,6 +138,45 @@ impl Model {
     pub fn vms_at(&self, address: &Label) -> Option<&BTreeSet<Serial>> {
         let site = self.site(self.address_ix(address)?)?;
         site.stored.as_ref().map(|_| &site.vms)
+    }
+
+    /// Teams and the users who see what they see.
+    pub fn seeing_members(&self) -> impl Iterator<Item = (&Label, &Label)> {
+        self.teams().iter().flat_map(|(team, stored)| {
+            let members = stored.document.members.iter();
+            let seeing = members.filter(|(_, access)| **access == Access::Slot);
+            seeing.map(move |(user, _)| (team, user))
+        })
+    }
+
+    /// The ways of another history, and the same for each of the users who had them by being in a team there (team, user)
+    /// and are not in it here: what is remembered of the team is not remembered of them.
+    #[must_use]
+    pub fn with_members<'a>(
+        &self,
+        mut ways: Vec<Way>,
+        members: impl IntoIterator<Item = (&'a Label, &'a Label)>,
+    ) -> Vec<Way> {
+        let mut gone: BTreeMap<&Label, Vec<&Label>> = BTreeMap::new();
+        for (team, user) in members {
+            let here = self.teams().get(team).and_then(|it| it.document.members.get(user));
+            if here != Some(&Access::Slot) {
+                gone.entry(team).or_default().push(user);
+            }
+        }
+        let theirs = ways.iter().flat_map(|way| {
+            let users = match &way.principal {
+                Principal::Team(team) => gone.get(team).map_or(&[][..], Vec::as_slice),
+                Principal::User(_) => &[],
+            };
+            users.iter().map(|user| {
+                let principal = Principal::User((*user).clone());
+                Way { principal, ..way.clone() }
+            })
+        });
+        let theirs: Vec<Way> = theirs.collect();
+        ways.extend(theirs);
+        ways
     }
 
     /// Every way that there is, or was until not long ago.

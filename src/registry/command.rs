@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::document::{Access, AddressState, Key, Origin, Role, Serial, VmState};
 use super::name::{Label, Principal};
 
-/// One change, carried out whole or not at all.
+/// One change, carried out whole or not at all; what goes and is too large for that goes in parts, access first.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Command {
@@ -28,6 +28,15 @@ pub enum Command {
     KeyAdd {
         /// Whose.
         user: Label,
+        /// An `authorized_keys` line.
+        line: String,
+    },
+    /// Another comment or other options for a key that the user has.
+    KeySet {
+        /// Whose.
+        user: Label,
+        /// `SHA256:...`
+        fingerprint: String,
         /// An `authorized_keys` line.
         line: String,
     },
@@ -105,6 +114,9 @@ pub enum Command {
         name: Label,
         /// The new owner.
         to: Principal,
+        /// How the one before may go on entering it; without this, not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        keep: Option<Access>,
     },
     /// Other properties; what is not given stays.
     VmSet {
@@ -309,9 +321,9 @@ impl Command {
             Self::UserAdd { name, .. } | Self::UserRemove { name } => {
                 Subject::Key(Key::User(name.clone()))
             }
-            Self::KeyAdd { user, .. } | Self::KeyRemove { user, .. } => {
-                Subject::Key(Key::User(user.clone()))
-            }
+            Self::KeyAdd { user, .. }
+            | Self::KeySet { user, .. }
+            | Self::KeyRemove { user, .. } => Subject::Key(Key::User(user.clone())),
             Self::TeamAdd { name, .. } | Self::TeamRemove { name } => {
                 Subject::Key(Key::Team(name.clone()))
             }
@@ -340,6 +352,15 @@ impl Command {
         })
     }
 
+    /// Whether it may take several transactions.
+    #[must_use]
+    pub const fn in_parts(&self) -> bool {
+        matches!(
+            self,
+            Self::UserRemove { .. } | Self::TeamRemove { .. } | Self::VmRemove { .. } | Self::Sweep
+        )
+    }
+
     /// What it does, in a word for the audit log.
     #[must_use]
     pub const fn word(&self) -> &'static str {
@@ -347,6 +368,7 @@ impl Command {
             Self::UserAdd { .. } => "user-add",
             Self::UserRemove { .. } => "user-rm",
             Self::KeyAdd { .. } => "key-add",
+            Self::KeySet { .. } => "key-set",
             Self::KeyRemove { .. } => "key-rm",
             Self::TeamAdd { .. } => "team-add",
             Self::TeamRemove { .. } => "team-rm",

@@ -21,6 +21,19 @@ pub struct Move {
     pub old_for: Vec<Principal>,
 }
 
+/// Documents after which a part of a large change ends: with what its last step adds, they fit into one transaction.
+pub const PART_DOCUMENTS: usize = 64;
+
+/// How far a command came.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Progress {
+    /// To its end.
+    #[default]
+    Done,
+    /// There was no room for all of it: the same command, carried out again, goes on.
+    Begun,
+}
+
 /// What a command did.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct Report {
@@ -29,6 +42,9 @@ pub struct Report {
     /// The VM that the command made or was about.
     #[serde(skip)]
     pub vm: Option<Serial>,
+    /// How far it came.
+    #[serde(skip)]
+    pub progress: Progress,
 }
 
 /// One document of a finished draft.
@@ -48,6 +64,7 @@ pub struct Draft<'m> {
     stamp: Stamp,
     revision: u64,
     before: BTreeMap<Key, Option<(Document, u64)>>,
+    room: usize,
     pub(super) report: Report,
 }
 
@@ -57,8 +74,14 @@ type Way = (Principal, Label);
 impl<'m> Draft<'m> {
     /// Begins a change that takes place at one moment, and will have the next revision.
     pub fn new(model: &'m mut Model, stamp: Stamp) -> Self {
+        Self::within(model, stamp, PART_DOCUMENTS)
+    }
+
+    /// As [`Draft::new`], for a part that ends after `room` documents, of which there is at least one.
+    pub(super) fn within(model: &'m mut Model, stamp: Stamp, room: usize) -> Self {
         let revision = model.revision() + 1;
-        Self { model, stamp, revision, before: BTreeMap::new(), report: Report::default() }
+        let (before, report) = (BTreeMap::new(), Report::default());
+        Self { model, stamp, revision, before, room: room.max(1), report }
     }
 
     pub(super) const fn model(&self) -> &Model {
@@ -151,9 +174,9 @@ impl<'m> Draft<'m> {
         self.write(&key, Some(Document::Hold(holds)));
     }
 
-    /// How many documents it has written.
-    pub(super) fn documents(&self) -> usize {
-        self.before.len()
+    /// How many more documents it should write.
+    pub(super) fn room(&self) -> usize {
+        self.room.saturating_sub(self.before.len())
     }
 
     /// What stood under `key` when the draft began, if the draft has written there; else what stands.

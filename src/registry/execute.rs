@@ -1,7 +1,7 @@
 //! Carries a command out on a draft: each command is one function, and all that has to do with addresses goes through
-//! [`Draft::place`], [`Draft::renumber`] and [`Draft::settle`].
+//! [`Draft::place`], [`Draft::renumber`] and [`Draft::settle`]. What goes stands in `remove`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::command::{Command, NewVm, Options, VmSettings};
 use super::document::{Access, Document, Key, Serial, Team, Token, User, UserKey, Vm, VmState};
@@ -13,20 +13,18 @@ use crate::route::{RESERVED, TEAMS_MAX};
 use crate::ssh::publickey::Fingerprint;
 
 /// Keys of one user.
-const KEYS_MAX: usize = 256;
+pub(super) const KEYS_MAX: usize = 256;
 /// Members of one team: its document stays well under a store's limit for one value.
-const MEMBERS_MAX: usize = 10_000;
-/// Documents of one sweep, but for those that its last VM adds: a VM whose second ways end leaves holds.
-const SWEEP_DOCUMENTS: usize = 64;
+pub(super) const MEMBERS_MAX: usize = 10_000;
 /// Of an id that is not the VM's name, so much is the name.
 const ID_NAME_CHARS: usize = 42;
 /// Shares of one VM.
-const SHARES_MAX: usize = 1_000;
+pub(super) const SHARES_MAX: usize = 1_000;
 
-type Done = Result<(), Refusal>;
+pub(super) type Done = Result<(), Refusal>;
 
 impl Draft<'_> {
-    /// Carries out one command.
+    /// Carries out one command, or as much of it as has room: [`Report::progress`](super::draft::Report) tells.
     ///
     /// # Errors
     /// [`Refusal`]; the draft is to be dropped then.
@@ -35,21 +33,18 @@ impl Draft<'_> {
             Command::UserAdd { name, keys } => self.user_add(name, keys, options),
             Command::UserRemove { name } => self.user_remove(name),
             Command::KeyAdd { user, line } => self.key_add(user, line),
+            Command::KeySet { user, fingerprint, line } => self.key_set(user, fingerprint, line),
             Command::KeyRemove { user, fingerprint } => self.key_remove(user, fingerprint),
             Command::TeamAdd { name, members } => self.team_add(name, members, options),
             Command::TeamRemove { name } => self.team_remove(name),
             Command::TeamJoin { team, user, access } => self.join(team, user, *access, options),
             Command::TeamLeave { team, user } => self.leave_team(team, user),
             Command::VmAdd(new) => self.vm_add(new, options),
-            Command::VmRemove { name } => {
-                let (serial, _) = self.named(name)?;
-                self.put(&Key::Vm(serial), None);
-                Ok(())
-            }
+            Command::VmRemove { name } => self.vm_remove(name),
             Command::VmShare { name, with, access } => self.share(name, with, *access, options),
             Command::VmUnshare { name, with } => self.unshare(name, with),
             Command::VmRename { name, to } => self.rename(name, to),
-            Command::VmTransfer { name, to } => self.transfer(name, to, options),
+            Command::VmTransfer { name, to, keep } => self.transfer(name, to, *keep, options),
             Command::VmSet { name, set } => self.vm_set(name, set, options),
             Command::VmPin { id, key } => self.vm_pin(id, key),
             Command::VmUnpin { name } => self.vm_unpin(name),
@@ -81,25 +76,22 @@ impl Draft<'_> {
                 self.sweep();
                 Ok(())
             }
-            Command::Remember { ways } => {
-                self.remember(ways);
-                Ok(())
-            }
+            Command::Remember { ways } => self.remember(ways),
             Command::Note { .. } => Ok(()),
         }
     }
 
-    fn user(&self, name: &Label) -> Result<User, Refusal> {
+    pub(super) fn user(&self, name: &Label) -> Result<User, Refusal> {
         let stored = self.model().users().get(name);
         stored.map(|it| it.document.clone()).ok_or_else(|| Refusal::unknown(Kind::User, name))
     }
 
-    fn team(&self, name: &Label) -> Result<Team, Refusal> {
+    pub(super) fn team(&self, name: &Label) -> Result<Team, Refusal> {
         let stored = self.model().teams().get(name);
         stored.map(|it| it.document.clone()).ok_or_else(|| Refusal::unknown(Kind::Team, name))
     }
 
-    fn named(&self, name: &Label) -> Result<(Serial, Vm), Refusal> {
+    pub(super) fn named(&self, name: &Label) -> Result<(Serial, Vm), Refusal> {
         let (serial, stored) =
             self.model().vm_named(name).ok_or_else(|| Refusal::unknown(Kind::Vm, name))?;
         let vm = (*stored.document).clone();
@@ -117,11 +109,11 @@ impl Draft<'_> {
         Err(Refusal::unknown(kind, principal.label()))
     }
 
-    fn put_user(&mut self, name: &Label, user: User) {
+    pub(super) fn put_user(&mut self, name: &Label, user: User) {
         self.put(&Key::User(name.clone()), Some(Document::User(user)));
     }
 
-    fn put_team(&mut self, name: &Label, team: Team) {
+    pub(super) fn put_team(&mut self, name: &Label, team: Team) {
         self.put(&Key::Team(name.clone()), Some(Document::Team(team)));
     }
 
@@ -140,60 +132,6 @@ impl Draft<'_> {
         limit(user.keys.len(), KEYS_MAX, || format!("user `{name}` would have keys"))?;
         self.put_user(name, user);
         Ok(())
-    }
-
-    fn user_remove(&mut self, name: &Label) -> Done {
-        self.user(name)?;
-        let principal = Principal::User(name.clone());
-        self.own_nothing(&principal, Kind::User)?;
-        self.unshare_all(&principal);
-        let teams = self.model().principal_ix(&principal).and_then(|ix| self.model().reach(ix));
-        let teams = teams.map(|reach| reach.teams.clone()).unwrap_or_default();
-        for (team, _) in teams {
-            let Some(team) = self.model().reach(team).map(|reach| reach.name.label().clone())
-            else {
-                continue;
-            };
-            let mut document = self.team(&team)?;
-            document.members.remove(name);
-            self.put_team(&team, document);
-        }
-        self.put(&Key::User(name.clone()), None);
-        Ok(())
-    }
-
-    fn own_nothing(&self, principal: &Principal, kind: Kind) -> Done {
-        let owned = self.given(principal).into_iter().filter_map(|serial| {
-            let vm = &self.model().vm(serial)?.document;
-            (vm.owner == *principal).then(|| vm.name.clone())
-        });
-        let owned: Vec<Label> = owned.collect();
-        let Some(first) = owned.first() else { return Ok(()) };
-        let more =
-            if owned.len() > 1 { format!(" and {} more", owned.len() - 1) } else { String::new() };
-        Err(Refusal::InUse {
-            kind,
-            name: principal.label().to_string(),
-            by: format!("owns VM `{first}`{more}"),
-            fix: "transfer or remove them first (`keyway vm transfer`, `keyway vm rm`)".to_owned(),
-        })
-    }
-
-    /// The VMs that a principal owns or was given itself.
-    fn given(&self, principal: &Principal) -> BTreeSet<Serial> {
-        let reach = self.model().principal_ix(principal).and_then(|ix| self.model().reach(ix));
-        let Some(reach) = reach else { return BTreeSet::new() };
-        let slots = reach.slots.iter().map(|slot| slot.vm);
-        slots.chain(reach.by_name.iter().copied()).collect()
-    }
-
-    fn unshare_all(&mut self, principal: &Principal) {
-        for serial in self.given(principal) {
-            let Ok(mut vm) = self.vm(serial) else { continue };
-            vm.shares.remove(principal);
-            vm.forget_ways_of(principal);
-            self.put_vm(serial, vm);
-        }
     }
 
     fn new_key(&self, line: &str) -> Result<UserKey, Refusal> {
@@ -219,9 +157,29 @@ impl Draft<'_> {
         let count = user.keys.len();
         user.keys.retain(|key| key.fingerprint != fingerprint);
         if user.keys.len() == count {
-            let shown: String = fingerprint.chars().filter(|c| !c.is_control()).take(80).collect();
-            return Err(Refusal::unknown(Kind::Key, shown));
+            return Err(unknown_key(fingerprint));
         }
+        self.put_user(name, user);
+        Ok(())
+    }
+
+    /// In one step: whoever is in by this key stays, unless what the line says now forbids it.
+    fn key_set(&mut self, name: &Label, fingerprint: &str, line: &str) -> Done {
+        let mut user = self.user(name)?;
+        let has = user.keys.iter_mut().find(|has| has.fingerprint == fingerprint);
+        let Some(has) = has else { return Err(unknown_key(fingerprint)) };
+        let key = parse_key(line)?;
+        if key.fingerprint != fingerprint {
+            return Err(Refusal::invalid(
+                format_args!("the line holds key {}, not {fingerprint}", key.fingerprint),
+                "add that one, and remove this one",
+            ));
+        }
+        if *has == key {
+            let what = format!("key {} of user `{name}` is so already", key.fingerprint);
+            return Err(Refusal::Already(what));
+        }
+        *has = key;
         self.put_user(name, user);
         Ok(())
     }
@@ -234,15 +192,6 @@ impl Draft<'_> {
         for member in members {
             self.join(name, member, Access::Slot, options)?;
         }
-        Ok(())
-    }
-
-    fn team_remove(&mut self, name: &Label) -> Done {
-        self.team(name)?;
-        let principal = Principal::Team(name.clone());
-        self.own_nothing(&principal, Kind::Team)?;
-        self.unshare_all(&principal);
-        self.put(&Key::Team(name.clone()), None);
         Ok(())
     }
 
@@ -363,7 +312,7 @@ impl Draft<'_> {
         if access == Access::ByName {
             vm.forget_ways_of(with);
         }
-        limit(vm.shares.len(), SHARES_MAX, || format!("VM `{name}` would have shares"))?;
+        check_shares(name, &vm)?;
         self.put_vm(serial, vm);
         if access == Access::ByName {
             return Ok(());
@@ -396,7 +345,13 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn transfer(&mut self, name: &Label, to: &Principal, options: Options) -> Done {
+    fn transfer(
+        &mut self,
+        name: &Label,
+        to: &Principal,
+        keep: Option<Access>,
+        options: Options,
+    ) -> Done {
         let (serial, mut vm) = self.named(name)?;
         self.known(to)?;
         if vm.owner == *to {
@@ -404,7 +359,13 @@ impl Draft<'_> {
         }
         let from = std::mem::replace(&mut vm.owner, to.clone());
         vm.shares.remove(to);
-        vm.forget_ways_of(&from);
+        if keep != Some(Access::Slot) {
+            vm.forget_ways_of(&from);
+        }
+        if let Some(access) = keep {
+            vm.shares.insert(from, access);
+            check_shares(name, &vm)?;
+        }
         self.put_vm(serial, vm);
         self.settle_for(serial, to, options)
     }
@@ -447,48 +408,19 @@ impl Draft<'_> {
         };
         taken(name, by)
     }
-
-    fn sweep(&mut self) {
-        let now_s = self.stamp().now_s;
-        let aging: Vec<Key> = self.model().aging.iter().cloned().collect();
-        for key in aging {
-            // The rest is for the next sweep, which follows at once.
-            if self.documents() > SWEEP_DOCUMENTS {
-                return;
-            }
-            match key {
-                Key::Vm(serial) => {
-                    let Ok(mut vm) = self.vm(serial) else { continue };
-                    let count = vm.old.len();
-                    vm.old.retain(|old| old.until_s > now_s);
-                    if vm.old.len() < count {
-                        self.put_vm(serial, vm);
-                    }
-                }
-                Key::Hold(principal) => self.forget_holds(&principal),
-                Key::Address(_) | Key::Team(_) | Key::Token(_) | Key::User(_) => {}
-            }
-        }
-    }
-}
-
-impl Vm {
-    fn forget_ways_of(&mut self, gone: &Principal) {
-        self.forget_ways(|_, principal| principal == gone);
-    }
-
-    /// Ends the second ways for which `gone` says so.
-    fn forget_ways(&mut self, gone: impl Fn(&Label, &Principal) -> bool) {
-        for old in &mut self.old {
-            let address = old.address.clone();
-            old.principals.retain(|principal| !gone(&address, principal));
-        }
-        self.old.retain(|old| !old.principals.is_empty());
-    }
 }
 
 fn taken(name: &Label, by: &str) -> Done {
     Err(Refusal::Taken { name: name.to_string(), by: by.to_owned() })
+}
+
+fn unknown_key(fingerprint: &str) -> Refusal {
+    let shown: String = fingerprint.chars().filter(|c| !c.is_control()).take(80).collect();
+    Refusal::unknown(Kind::Key, shown)
+}
+
+fn check_shares(name: &Label, vm: &Vm) -> Done {
+    limit(vm.shares.len(), SHARES_MAX, || format!("VM `{name}` would have shares"))
 }
 
 fn limit(count: usize, limit: usize, what: impl Fn() -> String) -> Done {

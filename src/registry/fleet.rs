@@ -1,13 +1,22 @@
 //! A whole fleet as one text: what should be, or what is. In the shape of `fleet.toml`.
 
-use std::net::IpAddr;
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+    net::IpAddr,
+};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::document::Access;
+use super::document::{
+    Access, Address, AddressState, Document, Key, Origin, Serial, Team, User, Vm, VmState,
+};
 use super::model::Model;
 use super::name::{Label, Principal};
+use super::routes;
+use super::values::parse_key;
+use crate::route::Contents;
 
 /// Everything but tokens, states and what is on its way out.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
@@ -152,10 +161,156 @@ impl Fleet {
             vms: vms.collect(),
         }
     }
+
+    /// What it says, for a routing map of its own. What cannot be read in it leads nowhere.
+    #[must_use]
+    pub fn contents(&self) -> Contents {
+        let addresses = self.addresses.iter().map(|it| {
+            let FleetAddress { name, public, public6, private, lobby } = it.clone();
+            let (state, origin) = (AddressState::Ready, Origin::Fleet);
+            let address = Address { public, public6, private, lobby, state, origin };
+            (Key::Address(name), Document::Address(address))
+        });
+        let users = self.users.iter().map(|FleetUser { name, keys }| {
+            let keys = keys.iter().filter_map(|line| parse_key(line).ok()).collect();
+            (Key::User(name.clone()), Document::User(User { keys, origin: Origin::Fleet }))
+        });
+        let teams = self.teams.iter().map(|FleetTeam { name, members, members_by_name }| {
+            let members = accesses(members, members_by_name);
+            (Key::Team(name.clone()), Document::Team(Team { members, origin: Origin::Fleet }))
+        });
+        let vms = self.vms.iter().map(|vm| {
+            let document = Vm {
+                name: vm.name.clone(),
+                id: vm.name.to_string(),
+                owner: vm.owner.clone(),
+                shares: accesses(&vm.shares, &vm.shares_by_name),
+                address: vm.address.clone().filter(|_| !vm.no_address),
+                old: Vec::new(),
+                ssh: vm.ssh.clone(),
+                login: vm.login.clone(),
+                host_key: vm.host_key.clone(),
+                pin: None,
+                state: VmState::Ready,
+                origin: Origin::Fleet,
+            };
+            (Key::Vm(Serial(0)), Document::Vm(Box::new(document)))
+        });
+        let mut contents = Contents::default();
+        for (key, document) in addresses.chain(users).chain(teams).chain(vms) {
+            routes::enter(&mut contents, &key, &document);
+        }
+        contents
+    }
+
+    /// How many things there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.addresses.len() + self.users.len() + self.teams.len() + self.vms.len()
+    }
+
+    /// Whether there is nothing.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// As a fleet file.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let mut file = String::new();
+        for FleetAddress { name, public, public6, private, lobby } in &self.addresses {
+            file.push_str("[[address]]\n");
+            put_text(&mut file, "name", name);
+            put_text(&mut file, "public", public);
+            put_some(&mut file, "public6", public6.as_ref());
+            put_some(&mut file, "private", private.as_ref());
+            put_flag(&mut file, "lobby", *lobby);
+        }
+        for FleetUser { name, keys } in &self.users {
+            file.push_str("[[user]]\n");
+            put_text(&mut file, "name", name);
+            put_list(&mut file, "keys", keys);
+        }
+        for FleetTeam { name, members, members_by_name } in &self.teams {
+            file.push_str("[[team]]\n");
+            put_text(&mut file, "name", name);
+            put_list(&mut file, "members", members);
+            put_list(&mut file, "members_by_name", members_by_name);
+        }
+        for vm in &self.vms {
+            file.push_str("[[vm]]\n");
+            put_text(&mut file, "name", &vm.name);
+            put_text(&mut file, "owner", &vm.owner);
+            put_some(&mut file, "address", vm.address.as_ref());
+            put_flag(&mut file, "no_address", vm.no_address);
+            put_text(&mut file, "ssh", &vm.ssh);
+            put_some(&mut file, "login", vm.login.as_ref());
+            put_some(&mut file, "host_key", vm.host_key.as_ref());
+            put_list(&mut file, "share", &vm.shares);
+            put_list(&mut file, "share_by_name", &vm.shares_by_name);
+        }
+        file
+    }
+}
+
+/// Who has which access.
+fn accesses<T: Clone + Ord>(slot: &[T], by_name: &[T]) -> BTreeMap<T, Access> {
+    let slot = slot.iter().map(|name| (name.clone(), Access::Slot));
+    slot.chain(by_name.iter().map(|name| (name.clone(), Access::ByName))).collect()
 }
 
 /// Who of them has this kind of access.
-fn having<T: Clone>(all: &std::collections::BTreeMap<T, Access>, wanted: Access) -> Vec<T> {
+fn having<T: Clone>(all: &BTreeMap<T, Access>, wanted: Access) -> Vec<T> {
     let those = all.iter().filter(|(_, access)| **access == wanted);
     those.map(|(name, _)| name.clone()).collect()
+}
+
+/// A basic string: its escapes are those of JSON, with DEL and C1 escaped too (TOML 1.0, "String").
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(quoted, "\\u{:04x}", u32::from(c));
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+fn put_text(file: &mut String, key: &str, text: &impl fmt::Display) {
+    let _ = writeln!(file, "{key} = {}", quoted(&text.to_string()));
+}
+
+fn put_some(file: &mut String, key: &str, text: Option<&impl fmt::Display>) {
+    if let Some(text) = text {
+        put_text(file, key, text);
+    }
+}
+
+fn put_flag(file: &mut String, key: &str, flag: bool) {
+    if flag {
+        let _ = writeln!(file, "{key} = true");
+    }
+}
+
+fn put_list(file: &mut String, key: &str, texts: &[impl fmt::Display]) {
+    match texts {
+        [] => {}
+        [one] => {
+            let _ = writeln!(file, "{key} = [{}]", quoted(&one.to_string()));
+        }
+        more => {
+            let _ = writeln!(file, "{key} = [");
+            for text in more {
+                let _ = writeln!(file, "    {},", quoted(&text.to_string()));
+            }
+            file.push_str("]\n");
+        }
+    }
 }

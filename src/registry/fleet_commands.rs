@@ -1,7 +1,8 @@
 //! From what is to what should be: the commands that make a registry say what a fleet says, each with words for people.
 //!
 //! Pure. What is equal takes no command, so that a fleet carried out twice takes none the second time. Rights are taken
-//! before others are given: a key or a slot that goes from one to another is free by then. Names are trusted: a VM of
+//! before others are given, but for those that are only had in another way from then on ([`meanwhile`](super::meanwhile)).
+//! A new key is there before an old one goes, unless it has to change hands. Names are trusted: a VM of
 //! the same name with another owner is transferred, one of another name is another VM. States (`maint`, `drain`) and
 //! tokens are no part of a fleet and stay.
 
@@ -10,12 +11,15 @@ use std::fmt;
 
 use super::command::{Command, NewAddress, NewVm, Options, Placement, Subject, VmSettings};
 use super::document::{Access, Key, Origin, UserKey, Vm};
+use super::execute::KEYS_MAX;
 use super::fleet::{Fleet, FleetAddress, FleetTeam, FleetVm};
+use super::meanwhile::Meanwhile;
 use super::model::Model;
 use super::name::{Label, Principal};
 use super::refusal::Refusal;
 use super::service::{Actor, Done, Failed, Mode, Order, Service};
 use super::values::{check_host_key, check_login, parse_key};
+use crate::ssh::publickey::Fingerprint;
 
 /// What becomes of what a fleet does not name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -61,13 +65,18 @@ impl Step {
 /// registry is refused command by command.
 pub fn plan(fleet: &Fleet, model: &Model, prune: Prune) -> Result<Vec<Step>, Refusal> {
     let wanted = Wanted::new(fleet)?;
-    let mut plan = Plan { model, prune, steps: Vec::new() };
+    let meanwhile = Meanwhile::new(model, &wanted);
+    let mut plan = Plan { model, prune, meanwhile, steps: Vec::new() };
     plan.prune_vms(&wanted);
     plan.prune_addresses(&wanted, Stage::Early);
-    plan.take_rights(&wanted);
+    plan.lend();
+    plan.take_rights(&wanted, Stage::Early);
+    plan.keys(&wanted);
     plan.addresses(fleet);
     plan.people(fleet, &wanted);
-    plan.vms(fleet);
+    plan.vms(fleet, &wanted);
+    plan.take_rights(&wanted, Stage::Late);
+    plan.take_back(&wanted);
     plan.prune_people(&wanted);
     plan.prune_addresses(&wanted, Stage::Late);
     Ok(plan.steps)
@@ -126,11 +135,11 @@ pub fn apply(
 }
 
 /// A fleet, looked up by name.
-struct Wanted<'f> {
+pub(super) struct Wanted<'f> {
     addresses: HashSet<&'f Label>,
     users: BTreeMap<&'f Label, Vec<UserKey>>,
-    teams: BTreeMap<&'f Label, BTreeMap<&'f Label, Access>>,
-    vms: HashMap<&'f Label, &'f FleetVm>,
+    pub(super) teams: BTreeMap<&'f Label, BTreeMap<&'f Label, Access>>,
+    pub(super) vms: HashMap<&'f Label, &'f FleetVm>,
     /// Whose each key is.
     keys: HashMap<String, &'f Label>,
 }
@@ -217,7 +226,7 @@ fn shares(vm: &FleetVm) -> Result<BTreeMap<&Principal, Access>, Refusal> {
     accesses(shares, shares_by_name, format_args!("in the shares of VM `{name}`"))
 }
 
-/// When addresses go: at once where nothing stands, else when the VMs have gone.
+/// When something goes: at once, or when what depends on it has changed.
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Stage {
     Early,
@@ -227,6 +236,7 @@ enum Stage {
 struct Plan<'m> {
     model: &'m Model,
     prune: Prune,
+    meanwhile: Meanwhile<'m>,
     steps: Vec<Step>,
 }
 
@@ -264,33 +274,80 @@ impl Plan<'_> {
         }
     }
 
-    /// Shares, memberships and keys that are no more.
-    fn take_rights(&mut self, wanted: &Wanted<'_>) {
+    /// Shares for those who would have none until their new way is there.
+    fn lend(&mut self) {
+        for ((vm, user), access) in self.meanwhile.lent.clone() {
+            let (name, with, access) = (vm.clone(), Principal::User(user.clone()), access);
+            let text = format!("let user {user} into VM {vm} meanwhile");
+            self.add(Command::VmShare { name, with, access }, text);
+        }
+    }
+
+    /// And no longer, where they are not to stay.
+    fn take_back(&mut self, wanted: &Wanted<'_>) {
+        for (vm, user) in self.meanwhile.lent.clone().into_keys() {
+            let with = Principal::User(user.clone());
+            let stays = wanted.vms.get(vm).is_some_and(|vm| {
+                vm.owner == with || shares(vm).is_ok_and(|shares| shares.contains_key(&with))
+            });
+            if !stays {
+                let text = format!("user {user} is in VM {vm} by other means now");
+                self.add(Command::VmUnshare { name: vm.clone(), with }, text);
+            }
+        }
+    }
+
+    /// Shares and memberships that are no more.
+    fn take_rights(&mut self, wanted: &Wanted<'_>, stage: Stage) {
         let model = self.model;
+        let goes_in = |late: bool| late == (stage == Stage::Late);
         for serial in model.vm_names().values() {
             let Some(stored) = model.vm(*serial) else { continue };
-            let Vm { name, shares, .. } = &*stored.document;
+            let Vm { name, shares, owner, .. } = &*stored.document;
             let Some(vm) = wanted.vms.get(name) else { continue };
             let kept: HashSet<&Principal> = vm.shares.iter().chain(&vm.shares_by_name).collect();
             // Whoever becomes the owner needs no share, and a transfer takes it.
-            for with in shares.keys().filter(|with| !kept.contains(with) && **with != vm.owner) {
-                let command = Command::VmUnshare { name: name.clone(), with: with.clone() };
-                self.add(command, format!("take VM {name} from {with}"));
+            let gone = shares.keys().filter(|with| !kept.contains(with) && **with != vm.owner);
+            // Who owned it was left a share by the transfer.
+            let owned = std::iter::once(owner).filter(|_| stage == Stage::Late);
+            for with in gone.chain(owned) {
+                if goes_in(self.meanwhile.late_shares.contains(&(name, with))) {
+                    let command = Command::VmUnshare { name: name.clone(), with: with.clone() };
+                    self.add(command, format!("take VM {name} from {with}"));
+                }
             }
         }
         for (name, stored) in model.teams() {
             let Some(members) = wanted.teams.get(name) else { continue };
             for user in stored.document.members.keys().filter(|user| !members.contains_key(user)) {
-                let command = Command::TeamLeave { team: name.clone(), user: user.clone() };
-                self.add(command, format!("take user {user} out of team {name}"));
+                if goes_in(self.meanwhile.late_members.contains(&(name, user))) {
+                    let command = Command::TeamLeave { team: name.clone(), user: user.clone() };
+                    self.add(command, format!("take user {user} out of team {name}"));
+                }
             }
         }
+    }
+
+    /// Keys that change, come, and are no more. What is somebody else's comes later.
+    fn keys(&mut self, wanted: &Wanted<'_>) {
+        let model = self.model;
         for (name, stored) in model.users() {
             let kept = wanted.users.get(name);
             let goes = kept.is_none() && self.prunes(stored.document.origin);
-            for key in &stored.document.keys {
+            let is = &stored.document.keys;
+            for key in kept.into_iter().flatten() {
+                let same = is.iter().find(|same| same.fingerprint == key.fingerprint);
+                if same.is_some_and(|same| same != key) {
+                    let (user, fingerprint) = (name.clone(), key.fingerprint.clone());
+                    let text = format!("change key {fingerprint} of user {name}");
+                    self.add(Command::KeySet { user, fingerprint, line: key.line() }, text);
+                } else if same.is_none() && self.comes_first(name, key, wanted) {
+                    self.key_add(name, key);
+                }
+            }
+            for key in is {
                 let taken = match kept {
-                    Some(kept) => !kept.contains(key),
+                    Some(kept) => kept.iter().all(|other| other.fingerprint != key.fingerprint),
                     // Of a user who goes, keys that another one gets: they must be free before the user is gone.
                     None => goes && wanted.keys.contains_key(&key.fingerprint),
                 };
@@ -301,6 +358,19 @@ impl Plan<'_> {
                 }
             }
         }
+    }
+
+    fn key_add(&mut self, user: &Label, key: &UserKey) {
+        let text = format!("add key {} to user {user}", key.fingerprint);
+        self.add(Command::KeyAdd { user: user.clone(), line: key.line() }, text);
+    }
+
+    /// Whether a new key is nobody's, and there is room for it beside those that go: so nobody is left without any.
+    fn comes_first(&self, user: &Label, key: &UserKey, wanted: &Wanted<'_>) -> bool {
+        let fingerprint = key.fingerprint.parse::<Fingerprint>();
+        let free = fingerprint.is_ok_and(|it| self.model.user_of(&it.0).is_none());
+        let is = self.model.users().get(user).map_or(0, |stored| stored.document.keys.len());
+        free && is + wanted.users.get(user).map_or(0, Vec::len) <= KEYS_MAX
     }
 
     fn addresses(&mut self, fleet: &Fleet) {
@@ -336,6 +406,7 @@ impl Plan<'_> {
         }
     }
 
+    /// Users and teams; who joins a team that stands does so when what it loses is gone.
     fn people(&mut self, fleet: &Fleet, wanted: &Wanted<'_>) {
         let model = self.model;
         for user in &fleet.users {
@@ -346,21 +417,25 @@ impl Plan<'_> {
                 self.add(Command::UserAdd { name: name.clone(), keys: user.keys.clone() }, text);
                 continue;
             };
-            for key in keys.iter().filter(|key| !stored.document.keys.contains(key)) {
-                let text = format!("add key {} to user {name}", key.fingerprint);
-                self.add(Command::KeyAdd { user: name.clone(), line: key.line() }, text);
+            let is = &stored.document.keys;
+            for key in keys {
+                let has = is.iter().any(|other| other.fingerprint == key.fingerprint);
+                if !has && !self.comes_first(name, key, wanted) {
+                    self.key_add(name, key);
+                }
             }
         }
-        for team in &fleet.teams {
-            let name = &team.name;
-            let nobody = BTreeMap::new();
-            let stands = model.teams().get(name).map(|stored| &stored.document.members);
-            if stands.is_none() {
-                let members = team.members.clone();
-                let text = format!("add team {name} with members: {}", members.len());
-                self.add(Command::TeamAdd { name: name.clone(), members }, text);
-            }
-            let members = wanted.teams.get(name).unwrap_or(&nobody);
+        for team in fleet.teams.iter().filter(|team| !model.teams().contains_key(&team.name)) {
+            let (name, members) = (team.name.clone(), team.members.clone());
+            let text = format!("add team {name} with members: {}", members.len());
+            self.add(Command::TeamAdd { name, members }, text);
+        }
+    }
+
+    fn join(&mut self, wanted: &Wanted<'_>) {
+        let model = self.model;
+        for (name, members) in &wanted.teams {
+            let stands = model.teams().get(*name).map(|stored| &stored.document.members);
             for (user, access) in members {
                 let has = match stands {
                     Some(stands) => stands.get(*user).copied(),
@@ -368,19 +443,20 @@ impl Plan<'_> {
                 };
                 if has != Some(*access) {
                     let text = format!("add user {user} to team {name}{}", how(*access));
-                    let (team, user) = (name.clone(), (*user).clone());
+                    let (team, user) = ((*name).clone(), (*user).clone());
                     self.add(Command::TeamJoin { team, user, access: *access }, text);
                 }
             }
         }
     }
 
-    fn vms(&mut self, fleet: &Fleet) {
+    fn vms(&mut self, fleet: &Fleet, wanted: &Wanted<'_>) {
         let (old, new): (Vec<&FleetVm>, Vec<&FleetVm>) =
             fleet.vms.iter().partition(|vm| self.model.vm_named(&vm.name).is_some());
         for vm in &old {
             self.old_vm(vm);
         }
+        self.join(wanted);
         for vm in &new {
             self.new_vm(vm);
         }
@@ -394,7 +470,8 @@ impl Plan<'_> {
         let (is, name) = (&*stored.document, &wanted.name);
         if is.owner != wanted.owner {
             let text = format!("transfer VM {name} from {} to {}", is.owner, wanted.owner);
-            self.add(Command::VmTransfer { name: name.clone(), to: wanted.owner.clone() }, text);
+            let (name, to, keep) = (name.clone(), wanted.owner.clone(), self.kept(is, wanted));
+            self.add(Command::VmTransfer { name, to, keep }, text);
         }
         let set = VmSettings {
             ssh: differs(&is.ssh, &wanted.ssh),
@@ -417,6 +494,15 @@ impl Plan<'_> {
         self.add(Command::VmRenumber { name: name.clone(), to }, text);
     }
 
+    /// What its owner has of a VM that goes to another one, at first.
+    fn kept(&self, is: &Vm, wanted: &FleetVm) -> Option<Access> {
+        if self.meanwhile.late_shares.contains(&(&is.name, &is.owner)) {
+            return Some(Access::Slot);
+        }
+        // It was read once already.
+        shares(wanted).unwrap_or_default().get(&is.owner).copied()
+    }
+
     fn new_vm(&mut self, wanted: &FleetVm) {
         let FleetVm { name, owner, ssh, login, host_key, address, no_address, .. } = wanted;
         let placement = match address {
@@ -437,11 +523,16 @@ impl Plan<'_> {
 
     fn share(&mut self, wanted: &FleetVm) {
         let name = &wanted.name;
-        let stands = self.model.vm_named(name).map(|(_, stored)| &stored.document.shares);
+        let stands = self.model.vm_named(name).map(|(_, stored)| &*stored.document);
         // It was read once already.
-        let shares = shares(wanted).unwrap_or_default();
-        for (with, access) in shares {
-            if stands.and_then(|stands| stands.get(with)) != Some(&access) {
+        for (with, access) in shares(wanted).unwrap_or_default() {
+            let has = stands.and_then(|vm| match with {
+                owner if *owner == vm.owner => self.kept(vm, wanted),
+                with if vm.shares.contains_key(with) => vm.shares.get(with).copied(),
+                Principal::User(user) => self.meanwhile.lent.get(&(name, user)).copied(),
+                Principal::Team(_) => None,
+            });
+            if has != Some(access) {
                 let text = format!("share VM {name} with {with}{}", how(access));
                 let command = Command::VmShare { name: name.clone(), with: with.clone(), access };
                 self.add(command, text);

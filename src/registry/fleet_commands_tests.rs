@@ -1,5 +1,7 @@
 //! Tests of `fleet_commands`: random registries against random fleets.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -72,9 +74,98 @@ impl World {
         refused
     }
 
+    /// Who enters which VMs, and by which keys.
+    fn entering(&self) -> Entering {
+        let mut entering = Entering::default();
+        for (user, stored) in self.model.users() {
+            let keys = stored.document.keys.iter().map(|key| key.fingerprint.clone());
+            entering.keys.extend(keys.map(|key| (user.clone(), key)));
+            for serial in self.model.visible_to(&Principal::User(user.clone())) {
+                let vm = self.model.vm(serial).unwrap().document.name.clone();
+                entering.vms.insert((user.clone(), vm));
+            }
+        }
+        entering
+    }
+
     fn plan(&self, fleet: &Fleet, prune: Prune) -> Vec<String> {
         plan(fleet, &self.model, prune).unwrap().into_iter().map(|step| step.text).collect()
     }
+}
+
+/// Users and VMs, users and fingerprints.
+#[derive(Clone, Default)]
+struct Entering {
+    vms: BTreeSet<(Label, Label)>,
+    keys: BTreeSet<(Label, String)>,
+}
+
+impl Entering {
+    /// As a fleet says, by its lists alone.
+    fn of(fleet: &Fleet) -> Self {
+        let mut entering = Self::default();
+        for vm in &fleet.vms {
+            let others = vm.shares.iter().chain(&vm.shares_by_name);
+            for principal in std::iter::once(&vm.owner).chain(others) {
+                let users = match principal {
+                    Principal::User(user) => vec![user.clone()],
+                    Principal::Team(name) => {
+                        let team = fleet.teams.iter().find(|team| team.name == *name).unwrap();
+                        team.members.iter().chain(&team.members_by_name).cloned().collect()
+                    }
+                };
+                entering.vms.extend(users.into_iter().map(|user| (user, vm.name.clone())));
+            }
+        }
+        for user in &fleet.users {
+            let keys = user.keys.iter().map(|line| parse_key(line).unwrap().fingerprint);
+            entering.keys.extend(keys.map(|key| (user.name.clone(), key)));
+        }
+        entering
+    }
+
+    fn users_with_keys(&self) -> BTreeSet<&Label> {
+        self.keys.iter().map(|(user, _)| user).collect()
+    }
+}
+
+/// Carries a fleet out step by step. Nothing if a step is refused, else what was wrong on the way.
+fn walked(world: &mut World, fleet: &Fleet) -> Option<Vec<String>> {
+    let (before, after) = (world.entering(), Entering::of(fleet));
+    let mut wrong = Vec::new();
+    for step in plan(fleet, &world.model, Prune::Everything).unwrap() {
+        world.run(&step.command, true, Origin::Command).ok()?;
+        let now = world.entering();
+        for (user, vm) in before.vms.intersection(&after.vms) {
+            if !now.vms.contains(&(user.clone(), vm.clone())) {
+                wrong.push(format!("{}: {user} does not get into {vm}", step.text));
+            }
+        }
+        for (user, vm) in &now.vms {
+            let own = (user.clone(), vm.clone());
+            if !before.vms.contains(&own) && !after.vms.contains(&own) {
+                wrong.push(format!("{}: {user} gets into {vm}", step.text));
+            }
+        }
+        for (user, key) in before.keys.intersection(&after.keys) {
+            if !now.keys.contains(&(user.clone(), key.clone())) {
+                wrong.push(format!("{}: {user} misses {key}", step.text));
+            }
+        }
+        // A new key that nobody has is there before the last old one goes.
+        let is_free = |key: &String| before.keys.iter().all(|(_, other)| other != key);
+        for user in before.users_with_keys() {
+            let mut new = after.keys.iter().filter(|(of, key)| of == user && is_free(key));
+            if new.next().is_some() && !now.users_with_keys().contains(user) {
+                wrong.push(format!("{}: {user} has no key", step.text));
+            }
+        }
+    }
+    let now = world.entering();
+    if now.vms != after.vms || now.keys != after.keys {
+        wrong.push("the end is not as the fleet says".to_owned());
+    }
+    Some(wrong)
 }
 
 /// A random fleet that does not contradict itself.
@@ -207,6 +298,15 @@ proptest! {
     }
 
     #[test]
+    fn whoever_enters_a_vm_before_and_after_does_so_all_the_time_and_nobody_else(seed: u64, steps in 0_u64..40) {
+        let mut world = World::random(seed, steps);
+        world.now_s += 1_000;
+        world.run(&Command::Sweep, false, Origin::Command).unwrap();
+        let wrong = walked(&mut world, &fleet(&mut Dice(Seeded(seed ^ 0xfeed))));
+        prop_assert_eq!(wrong.unwrap_or_default(), Vec::<String>::new());
+    }
+
+    #[test]
     fn what_commands_made_stays_where_only_the_fleets_own_is_pruned(seed: u64, steps in 0_u64..40) {
         let world = World::random(seed, steps);
         for step in plan(&Fleet::default(), &world.model, Prune::FromFleet).unwrap() {
@@ -233,7 +333,7 @@ fn most_random_fleets_are_carried_out_whole() {
         world.now_s += 1_000;
         world.run(&Command::Sweep, false, Origin::Command).unwrap();
         let wanted = fleet(&mut Dice(Seeded(seed ^ 0xfeed)));
-        if world.apply(&wanted, Prune::Everything, Origin::Command).is_empty() {
+        if walked(&mut world, &wanted).is_some() {
             whole += 1;
         }
     }
@@ -310,4 +410,61 @@ fn the_order_lets_keys_and_vms_change_hands() {
     );
     assert_eq!(world.apply(&after, Prune::Everything, Origin::Command), Vec::<String>::new());
     assert_eq!(world.plan(&after, Prune::Everything), Vec::<String>::new());
+}
+
+#[test]
+fn what_changes_is_changed_in_place_and_what_others_have_from_then_on_is_taken_last() {
+    let (one, two) = (lines()[0].clone(), lines()[1].clone());
+    let addresses = "[[address]]\nname='s0'\npublic='127.0.77.1'\n";
+    let mut world = World::new();
+    let before = read(&format!(
+        "{addresses}[[user]]\nname='a'\nkeys=['{one}']\n[[user]]\nname='b'\n\
+         [[team]]\nname='t'\nmembers=['a']\n\
+         [[vm]]\nname='v'\nowner='a'\nssh='127.0.0.1:22'\nshare=['b']\n\
+         [[vm]]\nname='w'\nowner='team:t'\nssh='127.0.0.1:22'\nno_address=true\n"
+    ));
+    assert_eq!(world.apply(&before, Prune::Everything, Origin::Command), Vec::<String>::new());
+    let after = read(&format!(
+        "{addresses}[[user]]\nname='a'\nkeys=['restrict {one} new', '{two}']\n[[user]]\nname='b'\n\
+         [[team]]\nname='t2'\nmembers=['a']\n\
+         [[vm]]\nname='v'\nowner='b'\nssh='127.0.0.1:22'\nshare_by_name=['a']\n\
+         [[vm]]\nname='w'\nowner='team:t2'\nssh='127.0.0.1:22'\nno_address=true\n"
+    ));
+    let texts = world.plan(&after, Prune::Everything);
+    let fingerprint = |line: &str| parse_key(line).unwrap().fingerprint;
+    assert_eq!(
+        texts,
+        [
+            format!("change key {} of user a", fingerprint(&one)),
+            format!("add key {} to user a", fingerprint(&two)),
+            "add team t2 with members: 1".to_owned(),
+            "transfer VM v from a to b".to_owned(),
+            "transfer VM w from team:t to team:t2".to_owned(),
+            "take VM w from team:t".to_owned(),
+            "remove team t".to_owned(),
+        ]
+    );
+    assert_eq!(walked(&mut world, &after), Some(vec![]));
+}
+
+#[test]
+fn who_would_miss_a_vm_on_the_way_is_lent_it() {
+    let mut world = World::new();
+    let people = "[[address]]\nname='s0'\npublic='127.0.77.1'\n[[address]]\nname='s1'\npublic='127.0.77.2'\n\
+                  [[user]]\nname='a'\n[[user]]\nname='b'\n[[user]]\nname='c'\n";
+    let before = read(&format!(
+        "{people}[[team]]\nname='t'\nmembers=['a']\n[[team]]\nname='u'\nmembers=['b']\n\
+         [[vm]]\nname='v'\nowner='team:t'\nssh='127.0.0.1:22'\nshare=['team:u']\n"
+    ));
+    assert_eq!(world.apply(&before, Prune::Everything, Origin::Command), Vec::<String>::new());
+    // Both teams get members who must not see v by them, and t another VM, which a must not see.
+    let after = read(&format!(
+        "{people}[[team]]\nname='t'\nmembers=['b']\n[[team]]\nname='u'\nmembers=['a', 'c']\n\
+         [[vm]]\nname='v'\nowner='a'\nssh='127.0.0.1:22'\nshare=['team:t']\n\
+         [[vm]]\nname='w'\nowner='team:t'\nssh='127.0.0.1:22'\n"
+    ));
+    let texts = world.plan(&after, Prune::Everything);
+    assert!(texts.contains(&"let user b into VM v meanwhile".to_owned()), "{texts:?}");
+    assert!(texts.contains(&"user b is in VM v by other means now".to_owned()), "{texts:?}");
+    assert_eq!(walked(&mut world, &after), Some(vec![]));
 }

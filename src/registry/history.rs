@@ -4,14 +4,18 @@
 //! thrown away, and models are built anew from their documents, on the way.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::OnceLock;
 
 use super::command::{Command, NewAddress, NewVm, Options, Placement, VmSettings};
 use super::document::{Access, AddressState, Document, Key, Origin, Serial, Vm};
-use super::draft::Draft;
+use super::draft::{Draft, PART_DOCUMENTS, Progress};
 use super::model::{Limits, Model, Stamp};
 use super::name::{Label, Principal};
 use super::routes;
+use super::values::parse_key;
 use crate::route::{Snapshot, Table, Who};
+use crate::ssh::entropy::Entropy;
+use crate::ssh::hostkey::PrivateKey;
 use crate::ssh::testing::Seeded;
 
 /// Histories of the usual run; `KEYWAY_HISTORIES` asks for another number.
@@ -45,6 +49,10 @@ impl Dice {
         if self.below(4) == 0 { Access::ByName } else { Access::Slot }
     }
 
+    fn keep(&mut self) -> Option<Access> {
+        (self.below(3) > 0).then(|| self.access())
+    }
+
     fn placement(&mut self) -> Placement {
         match self.below(6) {
             0 => Placement::Nowhere,
@@ -55,8 +63,11 @@ impl Dice {
 
     pub(super) fn command(&mut self) -> Command {
         let name = self.label('v', 6);
-        match self.below(24) {
-            0 => Command::UserAdd { name: self.label('u', 4), keys: Vec::new() },
+        match self.below(27) {
+            0 => Command::UserAdd {
+                name: self.label('u', 4),
+                keys: (0..self.below(2)).map(|_| self.line()).collect(),
+            },
             1 => Command::UserRemove { name: self.label('u', 4) },
             2 => Command::TeamAdd {
                 name: self.label('t', 3),
@@ -81,7 +92,7 @@ impl Dice {
             14 | 15 => Command::VmShare { name, with: self.principal(), access: self.access() },
             16 => Command::VmUnshare { name, with: self.principal() },
             17 => Command::VmRename { name, to: self.label('v', 6) },
-            18 => Command::VmTransfer { name, to: self.principal() },
+            18 => Command::VmTransfer { name, to: self.principal(), keep: self.keep() },
             19 => Command::VmRenumber { name, to: self.placement() },
             20 => Command::AddressState {
                 name: self.label('s', 4),
@@ -98,8 +109,32 @@ impl Dice {
                     address: NewAddress { public, ..NewAddress::default() },
                 }
             }
+            23 => Command::KeyAdd { user: self.label('u', 4), line: self.line() },
+            24 | 25 => {
+                let line = self.line();
+                let fingerprint = parse_key(&line).unwrap().fingerprint;
+                let user = self.label('u', 4);
+                if self.below(2) == 0 {
+                    Command::KeySet { user, fingerprint, line }
+                } else {
+                    Command::KeyRemove { user, fingerprint }
+                }
+            }
             _ => Command::Sweep,
         }
+    }
+
+    /// One of few keys, with a comment.
+    fn line(&mut self) -> String {
+        static KEYS: OnceLock<Vec<String>> = OnceLock::new();
+        let keys = KEYS.get_or_init(|| {
+            let mut entropy = Seeded(78);
+            let entropy: &mut dyn Entropy = &mut entropy;
+            let key = |_| PrivateKey::generate_ed25519(entropy).public().to_line();
+            (0..5).map(key).collect()
+        });
+        let comment = ["", " a", " b"][usize::try_from(self.below(3)).unwrap()];
+        format!("{}{comment}", keys[usize::try_from(self.below(5)).unwrap()])
     }
 }
 
@@ -188,7 +223,12 @@ impl Truth {
                 );
             }
         }
+        let mut keys = BTreeSet::new();
         for (key, (document, _)) in &self.documents {
+            if let Document::User(user) = document {
+                let once = user.keys.iter().all(|key| keys.insert(key.fingerprint.clone()));
+                assert!(once, "a key of {key} stands twice");
+            }
             if let (Key::Address(name), _) = (key, document) {
                 assert!(!names.contains(name), "a VM and an address are called {name}");
             }
@@ -263,15 +303,42 @@ impl History {
         }
     }
 
+    /// Carries a command out to its end, in parts that may be small; now and then all ends in the midst of it.
     fn keep(&mut self, command: &Command, renumber: bool) {
+        let room = [1, 2, 3, PART_DOCUMENTS][usize::try_from(self.dice.below(4)).unwrap()];
+        let mut going_on = false;
+        while self.keep_part(command, renumber, room, going_on) == Some(Progress::Begun) {
+            assert!(command.in_parts(), "{command:?}");
+            going_on = true;
+            self.truth.look(self.now_s, QUARANTINE_S);
+            self.truth.is_whole();
+            if let Command::UserRemove { name } = command {
+                assert_eq!(self.model.users()[name].document.keys, [], "{name} still gets in");
+            }
+            if self.dice.below(8) == 0 {
+                break;
+            }
+        }
+    }
+
+    fn keep_part(
+        &mut self,
+        command: &Command,
+        renumber: bool,
+        room: usize,
+        going_on: bool,
+    ) -> Option<Progress> {
+        let before = command.in_parts().then(|| self.truth.seen());
         let stamp = Stamp { now_s: self.now_s, nonce: self.dice.0.next() };
-        let mut draft = Draft::new(&mut self.model, stamp);
+        let mut draft = Draft::within(&mut self.model, stamp, room);
         let done = draft.carry_out(command, Options { renumber, origin: Origin::Command });
-        if done.is_err() {
+        if let Err(refusal) = done {
+            assert!(!going_on, "{command:?} is refused half way: {refusal}");
             drop(draft);
+            None
         } else {
             self.done += 1;
-            let (written, _) = draft.keep();
+            let (written, report) = draft.keep();
             if let Some(table) = &self.table {
                 table.change(routes::delta(&written)).unwrap();
             }
@@ -284,6 +351,11 @@ impl History {
                     None => self.truth.documents.remove(&change.key),
                 };
             }
+            for (way, vms) in before.iter().flat_map(|_| self.truth.seen()) {
+                let had = before.as_ref().and_then(|before| before.get(&way));
+                assert_eq!(had, Some(&vms), "{command:?} gave {way:?}");
+            }
+            Some(report.progress)
         }
     }
 
@@ -306,9 +378,10 @@ impl History {
     /// An old copy of everything is put back, and told what it has missed.
     fn restore(&mut self) {
         let Some(documents) = self.backup.take() else { return };
-        let ways = self.model.ways();
         self.truth.documents = documents;
-        self.model = self.truth.model(&self.limits);
+        let restored = self.truth.model(&self.limits);
+        let before = std::mem::replace(&mut self.model, restored);
+        let ways = self.model.with_members(before.ways(), before.seeing_members());
         if let Some(table) = &self.table {
             table.apply(Snapshot::new(self.model.contents()).unwrap());
         }

@@ -110,7 +110,7 @@ fn a_pin_goes_with_its_vm_to_another_owner_and_away() {
     let key = key();
     world.show("alice-vm", &key).unwrap();
     let to = Principal::User(label("bob"));
-    world.must(&Command::VmTransfer { name: label("alice-vm"), to });
+    world.must(&Command::VmTransfer { name: label("alice-vm"), to, keep: None });
     world.show("bob-vm", &key).unwrap();
     world.vm("alices", "alice", None);
     assert_eq!(world.show("alices", &key).unwrap_err().code(), "host-key-taken");

@@ -22,15 +22,18 @@ pub mod fleet_commands;
 pub mod follower;
 mod host_keys;
 mod load;
+mod meanwhile;
 pub mod model;
 pub mod name;
 mod pool;
 pub mod refusal;
+mod remove;
 mod renumber;
 pub mod routes;
 pub mod service;
 pub mod store;
 mod values;
+mod writer;
 
 pub use command::{Command, Options};
 pub use document::{Document, Key};
@@ -39,6 +42,7 @@ pub use model::{Limits, Model, Stamp};
 pub use name::{Label, Principal};
 pub use refusal::Refusal;
 pub use service::Service;
+pub(crate) use values::{endpoint, is_login};
 #[cfg(test)]
 mod history;
 #[cfg(test)]

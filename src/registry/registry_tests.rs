@@ -288,7 +288,7 @@ fn users_and_teams_who_own_vms_stay() {
         "in-use: user `alice` is in use: owns VM `blue`; transfer or remove them first (`keyway vm transfer`, `keyway \
          vm rm`)"
     );
-    world.must(&Command::VmTransfer { name: label("blue"), to: principal("bob") });
+    world.must(&Command::VmTransfer { name: label("blue"), to: principal("bob"), keep: None });
     world.must(&Command::UserRemove { name: label("alice") });
 }
 
@@ -314,6 +314,57 @@ fn options_of_a_key_are_kept_however_its_line_is_spaced() {
         assert_eq!(stored.options, "from=\"10.0.0.0/8\",restrict", "{blanks:?}");
         world.must(&Command::UserRemove { name });
     }
+}
+
+#[test]
+fn a_keys_line_is_changed_where_it_stands() {
+    let mut world = World::new(1);
+    let mut entropy = SystemEntropy::default();
+    let mut line = || PrivateKey::generate_ed25519(&mut entropy).public().to_line();
+    let (one, two) = (line(), line());
+    let keys = vec![format!("{one} old"), two.clone()];
+    world.must(&Command::UserAdd { name: label("dora"), keys });
+    let fingerprint = |world: &World, at: usize| {
+        world.model.users()[&label("dora")].document.keys[at].fingerprint.clone()
+    };
+    let (first, second) = (fingerprint(&world, 0), fingerprint(&world, 1));
+    let set = |user: &str, fingerprint: &str, line: &str| Command::KeySet {
+        user: label(user),
+        fingerprint: fingerprint.to_owned(),
+        line: line.to_owned(),
+    };
+    world.must(&set("dora", &first, &format!("restrict {one} new")));
+    let key = &world.model.users()[&label("dora")].document.keys[0];
+    assert_eq!((key.options.as_str(), key.comment.as_str()), ("restrict", "new"));
+    assert_eq!(fingerprint(&world, 1), second);
+    for (command, told) in [
+        (set("dora", &second, &two), "already"),
+        (set("dora", &second, &one), "invalid: the line holds key"),
+        (set("dora", &second, "rubbish"), "invalid: not a key that can be used"),
+        (set("alice", &first, &one), "not-found: there is no key"),
+        (set("nobody", &first, &one), "not-found: there is no user"),
+    ] {
+        let refusal = world.refused(&command);
+        assert!(refusal.starts_with(told), "{refusal}");
+    }
+}
+
+#[test]
+fn whose_vm_it_was_may_keep_a_way_into_it() {
+    let mut world = World::new(2);
+    world.vm("blue", "alice");
+    let transfer =
+        |to: &str, keep| Command::VmTransfer { name: label("blue"), to: principal(to), keep };
+    world.must(&transfer("bob", Some(Access::Slot)));
+    let shares = |world: &World| {
+        let (_, vm) = world.model.vm_named(&label("blue")).unwrap();
+        vm.document.shares.clone().into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(shares(&world), [(principal("alice"), Access::Slot)]);
+    world.must(&transfer("alice", Some(Access::ByName)));
+    assert_eq!(shares(&world), [(principal("bob"), Access::ByName)]);
+    world.must(&transfer("bob", None));
+    assert_eq!(shares(&world), []);
 }
 
 #[test]

@@ -100,9 +100,9 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Holds the ways of another history. A VM that has taken the place of another one since is moved, if it can be: whoever
-    /// remembers the other one must not find this one.
-    pub(super) fn remember(&mut self, ways: &[Way]) {
+    /// Holds the ways of another history. A VM that has taken the place of another one since is moved, if it can be, and a
+    /// second way there ends: whoever remembers the other one must not find this one.
+    pub(super) fn remember(&mut self, ways: &[Way]) -> Result<(), Refusal> {
         let quarantine_s = self.model().limits().quarantine_s;
         let latest_s = self.stamp().now_s.saturating_add(quarantine_s);
         for Way { principal, address, vm: serial, until_s } in ways {
@@ -122,21 +122,30 @@ impl Draft<'_> {
             if let Some(at) = self.model().address_ix(address) {
                 for viewer in self.model().viewers([principal]) {
                     let seen = self.model().seen(viewer, None, self.stamp().now_s);
-                    let here = seen.filter(|seen| {
-                        seen.address == at && seen.vm != serial && seen.how == How::Now
-                    });
-                    others.extend(here.map(|seen| seen.vm));
+                    let here = seen.filter(|seen| seen.address == at && seen.vm != serial);
+                    others.extend(here.map(|seen| (seen.vm, seen.how)));
                 }
             }
-            others.sort_unstable();
+            others.sort_unstable_by_key(|(other, _)| *other);
             others.dedup();
-            for other in others {
-                if self.renumber(other, &Placement::Chosen).is_err() {
-                    // No address is free: entered by name it can mislead nobody.
-                    let _known = self.renumber(other, &Placement::Nowhere);
+            for (other, how) in others {
+                match how {
+                    How::Now => {
+                        if self.renumber(other, &Placement::Chosen).is_err() {
+                            // No address is free: entered by name it can mislead nobody.
+                            let _known = self.renumber(other, &Placement::Nowhere);
+                        }
+                    }
+                    How::Old => {
+                        let mut vm = self.vm(other)?;
+                        vm.forget_ways(|old, _| old == address);
+                        self.put_vm(other, vm);
+                    }
+                    How::Held { .. } => {}
                 }
             }
         }
+        Ok(())
     }
 
     /// Who could enter a VM at an address when this draft began.

@@ -1,5 +1,7 @@
 //! Reads what people write of keys, endpoints and logins, and says what to write instead.
 
+use std::net::{IpAddr, SocketAddr};
+
 use ipnet::IpNet;
 
 use super::document::UserKey;
@@ -9,8 +11,10 @@ use crate::ssh::publickey::{Fingerprint, PublicKey};
 
 /// Longest endpoint, in bytes: a DNS name and a port.
 const ENDPOINT_BYTES_MAX: usize = 260;
-/// Longest login, in bytes.
+/// Longest login name, in bytes: what one `USERAUTH_REQUEST` may reasonably hold, and the limit of our own user names.
 const LOGIN_BYTES_MAX: usize = 255;
+/// Longest host name, in bytes (RFC 1035 §2.3.4).
+const HOST_BYTES_MAX: usize = 253;
 
 /// Reads an `authorized_keys` line.
 ///
@@ -35,7 +39,7 @@ pub(super) fn parse_key(line: &str) -> Result<UserKey, Refusal> {
 
 /// A `host:port` that lies where VMs may lie; a name is looked at when it is dialled.
 pub(super) fn check_endpoint(ssh: &str, networks: &[IpNet]) -> Result<(), Refusal> {
-    let ip = crate::config::check_endpoint(ssh)
+    let ip = endpoint(ssh)
         .map_err(|fix| Refusal::invalid(format_args!("`{}` is no host:port", plain(ssh)), fix))?;
     if let Some(ip) = ip.filter(|ip| !networks.iter().any(|network| network.contains(ip))) {
         return Err(Refusal::invalid(
@@ -50,13 +54,48 @@ pub(super) fn check_endpoint(ssh: &str, networks: &[IpNet]) -> Result<(), Refusa
     Ok(())
 }
 
+/// Whether `text` is a `host:port`; the IP if it names one.
+///
+/// # Errors
+/// What to do.
+pub(crate) fn endpoint(text: &str) -> Result<Option<IpAddr>, &'static str> {
+    const FORM: &str = "write \"10.0.0.5:22\", \"[fd00::5]:22\" or \"host.example:22\"";
+    if let Ok(endpoint) = text.parse::<SocketAddr>() {
+        let port = if endpoint.port() == 0 { Err("write a port from 1 to 65535") } else { Ok(()) };
+        return port.map(|()| Some(endpoint.ip().to_canonical()));
+    }
+    if text.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()) {
+        return Err("put the IPv6 address in brackets and add the port: \"[fd00::5]:22\"");
+    }
+    let (host, port) = text.rsplit_once(':').ok_or("add the port: \"host:22\"")?;
+    if !port.parse::<u16>().is_ok_and(|port| port != 0) {
+        return Err("write a port from 1 to 65535");
+    }
+    let label = |label: &str| {
+        let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        (1..=63).contains(&label.len()) && label.bytes().all(inner)
+    };
+    let name = host.strip_suffix('.').unwrap_or(host);
+    // All digits and dots would be a mistyped address that some resolvers take for another one (1.2.3 = 1.2.0.3).
+    let numeric = name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    if host.len() > HOST_BYTES_MAX || numeric || !name.split('.').all(label) {
+        return Err(FORM);
+    }
+    Ok(None)
+}
+
+/// Whether `text` can be the name of an account.
+pub(crate) fn is_login(text: &str) -> bool {
+    let printable = !text.chars().any(|c| c.is_control() || c.is_whitespace());
+    (1..=LOGIN_BYTES_MAX).contains(&text.len()) && printable
+}
+
 /// `None`: the name the user asked for.
 pub(super) fn check_login(login: &str) -> Result<Option<String>, Refusal> {
     if login.is_empty() {
         return Ok(None);
     }
-    let printable = !login.chars().any(|c| c.is_control() || c.is_whitespace());
-    if login.len() > LOGIN_BYTES_MAX || !printable {
+    if !is_login(login) {
         return Err(Refusal::invalid(
             format_args!("`{}` is no login name", plain(login)),
             "write the name of an account in the VM, or leave it out",

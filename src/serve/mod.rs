@@ -25,7 +25,6 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::cli::{Failure, Files, Start};
-use crate::config::desired::Desired;
 use crate::config::{self, Config, Count, HostKeys, Loaded, Log, Principals, UserCa, VmCredential};
 use crate::control::endpoint;
 use crate::edge::local_address::Destination;
@@ -35,6 +34,7 @@ use crate::edge::shared::{self, FirstUse, Live, Principal, Settings, Shared};
 use crate::edge::{self, Edge, clock, limits};
 use crate::log;
 use crate::metrics::{Inventory, Registry};
+use crate::registry::fleet::Fleet;
 use crate::route::{Snapshot, Table};
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::hostkey::HostKey;
@@ -201,7 +201,7 @@ impl Running {
 }
 
 /// Applies a fleet file at a start.
-fn apply(plane: &Plane, desired: Option<Desired>) {
+fn apply(plane: &Plane, desired: Option<Fleet>) {
     if let Err(failure) = plane.apply(desired) {
         // What was right before is right still, and a door that is shut helps nobody.
         for line in failure.to_string().lines() {

@@ -11,7 +11,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use crate::cli::Failure;
-use crate::config::desired::Desired;
 use crate::config::{Api, Config, Dns};
 use crate::control::{api, dns};
 use crate::edge::shared::Shared;
@@ -32,7 +31,7 @@ use super::feed::Feed;
 use super::first_use::InRegistry;
 use super::gauges::Gauges;
 use super::names::LiveNames;
-use super::saved::Saved;
+use super::saved::{Saved, Ways};
 
 /// What the plane needs of the configuration.
 pub(super) struct Settings {
@@ -261,14 +260,12 @@ impl Plane {
     }
 
     /// Makes the registry hold what a fleet file says, and no longer hold what such a file said before.
-    pub(super) fn apply(&self, desired: Option<Desired>) -> Result<(), Failure> {
+    pub(super) fn apply(&self, desired: Option<Fleet>) -> Result<(), Failure> {
         let Some(desired) = desired else { return Ok(()) };
         let Some(Registry { service, .. }) = &self.registry else {
             return Err("the fleet file is not applied: the registry is not open".into());
         };
-        // One shape, two rooms: the file's reader knows no registry.
-        let fleet: Fleet = serde_json::from_value(serde_json::to_value(&desired)?)?;
-        let steps = fleet_commands::plan(&fleet, &service.model(), Prune::FromFleet)?;
+        let steps = fleet_commands::plan(&desired, &service.model(), Prune::FromFleet)?;
         let actor = Actor { name: "keyway serve --fleet".to_owned(), from: "file".to_owned() };
         let options = Options { renumber: false, origin: Origin::Fleet };
         let applied = fleet_commands::apply(service, steps, options, &actor, Mode::Real)?;
@@ -355,22 +352,24 @@ impl Plane {
 const WAYS_TOGETHER: usize = 32;
 
 /// Before a restored registry serves: no way that there was meanwhile leads to another VM soon.
-fn adopt(
-    service: &Service,
-    routes: &[(String, String, String)],
-    replaced: Option<Model>,
-) -> Result<(), Failure> {
-    let ways = replaced.map_or_else(
-        || {
-            let model = service.model();
+fn adopt(service: &Service, routes: &Ways, replaced: Option<Model>) -> Result<(), Failure> {
+    let ways = {
+        let model = service.model();
+        if let Some(before) = replaced {
+            model.with_members(before.ways(), before.seeing_members())
+        } else {
             let way = |(principal, address, vm): &(String, String, String)| {
                 let (principal, address) = (principal.parse().ok()?, Label::new(address).ok()?);
                 Some(Way { principal, address, vm: model.serial_of(vm), until_s: None })
             };
-            routes.iter().filter_map(way).collect()
-        },
-        |model| model.ways(),
-    );
+            let member = |(team, user): &(String, String)| {
+                Some((Label::new(team).ok()?, Label::new(user).ok()?))
+            };
+            let members: Vec<_> = routes.members.iter().filter_map(member).collect();
+            let members = members.iter().map(|(team, user)| (team, user));
+            model.with_members(routes.ways.iter().filter_map(way).collect(), members)
+        }
+    };
     let actor = Actor { name: "keyway store adopt".to_owned(), from: "itself".to_owned() };
     let orders = ways.chunks(WAYS_TOGETHER).map(|some| Order {
         command: Command::Remember { ways: some.to_vec() },

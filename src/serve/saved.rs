@@ -46,6 +46,14 @@ pub(super) enum Appended {
     SnapshotWanted,
 }
 
+/// Where a saved map led.
+pub(super) struct Ways {
+    /// Principal, address, and the id of the VM.
+    pub(super) ways: Vec<(String, String, String)>,
+    /// Teams and the users who saw what they see.
+    pub(super) members: Vec<(String, String)>,
+}
+
 impl Saved {
     pub(super) fn at(state_dir: &Path) -> Self {
         let (snapshot, journal) = (state_dir.join(SNAPSHOT), state_dir.join(JOURNAL));
@@ -133,11 +141,13 @@ impl Saved {
         Some(head)
     }
 
-    /// Every way that the map had when it was saved last: principal, address, and the id of the VM.
-    pub(super) fn ways(&self) -> io::Result<Vec<(String, String, String)>> {
+    /// Every way that the map had when it was saved last.
+    pub(super) fn ways(&self) -> io::Result<Ways> {
         let (head, contents) = self.read_snapshot()?;
         let mut vms: HashMap<String, VmEntry> =
             contents.vms.into_iter().map(|entry| (entry.vm.name.clone(), entry)).collect();
+        let mut teams: HashMap<String, Vec<String>> =
+            contents.teams.into_iter().map(|entry| (entry.name, entry.members)).collect();
         self.each_delta(&mut |bytes| {
             let Ok((next, delta)) = saved::decode_delta(bytes) else { return Ok(()) };
             if next.store != head.store || next.revision <= head.revision {
@@ -151,12 +161,16 @@ impl Saved {
                     Change::RemoveVm(name) => {
                         vms.remove(&name);
                     }
+                    Change::PutTeam(entry) => {
+                        teams.insert(entry.name, entry.members);
+                    }
+                    Change::RemoveTeam(name) => {
+                        teams.remove(&name);
+                    }
                     Change::PutAddress(_)
                     | Change::RemoveAddress(_)
                     | Change::PutUser(_)
-                    | Change::RemoveUser(_)
-                    | Change::PutTeam(_)
-                    | Change::RemoveTeam(_) => {}
+                    | Change::RemoveUser(_) => {}
                 }
             }
             Ok(())
@@ -164,7 +178,10 @@ impl Saved {
         let ways = vms.into_values().flat_map(|VmEntry { vm, slots, .. }| {
             slots.into_iter().map(move |slot| (slot.principal, slot.address, vm.id.clone()))
         });
-        Ok(ways.collect())
+        let members = teams
+            .into_iter()
+            .flat_map(|(team, members)| members.into_iter().map(move |user| (team.clone(), user)));
+        Ok(Ways { ways: ways.collect(), members: members.collect() })
     }
 
     /// Makes `table` what was saved last; returns of which moment that is, and when it was written.

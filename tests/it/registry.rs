@@ -291,7 +291,16 @@ fn who_loses_the_right_is_shown_out_with_a_word() {
     ends_with_words(carol, "an operator ended this session");
 
     let bob = island.stays("bob", "green.vm.test");
+    // Another comment, or options that let the session be, end nothing: the key is there all the time.
+    let line = fs::read_to_string(island.path("bob.pub")).expect("a set-up of ours");
+    let words: Vec<&str> = line.split_whitespace().take(2).collect();
+    let line = format!("expiry-time=\"20990101\" {} another\n", words.join(" "));
+    fs::write(island.path("again.pub"), line).expect("a set-up of ours");
+    island.keyway("key set bob again.pub").ok();
+    assert_eq!(island.json("session list").as_array().expect("a set-up of ours").len(), 1);
+    assert_eq!(island.enters("bob", "green.vm.test"), "green");
     let keys = island.json("key list --user bob");
+    assert_eq!((&keys[0]["comment"], keys.as_array().map(Vec::len)), (&"another".into(), Some(1)));
     island
         .keyway(&format!(
             "key rm bob {}",

@@ -30,6 +30,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("src/route/", &["*"]),
     ("src/edge/", &["control", "cli", "demo", "fleet", "registry"]),
     ("src/control/", &["edge", "cli", "demo"]),
+    ("src/registry/", &["edge", "control", "cli", "demo", "config", "serve", "state"]),
     ("src/config", &["edge", "control", "cli", "demo"]),
     ("src/ended", &["edge", "control", "cli", "demo", "config"]),
     ("src/metrics", &["edge", "control", "cli", "demo", "config"]),

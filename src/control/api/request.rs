@@ -95,12 +95,22 @@ pub(super) struct VmPatch {
     pub(super) state: Option<VmState>,
 }
 
-/// A new name, or a new owner.
+/// A new name.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct To {
+    #[schemars(regex(pattern = NAME))]
+    pub(super) to: String,
+}
+
+/// A new owner.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Transfer {
     #[schemars(regex(pattern = PRINCIPAL))]
     pub(super) to: String,
+    /// How the owner before goes on entering it; without this, not.
+    pub(super) keep: Option<Access>,
 }
 
 /// Where a VM is to go.

@@ -66,6 +66,10 @@ fn example(route: &Route) -> (String, Value) {
         ("GET", "/v1/users/{name}") => ("/v1/users/alice".into(), none),
         ("DELETE", "/v1/users/{name}") => ("/v1/users/idle".into(), none),
         ("POST", "/v1/users/{name}/keys") => ("/v1/users/bob/keys".into(), json!({"line": KEY})),
+        ("PUT", "/v1/users/{name}/keys/{fingerprint}") => {
+            let path = format!("/v1/users/alice/keys/{}", FINGERPRINT.replace('/', "%2F"));
+            (path, json!({"line": format!("restrict {OTHER_KEY} laptop")}))
+        }
         ("DELETE", "/v1/users/{name}/keys/{fingerprint}") => {
             (format!("/v1/users/alice/keys/{}", FINGERPRINT.replace('/', "%2F")), none)
         }

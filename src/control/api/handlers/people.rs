@@ -59,6 +59,13 @@ pub(in super::super) fn key_add(call: &Call, new: ask::NewKey) -> Answer<Changed
     Ok(user_changed(call, &done, &user))
 }
 
+pub(in super::super) fn key_set(call: &Call, new: ask::NewKey) -> Answer<Changed<view::User>> {
+    let (user, fingerprint) = (call.name(0)?, call.param(1).to_owned());
+    let command = Command::KeySet { user: user.clone(), fingerprint, line: new.line };
+    let done = call.carry_out(command)?;
+    Ok(user_changed(call, &done, &user))
+}
+
 pub(in super::super) fn key_remove(call: &Call) -> Answer<Changed<view::User>> {
     let user = call.name(0)?;
     let fingerprint = call.param(1).to_owned();

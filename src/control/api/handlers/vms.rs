@@ -131,9 +131,12 @@ pub(in super::super) fn rename(call: &Call, to: ask::To) -> Answer<Changed<view:
     Ok(changed(call, &done, &to))
 }
 
-pub(in super::super) fn transfer(call: &Call, to: ask::To) -> Answer<Changed<view::Vm>> {
-    let (name, to) = (call.name(0)?, to.to.parse::<Principal>()?);
-    let done = call.carry_out(Command::VmTransfer { name: name.clone(), to })?;
+pub(in super::super) fn transfer(
+    call: &Call,
+    ask::Transfer { to, keep }: ask::Transfer,
+) -> Answer<Changed<view::Vm>> {
+    let (name, to) = (call.name(0)?, to.parse::<Principal>()?);
+    let done = call.carry_out(Command::VmTransfer { name: name.clone(), to, keep })?;
     Ok(changed(call, &done, &name))
 }
 

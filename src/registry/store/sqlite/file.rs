@@ -13,10 +13,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use crate::{
-    config::MODE_OTHERS,
-    registry::store::{Fault, StoreId},
-};
+use crate::registry::store::{Fault, MODE_OTHERS, StoreId};
 
 const DIRECTORY_MODE: u32 = 0o700;
 pub(super) const FILE_MODE: u32 = 0o600;

@@ -1,4 +1,4 @@
-//! Tests of `desired`: files by themselves, and the same files where the routing map is made of them.
+//! Tests of `fleet`: files by themselves, and the same files where the routing map is made of them.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ fn file(text: &str) -> Source {
 }
 
 fn faults(text: &str) -> Vec<String> {
-    let report = read(&file(text)).unwrap_err();
+    let report = alone(&file(text)).unwrap_err();
     report.faults.iter().map(ToString::to_string).collect()
 }
 
@@ -69,22 +69,25 @@ share_by_name = ["alice"]
 #[test]
 fn what_is_written_is_read_and_what_is_read_is_written() {
     let text = whole();
-    let (desired, warnings) = read(&file(&text)).unwrap();
+    let (desired, warnings) = alone(&file(&text)).unwrap();
     assert_eq!(warnings, []);
     assert_eq!(desired.to_toml(), text);
     let json = serde_json::to_string(&desired).unwrap();
-    assert_eq!(serde_json::from_str::<Desired>(&json).unwrap(), desired);
+    assert_eq!(serde_json::from_str::<registry::fleet::Fleet>(&json).unwrap(), desired);
     assert_eq!(desired.len(), 8);
     let blue = &desired.vms[0];
-    assert_eq!((blue.share.as_slice(), blue.no_address), (&["team:ops".to_owned()][..], false));
+    assert_eq!(
+        (blue.shares.as_slice(), blue.no_address),
+        (&["team:ops".parse().unwrap()][..], false)
+    );
 }
 
 #[test]
 fn an_owner_that_is_not_in_the_file_may_stand_in_the_registry() {
     let text = "[[vm]]\nname = \"blue\"\nowner = \"team:elsewhere\"\nssh = \"h.example:22\"\n";
-    let (desired, _) = read(&file(text)).unwrap();
+    let (desired, _) = alone(&file(text)).unwrap();
     assert_eq!(desired.vms[0].address, None);
-    assert!(!desired.is_empty() && read(&file("")).unwrap().0.is_empty());
+    assert!(!desired.is_empty() && alone(&file("")).unwrap().0.is_empty());
 }
 
 #[test]
