@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
 
 use crate::control::api::view::{Decision, Explanation, HostKey, Pinned, Session, Step};
-use crate::control::api::{Beside, Beyond, Question, Target};
+use crate::control::api::{Beside, Beyond, Question, Target, WriteText};
 use crate::control::dns::{Zone, export};
 use crate::edge::report::RequestId;
 use crate::edge::shared::Shared;
@@ -75,10 +75,9 @@ impl Beside for Everything {
         self.shared.pins.forget(vm_id).map_err(|fault| Beyond::Failed(fault.to_string()))
     }
 
-    fn zone(&self) -> Option<String> {
-        let mut text = Vec::new();
-        export::write(self.zone.as_ref()?, &mut text).ok()?;
-        String::from_utf8(text).ok()
+    fn zone(&self) -> Option<WriteText> {
+        let zone = Arc::clone(self.zone.as_ref()?);
+        Some(Box::new(move |into| export::write(&zone, into)))
     }
 
     fn backup(&self, to: &Path) -> Result<(), Beyond> {

@@ -21,7 +21,11 @@ mod testing;
 pub mod view;
 mod watch;
 
-use std::{path::Path, path::PathBuf, sync::Arc};
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::sync::Semaphore;
 
@@ -35,6 +39,13 @@ use crate::{
 
 /// Watchers at a time: each has a thread of its own.
 const WATCHERS_MAX: usize = 16;
+/// Answers at a time that show everything there is: a registry of a million VMs is some 300 MB of text.
+const WHOLE_MAX: usize = 2;
+/// Requests at a time that wait for the registry, each on a thread of its own; others wait for their turn.
+const TURNS_MAX: usize = 16;
+
+/// Writes a text that may be long, to whoever takes it as slowly as they like.
+pub type WriteText = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
 
 /// What the API is started with.
 pub struct Start {
@@ -77,7 +88,7 @@ pub trait Beside: Send + Sync {
     fn forget_pin(&self, vm_id: &str) -> Result<bool, Beyond>;
 
     /// The zone as a file for other name servers; `None` without a zone.
-    fn zone(&self) -> Option<String>;
+    fn zone(&self) -> Option<WriteText>;
 
     /// Copies the store to a file that must not exist. The path is absolute.
     ///
@@ -127,6 +138,16 @@ pub(crate) struct Api {
     service: Arc<Service>,
     beside: Arc<dyn Beside>,
     watchers: Arc<Semaphore>,
+    whole: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
+}
+
+impl Api {
+    fn new(service: Arc<Service>, beside: Arc<dyn Beside>) -> Self {
+        let places = |count| Arc::new(Semaphore::new(count));
+        let (watchers, whole, turns) = (places(WATCHERS_MAX), places(WHOLE_MAX), places(TURNS_MAX));
+        Self { service, beside, watchers, whole, turns }
+    }
 }
 
 /// Serves the API, from the moment this returns.
@@ -135,7 +156,7 @@ pub(crate) struct Api {
 /// [`Fault`].
 pub fn start(start: Start) -> Result<Handle, Fault> {
     let Start { socket, tls, peers, service, beside } = start;
-    let api = Arc::new(Api { service, beside, watchers: Arc::new(Semaphore::new(WATCHERS_MAX)) });
+    let api = Arc::new(Api::new(service, beside));
     let peers = caller::Peers::new(peers, Path::new("/etc"));
     let role_of = Arc::new(move |own_uid, peer| peers.role(own_uid, peer));
     server::start(api, &socket, tls.as_ref(), role_of)
@@ -143,6 +164,8 @@ pub fn start(start: Start) -> Result<Handle, Fault> {
 
 #[cfg(test)]
 mod server_tests;
+#[cfg(test)]
+mod slow_tests;
 #[cfg(test)]
 #[path = "api_tests.rs"]
 mod tests;

@@ -5,7 +5,8 @@ use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::{
-    answer::ProblemBody,
+    WHOLE_MAX,
+    answer::{BUSY, COME_AGAIN_S, ProblemBody},
     call::Query,
     request::{NAME, PRINCIPAL},
     respond::word,
@@ -100,6 +101,9 @@ fn operation(
     for status in statuses(route) {
         responses.insert(status.to_string(), refused.clone());
     }
+    if matches!(route.kind, Kind::Whole) {
+        responses.insert("503".into(), full(problem));
+    }
     let mut operation = json!({
         "operationId": id(route),
         "summary": route.summary,
@@ -113,6 +117,20 @@ fn operation(
         operation.insert("requestBody".into(), body);
     }
     operation
+}
+
+/// What is answered where all places are taken.
+fn full(problem: &Value) -> Value {
+    json!({
+        "description": format!(
+            "Not as asked; `code` says why. `{BUSY}`: {WHOLE_MAX} such answers are on their way already."
+        ),
+        "headers": {"Retry-After": {
+            "description": "Seconds, where the code is `busy`.",
+            "schema": {"type": "integer", "minimum": COME_AGAIN_S}
+        }},
+        "content": {"application/problem+json": {"schema": problem}}
+    })
 }
 
 /// `delete-users-name-keys-fingerprint`: good for a file name and, but for the hyphens, a function.

@@ -34,6 +34,8 @@ pub(super) struct Route {
 pub(super) enum Kind {
     /// Shows something.
     Show(&'static [Query]),
+    /// Shows everything, however much that is: few of these at a time.
+    Whole,
     /// Shows a page of a list.
     List(&'static [Query]),
     /// Changes a thing that has a revision.
@@ -52,9 +54,15 @@ impl Kind {
     pub(super) fn queries(self) -> Vec<Query> {
         match self {
             Self::Show(more) => more.to_vec(),
+            Self::Whole => Vec::new(),
             Self::List(more) => LIST.iter().chain(more).copied().collect(),
             Self::Change | Self::Create | Self::Act => CHANGE.to_vec(),
         }
+    }
+
+    /// Whether it leaves everything as it is.
+    pub(super) const fn only_shows(self) -> bool {
+        matches!(self, Self::Show(_) | Self::Whole | Self::List(_))
     }
 
     /// Whether it takes `If-Match`.
@@ -139,6 +147,10 @@ const fn show(
     run: Run,
 ) -> Route {
     Route { method, path, role, kind: Kind::Show(queries), run, summary }
+}
+
+const fn whole(path: &'static str, role: Role, summary: &'static str, run: Run) -> Route {
+    Route { method: Method::GET, path, role, kind: Kind::Whole, run, summary }
 }
 
 const fn list(
@@ -246,8 +258,8 @@ pub(super) static ROUTES: &[Route] = &[
         run!(ask::Explain => beside::explain => view::Explanation)),
     act(Method::POST, "/v1/apply", Operator, "Makes the registry say what a fleet says.",
         run!(fleet::Apply, FLEET_BYTES_MAX => fleet::apply => fleet::Applied)),
-    get("/v1/export", Reader, "The registry as a fleet.", run!(fleet::export => fleet::Export)),
-    get("/v1/zone", Reader, "The zone as a file.", run!(beside::zone => text)),
+    whole("/v1/export", Reader, "The registry as a fleet.", run!(fleet::export => fleet::Export)),
+    whole("/v1/zone", Reader, "The zone as a file.", run!(beside::zone => text)),
     act(Method::POST, "/v1/store/backup", Admin, "Copies the store to a file.",
         run!(ask::Backup => beside::backup => Changed<Gone>)),
     get("/v1/store", Reader, "Which store it is.", run!(fleet::store => fleet::Store)),

@@ -35,7 +35,7 @@ use tokio_rustls::{
 };
 
 use super::{
-    Api,
+    Api, TURNS_MAX,
     body::Patient,
     caller::Credentials,
     respond::{From, respond},
@@ -47,8 +47,8 @@ use crate::{
 
 /// Connections served at a time on each listener; the next one waits in the kernel's queue.
 const CONNECTIONS_MAX: usize = 128;
-/// Threads on which the registry is waited for.
-const WAITING_MAX: usize = 16;
+/// Threads that are left to find out who asks, whatever the others wait for.
+const KNOWING_MAX: usize = 4;
 /// For a TLS handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// For the head of a request, and between two requests.
@@ -184,7 +184,7 @@ pub(super) fn start(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
-        .max_blocking_threads(WAITING_MAX)
+        .max_blocking_threads(TURNS_MAX + KNOWING_MAX)
         .thread_name("api-wait")
         .build()
         .map_err(Fault::Start)?;

@@ -35,12 +35,9 @@ fn start(
     socket: &std::path::Path,
     tls: Option<&ApiTls>,
 ) -> Result<super::Handle, Fault> {
-    let api = Arc::new(super::Api {
-        service: Arc::clone(&world.service),
-        beside: Arc::clone(&world.fake) as Arc<dyn super::Beside>,
-        watchers: Arc::new(tokio::sync::Semaphore::new(1)),
-    });
-    server::start(api, socket, tls, Arc::new(|_, _| Some(Role::Reader)))
+    let beside = Arc::clone(&world.fake) as Arc<dyn super::Beside>;
+    let api = super::Api::new(Arc::clone(&world.service), beside);
+    server::start(Arc::new(api), socket, tls, Arc::new(|_, _| Some(Role::Reader)))
 }
 
 #[test]

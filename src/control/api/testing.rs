@@ -8,20 +8,19 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 use tokio_rustls::rustls::{
     ALL_VERSIONS, ClientConfig, ClientConnection, RootCertStore, StreamOwned,
     SupportedProtocolVersion,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 
-use super::{Api, Beside, Beyond, Handle, Question, WATCHERS_MAX, server, view};
+use super::{Api, Beside, Beyond, Handle, Question, WriteText, server, view};
 use crate::{
     config::ApiTls,
     registry::{
@@ -51,6 +50,8 @@ pub(super) struct Fake {
     pub(super) asked: Mutex<Vec<Question>>,
     pub(super) backups: Mutex<Vec<PathBuf>>,
     pub(super) zone: Mutex<Option<String>>,
+    /// Questions that were begun; they wait while `asked` is held.
+    pub(super) asking: AtomicUsize,
 }
 
 impl Beside for Fake {
@@ -66,6 +67,7 @@ impl Beside for Fake {
     }
 
     fn explain(&self, question: &Question) -> Result<view::Explanation, Beyond> {
+        self.asking.fetch_add(1, Ordering::SeqCst);
         self.asked.lock().unwrap().push(question.clone());
         if matches!(&question.target, super::Target::Name(name) if name == "nowhere") {
             return Err(Beyond::Absent("there is no VM `nowhere`".to_owned()));
@@ -104,8 +106,9 @@ impl Beside for Fake {
         Ok(pins.len() < count)
     }
 
-    fn zone(&self) -> Option<String> {
-        self.zone.lock().unwrap().clone()
+    fn zone(&self) -> Option<WriteText> {
+        let text = self.zone.lock().unwrap().clone()?;
+        Some(Box::new(move |into| into.write_all(text.as_bytes())))
     }
 
     fn backup(&self, to: &Path) -> Result<(), Beyond> {
@@ -206,11 +209,8 @@ impl World {
         let service = Arc::new(service.unwrap());
         let fake = Arc::new(Fake::default());
         let role = Arc::new(Mutex::new(Some(Role::Admin)));
-        let api = Arc::new(Api {
-            service: Arc::clone(&service),
-            beside: Arc::clone(&fake) as Arc<dyn Beside>,
-            watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
-        });
+        let beside = Arc::clone(&fake) as Arc<dyn Beside>;
+        let api = Arc::new(Api::new(Arc::clone(&service), beside));
         let given = Arc::clone(&role);
         let role_of = Arc::new(move |_, _| *given.lock().unwrap());
         let socket = scratch.0.join("keyway.sock");
@@ -341,7 +341,23 @@ pub(super) fn read_reply(stream: impl Read) -> Reply {
     let mut body = Vec::new();
     // A reset behind the answer is as good as an end.
     let _ = reader.read_to_end(&mut body);
+    let chunked = |(name, _): &(String, String)| name == "transfer-encoding";
+    if headers.iter().any(chunked) {
+        body = dechunked(&body);
+    }
     Reply { status, headers, body }
+}
+
+/// Undoes RFC 9112 §7.1; what is cut off is left out.
+fn dechunked(mut rest: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(end) = rest.windows(2).position(|two| two == b"\r\n") {
+        let size = usize::from_str_radix(std::str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();
+        let Some(chunk) = rest.get(end + 2..end + 2 + size) else { break };
+        body.extend_from_slice(chunk);
+        rest = rest.get(end + 4 + size..).unwrap_or_default();
+    }
+    body
 }
 
 pub(super) fn read_head(reader: &mut impl BufRead) -> (u16, Vec<(String, String)>) {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     call::Query,
-    routes::{Kind, ROUTES, Route},
+    routes::{ROUTES, Route},
     testing::{Reply, World, read_head},
     view::{Pinned, Session},
 };
@@ -318,7 +318,7 @@ fn what_a_route_does_not_take_is_refused_before_anything_is_done() {
             assert_eq!(send(&path, &json, b"{\"name\":\"x\"}"), bad, "{about} takes no body");
         }
         for tag in ["17", "\"x\"", "\"\"", "W/\"17\"", "\"1\", \"2\""] {
-            if !matches!(route.kind, Kind::Show(_) | Kind::List(_)) {
+            if !route.kind.only_shows() {
                 let headers = [json[0], &format!("if-match: {tag}")];
                 assert_eq!(
                     send(&path, &headers, body.to_string().as_bytes()),

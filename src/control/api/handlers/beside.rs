@@ -10,6 +10,7 @@ use crate::{
     control::api::{
         Beyond, Question, Target,
         answer::Problem,
+        body::Text,
         call::{Call, Changed, Gone, List, plain},
         request as ask, view,
     },
@@ -123,9 +124,11 @@ pub(in super::super) fn pin_forget(call: &Call) -> Answer<Changed<Gone>> {
     Err(Problem::not_found(format!("no host key of VM `{}` is pinned", vm.name)))
 }
 
-pub(in super::super) fn zone(call: &Call) -> Answer<String> {
+pub(in super::super) fn zone(call: &Call) -> Answer<Text> {
     let none = || Problem::not_found("there is no zone; name one in [dns] of keyway.toml");
-    call.api.beside.zone().ok_or_else(none)
+    let write = call.api.beside.zone().ok_or_else(none)?;
+    let no_thread = |error| Problem::store_failed(format!("no thread to write it on: {error}"));
+    Text::start(write).map_err(no_thread)
 }
 
 pub(in super::super) fn backup(call: &Call, to: ask::Backup) -> Answer<Changed<Gone>> {
