@@ -33,6 +33,9 @@ pub(super) fn read(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> Ap
     let files = [("tls_cert", "CERTIFICATE"), ("tls_key", "PRIVATE KEY")]
         .map(|(key, what)| get(key).map(|value| (pem(&value, base, what), value)));
     let peers = section.as_ref().and_then(|section| section.section("peers"));
+    if let Some(peers) = &peers {
+        lines.peers = peers.line;
+    }
     let peers = peers.map(read_peers).unwrap_or_default();
     let tls = match (listen, files) {
         (None, [None, None]) => None,
@@ -143,6 +146,16 @@ pub(super) fn check(document: &Document, config: &Config, lines: &Lines) {
         let what = format!("the API's socket would be {} ({bytes} bytes)", socket.display());
         let fix = format!("write an api.socket of at most {SOCKET_BYTES_MAX} bytes");
         document.fault(lines.socket, what, fix);
+    }
+    if !config.api.peers.is_empty() && socket.starts_with(&config.state_dir) {
+        document.warn(
+            lines.peers,
+            format_args!(
+                "`api.peers` names others, who cannot reach {}: nobody else may enter state_dir (0700)",
+                socket.display()
+            ),
+            "write an api.socket in a directory of a group that they are in: install -d -m 2750 -g GROUP /run/keyway",
+        );
     }
     let Some(tls) = &config.api.tls else { return };
     let api = tls.listen;

@@ -169,6 +169,19 @@ fn what_else_is_wrong_in_api_and_registry_is_told_with_its_line() {
 }
 
 #[test]
+fn peers_who_cannot_reach_the_socket_are_told_of() {
+    let scratch = Scratch::new();
+    let peers = "[api.peers]\ndeploy = \"operator\"\n";
+    let keyway = format!("state_dir = \"state\"\n{peers}");
+    let warning = "keyway.toml:2: `api.peers` names others, who cannot reach state/keyway.sock: nobody else may enter state_dir (0700); fix: write an api.socket in a directory of a group that they are in: install -d -m 2750 -g GROUP /run/keyway";
+    assert_eq!(scratch.warnings(&keyway, &fleet()), [warning]);
+    let inside = format!("state_dir = \"state\"\n[api]\nsocket = \"state/api.sock\"\n{peers}");
+    assert_eq!(scratch.warnings(&inside, &fleet()).len(), 1);
+    let elsewhere = format!("state_dir = \"state\"\n[api]\nsocket = \"run/api.sock\"\n{peers}");
+    assert_eq!(scratch.warnings(&elsewhere, &fleet()), [""; 0]);
+}
+
+#[test]
 fn what_is_odd_in_api_is_a_warning() {
     let scratch = with_pem();
     let keyway = "[api]\ntls_cert = \"cert.pem\"\n[registry]\nquarantine_s = 5\n";

@@ -66,6 +66,8 @@ pub(super) struct Lines {
     pub(super) api: usize,
     /// Of `api.socket`.
     pub(super) socket: usize,
+    /// Of `api.peers`.
+    pub(super) peers: usize,
     /// Of `sessions_max` or `half_open_max`.
     pub(super) counts: usize,
     /// Whether `networks` could be read, so that VM endpoints can be held against it.
@@ -87,8 +89,15 @@ pub(super) fn read(source: &Source) -> (Document, Draft) {
     let document = Document::new(&source.name, source.order, &source.text);
     let table = document.parse(&source.text);
     let root = Section::root(&document, &table);
-    let mut lines =
-        Lines { listen: 1, metrics: 1, api: 1, socket: 1, counts: 1, networks_sound: true };
+    let mut lines = Lines {
+        listen: 1,
+        metrics: 1,
+        api: 1,
+        socket: 1,
+        peers: 1,
+        counts: 1,
+        networks_sound: true,
+    };
     let mut config = Config {
         state_dir: state_dir(&root, &source.base),
         edge: read_edge(&root, &source.base, &mut lines),

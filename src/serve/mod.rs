@@ -186,7 +186,9 @@ impl Running {
         let live = live(loaded.config, &self.shared.table, &self.state)?;
         self.shared.pins.reload()?;
         self.edge.renew(live);
-        tracing::info!("reloaded host keys, CAs, revocations, pins and the API's certificate");
+        tracing::info!(
+            "reloaded host keys, CAs, revocations, pins, the API's certificate and its peers"
+        );
         self.plane.apply(loaded.fleet.map(|fleet| fleet.desired))
     }
 }

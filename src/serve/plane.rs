@@ -196,11 +196,13 @@ impl Plane {
         Err(format!("the fleet file is not applied as a whole:\n{}", refused.join("\n")).into())
     }
 
-    /// Reads the API's certificate anew.
+    /// Reads the API's certificate anew, and what its peers may do.
     pub(super) fn renew(&self, api: &Api) -> Result<(), Failure> {
-        if let (Some(handle), Some(tls)) = (&self.api, &api.tls) {
+        let Some(handle) = &self.api else { return Ok(()) };
+        if let Some(tls) = &api.tls {
             handle.reload_tls(tls)?;
         }
+        handle.reload_peers(api.peers.clone());
         Ok(())
     }
 

@@ -27,9 +27,12 @@ use std::{
     sync::Arc,
 };
 
+use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
 pub use server::{Fault, Handle};
+
+use caller::{Peers, Process};
 
 use crate::{
     config::{ApiTls, Peer},
@@ -140,13 +143,31 @@ pub(crate) struct Api {
     watchers: Arc<Semaphore>,
     whole: Arc<Semaphore>,
     turns: Arc<Semaphore>,
+    roles: Roles,
+}
+
+/// What a peer of the socket may do, by the user that this process runs as and by what the kernel says of it. May wait for
+/// files.
+type RoleOf = Box<dyn Fn(Process) -> Option<Role> + Send + Sync>;
+
+/// Replaced at a reload.
+type Roles = Arc<ArcSwap<RoleOf>>;
+
+fn role_of(peers: Vec<(Peer, Role)>) -> RoleOf {
+    let peers = Peers::new(peers, Path::new("/etc"));
+    Box::new(move |Process { own_uid, is }| peers.role(own_uid, is))
 }
 
 impl Api {
-    fn new(service: Arc<Service>, beside: Arc<dyn Beside>) -> Self {
+    fn new(service: Arc<Service>, beside: Arc<dyn Beside>, role_of: RoleOf) -> Self {
         let places = |count| Arc::new(Semaphore::new(count));
         let (watchers, whole, turns) = (places(WATCHERS_MAX), places(WHOLE_MAX), places(TURNS_MAX));
-        Self { service, beside, watchers, whole, turns }
+        let roles = Arc::new(ArcSwap::from_pointee(role_of));
+        Self { service, beside, watchers, whole, turns, roles }
+    }
+
+    fn role(&self, process: Process) -> Option<Role> {
+        (self.roles.load())(process)
     }
 }
 
@@ -156,10 +177,8 @@ impl Api {
 /// [`Fault`].
 pub fn start(start: Start) -> Result<Handle, Fault> {
     let Start { socket, tls, peers, service, beside } = start;
-    let api = Arc::new(Api::new(service, beside));
-    let peers = caller::Peers::new(peers, Path::new("/etc"));
-    let role_of = Arc::new(move |own_uid, peer| peers.role(own_uid, peer));
-    server::start(api, &socket, tls.as_ref(), role_of)
+    let api = Arc::new(Api::new(service, beside, role_of(peers)));
+    server::start(api, &socket, tls.as_ref())
 }
 
 #[cfg(test)]

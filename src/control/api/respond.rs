@@ -25,7 +25,7 @@ use super::{
     answer::{Answer, Problem},
     body::Body,
     call::{Call, Queries},
-    caller::{Caller, TokenHash},
+    caller::{Caller, Process, Proof, TokenHash},
     routes::{self, Kind, Route},
 };
 use crate::registry::{document::Role, service::Actor};
@@ -43,8 +43,8 @@ const NO_BODY_BYTES_MAX: usize = 64;
 
 /// Where a connection comes from.
 pub(super) enum From {
-    /// The socket; who it is and what they may is known, if they may anything.
-    Socket(Actor, Option<Role>),
+    /// The socket; who it is is known.
+    Socket(Actor, Process),
     /// TLS: each request says who it is.
     Tls(SocketAddr),
 }
@@ -175,14 +175,17 @@ async fn wait<T: Send + 'static>(
 /// Who asks. Nothing else of the request is looked at before.
 async fn caller(api: &Arc<Api>, from: &From, headers: &HeaderMap) -> Result<Caller, Problem> {
     match from {
-        From::Socket(actor, Some(role)) => {
-            Ok(Caller { actor: actor.clone(), role: *role, token: None })
-        }
-        From::Socket(actor, None) => {
-            let name = &actor.name;
-            Err(Problem::forbidden(format!(
-                "{name} has no role here; name it in [api.peers] of keyway.toml"
-            )))
+        From::Socket(actor, process) => {
+            let (api, actor, process) = (Arc::clone(api), actor.clone(), *process);
+            wait(move || {
+                let role = api.role(process).ok_or_else(|| {
+                    let name = &actor.name;
+                    let fix = "name it in [api.peers] of keyway.toml";
+                    Problem::forbidden(format!("{name} has no role here; {fix}"))
+                })?;
+                Ok(Caller { actor, role, proof: Proof::Socket(process) })
+            })
+            .await
         }
         From::Tls(peer) => {
             let header = headers.get(header::AUTHORIZATION);
@@ -191,7 +194,7 @@ async fn caller(api: &Arc<Api>, from: &From, headers: &HeaderMap) -> Result<Call
             wait(move || {
                 let (name, role) = token.find(&api.service.model(), api.service.now_s())?;
                 let actor = Actor { name: format!("token {name}"), from };
-                Ok(Caller { actor, role, token: Some(token) })
+                Ok(Caller { actor, role, proof: Proof::Token(token) })
             })
             .await
         }

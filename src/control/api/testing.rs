@@ -210,11 +210,11 @@ impl World {
         let fake = Arc::new(Fake::default());
         let role = Arc::new(Mutex::new(Some(Role::Admin)));
         let beside = Arc::clone(&fake) as Arc<dyn Beside>;
-        let api = Arc::new(Api::new(Arc::clone(&service), beside));
         let given = Arc::clone(&role);
-        let role_of = Arc::new(move |_, _| *given.lock().unwrap());
+        let role_of = Box::new(move |_| *given.lock().unwrap());
+        let api = Arc::new(Api::new(Arc::clone(&service), beside, role_of));
         let socket = scratch.0.join("keyway.sock");
-        let handle = server::start(api, &socket, tls, role_of).unwrap();
+        let handle = server::start(api, &socket, tls).unwrap();
         Self { handle, service, fake, role, store, scratch }
     }
 
