@@ -1,12 +1,12 @@
 //! Walks `[api]`: where operators and their machines talk to this front door, and who may.
 
-use std::{fs, net::SocketAddr, os::unix::ffi::OsStrExt, os::unix::fs::MetadataExt, path::Path};
+use std::{fs, os::unix::ffi::OsStrExt, os::unix::fs::MetadataExt, path::Path};
 
 use super::{
     Api, ApiTls, Config, MODE_OTHERS, Peer,
     document::{Document, Section, Value},
     keys,
-    keyway::{Lines, path, path_or_none, socket_address},
+    keyway::{Lines, meet, path, path_or_none, socket_address},
 };
 use crate::registry::document::Role;
 
@@ -164,13 +164,9 @@ pub(super) fn check(document: &Document, config: &Config, lines: &Lines) {
         let fix = "write an address of the management network, or 127.0.0.1";
         document.fault(lines.api, what, fix);
     }
-    let meets = |at: SocketAddr| {
-        let any = |one: SocketAddr| one.ip().is_unspecified() && one.is_ipv4() == api.is_ipv4();
-        at.port() == api.port() && (any(at) || any(api) || at.ip() == api.ip())
-    };
     let edge = config.edge.listen.iter().map(|at| ("edge.listen", *at));
     let all = edge.chain(std::iter::once(("metrics.listen", config.metrics.listen)));
-    if let Some((key, at)) = all.into_iter().find(|(_, at)| meets(*at)) {
+    if let Some((key, at)) = all.into_iter().find(|(_, at)| meet(*at, api)) {
         let what = format!("`api.listen` is {api}, where `{key}` has {at}");
         document.fault(lines.api, what, "write another port");
     }

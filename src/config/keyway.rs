@@ -68,6 +68,8 @@ pub(super) struct Lines {
     pub(super) socket: usize,
     /// Of `api.peers`.
     pub(super) peers: usize,
+    /// Of `dns.listen`.
+    pub(super) dns: usize,
     /// Of `sessions_max` or `half_open_max`.
     pub(super) counts: usize,
     /// Whether `networks` could be read, so that VM endpoints can be held against it.
@@ -95,6 +97,7 @@ pub(super) fn read(source: &Source) -> (Document, Draft) {
         api: 1,
         socket: 1,
         peers: 1,
+        dns: 1,
         counts: 1,
         networks_sound: true,
     };
@@ -105,7 +108,7 @@ pub(super) fn read(source: &Source) -> (Document, Draft) {
         metrics: read_metrics(&root, &mut lines),
         api: api::read(&root, &source.base, &mut lines),
         registry: read_registry(&root),
-        dns: dns::read(&root, &source.base),
+        dns: dns::read(&root, &source.base, &mut lines),
     };
     if config.api.socket.as_os_str().is_empty() {
         config.api.socket = config.state_dir.join(SOCKET);
@@ -113,6 +116,7 @@ pub(super) fn read(source: &Source) -> (Document, Draft) {
     root.finish();
     check_metrics(&document, &config, &lines);
     api::check(&document, &config, &lines);
+    dns::check(&document, &config, &lines);
     drop(table);
     (document, Draft { config, lines })
 }
@@ -423,14 +427,17 @@ fn check_metrics(document: &Document, config: &Config, lines: &Lines) {
             "write 127.0.0.1, or make sure that a firewall stands before it",
         );
     }
-    let meets = |listen: &&SocketAddr| {
-        let any = listen.ip().is_unspecified() && listen.is_ipv4() == metrics.is_ipv4();
-        listen.port() == metrics.port() && (any || listen.ip() == metrics.ip())
-    };
-    if let Some(listen) = config.edge.listen.iter().find(meets) {
+    if let Some(listen) = config.edge.listen.iter().find(|listen| meet(**listen, metrics)) {
         let what = format!("`metrics.listen` is {metrics}, where `edge.listen` has {listen}");
         document.fault(lines.metrics, what, "write another port");
     }
+}
+
+/// Whether two listeners want the same, one of them perhaps with much beside it.
+pub(super) fn meet(one: SocketAddr, other: SocketAddr) -> bool {
+    let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    let same = one.ip() == other.ip() || any && one.is_ipv4() == other.is_ipv4();
+    same && one.port() == other.port()
 }
 
 pub(super) fn path(value: &Value<'_, '_>, base: &Path) -> Option<PathBuf> {
