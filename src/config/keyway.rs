@@ -41,6 +41,11 @@ const QUARANTINE_ODD_S: u32 = 60;
 pub(crate) const SOCKET: &str = "keyway.sock";
 /// A month: names in DNS live for hours at most.
 const QUARANTINE_S: RangeInclusive<u32> = 0..=2_592_000;
+/// A century is as good as for ever.
+const AUDIT_KEEP_DAYS: RangeInclusive<u32> = 0..=36_500;
+/// A year, and a month in which somebody looks at it.
+const AUDIT_KEEP_USUAL_DAYS: u32 = 400;
+const DAY_S: u64 = 86_400;
 const LISTEN_PORT: u16 = 22;
 const METRICS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9644);
 /// Loopback and the private ranges (RFC 1918, RFC 4193).
@@ -401,11 +406,16 @@ fn read_registry(root: &Section<'_, '_>) -> Registry {
         }
         Some(seconds)
     });
+    let days = section.as_ref().and_then(|section| section.get("audit_keep_days"));
+    let days = days.and_then(|value| value.integer(AUDIT_KEEP_DAYS, "days; 0 for ever"));
     if let Some(section) = section {
         section.finish();
     }
     let standard = Limits::default().quarantine_s;
-    Registry { quarantine_s: quarantine_s.map_or(standard, u64::from) }
+    Registry {
+        quarantine_s: quarantine_s.map_or(standard, u64::from),
+        audit_keep_s: u64::from(days.unwrap_or(AUDIT_KEEP_USUAL_DAYS)) * DAY_S,
+    }
 }
 
 /// The metrics must not meet the clients. Pool addresses are held against them where the fleet is known.

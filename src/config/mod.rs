@@ -221,6 +221,8 @@ pub enum Peer {
 pub struct Registry {
     /// Seconds for which a slot points at no other VM after its last use.
     pub quarantine_s: u64,
+    /// Seconds for which the audit log remembers; 0: for ever.
+    pub audit_keep_s: u64,
 }
 
 /// Both files, and what is worth a word in them.

@@ -207,6 +207,8 @@ pub enum Noted {
     HostKeyForget,
     /// The store was copied.
     StoreBackup,
+    /// Old entries of the audit log were removed.
+    AuditForget,
 }
 
 /// A VM to be.
@@ -358,6 +360,7 @@ impl Command {
             Self::Note { what: Noted::SessionKill, .. } => "session-kill",
             Self::Note { what: Noted::HostKeyForget, .. } => "host-key-forget",
             Self::Note { what: Noted::StoreBackup, .. } => "store-backup",
+            Self::Note { what: Noted::AuditForget, .. } => "audit-forget",
         }
     }
 }

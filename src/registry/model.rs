@@ -35,12 +35,20 @@ pub struct Limits {
     pub reserved: Vec<String>,
     /// Seconds for which a slot points at no other VM after its last use: the TTL in DNS and a margin.
     pub quarantine_s: u64,
+    /// How long the audit log remembers, in seconds; 0: for ever.
+    pub audit_keep_s: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         let anywhere = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
-        Self { networks: anywhere.into(), zone: None, reserved: Vec::new(), quarantine_s: 3600 }
+        Self {
+            networks: anywhere.into(),
+            zone: None,
+            reserved: Vec::new(),
+            quarantine_s: 3600,
+            audit_keep_s: 0,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::audit::{self, Forget};
 pub use super::audit::{Actor, Audit, Moved};
 use super::command::{Command, Options, Subject};
 use super::document::{Document, Key, StrangeKey};
@@ -19,7 +20,8 @@ use super::load;
 use super::model::{Limits, Model, Stamp};
 use super::refusal::{Kind, Refusal};
 use super::store::{
-    Expected, Head, OPERATIONS_MAX, Revision, Store, TRANSACTION_BYTES_MAX, Transaction, Watch,
+    self, Expected, Head, OPERATIONS_MAX, Revision, Store, TRANSACTION_BYTES_MAX, Transaction,
+    Watch,
 };
 use crate::route::Contents;
 use crate::ssh::entropy::Entropy;
@@ -30,8 +32,8 @@ const BATCH_MAX: usize = 64;
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Commits that the store keeps for those who watch; who is later takes a snapshot.
 const HISTORY_KEPT: u64 = 100_000;
-/// The audit log's prefix.
-const AUDIT: &str = "audit/";
+/// How often the audit log is looked through for what is too old.
+const FORGET_EVERY: Duration = Duration::from_hours(1);
 
 /// A command with all that says how it is meant.
 #[derive(Clone, Debug)]
@@ -76,7 +78,7 @@ pub enum Failed {
 pub enum Fault {
     /// The store.
     #[error(transparent)]
-    Store(#[from] super::store::Fault),
+    Store(#[from] store::Fault),
     /// Something in the store is none of ours.
     #[error(transparent)]
     Strange(#[from] StrangeKey),
@@ -178,6 +180,8 @@ impl Service {
             now_s,
             commits: 0,
             stale: false,
+            forget: Forget::default(),
+            forget_at: Instant::now(),
         };
         let writer = std::thread::Builder::new()
             .name("registry".to_owned())
@@ -214,7 +218,7 @@ impl Service {
     ///
     /// # Errors
     /// What the store says.
-    pub fn head(&self) -> Result<Head, super::store::Fault> {
+    pub fn head(&self) -> Result<Head, store::Fault> {
         // No key begins so: only the head is read.
         self.store.snapshot_each("~", &mut |_| ())
     }
@@ -224,26 +228,25 @@ impl Service {
         (self.now_s)()
     }
 
-    /// Shows the audit log's entries to `visit`, the oldest first, each with its key.
+    /// Up to `count` entries of the audit log with their keys, behind the key `after`: the oldest first, or the newest.
     ///
     /// # Errors
     /// What the store says.
     pub fn audit(
         &self,
-        visit: &mut dyn FnMut(&str, Option<Audit>),
-    ) -> Result<(), super::store::Fault> {
-        let read = |value: &[u8]| serde_json::from_slice(value).ok();
-        self.store.snapshot_each(AUDIT, &mut |entry| {
-            visit(entry.key.strip_prefix(AUDIT).unwrap_or(entry.key), read(entry.value));
-        })?;
-        Ok(())
+        after: Option<&str>,
+        newest: bool,
+        count: usize,
+    ) -> Result<Vec<(String, Audit)>, store::Fault> {
+        let order = if newest { store::Order::Down } else { store::Order::Up };
+        audit::page(&*self.store, after, order, count)
     }
 
     /// Every commit after a revision.
     ///
     /// # Errors
     /// What the store says; `Compacted` if that is too long ago.
-    pub fn watch(&self, after: u64) -> Result<Box<dyn Watch>, super::store::Fault> {
+    pub fn watch(&self, after: u64) -> Result<Box<dyn Watch>, store::Fault> {
         self.store.watch(Revision(after))
     }
 }
@@ -276,6 +279,8 @@ struct Writer {
     commits: u64,
     /// The model may say what the store does not.
     stale: bool,
+    forget: Forget,
+    forget_at: Instant,
 }
 
 /// What was carried out on the model and is to be made durable.
@@ -287,7 +292,7 @@ struct Pending {
 
 impl Writer {
     fn run(&mut self, queue: &Receiver<Request>) {
-        let mut sweep_at = Instant::now() + SWEEP_EVERY;
+        let mut sweep_at = Instant::now();
         loop {
             match queue.recv_timeout(sweep_at.saturating_duration_since(Instant::now())) {
                 Ok(first) => {
@@ -300,7 +305,7 @@ impl Writer {
             }
             if Instant::now() >= sweep_at {
                 let mut more = false;
-                self.guarded(|writer| more = writer.sweep());
+                self.guarded(|writer| more = writer.sweep() | writer.forget());
                 sweep_at = Instant::now() + if more { Duration::ZERO } else { SWEEP_EVERY };
             }
         }
@@ -336,6 +341,32 @@ impl Writer {
             }
             None => false,
         }
+    }
+
+    /// Removes a part of the audit log that is too old; true if there may be more.
+    fn forget(&mut self) -> bool {
+        let shared = Arc::clone(&self.model);
+        let mut model = shared.write().unwrap_or_else(PoisonError::into_inner);
+        let keep_s = model.limits().audit_keep_s;
+        if keep_s == 0 || self.stale || Instant::now() < self.forget_at {
+            return false;
+        }
+        let revision = model.revision() + 1;
+        match self.forget.next(&*self.store, keep_s, (self.now_s)(), revision) {
+            Ok(Some(part)) => {
+                model.at_revision(revision);
+                let done = Done { revision, report: Report::default(), written: Vec::new() };
+                let pending = vec![Pending { request: 0, place: 0, done }];
+                if self.commit(&mut model, &mut [], pending, &[part]) {
+                    self.read_anew(&mut model);
+                }
+                return true;
+            }
+            Ok(None) => {}
+            Err(fault) => tracing::warn!("old entries of the audit log are not removed: {fault}"),
+        }
+        self.forget_at = Instant::now() + FORGET_EVERY;
+        false
     }
 
     /// Carries out a batch: every order by itself, all made durable together.
@@ -492,7 +523,7 @@ impl Writer {
             let audit = Audit { at_s: stamp.now_s, actor, command, moves };
             let value = serde_json::to_vec(&audit).unwrap_or_default();
             // In the order of what was done, whatever the clock says.
-            transaction = transaction.put(format!("{AUDIT}{:016x}", model.revision()), value);
+            transaction = transaction.put(audit::key(model.revision()), value);
         }
         if let Err(refusal) = transaction.check() {
             take_back(model, written);

@@ -48,6 +48,7 @@ impl Settings {
             reserved: servers.collect(),
             networks: config.vm_leg.networks.clone(),
             quarantine_s: config.registry.quarantine_s,
+            audit_keep_s: config.registry.audit_keep_s,
         };
         let state_dir = config.state_dir.clone();
         Self { state_dir, api: config.api.clone(), dns: config.dns.take(), limits }

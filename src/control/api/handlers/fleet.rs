@@ -1,7 +1,5 @@
 //! The registry as a whole: a fleet carried out or written down, the audit log, the store, and who watches.
 
-use std::collections::VecDeque;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -120,23 +118,13 @@ pub(in super::super) fn export(call: &Call) -> Answer<Export> {
 pub(in super::super) fn audit(call: &Call) -> Answer<List<view::Audit>> {
     let (newest, after) = (call.query.newest, call.query.after.as_deref());
     // One more than asked for, to know whether there is one.
-    let count = call.query.limit() + 1;
-    let mut kept: VecDeque<(String, view::Audit)> = VecDeque::new();
-    call.api.service.audit(&mut |key, entry| {
-        let behind = after.is_none_or(|after| if newest { key < after } else { key > after });
-        let full = !newest && kept.len() == count;
-        let Some(entry) = entry.filter(|_| behind && !full) else { return };
-        kept.push_back((key.to_owned(), shown(key, &entry)));
-        if kept.len() > count {
-            kept.pop_front();
-        }
-    })?;
+    let page = call.api.service.audit(after, newest, call.query.limit() + 1)?;
     let revision = call.api.service.model().revision();
-    let mut kept: Vec<_> = kept.into();
-    if newest {
-        kept.reverse();
-    }
-    Ok(List::page(call, revision, kept.into_iter()))
+    let items = page.into_iter().map(|(key, entry)| {
+        let item = shown(&key, &entry);
+        (key, item)
+    });
+    Ok(List::page(call, revision, items))
 }
 
 fn shown(key: &str, entry: &service::Audit) -> view::Audit {
