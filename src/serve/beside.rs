@@ -10,7 +10,7 @@ use crate::control::dns::{Zone, export};
 use crate::edge::report::RequestId;
 use crate::edge::shared::Shared;
 use crate::edge::{Edge, Present, clock};
-use crate::registry::store::Sqlite;
+use crate::registry::store::{Fault, Sqlite};
 use crate::route::{Address, Admission, KeyLine, Refusal, Who};
 use crate::ssh::authorized::KeyOptions;
 use crate::ssh::publickey::PublicKey;
@@ -81,7 +81,10 @@ impl Beside for Everything {
     }
 
     fn backup(&self, to: &Path) -> Result<(), Beyond> {
-        self.store.backup(to).map_err(|fault| Beyond::Failed(fault.to_string()))
+        self.store.backup(to).map_err(|fault| match fault {
+            Fault::Exists { .. } => Beyond::Exists(fault.to_string()),
+            _ => Beyond::Failed(fault.to_string()),
+        })
     }
 }
 

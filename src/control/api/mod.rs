@@ -131,6 +131,9 @@ pub enum Beyond {
     /// It makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// There is one already.
+    #[error("{0}")]
+    Exists(String),
     /// It failed.
     #[error("{0}")]
     Failed(String),

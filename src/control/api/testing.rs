@@ -115,6 +115,9 @@ impl Beside for Fake {
         if to.ends_with("full") {
             return Err(Beyond::Failed("no space left".to_owned()));
         }
+        if to.ends_with("there") {
+            return Err(Beyond::Exists(format!("{} is there already", to.display())));
+        }
         self.backups.lock().unwrap().push(to.to_owned());
         Ok(())
     }

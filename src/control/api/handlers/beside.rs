@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use hyper::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -25,6 +26,7 @@ impl From<Beyond> for Problem {
         match beyond {
             Beyond::Absent(why) => Self::not_found(why),
             Beyond::Invalid(why) => Self::invalid(why),
+            Beyond::Exists(why) => Self::new(StatusCode::CONFLICT, "file-exists", why),
             Beyond::Failed(why) => Self::store_failed(why),
         }
     }

@@ -75,7 +75,7 @@ impl Sqlite {
     /// [`Sqlite::open`] can read. Writers do not wait for it.
     ///
     /// # Errors
-    /// [`Fault::System`] if there is such a file already, and what else a [`Fault`] is.
+    /// [`Fault::Exists`] if there is such a file already, and what else a [`Fault`] is.
     pub fn backup(&self, to: &Path) -> Result<(), Fault> {
         copy::backup(&self.0.path, to)
     }
