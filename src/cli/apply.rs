@@ -63,7 +63,8 @@ pub(super) fn apply(apply: &Apply, remote: &Remote, terminal: &mut Terminal<'_>)
     let change = || Change::post(path(["apply"]), body.clone());
     if *yes {
         talk.progress(&format!("carrying out {}...", count(fleet.len(), "thing")))?;
-        let answer = talk.make(change(), Edit::default())?;
+        let at = revision(&talk.get(path(["store"]))?, "revision");
+        let answer = talk.make(change(), Edit { if_revision: at, ..Edit::default() })?;
         return told(&mut talk, &answer);
     }
     talk.progress(&format!("comparing {}...", count(fleet.len(), "thing")))?;
@@ -85,8 +86,14 @@ pub(super) fn apply(apply: &Apply, remote: &Remote, terminal: &mut Terminal<'_>)
         return Err(Trouble::failed("nothing was changed"));
     }
     talk.progress("carrying it out...")?;
-    let answer = talk.make(change(), Edit::default())?;
+    // What was said yes to, or nothing.
+    let at = revision(&plan, "planned_at");
+    let answer = talk.make(change(), Edit { if_revision: at, ..Edit::default() })?;
     told(&mut talk, &answer)
+}
+
+fn revision(answer: &Value, key: &str) -> Option<u64> {
+    answer.get(key).and_then(Value::as_u64)
 }
 
 /// The steps as a table, and the moves.

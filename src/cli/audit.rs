@@ -124,7 +124,7 @@ pub(super) fn run(command: Audit, remote: &Remote, terminal: &mut Terminal<'_>) 
                     let cursor = format!("{before:016x}");
                     talk.page(&path(["audit"]), &query, Some(&cursor))?.0.pop()
                 }
-                _ => None,
+                _ => talk.find(&path(["audit"]), &|entry| cell(entry, "key") == key)?,
             };
             match found.filter(|entry| cell(entry, "key") == key) {
                 Some(entry) => talk.show(&entry, &[&[KEY], COLUMNS].concat()),

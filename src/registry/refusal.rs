@@ -189,6 +189,16 @@ pub enum Refusal {
         /// The revision the change was meant for.
         expected: u64,
     },
+    /// The registry is not at the revision that a plan was made at.
+    #[error("the registry changed meanwhile (it is at revision {is}, not {expected}){}; look at the plan again", before(*done))]
+    Outdated {
+        /// The registry's revision.
+        is: u64,
+        /// The revision of the plan.
+        expected: u64,
+        /// Steps of the plan that were carried out before.
+        done: usize,
+    },
     /// It is so already, and the command cannot be meant.
     #[error("{0}")]
     Already(String),
@@ -210,7 +220,7 @@ impl Refusal {
             Self::Exhausted { .. } => "pool-exhausted",
             Self::NotReady { .. } => "address-not-ready",
             Self::TooMany { .. } => "too-many",
-            Self::Changed { .. } => "changed",
+            Self::Changed { .. } | Self::Outdated { .. } => "changed",
             Self::Already(_) => "already",
         }
     }
@@ -277,6 +287,10 @@ fn list(collisions: &[Collision]) -> String {
 
 /// Seconds of a day.
 const DAY_S: u64 = 86_400;
+
+fn before(done: usize) -> String {
+    if done == 0 { String::new() } else { format!("; steps carried out before that: {done}") }
+}
 
 /// A Unix time as RFC 3339 writes it.
 #[must_use]

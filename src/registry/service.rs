@@ -15,7 +15,7 @@ use super::audit::{self, Forget};
 pub use super::audit::{Actor, Audit, Moved};
 use super::command::{Command, Options, Subject};
 use super::document::{Document, Key, StrangeKey};
-use super::draft::{Draft, Report, Written};
+use super::draft::{Draft, Report, Written, stamp, take_back};
 use super::load;
 use super::model::{Limits, Model, Stamp};
 use super::refusal::{Kind, Refusal};
@@ -151,6 +151,8 @@ pub enum Mode {
 
 /// Orders, one behind another, and where their answers go.
 struct Request {
+    /// Only on this revision.
+    at: Option<u64>,
     orders: Vec<Order>,
     mode: Mode,
     answer: SyncSender<Vec<Result<Done, Failed>>>,
@@ -199,9 +201,20 @@ impl Service {
 
     /// Carries out orders one behind another, each by itself: one that is refused does not keep the next from being tried.
     pub fn carry_out_all(&self, orders: Vec<Order>, mode: Mode) -> Vec<Result<Done, Failed>> {
+        self.carry_out_at(None, orders, mode)
+    }
+
+    /// The same, if the registry is at this revision by then; if not, every answer is [`Refusal::Outdated`].
+    pub fn carry_out_at(
+        &self,
+        at: Option<u64>,
+        orders: Vec<Order>,
+        mode: Mode,
+    ) -> Vec<Result<Done, Failed>> {
         let count = orders.len();
         let (answer, answered) = mpsc::sync_channel(1);
-        let sent = self.orders.as_ref().map(|queue| queue.send(Request { orders, mode, answer }));
+        let request = Request { at, orders, mode, answer };
+        let sent = self.orders.as_ref().map(|queue| queue.send(request));
         let answers = match sent {
             Some(Ok(())) => answered.recv().unwrap_or_default(),
             Some(Err(_)) | None => Vec::new(),
@@ -332,7 +345,7 @@ impl Writer {
         let actor = Actor { name: "keyway".to_owned(), from: "itself".to_owned() };
         let (command, options) = (Command::Sweep, Options::default());
         let orders = vec![Order { command, options, expected: None, actor }];
-        self.serve(vec![Request { orders, mode: Mode::Real, answer }]);
+        self.serve(vec![Request { at: None, orders, mode: Mode::Real, answer }]);
         match answered.try_recv().ok().and_then(|mut answers| answers.pop()) {
             Some(Ok(done)) => !done.written.is_empty(),
             Some(Err(failed)) => {
@@ -388,7 +401,14 @@ impl Writer {
         let mut pending: Vec<Pending> = Vec::new();
         let mut transactions: Vec<Transaction> = Vec::new();
         let mut requests = Vec::with_capacity(batch.len());
-        for Request { orders, mode, answer } in batch {
+        for Request { at, orders, mode, answer } in batch {
+            let is = model.revision();
+            if let Some(expected) = at.filter(|at| *at != is) {
+                let outdated = Refusal::Outdated { is, expected, done: 0 };
+                answers.push(vec![Some(Err(outdated.into())); orders.len()]);
+                requests.push(answer);
+                continue;
+            }
             let mut own = Vec::with_capacity(orders.len());
             let mut thrown_away: Vec<Vec<Written>> = Vec::new();
             for order in &orders {
@@ -546,29 +566,6 @@ impl Writer {
             tracing::warn!("the registry's history was not compacted: {fault}");
         }
     }
-}
-
-/// Puts back what stood before a change.
-fn take_back(model: &mut Model, written: Vec<Written>) {
-    if written.is_empty() {
-        return;
-    }
-    let revision = model.revision();
-    for Written { key, before, .. } in written.into_iter().rev() {
-        let (document, at) = before.map_or((None, 0), |(document, at)| (Some(document), at));
-        model.put(&key, document, at);
-    }
-    model.at_revision(revision.saturating_sub(1));
-}
-
-/// Gives documents the revision that the store gave them.
-fn stamp(model: &mut Model, written: &[Written], revision: u64) {
-    for Written { key, now, .. } in written {
-        if now.is_some() {
-            model.put(key, now.clone(), revision);
-        }
-    }
-    model.at_revision(revision);
 }
 
 fn check_revision(model: &Model, order: &Order) -> Result<(), Refusal> {

@@ -186,7 +186,7 @@ impl Plane {
         let steps = fleet_commands::plan(&fleet, &service.model(), Prune::FromFleet)?;
         let actor = Actor { name: "keyway serve --fleet".to_owned(), from: "file".to_owned() };
         let options = Options { renumber: false, origin: Origin::Fleet };
-        let applied = fleet_commands::apply(service, steps, options, &actor, Mode::Real)?;
+        let applied = fleet_commands::apply(service, None, steps, options, &actor, Mode::Real)?;
         let refused = applied.steps.iter().filter_map(|(step, result)| {
             result.as_ref().err().map(|refusal| format!("{}: {refusal}", step.text))
         });

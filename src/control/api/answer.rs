@@ -136,7 +136,7 @@ impl From<Refusal> for Problem {
         let status = match &refusal {
             Refusal::Unknown { .. } => StatusCode::NOT_FOUND,
             Refusal::Invalid { .. } | Refusal::Reserved { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Refusal::Changed { .. } => StatusCode::PRECONDITION_FAILED,
+            Refusal::Changed { .. } | Refusal::Outdated { .. } => StatusCode::PRECONDITION_FAILED,
             Refusal::Taken { .. }
             | Refusal::KeyTaken { .. }
             | Refusal::IpTaken { .. }

@@ -138,7 +138,7 @@ async fn answer(
             let place = Arc::clone(&api.whole).try_acquire_owned();
             Some(place.map_err(|_| Problem::busy(WHOLE_MAX))?)
         }
-        Kind::Show(_) | Kind::List(_) | Kind::Change | Kind::Create | Kind::Act => None,
+        Kind::Show(_) | Kind::List(_) | Kind::Change | Kind::Create | Kind::All | Kind::Act => None,
     };
     let call = Call { api: Arc::clone(&api), caller, params, query, expected, body };
     let turn = Arc::clone(&api.turns).acquire_owned().await.map_err(|_| Problem::ending())?;

@@ -42,6 +42,8 @@ pub(super) enum Kind {
     Change,
     /// Makes one.
     Create,
+    /// Changes everything: the revision is the registry's.
+    All,
     /// Does something else.
     Act,
 }
@@ -56,7 +58,7 @@ impl Kind {
             Self::Show(more) => more.to_vec(),
             Self::Whole => Vec::new(),
             Self::List(more) => LIST.iter().chain(more).copied().collect(),
-            Self::Change | Self::Create | Self::Act => CHANGE.to_vec(),
+            Self::Change | Self::Create | Self::All | Self::Act => CHANGE.to_vec(),
         }
     }
 
@@ -67,7 +69,7 @@ impl Kind {
 
     /// Whether it takes `If-Match`.
     pub(super) const fn takes_revision(self) -> bool {
-        matches!(self, Self::Change | Self::Create)
+        matches!(self, Self::Change | Self::Create | Self::All)
     }
 }
 
@@ -177,6 +179,10 @@ const fn change(
     Route { method, path, role, kind: Kind::Change, run, summary }
 }
 
+const fn all(path: &'static str, role: Role, summary: &'static str, run: Run) -> Route {
+    Route { method: Method::POST, path, role, kind: Kind::All, run, summary }
+}
+
 const fn act(
     method: Method,
     path: &'static str,
@@ -256,7 +262,7 @@ pub(super) static ROUTES: &[Route] = &[
         run!(fleet::watch => lines watch::Line<'static>)),
     show(Method::POST, "/v1/explain", Reader, &[], "Where a key leads, and why.",
         run!(ask::Explain => beside::explain => view::Explanation)),
-    act(Method::POST, "/v1/apply", Operator, "Makes the registry say what a fleet says.",
+    all("/v1/apply", Operator, "Makes the registry say what a fleet says.",
         run!(fleet::Apply, FLEET_BYTES_MAX => fleet::apply => fleet::Applied)),
     whole("/v1/export", Reader, "The registry as a fleet.", run!(fleet::export => fleet::Export)),
     whole("/v1/zone", Reader, "The zone as a file.", run!(beside::zone => text)),

@@ -11,6 +11,7 @@ use crate::{
         openapi, view, watch,
     },
     registry::{
+        Refusal,
         document::Role,
         fleet::Fleet,
         fleet_commands::{self, Prune},
@@ -35,6 +36,8 @@ pub(in super::super) struct Apply {
 pub(in super::super) struct Applied {
     /// The registry's revision from then on.
     revision: u64,
+    /// The registry's revision that the plan was made at: with it in `If-Match`, exactly this plan is carried out.
+    planned_at: u64,
     /// Whether this only says what would happen.
     dry_run: bool,
     /// In the order in which it is carried out; nothing if all is as it should be.
@@ -70,9 +73,13 @@ pub(in super::super) enum Outcome {
 
 pub(in super::super) fn apply(call: &Call, wanted: Apply) -> Answer<Applied> {
     let prune = if wanted.prune { Prune::Everything } else { Prune::Nothing };
-    let plan = {
+    let (planned_at, plan) = {
         let model = call.api.service.model();
-        fleet_commands::plan(&wanted.fleet, &model, prune)?
+        let is = model.revision();
+        if let Some(expected) = call.expected.filter(|expected| *expected != is) {
+            return Err(Refusal::Outdated { is, expected, done: 0 }.into());
+        }
+        (is, fleet_commands::plan(&wanted.fleet, &model, prune)?)
     };
     // A fleet must not be a way around what addresses take by themselves.
     let pool = plan.iter().find(|step| step.command.word().starts_with("address-"));
@@ -83,9 +90,11 @@ pub(in super::super) fn apply(call: &Call, wanted: Apply) -> Answer<Applied> {
         )));
     }
     let (actor, mode) = (&call.caller.actor, call.mode());
-    let applied = fleet_commands::apply(&call.api.service, plan, call.options(), actor, mode)?;
+    let (service, at) = (&call.api.service, call.expected);
+    let applied = fleet_commands::apply(service, at, plan, call.options(), actor, mode)?;
     let mut answer = Applied {
         revision: applied.revision,
+        planned_at,
         dry_run: call.query.dry_run,
         plan: Vec::with_capacity(applied.steps.len()),
         moves: Vec::new(),
