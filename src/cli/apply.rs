@@ -14,11 +14,9 @@ use super::{
     trouble::{Outcome, Trouble},
 };
 use crate::{
-    config::{
-        count,
-        desired::{self, Desired},
-    },
+    config::desired::{self, Desired},
     registry::Label,
+    words::count,
 };
 
 #[derive(Args, Debug)]

@@ -6,8 +6,9 @@ use std::{
 };
 
 use super::{DONE, FAULTS, Files, Output};
-use crate::config::{self, Finding, Fleet, Loaded, Report, count};
+use crate::config::{self, Finding, Fleet, Loaded, Report};
 use crate::edge::limits;
+use crate::words::count;
 
 pub(super) fn run(
     files: &Files,

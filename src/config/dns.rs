@@ -21,6 +21,7 @@ use super::{
 use crate::{
     route::{LABEL_BYTES_MAX, is_label},
     ssh::{hostkey::PrivateKey, keytype::KeyType},
+    words::count,
 };
 
 /// Longest domain name in dotted form without its final dot (RFC 1035 §2.3.4: 255 bytes on the wire).
@@ -255,7 +256,7 @@ fn read_zone(value: &Value<'_, '_>) -> Option<DomainName> {
 fn read_listen(value: &Value<'_, '_>) -> Option<Vec<SocketAddr>> {
     let items = value.one_or_more()?;
     if items.is_empty() || items.len() > LISTEN_MAX {
-        let what = format!("holds {} addresses", items.len());
+        let what = format!("holds {}", count(items.len(), "address"));
         value.fault(what, format_args!("write 1 to {LISTEN_MAX} of them, as \"address:port\""));
         return None;
     }
@@ -282,7 +283,7 @@ fn port_and_family(one: &SocketAddr, other: SocketAddr) -> bool {
 fn read_names(value: &Value<'_, '_>) -> Option<Vec<DomainName>> {
     let items = value.one_or_more()?;
     if items.is_empty() || items.len() > NS_MAX {
-        let what = format!("holds {} names", items.len());
+        let what = format!("holds {}", count(items.len(), "name"));
         value.fault(what, format_args!("write 1 to {NS_MAX} of them"));
         return None;
     }
@@ -314,7 +315,7 @@ fn read_glue<'d, 'i>(
         };
         let Some(items) = entry.one_or_more() else { continue };
         if items.is_empty() || items.len() > NS_ADDRESSES_MAX {
-            let what = format!("holds {} addresses", items.len());
+            let what = format!("holds {}", count(items.len(), "address"));
             entry.fault(what, format_args!("write 1 to {NS_ADDRESSES_MAX} of them"));
         }
         let mut addresses = Vec::new();
@@ -336,7 +337,7 @@ fn read_glue<'d, 'i>(
 fn read_secondaries(value: &Value<'_, '_>) -> Option<Vec<Secondary>> {
     let items = value.one_or_more()?;
     if items.len() > SECONDARIES_MAX {
-        let what = format!("holds {} entries", items.len());
+        let what = format!("holds {}", count(items.len(), "entry"));
         value.fault(what, format_args!("merge them into {SECONDARIES_MAX} at most"));
         return None;
     }

@@ -18,7 +18,7 @@ use super::{
     document::{Document, Section, Value},
     keys,
 };
-use crate::{registry::Limits, ssh::revocation::Revocations};
+use crate::{registry::Limits, ssh::revocation::Revocations, words};
 
 /// Beyond any machine's cores.
 const SHARDS_MAX: u32 = 1024;
@@ -278,7 +278,7 @@ fn read_host_keys(value: &Value<'_, '_>, base: &Path) -> Option<HostKeys> {
 fn read_networks(value: &Value<'_, '_>) -> Option<Vec<IpNet>> {
     let items = value.strings()?;
     if items.len() > NETWORKS_MAX {
-        let what = format!("holds {} networks", items.len());
+        let what = format!("holds {}", words::count(items.len(), "network"));
         value.fault(what, format_args!("merge them into {NETWORKS_MAX} at most"));
         return None;
     }

@@ -34,7 +34,6 @@ mod keys;
 mod keyway;
 
 pub use dns::{Dns, DomainName, NameServer, Secondary};
-pub(crate) use finding::count;
 pub use finding::{Finding, Report};
 pub use fleet::Fleet;
 pub(crate) use fleet::{check_endpoint, is_login};

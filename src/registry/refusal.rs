@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::name::{Label, Principal};
 use crate::route::TEAMS_MAX;
+use crate::words::count;
 
 /// Kinds of things that have names.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
@@ -142,10 +143,11 @@ pub enum Refusal {
     Conflict(Vec<Collision>),
     /// There is no address left for a VM.
     #[error(
-        "pool exhausted for {principal}: sees {sees} VMs{}, the pool has {}; add an address \
+        "pool exhausted for {principal}: sees {}{}, the pool has {}; add an address \
          (`keyway address add`), or grant by name (--by-name, --no-address)",
+        count(sees, "VM"),
         until_lately(*.held),
-        addresses(*.ready)
+        count(ready, "ready address")
     )]
     Exhausted {
         /// Who sees the most.
@@ -260,10 +262,6 @@ const fn noun(kind: Kind) -> &'static str {
 
 fn until_lately(held: usize) -> String {
     if held == 0 { String::new() } else { format!(" (and {held} more until not long ago)") }
-}
-
-fn addresses(ready: usize) -> String {
-    if ready == 1 { "1 ready address".to_owned() } else { format!("{ready} ready addresses") }
 }
 
 /// Collisions that are named one by one.
