@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
@@ -147,15 +148,26 @@ pub(super) enum Format {
 }
 
 pub(super) fn export(format: Format, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
+    /// Read at once: a value for each word of it would take ten times its bytes.
+    #[derive(Deserialize)]
+    struct Export {
+        fleet: Desired,
+    }
+
     let talk = remote.talk(terminal)?;
-    let mut answer = talk.get(path(["export"]))?;
-    let fleet = answer.get_mut("fleet").map(Value::take).unwrap_or_default();
+    let request = Request::get(path(["export"]));
     match format {
-        Format::Json => writeln!(talk.terminal.stdout, "{}", table::json(&fleet))?,
+        Format::Json => {
+            let mut answer = talk.client.ask_json(&request)?;
+            let fleet = answer.get_mut("fleet").map(Value::take).unwrap_or_default();
+            writeln!(talk.terminal.stdout, "{}", table::json(&fleet))?;
+        }
         Format::Toml => {
-            let fleet: Desired = serde_json::from_value(fleet)
+            let answer = talk.client.ask(&request)?;
+            let Export { fleet } = serde_json::from_slice(&answer)
                 .map_err(|error| talk.client.strange(&format!("no fleet: {error}")))?;
-            write!(talk.terminal.stdout, "{}", fleet.to_toml())?;
+            drop(answer);
+            talk.terminal.stdout.write_all(fleet.to_toml().as_bytes())?;
         }
     }
     Ok(DONE)

@@ -5,14 +5,19 @@ use std::{
     ffi::OsString,
     fmt::Write as _,
     fs,
-    io::{self, BufRead},
+    io::{self, BufRead, Write as _},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread,
 };
 
 use clap::Args;
-use hyper::{Method, Uri};
+use hyper::{Method, Uri, body::Bytes};
+use serde::Deserialize;
 use serde_json::Value;
 use tokio_rustls::rustls::{
     ClientConfig, RootCertStore, crypto,
@@ -36,6 +41,8 @@ const CONFIG: &str = "keyway.toml";
 const SOCKET_VARIABLE: &str = "KEYWAY_SOCKET";
 /// Items asked for at a time: what the server gives at most.
 const PAGE: usize = 1000;
+/// Bytes of a long list that go to stdout at once; by itself that takes line by line.
+const WRITTEN_AT_ONCE: usize = 64 << 10;
 /// Where systems keep the CAs that they trust.
 const BUNDLES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
@@ -334,6 +341,59 @@ impl Change {
     }
 }
 
+fn page_path(path: &str, query: &[(&'static str, String)], after: Option<&str>) -> String {
+    let mut all = query.to_vec();
+    if !all.iter().any(|(name, _)| *name == "limit") {
+        all.push(("limit", PAGE.to_string()));
+    }
+    all.extend(after.map(|after| ("after", after.to_owned())));
+    with_query(path, all)
+}
+
+/// Hands over every page of a list as it came, as long as somebody takes them.
+fn ask_pages(
+    client: &Client,
+    path: &str,
+    query: &[(&'static str, String)],
+    hand: &SyncSender<Result<Bytes, Trouble>>,
+) {
+    /// What is looked at before the next one is asked for.
+    #[derive(Deserialize)]
+    struct Page {
+        next: Option<String>,
+    }
+
+    let mut after = None;
+    loop {
+        let page = client.ask(&Request::get(page_path(path, query, after.as_deref())));
+        let read = page.as_ref().ok().and_then(|page| serde_json::from_slice::<Page>(page).ok());
+        let next = read.and_then(|page| page.next);
+        let ends = next.is_none() || next == after;
+        if hand.send(page).is_err() || ends {
+            return;
+        }
+        after = next;
+    }
+}
+
+/// The items of a page, and where the next one begins.
+fn read_page(
+    client: &Client,
+    page: &[u8],
+    after: Option<&str>,
+) -> Result<(Vec<Value>, Option<String>), Trouble> {
+    let mut answer: Value = serde_json::from_slice(page)
+        .map_err(|error| client.strange(&format!("not JSON: {error}")))?;
+    let next = answer.get("next").and_then(Value::as_str).map(str::to_owned);
+    let Some(Value::Array(items)) = answer.get_mut("items").map(Value::take) else {
+        return Err(client.strange("a list without items"));
+    };
+    if next.is_some() && next.as_deref() == after {
+        return Err(client.strange("a list without an end"));
+    }
+    Ok((items, next))
+}
+
 /// A conversation with a server.
 pub(super) struct Talk<'t, 'a> {
     pub(super) client: Client,
@@ -378,7 +438,8 @@ impl Talk<'_, '_> {
         Ok(DONE)
     }
 
-    /// Prints the items of a list that `keep` keeps.
+    /// Prints the items of a list that `keep` keeps. While a page is written the next one is asked for: of a list of a
+    /// million things both sides have as much to do.
     pub(super) fn list(
         &mut self,
         path: &str,
@@ -386,31 +447,37 @@ impl Talk<'_, '_> {
         columns: &[Column],
         keep: &dyn Fn(&Value) -> bool,
     ) -> Outcome {
+        let Self { client, output, terminal } = self;
+        let client = &*client;
+        let mut out = io::BufWriter::with_capacity(WRITTEN_AT_ONCE, &mut *terminal.stdout);
         let mut table = Table::new(columns);
         // JSON goes out page by page: a million items need not be here at once.
         let mut separator = "[";
-        let mut cursor = None;
-        loop {
-            let (items, next) = self.page(path, query, cursor.as_deref())?;
-            for item in items.iter().filter(|item| keep(item)) {
-                match self.output {
-                    Output::Table => table.row(columns.iter().map(|(_, cell)| cell(item))),
-                    Output::Json => {
-                        write!(self.terminal.stdout, "{separator}{}", json(item))?;
-                        separator = ",";
+        thread::scope(|scope| {
+            let (hand, pages) = sync_channel(1);
+            scope.spawn(move || ask_pages(client, path, query, &hand));
+            let mut after = None;
+            for page in pages {
+                let (items, next) = read_page(client, &page?, after.as_deref())?;
+                for item in items.iter().filter(|item| keep(item)) {
+                    match output {
+                        Output::Table => table.row(columns.iter().map(|(_, cell)| cell(item))),
+                        Output::Json => {
+                            write!(out, "{separator}{}", json(item))?;
+                            separator = ",";
+                        }
                     }
                 }
+                after = next;
             }
-            if next.is_none() {
-                break;
-            }
-            cursor = next;
+            Ok::<_, Trouble>(())
+        })?;
+        match output {
+            Output::Table => table.write(&mut out)?,
+            Output::Json if separator == "[" => writeln!(out, "[]")?,
+            Output::Json => writeln!(out, "]")?,
         }
-        match self.output {
-            Output::Table => table.write(self.terminal.stdout)?,
-            Output::Json if separator == "[" => writeln!(self.terminal.stdout, "[]")?,
-            Output::Json => writeln!(self.terminal.stdout, "]")?,
-        }
+        out.flush()?;
         Ok(DONE)
     }
 
@@ -438,20 +505,8 @@ impl Talk<'_, '_> {
         query: &[(&'static str, String)],
         after: Option<&str>,
     ) -> Result<(Vec<Value>, Option<String>), Trouble> {
-        let mut all = query.to_vec();
-        if !all.iter().any(|(name, _)| *name == "limit") {
-            all.push(("limit", PAGE.to_string()));
-        }
-        all.extend(after.map(|after| ("after", after.to_owned())));
-        let mut answer = self.get(with_query(path, all))?;
-        let next = answer.get("next").and_then(Value::as_str).map(str::to_owned);
-        let Some(Value::Array(items)) = answer.get_mut("items").map(Value::take) else {
-            return Err(self.client.strange("a list without items"));
-        };
-        if next.is_some() && next.as_deref() == after {
-            return Err(self.client.strange("a list without an end"));
-        }
-        Ok((items, next))
+        let answer = self.client.ask(&Request::get(page_path(path, query, after)))?;
+        read_page(&self.client, &answer, after)
     }
 
     /// Makes a change and says what came of it in the words of `line`, which is given what was changed.

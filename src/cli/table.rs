@@ -12,38 +12,48 @@ const GAP: &str = "  ";
 /// A column: its header, and what stands in it for an item.
 pub(super) type Column = (&'static str, fn(&Value) -> String);
 
-/// Lines of cells.
+/// Behind every cell that waits to be written; [`plain`] leaves none in a cell.
+const CELL_END: char = '\x1f';
+
+/// Lines of cells. They wait as one text: of a million lines each cell for itself would take more than what it says.
 pub(super) struct Table {
     headers: Vec<&'static str>,
-    rows: Vec<Vec<String>>,
+    widths: Vec<usize>,
+    cells: String,
 }
 
 impl Table {
     pub(super) fn new(columns: &[Column]) -> Self {
-        Self { headers: columns.iter().map(|(header, _)| *header).collect(), rows: Vec::new() }
+        let headers: Vec<_> = columns.iter().map(|(header, _)| *header).collect();
+        let widths = headers.iter().map(|header| header.len()).collect();
+        Self { headers, widths, cells: String::new() }
     }
 
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().map(|cell| filled(&plain(&cell))).collect());
+        for (cell, width) in cells.into_iter().zip(&mut self.widths) {
+            let begin = self.cells.len();
+            let safe = plain(&cell);
+            self.cells.push_str(if safe.is_empty() { NOTHING } else { &safe });
+            let chars = self.cells.get(begin..).map_or(0, |cell| cell.chars().count());
+            *width = (*width).max(chars);
+            self.cells.push(CELL_END);
+        }
     }
 
     /// The header and every row; every column as wide as its widest cell, the last one as it comes.
     pub(super) fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {
-        let mut widths: Vec<usize> = self.headers.iter().map(|header| header.len()).collect();
-        for row in &self.rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = (*width).max(cell.chars().count());
-            }
-        }
-        let headers = self.headers.iter().map(|header| (*header).to_owned()).collect();
-        for row in std::iter::once(&headers).chain(&self.rows) {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
+        let mut cells = self.headers.iter().copied().chain(self.cells.split_terminator(CELL_END));
+        let mut line = String::new();
+        loop {
+            line.clear();
+            for (width, cell) in self.widths.iter().zip(cells.by_ref()) {
                 let _ = write!(line, "{cell:<width$}{GAP}");
+            }
+            if line.is_empty() {
+                return Ok(());
             }
             writeln!(out, "{}", line.trim_end())?;
         }
-        Ok(())
     }
 }
 
