@@ -106,8 +106,16 @@ fn commands(c: char) -> bool {
         || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{061c}')
 }
 
+/// Whether a text holds nothing but what is printed as it is, as nearly all do: found out many bytes at a time.
+fn is_plain(text: &str) -> bool {
+    text.bytes().fold(true, |plain, byte| plain & (b' '..=b'~').contains(&byte))
+}
+
 /// Text that is safe on a terminal, on one line.
 pub(super) fn plain(text: &str) -> String {
+    if is_plain(text) {
+        return text.to_owned();
+    }
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         if commands(c) { safe.extend(c.escape_default()) } else { safe.push(c) }
@@ -119,7 +127,7 @@ pub(super) fn plain(text: &str) -> String {
 pub(super) fn json(value: &Value) -> String {
     let written = value.to_string();
     // serde_json escapes the controls of ASCII but DEL, and writes nothing outside strings that is not ASCII.
-    if !written.chars().any(commands) {
+    if is_plain(&written) || !written.chars().any(commands) {
         return written;
     }
     let mut safe = String::with_capacity(written.len());

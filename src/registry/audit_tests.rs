@@ -104,9 +104,9 @@ fn forgotten(store: &Counting, keep_s: u64, now_s: u64) -> (Vec<u64>, usize, Opt
     let note = left.pop_if(|(_, entry)| {
         matches!(entry.command, Command::Note { what: Noted::AuditForget, .. })
     });
-    let about = note.map(|(_, entry)| match entry.command {
-        Command::Note { about, .. } => about,
-        other => panic!("{other:?}"),
+    let about = note.map(|(_, entry)| {
+        let Command::Note { about, .. } = entry.command else { panic!("{entry:?}") };
+        about
     });
     (keys(&left), parts, about)
 }

@@ -19,6 +19,7 @@ pub mod draft;
 mod execute;
 pub mod fleet;
 pub mod fleet_commands;
+mod limits;
 mod load;
 pub mod model;
 pub mod name;

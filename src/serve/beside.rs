@@ -81,9 +81,10 @@ impl Beside for Everything {
     }
 
     fn backup(&self, to: &Path) -> Result<(), Beyond> {
-        self.store.backup(to).map_err(|fault| match fault {
-            Fault::Exists { .. } => Beyond::Exists(fault.to_string()),
-            _ => Beyond::Failed(fault.to_string()),
+        self.store.backup(to).map_err(|fault| {
+            let kind =
+                if matches!(fault, Fault::Exists { .. }) { Beyond::Exists } else { Beyond::Failed };
+            kind(fault.to_string())
         })
     }
 }

@@ -79,9 +79,10 @@ fn operation(
         parameters.push(json!({
             "name": "If-Match",
             "in": "header",
-            "description": match route.kind {
-                Kind::All => "The registry's revision that the plan was made at, in quotes: `planned_at` of a dry run.",
-                _ => "The revision that is to be changed, in quotes, as ETag had it.",
+            "description": if matches!(route.kind, Kind::All) {
+                "The registry's revision that the plan was made at, in quotes: `planned_at` of a dry run."
+            } else {
+                "The revision that is to be changed, in quotes, as ETag had it."
             },
             "schema": {"type": "string", "pattern": "^(\\*|\"[0-9]{1,19}\")$"}
         }));

@@ -28,11 +28,9 @@ pub(super) fn backup(from: &Path, to: &Path) -> Result<(), Fault> {
     let linked = sync(&partial).and_then(|()| fs::hard_link(&partial, to));
     let removed = fs::remove_file(&partial);
     let kept = linked.and(removed).and_then(|()| sync(file::directory(to)));
-    kept.map_err(|error| match error.kind() {
-        // Since it was looked for.
-        io::ErrorKind::AlreadyExists => exists(),
-        _ => Fault::system(to, &error),
-    })
+    // Somebody else may have made it since it was looked for.
+    let taken = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
+    kept.map_err(|error| if taken(&error) { exists() } else { Fault::system(to, &error) })
 }
 
 /// Puts the backup `from` in the place of the store `to`, whose directory exists, and gives it the id `fresh` (random):
