@@ -20,6 +20,9 @@ use crate::{
     words::count,
 };
 
+/// VMs of an export that are written together.
+const TOGETHER: usize = 1000;
+
 #[derive(Args, Debug)]
 #[group(skip)]
 pub(super) struct Apply {
@@ -167,7 +170,16 @@ pub(super) fn export(format: Format, remote: &Remote, terminal: &mut Terminal<'_
             let Export { fleet } = serde_json::from_slice(&answer)
                 .map_err(|error| talk.client.strange(&format!("no fleet: {error}")))?;
             drop(answer);
-            talk.terminal.stdout.write_all(fleet.to_toml().as_bytes())?;
+            let Desired { addresses, users, teams, vms } = fleet;
+            let others = Desired { addresses, users, teams, vms: Vec::new() };
+            talk.terminal.stdout.write_all(others.to_toml().as_bytes())?;
+            // The text of a million VMs need not be here at once.
+            let mut vms = vms.into_iter();
+            while vms.len() > 0 {
+                let some =
+                    Desired { vms: vms.by_ref().take(TOGETHER).collect(), ..Desired::default() };
+                talk.terminal.stdout.write_all(some.to_toml().as_bytes())?;
+            }
         }
     }
     Ok(DONE)
