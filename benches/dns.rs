@@ -18,6 +18,7 @@ use std::{
     fs,
     hint::black_box,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     ops::ControlFlow,
     process::Command,
     sync::Arc,
@@ -294,10 +295,11 @@ fn main() {
         ttl_s: 60,
         secondaries: vec![Secondary { network: peer.into(), notify: None }],
         dnssec_key: None,
+        responses_per_second: None,
     };
     let names = Arc::new(Fleet::new());
-    let start = |listen| {
-        let settings = settings(listen);
+    let start = |listen, responses_per_second| {
+        let settings = Dns { responses_per_second, ..settings(listen) };
         let zone = Zone::new(&settings, &[], Arc::clone(&names) as Arc<dyn Names>);
         dns::start(&settings, Arc::new(zone.expect("a zone"))).expect("starts")
     };
@@ -305,18 +307,21 @@ fn main() {
     let mut signed = settings("127.0.0.1:0");
     (signed.dnssec_key, signed.secondaries) = (Some(Arc::new(key)), Vec::new());
     in_memory(&signed, &names);
-    let (one, wildcard) = (start("127.0.0.1:0"), start("0.0.0.0:0"));
+    let (one, wildcard) = (start("127.0.0.1:0", None), start("0.0.0.0:0", None));
+    // More than anybody asks: what the limit costs whoever stays below it.
+    let limited = start("127.0.0.1:0", NonZeroU32::new(1_000_000));
     let wildcard_address = SocketAddr::from(([127, 0, 0, 1], wildcard.addresses()[0].port()));
     let vms = questions("vms", |n| format!("vm-{}", n % VMS));
     let addresses = questions("addresses", |n| format!("s{:03}", n % ADDRESSES));
     let same = Zone::new(&settings("127.0.0.1:0"), &[], Arc::clone(&names) as Arc<dyn Names>);
     let same = Same(Arc::new(same.expect("a zone")));
-    let rows: [(&str, SocketAddr, &str); 6] = [
+    let rows: [(&str, SocketAddr, &str); 7] = [
         ("hickory, bare, 1 thread", hickory(Bare, 1), &vms),
         ("hickory, bare, 2 threads", hickory(Bare, 2), &vms),
         ("hickory, our zone, VMs", hickory(same, 1), &vms),
         ("ours, pool addresses", one.addresses()[0], &addresses),
         ("ours, VMs", one.addresses()[0], &vms),
+        ("ours, VMs, limited", limited.addresses()[0], &vms),
         ("ours, VMs, wildcard", wildcard_address, &vms),
     ];
     let mut figures: Vec<Vec<Figures>> = rows.iter().map(|_| Vec::new()).collect();

@@ -211,6 +211,7 @@ static ZONE: LazyLock<Option<Arc<Zone>>> = LazyLock::new(|| {
         ttl_s: 60,
         secondaries: vec![Secondary { network: SOURCE.into(), notify: None }],
         dnssec_key: None,
+        responses_per_second: None,
     };
     Zone::new(&settings, &[], Arc::new(AllNames)).ok().map(Arc::new)
 });

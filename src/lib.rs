@@ -11,7 +11,7 @@
 //! - [`registry`]: users, keys, teams, VMs, pool addresses; the allocator; the store of it all.
 //! - [`control`]: the API, DNS and the metrics endpoint, on threads of their own.
 //! - [`config`], [`state`]: two files that cannot be wrong once read; keys made once.
-//! - [`ended`], [`log`], [`metrics`]: why a connection ended, written and counted.
+//! - [`ended`], [`log`], [`metrics`]: why a connection ended, written and counted. `words`: numbers of things.
 //! - [`serve`], [`cli`], [`demo`]: the commands.
 //!
 //! What must always hold:
@@ -38,3 +38,4 @@ pub mod route;
 pub mod serve;
 pub mod ssh;
 pub mod state;
+mod words;

@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     FAULTS,
-    remote::{Change, Edit, Remote, Terminal, each, path},
+    remote::{Edit, Remote, Terminal, path},
     table::{Column, cell},
+    talk::{Change, each},
     trouble::Outcome,
     vm::put,
 };
@@ -197,7 +198,7 @@ pub(super) fn run(command: Address, remote: &Remote, terminal: &mut Terminal<'_>
             let answer = talk.make_many(act(&name, "drain"), edit, &what, None)?;
             let count = |key| each(&answer, key).count();
             let (moved, left) = (count("moves"), count("warnings"));
-            let moved = crate::config::count(moved, "VM");
+            let moved = crate::words::count(moved, "VM");
             let line = |_: &Value| {
                 let left = if left > 0 { format!(", {left} left") } else { String::new() };
                 format!("address {name} takes no more VMs, {moved} moved{left}")

@@ -3,20 +3,26 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     DONE, FAULTS, Output, check,
     client::Request,
     key, keyfile,
-    remote::{Change, Edit, Remote, Talk, Terminal, each, path, told_move},
+    remote::{Edit, Remote, Terminal, path},
     table::{self, Column, Table, cell, plain},
+    talk::{Change, Talk, each, told_move},
     trouble::{Outcome, Trouble},
 };
 use crate::{
-    config::{count, read_fleet},
+    config::read_fleet,
     registry::{Label, fleet::Fleet},
+    words::count,
 };
+
+/// VMs of an export that are written together.
+const TOGETHER: usize = 1000;
 
 #[derive(Args, Debug)]
 #[group(skip)]
@@ -60,7 +66,9 @@ pub(super) fn apply(apply: &Apply, remote: &Remote, terminal: &mut Terminal<'_>)
     let change = || Change::post(path(["apply"]), body.clone());
     if *yes {
         let what = format!("carrying out {}", count(fleet.len(), "thing"));
-        let answer = talk.make_many(change(), Edit::default(), &what, None)?;
+        let at = revision(&talk.get(path(["store"]))?, "revision");
+        let edit = Edit { if_revision: at, ..Edit::default() };
+        let answer = talk.make_many(change(), edit, &what, None)?;
         return told(&mut talk, &answer);
     }
     talk.progress(&format!("comparing {}...", count(fleet.len(), "thing")))?;
@@ -81,8 +89,14 @@ pub(super) fn apply(apply: &Apply, remote: &Remote, terminal: &mut Terminal<'_>)
     if !matches!(answer.trim(), "y" | "Y" | "yes") {
         return Err(Trouble::failed("nothing was changed"));
     }
-    let answer = talk.make_many(change(), Edit::default(), "carrying it out", Some(steps))?;
+    // What was said yes to, or nothing.
+    let edit = Edit { if_revision: revision(&plan, "planned_at"), ..Edit::default() };
+    let answer = talk.make_many(change(), edit, "carrying it out", Some(steps))?;
     told(&mut talk, &answer)
+}
+
+fn revision(answer: &Value, key: &str) -> Option<u64> {
+    answer.get(key).and_then(Value::as_u64)
 }
 
 /// The steps as a table, and the moves.
@@ -138,15 +152,34 @@ pub(super) enum Format {
 }
 
 pub(super) fn export(format: Format, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
+    /// Read at once: a value for each word of it would take ten times its bytes.
+    #[derive(Deserialize)]
+    struct Export {
+        fleet: Fleet,
+    }
+
     let talk = remote.talk(terminal)?;
-    let mut answer = talk.get(path(["export"]))?;
-    let fleet = answer.get_mut("fleet").map(Value::take).unwrap_or_default();
+    let request = Request::get(path(["export"]));
     match format {
-        Format::Json => writeln!(talk.terminal.stdout, "{}", table::json(&fleet))?,
+        Format::Json => {
+            let mut answer = talk.client.ask_json(&request)?;
+            let fleet = answer.get_mut("fleet").map(Value::take).unwrap_or_default();
+            writeln!(talk.terminal.stdout, "{}", table::json(&fleet))?;
+        }
         Format::Toml => {
-            let fleet: Fleet = serde_json::from_value(fleet)
+            let answer = talk.client.ask(&request)?;
+            let Export { fleet } = serde_json::from_slice(&answer)
                 .map_err(|error| talk.client.strange(&format!("no fleet: {error}")))?;
-            write!(talk.terminal.stdout, "{}", fleet.to_toml())?;
+            drop(answer);
+            let Fleet { addresses, users, teams, vms } = fleet;
+            let others = Fleet { addresses, users, teams, vms: Vec::new() };
+            talk.terminal.stdout.write_all(others.to_toml().as_bytes())?;
+            // The text of a million VMs need not be here at once.
+            let mut vms = vms.into_iter();
+            while vms.len() > 0 {
+                let some = Fleet { vms: vms.by_ref().take(TOGETHER).collect(), ..Fleet::default() };
+                talk.terminal.stdout.write_all(some.to_toml().as_bytes())?;
+            }
         }
     }
     Ok(DONE)

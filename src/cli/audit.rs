@@ -8,8 +8,9 @@ use serde_json::Value;
 use super::{
     Output,
     client::Request,
-    remote::{Remote, Talk, Terminal, each, path, told_move},
+    remote::{Remote, Terminal, path},
     table::{Column, cell, json, plain},
+    talk::{Talk, each, told_move},
     trouble::{Outcome, Trouble},
 };
 use crate::registry::refusal::utc;
@@ -39,7 +40,7 @@ Examples:
     /// One entry with all of its parameters
     #[command(after_help = "\
 Example:
-  keyway audit show 001785312000-9f1c04d2a86b3e57")]
+  keyway audit show 00000000000004d2")]
     Show {
         /// As the list has it in JSON
         key: String,
@@ -115,7 +116,18 @@ pub(super) fn run(command: Audit, remote: &Remote, terminal: &mut Terminal<'_>) 
             Err(Trouble::failed("the server ended the stream; is it stopping?"))
         }
         Audit::Show { key } => {
-            match talk.find(&path(["audit"]), &|entry| cell(entry, "key") == key)? {
+            // Keys are numbers: what comes behind the one before is the entry, if there is one.
+            let before =
+                u64::from_str_radix(&key, 16).ok().and_then(|number| number.checked_sub(1));
+            let found = match before {
+                Some(before) if key.len() == 16 => {
+                    let query = [("limit", "1".to_owned())];
+                    let cursor = format!("{before:016x}");
+                    talk.page(&path(["audit"]), &query, Some(&cursor))?.0.pop()
+                }
+                _ => talk.find(&path(["audit"]), &|entry| cell(entry, "key") == key)?,
+            };
+            match found.filter(|entry| cell(entry, "key") == key) {
                 Some(entry) => talk.show(&entry, &[&[KEY], COLUMNS].concat()),
                 None => Err(Trouble::Refused {
                     code: "not-found".to_owned(),

@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use super::{DONE, FAULTS, Files, Output, table::json};
-use crate::config::{self, Finding, Fleet, Loaded, Report, count};
+use crate::config::{self, Finding, Fleet, Loaded, Report};
 use crate::edge::limits;
+use crate::words::count;
 
 pub(super) fn run(
     files: &Files,

@@ -8,7 +8,6 @@ use super::{
     testing::{Said, Scratch, Sitting, refusing, say_with},
     *,
 };
-use crate::config::count;
 
 const SOUND: &str = "\
 [[address]]\nname = \"s001\"\npublic = \"127.0.77.1\"\n\
@@ -264,9 +263,4 @@ fn an_installed_sshd_accepts_the_drop_in() {
     let sshd = Path::new("/usr/sbin/sshd");
     let tested = Command::new(sshd).arg("-t").arg("-f").arg(&file).output().unwrap();
     assert!(tested.status.success(), "{}\n{drop_in}", String::from_utf8_lossy(&tested.stderr));
-}
-
-#[test]
-fn numbers_agree_with_their_nouns() {
-    assert_eq!([0, 1, 2].map(|n| count(n, "fault")), ["0 faults", "1 fault", "2 faults"]);
 }

@@ -5,7 +5,7 @@
 
 use std::{io, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::{
     Method, Response, StatusCode,
     body::{Body as _, Bytes, Incoming},
@@ -232,15 +232,22 @@ impl Client {
         http.body(Full::new(body)).map_err(|error| Trouble::failed(format!("no request: {error}")))
     }
 
-    async fn whole(&self, body: Incoming) -> Result<Bytes, Trouble> {
-        match Limited::new(body, ANSWER_BYTES_MAX).collect().await {
-            Ok(body) => Ok(body.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(self.strange("too long")),
-            Err(error) => {
+    async fn whole(&self, mut body: Incoming) -> Result<Bytes, Trouble> {
+        // What it says of itself is believed up to a point.
+        let says = usize::try_from(body.size_hint().lower()).unwrap_or(ANSWER_BYTES_MAX);
+        let mut whole = Vec::with_capacity(says.min(ANSWER_BYTES_MAX));
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
                 let shown = self.place.shown();
-                Err(Trouble::failed(format!("{shown}: the answer was cut off: {error}")))
+                Trouble::failed(format!("{shown}: the answer was cut off: {error}"))
+            })?;
+            let data = frame.data_ref().map_or(&[][..], |data| data);
+            if whole.len() + data.len() > ANSWER_BYTES_MAX {
+                return Err(self.strange("too long"));
             }
+            whole.extend_from_slice(data);
         }
+        Ok(whole.into())
     }
 
     /// Why the server did not do it, in its own words.

@@ -9,8 +9,9 @@ use super::{
     DONE, Output,
     client::Request,
     keyfile,
-    remote::{Remote, Terminal, each, path},
+    remote::{Remote, Terminal, path},
     table::{self, Column, cell, plain, write_fields},
+    talk::each,
     trouble::Outcome,
     vm::put,
 };

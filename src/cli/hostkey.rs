@@ -13,8 +13,9 @@ use zeroize::Zeroizing;
 
 use super::{
     DONE, Output,
-    remote::{Remote, Terminal, each, path, read},
+    remote::{Remote, Terminal, path, read},
     table::{self, Column, cell, plain},
+    talk::each,
     trouble::{Outcome, Trouble},
 };
 use crate::{

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use super::{
     DONE, keyfile,
-    remote::{Change, Edit, Remote, Talk, Terminal, path},
+    remote::{Edit, Remote, Terminal, path},
     table::{Column, cell},
+    talk::{Change, Talk},
     trouble::{Outcome, Trouble},
 };
 use crate::registry::Label;

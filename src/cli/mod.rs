@@ -32,6 +32,7 @@ mod session;
 mod shell;
 mod store;
 mod table;
+mod talk;
 mod team;
 mod token;
 mod trouble;

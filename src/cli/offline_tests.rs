@@ -10,7 +10,7 @@ use crate::{
     state::State,
 };
 
-const PLAN: &str = r#"{"revision":4,"dry_run":true,"plan":[
+const PLAN: &str = r#"{"planned_at":3,"revision":4,"dry_run":true,"plan":[
     {"command":"user-add","subject":"alice","text":"with 1 key","result":"ok","detail":null},
     {"command":"vm-add","subject":"blue","text":"at s001, for alice","result":"ok","detail":null}],"moves":[]}"#;
 const MADE: &str = r#"{"revision":6,"dry_run":false,"plan":[
@@ -56,7 +56,7 @@ fn a_fleet_is_applied_once_somebody_agrees_to_its_plan() {
     let asked = [
         format!("POST /v1/apply?dry_run=true {plan}"),
         "GET /v1/store".to_owned(),
-        format!("POST /v1/apply {made}"),
+        format!("POST /v1/apply {made} if 3"),
     ];
     assert_eq!(fake.asked(), asked);
 
@@ -96,8 +96,19 @@ fn whoever_looks_on_is_told_how_far_a_long_change_has_come() {
 }
 
 #[test]
+fn a_registry_that_changed_behind_a_plan_is_left_alone() {
+    let changed = r#"{"code":"changed","detail":"the registry changed meanwhile (it is at revision 4, not 3); look at the plan again"}"#;
+    let fake = Fake::new(&[(200, PLAN), (412, changed)]);
+    let file = fake.scratch.file("fleet.toml", &fleet());
+    let said = fake.say_sitting(&["apply", "-f", &file], "y\n", Sitting::Somebody);
+    assert_eq!((said.code, said.out.as_str()), (4, ""), "{said:?}");
+    assert!(said.err.contains("changed meanwhile") && said.err.contains("plan again"), "{said:?}");
+}
+
+#[test]
 fn a_fleet_is_applied_unasked_or_only_tried() {
-    let fake = Fake::new(&[(200, REFUSED)]);
+    let store = r#"{"store_id":"07","revision":7}"#;
+    let fake = Fake::new(&[(200, store), (200, REFUSED)]);
     let file = fake.scratch.file("fleet.toml", &fleet());
     let said = fake.say(&["apply", "-f", &file, "--yes", "--prune"]);
     let out = "WHAT      OF     HOW         RESULT   WHY\n\
@@ -107,7 +118,8 @@ fn a_fleet_is_applied_unasked_or_only_tried() {
                1 change made\n";
     let err = "keyway: 1 change refused\n";
     assert_eq!(said, Said { code: FAULTS, out: out.to_owned(), err: err.to_owned() });
-    assert_eq!(fake.asked(), [format!("POST /v1/apply {}", sent(true))]);
+    let applied = format!("POST /v1/apply {} if 7", sent(true));
+    assert_eq!(fake.asked(), ["GET /v1/store".to_owned(), applied]);
 
     let fake = Fake::new(&[(200, PLAN), (200, NOTHING), (200, PLAN)]);
     let file = fake.scratch.file("fleet.toml", &fleet());

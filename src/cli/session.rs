@@ -7,8 +7,9 @@ use super::{
     DONE, Output,
     client::Request,
     keyfile::time,
-    remote::{Remote, Talk, Terminal, path},
+    remote::{Remote, Terminal, path},
     table::{self, Column, cell, plain},
+    talk::Talk,
     trouble::{Outcome, Trouble},
 };
 use crate::registry::Label;

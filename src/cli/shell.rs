@@ -1,8 +1,12 @@
 //! `keyway completions`, `keyway man`: what shells and `man` know of this program, from the arguments themselves.
 
-use std::{fs, io::Write, path::Path};
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+};
 
-use clap::{CommandFactory as _, ValueEnum};
+use clap::{Arg, Command, CommandFactory as _, ValueEnum};
 use clap_complete::Shell;
 
 use super::{
@@ -28,9 +32,29 @@ pub(super) fn completions(shell: Known, stdout: &mut dyn Write) -> Outcome {
         Known::Fish => Shell::Fish,
     };
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "keyway", &mut script);
+    let mut command = Arguments::command();
+    clap_complete::generate(shell, &mut command, "keyway", &mut script);
     stdout.write_all(&script)?;
+    if shell == Shell::Fish {
+        for noun in command.get_subcommands() {
+            fish_words(noun, stdout)?;
+        }
+    }
     Ok(DONE)
+}
+
+/// What stands behind a command of one word, where only some words can: clap_complete (4.6) leaves that out for fish,
+/// which then offers files.
+fn fish_words(command: &Command, stdout: &mut dyn Write) -> io::Result<()> {
+    let name = command.get_name();
+    let values = command.get_positionals().flat_map(Arg::get_possible_values);
+    for value in values.filter(|value| !value.is_hide_set()) {
+        let (word, help) = (value.get_name(), value.get_help().map(ToString::to_string));
+        let help = help.unwrap_or_default().replace('\\', "\\\\").replace('\'', "\\'");
+        let when = format!("__fish_keyway_using_subcommand {name}");
+        writeln!(stdout, "complete -c keyway -n \"{when}\" -f -a {word} -d '{help}'")?;
+    }
+    Ok(())
 }
 
 /// One page on stdout, or all of them in a directory.

@@ -7,8 +7,9 @@ use serde_json::json;
 
 use super::{
     DONE, Output,
-    remote::{Change, Edit, Remote, Terminal, path},
+    remote::{Edit, Remote, Terminal, path},
     table::{self, Column, cell, plain},
+    talk::Change,
     trouble::{Outcome, Trouble},
 };
 use crate::{

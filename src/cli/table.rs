@@ -12,38 +12,48 @@ const GAP: &str = "  ";
 /// A column: its header, and what stands in it for an item.
 pub(super) type Column = (&'static str, fn(&Value) -> String);
 
-/// Lines of cells.
+/// Behind every cell that waits to be written; [`plain`] leaves none in a cell.
+const CELL_END: char = '\x1f';
+
+/// Lines of cells. They wait as one text: of a million lines each cell for itself would take more than what it says.
 pub(super) struct Table {
     headers: Vec<&'static str>,
-    rows: Vec<Vec<String>>,
+    widths: Vec<usize>,
+    cells: String,
 }
 
 impl Table {
     pub(super) fn new(columns: &[Column]) -> Self {
-        Self { headers: columns.iter().map(|(header, _)| *header).collect(), rows: Vec::new() }
+        let headers: Vec<_> = columns.iter().map(|(header, _)| *header).collect();
+        let widths = headers.iter().map(|header| header.len()).collect();
+        Self { headers, widths, cells: String::new() }
     }
 
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().map(|cell| filled(&plain(&cell))).collect());
+        for (cell, width) in cells.into_iter().zip(&mut self.widths) {
+            let begin = self.cells.len();
+            let safe = plain(&cell);
+            self.cells.push_str(if safe.is_empty() { NOTHING } else { &safe });
+            let chars = self.cells.get(begin..).map_or(0, |cell| cell.chars().count());
+            *width = (*width).max(chars);
+            self.cells.push(CELL_END);
+        }
     }
 
     /// The header and every row; every column as wide as its widest cell, the last one as it comes.
     pub(super) fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {
-        let mut widths: Vec<usize> = self.headers.iter().map(|header| header.len()).collect();
-        for row in &self.rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = (*width).max(cell.chars().count());
-            }
-        }
-        let headers = self.headers.iter().map(|header| (*header).to_owned()).collect();
-        for row in std::iter::once(&headers).chain(&self.rows) {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
+        let mut cells = self.headers.iter().copied().chain(self.cells.split_terminator(CELL_END));
+        let mut line = String::new();
+        loop {
+            line.clear();
+            for (width, cell) in self.widths.iter().zip(cells.by_ref()) {
                 let _ = write!(line, "{cell:<width$}{GAP}");
+            }
+            if line.is_empty() {
+                return Ok(());
             }
             writeln!(out, "{}", line.trim_end())?;
         }
-        Ok(())
     }
 }
 
@@ -96,8 +106,16 @@ fn commands(c: char) -> bool {
         || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{061c}')
 }
 
+/// Whether a text holds nothing but what is printed as it is, as nearly all do: found out many bytes at a time.
+fn is_plain(text: &str) -> bool {
+    text.bytes().fold(true, |plain, byte| plain & (b' '..=b'~').contains(&byte))
+}
+
 /// Text that is safe on a terminal, on one line.
 pub(super) fn plain(text: &str) -> String {
+    if is_plain(text) {
+        return text.to_owned();
+    }
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         if commands(c) { safe.extend(c.escape_default()) } else { safe.push(c) }
@@ -109,7 +127,7 @@ pub(super) fn plain(text: &str) -> String {
 pub(super) fn json(value: &Value) -> String {
     let written = value.to_string();
     // serde_json escapes the controls of ASCII but DEL, and writes nothing outside strings that is not ASCII.
-    if !written.chars().any(commands) {
+    if is_plain(&written) || !written.chars().any(commands) {
         return written;
     }
     let mut safe = String::with_capacity(written.len());

@@ -4,8 +4,9 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{
-    remote::{Change, Edit, Remote, Terminal, path},
+    remote::{Edit, Remote, Terminal, path},
     table::{Column, cell},
+    talk::Change,
     trouble::Outcome,
     user::count,
 };
@@ -113,7 +114,7 @@ pub(super) fn run(command: Team, remote: &Remote, terminal: &mut Terminal<'_>) -
         }
         Team::Add { name, members, edit } => {
             let body = json!({ "name": name, "members": members });
-            let members = crate::config::count(members.len(), "member");
+            let members = crate::words::count(members.len(), "member");
             let line = |_: &Value| format!("team {name} added with {members}");
             talk.change(Change::post(path(["teams"]), body), edit, &line)
         }

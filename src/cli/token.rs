@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use super::{
     DONE, Output,
     keyfile::time,
-    remote::{Change, Edit, Remote, Terminal, path},
+    remote::{Edit, Remote, Terminal, path},
     table::{self, Column, cell},
+    talk::Change,
     trouble::{Outcome, Trouble},
     vm::put,
 };

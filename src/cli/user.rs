@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use super::{
     keyfile,
-    remote::{Change, Edit, Remote, Terminal, path},
+    remote::{Edit, Remote, Terminal, path},
     table::{Column, cell, cells},
+    talk::Change,
     trouble::Outcome,
 };
 use crate::registry::Label;
@@ -90,7 +91,7 @@ pub(super) fn run(command: User, remote: &Remote, terminal: &mut Terminal<'_>) -
                 lines.extend(keys.into_iter().map(|key| key.line));
             }
             let body = json!({ "name": name, "keys": lines });
-            let count = crate::config::count(lines.len(), "key");
+            let count = crate::words::count(lines.len(), "key");
             let line = move |_: &Value| format!("user {name} added with {count}");
             remote.talk(terminal)?.change(Change::post(path(["users"]), body), edit, &line)
         }

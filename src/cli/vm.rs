@@ -5,8 +5,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     keyfile,
-    remote::{Change, Edit, Remote, Terminal, each, path},
+    remote::{Edit, Remote, Terminal, path},
     table::{Column, cell, cells},
+    talk::{Change, each},
     team::{access, grants},
     trouble::{Outcome, Trouble},
 };

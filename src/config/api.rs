@@ -1,12 +1,12 @@
 //! Walks `[api]`: where operators and their machines talk to this front door, and who may.
 
-use std::{fs, net::SocketAddr, os::unix::ffi::OsStrExt, os::unix::fs::MetadataExt, path::Path};
+use std::{fs, os::unix::ffi::OsStrExt, os::unix::fs::MetadataExt, path::Path};
 
 use super::{
     Api, ApiTls, Config, MODE_OTHERS, Peer,
     document::{Document, Section, Value},
     keys,
-    keyway::{Lines, path, path_or_none, socket_address},
+    keyway::{Lines, meet, path, path_or_none, socket_address},
 };
 use crate::registry::document::Role;
 
@@ -33,6 +33,9 @@ pub(super) fn read(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> Ap
     let files = [("tls_cert", "CERTIFICATE"), ("tls_key", "PRIVATE KEY")]
         .map(|(key, what)| get(key).map(|value| (pem(&value, base, what), value)));
     let peers = section.as_ref().and_then(|section| section.section("peers"));
+    if let Some(peers) = &peers {
+        lines.peers = peers.line;
+    }
     let peers = peers.map(read_peers).unwrap_or_default();
     let tls = match (listen, files) {
         (None, [None, None]) => None,
@@ -144,6 +147,16 @@ pub(super) fn check(document: &Document, config: &Config, lines: &Lines) {
         let fix = format!("write an api.socket of at most {SOCKET_BYTES_MAX} bytes");
         document.fault(lines.socket, what, fix);
     }
+    if !config.api.peers.is_empty() && socket.starts_with(&config.state_dir) {
+        document.warn(
+            lines.peers,
+            format_args!(
+                "`api.peers` names others, who cannot reach {}: nobody else may enter state_dir (0700)",
+                socket.display()
+            ),
+            "write an api.socket in a directory of a group that they are in: install -d -m 2750 -g GROUP /run/keyway",
+        );
+    }
     let Some(tls) = &config.api.tls else { return };
     let api = tls.listen;
     if api.ip().is_unspecified() {
@@ -151,13 +164,9 @@ pub(super) fn check(document: &Document, config: &Config, lines: &Lines) {
         let fix = "write an address of the management network, or 127.0.0.1";
         document.fault(lines.api, what, fix);
     }
-    let meets = |at: SocketAddr| {
-        let any = |one: SocketAddr| one.ip().is_unspecified() && one.is_ipv4() == api.is_ipv4();
-        at.port() == api.port() && (any(at) || any(api) || at.ip() == api.ip())
-    };
     let edge = config.edge.listen.iter().map(|at| ("edge.listen", *at));
     let all = edge.chain(std::iter::once(("metrics.listen", config.metrics.listen)));
-    if let Some((key, at)) = all.into_iter().find(|(_, at)| meets(*at)) {
+    if let Some((key, at)) = all.into_iter().find(|(_, at)| meet(*at, api)) {
         let what = format!("`api.listen` is {api}, where `{key}` has {at}");
         document.fault(lines.api, what, "write another port");
     }

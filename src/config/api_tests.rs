@@ -18,7 +18,7 @@ fn without_api_there_is_the_socket_in_the_state_directory_and_nothing_on_tcp() {
     let Loaded { config, .. } = scratch.load("state_dir = \"state\"", &fleet()).unwrap();
     let socket = scratch.0.join("state/keyway.sock");
     assert_eq!(config.api, Api { socket: socket.clone(), tls: None, peers: vec![] });
-    assert_eq!(config.registry, Registry { quarantine_s: 3600 });
+    assert_eq!(config.registry, Registry { quarantine_s: 3600, audit_keep_s: 400 * 86_400 });
     let empty = "state_dir = \"state\"\n[api]\nsocket = \"\"\nlisten = \"\"\n[registry]\n";
     let Loaded { config, .. } = scratch.load(empty, &fleet()).unwrap();
     assert_eq!(config.api, Api { socket, tls: None, peers: vec![] });
@@ -36,10 +36,11 @@ tls_key = "key.pem"
 peers = { deploy = "operator", "uid:1000" = "reader", "group:ops" = "admin" }
 [registry]
 quarantine_s = 7200
+audit_keep_days = 30
 "#;
     let Loaded { config, warnings, .. } = scratch.load(keyway, &fleet()).unwrap();
     assert_eq!(warnings, []);
-    assert_eq!(config.registry.quarantine_s, 7200);
+    assert_eq!(config.registry, Registry { quarantine_s: 7200, audit_keep_s: 30 * 86_400 });
     let path = |name: &str| scratch.0.join(name);
     assert_eq!(config.api.socket, path("run/api.sock"));
     let listen = "127.0.0.1:9643".parse().unwrap();
@@ -166,6 +167,19 @@ fn what_else_is_wrong_in_api_and_registry_is_told_with_its_line() {
             "2: the API's socket would be {long} (121 bytes); fix: write an api.socket of at most 107 bytes"
         )]
     );
+}
+
+#[test]
+fn peers_who_cannot_reach_the_socket_are_told_of() {
+    let scratch = Scratch::new();
+    let peers = "[api.peers]\ndeploy = \"operator\"\n";
+    let keyway = format!("state_dir = \"state\"\n{peers}");
+    let warning = "keyway.toml:2: `api.peers` names others, who cannot reach state/keyway.sock: nobody else may enter state_dir (0700); fix: write an api.socket in a directory of a group that they are in: install -d -m 2750 -g GROUP /run/keyway";
+    assert_eq!(scratch.warnings(&keyway, &fleet()), [warning]);
+    let inside = format!("state_dir = \"state\"\n[api]\nsocket = \"state/api.sock\"\n{peers}");
+    assert_eq!(scratch.warnings(&inside, &fleet()).len(), 1);
+    let elsewhere = format!("state_dir = \"state\"\n[api]\nsocket = \"run/api.sock\"\n{peers}");
+    assert_eq!(scratch.warnings(&elsewhere, &fleet()), [""; 0]);
 }
 
 #[test]

@@ -783,3 +783,5 @@ fn a_name_server_that_nobody_would_find_is_warned_of() {
 
 #[path = "api_tests.rs"]
 mod api_tests;
+#[path = "dns_tests.rs"]
+mod dns_tests;

@@ -4,6 +4,7 @@ use std::{
     collections::HashSet,
     fmt,
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
     ops::RangeInclusive,
     path::Path,
     sync::Arc,
@@ -12,13 +13,15 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    document::{Section, Value},
+    Config,
+    document::{Document, Section, Value},
     keys,
-    keyway::{network, path_or_none, socket_address},
+    keyway::{Lines, meet, network, path_or_none, socket_address},
 };
 use crate::{
     route::{LABEL_BYTES_MAX, is_label},
     ssh::{hostkey::PrivateKey, keytype::KeyType},
+    words::count,
 };
 
 /// Longest domain name in dotted form without its final dot (RFC 1035 §2.3.4: 255 bytes on the wire).
@@ -39,6 +42,12 @@ const SECONDARIES_MAX: usize = 64;
 /// Where a secondary that was given as a bare address takes NOTIFY.
 const NOTIFY_PORT: u16 = 53;
 
+/// More than one thread answers.
+const RESPONSES_PER_SECOND: RangeInclusive<u32> = 0..=1_000_000;
+/// As NSD has it. The largest public resolvers ask from many networks, and each remembers an answer for the TTL; whoever
+/// asks more often is told to come by TCP. An attacker has 50 kB a second sent to somebody at most.
+const RESPONSES_PER_SECOND_USUAL: u32 = 200;
+
 /// The `[dns]` section.
 #[derive(Debug)]
 pub struct Dns {
@@ -54,6 +63,8 @@ pub struct Dns {
     pub secondaries: Vec<Secondary>,
     /// Signs answers on the fly; ECDSA P-256.
     pub dnssec_key: Option<Arc<PrivateKey>>,
+    /// Over UDP, for each network of 24 bits (IPv6: 56); `None`: as many as are asked for.
+    pub responses_per_second: Option<NonZeroU32>,
 }
 
 /// A name of the zone's NS set.
@@ -106,10 +117,11 @@ impl fmt::Display for DomainName {
     }
 }
 
-pub(super) fn read(root: &Section<'_, '_>, base: &Path) -> Option<Dns> {
+pub(super) fn read(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> Option<Dns> {
     let section = root.section("dns")?;
     let zone = section.require("zone", "\"vm.example.net\"").and_then(|value| read_zone(&value));
     let listen = section.require("listen", "\"192.0.2.53:53\"").and_then(|value| {
+        lines.dns = value.line;
         let listen = read_listen(&value)?;
         Some((value, listen))
     });
@@ -124,6 +136,9 @@ pub(super) fn read(root: &Section<'_, '_>, base: &Path) -> Option<Dns> {
         Some((value, secondaries))
     });
     let dnssec_key = section.get("dnssec_key").and_then(|value| read_key(&value, base));
+    let responses = section.get("responses_per_second");
+    let responses = responses
+        .and_then(|value| value.integer(RESPONSES_PER_SECOND, "to each network; 0 for no limit"));
     section.finish();
     if let (Some((value, some)), Some(_)) = (&secondaries, &dnssec_key)
         && !some.is_empty()
@@ -160,7 +175,24 @@ pub(super) fn read(root: &Section<'_, '_>, base: &Path) -> Option<Dns> {
         ttl_s: ttl_s.unwrap_or(TTL_USUAL_S),
         secondaries: secondaries.map(|(_, some)| some).unwrap_or_default(),
         dnssec_key,
+        responses_per_second: NonZeroU32::new(responses.unwrap_or(RESPONSES_PER_SECOND_USUAL)),
     })
+}
+
+/// What else listens where DNS would: all of them take TCP.
+pub(super) fn check(document: &Document, config: &Config, lines: &Lines) {
+    let Some(dns) = &config.dns else { return };
+    let edge = config.edge.listen.iter().map(|at| ("edge.listen", *at));
+    let api = config.api.tls.iter().map(|tls| ("api.listen", tls.listen));
+    let metrics = std::iter::once(("metrics.listen", config.metrics.listen));
+    let others: Vec<_> = edge.chain(api).chain(metrics).collect();
+    for listen in &dns.listen {
+        let met = others.iter().filter(|(_, at)| meet(*at, *listen));
+        for (key, at) in met {
+            let what = format!("`dns.listen` is {listen}, where `{key}` has {at}");
+            document.fault(lines.dns, what, "write another port; DNS takes TCP too");
+        }
+    }
 }
 
 fn in_zone(name: &DomainName, zone: &DomainName) -> bool {
@@ -224,7 +256,7 @@ fn read_zone(value: &Value<'_, '_>) -> Option<DomainName> {
 fn read_listen(value: &Value<'_, '_>) -> Option<Vec<SocketAddr>> {
     let items = value.one_or_more()?;
     if items.is_empty() || items.len() > LISTEN_MAX {
-        let what = format!("holds {} addresses", items.len());
+        let what = format!("holds {}", count(items.len(), "address"));
         value.fault(what, format_args!("write 1 to {LISTEN_MAX} of them, as \"address:port\""));
         return None;
     }
@@ -251,7 +283,7 @@ fn port_and_family(one: &SocketAddr, other: SocketAddr) -> bool {
 fn read_names(value: &Value<'_, '_>) -> Option<Vec<DomainName>> {
     let items = value.one_or_more()?;
     if items.is_empty() || items.len() > NS_MAX {
-        let what = format!("holds {} names", items.len());
+        let what = format!("holds {}", count(items.len(), "name"));
         value.fault(what, format_args!("write 1 to {NS_MAX} of them"));
         return None;
     }
@@ -283,7 +315,7 @@ fn read_glue<'d, 'i>(
         };
         let Some(items) = entry.one_or_more() else { continue };
         if items.is_empty() || items.len() > NS_ADDRESSES_MAX {
-            let what = format!("holds {} addresses", items.len());
+            let what = format!("holds {}", count(items.len(), "address"));
             entry.fault(what, format_args!("write 1 to {NS_ADDRESSES_MAX} of them"));
         }
         let mut addresses = Vec::new();
@@ -305,7 +337,7 @@ fn read_glue<'d, 'i>(
 fn read_secondaries(value: &Value<'_, '_>) -> Option<Vec<Secondary>> {
     let items = value.one_or_more()?;
     if items.len() > SECONDARIES_MAX {
-        let what = format!("holds {} entries", items.len());
+        let what = format!("holds {}", count(items.len(), "entry"));
         value.fault(what, format_args!("merge them into {SECONDARIES_MAX} at most"));
         return None;
     }

@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
+use crate::words::count;
+
 /// One fault or warning, at a line of a file.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Finding {
@@ -31,9 +33,4 @@ pub struct Report {
     pub faults: Vec<Finding>,
     /// What would have been worth a word beside.
     pub warnings: Vec<Finding>,
-}
-
-/// `1 fault`, `2 faults`.
-pub(crate) fn count(number: usize, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }

@@ -18,7 +18,7 @@ use super::{
     document::{Document, Section, Value},
     keys,
 };
-use crate::{registry::Limits, ssh::revocation::Revocations};
+use crate::{registry::Limits, ssh::revocation::Revocations, words};
 
 /// Beyond any machine's cores.
 const SHARDS_MAX: u32 = 1024;
@@ -41,6 +41,11 @@ const QUARANTINE_ODD_S: u32 = 60;
 pub(crate) const SOCKET: &str = "keyway.sock";
 /// A month: names in DNS live for hours at most.
 const QUARANTINE_S: RangeInclusive<u32> = 0..=2_592_000;
+/// A century is as good as for ever.
+const AUDIT_KEEP_DAYS: RangeInclusive<u32> = 0..=36_500;
+/// A year, and a month in which somebody looks at it.
+const AUDIT_KEEP_USUAL_DAYS: u32 = 400;
+const DAY_S: u64 = 86_400;
 const LISTEN_PORT: u16 = 22;
 const METRICS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9644);
 /// Loopback and the private ranges (RFC 1918, RFC 4193).
@@ -66,6 +71,10 @@ pub(super) struct Lines {
     pub(super) api: usize,
     /// Of `api.socket`.
     pub(super) socket: usize,
+    /// Of `api.peers`.
+    pub(super) peers: usize,
+    /// Of `dns.listen`.
+    pub(super) dns: usize,
     /// Of `sessions_max` or `half_open_max`.
     pub(super) counts: usize,
     /// Whether `networks` could be read, so that VM endpoints can be held against it.
@@ -87,8 +96,16 @@ pub(super) fn read(source: &Source) -> (Document, Draft) {
     let document = Document::new(&source.name, source.order, &source.text);
     let table = document.parse(&source.text);
     let root = Section::root(&document, &table);
-    let mut lines =
-        Lines { listen: 1, metrics: 1, api: 1, socket: 1, counts: 1, networks_sound: true };
+    let mut lines = Lines {
+        listen: 1,
+        metrics: 1,
+        api: 1,
+        socket: 1,
+        peers: 1,
+        dns: 1,
+        counts: 1,
+        networks_sound: true,
+    };
     let mut config = Config {
         state_dir: state_dir(&root, &source.base),
         edge: read_edge(&root, &source.base, &mut lines),
@@ -96,7 +113,7 @@ pub(super) fn read(source: &Source) -> (Document, Draft) {
         metrics: read_metrics(&root, &mut lines),
         api: api::read(&root, &source.base, &mut lines),
         registry: read_registry(&root),
-        dns: dns::read(&root, &source.base),
+        dns: dns::read(&root, &source.base, &mut lines),
     };
     if config.api.socket.as_os_str().is_empty() {
         config.api.socket = config.state_dir.join(SOCKET);
@@ -104,6 +121,7 @@ pub(super) fn read(source: &Source) -> (Document, Draft) {
     root.finish();
     check_metrics(&document, &config, &lines);
     api::check(&document, &config, &lines);
+    dns::check(&document, &config, &lines);
     drop(table);
     (document, Draft { config, lines })
 }
@@ -260,7 +278,7 @@ fn read_host_keys(value: &Value<'_, '_>, base: &Path) -> Option<HostKeys> {
 fn read_networks(value: &Value<'_, '_>) -> Option<Vec<IpNet>> {
     let items = value.strings()?;
     if items.len() > NETWORKS_MAX {
-        let what = format!("holds {} networks", items.len());
+        let what = format!("holds {}", words::count(items.len(), "network"));
         value.fault(what, format_args!("merge them into {NETWORKS_MAX} at most"));
         return None;
     }
@@ -388,11 +406,16 @@ fn read_registry(root: &Section<'_, '_>) -> Registry {
         }
         Some(seconds)
     });
+    let days = section.as_ref().and_then(|section| section.get("audit_keep_days"));
+    let days = days.and_then(|value| value.integer(AUDIT_KEEP_DAYS, "days; 0 for ever"));
     if let Some(section) = section {
         section.finish();
     }
     let standard = Limits::default().quarantine_s;
-    Registry { quarantine_s: quarantine_s.map_or(standard, u64::from) }
+    Registry {
+        quarantine_s: quarantine_s.map_or(standard, u64::from),
+        audit_keep_s: u64::from(days.unwrap_or(AUDIT_KEEP_USUAL_DAYS)) * DAY_S,
+    }
 }
 
 /// The metrics must not meet the clients. Pool addresses are held against them where the fleet is known.
@@ -414,14 +437,17 @@ fn check_metrics(document: &Document, config: &Config, lines: &Lines) {
             "write 127.0.0.1, or make sure that a firewall stands before it",
         );
     }
-    let meets = |listen: &&SocketAddr| {
-        let any = listen.ip().is_unspecified() && listen.is_ipv4() == metrics.is_ipv4();
-        listen.port() == metrics.port() && (any || listen.ip() == metrics.ip())
-    };
-    if let Some(listen) = config.edge.listen.iter().find(meets) {
+    if let Some(listen) = config.edge.listen.iter().find(|listen| meet(**listen, metrics)) {
         let what = format!("`metrics.listen` is {metrics}, where `edge.listen` has {listen}");
         document.fault(lines.metrics, what, "write another port");
     }
+}
+
+/// Whether two listeners want the same, one of them perhaps with much beside it.
+pub(super) fn meet(one: SocketAddr, other: SocketAddr) -> bool {
+    let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    let same = one.ip() == other.ip() || any && one.is_ipv4() == other.is_ipv4();
+    same && one.port() == other.port()
 }
 
 pub(super) fn path(value: &Value<'_, '_>, base: &Path) -> Option<PathBuf> {

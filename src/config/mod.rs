@@ -34,7 +34,6 @@ mod keyway;
 
 pub(crate) use crate::registry::store::MODE_OTHERS;
 pub use dns::{Dns, DomainName, NameServer, Secondary};
-pub(crate) use finding::count;
 pub use finding::{Finding, Report};
 pub use fleet::{Fleet, read_fleet};
 pub(crate) use keyway::{SOCKET, STATE_DIR};
@@ -219,6 +218,8 @@ pub enum Peer {
 pub struct Registry {
     /// Seconds for which a slot points at no other VM after its last use.
     pub quarantine_s: u64,
+    /// Seconds for which the audit log remembers; 0: for ever.
+    pub audit_keep_s: u64,
 }
 
 /// Both files, and what is worth a word in them.

@@ -7,6 +7,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
 use crate::config::{Count, Loaded};
+use crate::words;
 
 /// Descriptors kept for everything that is not a connection: executors, listeners, pipes, files, scrapes.
 const RESERVE: u64 = 512;
@@ -51,8 +52,10 @@ pub fn check(loaded: &mut Loaded, descriptors: u64) {
         return;
     }
     let what = format!(
-        "{sessions} sessions (`edge.sessions_max`) and {half_open} half-open connections (`edge.half_open_max`) need \
-         {needed} file descriptors, and a process may have {descriptors} here"
+        "{} (`edge.sessions_max`) and {} (`edge.half_open_max`) need {needed} file descriptors, and a process may have \
+         {descriptors} here",
+        words::count(sessions, "session"),
+        words::count(half_open, "half-open connection")
     );
     let Budget { sessions, half_open } = budget;
     let fix = format!(

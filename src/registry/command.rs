@@ -229,6 +229,8 @@ pub enum Noted {
     SessionKill,
     /// The store was copied.
     StoreBackup,
+    /// Old entries of the audit log were removed.
+    AuditForget,
 }
 
 /// A VM to be.
@@ -361,6 +363,12 @@ impl Command {
         )
     }
 
+    /// Whether somebody wants it, rather than time, or the edge that goes on with its work.
+    #[must_use]
+    pub const fn is_wanted(&self) -> bool {
+        !matches!(self, Self::Sweep | Self::VmPin { .. } | Self::Note { .. })
+    }
+
     /// What it does, in a word for the audit log.
     #[must_use]
     pub const fn word(&self) -> &'static str {
@@ -394,6 +402,7 @@ impl Command {
             Self::Remember { .. } => "store-adopt",
             Self::Note { what: Noted::SessionKill, .. } => "session-kill",
             Self::Note { what: Noted::StoreBackup, .. } => "store-backup",
+            Self::Note { what: Noted::AuditForget, .. } => "audit-forget",
         }
     }
 }

@@ -256,3 +256,26 @@ fn ways(vm: &Vm) -> HashSet<Way> {
     }
     ways
 }
+
+/// Puts back what stood before a change.
+pub(super) fn take_back(model: &mut Model, written: Vec<Written>) {
+    if written.is_empty() {
+        return;
+    }
+    let revision = model.revision();
+    for Written { key, before, .. } in written.into_iter().rev() {
+        let (document, at) = before.map_or((None, 0), |(document, at)| (Some(document), at));
+        model.put(&key, document, at);
+    }
+    model.at_revision(revision.saturating_sub(1));
+}
+
+/// Gives documents the revision that the store gave them.
+pub(super) fn stamp(model: &mut Model, written: &[Written], revision: u64) {
+    for Written { key, now, .. } in written {
+        if now.is_some() {
+            model.put(key, now.clone(), revision);
+        }
+    }
+    model.at_revision(revision);
+}

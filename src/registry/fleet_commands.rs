@@ -94,12 +94,13 @@ pub struct Applied {
 /// Steps carried out together: others are served in between.
 const TOGETHER: usize = 256;
 
-/// Carries a plan out.
+/// Carries a plan out; one that was made at the revision `at`, only as long as nobody else changes anything.
 ///
 /// # Errors
-/// [`Failed::Store`] and [`Failed::Ended`]: what came before was carried out.
+/// [`Failed::Store`], [`Failed::Ended`] and [`Refusal::Outdated`]: what came before was carried out.
 pub fn apply(
     service: &Service,
+    mut at: Option<u64>,
     plan: Vec<Step>,
     options: Options,
     actor: &Actor,
@@ -118,18 +119,23 @@ pub fn apply(
             expected: None,
             actor: actor.clone(),
         };
-        let answers = service.carry_out_all(steps.iter().map(order).collect(), mode);
+        let answers = service.carry_out_at(at, steps.iter().map(order).collect(), mode);
         for (step, answer) in steps.into_iter().zip(answers) {
             let result = match answer {
                 Ok(done) => {
                     applied.revision = applied.revision.max(done.revision);
                     Ok(done)
                 }
+                Err(Failed::Refused(Refusal::Outdated { is, expected, .. })) => {
+                    let done = applied.steps.len();
+                    return Err(Refusal::Outdated { is, expected, done }.into());
+                }
                 Err(Failed::Refused(refusal)) => Err(refusal),
                 Err(failed) => return Err(failed),
             };
             applied.steps.push((step, result));
         }
+        at = at.map(|_| applied.revision);
     }
     Ok(applied)
 }

@@ -7,11 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-
 use super::document::{
     Access, Address, AddressState, Document, Hold, Key, Serial, Team, Token, User, Vm,
 };
+pub use super::limits::Limits;
 use super::name::{Label, Principal};
 use crate::ssh::publickey::Fingerprint;
 
@@ -22,26 +21,6 @@ pub struct Stamp {
     pub now_s: u64,
     /// Random; becomes the serial of a VM that is made.
     pub nonce: u64,
-}
-
-/// What an operator chose.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Limits {
-    /// Where VM endpoints may lie.
-    pub networks: Vec<IpNet>,
-    /// The zone of the VMs' names, if this front door answers DNS.
-    pub zone: Option<String>,
-    /// Labels of the zone that are neither VMs nor addresses: name servers.
-    pub reserved: Vec<String>,
-    /// Seconds for which a slot points at no other VM after its last use: the TTL in DNS and a margin.
-    pub quarantine_s: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        let anywhere = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
-        Self { networks: anywhere.into(), zone: None, reserved: Vec::new(), quarantine_s: 3600 }
-    }
 }
 
 /// An index into the principals of one model.

@@ -8,6 +8,7 @@ use super::draft::Draft;
 use super::model::ips;
 use super::name::Label;
 use super::refusal::{Kind, Refusal};
+use crate::words::count;
 
 type Done = Result<(), Refusal>;
 
@@ -77,10 +78,10 @@ impl Draft<'_> {
         };
         if !site.vms.is_empty() {
             let fix = "move them first (`keyway address drain`)";
-            return in_use(format!("{} VMs answer there", site.vms.len()), fix);
+            return in_use(format!("{} there", count(site.vms.len(), "VM")), fix);
         }
         if site.old + site.holds > 0 {
-            let by = format!("{} ways led there not long ago", site.old + site.holds);
+            let by = format!("{} that led there not long ago", count(site.old + site.holds, "way"));
             return in_use(by, "wait until the quarantine is over");
         }
         Ok(())

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::name::{Label, Principal};
 use crate::route::TEAMS_MAX;
+use crate::words::count;
 
 /// Kinds of things that have names.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
@@ -142,10 +143,11 @@ pub enum Refusal {
     Conflict(Vec<Collision>),
     /// There is no address left for a VM.
     #[error(
-        "pool exhausted for {principal}: sees {sees} VMs{}, the pool has {}; add an address \
+        "pool exhausted for {principal}: sees {}{}, the pool has {}; add an address \
          (`keyway address add`), or grant by name (--by-name, --no-address)",
+        count(sees, "VM"),
         until_lately(*.held),
-        addresses(*.ready)
+        count(ready, "ready address")
     )]
     Exhausted {
         /// Who sees the most.
@@ -216,6 +218,16 @@ pub enum Refusal {
         /// The revision the change was meant for.
         expected: u64,
     },
+    /// The registry is not at the revision that a plan was made at.
+    #[error("the registry changed meanwhile (it is at revision {is}, not {expected}){}; look at the plan again", before(*done))]
+    Outdated {
+        /// The registry's revision.
+        is: u64,
+        /// The revision of the plan.
+        expected: u64,
+        /// Steps of the plan that were carried out before.
+        done: usize,
+    },
     /// It is so already, and the command cannot be meant.
     #[error("{0}")]
     Already(String),
@@ -239,7 +251,7 @@ impl Refusal {
             Self::TooMany { .. } => "too-many",
             Self::HostKeyOther { .. } => "host-key-changed",
             Self::HostKeyTaken { .. } => "host-key-taken",
-            Self::Changed { .. } => "changed",
+            Self::Changed { .. } | Self::Outdated { .. } => "changed",
             Self::Already(_) => "already",
         }
     }
@@ -281,10 +293,6 @@ fn until_lately(held: usize) -> String {
     if held == 0 { String::new() } else { format!(" (and {held} more until not long ago)") }
 }
 
-fn addresses(ready: usize) -> String {
-    if ready == 1 { "1 ready address".to_owned() } else { format!("{ready} ready addresses") }
-}
-
 /// Collisions that are named one by one.
 const COLLISIONS_SHOWN: usize = 5;
 
@@ -306,6 +314,10 @@ fn list(collisions: &[Collision]) -> String {
 
 /// Seconds of a day.
 const DAY_S: u64 = 86_400;
+
+fn before(done: usize) -> String {
+    if done == 0 { String::new() } else { format!("; steps carried out before that: {done}") }
+}
 
 /// A Unix time as RFC 3339 writes it.
 #[must_use]

@@ -220,7 +220,7 @@ fn an_address_that_is_drained_takes_nothing_and_an_address_in_use_stays() {
     );
     assert_eq!(
         world.refused(&Command::AddressRemove { name: label("s001") }),
-        "in-use: address `s001` is in use: 1 VMs answer there; move them first (`keyway address drain`)"
+        "in-use: address `s001` is in use: 1 VM there; move them first (`keyway address drain`)"
     );
     world.must(&Command::VmRenumber { name: label("blue"), to: Placement::Chosen });
     assert_eq!(world.address("blue").as_deref(), Some("s002"));

@@ -93,9 +93,8 @@ impl World {
 
     /// The words of the audit log.
     fn log(&self) -> Vec<&'static str> {
-        let mut words = Vec::new();
-        self.service.audit(&mut |_, entry| words.push(entry.unwrap().command.word())).unwrap();
-        words
+        let log = self.service.audit(None, false, usize::MAX).unwrap();
+        log.iter().map(|(_, entry)| entry.command.word()).collect()
     }
 
     /// Tries, carries out and looks: it is one order in many transactions, and the store says the same as the model.

@@ -9,6 +9,7 @@ use std::sync::mpsc::{self, Sender, SyncSender};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
+use super::audit;
 pub use super::audit::{Actor, Audit, Moved};
 use super::command::{Command, Options};
 use super::document::StrangeKey;
@@ -16,13 +17,10 @@ use super::draft::{Report, Written};
 use super::load;
 use super::model::{Limits, Model};
 use super::refusal::Refusal;
-use super::store::{Head, Revision, Store, Watch};
-use super::writer::Writer;
+use super::store::{self, Head, Revision, Store, Watch};
+use super::writer::{Wanted, Writer};
 use crate::route::Contents;
 use crate::ssh::entropy::Entropy;
-
-/// The audit log's prefix.
-pub(super) const AUDIT: &str = "audit/";
 
 /// A command with all that says how it is meant.
 #[derive(Clone, Debug)]
@@ -67,7 +65,7 @@ pub enum Failed {
 pub enum Fault {
     /// The store.
     #[error(transparent)]
-    Store(#[from] super::store::Fault),
+    Store(#[from] store::Fault),
     /// Something in the store is none of ours.
     #[error(transparent)]
     Strange(#[from] StrangeKey),
@@ -132,6 +130,7 @@ pub struct Service {
     orders: Option<Sender<Request>>,
     writer: Option<JoinHandle<()>>,
     now_s: fn() -> u64,
+    wanted: Wanted,
 }
 
 /// Whether orders are meant.
@@ -145,6 +144,8 @@ pub enum Mode {
 
 /// Orders, one behind another, and where their answers go.
 pub(super) struct Request {
+    /// Only if nobody has changed anything since this revision.
+    pub(super) at: Option<u64>,
     pub(super) orders: Vec<Order>,
     pub(super) mode: Mode,
     pub(super) answer: SyncSender<Vec<Result<Done, Failed>>>,
@@ -164,14 +165,15 @@ impl Service {
     pub fn start(start: Start) -> Result<Self, Fault> {
         let Start { store, limits, now_s, entropy, known, mut follow } = start;
         let model = load::load(&*store, &limits, known, &mut follow)?;
+        let wanted = Wanted::at(model.revision());
         let model = Arc::new(RwLock::new(model));
         let (orders, queue) = mpsc::channel();
-        let mut writer =
-            Writer::new(Arc::clone(&model), Arc::clone(&store), follow, entropy, now_s);
+        let (kept_in, on) = (Arc::clone(&store), Arc::clone(&model));
+        let mut writer = Writer::new(on, kept_in, follow, entropy, now_s, wanted.clone());
         let writer = std::thread::Builder::new()
             .name("registry".to_owned())
             .spawn(move || writer.run(&queue))?;
-        Ok(Self { model, store, orders: Some(orders), writer: Some(writer), now_s })
+        Ok(Self { model, store, orders: Some(orders), writer: Some(writer), now_s, wanted })
     }
 
     /// Carries out one order; returns when it is durable and followed.
@@ -184,9 +186,20 @@ impl Service {
 
     /// Carries out orders one behind another, each by itself: one that is refused does not keep the next from being tried.
     pub fn carry_out_all(&self, orders: Vec<Order>, mode: Mode) -> Vec<Result<Done, Failed>> {
+        self.carry_out_at(None, orders, mode)
+    }
+
+    /// The same, if nobody has changed anything since this revision; else every answer is [`Refusal::Outdated`].
+    pub fn carry_out_at(
+        &self,
+        at: Option<u64>,
+        orders: Vec<Order>,
+        mode: Mode,
+    ) -> Vec<Result<Done, Failed>> {
         let count = orders.len();
         let (answer, answered) = mpsc::sync_channel(1);
-        let sent = self.orders.as_ref().map(|queue| queue.send(Request { orders, mode, answer }));
+        let request = Request { at, orders, mode, answer };
+        let sent = self.orders.as_ref().map(|queue| queue.send(request));
         let answers = match sent {
             Some(Ok(())) => answered.recv().unwrap_or_default(),
             Some(Err(_)) | None => Vec::new(),
@@ -207,11 +220,19 @@ impl Service {
         self.model.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether nobody has changed anything since revision `at`.
+    ///
+    /// # Errors
+    /// [`Refusal::Outdated`].
+    pub fn check_at(&self, at: Option<u64>) -> Result<(), Refusal> {
+        self.wanted.check(at, &self.model())
+    }
+
     /// Which store it is, and where it stands.
     ///
     /// # Errors
     /// What the store says.
-    pub fn head(&self) -> Result<Head, super::store::Fault> {
+    pub fn head(&self) -> Result<Head, store::Fault> {
         // No key begins so: only the head is read.
         self.store.snapshot_each("~", &mut |_| ())
     }
@@ -221,26 +242,25 @@ impl Service {
         (self.now_s)()
     }
 
-    /// Shows the audit log's entries to `visit`, the oldest first, each with its key.
+    /// Up to `count` entries of the audit log with their keys, behind the key `after`: the oldest first, or the newest.
     ///
     /// # Errors
     /// What the store says.
     pub fn audit(
         &self,
-        visit: &mut dyn FnMut(&str, Option<Audit>),
-    ) -> Result<(), super::store::Fault> {
-        let read = |value: &[u8]| serde_json::from_slice(value).ok();
-        self.store.snapshot_each(AUDIT, &mut |entry| {
-            visit(entry.key.strip_prefix(AUDIT).unwrap_or(entry.key), read(entry.value));
-        })?;
-        Ok(())
+        after: Option<&str>,
+        newest: bool,
+        count: usize,
+    ) -> Result<Vec<(String, Audit)>, store::Fault> {
+        let order = if newest { store::Order::Down } else { store::Order::Up };
+        audit::page(&*self.store, after, order, count)
     }
 
     /// Every commit after a revision.
     ///
     /// # Errors
     /// What the store says; `Compacted` if that is too long ago.
-    pub fn watch(&self, after: u64) -> Result<Box<dyn Watch>, super::store::Fault> {
+    pub fn watch(&self, after: u64) -> Result<Box<dyn Watch>, store::Fault> {
         self.store.watch(Revision(after))
     }
 }

@@ -2,18 +2,19 @@
 //! together, told to the follower, and answered then.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::audit::{Actor, Audit, Moved};
+use super::audit::{self, Actor, Audit, Forget, Moved};
 use super::command::{Command, Options, Subject};
 use super::document::{Document, Key};
-use super::draft::{Draft, PART_DOCUMENTS, Progress, Written};
+use super::draft::{Draft, PART_DOCUMENTS, Progress, Report, Written, stamp, take_back};
 use super::load;
 use super::model::{Model, Stamp};
 use super::refusal::{Kind, Refusal};
-use super::service::{AUDIT, Done, Failed, Follow, Mode, News, Order, Request};
+use super::service::{Done, Failed, Follow, Mode, News, Order, Request};
 use super::store::{Expected, OPERATIONS_MAX, Revision, Store, TRANSACTION_BYTES_MAX, Transaction};
 use crate::ssh::entropy::Entropy;
 
@@ -23,6 +24,33 @@ const BATCH_MAX: usize = 64;
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Commits that the store keeps for those who watch; who is later takes a snapshot.
 const HISTORY_KEPT: u64 = 100_000;
+/// How often the audit log is looked through for what is too old.
+const FORGET_EVERY: Duration = Duration::from_hours(1);
+
+/// The last revision that somebody wanted: made neither by time, nor by an edge that goes on with its work.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted(Arc<AtomicU64>);
+
+impl Wanted {
+    pub(super) fn at(revision: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(revision)))
+    }
+
+    /// Whether all is still as somebody wanted it who looked at revision `at`.
+    pub(super) fn check(&self, at: Option<u64>, model: &Model) -> Result<(), Refusal> {
+        let is = self.0.load(Ordering::Relaxed);
+        match at {
+            Some(expected) if expected < is || expected > model.revision() => {
+                Err(Refusal::Outdated { is, expected, done: 0 })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn raise(&self, revision: u64) {
+        self.0.store(revision, Ordering::Relaxed);
+    }
+}
 
 pub(super) struct Writer {
     model: Arc<RwLock<Model>>,
@@ -33,6 +61,9 @@ pub(super) struct Writer {
     commits: u64,
     /// The model may say what the store does not.
     stale: bool,
+    wanted: Wanted,
+    forget: Forget,
+    forget_at: Instant,
 }
 
 /// What was carried out on the model and is to be made durable.
@@ -49,13 +80,16 @@ impl Writer {
         follow: Follow,
         entropy: Box<dyn Entropy + Send>,
         now_s: fn() -> u64,
+        wanted: Wanted,
     ) -> Self {
-        Self { model, store, follow, entropy, now_s, commits: 0, stale: false }
+        let (forget, forget_at) = (Forget::default(), Instant::now());
+        let (commits, stale) = (0, false);
+        Self { model, store, follow, entropy, now_s, commits, stale, wanted, forget, forget_at }
     }
 
     /// Takes orders until nobody can give any.
     pub(super) fn run(&mut self, queue: &Receiver<Request>) {
-        let mut sweep_at = Instant::now() + SWEEP_EVERY;
+        let mut sweep_at = Instant::now();
         loop {
             match queue.recv_timeout(sweep_at.saturating_duration_since(Instant::now())) {
                 Ok(first) => {
@@ -68,7 +102,7 @@ impl Writer {
             }
             if Instant::now() >= sweep_at {
                 let mut more = false;
-                self.guarded(|writer| more = writer.sweep());
+                self.guarded(|writer| more = writer.sweep() | writer.forget());
                 sweep_at = Instant::now() + if more { Duration::ZERO } else { SWEEP_EVERY };
             }
         }
@@ -95,7 +129,7 @@ impl Writer {
         let actor = Actor { name: "keyway".to_owned(), from: "itself".to_owned() };
         let (command, options) = (Command::Sweep, Options::default());
         let orders = vec![Order { command, options, expected: None, actor }];
-        self.serve(vec![Request { orders, mode: Mode::Real, answer }]);
+        self.serve(vec![Request { at: None, orders, mode: Mode::Real, answer }]);
         match answered.try_recv().ok().and_then(|mut answers| answers.pop()) {
             Some(Ok(done)) => !done.written.is_empty(),
             Some(Err(failed)) => {
@@ -104,6 +138,32 @@ impl Writer {
             }
             None => false,
         }
+    }
+
+    /// Removes a part of the audit log that is too old; true if there may be more.
+    fn forget(&mut self) -> bool {
+        let shared = Arc::clone(&self.model);
+        let mut model = shared.write().unwrap_or_else(PoisonError::into_inner);
+        let keep_s = model.limits().audit_keep_s;
+        if keep_s == 0 || self.stale || Instant::now() < self.forget_at {
+            return false;
+        }
+        let revision = model.revision() + 1;
+        match self.forget.next(&*self.store, keep_s, (self.now_s)(), revision) {
+            Ok(Some(part)) => {
+                model.at_revision(revision);
+                let done = Done { revision, report: Report::default(), written: Vec::new() };
+                let pending = vec![Pending { request: 0, place: 0, done }];
+                if self.commit(&mut model, &mut [], pending, &[part]) {
+                    self.read_anew(&mut model);
+                }
+                return true;
+            }
+            Ok(None) => {}
+            Err(fault) => tracing::warn!("old entries of the audit log are not removed: {fault}"),
+        }
+        self.forget_at = Instant::now() + FORGET_EVERY;
+        false
     }
 
     /// Carries out a batch: every order by itself, all made durable together.
@@ -125,7 +185,12 @@ impl Writer {
         let mut pending: Vec<Pending> = Vec::new();
         let mut transactions: Vec<Transaction> = Vec::new();
         let mut requests = Vec::with_capacity(batch.len());
-        for Request { orders, mode, answer } in batch {
+        for Request { at, orders, mode, answer } in batch {
+            if let Err(outdated) = self.wanted.check(at, &model) {
+                answers.push(vec![Some(Err(outdated.into())); orders.len()]);
+                requests.push(answer);
+                continue;
+            }
             let mut own = Vec::with_capacity(orders.len());
             let mut thrown_away: Vec<Vec<Written>> = Vec::new();
             for order in &orders {
@@ -140,6 +205,9 @@ impl Writer {
                             } else if transaction.puts.is_empty() && done.written.is_empty() {
                                 join(&mut answer, Ok(done));
                             } else {
+                                if order.command.is_wanted() {
+                                    self.wanted.raise(done.revision);
+                                }
                                 let (request, place) = (answers.len(), own.len());
                                 pending.push(Pending { request, place, done });
                                 transactions.push(transaction);
@@ -298,7 +366,7 @@ impl Writer {
             let audit = Audit { at_s: stamp.now_s, actor, command, moves };
             let value = serde_json::to_vec(&audit).unwrap_or_default();
             // In the order of what was done, whatever the clock says.
-            transaction = transaction.put(format!("{AUDIT}{:016x}", model.revision()), value);
+            transaction = transaction.put(audit::key(model.revision()), value);
         }
         if let Err(refusal) = transaction.check() {
             take_back(model, written);
@@ -335,29 +403,6 @@ fn join(answer: &mut Option<Result<Done, Failed>>, part: Result<Done, Failed>) {
         (Some(Err(_)), _) => {}
         (answer, part) => *answer = Some(part),
     }
-}
-
-/// Puts back what stood before a change.
-fn take_back(model: &mut Model, written: Vec<Written>) {
-    if written.is_empty() {
-        return;
-    }
-    let revision = model.revision();
-    for Written { key, before, .. } in written.into_iter().rev() {
-        let (document, at) = before.map_or((None, 0), |(document, at)| (Some(document), at));
-        model.put(&key, document, at);
-    }
-    model.at_revision(revision.saturating_sub(1));
-}
-
-/// Gives documents the revision that the store gave them.
-fn stamp(model: &mut Model, written: &[Written], revision: u64) {
-    for Written { key, now, .. } in written {
-        if now.is_some() {
-            model.put(key, now.clone(), revision);
-        }
-    }
-    model.at_revision(revision);
 }
 
 fn check_revision(model: &Model, order: &Order) -> Result<(), Refusal> {

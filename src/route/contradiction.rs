@@ -63,7 +63,7 @@ pub enum What {
     InUse {
         /// What was to go.
         name: String,
-        /// What names it: "VM `blue`", "team `ops`", "3 slots or VMs".
+        /// What names it: "VM `blue`", "team `ops`", "slots and VMs, 3 of them".
         by: String,
     },
     /// An earlier change of this table ended in a bug of ours: only a whole snapshot makes it sound again.

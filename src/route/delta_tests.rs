@@ -206,7 +206,10 @@ fn contradictions_refuse_the_whole_delta_and_change_nothing() {
             &["`bob` is still named by team `ops`"],
         ),
         (vec![RemoveTeam(named("ops"))], &["`ops` is still named by VM `shared`"]),
-        (vec![RemoveAddress(named("s001"))], &["`s001` is still named by 4 slots or VMs"]),
+        (
+            vec![RemoveAddress(named("s001"))],
+            &["`s001` is still named by slots and VMs, 4 of them"],
+        ),
         (too_many, &["user `alice` is in 65 teams, more than 64"]),
         // A slot of the same user; of a member of the team; of a team that somebody joins.
         (

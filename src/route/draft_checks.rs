@@ -39,7 +39,7 @@ impl Draft<'_> {
             let name = name.clone();
             match entry {
                 None if slots + pointing > 0 => {
-                    let by = format!("{} slots or VMs", slots + pointing);
+                    let by = format!("slots and VMs, {} of them", slots + pointing);
                     self.fault(*index, What::InUse { name, by });
                 }
                 Some(entry) if entry.lobby && slots > 0 => {

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
 
 use crate::control::api::view::{Decision, Explanation, HostKey, Session, Step};
-use crate::control::api::{Beside, Beyond, Question, Target};
+use crate::control::api::{Beside, Beyond, Question, Target, WriteText};
 use crate::control::dns::{Zone, export};
 use crate::edge::report::RequestId;
 use crate::edge::shared::Shared;
 use crate::edge::{Edge, Present, clock};
-use crate::registry::store::Sqlite;
+use crate::registry::store::{Fault, Sqlite};
 use crate::route::{Address, Admission, KeyLine, Refusal, Who};
 use crate::ssh::authorized::KeyOptions;
 use crate::ssh::publickey::PublicKey;
@@ -62,14 +62,17 @@ impl Beside for Everything {
         .collect()
     }
 
-    fn zone(&self) -> Option<String> {
-        let mut text = Vec::new();
-        export::write(self.zone.as_ref()?, &mut text).ok()?;
-        String::from_utf8(text).ok()
+    fn zone(&self) -> Option<WriteText> {
+        let zone = Arc::clone(self.zone.as_ref()?);
+        Some(Box::new(move |into| export::write(&zone, into)))
     }
 
     fn backup(&self, to: &Path) -> Result<(), Beyond> {
-        self.store.backup(to).map_err(|fault| Beyond::Failed(fault.to_string()))
+        self.store.backup(to).map_err(|fault| {
+            let kind =
+                if matches!(fault, Fault::Exists { .. }) { Beyond::Exists } else { Beyond::Failed };
+            kind(fault.to_string())
+        })
     }
 }
 

@@ -195,7 +195,7 @@ impl Running {
         self.plane.renew(&loaded.config.api)?;
         let live = live(loaded.config, &self.shared.table, &self.state)?;
         self.edge.renew(live);
-        tracing::info!("reloaded host keys, CAs, revocations and the API's certificate");
+        tracing::info!("reloaded host keys, CAs, revocations, the API's certificate and its peers");
         self.plane.apply(loaded.fleet.map(|fleet| fleet.desired))
     }
 }

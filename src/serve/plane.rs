@@ -51,6 +51,7 @@ impl Settings {
             reserved: servers.collect(),
             networks: config.vm_leg.networks.clone(),
             quarantine_s: config.registry.quarantine_s,
+            audit_keep_s: config.registry.audit_keep_s,
         };
         let state_dir = config.state_dir.clone();
         Self { state_dir, api: config.api.clone(), dns: config.dns.take(), limits }
@@ -268,7 +269,7 @@ impl Plane {
         let steps = fleet_commands::plan(&desired, &service.model(), Prune::FromFleet)?;
         let actor = Actor { name: "keyway serve --fleet".to_owned(), from: "file".to_owned() };
         let options = Options { renumber: false, origin: Origin::Fleet };
-        let applied = fleet_commands::apply(service, steps, options, &actor, Mode::Real)?;
+        let applied = fleet_commands::apply(service, None, steps, options, &actor, Mode::Real)?;
         let refused = applied.steps.iter().filter_map(|(step, result)| {
             result.as_ref().err().map(|refusal| format!("{}: {refusal}", step.text))
         });
@@ -279,11 +280,13 @@ impl Plane {
         Err(format!("the fleet file is not applied as a whole:\n{}", refused.join("\n")).into())
     }
 
-    /// Reads the API's certificate anew.
+    /// Reads the API's certificate anew, and what its peers may do.
     pub(super) fn renew(&self, api: &Api) -> Result<(), Failure> {
-        if let (Some(handle), Some(tls)) = (&self.api, &api.tls) {
+        let Some(handle) = &self.api else { return Ok(()) };
+        if let Some(tls) = &api.tls {
             handle.reload_tls(tls)?;
         }
+        handle.reload_peers(api.peers.clone());
         Ok(())
     }
 

@@ -75,6 +75,7 @@ fn settings(copied_by: &[&str]) -> Dns {
         ttl_s: 30,
         secondaries: copied_by.iter().map(secondary).collect(),
         dnssec_key: None,
+        responses_per_second: None,
     }
 }
 

@@ -19,5 +19,6 @@ mod operations;
 mod people;
 mod registry;
 mod russh_client;
+mod shells;
 mod store;
 mod tidy;

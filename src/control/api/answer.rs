@@ -2,17 +2,22 @@
 
 use hyper::{
     Response, StatusCode,
-    body::Bytes,
     header::{self, HeaderValue},
 };
 use schemars::JsonSchema;
 use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::body::{Body, Lines};
+use super::body::{Body, Lines, Text};
 use crate::registry::{Refusal, service::Failed, store};
 
 /// Characters of a reason that are told: some name what was sent.
 const DETAIL_CHARS: usize = 500;
+/// When to come again where all places are taken, in seconds: a large answer takes some.
+pub(super) const COME_AGAIN_S: u32 = 5;
+
+/// The code of an answer that there is no place for.
+pub(super) const BUSY: &str = "busy";
 
 /// What an error answers.
 #[derive(Debug, JsonSchema, Serialize)]
@@ -87,6 +92,13 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "store-failed", detail)
     }
 
+    /// All places for large answers are taken.
+    pub(super) fn busy(places: usize) -> Self {
+        let detail =
+            format!("{places} large answers are on their way already; try again when one is done");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, BUSY, detail)
+    }
+
     pub(super) fn ending() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "ending", Failed::Ended.to_string())
     }
@@ -103,10 +115,14 @@ impl Problem {
             detail: &detail,
         };
         let body = serde_json::to_vec(&body).unwrap_or_default();
-        let mut response = whole(status, "application/problem+json", body);
+        let media_type = "application/problem+json";
+        let mut response = with(status, media_type, Body::whole(body, None));
         let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if code == BUSY {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(COME_AGAIN_S));
         }
         if let Some(allow) = allow.and_then(|allow| HeaderValue::try_from(allow).ok()) {
             headers.insert(header::ALLOW, allow);
@@ -120,7 +136,7 @@ impl From<Refusal> for Problem {
         let status = match &refusal {
             Refusal::Unknown { .. } | Refusal::NotPinned { .. } => StatusCode::NOT_FOUND,
             Refusal::Invalid { .. } | Refusal::Reserved { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Refusal::Changed { .. } => StatusCode::PRECONDITION_FAILED,
+            Refusal::Changed { .. } | Refusal::Outdated { .. } => StatusCode::PRECONDITION_FAILED,
             Refusal::Taken { .. }
             | Refusal::KeyTaken { .. }
             | Refusal::IpTaken { .. }
@@ -168,31 +184,34 @@ pub(super) enum Answer {
         /// The revision of the one thing it shows.
         tag: Option<u64>,
     },
-    /// Plain text.
-    Text(String),
+    /// Plain text, as long as it may be.
+    Text(Text),
     /// Lines of JSON, one a commit, until somebody ends it.
     Watch(Lines),
 }
 
 impl Answer {
-    pub(super) fn into_response(self, status: StatusCode) -> Response<Body> {
+    /// `place`: of an answer that there may be few of; it is free again when all of the answer is gone.
+    pub(super) fn into_response(
+        self,
+        status: StatusCode,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Response<Body> {
         match self {
             Self::Json { body, tag } => {
-                let mut response = whole(status, "application/json", body);
+                let mut response = with(status, "application/json", Body::whole(body, place));
                 let tag = tag.and_then(|tag| HeaderValue::try_from(format!("\"{tag}\"")).ok());
                 if let Some(tag) = tag {
                     response.headers_mut().insert(header::ETAG, tag);
                 }
                 response
             }
-            Self::Text(text) => whole(status, "text/plain; charset=utf-8", text.into_bytes()),
+            Self::Text(text) => {
+                with(status, "text/plain; charset=utf-8", Body::Text(text.at(place)))
+            }
             Self::Watch(lines) => with(status, "application/x-ndjson", Body::Lines(lines)),
         }
     }
-}
-
-fn whole(status: StatusCode, media_type: &'static str, body: Vec<u8>) -> Response<Body> {
-    with(status, media_type, Body::Whole(Some(Bytes::from(body))))
 }
 
 fn with(status: StatusCode, media_type: &'static str, body: Body) -> Response<Body> {

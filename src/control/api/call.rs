@@ -370,7 +370,7 @@ impl<T> List<T> {
         mut items: impl Iterator<Item = (String, T)>,
     ) -> Self {
         let mut last = None;
-        let mut page = Vec::new();
+        let mut page = Vec::with_capacity(call.query.limit());
         for (cursor, item) in items.by_ref().take(call.query.limit()) {
             page.push(item);
             last = Some(cursor);

@@ -26,8 +26,23 @@ const ACCOUNTS_BYTES_MAX: u64 = 16 << 20;
 pub(super) struct Caller {
     pub(super) actor: Actor,
     pub(super) role: Role,
-    /// The token that gave the role, if one did.
-    pub(super) token: Option<TokenHash>,
+    pub(super) proof: Proof,
+}
+
+/// What gave somebody a role; it may do so no longer after a while.
+#[derive(Clone, Debug)]
+pub(super) enum Proof {
+    /// What the kernel says of a peer of the socket.
+    Socket(Process),
+    /// A token.
+    Token(TokenHash),
+}
+
+/// Who is at the other end of the socket, and the user that this process runs as.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Process {
+    pub(super) own_uid: u32,
+    pub(super) is: Credentials,
 }
 
 /// SHA-256 of a token, in hexadecimal as the registry keeps it.
@@ -108,8 +123,7 @@ impl Peers {
     }
 
     /// The greatest of the roles that the rules give. Names are looked up in the files of accounts, each time: whoever
-    /// is taken out of a group loses the role at the next connection. `own_uid`: the user
-    /// that this process runs as.
+    /// is taken out of a group loses the role at the next request. `own_uid`: the user that this process runs as.
     pub(super) fn role(&self, own_uid: u32, peer: Credentials) -> Option<Role> {
         let Credentials { uid, gid } = peer;
         if uid == 0 || uid == own_uid {

@@ -21,11 +21,18 @@ mod testing;
 pub mod view;
 mod watch;
 
-use std::{path::Path, path::PathBuf, sync::Arc};
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
 pub use server::{Fault, Handle};
+
+use caller::{Peers, Process};
 
 use crate::{
     config::{ApiTls, Peer},
@@ -35,6 +42,13 @@ use crate::{
 
 /// Watchers at a time: each has a thread of its own.
 const WATCHERS_MAX: usize = 16;
+/// Answers at a time that show everything there is: a registry of a million VMs is some 300 MB of text.
+const WHOLE_MAX: usize = 2;
+/// Requests at a time that wait for the registry, each on a thread of its own; others wait for their turn.
+const TURNS_MAX: usize = 16;
+
+/// Writes a text that may be long, to whoever takes it as slowly as they like.
+pub type WriteText = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
 
 /// What the API is started with.
 pub struct Start {
@@ -68,7 +82,7 @@ pub trait Beside: Send + Sync {
     fn host_keys(&self) -> Vec<view::HostKey>;
 
     /// The zone as a file for other name servers; `None` without a zone.
-    fn zone(&self) -> Option<String>;
+    fn zone(&self) -> Option<WriteText>;
 
     /// Copies the store to a file that must not exist. The path is absolute.
     ///
@@ -108,6 +122,9 @@ pub enum Beyond {
     /// It makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// There is one already.
+    #[error("{0}")]
+    Exists(String),
     /// It failed.
     #[error("{0}")]
     Failed(String),
@@ -118,6 +135,34 @@ pub(crate) struct Api {
     service: Arc<Service>,
     beside: Arc<dyn Beside>,
     watchers: Arc<Semaphore>,
+    whole: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
+    roles: Roles,
+}
+
+/// What a peer of the socket may do, by the user that this process runs as and by what the kernel says of it. May wait for
+/// files.
+type RoleOf = Box<dyn Fn(Process) -> Option<Role> + Send + Sync>;
+
+/// Replaced at a reload.
+type Roles = Arc<ArcSwap<RoleOf>>;
+
+fn role_of(peers: Vec<(Peer, Role)>) -> RoleOf {
+    let peers = Peers::new(peers, Path::new("/etc"));
+    Box::new(move |Process { own_uid, is }| peers.role(own_uid, is))
+}
+
+impl Api {
+    fn new(service: Arc<Service>, beside: Arc<dyn Beside>, role_of: RoleOf) -> Self {
+        let places = |count| Arc::new(Semaphore::new(count));
+        let (watchers, whole, turns) = (places(WATCHERS_MAX), places(WHOLE_MAX), places(TURNS_MAX));
+        let roles = Arc::new(ArcSwap::from_pointee(role_of));
+        Self { service, beside, watchers, whole, turns, roles }
+    }
+
+    fn role(&self, process: Process) -> Option<Role> {
+        (self.roles.load())(process)
+    }
 }
 
 /// Serves the API, from the moment this returns.
@@ -126,14 +171,14 @@ pub(crate) struct Api {
 /// [`Fault`].
 pub fn start(start: Start) -> Result<Handle, Fault> {
     let Start { socket, tls, peers, service, beside } = start;
-    let api = Arc::new(Api { service, beside, watchers: Arc::new(Semaphore::new(WATCHERS_MAX)) });
-    let peers = caller::Peers::new(peers, Path::new("/etc"));
-    let role_of = Arc::new(move |own_uid, peer| peers.role(own_uid, peer));
-    server::start(api, &socket, tls.as_ref(), role_of)
+    let api = Arc::new(Api::new(service, beside, role_of(peers)));
+    server::start(api, &socket, tls.as_ref())
 }
 
 #[cfg(test)]
 mod server_tests;
+#[cfg(test)]
+mod slow_tests;
 #[cfg(test)]
 #[path = "api_tests.rs"]
 mod tests;

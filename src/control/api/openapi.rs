@@ -5,7 +5,8 @@ use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::{
-    answer::ProblemBody,
+    WHOLE_MAX,
+    answer::{BUSY, COME_AGAIN_S, ProblemBody},
     call::Query,
     request::{NAME, PRINCIPAL},
     respond::word,
@@ -78,7 +79,11 @@ fn operation(
         parameters.push(json!({
             "name": "If-Match",
             "in": "header",
-            "description": "The revision that is to be changed, in quotes, as ETag had it.",
+            "description": if matches!(route.kind, Kind::All) {
+                "The registry's revision that the plan was made at, in quotes: `planned_at` of a dry run."
+            } else {
+                "The revision that is to be changed, in quotes, as ETag had it."
+            },
             "schema": {"type": "string", "pattern": "^(\\*|\"[0-9]{1,19}\")$"}
         }));
     }
@@ -100,6 +105,9 @@ fn operation(
     for status in statuses(route) {
         responses.insert(status.to_string(), refused.clone());
     }
+    if matches!(route.kind, Kind::Whole) {
+        responses.insert("503".into(), full(problem));
+    }
     let mut operation = json!({
         "operationId": id(route),
         "summary": route.summary,
@@ -113,6 +121,20 @@ fn operation(
         operation.insert("requestBody".into(), body);
     }
     operation
+}
+
+/// What is answered where all places are taken.
+fn full(problem: &Value) -> Value {
+    json!({
+        "description": format!(
+            "Not as asked; `code` says why. `{BUSY}`: {WHOLE_MAX} such answers are on their way already."
+        ),
+        "headers": {"Retry-After": {
+            "description": "Seconds, where the code is `busy`.",
+            "schema": {"type": "integer", "minimum": COME_AGAIN_S}
+        }},
+        "content": {"application/problem+json": {"schema": problem}}
+    })
 }
 
 /// `delete-users-name-keys-fingerprint`: good for a file name and, but for the hyphens, a function.

@@ -18,14 +18,14 @@ use hyper::{
     header::{self, HeaderValue},
     http::request::Parts,
 };
-use tokio::time::timeout;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
-    Api,
+    Api, WHOLE_MAX,
     answer::{Answer, Problem},
     body::Body,
     call::{Call, Queries},
-    caller::{Caller, TokenHash},
+    caller::{Caller, Process, Proof, TokenHash},
     routes::{self, Kind, Route},
 };
 use crate::registry::{document::Role, service::Actor};
@@ -43,8 +43,8 @@ const NO_BODY_BYTES_MAX: usize = 64;
 
 /// Where a connection comes from.
 pub(super) enum From {
-    /// The socket; who it is and what they may is known, if they may anything.
-    Socket(Actor, Option<Role>),
+    /// The socket; who it is is known.
+    Socket(Actor, Process),
     /// TLS: each request says who it is.
     Tls(SocketAddr),
 }
@@ -62,9 +62,9 @@ pub(super) async fn respond(
     let mut body = Sent { body, begun };
     let answered = answer(api, &from, parts, &mut body).await;
     let (known, mut response) = match answered {
-        Ok((status, answer)) => {
+        Ok(Answered { status, answer, place }) => {
             watching.store(matches!(answer, Answer::Watch(_)), Ordering::Relaxed);
-            (true, answer.into_response(status))
+            (true, answer.into_response(status, place))
         }
         Err(problem) => (problem.status != StatusCode::UNAUTHORIZED, problem.into_response()),
     };
@@ -108,12 +108,19 @@ impl Sent {
     }
 }
 
+struct Answered {
+    status: StatusCode,
+    answer: Answer,
+    /// Where there may be few of such answers.
+    place: Option<OwnedSemaphorePermit>,
+}
+
 async fn answer(
     api: Arc<Api>,
     from: &From,
     parts: Parts,
     body: &mut Sent,
-) -> Result<(StatusCode, Answer), Problem> {
+) -> Result<Answered, Problem> {
     let caller = caller(&api, from, &parts.headers).await?;
     let (route, params) = routes::find(&parts.method, parts.uri.path())?;
     if caller.role < route.role {
@@ -126,13 +133,27 @@ async fn answer(
     let created = matches!(route.kind, Kind::Create) && !query.dry_run;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let (name, from) = (caller.actor.name.clone(), caller.actor.from.clone());
-    let call = Call { api, caller, params, query, expected, body };
-    let answer = wait(move || (route.run.carry_out)(&call)).await?;
-    if !matches!(route.kind, Kind::Show(_) | Kind::List(_)) {
+    let place = match route.kind {
+        Kind::Whole => {
+            let place = Arc::clone(&api.whole).try_acquire_owned();
+            Some(place.map_err(|_| Problem::busy(WHOLE_MAX))?)
+        }
+        Kind::Show(_) | Kind::List(_) | Kind::Change | Kind::Create | Kind::All | Kind::Act => None,
+    };
+    let call = Call { api: Arc::clone(&api), caller, params, query, expected, body };
+    let turn = Arc::clone(&api.turns).acquire_owned().await.map_err(|_| Problem::ending())?;
+    // Whoever asked may go meanwhile; what is held for them is held until this is done.
+    let carried_out = wait(move || {
+        let answer = (route.run.carry_out)(&call);
+        drop(turn);
+        Ok((answer?, place))
+    });
+    let (answer, place) = carried_out.await?;
+    if !route.kind.only_shows() {
         let (method, path) = (route.method.as_str(), route.path);
         tracing::info!(by = name, from, method, path, "API");
     }
-    Ok((status, answer))
+    Ok(Answered { status, answer, place })
 }
 
 /// Runs what may wait for the registry where nobody else waits for it.
@@ -154,14 +175,17 @@ async fn wait<T: Send + 'static>(
 /// Who asks. Nothing else of the request is looked at before.
 async fn caller(api: &Arc<Api>, from: &From, headers: &HeaderMap) -> Result<Caller, Problem> {
     match from {
-        From::Socket(actor, Some(role)) => {
-            Ok(Caller { actor: actor.clone(), role: *role, token: None })
-        }
-        From::Socket(actor, None) => {
-            let name = &actor.name;
-            Err(Problem::forbidden(format!(
-                "{name} has no role here; name it in [api.peers] of keyway.toml"
-            )))
+        From::Socket(actor, process) => {
+            let (api, actor, process) = (Arc::clone(api), actor.clone(), *process);
+            wait(move || {
+                let role = api.role(process).ok_or_else(|| {
+                    let name = &actor.name;
+                    let fix = "name it in [api.peers] of keyway.toml";
+                    Problem::forbidden(format!("{name} has no role here; {fix}"))
+                })?;
+                Ok(Caller { actor, role, proof: Proof::Socket(process) })
+            })
+            .await
         }
         From::Tls(peer) => {
             let header = headers.get(header::AUTHORIZATION);
@@ -170,7 +194,7 @@ async fn caller(api: &Arc<Api>, from: &From, headers: &HeaderMap) -> Result<Call
             wait(move || {
                 let (name, role) = token.find(&api.service.model(), api.service.now_s())?;
                 let actor = Actor { name: format!("token {name}"), from };
-                Ok(Caller { actor, role, token: Some(token) })
+                Ok(Caller { actor, role, proof: Proof::Token(token) })
             })
             .await
         }
@@ -189,7 +213,7 @@ pub(super) const fn word(role: Role) -> &'static str {
 fn expected(route: &Route, headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let mut all = headers.get_all(header::IF_MATCH).iter();
     let Some(value) = all.next() else { return Ok(None) };
-    if matches!(route.kind, Kind::Show(_) | Kind::List(_)) {
+    if route.kind.only_shows() {
         return Ok(None);
     }
     if !route.kind.takes_revision() {

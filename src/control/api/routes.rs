@@ -34,12 +34,16 @@ pub(super) struct Route {
 pub(super) enum Kind {
     /// Shows something.
     Show(&'static [Query]),
+    /// Shows everything, however much that is: few of these at a time.
+    Whole,
     /// Shows a page of a list.
     List(&'static [Query]),
     /// Changes a thing that has a revision.
     Change,
     /// Makes one.
     Create,
+    /// Changes everything: the revision is the registry's.
+    All,
     /// Does something else.
     Act,
 }
@@ -52,14 +56,20 @@ impl Kind {
     pub(super) fn queries(self) -> Vec<Query> {
         match self {
             Self::Show(more) => more.to_vec(),
+            Self::Whole => Vec::new(),
             Self::List(more) => LIST.iter().chain(more).copied().collect(),
-            Self::Change | Self::Create | Self::Act => CHANGE.to_vec(),
+            Self::Change | Self::Create | Self::All | Self::Act => CHANGE.to_vec(),
         }
+    }
+
+    /// Whether it leaves everything as it is.
+    pub(super) const fn only_shows(self) -> bool {
+        matches!(self, Self::Show(_) | Self::Whole | Self::List(_))
     }
 
     /// Whether it takes `If-Match`.
     pub(super) const fn takes_revision(self) -> bool {
-        matches!(self, Self::Change | Self::Create)
+        matches!(self, Self::Change | Self::Create | Self::All)
     }
 }
 
@@ -141,6 +151,10 @@ const fn show(
     Route { method, path, role, kind: Kind::Show(queries), run, summary }
 }
 
+const fn whole(path: &'static str, role: Role, summary: &'static str, run: Run) -> Route {
+    Route { method: Method::GET, path, role, kind: Kind::Whole, run, summary }
+}
+
 const fn list(
     path: &'static str,
     role: Role,
@@ -163,6 +177,10 @@ const fn change(
     run: Run,
 ) -> Route {
     Route { method, path, role, kind: Kind::Change, run, summary }
+}
+
+const fn all(path: &'static str, role: Role, summary: &'static str, run: Run) -> Route {
+    Route { method: Method::POST, path, role, kind: Kind::All, run, summary }
 }
 
 const fn act(
@@ -246,10 +264,10 @@ pub(super) static ROUTES: &[Route] = &[
         run!(fleet::watch => lines watch::Line<'static>)),
     show(Method::POST, "/v1/explain", Reader, &[], "Where a key leads, and why.",
         run!(ask::Explain => beside::explain => view::Explanation)),
-    act(Method::POST, "/v1/apply", Operator, "Makes the registry say what a fleet says.",
+    all("/v1/apply", Operator, "Makes the registry say what a fleet says.",
         run!(fleet::Apply, FLEET_BYTES_MAX => fleet::apply => fleet::Applied)),
-    get("/v1/export", Reader, "The registry as a fleet.", run!(fleet::export => fleet::Export)),
-    get("/v1/zone", Reader, "The zone as a file.", run!(beside::zone => text)),
+    whole("/v1/export", Reader, "The registry as a fleet.", run!(fleet::export => fleet::Export)),
+    whole("/v1/zone", Reader, "The zone as a file.", run!(beside::zone => text)),
     act(Method::POST, "/v1/store/backup", Admin, "Copies the store to a file.",
         run!(ask::Backup => beside::backup => Changed<Gone>)),
     get("/v1/store", Reader, "Which store it is.", run!(fleet::store => fleet::Store)),

@@ -35,20 +35,21 @@ use tokio_rustls::{
 };
 
 use super::{
-    Api,
+    Api, Roles, TURNS_MAX,
     body::Patient,
-    caller::Credentials,
+    caller::{Credentials, Process},
     respond::{From, respond},
+    role_of,
 };
 use crate::{
-    config::ApiTls,
+    config::{ApiTls, Peer},
     registry::{document::Role, service::Actor},
 };
 
 /// Connections served at a time on each listener; the next one waits in the kernel's queue.
 const CONNECTIONS_MAX: usize = 128;
-/// Threads on which the registry is waited for.
-const WAITING_MAX: usize = 16;
+/// Threads that are left to find out who asks, whatever the others wait for.
+const KNOWING_MAX: usize = 4;
 /// For a TLS handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// For the head of a request, and between two requests.
@@ -65,9 +66,6 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 const END_MAX: Duration = Duration::from_secs(5);
 /// Who may connect to the socket: the user and the group that own it. What they may do is another matter.
 const SOCKET_MODE: u32 = 0o660;
-
-/// What a peer may do, by the user that this process runs as and by what the kernel says of it. May wait for files.
-pub(super) type RoleOf = Arc<dyn Fn(u32, Credentials) -> Option<Role> + Send + Sync>;
 
 /// Why the API did not start.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +109,7 @@ pub enum Fault {
 pub struct Handle {
     socket: Bound,
     tls: Option<(SocketAddr, Arc<ArcSwap<ServerConfig>>)>,
+    roles: Roles,
     /// Dropped to stop: nothing is ever sent.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -133,6 +132,11 @@ impl Handle {
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.tls.as_ref().map(|(address, _)| *address)
+    }
+
+    /// What peers of the socket may do from their next request on.
+    pub fn reload_peers(&self, peers: Vec<(Peer, Role)>) {
+        self.roles.store(Arc::new(role_of(peers)));
     }
 
     /// Reads certificate and key anew, for connections from then on. Without TLS nothing happens.
@@ -173,18 +177,13 @@ impl Drop for Bound {
     }
 }
 
-pub(super) fn start(
-    api: Arc<Api>,
-    socket: &Path,
-    tls: Option<&ApiTls>,
-    role_of: RoleOf,
-) -> Result<Handle, Fault> {
+pub(super) fn start(api: Arc<Api>, socket: &Path, tls: Option<&ApiTls>) -> Result<Handle, Fault> {
     let tls = tls.map(|tls| Ok((listen(tls.listen)?, tls_config(tls)?))).transpose()?;
     let (unix, bound, own_uid) = bind(socket)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
-        .max_blocking_threads(WAITING_MAX)
+        .max_blocking_threads(TURNS_MAX + KNOWING_MAX)
         .thread_name("api-wait")
         .build()
         .map_err(Fault::Start)?;
@@ -199,12 +198,13 @@ pub(super) fn start(
         (unix, tls.transpose().map_err(Fault::Start)?)
     };
     let (stop, stopped) = oneshot::channel();
+    let roles = Arc::clone(&api.roles);
     let reload = tls.as_ref().map(|(_, address, config)| (*address, Arc::clone(config)));
     let thread = thread::Builder::new().name("api".to_owned()).spawn(move || {
         runtime.block_on(async {
             let over_tls = Arc::clone(&api);
             tokio::select! {
-                () = serve_unix(unix, api, own_uid, role_of) => {}
+                () = serve_unix(unix, api, own_uid) => {}
                 () = serve_tls(tls.map(|(listener, _, config)| (listener, config)), over_tls) => {}
                 _ = stopped => {}
             }
@@ -212,7 +212,7 @@ pub(super) fn start(
         runtime.shutdown_timeout(END_MAX);
     });
     let thread = thread.map_err(Fault::Start)?;
-    Ok(Handle { socket: bound, tls: reload, stop: Some(stop), thread: Some(thread) })
+    Ok(Handle { socket: bound, tls: reload, roles, stop: Some(stop), thread: Some(thread) })
 }
 
 /// The listener, its file, and the user that this process makes files as.
@@ -262,7 +262,7 @@ fn tls_config(tls: &ApiTls) -> Result<Arc<ServerConfig>, Fault> {
     Ok(Arc::new(config))
 }
 
-async fn serve_unix(listener: UnixListener, api: Arc<Api>, own_uid: u32, role_of: RoleOf) {
+async fn serve_unix(listener: UnixListener, api: Arc<Api>, own_uid: u32) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         // The semaphore is never closed, so there is always a permit in the end.
@@ -271,9 +271,9 @@ async fn serve_unix(listener: UnixListener, api: Arc<Api>, own_uid: u32, role_of
             sleep(ACCEPT_AGAIN).await;
             continue;
         };
-        let (api, role_of) = (Arc::clone(&api), Arc::clone(&role_of));
+        let api = Arc::clone(&api);
         tokio::spawn(async move {
-            if let Some(from) = peer(&stream, own_uid, role_of).await {
+            if let Some(from) = peer(&stream, own_uid) {
                 converse(stream, api, from).await;
             }
             drop(place);
@@ -282,13 +282,12 @@ async fn serve_unix(listener: UnixListener, api: Arc<Api>, own_uid: u32, role_of
 }
 
 /// Who is at the other end of the socket: those whose credentials were in force when they connected.
-async fn peer(stream: &UnixStream, own_uid: u32, role_of: RoleOf) -> Option<From> {
+fn peer(stream: &UnixStream, own_uid: u32) -> Option<From> {
     let is = stream.peer_cred().ok()?;
     let peer = Credentials { uid: is.uid(), gid: is.gid() };
-    let role = tokio::task::spawn_blocking(move || role_of(own_uid, peer)).await.ok()?;
     let process = is.pid().map(|pid| format!(" pid {pid}")).unwrap_or_default();
     let actor = Actor { name: format!("uid {}", peer.uid), from: format!("socket{process}") };
-    Some(From::Socket(actor, role))
+    Some(From::Socket(actor, Process { own_uid, is: peer }))
 }
 
 async fn serve_tls(listener: Option<(TcpListener, Arc<ArcSwap<ServerConfig>>)>, api: Arc<Api>) {

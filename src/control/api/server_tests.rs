@@ -15,12 +15,12 @@ use tokio_rustls::rustls::{ALL_VERSIONS, version};
 
 use super::{
     Fault,
-    caller::new_token,
+    caller::{Credentials, Process, new_token},
     server,
     testing::{World, head, now_s, read_head, read_reply},
 };
 use crate::{
-    config::ApiTls,
+    config::{ApiTls, Peer},
     registry::{
         Command, Label, Options,
         document::Role,
@@ -35,12 +35,10 @@ fn start(
     socket: &std::path::Path,
     tls: Option<&ApiTls>,
 ) -> Result<super::Handle, Fault> {
-    let api = Arc::new(super::Api {
-        service: Arc::clone(&world.service),
-        beside: Arc::clone(&world.fake) as Arc<dyn super::Beside>,
-        watchers: Arc::new(tokio::sync::Semaphore::new(1)),
-    });
-    server::start(api, socket, tls, Arc::new(|_, _| Some(Role::Reader)))
+    let beside = Arc::clone(&world.fake) as Arc<dyn super::Beside>;
+    let reader = Box::new(|_| Some(Role::Reader));
+    let api = super::Api::new(Arc::clone(&world.service), beside, reader);
+    server::start(Arc::new(api), socket, tls)
 }
 
 #[test]
@@ -186,6 +184,53 @@ fn a_certificate_is_replaced_while_it_runs_and_a_wrong_one_is_not() {
     let fault = start(&world, &other, Some(&used)).unwrap_err();
     assert!(matches!(fault, Fault::Listen { address, .. } if address == used.listen), "{fault}");
     assert!(!other.exists(), "half of it was left");
+}
+
+#[test]
+fn another_role_at_the_socket_holds_from_the_next_request_on() {
+    let world = World::new();
+    let mut stream = world.connect();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut ask = || {
+        stream.write_all(b"GET /v1/tokens HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        let (status, headers) = read_head(&mut reader);
+        let length = headers.iter().find(|(name, _)| name == "content-length").unwrap();
+        reader.read_exact(&mut vec![0; length.1.parse().unwrap()]).unwrap();
+        status
+    };
+    let mut watcher = world.connect();
+    watcher.write_all(head("GET", "/v1/watch", &[], b"").as_bytes()).unwrap();
+    let mut watcher = BufReader::new(watcher);
+    assert_eq!(read_head(&mut watcher).0, 200);
+    assert_eq!(ask(), 200);
+    *world.role.lock().unwrap() = Some(Role::Operator);
+    assert_eq!(ask(), 403);
+    *world.role.lock().unwrap() = None;
+    assert_eq!(ask(), 403);
+    let mut rest = String::new();
+    watcher.read_to_string(&mut rest).unwrap();
+    assert!(!rest.contains('{'), "told after it might no longer: {rest}");
+}
+
+#[test]
+fn peers_are_replaced_while_it_runs() {
+    let world = World::new();
+    // Whoever runs the tests is root or the user that the API runs as: only others have rules.
+    let stranger = |api: &super::Api| {
+        let is = Credentials { uid: 77_777, gid: 77_777 };
+        api.role(Process { own_uid: 1, is })
+    };
+    let beside = Arc::clone(&world.fake) as Arc<dyn super::Beside>;
+    let service = Arc::clone(&world.service);
+    let rules = vec![(Peer::Uid(77_777), Role::Reader)];
+    let api = Arc::new(super::Api::new(service, beside, super::role_of(rules)));
+    let handle =
+        server::start(Arc::clone(&api), &world.scratch.0.join("other.sock"), None).unwrap();
+    assert_eq!(stranger(&api), Some(Role::Reader));
+    handle.reload_peers(vec![(Peer::Uid(77_777), Role::Operator)]);
+    assert_eq!(stranger(&api), Some(Role::Operator));
+    handle.reload_peers(Vec::new());
+    assert_eq!(stranger(&api), None);
 }
 
 #[test]

@@ -8,26 +8,25 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 use tokio_rustls::rustls::{
     ALL_VERSIONS, ClientConfig, ClientConnection, RootCertStore, StreamOwned,
     SupportedProtocolVersion,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 
-use super::{Api, Beside, Beyond, Handle, Question, WATCHERS_MAX, server, view};
+use super::{Api, Beside, Beyond, Handle, Question, WriteText, server, view};
 use crate::{
     config::ApiTls,
     registry::{
-        Limits, Service,
+        Command, Limits, Options, Service,
         document::Role,
-        service,
+        service::{self, Actor, Mode, Order},
         store::{StoreId, memory::Memory},
     },
     ssh::{entropy::SystemEntropy, hostkey::PrivateKey, testing::Seeded},
@@ -50,6 +49,8 @@ pub(super) struct Fake {
     pub(super) asked: Mutex<Vec<Question>>,
     pub(super) backups: Mutex<Vec<PathBuf>>,
     pub(super) zone: Mutex<Option<String>>,
+    /// Questions that were begun; they wait while `asked` is held.
+    pub(super) asking: AtomicUsize,
 }
 
 impl Beside for Fake {
@@ -65,6 +66,7 @@ impl Beside for Fake {
     }
 
     fn explain(&self, question: &Question) -> Result<view::Explanation, Beyond> {
+        self.asking.fetch_add(1, Ordering::SeqCst);
         self.asked.lock().unwrap().push(question.clone());
         if matches!(&question.target, super::Target::Name(name) if name == "nowhere") {
             return Err(Beyond::Absent("there is no VM `nowhere`".to_owned()));
@@ -91,13 +93,17 @@ impl Beside for Fake {
         }]
     }
 
-    fn zone(&self) -> Option<String> {
-        self.zone.lock().unwrap().clone()
+    fn zone(&self) -> Option<WriteText> {
+        let text = self.zone.lock().unwrap().clone()?;
+        Some(Box::new(move |into| into.write_all(text.as_bytes())))
     }
 
     fn backup(&self, to: &Path) -> Result<(), Beyond> {
         if to.ends_with("full") {
             return Err(Beyond::Failed("no space left".to_owned()));
+        }
+        if to.ends_with("there") {
+            return Err(Beyond::Exists(format!("{} is there already", to.display())));
         }
         self.backups.lock().unwrap().push(to.to_owned());
         Ok(())
@@ -194,15 +200,12 @@ impl World {
         let service = Arc::new(service.unwrap());
         let fake = Arc::new(Fake::default());
         let role = Arc::new(Mutex::new(Some(Role::Admin)));
-        let api = Arc::new(Api {
-            service: Arc::clone(&service),
-            beside: Arc::clone(&fake) as Arc<dyn Beside>,
-            watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
-        });
+        let beside = Arc::clone(&fake) as Arc<dyn Beside>;
         let given = Arc::clone(&role);
-        let role_of = Arc::new(move |_, _| *given.lock().unwrap());
+        let role_of = Box::new(move |_| *given.lock().unwrap());
+        let api = Arc::new(Api::new(Arc::clone(&service), beside, role_of));
         let socket = scratch.0.join("keyway.sock");
-        let handle = server::start(api, &socket, tls, role_of).unwrap();
+        let handle = server::start(api, &socket, tls).unwrap();
         Self { handle, service, fake, role, store, scratch }
     }
 
@@ -288,6 +291,17 @@ impl World {
         reply.json()
     }
 
+    /// The VM is entered for the first time and shows its host key.
+    pub(super) fn shows(&self, id: &str, key: &str) {
+        let order = Order {
+            command: Command::VmPin { id: id.to_owned(), key: key.to_owned() },
+            options: Options::default(),
+            expected: None,
+            actor: Actor { name: "keyway".to_owned(), from: "first use".to_owned() },
+        };
+        self.service.carry_out(order, Mode::Real).unwrap();
+    }
+
     /// Status and code of what must be refused.
     #[track_caller]
     pub(super) fn refused(&self, method: &str, path: &str, body: &Value) -> (u16, String) {
@@ -329,7 +343,23 @@ pub(super) fn read_reply(stream: impl Read) -> Reply {
     let mut body = Vec::new();
     // A reset behind the answer is as good as an end.
     let _ = reader.read_to_end(&mut body);
+    let chunked = |(name, _): &(String, String)| name == "transfer-encoding";
+    if headers.iter().any(chunked) {
+        body = dechunked(&body);
+    }
     Reply { status, headers, body }
+}
+
+/// Undoes RFC 9112 §7.1; what is cut off is left out.
+fn dechunked(mut rest: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(end) = rest.windows(2).position(|two| two == b"\r\n") {
+        let size = usize::from_str_radix(std::str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();
+        let Some(chunk) = rest.get(end + 2..end + 2 + size) else { break };
+        body.extend_from_slice(chunk);
+        rest = rest.get(end + 4 + size..).unwrap_or_default();
+    }
+    body
 }
 
 pub(super) fn read_head(reader: &mut impl BufRead) -> (u16, Vec<(String, String)>) {

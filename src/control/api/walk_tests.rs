@@ -6,13 +6,11 @@ use serde_json::{Value, json};
 
 use super::{
     call::Query,
-    routes::{Kind, ROUTES, Route},
+    routes::{ROUTES, Route},
     testing::{Reply, World, read_head},
     view::Session,
 };
 use crate::registry::document::Role;
-use crate::registry::service::{Actor, Mode, Order};
-use crate::registry::{Command, Options};
 
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINILzCr80scSuAcnYpxLu4nnirz6xztusEayvak/vj9f";
@@ -47,13 +45,7 @@ fn prepare(world: &World) {
         up_bytes: 2,
         down_bytes: 3,
     });
-    let order = Order {
-        command: Command::VmPin { id: text("blue"), key: text(OTHER_KEY) },
-        options: Options::default(),
-        expected: None,
-        actor: Actor { name: text("keyway"), from: text("first use") },
-    };
-    world.service.carry_out(order, Mode::Real).unwrap();
+    world.shows("blue", OTHER_KEY);
     *world.fake.zone.lock().unwrap() = Some(text("$ORIGIN vm.test.\n"));
 }
 
@@ -325,7 +317,7 @@ fn what_a_route_does_not_take_is_refused_before_anything_is_done() {
             assert_eq!(send(&path, &json, b"{\"name\":\"x\"}"), bad, "{about} takes no body");
         }
         for tag in ["17", "\"x\"", "\"\"", "W/\"17\"", "\"1\", \"2\""] {
-            if !matches!(route.kind, Kind::Show(_) | Kind::List(_)) {
+            if !route.kind.only_shows() {
                 let headers = [json[0], &format!("if-match: {tag}")];
                 assert_eq!(
                     send(&path, &headers, body.to_string().as_bytes()),

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::{WATCHERS_MAX, answer::Problem, body::Lines, call::Call};
+use super::{WATCHERS_MAX, answer::Problem, body::Lines, call::Call, caller::Proof};
 use crate::registry::{
     Key,
     document::Vm,
@@ -64,12 +64,15 @@ pub(super) fn start(call: &Call) -> Result<Lines, Problem> {
     // What is compacted already is told with a status.
     let first = watch.next(Duration::ZERO).map_err(told)?;
     let (sender, receiver) = mpsc::channel(LINES_WAITING);
-    let token = call.caller.token.clone();
-    let service = Arc::downgrade(&api.service);
-    let still = move || match (&token, service.upgrade()) {
-        (None, service) => service.is_some(),
-        (Some(token), Some(service)) => token.find(&service.model(), service.now_s()).is_ok(),
-        (Some(_), None) => false,
+    let proof = call.caller.proof.clone();
+    // The watcher's thread must not keep alive what it looks at.
+    let api = Arc::downgrade(api);
+    let still = move || match (&proof, api.upgrade()) {
+        (Proof::Socket(process), Some(api)) => api.role(*process).is_some(),
+        (Proof::Token(token), Some(api)) => {
+            token.find(&api.service.model(), api.service.now_s()).is_ok()
+        }
+        (_, None) => false,
     };
     let thread = std::thread::Builder::new().name("api-watch".to_owned());
     let run = move || watch_on(&mut *watch, first, &sender, &still);

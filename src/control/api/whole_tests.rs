@@ -150,6 +150,60 @@ fn a_large_fleet_is_taken() {
 }
 
 #[test]
+fn a_plan_that_was_shown_is_carried_out_or_nothing_is() {
+    let world = World::new();
+    let body = json!({"fleet": {"users": [{"name": "alice"}, {"name": "bob"}]}}).to_string();
+    let apply = |path: &str, at: u64| {
+        let expected = format!("if-match: \"{at}\"");
+        let headers = ["content-type: application/json", &expected];
+        world.send("POST", path, &headers, body.as_bytes())
+    };
+    user(&world, "carol");
+    let plan = world.must("POST", "/v1/apply?dry_run=true", &serde_json::from_str(&body).unwrap());
+    let at = plan["planned_at"].as_u64().unwrap();
+    assert_eq!(at, world.service.model().revision());
+    user(&world, "dora");
+    for path in ["/v1/apply", "/v1/apply?dry_run=true"] {
+        let reply = apply(path, at);
+        assert_eq!((reply.status, reply.code().as_deref()), (412, Some("changed")));
+        let detail = reply.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.ends_with("look at the plan again"), "{detail}");
+    }
+    assert_eq!(world.service.model().users().len(), 2);
+    let done = apply("/v1/apply", at + 1);
+    assert_eq!((done.status, done.json()["planned_at"].as_u64()), (200, Some(at + 1)));
+    assert_eq!(world.service.model().users().len(), 4);
+    // What time changes, or an edge, is no change of anybody's.
+    let key = key();
+    world.must(
+        "POST",
+        "/v1/vms",
+        &json!({"name": "blue", "owner": "alice", "ssh": "127.0.0.1:22", "no_address": true}),
+    );
+    let before = world.service.model().revision();
+    world.shows("blue", &key);
+    assert_eq!(
+        (world.service.model().revision(), apply("/v1/apply", before).status),
+        (before + 1, 200)
+    );
+    // Also where there is nothing to do, and never where what is expected is no revision.
+    assert_eq!(apply("/v1/apply", at + 1).status, 412);
+    assert_eq!(apply("/v1/apply", world.service.model().revision()).status, 200);
+}
+
+#[test]
+fn a_plan_of_many_steps_is_carried_out_on_what_it_left_itself() {
+    let world = World::new();
+    let users: Vec<Value> = (0..700).map(|n| json!({"name": format!("user-{n}")})).collect();
+    let body = json!({"fleet": {"users": users}}).to_string();
+    let expected = format!("if-match: \"{}\"", world.service.model().revision());
+    let headers = ["content-type: application/json", &expected];
+    let reply = world.send("POST", "/v1/apply", &headers, body.as_bytes());
+    assert_eq!(reply.status, 200);
+    assert_eq!(world.service.model().users().len(), 700);
+}
+
+#[test]
 fn a_question_is_passed_on_once_it_can_be_one() {
     let world = World::new();
     let line = key();
@@ -206,6 +260,8 @@ fn what_is_beside_the_registry_is_reached_and_left_alone_in_a_dry_run() {
     assert_eq!(world.refused("POST", "/v1/store/backup", &relative), (422, "invalid".into()));
     let full = json!({"path": "/full"});
     assert_eq!(world.refused("POST", "/v1/store/backup", &full), (503, "store-failed".into()));
+    let there = json!({"path": "/there"});
+    assert_eq!(world.refused("POST", "/v1/store/backup", &there), (409, "file-exists".into()));
     assert_eq!(world.refused("DELETE", "/v1/sessions/9", &Value::Null), (404, "not-found".into()));
     user(&world, "alice");
     let vm = json!({"name": "blue", "owner": "alice", "ssh": "127.0.0.1:22", "no_address": true});

@@ -90,6 +90,10 @@ pub enum Event {
     Ignored,
     /// An answer that the kernel had no room for, or could not send.
     Unsent,
+    /// A question was not answered over UDP: its network had enough answers.
+    Limited,
+    /// For the same reason it was told to come by TCP.
+    Slipped,
     /// A panic contained to the question that caused it.
     Panicked,
     /// A TCP connection was taken.
@@ -106,9 +110,11 @@ pub enum Event {
 
 impl Event {
     /// Every one, in the order of declaration.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Ignored,
         Self::Unsent,
+        Self::Limited,
+        Self::Slipped,
         Self::Panicked,
         Self::Connected,
         Self::Crowded,
@@ -123,6 +129,8 @@ impl Event {
         match self {
             Self::Ignored => "ignored",
             Self::Unsent => "unsent",
+            Self::Limited => "limited",
+            Self::Slipped => "slipped",
             Self::Panicked => "panicked",
             Self::Connected => "connected",
             Self::Crowded => "crowded",

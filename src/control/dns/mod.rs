@@ -6,6 +6,7 @@
 //! ```
 //! - [`zone`]: {name, type} -> records; what exists and what does not.
 //! - [`packet`]: bytes -> bytes. EDNS, truncation, refusals. `sign`: DNSSEC, answer by answer.
+//! - [`limit`]: how many answers a network gets over UDP.
 //! - `server`, `socket`: UDP and TCP, on a thread of their own, with a limit on everything.
 //! - [`transfer`], `notify`, [`export`]: the whole zone, for secondaries and as a file.
 //!
@@ -29,6 +30,7 @@ use crate::config::Dns;
 mod counters;
 pub mod export;
 mod label;
+pub mod limit;
 mod notify;
 pub mod packet;
 mod server;
@@ -43,6 +45,7 @@ pub use counters::{Counters, Event, Said, Transport};
 pub use label::Label;
 pub use zone::{Addresses, Entry, Names, PointsAt, Zone};
 
+use limit::Limiter;
 use server::{Shared, TRANSFERS_MAX};
 use socket::Datagrams;
 
@@ -139,7 +142,8 @@ pub fn start(settings: &Dns, zone: Arc<Zone>) -> Result<Handle, Fault> {
         .build()
         .map_err(Fault::Start)?;
     let counters = Arc::new(Counters::default());
-    let shared = Shared::new(zone, Arc::clone(&counters));
+    let limiter = settings.responses_per_second.map(Limiter::new);
+    let shared = Shared::new(zone, Arc::clone(&counters), limiter);
     {
         let _inside = runtime.enter();
         for pair in pairs {

@@ -124,6 +124,26 @@ impl Responder {
         self.emit(&request, said, transport, out)
     }
 
+    /// Says into `out`, which is emptied first, that the answer to `request` is to be had over TCP; nothing is looked up.
+    pub fn truncated(&mut self, request: &[u8], out: &mut Vec<u8>) -> Reply {
+        out.clear();
+        let Ok(request) = read(request) else { return Reply::Nothing };
+        let mut metadata = Metadata::response_from_request(&request.metadata);
+        metadata.truncation = true;
+        let mut nothing = std::iter::empty::<&Record>();
+        let emitted = emit_message_parts(
+            &metadata,
+            &mut std::iter::once(&request.question),
+            &mut nothing,
+            &mut std::iter::empty::<&Record>(),
+            &mut std::iter::empty::<&Record>(),
+            request.edns.map(reply_edns).as_ref(),
+            None,
+            &mut BinEncoder::new(out),
+        );
+        if emitted.is_ok() { Reply::Message(Said::Truncated) } else { Reply::Nothing }
+    }
+
     /// RFC 5936, RFC 1995. There is no history of changes: a secondary that is behind gets the whole zone.
     fn transfer(
         &mut self,

@@ -7,7 +7,7 @@ use std::{
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -20,6 +20,7 @@ use tokio::{
 
 use super::{
     counters::{Counters, Event, Transport},
+    limit::{Limiter, Verdict},
     packet::{Reply, Request, Responder},
     socket::Datagrams,
     transfer,
@@ -55,17 +56,37 @@ pub(super) struct Shared {
     transfers: Semaphore,
     /// Connections of each peer, by address, or by network of 64 bits.
     peers: Mutex<HashMap<IpAddr, usize>>,
+    /// Of all sockets together. They are served by one thread: nobody ever waits for it.
+    limiter: Option<Mutex<Limiter>>,
+    began: Instant,
 }
 
 impl Shared {
-    pub(super) fn new(zone: Arc<Zone>, counters: Arc<Counters>) -> Arc<Self> {
+    pub(super) fn new(
+        zone: Arc<Zone>,
+        counters: Arc<Counters>,
+        limiter: Option<Limiter>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             zone,
             counters,
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             transfers: Semaphore::new(TRANSFERS_MAX),
             peers: Mutex::default(),
+            limiter: limiter.map(Mutex::new),
+            began: Instant::now(),
         })
+    }
+
+    /// Whether a datagram is answered; `now_us` as [`Shared::now_us`] has it.
+    fn judge(&self, peer: IpAddr, now_us: u64) -> Verdict {
+        let Some(limiter) = &self.limiter else { return Verdict::Answer };
+        limiter.lock().unwrap_or_else(PoisonError::into_inner).judge(peer, now_us)
+    }
+
+    /// Since the server began.
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     /// Answers into `out`; a panic costs the one question that caused it.
@@ -77,8 +98,18 @@ impl Shared {
         transport: Transport,
         out: &mut Vec<u8>,
     ) -> Reply {
-        let answered =
-            catch_unwind(AssertUnwindSafe(|| responder.respond(request, peer, transport, out)));
+        self.guarded(responder, transport, |responder| {
+            responder.respond(request, peer, transport, out)
+        })
+    }
+
+    fn guarded(
+        &self,
+        responder: &mut Responder,
+        transport: Transport,
+        respond: impl FnOnce(&mut Responder) -> Reply,
+    ) -> Reply {
+        let answered = catch_unwind(AssertUnwindSafe(|| respond(responder)));
         let Ok(reply) = answered else {
             *responder = Responder::new(Arc::clone(&self.zone));
             self.counters.happened(Event::Panicked);
@@ -115,12 +146,26 @@ fn burst(
     out: &mut Vec<u8>,
     shared: &Shared,
 ) -> usize {
+    let now_us = shared.now_us();
     for done in 0..BURST {
         match socket.receive(buffer) {
             Ok((len, Some(asker))) if asker.peer.port() != 0 => {
                 let request = buffer.get(..len).unwrap_or_default();
                 let peer = asker.peer.ip();
-                let reply = shared.respond(responder, request, peer, Transport::Udp, out);
+                let reply = match shared.judge(peer, now_us) {
+                    Verdict::Answer => {
+                        shared.respond(responder, request, peer, Transport::Udp, out)
+                    }
+                    Verdict::Slip => {
+                        shared.counters.happened(Event::Slipped);
+                        let truncated = |it: &mut Responder| it.truncated(request, out);
+                        shared.guarded(responder, Transport::Udp, truncated)
+                    }
+                    Verdict::Drop => {
+                        shared.counters.happened(Event::Limited);
+                        continue;
+                    }
+                };
                 if matches!(reply, Reply::Message(_)) && socket.send(out, &asker).is_err() {
                     shared.counters.happened(Event::Unsent);
                 }

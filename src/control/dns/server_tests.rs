@@ -51,6 +51,40 @@ fn questions_are_answered_over_udp_and_tcp() {
 }
 
 #[test]
+fn a_network_that_asks_too_much_is_sent_to_tcp_and_others_are_not() {
+    let mut settings = settings();
+    settings.listen = vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()];
+    settings.responses_per_second = std::num::NonZeroU32::new(1);
+    let handle = started(&settings);
+    let server = handle.addresses()[0];
+    let asked = request("blue.vm.test.", A);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(server).unwrap();
+    // One answer, then every second question: the third is told to come by TCP, unless a second is over by then.
+    assert_eq!(ask_udp(server, &asked).answers.len(), 2);
+    let told = (0..1000).find_map(|_| {
+        socket.send(&asked).unwrap();
+        socket.send(&asked).unwrap();
+        let mut buffer = [0; 512];
+        let len = socket.recv(&mut buffer).unwrap();
+        assert!(len <= asked.len() || buffer[2] & 2 == 0, "a truncated answer is no larger");
+        let told = Message::from_vec(&buffer[..len]).unwrap();
+        told.truncation.then_some(told)
+    });
+    let told = told.unwrap();
+    assert!(told.answers.is_empty() && told.response_code == ResponseCode::NoError);
+    assert!(handle.counters().events(Event::Limited) > 0);
+    assert!(handle.counters().events(Event::Slipped) > 0);
+    assert!(handle.counters().answers(Transport::Udp, Said::Truncated) > 0);
+    let mut stream = connect(server);
+    for _ in 0..5 {
+        send(&mut stream, &asked);
+        assert_eq!(receive(&mut stream).answers.len(), 2);
+    }
+    assert_eq!(ask_udp(handle.addresses()[1], &asked).answers.len(), 2);
+}
+
+#[test]
 fn a_wildcard_socket_answers_from_the_address_it_was_asked_at() {
     let mut settings = settings();
     settings.listen = vec!["0.0.0.0:0".parse().unwrap(), "[::]:0".parse().unwrap()];

@@ -98,6 +98,7 @@ pub(super) fn settings() -> Dns {
         ttl_s: 30,
         secondaries: Vec::new(),
         dnssec_key: None,
+        responses_per_second: None,
     }
 }
 

@@ -6,9 +6,9 @@ use std::{
 };
 
 use super::{
-    Change, Commit, Entry, Expected, Fault, Head, KEY_BYTES_MAX, OPERATIONS_MAX, Refusal, Revision,
-    Snapshot, Store, StoreId, TRANSACTION_BYTES_MAX, TransactFault, Transaction, VALUE_BYTES_MAX,
-    Watch,
+    Change, Commit, Entry, Expected, Fault, Head, KEY_BYTES_MAX, OPERATIONS_MAX, Order, Part,
+    Refusal, Revision, Snapshot, Store, StoreId, TRANSACTION_BYTES_MAX, TransactFault, Transaction,
+    VALUE_BYTES_MAX, Watch,
 };
 
 #[path = "conformance_histories.rs"]
@@ -33,6 +33,7 @@ const RULES: &[Rule] = &[
     ("a fresh store is empty and has its id", fresh_is_empty),
     ("an entry has its last value and its revision", entries_have_revisions),
     ("a prefix shows its keys only, in the order of their bytes", prefixes),
+    ("a part begins and ends where it is asked to, either way", parts),
     ("a snapshot is of one moment", snapshot_of_one_moment),
     ("any value comes back as it was", values_come_back),
     ("a compare decides", compares_decide),
@@ -149,6 +150,47 @@ fn prefixes(factory: &dyn Factory) {
     // Whatever the prefix finds, the snapshot is at the store's revision.
     let revision = store.snapshot("").unwrap().head.revision;
     assert_eq!(store.snapshot("vm1").unwrap().head.revision, revision);
+}
+
+/// Every part that can be asked for, beside what a list of all keys says.
+fn parts(factory: &dyn Factory) {
+    let store = factory.fresh(ID);
+    let mut keys =
+        ["a", "vm", "vm/", "vm/1", "vm/1\0", "vm/\u{e9}", "vm/\u{10ffff}x", "vm0", "\u{10ffff}"];
+    for key in keys {
+        put(&*store, key, key);
+    }
+    let between = ["", "vm/0", "vm/2", "vm/\u{10ffff}", "\u{10ffff}\u{10ffff}"];
+    let limits = [0, 1, 2, usize::MAX];
+    for order in [Order::Up, Order::Down] {
+        keys.sort_unstable();
+        if order == Order::Down {
+            keys.reverse();
+        }
+        let cursors = keys.iter().chain(&between).map(|key| Some(*key));
+        for after in cursors.chain([None]) {
+            for (prefix, limit) in ["", "vm", "vm/", "vm/1", "vm1", "\u{10ffff}"]
+                .into_iter()
+                .flat_map(|prefix| limits.map(|limit| (prefix, limit)))
+            {
+                let part = Part { prefix, after, order, limit };
+                let behind = |key: &&str| {
+                    after.is_none_or(
+                        |after| if order == Order::Up { *key > after } else { *key < after },
+                    )
+                };
+                let all = keys.into_iter().filter(|key| key.starts_with(prefix)).filter(behind);
+                let wanted: Vec<&str> = all.take(limit).collect();
+                let mut shown = vec![];
+                let head = store.snapshot_part(part, &mut |entry| {
+                    assert_eq!(entry.value, entry.key.as_bytes());
+                    shown.push(entry.key.to_owned());
+                });
+                assert_eq!(shown, wanted, "{part:?}");
+                assert_eq!(head.unwrap().store_id, ID);
+            }
+        }
+    }
 }
 
 fn snapshot_of_one_moment(factory: &dyn Factory) {

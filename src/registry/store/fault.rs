@@ -133,6 +133,12 @@ pub enum Fault {
         /// What was noticed first.
         what: String,
     },
+    /// The operator's: nothing is written over a file.
+    #[error("{} is there already; fix: name another file, or remove it", .path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
     /// The system refused.
     #[error("{}: {what}", .path.display())]
     System {

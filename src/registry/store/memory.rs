@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    Change, Commit, EntryRef, Fault, Head, Refusal, Revision, Store, StoreId, TransactFault,
-    Transaction, Watch,
+    Change, Commit, EntryRef, Fault, Head, Order, Part, Refusal, Revision, Store, StoreId,
+    TransactFault, Transaction, Watch,
 };
 
 /// A store that is gone with its last owner. Clones are the same store.
@@ -44,9 +44,9 @@ impl Memory {
 }
 
 impl Store for Memory {
-    fn snapshot_each(
+    fn snapshot_part(
         &self,
-        prefix: &str,
+        part: Part<'_>,
         visit: &mut dyn FnMut(EntryRef<'_>),
     ) -> Result<Head, Fault> {
         // Copied, so that whoever is shown an entry may write.
@@ -54,10 +54,18 @@ impl Store for Memory {
             let state = self.0.state.lock().unwrap();
             (state.entries.clone(), state.revision)
         };
-        for (key, (value, modified)) in entries.range(prefix.to_owned()..) {
-            if !key.starts_with(prefix) {
-                break;
-            }
+        let wanted = |(key, _): &(&String, _)| {
+            let behind = |after| match part.order {
+                Order::Up => key.as_str() > after,
+                Order::Down => key.as_str() < after,
+            };
+            key.starts_with(part.prefix) && part.after.is_none_or(behind)
+        };
+        let mut some: Vec<_> = entries.iter().filter(wanted).collect();
+        if part.order == Order::Down {
+            some.reverse();
+        }
+        for (key, (value, modified)) in some.into_iter().take(part.limit) {
             visit(EntryRef { key, value, modified: *modified });
         }
         Ok(Head { store_id: self.0.store_id, revision })

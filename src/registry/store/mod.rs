@@ -39,16 +39,29 @@ pub(crate) const MODE_OTHERS: u32 = 0o077;
 
 /// A key-value space with revisions. The rules that all engines keep stand at the head of this module.
 pub trait Store: Send + Sync {
-    /// Shows `visit` every entry whose key begins with `prefix`, in the order of the keys, all at one revision; returns
-    /// which. Nothing is held but the entry shown. Writers do not wait for it, nor it for them.
+    /// Shows `visit` the entries of `part`, all at one revision; returns which. Nothing is held but the entry shown, and
+    /// what it costs is in proportion to what it shows. Writers do not wait for it, nor it for them.
     ///
     /// # Errors
     /// A [`Fault`] may come after some entries were shown: they are then no snapshot.
+    fn snapshot_part(
+        &self,
+        part: Part<'_>,
+        visit: &mut dyn FnMut(EntryRef<'_>),
+    ) -> Result<Head, Fault>;
+
+    /// Shows `visit` every entry whose key begins with `prefix`, in the order of the keys, as [`Store::snapshot_part`].
+    ///
+    /// # Errors
+    /// As there.
     fn snapshot_each(
         &self,
         prefix: &str,
         visit: &mut dyn FnMut(EntryRef<'_>),
-    ) -> Result<Head, Fault>;
+    ) -> Result<Head, Fault> {
+        let part = Part { prefix, after: None, order: Order::Up, limit: usize::MAX };
+        self.snapshot_part(part, visit)
+    }
 
     /// As [`Store::snapshot_each`], in memory.
     fn snapshot(&self, prefix: &str) -> Result<Snapshot, Fault> {
@@ -85,6 +98,40 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`Fault::Future`], and what else a [`Fault`] is.
     fn compact(&self, up_to: Revision) -> Result<(), Fault>;
+}
+
+/// Some of the entries.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Part<'a> {
+    /// What their keys begin with.
+    pub prefix: &'a str,
+    /// Only those that come behind this key, in the order that is asked for.
+    pub after: Option<&'a str>,
+    /// Which come first.
+    pub order: Order,
+    /// How many at most.
+    pub limit: usize,
+}
+
+/// In which order keys come, by their bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Order {
+    /// The least first.
+    Up,
+    /// The greatest first.
+    Down,
+}
+
+/// The least key that is greater than every key with this prefix; nothing if there is none.
+fn behind(prefix: &str) -> Option<String> {
+    let mut kept = prefix.chars();
+    while let Some(last) = kept.next_back() {
+        // In UTF-8 the order of bytes is that of characters.
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            return Some(kept.as_str().to_owned() + next.encode_utf8(&mut [0; 4]));
+        }
+    }
+    None
 }
 
 /// A reader of commits. Watchers are as many as their callers like, each at its own place.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use hyper::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -10,6 +11,7 @@ use crate::{
     control::api::{
         Beyond, Question, Target,
         answer::Problem,
+        body::Text,
         call::{Call, Changed, Gone, List, plain},
         request as ask, view,
     },
@@ -27,6 +29,7 @@ impl From<Beyond> for Problem {
         match beyond {
             Beyond::Absent(why) => Self::not_found(why),
             Beyond::Invalid(why) => Self::invalid(why),
+            Beyond::Exists(why) => Self::new(StatusCode::CONFLICT, "file-exists", why),
             Beyond::Failed(why) => Self::store_failed(why),
         }
     }
@@ -116,9 +119,11 @@ pub(in super::super) fn pin_forget(call: &Call) -> Answer<Changed<Gone>> {
     Ok(call.changed(&done, |_| None))
 }
 
-pub(in super::super) fn zone(call: &Call) -> Answer<String> {
+pub(in super::super) fn zone(call: &Call) -> Answer<Text> {
     let none = || Problem::not_found("there is no zone; name one in [dns] of keyway.toml");
-    call.api.beside.zone().ok_or_else(none)
+    let write = call.api.beside.zone().ok_or_else(none)?;
+    let no_thread = |error| Problem::store_failed(format!("no thread to write it on: {error}"));
+    Text::start(write).map_err(no_thread)
 }
 
 pub(in super::super) fn backup(call: &Call, to: ask::Backup) -> Answer<Changed<Gone>> {

@@ -1,7 +1,5 @@
 //! The registry as a whole: a fleet carried out or written down, the audit log, the store, and who watches.
 
-use std::collections::VecDeque;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +35,8 @@ pub(in super::super) struct Apply {
 pub(in super::super) struct Applied {
     /// The registry's revision from then on.
     revision: u64,
+    /// The registry's revision that the plan was made at: with it in `If-Match`, exactly this plan is carried out.
+    planned_at: u64,
     /// Whether this only says what would happen.
     dry_run: bool,
     /// In the order in which it is carried out; nothing if all is as it should be.
@@ -72,9 +72,10 @@ pub(in super::super) enum Outcome {
 
 pub(in super::super) fn apply(call: &Call, wanted: Apply) -> Answer<Applied> {
     let prune = if wanted.prune { Prune::Everything } else { Prune::Nothing };
-    let plan = {
+    call.api.service.check_at(call.expected)?;
+    let (planned_at, plan) = {
         let model = call.api.service.model();
-        fleet_commands::plan(&wanted.fleet, &model, prune)?
+        (model.revision(), fleet_commands::plan(&wanted.fleet, &model, prune)?)
     };
     // A fleet must not be a way around what addresses take by themselves.
     let pool = plan.iter().find(|step| step.command.word().starts_with("address-"));
@@ -85,9 +86,11 @@ pub(in super::super) fn apply(call: &Call, wanted: Apply) -> Answer<Applied> {
         )));
     }
     let (actor, mode) = (&call.caller.actor, call.mode());
-    let applied = fleet_commands::apply(&call.api.service, plan, call.options(), actor, mode)?;
+    let (service, at) = (&call.api.service, call.expected);
+    let applied = fleet_commands::apply(service, at, plan, call.options(), actor, mode)?;
     let mut answer = Applied {
         revision: applied.revision,
+        planned_at,
         dry_run: call.query.dry_run,
         plan: Vec::with_capacity(applied.steps.len()),
         moves: Vec::new(),
@@ -120,23 +123,13 @@ pub(in super::super) fn export(call: &Call) -> Answer<Export> {
 pub(in super::super) fn audit(call: &Call) -> Answer<List<view::Audit>> {
     let (newest, after) = (call.query.newest, call.query.after.as_deref());
     // One more than asked for, to know whether there is one.
-    let count = call.query.limit() + 1;
-    let mut kept: VecDeque<(String, view::Audit)> = VecDeque::new();
-    call.api.service.audit(&mut |key, entry| {
-        let behind = after.is_none_or(|after| if newest { key < after } else { key > after });
-        let full = !newest && kept.len() == count;
-        let Some(entry) = entry.filter(|_| behind && !full) else { return };
-        kept.push_back((key.to_owned(), shown(key, &entry)));
-        if kept.len() > count {
-            kept.pop_front();
-        }
-    })?;
+    let page = call.api.service.audit(after, newest, call.query.limit() + 1)?;
     let revision = call.api.service.model().revision();
-    let mut kept: Vec<_> = kept.into();
-    if newest {
-        kept.reverse();
-    }
-    Ok(List::page(call, revision, kept.into_iter()))
+    let items = page.into_iter().map(|(key, entry)| {
+        let item = shown(&key, &entry);
+        (key, item)
+    });
+    Ok(List::page(call, revision, items))
 }
 
 fn shown(key: &str, entry: &service::Audit) -> view::Audit {

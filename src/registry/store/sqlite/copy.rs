@@ -18,13 +18,19 @@ const REPLACED: &str = ".replaced";
 
 /// Copies the store at `from` to the new file `to`.
 pub(super) fn backup(from: &Path, to: &Path) -> Result<(), Fault> {
+    let exists = || Fault::Exists { path: to.to_owned() };
+    if fs::symlink_metadata(to).is_ok() {
+        return Err(exists());
+    }
     let partial = file::with_suffix(to, PARTIAL);
     write_partial(from, &partial)?;
     // A link, not a rename: a file that is there is not replaced.
     let linked = sync(&partial).and_then(|()| fs::hard_link(&partial, to));
     let removed = fs::remove_file(&partial);
     let kept = linked.and(removed).and_then(|()| sync(file::directory(to)));
-    kept.map_err(|error| Fault::system(to, &error))
+    // Somebody else may have made it since it was looked for.
+    let taken = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
+    kept.map_err(|error| if taken(&error) { exists() } else { Fault::system(to, &error) })
 }
 
 /// Puts the backup `from` in the place of the store `to`, whose directory exists, and gives it the id `fresh` (random):

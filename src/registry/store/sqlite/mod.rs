@@ -11,10 +11,14 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, types::FromSqlError};
+use rusqlite::{
+    Connection, OptionalExtension, Row, TransactionBehavior,
+    types::{FromSqlError, Value},
+};
 
 use super::{
-    EntryRef, Fault, Head, Refusal, Revision, Store, StoreId, TransactFault, Transaction, Watch,
+    EntryRef, Fault, Head, Order, Part, Refusal, Revision, Store, StoreId, TransactFault,
+    Transaction, Watch, behind,
 };
 
 mod copy;
@@ -29,6 +33,9 @@ const GROUP_MAX: usize = 256;
 const READERS_KEPT: usize = 4;
 /// Commits that one deletion of a compaction removes; between two of them writers get their turn.
 const COMPACTED_AT_ONCE: u64 = 1024;
+
+const UP: &str = "SELECT key, value, modified FROM kv WHERE key >= ?1 ORDER BY key LIMIT ?2";
+const DOWN: &str = "SELECT key, value, modified FROM kv WHERE key < ?1 ORDER BY key DESC LIMIT ?2";
 
 /// A store in a file.
 #[derive(Clone)]
@@ -68,27 +75,40 @@ impl Sqlite {
     /// [`Sqlite::open`] can read. Writers do not wait for it.
     ///
     /// # Errors
-    /// [`Fault::System`] if there is such a file already, and what else a [`Fault`] is.
+    /// [`Fault::Exists`] if there is such a file already, and what else a [`Fault`] is.
     pub fn backup(&self, to: &Path) -> Result<(), Fault> {
         copy::backup(&self.0.path, to)
     }
 }
 
 impl Store for Sqlite {
-    fn snapshot_each(
+    fn snapshot_part(
         &self,
-        prefix: &str,
+        part: Part<'_>,
         visit: &mut dyn FnMut(EntryRef<'_>),
     ) -> Result<Head, Fault> {
+        // The first key that could be shown, going up, or the first that no longer can, going down.
+        let (sql, bound) = match part.order {
+            Order::Up => {
+                let next = part.after.map(|after| after.to_owned() + "\0");
+                let from = next.filter(|next| next.as_str() > part.prefix);
+                (UP, Value::Text(from.unwrap_or_else(|| part.prefix.to_owned())))
+            }
+            Order::Down => {
+                let ends = [part.after.map(str::to_owned), behind(part.prefix)];
+                // No text is greater than a blob.
+                let least = ends.into_iter().flatten().min();
+                (DOWN, least.map_or(Value::Blob(Vec::new()), Value::Text))
+            }
+        };
+        let limit = i64::try_from(part.limit).unwrap_or(i64::MAX);
         self.0.read(|reader| {
             let head = meta(reader)?.head;
-            let mut statement = reader.prepare_cached(
-                "SELECT key, value, modified FROM kv WHERE key >= ?1 ORDER BY key",
-            )?;
-            let mut rows = statement.query([prefix])?;
+            let mut statement = reader.prepare_cached(sql)?;
+            let mut rows = statement.query((&bound, limit))?;
             while let Some(row) = rows.next()? {
                 let key = row.get_ref(0)?.as_str()?;
-                if !key.starts_with(prefix) {
+                if !key.starts_with(part.prefix) {
                     break; // keys with one prefix stand together
                 }
                 let value = row.get_ref(1)?.as_blob()?;

@@ -320,7 +320,7 @@ fn a_backup_replaces_no_file() {
     let store = scratch.open();
     let backup = scratch.0.join("backup.db");
     fs::write(&backup, "mine").unwrap();
-    assert!(matches!(store.backup(&backup), Err(Fault::System { .. })));
+    assert_eq!(store.backup(&backup), Err(Fault::Exists { path: backup.clone() }));
     assert_eq!(fs::read(&backup).unwrap(), b"mine");
     assert!(!fs::exists(scratch.0.join("backup.db.partial")).unwrap());
 }
