@@ -95,7 +95,7 @@ fn main() {
 
 /// What an edge does that starts without its store.
 fn start_from_saved() {
-    let head = saved::Head { store: [7; 16], revision: 1 };
+    let head = saved::Head { store: [7; 16], program: [0; 8], revision: 1 };
     let start = Instant::now();
     let bytes: Vec<u8> = saved::encode(head, &contents()).flatten().collect();
     println!(

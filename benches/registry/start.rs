@@ -67,7 +67,7 @@ pub(crate) fn split(path: &Path) {
 }
 
 fn head(revision: u64) -> saved::Head {
-    saved::Head { store: [7; 16], revision }
+    saved::Head { store: [7; 16], program: [0; 8], revision }
 }
 
 /// Keeps a table up with a service, as `serve` does for its edge.
@@ -119,7 +119,7 @@ impl Feed {
     }
 
     fn append(&mut self, delta: &Delta, revision: u64) {
-        let bytes = saved::encode_delta(head(revision), delta);
+        let bytes = saved::encode_delta(head(revision), revision - 1, delta);
         self.journal.as_mut().unwrap().write_all(&bytes).unwrap();
     }
 }

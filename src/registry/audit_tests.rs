@@ -18,12 +18,12 @@ use crate::ssh::testing::Seeded;
 struct Counting(Memory, Arc<AtomicUsize>);
 
 impl Store for Counting {
-    fn snapshot_part(
+    fn snapshot_parts(
         &self,
-        part: Part<'_>,
+        parts: &[Part<'_>],
         visit: &mut dyn FnMut(EntryRef<'_>),
     ) -> Result<Head, Fault> {
-        self.0.snapshot_part(part, &mut |entry| {
+        self.0.snapshot_parts(parts, &mut |entry| {
             self.1.fetch_add(1, Relaxed);
             visit(entry);
         })

@@ -5,7 +5,6 @@ use std::sync::mpsc;
 
 use super::*;
 use crate::registry::Label;
-use crate::registry::model::Limits;
 use crate::registry::store::memory::Memory;
 use crate::registry::store::{StoreId, Transaction};
 
@@ -19,7 +18,6 @@ fn put(names: &[&str]) -> Transaction {
 
 /// Users as the follower hears of them.
 fn followed(store: &Memory, act: impl FnOnce(&Memory, &dyn Fn(&str, bool))) {
-    let model = load::load(store, &Limits::default(), None, &mut nobody()).unwrap();
     let (tell, told) = mpsc::channel();
     let follow: Follow = Box::new(move |news| match news {
         News::Written { written, .. } => {
@@ -33,7 +31,7 @@ fn followed(store: &Memory, act: impl FnOnce(&Memory, &dyn Fn(&str, bool))) {
             }
         }
     });
-    let follower = Follower::new(Arc::new(store.clone()), model, follow);
+    let follower = follower(store, Some(read(store)), follow);
     let stop = AtomicBool::new(false);
     let heard = std::cell::RefCell::new(BTreeMap::new());
     std::thread::scope(|scope| {
@@ -47,6 +45,14 @@ fn followed(store: &Memory, act: impl FnOnce(&Memory, &dyn Fn(&str, bool))) {
         });
         stop.store(true, Ordering::Relaxed);
     });
+}
+
+fn read(store: &Memory) -> Model {
+    load::load(store, &Limits::default(), None, Unreadable::Refused, &mut nobody()).unwrap()
+}
+
+fn follower(store: &Memory, model: Option<Model>, follow: Follow) -> Follower {
+    Follower::new(Arc::new(store.clone()), Limits::default(), model, follow)
 }
 
 fn nobody() -> Follow {
@@ -69,7 +75,7 @@ fn every_commit_of_another_writer_is_told_in_order() {
 #[test]
 fn who_lags_behind_a_compaction_reads_everything() {
     let store = Memory::new(StoreId([1; 16]));
-    let model = load::load(&store, &Limits::default(), None, &mut nobody()).unwrap();
+    let model = read(&store);
     store.transact(&put(&["alice"])).unwrap();
     let at = store.transact(&put(&["bob"])).unwrap();
     store.compact(at).unwrap();
@@ -79,7 +85,7 @@ fn who_lags_behind_a_compaction_reads_everything() {
             let _ended = tell.send(contents.users.len());
         }
     });
-    let follower = Follower::new(Arc::new(store), model, follow);
+    let follower = follower(&store, Some(model), follow);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| follower.run(&stop));
@@ -91,20 +97,64 @@ fn who_lags_behind_a_compaction_reads_everything() {
 #[test]
 fn a_model_that_follows_is_the_one_that_is_read() {
     let store = Memory::new(StoreId([1; 16]));
-    let mut follower = Follower::new(
-        Arc::new(store.clone()),
-        load::load(&store, &Limits::default(), None, &mut nobody()).unwrap(),
-        nobody(),
-    );
+    let mut model = read(&store);
     let mut watch = store.watch(Revision::ZERO).unwrap();
     store.transact(&put(&["alice", "bob"])).unwrap();
     store.transact(&put(&["carol"]).delete("user/bob")).unwrap();
     while let Some(commit) = watch.next(Duration::ZERO).unwrap() {
-        follower.take(commit).unwrap();
+        take(&mut model, commit);
     }
-    let read = load::load(&store, &Limits::default(), None, &mut nobody()).unwrap();
-    assert_eq!(follower.model.revision(), read.revision());
+    assert_eq!(model.revision(), read(&store).revision());
     let names = |model: &Model| model.users().keys().cloned().collect::<Vec<Label>>();
-    assert_eq!(names(&follower.model), names(&read));
-    assert_eq!(names(&read), [Label::new("alice").unwrap(), Label::new("carol").unwrap()]);
+    assert_eq!(names(&model), names(&read(&store)));
+    assert_eq!(names(&model), [Label::new("alice").unwrap(), Label::new("carol").unwrap()]);
+}
+
+#[test]
+fn what_a_newer_program_wrote_leads_nowhere_and_hides_nothing_else() {
+    let store = Memory::new(StoreId([1; 16]));
+    store.transact(&put(&["alice", "bob"])).unwrap();
+    followed(&store, |store, wait| {
+        let strange = Transaction::new().put("user/bob", r#"{"keys":7}"#).put("user/carol", USER);
+        store.transact(&strange.delete("user/alice")).unwrap();
+        for (name, there) in [("bob", false), ("alice", false), ("carol", true)] {
+            wait(name, there);
+        }
+    });
+    // Who has to read everything reads the rest too.
+    let (tell, told) = mpsc::channel();
+    let follow: Follow = Box::new(move |news| {
+        if let News::Everything { contents, .. } = news {
+            let names = contents.users.into_iter().map(|user| user.name);
+            let _ended = tell.send(names.collect::<Vec<_>>());
+        }
+    });
+    let follower = follower(&store, None, follow);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| follower.run(&stop));
+        let names = told.recv_timeout(Duration::from_mins(1)).unwrap();
+        assert_eq!(names, ["carol"]);
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_bug_of_whoever_is_told_makes_it_all_be_told_anew() {
+    let store = Memory::new(StoreId([1; 16]));
+    let (tell, told) = mpsc::channel();
+    let follow: Follow = Box::new(move |news| match news {
+        News::Written { .. } => panic!("a bug that is meant"),
+        News::Everything { contents, .. } => {
+            let _ended = tell.send(contents.users.len());
+        }
+    });
+    let follower = follower(&store, Some(read(&store)), follow);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| follower.run(&stop));
+        store.transact(&put(&["alice"])).unwrap();
+        assert_eq!(told.recv_timeout(Duration::from_mins(1)), Ok(1));
+        stop.store(true, Ordering::Relaxed);
+    });
 }

@@ -10,17 +10,24 @@ use super::model::{Limits, Model, Stored};
 use super::name::Label;
 use super::routes;
 use super::service::{Fault, Follow, News};
-use super::store::{EntryRef, Store};
+use super::store::{EntryRef, Part, Store};
 use crate::route::Contents;
 
 /// Prefixes of all documents; the audit log is not one of them. Users stand before those who name them.
 const PREFIXES: [&str; 6] = ["address/", "user/", "team/", "vm/", "hold/", "token/"];
-/// No key begins so: only the head is read.
-const NOTHING: &str = "~";
 /// Documents handed over together.
 const TOGETHER: usize = 512;
 /// Bytes of a name that are compared where the name itself need not be fetched.
 const PREFIX_BYTES: usize = 8;
+
+/// What becomes of a document that cannot be read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Unreadable {
+    /// Nothing is read: what it says may be a right, or the end of one.
+    Refused,
+    /// It is no document: whoever only follows takes rights away rather than none.
+    LeftOut,
+}
 
 /// A document, where it stands, and the revision that wrote it.
 type Read = (Key, Document, u64);
@@ -33,24 +40,27 @@ pub(super) fn load(
     store: &dyn Store,
     limits: &Limits,
     known: Option<u64>,
+    unreadable: Unreadable,
     follow: &mut Follow,
 ) -> Result<Model, Fault> {
+    let now = match known {
+        // No key begins so: only the head is read.
+        Some(_) => Some(store.snapshot_each("~", &mut |_| ())?.revision.0),
+        None => None,
+    };
+    let wanted = known.is_none() || known != now;
     // Without a limit: what waits here is on its way into the model, which holds all of it in the end.
     let (hand, handed) = channel();
-    std::thread::scope(|scope| {
+    let model = std::thread::scope(|scope| {
         let reader = std::thread::Builder::new().name("registry-load".to_owned());
+        let told = &mut *follow;
         let reader = reader.spawn_scoped(scope, move || {
-            let now = store.snapshot_each(NOTHING, &mut |_| ())?.revision.0;
-            let wanted = (known != Some(now)).then(Contents::default);
-            let (revision, contents) = read(store, wanted, &hand)?;
-            if revision != now {
-                // Somebody else writes: what was read is of several moments.
-                return Err(Fault::Moved);
-            }
+            let contents = wanted.then(Contents::default);
+            let (revision, contents) = read(store, contents, unreadable, &hand)?;
             // The model need not wait for the routing map, nor the map for the model.
             drop(hand);
             if let Some(contents) = contents {
-                follow(News::Everything { revision, contents });
+                told(News::Everything { revision, contents });
             }
             Ok::<_, Fault>(revision)
         })?;
@@ -71,8 +81,13 @@ pub(super) fn load(
         model.fill_vm_names(sorted(names));
         let revision = reader.join().unwrap_or_else(|panic| resume_unwind(panic))?;
         model.at_revision(revision);
-        Ok(model)
-    })
+        Ok::<_, Fault>(model)
+    })?;
+    if !wanted && now != Some(model.revision()) {
+        // Somebody wrote meanwhile: what the follower knew is no longer all.
+        return load(store, limits, None, unreadable, follow);
+    }
+    Ok(model)
 }
 
 /// Reads all documents and hands them over; returns the store's revision and, if wanted, what they mean for the routing
@@ -80,36 +95,31 @@ pub(super) fn load(
 fn read(
     store: &dyn Store,
     mut contents: Option<Contents>,
+    unreadable: Unreadable,
     hand: &Sender<Vec<Read>>,
 ) -> Result<(u64, Option<Contents>), Fault> {
-    let mut revision = 0;
-    for prefix in PREFIXES {
-        let (mut some, mut fault) = (Vec::with_capacity(TOGETHER), None);
-        let head = store.snapshot_each(prefix, &mut |entry| {
-            if fault.is_some() {
-                return;
-            }
-            match decode(entry) {
-                Ok(read) => {
-                    if let Some(contents) = &mut contents {
-                        routes::enter(contents, &read.0, &read.1);
-                    }
-                    some.push(read);
-                }
-                Err(why) => fault = Some(why),
-            }
-            if some.len() == TOGETHER {
-                // Whoever takes them has panicked if they are not taken, and that ends the start.
-                let _gone = hand.send(std::mem::replace(&mut some, Vec::with_capacity(TOGETHER)));
-            }
-        })?;
-        if let Some(fault) = fault {
-            return Err(fault);
+    let (mut some, mut fault) = (Vec::with_capacity(TOGETHER), None);
+    let head = store.snapshot_parts(&PREFIXES.map(Part::whole), &mut |entry| {
+        if fault.is_some() {
+            return;
         }
-        let _gone = hand.send(some);
-        revision = head.revision.0;
-    }
-    Ok((revision, contents))
+        match decode(entry) {
+            Ok(read) => {
+                if let Some(contents) = &mut contents {
+                    routes::enter(contents, &read.0, &read.1);
+                }
+                some.push(read);
+            }
+            Err(why) if unreadable == Unreadable::LeftOut => tracing::warn!("left out: {why}"),
+            Err(why) => fault = Some(why),
+        }
+        if some.len() == TOGETHER {
+            // Whoever takes them has panicked if they are not taken, and that ends the start.
+            let _gone = hand.send(std::mem::replace(&mut some, Vec::with_capacity(TOGETHER)));
+        }
+    })?;
+    let _gone = hand.send(some);
+    fault.map_or(Ok((head.revision.0, contents)), Err)
 }
 
 fn decode(entry: EntryRef<'_>) -> Result<Read, Fault> {

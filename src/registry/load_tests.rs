@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::load;
+use super::{Unreadable, load};
 use crate::registry::command::{Command, NewAddress, NewVm, Options, Placement, VmSettings};
 use crate::registry::document::{Access, VmState};
 use crate::registry::service::{Fault, Follow, News};
@@ -86,7 +86,7 @@ fn a_model_that_was_read_is_the_one_that_was_written() {
         let News::Everything { revision, contents } = news else { panic!("one kind of news") };
         *tell.lock().unwrap() = Some((revision, contents));
     });
-    let read = load(&store, &Limits::default(), None, &mut follow).unwrap();
+    let read = load(&store, &Limits::default(), None, Unreadable::Refused, &mut follow).unwrap();
     assert_eq!(read.revision(), model.revision());
     assert_eq!(read.vm_names(), model.vm_names());
     assert_eq!(read.aging, model.aging);
@@ -111,7 +111,8 @@ fn nobody_is_told_of_a_store_that_cannot_be_read() {
         let (_, store) = written(&commands());
         store.transact(&Transaction::new().put(key, "{}")).unwrap();
         let mut follow: Follow = Box::new(|news| panic!("told of {news:?}"));
-        let fault = load(&store, &Limits::default(), None, &mut follow).unwrap_err();
+        let fault =
+            load(&store, &Limits::default(), None, Unreadable::Refused, &mut follow).unwrap_err();
         assert!(matches!(fault, Fault::Unreadable { .. } | Fault::Strange(_)), "{key}: {fault}");
     }
 }

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::mpsc::{self, Sender, SyncSender};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
 use super::audit;
@@ -14,7 +14,7 @@ pub use super::audit::{Actor, Audit, Moved};
 use super::command::{Command, Options};
 use super::document::StrangeKey;
 use super::draft::{Report, Written};
-use super::load;
+use super::load::{self, Unreadable};
 use super::model::{Limits, Model};
 use super::refusal::Refusal;
 use super::store::{self, Head, Revision, Store, Watch};
@@ -77,9 +77,6 @@ pub enum Fault {
         /// What is wrong.
         why: serde_json::Error,
     },
-    /// Another process wrote while this one read.
-    #[error("the registry was changed by another process while it was read; try again")]
-    Moved,
     /// No thread for it.
     #[error("the registry cannot be served: {0}")]
     Thread(#[from] std::io::Error),
@@ -127,8 +124,8 @@ pub struct Start {
 pub struct Service {
     model: Arc<RwLock<Model>>,
     store: Arc<dyn Store>,
-    orders: Option<Sender<Request>>,
-    writer: Option<JoinHandle<()>>,
+    orders: RwLock<Option<Sender<Request>>>,
+    writer: Mutex<Option<JoinHandle<bool>>>,
     now_s: fn() -> u64,
     wanted: Wanted,
 }
@@ -164,16 +161,15 @@ impl Service {
     /// [`Fault`].
     pub fn start(start: Start) -> Result<Self, Fault> {
         let Start { store, limits, now_s, entropy, known, mut follow } = start;
-        let model = load::load(&*store, &limits, known, &mut follow)?;
+        let model = load::load(&*store, &limits, known, Unreadable::Refused, &mut follow)?;
         let wanted = Wanted::at(model.revision());
         let model = Arc::new(RwLock::new(model));
         let (orders, queue) = mpsc::channel();
         let (kept_in, on) = (Arc::clone(&store), Arc::clone(&model));
         let mut writer = Writer::new(on, kept_in, follow, entropy, now_s, wanted.clone());
-        let writer = std::thread::Builder::new()
-            .name("registry".to_owned())
-            .spawn(move || writer.run(&queue))?;
-        Ok(Self { model, store, orders: Some(orders), writer: Some(writer), now_s, wanted })
+        let thread = std::thread::Builder::new().name("registry".to_owned());
+        let writer = Mutex::new(Some(thread.spawn(move || writer.run(&queue))?));
+        Ok(Self { model, store, orders: RwLock::new(Some(orders)), writer, now_s, wanted })
     }
 
     /// Carries out one order; returns when it is durable and followed.
@@ -199,7 +195,8 @@ impl Service {
         let count = orders.len();
         let (answer, answered) = mpsc::sync_channel(1);
         let request = Request { at, orders, mode, answer };
-        let sent = self.orders.as_ref().map(|queue| queue.send(request));
+        let queue = self.orders.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let sent = queue.map(|queue| queue.send(request));
         let answers = match sent {
             Some(Ok(())) => answered.recv().unwrap_or_default(),
             Some(Err(_)) | None => Vec::new(),
@@ -207,12 +204,21 @@ impl Service {
         if answers.len() == count { answers } else { vec![Err(Failed::Ended); count] }
     }
 
-    /// Takes no more orders; leaves the model, which is that of the store.
-    pub fn retire(self) -> Model {
-        let model = Arc::clone(&self.model);
-        drop(self);
-        let last = Arc::try_unwrap(model).unwrap_or_default();
-        last.into_inner().unwrap_or_else(PoisonError::into_inner)
+    /// Takes no more orders, and returns when the last one is answered: the store is not written from here any more. Gives
+    /// the model, which is an empty one to whoever still reads it here; nothing if it may not be what the store says.
+    pub fn retire(&self) -> Option<Model> {
+        if self.end() {
+            return None;
+        }
+        Some(std::mem::take(&mut *self.model.write().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Ends the writer; whether its model may not be what the store says.
+    fn end(&self) -> bool {
+        *self.orders.write().unwrap_or_else(PoisonError::into_inner) = None;
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // A panic over there was reported by its hook.
+        writer.is_none_or(|writer| writer.join().unwrap_or(true))
     }
 
     /// The model as it is now. Orders wait while this is held.
@@ -267,11 +273,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        self.orders = None;
-        if let Some(writer) = self.writer.take() {
-            // A panic over there was reported by its hook.
-            let _ended = writer.join();
-        }
+        let _stale = self.end();
     }
 }
 
@@ -281,5 +283,5 @@ impl Drop for Service {
 /// What the store says, and what cannot be read in it.
 pub fn load(store: &dyn Store, limits: &Limits) -> Result<Model, Fault> {
     let mut nobody: Follow = Box::new(|_| ());
-    load::load(store, limits, None, &mut nobody)
+    load::load(store, limits, None, Unreadable::Refused, &mut nobody)
 }

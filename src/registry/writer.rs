@@ -11,7 +11,7 @@ use super::audit::{self, Actor, Audit, Forget, Moved};
 use super::command::{Command, Options, Subject};
 use super::document::{Document, Key};
 use super::draft::{Draft, PART_DOCUMENTS, Progress, Report, Written, stamp, take_back};
-use super::load;
+use super::load::{self, Unreadable};
 use super::model::{Model, Stamp};
 use super::refusal::{Kind, Refusal};
 use super::service::{Done, Failed, Follow, Mode, News, Order, Request};
@@ -87,8 +87,8 @@ impl Writer {
         Self { model, store, follow, entropy, now_s, commits, stale, wanted, forget, forget_at }
     }
 
-    /// Takes orders until nobody can give any.
-    pub(super) fn run(&mut self, queue: &Receiver<Request>) {
+    /// Takes orders until nobody can give any; whether the model may not be what the store says then.
+    pub(super) fn run(&mut self, queue: &Receiver<Request>) -> bool {
         let mut sweep_at = Instant::now();
         loop {
             match queue.recv_timeout(sweep_at.saturating_duration_since(Instant::now())) {
@@ -98,7 +98,7 @@ impl Writer {
                     self.guarded(|writer| writer.serve(batch));
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
-                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return self.stale,
             }
             if Instant::now() >= sweep_at {
                 let mut more = false;
@@ -277,7 +277,13 @@ impl Writer {
     }
 
     fn read_anew(&mut self, model: &mut Model) {
-        match load::load(&*self.store, &model.limits().clone(), None, &mut self.follow) {
+        match load::load(
+            &*self.store,
+            &model.limits().clone(),
+            None,
+            Unreadable::Refused,
+            &mut self.follow,
+        ) {
             Ok(fresh) => {
                 self.stale = false;
                 *model = fresh;

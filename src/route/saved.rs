@@ -14,14 +14,14 @@ use super::{Contents, Delta};
 /// The first bytes of everything saved here.
 pub const MAGIC: [u8; 8] = *b"keyway\0r";
 /// Which encoding follows. An older program does not read a newer one.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Entries in one chunk: few enough that nobody holds much more in memory than the contents themselves.
 const CHUNK_ENTRIES: usize = 4096;
 /// Longest chunk read, in bytes: 4096 VMs take less than 1 MB, but one team may have a million members.
 const CHUNK_BYTES_MAX: usize = 256 << 20;
-/// Magic, version, kind, store id, revision.
-const HEAD_BYTES: usize = 8 + 2 + 1 + 16 + 8;
+/// Magic, version, kind, store id, program, revision.
+const HEAD_BYTES: usize = 8 + 2 + 1 + 16 + 8 + 8;
 /// Kind and length.
 const CHUNK_HEAD_BYTES: usize = 1 + 4;
 const CRC_BYTES: usize = 4;
@@ -29,10 +29,12 @@ const CRC_BYTES: usize = 4;
 pub const HEAD_LEN: usize = HEAD_BYTES + CRC_BYTES;
 
 /// What was saved is true of this moment.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Head {
     /// Names the store, renewed when a backup is restored: revisions of two stores cannot be compared.
     pub store: [u8; 16],
+    /// Names the program that made routes of what the store holds: another one may make others.
+    pub program: [u8; 8],
     /// The store's revision: of a delta, the one it leads to.
     pub revision: u64,
 }
@@ -117,9 +119,9 @@ pub fn encode(head: Head, contents: &Contents) -> impl Iterator<Item = Vec<u8>> 
     framed(head, Kind::Snapshot, chunks)
 }
 
-/// The bytes of `delta`.
-pub fn encode_delta(head: Head, delta: &Delta) -> Vec<u8> {
-    let chunk = (Chunk::Delta, postcard::to_allocvec(delta).unwrap_or_default());
+/// The bytes of `delta`, which leads from the revision `after` to that of `head`.
+pub fn encode_delta(head: Head, after: u64, delta: &Delta) -> Vec<u8> {
+    let chunk = (Chunk::Delta, postcard::to_allocvec(&(after, delta)).unwrap_or_default());
     framed(head, Kind::Delta, std::iter::once(chunk)).flatten().collect()
 }
 
@@ -133,21 +135,21 @@ pub fn decode(bytes: &[u8]) -> Result<(Head, Contents), Fault> {
     decoder.finish()
 }
 
-/// A delta of which all bytes are there.
+/// A delta of which all bytes are there, and the revision it follows.
 ///
 /// # Errors
 /// [`Fault`], if these are not exactly the bytes that [`encode_delta`] gave.
-pub fn decode_delta(bytes: &[u8]) -> Result<(Head, Delta), Fault> {
+pub fn decode_delta(bytes: &[u8]) -> Result<(Head, u64, Delta), Fault> {
     let mut frames = Frames::new(Kind::Delta);
-    let mut delta = Delta::default();
+    let (mut after, mut delta) = (0, Delta::default());
     frames.take(bytes, &mut |kind, body| {
         if kind != Chunk::Delta {
             return Err(Fault::Unreadable);
         }
-        delta = read(body)?;
+        (after, delta) = read(body)?;
         Ok(())
     })?;
-    Ok((frames.finish()?, delta))
+    Ok((frames.finish()?, after, delta))
 }
 
 /// The moment of a snapshot or a delta, from its first bytes: [`HEAD_LEN`] are enough.
@@ -181,6 +183,7 @@ fn framed(
     first.extend_from_slice(&VERSION.to_le_bytes());
     first.push(kind as u8);
     first.extend_from_slice(&head.store);
+    first.extend_from_slice(&head.program);
     first.extend_from_slice(&head.revision.to_le_bytes());
     let bodies = chunks.chain(std::iter::once((Chunk::End, Vec::new())));
     let pieces = bodies.map(|(kind, body)| {
@@ -360,17 +363,18 @@ impl Frames {
 }
 
 fn read_head(bytes: &[u8], wanted: Kind) -> Result<Head, Fault> {
-    let take =
-        |bytes| postcard::take_from_bytes::<([u8; 8], [u8; 2], u8, [u8; 16], [u8; 8])>(bytes);
-    let ((_magic, version, kind, store, revision), _) =
-        take(bytes).map_err(|_| Fault::Unreadable)?;
+    type Fields = ([u8; 8], [u8; 2], u8, [u8; 16], [u8; 8], [u8; 8]);
+    let ((_magic, version, kind, store, program, revision), _) =
+        postcard::take_from_bytes::<Fields>(bytes).map_err(|_| Fault::Unreadable)?;
     let found = u16::from_le_bytes(version);
     if found != VERSION {
         return Err(Fault::Version { found });
     }
     let all = [Kind::Snapshot, Kind::Delta];
     match all.into_iter().find(|it| *it as u8 == kind) {
-        Some(kind) if kind == wanted => Ok(Head { store, revision: u64::from_le_bytes(revision) }),
+        Some(kind) if kind == wanted => {
+            Ok(Head { store, program, revision: u64::from_le_bytes(revision) })
+        }
         Some(kind) => Err(Fault::Kind { found: kind.name(), wanted: wanted.name() }),
         None => Err(Fault::Unreadable),
     }

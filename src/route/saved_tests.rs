@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::route::{Change, testing::*};
 
-const HEAD: Head = Head { store: [7; 16], revision: 1 << 40 };
+const HEAD: Head = Head { store: [7; 16], program: [8; 8], revision: 1 << 40 };
 
 fn bytes_of(contents: &Contents) -> Vec<u8> {
     encode(HEAD, contents).flatten().collect()
@@ -109,8 +109,8 @@ fn chunks_of_two_files_do_not_mix() {
 
 #[test]
 fn a_delta_comes_back_and_is_no_snapshot() {
-    let bytes = encode_delta(HEAD, &delta());
-    assert_eq!(decode_delta(&bytes), Ok((HEAD, delta())));
+    let bytes = encode_delta(HEAD, 9, &delta());
+    assert_eq!(decode_delta(&bytes), Ok((HEAD, 9, delta())));
     assert_eq!(decode(&bytes), Err(Fault::Kind { found: "delta", wanted: "snapshot" }));
     let whole = bytes_of(&contents());
     assert_eq!(decode_delta(&whole), Err(Fault::Kind { found: "snapshot", wanted: "delta" }));
@@ -124,10 +124,11 @@ fn another_version_is_told_by_its_number() {
     let head = |version: u16| {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&version.to_le_bytes());
-        bytes.extend_from_slice(&[1; 25]);
+        bytes.extend_from_slice(&[1; HEAD_LEN - 14]);
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
         bytes
     };
-    assert_eq!(decode(&head(2)), Err(Fault::Version { found: 2 }));
+    let found = VERSION + 1;
+    assert_eq!(decode(&head(found)), Err(Fault::Version { found }));
     assert_eq!(decode(&head(VERSION)), Err(Fault::Torn));
 }

@@ -11,7 +11,6 @@ use crate::registry::document::Key;
 use crate::registry::draft::Written;
 use crate::registry::routes;
 use crate::registry::service::News;
-use crate::registry::store::StoreId;
 use crate::route::saved::Head;
 use crate::route::{Contents, Snapshot};
 use crate::ssh::userauth::Policy;
@@ -26,7 +25,8 @@ pub(super) struct Feed {
     pub(super) edge: Arc<OnceLock<Weak<Edge>>>,
     /// Nothing is saved by a process that drains: its successor does.
     pub(super) saved: Option<Saved>,
-    pub(super) store: StoreId,
+    /// Whose routes these are, by which program.
+    pub(super) head: Head,
     /// The serial of the zone.
     pub(super) revision: Arc<AtomicU64>,
 }
@@ -82,7 +82,7 @@ impl Feed {
             return self.everything(model.revision(), model.contents());
         }
         // Rights first, the disk after.
-        let head = self.head(model.revision());
+        let head = self.head_at(model.revision());
         match self.saved.as_mut().map_or(Ok(Appended::Done), |it| it.append(head, &saved)) {
             Ok(Appended::Done) => {}
             Ok(Appended::SnapshotWanted) => self.save(model.revision(), &model.contents()),
@@ -97,12 +97,12 @@ impl Feed {
         self.edge.get().and_then(Weak::upgrade)
     }
 
-    const fn head(&self, revision: u64) -> Head {
-        Head { store: self.store.0, revision }
+    const fn head_at(&self, revision: u64) -> Head {
+        Head { revision, ..self.head }
     }
 
     fn save(&mut self, revision: u64, contents: &Contents) {
-        let head = self.head(revision);
+        let head = self.head_at(revision);
         if let Some(Err(error)) = self.saved.as_mut().map(|saved| saved.write(head, contents)) {
             tracing::warn!("the routing map is not saved: {error}");
         }

@@ -16,7 +16,7 @@ mod plane;
 mod saved;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use std::{io, num::NonZeroU32};
@@ -34,7 +34,6 @@ use crate::edge::shared::{self, FirstUse, Live, Principal, Settings, Shared};
 use crate::edge::{self, Edge, clock, limits};
 use crate::log;
 use crate::metrics::{Inventory, Registry};
-use crate::registry::fleet::Fleet;
 use crate::route::{Snapshot, Table};
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::hostkey::HostKey;
@@ -43,7 +42,7 @@ use crate::ssh::userauth::Policy;
 use crate::state::{Lock, State};
 
 use first_use::InRegistry;
-use plane::Plane;
+use plane::{Opens, Plane};
 
 /// Refused signatures and unknown methods one connection may send, as OpenSSH's `MaxAuthTries`.
 const ATTEMPTS_MAX: u32 = 6;
@@ -114,10 +113,14 @@ impl Running {
         let first_use = Arc::new(InRegistry::default());
         let pinning = Arc::clone(&first_use);
         let shared = Arc::new(shared(config, None, &state, sessions_max, pinning)?);
-        let mut plane = Plane::start(settings, Arc::clone(&shared), first_use)?;
-        let mut desired = fleet.map(|fleet| fleet.desired);
-        if !plane.is_opening() {
-            apply(&plane, desired.take());
+        let desired = fleet.map(|fleet| fleet.desired);
+        let opens = if desired.is_some() { Opens::OnceRead } else { Opens::AtOnce };
+        let mut plane = Plane::start(settings, Arc::clone(&shared), first_use, opens)?;
+        if let Err(failure) = plane.apply(desired) {
+            // What was right before is right still, and a door that is shut helps nobody.
+            for line in failure.to_string().lines() {
+                tracing::error!("{line}");
+            }
         }
         let counted = Arc::clone(&shared);
         let registry = Arc::new(Registry::new(clock::unix_s(), move || inventory(&counted.table)));
@@ -132,7 +135,6 @@ impl Running {
             tracing::info!(%address, "listening");
         }
         plane.serve(&edge)?;
-        apply(&plane, desired);
         let (scraped, gauges) = (Arc::clone(&registry), plane.gauges());
         let render = move || scraped.render() + &gauges.render();
         let metrics = endpoint::start(metrics_listen, Arc::new(render))?;
@@ -161,12 +163,16 @@ impl Running {
         let follower = self.plane.hand_over();
         drop(self.lock);
         self.edge.stop_accepting();
-        let drained = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| follower.map(|follower| follower.run(&drained)));
-            self.edge.drain(self.drain);
-            drained.store(true, Ordering::Relaxed);
-        });
+        if let Some(follower) = follower {
+            // The process ends with this drain, and this thread with it.
+            let thread = std::thread::Builder::new().name("registry-follower".to_owned());
+            if let Err(error) = thread.spawn(move || follower.run(&AtomicBool::new(false))) {
+                tracing::error!(
+                    "sessions go on without being told what is taken from them: {error}"
+                );
+            }
+        }
+        self.edge.drain(self.drain);
     }
 
     /// Reads both files again. Faults leave everything as it is.
@@ -197,16 +203,6 @@ impl Running {
         self.edge.renew(live);
         tracing::info!("reloaded host keys, CAs, revocations, the API's certificate and its peers");
         self.plane.apply(loaded.fleet.map(|fleet| fleet.desired))
-    }
-}
-
-/// Applies a fleet file at a start.
-fn apply(plane: &Plane, desired: Option<Fleet>) {
-    if let Err(failure) = plane.apply(desired) {
-        // What was right before is right still, and a door that is shut helps nobody.
-        for line in failure.to_string().lines() {
-            tracing::error!("{line}");
-        }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::registry::command::Way;
 use crate::registry::fleet::Fleet;
 use crate::registry::fleet_commands::{self, Prune};
 use crate::registry::follower::Follower;
-use crate::registry::service::{Actor, Mode, Order};
+use crate::registry::service::{Actor, Mode, News, Order};
 use crate::registry::store::{Sqlite, Store as _, StoreId};
 use crate::registry::{Command, Label, Limits, Model, Options, Service, document::Origin, service};
 use crate::route::saved::Head;
@@ -31,7 +31,7 @@ use super::feed::Feed;
 use super::first_use::InRegistry;
 use super::gauges::Gauges;
 use super::names::LiveNames;
-use super::saved::{Saved, Ways};
+use super::saved::{Saved, Ways, program};
 
 /// What the plane needs of the configuration.
 pub(super) struct Settings {
@@ -73,6 +73,15 @@ pub(super) struct Plane {
     saved: Option<SystemTime>,
 }
 
+/// When the door opens, if the routes that were saved last are still right.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Opens {
+    /// At once; the registry is read meanwhile.
+    AtOnce,
+    /// Once the registry is read: a fleet file takes away what it no longer says, and that before anybody comes in.
+    OnceRead,
+}
+
 /// The registry on its way.
 struct Opening {
     reader: JoinHandle<Result<Service, service::Fault>>,
@@ -93,6 +102,7 @@ impl Plane {
         settings: Settings,
         shared: Arc<Shared>,
         first_use: Arc<InRegistry>,
+        opens: Opens,
     ) -> Result<Self, Failure> {
         let mut plane = Self {
             api: None,
@@ -106,7 +116,7 @@ impl Plane {
             revision: Arc::default(),
             saved: None,
         };
-        if let Err(failure) = plane.open() {
+        if let Err(failure) = plane.open(opens) {
             let mut saved = Saved::at(&plane.settings.state_dir);
             let Ok((head, written)) = saved.restore(&plane.shared.table) else {
                 return Err(failure);
@@ -130,7 +140,7 @@ impl Plane {
         );
     }
 
-    fn open(&mut self) -> Result<(), Failure> {
+    fn open(&mut self, opens: Opens) -> Result<(), Failure> {
         let mut entropy = SystemEntropy::default();
         let mut id = [0; 16];
         entropy.fill(&mut id);
@@ -164,8 +174,9 @@ impl Plane {
             Some(last) => Some((before.ways()?, self.replaced(&path, last))),
             None => None,
         };
-        let now = Head { store: head.store_id.0, revision: head.revision.0 };
-        let known = if last == Some(now) && adopted.is_none() {
+        let (store_id, program) = (head.store_id.0, program());
+        let now = Head { store: store_id, program, revision: head.revision.0 };
+        let known = if opens == Opens::AtOnce && last == Some(now) && adopted.is_none() {
             self.restore(&mut saved, now)
         } else {
             None
@@ -174,7 +185,7 @@ impl Plane {
             shared: Arc::clone(&self.shared),
             edge: Arc::clone(&self.edge),
             saved: Some(saved),
-            store: head.store_id,
+            head: now,
             revision: Arc::clone(&self.revision),
         };
         if known.is_some() {
@@ -229,11 +240,6 @@ impl Plane {
         // Nobody else sets it.
         let _first = self.first_use.0.set(Arc::downgrade(&service));
         self.registry = Some(Registry { service, store });
-    }
-
-    /// Whether the registry is still being read, while the routing map is already full.
-    pub(super) const fn is_opening(&self) -> bool {
-        self.opening.is_some()
     }
 
     /// Returns when the registry is read.
@@ -291,14 +297,18 @@ impl Plane {
     }
 
     /// Ends all of this but one thing: whoever loses a right by what a successor writes into the store is still seen.
+    ///
+    /// When this returns nothing is written into the store or beside it from here. Nothing to follow if there is no
+    /// registry: the routes that were saved last stand until the end.
     pub(super) fn hand_over(self) -> Option<Follower> {
-        let Self { api, dns, registry, shared, edge, revision, .. } = self;
+        let Self { api, dns, registry, settings, shared, edge, revision, .. } = self;
         drop((api, dns));
         let Registry { service, store } = registry?;
-        let id = service.head().ok()?.store_id;
-        let model = Arc::into_inner(service)?.retire();
-        let mut feed = Feed { shared, edge, saved: None, store: id, revision };
-        Some(Follower::new(Arc::new(store), model, Box::new(move |news| feed.follow(news))))
+        let model = service.retire();
+        // Its name is for what is saved, and nothing is.
+        let mut feed = Feed { shared, edge, saved: None, head: Head::default(), revision };
+        let follow = Box::new(move |news: News<'_>| feed.follow(news));
+        Some(Follower::new(Arc::new(store), settings.limits, model, follow))
     }
 
     /// For the page of metrics, once this serves.

@@ -7,12 +7,14 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::route::saved::{self, Decoder, Head};
 use crate::route::{Change, Contents, Delta, Snapshot, Table, VmEntry};
+use crate::ssh::entropy::{Entropy, SystemEntropy};
+use crate::ssh::publickey::Fingerprint;
 
 const SNAPSHOT: &str = "routes.snapshot";
 const JOURNAL: &str = "routes.journal";
@@ -35,6 +37,8 @@ pub(super) struct Saved {
 #[derive(Debug)]
 struct Open {
     journal: File,
+    /// Where the last delta leads.
+    revision: u64,
     journal_bytes: u64,
     snapshot_bytes: u64,
 }
@@ -72,26 +76,27 @@ impl Saved {
         }
         file.sync_all()?;
         fs::rename(&temporary, &self.snapshot)?;
+        if let Some(directory) = self.snapshot.parent() {
+            // Else the deltas to come could be found behind the snapshot of before.
+            File::open(directory)?.sync_all()?;
+        }
         // Deltas of before are known by their revisions, should this be as far as we get.
-        let journal = create(&self.journal)?;
-        self.open = Some(Open { journal, journal_bytes: 0, snapshot_bytes });
+        let (journal, revision) = (create(&self.journal)?, head.revision);
+        self.open = Some(Open { journal, revision, journal_bytes: 0, snapshot_bytes });
         Ok(())
     }
 
     /// Adds what was changed since.
     pub(super) fn append(&mut self, head: Head, delta: &Delta) -> io::Result<Appended> {
-        let Some(open) = &mut self.open else { return Ok(Appended::SnapshotWanted) };
-        let bytes = saved::encode_delta(head, delta);
+        // If this fails no other delta may follow: it would hide behind a torn one, or stand for what is missing.
+        let Some(mut open) = self.open.take() else { return Ok(Appended::SnapshotWanted) };
+        let bytes = saved::encode_delta(head, open.revision, delta);
         let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-        let written = open.journal.write_all(&[&length.to_be_bytes()[..], &bytes].concat());
-        if written.is_err() {
-            // A torn entry would hide those behind it.
-            self.open = None;
-        }
-        written?;
-        let Some(open) = &mut self.open else { return Ok(Appended::SnapshotWanted) };
+        open.journal.write_all(&[&length.to_be_bytes()[..], &bytes].concat())?;
         open.journal_bytes += u64::from(length) + 4;
+        open.revision = head.revision;
         let full = open.journal_bytes > JOURNAL_BYTES_MIN.max(open.snapshot_bytes / 2);
+        self.open = Some(open);
         Ok(if full { Appended::SnapshotWanted } else { Appended::Done })
     }
 
@@ -149,7 +154,7 @@ impl Saved {
         let mut teams: HashMap<String, Vec<String>> =
             contents.teams.into_iter().map(|entry| (entry.name, entry.members)).collect();
         self.each_delta(&mut |bytes| {
-            let Ok((next, delta)) = saved::decode_delta(bytes) else { return Ok(()) };
+            let Ok((next, _, delta)) = saved::decode_delta(bytes) else { return Ok(()) };
             if next.store != head.store || next.revision <= head.revision {
                 return Ok(());
             }
@@ -195,16 +200,20 @@ impl Saved {
             Snapshot::new(contents).map_err(|found| wrong(&self.snapshot, found.first()))?;
         table.apply(snapshot);
         let ended = self.each_delta(&mut |bytes| {
-            let (next, delta) =
+            let (next, after, delta) =
                 saved::decode_delta(bytes).map_err(|fault| wrong(&self.journal, Some(&fault)))?;
             if next.store == head.store && next.revision > head.revision {
+                if after != head.revision {
+                    let missing = format!("what follows revision {} is missing", head.revision);
+                    return Err(wrong(&self.journal, Some(&missing)));
+                }
                 table.change(delta).map_err(|found| wrong(&self.journal, found.first()))?;
                 head = next;
             }
             Ok(())
         });
         match ended {
-            Ok(whole) => self.go_on(whole)?,
+            Ok(whole) => self.go_on(head.revision, whole)?,
             // What came before is true of its moment; nothing may be left out between two changes.
             Err(error) => tracing::error!(
                 "the routes saved last are read up to revision {}: {error}",
@@ -215,13 +224,13 @@ impl Saved {
     }
 
     /// The next delta stands behind the last whole one.
-    fn go_on(&mut self, whole: u64) -> io::Result<()> {
+    fn go_on(&mut self, revision: u64, whole: u64) -> io::Result<()> {
         let mut journal =
             OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(&self.journal)?;
         journal.set_len(whole)?;
         journal.seek(io::SeekFrom::End(0))?;
         let snapshot_bytes = fs::metadata(&self.snapshot)?.len();
-        self.open = Some(Open { journal, journal_bytes: whole, snapshot_bytes });
+        self.open = Some(Open { journal, revision, journal_bytes: whole, snapshot_bytes });
         Ok(())
     }
 
@@ -268,6 +277,25 @@ fn wrong(path: &Path, why: Option<&impl ToString>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()))
 }
 
+/// Names this program: one that is built anew is another.
+pub(super) fn program() -> [u8; 8] {
+    let named = fs::metadata("/proc/self/exe").map(|about| {
+        let about = [about.dev(), about.ino(), about.size(), about.mtime_nsec().cast_unsigned()];
+        Fingerprint::of(&about.map(u64::to_be_bytes).concat()).0
+    });
+    // Nothing that was saved is of a program that cannot be named.
+    let random = |_| {
+        let mut random = [0; 32];
+        SystemEntropy::default().fill(&mut random);
+        random
+    };
+    named.unwrap_or_else(random).first_chunk().copied().unwrap_or_default()
+}
+
 fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)
 }
+
+#[cfg(test)]
+#[path = "saved_tests.rs"]
+mod tests;

@@ -102,6 +102,27 @@ fn a_rebuilt_vm_is_entered_once_its_host_key_is_forgotten() {
     assert_eq!((count("vm-pin"), count("vm-unpin")), (2, 1));
 }
 
+#[test]
+fn what_left_the_fleet_file_while_nobody_served_never_comes_in_again() {
+    if World::is_direct() {
+        return;
+    }
+    let mut world = World::usual();
+    let target = world.target("alice", "s001");
+    target.ssh(&[], "true").ok();
+    process::signal(world.edge().id(), Signal::SIGTERM);
+    wait::until("the end", wait::SOON, || world.edge().has_ended());
+    let fleet = world.path("fleet.toml");
+    let text = fs::read_to_string(&fleet).expect("the fleet");
+    let keys = text.lines().find(|line| line.starts_with("keys")).expect("keys of alice");
+    fs::write(&fleet, text.replace(keys, "keys = []")).expect("the fleet");
+    let config = world.path("keyway.toml");
+    let again = Process::start("again", world.dir(), &mut serve(&world, &config));
+    wait::until("the front door", wait::SOON, || again.log().contains("is up"));
+    assert!(!again.log().contains("the routes are those saved last"), "{}", again.log());
+    assert!(target.ssh(&[], "true").ends(255).stderr.contains("Permission denied"));
+}
+
 /// `keyway serve` on the files of `world`, with `config` as the first.
 fn serve(world: &World, config: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keyway"));

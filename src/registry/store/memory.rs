@@ -44,9 +44,9 @@ impl Memory {
 }
 
 impl Store for Memory {
-    fn snapshot_part(
+    fn snapshot_parts(
         &self,
-        part: Part<'_>,
+        parts: &[Part<'_>],
         visit: &mut dyn FnMut(EntryRef<'_>),
     ) -> Result<Head, Fault> {
         // Copied, so that whoever is shown an entry may write.
@@ -54,19 +54,21 @@ impl Store for Memory {
             let state = self.0.state.lock().unwrap();
             (state.entries.clone(), state.revision)
         };
-        let wanted = |(key, _): &(&String, _)| {
-            let behind = |after| match part.order {
-                Order::Up => key.as_str() > after,
-                Order::Down => key.as_str() < after,
+        for part in parts {
+            let wanted = |(key, _): &(&String, _)| {
+                let behind = |after| match part.order {
+                    Order::Up => key.as_str() > after,
+                    Order::Down => key.as_str() < after,
+                };
+                key.starts_with(part.prefix) && part.after.is_none_or(behind)
             };
-            key.starts_with(part.prefix) && part.after.is_none_or(behind)
-        };
-        let mut some: Vec<_> = entries.iter().filter(wanted).collect();
-        if part.order == Order::Down {
-            some.reverse();
-        }
-        for (key, (value, modified)) in some.into_iter().take(part.limit) {
-            visit(EntryRef { key, value, modified: *modified });
+            let mut some: Vec<_> = entries.iter().filter(wanted).collect();
+            if part.order == Order::Down {
+                some.reverse();
+            }
+            for (key, (value, modified)) in some.into_iter().take(part.limit) {
+                visit(EntryRef { key, value, modified: *modified });
+            }
         }
         Ok(Head { store_id: self.0.store_id, revision })
     }

@@ -39,16 +39,26 @@ pub(crate) const MODE_OTHERS: u32 = 0o077;
 
 /// A key-value space with revisions. The rules that all engines keep stand at the head of this module.
 pub trait Store: Send + Sync {
-    /// Shows `visit` the entries of `part`, all at one revision; returns which. Nothing is held but the entry shown, and
-    /// what it costs is in proportion to what it shows. Writers do not wait for it, nor it for them.
+    /// Shows `visit` the entries of each of `parts`, one part after the other, all at one revision; returns which. Nothing
+    /// is held but the entry shown, and what it costs is in proportion to what it shows. Writers do not wait for it, nor
+    /// it for them.
     ///
     /// # Errors
     /// A [`Fault`] may come after some entries were shown: they are then no snapshot.
+    fn snapshot_parts(
+        &self,
+        parts: &[Part<'_>],
+        visit: &mut dyn FnMut(EntryRef<'_>),
+    ) -> Result<Head, Fault>;
+
+    /// As [`Store::snapshot_parts`], for one.
     fn snapshot_part(
         &self,
         part: Part<'_>,
         visit: &mut dyn FnMut(EntryRef<'_>),
-    ) -> Result<Head, Fault>;
+    ) -> Result<Head, Fault> {
+        self.snapshot_parts(&[part], visit)
+    }
 
     /// Shows `visit` every entry whose key begins with `prefix`, in the order of the keys, as [`Store::snapshot_part`].
     ///
@@ -59,8 +69,7 @@ pub trait Store: Send + Sync {
         prefix: &str,
         visit: &mut dyn FnMut(EntryRef<'_>),
     ) -> Result<Head, Fault> {
-        let part = Part { prefix, after: None, order: Order::Up, limit: usize::MAX };
-        self.snapshot_part(part, visit)
+        self.snapshot_part(Part::whole(prefix), visit)
     }
 
     /// As [`Store::snapshot_each`], in memory.
@@ -111,6 +120,13 @@ pub struct Part<'a> {
     pub order: Order,
     /// How many at most.
     pub limit: usize,
+}
+
+impl<'a> Part<'a> {
+    /// All that begins with `prefix`, in the order of the keys.
+    pub const fn whole(prefix: &'a str) -> Self {
+        Self { prefix, after: None, order: Order::Up, limit: usize::MAX }
+    }
 }
 
 /// In which order keys come, by their bytes.

@@ -82,38 +82,14 @@ impl Sqlite {
 }
 
 impl Store for Sqlite {
-    fn snapshot_part(
+    fn snapshot_parts(
         &self,
-        part: Part<'_>,
+        parts: &[Part<'_>],
         visit: &mut dyn FnMut(EntryRef<'_>),
     ) -> Result<Head, Fault> {
-        // The first key that could be shown, going up, or the first that no longer can, going down.
-        let (sql, bound) = match part.order {
-            Order::Up => {
-                let next = part.after.map(|after| after.to_owned() + "\0");
-                let from = next.filter(|next| next.as_str() > part.prefix);
-                (UP, Value::Text(from.unwrap_or_else(|| part.prefix.to_owned())))
-            }
-            Order::Down => {
-                let ends = [part.after.map(str::to_owned), behind(part.prefix)];
-                // No text is greater than a blob.
-                let least = ends.into_iter().flatten().min();
-                (DOWN, least.map_or(Value::Blob(Vec::new()), Value::Text))
-            }
-        };
-        let limit = i64::try_from(part.limit).unwrap_or(i64::MAX);
         self.0.read(|reader| {
             let head = meta(reader)?.head;
-            let mut statement = reader.prepare_cached(sql)?;
-            let mut rows = statement.query((&bound, limit))?;
-            while let Some(row) = rows.next()? {
-                let key = row.get_ref(0)?.as_str()?;
-                if !key.starts_with(part.prefix) {
-                    break; // keys with one prefix stand together
-                }
-                let value = row.get_ref(1)?.as_blob()?;
-                visit(EntryRef { key, value, modified: revision(row, 2)? });
-            }
+            parts.iter().try_for_each(|part| show(reader, *part, visit))?;
             Ok(head)
         })
     }
@@ -149,6 +125,39 @@ impl Store for Sqlite {
         while self.0.write(forget)? {}
         Ok(())
     }
+}
+
+fn show(
+    reader: &Connection,
+    part: Part<'_>,
+    visit: &mut dyn FnMut(EntryRef<'_>),
+) -> rusqlite::Result<()> {
+    // The first key that could be shown, going up, or the first that no longer can, going down.
+    let (sql, bound) = match part.order {
+        Order::Up => {
+            let next = part.after.map(|after| after.to_owned() + "\0");
+            let from = next.filter(|next| next.as_str() > part.prefix);
+            (UP, Value::Text(from.unwrap_or_else(|| part.prefix.to_owned())))
+        }
+        Order::Down => {
+            let ends = [part.after.map(str::to_owned), behind(part.prefix)];
+            // No text is greater than a blob.
+            let least = ends.into_iter().flatten().min();
+            (DOWN, least.map_or(Value::Blob(Vec::new()), Value::Text))
+        }
+    };
+    let limit = i64::try_from(part.limit).unwrap_or(i64::MAX);
+    let mut statement = reader.prepare_cached(sql)?;
+    let mut rows = statement.query((&bound, limit))?;
+    while let Some(row) = rows.next()? {
+        let key = row.get_ref(0)?.as_str()?;
+        if !key.starts_with(part.prefix) {
+            break; // keys with one prefix stand together
+        }
+        let value = row.get_ref(1)?.as_blob()?;
+        visit(EntryRef { key, value, modified: revision(row, 2)? });
+    }
+    Ok(())
 }
 
 impl Inner {

@@ -1,0 +1,91 @@
+//! Tests of the map on disk.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+use crate::route::UserEntry;
+
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path =
+            std::env::temp_dir().join(format!("keyway-saved-{}-{number}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    /// Which users a start finds, and at which revision.
+    fn found(&self) -> (u64, usize) {
+        let (table, mut saved) = (Table::new(), Saved::at(&self.0));
+        let (head, _) = saved.restore(&table).unwrap();
+        (head.revision, table.counts().users)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _gone = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn head(revision: u64) -> Head {
+    Head { store: [7; 16], program: program(), revision }
+}
+
+fn user(name: &str) -> UserEntry {
+    UserEntry { name: name.to_owned(), keys: Vec::new() }
+}
+
+fn put(name: &str) -> Delta {
+    Delta { changes: vec![Change::PutUser(user(name))] }
+}
+
+#[test]
+fn a_later_process_goes_on_behind_what_an_earlier_one_saved() {
+    let scratch = Scratch::new();
+    let mut saved = Saved::at(&scratch.0);
+    assert_eq!(saved.append(head(1), &put("early")).unwrap(), Appended::SnapshotWanted);
+    saved.write(head(3), &Contents { users: vec![user("a")], ..Contents::default() }).unwrap();
+    assert_eq!(saved.append(head(4), &put("b")).unwrap(), Appended::Done);
+    assert_eq!(saved.append(head(6), &Delta::default()).unwrap(), Appended::Done);
+    drop(saved);
+    assert_eq!(scratch.found(), (6, 2));
+    // What a crash tore is cut off before the next is written.
+    let journal = scratch.0.join(JOURNAL);
+    let whole = fs::read(&journal).unwrap();
+    fs::write(&journal, [&whole[..], &whole[..whole.len() / 3]].concat()).unwrap();
+    let mut saved = Saved::at(&scratch.0);
+    saved.restore(&Table::new()).unwrap();
+    assert_eq!(saved.append(head(7), &put("c")).unwrap(), Appended::Done);
+    assert_eq!(Saved::at(&scratch.0).last(), Some(head(7)));
+    assert_eq!(scratch.found(), (7, 3));
+}
+
+#[test]
+fn where_a_delta_is_missing_nothing_that_follows_is_believed() {
+    let scratch = Scratch::new();
+    let mut saved = Saved::at(&scratch.0);
+    saved.write(head(3), &Contents::default()).unwrap();
+    let journal = scratch.0.join(JOURNAL);
+    let mut ends = vec![0];
+    for (revision, name) in [(4, "b"), (5, "c"), (6, "d")] {
+        saved.append(head(revision), &put(name)).unwrap();
+        ends.push(fs::read(&journal).unwrap().len());
+    }
+    let all = fs::read(&journal).unwrap();
+    fs::write(&journal, [&all[..ends[1]], &all[ends[2]..]].concat()).unwrap();
+    assert_eq!(scratch.found(), (4, 1));
+    let mut saved = Saved::at(&scratch.0);
+    saved.restore(&Table::new()).unwrap();
+    let next = saved.append(head(7), &put("e")).unwrap();
+    assert_eq!(next, Appended::SnapshotWanted, "nothing is written behind what is not believed");
+}
+
+#[test]
+fn this_program_has_one_name() {
+    assert_eq!(program(), program());
+    assert_ne!(program(), [0; 8]);
+}
