@@ -96,7 +96,7 @@ pub enum Fault {
         path: PathBuf,
     },
     /// Another process holds the file for longer than a transaction takes.
-    #[error("{} is locked by another process; fix: end that one (fuser shows it), then try again", .path.display())]
+    #[error("{} is locked by another process; fix: end that one (fuser shows it; a keyway that drains is one too), then try again", .path.display())]
     Locked {
         /// The store's file.
         path: PathBuf,
