@@ -361,7 +361,7 @@ impl VmLegs {
         key: PublicKey,
     ) -> Result<(), Ended> {
         let (shared, entry) = (Arc::clone(shared), Arc::clone(vm_entry));
-        let write = move || shared.first_use.shown(&entry.id, &key);
+        let write = move || shared.first_use.shown(&entry, &key);
         let unasked = edge(Stage::VmExchange, Cause::Resources);
         match self.tasks.blocking(write).await.ok_or(unasked)? {
             Shown::Pinned => Ok(()),

@@ -28,7 +28,7 @@ use std::fs;
 struct Nobody;
 
 impl FirstUse for Nobody {
-    fn shown(&self, _: &str, _: &PublicKey) -> Shown {
+    fn shown(&self, _: &Vm, _: &PublicKey) -> Shown {
         Shown::Failed { why: String::new() }
     }
 }

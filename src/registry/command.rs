@@ -132,6 +132,9 @@ pub enum Command {
         id: String,
         /// A public key line.
         key: String,
+        /// The VM as it was when it was dialled. Entries of the audit log may be older than this.
+        #[serde(default)]
+        dialled: Dialled,
     },
     /// The key that a VM showed first is forgotten.
     VmUnpin {
@@ -205,6 +208,15 @@ pub enum Command {
         /// To what.
         about: String,
     },
+}
+
+/// What was dialled when a VM showed its host key. Between that and the pin the VM's id may have become another VM's.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Dialled {
+    /// The owner's name, `team:` before a team's.
+    pub owner: String,
+    /// `host:port`.
+    pub endpoint: String,
 }
 
 /// A way that there was.

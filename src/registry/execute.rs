@@ -46,7 +46,7 @@ impl Draft<'_> {
             Command::VmRename { name, to } => self.rename(name, to),
             Command::VmTransfer { name, to, keep } => self.transfer(name, to, *keep, options),
             Command::VmSet { name, set } => self.vm_set(name, set, options),
-            Command::VmPin { id, key } => self.vm_pin(id, key),
+            Command::VmPin { id, key, dialled } => self.vm_pin(id, key, dialled),
             Command::VmUnpin { name } => self.vm_unpin(name),
             Command::VmRenumber { name, to } => {
                 let (serial, _) = self.named(name)?;

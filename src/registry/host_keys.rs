@@ -3,6 +3,7 @@
 //! What is given comes before what was pinned. A key that a VM of another owner has is not pinned: whoever answers at an
 //! endpoint could show the key of a VM that somebody else trusts. Whoever clones images gives the host key.
 
+use super::command::Dialled;
 use super::document::{Document, Key, Serial, Vm};
 use super::draft::Draft;
 use super::model::Model;
@@ -75,14 +76,22 @@ impl Model {
 }
 
 impl Draft<'_> {
-    /// A VM has shown `line` and holds its private half.
-    pub(super) fn vm_pin(&mut self, id: &str, line: &str) -> Result<(), Refusal> {
+    /// The VM that was `dialled` has shown `line` and holds its private half.
+    pub(super) fn vm_pin(
+        &mut self,
+        id: &str,
+        line: &str,
+        dialled: &Dialled,
+    ) -> Result<(), Refusal> {
         let (key, _) = PublicKey::parse_line(line)
             .map_err(|fault| Refusal::invalid(format_args!("no host key: {fault}"), "try again"))?;
         let model = self.model();
         let found = model.of_id(id).and_then(|serial| Some((serial, model.vm(serial)?)));
         let (serial, stored) = found.ok_or_else(|| Refusal::unknown(Kind::Vm, id))?;
         let vm = &stored.document;
+        if vm.owner.to_string() != dialled.owner || vm.ssh != dialled.endpoint {
+            return Err(Refusal::HostKeyElsewhere { vm: vm.name.clone() });
+        }
         let shown = key.fingerprint();
         let other = || Refusal::HostKeyOther { vm: vm.name.clone(), shown: shown.to_string() };
         match wanted(vm) {

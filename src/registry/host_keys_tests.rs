@@ -51,8 +51,22 @@ impl World {
         self.try_to(command).unwrap();
     }
 
-    fn show(&mut self, vm: &str, key: &PublicKey) -> Result<(), Refusal> {
-        self.try_to(&Command::VmPin { id: vm.to_owned(), key: key.to_line() })
+    /// The VM with this id as it would be dialled now.
+    fn dialled(&self, id: &str) -> Dialled {
+        let vm = self.0.of_id(id).and_then(|serial| self.0.vm(serial));
+        vm.map_or_else(Dialled::default, |vm| Dialled {
+            owner: vm.document.owner.to_string(),
+            endpoint: vm.document.ssh.clone(),
+        })
+    }
+
+    fn show(&mut self, id: &str, key: &PublicKey) -> Result<(), Refusal> {
+        let dialled = self.dialled(id);
+        self.show_of(dialled, id, key)
+    }
+
+    fn show_of(&mut self, dialled: Dialled, id: &str, key: &PublicKey) -> Result<(), Refusal> {
+        self.try_to(&Command::VmPin { id: id.to_owned(), key: key.to_line(), dialled })
     }
 
     fn wanted(&self, vm: &str) -> Option<Pin> {
@@ -139,5 +153,38 @@ fn what_is_given_counts_and_a_fingerprint_becomes_the_key_that_has_it() {
     assert_eq!(world.wanted("alice-vm"), Some(Pin::of_key(given.blob())));
     world.must(&set(String::new()));
     assert_eq!(world.wanted("alice-vm"), Some(Pin::of_key(given.blob())), "it was seen last");
-    assert!(world.try_to(&Command::VmPin { id: "alice-vm".into(), key: "x".into() }).is_err());
+    let dialled = world.dialled("alice-vm");
+    let nonsense = Command::VmPin { id: "alice-vm".into(), key: "x".into(), dialled };
+    assert_eq!(world.try_to(&nonsense).unwrap_err().code(), "invalid");
+}
+
+#[test]
+fn a_key_is_pinned_to_what_was_dialled_and_not_to_what_has_its_id_by_then() {
+    let mut world = World::new(&["alice", "bob"]);
+    let (key, elsewhere) = (key(), Refusal::HostKeyElsewhere { vm: label("box") });
+    world.vm("box", "alice", None);
+    let hers = world.dialled("box");
+    world.must(&Command::VmRemove { name: label("box") });
+    world.vm("box", "bob", None);
+    assert_eq!(world.show_of(hers, "box", &key), Err(elsewhere.clone()), "it is his by now");
+
+    let before = world.dialled("box");
+    let set = VmSettings { ssh: Some("127.0.0.1:23".into()), ..VmSettings::default() };
+    world.must(&Command::VmSet { name: label("box"), set });
+    assert_eq!(world.show_of(before, "box", &key), Err(elsewhere.clone()), "it is elsewhere by now");
+
+    let his = world.dialled("box");
+    let to = Principal::User(label("alice"));
+    world.must(&Command::VmTransfer { name: label("box"), to, keep: None });
+    assert_eq!(world.show_of(his, "box", &key), Err(elsewhere));
+    assert_eq!(world.wanted("box"), None);
+    world.show("box", &key).unwrap();
+}
+
+#[test]
+fn an_entry_of_the_audit_log_from_before_what_was_dialled_was_noted_is_still_read() {
+    let old = r#"{"command":"vm-pin","id":"box","key":"ssh-ed25519 AAAA"}"#;
+    let read: Command = serde_json::from_str(old).unwrap();
+    let dialled = Dialled::default();
+    assert_eq!(read, Command::VmPin { id: "box".into(), key: "ssh-ed25519 AAAA".into(), dialled });
 }
