@@ -358,6 +358,7 @@ impl Draft<'_> {
             return Err(Refusal::Already(format!("`{to}` owns VM `{name}` already")));
         }
         let from = std::mem::replace(&mut vm.owner, to.clone());
+        self.keep_own_pin(serial, &mut vm);
         vm.shares.remove(to);
         if keep != Some(Access::Slot) {
             vm.forget_ways_of(&from);

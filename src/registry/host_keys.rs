@@ -65,11 +65,17 @@ impl Model {
         }
     }
 
-    /// A VM of another owner that has this host key.
-    fn of_other_owner(&self, fingerprint: Fingerprint, owner: &Principal) -> Option<&Label> {
+    /// Another VM, of another owner than `owner`, that has this host key.
+    fn of_other_owner(
+        &self,
+        fingerprint: Fingerprint,
+        owner: &Principal,
+        except: Serial,
+    ) -> Option<&Label> {
         let hint = hint(fingerprint);
         let some = self.host_keys.range((hint, Serial(0))..=(hint, Serial(u64::MAX)));
-        let mut vms = some.filter_map(|(_, serial)| self.vm(*serial)).map(|it| &it.document);
+        let others = some.filter(|(_, serial)| *serial != except);
+        let mut vms = others.filter_map(|(_, serial)| self.vm(*serial)).map(|it| &it.document);
         let found = vms.find(|vm| vm.owner != *owner && all(vm).any(|its| its == fingerprint));
         found.map(|vm| &vm.name)
     }
@@ -99,7 +105,7 @@ impl Draft<'_> {
             Some(Pin::Fingerprint(given)) if given == shown.0 => {}
             Some(_) => return Err(other()),
             None => {
-                if let Some(of) = model.of_other_owner(shown, &vm.owner) {
+                if let Some(of) = model.of_other_owner(shown, &vm.owner, serial) {
                     return Err(Refusal::HostKeyTaken { vm: vm.name.clone(), of: of.clone() });
                 }
             }
@@ -108,6 +114,17 @@ impl Draft<'_> {
         let vm = Vm { pin, ..Vm::clone(vm) };
         self.put(&Key::Vm(serial), Some(Document::Vm(Box::new(vm))));
         Ok(())
+    }
+
+    /// A VM has another owner now. What it showed goes if a VM of somebody else shows it too: whoever has that one could
+    /// answer for this one. What was given stays, for whoever gives a key knows who has it.
+    pub(super) fn keep_own_pin(&self, serial: Serial, vm: &mut Vm) {
+        let pinned = vm.pin.as_deref().and_then(read);
+        let other = pinned
+            .and_then(|pin| self.model().of_other_owner(fingerprint(&pin), &vm.owner, serial));
+        if other.is_some() {
+            vm.pin = None;
+        }
     }
 
     /// What the VM shows next is pinned.

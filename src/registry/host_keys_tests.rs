@@ -171,7 +171,11 @@ fn a_key_is_pinned_to_what_was_dialled_and_not_to_what_has_its_id_by_then() {
     let before = world.dialled("box");
     let set = VmSettings { ssh: Some("127.0.0.1:23".into()), ..VmSettings::default() };
     world.must(&Command::VmSet { name: label("box"), set });
-    assert_eq!(world.show_of(before, "box", &key), Err(elsewhere.clone()), "it is elsewhere by now");
+    assert_eq!(
+        world.show_of(before, "box", &key),
+        Err(elsewhere.clone()),
+        "it is elsewhere by now"
+    );
 
     let his = world.dialled("box");
     let to = Principal::User(label("alice"));
@@ -187,4 +191,37 @@ fn an_entry_of_the_audit_log_from_before_what_was_dialled_was_noted_is_still_rea
     let read: Command = serde_json::from_str(old).unwrap();
     let dialled = Dialled::default();
     assert_eq!(read, Command::VmPin { id: "box".into(), key: "ssh-ed25519 AAAA".into(), dialled });
+}
+
+#[test]
+fn a_transferred_vm_forgets_a_pin_that_somebody_elses_vm_has_and_keeps_what_was_given() {
+    let mut world = World::new(&["alice", "bob"]);
+    let (cloned, of_line, own) = (key(), key(), key());
+    let to = |world: &mut World, name: &str, owner: &str| {
+        let to = Principal::User(label(owner));
+        world.must(&Command::VmTransfer { name: label(name), to, keep: None });
+    };
+    world.vm("one", "alice", None);
+    world.vm("two", "alice", None);
+    for vm in ["one", "two"] {
+        world.show(vm, &cloned).unwrap();
+    }
+    to(&mut world, "two", "bob");
+    assert_eq!(world.wanted("two"), None, "alice's other clone could answer for it");
+    assert_eq!(world.show("two", &cloned).unwrap_err(), taken("two", "one"));
+    assert_eq!(world.wanted("one"), Some(Pin::of_key(cloned.blob())));
+
+    // However the former owner's VM has it; and together with its clone a VM keeps it.
+    world.vm("three", "alice", Some(of_line.fingerprint().to_string()));
+    world.vm("four", "alice", None);
+    world.show("four", &of_line).unwrap();
+    to(&mut world, "four", "bob");
+    assert_eq!(world.wanted("four"), None);
+    world.show("four", &own).unwrap();
+    to(&mut world, "four", "alice");
+    assert_eq!(world.wanted("four"), Some(Pin::of_key(own.blob())), "nobody else has it");
+
+    world.vm("five", "alice", Some(cloned.to_line()));
+    to(&mut world, "five", "bob");
+    assert_eq!(world.wanted("five"), Some(Pin::of_key(cloned.blob())), "it was given");
 }
