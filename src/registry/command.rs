@@ -287,7 +287,7 @@ pub struct VmSettings {
     /// The login to use; empty: the name the user asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<String>,
-    /// Its host key; empty: the one seen first.
+    /// Its host key; empty: the first one it shows, or that it has shown since this one was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_key: Option<String>,
     /// Whether it can be entered.

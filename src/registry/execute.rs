@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::command::{Command, NewVm, Options, VmSettings};
 use super::document::{Access, Document, Key, Serial, Team, Token, User, UserKey, Vm, VmState};
 use super::draft::Draft;
+use super::host_keys;
 use super::name::{Label, Principal};
 use super::refusal::{Kind, Refusal};
 use super::values::{check_endpoint, check_host_key, check_login, parse_key};
@@ -382,7 +383,7 @@ impl Draft<'_> {
             vm.login = check_login(login)?;
         }
         if let Some(host_key) = host_key {
-            vm.host_key = check_host_key(host_key)?;
+            host_keys::give(&mut vm, check_host_key(host_key)?);
         }
         vm.state = state.unwrap_or(vm.state);
         vm.origin = options.origin;

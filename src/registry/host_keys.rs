@@ -53,6 +53,17 @@ fn all(vm: &Vm) -> impl Iterator<Item = Fingerprint> {
     texts.into_iter().flatten().filter_map(read).map(|pin| fingerprint(&pin))
 }
 
+/// Gives a VM a host key, or takes the one away that was given. A pin that is another key than what is given, or was,
+/// is out of date and goes.
+pub(super) fn give(vm: &mut Vm, host_key: Option<String>) {
+    let pinned = vm.pin.as_deref().and_then(read).map(|pin| fingerprint(&pin));
+    let before = std::mem::replace(&mut vm.host_key, host_key);
+    let given = [before.as_deref(), vm.host_key.as_deref()].into_iter().flatten().filter_map(read);
+    if given.map(|pin| fingerprint(&pin)).any(|given| pinned != Some(given)) {
+        vm.pin = None;
+    }
+}
+
 impl Model {
     pub(super) fn index_host_keys(&mut self, serial: Serial, vm: &Vm, enter: bool) {
         for fingerprint in all(vm) {

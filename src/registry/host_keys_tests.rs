@@ -152,7 +152,7 @@ fn what_is_given_counts_and_a_fingerprint_becomes_the_key_that_has_it() {
     world.show("alice-vm", &given).unwrap();
     assert_eq!(world.wanted("alice-vm"), Some(Pin::of_key(given.blob())));
     world.must(&set(String::new()));
-    assert_eq!(world.wanted("alice-vm"), Some(Pin::of_key(given.blob())), "it was seen last");
+    assert_eq!(world.wanted("alice-vm"), Some(Pin::of_key(given.blob())), "it showed this");
     let dialled = world.dialled("alice-vm");
     let nonsense = Command::VmPin { id: "alice-vm".into(), key: "x".into(), dialled };
     assert_eq!(world.try_to(&nonsense).unwrap_err().code(), "invalid");
@@ -224,4 +224,38 @@ fn a_transferred_vm_forgets_a_pin_that_somebody_elses_vm_has_and_keeps_what_was_
     world.vm("five", "alice", Some(cloned.to_line()));
     to(&mut world, "five", "bob");
     assert_eq!(world.wanted("five"), Some(Pin::of_key(cloned.blob())), "it was given");
+}
+
+#[test]
+fn a_pin_does_not_come_back_when_another_key_that_was_given_is_taken_away() {
+    let mut world = World::new(&["alice", "bob"]);
+    let (old, given) = (key(), key());
+    let set = |world: &mut World, text: String| {
+        let set = VmSettings { host_key: Some(text), ..VmSettings::default() };
+        world.must(&Command::VmSet { name: label("alice-vm"), set });
+    };
+    for text in [given.to_line(), given.fingerprint().to_string()] {
+        world.show("alice-vm", &old).unwrap();
+        set(&mut world, text);
+        world.show("bob-vm", &old).unwrap();
+        world.must(&Command::VmUnpin { name: label("bob-vm") });
+        set(&mut world, String::new());
+        assert_eq!(world.wanted("alice-vm"), None, "what it shows next is pinned");
+    }
+
+    // A pin that is what was given stays.
+    world.show("alice-vm", &old).unwrap();
+    for text in [old.fingerprint().to_string(), old.to_line(), String::new()] {
+        set(&mut world, text);
+        assert_eq!(world.wanted("alice-vm"), Some(Pin::of_key(old.blob())));
+    }
+
+    // As a store may say that was written before this rule.
+    let (serial, stored) = world.0.vm_named(&label("alice-vm")).unwrap();
+    let host_key = Some(given.to_line());
+    let vm = Vm { host_key, ..Vm::clone(&stored.document) };
+    let revision = world.0.revision();
+    world.0.put(&Key::Vm(serial), Some(Document::Vm(Box::new(vm))), revision);
+    set(&mut world, String::new());
+    assert_eq!(world.wanted("alice-vm"), None);
 }
