@@ -42,7 +42,7 @@ use crate::ssh::transport::{Algorithms, RekeyLimits, ServerConfig};
 use crate::ssh::userauth::Policy;
 use crate::state::{Lock, State};
 
-use first_use::InRegistry;
+use first_use::{Applied, InRegistry};
 use plane::Plane;
 
 /// Refused signatures and unknown methods one connection may send, as OpenSSH's `MaxAuthTries`.
@@ -111,13 +111,14 @@ impl Running {
         let cpus = cpus(config.edge.shards)?;
         let (drain, metrics_listen) = (config.edge.drain, config.metrics.listen);
         let settings = plane::Settings::new(&mut config);
-        let first_use = Arc::new(InRegistry::default());
+        let first_use = Arc::new(InRegistry::new(state.old_pins()?));
         let pinning = Arc::clone(&first_use);
         let shared = Arc::new(shared(config, None, &state, sessions_max, pinning)?);
-        let mut plane = Plane::start(settings, Arc::clone(&shared), first_use)?;
+        let mut plane = Plane::start(settings, Arc::clone(&shared), Arc::clone(&first_use))?;
         let mut desired = fleet.map(|fleet| fleet.desired);
+        let mut applied = Applied::Whole;
         if !plane.is_opening() {
-            apply(&plane, desired.take());
+            applied = apply(&plane, desired.take());
         }
         let counted = Arc::clone(&shared);
         let registry = Arc::new(Registry::new(clock::unix_s(), move || inventory(&counted.table)));
@@ -132,7 +133,10 @@ impl Running {
             tracing::info!(%address, "listening");
         }
         plane.serve(&edge)?;
-        apply(&plane, desired);
+        if desired.is_some() {
+            applied = apply(&plane, desired);
+        }
+        first_use.import(applied);
         let (scraped, gauges) = (Arc::clone(&registry), plane.gauges());
         let render = move || scraped.render() + &gauges.render();
         let metrics = endpoint::start(metrics_listen, Arc::new(render))?;
@@ -201,13 +205,13 @@ impl Running {
 }
 
 /// Applies a fleet file at a start.
-fn apply(plane: &Plane, desired: Option<Fleet>) {
-    if let Err(failure) = plane.apply(desired) {
-        // What was right before is right still, and a door that is shut helps nobody.
-        for line in failure.to_string().lines() {
-            tracing::error!("{line}");
-        }
+fn apply(plane: &Plane, desired: Option<Fleet>) -> Applied {
+    let Err(failure) = plane.apply(desired) else { return Applied::Whole };
+    // What was right before is right still, and a door that is shut helps nobody.
+    for line in failure.to_string().lines() {
+        tracing::error!("{line}");
     }
+    Applied::Partly
 }
 
 /// What all shards of the front door share.
