@@ -103,7 +103,9 @@ Example:
     #[command(after_help = "\
 Example:
   keyway vm transfer blue --to team:ops
-  keyway vm transfer blue --to bob --keep slot    whose it was goes on entering it")]
+  keyway vm transfer blue --to bob --keep slot    whose it was goes on entering it
+
+A host key that was seen first is forgotten if a VM of somebody else has the same, such as a clone that stays behind.")]
     Transfer {
         /// Which
         name: Label,

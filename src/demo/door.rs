@@ -12,6 +12,7 @@ use crate::config::{self, Loaded};
 use crate::edge::shared::{FirstUse, Shown};
 use crate::edge::{Edge, Start, limits};
 use crate::metrics::{Inventory, Registry};
+use crate::route::Vm;
 use crate::serve;
 use crate::ssh::publickey::PublicKey;
 use crate::state::State;
@@ -80,7 +81,7 @@ pub(super) fn configured(
 struct AllGiven;
 
 impl FirstUse for AllGiven {
-    fn shown(&self, _: &str, _: &PublicKey) -> Shown {
+    fn shown(&self, _: &Vm, _: &PublicKey) -> Shown {
         Shown::Failed { why: "nothing is pinned in a demonstration".to_owned() }
     }
 }

@@ -38,6 +38,11 @@ const REFUSAL_MS: u64 = 60_000;
 const REFUSALS_MAX: usize = 4096;
 /// Addresses of one VM's host name that are tried.
 const ADDRESSES_MAX: usize = 8;
+/// First uses that wait for the registry at a time and shard: one that is slow must leave threads to whoever looks up an
+/// endpoint. Further ones are refused.
+const FIRST_USES_MAX: usize = 6;
+/// Keys written down beside a session that has no need of it, at a time and shard; further ones at a later login.
+const COMPLETIONS_MAX: usize = 2;
 /// How long one key pair serves for minting certificates.
 const SUBJECT_MS: u64 = 3_600_000;
 
@@ -49,8 +54,27 @@ pub(super) struct VmLegs {
     ecdsa: Arc<ClientConfig>,
     rsa: Arc<ClientConfig>,
     any: Arc<ClientConfig>,
+    first_uses: Places<FIRST_USES_MAX>,
+    completions: Places<COMPLETIONS_MAX>,
     /// The key that certificates are minted for, and when it was made.
     subject: RefCell<Option<(Arc<PrivateKey>, u64)>>,
+}
+
+/// Places for work on other threads. One is taken until the work is over, whether or not anybody still waits for it.
+#[derive(Default)]
+struct Places<const MAX: usize>(Arc<()>);
+
+/// One of the places.
+struct Place {
+    _counted: Arc<()>,
+}
+
+impl<const MAX: usize> Places<MAX> {
+    /// `None`: all are taken.
+    fn take(&self) -> Option<Place> {
+        let taken = Arc::strong_count(&self.0) - 1;
+        (taken < MAX).then(|| Place { _counted: Arc::clone(&self.0) })
+    }
 }
 
 /// Who asked which VM for which login.
@@ -73,6 +97,8 @@ impl VmLegs {
             ecdsa: config(&ecdsa),
             rsa: config(&rsa),
             any: config(&any),
+            first_uses: Places::default(),
+            completions: Places::default(),
             subject: RefCell::default(),
         }
     }
@@ -123,7 +149,7 @@ impl VmLegs {
             last = match self.tasks.within(VM_LOGIN, Box::pin(login)).await {
                 Some(Ok(())) => return Ok(leg),
                 Some(Err(ended)) => ended,
-                // Only our own disk keeps us that long.
+                // Only our own registry keeps us that long.
                 None if pinning.get() => return Err(edge(Stage::VmExchange, Cause::PinUnwritten)),
                 None => {
                     let secured = leg.transport.session_id().is_some();
@@ -348,9 +374,24 @@ impl VmLegs {
         {
             return Err(mismatch);
         }
-        let pinned = self.pin(shared, vm_entry, key).await;
-        // With a fingerprint the VM has shown what it has to; only the next login has to find out the key's type again.
-        if wanted.is_some() { Ok(()) } else { pinned }
+        if wanted.is_none() {
+            return self.pin(shared, vm_entry, key).await;
+        }
+        // The VM has shown what it has to; only the next login has to find out the key's type again.
+        if let Some(place) = self.completions.take() {
+            let (shared, entry, tasks) =
+                (Arc::clone(shared), Arc::clone(vm_entry), self.tasks.clone());
+            let write = move || {
+                if let Shown::Failed { why } = shared.first_use.shown(&entry, &key) {
+                    tracing::warn!(vm = entry.name, why, "the host key could not be written down");
+                }
+                drop(place);
+            };
+            let _task = self.tasks.spawn(async move {
+                let _written = tasks.blocking(write).await;
+            });
+        }
+        Ok(())
     }
 
     /// Has `key` pinned at its first use. Whoever does that waits for a disk, on a thread of its own.
@@ -360,8 +401,14 @@ impl VmLegs {
         vm_entry: &Arc<Vm>,
         key: PublicKey,
     ) -> Result<(), Ended> {
+        let unwritten = edge(Stage::VmExchange, Cause::PinUnwritten);
+        let place = self.first_uses.take().ok_or(unwritten)?;
         let (shared, entry) = (Arc::clone(shared), Arc::clone(vm_entry));
-        let write = move || shared.first_use.shown(&entry.id, &key);
+        let write = move || {
+            let shown = shared.first_use.shown(&entry, &key);
+            drop(place);
+            shown
+        };
         let unasked = edge(Stage::VmExchange, Cause::Resources);
         match self.tasks.blocking(write).await.ok_or(unasked)? {
             Shown::Pinned => Ok(()),
@@ -377,7 +424,7 @@ impl VmLegs {
             }
             Shown::Failed { why } => {
                 tracing::warn!(vm = vm_entry.name, why, "the host key could not be pinned");
-                Err(edge(Stage::VmExchange, Cause::PinUnwritten))
+                Err(unwritten)
             }
         }
     }
@@ -430,3 +477,7 @@ fn warn_of_mismatch(vm_entry: &Vm, leg: Option<&Leg>) {
         "the VM's host key is not the pinned one; sessions are refused until an operator settles it"
     );
 }
+
+#[cfg(test)]
+#[path = "dial_tests.rs"]
+mod tests;

@@ -28,12 +28,17 @@ use std::fs;
 struct Nobody;
 
 impl FirstUse for Nobody {
-    fn shown(&self, _: &str, _: &PublicKey) -> Shown {
+    fn shown(&self, _: &Vm, _: &PublicKey) -> Shown {
         Shown::Failed { why: String::new() }
     }
 }
 
 fn shared() -> Shared {
+    shared_with(Arc::new(Nobody))
+}
+
+/// What shards share, with somebody else who pins.
+pub(super) fn shared_with(first_use: Arc<dyn FirstUse>) -> Shared {
     let settings = Settings {
         login_grace: Duration::from_secs(1),
         senders: Senders::new(Vec::new()),
@@ -49,7 +54,7 @@ fn shared() -> Shared {
         policy: Arc::new(Policy::default()),
         credential: VmCredential::Identity(Arc::new(key)),
     };
-    Shared::new(settings, live, Table::new(), Arc::new(Nobody))
+    Shared::new(settings, live, Table::new(), first_use)
 }
 
 fn key_of(key: &PrivateKey) -> KeyEntry {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
-use crate::route::{KeyLine, Table};
+use crate::route::{KeyLine, Table, Vm};
 use crate::ssh::authorized::KeyOptions;
 use crate::ssh::certificate::Restrictions;
 use crate::ssh::hostkey::PrivateKey;
@@ -73,8 +73,9 @@ pub enum Principal {
 
 /// Keeps the host keys that VMs show when there is none they have to show. What is kept comes back with the routing map.
 pub trait FirstUse: Send + Sync {
-    /// The VM with this id has shown `key`, and has proved that it holds the private half. Blocks (a few milliseconds).
-    fn shown(&self, vm: &str, key: &PublicKey) -> Shown;
+    /// What answers for `vm`, as it was dialled, has shown `key`, and has proved that it holds the private half. Blocks
+    /// (a few milliseconds).
+    fn shown(&self, vm: &Vm, key: &PublicKey) -> Shown;
 }
 
 /// What came of a key that a VM has shown.

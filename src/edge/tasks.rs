@@ -24,9 +24,9 @@ use super::clock;
 use super::epoll::{Event, Interest, Poller, Readiness, Target, Waker};
 use super::slab::{Key, Slab};
 
-/// Threads for work that blocks (name resolution, the first write of a pin), at most at a time and shard. Work beyond
-/// that waits for its turn, and its login's deadline runs on.
-const BLOCKING_MAX: usize = 16;
+/// Threads for work that blocks (name resolution, and the pins, whose share is less: see `dial`), at most at a time and
+/// shard. Work beyond that waits for its turn, and its login's deadline runs on.
+pub(super) const BLOCKING_MAX: usize = 16;
 /// How soon work that found no thread asks again.
 const BLOCKING_RETRY: Duration = Duration::from_millis(20);
 
@@ -494,4 +494,4 @@ fn deadline_in(time: Duration) -> u64 {
 
 #[cfg(test)]
 #[path = "tasks_tests.rs"]
-mod tests;
+pub(super) mod tests;

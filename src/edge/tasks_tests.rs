@@ -7,17 +7,28 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 
+/// Stops the executor when it goes, also with a task that panics.
+struct StopAtLast(Control);
+
+impl Drop for StopAtLast {
+    fn drop(&mut self) {
+        self.0.order(Order::Stop);
+    }
+}
+
 /// Runs `body` as the first task of an executor until it is done.
-fn run<F: std::future::Future<Output = ()> + 'static>(body: impl FnOnce(Tasks) -> F) {
+pub(in crate::edge) fn run<F: std::future::Future<Output = ()> + 'static>(
+    body: impl FnOnce(Tasks) -> F,
+) {
     let (control, parts) = Control::new().unwrap();
     let tasks = Tasks::new(parts);
     let body = body(tasks.clone());
     let done = Rc::new(Cell::new(false));
     let theirs = Rc::clone(&done);
     tasks.spawn(async move {
+        let _stop = StopAtLast(control);
         body.await;
         theirs.set(true);
-        control.order(Order::Stop);
     });
     tasks.run(|| {}).unwrap();
     assert!(done.get(), "the executor stopped before the body was done");

@@ -132,6 +132,9 @@ pub enum Command {
         id: String,
         /// A public key line.
         key: String,
+        /// The VM as it was when it was dialled. Entries of the audit log may be older than this.
+        #[serde(default)]
+        dialled: Dialled,
     },
     /// The key that a VM showed first is forgotten.
     VmUnpin {
@@ -207,6 +210,15 @@ pub enum Command {
     },
 }
 
+/// What was dialled when a VM showed its host key. Between that and the pin the VM's id may have become another VM's.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Dialled {
+    /// The owner's name, `team:` before a team's.
+    pub owner: String,
+    /// `host:port`.
+    pub endpoint: String,
+}
+
 /// A way that there was.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Way {
@@ -275,7 +287,7 @@ pub struct VmSettings {
     /// The login to use; empty: the name the user asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<String>,
-    /// Its host key; empty: the one seen first.
+    /// Its host key; empty: the first one it shows, or that it has shown since this one was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_key: Option<String>,
     /// Whether it can be entered.

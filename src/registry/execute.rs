@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::command::{Command, NewVm, Options, VmSettings};
 use super::document::{Access, Document, Key, Serial, Team, Token, User, UserKey, Vm, VmState};
 use super::draft::Draft;
+use super::host_keys;
 use super::name::{Label, Principal};
 use super::refusal::{Kind, Refusal};
 use super::values::{check_endpoint, check_host_key, check_login, parse_key};
@@ -46,7 +47,7 @@ impl Draft<'_> {
             Command::VmRename { name, to } => self.rename(name, to),
             Command::VmTransfer { name, to, keep } => self.transfer(name, to, *keep, options),
             Command::VmSet { name, set } => self.vm_set(name, set, options),
-            Command::VmPin { id, key } => self.vm_pin(id, key),
+            Command::VmPin { id, key, dialled } => self.vm_pin(id, key, dialled),
             Command::VmUnpin { name } => self.vm_unpin(name),
             Command::VmRenumber { name, to } => {
                 let (serial, _) = self.named(name)?;
@@ -358,6 +359,7 @@ impl Draft<'_> {
             return Err(Refusal::Already(format!("`{to}` owns VM `{name}` already")));
         }
         let from = std::mem::replace(&mut vm.owner, to.clone());
+        self.keep_own_pin(serial, &mut vm);
         vm.shares.remove(to);
         if keep != Some(Access::Slot) {
             vm.forget_ways_of(&from);
@@ -381,7 +383,7 @@ impl Draft<'_> {
             vm.login = check_login(login)?;
         }
         if let Some(host_key) = host_key {
-            vm.host_key = check_host_key(host_key)?;
+            host_keys::give(&mut vm, check_host_key(host_key)?);
         }
         vm.state = state.unwrap_or(vm.state);
         vm.origin = options.origin;

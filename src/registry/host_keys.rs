@@ -3,6 +3,7 @@
 //! What is given comes before what was pinned. A key that a VM of another owner has is not pinned: whoever answers at an
 //! endpoint could show the key of a VM that somebody else trusts. Whoever clones images gives the host key.
 
+use super::command::Dialled;
 use super::document::{Document, Key, Serial, Vm};
 use super::draft::Draft;
 use super::model::Model;
@@ -52,6 +53,17 @@ fn all(vm: &Vm) -> impl Iterator<Item = Fingerprint> {
     texts.into_iter().flatten().filter_map(read).map(|pin| fingerprint(&pin))
 }
 
+/// Gives a VM a host key, or takes the one away that was given. A pin that is another key than what is given, or was,
+/// is out of date and goes.
+pub(super) fn give(vm: &mut Vm, host_key: Option<String>) {
+    let pinned = vm.pin.as_deref().and_then(read).map(|pin| fingerprint(&pin));
+    let before = std::mem::replace(&mut vm.host_key, host_key);
+    let given = [before.as_deref(), vm.host_key.as_deref()].into_iter().flatten().filter_map(read);
+    if given.map(|pin| fingerprint(&pin)).any(|given| pinned != Some(given)) {
+        vm.pin = None;
+    }
+}
+
 impl Model {
     pub(super) fn index_host_keys(&mut self, serial: Serial, vm: &Vm, enter: bool) {
         for fingerprint in all(vm) {
@@ -64,25 +76,39 @@ impl Model {
         }
     }
 
-    /// A VM of another owner that has this host key.
-    fn of_other_owner(&self, fingerprint: Fingerprint, owner: &Principal) -> Option<&Label> {
+    /// Another VM, of another owner than `owner`, that has this host key.
+    fn of_other_owner(
+        &self,
+        fingerprint: Fingerprint,
+        owner: &Principal,
+        except: Serial,
+    ) -> Option<&Label> {
         let hint = hint(fingerprint);
         let some = self.host_keys.range((hint, Serial(0))..=(hint, Serial(u64::MAX)));
-        let mut vms = some.filter_map(|(_, serial)| self.vm(*serial)).map(|it| &it.document);
+        let others = some.filter(|(_, serial)| *serial != except);
+        let mut vms = others.filter_map(|(_, serial)| self.vm(*serial)).map(|it| &it.document);
         let found = vms.find(|vm| vm.owner != *owner && all(vm).any(|its| its == fingerprint));
         found.map(|vm| &vm.name)
     }
 }
 
 impl Draft<'_> {
-    /// A VM has shown `line` and holds its private half.
-    pub(super) fn vm_pin(&mut self, id: &str, line: &str) -> Result<(), Refusal> {
+    /// The VM that was `dialled` has shown `line` and holds its private half.
+    pub(super) fn vm_pin(
+        &mut self,
+        id: &str,
+        line: &str,
+        dialled: &Dialled,
+    ) -> Result<(), Refusal> {
         let (key, _) = PublicKey::parse_line(line)
             .map_err(|fault| Refusal::invalid(format_args!("no host key: {fault}"), "try again"))?;
         let model = self.model();
         let found = model.of_id(id).and_then(|serial| Some((serial, model.vm(serial)?)));
         let (serial, stored) = found.ok_or_else(|| Refusal::unknown(Kind::Vm, id))?;
         let vm = &stored.document;
+        if vm.owner.to_string() != dialled.owner || vm.ssh != dialled.endpoint {
+            return Err(Refusal::HostKeyElsewhere { vm: vm.name.clone() });
+        }
         let shown = key.fingerprint();
         let other = || Refusal::HostKeyOther { vm: vm.name.clone(), shown: shown.to_string() };
         match wanted(vm) {
@@ -90,7 +116,7 @@ impl Draft<'_> {
             Some(Pin::Fingerprint(given)) if given == shown.0 => {}
             Some(_) => return Err(other()),
             None => {
-                if let Some(of) = model.of_other_owner(shown, &vm.owner) {
+                if let Some(of) = model.of_other_owner(shown, &vm.owner, serial) {
                     return Err(Refusal::HostKeyTaken { vm: vm.name.clone(), of: of.clone() });
                 }
             }
@@ -99,6 +125,17 @@ impl Draft<'_> {
         let vm = Vm { pin, ..Vm::clone(vm) };
         self.put(&Key::Vm(serial), Some(Document::Vm(Box::new(vm))));
         Ok(())
+    }
+
+    /// A VM has another owner now. What it showed goes if a VM of somebody else shows it too: whoever has that one could
+    /// answer for this one. What was given stays, for whoever gives a key knows who has it.
+    pub(super) fn keep_own_pin(&self, serial: Serial, vm: &mut Vm) {
+        let pinned = vm.pin.as_deref().and_then(read);
+        let other = pinned
+            .and_then(|pin| self.model().of_other_owner(fingerprint(&pin), &vm.owner, serial));
+        if other.is_some() {
+            vm.pin = None;
+        }
     }
 
     /// What the VM shows next is pinned.

@@ -51,8 +51,22 @@ impl World {
         self.try_to(command).unwrap();
     }
 
-    fn show(&mut self, vm: &str, key: &PublicKey) -> Result<(), Refusal> {
-        self.try_to(&Command::VmPin { id: vm.to_owned(), key: key.to_line() })
+    /// The VM with this id as it would be dialled now.
+    fn dialled(&self, id: &str) -> Dialled {
+        let vm = self.0.of_id(id).and_then(|serial| self.0.vm(serial));
+        vm.map_or_else(Dialled::default, |vm| Dialled {
+            owner: vm.document.owner.to_string(),
+            endpoint: vm.document.ssh.clone(),
+        })
+    }
+
+    fn show(&mut self, id: &str, key: &PublicKey) -> Result<(), Refusal> {
+        let dialled = self.dialled(id);
+        self.show_of(dialled, id, key)
+    }
+
+    fn show_of(&mut self, dialled: Dialled, id: &str, key: &PublicKey) -> Result<(), Refusal> {
+        self.try_to(&Command::VmPin { id: id.to_owned(), key: key.to_line(), dialled })
     }
 
     fn wanted(&self, vm: &str) -> Option<Pin> {
@@ -138,6 +152,110 @@ fn what_is_given_counts_and_a_fingerprint_becomes_the_key_that_has_it() {
     world.show("alice-vm", &given).unwrap();
     assert_eq!(world.wanted("alice-vm"), Some(Pin::of_key(given.blob())));
     world.must(&set(String::new()));
-    assert_eq!(world.wanted("alice-vm"), Some(Pin::of_key(given.blob())), "it was seen last");
-    assert!(world.try_to(&Command::VmPin { id: "alice-vm".into(), key: "x".into() }).is_err());
+    assert_eq!(world.wanted("alice-vm"), Some(Pin::of_key(given.blob())), "it showed this");
+    let dialled = world.dialled("alice-vm");
+    let nonsense = Command::VmPin { id: "alice-vm".into(), key: "x".into(), dialled };
+    assert_eq!(world.try_to(&nonsense).unwrap_err().code(), "invalid");
+}
+
+#[test]
+fn a_key_is_pinned_to_what_was_dialled_and_not_to_what_has_its_id_by_then() {
+    let mut world = World::new(&["alice", "bob"]);
+    let (key, elsewhere) = (key(), Refusal::HostKeyElsewhere { vm: label("box") });
+    world.vm("box", "alice", None);
+    let hers = world.dialled("box");
+    world.must(&Command::VmRemove { name: label("box") });
+    world.vm("box", "bob", None);
+    assert_eq!(world.show_of(hers, "box", &key), Err(elsewhere.clone()), "it is his by now");
+
+    let before = world.dialled("box");
+    let set = VmSettings { ssh: Some("127.0.0.1:23".into()), ..VmSettings::default() };
+    world.must(&Command::VmSet { name: label("box"), set });
+    assert_eq!(
+        world.show_of(before, "box", &key),
+        Err(elsewhere.clone()),
+        "it is elsewhere by now"
+    );
+
+    let his = world.dialled("box");
+    let to = Principal::User(label("alice"));
+    world.must(&Command::VmTransfer { name: label("box"), to, keep: None });
+    assert_eq!(world.show_of(his, "box", &key), Err(elsewhere));
+    assert_eq!(world.wanted("box"), None);
+    world.show("box", &key).unwrap();
+}
+
+#[test]
+fn an_entry_of_the_audit_log_from_before_what_was_dialled_was_noted_is_still_read() {
+    let old = r#"{"command":"vm-pin","id":"box","key":"ssh-ed25519 AAAA"}"#;
+    let read: Command = serde_json::from_str(old).unwrap();
+    let dialled = Dialled::default();
+    assert_eq!(read, Command::VmPin { id: "box".into(), key: "ssh-ed25519 AAAA".into(), dialled });
+}
+
+#[test]
+fn a_transferred_vm_forgets_a_pin_that_somebody_elses_vm_has_and_keeps_what_was_given() {
+    let mut world = World::new(&["alice", "bob"]);
+    let (cloned, of_line, own) = (key(), key(), key());
+    let to = |world: &mut World, name: &str, owner: &str| {
+        let to = Principal::User(label(owner));
+        world.must(&Command::VmTransfer { name: label(name), to, keep: None });
+    };
+    world.vm("one", "alice", None);
+    world.vm("two", "alice", None);
+    for vm in ["one", "two"] {
+        world.show(vm, &cloned).unwrap();
+    }
+    to(&mut world, "two", "bob");
+    assert_eq!(world.wanted("two"), None, "alice's other clone could answer for it");
+    assert_eq!(world.show("two", &cloned).unwrap_err(), taken("two", "one"));
+    assert_eq!(world.wanted("one"), Some(Pin::of_key(cloned.blob())));
+
+    // However the former owner's VM has it; and together with its clone a VM keeps it.
+    world.vm("three", "alice", Some(of_line.fingerprint().to_string()));
+    world.vm("four", "alice", None);
+    world.show("four", &of_line).unwrap();
+    to(&mut world, "four", "bob");
+    assert_eq!(world.wanted("four"), None);
+    world.show("four", &own).unwrap();
+    to(&mut world, "four", "alice");
+    assert_eq!(world.wanted("four"), Some(Pin::of_key(own.blob())), "nobody else has it");
+
+    world.vm("five", "alice", Some(cloned.to_line()));
+    to(&mut world, "five", "bob");
+    assert_eq!(world.wanted("five"), Some(Pin::of_key(cloned.blob())), "it was given");
+}
+
+#[test]
+fn a_pin_does_not_come_back_when_another_key_that_was_given_is_taken_away() {
+    let mut world = World::new(&["alice", "bob"]);
+    let (old, given) = (key(), key());
+    let set = |world: &mut World, text: String| {
+        let set = VmSettings { host_key: Some(text), ..VmSettings::default() };
+        world.must(&Command::VmSet { name: label("alice-vm"), set });
+    };
+    for text in [given.to_line(), given.fingerprint().to_string()] {
+        world.show("alice-vm", &old).unwrap();
+        set(&mut world, text);
+        world.show("bob-vm", &old).unwrap();
+        world.must(&Command::VmUnpin { name: label("bob-vm") });
+        set(&mut world, String::new());
+        assert_eq!(world.wanted("alice-vm"), None, "what it shows next is pinned");
+    }
+
+    // A pin that is what was given stays.
+    world.show("alice-vm", &old).unwrap();
+    for text in [old.fingerprint().to_string(), old.to_line(), String::new()] {
+        set(&mut world, text);
+        assert_eq!(world.wanted("alice-vm"), Some(Pin::of_key(old.blob())));
+    }
+
+    // As a store may say that was written before this rule.
+    let (serial, stored) = world.0.vm_named(&label("alice-vm")).unwrap();
+    let host_key = Some(given.to_line());
+    let vm = Vm { host_key, ..Vm::clone(&stored.document) };
+    let revision = world.0.revision();
+    world.0.put(&Key::Vm(serial), Some(Document::Vm(Box::new(vm))), revision);
+    set(&mut world, String::new());
+    assert_eq!(world.wanted("alice-vm"), None);
 }

@@ -198,6 +198,14 @@ pub enum Refusal {
         /// The other.
         of: Label,
     },
+    /// A host key is of what a VM's id meant when it was dialled, and it means something else by now.
+    #[error(
+        "VM `{vm}` has another owner or endpoint than the one that showed the host key; connect again"
+    )]
+    HostKeyElsewhere {
+        /// Which.
+        vm: Label,
+    },
     /// There is nothing to forget.
     #[error("no host key of VM `{name}` is pinned: the next that it shows will be")]
     NotPinned {
@@ -251,6 +259,7 @@ impl Refusal {
             Self::TooMany { .. } => "too-many",
             Self::HostKeyOther { .. } => "host-key-changed",
             Self::HostKeyTaken { .. } => "host-key-taken",
+            Self::HostKeyElsewhere { .. } => "host-key-elsewhere",
             Self::Changed { .. } | Self::Outdated { .. } => "changed",
             Self::Already(_) => "already",
         }

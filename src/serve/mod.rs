@@ -41,7 +41,7 @@ use crate::ssh::transport::{Algorithms, RekeyLimits, ServerConfig};
 use crate::ssh::userauth::Policy;
 use crate::state::{Lock, State};
 
-use first_use::InRegistry;
+use first_use::{Applied, InRegistry};
 use plane::{Opens, Plane};
 
 /// Refused signatures and unknown methods one connection may send, as OpenSSH's `MaxAuthTries`.
@@ -110,17 +110,20 @@ impl Running {
         let cpus = cpus(config.edge.shards)?;
         let (drain, metrics_listen) = (config.edge.drain, config.metrics.listen);
         let settings = plane::Settings::new(&mut config);
-        let first_use = Arc::new(InRegistry::default());
+        let first_use = Arc::new(InRegistry::new(state.old_pins()?));
         let pinning = Arc::clone(&first_use);
         let shared = Arc::new(shared(config, None, &state, sessions_max, pinning)?);
         let desired = fleet.map(|fleet| fleet.desired);
         let opens = if desired.is_some() { Opens::OnceRead } else { Opens::AtOnce };
-        let mut plane = Plane::start(settings, Arc::clone(&shared), first_use, opens)?;
+        let pinning = Arc::clone(&first_use);
+        let mut plane = Plane::start(settings, Arc::clone(&shared), pinning, opens)?;
+        let mut applied = Applied::Whole;
         if let Err(failure) = plane.apply(desired) {
             // What was right before is right still, and a door that is shut helps nobody.
             for line in failure.to_string().lines() {
                 tracing::error!("{line}");
             }
+            applied = Applied::Partly;
         }
         let counted = Arc::clone(&shared);
         let registry = Arc::new(Registry::new(clock::unix_s(), move || inventory(&counted.table)));
@@ -135,6 +138,7 @@ impl Running {
             tracing::info!(%address, "listening");
         }
         plane.serve(&edge)?;
+        first_use.import(applied);
         let (scraped, gauges) = (Arc::clone(&registry), plane.gauges());
         let render = move || scraped.render() + &gauges.render();
         let metrics = endpoint::start(metrics_listen, Arc::new(render))?;

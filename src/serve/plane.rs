@@ -238,7 +238,7 @@ impl Plane {
     fn opened(&mut self, service: Service, store: Sqlite) {
         let service = Arc::new(service);
         // Nobody else sets it.
-        let _first = self.first_use.0.set(Arc::downgrade(&service));
+        let _first = self.first_use.service.set(Arc::downgrade(&service));
         self.registry = Some(Registry { service, store });
     }
 

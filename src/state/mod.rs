@@ -4,6 +4,7 @@
 //! and nothing that exists is ever replaced by something newly made: two processes that start together agree on one key.
 
 use std::{
+    fmt::Write as _,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
@@ -20,6 +21,10 @@ use crate::{
         publickey::{Fingerprint, KeyFault},
     },
 };
+
+mod pins;
+
+pub use pins::OldPins;
 
 const HOST_KEY: &str = "ssh_host_ed25519_key";
 const USER_CA: &str = "user_ca";
@@ -61,6 +66,14 @@ pub enum StateFault {
         /// What is wrong with it.
         fault: KeyFault,
     },
+    /// Lines of old pins that cannot be read. A lost pin would be taken anew from whoever answers, so none is skipped.
+    #[error("{}", lines(.path, .faults))]
+    Pins {
+        /// Where.
+        path: PathBuf,
+        /// Line, from 1, and what is wrong with it.
+        faults: Vec<(usize, String)>,
+    },
     /// Another process serves with this directory. Each would overwrite what the other writes.
     #[error("{} is in use by another keyway{}; fix: end that one first, or set another state_dir", .path.display(), process(*.by))]
     InUse {
@@ -81,6 +94,16 @@ pub enum StateFault {
 
 fn process(id: Option<u32>) -> String {
     id.map_or_else(String::new, |id| format!(" (process {id})"))
+}
+
+fn lines(path: &Path, faults: &[(usize, String)]) -> String {
+    let mut all = String::new();
+    for (index, (line, what)) in faults.iter().enumerate() {
+        let separator = if index == 0 { "" } else { "\n" };
+        let fix = "restore the line, or remove it to pin the VM's key anew";
+        let _ = write!(all, "{separator}{}:{line}: {what}; fix: {fix}", path.display());
+    }
+    all
 }
 
 /// The state directory.
@@ -170,6 +193,14 @@ impl State {
         }
         let fingerprint = there.public().fingerprint();
         Err(StateFault::OtherKey { path, fingerprint })
+    }
+
+    /// Pins of an earlier Keyway, until the registry has them.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`], [`StateFault::Open`], [`StateFault::Pins`] with every line that cannot be read.
+    pub fn old_pins(&self) -> Result<Option<OldPins>, StateFault> {
+        OldPins::open(&self.path)
     }
 
     /// Where the registry's store is kept.

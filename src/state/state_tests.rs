@@ -112,3 +112,63 @@ fn one_process_at_a_time_has_the_directory_and_the_next_one_is_told_which() {
     drop(lock);
     state.lock().unwrap();
 }
+
+/// Writes the file that an earlier Keyway kept.
+fn put_pins(scratch: &Scratch, text: &str) {
+    let path = scratch.0.join("pins");
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+#[test]
+fn old_pins_are_read_until_they_are_settled() {
+    let scratch = Scratch::new();
+    let state = scratch.open();
+    assert!(state.old_pins().unwrap().is_none());
+    let mut entropy = SystemEntropy::default();
+    let key = PrivateKey::generate_ed25519(&mut entropy).public().clone();
+    let line = key.to_line();
+    put_pins(
+        &scratch,
+        &format!("# VM, key, owner\n\n  red_2\t{line} team:ops  \nblue {line} alice"),
+    );
+    let old = state.old_pins().unwrap().unwrap();
+    assert_eq!(old.iter().collect::<Vec<_>>(), [("blue", &key), ("red_2", &key)]);
+    assert!(state.old_pins().unwrap().is_some(), "they were only read");
+    old.settle().unwrap();
+    assert!(state.old_pins().unwrap().is_none());
+    assert_eq!(scratch.names(), ["pins.imported"]);
+    assert!(matches!(old.settle(), Err(StateFault::Io { .. })));
+}
+
+#[test]
+fn every_line_of_old_pins_that_cannot_be_read_is_named_with_what_to_do() {
+    let scratch = Scratch::new();
+    let state = scratch.open();
+    let mut entropy = SystemEntropy::default();
+    let line = PrivateKey::generate_ed25519(&mut entropy).public().to_line();
+    put_pins(
+        &scratch,
+        &format!(
+            "blue {line} alice\nBad\x1b {line} alice\ncut {line}\n\nred ssh-ed25519 AAAA bob\n\
+             blue {line} alice\nalone\n"
+        ),
+    );
+    let said = state.old_pins().unwrap_err().to_string();
+    let path = scratch.0.join("pins");
+    let starts = [
+        (2, "`Bad\\u{1b}` is no id"),
+        (3, "the owner of `cut` is missing"),
+        (5, "the key of `red`"),
+        (6, "`blue` is pinned twice"),
+        (7, "the key of `alone`"),
+    ];
+    assert_eq!(said.lines().count(), starts.len(), "{said}");
+    for ((number, what), line) in starts.into_iter().zip(said.lines()) {
+        assert!(line.starts_with(&format!("{}:{number}: {what}", path.display())), "{line}");
+        assert!(line.ends_with("fix: restore the line, or remove it to pin the VM's key anew"));
+    }
+    put_pins(&scratch, "");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(matches!(state.old_pins(), Err(StateFault::Open { .. })));
+}

@@ -5,6 +5,7 @@ use nix::sys::signal::Signal;
 use std::{
     fs,
     net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command},
 };
@@ -179,6 +180,44 @@ fn a_successor_opens_while_the_sessions_of_its_predecessor_go_on() {
     assert!(held.said().contains("was taken away"), "{}", held.said());
     assert!(other.goes_on(), "the session of somebody else was cut");
     other.let_go();
+}
+
+#[test]
+fn pins_of_an_installation_without_a_registry_bind_after_an_upgrade() {
+    if World::is_direct() {
+        return;
+    }
+    let mut world = World::plan()
+        .address("s001")
+        .user("alice")
+        .user("bob")
+        .vm("blue", "alice", "s001")
+        .vm("green", "bob", "s001")
+        .start();
+    let (alice, bob) = (world.target("alice", "s001"), world.target("bob", "s001"));
+    process::signal(world.edge().id(), Signal::SIGTERM);
+    let address = (alice.host.clone(), alice.port);
+    wait::until("the door closes", wait::SOON, || TcpStream::connect(&address).is_err());
+    wait::until("it ends", wait::SOON, || TcpStream::connect(world.metrics()).is_err());
+    let state = world.path("state");
+    for entry in fs::read_dir(&state).expect("the state directory").flatten() {
+        fs::remove_file(entry.path()).expect("a file goes");
+    }
+    let pins = state.join("pins");
+    let (own, other) = (world.vm("blue").host_key.public(), world.key("alice").public());
+    let text = format!("blue {own} alice\ngreen {other} bob\n");
+    fs::write(&pins, text.replace("green ", "green x")).expect("the pins");
+    fs::set_permissions(&pins, fs::Permissions::from_mode(0o600)).expect("their mode");
+    let config = world.path("keyway.toml");
+    let output = run(&mut serve(&world, &config));
+    assert!(output.status != 0 && output.stderr.contains("pins:2: "), "{}", output.stderr);
+
+    fs::write(&pins, text).expect("the pins");
+    let mut upgraded = Process::start("upgraded", world.dir(), &mut serve(&world, &config));
+    wait::listens(&mut upgraded, world.metrics());
+    assert!(state.join("pins.imported").exists() && !pins.exists());
+    assert_eq!(alice.ssh(&[], "echo $KEYWAY_VM").ok().text(), "blue");
+    assert!(bob.ssh(&[], "true").ends(255).stderr.contains("host key"), "another is pinned");
 }
 
 #[test]

@@ -146,6 +146,7 @@ impl From<Refusal> for Problem {
             | Refusal::NotReady { .. }
             | Refusal::HostKeyOther { .. }
             | Refusal::HostKeyTaken { .. }
+            | Refusal::HostKeyElsewhere { .. }
             | Refusal::TooMany { .. }
             | Refusal::Already(_) => StatusCode::CONFLICT,
         };

@@ -90,7 +90,7 @@ pub(super) struct VmPatch {
     pub(super) ssh: Option<String>,
     /// Empty: the name the user asked for.
     pub(super) login: Option<String>,
-    /// Empty: the one seen first.
+    /// Empty: the first one it shows, or that it has shown since this one was given.
     pub(super) host_key: Option<String>,
     pub(super) state: Option<VmState>,
 }

@@ -24,7 +24,8 @@ use super::{Api, Beside, Beyond, Handle, Question, WriteText, server, view};
 use crate::{
     config::ApiTls,
     registry::{
-        Command, Limits, Options, Service,
+        Command, Label, Limits, Options, Service,
+        command::Dialled,
         document::Role,
         service::{self, Actor, Mode, Order},
         store::{StoreId, memory::Memory},
@@ -293,8 +294,14 @@ impl World {
 
     /// The VM is entered for the first time and shows its host key.
     pub(super) fn shows(&self, id: &str, key: &str) {
+        let dialled = {
+            let model = self.service.model();
+            let (_, stored) = model.vm_named(&Label::new(id).unwrap()).unwrap();
+            let vm = &stored.document;
+            Dialled { owner: vm.owner.to_string(), endpoint: vm.ssh.clone() }
+        };
         let order = Order {
-            command: Command::VmPin { id: id.to_owned(), key: key.to_owned() },
+            command: Command::VmPin { id: id.to_owned(), key: key.to_owned(), dialled },
             options: Options::default(),
             expected: None,
             actor: Actor { name: "keyway".to_owned(), from: "first use".to_owned() },
