@@ -63,6 +63,8 @@ pub(super) struct Reach {
     pub(super) holds: Vec<Held>,
     /// VMs entered by name only.
     pub(super) by_name: Vec<Serial>,
+    /// How many VMs it owns, all of them among the others.
+    pub(super) owned: usize,
     /// Of a user: teams.
     pub(super) teams: Vec<(PrincipalIx, Access)>,
     /// Of a team: users.
@@ -433,6 +435,10 @@ impl Model {
                 site.vms.remove(&serial);
             }
         }
+        let owner = self.intern_principal(&vm.owner);
+        if let Some(reach) = self.reach_mut(owner) {
+            reach.owned = if enter { reach.owned + 1 } else { reach.owned.saturating_sub(1) };
+        }
         let everybody = std::iter::once((&vm.owner, Access::Slot))
             .chain(vm.shares.iter().map(|(principal, access)| (principal, *access)));
         for (principal, access) in everybody {
@@ -528,6 +534,7 @@ impl Model {
             slots: Vec::new(),
             holds: Vec::new(),
             by_name: Vec::new(),
+            owned: 0,
             teams: Vec::new(),
             members: Vec::new(),
         });

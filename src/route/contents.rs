@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::Vm;
 
@@ -65,12 +65,40 @@ impl KeyEntry {
 }
 
 /// A user and the user's keys.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(from = "(String, Vec<KeyEntry>)")]
 pub struct UserEntry {
     /// A DNS label.
     pub name: String,
     /// Of any number of machines.
     pub keys: Vec<KeyEntry>,
+    /// Whether nobody is this user any more, by a certificate either: there are no keys then. The name stays, for what
+    /// names it.
+    pub closed: bool,
+}
+
+/// Saved behind the name of a closed user. No name has it, so a program that knows of no closed users refuses the name
+/// rather than let somebody in by it, and what was saved before there were any is read as ever.
+const CLOSED: char = '!';
+
+impl Serialize for UserEntry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { name, keys, closed } = self;
+        if *closed {
+            return (format!("{name}{CLOSED}"), keys).serialize(serializer);
+        }
+        (name, keys).serialize(serializer)
+    }
+}
+
+impl From<(String, Vec<KeyEntry>)> for UserEntry {
+    fn from((mut name, keys): (String, Vec<KeyEntry>)) -> Self {
+        let closed = name.ends_with(CLOSED);
+        if closed {
+            name.pop();
+        }
+        Self { name, keys, closed }
+    }
 }
 
 /// A team and its members' names.

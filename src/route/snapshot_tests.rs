@@ -18,6 +18,7 @@ fn user(name: &str, keys: &[u8]) -> UserEntry {
     UserEntry {
         name: name.to_owned(),
         keys: keys.iter().map(|&k| KeyEntry::plain([k; 32])).collect(),
+        closed: false,
     }
 }
 
