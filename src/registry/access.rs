@@ -27,6 +27,14 @@ pub(super) enum How {
 }
 
 impl Vm {
+    /// How somebody may enter it, as its owner or by a share.
+    pub(super) fn access(&self, principal: &Principal) -> Option<Access> {
+        if self.owner == *principal {
+            return Some(Access::Slot);
+        }
+        self.shares.get(principal).copied()
+    }
+
     /// Who may enter at the VM's address: the owner, and shares that are not by name.
     pub(super) fn entitled(&self) -> impl Iterator<Item = &Principal> {
         let shares = self.shares.iter().filter(|(_, access)| **access == Access::Slot);

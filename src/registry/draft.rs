@@ -177,12 +177,11 @@ impl<'m> Draft<'m> {
         let way = |hold: &Hold| (hold.address.clone(), hold.vm);
         let mut places: HashMap<(Label, Serial), usize> = holds.iter().map(way).zip(0..).collect();
         for hold in more {
-            match places.get(&way(&hold)).and_then(|at| holds.get_mut(*at)) {
-                Some(other) => other.until_s = other.until_s.max(hold.until_s),
-                None => {
-                    places.insert(way(&hold), holds.len());
-                    holds.push(hold);
-                }
+            if let Some(other) = places.get(&way(&hold)).and_then(|at| holds.get_mut(*at)) {
+                other.until_s = other.until_s.max(hold.until_s);
+            } else {
+                places.insert(way(&hold), holds.len());
+                holds.push(hold);
             }
         }
         self.write(&key, Some(Document::Hold(holds)));

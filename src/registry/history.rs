@@ -312,10 +312,11 @@ impl History {
             going_on = true;
             self.truth.look(self.now_s, QUARANTINE_S);
             self.truth.is_whole();
-            match command {
-                Command::UserRemove { name } => assert!(self.model.users()[name].document.going),
-                Command::TeamRemove { name } => assert!(self.model.teams()[name].document.going),
-                _ => {}
+            if let Command::UserRemove { name } = command {
+                assert!(self.model.users()[name].document.going);
+            }
+            if let Command::TeamRemove { name } = command {
+                assert!(self.model.teams()[name].document.going);
             }
             // Whoever goes is led nowhere from the first part on.
             self.leads();

@@ -85,15 +85,15 @@ impl Default for Batch {
 
 impl Going {
     pub(super) fn of(command: &Command, model: &Model) -> Option<Self> {
-        if let Command::VmRemove { name } = command {
-            return model.vm_named(name).map(|(serial, _)| Self::Vm(serial, name.clone()));
+        if let Command::UserRemove { name } = command {
+            Some(Self::Principal(Principal::User(name.clone())))
+        } else if let Command::TeamRemove { name } = command {
+            Some(Self::Principal(Principal::Team(name.clone())))
+        } else if let Command::VmRemove { name } = command {
+            model.vm_named(name).map(|(serial, _)| Self::Vm(serial, name.clone()))
+        } else {
+            None
         }
-        let principal = match command {
-            Command::UserRemove { name } => Principal::User(name.clone()),
-            Command::TeamRemove { name } => Principal::Team(name.clone()),
-            _ => return None,
-        };
-        Some(Self::Principal(principal))
     }
 
     /// Whether it is still there and still going.

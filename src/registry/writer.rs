@@ -124,9 +124,8 @@ impl Writer {
                     let more = queue.try_iter().take(BATCH_MAX - 1);
                     batch.extend(std::iter::once(first).chain(more).map(Task::new));
                 }
-                Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) if self.under_way.is_empty() => return,
-                Err(mpsc::RecvTimeoutError::Disconnected) => {}
+                Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => {}
             }
             // What is new goes first: what is under way has waited already, and has ended all access it is to end.
             batch.append(&mut self.under_way);

@@ -198,7 +198,7 @@ impl World {
         self.writer.serve(under_way);
     }
 
-    fn to_the_end(&mut self, answered: &Answer) -> Vec<Result<Done, Failed>> {
+    fn brought_to_its_end(&mut self, answered: &Answer) -> Vec<Result<Done, Failed>> {
         while !self.writer.under_way.is_empty() {
             self.go_on();
         }
@@ -262,7 +262,7 @@ fn others_are_served_between_the_batches_of_a_large_removal() {
     assert_eq!(audit(&world), entries + 1);
     world.must(add("u9"));
     assert!(world.is_there("u1"));
-    let done = world.to_the_end(&answered).pop().unwrap().unwrap();
+    let done = world.brought_to_its_end(&answered).pop().unwrap().unwrap();
     assert_eq!((done.report.progress, done.report.left), (Progress::Done, 0));
     assert_eq!(done.revision, world.revision());
     assert!(!world.is_there("u1"));
@@ -297,7 +297,7 @@ fn a_user_who_goes_enters_nothing_from_the_first_part_on_by_a_certificate_either
     let contents = world.writer.model.read().unwrap().contents();
     world.table.apply(Snapshot::new(contents).unwrap());
     assert_eq!(world.led("u1"), None);
-    world.to_the_end(&answered).pop().unwrap().unwrap();
+    world.brought_to_its_end(&answered).pop().unwrap().unwrap();
     world.must(add("u1"));
     assert_eq!(world.table.user(Who::User("u1")).as_deref(), Some("u1"));
     world.agrees();
@@ -318,7 +318,7 @@ fn a_team_that_goes_lets_nobody_in_from_the_first_part_on() {
     for command in [join, share, team] {
         assert_eq!(world.refused(command), again);
     }
-    world.to_the_end(&answered).pop().unwrap().unwrap();
+    world.brought_to_its_end(&answered).pop().unwrap().unwrap();
     world.agrees();
 }
 
@@ -343,7 +343,7 @@ fn what_stands_behind_a_large_removal_is_carried_out_after_it() {
     let mut world = World::shared("u1");
     let at = Some(world.revision());
     let answered = world.serve(at, Mode::Real, vec![add("u7"), remove("u1"), add("u1")]);
-    let answers = world.to_the_end(&answered);
+    let answers = world.brought_to_its_end(&answered);
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     assert!(world.is_there("u1"));
     world.agrees();
@@ -355,7 +355,7 @@ fn what_stands_behind_a_large_removal_is_not_carried_out_if_somebody_changes_any
     let at = Some(world.revision());
     let answered = world.serve(at, Mode::Real, vec![remove("u1"), add("u7")]);
     world.must(add("u9"));
-    let answers = world.to_the_end(&answered);
+    let answers = world.brought_to_its_end(&answered);
     assert!(answers[0].is_ok());
     assert!(matches!(answers[1], Err(Failed::Refused(Refusal::Outdated { .. }))), "{answers:?}");
     assert!(!world.is_there("u1") && !world.is_there("u7"));
@@ -367,9 +367,9 @@ fn a_removal_that_another_one_ended_leaves_whoever_has_the_name_next() {
     let answered = world.begin(vec![remove("u1")]);
     let waiting = std::mem::take(&mut world.writer.under_way);
     let other = world.serve(None, Mode::Real, vec![remove("u1"), add("u1")]);
-    assert!(world.to_the_end(&other).iter().all(Result::is_ok));
+    assert!(world.brought_to_its_end(&other).iter().all(Result::is_ok));
     world.writer.under_way = waiting;
-    let done = world.to_the_end(&answered).pop().unwrap().unwrap();
+    let done = world.brought_to_its_end(&answered).pop().unwrap().unwrap();
     assert_eq!(done.report.progress, Progress::Done);
     assert!(world.is_there("u1"));
     world.agrees();
@@ -380,7 +380,7 @@ fn a_removal_that_fails_half_way_says_that_it_was_begun_and_goes_on_by_the_same_
     let mut world = World::shared("u1");
     let answered = world.begin(vec![remove("u1"), add("u8")]);
     world.store.is(Ill::Full);
-    let mut answers = world.to_the_end(&answered);
+    let mut answers = world.brought_to_its_end(&answered);
     assert!(matches!(answers.pop().unwrap(), Err(Failed::Store(_))), "u8");
     let failed = answers.pop().unwrap().unwrap_err();
     assert!(matches!(failed, Failed::Begun(_)), "{failed:?}");
@@ -405,7 +405,7 @@ fn what_a_full_store_did_not_take_is_taken_back_and_nothing_is_read() {
             Mode::Real,
             vec![add("u9"), Command::VmRemove { name }, remove("u1"), add("u8")],
         );
-        for answer in world.to_the_end(&answered) {
+        for answer in world.brought_to_its_end(&answered) {
             assert!(matches!(answer, Err(Failed::Store(_))), "{answer:?}");
         }
         assert_eq!(world.revision(), before);

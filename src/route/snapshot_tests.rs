@@ -253,3 +253,21 @@ fn sixty_four_teams_are_the_most() {
     contents.teams.push(team("one-more", &["alice"]));
     assert_eq!(faults(contents), ["User(0): user `alice` is in 65 teams, more than 64"]);
 }
+
+#[test]
+fn a_closed_user_is_saved_under_a_name_that_nobody_has() {
+    let open = user("u", &[1]);
+    let closed = UserEntry { closed: true, ..user("u", &[]) };
+    for entry in [&open, &closed] {
+        let bytes = postcard::to_allocvec(entry).unwrap();
+        assert_eq!(postcard::from_bytes::<UserEntry>(&bytes).unwrap(), *entry);
+    }
+    let bytes = postcard::to_allocvec(&closed).unwrap();
+    // As a program reads it that knows of no closed users.
+    let (name, keys): (String, Vec<KeyEntry>) = postcard::from_bytes(&bytes).unwrap();
+    assert_eq!((name.as_str(), keys), ("u!", vec![]));
+    assert_eq!(
+        postcard::to_allocvec(&open).unwrap(),
+        postcard::to_allocvec(&(open.name, open.keys)).unwrap()
+    );
+}
