@@ -255,7 +255,11 @@ fn contents() -> Contents {
         })
         .collect();
     let users = (0..USERS)
-        .map(|n| UserEntry { name: format!("user-{n}"), keys: vec![KeyEntry::plain(key(n))] })
+        .map(|n| UserEntry {
+            name: format!("user-{n}"),
+            keys: vec![KeyEntry::plain(key(n))],
+            closed: false,
+        })
         .collect();
     let teams = (0..TEAMS).map(|n| TeamEntry {
         name: format!("team-{n}"),

@@ -74,7 +74,7 @@ fn user(number: u64) -> User {
         key: format!("ssh-ed25519 {}", BASE64_STANDARD.encode(&blob)),
         comment: format!("u{number}@example"),
     };
-    User { keys: vec![key], origin: Origin::Command }
+    User { keys: vec![key], ..User::default() }
 }
 
 fn team(number: u64) -> Team {
@@ -83,7 +83,7 @@ fn team(number: u64) -> Team {
         _ => (number * MEMBERS, MEMBERS),
     };
     let members = (first..first + count).map(|user| (label('u', user), Access::Slot)).collect();
-    Team { members, origin: Origin::Command }
+    Team { members, ..Team::default() }
 }
 
 fn vm(number: u64) -> Vm {

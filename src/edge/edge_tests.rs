@@ -62,7 +62,7 @@ fn key_of(key: &PrivateKey) -> KeyEntry {
 }
 
 fn user(name: &str, key: &PrivateKey) -> Change {
-    Change::PutUser(UserEntry { name: name.into(), keys: vec![key_of(key)] })
+    Change::PutUser(UserEntry { name: name.into(), keys: vec![key_of(key)], closed: false })
 }
 
 /// One address, and a VM there for each of `owners`.
@@ -79,6 +79,7 @@ fn contents(owners: &[(&str, &PrivateKey)]) -> Contents {
     let user = |(name, key): &(&str, &PrivateKey)| UserEntry {
         name: (*name).into(),
         keys: vec![key_of(key)],
+        closed: false,
     };
     Contents {
         addresses: vec![AddressEntry {
@@ -152,7 +153,11 @@ fn a_delta_ends_who_lost_the_right_and_whoever_was_admitted_before_and_comes_aft
     assert!(pump.carry(half_way).is_ok());
     goes_on(&mut late, &mut late_vm, 1);
 
-    assert!(change(vec![Change::PutUser(UserEntry { name: "alice".into(), keys: Vec::new() })]));
+    assert!(change(vec![Change::PutUser(UserEntry {
+        name: "alice".into(),
+        keys: Vec::new(),
+        closed: false
+    })]));
     for client in [&mut hers, &mut late] {
         assert!(client.wait_for_goodbye().contains("was taken away"));
     }

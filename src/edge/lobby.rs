@@ -166,6 +166,7 @@ mod tests {
         let user = |name: &str, key| UserEntry {
             name: name.into(),
             keys: vec![KeyEntry::plain([key; 32])],
+            closed: false,
         };
         let contents = Contents {
             addresses: vec![AddressEntry {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Way;
 use super::document::{Access, Serial, Vm};
-use super::model::{AddressIx, Model, PrincipalIx, Slot};
+use super::model::{AddressIx, Model, PrincipalIx, Reach, Slot};
 use super::name::{Label, Principal};
 
 /// Something that a viewer sees at an address, or saw not long ago.
@@ -27,6 +27,14 @@ pub(super) enum How {
 }
 
 impl Vm {
+    /// How somebody may enter it, as its owner or by a share.
+    pub(super) fn access(&self, principal: &Principal) -> Option<Access> {
+        if self.owner == *principal {
+            return Some(Access::Slot);
+        }
+        self.shares.get(principal).copied()
+    }
+
     /// Who may enter at the VM's address: the owner, and shares that are not by name.
     pub(super) fn entitled(&self) -> impl Iterator<Item = &Principal> {
         let shares = self.shares.iter().filter(|(_, access)| **access == Access::Slot);
@@ -92,6 +100,14 @@ impl Model {
                 how: How::Held { until_s: held.until_s },
             }))
         })
+    }
+
+    /// Whether the removal of the user or team has begun.
+    pub(super) fn is_going(&self, principal: &Principal) -> bool {
+        match principal {
+            Principal::User(name) => self.users().get(name).is_some_and(|it| it.document.going),
+            Principal::Team(name) => self.teams().get(name).is_some_and(|it| it.document.going),
+        }
     }
 
     /// The VMs that a principal owns or was given itself.
@@ -198,6 +214,13 @@ impl Model {
             }
         }
         ways
+    }
+}
+
+impl Reach {
+    /// The VMs that were given, some of them twice.
+    pub(super) fn vms(&self) -> impl Iterator<Item = Serial> + '_ {
+        self.slots.iter().map(|slot| slot.vm).chain(self.by_name.iter().copied())
     }
 }
 

@@ -169,6 +169,9 @@ pub struct User {
     /// Who wrote it down.
     #[serde(default, skip_serializing_if = "is_command")]
     pub origin: Origin,
+    /// The removal has begun: nobody is the user any more, by a key or a certificate.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub going: bool,
 }
 
 /// How somebody may enter.
@@ -193,6 +196,9 @@ pub struct Team {
     /// Who wrote it down.
     #[serde(default, skip_serializing_if = "is_command")]
     pub origin: Origin,
+    /// The removal has begun: nobody enters anything as a member any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub going: bool,
 }
 
 /// Whether a VM can be entered.

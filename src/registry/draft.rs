@@ -1,6 +1,6 @@
 //! A change under way: written into the model at once, so that the next step sees it, and taken back unless it is kept.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
 
@@ -45,6 +45,9 @@ pub struct Report {
     /// How far it came.
     #[serde(skip)]
     pub progress: Progress,
+    /// About how many more documents it will write.
+    #[serde(skip)]
+    pub left: usize,
 }
 
 /// One document of a finished draft.
@@ -152,13 +155,18 @@ impl<'m> Draft<'m> {
             Some(Hold { address: name(held.address)?, vm: held.vm, until_s: held.until_s })
         });
         let all: Vec<Hold> = slots.chain(holds).collect();
-        let user = Principal::User(user.clone());
-        for hold in all {
-            self.hold(&user, hold);
-        }
+        self.hold_all(&Principal::User(user.clone()), all);
     }
 
     pub(super) fn hold(&mut self, principal: &Principal, hold: Hold) {
+        self.hold_all(principal, vec![hold]);
+    }
+
+    /// Takes the time of what the principal holds and of `more`, not of one times the other.
+    fn hold_all(&mut self, principal: &Principal, more: Vec<Hold>) {
+        if more.is_empty() {
+            return;
+        }
         let key = Key::Hold(principal.clone());
         let mut holds = match self.model.get(&key) {
             Some((Document::Hold(holds), _)) => holds,
@@ -166,10 +174,15 @@ impl<'m> Draft<'m> {
         };
         // What is over takes no room.
         holds.retain(|other| other.until_s > self.stamp.now_s);
-        let same = |other: &&mut Hold| other.address == hold.address && other.vm == hold.vm;
-        match holds.iter_mut().find(same) {
-            Some(other) => other.until_s = other.until_s.max(hold.until_s),
-            None => holds.push(hold),
+        let way = |hold: &Hold| (hold.address.clone(), hold.vm);
+        let mut places: HashMap<(Label, Serial), usize> = holds.iter().map(way).zip(0..).collect();
+        for hold in more {
+            if let Some(other) = places.get(&way(&hold)).and_then(|at| holds.get_mut(*at)) {
+                other.until_s = other.until_s.max(hold.until_s);
+            } else {
+                places.insert(way(&hold), holds.len());
+                holds.push(hold);
+            }
         }
         self.write(&key, Some(Document::Hold(holds)));
     }
@@ -270,12 +283,10 @@ pub(super) fn take_back(model: &mut Model, written: Vec<Written>) {
     model.at_revision(revision.saturating_sub(1));
 }
 
-/// Gives documents the revision that the store gave them.
+/// Writes what the store took, at the revision that the store gave it.
 pub(super) fn stamp(model: &mut Model, written: &[Written], revision: u64) {
     for Written { key, now, .. } in written {
-        if now.is_some() {
-            model.put(key, now.clone(), revision);
-        }
+        model.put(key, now.clone(), revision);
     }
     model.at_revision(revision);
 }

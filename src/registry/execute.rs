@@ -99,15 +99,19 @@ impl Draft<'_> {
         Ok((serial, vm))
     }
 
+    /// Whether the principal stands and stays, so that something may be given to it.
     fn known(&self, principal: &Principal) -> Done {
-        if self.model().exists(principal) {
-            return Ok(());
-        }
-        let kind = match principal {
-            Principal::User(_) => Kind::User,
-            Principal::Team(_) => Kind::Team,
+        let (kind, name) = match principal {
+            Principal::User(name) => (Kind::User, name),
+            Principal::Team(name) => (Kind::Team, name),
         };
-        Err(Refusal::unknown(kind, principal.label()))
+        if !self.model().exists(principal) {
+            return Err(Refusal::unknown(kind, name));
+        }
+        if self.model().is_going(principal) {
+            return Err(Refusal::Going { kind, name: name.to_string() });
+        }
+        Ok(())
     }
 
     pub(super) fn put_user(&mut self, name: &Label, user: User) {
@@ -120,9 +124,10 @@ impl Draft<'_> {
 
     fn user_add(&mut self, name: &Label, keys: &[String], options: Options) -> Done {
         if self.model().users().contains_key(name) {
+            self.known(&Principal::User(name.clone()))?;
             return taken(name, "another user");
         }
-        let mut user = User { keys: Vec::new(), origin: options.origin };
+        let mut user = User { origin: options.origin, ..User::default() };
         for line in keys {
             let key = self.new_key(line)?;
             if user.keys.iter().any(|other| other.fingerprint == key.fingerprint) {
@@ -146,6 +151,7 @@ impl Draft<'_> {
     }
 
     fn key_add(&mut self, name: &Label, line: &str) -> Done {
+        self.known(&Principal::User(name.clone()))?;
         let mut user = self.user(name)?;
         user.keys.push(self.new_key(line)?);
         limit(user.keys.len(), KEYS_MAX, || format!("user `{name}` would have keys"))?;
@@ -166,6 +172,7 @@ impl Draft<'_> {
 
     /// In one step: whoever is in by this key stays, unless what the line says now forbids it.
     fn key_set(&mut self, name: &Label, fingerprint: &str, line: &str) -> Done {
+        self.known(&Principal::User(name.clone()))?;
         let mut user = self.user(name)?;
         let has = user.keys.iter_mut().find(|has| has.fingerprint == fingerprint);
         let Some(has) = has else { return Err(unknown_key(fingerprint)) };
@@ -187,9 +194,10 @@ impl Draft<'_> {
 
     fn team_add(&mut self, name: &Label, members: &[Label], options: Options) -> Done {
         if self.model().teams().contains_key(name) {
+            self.known(&Principal::Team(name.clone()))?;
             return taken(name, "another team");
         }
-        self.put_team(name, Team { members: BTreeMap::new(), origin: options.origin });
+        self.put_team(name, Team { origin: options.origin, ..Team::default() });
         for member in members {
             self.join(name, member, Access::Slot, options)?;
         }
@@ -197,8 +205,9 @@ impl Draft<'_> {
     }
 
     fn join(&mut self, name: &Label, user: &Label, access: Access, options: Options) -> Done {
+        self.known(&Principal::Team(name.clone()))?;
+        self.known(&Principal::User(user.clone()))?;
         let mut team = self.team(name)?;
-        self.user(user)?;
         if team.members.get(user) == Some(&access) {
             return Err(Refusal::Already(format!(
                 "`{user}` is already a member of team `{name}` in this way"

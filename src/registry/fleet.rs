@@ -173,11 +173,17 @@ impl Fleet {
         });
         let users = self.users.iter().map(|FleetUser { name, keys }| {
             let keys = keys.iter().filter_map(|line| parse_key(line).ok()).collect();
-            (Key::User(name.clone()), Document::User(User { keys, origin: Origin::Fleet }))
+            (
+                Key::User(name.clone()),
+                Document::User(User { keys, origin: Origin::Fleet, going: false }),
+            )
         });
         let teams = self.teams.iter().map(|FleetTeam { name, members, members_by_name }| {
             let members = accesses(members, members_by_name);
-            (Key::Team(name.clone()), Document::Team(Team { members, origin: Origin::Fleet }))
+            (
+                Key::Team(name.clone()),
+                Document::Team(Team { members, origin: Origin::Fleet, going: false }),
+            )
         });
         let vms = self.vms.iter().map(|vm| {
             let document = Vm {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::OnceLock;
 
 use super::command::{Command, NewAddress, NewVm, Options, Placement, VmSettings};
-use super::document::{Access, AddressState, Document, Key, Origin, Serial, Vm};
+use super::document::{Access, AddressState, Document, Key, Origin, Serial, Vm, VmState};
 use super::draft::{Draft, PART_DOCUMENTS, Progress};
 use super::model::{Limits, Model, Stamp};
 use super::name::{Label, Principal};
@@ -313,8 +313,13 @@ impl History {
             self.truth.look(self.now_s, QUARANTINE_S);
             self.truth.is_whole();
             if let Command::UserRemove { name } = command {
-                assert_eq!(self.model.users()[name].document.keys, [], "{name} still gets in");
+                assert!(self.model.users()[name].document.going);
             }
+            if let Command::TeamRemove { name } = command {
+                assert!(self.model.teams()[name].document.going);
+            }
+            // Whoever goes is led nowhere from the first part on.
+            self.leads();
             if self.dice.below(8) == 0 {
                 break;
             }
@@ -394,12 +399,28 @@ impl History {
     /// The routing map that was fed by deltas leads everybody where the documents say.
     fn leads(&self) {
         let Some(table) = &self.table else { return };
-        let seen = self.truth.seen();
+        let mut truth = Truth { documents: self.truth.documents.clone(), ..Truth::default() };
+        truth.documents.retain(|_, (document, _)| match document {
+            Document::Vm(vm) => vm.state == VmState::Ready,
+            Document::Team(team) => !team.going,
+            Document::User(_) | Document::Address(_) | Document::Hold(_) | Document::Token(_) => {
+                true
+            }
+        });
+        let seen = truth.seen();
         for site in self.model.sites() {
             let Some(address) = table.address_named(site.name.as_str()) else { continue };
             for user in 0..4 {
                 let user = Label::new(&format!("u{user}")).unwrap();
                 let who = Who::User(user.as_str());
+                let stored = self.truth.documents.get(&Key::User(user.clone()));
+                if let Some((Document::User(it), _)) = stored
+                    && it.going
+                {
+                    assert_eq!(table.user(who), None, "{user} still gets in");
+                    assert!(it.keys.is_empty());
+                    continue;
+                }
                 let there = table.lookup(who, &address, |vm| vm.name.clone());
                 let vms = seen.get(&(Principal::User(user.clone()), site.name.clone()));
                 let vm = vms.and_then(|vms| self.model.vm(*vms.first().unwrap()));

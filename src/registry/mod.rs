@@ -33,6 +33,7 @@ mod renumber;
 pub mod routes;
 pub mod service;
 pub mod store;
+mod task;
 mod values;
 mod writer;
 

@@ -138,6 +138,14 @@ pub enum Refusal {
         /// What to do first.
         fix: String,
     },
+    /// Its removal has begun, and nothing is given to it any more.
+    #[error("{kind} `{name}` is being removed; run `keyway {noun} rm {name}` again", noun = noun(*.kind))]
+    Going {
+        /// Of which kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
+    },
     /// Somebody would see two VMs at one address.
     #[error("{}; ask for a renumbering (--renumber; --dry-run shows it), or grant by name (--by-name)", list(.0))]
     Conflict(Vec<Collision>),
@@ -253,6 +261,7 @@ impl Refusal {
             Self::KeyTaken { .. } => "key-taken",
             Self::IpTaken { .. } => "ip-taken",
             Self::InUse { .. } => "in-use",
+            Self::Going { .. } => "being-removed",
             Self::Conflict(_) => "conflict",
             Self::Exhausted { .. } => "pool-exhausted",
             Self::NotReady { .. } => "address-not-ready",

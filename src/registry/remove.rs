@@ -1,17 +1,23 @@
 //! Takes away: users, teams, VMs, and what time ends. Much may hang on one of them, more than one transaction holds, so
 //! each goes in parts if need be. The first part ends all that somebody could enter by, each part leaves a registry that
-//! is whole, and the same command goes on where the last part ended, after a crash too.
+//! is whole, and the same command goes on where the last part ended, after a crash too. A part costs what it writes, however
+//! much is left.
 
 use std::collections::BTreeSet;
 
-use super::document::{Key, Vm, VmState};
+use super::document::{Key, Serial, Vm, VmState};
 use super::draft::{Draft, Progress};
 use super::execute::Done;
+use super::model::Reach;
 use super::name::{Label, Principal};
 use super::refusal::{Kind, Refusal};
+use crate::words::count;
+
+/// VMs that are looked at for the name of one that is owned, of a principal who may have been given a million.
+const LOOKED_AT_MAX: usize = 4096;
 
 impl Draft<'_> {
-    /// Without keys nobody is the user any more, whatever is left.
+    /// A user who goes has no keys and is let in by no certificate, whatever is left.
     pub(super) fn user_remove(&mut self, name: &Label) -> Done {
         let mut user = self.user(name)?;
         let principal = Principal::User(name.clone());
@@ -19,14 +25,18 @@ impl Draft<'_> {
         if self.unshare_all(&principal) && self.leave_all(name)? {
             self.put(&Key::User(name.clone()), None);
         } else {
-            user.keys.clear();
-            self.put_user(name, user);
-            self.report.progress = Progress::Begun;
+            if !user.going {
+                user.keys.clear();
+                user.going = true;
+                self.put_user(name, user);
+            }
+            self.begun(&principal);
         }
         Ok(())
     }
 
-    /// The VMs first: what led members to them is the team's to hold, and members who leave take that along.
+    /// The VMs first: what led members to them is the team's to hold, and members who leave take that along. Until then a
+    /// team that goes lets nobody in.
     pub(super) fn team_remove(&mut self, name: &Label) -> Done {
         let mut team = self.team(name)?;
         let principal = Principal::Team(name.clone());
@@ -35,15 +45,28 @@ impl Draft<'_> {
             self.put(&Key::Team(name.clone()), None);
             return Ok(());
         }
-        self.report.progress = Progress::Begun;
         let mut room = self.room();
+        if room == 0 && team.going {
+            self.begun(&principal);
+            return Ok(());
+        }
+        team.going = true;
         team.members.retain(|_, _| {
             let stays = room == 0;
             room = room.saturating_sub(1);
             stays
         });
         self.put_team(name, team);
+        self.begun(&principal);
         Ok(())
+    }
+
+    fn begun(&mut self, principal: &Principal) {
+        let reach = self.model().principal_ix(principal).and_then(|ix| self.model().reach(ix));
+        let left = reach
+            .map_or(0, |it| it.slots.len() + it.by_name.len() + it.teams.len() + it.members.len());
+        self.report.progress = Progress::Begun;
+        self.report.left = left;
     }
 
     /// Whoever could enter must meet no other VM there soon, which is a document for each.
@@ -56,6 +79,7 @@ impl Draft<'_> {
             self.put(&Key::Vm(serial), None);
             return Ok(());
         }
+        self.report.left = others.len() - self.room();
         let gone: BTreeSet<Principal> = others.into_iter().take(self.room()).cloned().collect();
         vm.shares.retain(|principal, _| !gone.contains(principal));
         vm.forget_ways(|_, principal| gone.contains(principal));
@@ -66,25 +90,32 @@ impl Draft<'_> {
     }
 
     fn own_nothing(&self, principal: &Principal, kind: Kind) -> Done {
-        let owned = self.model().given(principal).into_iter().filter_map(|serial| {
+        let reach = self.model().principal_ix(principal).and_then(|ix| self.model().reach(ix));
+        let Some(reach) = reach.filter(|reach| reach.owned > 0) else { return Ok(()) };
+        let own = reach.vms().take(LOOKED_AT_MAX).filter_map(|serial| {
             let vm = &self.model().vm(serial)?.document;
-            (vm.owner == *principal).then(|| vm.name.clone())
+            (vm.owner == *principal).then_some(&vm.name)
         });
-        let owned: Vec<Label> = owned.collect();
-        let Some(first) = owned.first() else { return Ok(()) };
-        let more =
-            if owned.len() > 1 { format!(" and {} more", owned.len() - 1) } else { String::new() };
+        let by = match (own.min(), reach.owned) {
+            (Some(one), 1) => format!("owns VM `{one}`"),
+            (Some(one), owned) => format!("owns VM `{one}` and {} more", owned - 1),
+            (None, owned) => format!("owns {}", count(owned, "VM")),
+        };
         Err(Refusal::InUse {
             kind,
             name: principal.label().to_string(),
-            by: format!("owns VM `{first}`{more}"),
+            by,
             fix: "transfer or remove them first (`keyway vm transfer`, `keyway vm rm`)".to_owned(),
         })
     }
 
-    /// False if there was no room for all.
+    /// False if there was no room for all. Of what was given the first are taken: what is left moves up to their places.
     fn unshare_all(&mut self, principal: &Principal) -> bool {
-        for serial in self.model().given(principal) {
+        let Some(ix) = self.model().principal_ix(principal) else { return true };
+        let room = self.room();
+        let reach = self.model().reach(ix).into_iter();
+        let some: Vec<Serial> = reach.flat_map(Reach::vms).take(room).collect();
+        for serial in some {
             if self.room() == 0 {
                 return false;
             }
@@ -93,7 +124,7 @@ impl Draft<'_> {
             vm.forget_ways_of(principal);
             self.put_vm(serial, vm);
         }
-        true
+        self.model().reach(ix).is_none_or(|reach| reach.vms().next().is_none())
     }
 
     /// False if there was no room for all.

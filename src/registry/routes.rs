@@ -88,18 +88,20 @@ fn address(name: &Label, it: &Address) -> AddressEntry {
     }
 }
 
+/// Of a user who goes the name alone stands, for the VMs that still say it.
 fn user(name: &Label, it: &User) -> UserEntry {
-    let keys = it.keys.iter().filter_map(|key| {
+    let keys = it.keys.iter().filter(|_| !it.going).filter_map(|key| {
         let Fingerprint(fingerprint) = key.fingerprint.parse().ok()?;
         let options = (!key.options.is_empty()).then(|| Arc::from(key.options.as_str()));
         Some(KeyEntry { fingerprint, options })
     });
-    UserEntry { name: name.to_string(), keys: keys.collect() }
+    UserEntry { name: name.to_string(), keys: keys.collect(), closed: it.going }
 }
 
+/// A team that goes has no members, whoever its document still names.
 fn team(name: &Label, it: &Team) -> TeamEntry {
     let with = |wanted: Access| {
-        let members = it.members.iter().filter(|(_, access)| **access == wanted);
+        let members = it.members.iter().filter(|(_, access)| !it.going && **access == wanted);
         members.map(|(user, _)| user.to_string()).collect()
     };
     TeamEntry {

@@ -2,7 +2,8 @@
 //!
 //! Orders that wait together are made durable together: a commit costs some milliseconds, and its price is shared. An
 //! order is answered when it is durable and followed, so that whoever has the answer can log in. Readers read the model
-//! between batches. If the store and the model ever disagree, the model is read anew.
+//! between batches. What the store did not take is taken back; if the store and the model ever disagree, the model is read
+//! anew.
 
 use std::fmt;
 use std::sync::mpsc::{self, Sender, SyncSender};
@@ -42,7 +43,7 @@ pub struct Done {
     pub revision: u64,
     /// What was done, or would be.
     pub report: Report,
-    /// Every document written, or that would be.
+    /// Every document written, or that would be; of an order that took several batches those of the last one.
     pub written: Vec<Written>,
 }
 
@@ -55,6 +56,9 @@ pub enum Failed {
     /// The store failed.
     #[error("the store failed, nothing was changed that was acknowledged: {0}")]
     Store(String),
+    /// Parts of it were carried out and are durable.
+    #[error("it was begun and did not come to its end, run the same command again: {0}")]
+    Begun(Box<Failed>),
     /// The service has ended.
     #[error("keyway is ending; try again when it is back")]
     Ended,
@@ -175,7 +179,7 @@ impl Service {
     /// Carries out one order; returns when it is durable and followed.
     ///
     /// # Errors
-    /// [`Failed`]; nothing has changed then.
+    /// [`Failed`]; nothing has changed then, unless it says so.
     pub fn carry_out(&self, order: Order, mode: Mode) -> Result<Done, Failed> {
         self.carry_out_all(vec![order], mode).pop().unwrap_or(Err(Failed::Ended))
     }
@@ -239,8 +243,7 @@ impl Service {
     /// # Errors
     /// What the store says.
     pub fn head(&self) -> Result<Head, store::Fault> {
-        // No key begins so: only the head is read.
-        self.store.snapshot_each("~", &mut |_| ())
+        self.store.head()
     }
 
     /// Unix time in seconds, as this service sees it.

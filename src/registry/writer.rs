@@ -1,5 +1,6 @@
 //! The thread that writes: a batch of orders at a time, each carried out by itself, in parts if need be, all made durable
-//! together, told to the follower, and answered then.
+//! together, told to the follower, and answered then. Of an order of many parts a batch takes a few: nobody waits for the
+//! whole of it, neither other orders nor those who read.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,11 +16,16 @@ use super::load::{self, Unreadable};
 use super::model::{Model, Stamp};
 use super::refusal::{Kind, Refusal};
 use super::service::{Done, Failed, Follow, Mode, News, Order, Request};
-use super::store::{Expected, OPERATIONS_MAX, Revision, Store, TRANSACTION_BYTES_MAX, Transaction};
+use super::store::{
+    Expected, OPERATIONS_MAX, Revision, Store, TRANSACTION_BYTES_MAX, TransactFault, Transaction,
+};
+use super::task::{Batch, Before, Carried, Going, PARTS_TOGETHER, Pending, Rest, Task};
 use crate::ssh::entropy::Entropy;
 
 /// Orders made durable together. Readers wait for a batch: more of them would be felt.
 const BATCH_MAX: usize = 64;
+/// How long those who wait for the model are let in between two batches of what is under way.
+const BREATH: Duration = Duration::from_millis(1);
 /// How often time alone is given the chance to change something: holds and second ways last an hour.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Commits that the store keeps for those who watch; who is later takes a snapshot.
@@ -38,7 +44,7 @@ impl Wanted {
 
     /// Whether all is still as somebody wanted it who looked at revision `at`.
     pub(super) fn check(&self, at: Option<u64>, model: &Model) -> Result<(), Refusal> {
-        let is = self.0.load(Ordering::Relaxed);
+        let is = self.is();
         match at {
             Some(expected) if expected < is || expected > model.revision() => {
                 Err(Refusal::Outdated { is, expected, done: 0 })
@@ -47,7 +53,11 @@ impl Wanted {
         }
     }
 
-    fn raise(&self, revision: u64) {
+    fn is(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, revision: u64) {
         self.0.store(revision, Ordering::Relaxed);
     }
 }
@@ -59,18 +69,22 @@ pub(super) struct Writer {
     entropy: Box<dyn Entropy + Send>,
     now_s: fn() -> u64,
     commits: u64,
-    /// The model may say what the store does not.
-    stale: bool,
+    standing: Standing,
     wanted: Wanted,
     forget: Forget,
     forget_at: Instant,
+    /// What takes more than one batch.
+    under_way: Vec<Task>,
 }
 
-/// What was carried out on the model and is to be made durable.
-struct Pending {
-    request: usize,
-    place: usize,
-    done: Done,
+/// Whether the model is what the store holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Standing {
+    Sound,
+    /// A change may have been made that was taken back here: it is so if the store is not at the model's revision.
+    Doubted,
+    /// All must be read.
+    Lost,
 }
 
 impl Writer {
@@ -82,23 +96,44 @@ impl Writer {
         now_s: fn() -> u64,
         wanted: Wanted,
     ) -> Self {
-        let (forget, forget_at) = (Forget::default(), Instant::now());
-        let (commits, stale) = (0, false);
-        Self { model, store, follow, entropy, now_s, commits, stale, wanted, forget, forget_at }
+        Self {
+            model,
+            store,
+            follow,
+            entropy,
+            now_s,
+            commits: 0,
+            standing: Standing::Sound,
+            wanted,
+            forget: Forget::default(),
+            forget_at: Instant::now(),
+            under_way: Vec::new(),
+        }
     }
 
     /// Takes orders until nobody can give any; whether the model may not be what the store says then.
     pub(super) fn run(&mut self, queue: &Receiver<Request>) -> bool {
         let mut sweep_at = Instant::now();
         loop {
-            match queue.recv_timeout(sweep_at.saturating_duration_since(Instant::now())) {
+            let until_sweep = sweep_at.saturating_duration_since(Instant::now());
+            let wait =
+                if self.under_way.is_empty() { until_sweep } else { BREATH.min(until_sweep) };
+            let mut batch = Vec::new();
+            match queue.recv_timeout(wait) {
                 Ok(first) => {
                     let more = queue.try_iter().take(BATCH_MAX - 1);
-                    let batch: Vec<Request> = std::iter::once(first).chain(more).collect();
-                    self.guarded(|writer| writer.serve(batch));
+                    batch.extend(std::iter::once(first).chain(more).map(Task::new));
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
-                Err(mpsc::RecvTimeoutError::Disconnected) => return self.stale,
+                // What is under way goes on when it is asked for again.
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return self.standing != Standing::Sound;
+                }
+            }
+            // What is new goes first: what is under way has waited already, and has ended all access it is to end.
+            batch.append(&mut self.under_way);
+            if !batch.is_empty() {
+                self.guarded(|writer| writer.serve(batch));
             }
             if Instant::now() >= sweep_at {
                 let mut more = false;
@@ -110,7 +145,9 @@ impl Writer {
 
     /// Whoever waits gets no answer if this panics, which is one. What was half done is forgotten.
     fn guarded(&mut self, act: impl FnOnce(&mut Self)) {
-        self.stale |= catch_unwind(AssertUnwindSafe(|| act(self))).is_err();
+        if catch_unwind(AssertUnwindSafe(|| act(self))).is_err() {
+            self.standing = Standing::Lost;
+        }
     }
 
     fn stamp(&mut self) -> Stamp {
@@ -129,7 +166,7 @@ impl Writer {
         let actor = Actor { name: "keyway".to_owned(), from: "itself".to_owned() };
         let (command, options) = (Command::Sweep, Options::default());
         let orders = vec![Order { command, options, expected: None, actor }];
-        self.serve(vec![Request { at: None, orders, mode: Mode::Real, answer }]);
+        self.serve(vec![Task::new(Request { at: None, orders, mode: Mode::Real, answer })]);
         match answered.try_recv().ok().and_then(|mut answers| answers.pop()) {
             Some(Ok(done)) => !done.written.is_empty(),
             Some(Err(failed)) => {
@@ -145,18 +182,17 @@ impl Writer {
         let shared = Arc::clone(&self.model);
         let mut model = shared.write().unwrap_or_else(PoisonError::into_inner);
         let keep_s = model.limits().audit_keep_s;
-        if keep_s == 0 || self.stale || Instant::now() < self.forget_at {
+        if keep_s == 0 || self.standing != Standing::Sound || Instant::now() < self.forget_at {
             return false;
         }
+        let before = self.before(&model);
         let revision = model.revision() + 1;
         match self.forget.next(&*self.store, keep_s, (self.now_s)(), revision) {
             Ok(Some(part)) => {
                 model.at_revision(revision);
                 let done = Done { revision, report: Report::default(), written: Vec::new() };
-                let pending = vec![Pending { request: 0, place: 0, done }];
-                if self.commit(&mut model, &mut [], pending, &[part]) {
-                    self.read_anew(&mut model);
-                }
+                let pending = vec![Pending { task: 0, place: 0, wanted: false, done }];
+                self.commit(&mut model, before, pending, &[part]);
                 return true;
             }
             Ok(None) => {}
@@ -166,114 +202,163 @@ impl Writer {
         false
     }
 
-    /// Carries out a batch: every order by itself, all made durable together.
-    fn serve(&mut self, batch: Vec<Request>) {
+    /// Where the model stands while nothing is pending.
+    fn before(&self, model: &Model) -> Before {
+        Before { revision: model.revision(), wanted: self.wanted.is() }
+    }
+
+    /// Carries out a batch: every order by itself, or a few parts of it, all made durable together.
+    fn serve(&mut self, mut tasks: Vec<Task>) {
         let shared = Arc::clone(&self.model);
         let mut model = shared.write().unwrap_or_else(PoisonError::into_inner);
-        if self.stale {
-            self.read_anew(&mut model);
-        }
-        if self.stale {
+        self.settle(&mut model);
+        if self.standing != Standing::Sound {
             drop(model);
-            for Request { orders, answer, .. } in batch {
-                let failed = Err(Failed::Store("it cannot be read".to_owned()));
-                let _gone = answer.send(vec![failed; orders.len()]);
+            for task in tasks {
+                task.give_up(&Failed::Store("it cannot be read".to_owned()));
             }
             return;
         }
-        let mut answers: Vec<Vec<Option<Result<Done, Failed>>>> = Vec::new();
-        let mut pending: Vec<Pending> = Vec::new();
-        let mut transactions: Vec<Transaction> = Vec::new();
-        let mut requests = Vec::with_capacity(batch.len());
-        for Request { at, orders, mode, answer } in batch {
-            if let Err(outdated) = self.wanted.check(at, &model) {
-                answers.push(vec![Some(Err(outdated.into())); orders.len()]);
-                requests.push(answer);
-                continue;
-            }
-            let mut own = Vec::with_capacity(orders.len());
-            let mut thrown_away: Vec<Vec<Written>> = Vec::new();
-            for order in &orders {
-                let mut answer = None;
-                match self.carry_out(&mut model, order) {
-                    Err(failed) => answer = Some(Err(failed)),
-                    Ok(parts) => {
-                        for (done, transaction) in parts {
-                            if mode == Mode::DryRun {
-                                thrown_away.push(done.written.clone());
-                                join(&mut answer, Ok(done));
-                            } else if transaction.puts.is_empty() && done.written.is_empty() {
-                                join(&mut answer, Ok(done));
-                            } else {
-                                if order.command.is_wanted() {
-                                    self.wanted.raise(done.revision);
-                                }
-                                let (request, place) = (answers.len(), own.len());
-                                pending.push(Pending { request, place, done });
-                                transactions.push(transaction);
-                            }
-                        }
-                    }
-                }
-                own.push(answer);
-            }
-            for written in thrown_away.into_iter().rev() {
-                take_back(&mut model, written);
-            }
-            answers.push(own);
-            requests.push(answer);
+        let before = self.before(&model);
+        let mut batch = Batch::default();
+        for (index, task) in tasks.iter_mut().enumerate() {
+            batch.task = index;
+            self.advance(&mut model, task, &mut batch);
         }
+        let Batch { pending, transactions, .. } = batch;
         if !pending.is_empty() {
-            let failed = self.commit(&mut model, &mut answers, pending, &transactions);
-            if failed {
-                self.read_anew(&mut model);
+            for (task, place, answer) in self.commit(&mut model, before, pending, &transactions) {
+                if let Some(task) = tasks.get_mut(task) {
+                    task.take(place, answer);
+                }
             }
         }
         drop(model);
-        for (answer, own) in requests.into_iter().zip(answers) {
-            let own = own.into_iter().map(|answer| answer.unwrap_or(Err(Failed::Ended)));
-            // Whoever asked may have gone.
-            let _gone = answer.send(own.collect());
+        for task in tasks {
+            if let Some(task) = task.answered() {
+                self.under_way.push(task);
+            }
         }
         self.compact();
     }
 
-    /// Makes a batch durable and tells the follower. True if anything failed: the model is ahead of the store then.
+    /// Carries out the orders of one request, up to the one that needs another batch.
+    fn advance(&mut self, model: &mut Model, task: &mut Task, batch: &mut Batch) {
+        let outdated = self.wanted.check(task.at, model).err();
+        let mut thrown_away: Vec<Vec<Written>> = Vec::new();
+        while let Some((place, order, rest)) = task.next() {
+            if rest.is_none()
+                && let Some(outdated) = &outdated
+            {
+                task.take(place, Err(outdated.clone().into()));
+                continue;
+            }
+            let mut alone = PARTS_TOGETHER;
+            let dry = task.mode == Mode::DryRun;
+            let room = if dry { &mut alone } else { &mut batch.parts };
+            let Carried { parts, rest } = match self.carry_out(model, &order, rest, room) {
+                Ok(carried) => carried,
+                Err(failed) => {
+                    task.take(place, Err(failed));
+                    continue;
+                }
+            };
+            if parts.is_empty() {
+                task.was_ended(place);
+            }
+            for (done, transaction) in parts {
+                if dry {
+                    thrown_away.push(done.written.clone());
+                    task.take(place, Ok(done));
+                } else if transaction.puts.is_empty() && done.written.is_empty() {
+                    task.take(place, Ok(done));
+                } else {
+                    let wanted = order.command.is_wanted();
+                    if wanted {
+                        self.wanted.set(done.revision);
+                    }
+                    batch.pending.push(Pending { task: batch.task, place, wanted, done });
+                    batch.transactions.push(transaction);
+                }
+            }
+            if let Some(rest) = rest.filter(|_| !dry) {
+                task.at = task.at.map(|_| model.revision());
+                task.pause(order, rest);
+                return;
+            }
+        }
+        for written in thrown_away.into_iter().rev() {
+            take_back(model, written);
+        }
+    }
+
+    /// Makes a batch durable and tells the follower of what was. What was not is taken back.
     fn commit(
         &mut self,
         model: &mut Model,
-        answers: &mut [Vec<Option<Result<Done, Failed>>>],
+        before: Before,
         pending: Vec<Pending>,
         transactions: &[Transaction],
-    ) -> bool {
+    ) -> Vec<(usize, usize, Result<Done, Failed>)> {
         let results = self.store.transact_all(transactions);
-        let mut failed = results.len() != pending.len();
-        let mut written = Vec::new();
-        for (Pending { request, place, mut done }, result) in pending.into_iter().zip(results) {
+        let failed = results.len() != pending.len() || results.iter().any(Result::is_err);
+        if failed {
+            for Pending { done, .. } in pending.iter().rev() {
+                take_back(model, done.written.clone());
+            }
+            model.at_revision(before.revision);
+            self.wanted.set(before.wanted);
+            self.standing = Standing::Doubted;
+            let first = results.iter().find_map(|result| result.as_ref().err());
+            if matches!(first, None | Some(TransactFault::Refused(_))) {
+                // The store is well and has something else than the model: only reading can tell what.
+                self.standing = Standing::Lost;
+            }
+        }
+        let mut told = Vec::new();
+        let mut answers = Vec::with_capacity(pending.len());
+        for (Pending { task, place, wanted, mut done }, result) in pending.into_iter().zip(results)
+        {
             let answer = match result {
-                Ok(revision) => {
-                    if revision.0 != done.revision {
-                        stamp(model, &done.written, revision.0);
-                        done.revision = revision.0;
+                Ok(Revision(revision)) => {
+                    if failed || revision != done.revision {
+                        stamp(model, &done.written, revision);
                     }
-                    written.extend(done.written.iter().cloned());
+                    if failed && wanted {
+                        self.wanted.set(revision);
+                    }
+                    done.revision = revision;
+                    told.extend(done.written.iter().cloned());
                     self.commits += 1;
                     Ok(done)
                 }
                 Err(why) => {
-                    failed = true;
                     tracing::error!("a change of the registry was not made: {why}");
                     Err(Failed::Store(why.to_string()))
                 }
             };
-            if let Some(slot) = answers.get_mut(request).and_then(|own| own.get_mut(place)) {
-                join(slot, answer);
+            answers.push((task, place, answer));
+        }
+        if !failed || !told.is_empty() {
+            (self.follow)(News::Written { model, written: &told });
+        }
+        self.settle(model);
+        answers
+    }
+
+    /// Sees to it that the model is what the store holds, if that can be read. Where only the outcome of changes that were
+    /// taken back is in doubt, the store's revision tells: a million documents are not read for a disk that is full.
+    fn settle(&mut self, model: &mut Model) {
+        if self.standing == Standing::Doubted {
+            match self.store.head() {
+                Ok(head) if head.revision.0 == model.revision() => self.standing = Standing::Sound,
+                Ok(_) => self.standing = Standing::Lost,
+                Err(fault) => tracing::error!("the registry cannot be read: {fault}"),
             }
         }
-        if !failed {
-            (self.follow)(News::Written { model, written: &written });
+        if self.standing == Standing::Lost {
+            self.read_anew(model);
         }
-        failed
     }
 
     fn read_anew(&mut self, model: &mut Model) {
@@ -285,34 +370,50 @@ impl Writer {
             &mut self.follow,
         ) {
             Ok(fresh) => {
-                self.stale = false;
+                self.standing = Standing::Sound;
                 *model = fresh;
             }
             // The edge goes on with what it has; nothing is carried out on what may not be so.
-            Err(fault) => {
-                self.stale = true;
-                tracing::error!("the registry cannot be read: {fault}");
-            }
+            Err(fault) => tracing::error!("the registry cannot be read: {fault}"),
         }
     }
 
-    /// Carries an order out: at once, or in parts, each of them with its transaction. Nothing has changed if it fails.
+    /// Carries an order out, or goes on with one: at once, or in parts, each of them with its transaction, as long as there
+    /// are `parts` left. Nothing has changed if it fails.
     fn carry_out(
         &mut self,
         model: &mut Model,
         order: &Order,
-    ) -> Result<Vec<(Done, Transaction)>, Failed> {
-        check_revision(model, order)?;
-        let mut parts: Vec<(Done, Transaction)> = Vec::new();
-        let mut room = PART_DOCUMENTS;
+        rest: Option<Rest>,
+        parts: &mut usize,
+    ) -> Result<Carried, Failed> {
+        let going_on = rest.is_some();
+        let (mut room, subject) = match rest {
+            Some(Rest { subject, .. }) if !subject.is_going(model) => {
+                // Somebody else has brought it to its end, and what has the name now is another one.
+                return Ok(Carried { parts: Vec::new(), rest: None });
+            }
+            Some(Rest { room, subject }) => (room, Some(subject)),
+            None => {
+                check_revision(model, order)?;
+                (PART_DOCUMENTS, Going::of(&order.command, model))
+            }
+        };
+        let mut all: Vec<(Done, Transaction)> = Vec::new();
         loop {
-            match self.carry_out_part(model, order, room, parts.is_empty()) {
+            match self.carry_out_part(model, order, room, all.is_empty() && !going_on) {
                 Ok(part) => {
-                    let progress = part.0.report.progress;
-                    parts.push(part);
-                    if progress == Progress::Done {
-                        return Ok(parts);
+                    let begun = part.0.report.progress == Progress::Begun;
+                    let stuck = part.0.written.is_empty();
+                    all.push(part);
+                    if !begun || stuck {
+                        return Ok(Carried { parts: all, rest: None });
                     }
+                    let Some(left) = parts.checked_sub(1) else {
+                        let rest = subject.map(|subject| Rest { room, subject });
+                        return Ok(Carried { parts: all, rest });
+                    };
+                    *parts = left;
                 }
                 // Few documents can be long ones.
                 Err(Failed::Refused(Refusal::TooMany { .. }))
@@ -321,7 +422,7 @@ impl Writer {
                     room /= 2;
                 }
                 Err(failed) => {
-                    for (done, _) in parts.into_iter().rev() {
+                    for (done, _) in all.into_iter().rev() {
                         take_back(model, done.written);
                     }
                     return Err(failed);
@@ -397,20 +498,6 @@ impl Writer {
     }
 }
 
-/// Adds what came of a part of an order to what came of those before it.
-fn join(answer: &mut Option<Result<Done, Failed>>, part: Result<Done, Failed>) {
-    match (answer, part) {
-        (Some(Ok(all)), Ok(part)) => {
-            all.revision = part.revision;
-            all.report.moves.extend(part.report.moves);
-            all.report.progress = part.report.progress;
-            all.written.extend(part.written);
-        }
-        (Some(Err(_)), _) => {}
-        (answer, part) => *answer = Some(part),
-    }
-}
-
 fn check_revision(model: &Model, order: &Order) -> Result<(), Refusal> {
     let (Some(expected), Some(subject)) = (order.expected, order.command.subject()) else {
         return Ok(());
@@ -436,3 +523,7 @@ fn check_revision(model: &Model, order: &Order) -> Result<(), Refusal> {
     };
     Err(Refusal::Changed { kind, name, is, expected })
 }
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

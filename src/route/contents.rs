@@ -71,6 +71,9 @@ pub struct UserEntry {
     pub name: String,
     /// Of any number of machines.
     pub keys: Vec<KeyEntry>,
+    /// Whether nobody is this user any more, by a certificate either: there are no keys then. The name stays, for what
+    /// names it.
+    pub closed: bool,
 }
 
 /// A team and its members' names.

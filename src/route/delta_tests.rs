@@ -298,7 +298,8 @@ fn arbitrary_change() -> impl Strategy<Value = Change> {
     let put_user = (numbered("u", 4), prop::collection::btree_set(0..6_u8, 0..3), any::<bool>());
     let put_user = put_user.prop_map(|(name, keys, plain)| {
         let key = |key: u8| if plain { key_of(key) } else { key_entry(key) };
-        PutUser(UserEntry { name, keys: keys.into_iter().map(key).collect() })
+        let closed = keys.is_empty() && plain;
+        PutUser(UserEntry { name, keys: keys.into_iter().map(key).collect(), closed })
     });
     let members = || prop::collection::btree_set(numbered("u", 4), 0..3);
     let put_team = (numbered("t", 2), members(), members(), any::<bool>());

@@ -64,6 +64,7 @@ enum Life {
 struct User {
     life: Life,
     name: Arc<str>,
+    closed: bool,
     keys: Vec<[u8; 32]>,
     teams: Vec<PrincipalId>,
     teams_by_name: Vec<PrincipalId>,
@@ -83,9 +84,9 @@ struct Members {
 }
 
 impl User {
-    fn comes(name: Arc<str>) -> Self {
+    fn comes(name: Arc<str>, closed: bool) -> Self {
         let (keys, teams, teams_by_name) = (Vec::new(), Vec::new(), Vec::new());
-        Self { life: Life::Comes, name, keys, teams, teams_by_name, joined: Vec::new() }
+        Self { life: Life::Comes, name, closed, keys, teams, teams_by_name, joined: Vec::new() }
     }
 }
 
@@ -226,7 +227,12 @@ impl<'t> Draft<'t> {
                 self.fault(*index, what);
             }
             match (before, entry) {
-                (Some((_, id)), Some(_)) => drop(self.user(*id)),
+                (Some((_, id)), Some(entry)) => {
+                    self.takes_away |= entry.closed;
+                    if let Some(user) = self.user(*id) {
+                        user.closed = entry.closed;
+                    }
+                }
                 (Some((name, id)), None) => {
                     self.principals.insert(Arc::clone(name), None);
                     self.takes_away = true;
@@ -235,11 +241,11 @@ impl<'t> Draft<'t> {
                         user.life = Life::Goes;
                     }
                 }
-                (None, Some(_)) => {
+                (None, Some(entry)) => {
                     let (id, name) = (self.given.principal(), Arc::from(name.as_str()));
                     self.principals.insert(Arc::clone(&name), Some(id));
                     self.counts.users += 1;
-                    self.users.insert(id, User::comes(name));
+                    self.users.insert(id, User::comes(name, entry.closed));
                     self.reach.insert(id, Reach::default());
                 }
                 (None, None) => {}
@@ -277,12 +283,13 @@ impl<'t> Draft<'t> {
     fn user(&mut self, id: PrincipalId) -> Option<&mut User> {
         if !self.users.contains_key(&id) {
             let Known::User { name, keys } = self.writer.known.get(&id)? else { return None };
-            let teams =
-                |person: &Person| (person.rest.teams.to_vec(), person.rest.teams_by_name.to_vec());
-            let (teams, teams_by_name) = self.table.users.with(&**name, self.shown, teams)?;
+            let rest = |person: &Person| Arc::clone(&person.rest);
+            let rest = self.table.users.with(&**name, self.shown, rest)?;
+            let (teams, teams_by_name) = (rest.teams.to_vec(), rest.teams_by_name.to_vec());
             let user = User {
                 life: Life::Stays,
                 name: Arc::clone(name),
+                closed: rest.closed,
                 keys: keys.to_vec(),
                 teams,
                 teams_by_name,

@@ -52,14 +52,14 @@ impl Draft<'_> {
         }
         let (mut keys, mut users, mut known) = (Vec::new(), Vec::new(), Vec::new());
         for (id, user) in std::mem::take(&mut self.users) {
-            let User { life, name, keys: fingerprints, teams, teams_by_name, .. } = user;
+            let User { life, name, closed, keys: fingerprints, teams, teams_by_name, .. } = user;
             if life == Life::Goes {
                 self.reach.remove(&id);
                 users.push((name, None));
                 known.push((id, None));
                 continue;
             }
-            let person = self.person(id, &name, Some((teams, teams_by_name)));
+            let person = self.person(id, &name, Some((teams, teams_by_name, closed)));
             let each = fingerprints.iter().map(|key| (Fingerprint(*key), Some(person.clone())));
             keys.extend(each);
             users.push((Arc::clone(&name), Some(person)));
@@ -103,13 +103,13 @@ impl Draft<'_> {
         Ok((writes, noted, self.takes_away))
     }
 
-    /// A user with all that the user may enter. `teams`: those whose slots are the user's too, and the others; without
-    /// them they are as before.
+    /// A user with all that the user may enter. `rest`: the teams whose slots are the user's too, the others, and whether
+    /// the user is closed; without it all that is as before.
     fn person(
         &mut self,
         own: PrincipalId,
         name: &Arc<str>,
-        teams: Option<(Vec<PrincipalId>, Vec<PrincipalId>)>,
+        rest: Option<(Vec<PrincipalId>, Vec<PrincipalId>, bool)>,
     ) -> Person {
         let before = self.table.users.get(name, self.shown).filter(|now| now.rest.own == own);
         let (near, far) = match (self.reach.remove(&own), &before) {
@@ -117,16 +117,19 @@ impl Draft<'_> {
             (None, Some(before)) => (before.near.clone(), before.rest.far.clone()),
             (None, None) => (Near::default(), Far::default()),
         };
-        let (teams, teams_by_name) = match (teams, &before) {
-            (Some((mut teams, mut by_name)), _) => {
+        let (teams, teams_by_name, closed) = match (rest, &before) {
+            (Some((mut teams, mut by_name, closed)), _) => {
                 teams.sort_unstable();
                 by_name.sort_unstable();
-                (teams.into(), by_name.into())
+                (teams.into(), by_name.into(), closed)
             }
-            (None, Some(before)) => (before.rest.teams.clone(), before.rest.teams_by_name.clone()),
-            (None, None) => (Box::default(), Box::default()),
+            (None, Some(before)) => {
+                let rest = &before.rest;
+                (rest.teams.clone(), rest.teams_by_name.clone(), rest.closed)
+            }
+            (None, None) => (Box::default(), Box::default(), false),
         };
-        let rest = Rest { name: Arc::clone(name), own, far, teams, teams_by_name };
+        let rest = Rest { name: Arc::clone(name), own, far, teams, teams_by_name, closed };
         let same = before.map(|before| before.rest).filter(|before| **before == rest);
         Person { near, rest: same.unwrap_or_else(|| Arc::new(rest)) }
     }

@@ -25,6 +25,8 @@ pub(super) struct Rest {
     pub(super) teams: Box<[PrincipalId]>,
     /// Whose VMs the user may enter by name only; sorted.
     pub(super) teams_by_name: Box<[PrincipalId]>,
+    /// Nobody is this user any more.
+    pub(super) closed: bool,
 }
 
 impl Rest {

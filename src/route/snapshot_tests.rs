@@ -18,6 +18,7 @@ fn user(name: &str, keys: &[u8]) -> UserEntry {
     UserEntry {
         name: name.to_owned(),
         keys: keys.iter().map(|&k| KeyEntry::plain([k; 32])).collect(),
+        closed: false,
     }
 }
 
@@ -251,4 +252,12 @@ fn sixty_four_teams_are_the_most() {
     Snapshot::new(contents.clone()).unwrap();
     contents.teams.push(team("one-more", &["alice"]));
     assert_eq!(faults(contents), ["User(0): user `alice` is in 65 teams, more than 64"]);
+}
+
+#[test]
+fn a_closed_user_is_saved_as_one() {
+    for entry in [user("u", &[1]), UserEntry { closed: true, ..user("u", &[]) }] {
+        let bytes = postcard::to_allocvec(&entry).unwrap();
+        assert_eq!(postcard::from_bytes::<UserEntry>(&bytes).unwrap(), entry);
+    }
 }

@@ -398,7 +398,11 @@ impl Table {
     ) -> Option<T> {
         match who {
             Who::Key(key) => self.keys.with(&Asked(key), revision, read),
-            Who::User(name) => self.users.with(*name, revision, read),
+            // A closed one has no keys: that is not asked of each of them.
+            Who::User(name) => {
+                let read = |person: &Person| (!person.rest.closed).then(|| read(person));
+                self.users.with(*name, revision, read).flatten()
+            }
         }
     }
 

@@ -312,6 +312,7 @@ fn a_writer_that_died_half_way_is_overwritten() {
         far: Far::default(),
         teams: Box::default(),
         teams_by_name: Box::default(),
+        closed: false,
     };
     let stranger = Person { near: Near::default(), rest: Arc::new(rest) };
     table.keys.mark_all(vec![(Fingerprint([66; 32]), stranger)], shown);
@@ -339,7 +340,11 @@ fn readers_see_one_snapshot_or_the_other_and_never_a_mixture() {
             let name = format!("u{n}");
             let mut key = [0xee; 32];
             key[..2].copy_from_slice(&n.to_be_bytes());
-            contents.users.push(UserEntry { name: name.clone(), keys: vec![KeyEntry::plain(key)] });
+            contents.users.push(UserEntry {
+                name: name.clone(),
+                keys: vec![KeyEntry::plain(key)],
+                closed: false,
+            });
             contents.vms.push(vm(&format!("v{n}"), &name, "s002"));
         }
     };

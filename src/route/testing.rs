@@ -28,6 +28,7 @@ pub(super) fn user(name: &str, keys: &[u8]) -> UserEntry {
     UserEntry {
         name: name.to_owned(),
         keys: keys.iter().map(|&k| KeyEntry::plain([k; 32])).collect(),
+        closed: false,
     }
 }
 
@@ -102,7 +103,7 @@ pub(super) mod model {
     fn principals(contents: &Contents, who: Who<'_>) -> Option<(String, [Vec<String>; 2])> {
         let user = contents.users.iter().find(|user| match who {
             Who::Key(key) => user.keys.iter().any(|entry| entry.fingerprint == key),
-            Who::User(name) => user.name == name,
+            Who::User(name) => user.name == name && !user.closed,
         })?;
         let prefixed = |team: &TeamEntry| format!("team:{}", team.name);
         let slots = contents.teams.iter().filter(|team| team.members.contains(&user.name));

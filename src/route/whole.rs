@@ -82,15 +82,17 @@ impl Table {
             users.into_iter().zip(&teams_of).zip(&mut reached)
         {
             let (teams, teams_by_name) = (ids(&of.slots, team_ids), ids(&of.by_name, team_ids));
-            let rest = Rest { name: Arc::clone(name), own: *own, far, teams, teams_by_name };
+            let (name, own, closed) = (Arc::clone(name), *own, user.closed);
+            let rest = Rest { name: Arc::clone(&name), own, far, teams, teams_by_name, closed };
             let person = Person { near, rest: Arc::new(rest) };
             let fingerprints = user.keys.iter().map(|key| key.fingerprint).collect();
-            known.insert(*own, Known::User { name: Arc::clone(name), keys: fingerprints });
+            let known_as = Arc::clone(&name);
+            known.insert(own, Known::User { name: known_as, keys: fingerprints });
             for KeyEntry { fingerprint, options: text } in user.keys {
                 keys.push((Fingerprint(fingerprint), person.clone()));
                 options.extend(text.map(|text| (Fingerprint(fingerprint), text)));
             }
-            people.push((Arc::clone(name), person));
+            people.push((name, person));
         }
         let by_team: Vec<_> = reached
             .map(|((_, id), (near, far))| (*id, Team { near, far: Arc::new(far) }))

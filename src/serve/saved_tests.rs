@@ -36,7 +36,7 @@ fn head(revision: u64) -> Head {
 }
 
 fn user(name: &str) -> UserEntry {
-    UserEntry { name: name.to_owned(), keys: Vec::new() }
+    UserEntry { name: name.to_owned(), keys: Vec::new(), closed: false }
 }
 
 fn put(name: &str) -> Delta {

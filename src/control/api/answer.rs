@@ -141,6 +141,7 @@ impl From<Refusal> for Problem {
             | Refusal::KeyTaken { .. }
             | Refusal::IpTaken { .. }
             | Refusal::InUse { .. }
+            | Refusal::Going { .. }
             | Refusal::Conflict(_)
             | Refusal::Exhausted { .. }
             | Refusal::NotReady { .. }
@@ -165,6 +166,10 @@ impl From<Failed> for Problem {
         match failed {
             Failed::Refused(refusal) => refusal.into(),
             Failed::Store(_) => Self::store_failed(failed.to_string()),
+            Failed::Begun(why) => {
+                let detail = Failed::Begun(why.clone()).to_string();
+                Self { detail, ..Self::from(*why) }
+            }
             Failed::Ended => Self::ending(),
         }
     }

@@ -15,6 +15,7 @@ use crate::registry::{
     Command, Label, Model, Move, Options, Principal, Written,
     command::Noted,
     document::{Document, Key, Origin},
+    draft::Progress,
     service::{Done, Mode, Order},
 };
 
@@ -258,12 +259,18 @@ impl Call {
         done: &Done,
         item: impl FnOnce(&Seen<'_>) -> Option<T>,
     ) -> Changed<T> {
+        let begun = (done.report.progress == Progress::Begun).then(|| {
+            format!(
+                "only the beginning was tried; about {} more documents follow",
+                done.report.left
+            )
+        });
         let model = self.api.service.model();
         Changed {
             revision: done.revision,
             dry_run: self.query.dry_run,
             moves: done.report.moves.iter().map(Moved::from).collect(),
-            warnings: Vec::new(),
+            warnings: begun.into_iter().collect(),
             item: item(&Seen { model: &model, done }),
         }
     }

@@ -72,6 +72,15 @@ pub trait Store: Send + Sync {
         self.snapshot_part(Part::whole(prefix), visit)
     }
 
+    /// Where the store stands.
+    ///
+    /// # Errors
+    /// What a [`Fault`] is.
+    fn head(&self) -> Result<Head, Fault> {
+        // No key begins so: only the head is read.
+        self.snapshot_each("~", &mut |_| ())
+    }
+
     /// As [`Store::snapshot_each`], in memory.
     fn snapshot(&self, prefix: &str) -> Result<Snapshot, Fault> {
         let mut entries = Vec::new();
