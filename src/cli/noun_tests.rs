@@ -400,3 +400,13 @@ fn a_backup_is_asked_for_by_its_whole_path() {
     assert_eq!(said.out, format!("the store is copied to {path}\n"));
     assert_eq!(fake.asked(), [format!(r#"POST /v1/store/backup {{"path":"{path}"}}"#)]);
 }
+
+#[test]
+fn who_is_being_removed_is_shown_so() {
+    let answer = r#"{"name":"alice","keys":[],"teams":[],"vms":3,"going":true,"revision":4}"#;
+    let said = Fake::new(&[(200, answer)]).say(&["user", "show", "alice"]);
+    assert!(said.out.contains("alice (being removed)"), "{said:?}");
+    let answer = r#"{"name":"ops","members":[],"vms":3,"going":false,"revision":4}"#;
+    let said = Fake::new(&[(200, answer)]).say(&["team", "show", "ops"]);
+    assert!(said.out.contains("ops") && !said.out.contains("removed"), "{said:?}");
+}

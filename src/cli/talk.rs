@@ -306,6 +306,13 @@ pub(super) fn each<'v>(answer: &'v Value, key: &str) -> impl Iterator<Item = &'v
     answer.get(key).and_then(Value::as_array).into_iter().flatten()
 }
 
+/// A user or a team, by name.
+pub(super) fn named(item: &Value) -> String {
+    let name = cell(item, "name");
+    let going = item.get("going").is_some_and(|going| *going == Value::Bool(true));
+    if going { name + " (being removed)" } else { name }
+}
+
 /// A VM that was given another address.
 pub(super) fn told_move(moved: &Value) -> String {
     let [vm, from, to] = ["vm", "from", "to"].map(|key| cell(moved, key));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     remote::{Edit, Remote, Terminal, path},
     table::{Column, cell},
-    talk::Change,
+    talk::{Change, named},
     trouble::Outcome,
     user::count,
 };
@@ -77,13 +77,13 @@ Example:
 }
 
 const COLUMNS: &[Column] = &[
-    ("NAME", |team| cell(team, "name")),
+    ("NAME", named),
     ("MEMBERS", |team| count(team, "members")),
     ("VMS", |team| cell(team, "vms")),
 ];
 
 const FIELDS: &[Column] = &[
-    ("NAME", |team| cell(team, "name")),
+    ("NAME", named),
     ("MEMBERS", |team| grants(team, "members", "user")),
     ("VMS", |team| cell(team, "vms")),
     ("REVISION", |team| cell(team, "revision")),

@@ -7,7 +7,7 @@ use super::{
     keyfile,
     remote::{Edit, Remote, Terminal, path},
     table::{Column, cell, cells},
-    talk::Change,
+    talk::{Change, named},
     trouble::Outcome,
 };
 use crate::registry::Label;
@@ -50,14 +50,14 @@ Examples:
 }
 
 const COLUMNS: &[Column] = &[
-    ("NAME", |user| cell(user, "name")),
+    ("NAME", named),
     ("KEYS", |user| count(user, "keys")),
     ("TEAMS", |user| cells(user, "teams")),
     ("VMS", |user| cell(user, "vms")),
 ];
 
 const FIELDS: &[Column] = &[
-    ("NAME", |user| cell(user, "name")),
+    ("NAME", named),
     ("TEAMS", |user| cells(user, "teams")),
     ("VMS", |user| cell(user, "vms")),
     ("REVISION", |user| cell(user, "revision")),

@@ -21,6 +21,8 @@ pub struct User {
     pub teams: Vec<String>,
     /// How many VMs the user may enter, through whatever opens a way.
     pub vms: usize,
+    /// Set while it is being removed. Whoever finds it so after a removal that was cut short removes it again.
+    pub going: bool,
     /// Goes up with every change.
     pub revision: u64,
 }
@@ -53,6 +55,8 @@ pub struct Team {
     pub members: Vec<Member>,
     /// How many VMs the team owns or was given.
     pub vms: usize,
+    /// Set while it is being removed. Whoever finds it so after a removal that was cut short removes it again.
+    pub going: bool,
     /// Goes up with every change.
     pub revision: u64,
 }
@@ -304,6 +308,7 @@ pub(super) fn user(model: &Model, name: &Label, user: &document::User, revision:
         keys: user.keys.iter().map(|key| Key::new(key, None)).collect(),
         teams: model.teams_of(name).keys().map(ToString::to_string).collect(),
         vms: model.visible_to(&Principal::User(name.clone())).len(),
+        going: user.going,
         revision,
     }
 }
@@ -315,6 +320,7 @@ pub(super) fn team(model: &Model, name: &Label, team: &document::Team, revision:
         name: name.to_string(),
         members: team.members.iter().map(member).collect(),
         vms: model.visible_to(&Principal::Team(name.clone())).len(),
+        going: team.going,
         revision,
     }
 }
