@@ -37,7 +37,7 @@ impl Served {
         let config = dir.join("keyway.toml");
         let text = format!(
             "state_dir = \"{}\"\n[edge]\nlisten = [\"127.0.0.1:{ssh}\"]\n[dns]\nzone = \"vm.test\"\n\
-             listen = \"127.0.0.1:{dns}\"\n[metrics]\nlisten = \"127.0.0.1:{metrics}\"\n",
+             listen = \"127.0.0.1:{dns}\"\nresponses_per_second = 0\n[metrics]\nlisten = \"127.0.0.1:{metrics}\"\n",
             dir.display()
         );
         fs::write(&config, text).unwrap();
