@@ -100,7 +100,7 @@ fn head(path: &Path) -> Result<Head, Trouble> {
     }
     let store = Sqlite::open(path, fresh()).map_err(|fault| failed(fault.to_string()))?;
     // No key begins so: only the head is read.
-    store.snapshot_each("~", &mut |_| ()).map_err(|fault| failed(fault.to_string()))
+    store.head().map_err(|fault| failed(fault.to_string()))
 }
 
 fn fresh() -> StoreId {

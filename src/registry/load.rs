@@ -44,8 +44,7 @@ pub(super) fn load(
     follow: &mut Follow,
 ) -> Result<Model, Fault> {
     let now = match known {
-        // No key begins so: only the head is read.
-        Some(_) => Some(store.snapshot_each("~", &mut |_| ())?.revision.0),
+        Some(_) => Some(store.head()?.revision.0),
         None => None,
     };
     let wanted = known.is_none() || known != now;

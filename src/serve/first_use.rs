@@ -12,8 +12,7 @@ use crate::route::Vm;
 use crate::ssh::publickey::PublicKey;
 use crate::state::{OldPins, StateFault};
 
-/// How long a store that failed is not asked again: each try makes it read everything anew, for seconds at a million VMs,
-/// and every change waits for that.
+/// How long a store that failed is not asked again: a try may wait for its lock for seconds, and every change waits with it.
 const STORE_REST: Duration = Duration::from_secs(5);
 
 /// Old pins that are brought into the registry by one request: others' changes come in between.

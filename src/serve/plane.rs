@@ -147,8 +147,7 @@ impl Plane {
         let state = State::open(&self.settings.state_dir)?;
         let path = state.store();
         let store = Sqlite::open(&path, StoreId(id))?;
-        // No key begins so: only the head is read.
-        let head = store.snapshot_each("~", &mut |_| ())?;
+        let head = store.head()?;
         let mut saved = Saved::at(&self.settings.state_dir);
         let before = Saved::before_adoption(&self.settings.state_dir);
         let last = saved.last();
@@ -261,7 +260,7 @@ impl Plane {
         }
         // Nothing is made where a store is.
         let store = Sqlite::open(&path, StoreId([0; 16])).ok()?;
-        let head = store.snapshot_each("~", &mut |_| ()).ok()?;
+        let head = store.head().ok()?;
         let same = head.store_id.0 == last.store && head.revision.0 >= last.revision;
         same.then(|| service::load(&store, &self.settings.limits).ok()).flatten()
     }

@@ -1,6 +1,6 @@
 //! What operators do to a front door that runs: they edit its files, send it signals, start it twice.
 
-use crate::harness::{Key, Output, Process, Target, World, process, run, wait};
+use crate::harness::{Key, Output, Process, Target, World, process, run, wait, world::Plan};
 use nix::sys::signal::Signal;
 use std::{
     fs,
@@ -68,6 +68,16 @@ fn reload(world: &mut World) -> String {
     process::signal(world.edge().id(), Signal::SIGHUP);
     wait::until("the reload", wait::SOON, || world.log()[before..].contains("reloaded"));
     world.log()[before..].to_owned()
+}
+
+/// A VM of each of two users, at one address.
+fn neighbours() -> Plan {
+    World::plan()
+        .address("s001")
+        .user("alice")
+        .user("bob")
+        .vm("blue", "alice", "s001")
+        .vm("green", "bob", "s001")
 }
 
 /// Runs a command about the front door of `world`.
@@ -150,19 +160,11 @@ fn a_successor_opens_while_the_sessions_of_its_predecessor_go_on() {
     if World::is_direct() {
         return;
     }
-    let mut world = World::plan()
-        .address("s001")
-        .user("alice")
-        .user("bob")
-        .vm("blue", "alice", "s001")
-        .vm("green", "bob", "s001")
-        .start();
+    let mut world = neighbours().start();
     let target = world.target("alice", "s001");
     let mut held = Held::start(&world, &target, "alice");
     let mut other = Held::start(&world, &world.target("bob", "s001"), "bob");
-    process::signal(world.edge().id(), Signal::SIGTERM);
-    let address = (target.host.clone(), target.port);
-    wait::until("the door closes", wait::SOON, || TcpStream::connect(&address).is_err());
+    world.drain(&target);
     // The metrics of the one that drains are still to be read.
     let config = world.path("successor.toml");
     let text = fs::read_to_string(world.path("keyway.toml")).expect("keyway.toml");
@@ -187,17 +189,9 @@ fn pins_of_an_installation_without_a_registry_bind_after_an_upgrade() {
     if World::is_direct() {
         return;
     }
-    let mut world = World::plan()
-        .address("s001")
-        .user("alice")
-        .user("bob")
-        .vm("blue", "alice", "s001")
-        .vm("green", "bob", "s001")
-        .start();
+    let mut world = neighbours().start();
     let (alice, bob) = (world.target("alice", "s001"), world.target("bob", "s001"));
-    process::signal(world.edge().id(), Signal::SIGTERM);
-    let address = (alice.host.clone(), alice.port);
-    wait::until("the door closes", wait::SOON, || TcpStream::connect(&address).is_err());
+    world.drain(&alice);
     wait::until("it ends", wait::SOON, || TcpStream::connect(world.metrics()).is_err());
     let state = world.path("state");
     for entry in fs::read_dir(&state).expect("the state directory").flatten() {
@@ -268,14 +262,7 @@ fn sighup_ends_the_sessions_whose_right_is_gone_and_no_other() {
     if World::is_direct() {
         return;
     }
-    let mut world = World::plan()
-        .address("s001")
-        .user("alice")
-        .user("bob")
-        .vm("blue", "alice", "s001")
-        .vm("green", "bob", "s001")
-        .user_ca()
-        .start();
+    let mut world = neighbours().user_ca().start();
     let (keyway, fleet) = (world.path("keyway.toml"), world.path("fleet.toml"));
     let laptop = Key::ed25519(world.dir(), "laptop");
     let certificate = laptop.certify(world.user_ca(), "alice", &["-V", "-5m:+1h", "-z", "7"]);

@@ -2,7 +2,7 @@
 
 use crate::harness::{Key, Target, World, keys::Agent, run, wait};
 use keyway::ssh::userauth::OFFERS_MAX;
-use std::{fs, net::TcpStream, process::Command};
+use std::{fs, process::Command};
 
 /// Two users behind one address, alice with a second VM behind another.
 fn two_users() -> World {
@@ -416,9 +416,7 @@ fn sigterm_lets_sessions_end_and_takes_no_new_ones() {
         format!("touch {0}; while [ -e {0} ]; do sleep 0.1; done; exit 6", gate.display());
     let mut held = target.openssh("ssh").arg("door").arg(&command).spawn().expect("ssh starts");
     wait::until("the session runs", wait::SOON, || gate.exists());
-    crate::harness::process::signal(world.edge().id(), nix::sys::signal::Signal::SIGTERM);
-    let address = (target.host.clone(), target.port);
-    wait::until("the door closes", wait::SOON, || TcpStream::connect(&address).is_err());
+    world.drain(&target);
     assert!(held.try_wait().expect("a child of ours").is_none(), "the session was cut");
     assert!(!world.edge().has_ended(), "it waits for its sessions");
     fs::remove_file(&gate).expect("the gate opens");

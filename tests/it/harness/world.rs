@@ -1,10 +1,11 @@
 //! A world: users, pool addresses, VMs, and the Keyway in front of them, on loopback addresses of its own.
 
-use super::{Key, Output, Process, Scratch, peers, run, sshd, wait};
+use super::{Key, Output, Process, Scratch, peers, process, run, sshd, wait};
+use nix::sys::signal::Signal;
 use std::{
     fmt::Write,
     fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU8, Ordering},
@@ -354,6 +355,14 @@ impl World {
     /// The front door's process.
     pub(crate) fn edge(&mut self) -> &mut Process {
         self.edge.as_mut().expect("a test of the door itself")
+    }
+
+    /// Makes the front door drain; returns once it takes nobody more at `target`.
+    #[track_caller]
+    pub(crate) fn drain(&mut self, target: &Target) {
+        process::signal(self.edge().id(), Signal::SIGTERM);
+        let address = (target.host.clone(), target.port);
+        wait::until("the door closes", wait::SOON, || TcpStream::connect(&address).is_err());
     }
 
     /// The front door's log so far.
