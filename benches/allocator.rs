@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use keyway::registry::command::{Command, NewAddress, NewVm, Options, Placement};
-use keyway::registry::document::Access;
+use keyway::registry::document::{Access, VmState};
 use keyway::registry::name::{Label, Principal};
 use keyway::registry::{Draft, Limits, Model, Stamp};
 use nix::time::{ClockId, clock_gettime};
@@ -70,6 +70,8 @@ fn add(number: u64, owner: Principal) -> Command {
         login: None,
         host_key: None,
         placement: Placement::Chosen,
+        id: None,
+        state: VmState::Ready,
     })
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use keyway::registry::command::{Command, NewVm, Options, Placement, VmSettings};
-use keyway::registry::document::Access;
+use keyway::registry::document::{Access, VmState};
 use keyway::registry::service::{Actor, Mode, Order};
 use keyway::registry::{Principal, Service};
 use keyway::route::Table;
@@ -48,6 +48,8 @@ fn step(thread: u64, number: u64) -> Command {
             login: None,
             host_key: None,
             placement: Placement::Chosen,
+            id: None,
+            state: VmState::Ready,
         }),
         1 => {
             let login = Some("admin".to_owned());

@@ -16,13 +16,23 @@ use super::{
 };
 use crate::{
     registry::{
-        self, Label, Principal, endpoint,
+        self, Label, Principal,
+        document::{AddressState, Origin, VmState},
+        endpoint,
         fleet::{FleetAddress, FleetTeam, FleetUser, FleetVm},
         is_login,
     },
-    route::{Contradiction, Place, Snapshot, TEAM_PREFIX, What},
+    route::{Contradiction, Place, Snapshot, TEAM_PREFIX, What, is_id},
     ssh::publickey::Fingerprint,
 };
+
+const VM_STATES: [(&str, VmState); 2] =
+    [(VmState::Ready.word(), VmState::Ready), (VmState::Maint.word(), VmState::Maint)];
+const ADDRESS_STATES: [(&str, AddressState); 3] = [
+    (AddressState::Ready.word(), AddressState::Ready),
+    (AddressState::Drain.word(), AddressState::Drain),
+    (AddressState::Maint.word(), AddressState::Maint),
+];
 
 /// Who may go where: `fleet.toml`.
 #[derive(Clone, Debug)]
@@ -173,10 +183,13 @@ impl<'d> Walk<'d> {
         let name = self.name(&section, "VM or address", "\"s001\"", &mut lines);
         let lobby = lines.note("lobby", section.get("lobby"));
         let lobby = lobby.and_then(|value| value.boolean()).unwrap_or(false);
+        let state = section.get("state").and_then(|value| value.word(&ADDRESS_STATES));
+        let origin = origin(&section);
         section.finish();
         let sound = (public, public6.transpose(), private.transpose(), name);
         if let (Some(Ok(public)), Ok(public6), Ok(private), Some(name)) = sound {
-            self.fleet.addresses.push(FleetAddress { name, public, public6, private, lobby });
+            let address = FleetAddress { name, public, public6, private, lobby, state, origin };
+            self.fleet.addresses.push(address);
             self.places.addresses.push(lines);
         } else {
             self.broken.addresses.extend(sound.3.map(|name| name.to_string()));
@@ -211,9 +224,10 @@ impl<'d> Walk<'d> {
             }
             keys.push(line.trim().to_owned());
         }
+        let origin = origin(&section);
         section.finish();
         if let Some(name) = name {
-            self.fleet.users.push(FleetUser { name, keys });
+            self.fleet.users.push(FleetUser { name, keys, origin });
             self.places.users.push(lines);
         }
     }
@@ -224,9 +238,10 @@ impl<'d> Walk<'d> {
         let [members, members_by_name] =
             ["members", "members_by_name"].map(|key| named(&section, key, label, &mut lines));
         lines.twice(&section);
+        let origin = origin(&section);
         section.finish();
         if let Some(name) = name {
-            self.fleet.teams.push(FleetTeam { name, members, members_by_name });
+            self.fleet.teams.push(FleetTeam { name, members, members_by_name, origin });
             self.places.teams.push(lines);
         }
     }
@@ -253,6 +268,9 @@ impl<'d> Walk<'d> {
             let text = value.string()?;
             keys::pin(&value, text).map(|_| text.trim().to_owned())
         });
+        let id = lines.note("id", section.get("id")).and_then(|value| vm_id(&value));
+        let state = section.get("state").and_then(|value| value.word(&VM_STATES));
+        let origin = origin(&section);
         section.finish();
         // Without the rest the fault is told already, and the other entries are still held against this one.
         if let (Some(name), Some(owner)) = (name, owner) {
@@ -267,6 +285,9 @@ impl<'d> Walk<'d> {
                 no_address,
                 shares,
                 shares_by_name,
+                id,
+                state,
+                origin,
             };
             self.fleet.vms.push(vm);
             self.places.vms.push(lines);
@@ -378,6 +399,24 @@ impl<'d> Walk<'d> {
     }
 }
 
+/// Whose a thing is, as an export says it.
+fn origin(section: &Section<'_, '_>) -> Option<Origin> {
+    let words = [Origin::Command, Origin::Fleet].map(|origin| (origin.word(), origin));
+    section.get("origin").and_then(|value| value.word(&words))
+}
+
+fn vm_id(value: &Value<'_, '_>) -> Option<String> {
+    let id = value.string()?;
+    if !is_id(id) {
+        value.fault(
+            format_args!("is \"{id}\", which is no id of a VM"),
+            "write 1 to 63 letters, digits, - and _, or leave the key out",
+        );
+        return None;
+    }
+    Some(id.to_owned())
+}
+
 fn covers(listen: SocketAddr, ip: IpAddr) -> bool {
     let any = listen.ip().is_unspecified() && listen.is_ipv4() == ip.is_ipv4();
     any || listen.ip() == ip
@@ -481,9 +520,12 @@ fn tell(document: &Document, contradiction: &Contradiction, places: &Places, bro
         What::NotALabel { .. }
         | What::NotAnId { .. }
         | What::NameTaken { .. }
-        | What::IdTaken { .. }
         | What::KeyTaken { .. }
         | What::MemberTwice { .. } => return,
+        What::IdTaken { .. } => (
+            lines.of("id"),
+            "give it another `id`: certificates for one would be good for the other".to_owned(),
+        ),
         What::IpTaken { column, .. } => {
             (lines.of(column), "write every IP address once, in one column".to_owned())
         }

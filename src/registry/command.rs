@@ -194,6 +194,13 @@ pub enum Command {
         /// Which.
         name: Label,
     },
+    /// A thing becomes the fleet file's, which keeps it from then on and takes it away once it no longer names it. Nothing
+    /// else of it changes, and nobody's session ends.
+    TakeOver {
+        /// What.
+        #[serde(flatten)]
+        thing: Thing,
+    },
     /// What time alone changes: second ways end, quarantines are over.
     Sweep,
     /// Ways that another history of this registry had, before a backup was restored: they lead to no other VM soon.
@@ -208,6 +215,20 @@ pub enum Command {
         /// To what.
         about: String,
     },
+}
+
+/// Something that a fleet names.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "name", rename_all = "lowercase")]
+pub enum Thing {
+    /// A pool address.
+    Address(Label),
+    /// A user.
+    User(Label),
+    /// A team.
+    Team(Label),
+    /// A VM.
+    Vm(Label),
 }
 
 /// What was dialled when a VM showed its host key. Between that and the pin the VM's id may have become another VM's.
@@ -263,6 +284,12 @@ pub struct NewVm {
     /// Its address.
     #[serde(default)]
     pub placement: Placement,
+    /// What certificates for it name, where that is not its name: it was made elsewhere, and renamed there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Whether it can be entered.
+    #[serde(default)]
+    pub state: VmState,
 }
 
 /// Where a VM is put.
@@ -323,7 +350,7 @@ pub struct NewAddress {
 pub struct Options {
     /// Give VMs other addresses where the command needs it.
     pub renumber: bool,
-    /// Who wrote it down.
+    /// Whose what is made becomes. Whose something is that stands changes by [`Command::TakeOver`] alone.
     pub origin: Origin,
 }
 
@@ -360,6 +387,12 @@ impl Command {
             Self::TokenAdd { name, .. } | Self::TokenRemove { name } => {
                 Subject::Key(Key::Token(name.clone()))
             }
+            Self::TakeOver { thing } => match thing {
+                Thing::Address(name) => Subject::Key(Key::Address(name.clone())),
+                Thing::User(name) => Subject::Key(Key::User(name.clone())),
+                Thing::Team(name) => Subject::Key(Key::Team(name.clone())),
+                Thing::Vm(name) => Subject::Vm(name),
+            },
             Self::Sweep | Self::VmPin { .. } | Self::Remember { .. } | Self::Note { .. } => {
                 return None;
             }
@@ -410,6 +443,7 @@ impl Command {
             Self::AddressState { .. } => "address-state",
             Self::TokenAdd { .. } => "token-add",
             Self::TokenRemove { .. } => "token-rm",
+            Self::TakeOver { .. } => "take-over",
             Self::Sweep => "sweep",
             Self::Remember { .. } => "store-adopt",
             Self::Note { what: Noted::SessionKill, .. } => "session-kill",

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::name::{Label, Principal};
 
-/// A VM over all its names and owners: drawn by chance, never given to another VM.
+/// A VM over all its names and owners: drawn by chance, never given to another VM. One that is made anew by the same owner
+/// at the same endpoint before its slots are free is the same VM.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Serial(pub u64);
@@ -118,15 +119,27 @@ impl Document {
     }
 }
 
-/// Who wrote a thing down: what a fleet file says is taken back when the file no longer says it.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+/// Whose a thing is: what a served fleet file names is the file's, however it was made, and goes when the file no longer
+/// names it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
-    /// Commands, by hand or by a program.
+    /// Nobody's but those who made it: commands, by hand or by a program.
     #[default]
     Command,
-    /// The fleet file that `serve` was started with.
+    /// The fleet file's that is served.
     Fleet,
+}
+
+impl Origin {
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Fleet => "fleet",
+        }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
@@ -166,7 +179,7 @@ pub struct User {
     /// In the order they were added.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<UserKey>,
-    /// Who wrote it down.
+    /// Whose it is.
     #[serde(default, skip_serializing_if = "is_command")]
     pub origin: Origin,
     /// The removal has begun: nobody is the user any more, by a key or a certificate.
@@ -193,7 +206,7 @@ pub struct Team {
     /// Users.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub members: BTreeMap<Label, Access>,
-    /// Who wrote it down.
+    /// Whose it is.
     #[serde(default, skip_serializing_if = "is_command")]
     pub origin: Origin,
     /// The removal has begun: nobody enters anything as a member any more.
@@ -266,7 +279,7 @@ pub struct Vm {
     /// Whether it can be entered.
     #[serde(default)]
     pub state: VmState,
-    /// Who wrote it down.
+    /// Whose it is.
     #[serde(default, skip_serializing_if = "is_command")]
     pub origin: Origin,
 }
@@ -313,7 +326,7 @@ pub struct Address {
     /// Whether VMs are put here.
     #[serde(default)]
     pub state: AddressState,
-    /// Who wrote it down.
+    /// Whose it is.
     #[serde(default, skip_serializing_if = "is_command")]
     pub origin: Origin,
 }
@@ -327,6 +340,10 @@ pub struct Hold {
     pub vm: Serial,
     /// Unix time from which on another VM may stand there.
     pub until_s: u64,
+    /// Where that VM's sshd was, in what its owner holds of one that was removed: the same owner's VM at the same endpoint
+    /// is the same one, made anew, and may have the slot back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
 }
 
 /// What a token or a peer of the socket may do.

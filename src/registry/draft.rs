@@ -101,6 +101,7 @@ impl<'m> Draft<'m> {
             Some(Document::Vm(vm)) => Some(ways(vm)),
             _ => None,
         };
+        let goes = document.is_none();
         let team = match &document {
             Some(Document::Team(team)) => Some(team.members.clone()),
             _ => None,
@@ -108,7 +109,7 @@ impl<'m> Draft<'m> {
         let before = self.write(key, document);
         let until_s = self.stamp.now_s.saturating_add(self.model.limits().quarantine_s);
         match (key, &before) {
-            (Key::Vm(serial), Some(Document::Vm(_))) => {
+            (Key::Vm(serial), Some(Document::Vm(vm))) => {
                 // A way that this same draft had opened was never used by anybody.
                 let first = match self.before.get(key) {
                     Some(Some((Document::Vm(vm), _))) => ways(vm),
@@ -119,7 +120,8 @@ impl<'m> Draft<'m> {
                     first.into_iter().filter(|way| !now.contains(way)).collect();
                 lost.sort();
                 for (principal, address) in lost {
-                    self.hold(&principal, Hold { address, vm: *serial, until_s });
+                    let endpoint = (goes && principal == vm.owner).then(|| vm.ssh.clone());
+                    self.hold(&principal, Hold { address, vm: *serial, until_s, endpoint });
                 }
             }
             (Key::Team(name), Some(Document::Team(_))) => {
@@ -146,14 +148,13 @@ impl<'m> Draft<'m> {
             return;
         };
         let name = |address| self.model.site(address).map(|site| site.name.clone());
-        let slots = reach
-            .slots
-            .iter()
-            .filter_map(|slot| Some(Hold { address: name(slot.address)?, vm: slot.vm, until_s }));
+        let hold = |address, vm, until_s| {
+            Some(Hold { address: name(address)?, vm, until_s, endpoint: None })
+        };
+        let slots = reach.slots.iter().filter_map(|slot| hold(slot.address, slot.vm, until_s));
         let over = |held: &&Held| held.until_s > self.stamp.now_s;
-        let holds = reach.holds.iter().filter(over).filter_map(|held| {
-            Some(Hold { address: name(held.address)?, vm: held.vm, until_s: held.until_s })
-        });
+        let holds = reach.holds.iter().filter(over);
+        let holds = holds.filter_map(|held| hold(held.address, held.vm, held.until_s));
         let all: Vec<Hold> = slots.chain(holds).collect();
         self.hold_all(&Principal::User(user.clone()), all);
     }
@@ -179,6 +180,7 @@ impl<'m> Draft<'m> {
         for hold in more {
             if let Some(other) = places.get(&way(&hold)).and_then(|at| holds.get_mut(*at)) {
                 other.until_s = other.until_s.max(hold.until_s);
+                other.endpoint = hold.endpoint.or(other.endpoint.take());
             } else {
                 places.insert(way(&hold), holds.len());
                 holds.push(hold);

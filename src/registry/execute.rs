@@ -3,14 +3,16 @@
 
 use std::collections::BTreeMap;
 
-use super::command::{Command, NewVm, Options, VmSettings};
-use super::document::{Access, Document, Key, Serial, Team, Token, User, UserKey, Vm, VmState};
+use super::command::{Command, NewVm, Options, Placement, Thing, VmSettings};
+use super::document::{
+    Access, Address, Document, Hold, Key, Origin, Serial, Team, Token, User, UserKey, Vm,
+};
 use super::draft::Draft;
 use super::host_keys;
 use super::name::{Label, Principal};
 use super::refusal::{Kind, Refusal};
 use super::values::{check_endpoint, check_host_key, check_login, parse_key};
-use crate::route::{RESERVED, TEAMS_MAX};
+use crate::route::{RESERVED, TEAMS_MAX, is_id};
 use crate::ssh::publickey::Fingerprint;
 
 /// Keys of one user.
@@ -46,7 +48,7 @@ impl Draft<'_> {
             Command::VmUnshare { name, with } => self.unshare(name, with),
             Command::VmRename { name, to } => self.rename(name, to),
             Command::VmTransfer { name, to, keep } => self.transfer(name, to, *keep, options),
-            Command::VmSet { name, set } => self.vm_set(name, set, options),
+            Command::VmSet { name, set } => self.vm_set(name, set),
             Command::VmPin { id, key, dialled } => self.vm_pin(id, key, dialled),
             Command::VmUnpin { name } => self.vm_unpin(name),
             Command::VmRenumber { name, to } => {
@@ -55,7 +57,7 @@ impl Draft<'_> {
             }
             Command::AddressAdd { name, address } => self.address_add(name, address, options),
             Command::AddressRemove { name } => self.address_remove(name),
-            Command::AddressSet { name, address } => self.address_set(name, address, options),
+            Command::AddressSet { name, address } => self.address_set(name, address),
             Command::AddressState { name, state } => self.address_state(name, *state),
             Command::TokenAdd { name, hash, role, expires_s } => {
                 if self.model().tokens().contains_key(name) {
@@ -73,6 +75,7 @@ impl Draft<'_> {
                 self.put(&Key::Token(name.clone()), None);
                 Ok(())
             }
+            Command::TakeOver { thing } => self.take_over(thing),
             Command::Sweep => {
                 self.sweep();
                 Ok(())
@@ -259,16 +262,20 @@ impl Draft<'_> {
     }
 
     fn vm_add(&mut self, new: &NewVm, options: Options) -> Done {
-        let NewVm { name, owner, ssh, login, host_key, placement } = new;
+        let NewVm { name, owner, ssh, login, host_key, placement, id, state } = new;
         self.free_name(name, "VM")?;
         self.known(owner)?;
         check_endpoint(ssh, &self.model().limits().networks)?;
         let login = login.as_deref().map(check_login).transpose()?.flatten();
         let host_key = host_key.as_deref().map(check_host_key).transpose()?.flatten();
-        let serial = self.new_serial();
+        let back = self.taken_back(owner, ssh, placement);
+        let serial = back.as_ref().map_or_else(|| self.new_serial(), |hold| hold.vm);
         let mut vm = Vm {
             name: name.clone(),
-            id: self.new_id(name),
+            id: match id {
+                Some(id) => self.free_id(id)?,
+                None => self.new_id(name),
+            },
             owner: owner.clone(),
             shares: BTreeMap::new(),
             address: None,
@@ -277,10 +284,14 @@ impl Draft<'_> {
             login,
             host_key,
             pin: None,
-            state: VmState::Ready,
+            state: *state,
             origin: options.origin,
         };
-        vm.address = self.place(serial, &vm, placement)?;
+        let before = back.filter(|_| *placement == Placement::Chosen);
+        let before = before.map(|hold| Placement::At(hold.address));
+        // Names in caches lead there still; the allocator's choice is as good where it is not free.
+        let before = before.and_then(|before| self.place(serial, &vm, &before).ok());
+        vm.address = before.map_or_else(|| self.place(serial, &vm, placement), Ok)?;
         self.report.vm = Some(serial);
         self.put_vm(serial, vm);
         Ok(())
@@ -293,6 +304,37 @@ impl Draft<'_> {
             serial = Serial(serial.0.wrapping_add(1));
         }
         serial
+    }
+
+    /// What the owner holds of a VM that was removed at the same endpoint: the new one is that one, and nobody is led
+    /// astray where it stood.
+    fn taken_back(&self, owner: &Principal, ssh: &str, placement: &Placement) -> Option<Hold> {
+        let (document, _) = self.model().get(&Key::Hold(owner.clone()))?;
+        let Document::Hold(holds) = document else { return None };
+        let now_s = self.stamp().now_s;
+        let own = holds.into_iter().filter(|hold| {
+            let gone = hold.until_s > now_s && self.model().vm(hold.vm).is_none();
+            gone && hold.endpoint.as_deref() == Some(ssh)
+        });
+        own.max_by_key(|hold| {
+            let wanted = matches!(placement, Placement::At(at) if *at == hold.address);
+            (wanted, hold.until_s, hold.vm)
+        })
+    }
+
+    /// An id that was given elsewhere, as it was.
+    fn free_id(&self, id: &str) -> Result<String, Refusal> {
+        if !is_id(id) {
+            let shown: String = id.chars().filter(|c| !c.is_control()).take(80).collect();
+            let fix = "write 1 to 63 letters, digits, - and _, or leave it out";
+            return Err(Refusal::invalid(format_args!("`{shown}` is no id of a VM"), fix));
+        }
+        let has = self.model().of_id(id).and_then(|serial| self.model().vm(serial));
+        if let Some(has) = has {
+            let by = format!("VM `{}`, whose id it is", has.document.name);
+            return Err(Refusal::Taken { name: id.to_owned(), by });
+        }
+        Ok(id.to_owned())
     }
 
     /// The name, unless a VM that was renamed still has it as its id. No name has an underscore.
@@ -381,7 +423,7 @@ impl Draft<'_> {
         self.settle_for(serial, to, options)
     }
 
-    fn vm_set(&mut self, name: &Label, set: &VmSettings, options: Options) -> Done {
+    fn vm_set(&mut self, name: &Label, set: &VmSettings) -> Done {
         let (serial, mut vm) = self.named(name)?;
         let VmSettings { ssh, login, host_key, state } = set;
         if let Some(ssh) = ssh {
@@ -395,8 +437,29 @@ impl Draft<'_> {
             host_keys::give(&mut vm, check_host_key(host_key)?);
         }
         vm.state = state.unwrap_or(vm.state);
-        vm.origin = options.origin;
         self.put_vm(serial, vm);
+        Ok(())
+    }
+
+    fn take_over(&mut self, thing: &Thing) -> Done {
+        match thing {
+            Thing::Address(name) => {
+                let address = Address { origin: Origin::Fleet, ..self.stored_address(name)? };
+                self.put(&Key::Address(name.clone()), Some(Document::Address(address)));
+            }
+            Thing::User(name) => {
+                let user = User { origin: Origin::Fleet, ..self.user(name)? };
+                self.put_user(name, user);
+            }
+            Thing::Team(name) => {
+                let team = Team { origin: Origin::Fleet, ..self.team(name)? };
+                self.put_team(name, team);
+            }
+            Thing::Vm(name) => {
+                let (serial, vm) = self.named(name)?;
+                self.put_vm(serial, Vm { origin: Origin::Fleet, ..vm });
+            }
+        }
         Ok(())
     }
 

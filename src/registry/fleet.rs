@@ -18,7 +18,7 @@ use super::routes;
 use super::values::parse_key;
 use crate::route::Contents;
 
-/// Everything but tokens, states and what is on its way out.
+/// Everything but tokens and what is on its way out.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fleet {
@@ -54,6 +54,12 @@ pub struct FleetAddress {
     /// Whether registered keys get the list of their VMs here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lobby: bool,
+    /// Whether VMs are put here. Absent: as it is; of a new one `ready`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<AddressState>,
+    /// Whose it is; what a served file names is the file's whatever this says. Absent: whose it is already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 /// A user.
@@ -66,6 +72,9 @@ pub struct FleetUser {
     /// `authorized_keys` lines: these and no others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<String>,
+    /// Whose it is; what a served file names is the file's whatever this says. Absent: whose it is already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 /// A team.
@@ -83,6 +92,9 @@ pub struct FleetTeam {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub members_by_name: Vec<Label>,
+    /// Whose it is; what a served file names is the file's whatever this says. Absent: whose it is already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 /// A VM.
@@ -118,6 +130,16 @@ pub struct FleetVm {
     #[serde(default, rename = "share_by_name", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub shares_by_name: Vec<Principal>,
+    /// Which VM it is, whatever it is called: what certificates for it name. Absent: the one of this name; a new one has
+    /// its name as its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Whether it can be entered. Absent: as it is; a new one can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<VmState>,
+    /// Whose it is; what a served file names is the file's whatever this says. Absent: whose it is already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 impl Fleet {
@@ -130,15 +152,19 @@ impl Fleet {
             public6: stored.document.public6,
             private: stored.document.private,
             lobby: stored.document.lobby,
+            state: Some(stored.document.state).filter(|state| *state != AddressState::Ready),
+            origin: told(stored.document.origin),
         });
         let users = model.users().iter().map(|(name, stored)| FleetUser {
             name: name.clone(),
             keys: stored.document.keys.iter().map(super::document::UserKey::line).collect(),
+            origin: told(stored.document.origin),
         });
         let teams = model.teams().iter().map(|(name, stored)| FleetTeam {
             name: name.clone(),
             members: having(&stored.document.members, Access::Slot),
             members_by_name: having(&stored.document.members, Access::ByName),
+            origin: told(stored.document.origin),
         });
         let vms = model.vm_names().values().filter_map(|serial| {
             let vm = &model.vm(*serial)?.document;
@@ -152,6 +178,9 @@ impl Fleet {
                 no_address: vm.address.is_none(),
                 shares: having(&vm.shares, Access::Slot),
                 shares_by_name: having(&vm.shares, Access::ByName),
+                id: Some(vm.id.clone()).filter(|id| id != vm.name.as_str()),
+                state: Some(vm.state).filter(|state| *state != VmState::Ready),
+                origin: told(vm.origin),
             })
         });
         Self {
@@ -166,29 +195,30 @@ impl Fleet {
     #[must_use]
     pub fn contents(&self) -> Contents {
         let addresses = self.addresses.iter().map(|it| {
-            let FleetAddress { name, public, public6, private, lobby } = it.clone();
+            let FleetAddress { name, public, public6, private, lobby, .. } = it.clone();
             let (state, origin) = (AddressState::Ready, Origin::Fleet);
             let address = Address { public, public6, private, lobby, state, origin };
             (Key::Address(name), Document::Address(address))
         });
-        let users = self.users.iter().map(|FleetUser { name, keys }| {
+        let users = self.users.iter().map(|FleetUser { name, keys, .. }| {
             let keys = keys.iter().filter_map(|line| parse_key(line).ok()).collect();
             (
                 Key::User(name.clone()),
                 Document::User(User { keys, origin: Origin::Fleet, going: false }),
             )
         });
-        let teams = self.teams.iter().map(|FleetTeam { name, members, members_by_name }| {
-            let members = accesses(members, members_by_name);
-            (
-                Key::Team(name.clone()),
-                Document::Team(Team { members, origin: Origin::Fleet, going: false }),
-            )
-        });
+        let teams =
+            self.teams.iter().map(|FleetTeam { name, members, members_by_name, .. }| {
+                let members = accesses(members, members_by_name);
+                (
+                    Key::Team(name.clone()),
+                    Document::Team(Team { members, origin: Origin::Fleet, going: false }),
+                )
+            });
         let vms = self.vms.iter().map(|vm| {
             let document = Vm {
                 name: vm.name.clone(),
-                id: vm.name.to_string(),
+                id: vm.id.clone().unwrap_or_else(|| vm.name.to_string()),
                 owner: vm.owner.clone(),
                 shares: accesses(&vm.shares, &vm.shares_by_name),
                 address: vm.address.clone().filter(|_| !vm.no_address),
@@ -225,24 +255,29 @@ impl Fleet {
     #[must_use]
     pub fn to_toml(&self) -> String {
         let mut file = String::new();
-        for FleetAddress { name, public, public6, private, lobby } in &self.addresses {
+        for FleetAddress { name, public, public6, private, lobby, state, origin } in &self.addresses
+        {
             file.push_str("[[address]]\n");
             put_text(&mut file, "name", name);
             put_text(&mut file, "public", public);
             put_some(&mut file, "public6", public6.as_ref());
             put_some(&mut file, "private", private.as_ref());
             put_flag(&mut file, "lobby", *lobby);
+            put_some(&mut file, "state", state.map(AddressState::word).as_ref());
+            put_some(&mut file, "origin", origin.map(Origin::word).as_ref());
         }
-        for FleetUser { name, keys } in &self.users {
+        for FleetUser { name, keys, origin } in &self.users {
             file.push_str("[[user]]\n");
             put_text(&mut file, "name", name);
             put_list(&mut file, "keys", keys);
+            put_some(&mut file, "origin", origin.map(Origin::word).as_ref());
         }
-        for FleetTeam { name, members, members_by_name } in &self.teams {
+        for FleetTeam { name, members, members_by_name, origin } in &self.teams {
             file.push_str("[[team]]\n");
             put_text(&mut file, "name", name);
             put_list(&mut file, "members", members);
             put_list(&mut file, "members_by_name", members_by_name);
+            put_some(&mut file, "origin", origin.map(Origin::word).as_ref());
         }
         for vm in &self.vms {
             file.push_str("[[vm]]\n");
@@ -255,6 +290,9 @@ impl Fleet {
             put_some(&mut file, "host_key", vm.host_key.as_ref());
             put_list(&mut file, "share", &vm.shares);
             put_list(&mut file, "share_by_name", &vm.shares_by_name);
+            put_some(&mut file, "id", vm.id.as_ref());
+            put_some(&mut file, "state", vm.state.map(VmState::word).as_ref());
+            put_some(&mut file, "origin", vm.origin.map(Origin::word).as_ref());
         }
         file
     }
@@ -264,6 +302,11 @@ impl Fleet {
 fn accesses<T: Clone + Ord>(slot: &[T], by_name: &[T]) -> BTreeMap<T, Access> {
     let slot = slot.iter().map(|name| (name.clone(), Access::Slot));
     slot.chain(by_name.iter().map(|name| (name.clone(), Access::ByName))).collect()
+}
+
+/// Whose it is, where that has to be said.
+fn told(origin: Origin) -> Option<Origin> {
+    Some(origin).filter(|origin| *origin != Origin::Command)
 }
 
 /// Who of them has this kind of access.

@@ -2,17 +2,18 @@
 //!
 //! Pure. What is equal takes no command, so that a fleet carried out twice takes none the second time. Rights are taken
 //! before others are given, but for those that are only had in another way from then on ([`meanwhile`](super::meanwhile)).
-//! A new key is there before an old one goes, unless it has to change hands. Names are trusted: a VM of
-//! the same name with another owner is transferred, one of another name is another VM. States (`maint`, `drain`) and
-//! tokens are no part of a fleet and stay.
+//! A new key is there before an old one goes, unless it has to change hands. Which VM is which is said by
+//! [`identity`](super::identity); one of the same name with another owner is transferred. What a fleet says nothing of
+//! stays: a state that it does not give, the address of a VM that stands, tokens.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
-use super::command::{Command, NewAddress, NewVm, Options, Placement, Subject, VmSettings};
-use super::document::{Access, Key, Origin, UserKey, Vm};
+use super::command::{Command, NewAddress, NewVm, Options, Placement, Subject, Thing, VmSettings};
+use super::document::{Access, AddressState, Key, Origin, Serial, UserKey, Vm, VmState};
 use super::execute::KEYS_MAX;
 use super::fleet::{Fleet, FleetAddress, FleetTeam, FleetVm};
+use super::identity::Identities;
 use super::meanwhile::Meanwhile;
 use super::model::Model;
 use super::name::{Label, Principal};
@@ -26,10 +27,21 @@ use crate::ssh::publickey::Fingerprint;
 pub enum Prune {
     /// It stays.
     Nothing,
-    /// What a fleet file had named goes, what was made by commands stays.
+    /// The fleet is the served file: what it names becomes the file's, what was the file's goes, and what commands made
+    /// stays.
     FromFleet,
     /// It goes.
     Everything,
+}
+
+impl Prune {
+    fn takes(self, origin: Origin) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::FromFleet => origin == Origin::Fleet,
+            Self::Everything => true,
+        }
+    }
 }
 
 /// One command of a plan.
@@ -39,6 +51,8 @@ pub struct Step {
     pub command: Command,
     /// The same for people.
     pub text: String,
+    /// Whose what it makes becomes.
+    pub origin: Origin,
 }
 
 impl Step {
@@ -64,11 +78,12 @@ impl Step {
 /// [`Refusal::Invalid`]: the fleet contradicts itself, or holds a key that cannot be used. What contradicts the
 /// registry is refused command by command.
 pub fn plan(fleet: &Fleet, model: &Model, prune: Prune) -> Result<Vec<Step>, Refusal> {
-    let wanted = Wanted::new(fleet)?;
+    let wanted = Wanted::new(fleet, model, prune)?;
     let meanwhile = Meanwhile::new(model, &wanted);
     let mut plan = Plan { model, prune, meanwhile, steps: Vec::new() };
     plan.prune_vms(&wanted);
     plan.prune_addresses(&wanted, Stage::Early);
+    plan.rename(&wanted);
     plan.lend();
     plan.take_rights(&wanted, Stage::Early);
     plan.keys(&wanted);
@@ -79,6 +94,7 @@ pub fn plan(fleet: &Fleet, model: &Model, prune: Prune) -> Result<Vec<Step>, Ref
     plan.take_back(&wanted);
     plan.prune_people(&wanted);
     plan.prune_addresses(&wanted, Stage::Late);
+    plan.close_addresses(fleet);
     Ok(plan.steps)
 }
 
@@ -102,7 +118,7 @@ pub fn apply(
     service: &Service,
     mut at: Option<u64>,
     plan: Vec<Step>,
-    options: Options,
+    renumber: bool,
     actor: &Actor,
     mode: Mode,
 ) -> Result<Applied, Failed> {
@@ -115,7 +131,7 @@ pub fn apply(
         let steps: Vec<Step> = rest.by_ref().take(together).collect();
         let order = |step: &Step| Order {
             command: step.command.clone(),
-            options,
+            options: Options { renumber, origin: step.origin },
             expected: None,
             actor: actor.clone(),
         };
@@ -146,12 +162,13 @@ pub(super) struct Wanted<'f> {
     users: BTreeMap<&'f Label, Vec<UserKey>>,
     pub(super) teams: BTreeMap<&'f Label, BTreeMap<&'f Label, Access>>,
     pub(super) vms: HashMap<&'f Label, &'f FleetVm>,
+    identities: Identities<'f>,
     /// Whose each key is.
     keys: HashMap<String, &'f Label>,
 }
 
 impl<'f> Wanted<'f> {
-    fn new(fleet: &'f Fleet) -> Result<Self, Refusal> {
+    fn new(fleet: &'f Fleet, model: &'f Model, prune: Prune) -> Result<Self, Refusal> {
         let Fleet { addresses, users, teams, vms } = fleet;
         let addresses = unique(addresses.iter().map(|it| (&it.name, ())), "address")?;
         let mut keys = HashMap::new();
@@ -172,7 +189,7 @@ impl<'f> Wanted<'f> {
         }
         let users = unique(read, "user")?.into_iter().collect();
         let members = |team: &'f FleetTeam| {
-            let FleetTeam { name, members, members_by_name } = team;
+            let FleetTeam { name, members, members_by_name, .. } = team;
             Ok((name, accesses(members, members_by_name, format_args!("in team `{name}`"))?))
         };
         let teams = teams.iter().map(members).collect::<Result<Vec<_>, Refusal>>()?;
@@ -189,7 +206,20 @@ impl<'f> Wanted<'f> {
                 return Err(Refusal::invalid(what, "keep one of them"));
             }
         }
-        Ok(Self { addresses: addresses.into_keys().collect(), users, teams, vms, keys })
+        let identities = Identities::new(model, &vms, |vm| prune.takes(vm.origin))?;
+        let addresses = addresses.into_keys().collect();
+        Ok(Self { addresses, users, teams, vms, identities, keys })
+    }
+
+    /// The VM that stands and is this one.
+    pub(super) fn standing<'m>(&self, model: &'m Model, name: &Label) -> Option<&'m Vm> {
+        let serial = self.identities.standing(model, name)?;
+        model.vm(serial).map(|stored| &*stored.document)
+    }
+
+    /// What is wanted of a VM that stands.
+    pub(super) fn of(&self, serial: Serial, vm: &Vm) -> Option<&'f FleetVm> {
+        self.identities.wanted(&self.vms, (serial, vm))
     }
 }
 
@@ -248,14 +278,41 @@ struct Plan<'m> {
 
 impl Plan<'_> {
     fn add(&mut self, command: Command, text: impl Into<String>) {
-        self.steps.push(Step { command, text: text.into() });
+        self.make(command, text, None);
+    }
+
+    /// As [`Plan::add`], for what is made, where the fleet may say whose it is.
+    fn make(&mut self, command: Command, text: impl Into<String>, origin: Option<Origin>) {
+        let origin = if self.claims(origin) { Origin::Fleet } else { Origin::Command };
+        self.steps.push(Step { command, text: text.into(), origin });
+    }
+
+    fn claims(&self, origin: Option<Origin>) -> bool {
+        self.prune == Prune::FromFleet || origin == Some(Origin::Fleet)
+    }
+
+    /// What stands and is named becomes the file's.
+    fn take_over(&mut self, thing: Thing, is: Origin, wanted: Option<Origin>) {
+        if is == Origin::Command && self.claims(wanted) {
+            let (kind, name) = match &thing {
+                Thing::Address(name) => ("address", name),
+                Thing::User(name) => ("user", name),
+                Thing::Team(name) => ("team", name),
+                Thing::Vm(name) => ("VM", name),
+            };
+            let text = format!("{kind} {name} becomes the fleet file's");
+            self.add(Command::TakeOver { thing }, text);
+        }
     }
 
     fn prunes(&self, origin: Origin) -> bool {
-        match self.prune {
-            Prune::Nothing => false,
-            Prune::FromFleet => origin == Origin::Fleet,
-            Prune::Everything => true,
+        self.prune.takes(origin)
+    }
+
+    fn rename(&mut self, wanted: &Wanted<'_>) {
+        for (from, to) in wanted.identities.renamed(self.model) {
+            let (name, new) = (from.clone(), to.clone());
+            self.add(Command::VmRename { name, to: new }, format!("rename VM {from} to {to}"));
         }
     }
 
@@ -263,19 +320,21 @@ impl Plan<'_> {
         let model = self.model;
         for (name, serial) in model.vm_names() {
             let Some(stored) = model.vm(*serial) else { continue };
-            if !wanted.vms.contains_key(name) && self.prunes(stored.document.origin) {
+            let vm = &*stored.document;
+            if self.prunes(vm.origin) && wanted.of(*serial, vm).is_none() {
                 self.add(Command::VmRemove { name: name.clone() }, format!("remove VM {name}"));
             }
         }
     }
 
     fn prune_addresses(&mut self, wanted: &Wanted<'_>, stage: Stage) {
-        for (name, stored, vms) in self.model.addresses() {
+        let model = self.model;
+        for (name, stored, vms) in model.addresses() {
             let now = if vms == 0 { Stage::Early } else { Stage::Late };
             let goes = !wanted.addresses.contains(name) && self.prunes(stored.document.origin);
             if goes && now == stage {
                 let command = Command::AddressRemove { name: name.clone() };
-                self.steps.push(Step { command, text: format!("remove address {name}") });
+                self.add(command, format!("remove address {name}"));
             }
         }
     }
@@ -309,8 +368,9 @@ impl Plan<'_> {
         let goes_in = |late: bool| late == (stage == Stage::Late);
         for serial in model.vm_names().values() {
             let Some(stored) = model.vm(*serial) else { continue };
-            let Vm { name, shares, owner, .. } = &*stored.document;
-            let Some(vm) = wanted.vms.get(name) else { continue };
+            let Vm { shares, owner, .. } = &*stored.document;
+            let Some(vm) = wanted.of(*serial, &stored.document) else { continue };
+            let name = &vm.name;
             let kept: HashSet<&Principal> = vm.shares.iter().chain(&vm.shares_by_name).collect();
             // Whoever becomes the owner needs no share, and a transfer takes it.
             let gone = shares.keys().filter(|with| !kept.contains(with) && **with != vm.owner);
@@ -381,7 +441,7 @@ impl Plan<'_> {
 
     fn addresses(&mut self, fleet: &Fleet) {
         for wanted in &fleet.addresses {
-            let FleetAddress { name, public, public6, private, lobby } = wanted;
+            let FleetAddress { name, public, public6, private, lobby, state, origin } = wanted;
             let (public, private) = (public.to_canonical(), private.map(|ip| ip.to_canonical()));
             let Some(is) = self.model.address(name).map(|stored| &stored.document) else {
                 let address = NewAddress {
@@ -392,9 +452,13 @@ impl Plan<'_> {
                     ..NewAddress::default()
                 };
                 let text = format!("add address {name}, {public}");
-                self.add(Command::AddressAdd { name: name.clone(), address }, text);
+                self.make(Command::AddressAdd { name: name.clone(), address }, text, *origin);
                 continue;
             };
+            self.take_over(Thing::Address(name.clone()), is.origin, *origin);
+            if *state == Some(AddressState::Ready) && is.state != AddressState::Ready {
+                self.address_state(name, AddressState::Ready);
+            }
             let same = (is.public, is.public6, is.private, is.lobby)
                 == (public, *public6, private, *lobby);
             if !same {
@@ -412,6 +476,25 @@ impl Plan<'_> {
         }
     }
 
+    /// Last: what is put at an address is there before nothing more is.
+    fn close_addresses(&mut self, fleet: &Fleet) {
+        for FleetAddress { name, state, .. } in &fleet.addresses {
+            let is = self.model.address(name).map_or(AddressState::Ready, |it| it.document.state);
+            if let Some(state) = state.filter(|it| *it != is && *it != AddressState::Ready) {
+                self.address_state(name, state);
+            }
+        }
+    }
+
+    fn address_state(&mut self, name: &Label, state: AddressState) {
+        let text = match state {
+            AddressState::Ready => format!("put VMs at address {name} again"),
+            AddressState::Drain => format!("put no more VMs at address {name}"),
+            AddressState::Maint => format!("refuse connections at address {name}"),
+        };
+        self.add(Command::AddressState { name: name.clone(), state }, text);
+    }
+
     /// Users and teams; who joins a team that stands does so when what it loses is gone.
     fn people(&mut self, fleet: &Fleet, wanted: &Wanted<'_>) {
         let model = self.model;
@@ -420,9 +503,11 @@ impl Plan<'_> {
             let keys = wanted.users.get(name).map_or(&[][..], Vec::as_slice);
             let Some(stored) = model.users().get(name) else {
                 let text = format!("add user {name} with keys: {}", keys.len());
-                self.add(Command::UserAdd { name: name.clone(), keys: user.keys.clone() }, text);
+                let command = Command::UserAdd { name: name.clone(), keys: user.keys.clone() };
+                self.make(command, text, user.origin);
                 continue;
             };
+            self.take_over(Thing::User(name.clone()), stored.document.origin, user.origin);
             let is = &stored.document.keys;
             for key in keys {
                 let has = is.iter().any(|other| other.fingerprint == key.fingerprint);
@@ -431,10 +516,14 @@ impl Plan<'_> {
                 }
             }
         }
-        for team in fleet.teams.iter().filter(|team| !model.teams().contains_key(&team.name)) {
+        for team in &fleet.teams {
             let (name, members) = (team.name.clone(), team.members.clone());
+            if let Some(stored) = model.teams().get(&name) {
+                self.take_over(Thing::Team(name), stored.document.origin, team.origin);
+                continue;
+            }
             let text = format!("add team {name} with members: {}", members.len());
-            self.add(Command::TeamAdd { name, members }, text);
+            self.make(Command::TeamAdd { name, members }, text, team.origin);
         }
     }
 
@@ -457,23 +546,26 @@ impl Plan<'_> {
     }
 
     fn vms(&mut self, fleet: &Fleet, wanted: &Wanted<'_>) {
+        let model = self.model;
         let (old, new): (Vec<&FleetVm>, Vec<&FleetVm>) =
-            fleet.vms.iter().partition(|vm| self.model.vm_named(&vm.name).is_some());
+            fleet.vms.iter().partition(|vm| wanted.standing(model, &vm.name).is_some());
         for vm in &old {
-            self.old_vm(vm);
+            if let Some(is) = wanted.standing(model, &vm.name) {
+                self.old_vm(is, vm);
+            }
         }
         self.join(wanted);
         for vm in &new {
             self.new_vm(vm);
         }
         for vm in old.into_iter().chain(new) {
-            self.share(vm);
+            self.share(wanted.standing(model, &vm.name), vm);
         }
     }
 
-    fn old_vm(&mut self, wanted: &FleetVm) {
-        let Some((_, stored)) = self.model.vm_named(&wanted.name) else { return };
-        let (is, name) = (&*stored.document, &wanted.name);
+    fn old_vm(&mut self, is: &Vm, wanted: &FleetVm) {
+        let name = &wanted.name;
+        self.take_over(Thing::Vm(name.clone()), is.origin, wanted.origin);
         if is.owner != wanted.owner {
             let text = format!("transfer VM {name} from {} to {}", is.owner, wanted.owner);
             let (name, to, keep) = (name.clone(), wanted.owner.clone(), self.kept(is, wanted));
@@ -483,7 +575,7 @@ impl Plan<'_> {
             ssh: differs(&is.ssh, &wanted.ssh),
             login: cleared(is.login.as_deref(), wanted.login.as_deref(), check_login),
             host_key: cleared(is.host_key.as_deref(), wanted.host_key.as_deref(), check_host_key),
-            state: None,
+            state: wanted.state.filter(|state| *state != is.state),
         };
         if set != VmSettings::default() {
             self.add(Command::VmSet { name: name.clone(), set }, format!("change VM {name}"));
@@ -502,7 +594,7 @@ impl Plan<'_> {
 
     /// What its owner has of a VM that goes to another one, at first.
     fn kept(&self, is: &Vm, wanted: &FleetVm) -> Option<Access> {
-        if self.meanwhile.late_shares.contains(&(&is.name, &is.owner)) {
+        if self.meanwhile.late_shares.contains(&(&wanted.name, &is.owner)) {
             return Some(Access::Slot);
         }
         // It was read once already.
@@ -511,6 +603,7 @@ impl Plan<'_> {
 
     fn new_vm(&mut self, wanted: &FleetVm) {
         let FleetVm { name, owner, ssh, login, host_key, address, no_address, .. } = wanted;
+        let (id, state, origin) = (wanted.id.clone(), wanted.state, wanted.origin);
         let placement = match address {
             Some(address) => Placement::At(address.clone()),
             None if *no_address => Placement::Nowhere,
@@ -523,13 +616,14 @@ impl Plan<'_> {
             login: login.clone(),
             host_key: host_key.clone(),
             placement,
+            id,
+            state: state.unwrap_or(VmState::Ready),
         };
-        self.add(Command::VmAdd(new), format!("add VM {name} of {owner}"));
+        self.make(Command::VmAdd(new), format!("add VM {name} of {owner}"), origin);
     }
 
-    fn share(&mut self, wanted: &FleetVm) {
+    fn share(&mut self, stands: Option<&Vm>, wanted: &FleetVm) {
         let name = &wanted.name;
-        let stands = self.model.vm_named(name).map(|(_, stored)| &*stored.document);
         // It was read once already.
         for (with, access) in shares(wanted).unwrap_or_default() {
             let has = stands.and_then(|vm| match with {

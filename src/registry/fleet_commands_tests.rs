@@ -44,7 +44,7 @@ impl World {
         let mut world = Self::new();
         let mut dice = Dice(Seeded(seed));
         let fleet = fleet(&mut dice);
-        world.apply(&fleet, Prune::Nothing, Origin::Fleet);
+        world.apply(&fleet, Prune::FromFleet);
         for _ in 0..steps {
             world.now_s += dice.below(60);
             let command = dice.command();
@@ -63,11 +63,11 @@ impl World {
     }
 
     /// Carries a plan out; returns what was refused.
-    fn apply(&mut self, fleet: &Fleet, prune: Prune, origin: Origin) -> Vec<String> {
+    fn apply(&mut self, fleet: &Fleet, prune: Prune) -> Vec<String> {
         let plan = plan(fleet, &self.model, prune).unwrap();
         let mut refused = Vec::new();
         for step in plan {
-            if let Err(refusal) = self.run(&step.command, true, origin) {
+            if let Err(refusal) = self.run(&step.command, true, step.origin) {
                 refused.push(format!("{}: {refusal}", step.text));
             }
         }
@@ -124,6 +124,12 @@ impl Entering {
         entering
     }
 
+    /// By the names that VMs will have.
+    fn renamed(self, names: &HashMap<Label, Label>) -> Self {
+        let new = |(user, vm): (Label, Label)| (user, names.get(&vm).cloned().unwrap_or(vm));
+        Self { vms: self.vms.into_iter().map(new).collect(), keys: self.keys }
+    }
+
     fn users_with_keys(&self) -> BTreeSet<&Label> {
         self.keys.iter().map(|(user, _)| user).collect()
     }
@@ -131,11 +137,19 @@ impl Entering {
 
 /// Carries a fleet out step by step. Nothing if a step is refused, else what was wrong on the way.
 fn walked(world: &mut World, fleet: &Fleet) -> Option<Vec<String>> {
-    let (before, after) = (world.entering(), Entering::of(fleet));
+    let steps = plan(fleet, &world.model, Prune::Everything).unwrap();
+    let renamed: HashMap<Label, Label> = steps
+        .iter()
+        .filter_map(|step| {
+            let Command::VmRename { name, to } = &step.command else { return None };
+            Some((name.clone(), to.clone()))
+        })
+        .collect();
+    let (before, after) = (world.entering().renamed(&renamed), Entering::of(fleet));
     let mut wrong = Vec::new();
-    for step in plan(fleet, &world.model, Prune::Everything).unwrap() {
-        world.run(&step.command, true, Origin::Command).ok()?;
-        let now = world.entering();
+    for step in steps {
+        world.run(&step.command, true, step.origin).ok()?;
+        let now = world.entering().renamed(&renamed);
         for (user, vm) in before.vms.intersection(&after.vms) {
             if !now.vms.contains(&(user.clone(), vm.clone())) {
                 wrong.push(format!("{}: {user} does not get into {vm}", step.text));
@@ -182,6 +196,8 @@ fn fleet(dice: &mut Dice) -> Fleet {
                 public6: other(dice, "fd00::"),
                 private: other(dice, "10.0.0.10"),
                 lobby: false,
+                state: None,
+                origin: None,
             });
         }
     }
@@ -189,7 +205,8 @@ fn fleet(dice: &mut Dice) -> Fleet {
         (0..4).map(|n| label(&format!("u{n}"))).filter(|_| dice.below(5) > 0).collect();
     let teams: Vec<Label> =
         (0..3).map(|n| label(&format!("t{n}"))).filter(|_| dice.below(4) > 0).collect();
-    fleet.users = users.iter().map(|name| FleetUser { name: name.clone(), keys: vec![] }).collect();
+    let user = |name: &Label| FleetUser { name: name.clone(), keys: vec![], origin: None };
+    fleet.users = users.iter().map(user).collect();
     for line in lines() {
         let at = usize::try_from(dice.below(5)).unwrap();
         let (before, after) = match dice.below(4) {
@@ -219,7 +236,8 @@ fn fleet(dice: &mut Dice) -> Fleet {
         let (slot, by_name) = split(dice, &people);
         let names = |all: Vec<Principal>| all.iter().map(|one| one.label().clone()).collect();
         let (members, members_by_name) = (names(slot), names(by_name));
-        fleet.teams.push(FleetTeam { name: name.clone(), members, members_by_name });
+        let name = name.clone();
+        fleet.teams.push(FleetTeam { name, members, members_by_name, origin: None });
     }
     let mut all = people;
     all.extend(teams.into_iter().map(Principal::Team));
@@ -244,6 +262,9 @@ fn fleet(dice: &mut Dice) -> Fleet {
             no_address: dice.below(4) == 0,
             shares,
             shares_by_name,
+            id: None,
+            state: None,
+            origin: None,
         });
     }
     fleet
@@ -256,7 +277,7 @@ proptest! {
     fn what_is_exported_is_what_is(seed: u64, steps in 0_u64..40) {
         let world = World::random(seed, steps);
         let exported = Fleet::of(&world.model);
-        for prune in [Prune::Nothing, Prune::FromFleet, Prune::Everything] {
+        for prune in [Prune::Nothing, Prune::Everything] {
             prop_assert_eq!(world.plan(&exported, prune), Vec::<String>::new());
         }
         let text = serde_json::to_string(&exported).unwrap();
@@ -264,7 +285,7 @@ proptest! {
         let toml = toml::to_string(&exported).unwrap();
         prop_assert_eq!(&toml::from_str::<Fleet>(&toml).unwrap(), &exported);
         let mut empty = World::new();
-        prop_assert_eq!(empty.apply(&exported, Prune::Everything, Origin::Command), Vec::<String>::new());
+        prop_assert_eq!(empty.apply(&exported, Prune::Everything), Vec::<String>::new());
         prop_assert_eq!(Fleet::of(&empty.model), exported);
     }
 
@@ -275,14 +296,21 @@ proptest! {
         world.now_s += 1_000;
         world.run(&Command::Sweep, false, Origin::Command).unwrap();
         let wanted = fleet(&mut Dice(Seeded(seed ^ 0xfeed)));
-        let refused = world.apply(&wanted, Prune::Everything, Origin::Command);
+        let refused = world.apply(&wanted, Prune::Everything);
         let again = world.plan(&wanted, Prune::Everything);
         // What was refused is what is left, with whatever stood in its way.
         prop_assert_eq!(refused.is_empty(), again.is_empty(), "{:?} {:?}", refused, again);
         if refused.is_empty() {
             let mut is = Fleet::of(&world.model);
             let mut wanted = wanted;
+            for address in &mut is.addresses {
+                (address.state, address.origin) = (None, None);
+            }
+            is.users.iter_mut().for_each(|user| user.origin = None);
+            is.teams.iter_mut().for_each(|team| team.origin = None);
             for (is, wanted) in is.vms.iter_mut().zip(&mut wanted.vms) {
+                // What it says nothing of is as it was, and an id stays over all names.
+                (is.id, is.state, is.origin) = (None, None, None);
                 if !wanted.no_address {
                     // Where it stands was left open.
                     (is.address, is.no_address) = (None, false);
@@ -304,6 +332,35 @@ proptest! {
         world.run(&Command::Sweep, false, Origin::Command).unwrap();
         let wrong = walked(&mut world, &fleet(&mut Dice(Seeded(seed ^ 0xfeed))));
         prop_assert_eq!(wrong.unwrap_or_default(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_a_served_file_names_is_the_files_however_it_was_made(seed: u64, steps in 0_u64..40) {
+        let mut world = World::random(seed, steps);
+        let exported = Fleet::of(&world.model);
+        let entering = world.entering().vms;
+        let taken = plan(&exported, &world.model, Prune::FromFleet).unwrap();
+        let only = taken.iter().all(|step| matches!(step.command, Command::TakeOver { .. }));
+        prop_assert!(only, "{:?}", taken);
+        prop_assert_eq!(world.apply(&exported, Prune::FromFleet), Vec::<String>::new());
+        prop_assert_eq!(world.entering().vms, entering);
+        prop_assert_eq!(world.plan(&exported, Prune::FromFleet), Vec::<String>::new());
+        let mut dice = Dice(Seeded(seed ^ 0xbead));
+        for _ in 0..20 {
+            let command = dice.command();
+            if !command.word().ends_with("-add") {
+                let _refused_or_done = world.run(&command, true, Origin::Command);
+            }
+        }
+        // Commands make nothing of it theirs.
+        let is = Fleet::of(&world.model);
+        let addresses = is.addresses.iter().map(|it| it.origin);
+        let people = is.users.iter().map(|it| it.origin).chain(is.teams.iter().map(|it| it.origin));
+        let all = addresses.chain(people).chain(is.vms.iter().map(|it| it.origin));
+        prop_assert!(all.into_iter().all(|origin| origin == Some(Origin::Fleet)));
+        let nobody = Fleet { addresses: is.addresses, ..Fleet::default() };
+        prop_assert_eq!(world.apply(&nobody, Prune::FromFleet), Vec::<String>::new());
+        prop_assert_eq!(Fleet::of(&world.model), nobody);
     }
 
     #[test]
@@ -387,7 +444,7 @@ fn the_order_lets_keys_and_vms_change_hands() {
         "[[address]]\nname='s0'\npublic='127.0.77.1'\n[[user]]\nname='a'\nkeys=['{one}']\n[[user]]\nname='b'\nkeys=['{two}']\n\
          [[vm]]\nname='v'\nowner='a'\nssh='127.0.0.1:22'\nshare=['b']\n"
     ));
-    assert_eq!(world.apply(&before, Prune::Everything, Origin::Command), Vec::<String>::new());
+    assert_eq!(world.apply(&before, Prune::Everything), Vec::<String>::new());
     let after = read(&format!(
         "[[address]]\nname='s0'\npublic='127.0.77.1'\n[[user]]\nname='b'\nkeys=['{one}']\n[[user]]\nname='c'\nkeys=['{two} new']\n\
          [[vm]]\nname='v'\nowner='b'\nssh='127.0.0.1:23'\nlogin='root'\nshare_by_name=['c']\n"
@@ -408,7 +465,7 @@ fn the_order_lets_keys_and_vms_change_hands() {
             "remove user a".to_owned(),
         ]
     );
-    assert_eq!(world.apply(&after, Prune::Everything, Origin::Command), Vec::<String>::new());
+    assert_eq!(world.apply(&after, Prune::Everything), Vec::<String>::new());
     assert_eq!(world.plan(&after, Prune::Everything), Vec::<String>::new());
 }
 
@@ -423,7 +480,7 @@ fn what_changes_is_changed_in_place_and_what_others_have_from_then_on_is_taken_l
          [[vm]]\nname='v'\nowner='a'\nssh='127.0.0.1:22'\nshare=['b']\n\
          [[vm]]\nname='w'\nowner='team:t'\nssh='127.0.0.1:22'\nno_address=true\n"
     ));
-    assert_eq!(world.apply(&before, Prune::Everything, Origin::Command), Vec::<String>::new());
+    assert_eq!(world.apply(&before, Prune::Everything), Vec::<String>::new());
     let after = read(&format!(
         "{addresses}[[user]]\nname='a'\nkeys=['restrict {one} new', '{two}']\n[[user]]\nname='b'\n\
          [[team]]\nname='t2'\nmembers=['a']\n\
@@ -456,7 +513,7 @@ fn who_would_miss_a_vm_on_the_way_is_lent_it() {
         "{people}[[team]]\nname='t'\nmembers=['a']\n[[team]]\nname='u'\nmembers=['b']\n\
          [[vm]]\nname='v'\nowner='team:t'\nssh='127.0.0.1:22'\nshare=['team:u']\n"
     ));
-    assert_eq!(world.apply(&before, Prune::Everything, Origin::Command), Vec::<String>::new());
+    assert_eq!(world.apply(&before, Prune::Everything), Vec::<String>::new());
     // Both teams get members who must not see v by them, and t another VM, which a must not see.
     let after = read(&format!(
         "{people}[[team]]\nname='t'\nmembers=['b']\n[[team]]\nname='u'\nmembers=['a', 'c']\n\
@@ -467,4 +524,191 @@ fn who_would_miss_a_vm_on_the_way_is_lent_it() {
     assert!(texts.contains(&"let user b into VM v meanwhile".to_owned()), "{texts:?}");
     assert!(texts.contains(&"user b is in VM v by other means now".to_owned()), "{texts:?}");
     assert_eq!(walked(&mut world, &after), Some(vec![]));
+}
+
+/// What a plan does, with what it is carried out on changed by it.
+fn done(world: &mut World, fleet: &Fleet, prune: Prune) -> Vec<String> {
+    let texts = world.plan(fleet, prune);
+    assert_eq!(world.apply(fleet, prune), Vec::<String>::new());
+    assert_eq!(world.plan(fleet, prune), Vec::<String>::new());
+    texts
+}
+
+const SMALL: &str = "[[address]]
+name='s0'
+public='127.0.77.1'
+[[user]]
+name='a'
+[[user]]
+name='b'
+";
+
+#[test]
+fn a_vm_that_a_fleet_calls_otherwise_is_renamed() {
+    let vm = |text: &str| read(&format!("{SMALL}{text}"));
+    let stands = |world: &World| {
+        let names = world.model.vm_names().iter();
+        names.map(|(name, serial)| (name.to_string(), *serial)).collect::<Vec<_>>()
+    };
+    for prune in [Prune::FromFleet, Prune::Everything] {
+        let mut world = World::new();
+        let before = vm("[[vm]]
+name='v'
+owner='a'
+ssh='127.0.0.1:22'
+address='s0'
+share=['b']
+");
+        done(&mut world, &before, prune);
+        let serial = stands(&world)[0].1;
+        // No word of an id: the same owner and endpoint say it.
+        let after = vm("[[vm]]
+name='w'
+owner='a'
+ssh='127.0.0.1:22'
+address='s0'
+login='root'
+");
+        let texts = done(&mut world, &after, prune);
+        assert_eq!(texts, ["rename VM v to w", "take VM w from b", "change VM w"]);
+        assert_eq!(stands(&world), [("w".to_owned(), serial)]);
+        // An id says it whatever else is new.
+        let after = vm("[[vm]]
+name='x'
+id='v'
+owner='b'
+ssh='127.0.0.1:23'
+address='s0'
+");
+        let texts = done(&mut world, &after, prune);
+        assert_eq!(texts, ["rename VM w to x", "transfer VM x from a to b", "change VM x"]);
+        assert_eq!(stands(&world), [("x".to_owned(), serial)]);
+    }
+    // Where nothing goes, only an id can say it.
+    let mut world = World::new();
+    done(
+        &mut world,
+        &vm("[[vm]]
+name='v'
+owner='a'
+ssh='127.0.0.1:22'
+"),
+        Prune::Nothing,
+    );
+    let by_id = vm("[[vm]]
+name='w'
+id='v'
+owner='a'
+ssh='127.0.0.1:22'
+");
+    assert_eq!(done(&mut world, &by_id, Prune::Nothing), ["rename VM v to w"]);
+    let other = vm("[[vm]]
+name='z'
+owner='a'
+ssh='127.0.0.1:22'
+no_address=true
+");
+    assert_eq!(done(&mut world, &other, Prune::Nothing), ["add VM z of a"]);
+}
+
+#[test]
+fn vms_that_pass_their_names_on_are_renamed_in_the_order_in_which_names_are_free() {
+    let mut world = World::new();
+    let vm = |name: &str, id: &str, port: u16| {
+        format!(
+            "[[vm]]
+name='{name}'
+id='{id}'
+owner='a'
+ssh='127.0.0.1:{port}'
+no_address=true
+"
+        )
+    };
+    let fleet = |vms: [String; 3]| read(&format!("{SMALL}{}", vms.concat()));
+    done(&mut world, &fleet([vm("c", "c", 3), vm("b", "b", 2), vm("a", "a", 1)]), Prune::FromFleet);
+    let after = fleet([vm("b", "a", 1), vm("c", "b", 2), vm("d", "c", 3)]);
+    let texts = done(&mut world, &after, Prune::FromFleet);
+    assert_eq!(texts, ["rename VM c to d", "rename VM b to c", "rename VM a to b"]);
+    // Two at one place: nobody knows which is which, and none is taken for the other.
+    let after = read(&format!(
+        "{SMALL}[[vm]]
+name='x'
+owner='a'
+ssh='127.0.0.1:1'
+no_address=true
+         [[vm]]
+name='y'
+owner='a'
+ssh='127.0.0.1:1'
+no_address=true
+"
+    ));
+    let texts = done(&mut world, &after, Prune::FromFleet);
+    assert!(texts.iter().all(|text| !text.contains("rename")), "{texts:?}");
+}
+
+#[test]
+fn an_id_that_cannot_be_is_refused_before_anything_is_done() {
+    let mut world = World::new();
+    let vm = |name: &str, id: &str| {
+        let id = if id.is_empty() {
+            String::new()
+        } else {
+            format!(
+                "id='{id}'
+"
+            )
+        };
+        format!(
+            "[[vm]]
+name='{name}'
+{id}owner='a'
+ssh='127.0.0.1:22'
+no_address=true
+"
+        )
+    };
+    let fleet = |vms: &[String]| read(&format!("{SMALL}{}", vms.concat()));
+    done(&mut world, &fleet(&[vm("v", "old")]), Prune::Nothing);
+    let cases = [
+        (vec![vm("v", "other")], "has the id `old`, not `other`"),
+        (vec![vm("v", "old"), vm("w", "old")], "is another VM's too"),
+        (vec![vm("v", "old"), vm("old", "")], "is another VM's too"),
+    ];
+    for (vms, told) in cases {
+        let refusal = plan(&fleet(&vms), &world.model, Prune::FromFleet).unwrap_err();
+        assert!(refusal.to_string().contains(told), "{refusal}");
+    }
+}
+
+#[test]
+fn a_vm_in_maintenance_is_made_so_and_a_drained_address_still_gets_its_vms() {
+    let mut world = World::new();
+    let text = "[[address]]
+name='s0'
+public='127.0.77.1'
+state='drain'
+[[user]]
+name='a'
+origin='fleet'
+                [[vm]]
+name='v'
+id='older'
+owner='a'
+ssh='127.0.0.1:22'
+address='s0'
+state='maint'
+";
+    let fleet = read(text);
+    let texts = done(&mut world, &fleet, Prune::Nothing);
+    assert_eq!(texts.last().unwrap(), "put no more VMs at address s0");
+    assert_eq!(Fleet::of(&world.model), fleet);
+    let (_, vm) = world.model.vm_named(&label("v")).unwrap();
+    assert_eq!((vm.document.state, &*vm.document.id), (VmState::Maint, "older"));
+    let back = read(&text.replace("drain", "ready").replace("maint", "ready"));
+    assert_eq!(
+        done(&mut world, &back, Prune::Nothing),
+        ["put VMs at address s0 again", "change VM v"]
+    );
 }

@@ -63,7 +63,7 @@ impl Dice {
 
     pub(super) fn command(&mut self) -> Command {
         let name = self.label('v', 6);
-        match self.below(27) {
+        match self.below(28) {
             0 => Command::UserAdd {
                 name: self.label('u', 4),
                 keys: (0..self.below(2)).map(|_| self.line()).collect(),
@@ -83,10 +83,12 @@ impl Dice {
             9..=11 => Command::VmAdd(NewVm {
                 name,
                 owner: self.principal(),
-                ssh: "127.0.0.1:22".to_owned(),
+                ssh: format!("127.0.0.1:{}", 22 + self.below(3)),
                 login: None,
                 host_key: None,
                 placement: self.placement(),
+                id: None,
+                state: VmState::Ready,
             }),
             12 | 13 => Command::VmRemove { name },
             14 | 15 => Command::VmShare { name, with: self.principal(), access: self.access() },
@@ -119,6 +121,10 @@ impl Dice {
                 } else {
                     Command::KeyRemove { user, fingerprint }
                 }
+            }
+            26 => {
+                let state = Some(if self.below(2) == 0 { VmState::Maint } else { VmState::Ready });
+                Command::VmSet { name, set: VmSettings { state, ..VmSettings::default() } }
             }
             _ => Command::Sweep,
         }

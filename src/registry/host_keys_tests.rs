@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::registry::command::{Command, NewVm, Options, Placement, VmSettings};
+use crate::registry::document::VmState;
 use crate::registry::model::{Limits, Stamp};
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::hostkey::PrivateKey;
@@ -35,6 +36,8 @@ impl World {
             login: None,
             host_key,
             placement: Placement::Nowhere,
+            id: None,
+            state: VmState::Ready,
         }));
     }
 

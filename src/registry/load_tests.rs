@@ -44,7 +44,16 @@ fn commands() -> Vec<Command> {
     };
     let vm = |name: &str, owner: &str, placement: Placement| {
         let (name, owner, ssh) = (label(name), owner.parse().unwrap(), "10.0.0.1:22".to_owned());
-        Command::VmAdd(NewVm { name, owner, ssh, login: None, host_key: None, placement })
+        Command::VmAdd(NewVm {
+            name,
+            owner,
+            ssh,
+            login: None,
+            host_key: None,
+            placement,
+            id: None,
+            state: VmState::Ready,
+        })
     };
     let closed = VmSettings { state: Some(VmState::Maint), ..VmSettings::default() };
     let mut all = vec![user("alice"), user("bob"), user("bob-2"), address(1), address(2)];

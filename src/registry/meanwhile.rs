@@ -54,7 +54,7 @@ impl<'a> Meanwhile<'a> {
         let growing = growing.map(|(team, _)| *team).collect();
         let mut gaining = HashSet::new();
         for vm in wanted.vms.values() {
-            let before = model.vm_named(&vm.name).map(|(_, stored)| &*stored.document);
+            let before = wanted.standing(model, &vm.name);
             for principal in everybody(vm) {
                 if let Principal::Team(team) = principal
                     && before.is_none_or(|before| !has(before, principal))
@@ -76,7 +76,7 @@ impl<'a> Sides<'a> {
         for serial in self.model.vm_names().values() {
             let Some(stored) = self.model.vm(*serial) else { continue };
             let vm = &*stored.document;
-            let Some(&wanted) = self.wanted.vms.get(&vm.name) else { continue };
+            let Some(wanted) = self.wanted.of(*serial, vm) else { continue };
             let stay: HashSet<&Principal> = everybody(wanted).collect();
             let all = std::iter::once(&vm.owner).chain(vm.shares.keys());
             for principal in all.filter(|principal| !stay.contains(principal)) {
@@ -101,7 +101,7 @@ impl<'a> Sides<'a> {
                         self.lend(vm, wanted, user);
                     }
                 } else {
-                    self.meanwhile.late_shares.insert((&vm.name, principal));
+                    self.meanwhile.late_shares.insert((&wanted.name, principal));
                 }
             }
         }
@@ -119,7 +119,7 @@ impl<'a> Sides<'a> {
                 .into_iter()
                 .filter_map(|serial| {
                     let vm = &*self.model.vm(serial)?.document;
-                    Some((vm, *self.wanted.vms.get(&vm.name)?))
+                    Some((vm, self.wanted.of(serial, vm)?))
                 })
                 .collect();
             let full = before.keys().chain(stay.keys().copied()).collect::<HashSet<_>>().len()
@@ -163,7 +163,7 @@ impl<'a> Sides<'a> {
         after
     }
 
-    fn lend(&mut self, vm: &'a Vm, wanted: &FleetVm, user: &'a Label) {
+    fn lend(&mut self, vm: &'a Vm, wanted: &'a FleetVm, user: &'a Label) {
         let me = Principal::User(user.clone());
         // A share that goes is taken last.
         if has(vm, &me) || self.is_full(vm, wanted) {
@@ -176,14 +176,14 @@ impl<'a> Sides<'a> {
             at.is_some() && viewers.binary_search(&viewer).is_ok()
         });
         let access = if slot { Access::Slot } else { Access::ByName };
-        self.meanwhile.lent.insert((&vm.name, user), access);
+        self.meanwhile.lent.insert((&wanted.name, user), access);
     }
 
     /// Whether a VM has no room for what was and what is to be.
     fn is_full(&self, vm: &Vm, wanted: &FleetVm) -> bool {
         let all: HashSet<&Principal> =
             std::iter::once(&vm.owner).chain(vm.shares.keys()).chain(everybody(wanted)).collect();
-        let lent = self.meanwhile.lent.keys().filter(|(name, _)| **name == vm.name).count();
+        let lent = self.meanwhile.lent.keys().filter(|(name, _)| **name == wanted.name).count();
         all.len() + lent >= SHARES_MAX
     }
 

@@ -21,6 +21,7 @@ pub mod fleet;
 pub mod fleet_commands;
 pub mod follower;
 mod host_keys;
+mod identity;
 mod limits;
 mod load;
 mod meanwhile;

@@ -63,7 +63,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn stored_address(&self, name: &Label) -> Result<Address, Refusal> {
+    pub(super) fn stored_address(&self, name: &Label) -> Result<Address, Refusal> {
         let stored = self.model().address(name);
         stored.map(|it| it.document.clone()).ok_or_else(|| Refusal::unknown(Kind::Address, name))
     }
@@ -94,7 +94,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    pub(super) fn address_set(&mut self, name: &Label, set: &NewAddress, options: Options) -> Done {
+    pub(super) fn address_set(&mut self, name: &Label, set: &NewAddress) -> Done {
         let mut address = self.stored_address(name)?;
         let was = (address.public, address.public6, address.private, address.lobby);
         let NewAddress { public, public6, private, lobby, no_public6, no_private } = set;
@@ -103,7 +103,6 @@ impl Draft<'_> {
         let private = private.map(|ip| ip.to_canonical());
         address.private = private.or(address.private.filter(|_| !no_private));
         address.lobby = lobby.unwrap_or(address.lobby);
-        address.origin = options.origin;
         let (public, public6, _, lobby) = was;
         // A new IP under an old name is another address for everybody who remembers the old one.
         if public != address.public

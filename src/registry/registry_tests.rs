@@ -1,7 +1,7 @@
 //! What commands do, and what they say when they do not.
 
-use super::command::{Command, NewAddress, NewVm, Options, Placement};
-use super::document::{Access, AddressState, Origin};
+use super::command::{Command, NewAddress, NewVm, Options, Placement, Thing, VmSettings};
+use super::document::{Access, AddressState, Origin, VmState};
 use super::draft::{Draft, Report};
 use super::model::{Limits, Model, Stamp};
 use super::name::{Label, Principal};
@@ -73,10 +73,12 @@ fn add(name: &str, owner: &str, placement: Placement) -> Command {
     Command::VmAdd(NewVm {
         name: label(name),
         owner: principal(owner),
-        ssh: "127.0.0.1:2201".to_owned(),
+        ssh: format!("{name}.vm.test:22"),
         login: None,
         host_key: None,
         placement,
+        id: None,
+        state: VmState::Ready,
     })
 }
 
@@ -178,10 +180,75 @@ fn a_deleted_vm_leaves_its_slot_to_no_other_until_the_quarantine_is_over() {
     let mut world = World::new(1);
     world.vm("blue", "alice");
     world.must(&Command::VmRemove { name: label("blue") });
-    assert!(world.refused(&add("blue", "alice", Placement::Chosen)).starts_with("pool-exhausted"));
+    assert!(world.refused(&add("green", "alice", Placement::Chosen)).starts_with("pool-exhausted"));
     world.must(&add("red", "bob", Placement::Chosen));
     world.now_s += 3600;
-    world.must(&add("blue", "alice", Placement::Chosen));
+    world.must(&add("green", "alice", Placement::Chosen));
+}
+
+#[test]
+fn a_vm_that_is_made_anew_by_its_owner_where_it_was_takes_its_slot_back() {
+    let mut world = World::new(1);
+    world.vm("blue", "alice");
+    world.must(&share("blue", "bob"));
+    let (serial, _) = world.model.vm_named(&label("blue")).unwrap();
+    let anew = |name: &str, owner: &str, ssh: &str, placement: Placement| {
+        let Command::VmAdd(new) = add(name, owner, placement) else { unreachable!() };
+        Command::VmAdd(NewVm { ssh: ssh.to_owned(), ..new })
+    };
+    let there = Placement::At(label("s001"));
+    world.must(&Command::VmRemove { name: label("blue") });
+    // Another endpoint is another machine, and of another owner it is another's.
+    let other = world.refused(&anew("blue", "alice", "other.vm.test:22", there.clone()));
+    assert!(other.starts_with("conflict: alice could reach a VM at s001 that is gone"), "{other}");
+    let bobs = world.refused(&anew("blue", "bob", "blue.vm.test:22", there.clone()));
+    assert!(bobs.starts_with("conflict: bob could reach"), "{bobs}");
+    world.must(&anew("navy", "alice", "blue.vm.test:22", there));
+    let (again, vm) = world.model.vm_named(&label("navy")).unwrap();
+    assert_eq!((again, vm.document.pin.as_ref(), vm.document.shares.len()), (serial, None, 0));
+    // Bob held it too, and it is the same one.
+    world.must(&share("navy", "bob"));
+    // A second one at the same endpoint is another, as long as the first one stands.
+    let second = world.refused(&anew("green", "alice", "blue.vm.test:22", Placement::Chosen));
+    assert!(second.starts_with("pool-exhausted"), "{second}");
+    world.must(&Command::VmTransfer { name: label("navy"), to: principal("carol"), keep: None });
+    let second = world.refused(&anew("green", "alice", "blue.vm.test:22", Placement::Chosen));
+    assert!(second.starts_with("pool-exhausted"), "{second}");
+}
+
+#[test]
+fn a_vm_that_is_made_anew_goes_where_it_was_though_others_are_less_loaded() {
+    let mut world = World::new(3);
+    let at = |name: &str| Placement::At(label(name));
+    world.must(&add("b1", "bob", at("s003")));
+    world.must(&add("a1", "alice", at("s003")));
+    world.must(&Command::VmRemove { name: label("a1") });
+    world.vm("a1", "alice");
+    assert_eq!(world.address("a1").as_deref(), Some("s003"));
+    world.must(&Command::VmRemove { name: label("a1") });
+    let drain = Command::AddressState { name: label("s003"), state: AddressState::Drain };
+    world.must(&drain);
+    world.vm("a1", "alice");
+    assert_eq!(world.address("a1").as_deref(), Some("s001"));
+}
+
+#[test]
+fn settings_and_moves_make_a_files_vm_nobody_elses() {
+    let mut world = World::new(2);
+    world.vm("blue", "alice");
+    let name = label("blue");
+    world.must(&Command::TakeOver { thing: Thing::Vm(name.clone()) });
+    world.must(&Command::TakeOver { thing: Thing::Address(label("s001")) });
+    let set = VmSettings { state: Some(VmState::Maint), ..VmSettings::default() };
+    world.must(&Command::VmSet { name: name.clone(), set });
+    world.must(&Command::VmRenumber { name: name.clone(), to: Placement::At(label("s002")) });
+    world.must(&Command::VmRename { name, to: label("navy") });
+    let private = Some("10.0.0.1".parse().unwrap());
+    let address = NewAddress { private, ..NewAddress::default() };
+    world.must(&Command::AddressSet { name: label("s001"), address });
+    let (_, vm) = world.model.vm_named(&label("navy")).unwrap();
+    assert_eq!(vm.document.origin, Origin::Fleet);
+    assert_eq!(world.model.address(&label("s001")).unwrap().document.origin, Origin::Fleet);
 }
 
 #[test]

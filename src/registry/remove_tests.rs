@@ -83,6 +83,8 @@ impl World {
             login: None,
             host_key: None,
             placement: Placement::Chosen,
+            id: None,
+            state: VmState::Ready,
         }));
     }
 

@@ -117,7 +117,8 @@ impl Draft<'_> {
             if leads || until_s <= self.stamp().now_s {
                 continue;
             }
-            self.hold(principal, Hold { address: address.clone(), vm: serial, until_s });
+            let endpoint = None;
+            self.hold(principal, Hold { address: address.clone(), vm: serial, until_s, endpoint });
             let mut others = Vec::new();
             if let Some(at) = self.model().address_ix(address) {
                 for viewer in self.model().viewers([principal]) {

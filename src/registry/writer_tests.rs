@@ -6,7 +6,7 @@ use std::sync::{Mutex, mpsc::TryRecvError};
 use super::*;
 use crate::registry::Limits;
 use crate::registry::command::{NewAddress, NewVm, Placement};
-use crate::registry::document::{Access, Origin};
+use crate::registry::document::{Access, Origin, VmState};
 use crate::registry::name::{Label, Principal};
 use crate::registry::routes;
 use crate::registry::store::{EntryRef, Fault, Head, Part, StoreId, Watch, memory::Memory};
@@ -160,6 +160,8 @@ impl World {
                 login: None,
                 host_key: None,
                 placement,
+                id: None,
+                state: VmState::Ready,
             }));
             let access = if number == 0 { Access::Slot } else { Access::ByName };
             world.must(Command::VmShare { name, with: with.parse().unwrap(), access });

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use super::*;
 use crate::registry::command::{NewVm, Placement};
+use crate::registry::document::VmState;
 use crate::registry::service::Start;
 use crate::registry::store::memory::Memory;
 use crate::registry::store::{
@@ -82,6 +83,8 @@ impl World {
                 login: None,
                 host_key: None,
                 placement: Placement::Nowhere,
+                id: None,
+                state: VmState::Ready,
             }));
         }
         world

@@ -21,7 +21,7 @@ use crate::registry::fleet_commands::{self, Prune};
 use crate::registry::follower::Follower;
 use crate::registry::service::{Actor, Mode, News, Order};
 use crate::registry::store::{Sqlite, Store as _, StoreId};
-use crate::registry::{Command, Label, Limits, Model, Options, Service, document::Origin, service};
+use crate::registry::{Command, Label, Limits, Model, Options, Service, service};
 use crate::route::saved::Head;
 use crate::ssh::entropy::{Entropy, SystemEntropy};
 use crate::state::State;
@@ -273,8 +273,7 @@ impl Plane {
         };
         let steps = fleet_commands::plan(&desired, &service.model(), Prune::FromFleet)?;
         let actor = Actor { name: "keyway serve --fleet".to_owned(), from: "file".to_owned() };
-        let options = Options { renumber: false, origin: Origin::Fleet };
-        let applied = fleet_commands::apply(service, None, steps, options, &actor, Mode::Real)?;
+        let applied = fleet_commands::apply(service, None, steps, false, &actor, Mode::Real)?;
         let refused = applied.steps.iter().filter_map(|(step, result)| {
             result.as_ref().err().map(|refusal| format!("{}: {refusal}", step.text))
         });

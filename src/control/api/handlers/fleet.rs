@@ -11,6 +11,8 @@ use crate::{
         openapi, view, watch,
     },
     registry::{
+        Command,
+        command::Thing,
         document::Role,
         fleet::Fleet,
         fleet_commands::{self, Prune},
@@ -78,7 +80,10 @@ pub(in super::super) fn apply(call: &Call, wanted: Apply) -> Answer<Applied> {
         (model.revision(), fleet_commands::plan(&wanted.fleet, &model, prune)?)
     };
     // A fleet must not be a way around what addresses take by themselves.
-    let pool = plan.iter().find(|step| step.command.word().starts_with("address-"));
+    let pool = plan.iter().find(|step| {
+        let taken = matches!(&step.command, Command::TakeOver { thing: Thing::Address(_) });
+        taken || step.command.word().starts_with("address-")
+    });
     if let Some(step) = pool.filter(|_| call.caller.role < Role::Admin) {
         let text = &step.text;
         return Err(Problem::forbidden(format!(
@@ -87,7 +92,8 @@ pub(in super::super) fn apply(call: &Call, wanted: Apply) -> Answer<Applied> {
     }
     let (actor, mode) = (&call.caller.actor, call.mode());
     let (service, at) = (&call.api.service, call.expected);
-    let applied = fleet_commands::apply(service, at, plan, call.options(), actor, mode)?;
+    let renumber = call.query.renumber;
+    let applied = fleet_commands::apply(service, at, plan, renumber, actor, mode)?;
     let mut answer = Applied {
         revision: applied.revision,
         planned_at,

@@ -12,7 +12,7 @@ use crate::{
     registry::{
         Command, Label, Model, Principal,
         command::{NewVm, Placement, VmSettings},
-        document::{Document, Serial, Vm},
+        document::{Document, Serial, Vm, VmState},
         model::Stored,
         refusal::Kind,
         service::Done,
@@ -94,7 +94,8 @@ pub(in super::super) fn add(call: &Call, new: ask::NewVm) -> Answer<Changed<view
     let name = Label::new(&name)?;
     let placement = placement(address.as_deref(), no_address)?;
     let owner = owner.parse::<Principal>()?;
-    let new = NewVm { name: name.clone(), owner, ssh, login, host_key, placement };
+    let (id, state) = (None, VmState::Ready);
+    let new = NewVm { name: name.clone(), owner, ssh, login, host_key, placement, id, state };
     let done = call.carry_out(Command::VmAdd(new))?;
     Ok(changed(call, &done, &name))
 }
