@@ -136,7 +136,7 @@ pub(crate) struct Proxy {
     pub(crate) started: Started,
 }
 
-/// Starts an HAProxy in TCP mode, as it is without tuning, in front of `backend`.
+/// Starts an HAProxy in TCP mode, which splices, in front of `backend`.
 pub(crate) fn haproxy(backend: SocketAddr) -> Result<Proxy> {
     let dir = std::env::temp_dir().join(format!("keyway-haproxy-{}", std::process::id()));
     fs::create_dir_all(&dir)?;
@@ -145,7 +145,7 @@ pub(crate) fn haproxy(backend: SocketAddr) -> Result<Proxy> {
     fs::write(
         &config,
         format!(
-            "global\n  maxconn 8000\ndefaults\n  mode tcp\n  timeout connect 10s\n  timeout client 1h\n  \
+            "global\n  maxconn 8000\ndefaults\n  mode tcp\n  option splice-auto\n  timeout connect 10s\n  timeout client 1h\n  \
              timeout server 1h\nlisten ssh\n  bind {address}\n  server vm {backend}\n"
         ),
     )?;
