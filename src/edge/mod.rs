@@ -6,6 +6,8 @@
 #![allow(unsafe_code, reason = "descriptors, socket options and epoll; one operation a block")]
 
 pub mod admission;
+#[doc(hidden)]
+pub mod bare_flow;
 mod buffers;
 pub mod clock;
 mod dial;
