@@ -11,7 +11,8 @@
 //! - [`registry`]: users, keys, teams, VMs, pool addresses; the allocator; the store of it all.
 //! - [`control`]: the API, DNS and the metrics endpoint, on threads of their own.
 //! - [`config`], [`state`]: two files that cannot be wrong once read; keys made once.
-//! - [`ended`], [`log`], [`metrics`]: why a connection ended, written and counted. `words`: numbers of things.
+//! - [`ended`], [`log`], [`metrics`]: why a connection ended, written and counted. `ration`: how many lines somebody may
+//!   cause. `words`: numbers of things.
 //! - [`serve`], [`cli`], [`demo`]: the commands.
 //!
 //! What must always hold:
@@ -33,6 +34,7 @@ pub mod ended;
 pub mod fuzz;
 pub mod log;
 pub mod metrics;
+mod ration;
 pub mod registry;
 pub mod route;
 pub mod serve;

@@ -21,6 +21,7 @@ use std::{
 use hdrhistogram::Histogram;
 
 use crate::ended::{Cause, Ended, Side, Stage};
+use crate::log;
 
 /// One writer thread's counters. Aligned to two cache lines, because processors fetch them in pairs.
 #[derive(Debug, Default)]
@@ -288,6 +289,7 @@ impl Registry {
         page.sessions(&all);
         page.stages(&all);
         page.inventory((self.inventory)());
+        page.log();
         page.text
     }
 
@@ -436,6 +438,21 @@ impl Page {
             self.line(format_args!("{name}_sum{{stage=\"{stage}\"}} {}", Seconds(sum_us)));
             self.line(format_args!("{name}_count{{stage=\"{stage}\"}} {count}"));
         }
+    }
+
+    fn log(&mut self) {
+        self.single(
+            "keyway_log_lines_lost_total",
+            "counter",
+            "Log lines never written: stderr was too slow, or failed. Should stay 0.",
+            log::lines_lost(),
+        );
+        self.single(
+            "keyway_log_lines_kept_back_total",
+            "counter",
+            "Log lines about refusals not written, because their source network had caused many.",
+            log::lines_kept_back(),
+        );
     }
 
     fn inventory(&mut self, inventory: Inventory) {

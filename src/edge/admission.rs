@@ -14,6 +14,8 @@
 
 use std::{collections::HashMap, net::IpAddr, num::NonZeroU32};
 
+use crate::ration::Network;
+
 /// One source network may hold this part (1/n) of all places before it is the first to lose one.
 const SHARE: u32 = 8;
 
@@ -190,23 +192,6 @@ struct Entry {
     source: u32,
     by_age: Link,
     by_source: Link,
-}
-
-/// A source network: what one household, office or machine can choose its addresses from.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-struct Network(u64);
-
-impl Network {
-    fn of(source: IpAddr) -> Self {
-        match source.to_canonical() {
-            // The top bit keeps the families apart: 56 bits of IPv6 never reach it.
-            IpAddr::V4(ip) => Self(1 << 63 | u64::from(u32::from(ip) >> 8)),
-            IpAddr::V6(ip) => {
-                let half = ip.segments()[..4].iter().fold(0, |half, &s| half << 16 | u64::from(s));
-                Self(half >> 8)
-            }
-        }
-    }
 }
 
 /// The connections of one class, by age, and by source network.

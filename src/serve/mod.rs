@@ -23,6 +23,8 @@ use std::{io, num::NonZeroU32};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 use crate::cli::{Failure, Files, Start};
 use crate::config::{self, Config, Count, HostKeys, Loaded, Log, Principals, UserCa, VmCredential};
@@ -334,7 +336,8 @@ fn log_to_stderr(format: Log) -> io::Result<log::Written> {
         Log::Json => false,
         Log::Auto => io::stderr().is_terminal(),
     };
-    let (lines, written) = log::start(io::stderr())?;
+    let lost = if readable { lost_readable } else { lost_json };
+    let (lines, written) = log::start(io::stderr(), lost)?;
     let subscriber = tracing_subscriber::fmt()
         .with_writer(lines)
         .log_internal_errors(false)
@@ -347,4 +350,27 @@ fn log_to_stderr(format: Log) -> io::Result<log::Written> {
         subscriber.json().flatten_event(true).try_init()
     };
     Ok(written)
+}
+
+/// The line that tells of lines that were never written, among those for people.
+fn lost_readable(lines: u64) -> String {
+    format!("{} WARN {LOST} lines={lines}\n", now())
+}
+
+/// The same, among those for machines.
+fn lost_json(lines: u64) -> String {
+    format!(
+        "{{\"timestamp\":\"{}\",\"level\":\"WARN\",\"message\":\"{LOST}\",\"lines\":{lines}}}\n",
+        now()
+    )
+}
+
+const LOST: &str = "log lines were lost: stderr was too slow, or failed";
+
+/// As the other lines have it.
+fn now() -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut text));
+    text
 }

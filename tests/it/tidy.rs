@@ -10,7 +10,7 @@ use std::{
 
 /// Which room (a path prefix under `src/`) may name which crate.
 const CRATES: &[(&str, &[&str])] = &[
-    ("nix", &["src/edge/", "src/demo", "src/control/dns/socket.rs"]),
+    ("nix", &["src/edge/", "src/demo", "src/control/dns/socket.rs", "src/log.rs"]),
     ("libc", &["src/edge/", "src/demo/terminal.rs", "src/control/dns/socket.rs"]),
     ("socket2", &["src/edge/", "src/demo", "src/control/dns/socket.rs"]),
     ("papaya", &["src/route/versioned.rs"]),
