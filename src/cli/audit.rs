@@ -52,6 +52,7 @@ const COLUMNS: &[Column] = &[
     ("WHO", |entry| cell(actor(entry), "name")),
     ("FROM", |entry| cell(actor(entry), "from")),
     ("WHAT", |entry| cell(command(entry), "command")),
+    ("RESULT", |entry| result(entry)),
     ("PARAMETERS", |entry| parameters(entry)),
     ("MOVES", |entry| moves(entry)),
 ];
@@ -68,6 +69,14 @@ fn actor(entry: &Value) -> &Value {
 
 fn command(entry: &Value) -> &Value {
     entry.get("command").unwrap_or(&Value::Null)
+}
+
+/// Whether it was done; refused, by which code.
+fn result(entry: &Value) -> String {
+    match cell(entry, "refused").as_str() {
+        "" => "done".to_owned(),
+        code => format!("refused: {code}"),
+    }
 }
 
 /// What a command was given, `name=value` by `name=value`.

@@ -195,8 +195,8 @@ fn the_audit_log_is_told_oldest_first_and_followed_without_a_gap() {
     let newest = page(&[second.clone(), first.clone()]);
     let fake = Fake::new(&[(200, &newest)]);
     let said = fake.say(&["audit", "list", "--limit", "1"]);
-    let out = "AT                    WHO    FROM    WHAT     PARAMETERS  MOVES\n\
-               1970-01-01T00:00:20Z  uid 0  socket  user-rm  name=b      -\n";
+    let out = "AT                    WHO    FROM    WHAT     RESULT  PARAMETERS  MOVES\n\
+               1970-01-01T00:00:20Z  uid 0  socket  user-rm  done    name=b      -\n";
     assert_eq!(said.out, out);
     assert_eq!(fake.asked(), ["GET /v1/audit?newest=true&limit=1000"]);
 

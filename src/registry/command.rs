@@ -208,6 +208,13 @@ pub enum Command {
         /// Where to.
         ways: Vec<Way>,
     },
+    /// Somebody known wanted this and was refused: nothing changes but the audit log.
+    Refused {
+        /// What.
+        of: Box<Command>,
+        /// The code of the refusal.
+        code: String,
+    },
     /// Something was done beside the registry: nothing changes but the audit log.
     Note {
         /// What.
@@ -264,6 +271,8 @@ pub enum Noted {
     StoreBackup,
     /// Old entries of the audit log were removed.
     AuditForget,
+    /// A request of the API, as it was sent, where nothing is known that says more.
+    Request,
 }
 
 /// A VM to be.
@@ -393,9 +402,11 @@ impl Command {
                 Thing::Team(name) => Subject::Key(Key::Team(name.clone())),
                 Thing::Vm(name) => Subject::Vm(name),
             },
-            Self::Sweep | Self::VmPin { .. } | Self::Remember { .. } | Self::Note { .. } => {
-                return None;
-            }
+            Self::Sweep
+            | Self::VmPin { .. }
+            | Self::Remember { .. }
+            | Self::Refused { .. }
+            | Self::Note { .. } => return None,
         })
     }
 
@@ -411,10 +422,16 @@ impl Command {
     /// Whether somebody wants it, rather than time, or the edge that goes on with its work.
     #[must_use]
     pub const fn is_wanted(&self) -> bool {
-        !matches!(self, Self::Sweep | Self::VmPin { .. } | Self::Note { .. })
+        !matches!(self, Self::Sweep | Self::VmPin { .. }) && !self.is_note()
     }
 
-    /// What it does, in a word for the audit log.
+    /// Whether it changes nothing but the audit log.
+    #[must_use]
+    pub const fn is_note(&self) -> bool {
+        matches!(self, Self::Note { .. } | Self::Refused { .. })
+    }
+
+    /// What it does, in a word: that of the audit log, of plans, and of the command line with its parts joined.
     #[must_use]
     pub const fn word(&self) -> &'static str {
         match self {
@@ -434,18 +451,22 @@ impl Command {
             Self::VmRename { .. } => "vm-rename",
             Self::VmTransfer { .. } => "vm-transfer",
             Self::VmSet { .. } => "vm-set",
-            Self::VmPin { .. } => "host-key-pin",
-            Self::VmUnpin { .. } => "host-key-forget",
+            Self::VmPin { .. } => "vm-host-key-pin",
+            Self::VmUnpin { .. } => "vm-host-key-forget",
             Self::VmRenumber { .. } => "vm-renumber",
             Self::AddressAdd { .. } => "address-add",
             Self::AddressRemove { .. } => "address-rm",
             Self::AddressSet { .. } => "address-set",
-            Self::AddressState { .. } => "address-state",
+            Self::AddressState { state: AddressState::Ready, .. } => "address-undrain",
+            Self::AddressState { state: AddressState::Drain, .. } => "address-drain",
+            Self::AddressState { state: AddressState::Maint, .. } => "address-maint",
             Self::TokenAdd { .. } => "token-add",
             Self::TokenRemove { .. } => "token-rm",
             Self::TakeOver { .. } => "take-over",
             Self::Sweep => "sweep",
             Self::Remember { .. } => "store-adopt",
+            Self::Refused { of, .. } => of.word(),
+            Self::Note { what: Noted::Request, .. } => "request",
             Self::Note { what: Noted::SessionKill, .. } => "session-kill",
             Self::Note { what: Noted::StoreBackup, .. } => "store-backup",
             Self::Note { what: Noted::AuditForget, .. } => "audit-forget",

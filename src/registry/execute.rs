@@ -81,7 +81,7 @@ impl Draft<'_> {
                 Ok(())
             }
             Command::Remember { ways } => self.remember(ways),
-            Command::Note { .. } => Ok(()),
+            Command::Note { .. } | Command::Refused { .. } => Ok(()),
         }
     }
 

@@ -147,12 +147,13 @@ pub enum Refusal {
         name: String,
     },
     /// Somebody would see two VMs at one address.
-    #[error("{}; ask for a renumbering (--renumber; --dry-run shows it), or grant by name (--by-name)", list(.0))]
+    #[error("{}; ask for a renumbering (--renumber; --dry-run shows it), or grant by name (`keyway vm share --by-name`, `keyway team join --by-name`)", list(.0))]
     Conflict(Vec<Collision>),
     /// There is no address left for a VM.
     #[error(
         "pool exhausted for {principal}: sees {}{}, the pool has {}; add an address \
-         (`keyway address add`), or grant by name (--by-name, --no-address)",
+         (`keyway address add`), or grant by name (`keyway vm add --no-address`, `keyway vm share --by-name`, `keyway team join \
+         --by-name`)",
         count(sees, "VM"),
         until_lately(*.held),
         count(ready, "ready address")

@@ -132,7 +132,8 @@ fn a_pool_that_is_exhausted_for_somebody_says_for_whom_and_what_to_do() {
     assert_eq!(
         world.refused(&add("a3", "alice", Placement::Chosen)),
         "pool-exhausted: pool exhausted for alice: sees 2 VMs, the pool has 2 ready addresses; add an address \
-         (`keyway address add`), or grant by name (--by-name, --no-address)"
+         (`keyway address add`), or grant by name (`keyway vm add --no-address`, `keyway vm share --by-name`, `keyway team join \
+         --by-name`)"
     );
     world.must(&add("a3", "alice", Placement::Nowhere));
     assert_eq!(world.address("a3"), None);
@@ -146,7 +147,7 @@ fn a_share_that_would_show_somebody_two_vms_is_refused_or_moves_the_shared_one()
     assert_eq!(
         world.refused(&share("blue", "bob")),
         "conflict: bob would see blue and green at s001; ask for a renumbering (--renumber; --dry-run shows it), or \
-         grant by name (--by-name)"
+         grant by name (`keyway vm share --by-name`, `keyway team join --by-name`)"
     );
     let report = world.run(&share("blue", "bob"), true).unwrap();
     let [moved] = report.moves.as_slice() else { panic!("{report:?}") };

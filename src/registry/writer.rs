@@ -462,7 +462,7 @@ impl Writer {
                 return Err(Refusal::TooMany { what, limit: OPERATIONS_MAX - 1 }.into());
             }
         }
-        let is_note = matches!(order.command, Command::Note { .. });
+        let is_note = order.command.is_note();
         if is_note {
             model.at_revision(model.revision() + 1);
         }

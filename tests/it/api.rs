@@ -33,14 +33,18 @@ impl Door {
         // Networks of worlds end below 230 and count from 0: these never meet theirs.
         let process = u8::try_from(std::process::id() % 150).expect("less than 150") + 80;
         let ip = Ipv4Addr::new(127, process, 255, COUNT.fetch_add(1, Ordering::Relaxed));
-        let made = rcgen::generate_simple_self_signed([ip.to_string()]).expect("a certificate");
+        // As `openssl req -x509` makes them: a server's own, and a CA's.
+        let mut params = rcgen::CertificateParams::new([ip.to_string()]).expect("a name");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let cert = params.self_signed(&key).expect("a certificate");
         let put = |name: &str, text: &str| {
             let path = dir.path().join(name);
             fs::write(&path, text).expect("a set-up of ours");
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode");
         };
-        put("cert.pem", &made.cert.pem());
-        put("key.pem", &made.signing_key.serialize_pem());
+        put("cert.pem", &cert.pem());
+        put("key.pem", &key.serialize_pem());
         let config = format!(
             "state_dir = \"state\"\n\
              [edge]\nlisten = [\"{ip}:2222\"]\nshards = 1\nlog = \"json\"\n\
@@ -117,6 +121,45 @@ fn curl_reads_and_changes_over_the_socket_and_over_both_versions_of_tls() {
     let plain = url.replace("https", "http");
     let plain = run(Command::new(&curl).args(["-sS", &plain]));
     assert!(plain.status != 0 && plain.stdout.is_empty(), "{}", plain.text());
+}
+
+#[test]
+fn a_token_that_went_to_a_file_is_taken_from_it_and_what_it_may_not_leaves_a_trace() {
+    let door = Door::start();
+    let keyway = env!("CARGO_BIN_EXE_keyway");
+    let script = format!("umask 022; '{keyway}' token add ci --role reader > ci.token");
+    let socket = door.path("state/keyway.sock");
+    let mut shell = Command::new("sh");
+    let said =
+        run(shell.arg("-c").arg(script).current_dir(door.dir.path()).env("KEYWAY_SOCKET", &socket));
+    assert!(said.ok().stderr.contains("its file is open to nobody else now"));
+    let mode = fs::metadata(door.path("ci.token")).expect("the token").permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    let over_tls = |words: &[&str]| {
+        let mut command = Command::new(keyway);
+        command.arg("--server").arg(format!("https://{}", door.listen));
+        command.args(["--token-file", "ci.token", "--ca", "cert.pem", "--output", "json"]);
+        run(command.args(words).current_dir(door.dir.path()))
+    };
+    assert_eq!(over_tls(&["users", "list"]).ok().text(), "[]");
+    assert_eq!(over_tls(&["user", "rm", "alice"]).status, 1);
+    assert_eq!(over_tls(&["user", "show", "a\nb"]).status, 2);
+    assert_eq!(over_tls(&["vm", "show", "blue"]).status, 1);
+
+    let mut command = Command::new(keyway);
+    let audit = run(command.args(["audit", "list"]).env("KEYWAY_SOCKET", &socket)).ok().text();
+    let entry = audit.lines().find(|line| line.contains("refused: forbidden")).expect("an entry");
+    assert!(entry.contains("token ci") && entry.contains("DELETE /v1/users/alice"), "{audit}");
+    let lines: Vec<serde_json::Value> =
+        door.process.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let refused: Vec<_> =
+        lines.iter().filter(|line| line["message"] == "API request refused").collect();
+    let [forbidden, absent] = &*refused else { panic!("{}", door.process.log()) };
+    assert_eq!((&forbidden["status"], &forbidden["by"]), (&403.into(), &"token ci".into()));
+    assert_eq!(forbidden["path"], "/v1/users/alice");
+    assert_eq!((&absent["status"], &absent["path"]), (&404.into(), &"/v1/vms/blue".into()));
+    let done = lines.iter().find(|line| line["message"] == "API").expect("the token");
+    assert_eq!((&done["path"], &done["dry_run"]), (&"/v1/tokens".into(), &false.into()));
 }
 
 #[test]

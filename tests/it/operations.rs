@@ -110,7 +110,7 @@ fn a_rebuilt_vm_is_entered_once_its_host_key_is_forgotten() {
     let audit = keyway(&world, &["audit", "list", "--output", "json"]).ok();
     let text = audit.text();
     let count = |word: &str| text.matches(&format!("\"{word}\"")).count();
-    assert_eq!((count("vm-pin"), count("vm-unpin")), (2, 1));
+    assert_eq!((count("vm-host-key-pin"), count("vm-host-key-forget")), (2, 1));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::registry::{
     Command, Label, Options,
+    document::Role,
     service::{Actor, Failed, Mode, Order},
 };
 
@@ -341,12 +342,92 @@ fn a_token_is_shown_once_and_never_again() {
 fn the_audit_log_says_who_did_what_from_where() {
     let world = World::new();
     user(&world, "alice");
-    assert_eq!(world.refused("POST", "/v1/users", &json!({"name": "alice"})).0, 409);
     let log = world.get("/v1/audit").json();
-    assert_eq!(log["items"].as_array().unwrap().len(), 1, "what was refused is not in it");
+    assert_eq!(log["items"].as_array().unwrap().len(), 1);
     let entry = &log["items"][0];
     assert_eq!(entry["command"], json!({"command": "user-add", "name": "alice", "keys": []}));
     assert!(entry["actor"]["name"].as_str().unwrap().starts_with("uid "), "{entry}");
     assert!(entry["actor"]["from"].as_str().unwrap().starts_with("socket pid "), "{entry}");
     assert_eq!(entry["at_s"], now_s());
+    assert_eq!(entry.get("refused"), None);
+}
+
+/// The audit log without what was done: the command's word, and why it was refused.
+fn refused_entries(world: &World) -> Vec<(String, String)> {
+    let log = world.get("/v1/audit?limit=1000").json();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let all = log["items"].as_array().unwrap().iter();
+    all.filter(|entry| entry.get("refused").is_some())
+        .map(|entry| (text(&entry["command"]["command"]), text(&entry["refused"])))
+        .collect()
+}
+
+#[test]
+fn the_audit_log_names_what_somebody_known_wanted_and_was_refused() {
+    let world = World::new();
+    user(&world, "alice");
+    assert_eq!(world.refused("POST", "/v1/users", &json!({"name": "alice"})).0, 409);
+    assert_eq!(world.refused("DELETE", "/v1/users/bob", &json!(null)).0, 404);
+    let trying = world.ask("POST", "/v1/users?dry_run=true", &json!({"name": "alice"}));
+    assert_eq!(trying.status, 409);
+    assert_eq!(world.refused("POST", "/v1/users", &json!({"nam": "x"})).0, 400);
+    world.get("/v1/users/bob");
+    let seen = refused_entries(&world);
+    let expected = [("user-add", "name-taken"), ("user-rm", "not-found")];
+    assert_eq!(seen, expected.map(|(what, why)| (what.to_owned(), why.to_owned())));
+    let log = world.get("/v1/audit?newest=true&limit=1").json();
+    assert_eq!(log["items"][0]["command"], json!({"command": "user-rm", "name": "bob"}));
+}
+
+#[test]
+fn a_script_in_a_loop_fills_no_audit_log() {
+    let world = World::new();
+    user(&world, "alice");
+    for _ in 0..100 {
+        assert_eq!(world.refused("POST", "/v1/users", &json!({"name": "alice"})).0, 409);
+    }
+    let count = refused_entries(&world).len();
+    assert!((20..40).contains(&count), "{count}");
+    let long = json!({"name": "alice", "keys": vec!["x".repeat(1000); 100]});
+    let status = world.refused("POST", "/v1/users", &long).0;
+    assert!(status == 409 || status == 422, "{status}");
+    assert!(world.get("/v1/audit?limit=1000").body.len() < 100_000);
+}
+
+#[test]
+fn audit_log_and_plans_use_the_words_of_the_command_line() {
+    let world = World::new();
+    user(&world, "alice");
+    address(&world, "s001", "127.0.77.1");
+    for action in ["drain", "maint", "undrain"] {
+        world.must("POST", &format!("/v1/addresses/s001/{action}"), &Value::Null);
+    }
+    world.must("DELETE", "/v1/users/alice", &Value::Null);
+    let log = world.get("/v1/audit").json();
+    let words: Vec<&str> = log["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["command"]["command"].as_str().unwrap())
+        .collect();
+    let expected =
+        ["user-add", "address-add", "address-drain", "address-maint", "address-undrain", "user-rm"];
+    assert_eq!(words, expected);
+}
+
+#[test]
+fn what_somebody_has_no_role_for_is_in_the_audit_log_and_a_try_of_it_is_not() {
+    let world = World::new();
+    *world.role.lock().unwrap() = Some(Role::Reader);
+    let new = json!({"name": "mallory"});
+    assert_eq!(world.refused("POST", "/v1/users", &new).0, 403);
+    assert_eq!(world.refused("POST", "/v1/users?dry_run=true", &new).0, 403);
+    assert_eq!(world.refused("GET", "/v1/audit", &Value::Null).0, 403);
+    *world.role.lock().unwrap() = None;
+    assert_eq!(world.refused("DELETE", "/v1/users/alice", &Value::Null).0, 403);
+    *world.role.lock().unwrap() = Some(Role::Admin);
+    let log = world.get("/v1/audit").json();
+    let [entry] = &*log["items"].as_array().unwrap().clone() else { panic!("{log}") };
+    assert_eq!(entry["command"], json!({"command": "request", "about": "POST /v1/users"}));
+    assert_eq!(entry["refused"], "forbidden");
 }

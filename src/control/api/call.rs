@@ -10,13 +10,15 @@ use super::{
     Api,
     answer::{Answer, Problem},
     caller::Caller,
+    respond::note_refused,
+    trace,
 };
 use crate::registry::{
-    Command, Label, Model, Move, Options, Principal, Written,
+    Command, Label, Model, Move, Options, Principal, Refusal, Written,
     command::Noted,
     document::{Document, Key, Origin},
     draft::Progress,
-    service::{Done, Mode, Order},
+    service::{Done, Failed, Mode, Order},
 };
 
 /// Items of a list, unless asked for another number.
@@ -243,7 +245,21 @@ impl Call {
     /// Carries out one command, on the revision that was asked for.
     pub(super) fn carry_out(&self, command: Command) -> Result<Done, Problem> {
         let order = Order { expected: self.expected, ..self.order(command) };
-        Ok(self.api.service.carry_out(order, self.mode())?)
+        let tried = order.command.clone();
+        self.api.service.carry_out(order, self.mode()).map_err(|failed| {
+            if let Failed::Refused(refusal) = &failed {
+                self.was_refused(tried, refusal);
+            }
+            failed.into()
+        })
+    }
+
+    /// Writes into the audit log what the caller wanted and did not get.
+    pub(super) fn was_refused(&self, command: Command, why: &Refusal) {
+        if self.mode() == Mode::Real {
+            let command = trace::refused(command, why.code());
+            note_refused(&self.api, &self.caller.actor, command);
+        }
     }
 
     /// Writes into the audit log what was done beside the registry.

@@ -86,8 +86,9 @@ impl TokenHash {
         let unknown = "the token is unknown or was removed; make another with `keyway token add`";
         let (name, token) = found.ok_or_else(|| Problem::unauthenticated(unknown))?;
         if token.expires_s.is_some_and(|end_s| end_s <= now_s) {
-            let expired = "the token has expired; make another with `keyway token add`";
-            return Err(Problem::unauthenticated(expired));
+            let expired =
+                format!("the token `{name}` has expired; make another with `keyway token add`");
+            return Err(Problem::unauthenticated(&expired));
         }
         Ok((name.to_string(), token.role))
     }

@@ -18,6 +18,7 @@ mod routes;
 mod server;
 #[cfg(test)]
 mod testing;
+mod trace;
 pub mod view;
 mod watch;
 
@@ -33,6 +34,7 @@ use tokio::sync::Semaphore;
 pub use server::{Fault, Handle};
 
 use caller::{Peers, Process};
+use trace::Traces;
 
 use crate::{
     config::{ApiTls, Peer},
@@ -138,6 +140,7 @@ pub(crate) struct Api {
     whole: Arc<Semaphore>,
     turns: Arc<Semaphore>,
     roles: Roles,
+    traces: Traces,
 }
 
 /// What a peer of the socket may do, by the user that this process runs as and by what the kernel says of it. May wait for
@@ -157,7 +160,7 @@ impl Api {
         let places = |count| Arc::new(Semaphore::new(count));
         let (watchers, whole, turns) = (places(WATCHERS_MAX), places(WHOLE_MAX), places(TURNS_MAX));
         let roles = Arc::new(ArcSwap::from_pointee(role_of));
-        Self { service, beside, watchers, whole, turns, roles }
+        Self { service, beside, watchers, whole, turns, roles, traces: Traces::new() }
     }
 
     fn role(&self, process: Process) -> Option<Role> {

@@ -27,8 +27,13 @@ use super::{
     call::{Call, Queries},
     caller::{Caller, Process, Proof, TokenHash},
     routes::{self, Kind, Route},
+    trace::Asked,
 };
-use crate::registry::{document::Role, service::Actor};
+use crate::registry::{
+    Command, Options,
+    document::Role,
+    service::{Actor, Mode, Order},
+};
 
 /// For the whole body of a request.
 const BODY_MAX: Duration = Duration::from_mins(1);
@@ -60,13 +65,26 @@ pub(super) async fn respond(
     // Who waits to be asked for the body (RFC 9110 §10.1.1) has sent nothing of it.
     let begun = !parts.headers.contains_key(header::EXPECT);
     let mut body = Sent { body, begun };
-    let answered = answer(api, &from, parts, &mut body).await;
+    let mut asked = Asked::new(&from, &parts);
+    let answered = answer(&api, &from, parts, &mut body, &mut asked).await;
     let (known, mut response) = match answered {
         Ok(Answered { status, answer, place }) => {
+            asked.done();
             watching.store(matches!(answer, Answer::Watch(_)), Ordering::Relaxed);
             (true, answer.into_response(status, place))
         }
-        Err(problem) => (problem.status != StatusCode::UNAUTHORIZED, problem.into_response()),
+        Err(problem) => {
+            api.traces.refused(&asked, &problem);
+            if let Some((actor, command)) = asked.forbidden(&problem) {
+                let noted = wait(move || {
+                    note_refused(&api, &actor, command);
+                    Ok(())
+                });
+                // What cannot be noted is in the log.
+                let _noted = noted.await;
+            }
+            (problem.status != StatusCode::UNAUTHORIZED, problem.into_response())
+        }
     };
     if !body.swallowed(known).await {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -116,23 +134,26 @@ struct Answered {
 }
 
 async fn answer(
-    api: Arc<Api>,
+    api: &Arc<Api>,
     from: &From,
     parts: Parts,
     body: &mut Sent,
+    asked: &mut Asked,
 ) -> Result<Answered, Problem> {
-    let caller = caller(&api, from, &parts.headers).await?;
+    let caller = caller(api, from, &parts.headers).await?;
+    asked.is_by(&caller.actor);
     let (route, params) = routes::find(&parts.method, parts.uri.path())?;
+    asked.is_a_change(!route.kind.only_shows());
     if caller.role < route.role {
         let (has, wants) = (word(caller.role), word(route.role));
         return Err(Problem::forbidden(format!("this takes the role {wants}; yours is {has}")));
     }
     let query = Queries::read(parts.uri.query().unwrap_or_default(), &route.kind.queries())?;
+    asked.is_tried(query.dry_run);
     let expected = expected(route, &parts.headers)?;
     let body = read(route, &parts.headers, body).await?;
     let created = matches!(route.kind, Kind::Create) && !query.dry_run;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-    let (name, from) = (caller.actor.name.clone(), caller.actor.from.clone());
     let place = match route.kind {
         Kind::Whole => {
             let place = Arc::clone(&api.whole).try_acquire_owned();
@@ -140,7 +161,7 @@ async fn answer(
         }
         Kind::Show(_) | Kind::List(_) | Kind::Change | Kind::Create | Kind::All | Kind::Act => None,
     };
-    let call = Call { api: Arc::clone(&api), caller, params, query, expected, body };
+    let call = Call { api: Arc::clone(api), caller, params, query, expected, body };
     let turn = Arc::clone(&api.turns).acquire_owned().await.map_err(|_| Problem::ending())?;
     // Whoever asked may go meanwhile; what is held for them is held until this is done.
     let carried_out = wait(move || {
@@ -149,11 +170,19 @@ async fn answer(
         Ok((answer?, place))
     });
     let (answer, place) = carried_out.await?;
-    if !route.kind.only_shows() {
-        let (method, path) = (route.method.as_str(), route.path);
-        tracing::info!(by = name, from, method, path, "API");
-    }
     Ok(Answered { status, answer, place })
+}
+
+/// Writes into the audit log what somebody was refused. May wait for the registry.
+pub(super) fn note_refused(api: &Api, actor: &Actor, command: Command) {
+    if !api.traces.takes_entry(actor) {
+        return;
+    }
+    let (options, actor) = (Options::default(), actor.clone());
+    let order = Order { command, options, expected: None, actor };
+    if let Err(failed) = api.service.carry_out(order, Mode::Real) {
+        tracing::warn!("what was refused is not in the audit log: {failed}");
+    }
 }
 
 /// Runs what may wait for the registry where nobody else waits for it.

@@ -174,6 +174,9 @@ pub struct Audit {
     /// What, with all its parameters.
     #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
     pub command: serde_json::Value,
+    /// The code of the refusal, of what was tried and not done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
     /// VMs that were given another address.
     #[schemars(with = "Vec<std::collections::BTreeMap<String, String>>")]
     pub moves: serde_json::Value,

@@ -108,7 +108,10 @@ pub(in super::super) fn apply(call: &Call, wanted: Apply) -> Answer<Applied> {
                 answer.moves.extend(done.report.moves.iter().map(Moved::from));
                 (Outcome::Ok, None)
             }
-            Err(refusal) => (Outcome::Refused, Some(refusal.to_string())),
+            Err(refusal) => {
+                call.was_refused(step.command, &refusal);
+                (Outcome::Refused, Some(refusal.to_string()))
+            }
         };
         answer.plan.push(Step { command, subject, text: step.text, result, detail });
     }
@@ -140,16 +143,27 @@ pub(in super::super) fn audit(call: &Call) -> Answer<List<view::Audit>> {
 
 fn shown(key: &str, entry: &service::Audit) -> view::Audit {
     let service::Audit { at_s, actor, command, moves } = entry;
-    let mut command = serde_json::to_value(command).unwrap_or_default();
-    // Good for nothing, but it has no place in a log that is passed around.
+    let (of, refused) = if let Command::Refused { of, code } = command {
+        (&**of, Some(code.clone()))
+    } else {
+        (command, None)
+    };
+    let mut command = serde_json::to_value(of).unwrap_or_default();
     if let Some(fields) = command.as_object_mut() {
+        // Good for nothing, but it has no place in a log that is passed around.
         fields.remove("hash");
+        // The words of plans, of the command line and of this log are the same; how it is stored is another matter.
+        fields.insert("command".to_owned(), of.word().into());
+        if matches!(of, Command::Note { .. }) {
+            fields.remove("what");
+        }
     }
     view::Audit {
         key: key.to_owned(),
         at_s: *at_s,
         actor: view::Actor { name: actor.name.clone(), from: actor.from.clone() },
         command,
+        refused,
         moves: serde_json::to_value(moves).unwrap_or_default(),
     }
 }

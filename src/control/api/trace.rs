@@ -1,0 +1,169 @@
+//! What a request leaves behind: a log line for every change and for everything that was refused, and, where somebody known
+//! tried to change something and was refused, an entry of the audit log. Both are rationed by who asks: neither a scanner
+//! nor a script in a loop fills a disk.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
+
+use hyper::{StatusCode, http::request::Parts};
+
+use super::{answer::Problem, respond::From};
+use crate::{
+    log,
+    ration::{Network, Ration},
+    registry::{Command, command::Noted, service::Actor},
+    ssh::text::printable,
+};
+
+/// Longest method, in bytes: those that are known are shorter, others are what a peer sent.
+const METHOD_MAX_BYTES: usize = 16;
+/// Longest path, in bytes.
+const PATH_MAX_BYTES: usize = 200;
+/// Longest reason, in bytes.
+const WHY_MAX_BYTES: usize = 300;
+/// Largest command that the audit log keeps of what was refused, in bytes of JSON: done is what has a limit of its own.
+const COMMAND_BYTES_MAX: usize = 4096;
+
+/// Who causes lines.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+enum Source {
+    /// Somebody at the socket.
+    Uid(u32),
+    /// Somebody elsewhere.
+    Network(Network),
+}
+
+/// One request, as it is told of.
+pub(super) struct Asked {
+    source: Source,
+    from: String,
+    method: String,
+    /// With the names that stand in it.
+    path: String,
+    /// Who asks, as far as is known.
+    by: Option<Actor>,
+    /// Whether they have a role.
+    known: bool,
+    /// Whether it is there to change something; unknown until there is a route.
+    changes: bool,
+    dry_run: bool,
+}
+
+impl Asked {
+    pub(super) fn new(from: &From, parts: &Parts) -> Self {
+        let (source, from, by) = match from {
+            From::Socket(actor, process) => {
+                (Source::Uid(process.is.uid), actor.from.clone(), Some(actor.clone()))
+            }
+            From::Tls(peer) => (Source::Network(Network::of(peer.ip())), peer.to_string(), None),
+        };
+        Self {
+            source,
+            from,
+            method: printable(parts.method.as_str(), METHOD_MAX_BYTES),
+            path: printable(parts.uri.path(), PATH_MAX_BYTES),
+            by,
+            known: false,
+            changes: false,
+            // Whoever may not is refused before the query is read.
+            dry_run: parts
+                .uri
+                .query()
+                .is_some_and(|query| query.split('&').any(|pair| pair == "dry_run=true")),
+        }
+    }
+
+    pub(super) fn is_by(&mut self, actor: &Actor) {
+        self.by = Some(actor.clone());
+        self.known = true;
+    }
+
+    pub(super) fn is_a_change(&mut self, changes: bool) {
+        self.changes = changes;
+    }
+
+    pub(super) fn is_tried(&mut self, dry_run: bool) {
+        self.dry_run = dry_run;
+    }
+
+    /// Tells of something that was done.
+    pub(super) fn done(&self) {
+        let Self { from, method, path, by, changes, dry_run, .. } = self;
+        if *changes {
+            let by = by.as_ref().map_or("", |by| by.name.as_str());
+            tracing::info!(by, from, method, path, dry_run, "API");
+        }
+    }
+
+    /// What was refused before it was a command of the registry, if that belongs into the audit log: somebody known wanted
+    /// to change something and may not.
+    pub(super) fn forbidden(&self, problem: &Problem) -> Option<(Actor, Command)> {
+        let meant =
+            self.known && self.changes && !self.dry_run && problem.status == StatusCode::FORBIDDEN;
+        let actor = self.by.as_ref().filter(|_| meant)?;
+        Some((actor.clone(), refused(self.what(), problem.code)))
+    }
+
+    fn what(&self) -> Command {
+        let about = format!("{} {}", self.method, self.path);
+        Command::Note { what: Noted::Request, about }
+    }
+}
+
+/// What was refused, as the audit log keeps it.
+pub(super) fn refused(command: Command, code: &str) -> Command {
+    let large = |command: &Command| {
+        serde_json::to_vec(command).map_or(usize::MAX, |bytes| bytes.len()) > COMMAND_BYTES_MAX
+    };
+    let of = if large(&command) {
+        Command::Note { what: Noted::Request, about: format!("{}, a large one", command.word()) }
+    } else {
+        command
+    };
+    Command::Refused { of: Box::new(of), code: code.to_owned() }
+}
+
+/// How much each of those who ask may leave behind.
+pub(super) struct Traces {
+    lines: Mutex<Ration<Source>>,
+    entries: Mutex<Ration<String>>,
+    since: Instant,
+}
+
+impl Traces {
+    pub(super) fn new() -> Self {
+        Self { lines: Mutex::default(), entries: Mutex::default(), since: Instant::now() }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether the audit log takes one more refusal of this caller.
+    pub(super) fn takes_entry(&self, by: &Actor) -> bool {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.allow(by.name.clone(), self.now_ms())
+    }
+
+    /// Tells of something that was refused, or failed.
+    pub(super) fn refused(&self, asked: &Asked, problem: &Problem) {
+        let now_ms = self.now_ms();
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let (allowed, kept_back) = (lines.allow(asked.source, now_ms), lines.kept_back(now_ms));
+        drop(lines);
+        if let Some(lines) = kept_back {
+            tracing::warn!(lines, "API requests were refused and not logged one by one");
+        }
+        if !allowed {
+            log::kept_back();
+            return;
+        }
+        let Asked { from, method, path, by, dry_run, .. } = asked;
+        let by = by.as_ref().map_or("", |by| by.name.as_str());
+        let (status, code) = (problem.status.as_u16(), problem.code);
+        let why = printable(&problem.detail, WHY_MAX_BYTES);
+        tracing::info!(by, from, method, path, dry_run, status, code, why, "API request refused");
+    }
+}
