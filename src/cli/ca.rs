@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::{CaShow, DONE, FAULTS, check};
 use crate::{
-    config::{self, Config, Principals, UserCa, VmCredential},
+    config::{self, Config, Loaded, Principals, UserCa, VmCredential},
     route::is_label,
     ssh::{entropy::SystemEntropy, publickey::PublicKey},
     state::{State, StateFault},
@@ -65,8 +65,8 @@ pub(super) fn show(
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
 ) -> io::Result<u8> {
-    let config = match config::load_config(&arguments.config) {
-        Ok((config, warnings)) => {
+    let config = match config::load(arguments.config.as_deref(), None) {
+        Ok(Loaded { config, warnings, .. }) => {
             check::tell("warning", &warnings, stderr)?;
             config
         }

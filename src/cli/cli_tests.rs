@@ -152,9 +152,46 @@ fn faults_keep_serve_from_starting() {
     assert!(stderr.contains("unknown key `shards`") && !stderr.contains("serve was called"));
 }
 
+/// Level and message of each line.
+fn json_lines(text: &str) -> Vec<(String, String)> {
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let text = |line: &serde_json::Value, key: &str| line[key].as_str().unwrap().to_owned();
+    lines.map(|line| (text(&line, "level"), text(&line, "message"))).collect()
+}
+
+#[test]
+fn what_keeps_serve_from_starting_is_told_as_its_log_is() {
+    let faulty = "[edge]\nlog = \"json\"\nshard = 1\n[vm_leg]\nprincipals = \"login\"\n";
+    let scratch = two_files(faulty, SOUND);
+    let (code, _, stderr) = on(&scratch, &["serve"]);
+    assert_eq!(code, FAULTS);
+    let levels: Vec<String> = json_lines(&stderr).into_iter().map(|(level, _)| level).collect();
+    assert_eq!(levels, ["ERROR", "WARN", "ERROR"], "{stderr}");
+    let first: serde_json::Value = serde_json::from_str(stderr.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&first["message"], &first["line"]),
+        (&"unknown key `edge.shard`".into(), &4.into())
+    );
+    assert_eq!(first["fix"], "did you mean `shards`?");
+    // A terminal, or who asks for lines for people, gets those.
+    fs::write(scratch.0.join("keyway.toml"), faulty.replace("json", "readable")).unwrap();
+    let (_, _, stderr) = on(&scratch, &["serve"]);
+    assert!(stderr.contains("keyway.toml:3: unknown key `edge.shard`; fix: "), "{stderr}");
+    let config = scratch.file("keyway.toml", &faulty.replace("json", "auto"));
+    let arguments = ["serve", "--config", &config];
+    let Said { err, .. } = say_with(&arguments, &refusing(), &[], "", Sitting::Somebody);
+    assert!(err.contains("keyway.toml:3: unknown key"), "{err}");
+    let Said { err, .. } = say_with(&arguments, &refusing(), &[], "", Sitting::Nobody);
+    assert!(err.starts_with('{'), "{err}");
+}
+
 #[test]
 fn serve_and_demo_are_given_what_they_start_from() {
     let scratch = two_files("", SOUND);
+    let (code, _, stderr) = on(&scratch, &["serve"]);
+    assert_eq!(code, FAULTS);
+    assert_eq!(json_lines(&stderr), [("ERROR".to_owned(), "serve was called".to_owned())]);
+    let scratch = two_files("[edge]\nlog = \"readable\"\n", SOUND);
     let (code, _, stderr) = on(&scratch, &["serve"]);
     assert_eq!((code, stderr.as_str()), (FAULTS, "keyway: serve was called\n"));
 

@@ -97,6 +97,20 @@ fn nouns_without_a_verb_show_their_verbs() {
 }
 
 #[test]
+fn nouns_are_understood_in_the_plural_and_behind_their_options() {
+    let list = r#"{"items":[],"next":null,"revision":1}"#;
+    for plural in ["users", "keys", "teams", "vms", "addresses", "sessions", "tokens", "audits"] {
+        let fake = Fake::new(&[(200, list)]);
+        let socket = fake.socket();
+        let said = fake.say(&["--socket", &socket, "--output=json", plural, "list"]);
+        assert_eq!((said.code, said.out.as_str()), (DONE, "[]\n"), "{plural}: {said:?}");
+    }
+    let fake = Fake::new(&[]);
+    let said = fake.say(&["--dry-run", "vm", "rm", "blue"]);
+    assert_eq!(said.code, USAGE, "{said:?}");
+}
+
+#[test]
 fn changes_can_be_tried_and_tied_to_a_revision() {
     let changes = [
         "user add",

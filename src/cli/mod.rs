@@ -6,8 +6,13 @@
 use std::{
     ffi::OsString,
     io::{self, IsTerminal as _, Write},
+    os::{
+        fd::AsFd as _,
+        unix::fs::{MetadataExt as _, PermissionsExt as _},
+    },
     path::PathBuf,
     process::ExitCode,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -24,9 +29,11 @@ mod ca;
 mod check;
 mod client;
 mod explain;
+mod fatal;
 mod hostkey;
 mod key;
 mod keyfile;
+mod order;
 mod remote;
 mod session;
 mod shell;
@@ -36,6 +43,7 @@ mod talk;
 mod team;
 mod token;
 mod trouble;
+mod trust;
 mod user;
 mod vm;
 
@@ -60,10 +68,11 @@ Examples:
   keyway vm share blue --with bob                            also for bob
   keyway explain --key bob.pub --name blue                   why a key is let in, or is not
   keyway apply -f fleet.toml                                 all of it from a file
-  keyway ca show --config keyway.toml --drop-in --vm blue    what the sshd of VM blue needs
+  keyway ca show --drop-in --vm blue                         what the sshd of VM blue needs
 
 Every list and change takes --output json; changes take --dry-run. Servers are found by --socket, KEYWAY_SOCKET, the
-state_dir of --config or keyway.toml, else /var/lib/keyway/keyway.sock.
+state_dir of --config, of keyway.toml here or of /etc/keyway/keyway.toml, else /var/lib/keyway/keyway.sock. These options
+may stand before the noun too: keyway --config FILE vm list.
 
 Exit codes: 0 done, 1 refused or failed (told on stderr, with what to do and a stable [code]), 2 wrong arguments,
 3 no server answers, 4 changed meanwhile (--if-revision).";
@@ -104,6 +113,7 @@ Examples:
     Demo(Demo),
     /// People and programs that log in
     #[command(
+        alias = "users",
         arg_required_else_help = true,
         after_help = "\
 Examples:
@@ -115,6 +125,7 @@ Examples:
     User(Noun<user::User>),
     /// The keys that users log in with
     #[command(
+        alias = "keys",
         arg_required_else_help = true,
         after_help = "\
 Examples:
@@ -126,6 +137,7 @@ Examples:
     Key(Noun<key::Key>),
     /// Users who share what is given to the team
     #[command(
+        alias = "teams",
         arg_required_else_help = true,
         after_help = "\
 Examples:
@@ -137,6 +149,7 @@ Examples:
     Team(Noun<team::Team>),
     /// The machines, whose they are and who else may enter
     #[command(
+        alias = "vms",
         arg_required_else_help = true,
         after_help = "\
 Examples:
@@ -148,6 +161,7 @@ Examples:
     Vm(Noun<vm::Vm>),
     /// The pool of addresses that VMs share
     #[command(
+        alias = "addresses",
         arg_required_else_help = true,
         after_help = "\
 Examples:
@@ -216,15 +230,17 @@ Examples:
     },
     /// Who is inside
     #[command(
+        alias = "sessions",
         arg_required_else_help = true,
         after_help = "\
 Examples:
   keyway session list --vm blue
-  keyway session kill 3f2a91c4"
+  keyway session kill 3f2a91c47d0be652"
     )]
     Session(Noun<session::Session>),
     /// Who did what, when, from where
     #[command(
+        alias = "audits",
         arg_required_else_help = true,
         after_help = "\
 Examples:
@@ -234,6 +250,7 @@ Examples:
     Audit(Noun<audit::Audit>),
     /// The DNS zone of VMs and addresses
     #[command(
+        alias = "zones",
         arg_required_else_help = true,
         after_help = "\
 Example:
@@ -242,6 +259,7 @@ Example:
     Zone(Noun<apply::Zone>),
     /// What programs show to the API
     #[command(
+        alias = "tokens",
         arg_required_else_help = true,
         after_help = "\
 Examples:
@@ -252,6 +270,7 @@ Examples:
     Token(Noun<token::Token>),
     /// Where the registry is kept: copies, and which history is believed
     #[command(
+        alias = "stores",
         arg_required_else_help = true,
         after_help = "\
 Examples:
@@ -262,6 +281,7 @@ Examples:
     Store(Noun<store::Store>),
     /// The keys that clients know this front door by
     #[command(
+        alias = "hostkeys",
         arg_required_else_help = true,
         after_help = "\
 Examples:
@@ -321,7 +341,7 @@ Examples:
 /// The files of a front door.
 #[derive(Args, Clone, Debug, Eq, PartialEq)]
 pub struct Files {
-    /// How the front door runs [default: keyway.toml if there is one, else all defaults]
+    /// How the front door runs [default: keyway.toml or /etc/keyway/keyway.toml, if there, else all defaults]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Who may go where: applied to the registry at start and at SIGHUP
@@ -331,9 +351,9 @@ pub struct Files {
 
 #[derive(Args, Debug)]
 struct CaShow {
-    /// How the front door runs
-    #[arg(long, value_name = "FILE", default_value = "keyway.toml")]
-    config: PathBuf,
+    /// How the front door runs [default: keyway.toml or /etc/keyway/keyway.toml, if there, else all defaults]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Print all the lines that the `sshd_config` of a VM needs
     #[arg(long)]
     drop_in: bool,
@@ -398,9 +418,21 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, roles: &Roles) -> Exit
         (&mut io::stdin().lock(), &mut io::stdout().lock(), &mut io::stderr());
     let (asks, seen) = (io::stdin().is_terminal(), io::stderr().is_terminal());
     let variable = &|name: &str| std::env::var_os(name);
-    let terminal = Terminal { stdin, stdout, stderr, variable, asks, seen };
+    let terminal = Terminal { stdin, stdout, stderr, variable, asks, seen, keep: &keep_stdout };
     // A pipe that was closed early (`| head`) is not our fault, and there is nobody to tell.
     ExitCode::from(run_with(arguments, roles, terminal).unwrap_or(FAULTS))
+}
+
+/// Takes from others what they may do with the file that stdout is, if it is one; whether they might have.
+fn keep_stdout() -> io::Result<bool> {
+    let stdout = std::fs::File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let about = stdout.metadata()?;
+    if !about.is_file() || about.mode() & config::MODE_OTHERS == 0 {
+        return Ok(false);
+    }
+    let mode = about.mode() & 0o7777 & !config::MODE_OTHERS;
+    stdout.set_permissions(std::fs::Permissions::from_mode(mode))?;
+    Ok(true)
 }
 
 fn run_with(
@@ -409,7 +441,7 @@ fn run_with(
     mut terminal: Terminal<'_>,
 ) -> io::Result<u8> {
     let Terminal { stdout, stderr, .. } = &mut terminal;
-    let command = match Arguments::try_parse_from(arguments) {
+    let command = match Arguments::try_parse_from(order::noun_first(arguments)) {
         Ok(arguments) => arguments.command,
         Err(error) if error.use_stderr() => {
             write!(stderr, "{error}")?;
@@ -427,18 +459,20 @@ fn run_with(
 }
 
 fn carry_out(command: Command, roles: &Roles, terminal: &mut Terminal<'_>) -> Outcome {
-    let Terminal { stdout, stderr, .. } = terminal;
+    let Terminal { stdout, stderr, seen, .. } = terminal;
     match command {
         Command::Check { files, output } => Ok(check::run(&files, output, stdout, stderr)?),
         Command::Ca { command: CaCommand::Show(show) } => Ok(ca::show(&show, stdout, stderr)?),
         Command::Serve(files) => {
+            let form = fatal::Form::of(&files, *seen);
             match config::load(files.config.as_deref(), files.fleet.as_deref()) {
-                Ok(loaded) => Ok(end((roles.serve)(Start { files, loaded }), stderr)?),
-                Err(report) => {
-                    check::tell_faults(&report, stderr)?;
-                    Ok(FAULTS)
-                }
+                Ok(loaded) => match (roles.serve)(Start { files, loaded }) {
+                    Ok(()) => return Ok(DONE),
+                    Err(failure) => form.failure(&failure, stderr)?,
+                },
+                Err(report) => form.report(&report, stderr)?,
             }
+            Ok(FAULTS)
         }
         Command::Demo(demo) => Ok(end((roles.demo)(&demo), stderr)?),
         Command::User(Noun { verb, remote }) => user::run(verb, &remote, terminal),
@@ -461,6 +495,10 @@ fn carry_out(command: Command, roles: &Roles, terminal: &mut Terminal<'_>) -> Ou
         Command::Completions { shell } => shell::completions(shell, stdout),
         Command::Man { dir } => shell::man(dir.as_deref(), stdout),
     }
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn end(result: Result<(), Failure>, stderr: &mut dyn Write) -> io::Result<u8> {

@@ -13,7 +13,9 @@ use std::{
 use clap::Args;
 use hyper::Uri;
 use tokio_rustls::rustls::{
-    ClientConfig, RootCertStore, crypto,
+    ClientConfig, RootCertStore,
+    client::WebPkiServerVerifier,
+    crypto,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 
@@ -22,14 +24,13 @@ use super::{
     client::{Client, Place, Tls},
     talk::Talk,
     trouble::Trouble,
+    trust::Named,
 };
 use crate::{
     config::{self, Found, HostKeys, MODE_OTHERS, Report, SOCKET, STATE_DIR},
     state::State,
 };
 
-/// The configuration that is used if it is there and nothing else is named.
-const CONFIG: &str = "keyway.toml";
 /// Names the socket.
 const SOCKET_VARIABLE: &str = "KEYWAY_SOCKET";
 /// Where systems keep the CAs that they trust.
@@ -47,6 +48,8 @@ pub(super) struct Terminal<'a> {
     pub(super) asks: bool,
     /// Whether somebody looks at stderr.
     pub(super) seen: bool,
+    /// Takes from others what they may do with the file that stdout is, if it is one; whether they might have.
+    pub(super) keep: &'a dyn Fn() -> io::Result<bool>,
 }
 
 /// Which server.
@@ -56,7 +59,7 @@ pub(super) struct Where {
     /// The server's unix socket [default: $KEYWAY_SOCKET, else the one of --config]
     #[arg(long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
-    /// The configuration whose state_dir holds the socket [default: keyway.toml, if it is there]
+    /// The configuration whose state_dir holds the socket [default: keyway.toml or /etc/keyway/keyway.toml, if there]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// A server elsewhere, https://HOST:PORT
@@ -65,7 +68,7 @@ pub(super) struct Where {
     /// The file with the token for --server
     #[arg(long, value_name = "FILE", global = true)]
     token_file: Option<PathBuf>,
-    /// The CAs that --server is trusted by, in PEM [default: the system's]
+    /// The CAs that --server is trusted by, or its own certificate, in PEM [default: the system's CAs]
     #[arg(long, value_name = "FILE", global = true)]
     ca: Option<PathBuf>,
 }
@@ -144,8 +147,7 @@ impl Where {
 
     /// The configuration that is named, or is there.
     fn config_file(&self) -> Option<&Path> {
-        let usual = Path::new(CONFIG);
-        self.config.as_deref().or_else(|| usual.exists().then_some(usual))
+        self.config.as_deref().or_else(config::usual)
     }
 }
 
@@ -218,18 +220,26 @@ fn tls(url: &str, token: &Path, ca: Option<&Path>) -> Result<Tls, Trouble> {
         })?,
     };
     let pem = read(bundle)?;
-    let _unusable = roots
-        .add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok));
+    let certificates: Vec<_> =
+        CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect();
+    let _unusable = roots.add_parsable_certificates(certificates.iter().cloned());
     if roots.is_empty() {
         let shown = bundle.display();
         return Err(Trouble::failed(format!("{shown} holds no certificate in PEM")));
     }
-    let config =
-        ClientConfig::builder_with_provider(Arc::new(crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Trouble::failed(format!("no TLS: {error}")))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+    let no_tls = |error: &dyn std::fmt::Display| Trouble::failed(format!("no TLS: {error}"));
+    let provider = Arc::new(crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| no_tls(&error))?;
+    let config = if ca.is_some() {
+        let by_ca = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        let named = Named::new(by_ca.map_err(|error| no_tls(&error))?, certificates);
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(named))
+    } else {
+        builder.with_root_certificates(roots)
+    }
+    .with_no_client_auth();
     Ok(Tls {
         name,
         authority: authority.to_string(),

@@ -91,6 +91,7 @@ pub(super) fn say_with(
         variable: &variable,
         asks: here,
         seen: here,
+        keep: &|| Ok(false),
     };
     let code = run_with(all, roles, terminal).unwrap();
     Said { code, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }

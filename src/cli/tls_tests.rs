@@ -52,12 +52,16 @@ XFrlzt/wohg5CgZ/DDJDI7pkCcLLF4NCFh6LAdAXFiXaaUsC2eWJsijz
 -----END PRIVATE KEY-----
 ";
 
-/// Answers one connection with an empty list; gives the request, or nothing if there was none.
 fn serve() -> (SocketAddr, JoinHandle<Option<String>>) {
+    serve_as(CERTIFICATE, KEY)
+}
+
+/// Answers one connection with an empty list; gives the request, or nothing if there was none.
+fn serve_as(certificate: &str, key: &str) -> (SocketAddr, JoinHandle<Option<String>>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let certificate = CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).unwrap();
-    let key = PrivateKeyDer::from_pem_slice(KEY.as_bytes()).unwrap();
+    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
     let config =
         ServerConfig::builder_with_provider(Arc::new(crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
@@ -114,10 +118,36 @@ fn a_server_that_the_ca_vouches_for_is_shown_the_token() {
     }
 }
 
+/// A certificate as `openssl req -x509` makes it: a CA's, signed by itself, good until the year that is given.
+fn own(host: &str, until: i32) -> (String, String) {
+    let mut params = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+    params.not_after = rcgen::date_time_ymd(until, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+#[test]
+fn a_server_whose_own_certificate_was_named_is_trusted_in_its_name_until_it_expires() {
+    let (scratch, token, _) = files();
+    for (host, until, trusted) in
+        [("localhost", 2120, true), ("localhost", 2001, false), ("elsewhere.test", 2120, false)]
+    {
+        let (certificate, key) = own(host, until);
+        let named = scratch.file("own.pem", &certificate);
+        let (address, served) = serve_as(&certificate, &key);
+        let said = list(&format!("https://localhost:{}", address.port()), &token, &named);
+        let expected = if trusted { (DONE, "[]\n") } else { (UNREACHABLE, "") };
+        assert_eq!((said.code, said.out.as_str()), expected, "{host} {until}: {said:?}");
+        assert_eq!(served.join().unwrap().is_some(), trusted, "{host} {until}");
+    }
+}
+
 #[test]
 fn a_server_that_is_not_trusted_is_shown_nothing() {
     let (scratch, token, _) = files();
-    let other = scratch.file("other.pem", CERTIFICATE);
+    let other = scratch.file("other.pem", &own("localhost", 2120).0);
     let (address, served) = serve();
     let said = list(&format!("https://localhost:{}", address.port()), &token, &other);
     assert_eq!((said.code, said.out.as_str()), (UNREACHABLE, ""), "{said:?}");

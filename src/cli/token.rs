@@ -1,13 +1,12 @@
 //! `keyway token`: what programs show to the API.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::{
     DONE, Output,
     keyfile::time,
+    now_s,
     remote::{Edit, Remote, Terminal, path},
     table::{self, Column, cell},
     talk::Change,
@@ -28,7 +27,7 @@ pub(super) enum Token {
         /// Which
         name: Label,
     },
-    /// A new token: stdout gets it and nothing else, this once
+    /// A new token: stdout gets it and nothing else, this once; a file that stdout is, is made yours alone (0600)
     #[command(
         visible_alias = "create",
         after_help = "\
@@ -119,6 +118,11 @@ pub(super) fn run(command: Token, remote: &Remote, terminal: &mut Terminal<'_>) 
             let mut body = json!({ "name": name, "role": role.word() });
             let ends_s = expires.map(|seconds| now_s().saturating_add(seconds));
             put(&mut body, [("expires_s", ends_s.map(Value::from))]);
+            // Before there is anything to read in it; a token in a file that is open to others is refused later.
+            let kept = (talk.terminal.keep)().map_err(|error| {
+                let fix = "fix: umask 077 before, or a directory of your own";
+                Trouble::failed(format!("stdout is a file that is open to others ({error}); {fix}"))
+            })?;
             let answer = talk.make(Change::post(path(["tokens"]), body), edit)?;
             let token = answer.get("item").map(|item| cell(item, "token")).unwrap_or_default();
             let ends =
@@ -133,9 +137,10 @@ pub(super) fn run(command: Token, remote: &Remote, terminal: &mut Terminal<'_>) 
             } else {
                 writeln!(talk.terminal.stdout, "{}", table::plain(&token))?;
                 let role = role.word();
+                let kept = if kept { ", and its file is open to nobody else now" } else { "" };
                 writeln!(
                     talk.terminal.stderr,
-                    "token {name} added ({role}, {ends}); it is shown this once"
+                    "token {name} added ({role}, {ends}); it is shown this once{kept}"
                 )?;
             }
             Ok(DONE)
@@ -145,10 +150,6 @@ pub(super) fn run(command: Token, remote: &Remote, terminal: &mut Terminal<'_>) 
             talk.change(change, edit, &|_| format!("token {name} ended"))
         }
     }
-}
-
-fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

@@ -493,17 +493,16 @@ fn key_files_of_the_wrong_kind_are_told_apart() {
     keygen("pem", &["-t", "rsa", "-b", "2048", "-m", "PEM", "-N", ""]);
     scratch.key("one");
     scratch.key("two");
-    fs::set_permissions(scratch.0.join("p384.pub"), fs::Permissions::from_mode(0o600)).unwrap();
     let keyway = "[edge]\nhost_keys = [\n\"one\",\n\"two\",\n\"p384\",\n\"p384.pub\",\n\"locked\",\n\"pem\",\n\".\"]";
     assert_eq!(
         scratch.faults(keyway, &fleet()),
         [
             "keyway.toml:4: `edge.host_keys` names two keys of one type, one and two; fix: keep one: a client asks for a type, not for a key",
             "keyway.toml:5: `edge.host_keys` names p384: this type is not offered as a host key; fix: use Ed25519, ECDSA P-256 or RSA",
-            "keyway.toml:6: `edge.host_keys` names p384.pub: malformed key; fix: name the private key, not the .pub file",
+            "keyway.toml:6: `edge.host_keys` names p384.pub, which is a public key; fix: name the private key beside it, p384",
             "keyway.toml:7: `edge.host_keys` names locked: encrypted private key; fix: take the passphrase off: ssh-keygen -p -N '' -f locked",
             "keyway.toml:8: `edge.host_keys` names pem: unsupported key type; fix: convert it to OpenSSH's format: ssh-keygen -p -N '' -f pem",
-            "keyway.toml:9: `edge.host_keys` names .: not a file; fix: correct the path, or make one: ssh-keygen -t ed25519 -N '' -f .",
+            "keyway.toml:9: `edge.host_keys` names .: not a file; fix: correct the path or its permissions",
         ]
     );
 }
@@ -750,6 +749,9 @@ fn a_signed_zone_has_no_secondaries() {
     scratch.put("dnssec", include_str!("../control/dns/testdata/ecdsa_p256"));
     let keyway = "[dns]\nzone = \"vm.test\"\nlisten = \"127.0.0.1:53\"\ndnssec_key = \"dnssec\"\n";
     assert!(dns(&scratch, keyway).dnssec_key.is_some());
+    let missing = scratch.faults(&keyway.replace("\"dnssec\"", "\"none\""), &fleet());
+    let advice = "names none: no such file; fix: correct the path, or make one: ssh-keygen -t ecdsa -b 256 -N '' -f none";
+    assert!(missing.len() == 1 && missing[0].contains(advice), "{missing:?}");
     let told = scratch.faults(&(keyway.to_owned() + "secondaries = \"192.0.2.1\"\n"), &fleet());
     assert!(
         told.len() == 1

@@ -355,11 +355,11 @@ fn read_secondaries(value: &Value<'_, '_>) -> Option<Vec<Secondary>> {
 }
 
 fn read_key(value: &Value<'_, '_>, base: &Path) -> Option<Arc<PrivateKey>> {
-    let key = keys::private_key(value, &path_or_none(value, base)?)?;
+    let key = keys::private_key(value, &path_or_none(value, base)?, keys::ECDSA_P256)?;
     if key.public().key_type() == KeyType::EcdsaP256 {
         return Some(Arc::new(key));
     }
     let what = format!("is a key of type {}", key.public().key_type().name());
-    value.fault(what, "make one with: ssh-keygen -t ecdsa -b 256 -N '' -f FILE");
+    value.fault(what, format_args!("make one with: ssh-keygen {} -N '' -f FILE", keys::ECDSA_P256));
     None
 }

@@ -27,6 +27,11 @@ const KEY_FILE_BYTES_MAX: u64 = 64 << 10;
 /// Largest revocation list read, in bytes: a million hashes with room to spare.
 const REVOCATIONS_BYTES_MAX: u64 = 64 << 20;
 
+/// As `ssh-keygen` is told the types that are asked for.
+pub(super) const ED25519: &str = "-t ed25519";
+/// The one type that zones are signed with here.
+pub(super) const ECDSA_P256: &str = "-t ecdsa -b 256";
+
 const PASTE: &str = "paste the one line of the .pub file: type, base64, comment";
 
 /// A path in a file is meant from where the file is.
@@ -34,18 +39,34 @@ pub(super) fn resolve(base: &Path, path: &str) -> PathBuf {
     base.join(path)
 }
 
-/// Reads a private key, which nobody but its owner may be able to read, as `ssh` wants it too.
-pub(super) fn private_key(value: &Value<'_, '_>, path: &Path) -> Option<PrivateKey> {
+/// Reads a private key, which nobody but its owner may be able to read, as `ssh` wants it too. `kind` is the type to make
+/// where there is none, as `ssh-keygen` is told it.
+pub(super) fn private_key(value: &Value<'_, '_>, path: &Path, kind: &str) -> Option<PrivateKey> {
     let shown = path.display();
     let (bytes, mode) = match read(path, KEY_FILE_BYTES_MAX) {
         Ok(read) => read,
         Err(error) => {
-            let fix =
-                format!("correct the path, or make one: ssh-keygen -t ed25519 -N '' -f {shown}");
+            let fix = if error.kind() == io::ErrorKind::NotFound {
+                format!("correct the path, or make one: ssh-keygen {kind} -N '' -f {shown}")
+            } else {
+                "correct the path or its permissions".to_owned()
+            };
             value.fault(format_args!("names {shown}: {}", plain(&error)), fix);
             return None;
         }
     };
+    // Before its mode: nobody should make a public key unreadable to find out that it is none of use here.
+    if PublicKey::parse_line(lossy(&bytes).trim()).is_ok() {
+        let private = path.with_extension("");
+        let named = path.extension().is_some_and(|end| end == "pub");
+        let fix = if named {
+            format!("name the private key beside it, {}", private.display())
+        } else {
+            "name the private key, not the public one".to_owned()
+        };
+        value.fault(format_args!("names {shown}, which is a public key"), fix);
+        return None;
+    }
     if mode & MODE_OTHERS != 0 {
         let what = format!("names {shown}, which others may read (mode {:04o})", mode & 0o7777);
         value.fault(what, format_args!("chmod 600 {shown}"));
@@ -57,9 +78,7 @@ pub(super) fn private_key(value: &Value<'_, '_>, path: &Path) -> Option<PrivateK
     match parsed {
         Ok((key, _)) => Some(key),
         Err(fault) => {
-            let public = PublicKey::parse_line(lossy(&bytes).trim()).is_ok();
             let fix = match fault {
-                _ if public => "name the private key, not the .pub file".to_owned(),
                 KeyFault::Encrypted => {
                     format!("take the passphrase off: ssh-keygen -p -N '' -f {shown}")
                 }
@@ -79,7 +98,7 @@ pub(super) fn private_key(value: &Value<'_, '_>, path: &Path) -> Option<PrivateK
 
 /// Reads a host key and the certificate beside it (`<path>-cert.pub`), if there is one.
 pub(super) fn host_key(value: &Value<'_, '_>, path: &Path) -> Option<HostKey> {
-    let key = private_key(value, path)?;
+    let key = private_key(value, path, ED25519)?;
     match key.public().key_type() {
         KeyType::Ed25519 | KeyType::EcdsaP256 | KeyType::Rsa => {}
         KeyType::EcdsaP384 | KeyType::EcdsaP521 | KeyType::SkEd25519 | KeyType::SkEcdsaP256 => {

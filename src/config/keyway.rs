@@ -139,6 +139,20 @@ pub(super) fn read_found(source: &Source) -> (Document, Found) {
     (document, Found { state_dir, socket })
 }
 
+/// `edge.log`, whatever else is wrong.
+pub(super) fn read_log(source: &Source) -> Log {
+    let document = Document::new(&source.name, source.order, &source.text);
+    let table = document.parse(&source.text);
+    let root = Section::root(&document, &table);
+    let edge = root.section("edge");
+    let given = edge.and_then(|section| section.get("log")).and_then(|value| log(&value));
+    given.unwrap_or(Log::Auto)
+}
+
+fn log(value: &Value<'_, '_>) -> Option<Log> {
+    value.word(&[("auto", Log::Auto), ("json", Log::Json), ("readable", Log::Readable)])
+}
+
 fn state_dir(root: &Section<'_, '_>, base: &Path) -> PathBuf {
     let given = root.get("state_dir").and_then(|value| path(&value, base));
     given.unwrap_or_else(|| PathBuf::from(STATE_DIR))
@@ -179,11 +193,7 @@ fn read_edge(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> Edge {
             .unwrap_or_default(),
         sessions_max: count("sessions_max", SESSIONS_MAX, "sessions; 0 for as many as fit"),
         half_open_max: count("half_open_max", SESSIONS_MAX, "connections; 0 for as many as fit"),
-        log: get("log")
-            .and_then(|value| {
-                value.word(&[("auto", Log::Auto), ("json", Log::Json), ("readable", Log::Readable)])
-            })
-            .unwrap_or(Log::Auto),
+        log: get("log").and_then(|value| log(&value)).unwrap_or(Log::Auto),
         hide_keys: flag("hide_keys", false),
         legacy_macs: flag("legacy_macs", true),
         prefer_gcm: get("prefer_gcm")
@@ -347,7 +357,7 @@ fn read_credential<'d, 'i: 'd>(
     let file = |key| {
         let value = get(key)?;
         let path = path_or_none(&value, base)?;
-        let key = keys::private_key(&value, &path);
+        let key = keys::private_key(&value, &path, keys::ED25519);
         Some((value, key))
     };
     let ca = file("user_ca");

@@ -251,20 +251,25 @@ struct Place {
     line: usize,
 }
 
-/// What `keyway.toml` is called where nobody names it.
-const CONFIG: &str = "keyway.toml";
+/// Where `keyway.toml` is where nobody names it: in the working directory, or where a system keeps it.
+const USUAL: [&str; 2] = ["keyway.toml", "/etc/keyway/keyway.toml"];
 
-/// Reads `keyway.toml`, and a fleet file if one is named. Where no configuration is named, that of the working directory
-/// is read if there is one; without it everything has its default.
+/// The configuration that is read where none is named: the first of the usual ones that is there.
+#[must_use]
+pub fn usual<'p>() -> Option<&'p Path> {
+    USUAL.map(Path::new).into_iter().find(|path| path.exists())
+}
+
+/// Reads `keyway.toml`, and a fleet file if one is named. Where no configuration is named, the [`usual`] one is read if
+/// there is one; without it everything has its default.
 ///
 /// # Errors
 /// Everything that is wrong with either.
 pub fn load(config: Option<&Path>, fleet: Option<&Path>) -> Result<Loaded, Report> {
-    let usual = Path::new(CONFIG);
-    let config = match config.or_else(|| usual.exists().then_some(usual)) {
+    let config = match config.or_else(usual) {
         Some(config) => source(config, 0),
         None => Ok(Source {
-            name: format!("{CONFIG} (not there: defaults)"),
+            name: "keyway.toml (not there: defaults)".to_owned(),
             order: 0,
             base: PathBuf::new(),
             text: String::new(),
@@ -342,6 +347,14 @@ pub fn find(config: &Path) -> Result<Found, Report> {
         (faults, _) if faults.is_empty() => Ok(found),
         (faults, warnings) => Err(Report { faults, warnings }),
     }
+}
+
+/// How the log of the front door of this `keyway.toml` looks, or of the usual one: what is said about its faults is to look
+/// the same. Whatever cannot be read is as if it were not there.
+#[must_use]
+pub fn log(config: Option<&Path>) -> Log {
+    let source = config.or_else(usual).and_then(|config| source(config, 0).ok());
+    source.map_or(Log::Auto, |source| keyway::read_log(&source))
 }
 
 /// A file's text and where it came from.

@@ -31,8 +31,15 @@ impl Directory {
         for byte in suffix {
             let _infallible = write!(name, "{byte:02x}");
         }
-        let path = std::env::temp_dir().join(name);
-        DirBuilder::new().mode(DIRECTORY_MODE).create(&path)?;
+        let among = std::env::temp_dir();
+        let path = among.join(name);
+        DirBuilder::new().mode(DIRECTORY_MODE).create(&path).map_err(|error| {
+            let among = among.display();
+            let why = format!(
+                "no directory can be made in {among} ({error}); set TMPDIR to one that is there"
+            );
+            io::Error::new(error.kind(), why)
+        })?;
         Ok(Self(path))
     }
 

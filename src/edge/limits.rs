@@ -12,6 +12,9 @@ use crate::words;
 /// Descriptors kept for everything that is not a connection: executors, listeners, pipes, files, scrapes.
 const RESERVE: u64 = 512;
 
+/// Descriptors for connections where the limit leaves none.
+const LEAST: u64 = 8;
+
 /// How many connections the descriptor limit allows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Budget {
@@ -58,6 +61,18 @@ pub fn check(loaded: &mut Loaded, descriptors: u64) {
         words::count(half_open, "half-open connection")
     );
     let Budget { sessions, half_open } = budget;
+    if descriptors < RESERVE + LEAST {
+        // Nothing that could be written into the file would help.
+        let raised = needed.max(RESERVE + LEAST).next_multiple_of(1024);
+        loaded.warn_of_counts(
+            format!(
+                "a process may have {descriptors} file descriptors here, and {RESERVE} are kept for what is no \
+                 connection"
+            ),
+            format!("raise the hard limit (LimitNOFILE={raised}, ulimit -Hn {raised})"),
+        );
+        return;
+    }
     let fix = format!(
         "raise the hard limit (LimitNOFILE={needed}, ulimit -Hn), or write at most sessions_max = {sessions} and \
          half_open_max = {half_open}"
@@ -74,7 +89,7 @@ pub const fn count(wish: Count, automatic: u32) -> u32 {
 }
 
 fn divide(descriptors: u64) -> Budget {
-    let free = descriptors.saturating_sub(RESERVE).max(8);
+    let free = descriptors.saturating_sub(RESERVE).max(LEAST);
     let half_open = free / 4;
     let number = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
     Budget { sessions: number((free - half_open) / 2), half_open: number(half_open) }

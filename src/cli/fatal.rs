@@ -1,0 +1,68 @@
+//! What keeps `serve` from running, told as its log is: in lines for people, or in JSON for whoever collects them. Of all lines
+//! these are the ones that nobody may fail to understand.
+
+use std::io::{self, Write};
+
+use serde_json::{Value, json};
+
+use super::{Failure, Files, check, now_s, table};
+use crate::{
+    config::{self, Finding, Log, Report},
+    registry::refusal::utc,
+    words::count,
+};
+
+/// How it is told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Form {
+    /// For people.
+    Readable,
+    /// An object a line.
+    Json,
+}
+
+impl Form {
+    /// As the log of these files is, whatever else is wrong with them. `seen`: stderr is a terminal.
+    pub(super) fn of(files: &Files, seen: bool) -> Self {
+        let json = match config::log(files.config.as_deref()) {
+            Log::Json => true,
+            Log::Readable => false,
+            Log::Auto => !seen,
+        };
+        if json { Self::Json } else { Self::Readable }
+    }
+
+    /// Why it ended.
+    pub(super) fn failure(self, failure: &Failure, stderr: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Self::Readable => writeln!(stderr, "keyway: {failure}"),
+            Self::Json => line(stderr, "ERROR", &failure.to_string(), json!({})),
+        }
+    }
+
+    /// Why it did not begin.
+    pub(super) fn report(self, report: &Report, stderr: &mut dyn Write) -> io::Result<()> {
+        if self == Self::Readable {
+            return check::tell_faults(report, stderr);
+        }
+        let mut each = |level, findings: &[Finding]| {
+            findings.iter().try_for_each(|finding| {
+                let Finding { file, line: at, what, fix, .. } = finding;
+                line(stderr, level, what, json!({ "file": &**file, "line": at, "fix": fix }))
+            })
+        };
+        each("ERROR", &report.faults)?;
+        each("WARN", &report.warnings)?;
+        let faults = count(report.faults.len(), "fault");
+        line(stderr, "ERROR", &format!("keyway does not start: {faults} in its files"), json!({}))
+    }
+}
+
+fn line(stderr: &mut dyn Write, level: &str, message: &str, mut line: Value) -> io::Result<()> {
+    if let Some(fields) = line.as_object_mut() {
+        fields.insert("timestamp".to_owned(), utc(now_s()).into());
+        fields.insert("level".to_owned(), level.into());
+        fields.insert("message".to_owned(), message.into());
+    }
+    writeln!(stderr, "{}", table::json(&line))
+}
