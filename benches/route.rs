@@ -240,6 +240,7 @@ fn vm(name: &str, owner: &str, address: &str) -> Vm {
         login: None,
         host_key: Some(Pin::Ed25519([7; 32])),
         address: Some(address.to_owned()),
+        closed: false,
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::OnceLock;
 
 use super::command::{Command, NewAddress, NewVm, Options, Placement, VmSettings};
-use super::document::{Access, AddressState, Document, Key, Origin, Serial, Vm, VmState};
+use super::document::{Access, AddressState, Document, Key, Origin, Serial, Vm};
 use super::draft::{Draft, PART_DOCUMENTS, Progress};
 use super::model::{Limits, Model, Stamp};
 use super::name::{Label, Principal};
@@ -407,11 +407,12 @@ impl History {
         let Some(table) = &self.table else { return };
         let mut truth = Truth { documents: self.truth.documents.clone(), ..Truth::default() };
         truth.documents.retain(|_, (document, _)| match document {
-            Document::Vm(vm) => vm.state == VmState::Ready,
             Document::Team(team) => !team.going,
-            Document::User(_) | Document::Address(_) | Document::Hold(_) | Document::Token(_) => {
-                true
-            }
+            Document::Vm(_)
+            | Document::User(_)
+            | Document::Address(_)
+            | Document::Hold(_)
+            | Document::Token(_) => true,
         });
         let seen = truth.seen();
         for site in self.model.sites() {

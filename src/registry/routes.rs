@@ -23,7 +23,7 @@ impl Model {
             addresses: self.addresses().map(|(name, it, _)| address(name, &it.document)).collect(),
             users: self.users().iter().map(|(name, it)| user(name, &it.document)).collect(),
             teams: self.teams().iter().map(|(name, it)| team(name, &it.document)).collect(),
-            vms: vms.filter(|vm| vm.state == VmState::Ready).map(entry).collect(),
+            vms: vms.map(entry).collect(),
         }
     }
 }
@@ -34,9 +34,7 @@ pub(super) fn enter(contents: &mut Contents, key: &Key, document: &Document) {
         (Key::Address(name), Document::Address(it)) => contents.addresses.push(address(name, it)),
         (Key::User(name), Document::User(it)) => contents.users.push(user(name, it)),
         (Key::Team(name), Document::Team(it)) => contents.teams.push(team(name, it)),
-        (Key::Vm(_), Document::Vm(vm)) if vm.state == VmState::Ready => {
-            contents.vms.push(entry(vm));
-        }
+        (Key::Vm(_), Document::Vm(vm)) => contents.vms.push(entry(vm)),
         _ => {}
     }
 }
@@ -61,7 +59,7 @@ pub fn delta(written: &[Written]) -> Delta {
             (Key::Team(name), _) => changes.push(Change::RemoveTeam(name.to_string())),
             (Key::Vm(_), now) => {
                 let now = match now {
-                    Some(Document::Vm(vm)) if vm.state == VmState::Ready => Some(vm),
+                    Some(Document::Vm(vm)) => Some(vm),
                     _ => None,
                 };
                 if let Some((Document::Vm(before), _)) = before
@@ -145,5 +143,6 @@ fn routed(vm: &Vm) -> route::Vm {
         login: vm.login.clone(),
         host_key: host_keys::wanted(vm),
         address: vm.address.as_ref().map(ToString::to_string),
+        closed: vm.state == VmState::Maint,
     }
 }

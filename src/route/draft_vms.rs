@@ -31,7 +31,9 @@ impl Draft<'_> {
                 continue;
             };
             let named = self.put_in(*index, entry, now);
-            after.insert(named.vm.id.clone(), named.allowed().collect::<Vec<_>>());
+            if !named.vm.closed {
+                after.insert(named.vm.id.clone(), named.allowed().collect::<Vec<_>>());
+            }
             self.counts.vms += 1;
             self.names.push((VmName(Arc::clone(&named.vm)), Some(named)));
         }

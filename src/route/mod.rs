@@ -31,7 +31,7 @@ pub mod saved;
 mod snapshot;
 mod table;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod versioned;
 mod whole;
 mod writer;
@@ -42,7 +42,7 @@ pub use contents::{
 pub use contradiction::{Contradiction, Place, What};
 pub use delta::Changed;
 pub use snapshot::{LABEL_BYTES_MAX, RESERVED, Snapshot, TEAM_PREFIX, TEAMS_MAX, is_id, is_label};
-pub use table::Table;
+pub use table::{Table, Way};
 
 /// Who asks: the fingerprint of a key, or the user a trusted certificate names.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +71,8 @@ pub struct Vm {
     pub host_key: Option<Pin>,
     /// The pool address its DNS name points at, by name. Opens no way: slots do.
     pub address: Option<String>,
+    /// Whether nobody may enter it: it is in maintenance. Its name, its slots and everybody's right stay.
+    pub closed: bool,
 }
 
 /// The host key that a VM has to show.
@@ -120,7 +122,7 @@ pub struct Address {
     pub private: Option<IpAddr>,
     /// Whether every registered user gets the list of their VMs here.
     pub lobby: bool,
-    /// Whether connections to it are refused: [`Table::address`] does not find it.
+    /// Whether nobody gets in here: it is in maintenance. [`Table::address`] does not find it.
     pub closed: bool,
     id: AddressId,
     /// The first revision in which the address of this id has other IP addresses, so that nothing is in this one's slots.
@@ -203,6 +205,9 @@ pub enum Refusal {
     /// Neither the VM nor the request names a login.
     #[error("no login name")]
     NoLogin,
+    /// The VM is in maintenance.
+    #[error("the VM is in maintenance")]
+    Closed,
 }
 
 /// Sizes, for the metrics.

@@ -223,6 +223,7 @@ mod tests {
             login: None,
             host_key: None,
             address: None,
+            closed: false,
         })
     }
 

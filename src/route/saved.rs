@@ -14,7 +14,7 @@ use super::{Contents, Delta};
 /// The first bytes of everything saved here.
 pub const MAGIC: [u8; 8] = *b"keyway\0r";
 /// Which encoding follows. An older program does not read a newer one.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Entries in one chunk: few enough that nobody holds much more in memory than the contents themselves.
 const CHUNK_ENTRIES: usize = 4096;

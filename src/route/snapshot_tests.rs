@@ -36,6 +36,7 @@ fn vm(name: &str, owner: &str, at: &str) -> VmEntry {
         login: None,
         host_key: None,
         address: Some(at.to_owned()),
+        closed: false,
     };
     VmEntry::owned(vm, at)
 }

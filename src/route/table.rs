@@ -68,11 +68,45 @@ impl Marks {
     }
 }
 
-/// A decision, before anything is copied for it.
-#[derive(Clone, Copy)]
-enum Way<'a> {
-    Vm { vm: &'a Arc<Vm>, login: &'a str, by_name: bool },
+/// A way that exists, before anything is copied for it.
+#[derive(Clone, Copy, Debug)]
+pub enum Way<'a> {
+    /// To a VM, which may be closed.
+    Vm {
+        /// It.
+        vm: &'a Arc<Vm>,
+        /// The login asked for, without the VM's name.
+        login: &'a str,
+        /// Whether the VM was asked for by name.
+        by_name: bool,
+    },
+    /// To the list of VMs.
     Lobby,
+}
+
+impl Way<'_> {
+    /// Whether nobody may go it now.
+    #[must_use]
+    pub fn closed(&self) -> bool {
+        match self {
+            Self::Vm { vm, .. } => vm.closed,
+            Self::Lobby => false,
+        }
+    }
+
+    /// The decision with copies of what it is about.
+    #[must_use]
+    pub fn admission(&self, user: &Arc<str>) -> Admission {
+        match *self {
+            Self::Vm { vm, login, by_name } => {
+                // Read before anything is counted: a CPU waits for one count before it reads what follows.
+                let login = vm.login.as_deref().unwrap_or(login).to_owned();
+                let (user, vm) = (Arc::clone(user), Arc::clone(vm));
+                Admission::Vm(Admitted { user, vm, login, by_name })
+            }
+            Self::Lobby => Admission::Lobby { user: Arc::clone(user) },
+        }
+    }
 }
 
 impl fmt::Debug for Table {
@@ -141,12 +175,16 @@ impl Table {
         self.revision.load(Ordering::Acquire)
     }
 
-    /// The pool address that `local` stands for, which is what the socket, a header or the NAT said. `None`: not in
-    /// the pool, or closed (refuse the connection). The private -> public map and IPv4-mapped IPv6 are already applied.
-    pub fn address(&self, local: IpAddr) -> Option<Arc<Address>> {
+    /// The pool address that `local` stands for, which is what the socket, a header or the NAT said, closed or not. `None`:
+    /// not in the pool (refuse the connection). The private -> public map and IPv4-mapped IPv6 are already applied.
+    pub fn dialled(&self, local: IpAddr) -> Option<Arc<Address>> {
         let local = local.to_canonical();
         self.at_one_revision(|revision| self.addresses.get(&local, revision))
-            .filter(|address| !address.closed)
+    }
+
+    /// As [`Table::dialled`], of those that are open.
+    pub fn address(&self, local: IpAddr) -> Option<Arc<Address>> {
+        self.dialled(local).filter(|address| !address.closed)
     }
 
     /// The pool address called `name`, closed or not.
@@ -193,35 +231,58 @@ impl Table {
         self.at_one_revision(|revision| self.line(&Who::Key(*fingerprint), revision))
     }
 
-    /// The one admission function. `login` is the SSH user name as sent: `login+vm-name` (split at the last '+') asks
+    /// Where `who` gets, for whom a key's line and everything else that a login is judged by do not matter. `login` is the SSH user name as sent: `login+vm-name` (split at the last '+') asks
     /// by name among the VMs that `who` may enter, and is never tried again as a plain login.
     pub fn admit(&self, who: Who<'_>, address: &Address, login: &str) -> Admission {
         self.explain(who, address, login).unwrap_or(Admission::Nothing)
     }
 
-    /// As [`Table::admit`], with what the line of the key says, both of one revision.
-    pub fn admit_with_line(
+    /// What `read` makes of the way that [`Table::admit`] would find and of its user's name, with what the line of the key
+    /// says, both of one revision. Allocates nothing and copies nothing. `read` runs while memory cannot be reclaimed, maybe
+    /// twice: it must be short.
+    ///
+    /// # Errors
+    /// Why there is no way.
+    pub fn ask<T>(
         &self,
         who: Who<'_>,
         address: &Address,
         login: &str,
-    ) -> (Admission, KeyLine) {
+        read: impl Fn(&Arc<str>, Way<'_>) -> T,
+    ) -> Result<(T, KeyLine), Refusal> {
+        let answer = |person: &Person, way: Way<'_>| read(&person.rest.name, way);
         self.at_one_revision(|revision| {
-            let admission = self.decide_at(revision, &who, address, login, admission);
-            (admission.unwrap_or(Admission::Nothing), self.line(&who, revision))
+            let found = self.decide_at(revision, &who, address, login, answer)?;
+            Ok((found, self.line(&who, revision)))
         })
     }
 
-    /// As [`Table::admits`], with what the line of the key says, both of one revision. `None`: it gives nothing.
-    pub fn admits_with_line(
+    /// As [`Table::ask`], of the VM that was admitted to once, however it is entered by now: `who` is still the same user,
+    /// and that user may still enter the VM in some way. It is known by its id: it may have moved, been renamed or changed
+    /// hands since.
+    ///
+    /// # Errors
+    /// [`Refusal::Unregistered`], [`Refusal::Forbidden`].
+    pub fn hold<T>(
         &self,
         who: Who<'_>,
-        address: &Address,
-        login: &str,
-    ) -> Option<KeyLine> {
+        admitted: &Admitted,
+        read: impl Fn(&Arc<Vm>) -> T,
+    ) -> Result<(T, KeyLine), Refusal> {
+        let (name, id) = (admitted.vm.name.as_str(), admitted.vm.id.as_str());
         self.at_one_revision(|revision| {
-            let admits = self.decide_at(revision, &who, address, login, |_, _| ()).is_ok();
-            admits.then(|| self.line(&who, revision))
+            let held = self.person(&who, revision, |person| {
+                if person.rest.name != admitted.user {
+                    return None;
+                }
+                let same = |named: &Named| {
+                    (named.vm.id == id && named.admits(&person.rest)).then(|| read(&named.vm))
+                };
+                let by_name = self.names.with(name, revision, same).flatten();
+                by_name.or_else(|| self.reached(person, id, revision, &read))
+            });
+            let found = held.ok_or(Refusal::Unregistered)?.ok_or(Refusal::Forbidden)?;
+            Ok((found, self.line(&who, revision)))
         })
     }
 
@@ -240,7 +301,7 @@ impl Table {
         address: &Address,
         login: &str,
     ) -> Result<Admission, Refusal> {
-        self.decide(who, address, login, admission)
+        self.decide(who, address, login, |person, way| way.admission(&person.rest.name))
     }
 
     /// The two steps alone: reads the VM in the slots of `who` at `address`. Allocates nothing and copies nothing. `read`
@@ -264,30 +325,30 @@ impl Table {
         })
     }
 
-    /// Whether a session that was admitted once may go on: `who` is still the same user, and that user may still enter
-    /// the VM in some way. The VM is known by its id: it may have moved, been renamed or changed hands since.
+    /// Whether [`Table::hold`] finds anything, in a VM that is open.
     pub fn keeps(&self, who: Who<'_>, admitted: &Admitted) -> bool {
-        let (name, id) = (admitted.vm.name.as_str(), admitted.vm.id.as_str());
-        self.at_one_revision(|revision| {
-            self.person(&who, revision, |person| {
-                let same = |named: &Named| named.vm.id == id && named.admits(&person.rest);
-                person.rest.name == admitted.user
-                    && (self.names.with(name, revision, same).unwrap_or(false)
-                        || self.reaches(person, id, revision))
-            })
-            .unwrap_or(false)
-        })
+        self.hold(who, admitted, |vm| !vm.closed).is_ok_and(|(open, _)| open)
+    }
+
+    /// Whether there is a user of this name, who is not on the way out.
+    pub fn is_user(&self, name: &str) -> bool {
+        self.at_one_revision(|revision| self.person(&Who::User(name), revision, |_| ()).is_some())
     }
 
     /// Looks for a VM among all that `person` may enter.
-    fn reaches(&self, person: &Person, id: &str, revision: u64) -> bool {
-        let among = |near: &Near, far: &Far| near.vms(far).any(|vm| vm.id == id);
+    fn reached<T>(
+        &self,
+        person: &Person,
+        id: &str,
+        revision: u64,
+        read: impl Fn(&Arc<Vm>) -> T,
+    ) -> Option<T> {
+        let among = |near: &Near, far: &Far| near.vms(far).find(|vm| vm.id == id).map(&read);
         let team = |team: &Team| among(&team.near, &team.far);
-        among(&person.near, &person.rest.far)
-            || person
-                .rest
-                .all_teams()
-                .any(|id| self.teams.with(&id, revision, team).unwrap_or(false))
+        among(&person.near, &person.rest.far).or_else(|| {
+            let mut teams = person.rest.all_teams();
+            teams.find_map(|id| self.teams.with(&id, revision, team).flatten())
+        })
     }
 
     /// For the lobby: every VM `user` may enter, by name, with an address it answers at for that user (or none, where
@@ -342,7 +403,10 @@ impl Table {
         login: &str,
         answer: impl Fn(&Person, Way<'_>) -> T,
     ) -> Result<T, Refusal> {
-        self.at_one_revision(|revision| self.decide_at(revision, &who, address, login, &answer))
+        let open = |person: &Person, way: Way<'_>| (!way.closed()).then(|| answer(person, way));
+        self.at_one_revision(|revision| {
+            self.decide_at(revision, &who, address, login, open)?.ok_or(Refusal::Closed)
+        })
     }
 
     /// `who` where the caller has it: see [`Asked`].
@@ -436,20 +500,6 @@ impl Table {
                 return found;
             }
         }
-    }
-}
-
-/// A decision with copies of what it is about.
-fn admission(person: &Person, way: Way<'_>) -> Admission {
-    let user = &person.rest.name;
-    match way {
-        Way::Vm { vm, login, by_name } => {
-            // Read before anything is counted: a CPU waits for one count before it reads what follows.
-            let login = vm.login.as_deref().unwrap_or(login).to_owned();
-            let (user, vm) = (Arc::clone(user), Arc::clone(vm));
-            Admission::Vm(Admitted { user, vm, login, by_name })
-        }
-        Way::Lobby => Admission::Lobby { user: Arc::clone(user) },
     }
 }
 

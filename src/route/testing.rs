@@ -50,6 +50,7 @@ pub(super) fn vm(name: &str, owner: &str, at: &str) -> VmEntry {
         login: None,
         host_key: None,
         address: Some(at.to_owned()),
+        closed: false,
     };
     VmEntry::owned(vm, at)
 }
@@ -96,7 +97,7 @@ pub(super) fn tell(table: &Table, who: Who<'_>, last: u8, login: &str) -> String
 }
 
 /// The rules once more, as slowly and plainly as they can be said.
-pub(super) mod model {
+pub(crate) mod model {
     use super::*;
 
     /// The user, those whose slots are the user's, and those who count by name.
@@ -125,12 +126,7 @@ pub(super) mod model {
         })
     }
 
-    pub(in super::super) fn admit(
-        contents: &Contents,
-        who: Who<'_>,
-        address: &str,
-        login: &str,
-    ) -> String {
+    pub(crate) fn admit(contents: &Contents, who: Who<'_>, address: &str, login: &str) -> String {
         let Some((user, [slots, by_name])) = principals(contents, who) else {
             return "nothing".to_owned();
         };
@@ -171,7 +167,7 @@ pub(super) fn key_entry(key: u8) -> KeyEntry {
 }
 
 /// Small enough that names, keys and addresses collide all the time.
-pub(super) fn arbitrary() -> impl Strategy<Value = Contents> {
+pub(crate) fn arbitrary() -> impl Strategy<Value = Contents> {
     let principal = || {
         prop_oneof![3 => (0..4).prop_map(|n| format!("u{n}")),
                                    1 => (0..2).prop_map(|n| format!("team:t{n}"))]
@@ -226,7 +222,7 @@ pub(super) fn arbitrary() -> impl Strategy<Value = Contents> {
 }
 
 /// Contents, with the VMs that would contradict the rest taken out.
-pub(super) fn sound(mut contents: Contents) -> (Contents, Snapshot) {
+pub(crate) fn sound(mut contents: Contents) -> (Contents, Snapshot) {
     loop {
         match Snapshot::new(contents.clone()) {
             Ok(snapshot) => return (contents, snapshot),
