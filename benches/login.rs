@@ -23,7 +23,7 @@ use keyway::ssh::transport::{
     Algorithms, ClientConfig, Context, Event, Instant, Method, RekeyLimits, ServerConfig, Transport,
 };
 use keyway::ssh::userauth::{
-    Authenticator, Credential, Gate, Login, LoginStep, Offer, Policy, Step,
+    Authenticator, Credential, Gate, Identity, Login, LoginStep, Offer, Pass, Policy, Step, Subject,
 };
 
 const LOGINS: usize = 1000;
@@ -32,8 +32,13 @@ const LOGINS: usize = 1000;
 struct Everybody;
 
 impl Gate for Everybody {
-    fn accepts(&self, _offer: &Offer<'_>) -> bool {
-        true
+    fn judge(&self, offer: &Offer<'_>) -> Option<Pass> {
+        let standing = offer.stand().ok()?;
+        let identity = match offer.subject {
+            Subject::Certificate(_) => Identity::User(standing.principals.first()?.clone()),
+            Subject::Key(_) | Subject::Fingerprint(_) => Identity::Key(offer.subject.fingerprint()),
+        };
+        Some(Pass { identity, restrictions: standing.restrictions })
     }
 }
 

@@ -25,13 +25,15 @@ macro_rules! labelled {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.as_str())
             }
         }
     };
 }
+
+pub(crate) use labelled;
 
 labelled! {
     /// Who ended it.
@@ -118,6 +120,14 @@ labelled! {
         LoginRemembered = "login_remembered",
         /// The route of a live session was taken away.
         RightLost = "right_lost",
+        /// The key or certificate of a live session gives less now than the session began with.
+        RightNarrowed = "right_narrowed",
+        /// The time of a live session's key or certificate is over.
+        RightExpired = "right_expired",
+        /// The VM is in maintenance.
+        VmMaintenance = "vm_maintenance",
+        /// The pool address dialled is in maintenance.
+        AddressMaintenance = "address_maintenance",
         /// The drain time is over.
         Drained = "drained",
         /// A bug of ours; contained to this connection.
@@ -158,6 +168,10 @@ impl Cause {
             Self::Restricted => "the key's restrictions cannot be carried to the VM",
             Self::LoginRemembered => "the VM refused this login less than a minute ago",
             Self::RightLost => "the user's right to the VM was taken away",
+            Self::RightNarrowed => "the user's key gives less than the session began with",
+            Self::RightExpired => "the time of the user's key or certificate is over",
+            Self::VmMaintenance => "the VM is in maintenance",
+            Self::AddressMaintenance => "the address dialled is in maintenance",
             Self::Drained => "the drain time is over",
             Self::Panic => "a bug in keyway ended this connection",
             Self::Resources => "out of descriptors, memory or queue space",
@@ -269,6 +283,22 @@ pub fn notice(cause: Cause, about: &About<'_>) -> String {
             "this server is short of resources right now. Your key is fine; try again in a moment.".into()
         }
         Cause::RightLost => format!("your access to {vm} was taken away, so this session has ended."),
+        Cause::RightNarrowed => format!(
+            "the rights of your key at {vm} were narrowed, so this session has ended. Connect again \
+             to go on with what is left of them."
+        ),
+        Cause::RightExpired => format!(
+            "the time of your key or certificate for {vm} is over, so this session has ended. Ask for \
+             a new one to go on."
+        ),
+        Cause::VmMaintenance => format!(
+            "{vm} is in maintenance, so nobody is connected to it. Your key is fine; try again later."
+        ),
+        Cause::AddressMaintenance => {
+            "the address you dialled is in maintenance. Your key is fine; try again later, or ask \
+             the operator for another address."
+                .into()
+        }
         Cause::Drained => {
             "this server is going down for maintenance, so this session has ended. Connect again to go on.".into()
         }
@@ -383,6 +413,10 @@ mod tests {
             Cause::SessionsFull,
             Cause::Resources,
             Cause::RightLost,
+            Cause::RightNarrowed,
+            Cause::RightExpired,
+            Cause::VmMaintenance,
+            Cause::AddressMaintenance,
             Cause::Drained,
             Cause::Killed,
             Cause::Deadline,

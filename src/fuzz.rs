@@ -20,7 +20,7 @@ use crate::ssh::publickey::PublicKey;
 use crate::ssh::revocation::Revocations;
 use crate::ssh::testing::{End, Pair, Seeded};
 use crate::ssh::transport::Context;
-use crate::ssh::userauth::{Authenticator, Gate, Offer, Policy, Step};
+use crate::ssh::userauth::{Authenticator, Gate, Identity, Offer, Pass, Policy, Step};
 
 /// Where every body's clients come from.
 const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -85,7 +85,7 @@ pub fn packets_inside(data: &[u8]) {
 pub fn certificate(data: &[u8]) {
     if let Ok(certificate) = Certificate::parse(data) {
         let cas = [certificate.ca().clone()];
-        let _decided = certificate.admit_user(&cas, SOURCE, 1_800_000_000);
+        let _decided = certificate.admit_user(&cas, Some(SOURCE), 1_800_000_000);
     }
     let _parsed = PublicKey::parse(data);
     let _parsed = Revocations::parse(data);
@@ -120,8 +120,9 @@ pub fn kexinit(data: &[u8]) {
 struct Open;
 
 impl Gate for Open {
-    fn accepts(&self, _: &Offer<'_>) -> bool {
-        true
+    fn judge(&self, offer: &Offer<'_>) -> Option<Pass> {
+        let restrictions = offer.stand().ok()?.restrictions;
+        Some(Pass { identity: Identity::Key(offer.subject.fingerprint()), restrictions })
     }
 }
 

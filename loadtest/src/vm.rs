@@ -15,7 +15,7 @@ use keyway::{
         message,
         publickey::{Fingerprint, PublicKey},
         transport::{Algorithms, Context, RekeyLimits, ServerConfig, Transport},
-        userauth::{Authenticator, Gate, Identity, Offer, Policy, Step},
+        userauth::{Authenticator, Gate, Identity, Offer, Pass, Policy, Step, Subject},
         wire::Put,
     },
 };
@@ -79,8 +79,19 @@ impl Door {
 }
 
 impl Gate for Door {
-    fn accepts(&self, offer: &Offer<'_>) -> bool {
-        self.is_open_to(offer.identity)
+    fn judge(&self, offer: &Offer<'_>) -> Option<Pass> {
+        let standing = offer.stand().ok()?;
+        let identity = match offer.subject {
+            Subject::Certificate(_) => {
+                let mut names = standing.principals.iter().cloned().map(Identity::User);
+                names.find(|name| self.is_open_to(name))?
+            }
+            Subject::Key(_) | Subject::Fingerprint(_) => {
+                let key = Identity::Key(offer.subject.fingerprint());
+                self.is_open_to(&key).then_some(key)?
+            }
+        };
+        Some(Pass { identity, restrictions: standing.restrictions })
     }
 }
 

@@ -30,6 +30,9 @@ pub(super) struct Explain {
     /// The user name asked for: LOGIN, or LOGIN+VM
     #[arg(long, value_name = "LOGIN", value_parser = parse_login)]
     login: Option<String>,
+    /// Where the client comes from; matters to from= and source-address
+    #[arg(long, value_name = "ADDRESS")]
+    from: Option<IpAddr>,
 }
 
 #[derive(Args, Debug)]
@@ -41,6 +44,9 @@ struct Who {
     /// The key by its fingerprint
     #[arg(long, value_name = "SHA256:...", value_parser = keyfile::parse_fingerprint)]
     fingerprint: Option<Fingerprint>,
+    /// A file with a user certificate (id-cert.pub), `-` for stdin
+    #[arg(long, value_name = "FILE")]
+    cert: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -89,16 +95,19 @@ const FIELDS: &[Column] = &[
 ];
 
 pub(super) fn run(explain: Explain, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
-    let Explain { who, place, login } = explain;
-    let (Who { key, fingerprint }, Place { address, name }) = (who, place);
+    let Explain { who, place, login, from } = explain;
+    let (Who { key, fingerprint, cert }, Place { address, name }) = (who, place);
+    let cert = cert.map(|file| keyfile::certificate(&file, terminal)).transpose()?;
     let key = key.map(|file| keyfile::one_key(&file, terminal)).transpose()?;
     let mut body = json!({});
     let given = [
         ("key", key.map(|key| key.line)),
         ("fingerprint", fingerprint.map(|fingerprint| fingerprint.to_string())),
+        ("cert", cert),
         ("address", address),
         ("name", name),
         ("login", login),
+        ("from", from.map(|from| from.to_string())),
     ];
     put(&mut body, given.map(|(name, value)| (name, value.map(Value::from))));
     let talk = remote.talk(terminal)?;

@@ -10,6 +10,7 @@ use crate::{
     registry::refusal::utc,
     ssh::{
         authorized::AuthorizedKey,
+        certificate::{Certificate, CertificateFault},
         publickey::{Fingerprint, PublicKey},
     },
 };
@@ -25,8 +26,8 @@ pub(super) struct KeyLine {
     pub(super) fingerprint: Fingerprint,
 }
 
-/// The keys of a file, or of stdin for `-`; at least one. Every line is read before any is used.
-pub(super) fn keys(file: &str, terminal: &mut Terminal<'_>) -> Result<Vec<KeyLine>, Trouble> {
+/// The text of a file that holds nothing secret, or of stdin for `-`.
+fn text(file: &str, terminal: &mut Terminal<'_>) -> Result<String, Trouble> {
     let name = if file == STDIN { "stdin" } else { file };
     let mut bytes = Vec::new();
     if file == STDIN {
@@ -45,6 +46,31 @@ pub(super) fn keys(file: &str, terminal: &mut Terminal<'_>) -> Result<Vec<KeyLin
             "{name} holds a private key, which nobody else should ever get; name the .pub file"
         )));
     }
+    Ok(text)
+}
+
+/// The line of the one certificate of a file, or of stdin for `-`.
+pub(super) fn certificate(file: &str, terminal: &mut Terminal<'_>) -> Result<String, Trouble> {
+    let name = if file == STDIN { "stdin" } else { file };
+    let text = text(file, terminal)?;
+    let is_comment = |line: &&str| line.is_empty() || line.starts_with('#');
+    let mut lines = text.lines().map(str::trim).filter(|line| !is_comment(line));
+    match (lines.next(), lines.next()) {
+        (Some(line), None) => match Certificate::parse_line(line) {
+            // What is wrong with its signature is for the server to say.
+            Ok(_) | Err(CertificateFault::Signature) => Ok(line.to_owned()),
+            Err(fault) => Err(Trouble::failed(format!(
+                "{name}: {fault}; name the -cert.pub file that ssh-keygen -s made"
+            ))),
+        },
+        (_, _) => Err(Trouble::failed(format!("{name} does not hold one certificate"))),
+    }
+}
+
+/// The keys of a file, or of stdin for `-`; at least one. Every line is read before any is used.
+pub(super) fn keys(file: &str, terminal: &mut Terminal<'_>) -> Result<Vec<KeyLine>, Trouble> {
+    let name = if file == STDIN { "stdin" } else { file };
+    let text = text(file, terminal)?;
     let mut keys = Vec::new();
     let mut faults = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {

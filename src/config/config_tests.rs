@@ -237,8 +237,8 @@ host_key = "{THIRD_PRINT}"
     let KeyLine::Options(text) = line else { panic!("{line:?}") };
     let options = KeyOptions::parse(&text).unwrap();
     assert!(options.restrictions.no_pty && !options.restrictions.no_port_forwarding);
-    assert!(options.admit("192.0.2.5".parse().unwrap(), 0).is_ok());
-    assert!(options.admit("198.51.100.5".parse().unwrap(), 0).is_err());
+    assert!(options.admit("192.0.2.5".parse().ok(), 0).is_ok());
+    assert!(options.admit("198.51.100.5".parse().ok(), 0).is_err());
     assert_eq!(table.key_options(&third.fingerprint().0), KeyLine::Unknown);
 }
 

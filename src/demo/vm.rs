@@ -24,7 +24,7 @@ use crate::ssh::fault::Fault;
 use crate::ssh::hostkey::{HostKey, PrivateKey};
 use crate::ssh::publickey::PublicKey;
 use crate::ssh::transport::{Algorithms, Context, Event, RekeyLimits, ServerConfig, Transport};
-use crate::ssh::userauth::{Authenticator, Gate, Identity, Offer, Policy, ProvedKey, Step};
+use crate::ssh::userauth::{Authenticator, Gate, Identity, Offer, Pass, Policy, ProvedKey, Step};
 
 use super::link::{Broken, Link};
 use super::process::{CHUNK_BYTES, Process, Program, Surroundings, Turn};
@@ -280,8 +280,11 @@ impl Door<'_> {
 }
 
 impl Gate for Door<'_> {
-    fn accepts(&self, offer: &Offer<'_>) -> bool {
-        self.is_open_to(offer.identity)
+    fn judge(&self, offer: &Offer<'_>) -> Option<Pass> {
+        let standing = offer.stand().ok()?;
+        let mut names = standing.principals.iter().cloned().map(Identity::User);
+        let identity = names.find(|name| self.is_open_to(name))?;
+        Some(Pass { identity, restrictions: standing.restrictions })
     }
 }
 

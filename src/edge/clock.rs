@@ -24,6 +24,14 @@ pub fn unix_s() -> u64 {
     read(libc::CLOCK_REALTIME_COARSE).seconds
 }
 
+/// When the second `at_s` of [`unix_s`] comes, on the clock of [`monotonic_ms`]: up to a second late, never early as long
+/// as nobody sets the host's time.
+#[must_use]
+pub fn at_ms(at_s: u64) -> u64 {
+    let wait_s = at_s.saturating_sub(unix_s());
+    monotonic_ms().saturating_add(wait_s.saturating_mul(1_000))
+}
+
 /// One reading. Neither part is negative: a clock before 1970 reads as 1970.
 struct Reading {
     seconds: u64,

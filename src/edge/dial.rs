@@ -20,6 +20,7 @@ use crate::ssh::transport::{Algorithms, ClientConfig, Event, RekeyLimits, Transp
 use crate::ssh::userauth::{Credential, Login, LoginStep, ProvedKey};
 
 use super::clock;
+use super::gate;
 use super::leg::{Leg, Scratch};
 use super::report::Report;
 use super::shared::{Principal, Shared, Shown, VmCredential};
@@ -287,9 +288,10 @@ impl VmLegs {
         key: &ProvedKey,
     ) -> Result<Credential, Ended> {
         let live = shared.live.load_full();
-        // The key may have lost its line since it was proved.
-        let restrictions =
-            shared.restrictions(key).ok_or(edge(Stage::VmLogin, Cause::RightLost))?;
+        // The right may have gone, or be less, since the key was proved.
+        gate::recheck(shared, report, clock::unix_s())
+            .map_err(|why| edge(Stage::VmLogin, why.cause()))?;
+        let restrictions = key.restrictions();
         let (ca, principal) = match &live.credential {
             // A plain key cannot carry what the user's key forbids.
             VmCredential::Identity(_) if restrictions.is_restricted() => {
@@ -321,7 +323,7 @@ impl VmLegs {
             valid_after_s: now_s.saturating_sub(VALID_BEFORE_S),
             valid_before_s: now_s.saturating_add(VALID_AFTER_S),
             source_address: source.as_deref(),
-            restrictions: &restrictions,
+            restrictions,
             serial: report.request.0,
         };
         let certificate = scratch

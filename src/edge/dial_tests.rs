@@ -44,6 +44,7 @@ fn vm_with(host_key: Option<Pin>) -> Arc<Vm> {
         login: None,
         host_key,
         address: None,
+        closed: false,
     })
 }
 

@@ -19,14 +19,15 @@ use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::ended::{Cause, Ended, Side, Stage};
 use crate::metrics::{Counters, LoginStage};
-use crate::route::{Address, Admission as RouteAdmission, Admitted, Who};
+use crate::route::{Address, Admitted};
 use crate::ssh::message::Reason;
 use crate::ssh::notice::{Notice, Progress};
 use crate::ssh::transport::{Event, Transport};
-use crate::ssh::userauth::{Authenticator, Gate, Identity, Offer, ProvedKey, Step};
+use crate::ssh::userauth::{Authenticator, ProvedKey, Step};
 
 use super::admission::{self, Admission};
 use super::dial::VmLegs;
+use super::gate::{Denied, Entry, RouteGate};
 use super::global_requests::host_keys;
 use super::leg::{Leg, Scratch};
 use super::lobby::Lobby;
@@ -34,7 +35,7 @@ use super::proxy_header::{self, Expected, Origin, Verdict};
 use super::pump::{Carriage, PumpHandle, Session};
 use super::relay::Relay;
 use super::report::{Carried, Info, Proved, Report, RequestId};
-use super::shared::{Presence, Shared, understand};
+use super::shared::{Presence, Shared};
 use super::stream::{Read, Stream};
 use super::tasks::Tasks;
 use super::{clock, local_address};
@@ -47,12 +48,6 @@ const LOBBY_WAIT: Duration = Duration::from_mins(1);
 const FAREWELL_WAIT: Duration = Duration::from_secs(1);
 /// Log lines a second and shard for connections on which no key was proved. The metrics count all of them.
 const STRANGER_LINES_PER_S: u32 = 50;
-
-/// Who got in where.
-enum Entry {
-    Vm(Admitted, Box<ProvedKey>),
-    Lobby { user: Arc<str> },
-}
 
 /// How the door's part of a connection ended.
 enum Outcome {
@@ -164,7 +159,7 @@ impl Door {
             Ok(found) => found,
             Err(ended) => return Outcome::Ended(ended),
         };
-        let Some(address) = self.shared.table.address(local) else {
+        let Some(address) = self.shared.table.dialled(local) else {
             return Outcome::Ended(edge(Stage::Accept, Cause::NotInPool));
         };
         report.borrow_mut().address = Some(Arc::clone(&address));
@@ -192,6 +187,15 @@ impl Door {
             Entry::Lobby { user } => {
                 report.borrow_mut().user = Some(Arc::clone(&user));
                 Outcome::Ended(Box::pin(self.lobby(leg, &user)).await)
+            }
+            Entry::Closed { user, admitted, why } => {
+                {
+                    let mut report = report.borrow_mut();
+                    report.user = Some(user);
+                    report.admitted = admitted;
+                }
+                let ended = edge(Stage::Authentication, why.cause());
+                Outcome::Ended(Box::pin(self.explain(leg, report, ended)).await)
             }
             Entry::Vm(admitted, key) => {
                 {
@@ -267,7 +271,7 @@ impl Door {
         place: &Place,
     ) -> Result<Entry, Ended> {
         let source = report.borrow().source();
-        let gate = RouteGate { shared: &self.shared, address, source };
+        let gate = RouteGate::new(&self.shared, address, report);
         let mut authenticator = Authenticator::new(source);
         let mut stage = Stage::Exchange;
         let began_us = clock::monotonic_us();
@@ -304,6 +308,8 @@ impl Door {
             Ok(Some(entry))
         });
         let entry = driven.await.map_err(|broken| broken.ended(Side::Client, stage))?;
+        // Whoever got in has offered nothing in vain.
+        report.borrow_mut().denied = Denied::default();
         // The client goes on while the VM is dialled.
         leg.flush().await.map_err(|_| client(stage, Cause::Reset))?;
         let spent_us = clock::monotonic_us() - secured_us;
@@ -485,53 +491,6 @@ impl Ration {
             self.kept_back += 1;
             false
         }
-    }
-}
-
-/// Answers for offers from the routing map. Nothing happens because of an offer.
-struct RouteGate<'a> {
-    shared: &'a Shared,
-    address: &'a Arc<Address>,
-    source: IpAddr,
-}
-
-impl RouteGate<'_> {
-    /// Where a proved key leads.
-    fn entry(&self, key: Box<ProvedKey>) -> Option<Entry> {
-        let who = who(key.identity());
-        // The way and the line of one revision: what a change gives with a restriction is not had without it.
-        let (admission, line) = self.shared.table.admit_with_line(who, self.address, key.login());
-        let options = understand(&line)?;
-        let restrictions = match key.identity() {
-            Identity::Key(_) => &options.restrictions,
-            Identity::User(_) => key.restrictions(),
-        };
-        if restrictions.verify_required && !key.user_verified() {
-            return None;
-        }
-        options.admit(self.source, clock::unix_s()).ok()?;
-        match admission {
-            RouteAdmission::Vm(admitted) => Some(Entry::Vm(admitted, key)),
-            RouteAdmission::Lobby { user } => Some(Entry::Lobby { user }),
-            RouteAdmission::Nothing => None,
-        }
-    }
-}
-
-impl Gate for RouteGate<'_> {
-    fn accepts(&self, offer: &Offer<'_>) -> bool {
-        let table = &self.shared.table;
-        let line = table.admits_with_line(who(offer.identity), self.address, offer.login);
-        let options = line.and_then(|line| understand(&line));
-        options.is_some_and(|options| options.admit(self.source, clock::unix_s()).is_ok())
-    }
-}
-
-/// The protocol's identity in the routing map's words.
-pub(super) fn who(identity: &Identity) -> Who<'_> {
-    match identity {
-        Identity::Key(fingerprint) => Who::Key(fingerprint.0),
-        Identity::User(name) => Who::User(name),
     }
 }
 

@@ -33,7 +33,7 @@ impl FirstUse for Nobody {
     }
 }
 
-fn shared() -> Shared {
+pub(super) fn shared() -> Shared {
     shared_with(Arc::new(Nobody))
 }
 
@@ -66,7 +66,7 @@ fn user(name: &str, key: &PrivateKey) -> Change {
 }
 
 /// One address, and a VM there for each of `owners`.
-fn contents(owners: &[(&str, &PrivateKey)]) -> Contents {
+pub(super) fn contents(owners: &[(&str, &PrivateKey)]) -> Contents {
     let vm = |owner: &str| Vm {
         id: format!("{owner}-1"),
         name: format!("{owner}-vm"),
@@ -75,6 +75,7 @@ fn contents(owners: &[(&str, &PrivateKey)]) -> Contents {
         login: None,
         host_key: None,
         address: Some("s001".into()),
+        closed: false,
     };
     let user = |(name, key): &(&str, &PrivateKey)| UserEntry {
         name: (*name).into(),
@@ -109,6 +110,7 @@ fn admitted(seed: u64, shared: &Arc<Shared>, key: &PrivateKey) -> (Peer, Peer, S
         fingerprint,
         login: "me".into(),
         presented: Arc::new(Presented::Key(key.public().clone())),
+        grant: Arc::default(),
     });
     report.admitted = Some(admitted);
     let info = Info { report, presence: shared.enter(), seat: shared.take_seat().unwrap() };
@@ -176,22 +178,39 @@ fn a_delta_ends_who_lost_the_right_and_whoever_was_admitted_before_and_comes_aft
 }
 
 #[test]
-fn the_lines_of_keys_are_read_from_the_routing_map() {
-    let shared = shared();
+fn a_line_that_gives_less_ends_the_session_with_words_and_one_that_gives_more_does_not() {
+    let shared = Arc::new(shared());
     let key = PrivateKey::generate_ed25519(&mut SystemEntropy::default());
-    let identity = Identity::Key(key.public().fingerprint());
-    assert!(!shared.knows(&identity), "nobody has it");
-    let with = |options: Option<&str>| {
-        let mut contents = contents(&[("alice", &key)]);
-        contents.users[0].keys[0].options = options.map(Arc::from);
-        shared.table.apply(Snapshot::new(contents).unwrap());
-        shared.knows(&identity)
+    shared.table.apply(Snapshot::new(contents(&[("alice", &key)])).unwrap());
+    let start = Start {
+        listen: vec![([127, 0, 0, 1], 0).into()],
+        cpus: limits::cpus().unwrap()[..1].to_vec(),
+        half_open_max: NonZeroU32::MIN,
+        shared: Arc::clone(&shared),
     };
-    assert!(with(None) && with(Some("restrict,from=\"192.0.2.0/24\"")));
-    for unreadable in ["no-such-option", "from=\"nowhere\"", "restrict ssh-ed25519 AAAA"] {
-        assert!(!with(Some(unreadable)), "{unreadable}");
+    let edge = Edge::start(start, &Registry::new(0, Inventory::default)).unwrap();
+    let set = |options: Option<&str>| {
+        let options = options.map(Arc::from);
+        let keys = vec![KeyEntry { options, ..key_of(&key) }];
+        let put = Change::PutUser(UserEntry { name: "alice".into(), keys, closed: false });
+        edge.change(Delta { changes: vec![put] }).unwrap();
+    };
+    for (seed, less, words) in [
+        (11, "from=\"10.9.9.9\"", "were narrowed"),
+        (12, "restrict,command=\"true\"", "were narrowed"),
+        (13, "expiry-time=\"20200101\"", "is over"),
+    ] {
+        set(None);
+        let (mut client, mut vm, session) = admitted(seed, &shared, &key);
+        assert!(edge.shards[0].pump.carry(session).is_ok());
+        set(Some("expiry-time=\"21000101\""));
+        set(None);
+        client.send(&[CHANNEL_DATA, 5]);
+        assert_eq!(vm.wait_for(1).len(), 1, "more ends nothing");
+        set(Some(less));
+        let text = client.wait_for_goodbye();
+        assert!(text.contains(words), "{less}: {text}");
     }
-    assert!(shared.knows(&Identity::User("anybody".into())), "certificates have no line");
 }
 
 /// How many threads of this process have this name.

@@ -28,6 +28,11 @@ pub(super) struct Scratch {
 const SCRATCH_BYTES: usize = 320 * 1024;
 /// Turns one leg may take in a row before others get the thread.
 const TURNS_MAX: u32 = 16;
+/// Packets one leg may have handled in a row before others get the thread: each may cost a signature.
+const PACKETS_MAX: u32 = 4;
+/// Most bytes read at once, beside those of a packet that is not whole: what is left over while others have their turn is
+/// kept in memory.
+const READ_BYTES_MAX: usize = 64 * 1024;
 
 impl Scratch {
     pub(super) fn new() -> Self {
@@ -111,6 +116,16 @@ pub(super) struct Leg {
     unread: Vec<u8>,
 }
 
+/// What came of a turn.
+enum Turn<T> {
+    /// What was looked for.
+    Found(T),
+    /// All that is there was handled.
+    Starved,
+    /// There may be more.
+    More,
+}
+
 /// Who is at the other end of the socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Towards {
@@ -152,14 +167,14 @@ impl Leg {
                 self.stream.readable().await?;
             }
             let turn = self.turn(scratch, look_first, &mut handle);
-            look_first = false;
+            look_first = matches!(turn, Ok(Turn::More));
             // What we send carries the acknowledgement; where we send nothing the VM waits for one.
             if self.towards == Towards::Vm && self.transport.output().is_empty() {
                 socket_options::acknowledge_now(&self.stream);
             }
             match turn {
-                Ok(Some(found)) => return Ok(found),
-                Ok(None) => self.flush().await?,
+                Ok(Turn::Found(found)) => return Ok(found),
+                Ok(Turn::Starved | Turn::More) => self.flush().await?,
                 Err(broken) => {
                     // A peer that does not read its last words must not change what it is told for.
                     self.stream.write_now(self.transport.output());
@@ -167,13 +182,13 @@ impl Leg {
                 }
             }
             turns += 1;
-            if turns % TURNS_MAX == 0 {
+            if look_first || turns % TURNS_MAX == 0 {
                 self.stream.tasks().turn().await;
             }
         }
     }
 
-    /// One read and all packets in it. Synchronous: it borrows the shard's buffer.
+    /// One read, or none, and the packets in it, up to a bound. Synchronous: it borrows the shard's buffer.
     fn turn<T>(
         &mut self,
         scratch: &Scratch,
@@ -184,27 +199,28 @@ impl Leg {
             &[u8],
             &mut Context<'_>,
         ) -> Result<Option<T>, Fault>,
-    ) -> Result<Option<T>, Broken> {
+    ) -> Result<Turn<T>, Broken> {
         let mut buffer = scratch.buffer.borrow_mut();
         let kept = self.unread.len();
         buffer[..kept].copy_from_slice(&self.unread);
         self.unread = Vec::new();
         let mut filled = kept;
         if !unread_only {
-            match self.stream.read(&mut buffer[kept..])? {
+            let end = buffer.len().min(kept + READ_BYTES_MAX);
+            match self.stream.read(&mut buffer[kept..end])? {
                 Read::End => return Err(Broken::Closed),
                 Read::Bytes(count) => filled += count,
                 // Readiness was spurious: keep what we had.
                 Read::Nothing => {}
             }
         }
-        let mut start = 0;
+        let (mut start, mut packets) = (0, 0);
         let found = scratch.with_context(|cx| {
             loop {
                 let input = &mut buffer[start..filled];
                 let received = self.transport.receive(input, cx)?;
                 if received.event == Event::Starved {
-                    return Ok(None);
+                    return Ok(Turn::Starved);
                 }
                 let payload = received.event.payload(input);
                 let handled = handle(&mut self.transport, &received.event, payload, cx);
@@ -213,8 +229,12 @@ impl Leg {
                     self.transport.disconnect(fault.reason(), &fault.to_string(), cx);
                 })?;
                 start += received.used;
-                if found.is_some() {
-                    return Ok::<_, Fault>(found);
+                if let Some(found) = found {
+                    return Ok::<_, Fault>(Turn::Found(found));
+                }
+                packets += 1;
+                if packets == PACKETS_MAX {
+                    return Ok(Turn::More);
                 }
             }
         });

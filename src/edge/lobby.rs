@@ -162,6 +162,7 @@ mod tests {
             login: None,
             host_key: None,
             address: None,
+            closed: false,
         };
         let user = |name: &str, key| UserEntry {
             name: name.into(),

@@ -1,7 +1,7 @@
 //! THE DATA PLANE: accepts, authenticates, routes, dials and carries. The only room with epoll and unsafe.
 //!
-//! Fed by the kernel and by `route`; it never parses SSH itself (that is `ssh`), never decides who may go where (that is
-//! `route`), and never names `control`. In reading order: [`Edge`], then `shard`, `door`, `dial`, `pump`, `relay`.
+//! Fed by the kernel and by `route`; it never parses SSH itself (that is `ssh`), never says who may go where (that is
+//! `route`), and never names `control`. In reading order: [`Edge`], then `shard`, `door`, `gate`, `dial`, `pump`, `relay`.
 
 #![allow(unsafe_code, reason = "descriptors, socket options and epoll; one operation a block")]
 
@@ -13,6 +13,7 @@ pub mod clock;
 mod dial;
 mod door;
 mod epoll;
+pub mod gate;
 mod global_requests;
 mod leg;
 pub mod limits;
@@ -122,7 +123,10 @@ impl Edge {
             let shared = Arc::clone(&shared);
             shards.push(Shard::start(index, cpu, listeners, shared, door, pump, share)?);
         }
-        Ok(Self { shards, shared, addresses })
+        let edge = Self { shards, shared, addresses };
+        // From here on whoever comes to a pump is looked at there, and when a right has its end.
+        edge.recheck();
+        Ok(edge)
     }
 
     /// What is listened on, with the real ports.
@@ -158,7 +162,7 @@ impl Edge {
     /// is checked when it comes there.
     fn recheck(&self) {
         let shared = Arc::clone(&self.shared);
-        let check: pump::Check<Info> = Arc::new(move |info| info.report.keeps_its_right(&shared));
+        let check: pump::Check<Info> = Arc::new(move |info| may_stay(&shared, info));
         for shard in &self.shards {
             shard.pump.recheck(Arc::clone(&check));
         }
@@ -215,6 +219,15 @@ impl Edge {
             shard.pump.end_all();
         }
         self.shared.wait_empty(FAREWELL_WAIT);
+    }
+}
+
+/// Whether a session may go on, and until when.
+fn may_stay(shared: &Shared, info: &Info) -> pump::Stay {
+    let unix_s = clock::unix_s();
+    match gate::recheck(shared, &info.report, unix_s) {
+        Ok(until_s) => pump::Stay::Until(until_s.map(clock::at_ms)),
+        Err(why) => pump::Stay::End(why.cause()),
     }
 }
 

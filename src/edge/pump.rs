@@ -67,8 +67,17 @@ pub enum Carriage {
     Reseal(Box<Relay>),
 }
 
+/// What a session's principal may do where it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stay {
+    /// Go on; asked again at a moment on the clock of [`super::clock`], if the right has an end.
+    Until(Option<u64>),
+    /// No more.
+    End(Cause),
+}
+
 /// Says whether a session's principal may still be where it is.
-pub type Check<I> = Arc<dyn Fn(&I) -> bool + Send + Sync>;
+pub type Check<I> = Arc<dyn Fn(&I) -> Stay + Send + Sync>;
 
 /// Looks at a session and the bytes read so far from client and VM; says whether it may stay. Must be quick.
 pub type Visit<I> = Box<dyn FnMut(&I, u64, u64) -> bool + Send>;
@@ -166,7 +175,7 @@ struct Pump<I> {
     /// When to look for old keys next.
     scan_ms: u64,
     arrivals: Arrivals,
-    /// The check of the last recheck.
+    /// The check of the last recheck: asked too when somebody comes in, and when a right has its end.
     check: Option<Check<I>>,
     /// Sessions that this recheck has not come to.
     unchecked: Vec<Key>,
@@ -188,12 +197,28 @@ struct Entry<I> {
     carriage: Carriage,
     info: I,
     started_ms: u64,
+    /// When to ask again whether it may stay, if its right has an end.
+    until: Option<u64>,
     /// The deadline that stands in the heap.
     armed: Option<u64>,
     /// It stands in the queue of those that want a turn.
     is_queued: bool,
     /// What its sockets are watched for: client, VM.
     interest: [Interest; 2],
+}
+
+impl<I> Entry<I> {
+    /// Has the next moment at which something is due stand in the heap.
+    fn arm(&mut self, key: Key, deadlines: &mut BinaryHeap<Reverse<(u64, Key)>>) {
+        let Carriage::Reseal(relay) = &self.carriage;
+        let deadline = relay.deadline().into_iter().chain(self.until).min();
+        if let Some(at) = deadline
+            && deadline != self.armed
+        {
+            self.armed = deadline;
+            deadlines.push(Reverse((at, key)));
+        }
+    }
 }
 
 /// Whether the thread goes on.
@@ -351,8 +376,9 @@ impl<I> Pump<I> {
         }
         let Session { carriage, info, started_ms } = session;
         let interest = [Interest::Read; 2];
+        let (until, armed, is_queued) = (None, None, false);
         let entry =
-            Box::new(Entry { carriage, info, started_ms, armed: None, is_queued: false, interest });
+            Box::new(Entry { carriage, info, started_ms, until, armed, is_queued, interest });
         let ended = Ended { side: Side::Edge, stage: Stage::Session, cause: Cause::Resources };
         let key = match self.entries.insert(entry) {
             Ok(key) => key,
@@ -390,13 +416,20 @@ impl<I> Pump<I> {
         let Some(entry) = self.entries.get_mut(key) else {
             return;
         };
-        // A check that panics has not said yes.
-        let may_stay = catch_unwind(AssertUnwindSafe(|| check(&entry.info)));
-        if may_stay.is_err() {
+        let stay = catch_unwind(AssertUnwindSafe(|| check(&entry.info))).unwrap_or_else(|_| {
             self.counters.panicked();
-        }
-        if !may_stay.unwrap_or(false) {
-            self.evict(key, Cause::RightLost);
+            // A check that panics has not said yes.
+            Stay::End(Cause::RightLost)
+        });
+        match stay {
+            Stay::Until(until) => {
+                entry.until = until;
+                entry.arm(key, &mut self.deadlines);
+            }
+            Stay::End(cause) => {
+                entry.until = None;
+                self.evict(key, cause);
+            }
         }
     }
 
@@ -432,13 +465,18 @@ impl<I> Pump<I> {
             && at <= now
         {
             self.deadlines.pop();
-            if let Some(entry) = self.entries.get_mut(key) {
-                entry.armed = None;
-                self.serve(key, |carriage, tools| {
-                    let Carriage::Reseal(relay) = carriage;
-                    relay.expire(tools)
-                });
+            let Some(entry) = self.entries.get_mut(key) else { continue };
+            entry.armed = None;
+            if entry.until.take_if(|until| *until <= now).is_some() {
+                match self.check.clone() {
+                    Some(check) => self.check(key, &check),
+                    None => self.evict(key, Cause::RightExpired),
+                }
             }
+            self.serve(key, |carriage, tools| {
+                let Carriage::Reseal(relay) = carriage;
+                relay.expire(tools)
+            });
         }
         if self.scan_ms <= now && !self.entries.is_empty() {
             self.scan_ms = now + SCAN_MS;
@@ -470,14 +508,8 @@ impl<I> Pump<I> {
             }
             Turn::Again | Turn::Wait => {}
         }
+        entry.arm(key, &mut self.deadlines);
         let Carriage::Reseal(relay) = &entry.carriage;
-        let deadline = relay.deadline();
-        if let Some(at) = deadline
-            && deadline != entry.armed
-        {
-            entry.armed = deadline;
-            self.deadlines.push(Reverse((at, key)));
-        }
         // Few sockets are ever full: only those pay for hearing that there is room again.
         if relay.is_full() != [false; 2]
             && let Err(error) = self.watch_room(key)

@@ -214,7 +214,10 @@ fn a_recheck_ends_who_lost_the_right_and_touches_no_other() {
     let (mut kept, mut kept_vm, session_kept) = session(2, "kept");
     assert!(handle.carry(session_lost).is_ok());
     assert!(handle.carry(session_kept).is_ok());
-    handle.recheck(Arc::new(|info| *info != "lost"));
+    handle.recheck(Arc::new(|info| match *info {
+        "lost" => Stay::End(Cause::RightLost),
+        _ => Stay::Until(None),
+    }));
     assert_eq!(lost.wait_for_goodbye(), words(&"lost", Cause::RightLost));
     drop((lost, lost_vm));
     let (info, report) = ends.recv().unwrap();
@@ -273,7 +276,7 @@ fn rechecks_asked_for_at_once_are_one_and_one_more_waits_at_most() {
         let count = Arc::clone(&checked[at]);
         handle.recheck(Arc::new(move |_| {
             count.fetch_add(1, Ordering::SeqCst);
-            true
+            Stay::Until(None)
         }));
     };
     let counts = || checked.each_ref().map(|count| count.load(Ordering::SeqCst));
@@ -297,6 +300,60 @@ fn rechecks_asked_for_at_once_are_one_and_one_more_waits_at_most() {
     pump.register(session);
     peers.push((client, vm));
     assert_eq!(counts(), [1, 2, 0, 3]);
+}
+
+#[test]
+fn a_right_that_ends_is_looked_at_when_it_ends_and_no_other_session_with_it() {
+    let (mut pump, handle, ends) = pump();
+    let mut peers = Vec::new();
+    let asked: Arc<[AtomicUsize; 2]> = Arc::default();
+    // The first is good until 100; asked then, until 200; asked then, no more.
+    let first_at: Arc<AtomicUsize> = Arc::new(AtomicUsize::new(100));
+    let (count, until) = (Arc::clone(&asked), Arc::clone(&first_at));
+    handle.recheck(Arc::new(move |info| {
+        count[usize::from(*info != "ends")].fetch_add(1, Ordering::SeqCst);
+        match (*info, until.load(Ordering::SeqCst)) {
+            ("ends", 0) => Stay::End(Cause::RightExpired),
+            ("ends", at) => Stay::Until(Some(far(at))),
+            _ => Stay::Until(None),
+        }
+    }));
+    for (seed, info) in [(41, "ends"), (42, "stays")] {
+        let (client, vm, session) = session(seed, info);
+        pump.register(session);
+        peers.push((client, vm));
+    }
+    pump.recheck();
+    let counts = || asked.each_ref().map(|count| count.load(Ordering::SeqCst));
+    let before = counts();
+    let at = |pump: &mut Pump<&'static str>, ms: usize| {
+        pump.tools.now = Instant(far(ms));
+        pump.pass_deadlines();
+        while let Some(key) = pump.ready.pop_front() {
+            pump.turn(key);
+        }
+    };
+    at(&mut pump, 99);
+    assert_eq!(counts(), before, "not yet");
+    first_at.store(200, Ordering::SeqCst);
+    at(&mut pump, 100);
+    assert_eq!(counts(), [before[0] + 1, before[1]], "asked again, and it may stay longer");
+    first_at.store(0, Ordering::SeqCst);
+    at(&mut pump, 199);
+    assert_eq!(counts(), [before[0] + 1, before[1]]);
+    at(&mut pump, 200);
+    assert_eq!(counts(), [before[0] + 2, before[1]]);
+    let (client, _) = &mut peers[0];
+    assert_eq!(client.wait_for_goodbye(), words(&"ends", Cause::RightExpired));
+    at(&mut pump, 300);
+    assert_eq!(counts(), [before[0] + 2, before[1]]);
+    drop(peers);
+    drop(ends);
+}
+
+/// A moment that comes only when a test says so.
+fn far(ms: usize) -> u64 {
+    monotonic_ms() / 1_000_000_000 * 1_000_000_000 + 1_000_000_000 + ms as u64
 }
 
 #[test]

@@ -212,7 +212,9 @@ impl Relay {
 
     /// Ends the session from our side; `text` is for the client's user.
     pub(super) fn evict(&mut self, cause: Cause, text: &str, tools: &mut Tools) {
-        let ended = Ended { side: Side::Operator, stage: Stage::Session, cause };
+        // A time that passes is a rule; everything else is somebody's doing.
+        let side = if cause == Cause::RightExpired { Side::Edge } else { Side::Operator };
+        let ended = Ended { side, stage: Stage::Session, cause };
         if self.close(ended, tools) {
             let cx = &mut tools.context();
             self.client.transport.disconnect(Reason::ByApplication, text, cx);

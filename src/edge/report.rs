@@ -7,10 +7,10 @@ use crate::ended::{About, Cause, Ended, notice};
 use crate::route::{Address, Admitted};
 use crate::ssh::publickey::Fingerprint;
 use crate::ssh::text::printable;
-use crate::ssh::userauth::{Identity, Presented, ProvedKey, still_stands};
+use crate::ssh::userauth::{Identity, Presented, ProvedKey};
 
-use super::door::who as route_who;
-use super::shared::{Presence, Seat, Shared};
+use super::gate::{Denied, Grant};
+use super::shared::{Presence, Seat};
 
 /// Longest peer text in a log line, in bytes.
 const TEXT_MAX_BYTES: usize = 128;
@@ -32,6 +32,8 @@ pub struct Report {
     pub user: Option<Arc<str>>,
     /// Where the route leads, if it does.
     pub admitted: Option<Admitted>,
+    /// What was offered before somebody proved a key, or in vain.
+    pub denied: Denied,
     /// When it was accepted, on the shard's clock in milliseconds.
     pub accepted_ms: u64,
     /// The same in microseconds, for measuring.
@@ -47,8 +49,10 @@ pub struct Proved {
     pub fingerprint: Fingerprint,
     /// The user name that was asked for.
     pub login: String,
-    /// The key or certificate itself, to be asked again when revocations or CAs change.
+    /// The key or certificate itself, to be judged again when anything changes.
     pub presented: Arc<Presented>,
+    /// What its session begins with.
+    pub grant: Arc<Grant>,
 }
 
 impl From<&ProvedKey> for Proved {
@@ -58,6 +62,7 @@ impl From<&ProvedKey> for Proved {
             fingerprint: key.fingerprint(),
             login: key.login().to_owned(),
             presented: key.standing(),
+            grant: Arc::new(Grant::from(key)),
         }
     }
 }
@@ -94,6 +99,7 @@ impl Report {
             who: None,
             user: None,
             admitted: None,
+            denied: Denied::default(),
             accepted_ms: accepted_us / 1000,
             accepted_us,
         }
@@ -102,15 +108,6 @@ impl Report {
     /// The client's address without its port.
     pub fn source(&self) -> IpAddr {
         self.client.ip()
-    }
-
-    /// May this session go on? Asked again whenever rights change.
-    pub fn keeps_its_right(&self, shared: &Shared) -> bool {
-        let (Some(who), Some(admitted)) = (&self.who, &self.admitted) else { return false };
-        let live = shared.live.load();
-        shared.knows(&who.identity)
-            && still_stands(&live.policy, &who.presented)
-            && shared.table.keeps(route_who(&who.identity), admitted)
     }
 
     /// What the user reads about `cause`.
@@ -130,6 +127,7 @@ impl Report {
         let (login, fingerprint) = self.who.as_ref().map_or_else(Default::default, |who| {
             (printable(&who.login, TEXT_MAX_BYTES), who.fingerprint.to_string())
         });
+        let denied = self.denied.to_string();
         let software = printable(&self.software, TEXT_MAX_BYTES);
         #[expect(clippy::cast_precision_loss, reason = "seconds for people, to the millisecond")]
         let seconds = carried.lasted_ms as f64 / 1000.0;
@@ -142,6 +140,7 @@ impl Report {
             login,
             vm,
             software,
+            denied,
             up_bytes = carried.up_bytes,
             down_bytes = carried.down_bytes,
             seconds,

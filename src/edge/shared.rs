@@ -1,6 +1,5 @@
 //! What all shards share: settings, the live configuration, the routing map, and who is present.
 
-use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,13 +7,11 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
-use crate::route::{KeyLine, Table, Vm};
-use crate::ssh::authorized::KeyOptions;
-use crate::ssh::certificate::Restrictions;
+use crate::route::{Table, Vm};
 use crate::ssh::hostkey::PrivateKey;
 use crate::ssh::publickey::PublicKey;
 use crate::ssh::transport::ServerConfig;
-use crate::ssh::userauth::{Identity, Policy, ProvedKey};
+use crate::ssh::userauth::Policy;
 
 use super::local_address::Destination;
 use super::proxy_header::Senders;
@@ -128,28 +125,6 @@ impl Shared {
         }
     }
 
-    /// What a proved key takes away from its session: by its own line, which it may have lost, or by its certificate.
-    pub(super) fn restrictions<'a>(&self, key: &'a ProvedKey) -> Option<Cow<'a, Restrictions>> {
-        match key.identity() {
-            Identity::Key(_) => {
-                self.options(key.identity()).map(|options| Cow::Owned(options.restrictions))
-            }
-            Identity::User(_) => Some(Cow::Borrowed(key.restrictions())),
-        }
-    }
-
-    /// Has this identity still a line that can be understood, or does it need none?
-    pub(super) fn knows(&self, identity: &Identity) -> bool {
-        self.options(identity).is_some()
-    }
-
-    fn options(&self, identity: &Identity) -> Option<KeyOptions> {
-        match identity {
-            Identity::Key(fingerprint) => understand(&self.table.key_options(&fingerprint.0)),
-            Identity::User(_) => Some(KeyOptions::default()),
-        }
-    }
-
     /// Counts a connection or a listener until the returned value is dropped.
     pub fn enter(self: &Arc<Self>) -> Presence {
         self.present.fetch_add(1, Ordering::Relaxed);
@@ -187,16 +162,6 @@ impl Shared {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
-    }
-}
-
-/// What a key's line says. `None`: nobody has the key, or its line cannot be understood, which is no yes. Allocates only
-/// for the few keys that have options.
-pub(super) fn understand(line: &KeyLine) -> Option<KeyOptions> {
-    match line {
-        KeyLine::Unknown => None,
-        KeyLine::Plain => Some(KeyOptions::default()),
-        KeyLine::Options(text) => KeyOptions::parse(text).ok(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::OnceLock;
 
 use super::command::{Command, NewAddress, NewVm, Options, Placement, VmSettings};
-use super::document::{Access, AddressState, Document, Key, Origin, Serial, Vm};
+use super::document::{Access, AddressState, Document, Key, Origin, Serial, Vm, VmState};
 use super::draft::{Draft, PART_DOCUMENTS, Progress};
 use super::model::{Limits, Model, Stamp};
 use super::name::{Label, Principal};

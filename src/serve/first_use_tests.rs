@@ -118,6 +118,7 @@ fn dialled(owner: &str) -> Vm {
         login: None,
         host_key: None,
         address: None,
+        closed: false,
     }
 }
 

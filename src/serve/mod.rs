@@ -5,9 +5,10 @@
 //! - `plane`: the registry with its API and DNS, beside the edge.
 //! - `feed`: from the registry to the routing map; `saved`: the map on disk, for a start without the registry.
 //! - `first_use`: host keys of VMs, from the edge to the registry.
-//! - `names`, `beside`: what DNS and the API ask of the edge; `gauges`: what they add to the metrics.
+//! - `names`, `beside`, `explain`: what DNS and the API ask of the edge; `gauges`: what they add to the metrics.
 
 mod beside;
+mod explain;
 mod feed;
 mod first_use;
 mod gauges;

@@ -130,15 +130,17 @@ impl KeyOptions {
         if rest.is_empty() { Ok(options) } else { Err(LineFault::Quotes) }
     }
 
-    /// Whether the key may be used from `source` at `unix_s`.
+    /// Whether the key may be used from `source`, where that is known, at `unix_s`.
     ///
     /// # Errors
     /// [`CertificateFault::Expired`], [`CertificateFault::Source`].
-    pub fn admit(&self, source: IpAddr, unix_s: u64) -> Result<(), CertificateFault> {
+    pub fn admit(&self, source: Option<IpAddr>, unix_s: u64) -> Result<(), CertificateFault> {
         if self.expires_s.is_some_and(|expires_s| unix_s >= expires_s) {
             return Err(CertificateFault::Expired);
         }
-        if self.from.as_ref().is_some_and(|from| !from.admits(source)) {
+        if let (Some(from), Some(source)) = (&self.from, source)
+            && !from.admits(source)
+        {
             return Err(CertificateFault::Source);
         }
         Ok(())

@@ -1,8 +1,9 @@
 //! OpenSSH certificates: reading, the one enforcement point for users, and minting (OpenSSH PROTOCOL.certkeys).
 //!
-//! A certificate's CA signature is verified while it is parsed, so a [`Certificate`] in hand says what its CA said.
-//! Whether that CA is trusted, and for what, only [`Certificate::admit_user`] decides: nothing else yields the user's
-//! name together with the restrictions.
+//! A certificate's CA signature is verified while it is parsed, so a [`Certificate`] in hand says what its CA said; the
+//! one exception is a [`Claimed`] one, which is judged before anybody does arithmetic for it and lent out for that alone.
+//! Whether that CA is trusted, and for what, only [`Certificate::admit_user`] decides: nothing else yields the principals
+//! together with the restrictions.
 
 use std::net::IpAddr;
 
@@ -70,8 +71,8 @@ pub enum CertificateFault {
     /// At or after `valid before`, or a key past its `expiry-time`.
     #[error("expired")]
     Expired,
-    /// Not exactly one principal, or an empty one.
-    #[error("names no or several principals")]
+    /// No principal, or an empty one.
+    #[error("names no principal")]
     Principals,
     /// The client's address is not one it may be used from.
     #[error("source address not allowed")]
@@ -85,6 +86,12 @@ pub enum CertificateFault {
     /// The CA did not sign this.
     #[error("CA signature does not verify")]
     Signature,
+    /// One certificate too many on this connection: its signature was not verified.
+    #[error("too many certificates on one connection")]
+    TooMany,
+    /// A security key's signature that does not show what `verify-required` asks for.
+    #[error("the security key did not verify its user")]
+    Unverified,
 }
 
 impl From<Malformed> for CertificateFault {
@@ -134,11 +141,38 @@ impl Restrictions {
         if self.no_touch_required { Touch::NotRequired } else { Touch::Required }
     }
 
+    /// Whether it forbids or demands something that `before` does not: a session that began under `before` would have
+    /// more than it may. What takes less away is no reason to end anything.
+    pub fn is_narrower_than(&self, before: &Self) -> bool {
+        let forbids = |now: bool, then: bool| now && !then;
+        let forced = self.force_command.is_some() && self.force_command != before.force_command;
+        forced
+            || forbids(self.no_pty, before.no_pty)
+            || forbids(self.no_port_forwarding, before.no_port_forwarding)
+            || forbids(self.no_agent_forwarding, before.no_agent_forwarding)
+            || forbids(self.no_x11_forwarding, before.no_x11_forwarding)
+            || forbids(self.no_user_rc, before.no_user_rc)
+            || forbids(before.no_touch_required, self.no_touch_required)
+    }
+
     /// Whether a verified signature proved enough. A key that is no security key cannot show a verified user, so
     /// `verify-required` refuses it (sshd lets it pass).
     pub const fn is_satisfied_by(&self, proof: Proof) -> bool {
         proof.user_verified || !self.verify_required
     }
+}
+
+/// What a key or certificate is worth by itself, before anybody asks where it leads.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Standing<'a> {
+    /// The names a certificate gives its holder, none of them empty. A plain key has none: it stands for itself.
+    pub principals: &'a [String],
+    /// What it takes away.
+    pub restrictions: Restrictions,
+    /// Whether it is good from some addresses only.
+    pub source_bound: bool,
+    /// The first second in which it is good no more, Unix time.
+    pub until_s: Option<u64>,
 }
 
 /// A parsed certificate; its CA signature is checked at parse.
@@ -269,22 +303,33 @@ impl Certificate {
         self.serial
     }
 
+    /// First second of its validity, Unix time.
+    pub const fn valid_after_s(&self) -> u64 {
+        self.valid_after_s
+    }
+
+    /// First second after its validity, Unix time, or [`FOREVER`].
+    pub const fn valid_before_s(&self) -> u64 {
+        self.valid_before_s
+    }
+
     /// All principals. Who may log in is not decided here but by [`Certificate::admit_user`].
     pub fn principals(&self) -> &[String] {
         &self.principals
     }
 
-    /// The one enforcement point for user certificates: type, CA in `cas`, dates at `unix_s`, exactly one
-    /// principal, critical options all known, `source-address` against `source`. Returns the principal and restrictions.
+    /// The one enforcement point for user certificates: type, CA in `cas`, dates at `unix_s`, principals that are names,
+    /// critical options all known, `source-address` against `source` where that is known. Which of the principals logs in
+    /// is for whoever knows the users to say.
     ///
     /// # Errors
     /// Every [`CertificateFault`] but `Revoked` and `Signature`.
     pub fn admit_user(
         &self,
         cas: &[PublicKey],
-        source: IpAddr,
+        source: Option<IpAddr>,
         unix_s: u64,
-    ) -> Result<(String, Restrictions), CertificateFault> {
+    ) -> Result<Standing<'_>, CertificateFault> {
         if self.certificate_type != CertificateType::User {
             return Err(CertificateFault::Type);
         }
@@ -297,18 +342,21 @@ impl Certificate {
         if unix_s >= self.valid_before_s {
             return Err(CertificateFault::Expired);
         }
-        let [principal] = self.principals.as_slice() else {
-            return Err(CertificateFault::Principals);
-        };
-        if principal.is_empty() {
+        // To sshd no principal at all means anybody, and an empty one nobody knows what.
+        if self.principals.is_empty() || self.principals.iter().any(String::is_empty) {
             return Err(CertificateFault::Principals);
         }
-        let restrictions = self.restrictions(source)?;
-        Ok((principal.clone(), restrictions))
+        let (restrictions, source_bound) = self.restrictions(source)?;
+        let until_s = (self.valid_before_s != FOREVER).then_some(self.valid_before_s);
+        Ok(Standing { principals: &self.principals, restrictions, source_bound, until_s })
     }
 
     /// Reads the extensions, of which unknown ones mean nothing, then the critical options, of which unknown ones refuse.
-    fn restrictions(&self, source: IpAddr) -> Result<Restrictions, CertificateFault> {
+    /// Says too whether it is good from some addresses only.
+    fn restrictions(
+        &self,
+        source: Option<IpAddr>,
+    ) -> Result<(Restrictions, bool), CertificateFault> {
         let mut restrictions = Restrictions {
             no_pty: true,
             no_port_forwarding: true,
@@ -340,17 +388,21 @@ impl Certificate {
             }
             match name {
                 FORCE_COMMAND => restrictions.force_command = Some(option_text(value)?.to_owned()),
-                SOURCE_ADDRESS => match is_in_networks(option_text(value)?, source) {
-                    Some(true) => {}
-                    Some(false) => return Err(CertificateFault::Source),
-                    None => return Err(CertificateFault::Critical),
-                },
+                SOURCE_ADDRESS => {
+                    let anywhere = IpAddr::from([0, 0, 0, 0]);
+                    let list = option_text(value)?;
+                    match is_in_networks(list, source.unwrap_or(anywhere)) {
+                        Some(is_in) if is_in || source.is_none() => {}
+                        Some(_) => return Err(CertificateFault::Source),
+                        None => return Err(CertificateFault::Critical),
+                    }
+                }
                 VERIFY_REQUIRED if value.is_empty() => restrictions.verify_required = true,
                 _ => return Err(CertificateFault::Critical),
             }
             seen.push(name);
         }
-        Ok(restrictions)
+        Ok((restrictions, seen.contains(&SOURCE_ADDRESS)))
     }
 }
 
@@ -368,29 +420,30 @@ impl Claimed {
         Certificate::read(blob).map(|(certificate, signed_len)| Self { certificate, signed_len })
     }
 
-    /// The plain key it is about.
-    pub(super) const fn key(&self) -> &PublicKey {
-        &self.certificate.key
+    /// What it says, which anybody may have written: to judge by, never to let in by.
+    pub(super) const fn unverified(&self) -> &Certificate {
+        &self.certificate
     }
 
-    /// Asks whether its CA is one of `cas` before it does any arithmetic with that CA's key: strangers
-    /// choose theirs, and the dearest one there is.
+    /// Does the arithmetic with its CA's key, which a stranger may have chosen, and the dearest one there is.
     ///
     /// # Errors
-    /// [`CertificateFault::Untrusted`], [`CertificateFault::Signature`].
-    pub(super) fn trusted(self, cas: &[PublicKey]) -> Result<Certificate, CertificateFault> {
-        if cas.contains(&self.certificate.ca) {
-            self.verified()
-        } else {
-            Err(CertificateFault::Untrusted)
-        }
-    }
-
-    fn verified(self) -> Result<Certificate, CertificateFault> {
+    /// [`CertificateFault::Signature`].
+    pub(super) fn verify(&self) -> Result<(), CertificateFault> {
         let blob = &self.certificate.blob;
         let (signed, rest) = blob.split_at_checked(self.signed_len).ok_or(Malformed::Short)?;
-        verify_ca(&self.certificate.ca, signed, Reader::new(rest).string()?)?;
+        verify_ca(&self.certificate.ca, signed, Reader::new(rest).string()?)
+    }
+
+    /// As [`Claimed::verify`].
+    fn verified(self) -> Result<Certificate, CertificateFault> {
+        self.verify()?;
         Ok(self.certificate)
+    }
+
+    /// For whoever has called [`Claimed::verify`] on the same bytes.
+    pub(super) fn into_verified(self) -> Certificate {
+        self.certificate
     }
 }
 

@@ -69,6 +69,11 @@ impl Revocations {
         self.revokes_blob(key.blob())
     }
 
+    /// By the fingerprint alone: a list of SHA-1 hashes cannot say anything about it.
+    pub fn revokes_fingerprint(&self, fingerprint: &Fingerprint) -> bool {
+        self.sha256.contains(fingerprint)
+    }
+
     /// By its key, its CA, its serial, its key id or its own hash.
     pub fn revokes_certificate(&self, certificate: &Certificate) -> bool {
         let ca = certificate.ca();
@@ -80,7 +85,7 @@ impl Revocations {
     }
 
     fn revokes_blob(&self, blob: &[u8]) -> bool {
-        self.sha256.contains(&Fingerprint::of(blob))
+        !self.sha256.is_empty() && self.sha256.contains(&Fingerprint::of(blob))
             || !self.sha1.is_empty()
                 && self.sha1.contains(digest(&SHA1_FOR_LEGACY_USE_ONLY, blob).as_ref())
     }

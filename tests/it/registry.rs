@@ -334,9 +334,12 @@ fn explain_walks_the_way_of_a_login_and_says_which_step_decides() {
     island.keyway("user rm carol").ok();
     assert_eq!(explain("--key carol.pub --name blue"), "refused - - not-registered");
     island.keyway("vm set blue --state maint").ok();
-    assert_eq!(explain("--key alice.pub --address s001"), "refused alice - no-vm-here");
+    assert_eq!(explain("--key alice.pub --address s001"), "refused alice blue vm-maintenance");
+    assert_eq!(explain("--key alice.pub --name blue"), "refused alice blue vm-maintenance");
+    island.keyway("vm set blue --state ready").ok();
     island.keyway("address maint s001").ok();
-    assert_eq!(explain("--key alice.pub --address s001"), "refused - - address-unknown");
+    assert_eq!(explain("--key alice.pub --address s001"), "refused alice blue address-maintenance");
+    assert_eq!(explain("--key alice.pub --name blue"), "refused alice blue address-maintenance");
     island.keyway("address add home 10.79.0.9 --lobby").ok();
     assert_eq!(explain("--key alice.pub --address home"), "lobby alice - lobby");
 }

@@ -24,6 +24,7 @@ mod watch;
 
 use std::{
     io::{self, Write},
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -39,7 +40,10 @@ use trace::Traces;
 use crate::{
     config::{ApiTls, Peer},
     registry::{Service, document::Role},
-    ssh::publickey::Fingerprint,
+    ssh::{
+        certificate::{Certificate, CertificateFault},
+        publickey::{Fingerprint, PublicKey},
+    },
 };
 
 /// Watchers at a time: each has a thread of its own.
@@ -96,14 +100,25 @@ pub trait Beside: Send + Sync {
 /// A login that somebody wonders about.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Question {
-    /// Of the key.
-    pub fingerprint: Fingerprint,
-    /// The key's line, if that was given.
-    pub key: Option<String>,
+    /// With what.
+    pub asked: Asked,
     /// Where to.
     pub target: Target,
     /// What stands before the @.
     pub login: Option<String>,
+    /// Where from; `None` for wherever it would do.
+    pub from: Option<IpAddr>,
+}
+
+/// What somebody would log in with.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Asked {
+    /// A key.
+    Key(PublicKey),
+    /// A key of which nobody knows more.
+    Fingerprint(Fingerprint),
+    /// A certificate, or what is wrong with its signature.
+    Certificate(Result<Box<Certificate>, CertificateFault>),
 }
 
 /// Where a login goes.

@@ -201,20 +201,24 @@ pub(super) struct NewToken {
     pub(super) expires_s: Option<u64>,
 }
 
-/// A login that somebody wonders about: a key, and an address or a name.
+/// A login that somebody wonders about: a key or a certificate, and an address or a name.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Explain {
     /// An `authorized_keys` line, or
     pub(super) key: Option<String>,
-    /// `SHA256:...`
+    /// `SHA256:...`, or
     pub(super) fingerprint: Option<String>,
+    /// the line of a user certificate, as in `id-cert.pub`.
+    pub(super) cert: Option<String>,
     /// The name or an IP of a pool address, or
     pub(super) address: Option<String>,
     /// a VM's name, with the zone or without.
     pub(super) name: Option<String>,
     /// What stands before the @.
     pub(super) login: Option<String>,
+    /// The address that the client comes from. Without it, `depends` says that it matters.
+    pub(super) from: Option<IpAddr>,
 }
 
 /// Where a backup goes.

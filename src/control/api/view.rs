@@ -279,6 +279,8 @@ pub enum Decision {
     Vm,
     /// It gets the list of its VMs.
     Lobby,
+    /// It depends on where the client comes from, which the question does not say.
+    Depends,
     /// It is not let in.
     Refused,
 }

@@ -5,13 +5,16 @@ use std::io::{BufRead, BufReader, Write};
 use serde_json::{Value, json};
 
 use super::{
-    Question, Target, WATCHERS_MAX,
+    Asked, Question, Target, WATCHERS_MAX,
     routes::ROUTES,
     testing::{World, head, key, read_head, user},
 };
-use crate::registry::{
-    document::Role,
-    store::{Revision, Store},
+use crate::{
+    registry::{
+        document::Role,
+        store::{Revision, Store},
+    },
+    ssh::publickey::PublicKey,
 };
 
 #[test]
@@ -211,22 +214,42 @@ fn a_question_is_passed_on_once_it_can_be_one() {
         world.must("POST", "/v1/explain", &json!({"key": line, "name": "blue", "login": "root"}));
     assert_eq!((&answer["decision"], &answer["login"]), (&json!("refused"), &json!("root")));
     let asked = world.fake.asked.lock().unwrap().pop().unwrap();
-    let Question { fingerprint, target, .. } = asked.clone();
-    assert_eq!(target, Target::Name("blue".into()));
-    assert_eq!(asked.key.as_deref(), Some(line.as_str()));
+    let (public, _) = PublicKey::parse_line(&line).unwrap();
+    let fingerprint = public.fingerprint();
+    let blue = Target::Name("blue".into());
+    let login = Some("root".into());
+    assert_eq!(asked, Question { asked: Asked::Key(public), target: blue, login, from: None });
     world.must(
         "POST",
         "/v1/explain",
-        &json!({"fingerprint": fingerprint.to_string(), "address": "127.0.77.1"}),
+        &json!({"fingerprint": fingerprint.to_string(), "address": "127.0.77.1", "from": "10.0.0.1"}),
     );
     let again = world.fake.asked.lock().unwrap().pop().unwrap();
     assert_eq!(
-        (again.fingerprint, again.target),
-        (fingerprint, Target::Address("127.0.77.1".into()))
+        (again.asked, again.target, again.from),
+        (
+            Asked::Fingerprint(fingerprint),
+            Target::Address("127.0.77.1".into()),
+            "10.0.0.1".parse().ok()
+        )
     );
+    // A key that somebody has is known in full.
+    let plain = format!("restrict {line} of alice");
+    world.must("POST", "/v1/users", &json!({"name": "alice", "keys": [plain]}));
+    for known in [
+        json!({"fingerprint": fingerprint.to_string(), "address": "s001"}),
+        json!({"key": plain, "address": "s001"}),
+    ] {
+        world.must("POST", "/v1/explain", &known);
+        let asked = world.fake.asked.lock().unwrap().pop().unwrap().asked;
+        assert!(matches!(asked, Asked::Key(key) if key.fingerprint() == fingerprint));
+    }
     for wrong in [
         json!({"key": line}),
         json!({"address": "s001"}),
+        json!({"cert": line, "address": "s001"}),
+        json!({"cert": "rubbish", "address": "s001"}),
+        json!({"cert": line, "key": line, "address": "s001"}),
         json!({"key": line, "fingerprint": fingerprint.to_string(), "address": "s001"}),
         json!({"key": line, "address": "s001", "name": "blue"}),
         json!({"key": "rubbish", "address": "s001"}),

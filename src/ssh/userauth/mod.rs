@@ -9,10 +9,12 @@
 mod client;
 mod proof;
 mod server;
+mod standing;
 
 pub use client::{Credential, Login, LoginStep};
-pub use proof::{Gate, Identity, Method, Offer, Presented, ProvedKey};
-pub use server::{Authenticator, OFFERS_MAX, Policy, Step, still_stands};
+pub use proof::{Gate, Identity, Method, Presented, ProvedKey};
+pub use server::{Authenticator, OFFERS_MAX, Policy, Step};
+pub use standing::{Offer, Pass, Subject};
 
 use super::{message, wire::Put};
 

@@ -1,6 +1,8 @@
 //! Public-key requests: which key they name, whose it is, and whether it signed (RFC 4252 §7).
 //!
-//! The only place that makes a [`ProvedKey`]. It keeps no state: what came before a request means nothing to it.
+//! The only place that makes a [`ProvedKey`]. What came before a request means nothing to it, but for the arithmetic that
+//! it saves ([`CaChecks`]). It verifies; whether a key may enter is for the [`Gate`] to judge, and that comes first: a
+//! lookup costs a thousandth of a signature.
 
 use super::{
     super::{
@@ -8,7 +10,8 @@ use super::{
         publickey::{Fingerprint, PublicKey, SignatureAlgorithm, Touch},
         wire::{Malformed, Put, Reader},
     },
-    PUBLIC_KEY, PUBLIC_KEY_HOST_BOUND, Policy, request, signed_data, still_stands,
+    PUBLIC_KEY, PUBLIC_KEY_HOST_BOUND, Policy, request, signed_data,
+    standing::{Offer, Pass, Subject},
 };
 use std::{net::IpAddr, sync::Arc};
 
@@ -18,6 +21,10 @@ pub(super) const BLOB_BYTES_MAX: usize = 16 << 10;
 
 /// Longest signature blob, in bytes: RSA with 16384 bits needs 2048 and a name.
 pub(super) const SIGNATURE_BYTES_MAX: usize = 4 << 10;
+
+/// Most signatures of CAs verified for one connection. A client has one certificate, or a few; a P-521 CA's costs half a
+/// millisecond.
+pub(super) const CA_CHECKS_MAX: u32 = 8;
 
 /// Whose key it is: a plain key stands for itself, a certificate for the user it names.
 #[derive(Clone, Debug, Eq, PartialEq, Hash)]
@@ -57,22 +64,14 @@ impl Presented {
     }
 }
 
-/// A key a client claims to hold. Answering must have no side effect.
-pub struct Offer<'a> {
-    /// The user name of the request, as sent (not printable-safe).
-    pub login: &'a str,
-    /// Whose key it would be.
-    pub identity: &'a Identity,
-    /// Of the plain key, also when a certificate is offered.
-    pub fingerprint: Fingerprint,
-    /// What the certificate takes away; nothing for a plain key.
-    pub restrictions: &'a Restrictions,
-}
-
-/// Decides about offers; implemented over the routing map. Pure: no dial, no counter, no ban.
+/// Judges offers; implemented over the routing map. Pure: no dial, no counter, no ban.
 pub trait Gate {
-    /// Whether a proof of this key would be let in here.
-    fn accepts(&self, offer: &Offer<'_>) -> bool;
+    /// Whom a proof of this would let in here, if anybody: everything but signatures, which are verified afterwards.
+    fn judge(&self, offer: &Offer<'_>) -> Option<Pass>;
+
+    /// Hears of what is refused without being judged: a key or certificate that cannot be read, or one that [`Gate::judge`]
+    /// let pass and that its CA never signed. `key`: of the plain key, if that much is known.
+    fn hears(&self, _key: Option<Fingerprint>, _why: CertificateFault) {}
 }
 
 /// Which of the two public-key methods a request used.
@@ -130,7 +129,7 @@ impl ProvedKey {
         self.key().fingerprint()
     }
 
-    /// What the certificate takes away; nothing for a plain key.
+    /// What the certificate, or the plain key's own entry, took away when it was judged.
     #[must_use]
     pub const fn restrictions(&self) -> &Restrictions {
         &self.restrictions
@@ -163,7 +162,7 @@ impl ProvedKey {
         self.presented.blob()
     }
 
-    /// What to ask [`still_stands`] about while the session lives.
+    /// What to judge again while the session lives.
     #[must_use]
     pub fn standing(&self) -> Arc<Presented> {
         Arc::clone(&self.presented)
@@ -252,23 +251,63 @@ enum Signature<'a> {
 /// A well-formed key of a request.
 struct Claim {
     algorithm: SignatureAlgorithm,
-    standing: Standing,
+    what: What,
 }
 
-/// What a key is worth before anybody asks the routing map.
-enum Standing {
-    /// It stands for somebody.
-    Somebody { identity: Identity, restrictions: Restrictions, presented: Arc<Presented> },
-    /// Revoked, or a certificate that lets nobody in.
-    Nobody { key: PublicKey },
+/// What was read, of which nothing is verified.
+enum What {
+    Key(PublicKey),
+    Certificate(Claimed),
 }
 
-impl Standing {
-    fn key(&self) -> &PublicKey {
+impl What {
+    const fn subject(&self) -> Subject<'_> {
         match self {
-            Self::Somebody { presented, .. } => presented.key(),
-            Self::Nobody { key } => key,
+            Self::Key(key) => Subject::Key(key),
+            Self::Certificate(claimed) => Subject::Certificate(claimed.unverified()),
         }
+    }
+
+    const fn key(&self) -> &PublicKey {
+        match self {
+            Self::Key(key) => key,
+            Self::Certificate(claimed) => claimed.unverified().key(),
+        }
+    }
+
+    /// Whether the CA signed it; a plain key needs none.
+    fn certified(&self, checks: &mut CaChecks) -> Result<(), CertificateFault> {
+        match self {
+            Self::Key(_) => Ok(()),
+            Self::Certificate(claimed) => checks.check(claimed),
+        }
+    }
+}
+
+/// Signatures of CAs verified on one connection. Clients ask about a certificate before they sign with it, and whoever
+/// wants to keep us busy goes on asking.
+pub(super) struct CaChecks {
+    /// The last blob's hash, and what came of it.
+    pub(super) last: Option<(Fingerprint, Result<(), CertificateFault>)>,
+    /// Verified so far, those that came of memory not counted.
+    pub(super) done: u32,
+}
+
+impl CaChecks {
+    fn check(&mut self, claimed: &Claimed) -> Result<(), CertificateFault> {
+        let blob = Fingerprint::of(claimed.unverified().blob());
+        if let Some((last, verdict)) = self.last
+            && last == blob
+        {
+            return verdict;
+        }
+        if self.done >= CA_CHECKS_MAX {
+            return Err(CertificateFault::TooMany);
+        }
+        self.done = self.done.saturating_add(1);
+        let verdict = claimed.verify();
+        self.last = Some((blob, verdict));
+        verdict
     }
 }
 
@@ -303,20 +342,25 @@ impl<'a> Request<'a> {
         reader.end()?;
         Ok(Self { login, method, foreign, name, blob, proof })
     }
+
+    /// Whether it only asks.
+    pub(super) const fn is_query(&self) -> bool {
+        matches!(self.proof, Signature::Query)
+    }
 }
 
 impl Judge<'_> {
-    pub(super) fn verdict(&self, request: &Request<'_>) -> Verdict {
+    pub(super) fn verdict(&self, request: &Request<'_>, checks: &mut CaChecks) -> Verdict {
         let claim = self.claim(request);
         match request.proof {
             Signature::Query => match claim {
-                Some(claim) if self.policy.hide_keys || self.accepts(&claim, request) => {
+                Some(claim) if self.policy.hide_keys || self.accepts(&claim, request, checks) => {
                     Verdict::Usable { name: request.name.to_owned(), blob: request.blob.to_vec() }
                 }
                 Some(_) | None => Verdict::OfferRefused,
             },
             Signature::Signed { covered, signature } => claim
-                .and_then(|claim| self.proved(claim, request, covered, signature))
+                .and_then(|claim| self.proved(claim, request, covered, signature, checks))
                 .map_or(Verdict::ProofRefused, |proved| Verdict::Proved(Box::new(proved))),
         }
     }
@@ -327,102 +371,79 @@ impl Judge<'_> {
         if foreign || blob.len() > BLOB_BYTES_MAX {
             return None;
         }
-        let (standing, algorithm) = if let Some(algorithm) = SignatureAlgorithm::from_name(name) {
-            (self.plain(blob)?, algorithm)
+        let unread = |fault| self.gate.hears(None, fault);
+        let (what, algorithm) = if let Some(algorithm) = SignatureAlgorithm::from_name(name) {
+            let key = PublicKey::parse(blob).map_err(CertificateFault::Key);
+            (What::Key(key.inspect_err(|fault| unread(*fault)).ok()?), algorithm)
         } else {
             let algorithm = SignatureAlgorithm::from_certificate_name(name)?;
-            (self.certified(blob)?, algorithm)
+            let claimed = Claimed::parse(blob).inspect_err(|fault| unread(*fault)).ok()?;
+            (What::Certificate(claimed), algorithm)
         };
-        let fits = standing.key().key_type() == algorithm.key_type();
-        fits.then_some(Claim { algorithm, standing })
+        (what.key().key_type() == algorithm.key_type()).then_some(Claim { algorithm, what })
     }
 
-    fn plain(&self, blob: &[u8]) -> Option<Standing> {
-        let key = PublicKey::parse(blob).ok()?;
-        let identity = Identity::Key(key.fingerprint());
-        let presented = Presented::Key(key.clone());
-        Some(if still_stands(self.policy, &presented) {
-            let (restrictions, presented) = (Restrictions::default(), Arc::new(presented));
-            Standing::Somebody { identity, restrictions, presented }
-        } else {
-            Standing::Nobody { key }
-        })
+    fn offer<'a>(&'a self, what: &'a What, request: &Request<'a>) -> Offer<'a> {
+        let Self { policy, source, unix_s, .. } = *self;
+        Offer { login: request.login, subject: what.subject(), source, unix_s, policy }
     }
 
-    fn certified(&self, blob: &[u8]) -> Option<Standing> {
-        if self.policy.cas.is_empty() && !self.policy.hide_keys {
-            return None;
-        }
-        let claimed = Claimed::parse(blob).ok()?;
-        let key = claimed.key().clone();
-        // With `hide_keys` every one that is well-formed gets the same answer: also one that its CA never signed.
-        Some(self.admitted(claimed).unwrap_or(Standing::Nobody { key }))
+    /// Whether a proof would be let in.
+    fn accepts(&self, claim: &Claim, request: &Request<'_>, checks: &mut CaChecks) -> bool {
+        self.gate.judge(&self.offer(&claim.what, request)).is_some()
+            && self.certified(claim, checks).is_ok()
     }
 
-    fn admitted(&self, claimed: Claimed) -> Result<Standing, CertificateFault> {
-        let certificate = claimed.trusted(&self.policy.cas)?;
-        let (user, restrictions) =
-            certificate.admit_user(&self.policy.cas, self.source, self.unix_s)?;
-        let identity = Identity::User(user);
-        let presented = Presented::Certificate(certificate);
-        if still_stands(self.policy, &presented) {
-            Ok(Standing::Somebody { identity, restrictions, presented: Arc::new(presented) })
-        } else {
-            Err(CertificateFault::Revoked)
-        }
+    fn certified(&self, claim: &Claim, checks: &mut CaChecks) -> Result<(), CertificateFault> {
+        let key = || Some(claim.what.key().fingerprint());
+        claim.what.certified(checks).inspect_err(|fault| self.gate.hears(key(), *fault))
     }
 
-    /// Asks the gate, then verifies. With `hide_keys` it verifies first, so that the time an answer takes says
-    /// nothing about the key.
+    /// Asks the gate, then verifies. With `hide_keys` both signatures are verified whatever the gate says, so that the
+    /// time an answer takes says nothing about key or CA.
     fn proved(
         &self,
         claim: Claim,
         request: &Request<'_>,
         covered: &[u8],
         signature: &[u8],
+        checks: &mut CaChecks,
     ) -> Option<ProvedKey> {
-        if !self.policy.hide_keys && !self.accepts(&claim, request) {
-            return None;
-        }
         if signature.len() > SIGNATURE_BYTES_MAX {
             return None;
         }
-        let data = signed_data(self.session_id, covered);
-        let touch = match &claim.standing {
-            Standing::Somebody { restrictions, .. } => restrictions.touch(),
-            Standing::Nobody { .. } => Touch::Required,
-        };
-        let verdict = claim.standing.key().verify_with(claim.algorithm, touch, &data, signature);
-        if self.policy.hide_keys && !self.accepts(&claim, request) {
+        let hides = self.policy.hide_keys;
+        let pass = self.gate.judge(&self.offer(&claim.what, request));
+        if pass.is_none() && !hides {
             return None;
         }
-        match claim.standing {
-            Standing::Nobody { .. } => None,
-            Standing::Somebody { identity, restrictions, presented } => {
-                let proof = verdict.ok().filter(|proof| restrictions.is_satisfied_by(*proof))?;
-                Some(ProvedKey {
-                    login: request.login.to_owned(),
-                    identity,
-                    presented,
-                    restrictions,
-                    user_verified: proof.user_verified,
-                    method: request.method,
-                    algorithm: claim.algorithm,
-                    signature: signature.into(),
-                })
-            }
+        let certified = self.certified(&claim, checks);
+        if certified.is_err() && !hides {
+            return None;
         }
-    }
-
-    fn accepts(&self, claim: &Claim, request: &Request<'_>) -> bool {
-        match &claim.standing {
-            Standing::Nobody { .. } => false,
-            Standing::Somebody { identity, restrictions, presented } => self.gate.accepts(&Offer {
-                login: request.login,
-                identity,
-                fingerprint: presented.key().fingerprint(),
-                restrictions,
-            }),
+        let data = signed_data(self.session_id, covered);
+        let touch = pass.as_ref().map_or(Touch::Required, |pass| pass.restrictions.touch());
+        let proof = claim.what.key().verify_with(claim.algorithm, touch, &data, signature);
+        let Pass { identity, restrictions } = pass?;
+        certified.ok()?;
+        let proof = proof.ok()?;
+        if !restrictions.is_satisfied_by(proof) {
+            self.gate.hears(Some(claim.what.key().fingerprint()), CertificateFault::Unverified);
+            return None;
         }
+        let presented = match claim.what {
+            What::Key(key) => Presented::Key(key),
+            What::Certificate(claimed) => Presented::Certificate(claimed.into_verified()),
+        };
+        Some(ProvedKey {
+            login: request.login.to_owned(),
+            identity,
+            presented: Arc::new(presented),
+            restrictions,
+            user_verified: proof.user_verified,
+            method: request.method,
+            algorithm: claim.algorithm,
+            signature: signature.into(),
+        })
     }
 }

@@ -12,7 +12,7 @@ use super::{
         wire::{Malformed, Put, Reader},
     },
     CONNECTION, KEYBOARD_INTERACTIVE, LOGIN_BYTES_MAX, PUBLIC_KEY, PUBLIC_KEY_HOST_BOUND, SERVICE,
-    proof::{Gate, Judge, Method, Presented, ProvedKey, Request, Verdict},
+    proof::{CaChecks, Gate, Judge, Method, ProvedKey, Request, Verdict},
     service_message,
 };
 use std::{mem, net::IpAddr};
@@ -21,6 +21,10 @@ use std::{mem, net::IpAddr};
 /// key of its agent, and to count that as OpenSSH's `MaxAuthTries` does would shut out people with many keys. The
 /// bound is there because each offer costs us a parse, and for a certificate a signature to verify.
 pub const OFFERS_MAX: u32 = 64;
+
+/// Most offers accepted on one connection; further ones are refused like unknown keys, whatever they are. A client that is
+/// told yes signs, and one that cannot goes on to its next key.
+const ACCEPTED_MAX: u32 = 32;
 
 /// Most messages of one connection's authentication, whatever they are: offers that are accepted and never signed,
 /// and `SERVICE_REQUEST`s that are repeated (paramiko sends one per key).
@@ -45,20 +49,6 @@ pub struct Policy {
     /// Sent once to somebody who has no key left to try: in answer to `keyboard-interactive`, or before the failure that
     /// uses up the attempts. The same bytes whatever was offered.
     pub last_words: String,
-}
-
-/// Whether somebody who was let in with `presented` would not be turned away for it now: neither it nor its CA is
-/// revoked, and its CA is still trusted. Dates do not count, they are about logging in: with certificates that live five
-/// minutes every session would end at the first reload.
-#[must_use]
-pub fn still_stands(policy: &Policy, presented: &Presented) -> bool {
-    match presented {
-        Presented::Key(key) => !policy.revocations.revokes_key(key),
-        Presented::Certificate(certificate) => {
-            policy.cas.contains(certificate.ca())
-                && !policy.revocations.revokes_certificate(certificate)
-        }
-    }
 }
 
 /// What the server side wants after a message.
@@ -139,6 +129,9 @@ pub struct Authenticator {
     attempts: u32,
     /// Refused offers, and the request that the last words answer.
     offers: u32,
+    /// Accepted offers.
+    accepted: u32,
+    ca_checks: CaChecks,
     /// All messages.
     messages: u32,
 }
@@ -148,7 +141,17 @@ impl Authenticator {
     #[must_use]
     pub const fn new(source: IpAddr) -> Self {
         let (state, last_words) = (State::Service, LastWords::Kept);
-        Self { source, state, last_words, attempts: 0, offers: 0, messages: 0 }
+        let ca_checks = CaChecks { last: None, done: 0 };
+        Self {
+            source,
+            state,
+            last_words,
+            attempts: 0,
+            offers: 0,
+            accepted: 0,
+            ca_checks,
+            messages: 0,
+        }
     }
 
     /// Takes one message (5 or 50) that `transport` delivered; answers go out through `transport.send`. `policy` is the
@@ -346,8 +349,14 @@ impl Authenticator {
             _ => return Ok(self.attempt_failed(judge.policy)),
         };
         let request = Request::read(payload, login, method, reader, judge.host_key)?;
-        Ok(match judge.verdict(&request) {
-            Verdict::Usable { name, blob } => Answer::Usable { name, blob },
+        if request.is_query() && self.accepted >= ACCEPTED_MAX {
+            return Ok(self.offer_refused());
+        }
+        Ok(match judge.verdict(&request, &mut self.ca_checks) {
+            Verdict::Usable { name, blob } => {
+                self.accepted = self.accepted.saturating_add(1);
+                Answer::Usable { name, blob }
+            }
             Verdict::OfferRefused => self.offer_refused(),
             Verdict::ProofRefused => self.proof_refused(judge.policy),
             Verdict::Proved(proved) => {

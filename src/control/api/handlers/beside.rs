@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::unknown;
 use crate::{
     control::api::{
-        Beyond, Question, Target,
+        Asked, Beyond, Question, Target,
         answer::Problem,
         body::Text,
         call::{Call, Changed, Gone, List, plain},
@@ -18,6 +18,7 @@ use crate::{
     registry::{Command, command::Noted, refusal::Kind, service::Mode},
     ssh::{
         authorized::AuthorizedKey,
+        certificate::{Certificate, CertificateFault},
         publickey::{Fingerprint, PublicKey},
     },
 };
@@ -69,26 +70,52 @@ pub(in super::super) fn session_end(call: &Call) -> Answer<Changed<Gone>> {
 }
 
 pub(in super::super) fn explain(call: &Call, asked: ask::Explain) -> Answer<view::Explanation> {
-    let ask::Explain { key, fingerprint, address, name, login } = asked;
-    let fingerprint = match (&key, fingerprint) {
-        (Some(line), None) => {
+    let ask::Explain { key, fingerprint, cert, address, name, login, from } = asked;
+    let asked = match (key, fingerprint, cert) {
+        (Some(line), None, None) => {
             let read = AuthorizedKey::parse(line.trim());
             let read =
                 read.map_err(|fault| Problem::invalid(format!("`key` is no key: {fault}")))?;
-            read.key.fingerprint()
+            Asked::Key(read.key)
         }
-        (None, Some(text)) => text.parse::<Fingerprint>().map_err(|_| {
-            Problem::invalid("`fingerprint` is none; write SHA256:... as ssh-keygen -l prints it")
-        })?,
-        (_, _) => return Err(Problem::invalid("give `key` or `fingerprint`, one of them")),
+        (None, Some(text), None) => {
+            let fingerprint = text.parse::<Fingerprint>().map_err(|_| {
+                Problem::invalid(
+                    "`fingerprint` is none; write SHA256:... as ssh-keygen -l prints it",
+                )
+            })?;
+            // A list of revocations may name the key in a way that its fingerprint does not show.
+            registered(call, fingerprint).map_or(Asked::Fingerprint(fingerprint), Asked::Key)
+        }
+        (None, None, Some(line)) => match Certificate::parse_line(line.trim()) {
+            Ok(certificate) => Asked::Certificate(Ok(Box::new(certificate))),
+            Err(fault @ CertificateFault::Signature) => Asked::Certificate(Err(fault)),
+            Err(fault) => {
+                let fix = "give the line of the -cert.pub file";
+                let what = format!("`cert` is no certificate: {fault}; {fix}");
+                return Err(Problem::invalid(what));
+            }
+        },
+        (_, _, _) => {
+            return Err(Problem::invalid("give `key`, `fingerprint` or `cert`, one of them"));
+        }
     };
     let target = match (address, name) {
         (Some(address), None) => Target::Address(address),
         (None, Some(name)) => Target::Name(name),
         (_, _) => return Err(Problem::invalid("give `address` or `name`, one of them")),
     };
-    let question = Question { fingerprint, key, target, login };
+    let question = Question { asked, target, login, from };
     Ok(call.api.beside.explain(&question)?)
+}
+
+/// The key of this fingerprint, if a user has it.
+fn registered(call: &Call, fingerprint: Fingerprint) -> Option<PublicKey> {
+    let model = call.api.service.model();
+    let user = &model.users().get(model.user_of(&fingerprint.0)?)?.document;
+    let text = fingerprint.to_string();
+    let key = user.keys.iter().find(|key| key.fingerprint == text)?;
+    PublicKey::parse_line(&key.key).ok().map(|(key, _)| key)
 }
 
 /// Host keys of this front door.
