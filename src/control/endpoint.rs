@@ -6,7 +6,7 @@
 use std::{
     future::Future,
     io,
-    net::{SocketAddr, TcpListener as StdListener},
+    net::{IpAddr, SocketAddr, TcpListener as StdListener},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -25,15 +25,21 @@ use axum::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
-    time::{Sleep, sleep},
+    sync::oneshot,
+    time::{Instant, Sleep, sleep_until},
 };
 
-/// Connections served at a time; the next one waits in the kernel's queue.
+use super::places::{Place, Places, ShownOut, network_of};
+
+/// Connections served at a time. Nobody has to prove anything here, so any of them makes room for a newcomer: a scrape
+/// is over before its turn comes.
 const CONNECTIONS_MAX: usize = 32;
 
 /// Bytes of requests that one connection may send. A scrape's head has about 300.
 const REQUEST_BYTES_MAX: usize = 64 << 10;
+
+/// How long a connection may last before it has asked for anything.
+const SILENT_MAX: Duration = Duration::from_secs(10);
 
 /// How long a connection may last, idle or not. A scraper that keeps it open makes a new one now and then.
 const CONNECTION_MAX: Duration = Duration::from_mins(1);
@@ -119,7 +125,7 @@ async fn serve(listener: TcpListener, render: Render, stopped: oneshot::Receiver
         .route("/healthz", get(async || "ok\n"))
         .fallback(async || (StatusCode::NOT_FOUND, "try /metrics or /healthz\n"))
         .with_state(render);
-    let bounded = Bounded { listener, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
+    let bounded = Bounded { listener, places: Places::new("metrics", CONNECTIONS_MAX) };
     // Not a graceful shutdown: a scraper that keeps its connection must not hold up ours. `serve` itself never fails.
     tokio::select! {
         _ = axum::serve(bounded, routes) => {}
@@ -134,7 +140,7 @@ async fn metrics(State(render): State<Render>) -> impl IntoResponse {
 /// A listener whose connections are few, short and small.
 struct Bounded {
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    places: Places<IpAddr>,
 }
 
 impl Listener for Bounded {
@@ -142,11 +148,12 @@ impl Listener for Bounded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Limited, SocketAddr) {
-        // The semaphore is never closed, so there is always a permit in the end.
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
         let (stream, peer) = Listener::accept(&mut self.listener).await;
-        let deadline = Box::pin(sleep(CONNECTION_MAX));
-        (Limited { stream, deadline, left: REQUEST_BYTES_MAX, _place: place }, peer)
+        let (place, shown_out) = self.places.take(network_of(peer.ip())).await;
+        let began = Instant::now();
+        let deadline = Box::pin(sleep_until(began + SILENT_MAX));
+        let left = REQUEST_BYTES_MAX;
+        (Limited { stream, began, answered: false, deadline, left, shown_out, _place: place }, peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -154,20 +161,25 @@ impl Listener for Bounded {
     }
 }
 
-/// A connection that fails once its time or its bytes are used up, whatever the HTTP code above waits for.
+/// A connection that fails once its time, its bytes or its place are gone, whatever the HTTP code above waits for.
 struct Limited {
     stream: TcpStream,
+    began: Instant,
+    /// Whether some of an answer was written.
+    answered: bool,
     deadline: Pin<Box<Sleep>>,
     left: usize,
-    _place: Option<OwnedSemaphorePermit>,
+    shown_out: ShownOut,
+    _place: Place<IpAddr>,
 }
 
 impl Limited {
     fn in_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.deadline.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
+        let over = self.deadline.as_mut().poll(cx).is_ready();
+        if over || Pin::new(&mut self.shown_out).poll(cx).is_ready() {
+            return Err(io::ErrorKind::TimedOut.into());
         }
+        Ok(())
     }
 }
 
@@ -194,6 +206,11 @@ impl AsyncWrite for Limited {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if !self.answered {
+            self.answered = true;
+            let end = self.began + CONNECTION_MAX;
+            self.deadline.as_mut().reset(end);
+        }
         self.in_time(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
@@ -300,19 +317,20 @@ mod tests {
     }
 
     #[test]
-    fn connections_beyond_the_limit_wait_and_are_served_when_one_goes() {
+    fn silent_connections_make_room_for_a_scrape_oldest_first() {
         let handle = started();
-        let mut held: Vec<Client> = (0..CONNECTIONS_MAX)
+        let mut silent: Vec<Client> = (0..2 * CONNECTIONS_MAX)
             .map(|_| Client::connect(handle.address()).expect("connects"))
             .collect();
-        let mut waiting = Client::connect(handle.address()).expect("the kernel takes it");
-        waiting.write_all(get("/healthz").as_bytes()).expect("writes");
-        waiting.set_read_timeout(Some(Duration::from_millis(200))).expect("timeout");
-        assert!(waiting.read(&mut [0; 1]).is_err(), "served beyond the limit");
-        held.clear();
-        waiting.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+        let answer = ask(&handle, &get("/metrics"));
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        let first = &mut silent[0];
+        first.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+        assert!(!matches!(first.read(&mut [0; 1]), Ok(1)), "the oldest was shown out");
+        let last = silent.last_mut().expect("many");
+        last.write_all(get("/healthz").as_bytes()).expect("writes");
         let mut answer = String::new();
-        waiting.read_to_string(&mut answer).expect("reads");
+        last.read_to_string(&mut answer).expect("reads");
         assert!(answer.ends_with("ok\n"), "{answer}");
     }
 }

@@ -5,3 +5,4 @@
 pub mod api;
 pub mod dns;
 pub mod endpoint;
+mod places;

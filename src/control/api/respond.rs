@@ -3,7 +3,7 @@
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -29,10 +29,13 @@ use super::{
     routes::{self, Kind, Route},
     trace::Asked,
 };
-use crate::registry::{
-    Command, Options,
-    document::Role,
-    service::{Actor, Mode, Order},
+use crate::{
+    control::places::Place,
+    registry::{
+        Command, Options,
+        document::Role,
+        service::{Actor, Mode, Order},
+    },
 };
 
 /// For the whole body of a request.
@@ -48,10 +51,20 @@ const NO_BODY_BYTES_MAX: usize = 64;
 
 /// Where a connection comes from.
 pub(super) enum From {
-    /// The socket; who it is is known.
-    Socket(Actor, Process),
+    /// The socket; who it is is known. Its place is one of its user's.
+    Socket(Actor, Process, Place<u32>),
     /// TLS: each request says who it is.
-    Tls(SocketAddr),
+    Tls(SocketAddr, Place<IpAddr>),
+}
+
+impl From {
+    /// A request has come from somebody with a role: nobody takes the place away any more.
+    fn stays(&self) {
+        match self {
+            Self::Socket(_, _, place) => place.stays(),
+            Self::Tls(_, place) => place.stays(),
+        }
+    }
 }
 
 /// Answers one request; never fails.
@@ -141,6 +154,7 @@ async fn answer(
     asked: &mut Asked,
 ) -> Result<Answered, Problem> {
     let caller = caller(api, from, &parts.headers).await?;
+    from.stays();
     asked.is_by(&caller.actor);
     let (route, params) = routes::find(&parts.method, parts.uri.path())?;
     asked.is_a_change(!route.kind.only_shows());
@@ -204,7 +218,7 @@ async fn wait<T: Send + 'static>(
 /// Who asks. Nothing else of the request is looked at before.
 async fn caller(api: &Arc<Api>, from: &From, headers: &HeaderMap) -> Result<Caller, Problem> {
     match from {
-        From::Socket(actor, process) => {
+        From::Socket(actor, process, _) => {
             let (api, actor, process) = (Arc::clone(api), actor.clone(), *process);
             wait(move || {
                 let role = api.role(process).ok_or_else(|| {
@@ -216,7 +230,7 @@ async fn caller(api: &Arc<Api>, from: &From, headers: &HeaderMap) -> Result<Call
             })
             .await
         }
-        From::Tls(peer) => {
+        From::Tls(peer, _) => {
             let header = headers.get(header::AUTHORIZATION);
             let token = TokenHash::from_header(header.map(HeaderValue::as_bytes))?;
             let (api, from) = (Arc::clone(api), peer.to_string());

@@ -22,7 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener, UnixStream},
-    sync::{Semaphore, oneshot},
+    sync::oneshot,
     time::{sleep, timeout},
 };
 use tokio_rustls::{
@@ -43,10 +43,11 @@ use super::{
 };
 use crate::{
     config::{ApiTls, Peer},
+    control::places::{Places, network_of},
     registry::{document::Role, service::Actor},
 };
 
-/// Connections served at a time on each listener; the next one waits in the kernel's queue.
+/// Connections served at a time on each listener. One on which nobody has shown a right makes room for a newcomer.
 const CONNECTIONS_MAX: usize = 128;
 /// Threads that are left to find out who asks, whatever the others wait for.
 const KNOWING_MAX: usize = 4;
@@ -263,49 +264,54 @@ fn tls_config(tls: &ApiTls) -> Result<Arc<ServerConfig>, Fault> {
 }
 
 async fn serve_unix(listener: UnixListener, api: Arc<Api>, own_uid: u32) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Places::new("API socket", CONNECTIONS_MAX);
     loop {
-        // The semaphore is never closed, so there is always a permit in the end.
-        let place = Arc::clone(&places).acquire_owned().await.ok();
         let Ok((stream, _)) = listener.accept().await else {
             sleep(ACCEPT_AGAIN).await;
             continue;
         };
+        let Some((actor, process)) = peer(&stream, own_uid) else { continue };
+        let (place, shown_out) = places.take(process.is.uid).await;
         let api = Arc::clone(&api);
         tokio::spawn(async move {
-            if let Some(from) = peer(&stream, own_uid) {
-                converse(stream, api, from).await;
+            tokio::select! {
+                () = converse(stream, api, From::Socket(actor, process, place)) => {}
+                () = shown_out => {}
             }
-            drop(place);
         });
     }
 }
 
 /// Who is at the other end of the socket: those whose credentials were in force when they connected.
-fn peer(stream: &UnixStream, own_uid: u32) -> Option<From> {
+fn peer(stream: &UnixStream, own_uid: u32) -> Option<(Actor, Process)> {
     let is = stream.peer_cred().ok()?;
     let peer = Credentials { uid: is.uid(), gid: is.gid() };
     let process = is.pid().map(|pid| format!(" pid {pid}")).unwrap_or_default();
     let actor = Actor { name: format!("uid {}", peer.uid), from: format!("socket{process}") };
-    Some(From::Socket(actor, Process { own_uid, is: peer }))
+    Some((actor, Process { own_uid, is: peer }))
 }
 
 async fn serve_tls(listener: Option<(TcpListener, Arc<ArcSwap<ServerConfig>>)>, api: Arc<Api>) {
     let Some((listener, config)) = listener else { return std::future::pending().await };
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Places::new("API over TLS", CONNECTIONS_MAX);
     loop {
-        let place = Arc::clone(&places).acquire_owned().await.ok();
         let Ok((stream, peer)) = listener.accept().await else {
             sleep(ACCEPT_AGAIN).await;
             continue;
         };
+        let (place, shown_out) = places.take(network_of(peer.ip())).await;
         let (api, acceptor) = (Arc::clone(&api), TlsAcceptor::from(config.load_full()));
         tokio::spawn(async move {
-            // A handshake that fails is the peer's affair.
-            if let Ok(Ok(stream)) = timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await {
-                converse(stream, api, From::Tls(peer)).await;
+            let served = async move {
+                // A handshake that fails is the peer's affair.
+                if let Ok(Ok(stream)) = timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await {
+                    converse(stream, api, From::Tls(peer, place)).await;
+                }
+            };
+            tokio::select! {
+                () = served => {}
+                () = shown_out => {}
             }
-            drop(place);
         });
     }
 }

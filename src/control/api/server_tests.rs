@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufReader, Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     os::unix::{
         fs::PermissionsExt,
         net::{UnixListener, UnixStream},
@@ -266,14 +266,48 @@ fn a_bad_connection_ends_alone() {
 }
 
 #[test]
-fn silent_connections_over_tls_keep_nobody_from_the_socket() {
+fn silent_connections_keep_nobody_out_and_a_caller_keeps_its_place() {
     let world = World::over_tls();
-    let silent: Vec<_> = (0..200).map(|_| world.connect_tcp()).collect();
-    assert_eq!(world.get("/v1/health").status, 200);
-    drop(silent);
     let token = world.token("ci", "reader");
+    let watch = |mut stream: Box<dyn Stream>, headers: &[&str]| {
+        stream.write_all(head("GET", "/v1/watch", headers, b"").as_bytes()).unwrap();
+        let mut watcher = BufReader::new(stream);
+        assert_eq!(read_head(&mut watcher).0, 200);
+        watcher
+    };
+    let certificate = world.scratch.0.join("one.crt");
+    let bearer = format!("authorization: Bearer {token}");
+    let over_tls = Box::new(world.connect_tls(&certificate, ALL_VERSIONS));
+    let mut watchers = [watch(over_tls, &[&bearer]), watch(Box::new(world.connect()), &[])];
+    // More than there are places, on each listener, and they stay.
+    let silent: Vec<_> = (0..200).map(|_| world.connect_tcp()).collect();
+    let silent_here: Vec<_> = (0..200).map(|_| world.connect()).collect();
     assert_eq!(world.send_tls(Some(&token), "GET", "/v1/health", &Value::Null).status, 200);
+    assert_eq!(world.get("/v1/health").status, 200);
+    // Nor do those that shake hands and then say nothing.
+    let shaken: Vec<_> = (0..150)
+        .map(|_| {
+            let mut stream = world.connect_tls(&certificate, ALL_VERSIONS);
+            stream.conn.complete_io(&mut stream.sock).unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(world.send_tls(Some(&token), "GET", "/v1/health", &Value::Null).status, 200);
+    world.must("POST", "/v1/users", &json!({"name": "alice"}));
+    for watcher in &mut watchers {
+        let mut line = String::new();
+        while !line.contains("alice") {
+            line.clear();
+            assert_ne!(watcher.read_line(&mut line).unwrap(), 0, "the watcher was shown out");
+        }
+    }
+    drop((silent, silent_here, shaken));
 }
+
+/// A connection of either kind.
+trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
 
 #[test]
 fn a_connection_carries_many_requests() {

@@ -54,10 +54,10 @@ pub(super) struct Asked {
 impl Asked {
     pub(super) fn new(from: &From, parts: &Parts) -> Self {
         let (source, from, by) = match from {
-            From::Socket(actor, process) => {
+            From::Socket(actor, process, _) => {
                 (Source::Uid(process.is.uid), actor.from.clone(), Some(actor.clone()))
             }
-            From::Tls(peer) => (Source::Network(Network::of(peer.ip())), peer.to_string(), None),
+            From::Tls(peer, _) => (Source::Network(Network::of(peer.ip())), peer.to_string(), None),
         };
         Self {
             source,

@@ -26,6 +26,7 @@ use super::{
     transfer,
     zone::Zone,
 };
+use crate::control::places::network_of;
 
 /// No request is longer; what is cut off here was none (a question has at most 271 bytes, options the rest).
 const DATAGRAM_BYTES_MAX: usize = 4096;
@@ -227,14 +228,6 @@ impl Drop for Entered {
                 peers.remove(&self.1);
             }
         }
-    }
-}
-
-/// One host of IPv6 has a whole network of 64 bits.
-fn network_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => ip.into(),
-        IpAddr::V6(ip) => std::net::Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
     }
 }
 
