@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use crate::ssh::userauth::{Credential, Login, LoginStep, ProvedKey};
 use super::clock;
 use super::gate;
 use super::leg::{Leg, Scratch};
+use super::names::{Stale, Unresolved};
 use super::report::Report;
 use super::shared::{Principal, Shared, Shown, VmCredential};
 use super::stream::Stream;
@@ -37,11 +38,6 @@ const VALID_AFTER_S: u64 = 60;
 const REFUSAL_MS: u64 = 60_000;
 /// Refusals remembered per shard; the map is emptied of old ones when it is full.
 const REFUSALS_MAX: usize = 4096;
-/// Addresses of one VM's host name that are tried.
-const ADDRESSES_MAX: usize = 8;
-/// First uses that wait for the registry at a time and shard: one that is slow must leave threads to whoever looks up an
-/// endpoint. Further ones are refused.
-const FIRST_USES_MAX: usize = 6;
 /// Keys written down beside a session that has no need of it, at a time and shard; further ones at a later login.
 const COMPLETIONS_MAX: usize = 2;
 /// How long one key pair serves for minting certificates.
@@ -55,7 +51,6 @@ pub(super) struct VmLegs {
     ecdsa: Arc<ClientConfig>,
     rsa: Arc<ClientConfig>,
     any: Arc<ClientConfig>,
-    first_uses: Places<FIRST_USES_MAX>,
     completions: Places<COMPLETIONS_MAX>,
     /// The key that certificates are minted for, and when it was made.
     subject: RefCell<Option<(Arc<PrivateKey>, u64)>>,
@@ -98,7 +93,6 @@ impl VmLegs {
             ecdsa: config(&ecdsa),
             rsa: config(&rsa),
             any: config(&any),
-            first_uses: Places::default(),
             completions: Places::default(),
             subject: RefCell::default(),
         }
@@ -337,13 +331,12 @@ impl VmLegs {
         let found = if let Ok(literal) = vm_entry.endpoint.parse::<SocketAddr>() {
             vec![literal]
         } else {
-            let name = vm_entry.endpoint.clone();
-            let lookup = self.tasks.blocking(move || {
-                name.to_socket_addrs().map(|all| all.take(ADDRESSES_MAX).collect::<Vec<_>>())
-            });
-            match self.tasks.within(shared.settings.dial_timeout, Box::pin(lookup)).await {
-                Some(Some(Ok(all))) if !all.is_empty() => all,
-                _ => return Err(edge(Stage::Dial, Cause::DialFailed)),
+            // Where nothing is pinned, an address that is somebody else's by now would pin the wrong key.
+            let stale = if vm_entry.host_key.is_some() { Stale::Will } else { Stale::Not };
+            let limit = shared.settings.dial_timeout;
+            match shared.names.find(&self.tasks, &vm_entry.endpoint, limit, stale).await {
+                Ok(all) => all.to_vec(),
+                Err(Unresolved) => return Err(edge(Stage::Dial, Cause::DialFailed)),
             }
         };
         let canonical =
@@ -381,22 +374,18 @@ impl VmLegs {
         }
         // The VM has shown what it has to; only the next login has to find out the key's type again.
         if let Some(place) = self.completions.take() {
-            let (shared, entry, tasks) =
-                (Arc::clone(shared), Arc::clone(vm_entry), self.tasks.clone());
-            let write = move || {
-                if let Shown::Failed { why } = shared.first_use.shown(&entry, &key) {
+            let (first_use, entry) = (Arc::clone(&shared.first_use), Arc::clone(vm_entry));
+            shared.pins.run(move || {
+                if let Shown::Failed { why } = first_use.shown(&entry, &key) {
                     tracing::warn!(vm = entry.name, why, "the host key could not be written down");
                 }
                 drop(place);
-            };
-            let _task = self.tasks.spawn(async move {
-                let _written = tasks.blocking(write).await;
             });
         }
         Ok(())
     }
 
-    /// Has `key` pinned at its first use. Whoever does that waits for a disk, on a thread of its own.
+    /// Has `key` pinned at its first use, in its turn.
     async fn pin(
         &self,
         shared: &Arc<Shared>,
@@ -404,15 +393,9 @@ impl VmLegs {
         key: PublicKey,
     ) -> Result<(), Ended> {
         let unwritten = edge(Stage::VmExchange, Cause::PinUnwritten);
-        let place = self.first_uses.take().ok_or(unwritten)?;
-        let (shared, entry) = (Arc::clone(shared), Arc::clone(vm_entry));
-        let write = move || {
-            let shown = shared.first_use.shown(&entry, &key);
-            drop(place);
-            shown
-        };
-        let unasked = edge(Stage::VmExchange, Cause::Resources);
-        match self.tasks.blocking(write).await.ok_or(unasked)? {
+        let (first_use, entry) = (Arc::clone(&shared.first_use), Arc::clone(vm_entry));
+        let write = move || first_use.shown(&entry, &key);
+        match self.tasks.blocking(&shared.pins, write).await.ok_or(unwritten)? {
             Shown::Pinned => Ok(()),
             Shown::Other => Err(vm(Stage::VmExchange, Cause::PinMismatch)),
             Shown::OfOtherOwner { vm: other } => {

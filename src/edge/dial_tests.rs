@@ -1,13 +1,13 @@
 //! Tests of `dial`: host keys at their first use, and a registry that is slow to take them.
 
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, mpsc};
 
+use super::super::names::Names;
 use super::super::shared::FirstUse;
-use super::super::tasks::BLOCKING_MAX;
 use super::super::tasks::tests::run;
 use super::super::tests::shared_with;
+use super::super::workers::Workers;
 use super::*;
 use crate::ssh::entropy::SystemEntropy;
 
@@ -15,15 +15,12 @@ use crate::ssh::entropy::SystemEntropy;
 struct Slow {
     asked: mpsc::Sender<String>,
     let_go: Mutex<mpsc::Receiver<()>>,
-    waiting: AtomicUsize,
 }
 
 impl FirstUse for Slow {
     fn shown(&self, vm: &Vm, _: &PublicKey) -> Shown {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
         let _test_is_over = self.asked.send(vm.owner.clone());
         let _ended = self.let_go.lock().unwrap().recv();
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
         Shown::Pinned
     }
 }
@@ -31,7 +28,7 @@ impl FirstUse for Slow {
 /// A registry that takes nothing until it is let, and its other ends: what it is asked, and what lets it.
 fn slow() -> (Arc<Slow>, mpsc::Receiver<String>, mpsc::Sender<()>) {
     let ((asked, questions), (go, let_go)) = (mpsc::channel(), mpsc::channel());
-    let slow = Slow { asked, let_go: Mutex::new(let_go), waiting: AtomicUsize::new(0) };
+    let slow = Slow { asked, let_go: Mutex::new(let_go) };
     (Arc::new(slow), questions, go)
 }
 
@@ -53,16 +50,17 @@ fn key() -> PublicKey {
 }
 
 const UNWRITTEN: Ended = edge(Stage::VmExchange, Cause::PinUnwritten);
-const _: () = assert!(FIRST_USES_MAX + COMPLETIONS_MAX < BLOCKING_MAX);
+/// More at once than have a thread, by far.
+const MANY: usize = 100;
 
 #[test]
-fn a_slow_registry_refuses_further_first_uses_at_once_and_leaves_threads_to_lookups() {
+fn first_uses_wait_for_a_slow_registry_and_all_get_their_answer() {
     run(|tasks| async move {
-        let (registry, _questions, go) = slow();
+        let (registry, questions, go) = slow();
         let shared = Arc::new(shared_with(Arc::clone(&registry) as Arc<dyn FirstUse>));
         let legs = Rc::new(VmLegs::new(tasks.clone()));
         let (unseen, answers) = (vm_with(None), Rc::new(RefCell::new(Vec::new())));
-        for _ in 0..2 * BLOCKING_MAX {
+        for _ in 0..MANY {
             let (legs, shared, unseen) =
                 (Rc::clone(&legs), Arc::clone(&shared), Arc::clone(&unseen));
             let answers = Rc::clone(&answers);
@@ -72,42 +70,80 @@ fn a_slow_registry_refuses_further_first_uses_at_once_and_leaves_threads_to_look
             });
         }
         tasks.turn().await;
-        let refused = vec![Err(UNWRITTEN); 2 * BLOCKING_MAX - FIRST_USES_MAX];
-        assert_eq!(*answers.borrow(), refused, "nobody was let yet");
-        while registry.waiting.load(Ordering::Relaxed) < FIRST_USES_MAX {
-            tasks.turn().await;
-        }
-        assert_eq!(tasks.blocking(|| 7).await, Some(7), "a lookup has a thread");
-
-        for _ in 0..FIRST_USES_MAX {
+        assert_eq!(questions.recv().unwrap(), "alice", "it was asked about what was dialled");
+        assert_eq!(*answers.borrow(), [], "nobody was let yet, and nobody refused");
+        for _ in 0..MANY {
             go.send(()).unwrap();
         }
-        while answers.borrow().len() < 2 * BLOCKING_MAX {
+        while answers.borrow().len() < MANY {
             tasks.turn().await;
         }
-        assert_eq!(answers.borrow()[refused.len()..], vec![Ok(()); FIRST_USES_MAX]);
-        // The places are free again.
-        go.send(()).unwrap();
-        assert_eq!(legs.judge(&shared, &unseen, key().blob()).await, Ok(()));
+        assert_eq!(*answers.borrow(), vec![Ok(()); MANY]);
     });
 }
 
 #[test]
-fn a_place_stays_taken_while_its_work_goes_on_though_nobody_waits_for_it() {
+fn a_registry_that_hangs_keeps_a_bounded_number_waiting() {
     run(|tasks| async move {
         let (registry, questions, go) = slow();
-        let shared = Arc::new(shared_with(registry));
-        let legs = VmLegs::new(tasks.clone());
+        let mut shared = shared_with(registry);
+        shared.pins = Workers::new("pins", 1, 1);
+        let (shared, legs) = (Arc::new(shared), Rc::new(VmLegs::new(tasks.clone())));
         let (unseen, key) = (vm_with(None), key());
-        for _ in 0..FIRST_USES_MAX {
-            let judged = legs.judge(&shared, &unseen, key.blob());
-            assert_eq!(tasks.within(Duration::ZERO, Box::pin(judged)).await, None);
-            assert_eq!(questions.recv().unwrap(), "alice", "it was asked about what was dialled");
+        let judged = |key: PublicKey| {
+            let (legs, shared, unseen) =
+                (Rc::clone(&legs), Arc::clone(&shared), Arc::clone(&unseen));
+            async move { legs.judge(&shared, &unseen, key.blob()).await }
+        };
+        let done = Rc::new(RefCell::new(Vec::new()));
+        for at in 0..2 {
+            let (judged, theirs) = (judged(key.clone()), Rc::clone(&done));
+            tasks.spawn(async move {
+                let answer = judged.await;
+                theirs.borrow_mut().push(answer);
+            });
+            tasks.turn().await;
+            if at == 0 {
+                questions.recv().unwrap();
+            }
         }
-        let further = legs.judge(&shared, &unseen, key.blob());
-        let judged = tasks.within(Duration::ZERO, Box::pin(further)).await;
-        assert_eq!(judged, Some(Err(UNWRITTEN)), "at once");
-        drop(go);
+        assert_eq!(judged(key).await, Err(UNWRITTEN), "one is asked about, one waits");
+        assert_eq!(*done.borrow(), []);
+        go.send(()).unwrap();
+        go.send(()).unwrap();
+        while done.borrow().len() < 2 {
+            tasks.turn().await;
+        }
+        assert_eq!(*done.borrow(), [Ok(()), Ok(())]);
+    });
+}
+
+#[test]
+fn a_resolver_that_hangs_keeps_no_first_use_and_no_literal_address_waiting() {
+    run(|tasks| async move {
+        let (registry, _questions, go) = slow();
+        let (_never, gate) = mpsc::channel::<()>();
+        let gate = Mutex::new(gate);
+        let mut shared = shared_with(registry);
+        shared.settings.networks = vec!["127.0.0.0/8".parse().unwrap()];
+        shared.names = Names::new(move |_| {
+            let _ended = gate.lock().unwrap().recv();
+            Err(io::ErrorKind::TimedOut.into())
+        });
+        let (shared, legs) = (Arc::new(shared), Rc::new(VmLegs::new(tasks.clone())));
+        for number in 0..MANY {
+            let (legs, shared) = (Rc::clone(&legs), Arc::clone(&shared));
+            let named = Vm { endpoint: format!("vm{number}:22"), ..Vm::clone(&vm_with(None)) };
+            tasks.spawn(async move {
+                let _hangs = legs.resolve(&shared, &named).await;
+            });
+        }
+        tasks.turn().await;
+        let literal = Vm { endpoint: "127.0.0.1:22".into(), ..Vm::clone(&vm_with(None)) };
+        let at: SocketAddr = literal.endpoint.parse().unwrap();
+        assert_eq!(legs.resolve(&shared, &literal).await, Ok(vec![at]));
+        go.send(()).unwrap();
+        assert_eq!(legs.judge(&shared, &Arc::new(literal), key().blob()).await, Ok(()));
     });
 }
 
@@ -119,13 +155,12 @@ fn a_fingerprint_that_matches_lets_in_whatever_the_registry_does_with_the_key() 
         let legs = VmLegs::new(tasks.clone());
         let (key, other) = (key(), key());
         let given = vm_with(Some(Pin::Fingerprint(key.fingerprint().0)));
-        for _ in 0..2 * BLOCKING_MAX {
+        for _ in 0..MANY {
             assert_eq!(legs.judge(&shared, &given, key.blob()).await, Ok(()));
         }
         let mismatch = Err(vm(Stage::VmExchange, Cause::PinMismatch));
         assert_eq!(legs.judge(&shared, &given, other.blob()).await, mismatch);
-        assert!(legs.completions.take().is_none() && legs.first_uses.take().is_some());
-        tasks.turn().await;
+        assert!(legs.completions.take().is_none());
         for _ in 0..COMPLETIONS_MAX {
             assert_eq!(questions.recv().unwrap(), "alice", "it is written down beside");
         }

@@ -21,6 +21,7 @@ mod line;
 pub mod listen;
 mod lobby;
 pub mod local_address;
+mod names;
 pub mod proxy_header;
 pub mod pump;
 pub mod relay;
@@ -34,6 +35,7 @@ mod stream;
 mod tasks;
 #[cfg(test)]
 mod testing;
+mod workers;
 
 use std::io;
 use std::net::SocketAddr;

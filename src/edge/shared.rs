@@ -14,8 +14,15 @@ use crate::ssh::transport::ServerConfig;
 use crate::ssh::userauth::Policy;
 
 use super::local_address::Destination;
+use super::names::Names;
 use super::proxy_header::Senders;
 use super::relay::PreferGcm;
+use super::workers::Workers;
+
+/// Host keys that are written down at a time, of all shards together: the registry makes them durable in one go.
+const PINS_MAX: usize = 4;
+/// Host keys that wait for that; further ones are refused. Each is a login that waits, and has its deadline.
+const PINS_WAITING_MAX: usize = 4096;
 
 /// What a restart is needed for to change.
 pub struct Settings {
@@ -104,6 +111,10 @@ pub struct Shared {
     pub table: Table,
     /// Whoever pins the host keys of the VMs.
     pub first_use: Arc<dyn FirstUse>,
+    /// Asks it: whoever pins waits for a disk.
+    pub(super) pins: Workers,
+    /// Addresses of VMs that have a host name.
+    pub(super) names: Names,
     present: AtomicUsize,
     sessions: AtomicUsize,
     left: Mutex<Wait>,
@@ -118,6 +129,8 @@ impl Shared {
             live: ArcSwap::from_pointee(live),
             table,
             first_use,
+            pins: Workers::new("pins", PINS_MAX, PINS_WAITING_MAX),
+            names: Names::default(),
             present: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
             left: Mutex::new(Wait::Patient),

@@ -13,7 +13,6 @@ use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker as NoWaker};
 use std::time::Duration;
@@ -23,12 +22,7 @@ use nix::sys::epoll::EpollTimeout;
 use super::clock;
 use super::epoll::{Event, Interest, Poller, Readiness, Target, Waker};
 use super::slab::{Key, Slab};
-
-/// Threads for work that blocks (name resolution, and the pins, whose share is less: see `dial`), at most at a time and
-/// shard. Work beyond that waits for its turn, and its login's deadline runs on.
-pub(super) const BLOCKING_MAX: usize = 16;
-/// How soon work that found no thread asks again.
-const BLOCKING_RETRY: Duration = Duration::from_millis(20);
+use super::workers::Workers;
 
 type Future = Pin<Box<dyn std::future::Future<Output = ()>>>;
 
@@ -57,7 +51,6 @@ struct Core {
 struct Remote {
     waker: Waker,
     mail: Mutex<Vec<Mail>>,
-    blocking: AtomicUsize,
 }
 
 /// What other threads say.
@@ -89,6 +82,25 @@ struct Source {
     interest: Interest,
 }
 
+/// Has one task polled, from any thread; nothing happens if it is over. Two are equal if they are of one task.
+#[derive(Clone)]
+pub(super) struct Wake {
+    remote: Arc<Remote>,
+    task: Key,
+}
+
+impl Wake {
+    pub(super) fn wake(&self) {
+        self.remote.send(Mail::Poll(self.task));
+    }
+}
+
+impl PartialEq for Wake {
+    fn eq(&self, other: &Self) -> bool {
+        self.task == other.task && Arc::ptr_eq(&self.remote, &other.remote)
+    }
+}
+
 /// Gives orders to a door from any thread.
 pub(super) struct Control(Arc<Remote>);
 
@@ -105,7 +117,7 @@ impl Control {
     /// Out of file descriptors or kernel memory.
     pub(super) fn new() -> io::Result<(Self, Parts)> {
         let (poller, waker) = Poller::new()?;
-        let remote = Remote { waker, mail: Mutex::new(Vec::new()), blocking: AtomicUsize::new(0) };
+        let remote = Remote { waker, mail: Mutex::new(Vec::new()) };
         let remote = Arc::new(remote);
         Ok((Self(Arc::clone(&remote)), Parts { poller, remote }))
     }
@@ -251,27 +263,30 @@ impl Tasks {
         .await
     }
 
-    /// Runs `work` on a thread of its own; `None` if it panicked or no thread could be had.
+    /// Wakes the task that is polled now; `None` outside of one.
+    pub(super) fn wake_me(&self) -> Option<Wake> {
+        let task = self.0.current.get()?;
+        Some(Wake { remote: Arc::clone(&self.0.remote), task })
+    }
+
+    /// Has `work` done by `workers`; `None` if it panicked or they took it not. It is not begun once nobody waits for it.
     pub(super) async fn blocking<T: Send + 'static>(
         &self,
+        workers: &Workers,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        while self.0.remote.blocking.load(Ordering::Relaxed) >= BLOCKING_MAX {
-            self.sleep(BLOCKING_RETRY).await;
-        }
-        let task = self.0.current.get()?;
+        let wake = self.wake_me()?;
         let slot = Arc::new(Mutex::new(Answer::Waiting));
-        let remote = Arc::clone(&self.0.remote);
         let theirs = Arc::clone(&slot);
-        remote.blocking.fetch_add(1, Ordering::Relaxed);
-        let thread = std::thread::Builder::new().name("blocking".into()).spawn(move || {
+        let taken = workers.run(move || {
+            if Arc::strong_count(&theirs) == 1 {
+                return;
+            }
             let answer = catch_unwind(AssertUnwindSafe(work)).map_or(Answer::None, Answer::Some);
             *theirs.lock().unwrap_or_else(PoisonError::into_inner) = answer;
-            remote.blocking.fetch_sub(1, Ordering::Relaxed);
-            remote.send(Mail::Poll(task));
+            wake.wake();
         });
-        if thread.is_err() {
-            self.0.remote.blocking.fetch_sub(1, Ordering::Relaxed);
+        if !taken {
             return None;
         }
         poll_fn(|_| {

@@ -165,21 +165,42 @@ fn new_tasks_run_in_the_round_they_came_in_and_do_not_make_it_longer_for_others(
 #[test]
 fn blocking_work_answers_its_own_task_and_a_panic_in_it_is_no_answer() {
     run(|tasks| async move {
-        assert_eq!(tasks.blocking(|| 6 * 7).await, Some(42));
-        assert_eq!(tasks.blocking(|| -> u8 { panic!("on purpose") }).await, None);
+        let workers = Rc::new(Workers::new("test", 2, 100));
+        assert_eq!(tasks.blocking(&workers, || 6 * 7).await, Some(42));
+        assert_eq!(tasks.blocking(&workers, || -> u8 { panic!("on purpose") }).await, None);
         // More than have a thread at a time: all of them get an answer.
         let answers = Rc::new(Cell::new(0));
-        for number in 0..3 * BLOCKING_MAX {
+        for number in 0..100 {
             let (answers, theirs) = (Rc::clone(&answers), tasks.clone());
+            let workers = Rc::clone(&workers);
             tasks.spawn(async move {
-                assert_eq!(theirs.blocking(move || number).await, Some(number));
+                assert_eq!(theirs.blocking(&workers, move || number).await, Some(number));
                 answers.set(answers.get() + 1);
             });
         }
         while tasks.0.tasks.borrow().len() > 1 {
             tasks.sleep(Duration::from_millis(5)).await;
         }
-        assert_eq!(answers.get(), 3 * BLOCKING_MAX);
+        assert_eq!(answers.get(), 100);
+    });
+}
+
+#[test]
+fn blocking_work_that_nobody_waits_for_is_not_begun() {
+    run(|tasks| async move {
+        let workers = Workers::new("test", 1, 3);
+        let (go, gate) = mpsc::channel::<()>();
+        let first = tasks.blocking(&workers, move || gate.recv().is_err());
+        let (tell, told) = mpsc::channel();
+        let second = tasks.blocking(&workers, move || tell.send(()).is_ok());
+        let waited = tasks.within(
+            Duration::ZERO,
+            Box::pin(async { futures_lite::future::zip(first, second).await }),
+        );
+        assert_eq!(waited.await, None);
+        drop(go);
+        assert_eq!(tasks.blocking(&workers, || 7).await, Some(7));
+        assert!(told.recv().is_err(), "it was dropped undone");
     });
 }
 
@@ -213,7 +234,8 @@ fn a_write_waits_for_a_slow_reader_and_loses_nothing() {
         let mut peer = TcpStream::connect(address).unwrap();
         let stream = accepted(&acceptor).await;
         let sent: Vec<u8> = (0..8_u32 << 20).map(|at| at.to_le_bytes()[0]).collect();
-        let reader = tasks.blocking(move || {
+        let workers = Workers::new("test", 1, 1);
+        let reader = tasks.blocking(&workers, move || {
             let mut heard = Vec::new();
             peer.read_to_end(&mut heard).map(|_| heard)
         });
