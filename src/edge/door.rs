@@ -18,7 +18,9 @@ use futures_lite::FutureExt;
 use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::ended::{Cause, Ended, Side, Stage};
+use crate::log;
 use crate::metrics::{Counters, LoginStage};
+use crate::ration::{Network, Ration};
 use crate::route::{Address, Admitted};
 use crate::ssh::message::Reason;
 use crate::ssh::notice::{Notice, Progress};
@@ -46,8 +48,9 @@ const NOTICE_WAIT: Duration = Duration::from_secs(5);
 const LOBBY_WAIT: Duration = Duration::from_mins(1);
 /// How long a last word may take to leave and be heard.
 const FAREWELL_WAIT: Duration = Duration::from_secs(1);
-/// Log lines a second and shard for connections on which no key was proved. The metrics count all of them.
-const STRANGER_LINES_PER_S: u32 = 50;
+/// Said to whoever offered no key that has a VM at an address in maintenance, the same bytes whoever it is. Whose key has one
+/// hears it behind the signature.
+const MAINTENANCE_WORDS: &str = "the address you connected to is in maintenance. Try again later.";
 
 /// How the door's part of a connection ended.
 enum Outcome {
@@ -75,7 +78,7 @@ impl Drop for LastLine<'_> {
         let report = self.report.borrow();
         let now_ms = clock::monotonic_ms();
         let lasted_ms = now_ms.saturating_sub(report.accepted_ms);
-        if report.who.is_some() || self.door.stranger_lines.borrow_mut().allow(now_ms) {
+        if report.who.is_some() || self.door.allows_line(&report, now_ms) {
             report.write(ended, Carried { lasted_ms, ..Carried::default() });
         }
     }
@@ -90,7 +93,7 @@ pub(super) struct Door {
     scratch: Scratch,
     vm_legs: VmLegs,
     admission: RefCell<Admission>,
-    stranger_lines: RefCell<Ration>,
+    stranger_lines: RefCell<Ration<Network>>,
     /// The descriptors of half-open connections, so that an evicted one can be woken to its end.
     half_open: RefCell<HashMap<admission::Id, i32>>,
 }
@@ -114,6 +117,20 @@ impl Door {
             half_open: RefCell::default(),
             stranger_lines: RefCell::default(),
         }
+    }
+
+    /// Whether a connection on which nobody proved a key may have its line: a flood of them must not drown the log. The
+    /// metrics count all of them.
+    fn allows_line(&self, report: &Report, now_ms: u64) -> bool {
+        let mut lines = self.stranger_lines.borrow_mut();
+        let allowed = lines.allow(Network::of(report.source()), now_ms);
+        if let Some(lines) = lines.kept_back(now_ms) {
+            tracing::warn!(lines, "connections without a proved key ended; not logged one by one");
+        }
+        if !allowed {
+            log::kept_back();
+        }
+        allowed
     }
 
     /// Counts a connection as present.
@@ -159,6 +176,7 @@ impl Door {
             Ok(found) => found,
             Err(ended) => return Outcome::Ended(ended),
         };
+        report.borrow_mut().dialled = Some(local);
         let Some(address) = self.shared.table.dialled(local) else {
             return Outcome::Ended(edge(Stage::Accept, Cause::NotInPool));
         };
@@ -273,6 +291,9 @@ impl Door {
         let source = report.borrow().source();
         let gate = RouteGate::new(&self.shared, address, report);
         let mut authenticator = Authenticator::new(source);
+        if address.closed {
+            authenticator = authenticator.saying(MAINTENANCE_WORDS);
+        }
         let mut stage = Stage::Exchange;
         let began_us = clock::monotonic_us();
         let mut secured_us = began_us;
@@ -460,37 +481,6 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.leave();
-    }
-}
-
-/// Log lines about connections that nobody proved a key on: a flood of them must not drown the log.
-#[derive(Default)]
-struct Ration {
-    second: u64,
-    written: u32,
-    kept_back: u64,
-}
-
-impl Ration {
-    fn allow(&mut self, now_ms: u64) -> bool {
-        let second = now_ms / 1000;
-        if second != self.second {
-            if self.kept_back > 0 {
-                let lines = self.kept_back;
-                tracing::warn!(
-                    lines,
-                    "connections without a proved key ended; not logged one by one"
-                );
-            }
-            *self = Self { second, ..Self::default() };
-        }
-        if self.written < STRANGER_LINES_PER_S {
-            self.written += 1;
-            true
-        } else {
-            self.kept_back += 1;
-            false
-        }
     }
 }
 

@@ -78,6 +78,22 @@ labelled! {
 }
 
 impl Refusal {
+    /// Whether somebody of whom nothing is known is refused so, whoever has a key here.
+    #[must_use]
+    pub const fn is_of_a_stranger(self) -> bool {
+        matches!(
+            self,
+            Self::NotRegistered
+                | Self::CertificateType
+                | Self::CaUnknown
+                | Self::CaSignature
+                | Self::PrincipalsNone
+                | Self::PrincipalsUnknown
+                | Self::Unreadable
+                | Self::TooManyCertificates
+        )
+    }
+
     /// For the operator.
     #[must_use]
     pub const fn sentence(self) -> &'static str {
@@ -438,7 +454,7 @@ impl<'a> RouteGate<'a> {
                 })
             }
             Err(why) => {
-                self.deny(Some(key.fingerprint()), why);
+                self.deny(Some(key.fingerprint()), why, key.login());
                 None
             }
         }
@@ -453,11 +469,13 @@ impl<'a> RouteGate<'a> {
         let place = Place::At { address: self.address, login };
         let table = &self.shared.table;
         let case = Case { table, policy, subject, source: Some(source), unix_s, place };
-        judge(&case, read).inspect_err(|why| self.deny(Some(subject.fingerprint()), *why)).ok()
+        judge(&case, read)
+            .inspect_err(|why| self.deny(Some(subject.fingerprint()), *why, login))
+            .ok()
     }
 
-    fn deny(&self, key: Option<Fingerprint>, why: Refusal) {
-        self.report.borrow_mut().denied.note(key, why);
+    fn deny(&self, key: Option<Fingerprint>, why: Refusal, login: &str) {
+        self.report.borrow_mut().denied.note(key, why, login);
     }
 }
 
@@ -468,48 +486,72 @@ impl Gate for RouteGate<'_> {
     }
 
     fn hears(&self, key: Option<Fingerprint>, why: CertificateFault) {
-        self.deny(key, why.into());
+        self.deny(key, why.into(), "");
     }
 }
 
 /// Keys remembered of one connection.
 const DENIED_MAX: usize = 6;
 
-/// What a connection offered in vain: for its log line, if nobody gets in.
+/// What a connection offered in vain: for its log line, if nobody gets in. Takes a pointer where nothing was.
 #[derive(Clone, Debug, Default)]
-pub struct Denied {
+pub struct Denied(Option<Box<Vain>>);
+
+#[derive(Clone, Debug, Default)]
+struct Vain {
     /// At most [`DENIED_MAX`], each key once with the last reason against it.
     keys: Vec<(Option<Fingerprint>, Refusal)>,
     /// Further ones, of which some may be the same.
     more: u32,
+    /// One of the further ones was somebody's.
+    more_of_somebody: bool,
+    /// The first user name that was asked for, as sent; the protocol bounds it.
+    login: Box<str>,
 }
 
 impl Denied {
-    fn note(&mut self, key: Option<Fingerprint>, why: Refusal) {
-        if let Some(known) = self.keys.iter_mut().find(|(known, _)| *known == key) {
+    fn note(&mut self, key: Option<Fingerprint>, why: Refusal, login: &str) {
+        let vain = self.0.get_or_insert_default();
+        if vain.login.is_empty() {
+            vain.login = login.into();
+        }
+        if let Some(known) = vain.keys.iter_mut().find(|(known, _)| *known == key) {
             known.1 = why;
-        } else if self.keys.len() < DENIED_MAX {
-            self.keys.push((key, why));
+        } else if vain.keys.len() < DENIED_MAX {
+            vain.keys.push((key, why));
         } else {
-            self.more = self.more.saturating_add(1);
+            vain.more = vain.more.saturating_add(1);
+            vain.more_of_somebody |= !why.is_of_a_stranger();
         }
     }
 
     /// The keys and the reasons against them.
     pub fn keys(&self) -> &[(Option<Fingerprint>, Refusal)] {
-        &self.keys
+        self.0.as_ref().map_or(&[], |vain| &vain.keys)
+    }
+
+    /// Whether none of them is a key of somebody here.
+    pub fn is_of_a_stranger(&self) -> bool {
+        self.0.as_ref().is_none_or(|vain| {
+            !vain.more_of_somebody && vain.keys.iter().all(|(_, why)| why.is_of_a_stranger())
+        })
+    }
+
+    /// The user name that was asked for.
+    pub fn login(&self) -> &str {
+        self.0.as_ref().map_or("", |vain| &vain.login)
     }
 
     /// How many offers more there were.
-    pub const fn more(&self) -> u32 {
-        self.more
+    pub fn more(&self) -> u32 {
+        self.0.as_ref().map_or(0, |vain| vain.more)
     }
 }
 
 impl fmt::Display for Denied {
     /// `SHA256:... no_vm_here, SHA256:... revoked, 3 more`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, (key, why)) in self.keys.iter().enumerate() {
+        for (at, (key, why)) in self.keys().iter().enumerate() {
             if at > 0 {
                 f.write_str(", ")?;
             }
@@ -518,10 +560,10 @@ impl fmt::Display for Denied {
                 None => write!(f, "{why}")?,
             }
         }
-        if self.more > 0 {
-            write!(f, ", {} more", self.more)?;
+        match self.more() {
+            0 => Ok(()),
+            more => write!(f, ", {more} more"),
         }
-        Ok(())
     }
 }
 

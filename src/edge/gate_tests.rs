@@ -129,15 +129,31 @@ fn every_reason_has_a_label_and_a_sentence_of_its_own() {
 #[test]
 fn what_is_noted_of_keys_offered_in_vain_is_bounded_and_printable() {
     let mut denied = Denied::default();
-    assert_eq!(denied.to_string(), "");
-    for key in 0..10 {
-        denied.note(Some(Fingerprint([key; 32])), Refusal::NoVmHere);
-    }
-    denied.note(Some(Fingerprint([0; 32])), Refusal::Revoked);
-    denied.note(None, Refusal::Unreadable);
+    assert_eq!((denied.to_string().as_str(), denied.login()), ("", ""));
+    let mut note = |key: u8, why| denied.note(Some(Fingerprint([key; 32])), why, "al\nice");
+    (0..10).for_each(|key| note(key, Refusal::NoVmHere));
+    note(0, Refusal::Revoked);
+    denied.note(None, Refusal::Unreadable, "");
     assert_eq!((denied.keys().len(), denied.more()), (DENIED_MAX, 5));
     assert_eq!(denied.keys()[0], (Some(Fingerprint([0; 32])), Refusal::Revoked));
+    assert_eq!(denied.login(), "al\nice", "as sent: whoever writes it makes it printable");
     let text = denied.to_string();
     assert!(text.starts_with(&format!("{} revoked, ", Fingerprint([0; 32]))), "{text}");
     assert!(text.ends_with(" no_vm_here, 5 more"), "{text}");
+}
+
+#[test]
+fn a_stranger_is_who_has_offered_no_key_of_anybody_here_also_behind_those_that_are_remembered() {
+    let mut denied = Denied::default();
+    for key in 0..10 {
+        denied.note(Some(Fingerprint([key; 32])), Refusal::NotRegistered, "x");
+        assert!(denied.is_of_a_stranger());
+    }
+    denied.note(Some(Fingerprint([11; 32])), Refusal::From, "x");
+    assert!(!denied.is_of_a_stranger());
+    for &why in Refusal::ALL {
+        let mut denied = Denied::default();
+        denied.note(None, why, "x");
+        assert_eq!(denied.is_of_a_stranger(), why.is_of_a_stranger(), "{why}");
+    }
 }

@@ -22,6 +22,8 @@ pub struct Report {
     pub request: RequestId,
     /// The client as admission sees it: the PROXY header's source where there is one.
     pub client: SocketAddr,
+    /// The address dialled, in the pool or not, once it is known.
+    pub dialled: Option<IpAddr>,
     /// The pool address dialled.
     pub address: Option<Arc<Address>>,
     /// The client's identification line, printable.
@@ -94,6 +96,7 @@ impl Report {
         Self {
             request,
             client,
+            dialled: None,
             address: None,
             software: String::new(),
             who: None,
@@ -119,28 +122,52 @@ impl Report {
         notice(cause, &About { vm, login, request: &self.request.to_string() })
     }
 
+    /// Whether keys were offered and nobody got in.
+    fn is_denied(&self) -> bool {
+        self.user.is_none() && !self.denied.keys().is_empty()
+    }
+
     /// Writes the line.
     pub fn write(&self, ended: Ended, carried: Carried) {
+        let dialled = self.dialled.map(|ip| ip.to_string()).unwrap_or_default();
         let address = self.address.as_ref().map_or("", |address| address.name.as_str());
         let user = self.user.as_deref().unwrap_or_default();
         let vm = self.admitted.as_ref().map_or("", |admitted| admitted.vm.name.as_str());
         let (login, fingerprint) = self.who.as_ref().map_or_else(Default::default, |who| {
             (printable(&who.login, TEXT_MAX_BYTES), who.fingerprint.to_string())
         });
-        let denied = self.denied.to_string();
         let software = printable(&self.software, TEXT_MAX_BYTES);
         #[expect(clippy::cast_precision_loss, reason = "seconds for people, to the millisecond")]
         let seconds = carried.lasted_ms as f64 / 1000.0;
+        if self.is_denied() {
+            // What a peer chose comes last: `docs/fail2ban.md` reads the line from its beginning.
+            tracing::info!(
+                request = %self.request,
+                client = %self.client,
+                stranger = self.denied.is_of_a_stranger(),
+                dialled,
+                address,
+                denied = %self.denied,
+                side = ended.side.as_str(),
+                stage = ended.stage.as_str(),
+                cause = ended.cause.as_str(),
+                seconds,
+                login = printable(self.denied.login(), TEXT_MAX_BYTES),
+                software,
+                "login denied"
+            );
+            return;
+        }
         tracing::info!(
             request = %self.request,
             client = %self.client,
+            dialled,
             address,
             user,
             key = fingerprint,
             login,
             vm,
             software,
-            denied,
             up_bytes = carried.up_bytes,
             down_bytes = carried.down_bytes,
             seconds,

@@ -3,11 +3,10 @@
 //! SIGHUP reads the files again and replaces what can be replaced under live sessions; SIGTERM drains, and a second
 //! one ends the drain; SIGINT ends at once.
 //! - `plane`: the registry with its API and DNS, beside the edge.
-//! - `feed`: from the registry to the routing map; `adoption`: what a store of another history is asked before it is believed.
+//! - `feed`: from the registry to the routing map; `saved`: the map on disk, for a start without the registry.
 //! - `first_use`: host keys of VMs, from the edge to the registry.
 //! - `names`, `beside`, `explain`: what DNS and the API ask of the edge; `gauges`: what they add to the metrics.
 
-mod adoption;
 mod beside;
 mod explain;
 mod feed;
@@ -15,6 +14,7 @@ mod first_use;
 mod gauges;
 mod names;
 mod plane;
+mod saved;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -125,6 +125,8 @@ pub struct Authenticator {
     source: IpAddr,
     state: State,
     last_words: LastWords,
+    /// Said instead of the policy's last words: as constant as those, for everybody who dials the same place.
+    instead: Option<&'static str>,
     /// Refused signed requests and requests of other methods.
     attempts: u32,
     /// Refused offers, and the request that the last words answer.
@@ -146,12 +148,20 @@ impl Authenticator {
             source,
             state,
             last_words,
+            instead: None,
             attempts: 0,
             offers: 0,
             accepted: 0,
             ca_checks,
             messages: 0,
         }
+    }
+
+    /// With other last words than the policy's. They must not depend on who comes.
+    #[must_use]
+    pub const fn saying(mut self, words: &'static str) -> Self {
+        self.instead = Some(words);
+        self
     }
 
     /// Takes one message (5 or 50) that `transport` delivered; answers go out through `transport.send`. `policy` is the
@@ -264,9 +274,14 @@ impl Authenticator {
         Ok(Step::Continue)
     }
 
+    fn words<'a>(&self, policy: &'a Policy) -> &'a str {
+        self.instead.unwrap_or(&policy.last_words)
+    }
+
     fn say_last_words(&mut self, policy: &Policy, out: &mut dyn Outlet) -> Result<(), Fault> {
-        if self.last_words != LastWords::Said && !policy.last_words.is_empty() {
-            out.send(&banner(&policy.last_words))?;
+        let words = self.words(policy);
+        if self.last_words != LastWords::Said && !words.is_empty() {
+            out.send(&banner(words))?;
         }
         self.last_words = LastWords::Said;
         out.send(&self.failure(policy))
@@ -274,7 +289,7 @@ impl Authenticator {
 
     fn failure(&self, policy: &Policy) -> Vec<u8> {
         let mut methods = String::from(PUBLIC_KEY);
-        if self.last_words == LastWords::Due && !policy.last_words.is_empty() {
+        if self.last_words == LastWords::Due && !self.words(policy).is_empty() {
             methods = format!("{PUBLIC_KEY},{KEYBOARD_INTERACTIVE}");
         }
         let mut message = vec![message::USERAUTH_FAILURE];
