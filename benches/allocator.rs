@@ -69,6 +69,7 @@ fn add(number: u64, owner: Principal) -> Command {
         ssh: "10.0.0.1:22".to_owned(),
         login: None,
         host_key: None,
+        source_address: None,
         placement: Placement::Chosen,
         id: None,
         state: VmState::Ready,

@@ -239,6 +239,7 @@ fn vm(name: &str, owner: &str, address: &str) -> Vm {
         endpoint: "10.0.0.1:22".to_owned(),
         login: None,
         host_key: Some(Pin::Ed25519([7; 32])),
+        source_address: None,
         address: Some(address.to_owned()),
         closed: false,
     }

@@ -47,6 +47,7 @@ fn step(thread: u64, number: u64) -> Command {
             ssh: "10.9.9.9:22".to_owned(),
             login: None,
             host_key: None,
+            source_address: None,
             placement: Placement::Chosen,
             id: None,
             state: VmState::Ready,

@@ -111,6 +111,7 @@ fn vm(number: u64) -> Vm {
         ssh: format!("10.{}.{}.{}:22", (number >> 16) & 255, (number >> 8) & 255, number & 255),
         login: None,
         host_key: None,
+        source_address: None,
         pin: Some(pin.into()),
         state: VmState::Ready,
         origin: Origin::Command,

@@ -173,6 +173,12 @@ fn changes_of_who_enters_a_vm_and_how_are_asked_for_and_told() {
             "vm blue changed",
         ),
         (
+            &["vm", "set", "blue", "--source-address", "10.0.2.2, 10.1.0.0/16"],
+            VM,
+            r#"PATCH /v1/vms/blue {"source_address":"10.0.2.2/32,10.1.0.0/16"}"#,
+            "vm blue changed",
+        ),
+        (
             &["vm", "renumber", "blue"],
             VM,
             "POST /v1/vms/blue/renumber {}",

@@ -12,6 +12,7 @@ use super::{
     trouble::{Outcome, Trouble},
 };
 use crate::registry::{self, Label, Principal, is_login, refusal::utc};
+use crate::route::SourceAddress;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Vm {
@@ -123,7 +124,8 @@ A host key that was seen first is forgotten if a VM of somebody else has the sam
 Examples:
   keyway vm set blue --ssh 10.1.0.6:22
   keyway vm set blue --state maint
-  keyway vm set blue --login ''           whoever logs in says as whom")]
+  keyway vm set blue --login ''           whoever logs in says as whom
+  keyway vm set blue --source-address 10.0.2.2     behind a port forward, which the VM sees")]
     Set(Set),
     /// Another address; the old one leads there for a while
     #[command(after_help = "\
@@ -163,6 +165,9 @@ pub(super) struct Add {
     /// Its host key: SHA256:..., a public key line, or a file [default: the first one it shows]
     #[arg(long, value_name = "KEY")]
     host_key: Option<String>,
+    /// From where this server comes, as the VM sees it: own, none, or NETWORK,NETWORK [default: vm_leg.source_address]
+    #[arg(long, value_name = "WHERE", value_parser = parse_source)]
+    source_address: Option<String>,
     /// The pool address [default: the least loaded one]
     #[arg(long, value_name = "NAME", conflicts_with = "no_address")]
     address: Option<Label>,
@@ -195,6 +200,9 @@ struct Settings {
     /// Its host key: SHA256:..., a public key line, or a file; '': the first one it shows
     #[arg(long, value_name = "KEY")]
     host_key: Option<String>,
+    /// From where this server comes, as the VM sees it: own, none, or NETWORK,NETWORK; '': vm_leg.source_address
+    #[arg(long, value_name = "WHERE", value_parser = parse_source_or_none)]
+    source_address: Option<String>,
     /// Whether it can be entered
     #[arg(long)]
     state: Option<State>,
@@ -251,6 +259,15 @@ fn parse_login_or_none(text: &str) -> Result<String, String> {
     if text.is_empty() { Ok(String::new()) } else { parse_login(text) }
 }
 
+fn parse_source(text: &str) -> Result<String, String> {
+    let source = text.parse::<SourceAddress>().map_err(|fault| fault.to_string())?;
+    Ok(source.to_string())
+}
+
+fn parse_source_or_none(text: &str) -> Result<String, String> {
+    if text.is_empty() { Ok(String::new()) } else { parse_source(text) }
+}
+
 const COLUMNS: &[Column] = &[
     ("NAME", |vm| cell(vm, "name")),
     ("OWNER", |vm| cell(vm, "owner")),
@@ -281,6 +298,7 @@ const FIELDS: &[Column] = &[
     ("SSH", |vm| cell(vm, "ssh")),
     ("LOGIN", |vm| cell(vm, "login")),
     ("HOST KEY", |vm| cell(vm, "host_key")),
+    ("SOURCE ADDRESS", |vm| cell(vm, "source_address")),
     ("REVISION", |vm| cell(vm, "revision")),
 ];
 
@@ -382,12 +400,14 @@ pub(super) fn run(command: Vm, remote: &Remote, terminal: &mut Terminal<'_>) -> 
 
 /// The body for a new VM.
 fn added(add: Add) -> Result<Value, Trouble> {
-    let Add { name, owner, ssh, login, host_key, address, no_address, edit: _ } = add;
+    let Add { name, owner, ssh, login, host_key, source_address, address, no_address, edit: _ } =
+        add;
     let host_key = host_key.map(|key| keyfile::host_key(&key)).transpose()?;
     let mut body = json!({ "name": name, "owner": owner, "ssh": ssh });
     let optional = [
         ("login", login.map(Value::from)),
         ("host_key", host_key.map(Value::from)),
+        ("source_address", source_address.map(Value::from)),
         ("address", address.map(|address| Value::from(address.as_str()))),
         ("no_address", no_address.then_some(Value::Bool(true))),
     ];
@@ -397,7 +417,7 @@ fn added(add: Add) -> Result<Value, Trouble> {
 
 /// The body for other properties.
 fn changed(settings: Settings) -> Result<Value, Trouble> {
-    let Settings { ssh, login, host_key, state } = settings;
+    let Settings { ssh, login, host_key, source_address, state } = settings;
     let host_key = match host_key {
         Some(none) if none.is_empty() => Some(none),
         Some(key) => Some(keyfile::host_key(&key)?),
@@ -412,6 +432,7 @@ fn changed(settings: Settings) -> Result<Value, Trouble> {
         ("ssh", ssh.map(Value::from)),
         ("login", login.map(Value::from)),
         ("host_key", host_key.map(Value::from)),
+        ("source_address", source_address.map(Value::from)),
         ("state", state),
     ];
     put(&mut body, optional);

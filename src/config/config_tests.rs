@@ -325,6 +325,42 @@ host_key = "MD5:00"
     );
 }
 
+#[test]
+fn a_source_address_is_own_none_or_networks_in_both_files_and_none_is_warned_about() {
+    let scratch = Scratch::new();
+    let configured = |keyway: &str| {
+        let loaded = scratch.load(keyway, &fleet()).unwrap_or_else(|report| panic!("{report:?}"));
+        loaded.config.vm_leg.source_address.to_string()
+    };
+    assert_eq!(configured(""), "own");
+    assert_eq!(configured("[vm_leg]\nsource_address = \"own\""), "own");
+    let networks = "[vm_leg]\nsource_address = [\"10.0.2.2\",\n\"fd00::/8\"]";
+    assert_eq!(configured(networks), "10.0.2.2/32,fd00::/8");
+    let open = "[vm_leg]\nsource_address = \"none\"";
+    assert_eq!(configured(open), "none");
+    let warned = scratch.warnings(open, &fleet());
+    assert!(
+        warned.iter().any(|it| it.contains("`vm_leg.source_address` is \"none\"")),
+        "{warned:?}"
+    );
+
+    let of_vm = fleet() + "source_address = \"10.0.2.2,10.0.3.0/24\"\n";
+    let loaded = scratch.load("", &of_vm).unwrap_or_else(|report| panic!("{report:?}"));
+    let vm = loaded.fleet.unwrap().snapshot.vms().next().unwrap().clone();
+    assert_eq!(vm.source_address.unwrap().to_string(), "10.0.2.2/32,10.0.3.0/24");
+    let warned = scratch.warnings("", &(fleet() + "source_address = \"none\"\n"));
+    assert!(warned.iter().any(|it| it.contains("`vm.source_address` is \"none\"")), "{warned:?}");
+    let faults = scratch.faults("[vm_leg]\nsource_address = [\"10.0.2.2/8\"]", &fleet());
+    assert_eq!(
+        faults,
+        [
+            "keyway.toml:2: `vm_leg.source_address` is no source address: 10.0.2.2/8 has bits set beyond its prefix; \
+             write \"10.0.0.0/8\"; fix: write \"own\", or the networks from which VMs see this server come, as \
+             [\"10.0.2.2\"]"
+        ]
+    );
+}
+
 /// Each row: what is added to a sound `keyway.toml`, and the one fault that follows.
 #[test]
 fn each_fault_of_keyway_toml_has_its_line_and_fix() {

@@ -11,7 +11,7 @@ use super::{
     Config, Finding, Report, Source,
     document::{Document, Section, Value},
     keys,
-    keyway::Draft,
+    keyway::{Draft, read_source_address},
     source,
 };
 use crate::{
@@ -271,6 +271,9 @@ impl<'d> Walk<'d> {
         let id = lines.note("id", section.get("id")).and_then(|value| vm_id(&value));
         let state = section.get("state").and_then(|value| value.word(&VM_STATES));
         let origin = origin(&section);
+        let source_address = section
+            .get("source_address")
+            .and_then(|value| read_source_address(&value).map(|source| source.to_string()));
         section.finish();
         // Without the rest the fault is told already, and the other entries are still held against this one.
         if let (Some(name), Some(owner)) = (name, owner) {
@@ -281,6 +284,7 @@ impl<'d> Walk<'d> {
                 ssh,
                 login,
                 host_key,
+                source_address,
                 address,
                 no_address,
                 shares,

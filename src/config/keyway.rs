@@ -18,7 +18,7 @@ use super::{
     document::{Document, Section, Value},
     keys,
 };
-use crate::{registry::Limits, ssh::revocation::Revocations, words};
+use crate::{registry::Limits, route::SourceAddress, ssh::revocation::Revocations, words};
 
 /// Beyond any machine's cores.
 const SHARDS_MAX: u32 = 1024;
@@ -340,6 +340,8 @@ fn read_vm_leg(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> VmLeg 
             Vec::new()
         }
     });
+    let source_address = get("source_address").and_then(|value| read_source_address(&value));
+    let source_address = source_address.unwrap_or_default();
     if let Some(section) = section {
         section.finish();
     }
@@ -347,7 +349,39 @@ fn read_vm_leg(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> VmLeg 
         credential,
         dial_timeout: Duration::from_secs(dial_timeout_s.unwrap_or(10).into()),
         networks,
+        source_address,
     }
+}
+
+/// `"own"`, `"none"` or networks.
+pub(super) fn read_source_address(value: &Value<'_, '_>) -> Option<SourceAddress> {
+    let items = value.one_or_more()?;
+    let read = match &items[..] {
+        [(_, text)] => text.parse(),
+        many => SourceAddress::networks(many.iter().map(|(_, text)| *text)),
+    };
+    match read {
+        Ok(SourceAddress::Anywhere) => {
+            source_is_open(value);
+            Some(SourceAddress::Anywhere)
+        }
+        Ok(source) => Some(source),
+        Err(fault) => {
+            value.fault(
+                format_args!("is no source address: {fault}"),
+                "write \"own\", or the networks from which VMs see this server come, as [\"10.0.2.2\"]",
+            );
+            None
+        }
+    }
+}
+
+/// Of `[vm_leg]`, or of one VM.
+fn source_is_open(value: &Value<'_, '_>) {
+    value.warn(
+        "is \"none\": a login minted for a VM is good from any address for its minute of life",
+        "write the networks from which the VM sees this server come, for example [\"10.0.2.2\"]",
+    );
 }
 
 fn read_credential<'d, 'i: 'd>(

@@ -18,6 +18,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::registry::document::Role;
+use crate::route::SourceAddress;
 use crate::ssh::{
     hostkey::{HostKey, PrivateKey},
     publickey::PublicKey,
@@ -139,6 +140,8 @@ pub struct VmLeg {
     pub dial_timeout: Duration,
     /// Where VM endpoints may lie; at least one.
     pub networks: Vec<IpNet>,
+    /// From where the edge comes, as VMs see it, unless a VM has its own.
+    pub source_address: SourceAddress,
 }
 
 /// How the edge logs in to VMs.

@@ -307,7 +307,8 @@ impl VmLegs {
             key.fingerprint(),
             report.request
         );
-        let source = leg.local_ip().map(|ip| ip.to_string());
+        let source = admitted.vm.source_address.as_ref().unwrap_or(&live.source_address);
+        let source = source.option(leg.local_ip());
         let now_s = clock::unix_s();
         let subject = self.subject(scratch);
         let certificate = UserCertificate {

@@ -40,6 +40,7 @@ fn vm_with(host_key: Option<Pin>) -> Arc<Vm> {
         endpoint: "localhost:22".into(),
         login: None,
         host_key,
+        source_address: None,
         address: None,
         closed: false,
     })

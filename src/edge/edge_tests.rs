@@ -11,8 +11,8 @@ use super::shared::{FirstUse, Settings, Shown, VmCredential};
 use super::*;
 use crate::metrics::Inventory;
 use crate::route::{
-    AddressEntry, Admission, Change, Contents, KeyEntry, Snapshot, Table, UserEntry, Vm, VmEntry,
-    Who,
+    AddressEntry, Admission, Change, Contents, KeyEntry, Snapshot, SourceAddress, Table, UserEntry,
+    Vm, VmEntry, Who,
 };
 use crate::ssh::cipher::Cipher;
 use crate::ssh::entropy::SystemEntropy;
@@ -53,6 +53,7 @@ pub(super) fn shared_with(first_use: Arc<dyn FirstUse>) -> Shared {
         server: server_config(1, Algorithms::default(), RekeyLimits::default()),
         policy: Arc::new(Policy::default()),
         credential: VmCredential::Identity(Arc::new(key)),
+        source_address: SourceAddress::Own,
     };
     Shared::new(settings, live, Table::new(), first_use)
 }
@@ -74,6 +75,7 @@ pub(super) fn contents(owners: &[(&str, &PrivateKey)]) -> Contents {
         endpoint: "127.0.0.1:22".into(),
         login: None,
         host_key: None,
+        source_address: None,
         address: Some("s001".into()),
         closed: false,
     };

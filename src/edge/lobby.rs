@@ -161,6 +161,7 @@ mod tests {
             endpoint: "127.0.0.1:22".into(),
             login: None,
             host_key: None,
+            source_address: None,
             address: None,
             closed: false,
         };

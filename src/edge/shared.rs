@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
-use crate::route::{Table, Vm};
+use crate::route::{SourceAddress, Table, Vm};
 use crate::ssh::hostkey::PrivateKey;
 use crate::ssh::publickey::PublicKey;
 use crate::ssh::transport::ServerConfig;
@@ -50,6 +50,8 @@ pub struct Live {
     pub policy: Arc<Policy>,
     /// How the edge logs in to VMs.
     pub credential: VmCredential,
+    /// From where it comes, as VMs see it, unless a VM has its own.
+    pub source_address: SourceAddress,
 }
 
 /// How the edge logs in to VMs.

@@ -290,6 +290,9 @@ pub struct NewVm {
     /// Its host key: a public key line or `SHA256:...`.
     #[serde(default)]
     pub host_key: Option<String>,
+    /// From where the edge may come, as the VM sees it: `own`, `none`, or networks.
+    #[serde(default)]
+    pub source_address: Option<String>,
     /// Its address.
     #[serde(default)]
     pub placement: Placement,
@@ -326,6 +329,9 @@ pub struct VmSettings {
     /// Its host key; empty: the first one it shows, or that it has shown since this one was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_key: Option<String>,
+    /// From where the edge may come, as the VM sees it: `own`, `none`, or networks; empty: as for all VMs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_address: Option<String>,
     /// Whether it can be entered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<VmState>,

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::name::{Label, Principal};
+use crate::route::SourceAddress;
 
 /// A VM over all its names and owners: drawn by chance, never given to another VM. One that is made anew by the same owner
 /// at the same endpoint before its slots are free is the same VM.
@@ -273,6 +274,10 @@ pub struct Vm {
     /// Its host key if given: a public key line or `SHA256:...`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_key: Option<String>,
+    /// From where the edge may come, as the VM sees it: `own`, `none`, or networks with commas between; as for all VMs if
+    /// not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_address: Option<SourceAddress>,
     /// The public key it showed at its first use: type and base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<Box<str>>,

@@ -11,7 +11,7 @@ use super::draft::Draft;
 use super::host_keys;
 use super::name::{Label, Principal};
 use super::refusal::{Kind, Refusal};
-use super::values::{check_endpoint, check_host_key, check_login, parse_key};
+use super::values::{check_endpoint, check_host_key, check_login, check_source, parse_key};
 use crate::route::{RESERVED, TEAMS_MAX, is_id};
 use crate::ssh::publickey::Fingerprint;
 
@@ -262,12 +262,13 @@ impl Draft<'_> {
     }
 
     fn vm_add(&mut self, new: &NewVm, options: Options) -> Done {
-        let NewVm { name, owner, ssh, login, host_key, placement, id, state } = new;
+        let NewVm { name, owner, ssh, login, host_key, source_address, placement, id, state } = new;
         self.free_name(name, "VM")?;
         self.known(owner)?;
         check_endpoint(ssh, &self.model().limits().networks)?;
         let login = login.as_deref().map(check_login).transpose()?.flatten();
         let host_key = host_key.as_deref().map(check_host_key).transpose()?.flatten();
+        let source_address = source_address.as_deref().map(check_source).transpose()?.flatten();
         let back = self.taken_back(owner, ssh, placement);
         let serial = back.as_ref().map_or_else(|| self.new_serial(), |hold| hold.vm);
         let mut vm = Vm {
@@ -283,6 +284,7 @@ impl Draft<'_> {
             ssh: ssh.clone(),
             login,
             host_key,
+            source_address,
             pin: None,
             state: *state,
             origin: options.origin,
@@ -425,7 +427,7 @@ impl Draft<'_> {
 
     fn vm_set(&mut self, name: &Label, set: &VmSettings) -> Done {
         let (serial, mut vm) = self.named(name)?;
-        let VmSettings { ssh, login, host_key, state } = set;
+        let VmSettings { ssh, login, host_key, source_address, state } = set;
         if let Some(ssh) = ssh {
             check_endpoint(ssh, &self.model().limits().networks)?;
             vm.ssh.clone_from(ssh);
@@ -435,6 +437,9 @@ impl Draft<'_> {
         }
         if let Some(host_key) = host_key {
             host_keys::give(&mut vm, check_host_key(host_key)?);
+        }
+        if let Some(source) = source_address {
+            vm.source_address = check_source(source)?;
         }
         vm.state = state.unwrap_or(vm.state);
         self.put_vm(serial, vm);

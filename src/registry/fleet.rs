@@ -115,6 +115,9 @@ pub struct FleetVm {
     /// Its host key: a public key line or `SHA256:...`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_key: Option<String>,
+    /// From where the edge may come, as the VM sees it: `own`, `none`, or networks with commas between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_address: Option<String>,
     /// Its address. Without one a new VM gets the least loaded, and one that stands stays where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
@@ -174,6 +177,7 @@ impl Fleet {
                 ssh: vm.ssh.clone(),
                 login: vm.login.clone(),
                 host_key: vm.host_key.clone(),
+                source_address: vm.source_address.as_ref().map(ToString::to_string),
                 address: vm.address.clone(),
                 no_address: vm.address.is_none(),
                 shares: having(&vm.shares, Access::Slot),
@@ -226,6 +230,7 @@ impl Fleet {
                 ssh: vm.ssh.clone(),
                 login: vm.login.clone(),
                 host_key: vm.host_key.clone(),
+                source_address: vm.source_address.as_ref().and_then(|text| text.parse().ok()),
                 pin: None,
                 state: VmState::Ready,
                 origin: Origin::Fleet,
@@ -288,6 +293,7 @@ impl Fleet {
             put_text(&mut file, "ssh", &vm.ssh);
             put_some(&mut file, "login", vm.login.as_ref());
             put_some(&mut file, "host_key", vm.host_key.as_ref());
+            put_some(&mut file, "source_address", vm.source_address.as_ref());
             put_list(&mut file, "share", &vm.shares);
             put_list(&mut file, "share_by_name", &vm.shares_by_name);
             put_some(&mut file, "id", vm.id.as_ref());

@@ -19,7 +19,7 @@ use super::model::Model;
 use super::name::{Label, Principal};
 use super::refusal::Refusal;
 use super::service::{Actor, Done, Failed, Mode, Order, Service};
-use super::values::{check_host_key, check_login, parse_key};
+use super::values::{check_host_key, check_login, check_source, parse_key};
 use crate::ssh::publickey::Fingerprint;
 
 /// What becomes of what a fleet does not name.
@@ -575,6 +575,11 @@ impl Plan<'_> {
             ssh: differs(&is.ssh, &wanted.ssh),
             login: cleared(is.login.as_deref(), wanted.login.as_deref(), check_login),
             host_key: cleared(is.host_key.as_deref(), wanted.host_key.as_deref(), check_host_key),
+            source_address: cleared(
+                is.source_address.as_ref().map(ToString::to_string).as_deref(),
+                wanted.source_address.as_deref(),
+                |text| Ok(check_source(text)?.map(String::from)),
+            ),
             state: wanted.state.filter(|state| *state != is.state),
         };
         if set != VmSettings::default() {
@@ -602,7 +607,9 @@ impl Plan<'_> {
     }
 
     fn new_vm(&mut self, wanted: &FleetVm) {
-        let FleetVm { name, owner, ssh, login, host_key, address, no_address, .. } = wanted;
+        let FleetVm {
+            name, owner, ssh, login, host_key, source_address, address, no_address, ..
+        } = wanted;
         let (id, state, origin) = (wanted.id.clone(), wanted.state, wanted.origin);
         let placement = match address {
             Some(address) => Placement::At(address.clone()),
@@ -615,6 +622,7 @@ impl Plan<'_> {
             ssh: ssh.clone(),
             login: login.clone(),
             host_key: host_key.clone(),
+            source_address: source_address.clone(),
             placement,
             id,
             state: state.unwrap_or(VmState::Ready),

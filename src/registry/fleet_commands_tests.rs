@@ -258,6 +258,7 @@ fn fleet(dice: &mut Dice) -> Fleet {
             ssh: format!("127.0.0.1:{}", 22 + dice.below(2)),
             login,
             host_key,
+            source_address: (dice.below(3) == 0).then(|| "10.0.0.0/8,fd00::/8".to_owned()),
             address: None,
             no_address: dice.below(4) == 0,
             shares,

@@ -86,6 +86,7 @@ impl Dice {
                 ssh: format!("127.0.0.1:{}", 22 + self.below(3)),
                 login: None,
                 host_key: None,
+                source_address: None,
                 placement: self.placement(),
                 id: None,
                 state: VmState::Ready,

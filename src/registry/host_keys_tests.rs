@@ -35,6 +35,7 @@ impl World {
             ssh: "127.0.0.1:22".to_owned(),
             login: None,
             host_key,
+            source_address: None,
             placement: Placement::Nowhere,
             id: None,
             state: VmState::Ready,

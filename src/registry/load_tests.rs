@@ -50,6 +50,7 @@ fn commands() -> Vec<Command> {
             ssh,
             login: None,
             host_key: None,
+            source_address: None,
             placement,
             id: None,
             state: VmState::Ready,

@@ -76,6 +76,7 @@ fn add(name: &str, owner: &str, placement: Placement) -> Command {
         ssh: format!("{name}.vm.test:22"),
         login: None,
         host_key: None,
+        source_address: None,
         placement,
         id: None,
         state: VmState::Ready,

@@ -82,6 +82,7 @@ impl World {
             ssh: "127.0.0.1:22".to_owned(),
             login: None,
             host_key: None,
+            source_address: None,
             placement: Placement::Chosen,
             id: None,
             state: VmState::Ready,

@@ -142,6 +142,7 @@ fn routed(vm: &Vm) -> route::Vm {
         endpoint: vm.ssh.clone(),
         login: vm.login.clone(),
         host_key: host_keys::wanted(vm),
+        source_address: vm.source_address.clone(),
         address: vm.address.as_ref().map(ToString::to_string),
         closed: vm.state == VmState::Maint,
     }

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::document::UserKey;
 use super::refusal::Refusal;
+use crate::route::SourceAddress;
 use crate::ssh::authorized::AuthorizedKey;
 use crate::ssh::publickey::{Fingerprint, PublicKey};
 
@@ -120,6 +121,18 @@ pub(super) fn check_host_key(text: &str) -> Result<Option<String>, Refusal> {
             "write SHA256:... as ssh-keygen -l prints it, or the line of the .pub file",
         )),
     }
+}
+
+/// `None`: as for all VMs.
+pub(super) fn check_source(text: &str) -> Result<Option<SourceAddress>, Refusal> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|fault| {
+        let what = format_args!("`{}` is no source address: {fault}", plain(text));
+        Refusal::invalid(what, "write own, none, or networks with commas between")
+    })
 }
 
 /// What somebody wrote, as it can be said again.

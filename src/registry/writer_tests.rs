@@ -159,6 +159,7 @@ impl World {
                 ssh: "127.0.0.1:22".to_owned(),
                 login: None,
                 host_key: None,
+                source_address: None,
                 placement,
                 id: None,
                 state: VmState::Ready,

@@ -29,6 +29,7 @@ mod hash;
 mod person;
 pub mod saved;
 mod snapshot;
+mod source_address;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -42,6 +43,7 @@ pub use contents::{
 pub use contradiction::{Contradiction, Place, What};
 pub use delta::Changed;
 pub use snapshot::{LABEL_BYTES_MAX, RESERVED, Snapshot, TEAM_PREFIX, TEAMS_MAX, is_id, is_label};
+pub use source_address::SourceAddress;
 pub use table::{Table, Way};
 
 /// Who asks: the fingerprint of a key, or the user a trusted certificate names.
@@ -69,6 +71,8 @@ pub struct Vm {
     pub login: Option<String>,
     /// The host key it has to show; without one the first key seen is pinned.
     pub host_key: Option<Pin>,
+    /// From where the edge may come, as the VM sees it; `None`: as for all VMs.
+    pub source_address: Option<SourceAddress>,
     /// The pool address its DNS name points at, by name. Opens no way: slots do.
     pub address: Option<String>,
     /// Whether nobody may enter it: it is in maintenance. Its name, its slots and everybody's right stay.

@@ -222,6 +222,7 @@ mod tests {
             endpoint: String::new(),
             login: None,
             host_key: None,
+            source_address: None,
             address: None,
             closed: false,
         })

@@ -35,6 +35,7 @@ fn vm(name: &str, owner: &str, at: &str) -> VmEntry {
         endpoint: "127.0.0.1:22".to_owned(),
         login: None,
         host_key: None,
+        source_address: None,
         address: Some(at.to_owned()),
         closed: false,
     };

@@ -49,6 +49,7 @@ pub(super) fn vm(name: &str, owner: &str, at: &str) -> VmEntry {
         endpoint: format!("{name}:22"),
         login: None,
         host_key: None,
+        source_address: None,
         address: Some(at.to_owned()),
         closed: false,
     };

@@ -112,12 +112,13 @@ impl Feed {
     pub(super) fn reword(&self) {
         let last_words = last_words(&self.shared.table);
         self.shared.live.rcu(|live| {
-            let Live { server, policy, credential } = &**live;
+            let Live { server, policy, credential, source_address } = &**live;
             let policy = Policy { last_words: last_words.clone(), ..Policy::clone(policy) };
             Live {
                 server: Arc::clone(server),
                 policy: Arc::new(policy),
                 credential: credential.clone(),
+                source_address: source_address.clone(),
             }
         });
     }

@@ -291,6 +291,7 @@ fn live(config: Config, table: &Table, state: &State) -> Result<Live, Failure> {
         server: Arc::new(ServerConfig::new(host_keys, algorithms, RekeyLimits::default())),
         policy: Arc::new(policy),
         credential,
+        source_address: config.vm_leg.source_address,
     })
 }
 

@@ -73,6 +73,9 @@ pub(super) struct NewVm {
     pub(super) login: Option<String>,
     /// A public key line or `SHA256:...`.
     pub(super) host_key: Option<String>,
+    /// From where the edge may come, as the VM sees it: `own`, `none`, or networks with commas between.
+    #[schemars(example = "10.0.0.0/8")]
+    pub(super) source_address: Option<String>,
     /// Its address; without one the least loaded is chosen.
     #[schemars(regex(pattern = NAME))]
     pub(super) address: Option<String>,
@@ -92,6 +95,9 @@ pub(super) struct VmPatch {
     pub(super) login: Option<String>,
     /// Empty: the first one it shows, or that it has shown since this one was given.
     pub(super) host_key: Option<String>,
+    /// `own`, `none`, or networks with commas between; empty: as `vm_leg.source_address` says.
+    #[schemars(example = "10.0.0.0/8")]
+    pub(super) source_address: Option<String>,
     pub(super) state: Option<VmState>,
 }
 

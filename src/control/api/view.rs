@@ -95,6 +95,8 @@ pub struct Vm {
     pub login: Option<String>,
     /// Its host key if given: a public key line or `SHA256:...`.
     pub host_key: Option<String>,
+    /// From where the edge may come, as the VM sees it; none: as `vm_leg.source_address` says.
+    pub source_address: Option<String>,
     /// Who else may enter it.
     pub shares: Vec<Share>,
     /// Addresses it had that still lead to it for some.
@@ -353,6 +355,7 @@ pub(super) fn vm(model: &Model, vm: &document::Vm, revision: u64) -> Vm {
         ssh: vm.ssh.clone(),
         login: vm.login.clone(),
         host_key: vm.host_key.clone(),
+        source_address: vm.source_address.as_ref().map(ToString::to_string),
         shares: vm.shares.iter().map(share).collect(),
         old_addresses: vm.old.iter().map(old).collect(),
         revision,

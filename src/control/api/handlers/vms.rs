@@ -90,12 +90,12 @@ fn placement(address: Option<&str>, no_address: bool) -> Answer<Placement> {
 }
 
 pub(in super::super) fn add(call: &Call, new: ask::NewVm) -> Answer<Changed<view::Vm>> {
-    let ask::NewVm { name, owner, ssh, login, host_key, address, no_address } = new;
+    let ask::NewVm { name, owner, ssh, login, host_key, source_address, address, no_address } = new;
     let name = Label::new(&name)?;
     let placement = placement(address.as_deref(), no_address)?;
     let owner = owner.parse::<Principal>()?;
     let (id, state) = (None, VmState::Ready);
-    let new = NewVm { name: name.clone(), owner, ssh, login, host_key, placement, id, state };
+    let new = NewVm { name: name.clone(), owner, ssh, login, host_key, source_address, placement, id, state };
     let done = call.carry_out(Command::VmAdd(new))?;
     Ok(changed(call, &done, &name))
 }
@@ -107,8 +107,8 @@ pub(in super::super) fn remove(call: &Call) -> Answer<Changed<Gone>> {
 
 pub(in super::super) fn set(call: &Call, patch: ask::VmPatch) -> Answer<Changed<view::Vm>> {
     let name = call.name(0)?;
-    let ask::VmPatch { ssh, login, host_key, state } = patch;
-    let set = VmSettings { ssh, login, host_key, state };
+    let ask::VmPatch { ssh, login, host_key, source_address, state } = patch;
+    let set = VmSettings { ssh, login, host_key, source_address, state };
     let done = call.carry_out(Command::VmSet { name: name.clone(), set })?;
     Ok(changed(call, &done, &name))
 }
