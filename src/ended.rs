@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::ssh::fault::Fault;
+use crate::ssh::text::printable as escaped;
 
 /// Declares an enum whose variants carry a fixed label each.
 macro_rules! labelled {
@@ -94,8 +95,6 @@ labelled! {
         NotInPool = "not_in_pool",
         /// A PROXY header that is missing, malformed, or not allowed.
         HeaderRefused = "header_refused",
-        /// A load balancer looking whether we live.
-        HealthCheck = "health_check",
         /// Shown out for a newcomer while half-open.
         HalfOpenFull = "half_open_full",
         /// `sessions_max` is reached.
@@ -104,6 +103,8 @@ labelled! {
         DialFailed = "dial_failed",
         /// The VM's host answered that nothing listens.
         DialRefused = "dial_refused",
+        /// The VM's SSH server took the connection and said why it does not want it: it is busy, or punishes us.
+        TurnedAway = "turned_away",
         /// The VM's endpoint lies outside `vm_leg.networks`.
         NetworkNotAllowed = "network_not_allowed",
         /// The VM's host key is not the pinned one.
@@ -114,6 +115,8 @@ labelled! {
         PinUnwritten = "pin_unwritten",
         /// The VM refused the login.
         LoginRefused = "login_refused",
+        /// The VM took the login and wants something else beside it.
+        SecondFactor = "second_factor",
         /// The key is restricted, and the edge's own login to the VM cannot carry that.
         Restricted = "restricted",
         /// The VM refused this login a moment ago and was not asked again.
@@ -155,16 +158,17 @@ impl Cause {
             Self::HeaderRefused => {
                 "the PROXY header is missing, malformed or not allowed from this peer"
             }
-            Self::HealthCheck => "a load balancer's health check",
             Self::HalfOpenFull => "gave its place to a newcomer: too many half-open connections",
             Self::SessionsFull => "sessions_max is reached",
             Self::DialFailed => "the VM does not answer",
             Self::DialRefused => "nothing listens at the VM's endpoint",
+            Self::TurnedAway => "the VM's SSH server turned the connection away",
             Self::NetworkNotAllowed => "the VM's endpoint lies outside vm_leg.networks",
             Self::PinMismatch => "the VM's host key is not the pinned one",
             Self::PinConflict => "the VM's host key is pinned to a VM of another owner",
             Self::PinUnwritten => "the VM's first host key could not be recorded",
             Self::LoginRefused => "the VM refused the login",
+            Self::SecondFactor => "the VM asks for more than a key",
             Self::Restricted => "the key's restrictions cannot be carried to the VM",
             Self::LoginRemembered => "the VM refused this login less than a minute ago",
             Self::RightLost => "the user's right to the VM was taken away",
@@ -221,6 +225,56 @@ impl fmt::Display for Ended {
     }
 }
 
+/// What is known of an end beyond its cause: printable ASCII of bounded length.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Detail {
+    /// The peer's own words.
+    Said(Box<str>),
+    /// What went wrong, in our words or the system's.
+    Found(Box<str>),
+    /// As [`Detail::Found`], for operators: it stands in the log line alone.
+    Noted(Box<str>),
+}
+
+impl Detail {
+    /// Longest detail, in bytes: with it every notice fits into a DISCONNECT, its request id included.
+    pub const BYTES_MAX: usize = 160;
+
+    /// `text` may be anything that a peer sent.
+    #[must_use]
+    pub fn said(text: &str) -> Self {
+        Self::Said(escaped(text, Self::BYTES_MAX).into())
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub fn found(what: impl fmt::Display) -> Self {
+        Self::Found(escaped(&what.to_string(), Self::BYTES_MAX).into())
+    }
+
+    /// What only operators are told.
+    #[must_use]
+    pub fn noted(what: impl fmt::Display) -> Self {
+        Self::Noted(escaped(&what.to_string(), Self::BYTES_MAX).into())
+    }
+
+    /// As the log field `detail`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let (Self::Said(text) | Self::Found(text) | Self::Noted(text)) = self;
+        text
+    }
+
+    /// As a sentence for users, with a space before it.
+    fn sentence(&self) -> String {
+        match self {
+            Self::Said(text) => format!(" It said: \"{text}\"."),
+            Self::Found(text) => format!(" Reason: {text}."),
+            Self::Noted(_) => String::new(),
+        }
+    }
+}
+
 /// Whom a [`notice`] is about.
 #[derive(Clone, Copy, Debug)]
 pub struct About<'a> {
@@ -228,6 +282,8 @@ pub struct About<'a> {
     pub vm: &'a str,
     /// The login asked for in the VM; may be what the client sent.
     pub login: &'a str,
+    /// What is known beyond the cause.
+    pub detail: Option<&'a Detail>,
     /// Stands in the log line too, so that a user can quote it to an operator.
     pub request: &'a str,
 }
@@ -240,12 +296,16 @@ const NAME_CHARS_MAX: usize = 64;
 pub fn notice(cause: Cause, about: &About<'_>) -> String {
     let vm = printable(about.vm);
     let login = printable(about.login);
+    let detail = about.detail.map_or_else(String::new, Detail::sentence);
     let text = match cause {
         Cause::DialFailed => format!(
             "{vm} is not reachable right now (no answer). Your key is fine; try again in a moment."
         ),
         Cause::DialRefused => format!(
             "{vm} is not reachable right now (connection refused). Your key is fine; try again in a moment."
+        ),
+        Cause::TurnedAway => format!(
+            "the SSH server of {vm} takes no connection right now. Your key is fine; try again in a moment."
         ),
         Cause::NetworkNotAllowed => format!(
             "{vm} has an endpoint that this server may not connect to. Your key is fine; the \
@@ -265,16 +325,11 @@ pub fn notice(cause: Cause, about: &About<'_>) -> String {
             "nobody was connected to {vm} before, and its host key cannot be recorded right now, so you were not \
              connected. Your key is fine; try again later."
         ),
-        Cause::LoginRefused => format!(
-            "{vm} does not let you in as \"{login}\". Your key is fine here; try another login \
-             name: ssh NAME@host."
-        ),
+        Cause::LoginRefused | Cause::SecondFactor | Cause::LoginRemembered => {
+            refusal(cause, &vm, &login, !detail.is_empty())
+        }
         Cause::Restricted => format!(
             "your key has restrictions that the login to {vm} cannot carry, so you were not connected. The operator has to let this server log in with certificates (vm_leg.user_ca)."
-        ),
-        Cause::LoginRemembered => format!(
-            "{vm} refused the login \"{login}\" less than a minute ago, so it was not asked again. \
-             Try another login name, or the same in a minute."
         ),
         Cause::SessionsFull => {
             "this server has all the sessions it can carry. Your key is fine; try again in a few minutes.".into()
@@ -324,10 +379,34 @@ pub fn notice(cause: Cause, about: &About<'_>) -> String {
         Cause::Attempts
         | Cause::NotInPool
         | Cause::HeaderRefused
-        | Cause::HealthCheck
         | Cause::HalfOpenFull => "this connection cannot be carried.".into(),
     };
-    format!("keyway: {text} [request {}]", printable(about.request))
+    format!("keyway: {text}{detail} [request {}]", printable(about.request))
+}
+
+/// Of a VM that does not let its user in. Another login name is a guess: it is not advised where it is `known` what the VM
+/// wants.
+fn refusal(cause: Cause, vm: &str, login: &str, known: bool) -> String {
+    if cause == Cause::SecondFactor {
+        return format!(
+            "{vm} took the key for \"{login}\" and wants something more, which this server cannot pass on. The \
+             operator of {vm} can let this server in by its certificate alone."
+        );
+    }
+    let (text, advice) = if cause == Cause::LoginRemembered {
+        (
+            format!(
+                "{vm} refused the login \"{login}\" less than a minute ago, so it was not asked again."
+            ),
+            " Try another login name, or the same in a minute.",
+        )
+    } else {
+        (
+            format!("{vm} does not let you in as \"{login}\". Your key is fine here."),
+            " Try another login name: ssh NAME@host.",
+        )
+    };
+    if known { text } else { text + advice }
 }
 
 /// `name` cut to [`NAME_CHARS_MAX`], with anything but printable ASCII replaced: it may be what a client sent.
@@ -371,18 +450,54 @@ mod tests {
     fn a_notice_is_one_printable_line_with_the_request_id_whatever_the_names_are() {
         let forged = "x\r\nkeyway: all is well\u{1b}[2J\u{7}\0é".repeat(40);
         for &cause in Cause::ALL {
-            let about = About { vm: &forged, login: &forged, request: "3f2a90c1" };
-            let text = notice(cause, &about);
-            assert!(text.bytes().all(|b| (0x20..0x7f).contains(&b)), "{cause}: {text:?}");
-            assert!(text.starts_with("keyway: "), "{text}");
-            assert!(text.ends_with("[request 3f2a90c1]"), "{text}");
-            assert!(text.len() < 600, "{cause}: {} bytes", text.len());
+            for detail in [None, Some(Detail::said(&forged)), Some(Detail::found(&forged))] {
+                let request = "3f2a90c18f2a90c1";
+                let about = About { vm: &forged, login: &forged, detail: detail.as_ref(), request };
+                let text = notice(cause, &about);
+                assert!(text.bytes().all(|b| (0x20..0x7f).contains(&b)), "{cause}: {text:?}");
+                assert!(text.starts_with("keyway: "), "{text}");
+                assert!(text.ends_with("[request 3f2a90c18f2a90c1]"), "{text}");
+                // With the names that a VM and a login can have, as much as a DISCONNECT takes.
+                assert!(text.len() < 650, "{cause}: {} bytes", text.len());
+            }
+        }
+    }
+
+    #[test]
+    fn the_peers_own_words_and_the_systems_stand_in_the_notice_and_an_operators_do_not() {
+        let text = |cause, detail: Option<&Detail>| {
+            notice(cause, &About { vm: "blue", login: "root", detail, request: "1" })
+        };
+        let said = Detail::said("Exceeded MaxStartups");
+        assert_eq!(
+            text(Cause::TurnedAway, Some(&said)),
+            "keyway: the SSH server of blue takes no connection right now. Your key is fine; try again in a moment. \
+             It said: \"Exceeded MaxStartups\". [request 1]"
+        );
+        let found = Detail::found(std::io::Error::from_raw_os_error(113));
+        let shown = text(Cause::DialFailed, Some(&found));
+        assert!(shown.contains(" Reason: No route to host (os error 113). ["), "{shown}");
+        let noted = Detail::noted("the certificate names vm:blue");
+        assert_eq!(text(Cause::LoginRefused, Some(&noted)), text(Cause::LoginRefused, None));
+        assert_eq!(noted.as_str(), "the certificate names vm:blue");
+    }
+
+    #[test]
+    fn another_login_name_is_advised_only_where_nothing_else_is_known() {
+        let asks = Detail::found("it asks for: password");
+        for cause in [Cause::LoginRefused, Cause::LoginRemembered] {
+            for (detail, advised) in [(None, true), (Some(&asks), false)] {
+                let about = About { vm: "blue", login: "root", detail, request: "1" };
+                let text = notice(cause, &about);
+                assert_eq!(text.contains("another login name"), advised, "{text}");
+                assert_eq!(text.contains("it asks for: password"), !advised, "{text}");
+            }
         }
     }
 
     #[test]
     fn what_users_can_act_on_names_the_vm_the_login_and_the_way_out() {
-        let about = About { vm: "blue", login: "rooot", request: "3f2a" };
+        let about = About { vm: "blue", login: "rooot", detail: None, request: "3f2a" };
         assert_eq!(
             notice(Cause::DialRefused, &about),
             "keyway: blue is not reachable right now (connection refused). Your key is fine; \
@@ -400,10 +515,12 @@ mod tests {
 
     #[test]
     fn the_texts_that_people_compare_are_all_different() {
-        let about = About { vm: "blue", login: "root", request: "1" };
+        let about = About { vm: "blue", login: "root", detail: None, request: "1" };
         let visible = [
             Cause::DialFailed,
             Cause::DialRefused,
+            Cause::TurnedAway,
+            Cause::SecondFactor,
             Cause::NetworkNotAllowed,
             Cause::PinMismatch,
             Cause::PinConflict,

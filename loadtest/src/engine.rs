@@ -76,7 +76,7 @@ impl Client {
                 self.link.take(|payload, transport, cx| login.receive(payload, transport, cx))?;
             match step {
                 LoginStep::Success => return Ok(()),
-                LoginStep::Refused(methods) => {
+                LoginStep::Refused(methods) | LoginStep::MoreWanted(methods) => {
                     return Err(format!("refused; left: {methods}").into());
                 }
                 LoginStep::Continue | LoginStep::Banner(_) => {}

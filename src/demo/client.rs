@@ -264,7 +264,9 @@ impl Visit<'_> {
             (Phase::Login(login), Event::Payload(_)) => {
                 match login.receive(payload, transport, cx)? {
                     LoginStep::Continue | LoginStep::Banner(_) => {}
-                    LoginStep::Refused(_) => return Err(Trouble::Denied),
+                    LoginStep::Refused(_) | LoginStep::MoreWanted(_) => {
+                        return Err(Trouble::Denied);
+                    }
                     LoginStep::Success => {
                         transport.send(&open(self.task.ask), cx)?;
                         self.phase = Phase::Opening;

@@ -20,7 +20,7 @@ const KEPT_MAX: usize = 64;
 /// should be able to take all that the kernel has.
 const ROOM_MIN: usize = 64 << 10;
 
-/// Most bytes one leg's inbox may grow to: the largest packet the transport lets through (256 KiB), with
+/// Most bytes one leg's inbox may grow to: the largest packet the transport lets through (256 KiB of data), with
 /// its framing and a sealed run before it.
 const INBOX_MAX: usize = 512 << 10;
 

@@ -8,9 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::errno::Errno;
-
-use crate::ended::{Cause, Ended, Side, Stage};
+use crate::ended::{Cause, Detail, Ended, Side, Stage};
 use crate::metrics::{Counters, LoginStage};
 use crate::route::{Admitted, Pin, Vm};
 use crate::ssh::certificate::UserCertificate;
@@ -18,8 +16,10 @@ use crate::ssh::hostkey::PrivateKey;
 use crate::ssh::publickey::{KeyType, PublicKey, SignatureAlgorithm};
 use crate::ssh::transport::{Algorithms, ClientConfig, Event, RekeyLimits, Transport};
 use crate::ssh::userauth::{Credential, Login, LoginStep, ProvedKey};
+use crate::words;
 
 use super::clock;
+use super::failed::{self, Failed};
 use super::gate;
 use super::leg::{Leg, Scratch};
 use super::names::{Stale, Unresolved};
@@ -43,10 +43,13 @@ const COMPLETIONS_MAX: usize = 2;
 /// How long one key pair serves for minting certificates.
 const SUBJECT_MS: u64 = 3_600_000;
 
+/// Longest text kept of what a VM says to its user before the login, in bytes.
+const BANNER_BYTES_MAX: usize = 4 << 10;
+
 /// A shard's way to VMs: configurations made once, and the refusals of the last minute.
 pub(super) struct VmLegs {
     tasks: Tasks,
-    refused: RefCell<HashMap<Asked, u64>>,
+    refused: RefCell<HashMap<Asked, Refusal>>,
     ed25519: Arc<ClientConfig>,
     ecdsa: Arc<ClientConfig>,
     rsa: Arc<ClientConfig>,
@@ -76,6 +79,52 @@ impl<const MAX: usize> Places<MAX> {
 /// Who asked which VM for which login.
 type Asked = (Arc<str>, String, String);
 
+/// What a VM said to that.
+struct Refusal {
+    at_ms: u64,
+    detail: Option<Detail>,
+}
+
+impl Refusal {
+    const fn is_fresh(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.at_ms) < REFUSAL_MS
+    }
+}
+
+/// Who wants in, and where.
+#[derive(Clone, Copy)]
+pub(super) struct Guest<'a> {
+    pub(super) report: &'a Report,
+    pub(super) admitted: &'a Admitted,
+    pub(super) key: &'a ProvedKey,
+}
+
+/// A VM that let us in.
+pub(super) struct Reached {
+    pub(super) leg: Leg,
+    /// Which of its addresses answered.
+    pub(super) endpoint: SocketAddr,
+}
+
+/// What the edge logs in with.
+struct Presented {
+    credential: Credential,
+    /// Of a certificate: whom it names, and from where it may be used.
+    principal: Option<String>,
+    source: Option<String>,
+}
+
+impl Presented {
+    /// For operators, who have to make the VM take it.
+    fn in_words(&self) -> String {
+        let source = self.source.as_deref().unwrap_or("anywhere");
+        match &self.principal {
+            Some(principal) => format!("a certificate for {principal} from {source}"),
+            None => "the key of vm_leg.identity".into(),
+        }
+    }
+}
+
 impl VmLegs {
     pub(super) fn new(tasks: Tasks) -> Self {
         use SignatureAlgorithm as A;
@@ -98,7 +147,8 @@ impl VmLegs {
         }
     }
 
-    /// Dials the VM that `admitted` names and logs in; the leg is ready for the pump.
+    /// Dials the VM that `admitted` names and logs in; the leg is ready for the pump. What the VM says to its user on the
+    /// way is added to `banner`, as received.
     ///
     /// # Errors
     /// How the attempt ended.
@@ -107,23 +157,24 @@ impl VmLegs {
         shared: &Arc<Shared>,
         scratch: &Scratch,
         counters: &Counters,
-        report: &Report,
-        admitted: &Admitted,
-        key: &ProvedKey,
-    ) -> Result<Leg, Ended> {
+        guest: Guest<'_>,
+        banner: &mut String,
+    ) -> Result<Reached, Failed> {
+        let Guest { admitted, .. } = guest;
         let remembered =
             (Arc::clone(&admitted.user), admitted.vm.id.clone(), admitted.login.clone());
-        if self.refused_lately(&remembered) {
-            return Err(edge(Stage::VmLogin, Cause::LoginRemembered));
+        if let Some(failed) = self.refused_lately(&remembered) {
+            return Err(failed);
         }
         let endpoints = self.resolve(shared, &admitted.vm).await?;
-        let mut last = edge(Stage::VmExchange, Cause::PinMismatch);
+        let mut last = Failed::from(edge(Stage::VmExchange, Cause::PinMismatch));
         let mut last_leg = None;
         let wanted = admitted.vm.host_key.as_ref();
         let by_fingerprint = matches!(wanted, Some(Pin::Fingerprint(_)));
         // For a bare fingerprint each key type is asked for on a connection of its own.
         for config in self.configs(wanted) {
-            let mut leg = self.connect(shared, scratch, counters, &endpoints, &config).await?;
+            let (mut leg, endpoint) =
+                self.connect(shared, scratch, counters, &endpoints, &config).await?;
             let began_us = clock::monotonic_us();
             let pinning = Cell::new(false);
             let login = async {
@@ -131,43 +182,47 @@ impl VmLegs {
                     Ok(matches!(event, Event::Secured).then_some(()))
                 })
                 .await
-                .map_err(|broken| broken.ended(Side::Vm, Stage::VmExchange))?;
+                .map_err(|broken| Failed::broke(&broken, Stage::VmExchange, &leg.transport))?;
                 counters.stage(LoginStage::VmExchange, clock::monotonic_us() - began_us);
                 pinning.set(true);
                 self.judge(shared, &admitted.vm, leg.transport.host_key()).await?;
                 pinning.set(false);
                 let began_us = clock::monotonic_us();
-                self.log_in(shared, scratch, &mut leg, report, admitted, key).await?;
+                self.log_in(shared, scratch, &mut leg, guest, banner).await?;
                 counters.stage(LoginStage::VmLogin, clock::monotonic_us() - began_us);
-                Ok(())
+                Ok::<_, Failed>(())
             };
             last = match self.tasks.within(VM_LOGIN, Box::pin(login)).await {
-                Some(Ok(())) => return Ok(leg),
-                Some(Err(ended)) => ended,
+                Some(Ok(())) => return Ok(Reached { leg, endpoint }),
+                Some(Err(failed)) => failed,
                 // Only our own registry keeps us that long.
-                None if pinning.get() => return Err(edge(Stage::VmExchange, Cause::PinUnwritten)),
+                None if pinning.get() => {
+                    return Err(edge(Stage::VmExchange, Cause::PinUnwritten).into());
+                }
                 None => {
                     let secured = leg.transport.session_id().is_some();
                     let stage = if secured { Stage::VmLogin } else { Stage::VmExchange };
-                    return Err(vm(stage, Cause::Deadline));
+                    let said = leg.transport.last_words(Detail::BYTES_MAX);
+                    let detail = said.as_deref().map(Detail::said);
+                    return Err(Failed { ended: vm(stage, Cause::Deadline), detail });
                 }
             };
             let other_type = by_fingerprint
-                && matches!(last.cause, Cause::PinMismatch | Cause::NoCommonAlgorithm);
+                && matches!(last.ended.cause, Cause::PinMismatch | Cause::NoCommonAlgorithm);
             last_leg = Some(leg);
             if !other_type {
                 break;
             }
         }
         // A fingerprint that matches none of its keys is a mismatch too, however the last try ended.
-        if by_fingerprint && last.cause == Cause::NoCommonAlgorithm {
-            last = vm(Stage::VmExchange, Cause::PinMismatch);
+        if by_fingerprint && last.ended.cause == Cause::NoCommonAlgorithm {
+            last = vm(Stage::VmExchange, Cause::PinMismatch).into();
         }
-        if last.cause == Cause::PinMismatch {
+        if last.ended.cause == Cause::PinMismatch {
             warn_of_mismatch(&admitted.vm, last_leg.as_ref());
         }
-        if last.cause == Cause::LoginRefused {
-            self.remember(remembered);
+        if last.is_refusal() {
+            self.remember(remembered, last.detail.clone());
         }
         Err(last)
     }
@@ -210,9 +265,9 @@ impl VmLegs {
         counters: &Counters,
         endpoints: &[SocketAddr],
         config: &Arc<ClientConfig>,
-    ) -> Result<Leg, Ended> {
+    ) -> Result<(Leg, SocketAddr), Failed> {
         let began_us = clock::monotonic_us();
-        let mut last = vm(Stage::Dial, Cause::DialFailed);
+        let mut last = Failed::from(vm(Stage::Dial, Cause::DialFailed));
         let mut left = shared.settings.dial_timeout;
         for (at, endpoint) in (1_u32..).zip(endpoints) {
             let transport = scratch.with_context(|cx| Transport::client(Arc::clone(config), cx));
@@ -227,10 +282,14 @@ impl VmLegs {
             match self.tasks.within(share, Box::pin(dial)).await {
                 Some(Ok(leg)) => {
                     counters.stage(LoginStage::Dial, clock::monotonic_us() - began_us);
-                    return Ok(leg);
+                    return Ok((leg, *endpoint));
                 }
-                Some(Err(error)) => last = dial_end(&error),
-                None => last = vm(Stage::Dial, Cause::DialFailed),
+                Some(Err(error)) => last = Failed::dialling(&error),
+                None => {
+                    let time = words::count(share.as_secs_f32().ceil(), "second");
+                    let detail = Detail::found(format_args!("no answer within {time}"));
+                    last = Failed::new(vm(Stage::Dial, Cause::DialFailed), detail);
+                }
             }
             let spent = Duration::from_micros(clock::monotonic_us() - began_us);
             left = shared.settings.dial_timeout.saturating_sub(spent);
@@ -243,32 +302,43 @@ impl VmLegs {
         shared: &Shared,
         scratch: &Scratch,
         leg: &mut Leg,
-        report: &Report,
-        admitted: &Admitted,
-        key: &ProvedKey,
-    ) -> Result<(), Ended> {
-        let credential = self.credential(shared, scratch, leg, report, admitted, key)?;
+        guest: Guest<'_>,
+        banner: &mut String,
+    ) -> Result<(), Failed> {
+        let presented = self.credential(shared, scratch, leg, guest)?;
+        let credential = &presented.credential;
         let mut login = scratch
-            .with_context(|cx| Login::start(&admitted.login, &credential, &mut leg.transport, cx))
-            .map_err(|fault| vm(Stage::VmLogin, Cause::from(&fault)))?;
+            .with_context(|cx| {
+                Login::start(&guest.admitted.login, credential, &mut leg.transport, cx)
+            })
+            .map_err(failed::of_login)?;
         let step = leg
             .drive(scratch, |transport, event, payload, cx| {
                 if !matches!(event, Event::Payload(_)) {
                     return Ok(None);
                 }
                 Ok(match login.receive(payload, transport, cx)? {
-                    LoginStep::Continue | LoginStep::Banner(_) => None,
-                    done @ (LoginStep::Success | LoginStep::Refused(_)) => Some(done),
+                    LoginStep::Continue => None,
+                    LoginStep::Banner(text) => {
+                        if banner.len() < BANNER_BYTES_MAX {
+                            banner.push_str(&text);
+                        }
+                        None
+                    }
+                    LoginStep::Success => Some(Ok(())),
+                    LoginStep::Refused(methods) => Some(Err((false, methods))),
+                    LoginStep::MoreWanted(methods) => Some(Err((true, methods))),
                 })
             })
             .await
-            .map_err(|broken| broken.ended(Side::Vm, Stage::VmLogin))?;
-        match step {
-            LoginStep::Success => Ok(()),
-            LoginStep::Refused(_) | LoginStep::Continue | LoginStep::Banner(_) => {
-                Err(vm(Stage::VmLogin, Cause::LoginRefused))
+            .map_err(|broken| Failed::broke(&broken, Stage::VmLogin, &leg.transport))?;
+        step.map_err(|(more, methods)| {
+            if more {
+                Failed::second_factor(&methods)
+            } else {
+                Failed::login_refused(&methods, &presented.in_words())
             }
-        }
+        })
     }
 
     /// What the edge logs in with: the plain identity, or a certificate for this one connection.
@@ -277,10 +347,9 @@ impl VmLegs {
         shared: &Shared,
         scratch: &Scratch,
         leg: &Leg,
-        report: &Report,
-        admitted: &Admitted,
-        key: &ProvedKey,
-    ) -> Result<Credential, Ended> {
+        guest: Guest<'_>,
+    ) -> Result<Presented, Ended> {
+        let Guest { report, admitted, key } = guest;
         let live = shared.live.load_full();
         // The right may have gone, or be less, since the key was proved.
         gate::recheck(shared, report, clock::unix_s())
@@ -292,7 +361,8 @@ impl VmLegs {
                 return Err(edge(Stage::VmLogin, Cause::Restricted));
             }
             VmCredential::Identity(identity) => {
-                return Ok(Credential { key: Arc::clone(identity), certificate: None });
+                let credential = Credential { key: Arc::clone(identity), certificate: None };
+                return Ok(Presented { credential, principal: None, source: None });
             }
             VmCredential::Authority { ca, principal } => (ca, *principal),
         };
@@ -324,11 +394,12 @@ impl VmLegs {
         let certificate = scratch
             .with_context(|cx| certificate.mint(ca, cx.entropy))
             .map_err(|_| edge(Stage::VmLogin, Cause::Resources))?;
-        Ok(Credential { key: subject, certificate: Some(certificate) })
+        let credential = Credential { key: subject, certificate: Some(certificate) };
+        Ok(Presented { credential, principal: Some(named), source })
     }
 
     /// The VM's addresses that lie in `vm_leg.networks`, checked *after* resolution, at every dial; at least one.
-    async fn resolve(&self, shared: &Shared, vm_entry: &Vm) -> Result<Vec<SocketAddr>, Ended> {
+    async fn resolve(&self, shared: &Shared, vm_entry: &Vm) -> Result<Vec<SocketAddr>, Failed> {
         let found = if let Ok(literal) = vm_entry.endpoint.parse::<SocketAddr>() {
             vec![literal]
         } else {
@@ -337,7 +408,10 @@ impl VmLegs {
             let limit = shared.settings.dial_timeout;
             match shared.names.find(&self.tasks, &vm_entry.endpoint, limit, stale).await {
                 Ok(all) => all.to_vec(),
-                Err(Unresolved) => return Err(edge(Stage::Dial, Cause::DialFailed)),
+                Err(Unresolved) => {
+                    let detail = Detail::found("its name could not be looked up");
+                    return Err(Failed::new(edge(Stage::Dial, Cause::DialFailed), detail));
+                }
             }
         };
         let canonical =
@@ -347,7 +421,7 @@ impl VmLegs {
             .filter(|at| networks.iter().any(|network| network.contains(&at.ip())))
             .collect();
         if allowed.is_empty() {
-            return Err(edge(Stage::Dial, Cause::NetworkNotAllowed));
+            return Err(edge(Stage::Dial, Cause::NetworkNotAllowed).into());
         }
         Ok(allowed)
     }
@@ -415,19 +489,23 @@ impl VmLegs {
         }
     }
 
-    fn refused_lately(&self, login: &Asked) -> bool {
+    /// Not asked again, if the VM refused this login lately.
+    fn refused_lately(&self, login: &Asked) -> Option<Failed> {
         let now = clock::monotonic_ms();
-        self.refused.borrow().get(login).is_some_and(|at| now.saturating_sub(*at) < REFUSAL_MS)
+        let refused = self.refused.borrow();
+        let refusal = refused.get(login).filter(|refusal| refusal.is_fresh(now))?;
+        let ended = edge(Stage::VmLogin, Cause::LoginRemembered);
+        Some(Failed { ended, detail: refusal.detail.clone() })
     }
 
-    fn remember(&self, login: Asked) {
+    fn remember(&self, login: Asked, detail: Option<Detail>) {
         let now = clock::monotonic_ms();
         let mut refused = self.refused.borrow_mut();
         if refused.len() >= REFUSALS_MAX {
-            refused.retain(|_, at| now.saturating_sub(*at) < REFUSAL_MS);
+            refused.retain(|_, refusal| refusal.is_fresh(now));
         }
         if refused.len() < REFUSALS_MAX {
-            refused.insert(login, now);
+            refused.insert(login, Refusal { at_ms: now, detail });
         }
     }
 }
@@ -442,15 +520,6 @@ const fn edge(stage: Stage, cause: Cause) -> Ended {
 
 const fn vm(stage: Stage, cause: Cause) -> Ended {
     Ended { side: Side::Vm, stage, cause }
-}
-
-fn dial_end(error: &io::Error) -> Ended {
-    let code = error.raw_os_error().map(Errno::from_raw);
-    if matches!(code, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::EADDRNOTAVAIL)) {
-        return edge(Stage::Dial, Cause::Resources);
-    }
-    let refused = error.kind() == io::ErrorKind::ConnectionRefused;
-    vm(Stage::Dial, if refused { Cause::DialRefused } else { Cause::DialFailed })
 }
 
 /// An operator should look at this today.

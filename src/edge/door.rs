@@ -24,23 +24,28 @@ use crate::ration::{Network, Ration};
 use crate::route::{Address, Admitted};
 use crate::ssh::message::Reason;
 use crate::ssh::notice::{Notice, Progress};
-use crate::ssh::transport::{Event, Transport};
+use crate::ssh::transport::{Context, Event, Transport};
 use crate::ssh::userauth::{Authenticator, ProvedKey, Step};
 
 use super::admission::{self, Admission};
-use super::dial::VmLegs;
+use super::clock;
+use super::dial::{Guest, VmLegs};
 use super::gate::{Denied, Entry, RouteGate};
 use super::global_requests::host_keys;
 use super::leg::{Leg, Scratch};
 use super::lobby::Lobby;
-use super::proxy_header::{self, Expected, Origin, Verdict};
 use super::pump::{Carriage, PumpHandle, Session};
 use super::relay::Relay;
 use super::report::{Carried, Info, Proved, Report, RequestId};
 use super::shared::{Presence, Shared};
-use super::stream::{Read, Stream};
+use super::stream::Stream;
 use super::tasks::Tasks;
-use super::{clock, local_address};
+use patience::{PROOF_WAIT, Patience};
+
+#[path = "arrival.rs"]
+mod arrival;
+#[path = "patience.rs"]
+mod patience;
 
 /// How long somebody with `-N` and no channel waits before the reason comes in the DISCONNECT.
 const NOTICE_WAIT: Duration = Duration::from_secs(5);
@@ -52,10 +57,20 @@ const FAREWELL_WAIT: Duration = Duration::from_secs(1);
 /// hears it behind the signature.
 const MAINTENANCE_WORDS: &str = "the address you connected to is in maintenance. Try again later.";
 
+/// What authentication has come to.
+enum Come {
+    /// A key was offered that may enter: its signature is next.
+    Offer,
+    /// A key was proved that leads somewhere.
+    Entry(Entry),
+}
+
 /// How the door's part of a connection ended.
 enum Outcome {
     /// The pump has it now, and its report.
     Carried,
+    /// It was a load balancer's health check.
+    Checked,
     /// It is over.
     Ended(Ended),
 }
@@ -146,13 +161,12 @@ impl Door {
         place: Place,
         presence: Presence,
     ) {
-        self.counters.accepted();
         let request = RequestId(self.scratch.random());
         let report = RefCell::new(Report::new(request, peer, clock::monotonic_us()));
         let mut last_line = LastLine { door: &self, report: &report, ended: Some(KILLED) };
         let connection = Box::pin(self.connection(stream, &report, &place, presence));
         last_line.ended = match AssertUnwindSafe(connection).catch_unwind().await {
-            Ok(Outcome::Carried) => None,
+            Ok(Outcome::Carried | Outcome::Checked) => None,
             Ok(Outcome::Ended(ended)) if place.evicted() => {
                 Some(Ended { side: Side::Edge, stage: ended.stage, cause: Cause::HalfOpenFull })
             }
@@ -171,9 +185,13 @@ impl Door {
         place: &Place,
         presence: Presence,
     ) -> Outcome {
-        let settings = &self.shared.settings;
         let (local, unread) = match self.local(&stream, report, place).await {
-            Ok(found) => found,
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                let answered = Box::pin(self.answer_check(&stream));
+                let _gone = self.tasks.within(FAREWELL_WAIT, answered).await;
+                return Outcome::Checked;
+            }
             Err(ended) => return Outcome::Ended(ended),
         };
         report.borrow_mut().dialled = Some(local);
@@ -184,21 +202,11 @@ impl Door {
         let server = Arc::clone(&self.shared.live.load().server);
         let transport = self.scratch.with_context(|cx| Transport::server(server, cx));
         let mut leg = Leg::from_client(stream, transport, unread);
-        let login = Box::pin(self.authenticate(&mut leg, &address, report, place));
-        let spent_ms = clock::monotonic_ms().saturating_sub(report.borrow().accepted_ms);
-        let grace = settings.login_grace.saturating_sub(Duration::from_millis(spent_ms));
-        let entry = self.tasks.within(grace, login).await;
+        let entry = Box::pin(self.authenticate(&mut leg, &address, report, place)).await;
         report.borrow_mut().software = leg.transport.peer_ident();
         let entry = match entry {
-            Some(Ok(entry)) => entry,
-            Some(Err(ended)) => return Outcome::Ended(ended),
-            None => {
-                let stage = match leg.transport.session_id() {
-                    Some(_) => Stage::Authentication,
-                    None => Stage::Exchange,
-                };
-                return Outcome::Ended(client(stage, Cause::Deadline));
-            }
+            Ok(entry) => entry,
+            Err(ended) => return Outcome::Ended(ended),
         };
         match entry {
             // A visitor of the lobby keeps the half-open place, and can lose it to a newcomer like everybody there.
@@ -213,7 +221,7 @@ impl Door {
                     report.admitted = admitted;
                 }
                 let ended = edge(Stage::Authentication, why.cause());
-                Outcome::Ended(Box::pin(self.explain(leg, report, ended)).await)
+                Outcome::Ended(Box::pin(self.explain(leg, report, ended, "")).await)
             }
             Entry::Vm(admitted, key) => {
                 {
@@ -222,60 +230,6 @@ impl Door {
                     report.admitted = Some(admitted.clone());
                 }
                 Box::pin(self.carry(leg, report, place, admitted, &key, presence)).await
-            }
-        }
-    }
-
-    /// Finds the address that was dialled, reading a PROXY header where one is due. Returns the bytes read behind it.
-    async fn local(
-        &self,
-        stream: &Stream,
-        report: &RefCell<Report>,
-        place: &Place,
-    ) -> Result<(IpAddr, Vec<u8>), Ended> {
-        let settings = &self.shared.settings;
-        let peer = report.borrow().client;
-        match settings.senders.expect(peer.ip()) {
-            Expected::Plain => {
-                let local = local_address::local_address(stream.as_fd(), settings.destination);
-                let local = local.map_err(|fault| {
-                    tracing::warn!(client = %peer, %fault, "no certain local address");
-                    edge(Stage::Accept, Cause::NotInPool)
-                })?;
-                Ok((local.ip(), Vec::new()))
-            }
-            Expected::Header => {
-                let header = Box::pin(self.read_header(stream));
-                let (origin, unread) = self
-                    .tasks
-                    .within(settings.login_grace, header)
-                    .await
-                    .ok_or(client(Stage::Header, Cause::Deadline))??;
-                report.borrow_mut().client = origin.source;
-                place.sourced(origin.source.ip());
-                Ok((origin.destination.ip(), unread))
-            }
-        }
-    }
-
-    async fn read_header(&self, stream: &Stream) -> Result<(Origin, Vec<u8>), Ended> {
-        let mut bytes = Vec::new();
-        loop {
-            match proxy_header::inspect(Expected::Header, &bytes) {
-                Ok(Verdict::Proxied { origin, used }) => {
-                    return Ok((origin, bytes.split_off(used)));
-                }
-                Ok(Verdict::HealthCheck) => return Err(edge(Stage::Header, Cause::HealthCheck)),
-                Ok(Verdict::More { .. }) => {}
-                Ok(Verdict::Plain) | Err(_) => {
-                    return Err(edge(Stage::Header, Cause::HeaderRefused));
-                }
-            }
-            let reset = |_| client(Stage::Header, Cause::Reset);
-            stream.readable().await.map_err(reset)?;
-            let read = self.scratch.read(stream, &mut bytes, proxy_header::HEADER_BYTES_MAX);
-            if read.map_err(reset)? == Read::End {
-                return Err(client(Stage::Header, Cause::Closed));
             }
         }
     }
@@ -297,38 +251,71 @@ impl Door {
         let mut stage = Stage::Exchange;
         let began_us = clock::monotonic_us();
         let mut secured_us = began_us;
-        let driven = leg.drive(&self.scratch, |transport, event, payload, cx| {
-            match event {
-                Event::Secured => {
-                    stage = Stage::Authentication;
-                    secured_us = clock::monotonic_us();
-                    self.counters.stage(LoginStage::Exchange, secured_us - began_us);
-                    place.progressed();
-                    // Many stop here and wait; whoever goes on pays some hundred nanoseconds.
-                    transport.rest();
-                    return Ok(None);
+        let mut patience = Patience::Grace;
+        let mut handle =
+            |transport: &mut Transport, event: &Event, payload: &[u8], cx: &mut Context<'_>| {
+                match event {
+                    Event::Secured => {
+                        stage = Stage::Authentication;
+                        secured_us = clock::monotonic_us();
+                        self.counters.stage(LoginStage::Exchange, secured_us - began_us);
+                        place.progressed();
+                        // Many stop here and wait; whoever goes on pays some hundred nanoseconds.
+                        transport.rest();
+                        return Ok(None);
+                    }
+                    Event::Payload(_) => {}
+                    Event::Starved | Event::Handled | Event::Rekeyed | Event::Unimplemented(_) => {
+                        return Ok(None);
+                    }
                 }
-                Event::Payload(_) => {}
-                Event::Starved | Event::Handled | Event::Rekeyed | Event::Unimplemented(_) => {
+                // Read anew each time: what a reload takes away is gone for those who are half way in, too.
+                let live = self.shared.live.load();
+                let now_s = clock::unix_s();
+                let step =
+                    authenticator.receive(payload, now_s, &live.policy, &gate, transport, cx)?;
+                let Step::Proved(key) = step else {
+                    let waits = patience == Patience::Grace && authenticator.waits_for_proof();
+                    return Ok(waits.then(|| {
+                        patience = Patience::Proof;
+                        Come::Offer
+                    }));
+                };
+                report.borrow_mut().who = Some(Proved::from(&*key));
+                let Some(entry) = gate.entry(key) else {
+                    authenticator.refuse(&live.policy, transport, cx)?;
                     return Ok(None);
-                }
-            }
-            // Read anew each time: what a reload takes away is gone for those who are half way in, too.
-            let live = self.shared.live.load();
-            let now_s = clock::unix_s();
-            let step = authenticator.receive(payload, now_s, &live.policy, &gate, transport, cx)?;
-            let Step::Proved(key) = step else { return Ok(None) };
-            report.borrow_mut().who = Some(Proved::from(&*key));
-            let Some(entry) = gate.entry(key) else {
-                authenticator.refuse(&live.policy, transport, cx)?;
-                return Ok(None);
+                };
+                authenticator.accept(transport, cx)?;
+                // Right behind, as sshd does: one packet on the wire for both.
+                transport.send(&host_keys(live.server.host_keys()), cx)?;
+                Ok(Some(Come::Entry(entry)))
             };
-            authenticator.accept(transport, cx)?;
-            // Right behind, as sshd does: one packet on the wire for both.
-            transport.send(&host_keys(live.server.host_keys()), cx)?;
-            Ok(Some(entry))
-        });
-        let entry = driven.await.map_err(|broken| broken.ended(Side::Client, stage))?;
+        let grace = self.shared.settings.login_grace;
+        let waited_ms = clock::monotonic_ms().saturating_sub(report.borrow().accepted_ms);
+        let mut limit = grace.saturating_sub(Duration::from_millis(waited_ms));
+        let heard = loop {
+            let driven = Box::pin(leg.drive(&self.scratch, &mut handle));
+            match self.tasks.within(limit, driven).await {
+                Some(Ok(Come::Offer)) => limit = PROOF_WAIT,
+                heard => break heard,
+            }
+        };
+        let entry = match heard {
+            Some(Ok(Come::Entry(entry))) => entry,
+            Some(Err(broken)) => {
+                report.borrow_mut().detail = broken.detail(&leg.transport);
+                return Err(broken.ended(Side::Client, stage));
+            }
+            Some(Ok(Come::Offer)) | None => {
+                let text = patience.over(grace);
+                self.scratch.with_context(|cx| {
+                    leg.transport.disconnect(Reason::ByApplication, &text, cx);
+                });
+                leg.say_now();
+                return Err(client(stage, Cause::Deadline));
+            }
+        };
         // Whoever got in has offered nothing in vain.
         report.borrow_mut().denied = Denied::default();
         // The client goes on while the VM is dialled.
@@ -350,18 +337,26 @@ impl Door {
     ) -> Outcome {
         let Some(seat) = self.shared.take_seat() else {
             let ended = edge(Stage::Session, Cause::SessionsFull);
-            return Outcome::Ended(self.explain(client_leg, report, ended).await);
+            return Outcome::Ended(self.explain(client_leg, report, ended, "").await);
         };
         place.leave();
-        let known = report.borrow().clone();
-        let reached = self
-            .vm_legs
-            .reach(&self.shared, &self.scratch, &self.counters, &known, &admitted, key)
-            .await;
-        let vm_leg = match reached {
-            Ok(leg) => leg,
+        let mut known = report.borrow().clone();
+        let mut banner = String::new();
+        let (shared, scratch, counters) = (&self.shared, &self.scratch, &self.counters);
+        let guest = Guest { report: &known, admitted: &admitted, key };
+        let reached = self.vm_legs.reach(shared, scratch, counters, guest, &mut banner);
+        let vm_leg = match reached.await {
+            Ok(reached) => {
+                known.endpoint = Some(reached.endpoint);
+                reached.leg
+            }
             // The seat stays taken while the reason is told.
-            Err(ended) => return Outcome::Ended(self.explain(client_leg, report, ended).await),
+            Err(failed) => {
+                report.borrow_mut().detail = failed.detail;
+                return Outcome::Ended(
+                    self.explain(client_leg, report, failed.ended, &banner).await,
+                );
+            }
         };
         self.counters.stage(LoginStage::Total, clock::monotonic_us() - known.accepted_us);
         let started_ms = known.accepted_ms;
@@ -371,7 +366,8 @@ impl Door {
             .transport
             .server_config()
             .map_or_else(|| Arc::clone(&self.shared.live.load().server), Arc::clone);
-        let carriage = Carriage::Reseal(Box::new(Relay::new(client_side, vm_side, server)));
+        let relay = Relay::new(client_side, vm_side, server).showing(&banner);
+        let carriage = Carriage::Reseal(Box::new(relay));
         let info = Info { report: known, presence, seat };
         match self.pump.carry(Session { carriage, info, started_ms }) {
             Ok(()) => Outcome::Carried,
@@ -380,11 +376,17 @@ impl Door {
         }
     }
 
-    /// Tells an authenticated user why there is no session, then says goodbye. Returns `ended`: what the user
-    /// does meanwhile changes nothing about it.
-    async fn explain(&self, mut leg: Leg, report: &RefCell<Report>, ended: Ended) -> Ended {
+    /// Tells an authenticated user why there is no session, and before it what the VM itself had to say, then says
+    /// goodbye. Returns `ended`: what the user does meanwhile changes nothing about it.
+    async fn explain(
+        &self,
+        mut leg: Leg,
+        report: &RefCell<Report>,
+        ended: Ended,
+        banner: &str,
+    ) -> Ended {
         let text = report.borrow().notice(ended.cause);
-        let mut told = Notice::new(&text);
+        let mut told = Notice::new(&text).after(banner);
         let conversation = leg.drive(&self.scratch, |transport, event, payload, cx| {
             if !matches!(event, Event::Payload(_)) {
                 return Ok(None);

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use socket2::SockRef;
 
-use crate::ended::{Cause, Ended, Side, Stage};
+use crate::ended::{Cause, Detail, Ended, Side, Stage};
 use crate::ssh::entropy::{Entropy, SystemEntropy};
 use crate::ssh::fault::Fault;
 use crate::ssh::transport::{Context, Event, Instant, Transport};
@@ -24,7 +24,7 @@ pub(super) struct Scratch {
     entropy: RefCell<SystemEntropy>,
 }
 
-/// A turn's read buffer: the largest packet that the transport lets through (256 KiB) with its framing, and some.
+/// A turn's read buffer: the largest packet that the transport lets through (256 KiB of data) with its framing, and some.
 const SCRATCH_BYTES: usize = 320 * 1024;
 /// Turns one leg may take in a row before others get the thread.
 const TURNS_MAX: u32 = 16;
@@ -79,7 +79,7 @@ pub(super) enum Broken {
     /// The peer closed the socket.
     Closed,
     /// The socket failed.
-    Socket,
+    Socket(io::Error),
     /// The peer broke the protocol, or said goodbye.
     Fault(Fault),
 }
@@ -91,8 +91,8 @@ impl From<Fault> for Broken {
 }
 
 impl From<io::Error> for Broken {
-    fn from(_: io::Error) -> Self {
-        Self::Socket
+    fn from(error: io::Error) -> Self {
+        Self::Socket(error)
     }
 }
 
@@ -101,10 +101,21 @@ impl Broken {
     pub(super) fn ended(&self, side: Side, stage: Stage) -> Ended {
         let cause = match self {
             Self::Closed => Cause::Closed,
-            Self::Socket => Cause::Reset,
+            Self::Socket(_) => Cause::Reset,
             Self::Fault(fault) => Cause::from(fault),
         };
         Ended { side, stage, cause }
+    }
+
+    /// What is known beyond that: the peer's own words if it had some, else what went wrong.
+    pub(super) fn detail(&self, transport: &Transport) -> Option<Detail> {
+        match self {
+            // A fault of ours about what it said says less than what it said.
+            Self::Closed | Self::Fault(Fault::Disconnected { .. } | Fault::Ident) => {}
+            Self::Socket(error) => return Some(Detail::found(error)),
+            Self::Fault(fault) => return Some(Detail::found(fault)),
+        }
+        transport.last_words(Detail::BYTES_MAX).map(|words| Detail::said(&words))
     }
 }
 
@@ -177,7 +188,7 @@ impl Leg {
                 Ok(Turn::Starved | Turn::More) => self.flush().await?,
                 Err(broken) => {
                     // A peer that does not read its last words must not change what it is told for.
-                    self.stream.write_now(self.transport.output());
+                    self.say_now();
                     return Err(broken);
                 }
             }
@@ -252,6 +263,11 @@ impl Leg {
             self.transport.sent(count);
         }
         Ok(())
+    }
+
+    /// Writes what the socket takes of the output at once, for a peer that may not be listening.
+    pub(super) fn say_now(&self) {
+        self.stream.write_now(self.transport.output());
     }
 
     /// Writes what is left, closes our direction and reads the peer's to its end: data that nobody reads would turn

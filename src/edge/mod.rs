@@ -6,6 +6,8 @@
 #![allow(unsafe_code, reason = "descriptors, socket options and epoll; one operation a block")]
 
 pub mod admission;
+mod announced;
+mod banner;
 #[doc(hidden)]
 pub mod bare_flow;
 mod buffers;
@@ -13,6 +15,7 @@ pub mod clock;
 mod dial;
 mod door;
 mod epoll;
+mod failed;
 pub mod gate;
 mod global_requests;
 mod leg;

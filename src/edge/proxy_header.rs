@@ -69,7 +69,8 @@ pub enum Verdict {
         /// Bytes of the header.
         used: usize,
     },
-    /// The balancer itself (`LOCAL`, `UNKNOWN`, `UNSPEC`): to be closed quietly, counted, never penalised.
+    /// The balancer itself (`LOCAL`, `UNKNOWN`, `UNSPEC`), which wants to know whether SSH is spoken here: gets the
+    /// identification line and is closed, uncounted, never penalised.
     HealthCheck,
 }
 

@@ -1,6 +1,7 @@
 //! One relayed session: opens the packets of each leg and seals them for the other.
 //!
-//! Channel numbers, windows and payloads pass as they are. What belongs to one leg alone stays there: key
+//! Channel numbers, windows and payloads pass as they are, but for a maximum packet size over ours and room for a
+//! banner. What belongs to one leg alone stays there: key
 //! exchange, EXT_INFO, PING, IGNORE and DEBUG inside the transport, host keys in `global_requests`.
 //!
 //! # Order
@@ -26,13 +27,18 @@
 //! A leg's exchange that we started waits for a full socket on the other leg like data does. That is
 //! the peers' own back-pressure: it ends when they read.
 
+use super::announced;
+use super::banner::Banner;
 use super::buffers::Pool;
 use super::epoll::Readiness;
 use super::global_requests::{self as requests, Request};
 use super::line::{Exchange, Line, Party, Read, Reading, Stop, Tools, Writing, forward};
 use crate::ended::{Cause, Ended, Side, Stage};
 use crate::ssh::fault::Fault;
-use crate::ssh::message::{GLOBAL_REQUEST, REQUEST_FAILURE, REQUEST_SUCCESS, Reason};
+use crate::ssh::message::{
+    CHANNEL_OPEN, CHANNEL_OPEN_CONFIRMATION, CHANNEL_REQUEST, GLOBAL_REQUEST, REQUEST_FAILURE,
+    REQUEST_SUCCESS, Reason,
+};
 use crate::ssh::transport::{Event, ServerConfig};
 use nix::errno::Errno;
 use std::ops::Range;
@@ -104,6 +110,8 @@ pub struct Relay {
     phase: Phase,
     upgrade: Upgrade,
     proof: Proof,
+    /// What the VM has to say to its user, until a terminal has it.
+    banner: Option<Box<Banner>>,
     /// Bytes received on both legs when the pump last looked.
     received_before: u64,
     /// Since when the pump has found a leg in a key exchange each time it looked, in milliseconds.
@@ -127,9 +135,17 @@ impl Relay {
             phase: Phase::Open,
             upgrade: Upgrade::Pending,
             proof: Proof::Open,
+            banner: None,
             received_before: 0,
             exchanging_since: None,
         }
+    }
+
+    /// Shows `banner`, what the VM said before it let the user in, on the first terminal. As received.
+    #[must_use]
+    pub fn showing(mut self, banner: &str) -> Self {
+        self.banner = Banner::new(banner);
+        self
     }
 
     /// The sockets: client, VM.
@@ -354,7 +370,7 @@ impl Relay {
         payload: Range<usize>,
         tools: &mut Tools,
     ) -> Result<(), Stop> {
-        let Self { client, vm, server, proof, .. } = self;
+        let Self { client, vm, server, proof, banner, .. } = self;
         let (from, to) = match party {
             Party::Client => (client, vm),
             Party::Vm => (vm, client),
@@ -408,6 +424,26 @@ impl Relay {
                         .map_err(|fault| Stop::Fault(party.other(), fault))?;
                 }
                 Ok(())
+            }
+            CHANNEL_OPEN | CHANNEL_OPEN_CONFIRMATION => {
+                let message = &mut from.inbox.unopened()[payload.clone()];
+                announced::hold(message);
+                match (banner, party) {
+                    (Some(banner), Party::Client) => banner.opens(message),
+                    (Some(banner), Party::Vm) => banner.confirmed(message),
+                    (None, _) => {}
+                }
+                forward(party, from, to, used, payload, tools)
+            }
+            CHANNEL_REQUEST if banner.is_some() && party == Party::Client => {
+                let shown = banner.as_ref().and_then(|banner| banner.requested(message));
+                if let Some(shown) = shown {
+                    *banner = None;
+                    from.transport
+                        .send(&shown, &mut tools.context())
+                        .map_err(|fault| Stop::Fault(party, fault))?;
+                }
+                forward(party, from, to, used, payload, tools)
             }
             _ => forward(party, from, to, used, payload, tools),
         }

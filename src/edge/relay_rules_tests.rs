@@ -420,3 +420,71 @@ fn a_session_without_its_transports_is_small() {
     eprintln!("Relay: {size} bytes, Transport: {} bytes", size_of::<Transport>());
     assert!(size <= 1_024, "{size}");
 }
+
+/// A channel's opening, or its confirmation, that announces `size`.
+fn announces(number: u8, size: u32) -> Vec<u8> {
+    let mut message = vec![number];
+    if number == CHANNEL_OPEN {
+        message.put_string(b"session");
+    } else {
+        message.put_u32(3);
+    }
+    for number in [7, 1 << 21, size] {
+        message.put_u32(number);
+    }
+    message
+}
+
+/// Trap 64: what is announced is what is carried.
+#[test]
+fn no_peer_is_told_of_larger_packets_than_we_carry() {
+    let mut world = World::new(43);
+    world.settle();
+    let carried = crate::ssh::transport::DATA_MAX_BYTES;
+    for number in [CHANNEL_OPEN, CHANNEL_OPEN_CONFIRMATION] {
+        for party in EACH {
+            world.send(party, &announces(number, u32::MAX));
+            world.send(party, &announces(number, 1000));
+        }
+    }
+    world.settle();
+    let passed = [CHANNEL_OPEN, CHANNEL_OPEN_CONFIRMATION]
+        .map(|number| [announces(number, carried), announces(number, 1000)]);
+    assert_eq!(world.to_vm(), passed.as_flattened());
+    assert_eq!(world.to_client(), passed.as_flattened());
+}
+
+/// Trap 68.
+#[test]
+fn what_the_vm_said_before_the_login_is_shown_on_the_first_terminal_and_windows_stay_true() {
+    let mut world = World::new(44);
+    world.relay.banner = Banner::new("Back at noon.\n");
+    let shown = b"Back at noon.\r\n";
+    let text_len = u32::try_from(shown.len()).unwrap();
+    world.send(Party::Client, &announces(CHANNEL_OPEN, 32_768));
+    world.settle();
+    let mut opened = announces(CHANNEL_OPEN, 32_768);
+    let at = opened.len() - 8;
+    opened[at..at + 4].copy_from_slice(&((1 << 21) - text_len).to_be_bytes());
+    assert_eq!(world.to_vm(), [opened.clone()]);
+    // The VM takes the client's number 7 for its own 5.
+    let mut confirmation = vec![CHANNEL_OPEN_CONFIRMATION];
+    for number in [7, 5, 1 << 21, 32_768] {
+        confirmation.put_u32(number);
+    }
+    world.send(Party::Vm, &confirmation);
+    world.settle();
+    let mut terminal = vec![CHANNEL_REQUEST];
+    terminal.put_u32(5);
+    terminal.put_string(b"pty-req");
+    terminal.put_bool(true);
+    world.send(Party::Client, &terminal);
+    world.send(Party::Client, &terminal);
+    world.settle();
+    let mut told = vec![message::CHANNEL_EXTENDED_DATA];
+    told.put_u32(7);
+    told.put_u32(1);
+    told.put_string(shown);
+    assert_eq!(world.to_client(), [confirmation, told], "once");
+    assert_eq!(world.to_vm(), [opened, terminal.clone(), terminal]);
+}

@@ -290,7 +290,7 @@ fn tools(seed: u64, now: Instant) -> Tools {
 fn data(random: &mut Seeded, len: usize) -> Vec<u8> {
     let mut payload = vec![0; len.max(1)];
     random.fill(&mut payload);
-    payload[0] = [message::CHANNEL_OPEN, CHANNEL_DATA, 127][random.below(3)];
+    payload[0] = [CHANNEL_OPEN, CHANNEL_DATA, 127][random.below(3)];
     payload
 }
 
@@ -369,7 +369,9 @@ fn bytes_may_come_one_at_a_time() {
 fn packets_larger_than_a_buffer_pass() {
     let mut world = World::new(3);
     let mut random = Seeded(4);
-    let messages = [200 << 10, 9, 262_000, 131_072, 40].map(|len| data(&mut random, len));
+    // The last but one: 256 KiB for standard error, header and all.
+    let messages = [200 << 10, 9, 262_000, 131_072, (256 << 10) + 13, 40];
+    let messages = messages.map(|len| data(&mut random, len));
     for message in &messages {
         world.send(Party::Client, message);
         world.send(Party::Vm, message);

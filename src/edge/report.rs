@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::ended::{About, Cause, Ended, notice};
+use crate::ended::{About, Cause, Detail, Ended, notice};
 use crate::route::{Address, Admitted};
 use crate::ssh::publickey::Fingerprint;
 use crate::ssh::text::printable;
@@ -36,6 +36,10 @@ pub struct Report {
     pub admitted: Option<Admitted>,
     /// What was offered before somebody proved a key, or in vain.
     pub denied: Denied,
+    /// What was dialled for the VM.
+    pub endpoint: Option<SocketAddr>,
+    /// What is known of its end beyond the cause.
+    pub detail: Option<Detail>,
     /// When it was accepted, on the shard's clock in milliseconds.
     pub accepted_ms: u64,
     /// The same in microseconds, for measuring.
@@ -103,6 +107,8 @@ impl Report {
             user: None,
             admitted: None,
             denied: Denied::default(),
+            endpoint: None,
+            detail: None,
             accepted_ms: accepted_us / 1000,
             accepted_us,
         }
@@ -119,7 +125,8 @@ impl Report {
             .admitted
             .as_ref()
             .map_or(("", ""), |admitted| (admitted.vm.name.as_str(), admitted.login.as_str()));
-        notice(cause, &About { vm, login, request: &self.request.to_string() })
+        let detail = self.detail.as_ref();
+        notice(cause, &About { vm, login, detail, request: &self.request.to_string() })
     }
 
     /// Whether keys were offered and nobody got in.
@@ -137,6 +144,8 @@ impl Report {
             (printable(&who.login, TEXT_MAX_BYTES), who.fingerprint.to_string())
         });
         let software = printable(&self.software, TEXT_MAX_BYTES);
+        let endpoint = self.endpoint.map(|endpoint| endpoint.to_string()).unwrap_or_default();
+        let detail = self.detail.as_ref().map_or("", Detail::as_str);
         #[expect(clippy::cast_precision_loss, reason = "seconds for people, to the millisecond")]
         let seconds = carried.lasted_ms as f64 / 1000.0;
         if self.is_denied() {
@@ -167,6 +176,7 @@ impl Report {
             key = fingerprint,
             login,
             vm,
+            endpoint,
             software,
             up_bytes = carried.up_bytes,
             down_bytes = carried.down_bytes,
@@ -174,6 +184,7 @@ impl Report {
             side = ended.side.as_str(),
             stage = ended.stage.as_str(),
             cause = ended.cause.as_str(),
+            detail,
             "connection ended"
         );
     }

@@ -178,6 +178,7 @@ impl State {
             server: server_config(1, Algorithms::default(), RekeyLimits::default()),
             policy: Arc::new(policy),
             credential: VmCredential::Identity(Arc::clone(&KEYS[0])),
+            source_address: crate::route::SourceAddress::Own,
         }
     }
 
@@ -317,7 +318,9 @@ fn log_in(
         for payload in answers {
             let step = pair.at_client(|transport, cx| client.receive(&payload, transport, cx));
             match step.unwrap() {
-                LoginStep::Success | LoginStep::Refused(_) => return entry,
+                LoginStep::Success | LoginStep::Refused(_) | LoginStep::MoreWanted(_) => {
+                    return entry;
+                }
                 LoginStep::Continue | LoginStep::Banner(_) => {}
             }
         }

@@ -15,7 +15,7 @@ use super::{
 };
 use std::collections::BTreeMap;
 
-/// Longest notice, in bytes.
+/// Longest notice, and longest text before it, in bytes.
 const NOTICE_BYTES_MAX: usize = 4 << 10;
 
 /// Most channels that get the notice at a time: OpenSSH's `MaxSessions`.
@@ -47,6 +47,7 @@ enum Telling {
 pub struct Notice {
     connection: Connection,
     text: String,
+    before: String,
     channels: BTreeMap<ChannelId, Telling>,
     progress: Progress,
 }
@@ -59,9 +60,17 @@ impl Notice {
         Self {
             connection: Connection::new(CHANNELS_MAX, &line),
             text: text.to_owned(),
+            before: String::new(),
             channels: BTreeMap::new(),
             progress: Progress::Waiting,
         }
+    }
+
+    /// Tells `text` first, which may be anything that a VM said: made printable ASCII too.
+    #[must_use]
+    pub fn after(mut self, text: &str) -> Self {
+        text.trim_end().clone_into(&mut self.before);
+        self
     }
 
     /// Takes one connection-protocol message (80..=127).
@@ -123,8 +132,9 @@ impl Notice {
             Asked::Other(name) => name == "exec",
         };
         if starts {
-            let text = printable_lines(&self.text, *end, NOTICE_BYTES_MAX).into_bytes();
-            self.channels.insert(channel, Telling::Text(text));
+            let mut text = printable_lines(&self.before, *end, NOTICE_BYTES_MAX);
+            text.push_str(&printable_lines(&self.text, *end, NOTICE_BYTES_MAX));
+            self.channels.insert(channel, Telling::Text(text.into_bytes()));
         }
         starts
     }

@@ -107,6 +107,15 @@ fn a_command_gets_the_text_on_stderr_and_255() {
 }
 
 #[test]
+fn what_the_vm_said_stands_before_the_text_and_drives_no_terminal() {
+    let mut notice = Notice::new("keyway: no").after("Closed for\r\n\x1b[2Jinventory\n\n");
+    let mut sent = Sent::new();
+    notice.take(&open("session", 9, 1 << 20), &mut sent).unwrap();
+    notice.take(&ask(0, "shell", b""), &mut sent).unwrap();
+    assert_eq!(stderr(&sent, 9), "Closed for\n\\x1b[2Jinventory\nkeyway: no\n");
+}
+
+#[test]
 fn a_terminal_gets_carriage_returns() {
     let mut notice = Notice::new(TEXT);
     let mut sent = Sent::new();

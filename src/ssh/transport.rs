@@ -22,20 +22,26 @@ use super::setup::{End, Ours};
 use super::text::printable;
 use super::wire::{Malformed, Put, Reader};
 
+#[path = "farewell.rs"]
+mod farewell;
 #[path = "handover.rs"]
 mod handover;
+use farewell::{FAREWELL_MAX_BYTES, Farewell};
 pub use handover::Handover;
 
 /// Most bytes `packet_length` may claim before a user is authenticated (RFC 4253 §6.1).
 const PACKET_MAX_EARLY_BYTES: u32 = 35_000;
-/// The same afterwards: OpenSSH's own limit. Larger channel packets than 32 KiB are legal.
-const PACKET_MAX_BYTES: u32 = 256 * 1024;
+/// Most bytes of channel data in one message that we carry: what paramiko and asyncssh announce, and sshd then sends.
+pub const DATA_MAX_BYTES: u32 = 256 * 1024;
+/// Most bytes `packet_length` may claim afterwards: such a message with its header (13 bytes at most) and with any
+/// padding (255 and its length).
+const PACKET_MAX_BYTES: u32 = DATA_MAX_BYTES + 512;
 /// Connection messages that a peer may still send between its KEXINIT and its NEWKEYS. RFC 4253 §7.1
 /// forbids them, but JSch and others check too late and sshd takes them: what stood in their own
 /// queue, so a few windows' worth is generous.
 const LATE_MESSAGES_MAX: u32 = 64;
-/// The same in bytes of payload.
-const LATE_BYTES_MAX: usize = 256 * 1024;
+/// The same in bytes of payload: one message of the largest kind is among what may stand in a queue.
+const LATE_BYTES_MAX: usize = 257 * 1024;
 /// Messages held back while keys are exchanged: answers of our own (PONG, replies to global
 /// requests), and all that the other leg of a relay may send late while this one is held.
 const HELD_MAX_BYTES: usize = 64 * 1024 + LATE_BYTES_MAX;
@@ -48,8 +54,6 @@ const WRITTEN_MIN_BYTES: usize = 64 * 1024;
 const IDLE_MESSAGES_MAX: u32 = 64;
 /// Key exchanges a peer may start before a user is authenticated: each costs us the arithmetic.
 const EARLY_EXCHANGES_MAX: u32 = 2;
-/// Longest text kept from a peer's DISCONNECT, in bytes.
-const FAREWELL_MAX_BYTES: usize = 512;
 /// Longest `server-sig-algs` value kept, in bytes.
 const SIG_ALGS_MAX_BYTES: usize = 1024;
 
@@ -176,7 +180,7 @@ pub struct Transport {
     /// presented (server role).
     host_key: Box<[u8]>,
     peer_sig_algs: Option<Box<str>>,
-    farewell: Option<Box<(u32, Box<[u8]>)>>,
+    farewell: Option<Box<Farewell>>,
     receive_suite: Option<Suite>,
     peer_offered_gcm: bool,
     rsa_proofs: Option<SignatureAlgorithm>,
@@ -251,7 +255,16 @@ impl Transport {
         let State::Ident { reader, .. } = &mut self.state else {
             return Ok(Received { used: 0, event: Event::Starved });
         };
-        match reader.read(self.end.role(), input)? {
+        let role = self.end.role();
+        let line = reader.read(role, input);
+        // Of a stranger's words nothing is kept.
+        if role == Role::Client {
+            match &line {
+                Ok(Line::Ident { .. }) => self.farewell = None,
+                Ok(Line::Starved | Line::Preamble { .. }) | Err(_) => self.overhear(input),
+            }
+        }
+        match line? {
             Line::Starved => Ok(Received { used: 0, event: Event::Starved }),
             Line::Preamble { used } => Ok(Received { used, event: Event::Handled }),
             Line::Ident { used, text } => {
@@ -270,9 +283,12 @@ impl Transport {
         input: &mut [u8],
         cx: &mut Context<'_>,
     ) -> Result<Received, Fault> {
-        let limit = match self.level {
-            Level::Keyless | Level::Authentication { .. } => PACKET_MAX_EARLY_BYTES,
-            Level::Connection { .. } => PACKET_MAX_BYTES,
+        let limit = match (&self.level, self.end.role()) {
+            // A server that we have chosen and whose key we know may have a long banner.
+            (Level::Connection { .. }, _) | (Level::Authentication { .. }, Role::Client) => {
+                PACKET_MAX_BYTES
+            }
+            (Level::Keyless | Level::Authentication { .. }, _) => PACKET_MAX_EARLY_BYTES,
         };
         let Some(Opened { payload: range, used }) = self.opener.open(input, limit)? else {
             return Ok(Received { used: 0, event: Event::Starved });
@@ -440,22 +456,6 @@ impl Transport {
                 (30..=49).contains(&number) && std::mem::take(&mut agreement.skip_guess)
             }
             Exchange::Offered(_) | Exchange::AwaitNewKeys { .. } => false,
-        }
-    }
-
-    fn read_disconnect(&mut self, payload: &[u8]) -> Fault {
-        let mut reader = Reader::new(payload);
-        let fields = (|| {
-            reader.u8()?;
-            Ok::<_, Malformed>((reader.u32()?, reader.string()?))
-        })();
-        match fields {
-            Ok((reason, text)) => {
-                let text = text.get(..FAREWELL_MAX_BYTES).unwrap_or(text);
-                self.farewell = Some(Box::new((reason, text.into())));
-                Fault::Disconnected { reason }
-            }
-            Err(malformed) => Fault::Malformed(malformed),
         }
     }
 
@@ -898,11 +898,6 @@ impl Transport {
     /// The algorithms that the server says it verifies (RFC 8308 §3.1).
     pub fn server_sig_algs(&self) -> Option<&str> {
         self.peer_sig_algs.as_deref()
-    }
-
-    /// The peer's DISCONNECT: reason and text as received (cut to 512 bytes).
-    pub fn farewell(&self) -> Option<(u32, &[u8])> {
-        self.farewell.as_deref().map(|(reason, text)| (*reason, &**text))
     }
 
     /// The cipher from the peer to us.

@@ -17,6 +17,7 @@ mod flood;
 mod harness;
 mod openssh;
 mod operations;
+mod others;
 mod people;
 mod registry;
 mod russh_client;

@@ -1,4 +1,4 @@
-"""A VM whose SSH server is asyncssh: it tells which signals and breaks arrive.
+"""A VM whose SSH server is asyncssh: it tells which signals and breaks arrive, and echoes in packets of 256 KiB.
 
 (OpenSSH's sshd takes signals only for users other than root.)
 
@@ -17,6 +17,12 @@ async def session(process):
     if process.command == "die":
         process.exit_with_signal("KILL", False, "as asked")
         return
+    if process.command == "echo":
+        while text := await process.stdin.read(1 << 20):
+            process.stdout.write(text)
+            await process.stdout.drain()
+        process.exit(0)
+        return
     process.stdout.write("ready\n")
     while True:
         try:
@@ -33,7 +39,7 @@ async def session(process):
 async def serve():
     await asyncssh.listen(
         address, int(port), server_host_keys=[host_key], authorized_client_keys=authorized_keys,
-        process_factory=session,
+        process_factory=session, max_pktsize=262_144, window=8 << 20,
     )
     await asyncio.Event().wait()
 

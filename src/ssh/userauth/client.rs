@@ -39,6 +39,8 @@ pub enum LoginStep {
     Success,
     /// The server refused; the methods that can continue.
     Refused(String),
+    /// The key was right and is not enough: one of these methods must follow (RFC 4252 §5.1, partial success).
+    MoreWanted(String),
     /// Text for people, unfiltered.
     Banner(String),
 }
@@ -132,10 +134,11 @@ impl Login {
                 if methods.len() > METHODS_BYTES_MAX {
                     return Err(Malformed::Range.into());
                 }
-                let _partial_success = reader.bool()?;
+                let partial_success = reader.bool()?;
                 reader.end()?;
                 self.state = State::Answered;
-                Ok(LoginStep::Refused(methods.to_owned()))
+                let step = if partial_success { LoginStep::MoreWanted } else { LoginStep::Refused };
+                Ok(step(methods.to_owned()))
             }
             (State::Answer { banners }, message::USERAUTH_BANNER) => {
                 let banners = banners.saturating_add(1);

@@ -164,6 +164,12 @@ impl Authenticator {
         self
     }
 
+    /// An offer was answered with yes: the client may ask its user for a passphrase now.
+    #[must_use]
+    pub const fn waits_for_proof(&self) -> bool {
+        self.accepted > 0
+    }
+
     /// Takes one message (5 or 50) that `transport` delivered; answers go out through `transport.send`. `policy` is the
     /// one in force now.
     ///

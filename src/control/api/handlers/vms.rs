@@ -95,7 +95,17 @@ pub(in super::super) fn add(call: &Call, new: ask::NewVm) -> Answer<Changed<view
     let placement = placement(address.as_deref(), no_address)?;
     let owner = owner.parse::<Principal>()?;
     let (id, state) = (None, VmState::Ready);
-    let new = NewVm { name: name.clone(), owner, ssh, login, host_key, source_address, placement, id, state };
+    let new = NewVm {
+        name: name.clone(),
+        owner,
+        ssh,
+        login,
+        host_key,
+        source_address,
+        placement,
+        id,
+        state,
+    };
     let done = call.carry_out(Command::VmAdd(new))?;
     Ok(changed(call, &done, &name))
 }
