@@ -293,6 +293,7 @@ fn main() {
         listen: vec![listen.parse().expect("an address")],
         ns: vec![NameServer { name: ns.clone(), addresses: vec![address("192.0.2.53")] }],
         ttl_s: 60,
+        expire_s: 604_800,
         secondaries: vec![Secondary { network: peer.into(), notify: None }],
         dnssec_key: None,
         responses_per_second: None,

@@ -210,6 +210,7 @@ static ZONE: LazyLock<Option<Arc<Zone>>> = LazyLock::new(|| {
         listen: Vec::new(),
         ns: vec![NameServer { name, addresses: vec![SOURCE] }],
         ttl_s: 60,
+        expire_s: 604_800,
         secondaries: vec![Secondary { network: SOURCE.into(), notify: None }],
         dnssec_key: None,
         responses_per_second: None,

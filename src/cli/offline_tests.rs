@@ -244,17 +244,61 @@ fn a_store_is_restored_while_nobody_serves_and_adopted() {
 
     let said = say(&restore);
     assert_eq!((said.code, said.err.as_str()), (DONE, ""), "{said:?}");
-    assert!(said.out.contains("revision 1); next: keyway store adopt\n"), "{said:?}");
+    assert!(said.out.contains("; the store before it is kept as "), "{said:?}");
+    assert!(
+        said.out.ends_with("revision 1); next: keyway serve\n"),
+        "no routes are saved: {said:?}"
+    );
     assert_eq!(state.adopted().unwrap(), None);
     let said = say(&["store", "adopt", "--config", &config, "--output", "json"]);
     let adopted = state.adopted().unwrap().unwrap();
-    assert_eq!(said.out, format!("{{\"revision\":1,\"store_id\":\"{adopted}\"}}\n"));
-    assert_ne!(adopted, "01".repeat(16), "a restored store is another history");
+    let id = adopted.store_id;
+    assert_eq!(said.out, format!("{{\"revision\":1,\"store_id\":\"{id}\"}}\n"));
+    assert_ne!(id, "01".repeat(16), "a restored store is another history");
+    assert_eq!((adopted.revision, adopted.nothing_lost), (1, false));
+    let restored = state.restored().unwrap();
+    assert_eq!((restored.len(), &restored[0].store_id, &restored[0].from), (1, &id, &backup));
+
+    // Somebody uses it who holds neither the directory nor, were it damaged, a lock of SQLite's.
+    let used = state.use_store().unwrap();
+    let said = say(&restore);
+    assert!(said.code == FAULTS && said.err.contains("maybe by a keyway that drains"), "{said:?}");
+    drop(used);
 
     let missing = scratch.path("missing.db");
     assert_eq!(say(&["store", "restore", &missing, "--config", &config]).code, FAULTS);
     let no_store = scratch.file("no.db", "x");
     assert_eq!(say(&["store", "restore", &no_store, "--config", &config]).code, FAULTS);
+}
+
+#[test]
+fn a_store_that_goes_on_where_the_routes_ended_is_not_adopted() {
+    let (scratch, state, config) = state();
+    let store = Sqlite::open(&state.store(), StoreId([1; 16])).unwrap();
+    store.transact(&Transaction::new().put("user/alice", "{}")).unwrap();
+    let backup = scratch.path("backup.db");
+    store.backup(Path::new(&backup)).unwrap();
+    let adopt = ["store", "adopt", "--config", &config];
+    let save = |revision| {
+        let head = crate::route::saved::Head { store: [1; 16], program: [0; 8], revision };
+        state.routes().write(head, &crate::route::Contents::default()).unwrap();
+    };
+    for saved in [None, Some(0), Some(1)] {
+        saved.map(save);
+        let said = say(&adopt);
+        assert!(said.code == FAULTS && said.err.contains("there is nothing to adopt"), "{said:?}");
+        assert_eq!(state.adopted().unwrap(), None);
+    }
+    // An old copy was put back by hand.
+    save(2);
+    assert_eq!(say(&adopt).code, DONE);
+    assert!(state.adopted().unwrap().is_some());
+    state.settle().unwrap();
+    drop(store);
+    let said = say(&["store", "restore", &backup, "--config", &config]);
+    assert!(said.out.ends_with("; next: keyway store adopt, then keyway serve\n"), "{said:?}");
+    assert_eq!(say(&["store", "adopt", "--nothing-lost", "--config", &config]).code, DONE);
+    assert!(state.adopted().unwrap().unwrap().nothing_lost);
 }
 
 #[test]

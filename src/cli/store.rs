@@ -1,20 +1,28 @@
 //! `keyway store`: where the registry is kept, copies of it, and which history is believed.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt::Write as _,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use clap::Subcommand;
 use serde_json::json;
 
 use super::{
-    DONE, Output,
+    DONE, Output, now_s,
     remote::{Edit, Remote, Terminal, path},
     table::{self, Column, cell, plain},
     talk::Change,
     trouble::{Outcome, Trouble},
 };
 use crate::{
-    registry::store::{Head, Sqlite, Store as _, StoreId, sqlite},
+    registry::{
+        refusal::utc,
+        store::{Head, Sqlite, Store as _, StoreId, sqlite, sqlite::Restored},
+    },
     ssh::entropy::{Entropy as _, SystemEntropy},
+    state::{self, Adopted, State, routes::differs},
 };
 
 #[derive(Debug, Subcommand)]
@@ -35,7 +43,9 @@ Examples:
   keyway store restore /var/backups/keyway/2026-07-28.db
   keyway store restore --config /etc/keyway/keyway.toml /var/backups/keyway/2026-07-28.db
 
-A restored store is another history: edges refuse it until `keyway store adopt`.")]
+What was there is kept beside it, with the time in its name. A restored store is another history: it is served once
+`keyway store adopt` says that it is to be believed. Where it is not known which slots led to other VMs meanwhile (the
+store was damaged, or is new on this host), new slots are refused until registry.quarantine_s is over.")]
     Restore {
         /// The backup
         path: PathBuf,
@@ -44,8 +54,15 @@ A restored store is another history: edges refuse it until `keyway store adopt`.
     #[command(after_help = "\
 Examples:
   keyway store adopt
-  keyway store adopt --config /etc/keyway/keyway.toml")]
-    Adopt,
+  keyway store adopt --config /etc/keyway/keyway.toml
+  keyway store adopt --nothing-lost            nobody has changed anything since the backup: no slot has to wait
+
+It holds for the store exactly as it is now, once. A store that goes on where the routes ended is no such store.")]
+    Adopt {
+        /// Nothing was changed after the backup was taken: slots are given to VMs at once
+        #[arg(long)]
+        nothing_lost: bool,
+    },
 }
 
 const FIELDS: &[Column] =
@@ -73,34 +90,78 @@ pub(super) fn run(command: Store, remote: &Remote, terminal: &mut Terminal<'_>) 
         Store::Restore { path } => {
             let state = remote.state()?;
             // Whoever serves holds it; the store itself would be found locked too, but not say by whom.
-            let _nobody_serves =
-                state.lock().map_err(|fault| Trouble::failed(fault.to_string()))?;
-            let to = state.store();
-            let head = sqlite::restore(&path, &to, fresh());
-            let head = head.map_err(|fault| Trouble::failed(fault.to_string()))?;
-            let what = format!("{} is restored from {}", to.display(), path.display());
-            say(&what, head, "; next: keyway store adopt", remote, terminal)
+            let _nobody_serves = state.lock().map_err(failed)?;
+            let Restored { head, replaced } = put_back(&state, &path, &path)?;
+            let shown = state.store();
+            let mut what = format!("{} is restored from {}", shown.display(), path.display());
+            if let Some(replaced) = replaced {
+                let _ = write!(what, "; the store before it is kept as {}", replaced.display());
+            }
+            say(&what, head, next(&state, head), remote, terminal)
         }
-        Store::Adopt => {
+        Store::Adopt { nothing_lost } => {
             let state = remote.state()?;
             let head = head(&state.store())?;
-            let adopted = state.adopt(&head.store_id.to_string());
-            adopted.map_err(|fault| Trouble::failed(fault.to_string()))?;
-            say("the store is adopted", head, "", remote, terminal)
+            if !is_to_be_adopted(&state, head)? {
+                let shown = state.store();
+                return Err(Trouble::failed(format!(
+                    "{} goes on where this front door's routes ended: there is nothing to adopt; keyway serve takes it as \
+                     it is",
+                    shown.display()
+                )));
+            }
+            let Head { store_id, revision } = head;
+            let (store_id, revision) = (store_id.to_string(), revision.0);
+            let adopted = Adopted { store_id, revision, nothing_lost, uid: uid()? };
+            state.adopt(&adopted).map_err(failed)?;
+            say("the store is adopted", head, "; next: keyway serve", remote, terminal)
         }
     }
 }
 
-/// Where a store that is there stands.
+fn failed(fault: impl std::fmt::Display) -> Trouble {
+    Trouble::failed(fault.to_string())
+}
+
+/// Puts the backup `from`, which the operator calls `named`, in the place of the store. Nobody may serve.
+pub(super) fn put_back(state: &State, from: &Path, named: &Path) -> Result<Restored, Trouble> {
+    let _nobody_drains = state.have_store().map_err(failed)?;
+    let (id, at_s) = (fresh(), now_s());
+    // Before it takes place: no store that was restored is taken for one that was always there.
+    let (store_id, from_where) = (id.to_string(), named.display().to_string());
+    let note = state::Restored { store_id, at_s, from: from_where, uid: uid()? };
+    state.note_restored(note).map_err(failed)?;
+    let stamp = utc(at_s).replace(['-', ':'], "");
+    sqlite::restore(from, &state.store(), id, &stamp).map_err(failed)
+}
+
+/// What comes after a restore.
+pub(super) fn next(state: &State, head: Head) -> &'static str {
+    let other = state.routes().last().is_some_and(|last| differs(last, head));
+    if other { "; next: keyway store adopt, then keyway serve" } else { "; next: keyway serve" }
+}
+
+/// Whether serving begins with an adoption.
+fn is_to_be_adopted(state: &State, head: Head) -> Result<bool, Trouble> {
+    let other = state.routes().last().is_some_and(|last| differs(last, head));
+    let restored = state.restored().map_err(failed)?;
+    let restored = restored.iter().any(|it| it.store_id == head.store_id.to_string());
+    Ok(other || restored || state.routes_before_adoption().last().is_some())
+}
+
+/// Who this is, for the audit log.
+fn uid() -> Result<u32, Trouble> {
+    let myself = std::fs::metadata("/proc/self");
+    myself.map(|about| about.uid()).map_err(|error| failed(format!("/proc/self: {error}")))
+}
+
+/// Where a store that is there stands. A process may use it.
 fn head(path: &Path) -> Result<Head, Trouble> {
-    let failed = |what: String| Trouble::failed(what);
     if !path.exists() {
         let fix = "keyway serve makes one, keyway store restore puts a backup there";
         return Err(failed(format!("{}: there is no store; {fix}", path.display())));
     }
-    let store = Sqlite::open(path, fresh()).map_err(|fault| failed(fault.to_string()))?;
-    // No key begins so: only the head is read.
-    store.head().map_err(|fault| failed(fault.to_string()))
+    Sqlite::open_kept(path).and_then(|store| store.head()).map_err(failed)
 }
 
 fn fresh() -> StoreId {

@@ -723,6 +723,26 @@ secondaries = ["192.0.2.53", "[2001:db8::53]:5353", "10.0.0.0/8"]
 }
 
 #[test]
+fn a_secondary_drops_an_old_copy_before_a_slot_leads_elsewhere() {
+    let scratch = Scratch::new();
+    let text = |quarantine_s: u32| {
+        format!(
+            "[dns]\nzone = \"vm.test\"\nlisten = \"127.0.0.1:5353\"\nttl = 100\nsecondaries = [\"192.0.2.53\"]\n\
+             [registry]\nquarantine_s = {quarantine_s}\n"
+        )
+    };
+    for (quarantine_s, expire_s) in
+        [(3600, 3500), (190, 90), (189, 90), (0, 90), (2_592_000, 604_800)]
+    {
+        let path = scratch.put("keyway.toml", text(quarantine_s));
+        let (config, warnings) = load_config(&path).unwrap();
+        assert_eq!(config.dns.unwrap().expire_s, expire_s, "{quarantine_s}");
+        let warned = warnings.iter().any(|it| it.to_string().contains("lost touch"));
+        assert_eq!(warned, quarantine_s < 190, "{warnings:?}");
+    }
+}
+
+#[test]
 fn every_fault_of_a_dns_section_is_told() {
     let scratch = Scratch::new();
     scratch.key("ed25519");

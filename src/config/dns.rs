@@ -48,6 +48,11 @@ const RESPONSES_PER_SECOND: RangeInclusive<u32> = 0..=1_000_000;
 /// asks more often is told to come by TCP. An attacker has 50 kB a second sent to somebody at most.
 const RESPONSES_PER_SECOND_USUAL: u32 = 200;
 
+/// A week: longest time that a secondary serves a copy which it cannot renew.
+const EXPIRE_S_MAX: u32 = 604_800;
+/// A look and another try (REFRESH and RETRY of the zone): a copy that ends sooner comes and goes.
+const EXPIRE_S_MIN: u32 = 90;
+
 /// The `[dns]` section.
 #[derive(Debug)]
 pub struct Dns {
@@ -59,6 +64,9 @@ pub struct Dns {
     pub ns: Vec<NameServer>,
     /// Of every record but the SOA, in seconds.
     pub ttl_s: u32,
+    /// How long a secondary serves a copy that it cannot renew, in seconds: with the TTL behind it, no longer than a slot
+    /// leads to no other VM.
+    pub expire_s: u32,
     /// Who may copy the zone, and who is told that it changed.
     pub secondaries: Vec<Secondary>,
     /// Signs answers on the fly; ECDSA P-256.
@@ -173,6 +181,7 @@ pub(super) fn read(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> Op
         listen,
         ns,
         ttl_s: ttl_s.unwrap_or(TTL_USUAL_S),
+        expire_s: EXPIRE_S_MAX,
         secondaries: secondaries.map(|(_, some)| some).unwrap_or_default(),
         dnssec_key,
         responses_per_second: NonZeroU32::new(responses.unwrap_or(RESPONSES_PER_SECOND_USUAL)),
@@ -193,6 +202,27 @@ pub(super) fn check(document: &Document, config: &Config, lines: &Lines) {
             document.fault(lines.dns, what, "write another port; DNS takes TCP too");
         }
     }
+}
+
+/// A copy of the zone that nobody renews must end before a slot leads to another VM.
+pub(super) fn cap_expire(document: &Document, config: &mut Config, lines: &Lines) {
+    let quarantine_s = u32::try_from(config.registry.quarantine_s).unwrap_or(u32::MAX);
+    let Some(dns) = &mut config.dns else { return };
+    let left_s = quarantine_s.saturating_sub(dns.ttl_s);
+    if left_s < EXPIRE_S_MIN && !dns.secondaries.is_empty() {
+        let what = format!(
+            "`registry.quarantine_s` is {quarantine_s} and `dns.ttl` {}: a secondary that has lost touch may show a name for \
+             {EXPIRE_S_MIN} s more and a TTL, when its slot leads to another VM already",
+            dns.ttl_s
+        );
+        let least = dns.ttl_s.saturating_add(EXPIRE_S_MIN);
+        document.warn(
+            lines.dns,
+            what,
+            format_args!("write registry.quarantine_s = {least} or more"),
+        );
+    }
+    dns.expire_s = left_s.clamp(EXPIRE_S_MIN, EXPIRE_S_MAX);
 }
 
 fn in_zone(name: &DomainName, zone: &DomainName) -> bool {

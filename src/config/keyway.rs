@@ -115,6 +115,7 @@ pub(super) fn read(source: &Source) -> (Document, Draft) {
         registry: read_registry(&root),
         dns: dns::read(&root, &source.base, &mut lines),
     };
+    dns::cap_expire(&document, &mut config, &lines);
     if config.api.socket.as_os_str().is_empty() {
         config.api.socket = config.state_dir.join(SOCKET);
     }

@@ -215,6 +215,16 @@ pub enum Command {
         /// The code of the refusal.
         code: String,
     },
+    /// Nobody is given a slot that they have not before a time: too little is known of a registry that was lost.
+    Close {
+        /// Unix time.
+        until_s: u64,
+    },
+    /// The VMs trust this CA from now on.
+    CaConfirm {
+        /// `SHA256:...`
+        fingerprint: String,
+    },
     /// Something was done beside the registry: nothing changes but the audit log.
     Note {
         /// What.
@@ -269,6 +279,10 @@ pub enum Noted {
     SessionKill,
     /// The store was copied.
     StoreBackup,
+    /// A backup was put in the place of the store.
+    StoreRestore,
+    /// A store of another history was adopted.
+    StoreAdopt,
     /// Old entries of the audit log were removed.
     AuditForget,
     /// A request of the API, as it was sent, where nothing is known that says more.
@@ -412,6 +426,8 @@ impl Command {
             | Self::VmPin { .. }
             | Self::Remember { .. }
             | Self::Refused { .. }
+            | Self::Close { .. }
+            | Self::CaConfirm { .. }
             | Self::Note { .. } => return None,
         })
     }
@@ -470,11 +486,15 @@ impl Command {
             Self::TokenRemove { .. } => "token-rm",
             Self::TakeOver { .. } => "take-over",
             Self::Sweep => "sweep",
-            Self::Remember { .. } => "store-adopt",
             Self::Refused { of, .. } => of.word(),
             Self::Note { what: Noted::Request, .. } => "request",
+            Self::Remember { .. } => "slots-hold",
+            Self::Close { .. } => "slots-close",
+            Self::CaConfirm { .. } => "ca-confirm",
             Self::Note { what: Noted::SessionKill, .. } => "session-kill",
             Self::Note { what: Noted::StoreBackup, .. } => "store-backup",
+            Self::Note { what: Noted::StoreRestore, .. } => "store-restore",
+            Self::Note { what: Noted::StoreAdopt, .. } => "store-adopt",
             Self::Note { what: Noted::AuditForget, .. } => "audit-forget",
         }
     }

@@ -22,6 +22,8 @@ pub enum Key {
     Address(Label),
     /// `hold/<principal>`
     Hold(Principal),
+    /// `registry/this`
+    Registry,
     /// `team/<name>`
     Team(Label),
     /// `token/<name>`
@@ -31,6 +33,9 @@ pub enum Key {
     /// `vm/<serial in hexadecimal>`
     Vm(Serial),
 }
+
+/// There is one registry in a store.
+const THIS: &str = "this";
 
 /// A key of the store that is none of ours.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -44,6 +49,7 @@ impl fmt::Display for Key {
         match self {
             Self::Address(name) => write!(f, "address/{name}"),
             Self::Hold(principal) => write!(f, "hold/{principal}"),
+            Self::Registry => write!(f, "registry/{THIS}"),
             Self::Team(name) => write!(f, "team/{name}"),
             Self::Token(name) => write!(f, "token/{name}"),
             Self::User(name) => write!(f, "user/{name}"),
@@ -62,6 +68,7 @@ impl FromStr for Key {
         Ok(match kind {
             "address" => Self::Address(label()?),
             "hold" => Self::Hold(rest.parse().map_err(|_| strange())?),
+            "registry" if rest == THIS => Self::Registry,
             "team" => Self::Team(label()?),
             "token" => Self::Token(label()?),
             "user" => Self::User(label()?),
@@ -78,6 +85,8 @@ pub enum Document {
     Address(Address),
     /// See [`Hold`]; never empty.
     Hold(Vec<Hold>),
+    /// See [`Registry`].
+    Registry(Registry),
     /// See [`Team`].
     Team(Team),
     /// See [`Token`].
@@ -95,6 +104,7 @@ impl Document {
         let written = match self {
             Self::Address(it) => serde_json::to_vec(it),
             Self::Hold(it) => serde_json::to_vec(it),
+            Self::Registry(it) => serde_json::to_vec(it),
             Self::Team(it) => serde_json::to_vec(it),
             Self::Token(it) => serde_json::to_vec(it),
             Self::User(it) => serde_json::to_vec(it),
@@ -112,6 +122,7 @@ impl Document {
         Ok(match key {
             Key::Address(_) => Self::Address(serde_json::from_slice(json)?),
             Key::Hold(_) => Self::Hold(serde_json::from_slice(json)?),
+            Key::Registry => Self::Registry(serde_json::from_slice(json)?),
             Key::Team(_) => Self::Team(serde_json::from_slice(json)?),
             Key::Token(_) => Self::Token(serde_json::from_slice(json)?),
             Key::User(_) => Self::User(serde_json::from_slice(json)?),
@@ -337,7 +348,7 @@ pub struct Address {
 }
 
 /// A slot that pointed at a VM not long ago: it must point at no other one until then.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
 pub struct Hold {
     /// Where.
     pub address: Label,
@@ -349,6 +360,18 @@ pub struct Hold {
     /// is the same one, made anew, and may have the slot back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+}
+
+/// What is true of the registry as a whole.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Registry {
+    /// The CA that its VMs trust, as far as is known: the fingerprint of the one that was used first, or confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// Unix time until which nobody is given a slot that they have not: it may have led to a VM of a registry that was
+    /// lost, and somebody's resolver may remember.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_new_slots_until_s: Option<u64>,
 }
 
 /// What a token or a peer of the socket may do.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::document::{Access, Document, Hold, Key, OldSlot, Serial, Vm};
 use super::model::{Held, Model, Stamp};
 use super::name::{Label, Principal};
+use super::refusal::Refusal;
 
 /// A VM that was given another address on the way.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -200,6 +201,54 @@ impl<'m> Draft<'m> {
             Some(before) => before.as_ref().map(|(document, _)| document.clone()),
             None => self.model.get(key).map(|(document, _)| document),
         }
+    }
+
+    /// While too little is known of a registry that was lost, nobody is given a way that they had not when the draft
+    /// began.
+    ///
+    /// # Errors
+    /// [`Refusal::Closed`].
+    pub(super) fn open_no_new_way(&self) -> Result<(), Refusal> {
+        let Some(until_s) = self.model.closed_until_s(self.stamp.now_s) else { return Ok(()) };
+        let refused = |principal: &Principal, address: &Label| {
+            let (principal, address) = (principal.clone(), address.clone());
+            Err(Refusal::Closed { principal, address, until_s })
+        };
+        for (key, before) in &self.before {
+            let before = before.as_ref().map(|(document, _)| document);
+            match (key, self.model.get(key).map(|(document, _)| document)) {
+                (Key::Vm(_), Some(Document::Vm(vm))) => {
+                    let had = match before {
+                        Some(Document::Vm(before)) => ways(before),
+                        _ => HashSet::new(),
+                    };
+                    let new = ways(&vm).into_iter().filter(|way| !had.contains(way)).min();
+                    if let Some((principal, address)) = new {
+                        return refused(&principal, &address);
+                    }
+                }
+                (Key::Team(name), Some(Document::Team(team))) => {
+                    let had = |user: &Label| match before {
+                        Some(Document::Team(before)) => {
+                            before.members.get(user) == Some(&Access::Slot)
+                        }
+                        _ => false,
+                    };
+                    let ix = self.model.principal_ix(&Principal::Team(name.clone()));
+                    let slot = ix.and_then(|ix| self.model.reach(ix)?.slots.first());
+                    let Some(site) = slot.and_then(|slot| self.model.site(slot.address)) else {
+                        continue;
+                    };
+                    let mut members = team.members.iter();
+                    let new = members.find(|(user, access)| **access == Access::Slot && !had(user));
+                    if let Some((user, _)) = new {
+                        return refused(&Principal::User(user.clone()), &site.name);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Drops the holds that are over.

@@ -32,6 +32,12 @@ impl Draft<'_> {
     /// # Errors
     /// [`Refusal`]; the draft is to be dropped then.
     pub fn carry_out(&mut self, command: &Command, options: Options) -> Done {
+        self.act(command, options)?;
+        // What is remembered may have to move a VM out of the way.
+        if matches!(command, Command::Remember { .. }) { Ok(()) } else { self.open_no_new_way() }
+    }
+
+    fn act(&mut self, command: &Command, options: Options) -> Done {
         match command {
             Command::UserAdd { name, keys } => self.user_add(name, keys, options),
             Command::UserRemove { name } => self.user_remove(name),
@@ -82,6 +88,19 @@ impl Draft<'_> {
             }
             Command::Remember { ways } => self.remember(ways),
             Command::Note { .. } | Command::Refused { .. } => Ok(()),
+            Command::Close { until_s } => {
+                let mut registry = self.model().registry();
+                let later = registry.no_new_slots_until_s.unwrap_or(0).max(*until_s);
+                registry.no_new_slots_until_s = Some(later);
+                self.put(&Key::Registry, Some(Document::Registry(registry)));
+                Ok(())
+            }
+            Command::CaConfirm { fingerprint } => {
+                let mut registry = self.model().registry();
+                registry.ca = Some(fingerprint.clone());
+                self.put(&Key::Registry, Some(Document::Registry(registry)));
+                Ok(())
+            }
         }
     }
 

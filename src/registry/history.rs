@@ -26,10 +26,10 @@ const STEPS: u64 = 24;
 const QUARANTINE_S: u64 = 100;
 
 /// Throws commands.
-pub(super) struct Dice(pub(super) Seeded);
+pub(crate) struct Dice(pub(crate) Seeded);
 
 impl Dice {
-    pub(super) fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.0.next() % end
     }
 
@@ -61,7 +61,7 @@ impl Dice {
         }
     }
 
-    pub(super) fn command(&mut self) -> Command {
+    pub(crate) fn command(&mut self) -> Command {
         let name = self.label('v', 6);
         match self.below(28) {
             0 => Command::UserAdd {
@@ -147,8 +147,8 @@ impl Dice {
 
 /// Everything that is true, by itself.
 #[derive(Default)]
-pub(super) struct Truth {
-    pub(super) documents: BTreeMap<Key, (Document, u64)>,
+pub(crate) struct Truth {
+    pub(crate) documents: BTreeMap<Key, (Document, u64)>,
     /// What each principal saw last at an address, and when.
     last: HashMap<(Principal, Label), (Serial, u64)>,
 }
@@ -196,7 +196,7 @@ impl Truth {
     ///
     /// # Panics
     /// Where somebody sees two VMs at one address, or another one too soon.
-    pub(super) fn look(&mut self, now_s: u64, quarantine_s: u64) {
+    pub(crate) fn look(&mut self, now_s: u64, quarantine_s: u64) {
         for ((viewer, address), vms) in self.seen() {
             assert_eq!(vms.len(), 1, "{viewer} sees {vms:?} at {address}");
             let vm = *vms.first().unwrap();
@@ -248,7 +248,7 @@ impl Truth {
     }
 
     /// A model of these documents alone, as after a restart.
-    pub(super) fn model(&self, limits: &Limits) -> Model {
+    pub(crate) fn model(&self, limits: &Limits) -> Model {
         let mut model = Model::new(limits.clone());
         let mut all: Vec<_> = self.documents.iter().collect();
         all.sort_by_key(|(_, (_, revision))| *revision);
@@ -413,6 +413,7 @@ impl History {
             | Document::User(_)
             | Document::Address(_)
             | Document::Hold(_)
+            | Document::Registry(_)
             | Document::Token(_) => true,
         });
         let seen = truth.seen();

@@ -14,7 +14,7 @@ use super::store::{EntryRef, Part, Store};
 use crate::route::Contents;
 
 /// Prefixes of all documents; the audit log is not one of them. Users stand before those who name them.
-const PREFIXES: [&str; 6] = ["address/", "user/", "team/", "vm/", "hold/", "token/"];
+const PREFIXES: [&str; 7] = ["address/", "user/", "team/", "vm/", "hold/", "token/", "registry/"];
 /// Documents handed over together.
 const TOGETHER: usize = 512;
 /// Bytes of a name that are compared where the name itself need not be fetched.

@@ -47,7 +47,7 @@ pub use refusal::Refusal;
 pub use service::Service;
 pub(crate) use values::{endpoint, is_login};
 #[cfg(test)]
-mod history;
+pub(crate) mod history;
 #[cfg(test)]
 #[path = "registry_tests.rs"]
 mod tests;

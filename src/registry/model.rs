@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use super::document::{
-    Access, Address, AddressState, Document, Hold, Key, Serial, Team, Token, User, Vm,
+    Access, Address, AddressState, Document, Hold, Key, Registry, Serial, Team, Token, User, Vm,
 };
 pub use super::limits::Limits;
 use super::name::{Label, Principal};
@@ -110,6 +110,7 @@ pub struct Model {
     /// Of those few that are not the name.
     ids: HashMap<String, Serial>,
     tokens: BTreeMap<Label, Stored<Token>>,
+    whole: Option<Stored<Registry>>,
     keys: HashMap<[u8; 32], Label>,
     /// Of those VMs that have one: part of its fingerprint.
     pub(super) host_keys: BTreeSet<(u64, Serial)>,
@@ -169,6 +170,14 @@ impl Model {
                 self.put_holds(principal, Some(Stored { document: holds, revision }))
             }
             (Key::Hold(principal), _) => self.put_holds(principal, None),
+            (Key::Registry, document) => {
+                let new = match document {
+                    Some(Document::Registry(document)) => Some(Stored { document, revision }),
+                    _ => None,
+                };
+                let old = std::mem::replace(&mut self.whole, new);
+                old.map(|old| (Document::Registry(old.document), old.revision))
+            }
             (Key::Token(name), Some(Document::Token(token))) => {
                 let stored = Stored { document: token, revision };
                 let old = self.tokens.insert(name.clone(), stored);
@@ -187,6 +196,7 @@ impl Model {
         match key {
             Key::Address(name) => self.address(name).map(|it| whole(it, Document::Address)),
             Key::Hold(principal) => self.holds.get(principal).map(|it| whole(it, Document::Hold)),
+            Key::Registry => self.whole.as_ref().map(|it| whole(it, Document::Registry)),
             Key::Team(name) => self.teams.get(name).map(|it| whole(it, Document::Team)),
             Key::Token(name) => self.tokens.get(name).map(|it| whole(it, Document::Token)),
             Key::User(name) => self.users.get(name).map(|it| whole(it, Document::User)),
@@ -216,6 +226,24 @@ impl Model {
     #[must_use]
     pub const fn vm_names(&self) -> &BTreeMap<Label, Serial> {
         &self.vm_names
+    }
+
+    /// What each principal must not see again yet.
+    pub fn holds(&self) -> impl Iterator<Item = (&Principal, &[Hold])> {
+        self.holds.iter().map(|(principal, stored)| (principal, &*stored.document))
+    }
+
+    /// What is true of the registry as a whole.
+    #[must_use]
+    pub fn registry(&self) -> Registry {
+        self.whole.as_ref().map(|whole| whole.document.clone()).unwrap_or_default()
+    }
+
+    /// Unix time until which nobody is given a slot that they have not, if that is after `now_s`.
+    #[must_use]
+    pub fn closed_until_s(&self, now_s: u64) -> Option<u64> {
+        let until_s = self.whole.as_ref()?.document.no_new_slots_until_s?;
+        (until_s > now_s).then_some(until_s)
     }
 
     /// All addresses that stand, by name, with how many VMs answer at each.
@@ -274,7 +302,8 @@ impl Model {
     }
 
     /// The VM that has this id.
-    pub(super) fn of_id(&self, id: &str) -> Option<Serial> {
+    #[must_use]
+    pub fn of_id(&self, id: &str) -> Option<Serial> {
         let named = || {
             let serial = *self.vm_names.get(id)?;
             self.vms.get(&serial).is_some_and(|vm| vm.document.id == id).then_some(serial)

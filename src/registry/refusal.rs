@@ -168,6 +168,20 @@ pub enum Refusal {
         /// How many addresses are ready.
         ready: usize,
     },
+    /// A backup was restored, and what the registry before it knew of slots is lost.
+    #[error(
+        "{principal} would be given {address}, which may lead elsewhere for whoever remembers the registry that was lost: \
+         new slots are given from {} on; until then put VMs nowhere (--no-address) and grant by name (--by-name)",
+        utc(*until_s)
+    )]
+    Closed {
+        /// Who.
+        principal: Principal,
+        /// Where.
+        address: Label,
+        /// Unix time.
+        until_s: u64,
+    },
     /// The address takes no VMs.
     #[error(
         "address `{address}` takes no VMs: it is {why}; name another, or none to have one chosen"
@@ -265,6 +279,7 @@ impl Refusal {
             Self::Going { .. } => "being-removed",
             Self::Conflict(_) => "conflict",
             Self::Exhausted { .. } => "pool-exhausted",
+            Self::Closed { .. } => "slots-closed",
             Self::NotReady { .. } => "address-not-ready",
             Self::TooMany { .. } => "too-many",
             Self::HostKeyOther { .. } => "host-key-changed",

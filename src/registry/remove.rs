@@ -166,7 +166,7 @@ impl Draft<'_> {
                     self.put_vm(serial, vm);
                 }
                 Key::Hold(principal) => self.forget_holds(&principal),
-                Key::Address(_) | Key::Team(_) | Key::Token(_) | Key::User(_) => {}
+                Key::Address(_) | Key::Registry | Key::Team(_) | Key::Token(_) | Key::User(_) => {}
             }
         }
     }

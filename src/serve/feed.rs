@@ -16,7 +16,7 @@ use crate::route::{Contents, Snapshot};
 use crate::ssh::userauth::Policy;
 
 use super::last_words;
-use super::saved::{Appended, Saved};
+use crate::state::routes::{Appended, Saved};
 
 /// Keeps one edge up with one registry.
 pub(super) struct Feed {
@@ -87,6 +87,11 @@ impl Feed {
             Ok(Appended::Done) => {}
             Ok(Appended::SnapshotWanted) => self.save(model.revision(), &model.contents()),
             Err(error) => tracing::warn!("the routing map is not saved: {error}"),
+        }
+        if let Some(saved) = &mut self.saved
+            && let Err(error) = saved.holds.append(model, written)
+        {
+            tracing::warn!("slots that are held are not saved: {error}");
         }
         if written.iter().any(|written| matches!(written.key, Key::Address(_))) {
             self.reword();

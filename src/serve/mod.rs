@@ -3,10 +3,11 @@
 //! SIGHUP reads the files again and replaces what can be replaced under live sessions; SIGTERM drains, and a second
 //! one ends the drain; SIGINT ends at once.
 //! - `plane`: the registry with its API and DNS, beside the edge.
-//! - `feed`: from the registry to the routing map; `saved`: the map on disk, for a start without the registry.
+//! - `feed`: from the registry to the routing map; `adoption`: what a store of another history is asked before it is believed.
 //! - `first_use`: host keys of VMs, from the edge to the registry.
 //! - `names`, `beside`, `explain`: what DNS and the API ask of the edge; `gauges`: what they add to the metrics.
 
+mod adoption;
 mod beside;
 mod explain;
 mod feed;
@@ -14,7 +15,6 @@ mod first_use;
 mod gauges;
 mod names;
 mod plane;
-mod saved;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -4,7 +4,7 @@
 //! is read: with a million VMs that takes some seconds. If the store cannot be opened the edge runs from the map that was saved last, and nothing can be changed until it is
 //! mended and keyway started again.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
@@ -15,23 +15,23 @@ use crate::config::{Api, Config, Dns};
 use crate::control::{api, dns};
 use crate::edge::shared::Shared;
 use crate::edge::{Edge, clock};
-use crate::registry::command::Way;
 use crate::registry::fleet::Fleet;
 use crate::registry::fleet_commands::{self, Prune};
 use crate::registry::follower::Follower;
-use crate::registry::service::{Actor, Mode, News, Order};
+use crate::registry::service::{Actor, Mode, News};
 use crate::registry::store::{Sqlite, Store as _, StoreId};
-use crate::registry::{Command, Label, Limits, Model, Options, Service, service};
+use crate::registry::{Limits, Service, service};
 use crate::route::saved::Head;
 use crate::ssh::entropy::{Entropy, SystemEntropy};
-use crate::state::State;
+use crate::state::routes::{Saved, program};
+use crate::state::{State, StoreUse};
 
+use super::adoption::{Adoption, Known};
 use super::beside::Everything;
 use super::feed::Feed;
 use super::first_use::InRegistry;
 use super::gauges::Gauges;
 use super::names::LiveNames;
-use super::saved::{Saved, Ways, program};
 
 /// What the plane needs of the configuration.
 pub(super) struct Settings {
@@ -64,6 +64,8 @@ pub(super) struct Plane {
     dns: Option<dns::Handle>,
     registry: Option<Registry>,
     opening: Option<Opening>,
+    /// Nobody restores a backup over a store that is open here.
+    used: Option<StoreUse>,
     settings: Settings,
     shared: Arc<Shared>,
     first_use: Arc<InRegistry>,
@@ -109,6 +111,7 @@ impl Plane {
             dns: None,
             registry: None,
             opening: None,
+            used: None,
             settings,
             shared,
             first_use,
@@ -145,37 +148,22 @@ impl Plane {
         let mut id = [0; 16];
         entropy.fill(&mut id);
         let state = State::open(&self.settings.state_dir)?;
-        let path = state.store();
-        let store = Sqlite::open(&path, StoreId(id))?;
-        let head = store.head()?;
-        let mut saved = Saved::at(&self.settings.state_dir);
-        let before = Saved::before_adoption(&self.settings.state_dir);
+        let used = state.use_store()?;
+        let store = Sqlite::open(&state.store(), StoreId(id))?;
+        let (mut saved, before) = (state.routes(), state.routes_before_adoption());
         let last = saved.last();
-        if let Some(last) = last
-            && (last.store != head.store_id.0 || last.revision > head.revision.0)
-        {
-            if state.adopted()? != Some(head.store_id.to_string()) {
-                return Err(format!(
-                    "{} is store {} at revision {}, and this front door's routes are of store {} at revision {}: a backup \
-                     was restored, or an old copy was put back; if it is the one to believe, run `keyway store adopt` and \
-                     start keyway again",
-                    path.display(),
-                    head.store_id,
-                    head.revision,
-                    StoreId(last.store),
-                    last.revision
-                )
-                .into());
-            }
-            saved.set_aside(&before)?;
-        }
-        let adopted = match before.last() {
-            Some(last) => Some((before.ways()?, self.replaced(&path, last))),
-            None => None,
+        let known = Known {
+            state: &state,
+            saved: &saved,
+            before: &before,
+            limits: &self.settings.limits,
+            now_s: clock::unix_s(),
         };
+        let adoption = Adoption::begin(&store, &known)?;
+        let head = store.head()?;
         let (store_id, program) = (head.store_id.0, program());
         let now = Head { store: store_id, program, revision: head.revision.0 };
-        let known = if opens == Opens::AtOnce && last == Some(now) && adopted.is_none() {
+        let known = if opens == Opens::AtOnce && last == Some(now) && adoption.is_none() {
             self.restore(&mut saved, now)
         } else {
             None
@@ -198,6 +186,7 @@ impl Plane {
             known: known.map(|_| now.revision),
             follow: Box::new(move |news| feed.follow(news)),
         };
+        self.used = Some(used);
         if let Some(written) = known {
             let name = "registry-start".to_owned();
             let reader = std::thread::Builder::new().name(name).spawn(|| Service::start(start))?;
@@ -210,8 +199,8 @@ impl Plane {
             return Ok(());
         }
         let service = Service::start(start)?;
-        if let Some((routes, replaced)) = adopted {
-            adopt(&service, &routes, replaced)?;
+        if let Some(adoption) = adoption {
+            adoption.carry_out(&service)?;
             before.remove()?;
             state.settle()?;
         }
@@ -251,20 +240,6 @@ impl Plane {
         }
     }
 
-    /// What the store knew that a backup has replaced, if it is still there and the one that the routes are of: slots that
-    /// nobody may have again yet are in no routing map.
-    fn replaced(&self, path: &Path, last: Head) -> Option<Model> {
-        let path = path.with_extension("db.replaced");
-        if !path.exists() {
-            return None;
-        }
-        // Nothing is made where a store is.
-        let store = Sqlite::open(&path, StoreId([0; 16])).ok()?;
-        let head = store.head().ok()?;
-        let same = head.store_id.0 == last.store && head.revision.0 >= last.revision;
-        same.then(|| service::load(&store, &self.settings.limits).ok()).flatten()
-    }
-
     /// Makes the registry hold what a fleet file says, and no longer hold what such a file said before.
     pub(super) fn apply(&self, desired: Option<Fleet>) -> Result<(), Failure> {
         let Some(desired) = desired else { return Ok(()) };
@@ -299,7 +274,9 @@ impl Plane {
     /// When this returns nothing is written into the store or beside it from here. Nothing to follow if there is no
     /// registry: the routes that were saved last stand until the end.
     pub(super) fn hand_over(self) -> Option<Follower> {
-        let Self { api, dns, registry, settings, shared, edge, revision, .. } = self;
+        let Self { api, dns, registry, used, settings, shared, edge, revision, .. } = self;
+        // Until the process ends: the follower reads the store, and SQLite removes a log as it closes, by its name.
+        std::mem::forget(used);
         drop((api, dns));
         let Registry { service, store } = registry?;
         let model = service.retire();
@@ -357,39 +334,4 @@ impl Plane {
         tracing::info!(socket = %self.settings.api.socket.display(), "answering the API");
         Ok(())
     }
-}
-
-/// Ways remembered by one command: each is a document at most, and some move a VM.
-const WAYS_TOGETHER: usize = 32;
-
-/// Before a restored registry serves: no way that there was meanwhile leads to another VM soon.
-fn adopt(service: &Service, routes: &Ways, replaced: Option<Model>) -> Result<(), Failure> {
-    let ways = {
-        let model = service.model();
-        if let Some(before) = replaced {
-            model.with_members(before.ways(), before.seeing_members())
-        } else {
-            let way = |(principal, address, vm): &(String, String, String)| {
-                let (principal, address) = (principal.parse().ok()?, Label::new(address).ok()?);
-                Some(Way { principal, address, vm: model.serial_of(vm), until_s: None })
-            };
-            let member = |(team, user): &(String, String)| {
-                Some((Label::new(team).ok()?, Label::new(user).ok()?))
-            };
-            let members: Vec<_> = routes.members.iter().filter_map(member).collect();
-            let members = members.iter().map(|(team, user)| (team, user));
-            model.with_members(routes.ways.iter().filter_map(way).collect(), members)
-        }
-    };
-    let actor = Actor { name: "keyway store adopt".to_owned(), from: "itself".to_owned() };
-    let orders = ways.chunks(WAYS_TOGETHER).map(|some| Order {
-        command: Command::Remember { ways: some.to_vec() },
-        options: Options::default(),
-        expected: None,
-        actor: actor.clone(),
-    });
-    for answer in service.carry_out_all(orders.collect(), Mode::Real) {
-        answer?;
-    }
-    Ok(())
 }

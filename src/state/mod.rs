@@ -1,4 +1,4 @@
-//! The state directory: keys made once, and who serves with it.
+//! The state directory: keys made once, who serves with it, and the routes that were saved last (`routes`).
 //!
 //! Everything in it is for the service's user alone (directory 0700, files 0600). A file appears whole or not at all,
 //! and nothing that exists is ever replaced by something newly made: two processes that start together agree on one key.
@@ -22,16 +22,23 @@ use crate::{
     },
 };
 
+mod holds;
+mod marks;
 mod pins;
+pub(crate) mod routes;
 
+pub use marks::{Adopted, Restored};
 pub use pins::OldPins;
+use pins::PINS;
+use routes::Saved;
 
 const HOST_KEY: &str = "ssh_host_ed25519_key";
 const USER_CA: &str = "user_ca";
 const LOCK: &str = "lock";
 /// The registry's store.
 pub(crate) const STORE: &str = "registry.db";
-const ADOPTED: &str = "adopted";
+/// Locked by everybody who uses the store.
+const STORE_USE: &str = "store.use";
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 /// Random bytes in the name of a temporary file: nobody else writes here, it only has to differ between two processes.
@@ -82,8 +89,14 @@ pub enum StateFault {
         /// The other process, if it left its id.
         by: Option<u32>,
     },
-    /// A host key would have to take the place of another one, which clients know.
-    #[error("{} holds another key ({fingerprint}); fix: move it away if no client knows it", .path.display())]
+    /// A process uses the store. One that drains holds neither the directory nor, if the file is damaged, a lock of the store's own.
+    #[error("{} is in use, maybe by a keyway that drains; fix: end that one (fuser shows it), then try again", .path.display())]
+    StoreInUse {
+        /// The store.
+        path: PathBuf,
+    },
+    /// A key would have to take the place of another one, which clients or VMs know.
+    #[error("{} holds another key ({fingerprint}); fix: move it away if nobody knows it", .path.display())]
     OtherKey {
         /// Where.
         path: PathBuf,
@@ -181,10 +194,33 @@ impl State {
         text: &str,
         entropy: &mut dyn Entropy,
     ) -> Result<Imported, StateFault> {
-        let path = self.path.join(HOST_KEY);
+        self.import_key(HOST_KEY, key, text, entropy)
+    }
+
+    /// Makes a key from elsewhere the CA that signs VM logins: `text` is its private file.
+    ///
+    /// # Errors
+    /// [`StateFault::OtherKey`] if there is another one; what [`State::user_ca`] says.
+    pub fn import_user_ca(
+        &self,
+        key: &PrivateKey,
+        text: &str,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Imported, StateFault> {
+        self.import_key(USER_CA, key, text, entropy)
+    }
+
+    fn import_key(
+        &self,
+        name: &str,
+        key: &PrivateKey,
+        text: &str,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Imported, StateFault> {
+        let path = self.path.join(name);
         let (there, imported) = match read_key(&path) {
             Err(StateFault::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
-                (self.place(HOST_KEY, text, entropy)?, Imported::New)
+                (self.place(name, text, entropy)?, Imported::New)
             }
             found => (found?, Imported::Already),
         };
@@ -195,6 +231,60 @@ impl State {
         Err(StateFault::OtherKey { path, fingerprint })
     }
 
+    /// Puts a file of a backup in its place. Another one that is there is kept, under a name with `stamp` that was free.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`], [`StateFault::Open`].
+    pub fn put(&self, name: &str, text: &str, stamp: &str) -> Result<Placed, StateFault> {
+        let path = self.path.join(name);
+        let io = |error| StateFault::Io { path: path.clone(), error };
+        let there = match read(&path) {
+            Err(StateFault::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+                replace(&path, text.as_bytes()).map_err(io)?;
+                return Ok(Placed::New);
+            }
+            there => there?,
+        };
+        let key = |text: &str| PrivateKey::from_openssh(text).ok();
+        // The same key is written in another way each time.
+        let same = match (key(&there), key(text)) {
+            (Some((there, _)), Some((new, _))) => there.public() == new.public(),
+            (_, _) => *there == *text,
+        };
+        if same {
+            return Ok(Placed::Already);
+        }
+        let kept = link_beside(&path, stamp).map_err(io)?;
+        replace(&path, text.as_bytes()).map_err(io)?;
+        Ok(Placed::InPlaceOf(kept))
+    }
+
+    /// Writes a new file into a directory of this one, for an operator to look at; where it is.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`].
+    pub fn put_aside(&self, within: &str, name: &str, text: &str) -> Result<PathBuf, StateFault> {
+        let directory = self.path.join(within);
+        let path = directory.join(name);
+        let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&directory);
+        let written = made.and_then(|()| write_new(&path, text.as_bytes()));
+        written.map_err(|error| StateFault::Io { path: path.clone(), error })?;
+        Ok(path)
+    }
+
+    /// What the file of pins says that wait for the registry, if there is one.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`], [`StateFault::Open`].
+    pub fn old_pins_text(&self) -> Result<Option<Zeroizing<String>>, StateFault> {
+        match read(&self.path.join(PINS)) {
+            Err(StateFault::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            text => text.map(Some),
+        }
+    }
+
     /// Pins of an earlier Keyway, until the registry has them.
     ///
     /// # Errors
@@ -203,45 +293,50 @@ impl State {
         OldPins::open(&self.path)
     }
 
+    /// The routes that were saved last.
+    pub(crate) fn routes(&self) -> Saved {
+        Saved::at(&self.path)
+    }
+
+    /// The routes that were saved when an adoption began, until it is done.
+    pub(crate) fn routes_before_adoption(&self) -> Saved {
+        Saved::before_adoption(&self.path)
+    }
+
     /// Where the registry's store is kept.
     pub fn store(&self) -> PathBuf {
         self.path.join(STORE)
     }
 
-    /// Notes that the store with this id is to be believed, though another one was served from before.
+    /// Takes part in the use of the store: until the last of those who do has ended, no backup is restored over it.
     ///
     /// # Errors
-    /// [`StateFault::Io`].
-    pub fn adopt(&self, store_id: &str) -> Result<(), StateFault> {
-        let path = self.path.join(ADOPTED);
-        replace(&path, format!("{store_id}\n").as_bytes())
-            .map_err(|error| StateFault::Io { path, error })
+    /// [`StateFault::StoreInUse`] while one is; [`StateFault::Io`].
+    pub fn use_store(&self) -> Result<StoreUse, StateFault> {
+        self.lock_store(File::try_lock_shared)
     }
 
-    /// The id of the store that an operator has adopted since [`State::settle`].
+    /// Makes sure that nobody uses the store, neither by serving nor in a drain, until the lock is dropped.
     ///
     /// # Errors
-    /// [`StateFault::Io`], [`StateFault::Open`].
-    pub fn adopted(&self) -> Result<Option<String>, StateFault> {
-        match read(&self.path.join(ADOPTED)) {
-            Err(StateFault::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
-                Ok(None)
-            }
-            text => Ok(Some(text?.trim().to_owned())),
-        }
+    /// [`StateFault::StoreInUse`], [`StateFault::Io`].
+    pub fn have_store(&self) -> Result<StoreUse, StateFault> {
+        self.lock_store(File::try_lock)
     }
 
-    /// The adoption has taken place: the next one has to be asked for again.
-    ///
-    /// # Errors
-    /// [`StateFault::Io`].
-    pub fn settle(&self) -> Result<(), StateFault> {
-        let path = self.path.join(ADOPTED);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(StateFault::Io { path, error })
-            }
-            Err(_) | Ok(()) => Ok(()),
+    fn lock_store(
+        &self,
+        lock: fn(&File) -> Result<(), TryLockError>,
+    ) -> Result<StoreUse, StateFault> {
+        let path = self.path.join(STORE_USE);
+        let io = |error| StateFault::Io { path: path.clone(), error };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
+        let file = options.open(&path).map_err(io)?;
+        match lock(&file) {
+            Ok(()) => Ok(StoreUse { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(StateFault::StoreInUse { path: self.store() }),
+            Err(TryLockError::Error(error)) => Err(io(error)),
         }
     }
 
@@ -293,6 +388,23 @@ pub enum Imported {
     Already,
 }
 
+/// What came of a file from a backup.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Placed {
+    /// There was none before.
+    New,
+    /// It was there.
+    Already,
+    /// Another one was, which is kept here.
+    InPlaceOf(PathBuf),
+}
+
+/// A part in the use of the store, or all of it.
+#[derive(Debug)]
+pub struct StoreUse {
+    _file: File,
+}
+
 /// The state directory is this process's.
 #[derive(Debug)]
 pub struct Lock {
@@ -339,6 +451,23 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_new(&temporary, bytes)?;
     fs::rename(&temporary, path)?;
     sync_directory(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Files of one name that are kept, of one second. A thousandth is no operator.
+const KEPT_MAX: u32 = 1000;
+
+/// Gives a file a second name, with `stamp` in it, that was free.
+fn link_beside(path: &Path, stamp: &str) -> io::Result<PathBuf> {
+    for number in 1..KEPT_MAX {
+        let again = if number == 1 { String::new() } else { format!("-{number}") };
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".replaced-{stamp}{again}"));
+        match fs::hard_link(path, &name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            linked => return linked.map(|()| name.into()),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, io, path::Path, path::PathBuf};
 use super::{StateFault, read, sync_directory};
 use crate::{route::is_id, ssh::publickey::PublicKey};
 
-const PINS: &str = "pins";
+pub(crate) const PINS: &str = "pins";
 /// What the file is called when the registry has them.
 const IMPORTED: &str = "pins.imported";
 

@@ -73,6 +73,7 @@ fn settings(copied_by: &[&str]) -> Dns {
             addresses: vec!["127.0.0.1".parse().expect("an address")],
         }],
         ttl_s: 30,
+        expire_s: 604_800,
         secondaries: copied_by.iter().map(secondary).collect(),
         dnssec_key: None,
         responses_per_second: None,

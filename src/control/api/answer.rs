@@ -144,6 +144,7 @@ impl From<Refusal> for Problem {
             | Refusal::Going { .. }
             | Refusal::Conflict(_)
             | Refusal::Exhausted { .. }
+            | Refusal::Closed { .. }
             | Refusal::NotReady { .. }
             | Refusal::HostKeyOther { .. }
             | Refusal::HostKeyTaken { .. }

@@ -50,6 +50,7 @@ enum Kind {
     Address,
     Token,
     Hold,
+    Registry,
 }
 
 /// Begins to watch.
@@ -135,6 +136,7 @@ fn line(commit: &Commit) -> Option<Bytes> {
             Key::Address(_) => Kind::Address,
             Key::Token(_) => Kind::Token,
             Key::Hold(_) => Kind::Hold,
+            Key::Registry => Kind::Registry,
         };
         let name = match (&kind, &change.value) {
             (Kind::Vm, Some(value)) => serde_json::from_slice::<Vm>(value).ok(),

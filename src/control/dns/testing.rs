@@ -96,6 +96,7 @@ pub(super) fn settings() -> Dns {
             server("ns.example.net", &[]),
         ],
         ttl_s: 30,
+        expire_s: 604_800,
         secondaries: Vec::new(),
         dnssec_key: None,
         responses_per_second: None,

@@ -45,8 +45,6 @@ pub const NEGATIVE_TTL_S: u32 = 60;
 const REFRESH_S: i32 = 60;
 /// How often it looks again when nobody answered.
 const RETRY_S: i32 = 30;
-/// How long it serves an old copy: a week.
-const EXPIRE_S: i32 = 604_800;
 
 /// The live names below the zone. One lookup is one question to it, on the thread that answers.
 pub trait Names: Send + Sync {
@@ -139,6 +137,7 @@ impl Answer {
 pub struct Zone {
     apex: Name,
     ttl_s: u32,
+    expire_s: i32,
     primary: Name,
     mailbox: Name,
     ns: Vec<Record>,
@@ -194,6 +193,7 @@ impl Zone {
             primary: absolute(primary)?,
             mailbox: apex.prepend_label("hostmaster")?,
             ttl_s: settings.ttl_s,
+            expire_s: i32::try_from(settings.expire_s).unwrap_or(i32::MAX),
             ns,
             hosts,
             sshfp: host_keys.iter().filter_map(fingerprint).collect(),
@@ -434,7 +434,7 @@ impl Zone {
             serial,
             REFRESH_S,
             RETRY_S,
-            EXPIRE_S,
+            self.expire_s,
             NEGATIVE_TTL_S,
         );
         Record::from_rdata(self.apex.clone(), NEGATIVE_TTL_S, RData::SOA(soa))

@@ -102,21 +102,42 @@ pub(super) fn open_writer(path: &Path, fresh: StoreId) -> Result<Connection, Fau
     Ok(writer)
 }
 
-pub(super) fn open_reader(path: &Path) -> Result<Connection, Fault> {
-    let reader = connect(path)?;
+pub(super) fn open_reader(path: &Path, access: Access) -> Result<Connection, Fault> {
+    let reader = match access {
+        Access::Used => connect(path)?,
+        Access::Kept => connect_to_read(path)?,
+    };
     reader.pragma_update(None, "query_only", true).map_err(|error| judge(path, &error))?;
     Ok(reader)
 }
 
 /// A connection to a file that exists.
 pub(super) fn connect(path: &Path) -> Result<Connection, Fault> {
+    connect_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+}
+
+/// A connection that leaves the file as it is.
+pub(super) fn connect_to_read(path: &Path) -> Result<Connection, Fault> {
+    connect_with(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+}
+
+fn connect_with(path: &Path, access: OpenFlags) -> Result<Connection, Fault> {
     let judge = |error| judge(path, &error);
     // One thread at a time has it: the lock is ours, SQLite needs none.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(judge)?;
     connection.busy_timeout(BUSY_MAX).map_err(judge)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     Ok(connection)
+}
+
+/// How a store is opened.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Access {
+    /// To be read and written.
+    Used,
+    /// To be read, and left as it lies.
+    Kept,
 }
 
 /// What a file that passed its check is.

@@ -23,9 +23,13 @@ use super::{
 
 mod copy;
 mod file;
+mod kept;
 mod watch;
 
-pub use copy::restore;
+pub use copy::{Restored, backup, restore};
+pub use kept::{Replaced, replaced};
+
+use file::Access;
 
 /// Transactions that share one commit: at most 256 times 1.25 MiB go to the write-ahead log at once.
 const GROUP_MAX: usize = 256;
@@ -43,6 +47,7 @@ pub struct Sqlite(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
+    access: Access,
     writer: Mutex<Connection>,
     readers: Mutex<Vec<Connection>>,
     commits: Commits,
@@ -63,12 +68,45 @@ impl Sqlite {
     pub fn open(path: &Path, fresh: StoreId) -> Result<Self, Fault> {
         file::create(path)?;
         let writer = file::open_writer(path, fresh)?;
-        Ok(Self(Arc::new(Inner {
+        Ok(Self::new(path, Access::Used, writer))
+    }
+
+    /// Opens a store to look at it: one that a restore has replaced, or that a process may use. Nothing is made, and what is
+    /// written to it is refused.
+    ///
+    /// # Errors
+    /// Every [`Fault`] that is about a file.
+    pub fn open_kept(path: &Path) -> Result<Self, Fault> {
+        let reader = file::open_reader(path, Access::Kept)?;
+        if file::check(path, &reader)? == file::Kind::Empty {
+            return Err(Fault::NotAStore { path: path.to_owned() });
+        }
+        Ok(Self::new(path, Access::Kept, reader))
+    }
+
+    fn new(path: &Path, access: Access, writer: Connection) -> Self {
+        Self(Arc::new(Inner {
             path: path.to_owned(),
+            access,
             writer: Mutex::new(writer),
             readers: Mutex::default(),
             commits: Commits::default(),
-        })))
+        }))
+    }
+
+    /// Makes `floor` the revision, if it is less, and forgets what was committed before: a restored store goes on behind
+    /// whatever was seen of the one that it takes the place of, and whoever watched that takes a snapshot.
+    ///
+    /// # Errors
+    /// Every [`Fault`] that is about a file.
+    pub fn raise(&self, floor: Revision) -> Result<Head, Fault> {
+        self.0.write(|writer| {
+            let sql = "UPDATE meta SET revision = ?1, compacted = ?1 WHERE revision < ?1";
+            if writer.execute(sql, [number(floor)])? > 0 {
+                writer.execute("DELETE FROM log", [])?;
+            }
+            Ok(meta(writer)?.head)
+        })
     }
 
     /// Writes what the store holds now, history and id included, to a new file (mode 0600) that a [`restore`] or
@@ -77,7 +115,7 @@ impl Sqlite {
     /// # Errors
     /// [`Fault::Exists`] if there is such a file already, and what else a [`Fault`] is.
     pub fn backup(&self, to: &Path) -> Result<(), Fault> {
-        copy::backup(&self.0.path, to)
+        backup(&self.0.path, to)
     }
 }
 
@@ -166,7 +204,7 @@ impl Inner {
         let idle = lock(&self.readers).pop();
         let mut reader = match idle {
             Some(reader) => reader,
-            None => file::open_reader(&self.path)?,
+            None => file::open_reader(&self.path, self.access)?,
         };
         let answer = reader.transaction().and_then(|transaction| read(&transaction));
         let answer = answer.map_err(|error| file::judge(&self.path, &error))?;

@@ -13,6 +13,8 @@ use crate::registry::store::{
 };
 
 const ID: StoreId = StoreId([1; 16]);
+/// When stores are replaced here.
+const STAMP: &str = "20261130T013000Z";
 const OTHER: StoreId = StoreId([2; 16]);
 
 /// A directory of its own, removed with it. In memory where there is such a place: what a power failure would leave is
@@ -297,8 +299,10 @@ fn a_backup_of_a_store_in_use_is_the_store_and_restores() {
     put(&store, "a", "2");
     drop(store);
 
-    let head = restore(&backup, &scratch.file(), OTHER).unwrap();
+    let kept = scratch.0.join(format!("store.db.replaced-{STAMP}"));
+    let Restored { head, replaced } = restore(&backup, &scratch.file(), OTHER, STAMP).unwrap();
     assert_eq!(head, Head { store_id: OTHER, revision: first });
+    assert_eq!(replaced.as_ref(), Some(&kept));
     let store = scratch.open();
     let restored = store.snapshot("").unwrap();
     assert_eq!((restored.head, restored.entries), (head, saved.entries));
@@ -306,12 +310,77 @@ fn a_backup_of_a_store_in_use_is_the_store_and_restores() {
     put(&store, "b", "1");
     drop(store);
     // The backup is what it was, and so is what the restore replaced.
-    assert_eq!(scratch.names(), ["backup.db", "store.db", "store.db.replaced"]);
-    let replaced = Sqlite::open(&scratch.0.join("store.db.replaced"), OTHER).unwrap();
+    assert_eq!(scratch.names(), ["backup.db", "store.db", &format!("store.db.replaced-{STAMP}")]);
+    let bytes = fs::read(&kept).unwrap();
+    let replaced = Sqlite::open_kept(&kept).unwrap();
+    let refused = replaced.transact(&Transaction::new().put("a", "3"));
+    assert!(matches!(refused, Err(TransactFault::Store(_))), "{refused:?}");
     let replaced = replaced.snapshot("").unwrap();
     assert_eq!((replaced.head.store_id, &*replaced.entries[0].value), (ID, &b"2"[..]));
     let backup = Sqlite::open(&backup, OTHER).unwrap().snapshot("").unwrap();
     assert_eq!(backup.head, saved.head);
+    assert_eq!(fs::read(&kept).unwrap(), bytes, "whoever looked at it changed it");
+}
+
+#[test]
+fn every_store_that_is_replaced_is_kept_and_found_again() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let backup = scratch.0.join("backup.db");
+    store.backup(&backup).unwrap();
+    drop(store);
+    let mut ids = vec![ID];
+    for number in 1..4 {
+        let id = StoreId([number; 16]);
+        let Restored { replaced, .. } = restore(&backup, &scratch.file(), id, STAMP).unwrap();
+        let was = Sqlite::open_kept(&replaced.unwrap()).unwrap().head().unwrap().store_id;
+        assert_eq!(Some(was), ids.pop());
+        ids.push(id);
+    }
+    // As an earlier version called it, what another program put there, and a log.
+    let old = scratch.0.join("store.db.replaced");
+    fs::copy(&backup, &old).unwrap();
+    for name in ["store.db.replacement", "store.db.replaced-x-wal", "other.db.replaced"] {
+        fs::write(scratch.0.join(name), "").unwrap();
+    }
+    let all = replaced(&scratch.file()).unwrap();
+    let names: Vec<_> =
+        all.iter().map(|it| it.path.file_name().unwrap().to_str().unwrap()).collect();
+    let stamped = ["", "-2", "-3"].map(|again| format!("store.db.replaced-{STAMP}{again}"));
+    assert_eq!(names, ["store.db.replaced", &stamped[0], &stamped[1], &stamped[2]]);
+    assert!(all[1..].iter().all(|it| it.until_s == 1_796_002_200), "{all:?}");
+    assert!(all[0].until_s > 1_700_000_000, "{all:?}");
+}
+
+#[test]
+fn a_copy_leaves_files_alone_that_others_made() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let backup = scratch.0.join("backup.db");
+    for name in ["backup.db.partial", "backup.db.partial-1", "store.db.partial-1"] {
+        fs::write(scratch.0.join(name), "mine").unwrap();
+    }
+    store.backup(&backup).unwrap();
+    drop(store);
+    restore(&backup, &scratch.file(), OTHER, STAMP).unwrap();
+    for name in ["backup.db.partial", "backup.db.partial-1", "store.db.partial-1"] {
+        assert_eq!(fs::read(scratch.0.join(name)).unwrap(), b"mine", "{name}");
+    }
+    assert_eq!(scratch.names().len(), 6, "{:?}", scratch.names());
+}
+
+#[test]
+fn a_raised_revision_is_higher_than_all_that_were_and_old_watchers_are_told() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let first = put(&store, "a", "1");
+    assert_eq!(store.raise(first).unwrap().revision, first);
+    assert_eq!(store.raise(Revision(1000)).unwrap().revision, Revision(1000));
+    assert_eq!(put(&store, "a", "2"), Revision(1001));
+    let lags = store.watch(Revision(999)).err();
+    assert_eq!(lags, Some(Fault::Compacted { oldest: Revision(1000) }));
+    let mut watcher = store.watch(Revision(1000)).unwrap();
+    assert_eq!(watcher.next(Duration::ZERO).unwrap().unwrap().revision, Revision(1001));
 }
 
 #[test]
@@ -333,7 +402,7 @@ fn a_store_in_use_is_not_restored_over() {
     store.backup(&backup).unwrap();
     put(&store, "a", "1");
     let before = store.snapshot("").unwrap();
-    let fault = restore(&backup, &scratch.file(), OTHER).unwrap_err();
+    let fault = restore(&backup, &scratch.file(), OTHER, STAMP).unwrap_err();
     assert_eq!(fault, Fault::Locked { path: scratch.file() });
     assert_eq!(store.snapshot("").unwrap(), before);
     put(&store, "a", "2");
@@ -358,7 +427,7 @@ fn a_restore_heals_a_damaged_store_and_its_log_is_not_applied() {
         which reads a hundred bytes before it says so",
     );
     fs::write(scratch.0.join("store.db-wal"), log).unwrap();
-    restore(&backup, &scratch.file(), OTHER).unwrap();
+    restore(&backup, &scratch.file(), OTHER, STAMP).unwrap();
     let snapshot = scratch.open().snapshot("").unwrap();
     assert_eq!((snapshot.head.store_id, &*snapshot.entries[0].value), (OTHER, &b"saved"[..]));
 }
@@ -374,10 +443,10 @@ fn a_restore_from_what_is_no_store_leaves_the_store_alone() {
     fs::write(&empty, "").unwrap();
     fs::write(&text, "x".repeat(5000)).unwrap();
     for from in [&empty, &text] {
-        let fault = restore(from, &scratch.file(), OTHER).unwrap_err();
+        let fault = restore(from, &scratch.file(), OTHER, STAMP).unwrap_err();
         assert_eq!(fault, Fault::NotAStore { path: from.clone() });
     }
-    let missing = restore(&scratch.0.join("missing"), &scratch.file(), OTHER).unwrap_err();
+    let missing = restore(&scratch.0.join("missing"), &scratch.file(), OTHER, STAMP).unwrap_err();
     assert!(matches!(missing, Fault::System { .. }), "{missing}");
     assert_eq!(scratch.open().snapshot("").unwrap(), before);
 }
@@ -390,7 +459,7 @@ fn a_store_can_be_restored_where_there_was_none() {
     let backup = scratch.0.join("backup.db");
     store.backup(&backup).unwrap();
     let new = scratch.0.join("new.db");
-    restore(&backup, &new, OTHER).unwrap();
+    restore(&backup, &new, OTHER, STAMP).unwrap();
     assert_eq!(scratch.mode("new.db"), 0o600);
     let entries = Sqlite::open(&new, ID).unwrap().snapshot("").unwrap().entries;
     assert_eq!(entries, store.snapshot("").unwrap().entries);

@@ -11,6 +11,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::holds::SavedHolds;
+use crate::registry::store;
 use crate::route::saved::{self, Decoder, Head};
 use crate::route::{Change, Contents, Delta, Snapshot, Table, VmEntry};
 use crate::ssh::entropy::{Entropy, SystemEntropy};
@@ -18,6 +20,7 @@ use crate::ssh::publickey::Fingerprint;
 
 const SNAPSHOT: &str = "routes.snapshot";
 const JOURNAL: &str = "routes.journal";
+const HOLDS: &str = "routes.holds";
 const FILE_MODE: u32 = 0o600;
 /// The journal may grow to this, or to half of the snapshot if that is more.
 const JOURNAL_BYTES_MIN: u64 = 4 << 20;
@@ -27,9 +30,11 @@ const READ_BYTES: usize = 1 << 20;
 
 /// Where the map is saved.
 #[derive(Debug)]
-pub(super) struct Saved {
+pub(crate) struct Saved {
     snapshot: PathBuf,
     journal: PathBuf,
+    /// What is no way any more, and must be none to another VM yet.
+    pub(crate) holds: SavedHolds,
     /// Open once a snapshot was written, or all that was saved was read, by this process.
     open: Option<Open>,
 }
@@ -45,27 +50,33 @@ struct Open {
 
 /// Whether the caller has to write a snapshot.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Appended {
+pub(crate) enum Appended {
     Done,
     SnapshotWanted,
 }
 
 /// Where a saved map led.
-pub(super) struct Ways {
+pub(crate) struct Ways {
+    /// Of which moment the map's snapshot is.
+    pub(crate) head: Head,
     /// Principal, address, and the id of the VM.
-    pub(super) ways: Vec<(String, String, String)>,
+    pub(crate) slots: Vec<(String, String, String)>,
     /// Teams and the users who saw what they see.
-    pub(super) members: Vec<(String, String)>,
+    pub(crate) members: Vec<(String, String)>,
 }
 
 impl Saved {
-    pub(super) fn at(state_dir: &Path) -> Self {
-        let (snapshot, journal) = (state_dir.join(SNAPSHOT), state_dir.join(JOURNAL));
-        Self { snapshot, journal, open: None }
+    pub(crate) fn at(state_dir: &Path) -> Self {
+        Self::named(|name| state_dir.join(name))
+    }
+
+    fn named(path: impl Fn(&str) -> PathBuf) -> Self {
+        let (snapshot, journal) = (path(SNAPSHOT), path(JOURNAL));
+        Self { snapshot, journal, holds: SavedHolds::at(path(HOLDS)), open: None }
     }
 
     /// Writes everything, in the place of what was saved.
-    pub(super) fn write(&mut self, head: Head, contents: &Contents) -> io::Result<()> {
+    pub(crate) fn write(&mut self, head: Head, contents: &Contents) -> io::Result<()> {
         self.open = None;
         let temporary = self.snapshot.with_extension("new");
         let mut snapshot_bytes = 0;
@@ -87,7 +98,7 @@ impl Saved {
     }
 
     /// Adds what was changed since.
-    pub(super) fn append(&mut self, head: Head, delta: &Delta) -> io::Result<Appended> {
+    pub(crate) fn append(&mut self, head: Head, delta: &Delta) -> io::Result<Appended> {
         // If this fails no other delta may follow: it would hide behind a torn one, or stand for what is missing.
         let Some(mut open) = self.open.take() else { return Ok(Appended::SnapshotWanted) };
         let bytes = saved::encode_delta(head, open.revision, delta);
@@ -101,16 +112,16 @@ impl Saved {
     }
 
     /// What stood when a registry of another history was adopted, until that has taken place.
-    pub(super) fn before_adoption(state_dir: &Path) -> Self {
-        let before = |name: &str| state_dir.join(format!("{name}.before-adoption"));
-        Self { snapshot: before(SNAPSHOT), journal: before(JOURNAL), open: None }
+    pub(crate) fn before_adoption(state_dir: &Path) -> Self {
+        Self::named(|name| state_dir.join(format!("{name}.before-adoption")))
     }
 
     /// Moves what was saved there, unless something is there: an adoption that was cut short begins again with it.
-    pub(super) fn set_aside(&self, there: &Self) -> io::Result<()> {
+    pub(crate) fn set_aside(&self, there: &Self) -> io::Result<()> {
         if there.snapshot.exists() {
             return Ok(());
         }
+        self.holds.set_aside(&there.holds)?;
         // The snapshot last: with it the move is done.
         match fs::rename(&self.journal, &there.journal) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -120,8 +131,8 @@ impl Saved {
     }
 
     /// Forgets what was saved.
-    pub(super) fn remove(&self) -> io::Result<()> {
-        for path in [&self.snapshot, &self.journal] {
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        for path in [&self.snapshot, &self.journal, self.holds.path()] {
             match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 Err(_) | Ok(()) => {}
@@ -131,7 +142,7 @@ impl Saved {
     }
 
     /// Of which moment the map was saved last; `None` if none was, or none that can be read.
-    pub(super) fn last(&self) -> Option<Head> {
+    pub(crate) fn last(&self) -> Option<Head> {
         let mut first = [0; saved::HEAD_LEN];
         File::open(&self.snapshot).ok()?.read_exact(&mut first).ok()?;
         let mut head = saved::peek(&first)?;
@@ -147,7 +158,7 @@ impl Saved {
     }
 
     /// Every way that the map had when it was saved last.
-    pub(super) fn ways(&self) -> io::Result<Ways> {
+    pub(crate) fn ways(&self) -> io::Result<Ways> {
         let (head, contents) = self.read_snapshot()?;
         let mut vms: HashMap<String, VmEntry> =
             contents.vms.into_iter().map(|entry| (entry.vm.name.clone(), entry)).collect();
@@ -186,11 +197,11 @@ impl Saved {
         let members = teams
             .into_iter()
             .flat_map(|(team, members)| members.into_iter().map(move |user| (team.clone(), user)));
-        Ok(Ways { ways: ways.collect(), members: members.collect() })
+        Ok(Ways { head, slots: ways.collect(), members: members.collect() })
     }
 
     /// Makes `table` what was saved last; returns of which moment that is, and when it was written.
-    pub(super) fn restore(&mut self, table: &Table) -> io::Result<(Head, SystemTime)> {
+    pub(crate) fn restore(&mut self, table: &Table) -> io::Result<(Head, SystemTime)> {
         let (mut head, contents) = self.read_snapshot()?;
         let mut written = fs::metadata(&self.snapshot)?.modified()?;
         if let Ok(journal) = fs::metadata(&self.journal) {
@@ -277,8 +288,13 @@ fn wrong(path: &Path, why: Option<&impl ToString>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()))
 }
 
+/// Whether routes are of another store than the one that stands there, or of a later state of it.
+pub(crate) fn differs(last: Head, now: store::Head) -> bool {
+    last.store != now.store_id.0 || last.revision > now.revision.0
+}
+
 /// Names this program: one that is built anew is another.
-pub(super) fn program() -> [u8; 8] {
+pub(crate) fn program() -> [u8; 8] {
     let named = fs::metadata("/proc/self/exe").map(|about| {
         let about = [about.dev(), about.ino(), about.size(), about.mtime_nsec().cast_unsigned()];
         Fingerprint::of(&about.map(u64::to_be_bytes).concat()).0
@@ -297,5 +313,5 @@ fn create(path: &Path) -> io::Result<File> {
 }
 
 #[cfg(test)]
-#[path = "saved_tests.rs"]
+#[path = "routes_tests.rs"]
 mod tests;

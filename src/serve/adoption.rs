@@ -1,0 +1,257 @@
+//! A store of another history than the routes that were saved last: whether it is to be believed, and what is to be
+//! remembered before it serves, so that no slot leads to another VM soon and no revision is told twice.
+//!
+//! Every store that a restore replaced is read, and the routes and holds that were saved beside them. Where these may not
+//! tell all that there was (the store was damaged, or was never on this host: what is saved beside it is not synced), new
+//! slots are refused for one quarantine as well: what is not known cannot be held.
+
+use std::path::Path;
+
+use crate::cli::Failure;
+use crate::registry::command::{Noted, Way};
+use crate::registry::refusal::utc;
+use crate::registry::service::{Actor, Mode, Order};
+use crate::registry::store::sqlite::{self, Replaced};
+use crate::registry::store::{self, Revision, Sqlite, Store as _, StoreId};
+use crate::registry::{Command, Label, Limits, Model, Options, Service, service};
+use crate::route::saved::Head;
+use crate::state::routes::{Saved, Ways, differs};
+use crate::state::{Adopted, Restored, State};
+
+/// Revisions that a lost history may have made since its backup: more than any has. Twenty of them are half of what a serial
+/// of the zone can grow by and still be the later one (RFC 1982 §3.2).
+const REVISIONS_LOST_MAX: u64 = 100_000_000;
+/// Ways remembered by one command: each is a document at most, and some move a VM.
+const WAYS_TOGETHER: usize = 32;
+
+/// What has to be done before a store of another history serves.
+pub(super) struct Adoption {
+    /// Who asked for it.
+    actor: Actor,
+    /// Restores that led to it, the earliest first.
+    restored: Vec<Restored>,
+    /// The routes that were saved last.
+    routes: Option<Ways>,
+    /// Slots that the saved routes led by not long ago.
+    holds: Vec<Way>,
+    /// What the stores knew that were replaced.
+    replaced: Vec<Before>,
+    /// Until when new slots are refused.
+    closed_until_s: Option<u64>,
+    /// For the audit log.
+    about: String,
+}
+
+/// A store that was replaced.
+struct Before {
+    head: store::Head,
+    model: Model,
+    /// When the ways that it had may lead elsewhere.
+    ways_until_s: u64,
+}
+
+/// What is known of the time before.
+pub(super) struct Known<'a> {
+    pub(super) state: &'a State,
+    pub(super) saved: &'a Saved,
+    /// What was saved when an adoption began that was cut short.
+    pub(super) before: &'a Saved,
+    pub(super) limits: &'a Limits,
+    pub(super) now_s: u64,
+}
+
+impl Adoption {
+    /// What has to be done before `store` serves; nothing if it goes on where the routes ended.
+    /// Raises the store's revision above all that were seen.
+    ///
+    /// # Errors
+    /// The store is another one, or an earlier state of it, and nobody has adopted it; or something cannot be read.
+    pub(super) fn begin(store: &Sqlite, known: &Known<'_>) -> Result<Option<Self>, Failure> {
+        let Known { state, saved, before, limits, now_s } = *known;
+        let head = store.head()?;
+        let adopted = state.adopted()?.filter(|adopted| adopted.is(head));
+        let other = saved.last().filter(|last| differs(*last, head));
+        if let Some(last) = other {
+            if adopted.is_none() {
+                return Err(refused(&state.store(), head, last).into());
+            }
+            saved.set_aside(before)?;
+        }
+        let last = before.last();
+        let restored = state.restored()?;
+        let is_restored = restored.iter().any(|it| it.store_id == head.store_id.to_string());
+        if last.is_none() && !is_restored {
+            return Ok(None);
+        }
+        let quarantine_s = limits.quarantine_s;
+        let mut replaced = Vec::new();
+        let mut unreadable = Vec::new();
+        for Replaced { path, until_s } in sqlite::replaced(&state.store())? {
+            let ways_until_s = until_s.min(now_s).saturating_add(quarantine_s);
+            // Nobody holds longer than that what was there.
+            if ways_until_s <= now_s {
+                continue;
+            }
+            match read(&path, limits) {
+                Ok((head, model)) => replaced.push(Before { head, model, ways_until_s }),
+                Err(why) => {
+                    tracing::warn!("{}: {why}", path.display());
+                    unreadable.push(path);
+                }
+            }
+        }
+        let (routes, holds) = match last {
+            Some(_) => (Some(before.ways()?), before.holds.read()?),
+            None => (None, Vec::new()),
+        };
+        let told_by_one = |last: Head| {
+            let same = |it: &&Before| it.head.store_id.0 == last.store;
+            replaced.iter().filter(same).any(|it| it.head.revision.0 >= last.revision)
+        };
+        let all_known = unreadable.is_empty() && last.is_some_and(told_by_one);
+        let nothing_lost = adopted.as_ref().is_some_and(|adopted| adopted.nothing_lost);
+        let inherited_s =
+            replaced.iter().filter_map(|before| before.model.closed_until_s(now_s)).max();
+        let closed_until_s = match (nothing_lost, all_known) {
+            (true, _) => None,
+            (false, true) => inherited_s,
+            (false, false) => inherited_s.max(Some(now_s.saturating_add(quarantine_s))),
+        };
+        let seen = replaced.iter().map(|before| before.head.revision.0);
+        let seen = seen.chain(last.map(|last| last.revision)).max().unwrap_or(0);
+        let beyond = if all_known || nothing_lost { 0 } else { REVISIONS_LOST_MAX };
+        let floor = seen.max(head.revision.0).saturating_add(1).saturating_add(beyond);
+        let raised = store.raise(Revision(floor))?;
+        let place = match last {
+            Some(Head { store, revision, .. }) => {
+                format!("in place of store {} at revision {revision}", StoreId(store))
+            }
+            None => "where no routes were saved".to_owned(),
+        };
+        let slots = closed_until_s.map_or_else(
+            || "all slots are known".to_owned(),
+            |until_s| format!("no new slots until {}", utc(until_s)),
+        );
+        let id = head.store_id;
+        let about = format!(
+            "store {id} at revision {}, now {}, {place}; {slots}",
+            head.revision, raised.revision
+        );
+        let actor = adopted.map_or_else(itself, |adopted| by(adopted.uid, "keyway store adopt"));
+        // A restore that failed was noted before it began.
+        let known_id = |restored: &Restored| {
+            let mut ids = replaced.iter().map(|it| it.head.store_id).chain([id]);
+            ids.any(|id| id.to_string() == restored.store_id)
+        };
+        let restored = restored.into_iter().filter(known_id).collect();
+        Ok(Some(Self { actor, restored, routes, holds, replaced, closed_until_s, about }))
+    }
+
+    /// Tells the registry of all that, before it serves.
+    ///
+    /// # Errors
+    /// What the registry says; all of it can be done again.
+    pub(super) fn carry_out(self, service: &Service) -> Result<(), Failure> {
+        let Self { actor, restored, routes, holds, replaced, closed_until_s, about } = self;
+        let order = |actor: &Actor, command| Order {
+            command,
+            options: Options::default(),
+            expected: None,
+            actor: actor.clone(),
+        };
+        let note = |what, about| Command::Note { what, about };
+        let mut orders = Vec::new();
+        for Restored { store_id, at_s, from, uid } in restored {
+            let about = format!("store {store_id} from {} at {}", plain(&from), utc(at_s));
+            orders.push(order(&by(uid, "keyway restore"), note(Noted::StoreRestore, about)));
+        }
+        if let Some(until_s) = closed_until_s {
+            tracing::warn!(
+                "what was given out after the backup is not known: nobody is given a slot that they have not until {}",
+                utc(until_s)
+            );
+            orders.push(order(&actor, Command::Close { until_s }));
+        }
+        let ways = ways(&service.model(), routes.as_ref(), holds, &replaced);
+        let remembered = ways.chunks(WAYS_TOGETHER);
+        orders.extend(
+            remembered.map(|some| order(&actor, Command::Remember { ways: some.to_vec() })),
+        );
+        tracing::info!("adopting {about}");
+        orders.push(order(&actor, note(Noted::StoreAdopt, about)));
+        for answer in service.carry_out_all(orders, Mode::Real) {
+            answer?;
+        }
+        Ok(())
+    }
+}
+
+fn refused(path: &Path, head: store::Head, last: Head) -> String {
+    format!(
+        "{} is store {} at revision {}, and this front door's routes are of store {} at revision {}: a backup was restored, \
+         or an old copy was put back; if it is the one to believe, run `keyway store adopt` and start keyway again",
+        path.display(),
+        head.store_id,
+        head.revision,
+        StoreId(last.store),
+        last.revision
+    )
+}
+
+/// What a store knew that was replaced. It may be of an earlier Keyway.
+fn read(path: &Path, limits: &Limits) -> Result<(store::Head, Model), Failure> {
+    let store = Sqlite::open_kept(path)?;
+    let head = store.head()?;
+    Ok((head, service::load(&store, limits)?))
+}
+
+/// All ways that there were: those that were saved may have been used until now, those of a store until it was replaced.
+fn ways(model: &Model, routes: Option<&Ways>, holds: Vec<Way>, replaced: &[Before]) -> Vec<Way> {
+    let mut ways = Vec::new();
+    for Before { model: before, ways_until_s, .. } in replaced {
+        let all = before.ways().into_iter();
+        let all = all.map(|way| Way { until_s: way.until_s.or(Some(*ways_until_s)), ..way });
+        ways.extend(model.with_members(all.collect(), before.seeing_members()));
+    }
+    if let Some(routes) = routes {
+        // The store that the routes are of knows best which VM had an id: another may have had it at the backup's time.
+        let of = replaced.iter().filter(|before| before.head.store_id.0 == routes.head.store);
+        let of = of.max_by_key(|before| before.head.revision.0);
+        let way = |(principal, address, vm): &(String, String, String)| {
+            let (principal, address) = (principal.parse().ok()?, Label::new(address).ok()?);
+            let vm = of.and_then(|it| it.model.of_id(vm)).unwrap_or_else(|| model.serial_of(vm));
+            Some(Way { principal, address, vm, until_s: None })
+        };
+        let member = |(team, user): &(String, String)| {
+            Some((Label::new(team).ok()?, Label::new(user).ok()?))
+        };
+        let members: Vec<_> = routes.members.iter().filter_map(member).collect();
+        let members = members.iter().map(|(team, user)| (team, user));
+        let all = routes.slots.iter().filter_map(way).chain(holds);
+        ways.extend(model.with_members(all.collect(), members));
+    }
+    ways
+}
+
+impl Adopted {
+    /// Whether the store was looked at as it is.
+    fn is(&self, head: store::Head) -> bool {
+        self.store_id == head.store_id.to_string() && self.revision == head.revision.0
+    }
+}
+
+fn by(uid: u32, command: &str) -> Actor {
+    Actor { name: format!("uid {uid}"), from: command.to_owned() }
+}
+
+fn itself() -> Actor {
+    Actor { name: "keyway".to_owned(), from: "itself".to_owned() }
+}
+
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+#[cfg(test)]
+#[path = "adoption_tests.rs"]
+mod tests;

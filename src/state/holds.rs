@@ -1,0 +1,131 @@
+//! Slots that led to a VM not long ago, in a file beside the routes: a store may be damaged, and what it held with it.
+//!
+//! A line a hold, appended when it is made. Like the journal of the routes it is not synced: after a crash of the host its
+//! last seconds may be missing, and a line may be torn.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::PathBuf,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::FILE_MODE;
+use crate::registry::{Document, Key, Model, Principal, Written, command::Way, document::Hold};
+
+/// The file may grow by this, or to twice what it held when it was written anew, if that is more.
+const GROWTH_BYTES: u64 = 4 << 20;
+
+/// Where holds are saved.
+#[derive(Debug)]
+pub(crate) struct SavedHolds {
+    path: PathBuf,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+/// A line.
+#[derive(Deserialize, Serialize)]
+struct Line {
+    principal: Principal,
+    #[serde(flatten)]
+    hold: Hold,
+}
+
+impl SavedHolds {
+    pub(super) const fn at(path: PathBuf) -> Self {
+        Self { path, open: None }
+    }
+
+    /// Moves the file there, if there is one.
+    pub(super) fn set_aside(&self, there: &Self) -> io::Result<()> {
+        match fs::rename(&self.path, &there.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Err(_) | Ok(()) => Ok(()),
+        }
+    }
+
+    pub(super) fn path(&self) -> &PathBuf {
+        &self.path
+    }
+
+    /// Writes all that the model holds, in the place of what was saved.
+    fn write(&mut self, model: &Model) -> io::Result<()> {
+        self.open = None;
+        let mut text = Vec::new();
+        for (principal, holds) in model.holds() {
+            for hold in holds {
+                line(principal, hold, &mut text);
+            }
+        }
+        let temporary = self.path.with_extension("holds-new");
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.write(true).create(true).truncate(true).mode(FILE_MODE).open(&temporary)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&temporary, &self.path)?;
+        let bytes = text.len() as u64;
+        let bytes_max = bytes.saturating_add(bytes.max(GROWTH_BYTES));
+        self.open = Some(Open { file, bytes, bytes_max });
+        Ok(())
+    }
+
+    /// Adds the holds that were made by a change, after which the model is this one.
+    pub(crate) fn append(&mut self, model: &Model, written: &[Written]) -> io::Result<()> {
+        let mut text = Vec::new();
+        for Written { key, now, before } in written {
+            let (Key::Hold(principal), Some(Document::Hold(now))) = (key, now) else { continue };
+            let before: HashSet<&Hold> = match before {
+                Some((Document::Hold(before), _)) => before.iter().collect(),
+                _ => HashSet::new(),
+            };
+            for hold in now.iter().filter(|hold| !before.contains(hold)) {
+                line(principal, hold, &mut text);
+            }
+        }
+        if text.is_empty() {
+            return Ok(());
+        }
+        // If this fails all must be written: something is missing from then on.
+        let Some(mut open) = self.open.take() else { return self.write(model) };
+        open.bytes += text.len() as u64;
+        if open.bytes > open.bytes_max {
+            return self.write(model);
+        }
+        open.file.write_all(&text)?;
+        self.open = Some(open);
+        Ok(())
+    }
+
+    /// All that was saved, as ways that there were; what is torn is left out.
+    pub(crate) fn read(&self) -> io::Result<Vec<Way>> {
+        let text = match fs::read(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            text => text?,
+        };
+        let lines = text.split(|byte| *byte == b'\n');
+        let ways = lines.filter_map(|line| {
+            let Line { principal, hold } = serde_json::from_slice(line).ok()?;
+            let Hold { address, vm, until_s, .. } = hold;
+            Some(Way { principal, address, vm, until_s: Some(until_s) })
+        });
+        Ok(ways.collect())
+    }
+}
+
+fn line(principal: &Principal, hold: &Hold, into: &mut Vec<u8>) {
+    let line = Line { principal: principal.clone(), hold: hold.clone() };
+    // Strings and numbers can always be written.
+    into.extend(serde_json::to_vec(&line).unwrap_or_default());
+    into.push(b'\n');
+}

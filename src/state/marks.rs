@@ -1,0 +1,105 @@
+//! What commands leave for the next start: that a store was restored, and that one of another history is to be believed.
+
+use std::{fs, io};
+
+use serde::{Deserialize, Serialize};
+
+use super::{State, StateFault, read, replace};
+
+const ADOPTED: &str = "adopted";
+const RESTORED: &str = "restored";
+
+/// Which store an operator believes, exactly as it was looked at.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Adopted {
+    /// The store's id.
+    pub store_id: String,
+    /// Its revision.
+    pub revision: u64,
+    /// The operator knows that nothing was changed after the backup was taken.
+    pub nothing_lost: bool,
+    /// The operator's user id.
+    pub uid: u32,
+}
+
+/// A backup that was put in the place of the store, or is about to be.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Restored {
+    /// The id that the store got by it.
+    pub store_id: String,
+    /// Unix time.
+    pub at_s: u64,
+    /// Which backup, as it was named.
+    pub from: String,
+    /// Whose command it was.
+    pub uid: u32,
+}
+
+impl State {
+    /// Notes which store is to be believed, though another one was served from before.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`].
+    pub fn adopt(&self, adopted: &Adopted) -> Result<(), StateFault> {
+        self.write_mark(ADOPTED, adopted)
+    }
+
+    /// What an operator has adopted since [`State::settle`]. A mark that cannot be read is none.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`], [`StateFault::Open`].
+    pub fn adopted(&self) -> Result<Option<Adopted>, StateFault> {
+        self.read_mark(ADOPTED)
+    }
+
+    /// Notes a restore before it takes place: whoever serves next has to know of it.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`], [`StateFault::Open`].
+    pub fn note_restored(&self, restored: Restored) -> Result<(), StateFault> {
+        let mut all = self.restored()?;
+        all.push(restored);
+        self.write_mark(RESTORED, &all)
+    }
+
+    /// Every restore since [`State::settle`], and those that were begun and failed.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`], [`StateFault::Open`].
+    pub fn restored(&self) -> Result<Vec<Restored>, StateFault> {
+        Ok(self.read_mark(RESTORED)?.unwrap_or_default())
+    }
+
+    /// The store that is there is believed: the next adoption has to be asked for again.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`].
+    pub fn settle(&self) -> Result<(), StateFault> {
+        for name in [ADOPTED, RESTORED] {
+            let path = self.path.join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(StateFault::Io { path, error });
+                }
+                Err(_) | Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn write_mark(&self, name: &str, mark: &impl Serialize) -> Result<(), StateFault> {
+        let path = self.path.join(name);
+        let written = serde_json::to_vec(mark).map_err(io::Error::other);
+        let written = written.and_then(|text| replace(&path, &text));
+        written.map_err(|error| StateFault::Io { path, error })
+    }
+
+    fn read_mark<T: for<'t> Deserialize<'t>>(&self, name: &str) -> Result<Option<T>, StateFault> {
+        match read(&self.path.join(name)) {
+            Err(StateFault::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            text => Ok(serde_json::from_str(&text?).ok()),
+        }
+    }
+}
