@@ -279,6 +279,21 @@ impl Registry {
         counters
     }
 
+    /// Sessions carried to a VM now.
+    pub fn sessions(&self) -> u64 {
+        live_sessions(&self.all())
+    }
+
+    /// Connections accepted and not authenticated yet.
+    pub fn half_open(&self) -> u64 {
+        sum(&self.all(), |c| &c.half_open)
+    }
+
+    /// What the routing table holds.
+    pub fn inventory(&self) -> Inventory {
+        (self.inventory)()
+    }
+
     /// The scrape: text format 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {
@@ -288,7 +303,7 @@ impl Registry {
         page.connections(&all);
         page.sessions(&all);
         page.stages(&all);
-        page.inventory((self.inventory)());
+        page.inventory(self.inventory());
         page.log();
         page.text
     }
@@ -380,10 +395,8 @@ impl Page {
     }
 
     fn sessions(&mut self, all: &[Arc<Counters>]) {
-        // Ends first: a session that starts and ends between the two reads must not make the difference negative.
-        let ended = sum(all, |c| &c.sessions_ended);
+        let live = live_sessions(all);
         let started = sum(all, |c| &c.sessions_started);
-        let live = started.saturating_sub(ended);
         self.single(
             "keyway_sessions_started_total",
             "counter",
@@ -519,6 +532,12 @@ impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:06}", self.0 / 1_000_000, self.0 % 1_000_000)
     }
+}
+
+fn live_sessions(all: &[Arc<Counters>]) -> u64 {
+    // Ends first: a session that starts and ends between the two reads must not make the difference negative.
+    let ended = sum(all, |c| &c.sessions_ended);
+    sum(all, |c| &c.sessions_started).saturating_sub(ended)
 }
 
 fn sum(all: &[Arc<Counters>], tally: impl Fn(&Counters) -> &Tally) -> u64 {

@@ -35,6 +35,7 @@ mod key;
 mod keyfile;
 mod order;
 mod remote;
+mod running;
 mod session;
 mod shell;
 mod store;
@@ -66,6 +67,7 @@ Examples:
   keyway user add alice --key alice.pub                      somebody who logs in
   keyway vm add blue --owner alice --ssh 10.1.0.5:22         where to, and `ssh blue` works
   keyway vm share blue --with bob                            also for bob
+  keyway status                                              how it is; `keyway reload` after a change of its files
   keyway explain --key bob.pub --name blue                   why a key is let in, or is not
   keyway apply -f fleet.toml                                 all of it from a file
   keyway ca show --drop-in --vm blue                         what the sshd of VM blue needs
@@ -75,7 +77,7 @@ state_dir of --config, of keyway.toml here or of /etc/keyway/keyway.toml, else /
 may stand before the noun too: keyway --config FILE vm list.
 
 Exit codes: 0 done, 1 refused or failed (told on stderr, with what to do and a stable [code]), 2 wrong arguments,
-3 no server answers, 4 changed meanwhile (--if-revision).";
+3 no server answers or nobody gets in, 4 changed meanwhile (--if-revision).";
 
 /// An SSH front door: `ssh my-vm` reaches the right VM, by the user's key and the address dialled.
 #[derive(Debug, Parser)]
@@ -93,6 +95,33 @@ Examples:
   keyway serve --config /etc/keyway/keyway.toml
   keyway serve --config /etc/keyway/keyway.toml --fleet /etc/keyway/fleet.toml")]
     Serve(Files),
+    /// Have a running front door read its files again, as SIGHUP does, and say what came of each part
+    #[command(after_help = "\
+Examples:
+  keyway reload
+  keyway reload --dry-run
+  keyway reload --output json | jq -r '.restart[].key'
+
+Exit code 1 if something of the files is not in force; what takes a restart is told on stderr.")]
+    Reload {
+        #[command(flatten)]
+        reload: running::ReloadAsked,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// How a front door is, part by part; exit code 3 if nobody gets in, 1 if something else does not work
+    #[command(after_help = "\
+Examples:
+  keyway status
+  keyway status --wait && ssh blue.vm.example.test
+  keyway status --wait=300
+  keyway status --output json | jq .counts.sessions")]
+    Status {
+        #[command(flatten)]
+        status: running::StatusAsked,
+        #[command(flatten)]
+        remote: Remote,
+    },
     /// Validate both files and say what they hold; every fault is told with its line and a fix
     #[command(after_help = "\
 Examples:
@@ -474,6 +503,8 @@ fn carry_out(command: Command, roles: &Roles, terminal: &mut Terminal<'_>) -> Ou
             }
             Ok(FAULTS)
         }
+        Command::Reload { reload, remote } => running::reload(&reload, &remote, terminal),
+        Command::Status { status, remote } => running::status(&status, &remote, terminal),
         Command::Demo(demo) => Ok(end((roles.demo)(&demo), stderr)?),
         Command::User(Noun { verb, remote }) => user::run(verb, &remote, terminal),
         Command::Key(Noun { verb, remote }) => key::run(verb, &remote, terminal),
@@ -523,6 +554,8 @@ mod offline_tests;
 #[cfg(test)]
 #[path = "remote_tests.rs"]
 mod remote_tests;
+#[cfg(test)]
+mod running_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -15,20 +15,20 @@ use crate::{
     },
 };
 
-const ALICE: &str =
+pub(super) const ALICE: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINILzCr80scSuAcnYpxLu4nnirz6xztusEayvak/vj9f laptop";
-const BOB: &str =
+pub(super) const BOB: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJiGKW31e/f/pM9LAePugLw0T83dnV2peX4a+Sb2+9Dr bob";
-const THIRD: &str =
+pub(super) const THIRD: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIARw/HeTwZikcRO/nQLk+tDE0vudcQT2npuHC4s5TE/m";
 const THIRD_PRINT: &str = "SHA256:EWNWfi4QRhtIyd/LrwsN8b7MIEYiY4IlbWX96JAwH4A";
 const RSA_1024: &str = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQC/+nyo0yMcO1HFlshB+BCkBGT7leSXD/8vAwm3EuV/5YaLYG3XKs/+NqiEeBSdgGTNFveCk7iSxL/UPgKxWXl/utCdolhpS0MNxnDKpSrO7aDPJitkjWWU5AQdBvUvVdPTlK+YVKwPLxAxSeRkInKDLGRhcpHp+lrIo1nAsRawzw== weak";
 
 /// A directory of one test.
-struct Scratch(PathBuf);
+pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Scratch {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path =
@@ -37,7 +37,7 @@ impl Scratch {
         Self(path)
     }
 
-    fn put(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+    pub(super) fn put(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.0.join(name);
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -69,7 +69,7 @@ impl Scratch {
         }
     }
 
-    fn warnings(&self, keyway: &str, fleet: &str) -> Vec<String> {
+    pub(super) fn warnings(&self, keyway: &str, fleet: &str) -> Vec<String> {
         let loaded = self.load(keyway, fleet).unwrap_or_else(|report| panic!("{report:?}"));
         self.told(&loaded.warnings)
     }
@@ -81,7 +81,7 @@ impl Drop for Scratch {
     }
 }
 
-fn fleet() -> String {
+pub(super) fn fleet() -> String {
     format!(
         r#"[[address]]
 name = "s001"

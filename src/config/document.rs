@@ -76,6 +76,11 @@ impl Document {
         }
     }
 
+    /// How many faults were found so far.
+    pub(super) fn faults_found(&self) -> usize {
+        self.faults.borrow().len()
+    }
+
     pub(super) fn into_findings(self) -> (Vec<Finding>, Vec<Finding>) {
         (self.faults.into_inner(), self.warnings.into_inner())
     }

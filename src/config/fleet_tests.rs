@@ -172,7 +172,7 @@ fn checked(text: &str) -> Result<Table, Vec<String>> {
         base: PathBuf::new(),
         text: String::new(),
     };
-    match load_sources(&config, Some(&file(text))) {
+    match load_sources(&config, Some(file(text))) {
         Ok(loaded) => {
             let table = Table::new();
             table.apply(loaded.fleet.unwrap().snapshot);

@@ -137,11 +137,25 @@ pub(super) fn host_key(value: &Value<'_, '_>, path: &Path) -> Option<HostKey> {
 /// Reads a KRL or a plain list of revoked keys.
 pub(super) fn revocations(value: &Value<'_, '_>, path: &Path) -> Option<Revocations> {
     let shown = path.display();
-    let parsed = read(path, REVOCATIONS_BYTES_MAX)
-        .map_err(|error| plain(&error))
-        .and_then(|(bytes, _)| Revocations::parse(&bytes));
     let fix = "give an OpenSSH KRL or one public key or SHA256 fingerprint a line, or \"\"";
-    parsed.map_err(|fault| value.fault(format_args!("names {shown}: {fault}"), fix)).ok()
+    match read_revocations(path) {
+        Ok(revocations) => {
+            if revocations.is_empty() {
+                let what = format_args!("names {shown}, which revokes nothing");
+                value.warn(what, "make sure that it is the file you meant, or write \"\"");
+            }
+            Some(revocations)
+        }
+        Err(fault) => {
+            value.fault(format_args!("names {shown}: {fault}"), fix);
+            None
+        }
+    }
+}
+
+pub(super) fn read_revocations(path: &Path) -> Result<Revocations, String> {
+    let (bytes, _) = read(path, REVOCATIONS_BYTES_MAX).map_err(|error| plain(&error))?;
+    Revocations::parse(&bytes)
 }
 
 /// Reads the public key of a CA.

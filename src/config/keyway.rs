@@ -18,7 +18,12 @@ use super::{
     document::{Document, Section, Value},
     keys,
 };
-use crate::{registry::Limits, route::SourceAddress, ssh::revocation::Revocations, words};
+use crate::{
+    registry::Limits,
+    route::SourceAddress,
+    ssh::{publickey::PublicKey, revocation::Revocations},
+    words,
+};
 
 /// Beyond any machine's cores.
 const SHARDS_MAX: u32 = 1024;
@@ -178,6 +183,7 @@ fn read_edge(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> Edge {
     if let Some(value) = get("sessions_max").or_else(|| get("half_open_max")) {
         lines.counts = value.line;
     }
+    let (revoked_keys, revocations) = revocations(&get, base);
     let edge = Edge {
         listen: listen.unwrap_or_else(|| {
             let any = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
@@ -201,20 +207,33 @@ fn read_edge(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> Edge {
             .and_then(|value| value.word(&[("bulk", PreferGcm::Bulk), ("never", PreferGcm::Never)]))
             .unwrap_or(PreferGcm::Bulk),
         original_dst: flag("original_dst", false),
-        revocations: get("revoked_keys")
-            .and_then(|value| keys::revocations(&value, &path_or_none(&value, base)?))
-            .unwrap_or_else(Revocations::default),
-        trusted_user_cas: get("trusted_user_cas")
-            .and_then(|value| value.strings())
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|(item, line)| keys::ca_line(item, line))
-            .collect(),
+        revoked_keys,
+        revocations,
+        trusted_user_cas: trusted_user_cas(&get),
     };
     if let Some(section) = section {
         section.finish();
     }
     edge
+}
+
+/// `edge.revoked_keys`: the file and what it revokes, if it can be read.
+pub(super) fn revocations<'d, 'i: 'd>(
+    get: &dyn Fn(&'static str) -> Option<Value<'d, 'i>>,
+    base: &Path,
+) -> (Option<PathBuf>, Revocations) {
+    let named = get("revoked_keys").and_then(|value| Some((path_or_none(&value, base)?, value)));
+    let Some((path, value)) = named else { return (None, Revocations::default()) };
+    let revocations = keys::revocations(&value, &path).unwrap_or_default();
+    (Some(path), revocations)
+}
+
+/// `edge.trusted_user_cas`.
+pub(super) fn trusted_user_cas<'d, 'i: 'd>(
+    get: &dyn Fn(&'static str) -> Option<Value<'d, 'i>>,
+) -> Vec<PublicKey> {
+    let lines = get("trusted_user_cas").and_then(|value| value.strings()).unwrap_or_default();
+    lines.iter().filter_map(|(item, line)| keys::ca_line(item, line)).collect()
 }
 
 fn read_listen(value: &Value<'_, '_>) -> Option<Vec<SocketAddr>> {

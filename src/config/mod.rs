@@ -32,12 +32,14 @@ mod finding;
 mod fleet;
 mod keys;
 mod keyway;
+mod reread;
 
 pub(crate) use crate::registry::store::MODE_OTHERS;
 pub use dns::{Dns, DomainName, NameServer, Secondary};
 pub use finding::{Finding, Report};
 pub use fleet::{Fleet, read_fleet};
 pub(crate) use keyway::{SOCKET, STATE_DIR};
+pub use reread::{Reread, Rights, reread};
 
 /// How this front door runs: `keyway.toml`.
 #[derive(Debug)]
@@ -87,7 +89,9 @@ pub struct Edge {
     pub prefer_gcm: PreferGcm,
     /// Ask the kernel for the address before DNAT.
     pub original_dst: bool,
-    /// Keys, certificates and CAs that are let in no more.
+    /// The file that says what is revoked.
+    pub revoked_keys: Option<PathBuf>,
+    /// What it says: keys, certificates and CAs that are let in no more.
     pub revocations: Revocations,
     /// CAs whose user certificates are accepted.
     pub trusted_user_cas: Vec<PublicKey>,
@@ -247,7 +251,7 @@ impl Loaded {
 }
 
 /// Where something stands.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Place {
     file: Arc<str>,
     order: usize,
@@ -269,18 +273,10 @@ pub fn usual<'p>() -> Option<&'p Path> {
 /// # Errors
 /// Everything that is wrong with either.
 pub fn load(config: Option<&Path>, fleet: Option<&Path>) -> Result<Loaded, Report> {
-    let config = match config.or_else(usual) {
-        Some(config) => source(config, 0),
-        None => Ok(Source {
-            name: "keyway.toml (not there: defaults)".to_owned(),
-            order: 0,
-            base: PathBuf::new(),
-            text: String::new(),
-        }),
-    };
+    let config = config_source(config);
     let fleet = fleet.map(|fleet| source(fleet, 1)).transpose();
     match (config, fleet) {
-        (Ok(config), Ok(fleet)) => load_sources(&config, fleet.as_ref()),
+        (Ok(config), Ok(fleet)) => load_sources(&config, fleet),
         (config, fleet) => {
             let faults = config.err().into_iter().chain(fleet.err()).collect();
             Err(Report { faults, warnings: Vec::new() })
@@ -288,25 +284,28 @@ pub fn load(config: Option<&Path>, fleet: Option<&Path>) -> Result<Loaded, Repor
     }
 }
 
-fn load_sources(config_source: &Source, fleet_source: Option<&Source>) -> Result<Loaded, Report> {
-    let (config_findings, draft) = keyway::read(config_source);
-    let fleet = fleet_source.map(|source| fleet::read(source, &config_findings, &draft));
-    let (mut faults, mut warnings) = config_findings.into_findings();
-    let mut loaded = None;
-    if let Some((findings, fleet)) = fleet {
-        let (more_faults, more_warnings) = findings.into_findings();
-        faults.extend(more_faults);
-        warnings.extend(more_warnings);
-        loaded = fleet;
+fn config_source(config: Option<&Path>) -> Result<Source, Finding> {
+    match config.or_else(usual) {
+        Some(config) => source(config, 0),
+        None => Ok(Source {
+            name: "keyway.toml (not there: defaults)".to_owned(),
+            order: 0,
+            base: PathBuf::new(),
+            text: String::new(),
+        }),
     }
-    faults.sort();
-    warnings.sort();
-    if faults.is_empty() {
-        let Source { name, order, .. } = config_source;
-        let counts = Place { file: name.as_str().into(), order: *order, line: draft.lines.counts };
-        Ok(Loaded { config: draft.finish(), fleet: loaded, warnings, counts })
-    } else {
-        Err(Report { faults, warnings })
+}
+
+fn load_sources(config_source: &Source, fleet_source: Option<Source>) -> Result<Loaded, Report> {
+    let reread = reread::sources(config_source, fleet_source.map(Ok));
+    let Reread { config, fleet, warnings, counts, .. } = reread;
+    match (config, fleet.transpose()) {
+        (Ok(config), Ok(fleet)) => Ok(Loaded { config, fleet, warnings, counts }),
+        (config, fleet) => {
+            let mut faults = config.err().unwrap_or_default();
+            faults.extend(fleet.err().unwrap_or_default());
+            Err(Report { faults, warnings })
+        }
     }
 }
 
@@ -410,9 +409,11 @@ pub(crate) fn fuzz(config: &[u8], fleet: &[u8]) {
         base: PathBuf::new(),
         text: String::from_utf8_lossy(text).into_owned(),
     };
-    let _read_or_faults = load_sources(&source(config, 0), Some(&source(fleet, 1)));
+    let _read_or_faults = load_sources(&source(config, 0), Some(source(fleet, 1)));
 }
 
+#[cfg(test)]
+mod reread_tests;
 #[cfg(test)]
 #[path = "config_tests.rs"]
 mod tests;

@@ -139,6 +139,11 @@ impl Edge {
         &self.addresses
     }
 
+    /// Whether a thread of a shard is gone: nobody gets in there.
+    pub fn has_fallen(&self) -> bool {
+        self.shards.iter().any(Shard::has_fallen)
+    }
+
     /// Replaces what a reload replaces, and ends the sessions whose right is gone. Others do not notice.
     pub fn renew(&self, live: Live) {
         self.shared.live.store(Arc::new(live));

@@ -92,6 +92,13 @@ impl Shard {
         Ok(running)
     }
 
+    /// Whether one of its threads has ended by itself.
+    pub(super) fn has_fallen(&self) -> bool {
+        let ended =
+            |thread: &Option<JoinHandle<()>>| thread.as_ref().is_none_or(JoinHandle::is_finished);
+        ended(&self.door) || ended(&self.pump_thread)
+    }
+
     /// Accepts nothing more than what already waits; connections go on.
     pub(super) fn stop_accepting(&self) {
         self.control.order(Order::Drain);

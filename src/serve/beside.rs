@@ -2,8 +2,9 @@
 //! where it goes, by the edge's own code.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
+use crate::control::api::condition::{Reload, Reloaded, Status};
 use crate::control::api::view::{Explanation, HostKey, Session};
 use crate::control::api::{Beside, Beyond, Question, WriteText};
 use crate::control::dns::{Zone, export};
@@ -12,21 +13,24 @@ use crate::edge::shared::Shared;
 use crate::edge::{Edge, Present, clock};
 use crate::registry::store::{Fault, Sqlite};
 
+use super::events::Asking;
 use super::explain::Walk;
+use super::health::Health;
 
 /// All of one process that the API may ask.
 pub(super) struct Everything {
     pub(super) shared: Arc<Shared>,
-    pub(super) edge: Arc<OnceLock<Weak<Edge>>>,
     pub(super) store: Sqlite,
     pub(super) zone: Option<Arc<Zone>>,
     /// The zone's name.
     pub(super) apex: Option<String>,
+    pub(super) health: Arc<Health>,
+    pub(super) asking: Asking,
 }
 
 impl Everything {
     fn edge(&self) -> Option<Arc<Edge>> {
-        self.edge.get().and_then(Weak::upgrade)
+        self.health.edge.get().and_then(Weak::upgrade)
     }
 }
 
@@ -62,6 +66,14 @@ impl Beside for Everything {
     fn zone(&self) -> Option<WriteText> {
         let zone = Arc::clone(self.zone.as_ref()?);
         Some(Box::new(move |into| export::write(&zone, into)))
+    }
+
+    fn status(&self) -> Status {
+        self.health.status()
+    }
+
+    fn reload(&self, order: Reload) -> Option<Reloaded> {
+        self.asking.reload(order)
     }
 
     fn backup(&self, to: &Path) -> Result<(), Beyond> {

@@ -2,18 +2,17 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::sync::atomic::Ordering;
 
 use crate::control::dns::{Counters, Event, Said, Transport};
 
+use super::health::Health;
+
 /// What is scraped of the plane; lives as long as the endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Gauges {
-    pub(super) revision: Arc<AtomicU64>,
+    pub(super) health: Arc<Health>,
     pub(super) dns: Option<Arc<Counters>>,
-    /// When the routes were saved, if the front door runs from them for want of the registry.
-    pub(super) saved: Option<SystemTime>,
 }
 
 impl Gauges {
@@ -23,14 +22,15 @@ impl Gauges {
         let mut gauge = |name: &str, help: &str, value: u64| {
             let _ = write!(page, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
         };
-        let up = u64::from(self.saved.is_none());
+        let saved = self.health.saved();
+        let up = u64::from(saved.is_none());
         gauge("keyway_registry_up", "1 if the registry is open, 0 if only saved routes are.", up);
         gauge(
             "keyway_registry_revision",
             "The registry's revision that routes and names are of.",
-            self.revision.load(Ordering::Relaxed),
+            self.health.revision.load(Ordering::Relaxed),
         );
-        let age = self.saved.and_then(|at| at.elapsed().ok());
+        let age = saved.and_then(|at| at.elapsed().ok());
         gauge(
             "keyway_snapshot_age_seconds",
             "How old the saved routes are that the front door runs from; 0 while the registry is open.",

@@ -5,30 +5,36 @@
 //! - `plane`: the registry with its API and DNS, beside the edge.
 //! - `feed`: from the registry to the routing map; `adoption`: what a store of another history is asked before it is believed.
 //! - `first_use`: host keys of VMs, from the edge to the registry.
+//! - `events`: signals, and what the API asks for; `reload`: the files read again; `fixed`: what of them takes a restart.
+//! - `health`: how each part is.
 //! - `names`, `beside`, `explain`: what DNS and the API ask of the edge; `gauges`: what they add to the metrics.
 
 mod adoption;
 mod beside;
+mod events;
 mod explain;
 mod feed;
 mod first_use;
+mod fixed;
 mod gauges;
+mod health;
 mod names;
 mod plane;
+mod reload;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use std::{io, num::NonZeroU32};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 use crate::cli::{Failure, Files, Start};
 use crate::config::{self, Config, Count, HostKeys, Loaded, Log, Principals, UserCa, VmCredential};
+use crate::control::api::condition::Reload;
 use crate::control::endpoint;
 use crate::edge::local_address::Destination;
 use crate::edge::proxy_header::Senders;
@@ -44,7 +50,10 @@ use crate::ssh::transport::{Algorithms, RekeyLimits, ServerConfig};
 use crate::ssh::userauth::Policy;
 use crate::state::{Lock, State};
 
+use events::{Asking, Event, Events};
 use first_use::{Applied, InRegistry};
+use fixed::Fixed;
+use health::Health;
 use plane::{Opens, Plane};
 
 /// Refused signatures and unknown methods one connection may send, as OpenSSH's `MaxAuthTries`.
@@ -67,21 +76,24 @@ pub fn serve(start: Start) -> Result<(), Failure> {
     }));
     limits::keep_secrets_in_memory()?;
     limits::use_small_pages();
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    let events = Events::start()?;
     limits::check(&mut loaded, limits::descriptors()?);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let running = Running::start(loaded)?;
-    for signal in signals.forever() {
-        match signal {
-            SIGHUP => running.reload(&files),
-            SIGTERM => {
+    let mut running = Running::start(files, loaded, events.asking())?;
+    loop {
+        match events.next() {
+            Event::Reload(order, answer) => {
+                let reloaded = running.reload(order);
+                let _nobody_waits = answer.map(|answer| answer.send(reloaded));
+            }
+            Event::Drain => {
                 tracing::info!("draining: no new connections, sessions go on");
-                running.drain(signals);
+                running.drain(events);
                 return Ok(());
             }
-            _ => break,
+            Event::End => break,
         }
     }
     tracing::info!("ending now");
@@ -96,12 +108,18 @@ struct Running {
     shared: Arc<Shared>,
     state: State,
     lock: Lock,
+    files: Files,
+    /// What stays as it is until a restart.
+    fixed: Fixed,
+    /// The list of what is revoked that was named last.
+    revoked_keys: Option<PathBuf>,
+    health: Arc<Health>,
     drain: Duration,
     _metrics: endpoint::Handle,
 }
 
 impl Running {
-    fn start(loaded: Loaded) -> Result<Self, Failure> {
+    fn start(files: Files, loaded: Loaded, asking: Asking) -> Result<Self, Failure> {
         let Loaded { mut config, fleet, .. } = loaded;
         let state = State::open(&config.state_dir)?;
         let lock = state.lock()?;
@@ -112,24 +130,32 @@ impl Running {
         let listen = config.edge.listen.clone();
         let cpus = cpus(config.edge.shards)?;
         let (drain, metrics_listen) = (config.edge.drain, config.metrics.listen);
+        let fixed = Fixed::of(&config);
+        let revoked_keys = config.edge.revoked_keys.clone();
         let settings = plane::Settings::new(&mut config);
         let first_use = Arc::new(InRegistry::new(state.old_pins()?));
         let pinning = Arc::clone(&first_use);
         let shared = Arc::new(shared(config, None, &state, sessions_max, pinning)?);
+        let counted = Arc::clone(&shared);
+        let registry = Arc::new(Registry::new(clock::unix_s(), move || inventory(&counted.table)));
+        let health = Arc::new(Health::new(Arc::clone(&registry), sessions_max, half_open_max));
         let desired = fleet.map(|fleet| fleet.desired);
         let opens = if desired.is_some() { Opens::OnceRead } else { Opens::AtOnce };
         let pinning = Arc::clone(&first_use);
-        let mut plane = Plane::start(settings, Arc::clone(&shared), pinning, opens)?;
+        let mut plane =
+            Plane::start(settings, Arc::clone(&shared), pinning, Arc::clone(&health), opens)?;
         let mut applied = Applied::Whole;
-        if let Err(failure) = plane.apply(desired) {
-            // What was right before is right still, and a door that is shut helps nobody.
-            for line in failure.to_string().lines() {
-                tracing::error!("{line}");
+        if let Some(desired) = desired {
+            let told = plane.apply(&desired, Reload::default());
+            if let Err(why) = &told {
+                // What was right before is right still, and a door that is shut helps nobody.
+                for line in why.lines() {
+                    tracing::error!("{line}");
+                }
+                applied = Applied::Partly;
             }
-            applied = Applied::Partly;
+            health.fleet_file_is(Some(told));
         }
-        let counted = Arc::clone(&shared);
-        let registry = Arc::new(Registry::new(clock::unix_s(), move || inventory(&counted.table)));
         let start = edge::Start {
             listen,
             cpus,
@@ -140,11 +166,12 @@ impl Running {
         for address in edge.addresses() {
             tracing::info!(%address, "listening");
         }
-        plane.serve(&edge)?;
+        plane.serve(&edge, asking)?;
         first_use.import(applied);
         let (scraped, gauges) = (Arc::clone(&registry), plane.gauges());
         let render = move || scraped.render() + &gauges.render();
         let metrics = endpoint::start(metrics_listen, Arc::new(render))?;
+        health.metrics_are(metrics.address());
         tracing::info!(
             metrics = %metrics.address(),
             sessions_max,
@@ -152,18 +179,31 @@ impl Running {
             "keyway {} is up",
             env!("CARGO_PKG_VERSION")
         );
-        Ok(Self { plane, edge, shared, state, lock, drain, _metrics: metrics })
+        Ok(Self {
+            plane,
+            edge,
+            shared,
+            state,
+            lock,
+            files,
+            fixed,
+            revoked_keys,
+            health,
+            drain,
+            _metrics: metrics,
+        })
     }
 
     /// Lets sessions end by themselves for a while; a second signal ends the wait.
-    fn drain(self, mut signals: Signals) {
+    fn drain(self, events: Events) {
         let shared = Arc::clone(&self.shared);
+        self.health.drains();
+        events.close();
         // The process ends with this drain, and this thread with it.
         std::thread::spawn(move || {
-            if signals.forever().any(|signal| signal != SIGHUP) {
-                tracing::info!("ending now");
-                shared.stop_waiting();
-            }
+            while let Event::Reload(..) = events.next() {}
+            tracing::info!("ending now");
+            shared.stop_waiting();
         });
         // The directory is free before the door closes: whoever sees it closed may start a successor, and sessions may go
         // on for an hour.
@@ -180,36 +220,6 @@ impl Running {
             }
         }
         self.edge.drain(self.drain);
-    }
-
-    /// Reads both files again. Faults leave everything as it is.
-    fn reload(&self, files: &Files) {
-        let loaded = match config::load(files.config.as_deref(), files.fleet.as_deref()) {
-            Ok(loaded) => loaded,
-            Err(report) => {
-                for fault in &report.faults {
-                    tracing::error!("not reloaded: {fault}");
-                }
-                return;
-            }
-        };
-        for warning in &loaded.warnings {
-            tracing::warn!("{warning}");
-        }
-        if let Err(failure) = self.replace(loaded) {
-            for line in failure.to_string().lines() {
-                tracing::error!("not reloaded: {line}");
-            }
-        }
-    }
-
-    /// Each part is replaced as a whole or not at all; the fleet comes last, and what is refused of it is named.
-    fn replace(&self, loaded: Loaded) -> Result<(), Failure> {
-        self.plane.renew(&loaded.config.api)?;
-        let live = live(loaded.config, &self.shared.table, &self.state)?;
-        self.edge.renew(live);
-        tracing::info!("reloaded host keys, CAs, revocations, the API's certificate and its peers");
-        self.plane.apply(loaded.fleet.map(|fleet| fleet.desired))
     }
 }
 

@@ -5,13 +5,14 @@
 //! mended and keyway started again.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use crate::cli::Failure;
 use crate::config::{Api, Config, Dns};
+use crate::control::api::condition::Reload;
 use crate::control::{api, dns};
 use crate::edge::shared::Shared;
 use crate::edge::{Edge, clock};
@@ -25,12 +26,15 @@ use crate::route::saved::Head;
 use crate::ssh::entropy::{Entropy, SystemEntropy};
 use crate::state::routes::{Saved, program};
 use crate::state::{State, StoreUse};
+use crate::words;
 
 use super::adoption::{Adoption, Known};
 use super::beside::Everything;
+use super::events::Asking;
 use super::feed::Feed;
 use super::first_use::InRegistry;
 use super::gauges::Gauges;
+use super::health::{self, Health};
 use super::names::LiveNames;
 
 /// What the plane needs of the configuration.
@@ -69,10 +73,7 @@ pub(super) struct Plane {
     settings: Settings,
     shared: Arc<Shared>,
     first_use: Arc<InRegistry>,
-    edge: Arc<OnceLock<Weak<Edge>>>,
-    revision: Arc<AtomicU64>,
-    /// When the routes were saved that stand in for the registry.
-    saved: Option<SystemTime>,
+    health: Arc<Health>,
 }
 
 /// When the door opens, if the routes that were saved last are still right.
@@ -104,6 +105,7 @@ impl Plane {
         settings: Settings,
         shared: Arc<Shared>,
         first_use: Arc<InRegistry>,
+        health: Arc<Health>,
         opens: Opens,
     ) -> Result<Self, Failure> {
         let mut plane = Self {
@@ -115,16 +117,14 @@ impl Plane {
             settings,
             shared,
             first_use,
-            edge: Arc::default(),
-            revision: Arc::default(),
-            saved: None,
+            health,
         };
         if let Err(failure) = plane.open(opens) {
             let mut saved = Saved::at(&plane.settings.state_dir);
             let Ok((head, written)) = saved.restore(&plane.shared.table) else {
                 return Err(failure);
             };
-            plane.revision.store(head.revision, Ordering::Relaxed);
+            plane.health.revision.store(head.revision, Ordering::Relaxed);
             plane.stand_in(written, &failure);
         }
         Ok(plane)
@@ -132,11 +132,12 @@ impl Plane {
 
     /// There is no registry: the routes that were saved stand in for it.
     fn stand_in(&mut self, written: SystemTime, failure: &Failure) {
-        self.saved = Some(written);
+        let why = failure.to_string();
+        self.health.registry_is(health::Registry::Away { saved: written, why });
         let age_s = written.elapsed().unwrap_or(Duration::ZERO).as_secs();
         tracing::error!("{failure}");
         tracing::error!(
-            revision = self.revision.load(Ordering::Relaxed),
+            revision = self.health.revision.load(Ordering::Relaxed),
             age_s,
             "the registry cannot be opened: the front door runs from the routes that were saved last, and nothing can \
              be changed; mend it and restart keyway"
@@ -170,10 +171,10 @@ impl Plane {
         };
         let mut feed = Feed {
             shared: Arc::clone(&self.shared),
-            edge: Arc::clone(&self.edge),
+            edge: Arc::clone(&self.health.edge),
             saved: Some(saved),
             head: now,
-            revision: Arc::clone(&self.revision),
+            revision: Arc::clone(&self.health.revision),
         };
         if known.is_some() {
             feed.reword();
@@ -212,7 +213,7 @@ impl Plane {
     fn restore(&self, saved: &mut Saved, now: Head) -> Option<SystemTime> {
         match saved.restore(&self.shared.table) {
             Ok((head, written)) if head == now => {
-                self.revision.store(head.revision, Ordering::Relaxed);
+                self.health.revision.store(head.revision, Ordering::Relaxed);
                 Some(written)
             }
             Ok(_) => None,
@@ -228,6 +229,7 @@ impl Plane {
         // Nobody else sets it.
         let _first = self.first_use.service.set(Arc::downgrade(&service));
         self.registry = Some(Registry { service, store });
+        self.health.registry_is(health::Registry::Open);
     }
 
     /// Returns when the registry is read.
@@ -240,21 +242,26 @@ impl Plane {
         }
     }
 
-    /// Makes the registry hold what a fleet file says, and no longer hold what such a file said before.
-    pub(super) fn apply(&self, desired: Option<Fleet>) -> Result<(), Failure> {
-        let Some(desired) = desired else { return Ok(()) };
+    /// Makes the registry hold what a fleet file says, and no longer hold what such a file said before. Tells what was
+    /// done, or line by line what was not.
+    pub(super) fn apply(&self, desired: &Fleet, order: Reload) -> Result<String, String> {
+        self.apply_or_fail(desired, order).map_err(|failure| failure.to_string())
+    }
+
+    fn apply_or_fail(&self, desired: &Fleet, order: Reload) -> Result<String, Failure> {
         let Some(Registry { service, .. }) = &self.registry else {
             return Err("the fleet file is not applied: the registry is not open".into());
         };
-        let steps = fleet_commands::plan(&desired, &service.model(), Prune::FromFleet)?;
+        let steps = fleet_commands::plan(desired, &service.model(), Prune::FromFleet)?;
         let actor = Actor { name: "keyway serve --fleet".to_owned(), from: "file".to_owned() };
-        let applied = fleet_commands::apply(service, None, steps, false, &actor, Mode::Real)?;
+        let mode = if order.dry_run { Mode::DryRun } else { Mode::Real };
+        let applied = fleet_commands::apply(service, None, steps, false, &actor, mode)?;
         let refused = applied.steps.iter().filter_map(|(step, result)| {
             result.as_ref().err().map(|refusal| format!("{}: {refusal}", step.text))
         });
         let refused: Vec<String> = refused.collect();
         if refused.is_empty() {
-            return Ok(());
+            return Ok(words::count(applied.steps.len(), "change"));
         }
         Err(format!("the fleet file is not applied as a whole:\n{}", refused.join("\n")).into())
     }
@@ -274,13 +281,14 @@ impl Plane {
     /// When this returns nothing is written into the store or beside it from here. Nothing to follow if there is no
     /// registry: the routes that were saved last stand until the end.
     pub(super) fn hand_over(self) -> Option<Follower> {
-        let Self { api, dns, registry, used, settings, shared, edge, revision, .. } = self;
+        let Self { api, dns, registry, used, settings, shared, health, .. } = self;
         // Until the process ends: the follower reads the store, and SQLite removes a log as it closes, by its name.
         std::mem::forget(used);
         drop((api, dns));
         let Registry { service, store } = registry?;
         let model = service.retire();
         // Its name is for what is saved, and nothing is.
+        let (edge, revision) = (Arc::clone(&health.edge), Arc::clone(&health.revision));
         let mut feed = Feed { shared, edge, saved: None, head: Head::default(), revision };
         let follow = Box::new(move |news: News<'_>| feed.follow(news));
         Some(Follower::new(Arc::new(store), settings.limits, model, follow))
@@ -289,13 +297,13 @@ impl Plane {
     /// For the page of metrics, once this serves.
     pub(super) fn gauges(&self) -> Gauges {
         let dns = self.dns.as_ref().map(|dns| Arc::clone(dns.counters()));
-        Gauges { revision: Arc::clone(&self.revision), dns, saved: self.saved }
+        Gauges { health: Arc::clone(&self.health), dns }
     }
 
     /// Serves DNS and, once the registry is read, the API, for an edge that runs.
-    pub(super) fn serve(&mut self, edge: &Arc<Edge>) -> Result<(), Failure> {
+    pub(super) fn serve(&mut self, edge: &Arc<Edge>, asking: Asking) -> Result<(), Failure> {
         // Nobody else sets it.
-        let _first = self.edge.set(Arc::downgrade(edge));
+        let _first = self.health.edge.set(Arc::downgrade(edge));
         let mut zone = None;
         if let Some(settings) = &self.settings.dns {
             let live = self.shared.live.load();
@@ -303,13 +311,14 @@ impl Plane {
                 live.server.host_keys().iter().map(|it| it.key.public().clone()).collect();
             let names = LiveNames {
                 shared: Arc::clone(&self.shared),
-                revision: Arc::clone(&self.revision),
+                revision: Arc::clone(&self.health.revision),
             };
             let served = Arc::new(dns::Zone::new(settings, &keys, Arc::new(names))?);
             let handle = dns::start(settings, Arc::clone(&served))?;
             for address in handle.addresses() {
                 tracing::info!(%address, zone = %served.apex(), "answering DNS");
             }
+            self.health.dns_is(handle.addresses());
             self.dns = Some(handle);
             zone = Some(served);
         }
@@ -318,10 +327,11 @@ impl Plane {
         let apex = self.settings.dns.as_ref().map(|dns| dns.zone.as_str().to_owned());
         let everything = Everything {
             shared: Arc::clone(&self.shared),
-            edge: Arc::clone(&self.edge),
             store: store.clone(),
             zone,
             apex,
+            health: Arc::clone(&self.health),
+            asking,
         };
         let start = api::Start {
             socket: self.settings.api.socket.clone(),
@@ -330,7 +340,9 @@ impl Plane {
             service: Arc::clone(service),
             beside: Arc::new(everything),
         };
-        self.api = Some(api::start(start)?);
+        let handle = api::start(start)?;
+        self.health.api_is(&self.settings.api.socket, handle.address());
+        self.api = Some(handle);
         tracing::info!(socket = %self.settings.api.socket.display(), "answering the API");
         Ok(())
     }

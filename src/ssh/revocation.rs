@@ -64,6 +64,26 @@ impl Revocations {
         Ok(revocations)
     }
 
+    /// Nothing is revoked.
+    pub fn is_empty(&self) -> bool {
+        let Self { sha256, sha1, any_ca, by_ca } = self;
+        sha256.is_empty()
+            && sha1.is_empty()
+            && any_ca.is_empty()
+            && by_ca.values().all(Issued::is_empty)
+    }
+
+    /// Revokes what `other` revokes as well.
+    pub fn extend(&mut self, other: Self) {
+        let Self { sha256, sha1, any_ca, by_ca } = other;
+        self.sha256.extend(sha256);
+        self.sha1.extend(sha1);
+        self.any_ca.extend(any_ca);
+        for (ca, issued) in by_ca {
+            self.by_ca.entry(ca).or_default().extend(issued);
+        }
+    }
+
     /// By itself or its fingerprint.
     pub fn revokes_key(&self, key: &PublicKey) -> bool {
         self.revokes_blob(key.blob())
@@ -293,6 +313,19 @@ impl Issued {
             }
         }
         Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        let Self { words, ranges, key_ids } = self;
+        words.is_empty() && ranges.is_empty() && key_ids.is_empty()
+    }
+
+    fn extend(&mut self, other: Self) {
+        let Self { words, ranges, key_ids } = other;
+        self.words.extend(words);
+        self.ranges.extend(ranges);
+        self.key_ids.extend(key_ids);
+        self.settle();
     }
 
     /// Sorts and merges, so that lookups can search.

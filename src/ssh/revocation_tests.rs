@@ -355,6 +355,20 @@ fn no_truncation_or_changed_byte_of_a_list_panics() {
     }
 }
 
+#[test]
+fn joined_lists_revoke_what_either_revokes() {
+    let [ca, key, other] = [generate(10), generate(11), generate(12)];
+    let line = |key: &PrivateKey| Revocations::parse(key.public().to_line().as_bytes()).unwrap();
+    let ids = about(ca.public().blob(), CERTIFICATES_KEY_ID, &strings(&[b"a"]));
+    let mut joined = line(&key);
+    joined.extend(Revocations::parse(&krl(&[ids])).unwrap());
+    joined.extend(line(&other));
+    assert!(joined.revokes_key(key.public()) && joined.revokes_key(other.public()));
+    assert!(joined.revokes_certificate(&certificate(&ca, 7, "a")));
+    assert!(!joined.revokes_certificate(&certificate(&ca, 7, "b")));
+    assert!(!joined.is_empty() && Revocations::default().is_empty());
+}
+
 proptest! {
     #[test]
     fn arbitrary_lists_do_not_panic(
@@ -395,9 +409,17 @@ proptest! {
         expected.extend(flagged.map(|(serial, _)| serial));
         sections.push(about(b"", CERTIFICATES_SERIAL_BITMAP, &data));
         let revocations = Revocations::parse(&krl(&sections)).unwrap();
+        // The same from a list of its own for each section.
+        let mut joined = Revocations::default();
+        for section in sections {
+            joined.extend(Revocations::parse(&krl(&[section])).unwrap());
+        }
+        prop_assert_eq!(joined.is_empty(), expected.is_empty());
         for serial in 0..600 {
-            let found = revocations.any_ca.contains_serial(serial);
-            prop_assert_eq!(found, expected.contains(&serial), "serial {}", serial);
+            for all in [&revocations, &joined] {
+                let found = all.any_ca.contains_serial(serial);
+                prop_assert_eq!(found, expected.contains(&serial), "serial {}", serial);
+            }
         }
     }
 }

@@ -20,6 +20,7 @@ mod operations;
 mod others;
 mod people;
 mod registry;
+mod restarts;
 mod russh_client;
 mod shells;
 mod store;

@@ -11,14 +11,14 @@ use std::{
 };
 
 /// A session that lasts until it is let go, or is ended.
-struct Held {
+pub(crate) struct Held {
     child: Child,
     gate: PathBuf,
 }
 
 impl Held {
     #[track_caller]
-    fn start(world: &World, target: &Target, name: &str) -> Self {
+    pub(crate) fn start(world: &World, target: &Target, name: &str) -> Self {
         let gate = world.path(&format!("{name}-gate"));
         let command = format!("touch {0}; while [ -e {0} ]; do sleep 0.1; done", gate.display());
         let said = fs::File::create(gate.with_extension("stderr")).expect("a file");
@@ -29,26 +29,26 @@ impl Held {
         held
     }
 
-    fn goes_on(&mut self) -> bool {
+    pub(crate) fn goes_on(&mut self) -> bool {
         self.child.try_wait().expect("a child of ours").is_none()
     }
 
     /// The exit status of a session that ends now.
     #[track_caller]
-    fn ended(&mut self) -> Option<i32> {
+    pub(crate) fn ended(&mut self) -> Option<i32> {
         wait::until("the session ends", wait::SOON, || !self.goes_on());
         self.child.wait().expect("a child of ours").code()
     }
 
     /// Lets the session end by itself.
     #[track_caller]
-    fn let_go(mut self) {
+    pub(crate) fn let_go(mut self) {
         fs::remove_file(&self.gate).expect("the gate opens");
         assert_eq!(self.ended(), Some(0));
     }
 
     /// What its user read.
-    fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         fs::read_to_string(self.gate.with_extension("stderr")).expect("stderr")
     }
 }
@@ -63,7 +63,7 @@ impl Drop for Held {
 
 /// Sends SIGHUP and waits until the log tells what came of it.
 #[track_caller]
-fn reload(world: &mut World) -> String {
+pub(crate) fn reload(world: &mut World) -> String {
     let before = world.log().len();
     process::signal(world.edge().id(), Signal::SIGHUP);
     wait::until("the reload", wait::SOON, || world.log()[before..].contains("reloaded"));
@@ -71,7 +71,7 @@ fn reload(world: &mut World) -> String {
 }
 
 /// A VM of each of two users, at one address.
-fn neighbours() -> Plan {
+pub(crate) fn neighbours() -> Plan {
     World::plan()
         .address("s001")
         .user("alice")
@@ -81,7 +81,7 @@ fn neighbours() -> Plan {
 }
 
 /// Runs a command about the front door of `world`.
-fn keyway(world: &World, words: &[&str]) -> Output {
+pub(crate) fn keyway(world: &World, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keyway"));
     run(command.args(words).env("KEYWAY_SOCKET", world.path("state").join("keyway.sock")))
 }
@@ -135,7 +135,7 @@ fn what_left_the_fleet_file_while_nobody_served_never_comes_in_again() {
 }
 
 /// `keyway serve` on the files of `world`, with `config` as the first.
-fn serve(world: &World, config: &Path) -> Command {
+pub(crate) fn serve(world: &World, config: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keyway"));
     command.arg("serve").arg("--config").arg(config);
     command.arg("--fleet").arg(world.path("fleet.toml"));
@@ -231,7 +231,7 @@ fn more_sessions_than_the_descriptor_limit_carries_are_warned_of_at_start() {
 }
 
 /// `target` with another key, and the certificate beside it.
-fn with_key(world: &World, target: &Target, key: Key) -> Target {
+pub(crate) fn with_key(world: &World, target: &Target, key: Key) -> Target {
     let text = fs::read_to_string(&target.config).expect("a config");
     let config = world.path("other_key_config");
     let (own, other) = (target.key.path().display().to_string(), key.path().display().to_string());
@@ -243,7 +243,7 @@ fn with_key(world: &World, target: &Target, key: Key) -> Target {
 type Change<'a> = Box<dyn Fn(&World) + 'a>;
 
 /// Lets `krl` revoke what `of` holds: a public key, a CA's, or a certificate.
-fn revoke(world: &World, of: &Path) {
+pub(crate) fn revoke(world: &World, of: &Path) {
     let krl = world.path("krl");
     run(Command::new("ssh-keygen").args(["-q", "-k", "-f"]).arg(&krl).arg(of)).ok();
     let config = fs::read_to_string(world.path("keyway.toml")).expect("keyway.toml");
@@ -251,7 +251,7 @@ fn revoke(world: &World, of: &Path) {
     fs::write(world.path("keyway.toml"), config).expect("keyway.toml");
 }
 
-fn replace(file: &Path, from: &str, to: &str) {
+pub(crate) fn replace(file: &Path, from: &str, to: &str) {
     let text = fs::read_to_string(file).expect("a file");
     assert!(text.contains(from), "{from} is not in {text}");
     fs::write(file, text.replace(from, to)).expect("a file");

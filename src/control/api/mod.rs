@@ -10,6 +10,7 @@ mod answer;
 mod body;
 mod call;
 mod caller;
+pub mod condition;
 mod handlers;
 mod openapi;
 mod request;
@@ -89,6 +90,12 @@ pub trait Beside: Send + Sync {
 
     /// The zone as a file for other name servers; `None` without a zone.
     fn zone(&self) -> Option<WriteText>;
+
+    /// How all of it is.
+    fn status(&self) -> condition::Status;
+
+    /// Reads the files again; returns when everything that can be renewed is. Nothing if the process ends meanwhile.
+    fn reload(&self, order: condition::Reload) -> Option<condition::Reloaded>;
 
     /// Copies the store to a file that must not exist. The path is absolute.
     ///

@@ -234,3 +234,8 @@ pub(super) struct Backup {
     /// An absolute path on the host that keyway runs on; nothing may be there.
     pub(super) path: String,
 }
+
+/// How the files are read again.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reload {}

@@ -7,7 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use super::{
     answer::{Answer, Problem},
     call::{Call, Changed, Gone, List, Query, Reply, percent_decoded},
-    handlers::{beside, fleet, people, pool, vms},
+    condition::{Reloaded, Status},
+    handlers::{beside, condition, fleet, people, pool, vms},
     request as ask, view, watch,
 };
 use crate::registry::document::Role::{self, Admin, Operator, Reader};
@@ -273,6 +274,9 @@ pub(super) static ROUTES: &[Route] = &[
     get("/v1/store", Reader, "Which store it is.", run!(fleet::store => fleet::Store)),
     get("/v1/hostkeys", Reader, "The host keys of this front door.", run!(beside::host_keys => beside::HostKeys)),
     get("/v1/openapi.json", Reader, "This description.", run!(fleet::openapi => fleet::OpenApi)),
+    get("/v1/status", Reader, "How it is, each part by itself.", run!(condition::status => Status)),
+    act(Method::POST, "/v1/reload", Admin, "Reads the files again, as SIGHUP does, and tells what came of it.",
+        run!(ask::Reload => condition::reload => Reloaded)),
     get("/v1/health", Reader, "That it is there.", run!(fleet::health => fleet::Health)),
 ];
 

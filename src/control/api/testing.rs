@@ -20,7 +20,7 @@ use tokio_rustls::rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 
-use super::{Api, Beside, Beyond, Handle, Question, WriteText, server, view};
+use super::{Api, Beside, Beyond, Handle, Question, WriteText, condition, server, view};
 use crate::{
     config::ApiTls,
     registry::{
@@ -97,6 +97,28 @@ impl Beside for Fake {
     fn zone(&self) -> Option<WriteText> {
         let text = self.zone.lock().unwrap().clone()?;
         Some(Box::new(move |into| into.write_all(text.as_bytes())))
+    }
+
+    fn status(&self) -> condition::Status {
+        condition::Status {
+            state: condition::State::Up,
+            version: "1.2.3".to_owned(),
+            pid: 7,
+            since_s: 1,
+            revision: 0,
+            counts: condition::Counts::default(),
+            parts: Vec::new(),
+        }
+    }
+
+    fn reload(&self, order: condition::Reload) -> Option<condition::Reloaded> {
+        Some(condition::Reloaded {
+            done: true,
+            dry_run: order.dry_run,
+            parts: Vec::new(),
+            restart: Vec::new(),
+            warnings: Vec::new(),
+        })
     }
 
     fn backup(&self, to: &Path) -> Result<(), Beyond> {

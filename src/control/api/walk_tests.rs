@@ -105,6 +105,7 @@ fn example(route: &Route) -> (String, Value) {
         ("POST", "/v1/apply") => {
             (path, json!({"fleet": {"users": [{"name": "dora"}]}, "prune": false}))
         }
+        ("POST", "/v1/reload") => (path, json!({})),
         ("POST", "/v1/store/backup") => (path, json!({"path": "/var/backups/keyway.db"})),
         (
             "GET",
@@ -124,6 +125,7 @@ fn example(route: &Route) -> (String, Value) {
             | "/v1/store"
             | "/v1/hostkeys"
             | "/v1/openapi.json"
+            | "/v1/status"
             | "/v1/health",
         )
         | ("DELETE", "/v1/vms/{name}" | "/v1/vms/{name}/host-key") => (path, none),

@@ -7,6 +7,7 @@
 )]
 
 pub(super) mod beside;
+pub(super) mod condition;
 pub(super) mod fleet;
 pub(super) mod people;
 pub(super) mod pool;

@@ -1,0 +1,161 @@
+//! `keyway status` and `keyway reload`: a front door that runs, as a whole.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{
+    DONE, FAULTS, Output, UNREACHABLE,
+    client::Request,
+    keyfile::time,
+    remote::{Edit, Remote, Terminal, path},
+    table::{self, Column, Table, cell, plain, write_fields},
+    talk::{Change, Talk, each},
+    trouble::{Outcome, Trouble},
+};
+
+/// Between two looks at a front door that is not up yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// A day: whoever waits longer does not wait for this.
+const WAIT_S_MAX: i64 = 86_400;
+
+/// How `keyway status` is asked.
+#[derive(Args, Debug)]
+pub(super) struct StatusAsked {
+    /// Wait until people get in, at most so many seconds
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "60",
+        value_parser = clap::value_parser!(u64).range(0..=WAIT_S_MAX.unsigned_abs())
+    )]
+    wait: Option<u64>,
+}
+
+/// How `keyway reload` is asked.
+#[derive(Args, Debug)]
+pub(super) struct ReloadAsked {
+    /// Say what would come of it, change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+const FIELDS: &[Column] = &[
+    ("STATE", |status| cell(status, "state")),
+    ("VERSION", |status| cell(status, "version")),
+    ("PROCESS", |status| cell(status, "pid")),
+    ("SINCE", |status| time(status.get("since_s").and_then(Value::as_u64))),
+    ("REVISION", |status| cell(status, "revision")),
+    ("SESSIONS", |status| of(status, "sessions", "sessions_max")),
+    ("HALF OPEN", |status| of(status, "half_open", "half_open_max")),
+    ("USERS", |status| count(status, "users")),
+    ("KEYS", |status| count(status, "keys")),
+    ("VMS", |status| count(status, "vms")),
+    ("ADDRESSES", |status| count(status, "addresses")),
+];
+
+const PARTS: &[Column] = &[
+    ("PART", |part| cell(part, "part")),
+    ("STATE", |part| cell(part, "state")),
+    ("DETAIL", |part| cell(part, "detail")),
+];
+
+const RENEWED: &[Column] = &[
+    ("PART", |part| cell(part, "part")),
+    ("RESULT", |part| cell(part, "result")),
+    ("DETAIL", |part| cell(part, "detail")),
+];
+
+fn count(status: &Value, key: &str) -> String {
+    status.get("counts").map(|counts| cell(counts, key)).unwrap_or_default()
+}
+
+fn of(status: &Value, key: &str, max: &str) -> String {
+    format!("{} of {}", count(status, key), count(status, max))
+}
+
+pub(super) fn status(asked: &StatusAsked, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
+    let end = asked.wait.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let mut talk = remote.talk(terminal)?;
+    loop {
+        let answer = talk.client.ask_json(&Request::get(path(["status"])));
+        let comes = match &answer {
+            Ok(status) => code(status) == UNREACHABLE,
+            Err(Trouble::Unreachable(_)) => true,
+            // Of a server that ends while another one comes.
+            Err(Trouble::Refused { code, .. }) => code == "ending",
+            Err(Trouble::Usage(_) | Trouble::Failed(_) | Trouble::Output(_)) => false,
+        };
+        if comes && end.is_some_and(|end| Instant::now() < end) {
+            std::thread::sleep(LOOK_AGAIN);
+            continue;
+        }
+        let status = answer?;
+        show(&mut talk, &status)?;
+        return Ok(code(&status));
+    }
+}
+
+fn code(status: &Value) -> u8 {
+    match status.get("state").and_then(Value::as_str) {
+        Some("up") => DONE,
+        Some("degraded") => FAULTS,
+        Some(_) | None => UNREACHABLE,
+    }
+}
+
+fn show(talk: &mut Talk<'_, '_>, status: &Value) -> Result<(), Trouble> {
+    let out = &mut talk.terminal.stdout;
+    match talk.output {
+        Output::Json => writeln!(out, "{}", table::json(status))?,
+        Output::Table => {
+            write_fields(status, FIELDS, out)?;
+            writeln!(out)?;
+            let mut parts = Table::new(PARTS);
+            for part in each(status, "parts") {
+                parts.row(PARTS.iter().map(|(_, cell)| cell(part)));
+            }
+            parts.write(out)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn reload(asked: &ReloadAsked, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
+    let mut talk = remote.talk(terminal)?;
+    talk.progress("reloading...")?;
+    let edit = Edit { dry_run: asked.dry_run, ..Edit::default() };
+    let answer = talk.make(Change::post(path(["reload"]), json!({})), edit)?;
+    let Terminal { stdout, stderr, .. } = &mut *talk.terminal;
+    match talk.output {
+        Output::Json => writeln!(stdout, "{}", table::json(&answer))?,
+        Output::Table => {
+            let mut parts = Table::new(RENEWED);
+            for part in each(&answer, "parts") {
+                // Each detail is a line of its own, the first beside its part.
+                let mut details = each(part, "details").filter_map(Value::as_str);
+                let first = details.next().unwrap_or_default();
+                parts.row([cell(part, "part"), cell(part, "result"), first.to_owned()]);
+                for detail in details {
+                    parts.row([cell(part, "part"), cell(part, "result"), detail.to_owned()]);
+                }
+            }
+            parts.write(stdout)?;
+        }
+    }
+    for warning in each(&answer, "warnings").filter_map(Value::as_str) {
+        writeln!(stderr, "warning: {}", plain(warning))?;
+    }
+    for key in each(&answer, "restart") {
+        let [key, running, file] = ["key", "running", "file"].map(|field| plain(&cell(key, field)));
+        writeln!(
+            stderr,
+            "needs a restart: {key} is \"{running}\" until then, and the file says \"{file}\""
+        )?;
+    }
+    let done = answer.get("done") == Some(&Value::Bool(true));
+    Ok(if done { DONE } else { FAULTS })
+}

@@ -1,0 +1,18 @@
+//! How the front door is, and its files read again.
+
+use crate::control::api::{
+    answer::Problem,
+    call::Call,
+    condition::{Reload, Reloaded, Status},
+    request as ask,
+};
+
+pub(in super::super) fn status(call: &Call) -> Result<Status, Problem> {
+    Ok(call.api.beside.status())
+}
+
+/// Returns when everything that can be renewed is.
+pub(in super::super) fn reload(call: &Call, _: ask::Reload) -> Result<Reloaded, Problem> {
+    let order = Reload { dry_run: call.query.dry_run };
+    call.api.beside.reload(order).ok_or_else(Problem::ending)
+}

@@ -1,0 +1,99 @@
+//! What a running front door is told, by signals and over the API: one thing after another, all on one thread.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
+
+use crate::control::api::condition::{Reload, Reloaded};
+
+/// One thing to do.
+pub(super) enum Event {
+    /// Read the files again, and tell whoever waits what came of it.
+    Reload(Reload, Option<SyncSender<Reloaded>>),
+    /// Let people go, and then end.
+    Drain,
+    /// End.
+    End,
+}
+
+/// All that comes.
+pub(super) struct Events {
+    queue: Receiver<Event>,
+    asking: Asking,
+}
+
+/// Asks for something from another thread.
+#[derive(Clone)]
+pub(super) struct Asking {
+    queue: Sender<Event>,
+    /// Whether somebody is there who would do it.
+    open: Arc<AtomicBool>,
+}
+
+impl Events {
+    /// Takes the signals of this process.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(super) fn start() -> io::Result<Self> {
+        let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2])?;
+        let (sender, queue) = mpsc::channel();
+        let asking = Asking { queue: sender.clone(), open: Arc::new(AtomicBool::new(true)) };
+        // Ends with the process.
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            for signal in signals.forever() {
+                let event = match signal {
+                    SIGHUP => Event::Reload(Reload::default(), None),
+                    SIGTERM => Event::Drain,
+                    SIGINT => Event::End,
+                    // They end a process that does not know them, and log rotation sends them to every daemon.
+                    _ => {
+                        tracing::info!("SIGUSR1 and SIGUSR2 mean nothing here: SIGHUP reloads, SIGTERM drains, SIGINT ends");
+                        continue;
+                    }
+                };
+                if sender.send(event).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { queue, asking })
+    }
+
+    /// For whoever asks for something from elsewhere.
+    pub(super) fn asking(&self) -> Asking {
+        self.asking.clone()
+    }
+
+    /// The next one.
+    pub(super) fn next(&self) -> Event {
+        // The signals' thread lives as long as the process.
+        self.queue.recv().unwrap_or(Event::End)
+    }
+
+    /// Whoever asks from elsewhere is told no from now on, and so is who waits.
+    pub(super) fn close(&self) {
+        self.asking.open.store(false, Ordering::SeqCst);
+        for event in self.queue.try_iter() {
+            // A signal says again what it means.
+            if let Event::Drain | Event::End = event {
+                let _kept = self.asking.queue.send(event);
+                return;
+            }
+        }
+    }
+}
+
+impl Asking {
+    /// Has the files read again; nothing if the process ends meanwhile.
+    pub(super) fn reload(&self, order: Reload) -> Option<Reloaded> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        let event = Event::Reload(order, Some(answer));
+        let sent = self.open.load(Ordering::SeqCst) && self.queue.send(event).is_ok();
+        sent.then(|| answered.recv().ok()).flatten()
+    }
+}

@@ -1,0 +1,196 @@
+//! How each part of a front door is, for `keyway status`, the metrics and the probes of others.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::SystemTime;
+
+use crate::control::api::condition::{Counts, Part, PartState, PartStatus, State, Status};
+use crate::edge::{Edge, clock};
+use crate::metrics;
+
+/// What every part says of itself, kept where anybody may look.
+pub(super) struct Health {
+    pub(super) edge: Arc<OnceLock<Weak<Edge>>>,
+    pub(super) revision: Arc<AtomicU64>,
+    counted: Arc<metrics::Registry>,
+    since_s: u64,
+    sessions_max: u64,
+    half_open_max: u64,
+    said: Mutex<Said>,
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    drains: bool,
+    registry: Registry,
+    fleet_file: FleetFile,
+    api: Vec<String>,
+    dns: Vec<SocketAddr>,
+    metrics: Option<SocketAddr>,
+}
+
+/// How the registry is.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Registry {
+    /// It is being read; the routes are those saved last.
+    #[default]
+    Reading,
+    /// It can be read and changed.
+    Open,
+    /// It cannot be opened: the routes that were saved last stand in for it.
+    Away {
+        /// When they were saved.
+        saved: SystemTime,
+        /// Why.
+        why: String,
+    },
+}
+
+/// What came of the fleet file that was named last: what was done, or why it is not in force. For people, line by line.
+pub(super) type FleetFile = Option<Result<String, String>>;
+
+impl Health {
+    pub(super) fn new(
+        counted: Arc<metrics::Registry>,
+        sessions_max: usize,
+        half_open_max: u32,
+    ) -> Self {
+        Self {
+            edge: Arc::default(),
+            revision: Arc::default(),
+            counted,
+            since_s: clock::unix_s(),
+            sessions_max: u64::try_from(sessions_max).unwrap_or(u64::MAX),
+            half_open_max: half_open_max.into(),
+            said: Mutex::default(),
+        }
+    }
+
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn registry_is(&self, registry: Registry) {
+        self.said().registry = registry;
+    }
+
+    pub(super) fn fleet_file_is(&self, fleet_file: FleetFile) {
+        self.said().fleet_file = fleet_file;
+    }
+
+    pub(super) fn api_is(&self, socket: &Path, tls: Option<SocketAddr>) {
+        let tls = tls.map(|address| format!("https://{address}"));
+        self.said().api = std::iter::once(socket.display().to_string()).chain(tls).collect();
+    }
+
+    pub(super) fn dns_is(&self, addresses: &[SocketAddr]) {
+        self.said().dns = addresses.to_vec();
+    }
+
+    pub(super) fn metrics_are(&self, address: SocketAddr) {
+        self.said().metrics = Some(address);
+    }
+
+    /// Nobody more is let in.
+    pub(super) fn drains(&self) {
+        self.said().drains = true;
+    }
+
+    /// When the routes were saved that stand in for the registry, if they do.
+    pub(super) fn saved(&self) -> Option<SystemTime> {
+        match &self.said().registry {
+            Registry::Away { saved, .. } => Some(*saved),
+            Registry::Reading | Registry::Open => None,
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let parts = self.parts();
+        let down = |part: &PartStatus| part.state == PartState::Down;
+        let state = if parts.iter().any(|part| part.part == Part::Door && down(part)) {
+            State::Down
+        } else if parts.iter().any(down) {
+            State::Degraded
+        } else {
+            State::Up
+        };
+        let held = self.counted.inventory();
+        Status {
+            state,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            since_s: self.since_s,
+            revision: self.revision.load(Ordering::Relaxed),
+            counts: Counts {
+                sessions: self.counted.sessions(),
+                sessions_max: self.sessions_max,
+                half_open: self.counted.half_open(),
+                half_open_max: self.half_open_max,
+                users: held.users,
+                keys: held.keys,
+                vms: held.vms,
+                addresses: held.addresses,
+            },
+            parts,
+        }
+    }
+
+    fn parts(&self) -> Vec<PartStatus> {
+        let said = self.said();
+        let part = |part, (state, detail)| PartStatus { part, state, detail };
+        vec![
+            part(Part::Door, self.door(&said)),
+            part(Part::Registry, registry(&said.registry)),
+            part(Part::Api, (PartState::Up, said.api.join(", "))),
+            part(Part::Dns, listening(&said.dns)),
+            part(Part::Metrics, listening(said.metrics.as_slice())),
+            part(Part::FleetFile, fleet_file(&said.fleet_file)),
+        ]
+    }
+
+    fn door(&self, said: &Said) -> (PartState, String) {
+        let Some(edge) = self.edge.get().and_then(Weak::upgrade) else {
+            return (PartState::Down, "it is not open yet".to_owned());
+        };
+        if said.drains {
+            return (PartState::Down, "it drains: nobody more is let in".to_owned());
+        }
+        if edge.has_fallen() {
+            let what = "a thread of it has ended, see the log; restart keyway";
+            return (PartState::Down, what.to_owned());
+        }
+        listening(edge.addresses())
+    }
+}
+
+fn listening(addresses: &[SocketAddr]) -> (PartState, String) {
+    let shown: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let state = if shown.is_empty() { PartState::Off } else { PartState::Up };
+    (state, shown.join(", "))
+}
+
+fn registry(registry: &Registry) -> (PartState, String) {
+    match registry {
+        Registry::Open => (PartState::Up, String::new()),
+        Registry::Reading => {
+            (PartState::Down, "it is being read; nothing can be changed yet".to_owned())
+        }
+        Registry::Away { saved, why } => {
+            let age_s = saved.elapsed().map_or(0, |age| age.as_secs());
+            let what = format!(
+                "{why}; the routes are those saved {age_s} s ago and nothing can be changed: mend it and restart keyway"
+            );
+            (PartState::Down, what)
+        }
+    }
+}
+
+fn fleet_file(fleet_file: &FleetFile) -> (PartState, String) {
+    match fleet_file {
+        None => (PartState::Off, String::new()),
+        Some(Ok(what)) => (PartState::Up, what.clone()),
+        Some(Err(why)) => (PartState::Down, why.clone()),
+    }
+}

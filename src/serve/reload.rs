@@ -1,0 +1,177 @@
+//! The files of a front door that runs, read again: what takes access away first and by itself, then each part as a whole
+//! or not at all. SIGHUP and `keyway reload` do the same.
+
+use crate::cli::{Failure, Files};
+use crate::config::{self, Config, Reread, Rights};
+use crate::control::api::condition::{PartReloaded, Reload, Reloaded, Renewal, Renewed};
+use crate::edge::Edge;
+use crate::edge::shared::{Live, Shared};
+use crate::ssh::userauth::Policy;
+
+use super::fixed::Fixed;
+use super::{Running, live};
+
+/// What came of a part: what was done, or why it was not.
+pub(super) type Told = Result<Vec<String>, Vec<String>>;
+
+impl Running {
+    /// Reads the files again and renews what can be renewed.
+    pub(super) fn reload(&mut self, order: Reload) -> Reloaded {
+        let Files { config, fleet } = &self.files;
+        let last = self.revoked_keys.as_deref();
+        let read = config::reread(config.as_deref(), fleet.as_deref(), last);
+        let Reread { rights, config, fleet, warnings, .. } = read;
+        let mut reloaded = Reloaded {
+            done: true,
+            dry_run: order.dry_run,
+            parts: Vec::new(),
+            restart: Vec::new(),
+            warnings: warnings.iter().map(ToString::to_string).collect(),
+        };
+        let dry = order.dry_run;
+        if !dry {
+            let told = withdraw(&self.edge, &self.shared, rights, config.as_ref().ok());
+            reloaded.part(Renewed::Revocations, told);
+        }
+        match config {
+            Ok(config) => {
+                reloaded.part(Renewed::Config, Ok(Vec::new()));
+                reloaded.restart = self.fixed.unlike(&Fixed::of(&config));
+                if !dry {
+                    self.revoked_keys.clone_from(&config.edge.revoked_keys);
+                    let api = self.plane.renew(&config.api);
+                    reloaded.part(Renewed::Door, told(self.renew_door(config)));
+                    reloaded.part(Renewed::Api, told(api));
+                }
+            }
+            Err(faults) => {
+                let faults = faults.iter().map(ToString::to_string).collect();
+                reloaded.part(Renewed::Config, Err(faults));
+                for part in [Renewed::Door, Renewed::Api].into_iter().filter(|_| !dry) {
+                    reloaded.skipped(part, "keyway.toml has faults");
+                }
+            }
+        }
+        match fleet {
+            None => {}
+            Some(Ok(fleet)) => {
+                let applied = self.plane.apply(&fleet.desired, order);
+                if !dry {
+                    self.health.fleet_file_is(Some(applied.clone()));
+                }
+                let lines = |text: String| text.lines().map(str::to_owned).collect();
+                reloaded.part(Renewed::FleetFile, applied.map(lines).map_err(lines));
+            }
+            Some(Err(faults)) if faults.is_empty() => {
+                reloaded.skipped(Renewed::FleetFile, "keyway.toml has faults");
+            }
+            Some(Err(faults)) => {
+                let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+                if !dry {
+                    self.health.fleet_file_is(Some(Err(faults.join("\n"))));
+                }
+                reloaded.part(Renewed::FleetFile, Err(faults));
+            }
+        }
+        reloaded.log();
+        reloaded
+    }
+
+    fn renew_door(&self, config: Config) -> Result<(), Failure> {
+        self.edge.renew(live(config, &self.shared.table, &self.state)?);
+        Ok(())
+    }
+}
+
+/// Takes away what the file takes away, whatever else is wrong with it: without a `whole` file nothing comes back, and
+/// nobody new is let in.
+pub(super) fn withdraw(
+    edge: &Edge,
+    shared: &Shared,
+    rights: Rights,
+    whole: Option<&Config>,
+) -> Told {
+    let Rights { revocations, trusted_user_cas } = rights;
+    let mut unknown = Vec::new();
+    if revocations.is_none() {
+        let what = "edge.revoked_keys cannot be read: what was revoked before stays revoked, and no more is";
+        unknown.push(what.to_owned());
+    }
+    if trusted_user_cas.is_none() {
+        let what =
+            "edge.trusted_user_cas cannot be read: those that were trusted before stay trusted";
+        unknown.push(what.to_owned());
+    }
+    let before = shared.live.load_full();
+    let mut policy = Policy::clone(&before.policy);
+    if whole.is_some() {
+        policy.revocations = revocations.unwrap_or_default();
+        policy.cas = trusted_user_cas.unwrap_or_default();
+    } else {
+        policy.revocations.extend(revocations.unwrap_or_default());
+        if let Some(cas) = trusted_user_cas {
+            policy.cas.retain(|ca| cas.contains(ca));
+        }
+    }
+    edge.renew(Live {
+        server: before.server.clone(),
+        policy: policy.into(),
+        credential: before.credential.clone(),
+        source_address: before.source_address.clone(),
+    });
+    if unknown.is_empty() { Ok(Vec::new()) } else { Err(unknown) }
+}
+
+fn told(result: Result<(), Failure>) -> Told {
+    result.map(|()| Vec::new()).map_err(|failure| vec![failure.to_string()])
+}
+
+impl Reloaded {
+    fn part(&mut self, part: Renewed, told: Told) {
+        let (result, details) = match told {
+            Ok(details) => (Renewal::Done, details),
+            Err(details) => (Renewal::Failed, details),
+        };
+        self.done &= result == Renewal::Done;
+        self.parts.push(PartReloaded { part, result, details });
+    }
+
+    fn skipped(&mut self, part: Renewed, why: &str) {
+        let details = vec![why.to_owned()];
+        self.parts.push(PartReloaded { part, result: Renewal::Skipped, details });
+    }
+
+    /// One line for each thing that is not as the files say, and one for the whole.
+    fn log(&self) {
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
+        }
+        if self.dry_run {
+            return;
+        }
+        for part in &self.parts {
+            for detail in &part.details {
+                let name = part.part.as_str();
+                match part.result {
+                    Renewal::Done => tracing::info!("{name}: {detail}"),
+                    Renewal::Failed => tracing::error!("not reloaded: {name}: {detail}"),
+                    Renewal::Skipped => tracing::warn!("not reloaded: {name}: {detail}"),
+                }
+            }
+        }
+        for key in &self.restart {
+            let (key, running, file) = (&key.key, &key.running, &key.file);
+            tracing::warn!(
+                "{key} takes a restart: \"{running}\" stays in force, and the file says \"{file}\""
+            );
+        }
+        let done = self.parts.iter().filter(|part| part.result == Renewal::Done);
+        let done: Vec<&str> = done.map(|part| part.part.as_str()).collect();
+        let done = done.join(", ");
+        if self.done && self.restart.is_empty() {
+            tracing::info!("reloaded: {done}");
+        } else {
+            tracing::warn!("reloaded in part: {done}; see the lines above for the rest");
+        }
+    }
+}
