@@ -370,6 +370,15 @@ impl Authenticator {
             _ => return Ok(self.attempt_failed(judge.policy)),
         };
         let request = Request::read(payload, login, method, reader, judge.host_key)?;
+        // No account has such a name: an unknown user, whatever the key. sshd hangs up on a NUL, which the edge's user
+        // would read as a fault of the VM.
+        if login.chars().any(char::is_control) {
+            return Ok(if request.is_query() {
+                self.offer_refused()
+            } else {
+                self.proof_refused(judge.policy)
+            });
+        }
         if request.is_query() && self.accepted >= ACCEPTED_MAX {
             return Ok(self.offer_refused());
         }

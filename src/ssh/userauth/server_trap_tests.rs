@@ -422,3 +422,24 @@ fn trap_14_answers_are_the_same_for_every_user_name() {
         assert_eq!(transcript(login), expected);
     }
 }
+
+/// Trap 46: sshd hangs up on a NUL, and no account has a control character. Whatever the key is, the answer is the one to
+/// an unknown key, and the routing map is not asked.
+#[test]
+fn trap_46_a_login_with_a_control_character_is_an_unknown_one() {
+    let (known, unknown) = (key(1), key(2));
+    for login in ["alice\0", "al\nice", "\u{1b}[2Jalice", "alice\u{7f}", "alice\u{9b}", "a\r+vm"] {
+        for hide_keys in [false, true] {
+            let policy = Policy { hide_keys, ..policy() };
+            for key in [&known, &unknown] {
+                for message in [query(login, key), signed(login, key)] {
+                    let mut server = Server::new(policy.clone(), List::of(&[&known]));
+                    assert_eq!(server.answer(&message), failure(), "{login:?}");
+                    assert!(server.gate.asked.borrow().is_empty(), "{login:?}");
+                }
+            }
+        }
+    }
+    let mut server = Server::new(policy(), List::of(&[&known]));
+    assert_eq!(server.proves(&signed("zo\u{eb} müller", &known)).login(), "zo\u{eb} müller");
+}
