@@ -50,8 +50,12 @@ const OUTPUT_MAX_BYTES: usize = 1024 * 1024;
 /// Written output is cut off once there is this much of it, and it is half of the buffer: moving the
 /// rest then costs no more than writing it did.
 const WRITTEN_MIN_BYTES: usize = 64 * 1024;
-/// IGNORE, DEBUG, UNIMPLEMENTED and PING messages before a user is authenticated.
+/// IGNORE, DEBUG, UNIMPLEMENTED and PING messages, and those that we answer with UNIMPLEMENTED, before a user is
+/// authenticated.
 const IDLE_MESSAGES_MAX: u32 = 64;
+/// Longest data of a PING before a user is authenticated, in bytes: all answers together stay below 7 kB, however little
+/// the peer reads. OpenSSH sends 5.
+const PING_MAX_EARLY_BYTES: usize = 64;
 /// Key exchanges a peer may start before a user is authenticated: each costs us the arithmetic.
 const EARLY_EXCHANGES_MAX: u32 = 2;
 /// Longest `server-sig-algs` value kept, in bytes.
@@ -374,10 +378,19 @@ impl Transport {
             (message::PING, Stage::Authentication | Stage::Connection) => {
                 let mut reader = Reader::new(payload);
                 reader.u8()?;
+                let data = reader.string()?;
+                if stage == Stage::Authentication && data.len() > PING_MAX_EARLY_BYTES {
+                    return Err(Malformed::Range.into());
+                }
                 let mut pong = vec![message::PONG];
-                pong.put_string(reader.string()?);
-                self.send(&pong, cx)?;
-                self.idle(Event::Handled)
+                pong.put_string(data);
+                self.answer_idle(&pong, cx)
+            }
+            // RFC 4253 §11.4. It also says MUST of numbers that only a wrong peer sends: those end the connection.
+            (number, Stage::Authentication | Stage::Connection) if message::is_foreign(number) => {
+                let mut unknown = vec![message::UNIMPLEMENTED];
+                unknown.put_u32(self.opener.seq().wrapping_sub(1));
+                self.answer_idle(&unknown, cx)
             }
             (message::SERVICE_REQUEST | message::USERAUTH_REQUEST, Stage::Authentication)
                 if role == Role::Server =>
@@ -436,6 +449,13 @@ impl Transport {
             }
         }
         Err(Fault::Unexpected { number, during: Stage::Rekey })
+    }
+
+    /// Answers a message without progress.
+    fn answer_idle(&mut self, answer: &[u8], cx: &mut Context<'_>) -> Result<Event, Fault> {
+        let event = self.idle(Event::Handled)?;
+        self.send(answer, cx)?;
+        Ok(event)
     }
 
     fn idle(&mut self, event: Event) -> Result<Event, Fault> {

@@ -49,8 +49,14 @@ fn is_legal(number: u8, victim: Role, reached: Reached, step: Step) -> bool {
         message::KEX_ECDH_INIT => server && step == Step::Begun,
         message::KEX_ECDH_REPLY => !server && step == Step::Begun,
         80..=127 => reached == Reached::User,
+        number if is_unknown(number) => reached != Reached::Nothing && quiet,
         _ => false,
     }
+}
+
+/// RFC 4250 §4.1.1: reserved for client protocols, and local extensions, of which we speak one.
+fn is_unknown(number: u8) -> bool {
+    number >= 128 && !matches!(number, message::PING | message::PONG)
 }
 
 /// A pair at some point, and what an attacker needs there.
@@ -208,6 +214,10 @@ fn check_every_number(victim: Role) {
                 let place = format!("{number} to a {victim:?}, {reached:?}, {step:?}: {outcome:?}");
                 if is_legal(number, victim, reached, step) {
                     assert!(!matches!(outcome, Err(Fault::Unexpected { .. })), "{place}");
+                    if is_unknown(number) {
+                        assert_eq!(outcome, Ok(()), "{place}");
+                        assert!(scene.victim().payloads.is_empty(), "{place}");
+                    }
                     continue;
                 }
                 let Err(Fault::Unexpected { number: refused, .. }) = outcome else {
@@ -233,6 +243,58 @@ fn what_the_table_does_not_allow_ends_a_server() {
 #[test]
 fn what_the_table_does_not_allow_ends_a_client() {
     check_every_number(Role::Client);
+}
+
+/// RFC 4253 §11.4: in the order in which they came, with the number of the packet. Before a user is authenticated they
+/// count with all messages that make no progress.
+#[test]
+fn a_number_that_nobody_speaks_is_answered_with_unimplemented() {
+    for victim in [Role::Server, Role::Client] {
+        for reached in [Reached::Keys, Reached::User] {
+            let mut scene = Scene::new(301, victim, reached, Step::Idle);
+            let numbers = [128, 191, 194, 200, 255];
+            for number in numbers {
+                scene.inject(&[number, 1, 2, 3]).unwrap();
+            }
+            let first = scene.sealer.seq().wrapping_sub(5);
+            let answers = scene.victim().take_output();
+            let (pair, mut cx) = match victim {
+                Role::Server => (&mut scene.pair.client, cx(&mut scene.pair.random)),
+                Role::Client => (&mut scene.pair.server, cx(&mut scene.pair.random)),
+            };
+            pair.inbox.extend(answers);
+            pair.receive(&mut cx).unwrap();
+            let unknown = |at| Event::Unimplemented(first.wrapping_add(at));
+            assert!(pair.events.ends_with(&[0, 1, 2, 3, 4].map(unknown)), "{:?}", pair.events);
+            let ended = (0..IDLE_MESSAGES_MAX).find_map(|_| scene.inject(&[200]).err());
+            assert_eq!(ended, (reached == Reached::Keys).then_some(Fault::Flood));
+        }
+    }
+}
+
+/// An answer in the middle of our own key exchange waits for its end: not every client takes one there.
+#[test]
+fn unimplemented_waits_for_the_end_of_a_key_exchange() {
+    let mut scene = Scene::new(302, Role::Server, Reached::User, Step::Offered);
+    scene.victim().take_output();
+    scene.inject(&[200]).unwrap();
+    assert!(scene.victim().take_output().is_empty());
+}
+
+/// What a PING asks us to keep before anybody is authenticated is bounded, read or not.
+#[test]
+fn pings_before_authentication_are_short() {
+    let ping = |len| [&[message::PING, 0, 0, 0, len][..], &vec![7; usize::from(len)]].concat();
+    let mut scene = Scene::new(303, Role::Server, Reached::Keys, Step::Idle);
+    for _ in 0..IDLE_MESSAGES_MAX {
+        scene.inject(&ping(64)).unwrap();
+    }
+    let held = scene.victim().transport.waiting_capacity();
+    assert!(held <= 16 << 10, "{held}");
+    let mut scene = Scene::new(304, Role::Server, Reached::Keys, Step::Idle);
+    assert_eq!(scene.inject(&ping(65)), Err(Fault::Malformed(Malformed::Range)));
+    let mut scene = Scene::new(305, Role::Server, Reached::User, Step::Idle);
+    scene.inject(&ping(255)).unwrap();
 }
 
 /// Trap 15, CVE-2023-48795 (Terrapin), arXiv 2509.10895: whatever somebody in the middle slips in before the first
