@@ -57,8 +57,9 @@ fn name(suite: Suite) -> String {
 
 fn keys(suite: Suite) -> Keys {
     let mut keys = Keys::zero(suite);
-    keys.key.fill(7);
-    keys.mac_key.fill(9);
+    for (part, byte) in keys.parts_mut().into_iter().zip([0, 7, 9]) {
+        part.fill(byte);
+    }
     keys
 }
 

@@ -3,6 +3,8 @@
 //! Names and lengths only. What is done with them stands in `packet` and `protection`; where the material comes
 //! from, in `kex` (RFC 4253 §7.2).
 
+use std::ops::Range;
+
 use zeroize::Zeroize;
 
 /// Most bytes of key that any cipher or MAC takes (chacha20-poly1305, HMAC-SHA2-512).
@@ -153,33 +155,68 @@ impl Mac {
     }
 }
 
-/// Key material of one direction as derived by RFC 4253 §7.2; zeroised on drop. Only as long as the suite needs.
+/// Key material of one direction as derived by RFC 4253 §7.2, exactly as long as the suite needs.
 ///
-/// `iv` is live: it holds GCM's next nonce (4 fixed bytes, 8 bytes of invocation counter) or CTR's next counter
-/// block, so that keys handed on continue exactly where they were.
+/// The bytes are born in a box of their own and stay there until they are zeroised on drop: whatever holds the keys can
+/// be moved, and leaves none behind.
 pub struct Keys {
-    /// What the keys are for.
-    pub suite: Suite,
-    /// The first [`Cipher::key_len`] bytes count.
-    pub key: [u8; KEY_LEN_MAX],
-    /// The first [`Cipher::iv_len`] bytes count.
-    pub iv: [u8; IV_LEN_MAX],
-    /// The first [`Mac::key_len`] bytes count; unused by AEAD ciphers.
-    pub mac_key: [u8; KEY_LEN_MAX],
+    suite: Suite,
+    /// The IV's block, the key, the MAC key.
+    bytes: Box<[u8]>,
 }
 
 impl Keys {
-    /// All zero: a place to derive into, and what is left where keys have been.
-    pub const fn zero(suite: Suite) -> Self {
-        Self { suite, key: [0; KEY_LEN_MAX], iv: [0; IV_LEN_MAX], mac_key: [0; KEY_LEN_MAX] }
+    /// All zero: a place to derive into.
+    pub fn zero(suite: Suite) -> Self {
+        let mac_len = suite.mac.map_or(0, Mac::key_len);
+        let len = IV_LEN_MAX.saturating_add(suite.cipher.key_len()).saturating_add(mac_len);
+        Self { suite, bytes: vec![0; len].into_boxed_slice() }
+    }
+
+    /// What the keys are for.
+    pub const fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    /// [`Cipher::iv_len`] bytes. They are live: GCM's next nonce (4 fixed bytes, 8 bytes of invocation counter) or CTR's
+    /// next counter block, so that keys handed on continue exactly where they were.
+    pub fn iv(&self) -> &[u8] {
+        self.bytes.get(..self.suite.cipher.iv_len()).unwrap_or_default()
+    }
+
+    /// [`Cipher::key_len`] bytes.
+    pub fn key(&self) -> &[u8] {
+        self.bytes.get(self.key_range()).unwrap_or_default()
+    }
+
+    /// [`Mac::key_len`] bytes; none for AEAD ciphers.
+    pub fn mac_key(&self) -> &[u8] {
+        self.bytes.get(self.key_range().end..).unwrap_or_default()
+    }
+
+    /// IV, key and MAC key, to be written.
+    pub fn parts_mut(&mut self) -> [&mut [u8]; 3] {
+        let Range { start, end } = self.key_range();
+        let iv_len = self.suite.cipher.iv_len();
+        let (rest, mac_key) = self.bytes.split_at_mut_checked(end).unwrap_or_default();
+        let (iv, key) = rest.split_at_mut_checked(start).unwrap_or_default();
+        [iv.get_mut(..iv_len).unwrap_or_default(), key, mac_key]
+    }
+
+    /// The IV and what follows it up to a whole block, which is no cipher's.
+    #[expect(clippy::expect_used, reason = "the box begins with a block: see `zero`")]
+    pub(super) fn iv_block(&mut self) -> &mut [u8; IV_LEN_MAX] {
+        self.bytes.first_chunk_mut().expect("keys begin with a block for the IV")
+    }
+
+    fn key_range(&self) -> Range<usize> {
+        IV_LEN_MAX..IV_LEN_MAX.saturating_add(self.suite.cipher.key_len())
     }
 }
 
 impl Drop for Keys {
     fn drop(&mut self) {
-        self.key.zeroize();
-        self.iv.zeroize();
-        self.mac_key.zeroize();
+        self.bytes.zeroize();
     }
 }
 
@@ -234,9 +271,31 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_as_long_as_their_suite_needs() {
+        for cipher in Cipher::ALL {
+            for mac in Mac::ALL {
+                let suite = Suite::new(cipher, Some(mac)).unwrap();
+                let mac_len = suite.mac.map_or(0, Mac::key_len);
+                let lens = [cipher.iv_len(), cipher.key_len(), mac_len];
+                let mut keys = Keys::zero(suite);
+                assert_eq!([keys.iv(), keys.key(), keys.mac_key()].map(<[u8]>::len), lens);
+                for (part, byte) in keys.parts_mut().into_iter().zip(1..) {
+                    part.fill(byte);
+                }
+                assert!(keys.iv().iter().all(|byte| *byte == 1));
+                assert!(keys.key().iter().all(|byte| *byte == 2));
+                assert!(keys.mac_key().iter().all(|byte| *byte == 3));
+            }
+        }
+    }
+
+    #[test]
     fn debug_output_of_keys_shows_no_secret() {
         let suite = Suite { cipher: Cipher::Aes128Ctr, mac: Some(Mac::Sha256) };
-        let keys = Keys { suite, key: [171; 64], iv: [205; 16], mac_key: [239; 64] };
+        let mut keys = Keys::zero(suite);
+        for (part, byte) in keys.parts_mut().into_iter().zip([171, 205, 239]) {
+            part.fill(byte);
+        }
         let text = format!("{keys:?} {keys:#?}");
         assert!(text.contains("Aes128Ctr"));
         for secret in ["171", "205", "239", "ab", "cd", "ef"] {

@@ -66,7 +66,7 @@ impl Transport {
                 session: Session { id: state.session_id, strict: state.strict },
                 late: Late::default(),
             },
-            receive_suite: Some(receive.suite),
+            receive_suite: Some(receive.suite()),
             opener: Opener::from_keys(receive, receive_seq).continuing(state.receive_used),
             sealer: Sealer::from_keys(send, send_seq).continuing(state.send_used),
             out: Vec::new(),

@@ -205,17 +205,10 @@ pub(super) fn derive(
         Flow::ToServer => [b'A', b'C', b'E'],
         Flow::ToClient => [b'B', b'D', b'F'],
     };
-    let mac_len = suite.mac.map_or(0, super::cipher::Mac::key_len);
-    let [iv, key, mac] = letters;
     let mut keys = Keys::zero(suite);
-    let parts: [(u8, &mut [u8], usize); 3] = [
-        (iv, &mut keys.iv, suite.cipher.iv_len()),
-        (key, &mut keys.key, suite.cipher.key_len()),
-        (mac, &mut keys.mac_key, mac_len),
-    ];
-    for (letter, to, len) in parts {
+    for (letter, to) in letters.into_iter().zip(keys.parts_mut()) {
         let stream = block(letter, secret, hash, session_id);
-        for (to, from) in to.iter_mut().zip(stream.iter()).take(len) {
+        for (to, from) in to.iter_mut().zip(stream.iter()) {
             *to = *from;
         }
     }
@@ -250,3 +243,7 @@ fn block(
     k2.zeroize();
     out
 }
+
+#[cfg(test)]
+#[path = "kex_tests.rs"]
+mod tests;

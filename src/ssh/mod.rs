@@ -15,6 +15,8 @@ pub mod digest;
 pub mod entropy;
 pub mod fault;
 pub mod hostkey;
+#[cfg(test)]
+mod hunt;
 pub mod ident;
 mod kex;
 #[cfg(test)]

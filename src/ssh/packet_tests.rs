@@ -63,9 +63,9 @@ fn encrypt_and_mac(suite: Suite) -> bool {
 fn keys(suite: Suite, seed: u8) -> Keys {
     let mut keys = Keys::zero(suite);
     let mut entropy = Counting(seed);
-    entropy.fill(&mut keys.key);
-    entropy.fill(&mut keys.iv);
-    entropy.fill(&mut keys.mac_key);
+    for part in keys.parts_mut() {
+        entropy.fill(part);
+    }
     keys
 }
 
@@ -283,7 +283,7 @@ fn keys_given_up_go_on_bit_by_bit_elsewhere() {
             opened(&mut moves, &mut packet.clone());
         }
         let (used, (given, seq)) = (leaves.used(), leaves.into_keys().unwrap());
-        assert_eq!((given.suite, seq), (suite, 43));
+        assert_eq!((given.suite(), seq), (suite, 43));
         let mut arrived = Sealer::from_keys(given, seq).continuing(used);
         // The same padding for both, whatever is left in the pool of the one that stayed.
         stays.padding = Padding::empty();
@@ -294,7 +294,7 @@ fn keys_given_up_go_on_bit_by_bit_elsewhere() {
         // A packet is half there when the opener goes: its bytes are still sealed.
         assert_eq!(moves.open(&mut next[..20].to_vec(), LIMIT), Ok(None));
         let (used, (given, seq)) = (moves.used(), moves.into_keys().unwrap());
-        assert_eq!((given.suite, seq), (suite, 43));
+        assert_eq!((given.suite(), seq), (suite, 43));
         let mut arrived = Opener::from_keys(given, seq).continuing(used);
         assert_eq!(opened(&mut arrived, &mut next.clone()), message(77), "{suite:?}");
         assert_eq!(opened(&mut reads, &mut next.clone()), message(77));
@@ -359,10 +359,10 @@ fn one_direction_stays_small() {
 fn debug_output_shows_no_secret() {
     let suite = Suite::new(Cipher::Aes256Ctr, Some(Mac::Sha256)).unwrap();
     let mut secret = Keys::zero(suite);
-    (secret.key, secret.iv, secret.mac_key) = ([171; 64], [171; 16], [171; 64]);
+    secret.parts_mut().into_iter().for_each(|part| part.fill(171));
     let opener = Opener::from_keys(secret, 0);
     let mut secret = Keys::zero(suite);
-    (secret.key, secret.iv, secret.mac_key) = ([171; 64], [171; 16], [171; 64]);
+    secret.parts_mut().into_iter().for_each(|part| part.fill(171));
     let mut sealer = Sealer::from_keys(secret, 0);
     sealed(&mut sealer, b"payload");
     let text = format!("{opener:?} {sealer:?}");

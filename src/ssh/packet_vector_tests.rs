@@ -32,10 +32,10 @@ fn keys_of(suite: Suite, key: &str, iv: &str) -> Keys {
     let mut keys = Keys::zero(suite);
     let (key, iv) = (hex(key), hex(iv));
     assert_eq!((key.len(), iv.len()), (suite.cipher.key_len(), suite.cipher.iv_len()));
-    keys.key[..key.len()].copy_from_slice(&key);
-    keys.iv[..iv.len()].copy_from_slice(&iv);
-    // The bytes behind the MAC's own key length must not matter.
-    Counting(0).fill(&mut keys.mac_key);
+    let [to_iv, to_key, mac_key] = keys.parts_mut();
+    to_key.copy_from_slice(&key);
+    to_iv.copy_from_slice(&iv);
+    Counting(0).fill(mac_key);
     keys
 }
 

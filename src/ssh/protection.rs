@@ -167,7 +167,7 @@ pub(super) enum Protection<C> {
     Keyed(Box<Keyed<C>>),
 }
 
-/// Keys and what has been expanded from them. Boxed as a whole: a move would leave key bytes behind.
+/// Keys and what has been expanded from them. Neither lies here itself, so that a move leaves nothing behind.
 pub(super) struct Keyed<C> {
     framing: Framing,
     mode: Mode,
@@ -197,7 +197,7 @@ impl<C: ChachaKey> Protection<C> {
     /// # Panics
     /// On a CTR cipher without a MAC, which [`Suite::new`] cannot make.
     pub(super) fn keyed(keys: Keys) -> Self {
-        let mode = Mode::of(keys.suite);
+        let mode = Mode::of(keys.suite());
         let framing = Framing::of(mode);
         Self::Keyed(Box::new(Keyed { framing, mode, keys, schedule: Schedule::Resting }))
     }
@@ -212,7 +212,7 @@ impl<C: ChachaKey> Protection<C> {
     pub(super) fn suite(&self) -> Option<Suite> {
         match self {
             Self::Plain => None,
-            Self::Keyed(keyed) => Some(keyed.keys.suite),
+            Self::Keyed(keyed) => Some(keyed.keys.suite()),
         }
     }
 
@@ -224,14 +224,11 @@ impl<C: ChachaKey> Protection<C> {
         }
     }
 
-    /// Gives the keys up as they stand and leaves zeroes where they were.
+    /// Gives the keys up as they stand.
     pub(super) fn into_keys(self) -> Option<Keys> {
         match self {
             Self::Plain => None,
-            Self::Keyed(mut keyed) => {
-                let zero = Keys::zero(keyed.keys.suite);
-                Some(std::mem::replace(&mut keyed.keys, zero))
-            }
+            Self::Keyed(keyed) => Some(keyed.keys),
         }
     }
 }
@@ -328,7 +325,7 @@ impl<C: ChachaKey> Keyed<C> {
         if matches!(self.schedule, Schedule::Resting) {
             self.schedule = expanded(self.mode, &self.keys);
         }
-        (&mut self.schedule, &mut self.keys.iv)
+        (&mut self.schedule, self.keys.iv_block())
     }
 }
 
@@ -337,9 +334,12 @@ impl<C: ChachaKey> Keyed<C> {
     reason = "key lengths follow from the suite: only memory can run out"
 )]
 fn expanded<C: ChachaKey>(mode: Mode, keys: &Keys) -> Schedule<C> {
-    let key = keys.key.get(..keys.suite.cipher.key_len()).unwrap_or_default();
+    let key = keys.key();
     match mode {
-        Mode::Chacha => Schedule::Chacha(Box::new(C::from_bytes(&keys.key))),
+        Mode::Chacha => {
+            let key = key.first_chunk().expect("key of this cipher's own length");
+            Schedule::Chacha(Box::new(C::from_bytes(key)))
+        }
         Mode::Gcm => {
             let algorithm = if key.len() == 16 { &AES_128_GCM } else { &AES_256_GCM };
             let key = UnboundKey::new(algorithm, key).expect("key of this cipher's own length");
@@ -352,12 +352,11 @@ fn expanded<C: ChachaKey>(mode: Mode, keys: &Keys) -> Schedule<C> {
                 _ => &AES_256,
             };
             let digest = if mac.key_len() == 32 { hmac::HMAC_SHA256 } else { hmac::HMAC_SHA512 };
-            let mac_key = keys.mac_key.get(..mac.key_len()).unwrap_or_default();
             Schedule::Ctr(Box::new(Ctr {
                 cipher: UnboundCipherKey::new(algorithm, key)
                     .and_then(EncryptingKey::ctr)
                     .expect("key of this cipher's own length"),
-                mac: hmac::Key::new(digest, mac_key),
+                mac: hmac::Key::new(digest, keys.mac_key()),
                 etm: mac.is_etm(),
             }))
         }

@@ -141,7 +141,11 @@ impl Scene {
             return;
         }
         let (keys, seq) = std::mem::replace(sealer, Sealer::plain()).into_keys().unwrap();
-        let copy = Keys { suite: keys.suite, key: keys.key, iv: keys.iv, mac_key: keys.mac_key };
+        let mut copy = Keys::zero(keys.suite());
+        for (to, from) in copy.parts_mut().into_iter().zip([keys.iv(), keys.key(), keys.mac_key()])
+        {
+            to.copy_from_slice(from);
+        }
         *sealer = Sealer::from_keys(keys, seq);
         self.sealer = Sealer::from_keys(copy, seq);
     }

@@ -11,6 +11,8 @@ use crate::ssh::testing::{End as Peer, Pair, Seeded, client_config, server_confi
 
 #[path = "transport_legal_tests.rs"]
 mod legal;
+#[path = "transport_secrets_tests.rs"]
+mod secrets;
 #[path = "transport_trap_tests.rs"]
 mod traps;
 
