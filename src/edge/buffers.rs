@@ -46,6 +46,14 @@ impl Pool {
         }
     }
 
+    /// A buffer for the length of `work`, which leaves nothing in it that anybody wants.
+    pub(super) fn scratch<T>(&mut self, work: impl FnOnce(&mut [u8]) -> T) -> T {
+        let mut buffer = self.take();
+        let done = work(&mut buffer);
+        self.put(buffer);
+        done
+    }
+
     const fn is_crowded(&self) -> bool {
         self.lent > KEPT_MAX
     }
@@ -124,37 +132,46 @@ impl Inbox {
     }
 
     /// Room to read into. `packet` is how long the first unopened packet is, as far as known: the inbox grows
-    /// beyond a pooled buffer only for it, and only once the peer has filled the buffer. `None`: no room, because
-    /// whole packets wait, or the packet is longer than any may be.
+    /// beyond a pooled buffer only for it, and only once the peer has filled the buffer, or behind a run that
+    /// nobody takes, in steps that a read is worth. `None`: no room, because whole packets wait, or the packet is
+    /// longer than any may be.
     pub(super) fn room(&mut self, packet: usize, pool: &mut Pool) -> Option<&mut [u8]> {
         if self.bytes.is_empty() {
             self.bytes = pool.take();
         }
-        let first = if self.run.is_empty() { self.unopened.start } else { self.run.start };
         if self.bytes.len() - self.unopened.end < ROOM_MIN {
-            let held = self.unopened.end - first;
-            // A parked or handed-over remainder has no room behind it at all.
-            let size = if held < BUFFER {
-                BUFFER.max(self.bytes.len())
-            } else {
-                self.unopened.start - first + packet
+            let (run, rest) = (self.run.len(), self.unopened.len());
+            let size = match (run, rest) {
+                (0, ..BUFFER) => BUFFER,
+                (0, _) => packet,
+                _ => BUFFER.max(run + rest + ROOM_MIN).min(INBOX_MAX),
             };
-            if self.bytes.len() < size {
-                if size > INBOX_MAX {
-                    return None;
+            // A parked or handed-over remainder has no room behind it at all.
+            if self.bytes.len() >= size {
+                if self.run.start > 0 {
+                    self.bytes.copy_within(self.run.clone(), 0);
                 }
-                let mut larger =
+                self.bytes.copy_within(self.unopened.clone(), run);
+                (self.run, self.unopened) = (0..run, run..run + rest);
+            } else if size <= INBOX_MAX {
+                let larger =
                     if size == BUFFER { pool.take() } else { vec![0; size].into_boxed_slice() };
-                larger[..held].copy_from_slice(&self.bytes[first..self.unopened.end]);
-                pool.put(std::mem::replace(&mut self.bytes, larger));
-            } else if first > 0 {
-                self.bytes.copy_within(first..self.unopened.end, 0);
+                self.move_to(larger, pool);
+            } else {
+                return None;
             }
-            self.run = if self.run.is_empty() { 0..0 } else { 0..self.run.end - first };
-            self.unopened = self.unopened.start - first..held;
         }
         let room = &mut self.bytes[self.unopened.end..];
         if room.is_empty() { None } else { Some(room) }
+    }
+
+    /// Goes on in other memory, without what is dealt with.
+    fn move_to(&mut self, mut bytes: Box<[u8]>, pool: &mut Pool) {
+        let (run, rest) = (self.run.len(), self.unopened.len());
+        bytes[..run].copy_from_slice(self.run());
+        bytes[run..run + rest].copy_from_slice(&self.bytes[self.unopened.clone()]);
+        pool.put(std::mem::replace(&mut self.bytes, bytes));
+        (self.run, self.unopened) = (0..run, run..run + rest);
     }
 
     /// The first `count` bytes of the last [`Self::room`] were read.
@@ -169,17 +186,9 @@ impl Inbox {
         if self.run.is_empty() && self.unopened.is_empty() {
             self.release(pool);
         } else if pool.is_crowded() {
-            let first = if self.run.is_empty() { self.unopened.start } else { self.run.start };
-            let held = first..self.unopened.end.max(self.run.end);
-            if held.len() <= self.bytes.len() / 2 {
-                let parked = self.bytes[held].into();
-                pool.put(std::mem::replace(&mut self.bytes, parked));
-                self.run = if self.run.is_empty() {
-                    0..0
-                } else {
-                    self.run.start - first..self.run.end - first
-                };
-                self.unopened = self.unopened.start - first..self.unopened.end - first;
+            let held = self.run.len() + self.unopened.len();
+            if held <= self.bytes.len() / 2 {
+                self.move_to(vec![0; held].into_boxed_slice(), pool);
             }
         }
     }

@@ -87,6 +87,24 @@ fn beyond_the_buffers_a_pump_may_keep_a_remainder_takes_its_own_size() {
     assert_eq!((pool.lent, pool.free.len()), (0, FREE_MAX));
 }
 
+/// Trap 62: the packets of a key exchange are read behind a run that nobody takes.
+#[test]
+fn what_is_dealt_with_behind_a_run_that_waits_takes_no_room() {
+    let mut pool = Pool::default();
+    let mut inbox = Inbox::new(Vec::new());
+    inbox.room(4, &mut pool).unwrap();
+    inbox.filled(BUFFER);
+    inbox.keep(BUFFER, BUFFER);
+    for round in 0..10_000 {
+        let room = inbox.room(4, &mut pool).unwrap().len();
+        assert!(room >= ROOM_MIN, "round {round}: {room}");
+        inbox.filled(32);
+        inbox.skip(32);
+    }
+    assert_eq!(inbox.run().len(), BUFFER);
+    assert_eq!(inbox.capacity(), BUFFER + ROOM_MIN);
+}
+
 /// Trap 18: a length field alone allocates nothing.
 #[test]
 fn an_inbox_outgrows_a_pooled_buffer_only_once_the_peer_has_filled_it() {

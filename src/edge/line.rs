@@ -136,7 +136,8 @@ pub(super) struct Tally {
 
 /// What a read brought.
 pub(super) enum Read {
-    Bytes,
+    /// So many, never 0.
+    Bytes(usize),
     Nothing,
     End,
 }
@@ -185,41 +186,37 @@ impl Line {
             let len = u32::try_from(packet).unwrap_or(u32::MAX);
             return Err(Stop::Fault(party, Fault::Length { len }));
         };
-        let asked = room.len();
-        let count = loop {
-            match recv(self.fd.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) => {
-                    self.reading = Reading::Finished;
-                    return Ok(Read::End);
-                }
-                Ok(count) => break count,
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => {
-                    self.reading = Reading::Drained;
-                    return Ok(Read::Nothing);
-                }
-                Err(errno) => return Err(Stop::Lost(party, errno)),
+        let read = receive(&self.fd, &mut self.reading, room, MsgFlags::empty())
+            .map_err(|errno| Stop::Lost(party, errno))?;
+        if let Read::Bytes(count) = read {
+            self.inbox.filled(count);
+            self.count(party, count, tools);
+            if party == Party::Vm && wants_quick_ack(count) {
+                // Not lasting: the kernel goes back to delayed acknowledgements by itself.
+                let _ = SockRef::from(&self.fd).set_tcp_quickack(true);
             }
-        };
-        // Edge-triggered: a short read emptied the socket, and what comes later is a new event. Only the
-        // FIN of a hang-up seen already is not.
-        if count < asked && self.reading == Reading::Ready {
-            self.reading = Reading::Drained;
         }
-        self.inbox.filled(count);
-        let count64 = u64::try_from(count).unwrap_or_default();
-        self.received += count64;
+        Ok(read)
+    }
+
+    /// One read of bytes that nobody will look at. They never come near the inbox, where a run for the other leg may
+    /// wait, and over TCP not even out of the kernel (`MSG_TRUNC`, tcp(7)).
+    pub(super) fn discard(&mut self, party: Party, tools: &mut Tools) -> Result<Read, Errno> {
+        let Self { fd, reading, .. } = self;
+        let read = tools.pool.scratch(|room| receive(fd, reading, room, MsgFlags::MSG_TRUNC))?;
+        if let Read::Bytes(count) = read {
+            self.count(party, count, tools);
+        }
+        Ok(read)
+    }
+
+    fn count(&mut self, party: Party, count: usize, tools: &mut Tools) {
+        let count = u64::try_from(count).unwrap_or_default();
+        self.received += count;
         match party {
-            Party::Client => tools.tally.up += count64,
-            Party::Vm => {
-                tools.tally.down += count64;
-                if wants_quick_ack(count) {
-                    // Not lasting: the kernel goes back to delayed acknowledgements by itself.
-                    let _ = SockRef::from(&self.fd).set_tcp_quickack(true);
-                }
-            }
+            Party::Client => tools.tally.up += count,
+            Party::Vm => tools.tally.down += count,
         }
-        Ok(Read::Bytes)
     }
 
     /// Writes what is sealed for this leg: the run in the other leg's inbox, then the transport's output. True if
@@ -298,6 +295,37 @@ impl Line {
         {
             let text = "the other side ended the session";
             self.transport.disconnect(Reason::ByApplication, text, &mut tools.context());
+        }
+    }
+}
+
+/// One read into `room`, which is not empty.
+fn receive(
+    fd: &OwnedFd,
+    reading: &mut Reading,
+    room: &mut [u8],
+    flags: MsgFlags,
+) -> Result<Read, Errno> {
+    loop {
+        match recv(fd.as_raw_fd(), room, flags | MsgFlags::MSG_DONTWAIT) {
+            Ok(0) => {
+                *reading = Reading::Finished;
+                return Ok(Read::End);
+            }
+            Ok(count) => {
+                // Edge-triggered: a short read emptied the socket, and what comes later is a new event. Only the
+                // FIN of a hang-up seen already is not.
+                if count < room.len() && *reading == Reading::Ready {
+                    *reading = Reading::Drained;
+                }
+                return Ok(Read::Bytes(count));
+            }
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => {
+                *reading = Reading::Drained;
+                return Ok(Read::Nothing);
+            }
+            Err(errno) => return Err(errno),
         }
     }
 }

@@ -292,12 +292,15 @@ impl Relay {
         let (from, to) = self.lines(party);
         let mut broke = to.flush(&mut from.inbox);
         let mut moved = self.open(party, tools)?;
+        // What is read behind a run pushes both towards the buffer's end: a run goes out first, if it can.
+        let (from, to) = self.lines(party);
+        broke |= to.flush(&mut from.inbox);
         if *reads > 0 && self.wants_read(party) {
             let (from, _) = self.lines(party);
             *reads -= 1;
             match from.read(party, tools)? {
                 Read::Nothing => {}
-                Read::Bytes => {
+                Read::Bytes(_) => {
                     self.open(party, tools)?;
                     moved = true;
                 }
@@ -551,12 +554,10 @@ impl Relay {
                 if !line.may_read() {
                     break;
                 }
-                // The run for the other leg may lie in this inbox: what comes in is read behind it.
-                match line.read(party, tools) {
-                    Ok(Read::Bytes | Read::Nothing) => {}
+                match line.discard(party, tools) {
+                    Ok(Read::Bytes(_) | Read::Nothing) => {}
                     Ok(Read::End) | Err(_) => line.reading = Reading::Finished,
                 }
-                line.inbox.forget_unopened();
             }
             turn = match (line.reading, turn) {
                 (Reading::Finished, turn) => turn,

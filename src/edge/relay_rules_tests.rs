@@ -413,6 +413,37 @@ fn a_client_that_floods_us_with_pings_and_reads_nothing_is_ended() {
     assert_eq!(world.vm.fault, Some(Fault::Disconnected { reason: 10 }));
 }
 
+/// Trap 62: what is thrown away needs no room, and takes no more reads than it must. A run for a VM that reads nothing
+/// waits meanwhile.
+#[test]
+fn a_flood_into_a_session_that_is_over_is_thrown_away_in_large_pieces() {
+    let mut world = World::new(44);
+    world.settle();
+    world.vm.is_deaf = true;
+    for message in much(&mut Seeded(45), 900_000) {
+        world.send(Party::Client, &message);
+    }
+    world.settle();
+    assert!(!world.relay.client.inbox.run().is_empty(), "nothing waits for the VM");
+    world.relay.evict(Cause::Killed, "over", &mut world.tools);
+    let held = world.held();
+    let (mut left, mut turns, mut again) = (4 << 20, 0, true);
+    while left > 0 {
+        let piece = vec![0; (64 << 10).min(left)];
+        match world.client.socket.as_mut().unwrap().write(&piece) {
+            Ok(count) => left -= count,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
+        }
+        turns += u32::from(world.turn(&mut again));
+        assert!(world.held() <= held, "{} of {held}", world.held());
+        assert!(turns < 1_000, "{left} of the flood are left");
+    }
+    assert!(!world.relay.client.inbox.run().is_empty());
+    world.vm.is_deaf = false;
+    world.settle();
+    assert!(world.vm.fault.is_some(), "the last words came behind the run");
+}
+
 /// The figure of the idle session is made of these.
 #[test]
 fn a_session_without_its_transports_is_small() {
