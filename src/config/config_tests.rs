@@ -116,6 +116,8 @@ fn an_empty_keyway_toml_has_the_documented_defaults() {
     assert_eq!(config.edge.log, Log::Auto);
     assert!(!config.edge.hide_keys && config.edge.legacy_macs && !config.edge.original_dst);
     assert_eq!(config.edge.prefer_gcm, PreferGcm::Bulk);
+    assert_eq!(config.edge.client_alive_interval, Duration::from_mins(5));
+    assert_eq!(config.edge.client_alive_count_max, 12);
     assert!(config.edge.trusted_user_cas.is_empty());
     assert!(matches!(
         config.vm_leg.credential,
@@ -153,6 +155,8 @@ log = "json"
 hide_keys = true
 legacy_macs = false
 prefer_gcm = "never"
+client_alive_interval_s = 15
+client_alive_count_max = 0
 original_dst = true
 revoked_keys = "revoked"
 trusted_user_cas = ["{BOB}"]
@@ -181,6 +185,8 @@ listen = "127.0.0.1:9999"
     assert_eq!(config.edge.log, Log::Json);
     assert!(config.edge.hide_keys && !config.edge.legacy_macs && config.edge.original_dst);
     assert_eq!(config.edge.prefer_gcm, PreferGcm::Never);
+    assert_eq!(config.edge.client_alive_interval, Duration::from_secs(15));
+    assert_eq!(config.edge.client_alive_count_max, 0);
     let revoked = PublicKey::parse_line(THIRD).unwrap().0;
     assert!(config.edge.revocations.revokes_key(&revoked));
     assert_eq!(config.edge.trusted_user_cas, [PublicKey::parse_line(BOB).unwrap().0]);

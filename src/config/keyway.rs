@@ -33,6 +33,10 @@ const SESSIONS_MAX: u32 = 1 << 29;
 const LOGIN_GRACE_S: RangeInclusive<u32> = 1..=600;
 /// A week: whoever wants to wait longer for sessions to end does not want to drain.
 const DRAIN_S: RangeInclusive<u32> = 0..=604_800;
+/// A day: nobody would notice a client that is gone. 0 asks none.
+const CLIENT_ALIVE_INTERVAL_S: RangeInclusive<u32> = 0..=86_400;
+/// Beyond a week at OpenSSH's usual intervals.
+const CLIENT_ALIVE_COUNT: RangeInclusive<u32> = 0..=100_000;
 /// A client would not wait longer.
 const DIAL_TIMEOUT_S: RangeInclusive<u32> = 1..=300;
 /// Bounds the linear search at each accept and dial.
@@ -206,6 +210,12 @@ fn read_edge(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> Edge {
         prefer_gcm: get("prefer_gcm")
             .and_then(|value| value.word(&[("bulk", PreferGcm::Bulk), ("never", PreferGcm::Never)]))
             .unwrap_or(PreferGcm::Bulk),
+        client_alive_interval: seconds("client_alive_interval_s", CLIENT_ALIVE_INTERVAL_S, 300),
+        client_alive_count_max: get("client_alive_count_max")
+            .and_then(|value| {
+                value.integer(CLIENT_ALIVE_COUNT, "unanswered questions; 0 for any number")
+            })
+            .unwrap_or(12),
         original_dst: flag("original_dst", false),
         revoked_keys,
         revocations,

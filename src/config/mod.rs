@@ -87,6 +87,10 @@ pub struct Edge {
     pub legacy_macs: bool,
     /// Whether bulky chacha20 sessions move to AES-GCM.
     pub prefer_gcm: PreferGcm,
+    /// Silence before a client is asked whether it is there; 0: it is not.
+    pub client_alive_interval: Duration,
+    /// Questions it may leave unanswered; 0: any number.
+    pub client_alive_count_max: u32,
     /// Ask the kernel for the address before DNAT.
     pub original_dst: bool,
     /// The file that says what is revoked.

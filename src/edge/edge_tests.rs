@@ -5,7 +5,7 @@ use super::local_address::Destination;
 use super::proxy_header::Senders;
 use super::pump::Session;
 use super::pump::tests::{Peer, carriage};
-use super::relay::PreferGcm;
+use super::relay::{ClientAlive, PreferGcm};
 use super::report::{Proved, Report, RequestId};
 use super::shared::{FirstUse, Settings, Shown, VmCredential};
 use super::*;
@@ -47,6 +47,7 @@ pub(super) fn shared_with(first_use: Arc<dyn FirstUse>) -> Shared {
         dial_timeout: Duration::from_secs(1),
         networks: Vec::new(),
         prefer_gcm: PreferGcm::Never,
+        client_alive: ClientAlive { interval: Duration::ZERO, count_max: 0 },
     };
     let key = PrivateKey::generate_ed25519(&mut SystemEntropy::default());
     let live = Live {
@@ -225,7 +226,8 @@ fn threads(name: &str) -> usize {
 #[test]
 fn a_shard_that_does_not_start_leaves_no_thread_behind() {
     let registry = Registry::new(0, Inventory::default);
-    let settings = pump::Settings { cpu: None, prefer_gcm: PreferGcm::Never };
+    let client_alive = ClientAlive { interval: Duration::ZERO, count_max: 0 };
+    let settings = pump::Settings { cpu: None, prefer_gcm: PreferGcm::Never, client_alive };
     let pump = pump::spawn("pump-x".into(), settings, registry.counters(), words, ended);
     // Nobody can wait for a file: epoll refuses it.
     let file = std::os::fd::OwnedFd::from(fs::File::open("/proc/self/stat").unwrap());

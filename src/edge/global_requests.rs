@@ -17,6 +17,9 @@ const HOST_KEYS: &[u8] = b"hostkeys-00@openssh.com";
 /// Sent by a client that wants a proof for keys told; also the first field of what is signed.
 const PROVE: &[u8] = b"hostkeys-prove-00@openssh.com";
 
+/// A request that nobody knows and everybody must refuse: whoever does is there (OpenSSH `serverloop.c`).
+const KEEP_ALIVE: &[u8] = b"keepalive@openssh.com";
+
 /// Answers of ours that may wait for answers of the other side. One proof is answered a session, so only a client
 /// that asks again and again has more than one.
 const WAITING_MAX: usize = 16;
@@ -64,6 +67,14 @@ pub(super) fn host_keys(keys: &[HostKey]) -> Vec<u8> {
     for key in keys {
         message.put_string(key.key.public().blob());
     }
+    message
+}
+
+/// The request that asks a peer whether it is there.
+pub(super) fn keep_alive() -> Vec<u8> {
+    let mut message = vec![GLOBAL_REQUEST];
+    message.put_string(KEEP_ALIVE);
+    message.put_bool(true);
     message
 }
 
@@ -118,6 +129,55 @@ pub(super) struct Replies {
     ours: VecDeque<Waiting>,
 }
 
+/// A question of ours to one peer, among the requests of the other side that it has to answer too.
+#[derive(Debug, Default)]
+pub(super) enum Question {
+    #[default]
+    None,
+    Asked {
+        /// Replies that belong to the other side and come first.
+        after: u32,
+        /// The packet that it went out in.
+        seq: u32,
+    },
+}
+
+impl Question {
+    /// The question goes out now, in packet `seq`, behind `owed` requests that wait for their replies.
+    pub(super) const fn ask(&mut self, owed: u32, seq: u32) {
+        *self = Self::Asked { after: owed, seq };
+    }
+
+    /// It waits for its answer.
+    pub(super) const fn is_open(&self) -> bool {
+        matches!(self, Self::Asked { .. })
+    }
+
+    /// A reply came: true if it is the answer, and not the other side's.
+    pub(super) const fn takes_reply(&mut self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Asked { after: 0, .. } => {
+                *self = Self::None;
+                true
+            }
+            Self::Asked { after, .. } => {
+                *after -= 1;
+                false
+            }
+        }
+    }
+
+    /// The peer does not know packet `sent`: that is an answer too, and no reply will come.
+    pub(super) const fn is_unknown(&mut self, sent: u32) {
+        if let Self::Asked { seq, .. } = self
+            && *seq == sent
+        {
+            *self = Self::None;
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Waiting {
     /// Replies of the other side that go first.
@@ -126,6 +186,11 @@ struct Waiting {
 }
 
 impl Replies {
+    /// Requests that wait for the other side's reply.
+    pub(super) const fn owed(&self) -> u32 {
+        self.owed
+    }
+
     /// A request that wants a reply went to the other side.
     pub(super) const fn relayed(&mut self) {
         self.owed = self.owed.saturating_add(1);
@@ -238,6 +303,19 @@ mod tests {
         assert_eq!(replies.answer(vec![5]).unwrap(), Some(vec![5]));
         // A reply nobody asked for changes nothing.
         assert_eq!(replies.passed(), Vec::<Vec<u8>>::new());
+    }
+
+    #[test]
+    fn the_answer_to_our_question_is_the_reply_behind_those_to_earlier_requests() {
+        let mut question = Question::default();
+        assert!(!question.takes_reply());
+        question.ask(2, 7);
+        assert_eq!([0; 4].map(|_| question.takes_reply()), [false, false, true, false]);
+        question.ask(0, 8);
+        question.is_unknown(7);
+        assert!(question.is_open());
+        question.is_unknown(8);
+        assert!(!question.takes_reply());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use super::buffers::{Inbox, Pool};
 use super::global_requests::Replies;
-use super::relay::PreferGcm;
+use super::relay::{ClientAlive, PreferGcm};
 use super::sequence::Origins;
 use crate::ended::Side;
 use crate::ssh::entropy::Entropy;
@@ -69,6 +69,8 @@ pub(super) struct Line {
     pub(super) replies: Replies,
     /// Bytes read so far.
     pub(super) received: u64,
+    /// When the peer was last heard.
+    pub(super) heard: Instant,
 }
 
 /// What the socket has for us.
@@ -120,6 +122,7 @@ pub(super) struct Tools {
     pub(super) entropy: Box<dyn Entropy + Send>,
     pub(super) now: Instant,
     pub(super) prefer_gcm: PreferGcm,
+    pub(super) client_alive: ClientAlive,
     pub(super) tally: Tally,
 }
 
@@ -162,6 +165,7 @@ impl Line {
             exchange,
             origins: Origins::new(),
             replies: Replies::default(),
+            heard: Instant(0),
         }
     }
 
@@ -213,6 +217,7 @@ impl Line {
     fn count(&mut self, party: Party, count: usize, tools: &mut Tools) {
         let count = u64::try_from(count).unwrap_or_default();
         self.received += count;
+        self.heard = tools.now;
         match party {
             Party::Client => tools.tally.up += count,
             Party::Vm => tools.tally.down += count,

@@ -11,6 +11,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, AsRawFd},
+    time::Duration,
 };
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -37,6 +38,20 @@ pub struct Listeners {
     pub shards: Vec<Vec<Listener>>,
     /// What works less well than it could.
     pub warnings: Vec<Warning>,
+}
+
+impl Listeners {
+    /// Sets how long the clients that will be accepted may acknowledge nothing.
+    ///
+    /// # Errors
+    /// [`Fault::Failed`].
+    pub fn be_patient(&self, patience: Option<Duration>) -> Result<(), Fault> {
+        for listener in self.shards.iter().flatten() {
+            socket_options::be_patient(&listener.socket, patience)
+                .map_err(|cause| refused(listener.address, "TCP_USER_TIMEOUT", cause))?;
+        }
+        Ok(())
+    }
 }
 
 /// The listeners are up, but the operator should know this.

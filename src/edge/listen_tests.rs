@@ -62,7 +62,23 @@ fn accepted_sockets_inherit_the_options_of_a_connection() {
         assert_eq!(idle, listener.socket.tcp_keepalive_time().expect("option"));
         assert_eq!(accepted.tcp_keepalive_interval().expect("option").as_secs(), 30, "{ip}");
         let patience = accepted.tcp_user_timeout().expect("option").expect("set");
-        assert_eq!(patience.as_secs(), 900, "{ip}");
+        assert_eq!(patience.as_secs(), 3600, "{ip}");
+    }
+}
+
+/// Without a limit of its own a connection lasts as long as that of a program that sets nothing: two hours.
+#[test]
+fn accepted_sockets_have_the_patience_that_was_asked_for() {
+    let listeners = bind(&[local("127.0.77.1")], &[0]).expect("listens");
+    let listener = &listeners.shards[0][0];
+    for (patience, probes) in [(Some(Duration::from_secs(45)), None), (None, Some(127))] {
+        listeners.be_patient(patience).expect("option");
+        let _client = TcpStream::connect(listener.address).expect("connects");
+        let (accepted, _) = listener.socket.accept().expect("accepts");
+        assert_eq!(accepted.tcp_user_timeout().expect("option"), patience);
+        let retries = accepted.tcp_keepalive_retries().expect("option");
+        assert!(probes.is_none_or(|probes| probes == retries), "{retries}");
+        assert_eq!(accepted.tcp_keepalive_time().expect("option").as_secs(), 120);
     }
 }
 

@@ -109,6 +109,7 @@ impl Edge {
     pub fn start(start: Start, registry: &Registry) -> Result<Self, StartFault> {
         let Start { listen: addresses, cpus, half_open_max, shared } = start;
         let listeners = listen::bind(&addresses, &cpus)?;
+        listeners.be_patient(shared.settings.client_alive.patience())?;
         for warning in &listeners.warnings {
             tracing::warn!("{warning}");
         }
@@ -120,8 +121,8 @@ impl Edge {
         let share = NonZeroU32::new(share).unwrap_or(NonZeroU32::MIN);
         let mut shards = Vec::with_capacity(cpus.len());
         for (index, (cpu, listeners)) in cpus.iter().copied().zip(listeners.shards).enumerate() {
-            let prefer_gcm = shared.settings.prefer_gcm;
-            let settings = pump::Settings { cpu: Some(cpu), prefer_gcm };
+            let shared::Settings { prefer_gcm, client_alive, .. } = shared.settings;
+            let settings = pump::Settings { cpu: Some(cpu), prefer_gcm, client_alive };
             let counters = registry.counters();
             let pump = pump::spawn(format!("pump-{index}"), settings, counters, words, ended)?;
             let door = registry.counters();

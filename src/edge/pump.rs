@@ -1,7 +1,7 @@
 //! The thread that carries established sessions: one a shard, on the door's CPU, waiting for readiness and nothing else.
 //!
 //! Sessions and commands come in through a [`PumpHandle`]. An idle pump sleeps without a timeout; one with sessions
-//! wakes once a minute to see whether keys have grown old. Every session that came in ends in exactly one call of the
+//! wakes once a minute to see which have gone quiet. Every session that came in ends in exactly one call of the
 //! `on_end` given at the start. A panic while a session is served ends that session.
 
 use super::buffers::Pool;
@@ -26,15 +26,18 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-pub use super::relay::{Leg, PreferGcm};
+pub use super::relay::{ClientAlive, Leg, PreferGcm};
 use handle::{Command, Queue, Shared};
 
 #[path = "pump_handle.rs"]
 mod handle;
 pub use handle::PumpHandle;
 
-/// How often sessions are looked at for keys that have grown old, in milliseconds. Against a limit of an hour.
+/// How often sessions are looked at for memory that they can do without and key exchanges that are stuck, in milliseconds.
 const SCAN_MS: u64 = 60_000;
+
+/// Deadlines that may stand for nobody, beside as many as there are sessions.
+const DEADLINES_SPARE: usize = 64;
 
 /// Sessions checked again before the others get their turn: a check takes less than a microsecond.
 const CHECKS_A_ROUND: usize = 256;
@@ -49,6 +52,8 @@ pub struct Settings {
     pub cpu: Option<usize>,
     /// Whether bulky clients are re-keyed to AES-GCM.
     pub prefer_gcm: PreferGcm,
+    /// How long clients may be silent.
+    pub client_alive: ClientAlive,
 }
 
 /// An established session. `I` says who and where: for the log line and for checking the right again.
@@ -147,6 +152,7 @@ fn build<I>(
             entropy: Box::new(SystemEntropy::default()),
             now: Instant(monotonic_ms()),
             prefer_gcm: settings.prefer_gcm,
+            client_alive: settings.client_alive,
             tally: Tally::default(),
         },
         counters,
@@ -172,7 +178,7 @@ struct Pump<I> {
     ready: VecDeque<Key>,
     /// Deadlines of sessions; those that were moved or whose session is gone are found out when they pass.
     deadlines: BinaryHeap<Reverse<(u64, Key)>>,
-    /// When to look for old keys next.
+    /// When to look at all sessions next.
     scan_ms: u64,
     arrivals: Arrivals,
     /// The check of the last recheck: asked too when somebody comes in, and when a right has its end.
@@ -458,7 +464,7 @@ impl<I> Pump<I> {
         });
     }
 
-    /// Looks at the sessions whose deadline has passed, and at all for old keys if it is time.
+    /// Looks at the sessions whose deadline has passed, and at all of them if it is time.
     fn pass_deadlines(&mut self) {
         let now = self.tools.now.0;
         while let Some(Reverse((at, key))) = self.deadlines.peek().copied()
@@ -466,6 +472,10 @@ impl<I> Pump<I> {
         {
             self.deadlines.pop();
             let Some(entry) = self.entries.get_mut(key) else { continue };
+            // One that was moved: another stands in the heap for it.
+            if entry.armed != Some(at) {
+                continue;
+            }
             entry.armed = None;
             if entry.until.take_if(|until| *until <= now).is_some() {
                 match self.check.clone() {
@@ -510,13 +520,24 @@ impl<I> Pump<I> {
         }
         entry.arm(key, &mut self.deadlines);
         let Carriage::Reseal(relay) = &entry.carriage;
+        let is_full = relay.is_full() != [false; 2];
+        self.forget_deadlines();
         // Few sockets are ever full: only those pay for hearing that there is room again.
-        if relay.is_full() != [false; 2]
-            && let Err(error) = self.watch_room(key)
-        {
+        if is_full && let Err(error) = self.watch_room(key) {
             tracing::warn!(%error, "session ended: its sockets cannot be watched");
             let ended = Ended { side: Side::Edge, stage: Stage::Session, cause: Cause::Resources };
             self.remove(key, ended);
+        }
+    }
+
+    /// Drops the deadlines of sessions that are gone, and those that were moved, once they are most of all. Else a pump
+    /// with many short sessions would hold each for as long as a client may be silent.
+    fn forget_deadlines(&mut self) {
+        let Self { deadlines, entries, .. } = self;
+        if deadlines.len() > 2 * entries.len() + DEADLINES_SPARE {
+            deadlines.retain(|Reverse((at, key))| {
+                entries.get(*key).is_some_and(|entry| entry.armed == Some(*at))
+            });
         }
     }
 

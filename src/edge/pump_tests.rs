@@ -124,11 +124,17 @@ pub(in crate::edge) fn carriage(seed: u64, client: Cipher) -> (Peer, Peer, Carri
     (client, vm, Carriage::Reseal(Box::new(Relay::new(client_leg, vm_leg, server))))
 }
 
+const SETTINGS: Settings = Settings {
+    cpu: None,
+    prefer_gcm: PreferGcm::Bulk,
+    client_alive: ClientAlive { interval: Duration::from_mins(5), count_max: 12 },
+};
+
 type Ends = Receiver<(&'static str, Report)>;
 
 fn start() -> (PumpHandle<&'static str>, JoinHandle<()>, Ends) {
     let (ended, ends) = channel();
-    let settings = Settings { cpu: None, prefer_gcm: PreferGcm::Bulk };
+    let settings = SETTINGS;
     let counters = Arc::new(Counters::default());
     let (handle, thread) =
         spawn("pump-test".into(), settings, counters, words, move |info, report| {
@@ -146,7 +152,7 @@ fn words(info: &&'static str, cause: Cause) -> String {
 /// A pump that is not started.
 fn pump() -> (Pump<&'static str>, PumpHandle<&'static str>, Ends) {
     let (ended, ends) = channel();
-    let settings = Settings { cpu: None, prefer_gcm: PreferGcm::Bulk };
+    let settings = SETTINGS;
     let on_end = move |info: &&'static str, report: &Report| ended.send((*info, *report)).unwrap();
     let (pump, handle) = build(settings, Arc::new(Counters::default()), words, on_end).unwrap();
     (pump, handle, ends)
@@ -205,6 +211,25 @@ fn sessions_flow_both_ways_in_bulk_and_end_with_one_report_each() {
     thread.join().unwrap();
     assert_eq!(handle.sessions(), 0);
     assert!(ends.recv().is_err(), "no session ended twice");
+}
+
+/// A client may be silent for long; the deadline of one that is gone must not be kept for as long.
+#[test]
+fn a_pump_forgets_the_deadlines_of_sessions_that_are_over() {
+    let (mut pump, _handle, _ends) = pump();
+    let ended = ended(Side::Client, Cause::Closed);
+    for seed in 0..3 * u64::try_from(DEADLINES_SPARE).unwrap() {
+        let (_client, _vm, session) = session(seed, "short");
+        pump.register(session);
+        assert!(pump.deadlines.len() <= DEADLINES_SPARE + 2 * 2);
+        let key = pump.entries.keys()[0];
+        if seed > 0 {
+            pump.remove(key, ended);
+        }
+    }
+    assert_eq!(pump.entries.len(), 1);
+    let lives = |one: &Reverse<(u64, Key)>| pump.entries.get(one.0.1).is_some();
+    assert_eq!(pump.deadlines.iter().filter(|one| lives(one)).count(), 1);
 }
 
 #[test]
@@ -471,7 +496,7 @@ fn an_idle_pump_sleeps_without_a_timeout_and_one_with_sessions_until_the_next_sc
 }
 
 #[test]
-fn keys_that_have_grown_old_are_replaced_without_traffic() {
+fn keys_that_have_grown_old_are_replaced_when_the_client_is_heard() {
     let (mut pump, _handle, _ends) = pump();
     let (mut client, _vm, session) = session(16, "old");
     pump.register(session);
@@ -480,7 +505,14 @@ fn keys_that_have_grown_old_are_replaced_without_traffic() {
     }
     pump.tools.now.0 += RekeyLimits::default().age_ms + SCAN_MS;
     pump.pass_deadlines();
-    assert_eq!(pump.ready.len(), 1);
+    assert_eq!(pump.ready.len(), 0, "it may be stopped");
+    client.send(&[CHANNEL_DATA]);
+    let events: Vec<_> = pump.poller.wait(EpollTimeout::NONE).unwrap().collect();
+    for event in events {
+        if let Event::Ready(target, readiness) = event {
+            pump.ready(target, readiness);
+        }
+    }
     while let Some(key) = pump.ready.pop_front() {
         pump.turn(key);
     }

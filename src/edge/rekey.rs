@@ -3,19 +3,18 @@
 use super::super::line::{Exchange, Party, Stop, Tools};
 use super::{Phase, PreferGcm, Relay, Turn, Upgrade};
 use crate::ssh::cipher::Cipher;
-use crate::ssh::transport::Instant;
 use nix::errno::Errno;
 
 /// How long a key exchange may take once a session lives. Long: a client that is stopped answers when it is
-/// continued, and `TCP_USER_TIMEOUT` sees to those that are gone.
+/// continued, and `alive` sees to those that are gone.
 pub(super) const EXCHANGE_MS_MAX: u64 = 15 * 60_000;
 
 /// A client that prefers chacha20 is asked to change after this many bytes.
 const BULK: u64 = 4 << 20;
 
 impl Relay {
-    /// Looked at now and then: keys grow old, a quiet session can do without some memory, and a key exchange that a
-    /// peer never goes on with must end some day.
+    /// Looked at now and then: a quiet session can do without some memory, and a key exchange that a peer never goes on
+    /// with must end some day.
     pub(in crate::edge) fn look(&mut self, tools: &mut Tools) -> Turn {
         let received = self.client.received + self.vm.received;
         if received == self.received_before {
@@ -35,16 +34,11 @@ impl Relay {
             }
             (Some(_), Some(_)) => {}
         }
-        if self.is_due(tools.now) { Turn::Again } else { Turn::Wait }
+        Turn::Wait
     }
 
-    /// A re-key may be due by age: the session wants a turn.
-    fn is_due(&self, now: Instant) -> bool {
-        self.phase == Phase::Open
-            && (self.client.transport.rekey_due(now) || self.vm.transport.rekey_due(now))
-    }
-
-    /// Starts a key exchange that is due; see the head of `relay` for when it may.
+    /// Starts a key exchange that is due; see the head of `relay` for when it may. How old keys are counts when their
+    /// peer is heard: one that is silent may be stopped or out of reach, and would only miss the exchange's deadline.
     pub(super) fn start_exchange(&mut self, tools: &mut Tools) -> Result<bool, Stop> {
         if self.phase != Phase::Open
             || self.client.transport.is_exchanging()
@@ -55,9 +49,9 @@ impl Relay {
         let gcm: &[Cipher] = &[Cipher::Aes128Gcm, Cipher::Aes256Gcm];
         let (party, ciphers) = if self.wants_upgrade(tools) {
             (Party::Client, Some(gcm))
-        } else if self.client.transport.rekey_due(tools.now) {
+        } else if self.client.transport.rekey_due(self.client.heard) {
             (Party::Client, None)
-        } else if self.vm.transport.rekey_due(tools.now) {
+        } else if self.vm.transport.rekey_due(self.vm.heard) {
             (Party::Vm, None)
         } else {
             return Ok(false);

@@ -45,10 +45,15 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use self::alive::Alive;
 pub use super::line::Leg;
 
+#[path = "alive.rs"]
+mod alive;
 #[path = "rekey.rs"]
 mod rekey;
+
+pub use alive::ClientAlive;
 
 /// Reads a turn. A session with more to read waits until the others had their turn.
 const READS_MAX: u32 = 4;
@@ -112,6 +117,7 @@ pub struct Relay {
     proof: Proof,
     /// What the VM has to say to its user, until a terminal has it.
     banner: Option<Box<Banner>>,
+    alive: Alive,
     /// Bytes received on both legs when the pump last looked.
     received_before: u64,
     /// Since when the pump has found a leg in a key exchange each time it looked, in milliseconds.
@@ -136,6 +142,7 @@ impl Relay {
             upgrade: Upgrade::Pending,
             proof: Proof::Open,
             banner: None,
+            alive: Alive::default(),
             received_before: 0,
             exchanging_since: None,
         }
@@ -163,10 +170,14 @@ impl Relay {
         [&self.client, &self.vm].map(|line| line.writing == Writing::Full)
     }
 
-    /// Counts what the door has read.
-    pub(super) const fn begin(&self, tools: &mut Tools) {
+    /// Counts what the door has read; from now on silence counts.
+    pub(super) fn begin(&mut self, tools: &mut Tools) {
         tools.tally.up += self.client.received;
         tools.tally.down += self.vm.received;
+        for line in [&mut self.client, &mut self.vm] {
+            line.heard = tools.now;
+        }
+        self.alive.begin(tools);
     }
 
     /// Takes what epoll said about one socket.
@@ -204,13 +215,13 @@ impl Relay {
     /// When [`Self::expire`] wants to be called, on the clock of [`Tools::now`].
     pub(super) const fn deadline(&self) -> Option<u64> {
         match self.phase {
-            Phase::Open => None,
+            Phase::Open => self.alive.due_ms,
             Phase::HalfClosed { until, .. } | Phase::Closing { until, .. } => Some(until),
         }
     }
 
     /// The deadline may have passed.
-    pub(super) fn expire(&mut self, tools: &Tools) -> Turn {
+    pub(super) fn expire(&mut self, tools: &mut Tools) -> Turn {
         let received = self.client.received + self.vm.received;
         match &mut self.phase {
             Phase::HalfClosed { ended, until, moved } if *until <= tools.now.0 => {
@@ -222,7 +233,8 @@ impl Relay {
                 Turn::Wait
             }
             Phase::Closing { ended, until } if *until <= tools.now.0 => Turn::Over(*ended),
-            Phase::Open | Phase::HalfClosed { .. } | Phase::Closing { .. } => Turn::Wait,
+            Phase::Open => self.mind_client(tools),
+            Phase::HalfClosed { .. } | Phase::Closing { .. } => Turn::Wait,
         }
     }
 
@@ -354,6 +366,8 @@ impl Relay {
                     if let Some(origin) = from.origins.find(sent) {
                         to.unimplemented(origin, tools)
                             .map_err(|fault| Stop::Fault(party.other(), fault))?;
+                    } else if party == Party::Client {
+                        self.alive.question.is_unknown(sent);
                     }
                 }
             }
@@ -373,7 +387,7 @@ impl Relay {
         payload: Range<usize>,
         tools: &mut Tools,
     ) -> Result<(), Stop> {
-        let Self { client, vm, server, proof, banner, .. } = self;
+        let Self { client, vm, server, proof, banner, alive, .. } = self;
         let (from, to) = match party {
             Party::Client => (client, vm),
             Party::Vm => (vm, client),
@@ -418,6 +432,14 @@ impl Relay {
                         forward(party, from, to, used, payload, tools)
                     }
                 }
+            }
+            REQUEST_SUCCESS | REQUEST_FAILURE
+                if party == Party::Client && alive.question.takes_reply() =>
+            {
+                from.inbox.skip(used);
+                // A quiet client stays as small as it was.
+                from.transport.rest();
+                Ok(())
             }
             REQUEST_SUCCESS | REQUEST_FAILURE => {
                 forward(party, from, to, used, payload, tools)?;

@@ -61,9 +61,10 @@ fn a_peer_that_never_answers_our_key_exchange_is_ended_after_a_long_wait() {
     let mut world = World::with(77, made, Made::default());
     world.settle();
     world.tools.now.0 += 60_000;
-    assert_eq!(world.relay.look(&mut world.tools), Turn::Again);
+    world.send(Party::Client, &[CHANNEL_DATA]);
+    world.client.work(&mut Context { now: world.tools.now, entropy: &mut world.random });
     // Our KEXINIT goes out; nobody runs the client any more.
-    world.relay.turn(&mut world.tools);
+    world.turn(&mut false);
     for _ in 0..rekey::EXCHANGE_MS_MAX / 60_000 {
         assert_eq!(world.relay.look(&mut world.tools), Turn::Wait);
         world.tools.now.0 += 60_000;
@@ -71,6 +72,38 @@ fn a_peer_that_never_answers_our_key_exchange_is_ended_after_a_long_wait() {
     world.relay.look(&mut world.tools);
     let Phase::Closing { ended, .. } = world.relay.phase else { panic!("still open") };
     assert_eq!(ended, session(Side::Client, Cause::Deadline));
+}
+
+/// A client stopped with `~^Z`, or out of reach, could only miss the deadline of an exchange.
+#[test]
+fn keys_that_grow_old_while_their_peer_is_silent_are_changed_when_it_is_heard() {
+    for party in EACH {
+        let limits = RekeyLimits { age_ms: 60_000, ..never() };
+        let old = Made { limits, ..Made::default() };
+        let (front, back) = match party {
+            Party::Client => (old, Made::default()),
+            Party::Vm => (Made::default(), old),
+        };
+        let mut world = World::with(78, front, back);
+        world.settle();
+        world.peer(party).is_deaf = true;
+        for minute in 0..75 {
+            world.tools.now.0 += 60_000;
+            assert_eq!(world.relay.look(&mut world.tools), Turn::Wait);
+            world.send(party.other(), &[CHANNEL_DATA, minute]);
+            world.settle();
+        }
+        assert_eq!(world.over, None, "{party:?}");
+        assert!(!world.relay.line(party).transport.is_exchanging(), "{party:?}");
+        world.peer(party).is_deaf = false;
+        world.settle();
+        assert_eq!(world.peer(party).rekeys(), 0);
+        world.send(party, &[CHANNEL_DATA, 100]);
+        world.settle();
+        assert_eq!(world.peer(party).rekeys(), 1);
+        let heard = if party == Party::Client { world.to_client() } else { world.to_vm() };
+        assert_eq!(heard.len(), 75);
+    }
 }
 
 /// Trap 22: the peer's KEXINIT stands behind data that the other leg cannot take yet.
@@ -142,7 +175,9 @@ fn we_start_no_key_exchange_while_one_runs_on_the_other_leg() {
     world.client.is_deaf = true;
     world.tools.now.0 += 60_000;
     let payload = data(&mut Seeded(18), 10);
-    world.send(Party::Client, &payload);
+    for party in EACH {
+        world.send(party, &payload);
+    }
     world.settle();
     assert_eq!(world.relay.client.exchange, Exchange::Ours);
     assert_eq!(world.vm.rekeys(), 0);

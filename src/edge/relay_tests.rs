@@ -14,7 +14,10 @@ use crate::ssh::transport::{Algorithms, Context, Instant, Method, RekeyLimits};
 use nix::sys::epoll::EpollTimeout;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
+#[path = "relay_alive_tests.rs"]
+mod alive;
 #[path = "relay_exchange_tests.rs"]
 mod exchange;
 #[path = "relay_rules_tests.rs"]
@@ -270,7 +273,7 @@ impl World {
 
     fn later(&mut self, ms: u64) {
         self.tools.now.0 += ms;
-        if let Turn::Over(ended) = self.relay.expire(&self.tools) {
+        if let Turn::Over(ended) = self.relay.expire(&mut self.tools) {
             self.over = Some(ended);
         }
     }
@@ -282,6 +285,7 @@ fn tools(seed: u64, now: Instant) -> Tools {
         entropy: Box::new(Seeded(seed)),
         now,
         prefer_gcm: PreferGcm::Bulk,
+        client_alive: ClientAlive { interval: Duration::ZERO, count_max: 0 },
         tally: Tally::default(),
     }
 }

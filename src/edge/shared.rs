@@ -16,7 +16,7 @@ use crate::ssh::userauth::Policy;
 use super::local_address::Destination;
 use super::names::Names;
 use super::proxy_header::Senders;
-use super::relay::PreferGcm;
+use super::relay::{ClientAlive, PreferGcm};
 use super::workers::Workers;
 
 /// Host keys that are written down at a time, of all shards together: the registry makes them durable in one go.
@@ -40,6 +40,8 @@ pub struct Settings {
     pub networks: Vec<IpNet>,
     /// Move bulky chacha20-poly1305 sessions to AES-GCM.
     pub prefer_gcm: PreferGcm,
+    /// How long clients may be silent.
+    pub client_alive: ClientAlive,
 }
 
 /// What a reload replaces.

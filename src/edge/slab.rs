@@ -62,6 +62,14 @@ impl<T> Slab<T> {
     }
 
     /// The entry, unless it is gone.
+    pub(super) fn get(&self, key: Key) -> Option<&T> {
+        self.slots
+            .get(key.index as usize)
+            .filter(|slot| slot.generation == key.generation)
+            .and_then(|slot| slot.entry.as_ref())
+    }
+
+    /// The entry, unless it is gone.
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         self.slots
             .get_mut(key.index as usize)

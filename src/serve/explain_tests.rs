@@ -13,7 +13,7 @@ use crate::edge::clock;
 use crate::edge::gate::{Denied, Entry, RouteGate};
 use crate::edge::local_address::Destination;
 use crate::edge::proxy_header::Senders;
-use crate::edge::relay::PreferGcm;
+use crate::edge::relay::{ClientAlive, PreferGcm};
 use crate::edge::report::{Proved, Report, RequestId};
 use crate::edge::shared::{FirstUse, Settings, Shared, Shown, VmCredential};
 use crate::route::testing::{arbitrary, model, sound};
@@ -195,6 +195,7 @@ impl State {
             dial_timeout: Duration::from_secs(1),
             networks: Vec::new(),
             prefer_gcm: PreferGcm::Never,
+            client_alive: ClientAlive { interval: Duration::ZERO, count_max: 0 },
         };
         let shared = Shared::new(settings, self.live(), Table::new(), Arc::new(Nobody));
         shared.table.apply(self.snapshot());

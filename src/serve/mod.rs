@@ -38,7 +38,7 @@ use crate::control::api::condition::Reload;
 use crate::control::endpoint;
 use crate::edge::local_address::Destination;
 use crate::edge::proxy_header::Senders;
-use crate::edge::relay::PreferGcm;
+use crate::edge::relay::{ClientAlive, PreferGcm};
 use crate::edge::shared::{self, FirstUse, Live, Principal, Settings, Shared};
 use crate::edge::{self, Edge, clock, limits};
 use crate::log;
@@ -259,6 +259,10 @@ fn settings(config: &Config, sessions_max: usize) -> Settings {
         prefer_gcm: match config.edge.prefer_gcm {
             config::PreferGcm::Bulk => PreferGcm::Bulk,
             config::PreferGcm::Never => PreferGcm::Never,
+        },
+        client_alive: ClientAlive {
+            interval: config.edge.client_alive_interval,
+            count_max: config.edge.client_alive_count_max,
         },
     }
 }

@@ -703,13 +703,13 @@ impl Transport {
     }
 
     /// A key exchange is due by our own limits and none runs. The caller starts it with
-    /// [`Transport::rekey`]; a relay does so on one of its legs at a time.
-    pub fn rekey_due(&self, now: Instant) -> bool {
+    /// [`Transport::rekey`]; a relay does so on one of its legs at a time. `at`: when the keys' age is judged.
+    pub fn rekey_due(&self, at: Instant) -> bool {
         let limits = self.end.limits();
         let worn = [self.sealer.used(), self.opener.used()]
             .iter()
             .any(|used| used.bytes >= limits.bytes || used.packets >= limits.packets);
-        let old = self.keys_age_ms(now) >= limits.age_ms;
+        let old = self.keys_age_ms(at) >= limits.age_ms;
         matches!((&self.state, &self.level), (State::Open, Level::Connection { .. }))
             && (worn || old)
     }
