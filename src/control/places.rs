@@ -75,7 +75,7 @@ impl<P: Peer> Places<P> {
         Self(Arc::new(House { name, places, guests: Mutex::new(guests), left: Notify::new() }))
     }
 
-    /// A place for a newcomer. Waits only while everybody inside may be there; one may wait at a time.
+    /// A place for a newcomer. Waits only while everybody inside may be there.
     pub(super) async fn take(&self, peer: P) -> (Place<P>, ShownOut) {
         loop {
             if let Some(taken) = self.try_take(peer) {

@@ -26,13 +26,13 @@ use super::{
     transfer,
     zone::Zone,
 };
-use crate::control::places::network_of;
+use crate::control::places::{Place, Places, network_of};
 
 /// No request is longer; what is cut off here was none (a question has at most 271 bytes, options the rest).
 const DATAGRAM_BYTES_MAX: usize = 4096;
 /// Datagrams answered before other sockets and connections get their turn.
 const BURST: usize = 64;
-/// Connections at a time, of all peers together. The next one waits in the kernel's queue.
+/// Connections at a time, of all peers together. One without a transfer makes room for a newcomer.
 const CONNECTIONS_MAX: usize = 256;
 /// Of one peer: a secondary needs two, a resolver one.
 const CONNECTIONS_PER_PEER_MAX: usize = 16;
@@ -53,7 +53,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 pub(super) struct Shared {
     pub(super) zone: Arc<Zone>,
     pub(super) counters: Arc<Counters>,
-    connections: Arc<Semaphore>,
+    connections: Places<IpAddr>,
     transfers: Semaphore,
     /// Connections of each peer, by address, or by network of 64 bits.
     peers: Mutex<HashMap<IpAddr, usize>>,
@@ -71,7 +71,7 @@ impl Shared {
         Arc::new(Self {
             zone,
             counters,
-            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            connections: Places::new("DNS over TCP", CONNECTIONS_MAX),
             transfers: Semaphore::new(TRANSFERS_MAX),
             peers: Mutex::default(),
             limiter: limiter.map(Mutex::new),
@@ -183,8 +183,6 @@ fn burst(
 /// Takes the connections of one listener, until the runtime ends.
 pub(super) async fn connections(listener: TcpListener, shared: Arc<Shared>) {
     loop {
-        // Never closed, so there is always a place in the end.
-        let place = Arc::clone(&shared.connections).acquire_owned().await.ok();
         let Ok((stream, peer)) = listener.accept().await else {
             sleep(ACCEPT_REST).await;
             continue;
@@ -194,10 +192,14 @@ pub(super) async fn connections(listener: TcpListener, shared: Arc<Shared>) {
             continue;
         };
         shared.counters.happened(Event::Connected);
+        let (place, shown_out) = shared.connections.take(network_of(peer.ip())).await;
         let shared = Arc::clone(&shared);
         task::spawn(async move {
             // Whatever ended it, the peer has gone or is to go.
-            let _over = connection(stream, peer.ip(), &shared).await;
+            tokio::select! {
+                _over = connection(stream, peer.ip(), &shared, &place) => {}
+                () = shown_out => {}
+            }
             drop((entered, place));
         });
     }
@@ -231,7 +233,12 @@ impl Drop for Entered {
     }
 }
 
-async fn connection(mut stream: TcpStream, peer: IpAddr, shared: &Arc<Shared>) -> io::Result<()> {
+async fn connection(
+    mut stream: TcpStream,
+    peer: IpAddr,
+    shared: &Arc<Shared>,
+    place: &Place<IpAddr>,
+) -> io::Result<()> {
     // An answer is one write; waiting for more would only be late.
     stream.set_nodelay(true)?;
     let mut responder = Responder::new(Arc::clone(&shared.zone));
@@ -245,6 +252,8 @@ async fn connection(mut stream: TcpStream, peer: IpAddr, shared: &Arc<Shared>) -
                 timeout(WRITE_WAIT, stream.write_all(&framed)).await??;
             }
             Reply::Transfer(request) => {
+                // It is listed, or there would be none.
+                place.stays();
                 let sent = send_zone(&mut stream, request, shared).await;
                 let event = if sent.is_ok() { Event::Transferred } else { Event::TransferFailed };
                 shared.counters.happened(event);
