@@ -7,6 +7,7 @@ use std::fmt;
 
 use crate::ssh::fault::Fault;
 use crate::ssh::text::printable as escaped;
+use crate::words;
 
 /// Declares an enum whose variants carry a fixed label each.
 macro_rules! labelled {
@@ -99,6 +100,10 @@ labelled! {
         HalfOpenFull = "half_open_full",
         /// `sessions_max` is reached.
         SessionsFull = "sessions_full",
+        /// The user has as many sessions as one may have.
+        UserSessionsFull = "user_sessions_full",
+        /// The VM has as many sessions as one may have.
+        VmSessionsFull = "vm_sessions_full",
         /// The VM did not answer.
         DialFailed = "dial_failed",
         /// The VM's host answered that nothing listens.
@@ -160,6 +165,8 @@ impl Cause {
             }
             Self::HalfOpenFull => "gave its place to a newcomer: too many half-open connections",
             Self::SessionsFull => "sessions_max is reached",
+            Self::UserSessionsFull => "the user has sessions_max_per_user sessions",
+            Self::VmSessionsFull => "the VM has sessions_max_per_vm sessions",
             Self::DialFailed => "the VM does not answer",
             Self::DialRefused => "nothing listens at the VM's endpoint",
             Self::TurnedAway => "the VM's SSH server turned the connection away",
@@ -286,6 +293,8 @@ pub struct About<'a> {
     pub detail: Option<&'a Detail>,
     /// Stands in the log line too, so that a user can quote it to an operator.
     pub request: &'a str,
+    /// How many sessions the user or the VM has, where that is the cause.
+    pub sessions: usize,
 }
 
 /// Characters of a name that a notice repeats; longer ones are cut.
@@ -334,6 +343,14 @@ pub fn notice(cause: Cause, about: &About<'_>) -> String {
         Cause::SessionsFull => {
             "this server has all the sessions it can carry. Your key is fine; try again in a few minutes.".into()
         }
+        Cause::UserSessionsFull => format!(
+            "you have {} open, and one user may have no more. Your key is fine; close one and try again.",
+            words::count(about.sessions, "session")
+        ),
+        Cause::VmSessionsFull => format!(
+            "{vm} has {} open, and one VM may have no more. Your key is fine; close one, or try again in a few minutes.",
+            words::count(about.sessions, "session")
+        ),
         Cause::Resources => {
             "this server is short of resources right now. Your key is fine; try again in a moment.".into()
         }
@@ -452,7 +469,13 @@ mod tests {
         for &cause in Cause::ALL {
             for detail in [None, Some(Detail::said(&forged)), Some(Detail::found(&forged))] {
                 let request = "3f2a90c18f2a90c1";
-                let about = About { vm: &forged, login: &forged, detail: detail.as_ref(), request };
+                let about = About {
+                    vm: &forged,
+                    login: &forged,
+                    detail: detail.as_ref(),
+                    request,
+                    sessions: 7,
+                };
                 let text = notice(cause, &about);
                 assert!(text.bytes().all(|b| (0x20..0x7f).contains(&b)), "{cause}: {text:?}");
                 assert!(text.starts_with("keyway: "), "{text}");
@@ -466,7 +489,7 @@ mod tests {
     #[test]
     fn the_peers_own_words_and_the_systems_stand_in_the_notice_and_an_operators_do_not() {
         let text = |cause, detail: Option<&Detail>| {
-            notice(cause, &About { vm: "blue", login: "root", detail, request: "1" })
+            notice(cause, &About { vm: "blue", login: "root", detail, request: "1", sessions: 2 })
         };
         let said = Detail::said("Exceeded MaxStartups");
         assert_eq!(
@@ -487,7 +510,7 @@ mod tests {
         let asks = Detail::found("it asks for: password");
         for cause in [Cause::LoginRefused, Cause::LoginRemembered] {
             for (detail, advised) in [(None, true), (Some(&asks), false)] {
-                let about = About { vm: "blue", login: "root", detail, request: "1" };
+                let about = About { vm: "blue", login: "root", detail, request: "1", sessions: 2 };
                 let text = notice(cause, &about);
                 assert_eq!(text.contains("another login name"), advised, "{text}");
                 assert_eq!(text.contains("it asks for: password"), !advised, "{text}");
@@ -497,12 +520,14 @@ mod tests {
 
     #[test]
     fn what_users_can_act_on_names_the_vm_the_login_and_the_way_out() {
-        let about = About { vm: "blue", login: "rooot", detail: None, request: "3f2a" };
+        let about =
+            About { vm: "blue", login: "rooot", detail: None, request: "3f2a", sessions: 1 };
         assert_eq!(
             notice(Cause::DialRefused, &about),
             "keyway: blue is not reachable right now (connection refused). Your key is fine; \
              try again in a moment. [request 3f2a]"
         );
+        assert!(notice(Cause::UserSessionsFull, &about).contains("you have 1 session open, "));
         for cause in [Cause::LoginRefused, Cause::LoginRemembered] {
             let text = notice(cause, &about);
             assert!(text.contains("blue") && text.contains("\"rooot\""), "{text}");
@@ -515,7 +540,7 @@ mod tests {
 
     #[test]
     fn the_texts_that_people_compare_are_all_different() {
-        let about = About { vm: "blue", login: "root", detail: None, request: "1" };
+        let about = About { vm: "blue", login: "root", detail: None, request: "1", sessions: 2 };
         let visible = [
             Cause::DialFailed,
             Cause::DialRefused,
@@ -528,6 +553,8 @@ mod tests {
             Cause::LoginRefused,
             Cause::LoginRemembered,
             Cause::SessionsFull,
+            Cause::UserSessionsFull,
+            Cause::VmSessionsFull,
             Cause::Resources,
             Cause::RightLost,
             Cause::RightNarrowed,

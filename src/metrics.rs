@@ -31,6 +31,7 @@ pub struct Counters {
     sessions_started: Tally,
     sessions_ended: Tally,
     half_open: Tally,
+    dialling: Tally,
     panics: Tally,
     rekeys: Tally,
     bytes_up: Tally,
@@ -132,6 +133,11 @@ impl Counters {
     /// A key exchange after the first was completed, on either leg.
     pub fn rekeyed(&self) {
         self.rekeys.add(1);
+    }
+
+    /// Now so many connections with a seat have no session yet here.
+    pub fn dialling(&self, now: u64) {
+        self.dialling.set(now);
     }
 
     /// Now so many connections are half-open here.
@@ -404,6 +410,12 @@ impl Page {
             started,
         );
         self.single("keyway_sessions", "gauge", "Sessions carried to a VM now.", live);
+        self.single(
+            "keyway_sessions_dialling",
+            "gauge",
+            "Connections with a seat whose VM is being reached, or whose user is told why it is not.",
+            sum(all, |c| &c.dialling),
+        );
         let name = "keyway_relayed_bytes_total";
         self.family(name, "counter", "Bytes of SSH packets carried, client to VM (up) and back.");
         self.line(format_args!("{name}{{direction=\"up\"}} {}", sum(all, |c| &c.bytes_up)));

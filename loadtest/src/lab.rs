@@ -285,7 +285,8 @@ fn start_keyway(dir: &Path, program: &Path, addresses: Addresses) -> Result<Star
         &config,
         format!(
             "state_dir = \"{at}/state\"\n[edge]\nlisten = [\"{}\"]\nhost_keys = [\"{at}/edge_host_key\"]\n\
-             login_grace_s = 600\nlog = \"json\"\n[vm_leg]\nuser_ca = \"{at}/ca\"\n[metrics]\nlisten = \"{}\"\n",
+             login_grace_s = 600\nlog = \"json\"\nsessions_max_per_user = 1000000\n\
+             sessions_max_per_vm = 1000000\n[vm_leg]\nuser_ca = \"{at}/ca\"\n[metrics]\nlisten = \"{}\"\n",
             addresses.pool, addresses.metrics
         ),
     )?;

@@ -16,7 +16,7 @@ use crate::registry::Label;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Session {
-    /// Live sessions, or some
+    /// Live sessions and those whose VM is being dialled, or some
     #[command(after_help = "\
 Examples:
   keyway session list
@@ -47,6 +47,7 @@ Example:
 
 const COLUMNS: &[Column] = &[
     ("ID", |session| cell(session, "id")),
+    ("STATE", |session| cell(session, "state")),
     ("USER", |session| cell(session, "user")),
     ("VM", |session| cell(session, "vm")),
     ("LOGIN", |session| cell(session, "login")),

@@ -112,6 +112,8 @@ fn an_empty_keyway_toml_has_the_documented_defaults() {
     assert_eq!(config.edge.drain, Duration::from_hours(1));
     assert!(config.edge.proxy_protocol_from.is_empty());
     assert_eq!(config.edge.sessions_max, Count::Automatic);
+    assert_eq!(config.edge.sessions_max_per_user, Count::Automatic);
+    assert_eq!(config.edge.sessions_max_per_vm, Count::Automatic);
     assert_eq!(config.edge.half_open_max, Count::Automatic);
     assert_eq!(config.edge.log, Log::Auto);
     assert!(!config.edge.hide_keys && config.edge.legacy_macs && !config.edge.original_dst);
@@ -150,6 +152,8 @@ login_grace_s = 0x10
 drain_s = 6_0
 proxy_protocol_from = ["192.0.2.0/24", "2001:db8::1"]
 sessions_max = 100
+sessions_max_per_user = 10
+sessions_max_per_vm = 20
 half_open_max = 50
 log = "json"
 hide_keys = true
@@ -180,7 +184,10 @@ listen = "127.0.0.1:9999"
     assert_eq!(config.edge.drain, Duration::from_mins(1));
     let from: Vec<String> = config.edge.proxy_protocol_from.iter().map(IpNet::to_string).collect();
     assert_eq!(from, ["192.0.2.0/24", "2001:db8::1/128"]);
-    assert_eq!(config.edge.sessions_max, Count::Exactly(NonZeroU32::new(100).unwrap()));
+    let exactly = |number| Count::Exactly(NonZeroU32::new(number).unwrap());
+    assert_eq!(config.edge.sessions_max, exactly(100));
+    assert_eq!(config.edge.sessions_max_per_user, exactly(10));
+    assert_eq!(config.edge.sessions_max_per_vm, exactly(20));
     assert_eq!(config.edge.half_open_max, Count::Exactly(NonZeroU32::new(50).unwrap()));
     assert_eq!(config.edge.log, Log::Json);
     assert!(config.edge.hide_keys && !config.edge.legacy_macs && config.edge.original_dst);

@@ -203,6 +203,16 @@ fn read_edge(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> Edge {
             .and_then(|value| read_networks(&value))
             .unwrap_or_default(),
         sessions_max: count("sessions_max", SESSIONS_MAX, "sessions; 0 for as many as fit"),
+        sessions_max_per_user: count(
+            "sessions_max_per_user",
+            SESSIONS_MAX,
+            "sessions; 0 for half of sessions_max",
+        ),
+        sessions_max_per_vm: count(
+            "sessions_max_per_vm",
+            SESSIONS_MAX,
+            "sessions; 0 for half of sessions_max",
+        ),
         half_open_max: count("half_open_max", SESSIONS_MAX, "connections; 0 for as many as fit"),
         log: get("log").and_then(|value| log(&value)).unwrap_or(Log::Auto),
         hide_keys: flag("hide_keys", false),

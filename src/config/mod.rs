@@ -77,6 +77,10 @@ pub struct Edge {
     pub proxy_protocol_from: Vec<IpNet>,
     /// Established sessions; automatic: from the file descriptor limit.
     pub sessions_max: Count,
+    /// Of one user; automatic: half of them.
+    pub sessions_max_per_user: Count,
+    /// In one VM; automatic: half of them.
+    pub sessions_max_per_vm: Count,
     /// Connections before a proved key; automatic: a quarter of the file descriptor budget.
     pub half_open_max: Count,
     /// How log lines look.

@@ -97,6 +97,8 @@ pub(super) struct Guest<'a> {
     pub(super) report: &'a Report,
     pub(super) admitted: &'a Admitted,
     pub(super) key: &'a ProvedKey,
+    /// How far the way to the VM is.
+    pub(super) stage: &'a Cell<Stage>,
 }
 
 /// A VM that let us in.
@@ -160,7 +162,7 @@ impl VmLegs {
         guest: Guest<'_>,
         banner: &mut String,
     ) -> Result<Reached, Failed> {
-        let Guest { admitted, .. } = guest;
+        let Guest { admitted, stage, .. } = guest;
         let remembered =
             (Arc::clone(&admitted.user), admitted.vm.id.clone(), admitted.login.clone());
         if let Some(failed) = self.refused_lately(&remembered) {
@@ -173,8 +175,10 @@ impl VmLegs {
         let by_fingerprint = matches!(wanted, Some(Pin::Fingerprint(_)));
         // For a bare fingerprint each key type is asked for on a connection of its own.
         for config in self.configs(wanted) {
+            stage.set(Stage::Dial);
             let (mut leg, endpoint) =
                 self.connect(shared, scratch, counters, &endpoints, &config).await?;
+            stage.set(Stage::VmExchange);
             let began_us = clock::monotonic_us();
             let pinning = Cell::new(false);
             let login = async {
@@ -187,6 +191,7 @@ impl VmLegs {
                 pinning.set(true);
                 self.judge(shared, &admitted.vm, leg.transport.host_key()).await?;
                 pinning.set(false);
+                stage.set(Stage::VmLogin);
                 let began_us = clock::monotonic_us();
                 self.log_in(shared, scratch, &mut leg, guest, banner).await?;
                 counters.stage(LoginStage::VmLogin, clock::monotonic_us() - began_us);
@@ -349,7 +354,7 @@ impl VmLegs {
         leg: &Leg,
         guest: Guest<'_>,
     ) -> Result<Presented, Ended> {
-        let Guest { report, admitted, key } = guest;
+        let Guest { report, admitted, key, .. } = guest;
         let live = shared.live.load_full();
         // The right may have gone, or be less, since the key was proved.
         gate::recheck(shared, report, clock::unix_s())

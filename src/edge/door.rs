@@ -21,36 +21,36 @@ use crate::ended::{Cause, Ended, Side, Stage};
 use crate::log;
 use crate::metrics::{Counters, LoginStage};
 use crate::ration::{Network, Ration};
-use crate::route::{Address, Admitted};
+use crate::route::Address;
 use crate::ssh::message::Reason;
 use crate::ssh::notice::{Notice, Progress};
 use crate::ssh::transport::{Context, Event, Transport};
-use crate::ssh::userauth::{Authenticator, ProvedKey, Step};
+use crate::ssh::userauth::{Authenticator, Step};
 
 use super::admission::{self, Admission};
-use super::clock;
-use super::dial::{Guest, VmLegs};
+use super::dial::VmLegs;
+use super::dialling::Dialling;
+use super::early::Early;
 use super::gate::{Denied, Entry, RouteGate};
 use super::global_requests::host_keys;
 use super::leg::{Leg, Scratch};
-use super::lobby::Lobby;
-use super::pump::{Carriage, PumpHandle, Session};
-use super::relay::Relay;
+use super::pump::PumpHandle;
 use super::report::{Carried, Info, Proved, Report, RequestId};
 use super::shared::{Presence, Shared};
 use super::stream::Stream;
 use super::tasks::Tasks;
+use super::{clock, lobby};
 use patience::{PROOF_WAIT, Patience};
 
 #[path = "arrival.rs"]
 mod arrival;
+#[path = "carry.rs"]
+mod carry;
 #[path = "patience.rs"]
 mod patience;
 
 /// How long somebody with `-N` and no channel waits before the reason comes in the DISCONNECT.
 const NOTICE_WAIT: Duration = Duration::from_secs(5);
-/// How long a lobby visitor may stay.
-const LOBBY_WAIT: Duration = Duration::from_mins(1);
 /// How long a last word may take to leave and be heard.
 const FAREWELL_WAIT: Duration = Duration::from_secs(1);
 /// Said to whoever offered no key that has a VM at an address in maintenance, the same bytes whoever it is. Whose key has one
@@ -104,6 +104,7 @@ pub(super) struct Door {
     pub(super) tasks: Tasks,
     shared: Arc<Shared>,
     counters: Arc<Counters>,
+    dialling: Arc<Dialling>,
     pump: PumpHandle<Info>,
     scratch: Scratch,
     vm_legs: VmLegs,
@@ -118,7 +119,7 @@ impl Door {
         tasks: Tasks,
         shared: Arc<Shared>,
         counters: Arc<Counters>,
-        pump: PumpHandle<Info>,
+        (dialling, pump): (Arc<Dialling>, PumpHandle<Info>),
         half_open_max: NonZeroU32,
     ) -> Self {
         Self {
@@ -126,6 +127,7 @@ impl Door {
             tasks,
             shared,
             counters,
+            dialling,
             pump,
             scratch: Scratch::new(),
             admission: RefCell::new(Admission::new(half_open_max)),
@@ -221,7 +223,9 @@ impl Door {
                     report.admitted = admitted;
                 }
                 let ended = edge(Stage::Authentication, why.cause());
-                Outcome::Ended(Box::pin(self.explain(leg, report, ended, "")).await)
+                Outcome::Ended(
+                    Box::pin(self.explain(leg, Early::default(), report, ended, "")).await,
+                )
             }
             Entry::Vm(admitted, key) => {
                 {
@@ -325,78 +329,38 @@ impl Door {
         Ok(entry)
     }
 
-    /// From a proved key with a route to a session on the pump, or to words about why not.
-    async fn carry(
-        &self,
-        client_leg: Leg,
-        report: &RefCell<Report>,
-        place: &Place,
-        admitted: Admitted,
-        key: &ProvedKey,
-        presence: Presence,
-    ) -> Outcome {
-        let Some(seat) = self.shared.take_seat() else {
-            let ended = edge(Stage::Session, Cause::SessionsFull);
-            return Outcome::Ended(self.explain(client_leg, report, ended, "").await);
-        };
-        place.leave();
-        let mut known = report.borrow().clone();
-        let mut banner = String::new();
-        let (shared, scratch, counters) = (&self.shared, &self.scratch, &self.counters);
-        let guest = Guest { report: &known, admitted: &admitted, key };
-        let reached = self.vm_legs.reach(shared, scratch, counters, guest, &mut banner);
-        let vm_leg = match reached.await {
-            Ok(reached) => {
-                known.endpoint = Some(reached.endpoint);
-                reached.leg
-            }
-            // The seat stays taken while the reason is told.
-            Err(failed) => {
-                report.borrow_mut().detail = failed.detail;
-                return Outcome::Ended(
-                    self.explain(client_leg, report, failed.ended, &banner).await,
-                );
-            }
-        };
-        self.counters.stage(LoginStage::Total, clock::monotonic_us() - known.accepted_us);
-        let started_ms = known.accepted_ms;
-        let (client_side, vm_side) = (client_leg.leave(), vm_leg.leave());
-        // The host keys the client was shown, whatever a reload has brought since.
-        let server = client_side
-            .transport
-            .server_config()
-            .map_or_else(|| Arc::clone(&self.shared.live.load().server), Arc::clone);
-        let relay = Relay::new(client_side, vm_side, server).showing(&banner);
-        let carriage = Carriage::Reseal(Box::new(relay));
-        let info = Info { report: known, presence, seat };
-        match self.pump.carry(Session { carriage, info, started_ms }) {
-            Ok(()) => Outcome::Carried,
-            // The pump stops only with the process.
-            Err(_stopped) => Outcome::Ended(edge(Stage::Session, Cause::Drained)),
-        }
-    }
-
     /// Tells an authenticated user why there is no session, and before it what the VM itself had to say, then says
     /// goodbye. Returns `ended`: what the user does meanwhile changes nothing about it.
     async fn explain(
         &self,
         mut leg: Leg,
+        early: Early,
         report: &RefCell<Report>,
         ended: Ended,
         banner: &str,
     ) -> Ended {
         let text = report.borrow().notice(ended.cause);
         let mut told = Notice::new(&text).after(banner);
-        let conversation = leg.drive(&self.scratch, |transport, event, payload, cx| {
-            if !matches!(event, Event::Payload(_)) {
-                return Ok(None);
-            }
-            Ok(match told.receive(payload, transport, cx)? {
-                Progress::Done => Some(()),
-                Progress::Waiting => None,
+        let asked = self.scratch.with_context(|cx| {
+            let asked = early.tell(&mut leg.transport, cx, |message, transport, cx| {
+                told.receive(message, transport, cx).map(drop)
+            });
+            asked.inspect_err(|fault| {
+                leg.transport.disconnect(fault.reason(), &fault.to_string(), cx);
             })
         });
-        let _heard = self.tasks.within(NOTICE_WAIT, Box::pin(conversation)).await;
+        if asked.is_ok() {
+            let conversation = leg.drive(&self.scratch, |transport, event, payload, cx| {
+                if !matches!(event, Event::Payload(_)) {
+                    return Ok(None);
+                }
+                Ok(match told.receive(payload, transport, cx)? {
+                    Progress::Done => Some(()),
+                    Progress::Waiting => None,
+                })
+            });
+            let _heard = self.tasks.within(NOTICE_WAIT, Box::pin(conversation)).await;
+        }
         self.say_goodbye(&mut leg, Reason::ByApplication, &text).await;
         ended
     }
@@ -407,19 +371,8 @@ impl Door {
     }
 
     /// Shows a registered user the way to their VMs.
-    async fn lobby(&self, mut leg: Leg, user: &str) -> Ended {
-        let mut lobby = Lobby::new(&self.shared.table.visible(user));
-        let conversation = leg.drive(&self.scratch, |transport, event, payload, cx| {
-            if !matches!(event, Event::Payload(_)) {
-                return Ok(None);
-            }
-            Ok(lobby.receive(payload, transport, cx)?.then_some(()))
-        });
-        let ended = match self.tasks.within(LOBBY_WAIT, Box::pin(conversation)).await {
-            Some(Ok(())) => edge(Stage::Lobby, Cause::Closed),
-            Some(Err(broken)) => broken.ended(Side::Client, Stage::Lobby),
-            None => edge(Stage::Lobby, Cause::Deadline),
-        };
+    async fn lobby(&self, mut leg: Leg, user: &Arc<str>) -> Ended {
+        let ended = lobby::host(&self.tasks, &self.scratch, &self.shared, &mut leg, user).await;
         self.say_goodbye(&mut leg, Reason::ByApplication, "goodbye").await;
         ended
     }

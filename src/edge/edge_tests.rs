@@ -7,6 +7,7 @@ use super::pump::Session;
 use super::pump::tests::{Peer, carriage};
 use super::relay::{ClientAlive, PreferGcm};
 use super::report::{Proved, Report, RequestId};
+use super::seats::Most;
 use super::shared::{FirstUse, Settings, Shown, VmCredential};
 use super::*;
 use crate::metrics::Inventory;
@@ -43,7 +44,7 @@ pub(super) fn shared_with(first_use: Arc<dyn FirstUse>) -> Shared {
         login_grace: Duration::from_secs(1),
         senders: Senders::new(Vec::new()),
         destination: Destination::Socket,
-        sessions_max: 8,
+        seats: Most { sessions: 8, per_user: 8, per_vm: 8 },
         dial_timeout: Duration::from_secs(1),
         networks: Vec::new(),
         prefer_gcm: PreferGcm::Never,
@@ -115,8 +116,9 @@ fn admitted(seed: u64, shared: &Arc<Shared>, key: &PrivateKey) -> (Peer, Peer, S
         presented: Arc::new(Presented::Key(key.public().clone())),
         grant: Arc::default(),
     });
+    let seat = shared.take_seat(&admitted.user, &admitted.vm.id).ok().unwrap();
     report.admitted = Some(admitted);
-    let info = Info { report, presence: shared.enter(), seat: shared.take_seat().unwrap() };
+    let info = Info { report, presence: shared.enter(), seat };
     let (client, vm, carriage) = carriage(seed, Cipher::Aes128Gcm);
     (client, vm, Session { carriage, info, started_ms: monotonic_ms() })
 }

@@ -196,6 +196,11 @@ impl Replies {
         self.owed = self.owed.saturating_add(1);
     }
 
+    /// Nothing that was relayed waits for a reply.
+    pub(super) const fn owes_none(&self) -> bool {
+        self.owed == 0
+    }
+
     /// We answer a request ourselves: gives `message` back if it may go at once.
     ///
     /// # Errors

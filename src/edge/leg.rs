@@ -288,6 +288,12 @@ impl Leg {
         }
     }
 
+    /// Reads nothing more, and waits until the peer is gone.
+    pub(super) async fn hung_up(&self) -> Broken {
+        self.stream.hung_up().await;
+        Broken::Closed
+    }
+
     /// Our own address on this leg.
     pub(super) fn local_ip(&self) -> Option<IpAddr> {
         let address = SockRef::from(&self.stream).local_addr().ok()?.as_socket()?;

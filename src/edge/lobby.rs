@@ -1,62 +1,213 @@
 //! The lobby: a pool address where any registered key gets the list of its VMs.
 //!
-//! `ssh lobby` prints a table, `ssh lobby -- --json` the same as JSON.
+//! `ssh lobby` prints a table, `ssh lobby -- --json` the same as JSON. A list is made when it is asked for, on another
+//! thread, and written in pages: what waits for a visitor is bounded by us, not by the window that it gives. One that reads
+//! too slowly is given up.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::ended::{Cause, Ended, Side, Stage};
 use crate::route::{Address, Vm};
 use crate::ssh::connection::{Asked, ChannelEvent, ChannelId, Connection};
 use crate::ssh::fault::Fault;
-use crate::ssh::transport::{Context, Transport};
+use crate::ssh::transport::{Context, Event, Transport};
+
+use super::clock;
+use super::leg::{Broken, Leg, Scratch};
+use super::seats::{Share, Shares};
+use super::shared::Shared;
+use super::tasks::Tasks;
 
 /// Channels one visitor may have open.
 const CHANNELS_MAX: usize = 4;
+/// Lists that one user may have on their way, on all connections together: each holds every VM's name.
+const LISTS_MAX: usize = 4;
+/// How long a visitor may stay who reads nothing.
+const VISIT: Duration = Duration::from_mins(1);
+/// How long it may take to read the next [`READ_BYTES`]: 3 kB a second.
+const READ_WAIT: Duration = Duration::from_secs(20);
+const READ_BYTES: usize = 64 << 10;
+/// Sealed bytes that wait for a visitor, beside one message.
+const OUTPUT_MAX: usize = 64 << 10;
+/// Bytes of one message of data.
+const MESSAGE_BYTES: usize = 32 << 10;
+/// VMs of one page: some 20 kB of text.
+const PAGE_VMS: usize = 256;
 const REFUSAL: &str = "the lobby forwards nothing: connect to one of your VMs";
 const USAGE: &str = "keyway: the lobby lists your VMs: `ssh <lobby>` for a table, `ssh <lobby> -- --json` for JSON\n";
+const BUSY: &str = "keyway: too many lists are being made right now; try again in a moment\n";
 
-/// One visitor's conversation.
-pub(super) struct Lobby {
-    connection: Connection,
-    table: String,
-    json: String,
-    /// Whether the visitor asked for a terminal, which wants CR LF.
-    terminal: bool,
-    telling: Option<Telling>,
+/// Serves a visitor to the end of the visit; the goodbye is the caller's.
+pub(super) async fn host(
+    tasks: &Tasks,
+    scratch: &Scratch,
+    shared: &Arc<Shared>,
+    leg: &mut Leg,
+    user: &Arc<str>,
+) -> Ended {
+    let edge = |cause| Ended { side: Side::Edge, stage: Stage::Lobby, cause };
+    let mut lobby = Lobby::new();
+    let mut patience = Patience::new();
+    loop {
+        let step = {
+            let rest = patience.rest(&lobby);
+            tasks.within(rest, Box::pin(step(&mut lobby, scratch, leg))).await
+        };
+        match step {
+            None => return edge(Cause::Deadline),
+            Some(Err(broken)) => return broken.ended(Side::Client, Stage::Lobby),
+            Some(Ok(Step::Over)) => return edge(Cause::Closed),
+            Some(Ok(Step::Again)) => tasks.turn().await,
+            Some(Ok(Step::List)) => {
+                let share = Shares::take(&shared.lists, user, LISTS_MAX);
+                let Ok(share) = share else {
+                    lobby.refuse(&format!(
+                        "keyway: you have {LISTS_MAX} lists on their way; let one end first\n"
+                    ));
+                    continue;
+                };
+                let (format, shared_there, user) =
+                    (lobby.format(), Arc::clone(shared), Arc::clone(user));
+                let made = tasks.blocking(&shared.lister, move || {
+                    List::new(shared_there.table.visible(&user), format, share)
+                });
+                match made.await {
+                    Some(list) => lobby.show(list),
+                    None => lobby.refuse(BUSY),
+                }
+            }
+        }
+    }
 }
 
-struct Telling {
+/// Until when the visitor has to have read more.
+struct Patience {
+    until_ms: u64,
+    /// What has to be written by then, of all that was.
+    bytes: usize,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { until_ms: after(VISIT), bytes: READ_BYTES }
+    }
+
+    fn rest(&mut self, lobby: &Lobby) -> Duration {
+        if lobby.written >= self.bytes {
+            *self = Self { until_ms: after(READ_WAIT), bytes: lobby.written + READ_BYTES };
+        }
+        Duration::from_millis(self.until_ms.saturating_sub(clock::monotonic_ms()))
+    }
+}
+
+fn after(time: Duration) -> u64 {
+    clock::monotonic_ms().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// One page out, or messages in until there is something to do.
+async fn step(lobby: &mut Lobby, scratch: &Scratch, leg: &mut Leg) -> Result<Step, Broken> {
+    let told = scratch.with_context(|cx| lobby.tell(&mut leg.transport, cx));
+    if told? == Told::Page {
+        leg.flush().await?;
+        return Ok(Step::Again);
+    }
+    leg.drive(scratch, |transport, event, payload, cx| {
+        if matches!(event, Event::Payload(_)) {
+            return lobby.receive(payload, transport, cx);
+        }
+        // A key exchange may have held up the text.
+        Ok(lobby.is_telling().then_some(Step::Again))
+    })
+    .await
+}
+
+/// What is to be done for a visitor.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Step {
+    /// There may be more to write.
+    Again,
+    /// The list is to be made.
+    List,
+    /// An answer was given and its channel is closed.
+    Over,
+}
+
+/// What came of writing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Told {
+    /// As much as may wait was written.
+    Page,
+    /// There is nothing to write, or the visitor takes nothing now.
+    Nothing,
+}
+
+/// One visitor's conversation.
+struct Lobby {
+    connection: Connection,
+    /// Whether the visitor asked for a terminal, which wants CR LF.
+    terminal: bool,
+    /// Answers in the order of the requests; the first is being told. At most one a channel.
+    answers: VecDeque<Answer>,
+    /// Bytes of text so far.
+    written: usize,
+}
+
+/// What is told on one channel.
+struct Answer {
     channel: ChannelId,
     stderr: bool,
-    rest: Vec<u8>,
     exit_status: u32,
+    /// The piece being told, and how much of it is.
+    text: String,
+    told: usize,
+    then: Then,
+}
+
+/// What comes behind the piece at hand.
+enum Then {
+    End,
+    /// A list that is still to be made.
+    Unmade(Format),
+    List(List),
+}
+
+/// How a list looks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Format {
+    Table,
+    Json,
 }
 
 impl Lobby {
-    pub(super) fn new(visible: &[(Arc<Vm>, Option<Arc<Address>>)]) -> Self {
+    fn new() -> Self {
         Self {
             connection: Connection::new(CHANNELS_MAX, REFUSAL),
-            table: table(visible),
-            json: json(visible),
             terminal: false,
-            telling: None,
+            answers: VecDeque::new(),
+            written: 0,
         }
     }
 
-    /// Takes one connection message; true once an answer was given and its channel is closed.
-    pub(super) fn receive(
+    /// Takes one connection message.
+    fn receive(
         &mut self,
         payload: &[u8],
         transport: &mut Transport,
         cx: &mut Context<'_>,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Option<Step>, Fault> {
         match self.connection.receive(payload, transport, cx)? {
-            ChannelEvent::None | ChannelEvent::Opened(_) | ChannelEvent::Eof(_) => {}
             ChannelEvent::Data { channel, bytes } => {
                 self.connection.consumed(channel, bytes.len(), transport, cx)?;
             }
-            ChannelEvent::Closed(_) => return Ok(self.telling.is_none()),
+            ChannelEvent::Closed(_) if self.answers.is_empty() => return Ok(Some(Step::Over)),
+            ChannelEvent::None
+            | ChannelEvent::Opened(_)
+            | ChannelEvent::Eof(_)
+            | ChannelEvent::Closed(_) => {}
             ChannelEvent::Request { channel, asked, wants_reply } => {
                 let granted = self.asked(channel, &asked);
                 if wants_reply {
@@ -64,40 +215,166 @@ impl Lobby {
                 }
             }
         }
-        self.tell(transport, cx)?;
-        Ok(false)
+        Ok(match self.answers.front() {
+            Some(Answer { then: Then::Unmade(_), .. }) => Some(Step::List),
+            Some(_) => Some(Step::Again),
+            None => None,
+        })
     }
 
     fn asked(&mut self, channel: ChannelId, asked: &Asked) -> bool {
-        let (stderr, text, exit_status) = match asked {
+        let list = |format| (false, "", 0, Then::Unmade(format));
+        let (stderr, text, exit_status, then) = match asked {
             Asked::Pty(_) => {
                 self.terminal = true;
                 return true;
             }
             Asked::Env { .. } | Asked::Window { .. } | Asked::Signal(_) => return true,
-            Asked::Shell => (false, &*self.table, 0),
+            Asked::Shell => list(Format::Table),
             Asked::Exec(command) => match command.trim() {
-                "" | "list" => (false, &*self.table, 0),
-                "--json" | "list --json" => (false, &*self.json, 0),
-                _ => (true, USAGE, 2),
+                "" | "list" => list(Format::Table),
+                "--json" | "list --json" => list(Format::Json),
+                _ => (true, USAGE, 2, Then::End),
             },
             Asked::Subsystem(_) | Asked::Other(_) => return false,
         };
-        let text = if self.terminal { text.replace('\n', "\r\n") } else { text.to_owned() };
-        self.telling = Some(Telling { channel, stderr, rest: text.into_bytes(), exit_status });
+        // RFC 4254 §6.5: one program a channel.
+        if self.answers.iter().any(|answer| answer.channel == channel) {
+            return false;
+        }
+        let text = self.lines(text.to_owned());
+        self.answers.push_back(Answer { channel, stderr, exit_status, text, told: 0, then });
         true
     }
 
-    fn tell(&mut self, transport: &mut Transport, cx: &mut Context<'_>) -> Result<(), Fault> {
-        let Some(telling) = &mut self.telling else { return Ok(()) };
-        let channel = telling.channel;
-        let taken = self.connection.data(channel, telling.stderr, &telling.rest, transport, cx)?;
-        telling.rest.drain(..taken);
-        if telling.rest.is_empty() {
-            self.connection.finish(channel, telling.exit_status, transport, cx)?;
-            self.telling = None;
+    fn lines(&self, text: String) -> String {
+        if self.terminal { text.replace('\n', "\r\n") } else { text }
+    }
+
+    fn is_telling(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
+    /// Of the list that is to be made.
+    fn format(&self) -> Format {
+        match self.answers.front() {
+            Some(Answer { then: Then::Unmade(format), .. }) => *format,
+            Some(_) | None => Format::Table,
         }
-        Ok(())
+    }
+
+    /// The list that was to be made.
+    fn show(&mut self, list: List) {
+        if let Some(answer) = self.answers.front_mut() {
+            answer.then = Then::List(list);
+        }
+    }
+
+    /// There is no list, and why.
+    fn refuse(&mut self, why: &str) {
+        let why = self.lines(why.to_owned());
+        if let Some(answer) = self.answers.front_mut() {
+            (answer.stderr, answer.exit_status) = (true, 1);
+            (answer.text, answer.told, answer.then) = (why, 0, Then::End);
+        }
+    }
+
+    /// Seals what there is to tell, as much as may wait and as the visitor's window allows.
+    fn tell(&mut self, transport: &mut Transport, cx: &mut Context<'_>) -> Result<Told, Fault> {
+        while let Some(mut answer) = self.answers.pop_front() {
+            if let Some(told) = self.tell_one(&mut answer, transport, cx)? {
+                self.answers.push_front(answer);
+                return Ok(told);
+            }
+        }
+        Ok(Told::Nothing)
+    }
+
+    /// `None`: it is told.
+    fn tell_one(
+        &mut self,
+        answer: &mut Answer,
+        transport: &mut Transport,
+        cx: &mut Context<'_>,
+    ) -> Result<Option<Told>, Fault> {
+        let channel = answer.channel;
+        while let Some(window) = self.connection.window(channel) {
+            if transport.output().len() >= OUTPUT_MAX {
+                return Ok(Some(Told::Page));
+            }
+            let rest = answer.text.as_bytes().get(answer.told..).unwrap_or_default();
+            if rest.is_empty() {
+                match &mut answer.then {
+                    Then::End => {
+                        self.connection.finish(channel, answer.exit_status, transport, cx)?;
+                        return Ok(None);
+                    }
+                    Then::Unmade(_) => return Ok(Some(Told::Nothing)),
+                    Then::List(list) => match list.page() {
+                        Some(page) => (answer.text, answer.told) = (self.lines(page), 0),
+                        None => answer.then = Then::End,
+                    },
+                }
+                continue;
+            }
+            // What is sealed while keys are exchanged would wait somewhere else.
+            if window == 0 || transport.is_held() {
+                return Ok(Some(Told::Nothing));
+            }
+            let some = rest.get(..MESSAGE_BYTES).unwrap_or(rest);
+            let taken = self.connection.data(channel, answer.stderr, some, transport, cx)?;
+            answer.told += taken;
+            self.written += taken;
+        }
+        // The visitor has closed the channel.
+        Ok(None)
+    }
+}
+
+/// A list on its way: every VM of a user, of which each page makes text of a few.
+struct List {
+    visible: Vec<(Arc<Vm>, Option<Arc<Address>>)>,
+    format: Format,
+    /// Of the columns; the last needs none.
+    widths: [usize; 4],
+    /// How many are told, and whether anything is.
+    next: usize,
+    began: bool,
+    _share: Share,
+}
+
+const HEAD: [&str; 4] = ["VM", "OWNER", "ADDRESS", "CONNECT TO"];
+
+impl List {
+    /// Takes its time where there are many.
+    fn new(visible: Vec<(Arc<Vm>, Option<Arc<Address>>)>, format: Format, share: Share) -> Self {
+        let mut widths = HEAD.map(str::len);
+        if format == Format::Table {
+            for one in &visible {
+                for (width, cell) in widths.iter_mut().zip(row(one)) {
+                    *width = cell.len().max(*width);
+                }
+            }
+        }
+        Self { visible, format, widths, next: 0, began: false, _share: share }
+    }
+
+    /// The next lines; `None` behind the last.
+    fn page(&mut self) -> Option<String> {
+        let first = !std::mem::replace(&mut self.began, true);
+        let rest = self.visible.get(self.next..).unwrap_or_default();
+        let some = rest.get(..PAGE_VMS).unwrap_or(rest);
+        if some.is_empty() && !first {
+            return None;
+        }
+        let last = some.len() == rest.len();
+        let page = match self.format {
+            Format::Table if self.visible.is_empty() => "You have no VMs here yet.\n".to_owned(),
+            Format::Table => table(some, self.widths, first),
+            Format::Json => json(some, first, last),
+        };
+        self.next += some.len();
+        Some(page)
     }
 }
 
@@ -110,20 +387,10 @@ fn row((vm, address): &(Arc<Vm>, Option<Arc<Address>>)) -> [String; 4] {
     [vm.name.clone(), vm.owner.clone(), name, public]
 }
 
-fn table(visible: &[(Arc<Vm>, Option<Arc<Address>>)]) -> String {
-    if visible.is_empty() {
-        return "You have no VMs here yet.\n".to_owned();
-    }
-    let head = ["VM", "OWNER", "ADDRESS", "CONNECT TO"].map(str::to_owned);
-    let rows: Vec<_> = std::iter::once(head).chain(visible.iter().map(row)).collect();
-    let mut widths = [0; 4];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.len().max(*width);
-        }
-    }
+fn table(some: &[(Arc<Vm>, Option<Arc<Address>>)], widths: [usize; 4], first: bool) -> String {
+    let head = first.then(|| HEAD.map(str::to_owned));
     let mut out = String::new();
-    for [vm, owner, address, connect] in rows {
+    for [vm, owner, address, connect] in head.into_iter().chain(some.iter().map(row)) {
         let [a, b, c, _] = widths;
         let _infallible = writeln!(out, "{vm:a$}  {owner:b$}  {address:c$}  {connect}");
     }
@@ -131,84 +398,29 @@ fn table(visible: &[(Arc<Vm>, Option<Arc<Address>>)]) -> String {
 }
 
 /// Names are DNS labels and addresses are addresses: nothing here needs escaping.
-fn json(visible: &[(Arc<Vm>, Option<Arc<Address>>)]) -> String {
-    let rows: Vec<_> = visible
-        .iter()
-        .map(|(vm, address)| {
-            let (name, public) = address.as_ref().map_or_else(
-                || ("null".to_owned(), "null".to_owned()),
-                |address| (format!("\"{}\"", address.name), format!("\"{}\"", address.public)),
-            );
-            format!(
-                "{{\"name\":\"{}\",\"owner\":\"{}\",\"address\":{name},\"public\":{public}}}",
-                vm.name, vm.owner
-            )
-        })
-        .collect();
-    format!("[{}]\n", rows.join(","))
+fn json(some: &[(Arc<Vm>, Option<Arc<Address>>)], first: bool, last: bool) -> String {
+    let mut out = String::new();
+    for (at, (vm, address)) in some.iter().enumerate() {
+        out.push_str(if first && at == 0 { "[" } else { "," });
+        let (name, public) = address.as_ref().map_or_else(
+            || ("null".to_owned(), "null".to_owned()),
+            |address| (format!("\"{}\"", address.name), format!("\"{}\"", address.public)),
+        );
+        let _infallible = write!(
+            out,
+            "{{\"name\":\"{}\",\"owner\":\"{}\",\"address\":{name},\"public\":{public}}}",
+            vm.name, vm.owner
+        );
+    }
+    if first && some.is_empty() {
+        out.push('[');
+    }
+    if last {
+        out.push_str("]\n");
+    }
+    out
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{json, table};
-    use crate::route::{AddressEntry, Contents, KeyEntry, Snapshot, Table, UserEntry, Vm, VmEntry};
-
-    fn live() -> Table {
-        let vm = |name: &str| Vm {
-            id: name.into(),
-            name: name.into(),
-            owner: "alice".into(),
-            endpoint: "127.0.0.1:22".into(),
-            login: None,
-            host_key: None,
-            source_address: None,
-            address: None,
-            closed: false,
-        };
-        let user = |name: &str, key| UserEntry {
-            name: name.into(),
-            keys: vec![KeyEntry::plain([key; 32])],
-            closed: false,
-        };
-        let contents = Contents {
-            addresses: vec![AddressEntry {
-                name: "s001".into(),
-                public: [127, 0, 77, 1].into(),
-                public6: None,
-                private: None,
-                lobby: false,
-                closed: false,
-            }],
-            users: vec![user("alice", 1), user("bob", 2)],
-            teams: Vec::new(),
-            vms: vec![
-                VmEntry::owned(vm("blue"), "s001"),
-                VmEntry { vm: vm("longer-name"), slots: Vec::new(), by_name: vec!["alice".into()] },
-            ],
-        };
-        let table = Table::new();
-        table.apply(Snapshot::new(contents).unwrap());
-        table
-    }
-
-    #[test]
-    fn a_user_sees_names_and_where_to_connect() {
-        let visible = live().visible("alice");
-        let expected = "VM           OWNER  ADDRESS    CONNECT TO\n\
-                        blue         alice  s001       127.0.77.1\n\
-                        longer-name  alice  (by name)  user+longer-name@\n";
-        assert_eq!(table(&visible), expected);
-        assert_eq!(
-            json(&visible),
-            "[{\"name\":\"blue\",\"owner\":\"alice\",\"address\":\"s001\",\"public\":\"127.0.77.1\"},\
-             {\"name\":\"longer-name\",\"owner\":\"alice\",\"address\":null,\"public\":null}]\n"
-        );
-    }
-
-    #[test]
-    fn a_user_without_vms_is_told_so() {
-        let visible = live().visible("bob");
-        assert_eq!(table(&visible), "You have no VMs here yet.\n");
-        assert_eq!(json(&visible), "[]\n");
-    }
-}
+#[path = "lobby_tests.rs"]
+mod tests;

@@ -13,7 +13,9 @@ pub mod bare_flow;
 mod buffers;
 pub mod clock;
 mod dial;
+mod dialling;
 mod door;
+mod early;
 mod epoll;
 mod failed;
 pub mod gate;
@@ -29,6 +31,7 @@ pub mod proxy_header;
 pub mod pump;
 pub mod relay;
 pub mod report;
+pub mod seats;
 mod sequence;
 mod shard;
 pub mod shared;
@@ -40,6 +43,7 @@ mod tasks;
 mod testing;
 mod workers;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -83,11 +87,22 @@ pub enum StartFault {
 /// How long to wait for the pumps to show their sessions.
 const VISIT_WAIT: Duration = Duration::from_secs(1);
 
-/// An established session.
+/// How far somebody with a seat has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Progress {
+    /// The VM is dialled, or logged in to; or the user is told why not.
+    Dialling,
+    /// The session is on the pump.
+    Established,
+}
+
+/// A session, or what is to be one.
 #[derive(Clone, Debug)]
 pub struct Present {
     /// Who and where.
     pub report: report::Report,
+    /// How far it is.
+    pub progress: Progress,
     /// Bytes read from the client.
     pub up_bytes: u64,
     /// Bytes read from the VM.
@@ -175,31 +190,54 @@ impl Edge {
         let shared = Arc::clone(&self.shared);
         let check: pump::Check<Info> = Arc::new(move |info| may_stay(&shared, info));
         for shard in &self.shards {
+            let lost = |report: &report::Report| {
+                gate::recheck(&self.shared, report, clock::unix_s()).err().map(gate::Refusal::cause)
+            };
+            // First those that may be there in a moment: the pump checks everybody who comes.
+            shard.dialling.visit(lost);
             shard.pump.recheck(Arc::clone(&check));
         }
     }
 
-    /// All established sessions, at about one moment. Asks every pump, and waits for them a second at most.
+    /// Everybody who has a seat, at about one moment. Asks every pump, and waits for them a second at most.
     pub fn sessions(&self) -> Vec<Present> {
         let (found, all) = std::sync::mpsc::channel();
+        let mut dialling = HashMap::new();
         for shard in &self.shards {
+            shard.dialling.visit(|report| {
+                let (report, progress) = (report.clone(), Progress::Dialling);
+                let present = Present { report, progress, up_bytes: 0, down_bytes: 0 };
+                dialling.insert(present.report.request.0, present);
+                None
+            });
             let found = found.clone();
             shard.pump.visit(Box::new(move |info: &Info, up_bytes, down_bytes| {
-                let report = info.report.clone();
-                let _nobody_waits = found.send(Present { report, up_bytes, down_bytes });
+                let (report, progress) = (info.report.clone(), Progress::Established);
+                let _nobody_waits = found.send(Present { report, progress, up_bytes, down_bytes });
                 true
             }));
         }
         drop(found);
         let end = Instant::now() + VISIT_WAIT;
         let rest = || end.saturating_duration_since(Instant::now());
-        std::iter::from_fn(|| all.recv_timeout(rest()).ok()).collect()
+        // One that was established in between is told of as it is now.
+        for present in std::iter::from_fn(|| all.recv_timeout(rest()).ok()) {
+            dialling.insert(present.report.request.0, present);
+        }
+        dialling.into_values().collect()
     }
 
-    /// Ends a session with a word to its user; true if there was one.
+    /// Ends a session, or what is to be one, with a word to its user; true if there was one.
     pub fn kill(&self, id: RequestId) -> bool {
         let (found, any) = std::sync::mpsc::channel();
         for shard in &self.shards {
+            shard.dialling.visit(|report| {
+                let is_it = report.request == id;
+                if is_it {
+                    let _nobody_waits = found.send(());
+                }
+                is_it.then_some(Cause::Killed)
+            });
             let found = found.clone();
             shard.pump.visit(Box::new(move |info: &Info, _, _| {
                 let is_other = info.report.request != id;
@@ -227,6 +265,7 @@ impl Edge {
             return;
         }
         for shard in &self.shards {
+            shard.dialling.visit(|_| Some(Cause::Drained));
             shard.pump.end_all();
         }
         self.shared.wait_empty(FAREWELL_WAIT);

@@ -52,6 +52,8 @@ pub use super::line::Leg;
 mod alive;
 #[path = "rekey.rs"]
 mod rekey;
+#[path = "resume.rs"]
+mod resume;
 
 pub use alive::ClientAlive;
 
@@ -126,7 +128,7 @@ pub struct Relay {
 
 /// Whether the client had its proof of our host keys.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Proof {
+pub(super) enum Proof {
     Open,
     Given,
 }

@@ -10,7 +10,8 @@ use crate::ssh::text::printable;
 use crate::ssh::userauth::{Identity, Presented, ProvedKey};
 
 use super::gate::{Denied, Grant};
-use super::shared::{Presence, Seat};
+use super::seats::Seat;
+use super::shared::Presence;
 
 /// Longest peer text in a log line, in bytes.
 const TEXT_MAX_BYTES: usize = 128;
@@ -40,6 +41,8 @@ pub struct Report {
     pub endpoint: Option<SocketAddr>,
     /// What is known of its end beyond the cause.
     pub detail: Option<Detail>,
+    /// How many sessions its user, or its VM, has, if that is why there is no further one.
+    pub others: usize,
     /// When it was accepted, on the shard's clock in milliseconds.
     pub accepted_ms: u64,
     /// The same in microseconds, for measuring.
@@ -109,6 +112,7 @@ impl Report {
             denied: Denied::default(),
             endpoint: None,
             detail: None,
+            others: 0,
             accepted_ms: accepted_us / 1000,
             accepted_us,
         }
@@ -126,7 +130,8 @@ impl Report {
             .as_ref()
             .map_or(("", ""), |admitted| (admitted.vm.name.as_str(), admitted.login.as_str()));
         let detail = self.detail.as_ref();
-        notice(cause, &About { vm, login, detail, request: &self.request.to_string() })
+        let (request, sessions) = (&self.request.to_string(), self.others);
+        notice(cause, &About { vm, login, detail, request, sessions })
     }
 
     /// Whether keys were offered and nobody got in.

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use crate::metrics::Counters;
 
 use super::clock;
+use super::dialling::Dialling;
 use super::door::{Door, Place};
 use super::listen::{self, Listener};
 use super::pump::{self, PumpHandle};
@@ -35,6 +36,8 @@ pub(super) struct Shard {
     control: Control,
     door: Option<JoinHandle<()>>,
     pub(super) pump: PumpHandle<Info>,
+    /// Whoever is on the way to the pump.
+    pub(super) dialling: Arc<Dialling>,
     pump_thread: Option<JoinHandle<()>>,
 }
 
@@ -55,14 +58,17 @@ impl Shard {
         let (control, parts) = Control::new()?;
         let (started, starting) = mpsc::sync_channel(1);
         let door_pump = pump.clone();
+        let dialling = Arc::new(Dialling::new(Arc::clone(&counters)));
+        let way = Arc::clone(&dialling);
+        let pump_thread = Some(pump_thread);
         // From here on whatever fails stops what runs by dropping this.
-        let mut running = Self { control, door: None, pump, pump_thread: Some(pump_thread) };
+        let mut running = Self { control, door: None, pump, dialling, pump_thread };
         let door = std::thread::Builder::new().name(format!("door-{index}")).spawn(move || {
             pump::pin(cpu);
             lower_weight();
             let tasks = Tasks::new(parts);
-            let door =
-                Door::new(tasks.clone(), Arc::clone(&shared), counters, door_pump, half_open_max);
+            let way = (way, door_pump);
+            let door = Door::new(tasks.clone(), Arc::clone(&shared), counters, way, half_open_max);
             let door = Rc::new(door);
             let common = Rc::new(Accepting::default());
             let mut accepting = Vec::with_capacity(listeners.len());

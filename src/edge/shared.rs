@@ -17,12 +17,17 @@ use super::local_address::Destination;
 use super::names::Names;
 use super::proxy_header::Senders;
 use super::relay::{ClientAlive, PreferGcm};
+use super::seats::{Full, Most, Seat, Seats, Shares};
 use super::workers::Workers;
 
 /// Host keys that are written down at a time, of all shards together: the registry makes them durable in one go.
 const PINS_MAX: usize = 4;
 /// Host keys that wait for that; further ones are refused. Each is a login that waits, and has its deadline.
 const PINS_WAITING_MAX: usize = 4096;
+/// Lists of VMs made at a time: some milliseconds each for somebody with thousands.
+const LISTERS_MAX: usize = 1;
+/// Visitors of lobbies that wait for theirs; further ones are told to come again.
+const LISTS_WAITING_MAX: usize = 256;
 
 /// What a restart is needed for to change.
 pub struct Settings {
@@ -32,8 +37,8 @@ pub struct Settings {
     pub senders: Senders,
     /// Where the local address comes from when no header names it.
     pub destination: Destination,
-    /// Established sessions, all shards together.
-    pub sessions_max: usize,
+    /// Seats for sessions.
+    pub seats: Most,
     /// Time for the TCP connection to a VM.
     pub dial_timeout: Duration,
     /// Where VM endpoints may lie.
@@ -120,7 +125,11 @@ pub struct Shared {
     /// Addresses of VMs that have a host name.
     pub(super) names: Names,
     present: AtomicUsize,
-    sessions: AtomicUsize,
+    seats: Seats,
+    /// Writes the lists of lobbies.
+    pub(super) lister: Workers,
+    /// Lists on their way, by user.
+    pub(super) lists: Arc<Shares>,
     left: Mutex<Wait>,
     everybody_left: Condvar,
 }
@@ -129,6 +138,9 @@ impl Shared {
     /// Nobody is present yet.
     pub fn new(settings: Settings, live: Live, table: Table, first_use: Arc<dyn FirstUse>) -> Self {
         Self {
+            seats: Seats::new(settings.seats),
+            lister: Workers::new("lobby", LISTERS_MAX, LISTS_WAITING_MAX),
+            lists: Arc::default(),
             settings,
             live: ArcSwap::from_pointee(live),
             table,
@@ -136,7 +148,6 @@ impl Shared {
             pins: Workers::new("pins", PINS_MAX, PINS_WAITING_MAX),
             names: Names::default(),
             present: AtomicUsize::new(0),
-            sessions: AtomicUsize::new(0),
             left: Mutex::new(Wait::Patient),
             everybody_left: Condvar::new(),
         }
@@ -148,11 +159,14 @@ impl Shared {
         Presence(Arc::clone(self))
     }
 
-    /// Takes one of the places for sessions, or `None` when all are taken.
-    pub fn take_seat(self: &Arc<Self>) -> Option<Seat> {
-        let taken = self.sessions.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat(Arc::clone(self));
-        (taken < self.settings.sessions_max).then_some(seat)
+    /// A seat for a session of `user` in the VM whose id is `vm`.
+    pub(super) fn take_seat(&self, user: &Arc<str>, vm: &str) -> Result<Seat, Full> {
+        self.seats.take(user, vm)
+    }
+
+    /// How many seats are taken, at any time.
+    pub fn seats_taken(&self) -> Arc<AtomicUsize> {
+        Arc::clone(self.seats.taken())
     }
 
     /// Ends every wait for people to leave.
@@ -198,14 +212,5 @@ impl Drop for Presence {
             let _left = self.0.left.lock().unwrap_or_else(PoisonError::into_inner);
             self.0.everybody_left.notify_all();
         }
-    }
-}
-
-/// One of the places for sessions.
-pub struct Seat(Arc<Shared>);
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -65,6 +65,11 @@ impl Stream {
         self.watch.ready(&self.fd, Direction::Read).await
     }
 
+    /// Waits until the peer's FIN or RST is there, whatever lies unread before it.
+    pub(super) async fn hung_up(&self) {
+        poll_fn(|_| self.watch.poll_hangup()).await;
+    }
+
     /// Reads what is there.
     ///
     /// # Errors

@@ -363,6 +363,15 @@ impl Watch {
         Poll::Pending
     }
 
+    /// Has the peer's FIN or RST come?
+    pub(super) fn poll_hangup(&self) -> Poll<()> {
+        let core = &*self.tasks.0;
+        let mut sources = core.sources.borrow_mut();
+        let Some(source) = sources.get_mut(self.key) else { return Poll::Pending };
+        source.task = core.current.get();
+        if source.readiness.hangup { Poll::Ready(()) } else { Poll::Pending }
+    }
+
     /// The socket has nothing more for now: the next wait ends with the next event.
     pub(super) fn exhausted(&self, direction: Direction) {
         if let Some(source) = self.tasks.0.sources.borrow_mut().get_mut(self.key) {

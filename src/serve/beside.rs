@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use crate::control::api::condition::{Reload, Reloaded, Status};
-use crate::control::api::view::{Explanation, HostKey, Session};
+use crate::control::api::view::{Explanation, HostKey, Session, SessionState};
 use crate::control::api::{Beside, Beyond, Question, WriteText};
 use crate::control::dns::{Zone, export};
 use crate::edge::report::RequestId;
 use crate::edge::shared::Shared;
-use crate::edge::{Edge, Present, clock};
+use crate::edge::{Edge, Present, Progress, clock};
 use crate::registry::store::{Fault, Sqlite};
 
 use super::events::Asking;
@@ -86,10 +86,14 @@ impl Beside for Everything {
 }
 
 fn session(present: Present, unix_s: u64, now_ms: u64) -> Session {
-    let Present { report, up_bytes, down_bytes } = present;
+    let Present { report, progress, up_bytes, down_bytes } = present;
     let admitted = report.admitted.as_ref();
     Session {
         id: report.request.to_string(),
+        state: match progress {
+            Progress::Dialling => SessionState::Dialling,
+            Progress::Established => SessionState::Established,
+        },
         user: report.user.as_deref().unwrap_or_default().to_owned(),
         fingerprint: report.who.as_ref().map(|who| who.fingerprint.to_string()).unwrap_or_default(),
         vm: admitted.map(|admitted| admitted.vm.name.clone()).unwrap_or_default(),

@@ -191,7 +191,7 @@ impl State {
             login_grace: Duration::from_secs(1),
             senders: Senders::new(Vec::new()),
             destination: Destination::Socket,
-            sessions_max: 8,
+            seats: crate::edge::seats::Most { sessions: 8, per_user: 8, per_vm: 8 },
             dial_timeout: Duration::from_secs(1),
             networks: Vec::new(),
             prefer_gcm: PreferGcm::Never,

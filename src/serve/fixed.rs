@@ -27,6 +27,8 @@ impl Fixed {
             drain,
             proxy_protocol_from,
             sessions_max,
+            sessions_max_per_user,
+            sessions_max_per_vm,
             half_open_max,
             log,
             hide_keys: _,
@@ -36,6 +38,8 @@ impl Fixed {
             revoked_keys: _,
             revocations: _,
             trusted_user_cas: _,
+            client_alive_interval,
+            client_alive_count_max,
         } = edge;
         let VmLeg { credential: _, dial_timeout, networks, source_address: _ } = vm_leg;
         let Metrics { listen: metrics_listen } = metrics;
@@ -50,10 +54,14 @@ impl Fixed {
             ("edge.drain_s", seconds(*drain)),
             ("edge.proxy_protocol_from", list(proxy_protocol_from)),
             ("edge.sessions_max", count(*sessions_max)),
+            ("edge.sessions_max_per_user", count(*sessions_max_per_user)),
+            ("edge.sessions_max_per_vm", count(*sessions_max_per_vm)),
             ("edge.half_open_max", count(*half_open_max)),
             ("edge.log", log_word(*log).to_owned()),
             ("edge.prefer_gcm", gcm_word(*prefer_gcm).to_owned()),
             ("edge.original_dst", original_dst.to_string()),
+            ("edge.client_alive_interval_s", seconds(*client_alive_interval)),
+            ("edge.client_alive_count_max", client_alive_count_max.to_string()),
             ("vm_leg.dial_timeout_s", seconds(*dial_timeout)),
             ("vm_leg.networks", list(networks)),
             ("metrics.listen", metrics_listen.to_string()),

@@ -29,6 +29,8 @@ const KEYS: &[(&str, &str, Takes)] = &[
     ("edge.drain_s", "1", Restart),
     ("edge.proxy_protocol_from", "[\"192.0.2.1\"]", Restart),
     ("edge.sessions_max", "9", Restart),
+    ("edge.sessions_max_per_user", "9", Restart),
+    ("edge.sessions_max_per_vm", "9", Restart),
     ("edge.half_open_max", "9", Restart),
     ("edge.log", "\"json\"", Restart),
     ("edge.hide_keys", "true", Reload),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::control::dns::{Counters, Event, Said, Transport};
 
@@ -12,6 +12,8 @@ use super::health::Health;
 #[derive(Clone)]
 pub(super) struct Gauges {
     pub(super) health: Arc<Health>,
+    /// Seats taken, and how many there are.
+    pub(super) seats: (Arc<AtomicUsize>, usize),
     pub(super) dns: Option<Arc<Counters>>,
 }
 
@@ -36,6 +38,11 @@ impl Gauges {
             "How old the saved routes are that the front door runs from; 0 while the registry is open.",
             age.map_or(0, |age| age.as_secs()),
         );
+        let (taken, most) = (self.seats.0.load(Ordering::Relaxed), self.seats.1);
+        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let help = "Seats taken: sessions, and what is to be one.";
+        gauge("keyway_seats_taken", help, number(taken));
+        gauge("keyway_seats_max", "Seats there are: sessions_max.", number(most));
         let Some(dns) = &self.dns else { return page };
         let answers = "keyway_dns_answers_total";
         let _ = write!(page, "# HELP {answers} Answers sent.\n# TYPE {answers} counter\n");

@@ -39,6 +39,7 @@ use crate::control::endpoint;
 use crate::edge::local_address::Destination;
 use crate::edge::proxy_header::Senders;
 use crate::edge::relay::{ClientAlive, PreferGcm};
+use crate::edge::seats::Most;
 use crate::edge::shared::{self, FirstUse, Live, Principal, Settings, Shared};
 use crate::edge::{self, Edge, clock, limits};
 use crate::log;
@@ -253,7 +254,11 @@ fn settings(config: &Config, sessions_max: usize) -> Settings {
         } else {
             Destination::Socket
         },
-        sessions_max,
+        seats: Most {
+            sessions: sessions_max,
+            per_user: share(config.edge.sessions_max_per_user, sessions_max),
+            per_vm: share(config.edge.sessions_max_per_vm, sessions_max),
+        },
         dial_timeout: config.vm_leg.dial_timeout,
         networks: config.vm_leg.networks.clone(),
         prefer_gcm: match config.edge.prefer_gcm {
@@ -264,6 +269,14 @@ fn settings(config: &Config, sessions_max: usize) -> Settings {
             interval: config.edge.client_alive_interval,
             count_max: config.edge.client_alive_count_max,
         },
+    }
+}
+
+/// What one principal may have of `all`: half, if nothing else is said.
+fn share(of_one: Count, all: usize) -> usize {
+    match of_one {
+        Count::Automatic => all.div_ceil(2),
+        Count::Exactly(number) => usize::try_from(number.get()).unwrap_or(usize::MAX),
     }
 }
 

@@ -297,7 +297,8 @@ impl Plane {
     /// For the page of metrics, once this serves.
     pub(super) fn gauges(&self) -> Gauges {
         let dns = self.dns.as_ref().map(|dns| Arc::clone(dns.counters()));
-        Gauges { health: Arc::clone(&self.health), dns }
+        let seats = (self.shared.seats_taken(), self.shared.settings.seats.sessions);
+        Gauges { health: Arc::clone(&self.health), seats, dns }
     }
 
     /// Serves DNS and, once the registry is read, the API, for an edge that runs.

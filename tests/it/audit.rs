@@ -62,7 +62,7 @@ fn without_legacy_macs_ssh_audit_warns_of_no_mac() {
 }
 
 /// The metrics page's body.
-fn scrape(world: &World) -> String {
+pub(crate) fn scrape(world: &World) -> String {
     let mut stream = TcpStream::connect(world.metrics()).expect("the metrics listener");
     stream
         .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

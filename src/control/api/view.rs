@@ -198,6 +198,8 @@ pub struct Actor {
 pub struct Session {
     /// Names it while it lives.
     pub id: String,
+    /// How far it is.
+    pub state: SessionState,
     /// Who.
     pub user: String,
     /// By which key.
@@ -216,6 +218,16 @@ pub struct Session {
     pub up_bytes: u64,
     /// Bytes to the client.
     pub down_bytes: u64,
+}
+
+/// How far a session is.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionState {
+    /// Its VM is being reached, or its user is told why that failed.
+    Dialling,
+    /// It is carried.
+    Established,
 }
 
 /// A host key of this front door.

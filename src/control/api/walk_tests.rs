@@ -34,6 +34,7 @@ fn prepare(world: &World) {
     world.must("POST", "/v1/tokens", &json!({"name": "ci", "role": "reader"}));
     let text = |text: &str| text.to_owned();
     world.fake.sessions.lock().unwrap().push(Session {
+        state: super::view::SessionState::Established,
         id: text("7"),
         user: text("alice"),
         fingerprint: text("SHA256:x"),

@@ -1,0 +1,154 @@
+//! From a proved key with a route to a session on the pump, or to words about why there is none.
+//!
+//! A seat is taken first. While the VM is reached the client is attended to, and whoever may end the connection is heard:
+//! the one that comes first decides.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use futures_lite::FutureExt;
+
+use crate::ended::{Cause, Ended, Side, Stage};
+use crate::metrics::LoginStage;
+use crate::route::Admitted;
+use crate::ssh::userauth::ProvedKey;
+
+use super::super::clock;
+use super::super::dial::{Guest, Reached};
+use super::super::dialling::Waiting;
+use super::super::early::{Early, attend};
+use super::super::failed::Failed;
+use super::super::leg::{Broken, Leg};
+use super::super::pump::{Carriage, Session};
+use super::super::relay::Relay;
+use super::super::report::{Info, Report};
+use super::super::seats::{Full, Seat};
+use super::super::shared::Presence;
+use super::{Door, Outcome, Place, edge};
+
+/// What comes of the wait for a VM.
+enum Way {
+    Reached(Result<Box<Reached>, Failed>),
+    /// The client has gone.
+    Left(Broken),
+    /// Somebody has it ended.
+    Told(Cause),
+}
+
+impl Door {
+    /// From a proved key with a route to a session on the pump, or to words about why not.
+    pub(super) async fn carry(
+        &self,
+        mut client_leg: Leg,
+        report: &RefCell<Report>,
+        place: &Place,
+        admitted: Admitted,
+        key: &ProvedKey,
+        presence: Presence,
+    ) -> Outcome {
+        let seat = match self.shared.take_seat(&admitted.user, &admitted.vm.id) {
+            Ok(seat) => seat,
+            Err(full) => {
+                let (cause, others) = why(full);
+                report.borrow_mut().others = others;
+                let (early, ended) = (Early::default(), edge(Stage::Session, cause));
+                return Outcome::Ended(self.explain(client_leg, early, report, ended, "").await);
+            }
+        };
+        place.leave();
+        let Some(wake) = self.tasks.wake_me() else {
+            return Outcome::Ended(edge(Stage::Session, Cause::Resources));
+        };
+        let waiting = self.dialling.enter(report.borrow().clone(), wake);
+        let (mut early, mut banner) = (Early::default(), String::new());
+        let way = {
+            let (shared, scratch, counters) = (&self.shared, &self.scratch, &*self.counters);
+            let (report, stage) = (&*waiting.report, &waiting.stage);
+            let guest = Guest { report, admitted: &admitted, key, stage };
+            let reach = self.vm_legs.reach(shared, scratch, counters, guest, &mut banner);
+            let reached = async { Way::Reached(reach.await.map(Box::new)) };
+            let left = async { Way::Left(attend(&mut client_leg, scratch, &mut early).await) };
+            let told = async { Way::Told(waiting.verdict().await) };
+            Box::pin(reached.or(left).or(told)).await
+        };
+        let stage = waiting.stage.get();
+        let reached = match way {
+            Way::Reached(Ok(reached)) => *reached,
+            Way::Left(broken) => {
+                report.borrow_mut().detail = broken.detail(&client_leg.transport);
+                return Outcome::Ended(broken.ended(Side::Client, stage));
+            }
+            Way::Reached(Err(failed)) => {
+                report.borrow_mut().detail = failed.detail;
+                let ended = failed.ended;
+                // The seat stays taken while the reason is told, and whoever has it ended can be told of it.
+                let told = self.explain(client_leg, early, report, ended, &banner);
+                let cut = async {
+                    waiting.verdict().await;
+                    ended
+                };
+                return Outcome::Ended(told.or(cut).await);
+            }
+            Way::Told(cause) => {
+                let ended = Ended { side: Side::Operator, stage, cause };
+                return Outcome::Ended(
+                    self.explain(client_leg, early, report, ended, &banner).await,
+                );
+            }
+        };
+        let legs = (client_leg, reached);
+        self.hand_over(legs, early, &banner, waiting, (presence, seat))
+    }
+
+    /// Both legs go to the pump, unless somebody has the connection ended in the last moment.
+    fn hand_over(
+        &self,
+        (client_leg, reached): (Leg, Reached),
+        early: Early,
+        banner: &str,
+        waiting: Waiting,
+        (presence, seat): (Presence, Seat),
+    ) -> Outcome {
+        let accepted_us = waiting.report.accepted_us;
+        self.counters.stage(LoginStage::Total, clock::monotonic_us() - accepted_us);
+        let Reached { leg: vm_leg, endpoint } = reached;
+        let (client_side, vm_side) = (client_leg.leave(), vm_leg.leave());
+        // The host keys the client was shown, whatever a reload has brought since.
+        let server = client_side
+            .transport
+            .server_config()
+            .map_or_else(|| Arc::clone(&self.shared.live.load().server), Arc::clone);
+        let relay = Relay::new(client_side, vm_side, server).showing(banner);
+        let relay = match self.scratch.with_context(|cx| relay.after(early, cx)) {
+            Ok(relay) => relay,
+            Err(fault) => {
+                let (side, cause) = (Side::Vm, Cause::from(&fault));
+                return Outcome::Ended(Ended { side, stage: Stage::Session, cause });
+            }
+        };
+        let carried = waiting.leave(|report| {
+            let report = Report { endpoint: Some(endpoint), ..report.clone() };
+            let (carriage, started_ms) = (Carriage::Reseal(Box::new(relay)), report.accepted_ms);
+            let info = Info { report, presence, seat };
+            self.pump.carry(Session { carriage, info, started_ms })
+        });
+        match carried {
+            Ok(Ok(())) => Outcome::Carried,
+            // The pump stops only with the process.
+            Ok(Err(_stopped)) => Outcome::Ended(edge(Stage::Session, Cause::Drained)),
+            // In the last moment: there is nobody left to say it.
+            Err(cause) => {
+                Outcome::Ended(Ended { side: Side::Operator, stage: Stage::Session, cause })
+            }
+        }
+    }
+}
+
+/// As a cause, and how many sessions stand in the way.
+const fn why(full: Full) -> (Cause, usize) {
+    match full {
+        Full::All => (Cause::SessionsFull, 0),
+        Full::User(others) => (Cause::UserSessionsFull, others),
+        Full::Vm(others) => (Cause::VmSessionsFull, others),
+    }
+}

@@ -1,0 +1,109 @@
+//! Connections that hold a seat while their VM is reached: listed, counted and ended like sessions.
+//!
+//! One list a shard. The door enters a connection and takes it out; every other thread may look, and say of one that it
+//! has to end, which its task then hears. What is handed over to the pump is always in one of the two, or in both.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use crate::ended::{Cause, Stage};
+use crate::metrics::Counters;
+
+use super::report::Report;
+use super::tasks::Wake;
+
+/// The list of one shard.
+pub(super) struct Dialling {
+    all: Mutex<HashMap<u64, Entry>>,
+    /// The door's: it alone enters and takes out.
+    counters: Arc<Counters>,
+}
+
+struct Entry {
+    report: Arc<Report>,
+    /// Why it has to end, if it has.
+    verdict: Option<Cause>,
+    wake: Wake,
+}
+
+/// One connection in the list, until this is dropped. Stays with the task that it was made for.
+pub(super) struct Waiting {
+    of: Arc<Dialling>,
+    pub(super) report: Arc<Report>,
+    /// How far it has come.
+    pub(super) stage: Cell<Stage>,
+}
+
+impl Dialling {
+    pub(super) fn new(counters: Arc<Counters>) -> Self {
+        Self { all: Mutex::default(), counters }
+    }
+
+    /// Enters the connection that `report` tells of, whose task `wake` wakes.
+    pub(super) fn enter(self: &Arc<Self>, report: Report, wake: Wake) -> Waiting {
+        let report = Arc::new(report);
+        let entry = Entry { report: Arc::clone(&report), verdict: None, wake };
+        let mut all = self.all();
+        all.insert(report.request.0, entry);
+        self.show(&all);
+        drop(all);
+        Waiting { of: Arc::clone(self), report, stage: Cell::new(Stage::Dial) }
+    }
+
+    /// Shows every connection there is to `visit`, and has those ended that it has a cause for. Must be quick.
+    pub(super) fn visit(&self, mut visit: impl FnMut(&Report) -> Option<Cause>) {
+        for entry in self.all().values_mut() {
+            if let Some(cause) = visit(&entry.report) {
+                entry.verdict = Some(cause);
+                entry.wake.wake();
+            }
+        }
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn show(&self, all: &HashMap<u64, Entry>) {
+        self.counters.dialling(u64::try_from(all.len()).unwrap_or(u64::MAX));
+    }
+}
+
+impl Waiting {
+    /// Waits until somebody has it ended, and says why; once for each who does.
+    pub(super) async fn verdict(&self) -> Cause {
+        poll_fn(|_| match self.take_verdict(&mut self.of.all()) {
+            Some(cause) => Poll::Ready(cause),
+            None => Poll::Pending,
+        })
+        .await
+    }
+
+    fn take_verdict(&self, all: &mut HashMap<u64, Entry>) -> Option<Cause> {
+        all.get_mut(&self.report.request.0)?.verdict.take()
+    }
+
+    /// Hands the connection over by `hand_over`, unless it has to end: nobody who looks here and then where it went to
+    /// misses it.
+    ///
+    /// # Errors
+    /// Why it has to end.
+    pub(super) fn leave<T>(self, hand_over: impl FnOnce(&Report) -> T) -> Result<T, Cause> {
+        let mut all = self.of.all();
+        match self.take_verdict(&mut all) {
+            Some(cause) => Err(cause),
+            None => Ok(hand_over(&self.report)),
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut all = self.of.all();
+        all.remove(&self.report.request.0);
+        self.of.show(&all);
+    }
+}

@@ -1,0 +1,244 @@
+//! Tests of `lobby`: lists message by message, through transports joined in memory.
+
+use super::*;
+use crate::route::{AddressEntry, Contents, KeyEntry, Snapshot, Table, UserEntry, VmEntry};
+use crate::ssh::message;
+use crate::ssh::testing::Pair;
+use crate::ssh::wire::{Put, Reader};
+
+/// More text than any transport holds: some 1.2 MB as a table.
+const MANY: usize = 16_000;
+
+fn vm(name: &str) -> Vm {
+    Vm {
+        id: name.into(),
+        name: name.into(),
+        owner: "alice".into(),
+        endpoint: "127.0.0.1:22".into(),
+        login: None,
+        host_key: None,
+        source_address: None,
+        address: None,
+        closed: false,
+    }
+}
+
+fn live(vms: Vec<VmEntry>) -> Table {
+    let user = |name: &str, key| UserEntry {
+        name: name.into(),
+        keys: vec![KeyEntry::plain([key; 32])],
+        closed: false,
+    };
+    let contents = Contents {
+        addresses: vec![AddressEntry {
+            name: "s001".into(),
+            public: [127, 0, 77, 1].into(),
+            public6: None,
+            private: None,
+            lobby: false,
+            closed: false,
+        }],
+        users: vec![user("alice", 1), user("bob", 2)],
+        teams: Vec::new(),
+        vms,
+    };
+    let table = Table::new();
+    table.apply(Snapshot::new(contents).unwrap());
+    table
+}
+
+fn by_name(name: &str) -> VmEntry {
+    VmEntry { vm: vm(name), slots: Vec::new(), by_name: vec!["alice".into()] }
+}
+
+fn share() -> Share {
+    Shares::take(&Arc::default(), &Arc::from("alice"), 1).ok().unwrap()
+}
+
+/// All pages.
+fn whole(table: &Table, user: &str, format: Format) -> String {
+    let mut list = List::new(table.visible(user), format, share());
+    std::iter::from_fn(|| list.page()).collect()
+}
+
+#[test]
+fn a_user_sees_names_and_where_to_connect() {
+    let table = live(vec![VmEntry::owned(vm("blue"), "s001"), by_name("longer-name")]);
+    let expected = "VM           OWNER  ADDRESS    CONNECT TO\n\
+                    blue         alice  s001       127.0.77.1\n\
+                    longer-name  alice  (by name)  user+longer-name@\n";
+    assert_eq!(whole(&table, "alice", Format::Table), expected);
+    assert_eq!(
+        whole(&table, "alice", Format::Json),
+        "[{\"name\":\"blue\",\"owner\":\"alice\",\"address\":\"s001\",\"public\":\"127.0.77.1\"},\
+         {\"name\":\"longer-name\",\"owner\":\"alice\",\"address\":null,\"public\":null}]\n"
+    );
+}
+
+#[test]
+fn a_user_without_vms_is_told_so() {
+    let table = live(Vec::new());
+    assert_eq!(whole(&table, "bob", Format::Table), "You have no VMs here yet.\n");
+    assert_eq!(whole(&table, "bob", Format::Json), "[]\n");
+}
+
+#[test]
+fn pages_make_one_list_however_many_there_are() {
+    for count in [1, PAGE_VMS - 1, PAGE_VMS, PAGE_VMS + 1, 2 * PAGE_VMS] {
+        let names: Vec<_> = (0..count).map(|number| format!("vm-{number:05}")).collect();
+        let table = live(names.iter().map(|name| by_name(name)).collect());
+        let text = whole(&table, "alice", Format::Table);
+        let told: Vec<_> =
+            text.lines().skip(1).map(|line| line.split(' ').next().unwrap()).collect();
+        assert_eq!(told, names);
+        let text = whole(&table, "alice", Format::Json);
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json.as_array().unwrap().len(), count);
+    }
+}
+
+/// A visitor and the lobby, and what the visitor has heard.
+struct Visit {
+    pair: Pair,
+    lobby: Lobby,
+    heard: Vec<u8>,
+    heard_stderr: Vec<u8>,
+    status: Option<u32>,
+}
+
+impl Visit {
+    fn new() -> Self {
+        let (pair, lobby) = (Pair::connected(7), Lobby::new());
+        Self { pair, lobby, heard: Vec::new(), heard_stderr: Vec::new(), status: None }
+    }
+
+    fn send(&mut self, message: &[u8]) -> Option<Step> {
+        self.pair.at_client(|client, cx| client.send(message, cx)).unwrap();
+        self.pair.settle().unwrap();
+        let mut step = None;
+        for payload in std::mem::take(&mut self.pair.server.payloads) {
+            let lobby = &mut self.lobby;
+            step = self.pair.at_server(|server, cx| lobby.receive(&payload, server, cx)).unwrap();
+        }
+        step
+    }
+
+    /// A channel with `window`, and a command in it.
+    fn ask(&mut self, window: u32, command: &str) -> Option<Step> {
+        let mut open = vec![message::CHANNEL_OPEN];
+        open.put_string(b"session");
+        open.put_u32(9);
+        open.put_u32(window);
+        open.put_u32(32 << 10);
+        self.send(&open);
+        let mut exec = vec![message::CHANNEL_REQUEST];
+        exec.put_u32(0);
+        exec.put_string(b"exec");
+        exec.put_bool(true);
+        exec.put_string(command.as_bytes());
+        self.send(&exec)
+    }
+
+    fn give(&mut self, window: u32) -> Option<Step> {
+        let mut adjust = vec![message::CHANNEL_WINDOW_ADJUST];
+        adjust.put_u32(0);
+        adjust.put_u32(window);
+        self.send(&adjust)
+    }
+
+    /// One turn of the lobby; what it sealed is bounded, and heard.
+    fn turn(&mut self) -> Told {
+        let lobby = &mut self.lobby;
+        let told = self.pair.at_server(|server, cx| lobby.tell(server, cx)).unwrap();
+        let waiting = self.pair.server.transport.output().len();
+        assert!(waiting <= OUTPUT_MAX + MESSAGE_BYTES + 1024, "{waiting} bytes wait");
+        self.pair.settle().unwrap();
+        for payload in std::mem::take(&mut self.pair.client.payloads) {
+            let mut reader = Reader::new(&payload);
+            match reader.u8().unwrap() {
+                message::CHANNEL_DATA => {
+                    reader.u32().unwrap();
+                    self.heard.extend_from_slice(reader.string().unwrap());
+                }
+                message::CHANNEL_EXTENDED_DATA => {
+                    reader.u32().unwrap();
+                    reader.u32().unwrap();
+                    self.heard_stderr.extend_from_slice(reader.string().unwrap());
+                }
+                message::CHANNEL_REQUEST => {
+                    reader.u32().unwrap();
+                    reader.string().unwrap();
+                    reader.bool().unwrap();
+                    self.status = Some(reader.u32().unwrap());
+                }
+                _ => {}
+            }
+        }
+        told
+    }
+}
+
+fn many() -> Table {
+    live((0..MANY).map(|number| by_name(&format!("vm-{number:05}-with-a-long-name"))).collect())
+}
+
+#[test]
+fn thousands_of_vms_are_told_whole_and_little_waits_whatever_the_window() {
+    let table = many();
+    let expected = whole(&table, "alice", Format::Table);
+    assert!(expected.len() > 1 << 20);
+    let mut visit = Visit::new();
+    assert_eq!(visit.ask(u32::MAX, "list"), Some(Step::List));
+    visit.lobby.show(List::new(table.visible("alice"), Format::Table, share()));
+    while visit.turn() == Told::Page {}
+    assert_eq!(visit.status, Some(0));
+    assert!(visit.heard == expected.as_bytes(), "the list has changed on its way");
+}
+
+#[test]
+fn a_small_window_is_kept_to_and_opens_the_rest() {
+    let table = live((0..1000).map(|number| by_name(&format!("vm-{number:05}"))).collect());
+    let expected = whole(&table, "alice", Format::Json);
+    let mut visit = Visit::new();
+    assert_eq!(visit.ask(100, "--json"), Some(Step::List));
+    visit.lobby.show(List::new(table.visible("alice"), Format::Json, share()));
+    assert_eq!(visit.turn(), Told::Nothing);
+    assert_eq!(visit.heard.len(), 100);
+    while visit.status.is_none() {
+        let before = visit.heard.len();
+        assert_eq!(visit.give(1000), Some(Step::Again));
+        assert_eq!(visit.turn(), Told::Nothing);
+        assert!(visit.heard.len() <= before + 1000);
+    }
+    assert!(visit.heard == expected.as_bytes());
+    let mut close = vec![message::CHANNEL_CLOSE];
+    close.put_u32(0);
+    assert_eq!(visit.send(&close), Some(Step::Over));
+}
+
+#[test]
+fn somebody_who_closes_is_told_nothing_more() {
+    let table = many();
+    let mut visit = Visit::new();
+    visit.ask(10, "list");
+    visit.lobby.show(List::new(table.visible("alice"), Format::Table, share()));
+    visit.turn();
+    let mut close = vec![message::CHANNEL_CLOSE];
+    close.put_u32(0);
+    visit.send(&close);
+    assert_eq!(visit.turn(), Told::Nothing);
+    assert!(!visit.lobby.is_telling());
+}
+
+#[test]
+fn what_cannot_be_listed_is_said_on_stderr() {
+    let mut visit = Visit::new();
+    assert_eq!(visit.ask(1000, "list"), Some(Step::List));
+    visit.lobby.refuse(BUSY);
+    assert_eq!(visit.turn(), Told::Nothing);
+    assert_eq!((visit.heard_stderr.as_slice(), visit.status), (BUSY.as_bytes(), Some(1)));
+    let mut visit = Visit::new();
+    assert_eq!(visit.ask(1000, "reboot"), Some(Step::Again));
+    visit.turn();
+    assert_eq!((visit.heard_stderr.as_slice(), visit.status), (USAGE.as_bytes(), Some(2)));
+}
