@@ -41,7 +41,7 @@ Examples:
         #[command(flatten)]
         edit: Edit,
     },
-    /// Another comment or other options for keys that a user has; a comment ends no session
+    /// Another comment or other options for keys that a user has; sessions that may do less now end
     #[command(after_help = "\
 Examples:
   keyway key set alice alice.pub

@@ -159,7 +159,7 @@ Examples:
         after_help = "\
 Examples:
   keyway key add alice second.pub
-  keyway key set alice alice.pub         another comment or other options; a comment ends no session
+  keyway key set alice alice.pub         another comment or other options; less rights end sessions
   keyway key list --user alice
   keyway key rm alice SHA256:Rp3F5dUjTo4JLpkpVsqBHmxPcNjZkWRbDWaEDuyBo3o"
     )]

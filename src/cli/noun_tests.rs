@@ -1,6 +1,6 @@
 //! Tests of the nouns: what each command asks for, and what it says of the answer.
 
-use super::testing::{ALICE, ALICE_PRINT, Fake, Said};
+use super::testing::{ALICE, ALICE_PRINT, CERTIFICATE, Fake, Said};
 use super::*;
 
 /// A change that went well, of a VM.
@@ -396,6 +396,25 @@ fn a_login_is_explained_step_by_step() {
     assert_eq!(asked[0], format!(r#"POST /v1/explain {{"address":"127.0.77.1","key":"{ALICE}"}}"#));
     let named = r#""login":"root+blue","name":"blue.vm.test""#;
     assert_eq!(asked[1], format!(r#"POST /v1/explain {{"fingerprint":"{ALICE_PRINT}",{named}}}"#));
+}
+
+#[test]
+fn a_certificate_is_explained_from_its_file_and_from_an_address() {
+    let answer = r#"{"decision":"refused","reason":"no","code":"ca-unknown","steps":[]}"#;
+    let fake = Fake::new(&[(200, answer)]);
+    let file = fake.scratch.file("id-cert.pub", &format!("{CERTIFICATE}\n"));
+    let said = fake.say(&["explain", "--cert", &file, "--name", "blue", "--from", "192.0.2.7"]);
+    assert_eq!(said.code, DONE, "{said:?}");
+    assert!(said.out.contains("no [ca-unknown]"), "{said:?}");
+    let asked =
+        format!(r#"POST /v1/explain {{"cert":"{CERTIFICATE}","from":"192.0.2.7","name":"blue"}}"#);
+    // A plain key is no certificate, and a name no address.
+    let plain = fake.scratch.file("id.pub", ALICE);
+    let said = fake.say(&["explain", "--cert", &plain, "--name", "blue"]);
+    assert!(said.code != DONE && said.err.contains("-cert.pub"), "{said:?}");
+    let said = fake.say(&["explain", "--key", &plain, "--name", "blue", "--from", "home"]);
+    assert!(said.code != DONE && said.err.contains("--from"), "{said:?}");
+    assert_eq!(fake.asked(), [asked]);
 }
 
 #[test]

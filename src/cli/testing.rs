@@ -18,6 +18,8 @@ use super::*;
 pub(super) const ALICE: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINILzCr80scSuAcnYpxLu4nnirz6xztusEayvak/vj9f alice@laptop";
 /// Its fingerprint.
+/// A certificate for `alice` and `root`, for ever. Both private halves were thrown away.
+pub(super) const CERTIFICATE: &str = "ssh-ed25519-cert-v01@openssh.com AAAAIHNzaC1lZDI1NTE5LWNlcnQtdjAxQG9wZW5zc2guY29tAAAAIMkc9gZ0q+KqqF4lAjFbhyDryFyoTP/K9kbmbw1vqAXBAAAAIKVV6DxpL8weDCXpsEza2RcUCDbmNj0J9ZjjV2lvg7YQAAAAAAAAAAAAAAABAAAABHRlc3QAAAARAAAABWFsaWNlAAAABHJvb3QAAAAAAAAAAP//////////AAAAAAAAAIIAAAAVcGVybWl0LVgxMS1mb3J3YXJkaW5nAAAAAAAAABdwZXJtaXQtYWdlbnQtZm9yd2FyZGluZwAAAAAAAAAWcGVybWl0LXBvcnQtZm9yd2FyZGluZwAAAAAAAAAKcGVybWl0LXB0eQAAAAAAAAAOcGVybWl0LXVzZXItcmMAAAAAAAAAAAAAADMAAAALc3NoLWVkMjU1MTkAAAAgMprigkypq/iUVi6R7gla9svjBZ7diaFb4kClXACXBWoAAABTAAAAC3NzaC1lZDI1NTE5AAAAQET5vSlbmTigXqUHjb9Aj+FVDk/RXwLs520yGUSKImehbyY3WV5EUw7w9tEeDRGgMkcKXyuNG9q9x6MInjF0CQ8=";
 pub(super) const ALICE_PRINT: &str = "SHA256:8co1HLjPv/AoEpWQDCZC/aWYJUq+4alhNtRBvyoP1+Y";
 
 /// A directory of its own, removed with it.

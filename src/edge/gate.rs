@@ -289,7 +289,9 @@ pub fn judge<T>(
     let Case { table, policy, subject, source, unix_s, place } = *case;
     let standing = policy.stand(subject, source, unix_s)?;
     let identity = match subject {
-        Subject::Certificate(_) => Identity::User(user_of(table, standing.principals)?.to_owned()),
+        Subject::Certificate(_) => {
+            Identity::User(user_of(table, standing.principals, place)?.to_owned())
+        }
         Subject::Key(_) | Subject::Fingerprint(_) => Identity::Key(subject.fingerprint()),
     };
     let ((found, closed), line) = match place {
@@ -322,9 +324,17 @@ pub fn judge<T>(
     Ok(Right { found, identity, restrictions, source_bound, until_s, closed })
 }
 
-/// The one of a certificate's principals that is a user. Other names in it are for other servers.
-fn user_of<'a>(table: &Table, principals: &'a [String]) -> Result<&'a str, Refusal> {
-    let mut users = principals.iter().filter(|name| table.is_user(name));
+/// The one of a certificate's principals that is a user. Other names in it are for other servers. Whoever is in already is
+/// who that was: it ends no session that somebody else is added whom its certificate names.
+fn user_of<'a>(
+    table: &Table,
+    principals: &'a [String],
+    place: Place<'_>,
+) -> Result<&'a str, Refusal> {
+    let mut users = principals.iter().filter(|name| match place {
+        Place::At { .. } => table.is_user(name),
+        Place::Held(held) => name.as_str() == &*held.user && table.is_user(name),
+    });
     let user = users.next().ok_or(Refusal::PrincipalsUnknown)?;
     if users.any(|other| other != user) {
         return Err(Refusal::PrincipalsSeveral);
@@ -378,10 +388,6 @@ pub fn recheck(shared: &Shared, report: &Report, unix_s: u64) -> Result<Option<u
         place: Place::Held(admitted),
     };
     let right = judge(&case, |_, _| ())?;
-    // A certificate may name another of its principals' users by now.
-    if right.identity != proved.identity {
-        return Err(Refusal::Forbidden);
-    }
     right.covers(&proved.grant)?;
     Ok(right.until_s)
 }

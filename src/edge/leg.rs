@@ -306,3 +306,42 @@ impl Leg {
         relay::Leg { fd, transport: Box::new(self.transport), leftover: self.unread }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpStream;
+
+    use super::super::tasks::tests::{accepted, acceptor, run};
+    use super::*;
+    use crate::ssh::message::CHANNEL_DATA;
+    use crate::ssh::testing::Pair;
+
+    /// Whoever sends a hundred offers in one go must not have the thread for all of them.
+    #[test]
+    fn packets_that_came_together_are_handled_a_few_in_a_round() {
+        const PACKETS: usize = 41;
+        run(|tasks| async move {
+            let (acceptor, address) = acceptor(&tasks);
+            let mut client = TcpStream::connect(address).unwrap();
+            let stream = accepted(&acceptor).await;
+            let mut pair = Pair::connected(3);
+            for _ in 0..PACKETS {
+                pair.at_client(|transport, cx| transport.send(&[CHANNEL_DATA, 1], cx)).unwrap();
+            }
+            client.write_all(&pair.client.take_output()).unwrap();
+            let mut leg = Leg::from_client(stream, pair.server.transport, Vec::new());
+            let scratch = Scratch::new();
+            let mut rounds = Vec::new();
+            let all = leg.drive(&scratch, |_, event, _, _| {
+                if matches!(event, Event::Payload(_)) {
+                    rounds.push(tasks.round());
+                }
+                Ok((rounds.len() == PACKETS).then_some(()))
+            });
+            all.await.unwrap();
+            let most = rounds.chunk_by(|one, other| one == other).map(<[u64]>::len).max();
+            assert_eq!(most, Some(PACKETS_MAX as usize), "{rounds:?}");
+        });
+    }
+}

@@ -218,8 +218,9 @@ impl<I> Entry<I> {
     fn arm(&mut self, key: Key, deadlines: &mut BinaryHeap<Reverse<(u64, Key)>>) {
         let Carriage::Reseal(relay) = &self.carriage;
         let deadline = relay.deadline().into_iter().chain(self.until).min();
+        // One that stands there and is earlier does as well: when it passes, this is armed again.
         if let Some(at) = deadline
-            && deadline != self.armed
+            && self.armed.is_none_or(|armed| at < armed)
         {
             self.armed = deadline;
             deadlines.push(Reverse((at, key)));

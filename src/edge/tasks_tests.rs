@@ -35,7 +35,7 @@ pub(in crate::edge) fn run<F: std::future::Future<Output = ()> + 'static>(
 }
 
 /// A listener of one shard on a loopback port of the kernel's choice.
-fn acceptor(tasks: &Tasks) -> (Acceptor, SocketAddr) {
+pub(in crate::edge) fn acceptor(tasks: &Tasks) -> (Acceptor, SocketAddr) {
     let address = "127.0.0.1:0".parse().unwrap();
     let mut listeners = listen::bind(&[address], &[0]).unwrap();
     let listener = listeners.shards.pop().unwrap().pop().unwrap();
@@ -43,7 +43,7 @@ fn acceptor(tasks: &Tasks) -> (Acceptor, SocketAddr) {
     (Acceptor::new(tasks, listener).unwrap(), address)
 }
 
-async fn accepted(acceptor: &Acceptor) -> Stream {
+pub(in crate::edge) async fn accepted(acceptor: &Acceptor) -> Stream {
     let never = Cell::new(false);
     loop {
         if let Some((stream, _)) = acceptor.accept().unwrap() {

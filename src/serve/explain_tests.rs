@@ -17,7 +17,7 @@ use crate::edge::relay::{ClientAlive, PreferGcm};
 use crate::edge::report::{Proved, Report, RequestId};
 use crate::edge::shared::{FirstUse, Settings, Shared, Shown, VmCredential};
 use crate::route::testing::{arbitrary, model, sound};
-use crate::route::{Contents, Snapshot};
+use crate::route::{Contents, Snapshot, UserEntry};
 use crate::ssh::authorized::KeyOptions;
 use crate::ssh::certificate::{Restrictions, UserCertificate};
 use crate::ssh::hostkey::PrivateKey;
@@ -28,6 +28,9 @@ use crate::ssh::transport::{Algorithms, RekeyLimits};
 use crate::ssh::userauth::{
     Authenticator, Credential, Gate, Login, LoginStep, Offer, Policy, Presented, Step as Said,
 };
+
+#[path = "explain_words_tests.rs"]
+mod words;
 
 /// Keys of users, by the numbers that generated registries know them by.
 static KEYS: LazyLock<[Arc<PrivateKey>; 6]> =
@@ -207,6 +210,7 @@ impl State {
         &self,
         comes: &Comes,
         source: IpAddr,
+        held: Option<&str>,
     ) -> Option<(Result<String, usize>, Restrictions)> {
         if self.revoked.contains(&comes.key()) {
             return None;
@@ -234,6 +238,7 @@ impl State {
                 }
                 let is_user = |name: &&str| self.contents.users.iter().any(|it| it.name == **name);
                 let mut users: Vec<&str> = principals.iter().copied().filter(is_user).collect();
+                users.retain(|name| held.is_none_or(|held| held == *name));
                 users.sort_unstable();
                 users.dedup();
                 let [user] = users[..] else { return None };
@@ -244,8 +249,15 @@ impl State {
     }
 
     /// As [`model::admit`], of somebody who may come at all: `-` if not, and `closed ` before what cannot be used now.
-    fn leads(&self, comes: &Comes, source: IpAddr, address: &str, login: &str) -> String {
-        let Some((who, _)) = self.good_for(comes, source) else { return "-".to_owned() };
+    fn leads(
+        &self,
+        comes: &Comes,
+        source: IpAddr,
+        held: Option<&str>,
+        address: &str,
+        login: &str,
+    ) -> String {
+        let Some((who, _)) = self.good_for(comes, source, held) else { return "-".to_owned() };
         let who = match &who {
             Ok(user) => Who::User(user),
             Err(key) => Who::Key(KEYS[*key].public().fingerprint().0),
@@ -377,7 +389,7 @@ proptest! {
         let mut sessions = Vec::new();
         for address in shared.table.addresses() {
             for login in ["me", "me+v0", "me+v1", "+v2"] {
-                let expected = before.leads(&comes, source, &address.name, login);
+                let expected = before.leads(&comes, source, None, &address.name, login);
                 let report = report(source);
 
                 // An offer, before anything is proved. Whether the CA signed is not the gate's to know.
@@ -409,7 +421,7 @@ proptest! {
                 // The question.
                 let (told, _) = explained(&shared, &comes, Some(source), &address.name, login);
                 prop_assert_eq!(&told, &expected, "{:?} at {} as {}", &comes, &address.name, login);
-                let both = SOURCES.map(|source| before.leads(&comes, source.into(), &address.name, login));
+                let both = SOURCES.map(|source| before.leads(&comes, source.into(), None, &address.name, login));
                 let (open, decision) = explained(&shared, &comes, None, &address.name, login);
                 match decision {
                     Decision::Depends => prop_assert!(both.iter().any(|it| open.strip_prefix("depends ") == Some(it.as_str()))),
@@ -434,14 +446,15 @@ proptest! {
             let admitted = session.admitted.as_ref().unwrap();
             let login = format!("me+{}", admitted.vm.name);
             let open = after.contents.addresses.iter().find(|it| !it.closed).unwrap();
-            let way = after.leads(&comes, source, &open.name, &login);
+            let held = Some(&*admitted.user);
+            let way = after.leads(&comes, source, held, &open.name, &login);
             let owner = |state: &State| {
-                let (who, restrictions) = state.good_for(&comes, source)?;
+                let (who, restrictions) = state.good_for(&comes, source, held)?;
                 let user = match who {
                     Ok(user) => user,
                     Err(key) => {
                         let key = KEYS[key].public().fingerprint().0;
-                        let has = |it: &&crate::route::UserEntry| it.keys.iter().any(|line| line.fingerprint == key);
+                        let has = |it: &&UserEntry| it.keys.iter().any(|line| line.fingerprint == key);
                         state.contents.users.iter().find(has)?.name.clone()
                     }
                 };

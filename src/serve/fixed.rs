@@ -35,6 +35,8 @@ impl Fixed {
             legacy_macs: _,
             prefer_gcm,
             original_dst,
+            client_alive_interval,
+            client_alive_count_max,
             revoked_keys: _,
             revocations: _,
             trusted_user_cas: _,

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::super::keygen::{Counter, Dir, KINDS, SecurityKey, mutations};
 use super::*;
+use crate::ssh::publickey::{Proof, Touch};
 
 const NOW_S: u64 = 1_800_000_000;
 

@@ -29,6 +29,7 @@ mod outlet;
 pub mod packet;
 mod protection;
 pub mod publickey;
+mod restrictions;
 pub mod revocation;
 mod setup;
 pub mod source;

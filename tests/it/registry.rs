@@ -18,6 +18,9 @@ use std::{
     time::Duration,
 };
 
+#[path = "registry_rights.rs"]
+mod rights;
+
 const KEYWAY: &str = env!("CARGO_BIN_EXE_keyway");
 /// The pool, on the loopback interface of the test's own network.
 const POOL: [&str; 4] = ["10.79.0.1", "10.79.0.2", "10.79.0.3", "10.79.0.4"];
