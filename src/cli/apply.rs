@@ -26,6 +26,7 @@ const TOGETHER: usize = 1000;
 
 #[derive(Args, Debug)]
 #[group(skip)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct Apply {
     /// What there should be
     #[arg(short, long, value_name = "FILE")]
@@ -36,6 +37,9 @@ pub(super) struct Apply {
     /// Remove what the file does not name
     #[arg(long)]
     prune: bool,
+    /// Give VMs other addresses where the plan needs it; the old ones lead to them for a while
+    #[arg(long)]
+    renumber: bool,
     /// Show the plan, change nothing; exit code 1 if a part of it would be refused
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
@@ -50,7 +54,8 @@ const PLAN: &[Column] = &[
 ];
 
 pub(super) fn apply(apply: &Apply, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
-    let Apply { file, yes, prune, dry_run } = apply;
+    let Apply { file, yes, prune, renumber, dry_run } = apply;
+    let renumber = *renumber;
     let fleet = match read_fleet(file) {
         Ok((fleet, warnings)) => {
             check::tell("warning", &warnings, terminal.stderr)?;
@@ -64,18 +69,18 @@ pub(super) fn apply(apply: &Apply, remote: &Remote, terminal: &mut Terminal<'_>)
     let body = json!({ "fleet": fleet, "prune": prune });
     let mut talk = remote.talk(terminal)?;
     let change = || Change::post(path(["apply"]), body.clone());
-    if *yes {
-        let what = format!("carrying out {}", count(fleet.len(), "thing"));
-        let at = revision(&talk.get(path(["store"]))?, "revision");
-        let edit = Edit { if_revision: at, ..Edit::default() };
-        let answer = talk.make_many(change(), edit, &what, None)?;
-        return told(&mut talk, &answer);
-    }
     talk.progress(&format!("comparing {}...", count(fleet.len(), "thing")))?;
-    let plan = talk.make(change(), Edit { dry_run: true, ..Edit::default() })?;
-    let steps = each(&plan, "plan").filter(|step| cell(step, "result") == "ok").count();
-    if *dry_run || steps == 0 {
+    let plan = talk.make(change(), Edit { dry_run: true, renumber, ..Edit::default() })?;
+    let steps = each(&plan, "plan").count();
+    // A plan with a part that is refused is not begun, nor asked about.
+    if *dry_run || steps == 0 || each(&plan, "plan").any(refused) {
         return told(&mut talk, &plan);
+    }
+    // What was shown, or nothing.
+    let edit = Edit { if_revision: revision(&plan, "planned_at"), renumber, ..Edit::default() };
+    if *yes {
+        let answer = talk.make_many(change(), edit, "carrying it out", Some(steps))?;
+        return told(&mut talk, &answer);
     }
     if !(talk.terminal.asks && talk.terminal.seen) {
         let what = "nobody is there to ask; --dry-run shows the plan, --yes carries it out";
@@ -89,10 +94,12 @@ pub(super) fn apply(apply: &Apply, remote: &Remote, terminal: &mut Terminal<'_>)
     if !matches!(answer.trim(), "y" | "Y" | "yes") {
         return Err(Trouble::failed("nothing was changed"));
     }
-    // What was said yes to, or nothing.
-    let edit = Edit { if_revision: revision(&plan, "planned_at"), ..Edit::default() };
     let answer = talk.make_many(change(), edit, "carrying it out", Some(steps))?;
     told(&mut talk, &answer)
+}
+
+fn refused(step: &Value) -> bool {
+    cell(step, "result") == "refused"
 }
 
 fn revision(answer: &Value, key: &str) -> Option<u64> {
@@ -119,7 +126,7 @@ fn told_plan(answer: &Value) -> String {
 /// What came of a plan. A part that is refused is a failure.
 fn told(talk: &mut Talk<'_, '_>, answer: &Value) -> Outcome {
     let steps = each(answer, "plan").count();
-    let refused = each(answer, "plan").filter(|step| cell(step, "result") != "ok").count();
+    let refused = each(answer, "plan").filter(|step| refused(step)).count();
     let dry = answer.get("dry_run") == Some(&Value::Bool(true));
     let Terminal { stdout, stderr, .. } = &mut *talk.terminal;
     match talk.output {
@@ -129,7 +136,8 @@ fn told(talk: &mut Talk<'_, '_>, answer: &Value) -> Outcome {
             write!(stdout, "{}", told_plan(answer))?;
             let (done, made) =
                 (count(steps - refused, "change"), if dry { "to make" } else { "made" });
-            writeln!(stdout, "{done} {made}")?;
+            let none = if dry && refused > 0 { "; nothing was changed" } else { "" };
+            writeln!(stdout, "{done} {made}{none}")?;
         }
     }
     for warning in each(answer, "warnings").filter_map(Value::as_str) {

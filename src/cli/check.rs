@@ -2,11 +2,19 @@
 
 use std::io::{self, Write};
 
+use hyper::Method;
 use serde_json::{Value, json};
 
-use super::{DONE, FAULTS, Files, Output, table::json};
+use super::{
+    DONE, FAULTS, Files, Output,
+    client::{Client, Place, Request},
+    remote::path,
+    table::{Column, Table, cell, json, plain},
+    trouble::Trouble,
+};
 use crate::config::{self, Finding, Fleet, Loaded, Report};
 use crate::edge::limits;
+use crate::registry::fleet_file::RemovalsMax;
 use crate::words::count;
 
 pub(super) fn run(
@@ -15,7 +23,12 @@ pub(super) fn run(
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
 ) -> io::Result<u8> {
-    let loaded = config::load(files.config.as_deref(), files.fleet.as_deref()).map(|mut loaded| {
+    let loaded = config::load(files.config.as_deref(), files.fleet.as_deref());
+    let loaded = loaded.and_then(|loaded| match loaded.fleet.as_ref().and_then(Fleet::fault) {
+        Some(fault) => Err(Report { faults: vec![fault], warnings: loaded.warnings }),
+        None => Ok(loaded),
+    });
+    let loaded = loaded.map(|mut loaded| {
         // Nobody is told anything wrong where the system does not say.
         if let Ok(descriptors) = limits::descriptors() {
             limits::check(&mut loaded, descriptors);
@@ -28,17 +41,20 @@ pub(super) fn run(
                 writeln!(stdout, "{name:<10}{number:>8}")?;
             }
             tell("warning", &loaded.warnings, stdout)?;
-            Ok(DONE)
+            against(&loaded)?.map_or(Ok(DONE), |against| against.tell(stdout, stderr))
         }
         (Ok(loaded), Output::Json) => {
             let mut all = told(&Report { faults: Vec::new(), warnings: loaded.warnings.clone() });
+            let against = against(&loaded)?;
+            let code = against.as_ref().map_or(DONE, Against::code);
             // The list itself takes the last name.
             let sizes = counts(&loaded).into_iter().filter(|(name, _)| *name != "warnings");
             if let Value::Object(fields) = &mut all {
                 fields.extend(sizes.map(|(name, number)| (name.to_owned(), number.into())));
+                fields.extend(against.map(|against| ("plan".to_owned(), against.into_json())));
             }
             writeln!(stdout, "{}", json(&all))?;
-            Ok(DONE)
+            Ok(code)
         }
         (Err(report), output) => {
             tell_faults(&report, stderr)?;
@@ -48,6 +64,90 @@ pub(super) fn run(
             Ok(FAULTS)
         }
     }
+}
+
+/// What the fleet file would do to the registry of the keyway that serves with this configuration.
+enum Against {
+    /// As its API says.
+    Plan(Value),
+    /// Nobody says.
+    Nobody(String),
+}
+
+/// Nothing if there is no fleet file.
+fn against(loaded: &Loaded) -> io::Result<Option<Against>> {
+    let Some(fleet) = &loaded.fleet else { return Ok(None) };
+    let most = match loaded.config.fleet_file.removals_max {
+        RemovalsMax::Usual => None,
+        RemovalsMax::Things(most) => Some(most),
+    };
+    let request = Request {
+        method: Method::POST,
+        path: path(["fleet-file", "plan"]),
+        body: Some(json!({ "fleet": fleet.desired, "removals_max": most })),
+        if_match: None,
+    };
+    let client = Client::new(Place::Socket(loaded.config.api.socket.clone()));
+    match client.and_then(|client| client.ask_json(&request)) {
+        Ok(plan) => Ok(Some(Against::Plan(plan))),
+        Err(Trouble::Output(error)) => Err(error),
+        Err(Trouble::Unreachable(_)) => {
+            let socket = loaded.config.api.socket.display().to_string();
+            Ok(Some(Against::Nobody(format!("no keyway answers at {}", plain(&socket)))))
+        }
+        Err(trouble) => Ok(Some(Against::Nobody(plain(&trouble.to_string())))),
+    }
+}
+
+impl Against {
+    /// A plan that would not be carried out is a fault of the file.
+    fn code(&self) -> u8 {
+        match self {
+            Self::Plan(plan) if plan.get("held").is_some_and(Value::is_string) => FAULTS,
+            Self::Plan(_) | Self::Nobody(_) => DONE,
+        }
+    }
+
+    fn tell(&self, stdout: &mut dyn Write, stderr: &mut dyn Write) -> io::Result<u8> {
+        let plan = match self {
+            Self::Plan(plan) => plan,
+            Self::Nobody(why) => {
+                writeln!(stderr, "not held against a registry: {why}")?;
+                return Ok(self.code());
+            }
+        };
+        writeln!(stdout, "at the next start or reload:")?;
+        let mut table = Table::new(PLAN);
+        for kind in ["addresses", "users", "keys", "teams", "vms"] {
+            let counts = plan.pointer(&format!("/counts/{kind}")).unwrap_or(&Value::Null);
+            let row = json!({ "kind": kind, "counts": counts });
+            table.row(PLAN.iter().map(|(_, cell)| cell(&row)));
+        }
+        table.write(stdout)?;
+        if let Some(held) = plan.get("held").and_then(Value::as_str) {
+            writeln!(stderr, "keyway: {}", plain(held))?;
+        }
+        Ok(self.code())
+    }
+
+    fn into_json(self) -> Value {
+        match self {
+            Self::Plan(plan) => plan,
+            Self::Nobody(why) => json!({ "unknown": why }),
+        }
+    }
+}
+
+const PLAN: &[Column] = &[
+    ("KIND", |row| cell(row, "kind")),
+    ("ADDED", |row| counted(row, "added")),
+    ("CHANGED", |row| counted(row, "changed")),
+    ("REMOVED", |row| counted(row, "removed")),
+    ("TAKEN OVER", |row| counted(row, "taken_over")),
+];
+
+fn counted(row: &Value, what: &str) -> String {
+    row.get("counts").map(|counts| cell(counts, what)).unwrap_or_default()
 }
 
 /// Every fault and warning on its line, and how many there are.

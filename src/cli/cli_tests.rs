@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 use clap::CommandFactory;
 
 use super::{
-    testing::{Said, Scratch, Sitting, refusing, say_with},
+    testing::{Fake, Said, Scratch, Sitting, refusing, say_with},
     *,
 };
 
@@ -79,7 +79,8 @@ fn help_and_version_go_to_stdout_and_wrong_arguments_to_stderr() {
 fn check_says_what_the_files_hold() {
     let scratch = two_files("[vm_leg]\nprincipals = \"login\"\n", SOUND);
     let (code, stdout, stderr) = on(&scratch, &["check"]);
-    assert_eq!((code, stderr.as_str()), (DONE, ""));
+    let nobody = "not held against a registry: no keyway answers at state/keyway.sock\n";
+    assert_eq!((code, stderr.as_str()), (DONE, nobody));
     let (table, warnings) = stdout.split_at(stdout.find("warning:").unwrap());
     assert_eq!(
         table,
@@ -91,6 +92,8 @@ fn check_says_what_the_files_hold() {
     assert_eq!(code, DONE);
     let mut told: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     let warnings = told["warnings"].take();
+    let plan = told.as_object_mut().unwrap().remove("plan").unwrap();
+    assert!(plan["unknown"].as_str().unwrap().starts_with("no keyway answers at "), "{plan}");
     let sizes = serde_json::json!({
         "ok": true, "addresses": 1, "users": 1, "keys": 1, "vms": 1, "faults": [], "warnings": null
     });
@@ -300,4 +303,43 @@ fn an_installed_sshd_accepts_the_drop_in() {
     let sshd = Path::new("/usr/sbin/sshd");
     let tested = Command::new(sshd).arg("-t").arg("-f").arg(&file).output().unwrap();
     assert!(tested.status.success(), "{}\n{drop_in}", String::from_utf8_lossy(&tested.stderr));
+}
+
+#[test]
+fn check_says_what_a_running_keyway_would_make_of_the_fleet_file() {
+    let counts = r#""users":{"added":1,"changed":0,"removed":0,"taken_over":2}"#;
+    let plan = format!(r#"{{"planned_at":7,"counts":{{{counts}}},"held":null}}"#);
+    let held = plan.replace("null", r#""the fleet file would remove 40 of 40 users""#);
+    let fake = Fake::new(&[(200, &plan), (200, &held), (200, &held)]);
+    fake.scratch.file("keyway.toml", "state_dir = \".\"\n[fleet_file]\nremovals_max = 5\n");
+    fake.scratch.file("fleet.toml", SOUND);
+    let (code, stdout, stderr) = on(&fake.scratch, &["check"]);
+    assert_eq!((code, stderr.as_str()), (DONE, ""));
+    let told = "at the next start or reload:\n\
+                KIND       ADDED  CHANGED  REMOVED  TAKEN OVER\n\
+                addresses  -      -        -        -\n\
+                users      1      0        0        2\n";
+    assert!(stdout.contains(told), "{stdout}");
+    let (code, _, stderr) = on(&fake.scratch, &["check"]);
+    assert_eq!(
+        (code, stderr.as_str()),
+        (FAULTS, "keyway: the fleet file would remove 40 of 40 users\n")
+    );
+    let (code, stdout, _) = on(&fake.scratch, &["check", "--output", "json"]);
+    let told: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &told["plan"]["planned_at"]), (FAULTS, &7.into()));
+    let asked = fake.asked();
+    assert!(
+        asked[0].starts_with("POST /v1/fleet-file/plan {\"fleet\":{\"addresses\":"),
+        "{asked:?}"
+    );
+    assert!(asked[0].ends_with("\"removals_max\":5}"), "{asked:?}");
+}
+
+#[test]
+fn check_takes_an_empty_fleet_file_for_a_fault() {
+    let scratch = two_files("", "# nothing\n");
+    let (code, stdout, stderr) = on(&scratch, &["check"]);
+    assert_eq!((code, stdout.as_str()), (FAULTS, ""));
+    assert!(stderr.starts_with("fleet.toml:1: there is nothing in it; fix: "), "{stderr}");
 }

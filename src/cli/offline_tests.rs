@@ -107,19 +107,27 @@ fn a_registry_that_changed_behind_a_plan_is_left_alone() {
 
 #[test]
 fn a_fleet_is_applied_unasked_or_only_tried() {
-    let store = r#"{"store_id":"07","revision":7}"#;
-    let fake = Fake::new(&[(200, store), (200, REFUSED)]);
+    // A part of it would be refused, and nothing of it is begun.
+    let tried = REFUSED.replace("\"dry_run\":false", "\"dry_run\":true");
+    let fake = Fake::new(&[(200, &tried)]);
     let file = fake.scratch.file("fleet.toml", &fleet());
     let said = fake.say(&["apply", "-f", &file, "--yes", "--prune"]);
     let out = "WHAT      OF     HOW         RESULT   WHY\n\
                user-add  alice  with 1 key  ok       -\n\
                vm-rm     red    -           refused  in use\n\
                vm blue moved from s1 to s2; s1 leads there for a while for alice\n\
-               1 change made\n";
+               1 change to make; nothing was changed\n";
     let err = "keyway: 1 change refused\n";
     assert_eq!(said, Said { code: FAULTS, out: out.to_owned(), err: err.to_owned() });
-    let applied = format!("POST /v1/apply {} if 7", sent(true));
-    assert_eq!(fake.asked(), ["GET /v1/store".to_owned(), applied]);
+    assert_eq!(fake.asked(), [format!("POST /v1/apply?dry_run=true {}", sent(true))]);
+
+    let fake = Fake::new(&[(200, PLAN), (200, MADE)]);
+    let file = fake.scratch.file("fleet.toml", &fleet());
+    let said = fake.say(&["apply", "-f", &file, "--yes", "--renumber"]);
+    assert_eq!(said.code, DONE, "{said:?}");
+    let asked = ["dry_run=true&renumber=true", "renumber=true"];
+    let asked = asked.map(|query| format!("POST /v1/apply?{query} {}", sent(false)));
+    assert_eq!(fake.asked(), [asked[0].clone(), format!("{} if 3", asked[1])]);
 
     let fake = Fake::new(&[(200, PLAN), (200, NOTHING), (200, PLAN)]);
     let file = fake.scratch.file("fleet.toml", &fleet());

@@ -41,6 +41,9 @@ pub(super) struct ReloadAsked {
     /// Say what would come of it, change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Carry out a fleet file that is held back because it removes much, if it is still what --dry-run shows now
+    #[arg(long, conflicts_with = "dry_run")]
+    allow_mass_removal: bool,
 }
 
 const FIELDS: &[Column] = &[
@@ -126,9 +129,22 @@ fn show(talk: &mut Talk<'_, '_>, status: &Value) -> Result<(), Trouble> {
 
 pub(super) fn reload(asked: &ReloadAsked, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
     let mut talk = remote.talk(terminal)?;
+    let reload = |body: Value| Change::post(path(["reload"]), body);
+    let mut body = json!({});
+    if asked.allow_mass_removal {
+        // What is said here is what is meant: the server does that, or nothing.
+        let shown = talk.make(reload(json!({})), Edit { dry_run: true, ..Edit::default() })?;
+        if let Some(plan) = shown.get("plan").and_then(Value::as_str) {
+            let file = each(&shown, "parts").filter(|part| cell(part, "part") == "fleet-file");
+            for held in file.flat_map(|part| each(part, "details")).filter_map(Value::as_str) {
+                writeln!(talk.terminal.stderr, "allowed: {}", plain(held))?;
+            }
+            body = json!({ "allow_mass_removal": plan });
+        }
+    }
     talk.progress("reloading...")?;
     let edit = Edit { dry_run: asked.dry_run, ..Edit::default() };
-    let answer = talk.make(Change::post(path(["reload"]), json!({})), edit)?;
+    let answer = talk.make(reload(body), edit)?;
     let Terminal { stdout, stderr, .. } = &mut *talk.terminal;
     match talk.output {
         Output::Json => writeln!(stdout, "{}", table::json(&answer))?,

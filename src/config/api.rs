@@ -116,7 +116,7 @@ fn read_peers(section: Section<'_, '_>) -> Vec<(Peer, Role)> {
         if peer.is_none() {
             value.fault(
                 "names no account",
-                "write the name of a user, \"uid:1000\", or \"group:\" and the name of a group",
+                "write the name of a user, \"1000\" or \"uid:1000\" for a number, or \"group:\" and the name of a group",
             );
         }
         peers.extend(peer.zip(value.word(&ROLES)));
@@ -131,6 +131,8 @@ fn read_peer(key: &str) -> Option<Peer> {
         sound.then(|| name.to_owned())
     };
     match key.split_once(':') {
+        // No account may be called so (useradd(8)): whoever writes a number means a number.
+        None if key.bytes().all(|byte| byte.is_ascii_digit()) => key.parse().ok().map(Peer::Uid),
         None => name(key).map(Peer::User),
         Some(("uid", number)) => number.parse().ok().map(Peer::Uid),
         Some(("group", group)) => name(group).map(Peer::Group),

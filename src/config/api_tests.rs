@@ -130,7 +130,7 @@ fn the_api_meets_neither_the_clients_nor_the_metrics() {
 #[test]
 fn what_else_is_wrong_in_api_and_registry_is_told_with_its_line() {
     let scratch = Scratch::new();
-    let no_account = "names no account; fix: write the name of a user, \"uid:1000\", or \"group:\" and the name of a group";
+    let no_account = "names no account; fix: write the name of a user, \"1000\" or \"uid:1000\" for a number, or \"group:\" and the name of a group";
     assert_eq!(
         told(
             &scratch,
@@ -193,4 +193,20 @@ fn what_is_odd_in_api_is_a_warning() {
             "keyway.toml:4: `registry.quarantine_s` is 5: a name that somebody's resolver remembers may lead to another VM; fix: write at least the time to live in DNS and a margin; 3600 is usual",
         ]
     );
+}
+
+#[test]
+fn a_number_is_a_peer_by_number_and_a_file_may_remove_so_many_things() {
+    let scratch = Scratch::new();
+    let keyway =
+        "[fleet_file]\nremovals_max = 25\n[api.peers]\n\"1234\" = \"reader\"\n\"0\" = \"admin\"\n";
+    let (config, _) = load_config(&scratch.put("keyway.toml", keyway)).unwrap();
+    let mut peers = config.api.peers;
+    peers.sort_by_key(|(_, role)| *role);
+    assert_eq!(peers, [(Peer::Uid(1234), Role::Reader), (Peer::Uid(0), Role::Admin)]);
+    assert_eq!(config.fleet_file.removals_max, RemovalsMax::Things(25));
+    let wrong = "[fleet_file]\nremovals_max = \"all\"\n[api.peers]\n\"4294967296\" = \"reader\"\n";
+    let told = told(&scratch, wrong);
+    assert!(told[0].starts_with("2: `fleet_file.removals_max` is a string"), "{told:?}");
+    assert!(told[1].starts_with("4: `api.peers.4294967296` names no account"), "{told:?}");
 }

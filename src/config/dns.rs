@@ -138,7 +138,10 @@ pub(super) fn read(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> Op
         Some((value, names))
     });
     let glue = section.get("ns_addresses").and_then(|value| read_glue(&value));
-    let ttl_s = section.get("ttl").and_then(|value| value.integer(TTL_S, "seconds"));
+    let ttl_s = section.get("ttl").and_then(|value| {
+        lines.ttl = Some(value.line);
+        value.integer(TTL_S, "seconds")
+    });
     let secondaries = section.get("secondaries").and_then(|value| {
         let secondaries = read_secondaries(&value)?;
         Some((value, secondaries))
@@ -191,6 +194,16 @@ pub(super) fn read(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> Op
 /// What else listens where DNS would: all of them take TCP.
 pub(super) fn check(document: &Document, config: &Config, lines: &Lines) {
     let Some(dns) = &config.dns else { return };
+    let (ttl_s, quarantine_s) = (dns.ttl_s, config.registry.quarantine_s);
+    if u64::from(ttl_s) > quarantine_s {
+        let what = format!(
+            "`dns.ttl` is {ttl_s} and `registry.quarantine_s` {quarantine_s}: a name that a resolver remembers may lead \
+             to another VM"
+        );
+        let fix =
+            format!("write a quarantine_s of at least {ttl_s} and a margin, or a smaller ttl");
+        document.fault(lines.ttl.unwrap_or(lines.quarantine), what, fix);
+    }
     let edge = config.edge.listen.iter().map(|at| ("edge.listen", *at));
     let api = config.api.tls.iter().map(|tls| ("api.listen", tls.listen));
     let metrics = std::iter::once(("metrics.listen", config.metrics.listen));

@@ -62,3 +62,27 @@ fn answers_are_limited_unless_somebody_says_that_they_are_not() {
         ]
     );
 }
+
+#[test]
+fn a_name_is_remembered_no_longer_than_its_slot_is_kept_free() {
+    let scratch = Scratch::new();
+    let told = |dns: &str, registry: &str| {
+        let keyway = format!("{ZONE}listen = \"127.0.0.1:5353\"\n{dns}[registry]\n{registry}\n");
+        let told = scratch.faults(&keyway, &fleet());
+        told.iter()
+            .map(|it| it.rsplit_once("keyway.toml:").unwrap().1.to_owned())
+            .collect::<Vec<_>>()
+    };
+    let fault = |line: u8, ttl: u16, quarantine: u16| {
+        format!(
+            "{line}: `dns.ttl` is {ttl} and `registry.quarantine_s` {quarantine}: a name that a resolver remembers may \
+             lead to another VM; fix: write a quarantine_s of at least {ttl} and a margin, or a smaller ttl"
+        )
+    };
+    assert_eq!(told("ttl = 301\n", "quarantine_s = 300"), [fault(4, 301, 300)]);
+    // Nobody wrote the TTL.
+    assert_eq!(told("", "quarantine_s = 59"), [fault(5, 60, 59)]);
+    let good =
+        format!("{ZONE}listen = \"127.0.0.1:5353\"\nttl = 300\n[registry]\nquarantine_s = 300\n");
+    assert!(load_config(&scratch.put("keyway.toml", &good)).is_ok());
+}

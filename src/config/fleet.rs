@@ -5,6 +5,7 @@ use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     path::Path,
+    sync::Arc,
 };
 
 use super::{
@@ -41,6 +42,26 @@ pub struct Fleet {
     pub snapshot: Snapshot,
     /// For the registry.
     pub desired: registry::fleet::Fleet,
+    file: Arc<str>,
+    order: usize,
+}
+
+/// A file that says nothing: a start is not kept from opening its door by it, and nothing is done that it does not say.
+const EMPTY: &str = "there is nothing in it";
+const EMPTY_FIX: &str = "name what there is to be; `keyway export` writes what there is";
+
+impl Fleet {
+    /// What is wrong with it though a door can open beside it: it is empty, and is not carried out.
+    #[must_use]
+    pub fn fault(&self) -> Option<Finding> {
+        self.desired.is_empty().then(|| Finding {
+            order: self.order,
+            line: 1,
+            file: Arc::clone(&self.file),
+            what: EMPTY.to_owned(),
+            fix: EMPTY_FIX.to_owned(),
+        })
+    }
 }
 
 /// Reads a fleet file by itself. Whoever is named in it may stand in a registry already.
@@ -57,6 +78,9 @@ pub fn read_fleet(file: &Path) -> Result<(registry::fleet::Fleet, Vec<Finding>),
 fn alone(source: &Source) -> Result<(registry::fleet::Fleet, Vec<Finding>), Report> {
     let document = Document::new(&source.name, source.order, &source.text);
     let fleet = Walk::new(&document, None).all(&source.text).fleet;
+    if fleet.is_empty() && document.faults_found() == 0 {
+        document.fault(1, EMPTY, EMPTY_FIX);
+    }
     let (mut faults, mut warnings) = document.into_findings();
     faults.sort();
     warnings.sort();
@@ -71,7 +95,10 @@ pub(super) fn read(source: &Source, config: &Document, draft: &Draft) -> (Docume
     walk.check_name_servers(draft.config());
     let Walk { fleet, places, broken, .. } = walk;
     let fleet = match Snapshot::new(fleet.contents()) {
-        Ok(snapshot) => Some(Fleet { snapshot, desired: fleet }),
+        Ok(snapshot) => {
+            let (file, order) = (source.name.as_str().into(), source.order);
+            Some(Fleet { snapshot, desired: fleet, file, order })
+        }
         Err(found) => {
             for contradiction in found {
                 tell(&document, &contradiction, &places, &broken);
@@ -186,6 +213,14 @@ impl<'d> Walk<'d> {
         let state = section.get("state").and_then(|value| value.word(&ADDRESS_STATES));
         let origin = origin(&section);
         section.finish();
+        if let (Some(Ok(IpAddr::V6(public))), Some(Ok(public6))) = (public.map(canonical), public6)
+        {
+            let what = format!(
+                "`address.public` is {public}, an IPv6 address, beside `public6` {public6}"
+            );
+            let fix = "write the IPv4 address as public, or leave public6 out";
+            self.document.fault(lines.of("public"), what, fix);
+        }
         let sound = (public, public6.transpose(), private.transpose(), name);
         if let (Some(Ok(public)), Ok(public6), Ok(private), Some(name)) = sound {
             let address = FleetAddress { name, public, public6, private, lobby, state, origin };
@@ -437,6 +472,10 @@ impl Lines {
             }
         }
     }
+}
+
+fn canonical(ip: Result<IpAddr, ()>) -> Result<IpAddr, ()> {
+    ip.map(|ip| ip.to_canonical())
 }
 
 /// `no_address` of a `[[vm]]`.

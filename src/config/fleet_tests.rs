@@ -34,6 +34,8 @@ private = "10.0.0.7"
 name = "home"
 public = "127.0.77.2"
 lobby = true
+state = "drain"
+origin = "fleet"
 [[user]]
 name = "alice"
 keys = ["{alice} \"laptop\" \\ back"]
@@ -49,6 +51,7 @@ name = "carol"
 name = "ops"
 members = ["bob"]
 members_by_name = ["carol"]
+origin = "command"
 [[vm]]
 name = "blue"
 owner = "alice"
@@ -62,6 +65,9 @@ owner = "team:ops"
 no_address = true
 ssh = "10.0.0.6:22"
 share_by_name = ["alice"]
+id = "red_2"
+state = "maint"
+origin = "fleet"
 "#
     )
 }
@@ -87,7 +93,20 @@ fn an_owner_that_is_not_in_the_file_may_stand_in_the_registry() {
     let text = "[[vm]]\nname = \"blue\"\nowner = \"team:elsewhere\"\nssh = \"h.example:22\"\n";
     let (desired, _) = alone(&file(text)).unwrap();
     assert_eq!(desired.vms[0].address, None);
-    assert!(!desired.is_empty() && alone(&file("")).unwrap().0.is_empty());
+}
+
+#[test]
+fn a_file_that_says_nothing_is_faulty_and_opens_a_door_all_the_same() {
+    for text in ["", "\n# [[user]]\n", "\u{feff}"] {
+        let told = faults(text);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("fleet.toml:1: there is nothing in it; fix: "), "{told:?}");
+    }
+    let config = Source { name: "keyway.toml".to_owned(), order: 0, ..file("") };
+    let fleet = load_sources(&config, Some(file(""))).unwrap().fleet.unwrap();
+    assert_eq!(fleet.fault().unwrap().to_string(), faults("")[0]);
+    let fleet = load_sources(&config, Some(file(&whole()))).unwrap().fleet.unwrap();
+    assert_eq!(fleet.fault(), None);
 }
 
 #[test]
@@ -155,6 +174,18 @@ fn every_fault_of_a_file_is_told_with_its_line() {
             "which stands in line 3 too",
         ),
         ("[[user]]\nname = \"a\"\nkeys = [\"x\"]\n", "3: `user.keys` holds a line that is no key"),
+        (
+            "[[address]]\nname = \"a\"\npublic = \"fd00::1\"\npublic6 = \"fd00::2\"\n",
+            "3: `address.public` is fd00::1, an IPv6 address, beside `public6` fd00::2; fix: write the IPv4",
+        ),
+        (
+            "[[vm]]\nname = \"a\"\nowner = \"b\"\nssh = \"h:1\"\nid = \"a b\"\n",
+            "5: `vm.id` is \"a b\", which is no id of a VM",
+        ),
+        (
+            "[[vm]]\nname = \"a\"\nowner = \"b\"\nssh = \"h:1\"\nstate = \"off\"\n",
+            "5: `vm.state` is \"off\"; fix: write \"ready\" or \"maint\"",
+        ),
         ("[[node]]\n", "1: unknown key `node`"),
         ("x", "1: not TOML"),
     ] {
@@ -189,7 +220,7 @@ fn teams_and_shares_open_ways_in() {
     let text = whole()
         .replace("name = \"carol\"\n", &format!("name = \"carol\"\nkeys = [\"{}\"]\n", KEYS[2]));
     let text = text.replace(&format!("    \"restrict {}\",\n", KEYS[2]), "");
-    let table = checked(&text).unwrap();
+    let table = checked(&text.replace("state = \"maint\"\n", "")).unwrap();
     let at = table.address("10.0.0.7".parse().unwrap()).unwrap();
     let vm = |key, login: &str| match table.admit(Who::Key(key), &at, login) {
         Admission::Vm(admitted) => Some(admitted.vm.name.clone()),
@@ -232,6 +263,11 @@ fn whoever_is_nobody_is_told_at_the_line_that_names_them() {
         (
             "[[vm]]\nname = \"v\"\nowner = \"alice\"\nssh = \"10.0.0.1:22\"\nshare_by_name = [\"team:x\"]\n",
             "8: principal `team:x` is not known",
+        ),
+        (
+            "[[vm]]\nname = \"v\"\nowner = \"alice\"\nssh = \"10.0.0.1:22\"\n\
+             [[vm]]\nname = \"w\"\nowner = \"alice\"\nssh = \"10.0.0.1:22\"\nid = \"v\"\n",
+            "12: id `v` is already another VM's; fix: give it another `id`",
         ),
     ] {
         let told = checked(&format!("{base}{text}")).map(drop).unwrap_err();

@@ -13,13 +13,13 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    Config, Count, Edge, Found, HostKeys, Log, Metrics, PreferGcm, Principals, Registry, Source,
-    UserCa, VmCredential, VmLeg, api, dns,
+    Config, Count, Edge, FleetFile, Found, HostKeys, Log, Metrics, PreferGcm, Principals, Registry,
+    Source, UserCa, VmCredential, VmLeg, api, dns,
     document::{Document, Section, Value},
     keys,
 };
 use crate::{
-    registry::Limits,
+    registry::{Limits, fleet_file::RemovalsMax},
     route::SourceAddress,
     ssh::{publickey::PublicKey, revocation::Revocations},
     words,
@@ -84,6 +84,10 @@ pub(super) struct Lines {
     pub(super) peers: usize,
     /// Of `dns.listen`.
     pub(super) dns: usize,
+    /// Of `dns.ttl`, if it is given.
+    pub(super) ttl: Option<usize>,
+    /// Of `registry.quarantine_s`.
+    pub(super) quarantine: usize,
     /// Of `sessions_max` or `half_open_max`.
     pub(super) counts: usize,
     /// Whether `networks` could be read, so that VM endpoints can be held against it.
@@ -112,6 +116,8 @@ pub(super) fn read(source: &Source) -> (Document, Draft) {
         socket: 1,
         peers: 1,
         dns: 1,
+        ttl: None,
+        quarantine: 1,
         counts: 1,
         networks_sound: true,
     };
@@ -121,7 +127,8 @@ pub(super) fn read(source: &Source) -> (Document, Draft) {
         vm_leg: read_vm_leg(&root, &source.base, &mut lines),
         metrics: read_metrics(&root, &mut lines),
         api: api::read(&root, &source.base, &mut lines),
-        registry: read_registry(&root),
+        registry: read_registry(&root, &mut lines),
+        fleet_file: read_fleet_file(&root),
         dns: dns::read(&root, &source.base, &mut lines),
     };
     dns::cap_expire(&document, &mut config, &lines);
@@ -475,10 +482,21 @@ fn read_metrics(root: &Section<'_, '_>, lines: &mut Lines) -> Metrics {
     Metrics { listen: listen.unwrap_or(METRICS_LISTEN) }
 }
 
-fn read_registry(root: &Section<'_, '_>) -> Registry {
+fn read_fleet_file(root: &Section<'_, '_>) -> FleetFile {
+    let section = root.section("fleet_file");
+    let most = section.as_ref().and_then(|section| section.get("removals_max"));
+    let most = most.and_then(|value| value.integer(0..=u32::MAX, "things"));
+    if let Some(section) = section {
+        section.finish();
+    }
+    FleetFile { removals_max: most.map_or(RemovalsMax::Usual, RemovalsMax::Things) }
+}
+
+fn read_registry(root: &Section<'_, '_>, lines: &mut Lines) -> Registry {
     let section = root.section("registry");
     let quarantine_s = section.as_ref().and_then(|section| section.get("quarantine_s"));
     let quarantine_s = quarantine_s.and_then(|value| {
+        lines.quarantine = value.line;
         let seconds = value.integer(QUARANTINE_S, "seconds")?;
         if seconds < QUARANTINE_ODD_S {
             value.warn(

@@ -18,6 +18,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::registry::document::Role;
+use crate::registry::fleet_file::RemovalsMax;
 use crate::route::SourceAddress;
 use crate::ssh::{
     hostkey::{HostKey, PrivateKey},
@@ -56,6 +57,8 @@ pub struct Config {
     pub api: Api,
     /// For the allocator.
     pub registry: Registry,
+    /// What a served fleet file may do by itself.
+    pub fleet_file: FleetFile,
     /// Names for the VMs; absent: somebody else's task.
     pub dns: Option<Dns>,
 }
@@ -235,6 +238,13 @@ pub struct Registry {
     pub quarantine_s: u64,
     /// Seconds for which the audit log remembers; 0: for ever.
     pub audit_keep_s: u64,
+}
+
+/// The `[fleet_file]` section.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct FleetFile {
+    /// How much it may remove at a start or reload.
+    pub removals_max: RemovalsMax,
 }
 
 /// Both files, and what is worth a word in them.

@@ -14,6 +14,7 @@ use super::document::{
 };
 use super::model::Model;
 use super::name::{Label, Principal};
+use super::object;
 use super::routes;
 use super::values::parse_key;
 use crate::route::Contents;
@@ -23,16 +24,36 @@ use crate::route::Contents;
 #[serde(deny_unknown_fields)]
 pub struct Fleet {
     /// Pool addresses.
-    #[serde(default, alias = "address", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        alias = "address",
+        deserialize_with = "object::all",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub addresses: Vec<FleetAddress>,
     /// Users.
-    #[serde(default, alias = "user", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        alias = "user",
+        deserialize_with = "object::all",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub users: Vec<FleetUser>,
     /// Teams.
-    #[serde(default, alias = "team", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        alias = "team",
+        deserialize_with = "object::all",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub teams: Vec<FleetTeam>,
     /// VMs.
-    #[serde(default, alias = "vm", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        alias = "vm",
+        deserialize_with = "object::all",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub vms: Vec<FleetVm>,
 }
 

@@ -11,6 +11,7 @@ use std::fmt;
 
 use super::command::{Command, NewAddress, NewVm, Options, Placement, Subject, Thing, VmSettings};
 use super::document::{Access, AddressState, Key, Origin, Serial, UserKey, Vm, VmState};
+use super::draft::Progress;
 use super::execute::KEYS_MAX;
 use super::fleet::{Fleet, FleetAddress, FleetTeam, FleetVm};
 use super::identity::Identities;
@@ -154,6 +155,18 @@ pub fn apply(
         at = at.map(|_| applied.revision);
     }
     Ok(applied)
+}
+
+impl Applied {
+    /// The steps of a dry run that would be refused. What stands behind a removal of which only the beginning was tried may
+    /// not be, and is none of them.
+    pub fn would_be_refused(&self) -> impl Iterator<Item = (&Step, &Refusal)> {
+        let tried = self.steps.iter().take_while(|(_, result)| {
+            let begun = |done: &Done| done.report.progress == Progress::Begun;
+            !result.as_ref().is_ok_and(begun)
+        });
+        tried.filter_map(|(step, result)| Some((step, result.as_ref().err()?)))
+    }
 }
 
 /// A fleet, looked up by name.

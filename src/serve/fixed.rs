@@ -18,7 +18,7 @@ pub(super) struct Fixed(Vec<(&'static str, String)>);
 impl Fixed {
     pub(super) fn of(config: &Config) -> Self {
         // Whatever is `_` here, a reload renews it.
-        let Config { state_dir, edge, vm_leg, metrics, api, registry, dns } = config;
+        let Config { state_dir, edge, vm_leg, metrics, api, registry, dns, fleet_file: _ } = config;
         let Edge {
             listen,
             shards,

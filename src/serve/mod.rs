@@ -133,6 +133,7 @@ impl Running {
         let (drain, metrics_listen) = (config.edge.drain, config.metrics.listen);
         let fixed = Fixed::of(&config);
         let revoked_keys = config.edge.revoked_keys.clone();
+        let removals_max = config.fleet_file.removals_max;
         let settings = plane::Settings::new(&mut config);
         let first_use = Arc::new(InRegistry::new(state.old_pins()?));
         let pinning = Arc::clone(&first_use);
@@ -147,7 +148,7 @@ impl Running {
             Plane::start(settings, Arc::clone(&shared), pinning, Arc::clone(&health), opens)?;
         let mut applied = Applied::Whole;
         if let Some(desired) = desired {
-            let told = plane.apply(&desired, Reload::default());
+            let (told, _) = plane.apply(&desired, removals_max, Reload::default());
             if let Err(why) = &told {
                 // What was right before is right still, and a door that is shut helps nobody.
                 for line in why.lines() {

@@ -17,7 +17,7 @@ use crate::control::{api, dns};
 use crate::edge::shared::Shared;
 use crate::edge::{Edge, clock};
 use crate::registry::fleet::Fleet;
-use crate::registry::fleet_commands::{self, Prune};
+use crate::registry::fleet_file::{self, Outcome, PlannedRevision, RemovalsMax};
 use crate::registry::follower::Follower;
 use crate::registry::service::{Actor, Mode, News};
 use crate::registry::store::{Sqlite, Store as _, StoreId};
@@ -26,7 +26,6 @@ use crate::route::saved::Head;
 use crate::ssh::entropy::{Entropy, SystemEntropy};
 use crate::state::routes::{Saved, program};
 use crate::state::{State, StoreUse};
-use crate::words;
 
 use super::adoption::{Adoption, Known};
 use super::beside::Everything;
@@ -243,27 +242,32 @@ impl Plane {
     }
 
     /// Makes the registry hold what a fleet file says, and no longer hold what such a file said before. Tells what was
-    /// done, or line by line what was not.
-    pub(super) fn apply(&self, desired: &Fleet, order: Reload) -> Result<String, String> {
-        self.apply_or_fail(desired, order).map_err(|failure| failure.to_string())
+    /// done, or line by line what was not; of what would remove too much to be meant, the plan that has to be allowed.
+    pub(super) fn apply(
+        &self,
+        desired: &Fleet,
+        most: RemovalsMax,
+        order: Reload,
+    ) -> (Result<String, String>, Option<PlannedRevision>) {
+        match self.apply_or_fail(desired, most, order) {
+            Ok(outcome) => (outcome.told(), outcome.may_be_allowed()),
+            Err(failure) => (Err(failure.to_string()), None),
+        }
     }
 
-    fn apply_or_fail(&self, desired: &Fleet, order: Reload) -> Result<String, Failure> {
+    fn apply_or_fail(
+        &self,
+        desired: &Fleet,
+        most: RemovalsMax,
+        order: Reload,
+    ) -> Result<Outcome, Failure> {
         let Some(Registry { service, .. }) = &self.registry else {
             return Err("the fleet file is not applied: the registry is not open".into());
         };
-        let steps = fleet_commands::plan(desired, &service.model(), Prune::FromFleet)?;
         let actor = Actor { name: "keyway serve --fleet".to_owned(), from: "file".to_owned() };
         let mode = if order.dry_run { Mode::DryRun } else { Mode::Real };
-        let applied = fleet_commands::apply(service, None, steps, false, &actor, mode)?;
-        let refused = applied.steps.iter().filter_map(|(step, result)| {
-            result.as_ref().err().map(|refusal| format!("{}: {refusal}", step.text))
-        });
-        let refused: Vec<String> = refused.collect();
-        if refused.is_empty() {
-            return Ok(words::count(applied.steps.len(), "change"));
-        }
-        Err(format!("the fleet file is not applied as a whole:\n{}", refused.join("\n")).into())
+        let allowed = order.allow_mass_removal;
+        Ok(fleet_file::carry_out(service, desired, most, allowed, &actor, mode)?)
     }
 
     /// Reads the API's certificate anew, and what its peers may do.

@@ -25,10 +25,12 @@ impl Running {
             done: true,
             dry_run: order.dry_run,
             parts: Vec::new(),
+            plan: None,
             restart: Vec::new(),
             warnings: warnings.iter().map(ToString::to_string).collect(),
         };
         let dry = order.dry_run;
+        let most = config.as_ref().map(|it| it.fleet_file.removals_max).unwrap_or_default();
         if !dry {
             let told = withdraw(&self.edge, &self.shared, rights, config.as_ref().ok());
             reloaded.part(Renewed::Revocations, told);
@@ -55,7 +57,8 @@ impl Running {
         match fleet {
             None => {}
             Some(Ok(fleet)) => {
-                let applied = self.plane.apply(&fleet.desired, order);
+                let (applied, held) = self.plane.apply(&fleet.desired, most, order);
+                reloaded.plan = held.map(|plan| plan.to_string());
                 if !dry {
                     self.health.fleet_file_is(Some(applied.clone()));
                 }

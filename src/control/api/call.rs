@@ -16,10 +16,12 @@ use super::{
 use crate::registry::{
     Command, Label, Model, Move, Options, Principal, Refusal, Written,
     command::Noted,
-    document::{Document, Key, Origin},
+    document::{Address, Document, Key, Origin, Vm},
     draft::Progress,
+    object::Object,
     service::{Done, Failed, Mode, Order},
 };
+use crate::words::count;
 
 /// Items of a list, unless asked for another number.
 const LIMIT: usize = 100;
@@ -223,7 +225,7 @@ impl Call {
     /// The body; none at all is an empty object.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         let body: &[u8] = if self.body.trim_ascii().is_empty() { b"{}" } else { &self.body };
-        serde_json::from_slice(body).map_err(|fault| {
+        serde_json::from_slice(body).map(|Object(it)| it).map_err(|fault| {
             let what = if fault.is_data() { "does not fit" } else { "is not JSON" };
             Problem::bad(format!("the body {what}: {}", long_plain(&fault.to_string())))
         })
@@ -282,11 +284,12 @@ impl Call {
             )
         });
         let model = self.api.service.model();
+        let file = files(&done.written);
         Changed {
             revision: done.revision,
             dry_run: self.query.dry_run,
             moves: done.report.moves.iter().map(Moved::from).collect(),
-            warnings: begun.into_iter().collect(),
+            warnings: begun.into_iter().chain(file).collect(),
             item: item(&Seen { model: &model, done }),
         }
     }
@@ -301,6 +304,41 @@ impl Call {
             item: None,
         }
     }
+}
+
+/// What somebody has to know who changes by a command what a fleet file says. States and host keys that were seen are
+/// changed by commands even so: a file rarely says them.
+fn files(written: &[Written]) -> Option<String> {
+    let mut all = written.iter().filter_map(|Written { key, now, before }| {
+        let (before, _) = before.as_ref()?;
+        match (key, before, now) {
+            (Key::User(name), Document::User(it), _) if it.origin == Origin::Fleet => {
+                Some(format!("user {name}"))
+            }
+            (Key::Team(name), Document::Team(it), _) if it.origin == Origin::Fleet => {
+                Some(format!("team {name}"))
+            }
+            (Key::Address(name), Document::Address(it), now) if it.origin == Origin::Fleet => {
+                let same = matches!(now, Some(Document::Address(now))
+                    if *now == Address { state: now.state, ..it.clone() });
+                (!same).then(|| format!("address {name}"))
+            }
+            (Key::Vm(_), Document::Vm(it), now) if it.origin == Origin::Fleet => {
+                let same = matches!(now, Some(Document::Vm(now))
+                    if **now == Vm { state: now.state, pin: now.pin.clone(), ..(**it).clone() });
+                (!same).then(|| format!("VM {}", it.name))
+            }
+            (_, _, _) => None,
+        }
+    });
+    let first = all.next()?;
+    let what = match all.count() {
+        0 => format!("{first} is"),
+        more => format!("{first} and {} are", count(more, "thing")),
+    };
+    Some(format!(
+        "{what} the fleet file's, which puts back at the next start or reload what it says; change it there too"
+    ))
 }
 
 fn long_plain(text: &str) -> String {

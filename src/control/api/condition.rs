@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::registry::fleet_file::PlannedRevision;
+
 /// How this front door is.
 #[derive(Clone, Debug, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Status {
@@ -101,6 +103,8 @@ pub enum PartState {
 pub struct Reload {
     /// Say what would come of it, and change nothing.
     pub dry_run: bool,
+    /// The plan of a fleet file that somebody has seen and means, however much it removes.
+    pub allow_mass_removal: Option<PlannedRevision>,
 }
 
 /// What came of reading the files again.
@@ -112,6 +116,9 @@ pub struct Reloaded {
     pub dry_run: bool,
     /// Each part by itself, in the order in which they were renewed: none waits for another.
     pub parts: Vec<PartReloaded>,
+    /// Names the plan of a fleet file that would remove too much to be meant: sent back as `allow_mass_removal` it is
+    /// carried out, if it is still the same.
+    pub plan: Option<String>,
     /// What has changed in `keyway.toml` and takes a restart.
     pub restart: Vec<NeedsRestart>,
     /// What is not wrong, but worth a word.

@@ -238,4 +238,7 @@ pub(super) struct Backup {
 /// How the files are read again.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Reload {}
+pub(super) struct Reload {
+    /// `plan` of an answer whose fleet file was held back: that one is carried out, however much it removes.
+    pub(super) allow_mass_removal: Option<String>,
+}

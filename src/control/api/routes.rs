@@ -267,6 +267,8 @@ pub(super) static ROUTES: &[Route] = &[
         run!(ask::Explain => beside::explain => view::Explanation)),
     all("/v1/apply", Operator, "Makes the registry say what a fleet says.",
         run!(fleet::Apply, FLEET_BYTES_MAX => fleet::apply => fleet::Applied)),
+    show(Method::POST, "/v1/fleet-file/plan", Reader, &[], "What a served fleet file would do at the next start or reload.",
+        run!(fleet::File, FLEET_BYTES_MAX => fleet::file_plan => fleet::FilePlan)),
     whole("/v1/export", Reader, "The registry as a fleet.", run!(fleet::export => fleet::Export)),
     whole("/v1/zone", Reader, "The zone as a file.", run!(beside::zone => text)),
     act(Method::POST, "/v1/store/backup", Admin, "Copies the store to a file.",

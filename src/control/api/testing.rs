@@ -116,6 +116,7 @@ impl Beside for Fake {
             done: true,
             dry_run: order.dry_run,
             parts: Vec::new(),
+            plan: None,
             restart: Vec::new(),
             warnings: Vec::new(),
         })

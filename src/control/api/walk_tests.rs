@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     call::Query,
-    routes::{ROUTES, Route},
+    routes::{Kind, ROUTES, Route},
     testing::{Reply, World, read_head},
     view::Session,
 };
@@ -107,6 +107,9 @@ fn example(route: &Route) -> (String, Value) {
             (path, json!({"fleet": {"users": [{"name": "dora"}]}, "prune": false}))
         }
         ("POST", "/v1/reload") => (path, json!({})),
+        ("POST", "/v1/fleet-file/plan") => {
+            (path, json!({"fleet": {"users": [{"name": "dora"}]}, "removals_max": 5}))
+        }
         ("POST", "/v1/store/backup") => (path, json!({"path": "/var/backups/keyway.db"})),
         (
             "GET",
@@ -479,4 +482,76 @@ fn nothing_that_is_sent_is_answered_with_a_bug() {
         .unwrap();
     let good = *counted.borrow();
     assert!(good > 300, "only {good} of the requests made sense");
+}
+
+/// The same with one object written as an array of its values, for each object in it.
+fn positional(body: &Value) -> Vec<Value> {
+    match body {
+        Value::Object(fields) => {
+            let all = Value::Array(fields.values().cloned().collect());
+            let inner = fields.iter().flat_map(|(key, value)| {
+                let with = |other| {
+                    let mut fields = fields.clone();
+                    fields.insert(key.clone(), other);
+                    Value::Object(fields)
+                };
+                positional(value).into_iter().map(with)
+            });
+            std::iter::once(all).chain(inner).collect()
+        }
+        Value::Array(items) => {
+            let inner = items.iter().enumerate().flat_map(|(at, item)| {
+                let with = move |other| {
+                    let mut items = items.clone();
+                    items[at] = other;
+                    Value::Array(items)
+                };
+                positional(item).into_iter().map(with)
+            });
+            inner.collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+    }
+}
+
+#[test]
+fn an_array_is_taken_for_no_object_however_deep() {
+    let world = World::new();
+    prepare(&world);
+    let mut tried = 0;
+    for route in ROUTES {
+        let (path, body) = example(route);
+        let mut bodies = positional(&body);
+        if route.path == "/v1/apply" {
+            let address = json!({"name": "s009", "public": "127.0.77.9"});
+            let vm = json!({"name": "red", "owner": "bob", "ssh": "127.0.0.1:22"});
+            let team = json!({"name": "qa", "members": ["bob"]});
+            let fleet = json!({"addresses": [address], "teams": [team], "vms": [vm]});
+            bodies.extend(positional(&json!({"fleet": fleet})));
+        }
+        for body in bodies {
+            let is = outcome(&world.ask(route.method.as_str(), &path, &body));
+            assert_eq!(is, (400, Some("bad-request".to_owned())), "{} {body}", route.path);
+            tried += 1;
+        }
+    }
+    assert!(tried > 20, "{tried}");
+}
+
+#[test]
+fn what_is_made_has_no_revision_that_could_match() {
+    let world = World::new();
+    prepare(&world);
+    for route in ROUTES.iter().filter(|route| matches!(route.kind, Kind::Create)) {
+        let (path, body) = example(route);
+        for value in ["\"1\"", "*"] {
+            let header = format!("if-match: {value}");
+            let headers = ["content-type: application/json", &header];
+            let reply = world.send("POST", &path, &headers, body.to_string().as_bytes());
+            let makes = !route.path.contains('{');
+            // A key is added to a user, who has one.
+            let status = if makes || value != "*" { 412 } else { 200 };
+            assert_eq!(reply.status, status, "{} {value}", route.path);
+        }
+    }
 }

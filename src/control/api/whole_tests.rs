@@ -112,7 +112,14 @@ fn a_fleet_is_applied_once_and_exported_as_it_was() {
     let mut less = fleet.clone();
     less["users"] = json!([less["users"][0]]);
     less["vms"][0]["share_by_name"] = json!(["carol"]);
-    let done = apply("/v1/apply", &less, true);
+    let refused = world.ask("POST", "/v1/apply", &json!({"fleet": less, "prune": true}));
+    assert_eq!((refused.status, refused.code().as_deref()), (409, Some("plan-refused")));
+    let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+    let told = "1 of 3 changes would be refused, and none was made (dry_run shows all): share VM blue with carol by \
+                name: there is no user `carol`";
+    assert!(detail.starts_with(told), "{detail}");
+    assert_eq!(world.get("/v1/export").json()["fleet"], fleet, "not even a part of it");
+    let done = apply("/v1/apply?dry_run=true", &less, true);
     let results: Vec<_> =
         done["plan"].as_array().unwrap().iter().map(|it| (&it["text"], &it["result"])).collect();
     let text = |text: &str| json!(text);
@@ -335,4 +342,109 @@ fn the_description_names_every_route_and_only_schemas_that_it_holds() {
         ids.map(|operation| operation["operationId"].as_str().unwrap()).collect();
     assert_eq!(ids.len(), ROUTES.len(), "every one has a name of its own");
     assert!(ids.contains("delete-users-name-keys-fingerprint"));
+}
+
+#[test]
+fn a_plan_that_needs_vms_moved_is_begun_only_if_they_may_be() {
+    let world = World::new();
+    let of = |name: &str, shares: Value| json!({"name": name, "owner": name, "ssh": "127.0.0.1:22", "address": "s001", "share": shares});
+    let fleet = |shares: Value| {
+        json!({
+            "addresses": [{"name": "s001", "public": "127.0.77.1"}, {"name": "s002", "public": "127.0.77.2"}],
+            "users": [{"name": "alice"}, {"name": "bob"}, {"name": "carol"}],
+            "teams": [{"name": "all", "members": ["carol"]}],
+            "vms": [of("alice", json!([])), of("bob", shares)]
+        })
+    };
+    world.must("POST", "/v1/apply", &json!({"fleet": fleet(json!([]))}));
+    let mut shared = fleet(json!(["alice"]));
+    shared["vms"][0].as_object_mut().unwrap().remove("address");
+    shared["vms"][1].as_object_mut().unwrap().remove("address");
+    shared["users"].as_array_mut().unwrap().push(json!({"name": "dora"}));
+    let body = json!({"fleet": shared});
+    assert_eq!(world.refused("POST", "/v1/apply", &body), (409, "plan-refused".into()));
+    assert!(world.service.model().users().len() == 3, "nothing was begun");
+    let done = world.must("POST", "/v1/apply?renumber=true", &body);
+    assert_eq!(done["moves"][0]["vm"], "bob");
+    assert_eq!(world.service.model().users().len(), 4);
+}
+
+#[test]
+fn an_empty_fleet_prunes_nothing() {
+    let world = World::new();
+    user(&world, "alice");
+    let body = json!({"fleet": {}, "prune": true});
+    assert_eq!(world.refused("POST", "/v1/apply", &body), (422, "invalid".into()));
+    world.must("POST", "/v1/apply", &json!({"fleet": {}}));
+    assert_eq!(world.service.model().users().len(), 1);
+}
+
+#[test]
+fn a_member_who_is_nobody_keeps_a_whole_fleet_from_being_begun() {
+    let world = World::new();
+    let fleet = json!({"users": [{"name": "alice"}], "teams": [{"name": "ops", "members": ["alice", "bob"]}]});
+    let refused = world.ask("POST", "/v1/apply", &json!({"fleet": fleet}));
+    assert_eq!(refused.status, 409);
+    let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("add team ops with members: 2: there is no user `bob`"), "{detail}");
+    assert!(world.service.model().users().is_empty());
+}
+
+#[test]
+fn what_a_served_file_would_do_is_told_and_not_done() {
+    let world = World::new();
+    user(&world, "alice");
+    let ask = |fleet: Value, most: Value| {
+        world.must("POST", "/v1/fleet-file/plan", &json!({"fleet": fleet, "removals_max": most}))
+    };
+    let before = world.service.model().revision();
+    let told = ask(json!({"users": [{"name": "alice"}, {"name": "bob"}]}), Value::Null);
+    assert_eq!(told["planned_at"], before);
+    let counts = json!({"added": 1, "changed": 0, "removed": 0, "taken_over": 1});
+    assert_eq!((&told["counts"]["users"], &told["held"]), (&counts, &Value::Null));
+    assert!(ask(json!({}), json!(7))["held"].as_str().unwrap().contains("empty"));
+    assert_eq!(world.service.model().revision(), before);
+}
+
+#[test]
+fn whoever_changes_by_a_command_what_a_file_says_is_told() {
+    let world = World::new();
+    let fleet = json!({
+        "addresses": [{"name": "s001", "public": "127.0.77.1", "origin": "fleet"}],
+        "users": [{"name": "alice", "origin": "fleet"}, {"name": "bob"}],
+        "teams": [{"name": "ops", "origin": "fleet"}],
+        "vms": [{"name": "blue", "owner": "alice", "ssh": "127.0.0.1:22", "origin": "fleet", "share": ["bob"]}]
+    });
+    world.must("POST", "/v1/apply", &json!({"fleet": fleet}));
+    assert_eq!(world.get("/v1/export").json()["fleet"]["vms"][0]["origin"], "fleet");
+    let warned = |method: &str, path: &str, body: Value| {
+        let done = world.must(method, path, &body);
+        let all = done["warnings"].as_array().unwrap().clone();
+        assert!(all.len() <= 1, "{all:?}");
+        all.first().map(|text| {
+            text.as_str().unwrap().split(" the fleet file's").next().unwrap().to_owned()
+        })
+    };
+    let said = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        warned("PATCH", "/v1/vms/blue?dry_run=true", json!({"login": "root"})),
+        said("VM blue is")
+    );
+    assert_eq!(warned("PATCH", "/v1/vms/blue", json!({"state": "maint"})), None);
+    assert_eq!(warned("PATCH", "/v1/vms/blue", json!({"login": "root"})), said("VM blue is"));
+    assert_eq!(
+        warned("POST", "/v1/users/alice/keys", json!({"line": key()})),
+        said("user alice is")
+    );
+    assert_eq!(warned("PUT", "/v1/teams/ops/members/bob", json!({})), said("team ops is"));
+    assert_eq!(warned("POST", "/v1/addresses/s001/maint", Value::Null), None);
+    assert_eq!(
+        warned("PATCH", "/v1/addresses/s001", json!({"private": "10.0.0.1"})),
+        said("address s001 is")
+    );
+    // Bob is nobody's, and what he leaves is the file's.
+    assert_eq!(warned("POST", "/v1/users/bob/keys", json!({"line": key()})), None);
+    assert_eq!(warned("DELETE", "/v1/users/bob", Value::Null), said("team ops and 1 thing are"));
+    assert_eq!(warned("DELETE", "/v1/vms/blue", Value::Null), said("VM blue is"));
+    assert_eq!(warned("POST", "/v1/users", json!({"name": "dora"})), None);
 }

@@ -1,5 +1,6 @@
 //! The registry as a whole: a fleet carried out or written down, the audit log, the store, and who watches.
 
+use hyper::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -14,9 +15,12 @@ use crate::{
         Command,
         command::Thing,
         document::Role,
+        draft::Progress,
         fleet::Fleet,
         fleet_commands::{self, Prune},
-        service,
+        fleet_file::{self, RemovalsMax, Tally},
+        object,
+        service::{self, Mode},
     },
 };
 
@@ -26,6 +30,7 @@ type Answer<T> = Result<T, Problem>;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct Apply {
+    #[serde(deserialize_with = "object::one")]
     fleet: Fleet,
     /// What the fleet does not name goes.
     #[serde(default)]
@@ -63,17 +68,23 @@ pub(in super::super) struct Step {
 }
 
 /// Whether a command was carried out.
-#[derive(Debug, JsonSchema, Serialize)]
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(in super::super) enum Outcome {
     /// It was, or would be.
     Ok,
     /// It was not, or would not be.
     Refused,
+    /// It would be refused as things stand, but a removal before it takes more parts than a dry run tries.
+    Untried,
 }
 
 pub(in super::super) fn apply(call: &Call, wanted: Apply) -> Answer<Applied> {
     let prune = if wanted.prune { Prune::Everything } else { Prune::Nothing };
+    if wanted.prune && wanted.fleet.is_empty() {
+        let what = "the fleet is empty, and with `prune` everything would go; name what is to stay";
+        return Err(Problem::invalid(what));
+    }
     call.api.service.check_at(call.expected)?;
     let (planned_at, plan) = {
         let model = call.api.service.model();
@@ -93,6 +104,11 @@ pub(in super::super) fn apply(call: &Call, wanted: Apply) -> Answer<Applied> {
     let (actor, mode) = (&call.caller.actor, call.mode());
     let (service, at) = (&call.api.service, call.expected);
     let renumber = call.query.renumber;
+    if mode == Mode::Real {
+        let dry = Mode::DryRun;
+        let tried = fleet_commands::apply(service, at, plan.clone(), renumber, actor, dry)?;
+        begins(call, &tried)?;
+    }
     let applied = fleet_commands::apply(service, at, plan, renumber, actor, mode)?;
     let mut answer = Applied {
         revision: applied.revision,
@@ -101,21 +117,78 @@ pub(in super::super) fn apply(call: &Call, wanted: Apply) -> Answer<Applied> {
         plan: Vec::with_capacity(applied.steps.len()),
         moves: Vec::new(),
     };
+    let mut refused = Outcome::Refused;
     for (step, result) in applied.steps {
         let (command, subject) = (step.command.word(), step.subject());
         let (result, detail) = match result {
             Ok(done) => {
+                if mode == Mode::DryRun && done.report.progress == Progress::Begun {
+                    refused = Outcome::Untried;
+                }
                 answer.moves.extend(done.report.moves.iter().map(Moved::from));
                 (Outcome::Ok, None)
             }
             Err(refusal) => {
                 call.was_refused(step.command, &refusal);
-                (Outcome::Refused, Some(refusal.to_string()))
+                (refused, Some(refusal.to_string()))
             }
         };
         answer.plan.push(Step { command, subject, text: step.text, result, detail });
     }
     Ok(answer)
+}
+
+/// Refused steps that a refused plan names.
+const REFUSED_TOLD: usize = 3;
+
+/// A plan of which it is known that a part would be refused is not begun.
+fn begins(call: &Call, tried: &fleet_commands::Applied) -> Answer<()> {
+    let mut refused = tried.would_be_refused();
+    let first: Vec<String> = refused
+        .by_ref()
+        .take(REFUSED_TOLD)
+        .map(|(step, refusal)| {
+            call.was_refused(step.command.clone(), refusal);
+            format!("{}: {refusal}", step.text)
+        })
+        .collect();
+    if first.is_empty() {
+        return Ok(());
+    }
+    let (count, of) = (first.len() + refused.count(), tried.steps.len());
+    let detail = format!(
+        "{count} of {of} changes would be refused, and none was made (dry_run shows all): {}",
+        first.join("; ")
+    );
+    Err(Problem::new(StatusCode::CONFLICT, "plan-refused", detail))
+}
+
+/// A served fleet file, held against what stands.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct File {
+    #[serde(deserialize_with = "object::one")]
+    fleet: Fleet,
+    /// `[fleet_file] removals_max` of its `keyway.toml`.
+    removals_max: Option<u32>,
+}
+
+/// What it would do at the next start or reload.
+#[derive(Debug, JsonSchema, Serialize)]
+pub(in super::super) struct FilePlan {
+    /// The registry's revision that the plan was made at.
+    planned_at: u64,
+    /// How many things of each kind.
+    counts: Tally,
+    /// Why it would not be carried out.
+    held: Option<String>,
+}
+
+pub(in super::super) fn file_plan(call: &Call, file: File) -> Answer<FilePlan> {
+    let most = file.removals_max.map_or(RemovalsMax::Usual, RemovalsMax::Things);
+    let planned = fleet_file::plan(&file.fleet, &call.api.service.model(), most)?;
+    let held = planned.held.map(|held| held.to_string());
+    Ok(FilePlan { planned_at: planned.at.revision, counts: planned.tally, held })
 }
 
 /// A fleet that is.

@@ -1,0 +1,181 @@
+//! What a served file may do by itself, and what somebody has to say yes to.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::registry::document::Origin;
+use crate::registry::fleet::FleetUser;
+use crate::registry::service::{Order, Start};
+use crate::registry::store::{StoreId, memory::Memory};
+use crate::registry::{Limits, Options};
+use crate::ssh::entropy::Entropy;
+use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::testing::Seeded;
+
+fn service() -> Service {
+    Service::start(Start {
+        store: Arc::new(Memory::new(StoreId([7; 16]))),
+        limits: Limits::default(),
+        now_s: || 1_000_000,
+        entropy: Box::new(Seeded(1)),
+        known: None,
+        follow: Box::new(|_| ()),
+    })
+    .unwrap()
+}
+
+fn actor() -> Actor {
+    Actor { name: "test".to_owned(), from: "test".to_owned() }
+}
+
+fn user(name: &str, keys: &[String]) -> FleetUser {
+    FleetUser { name: Label::new(name).unwrap(), keys: keys.to_vec(), origin: None }
+}
+
+/// Users `u0` to `u<count - 1>`.
+fn users(count: usize) -> Fleet {
+    let users = (0..count).map(|number| user(&format!("u{number}"), &[])).collect();
+    Fleet { users, ..Fleet::default() }
+}
+
+fn served(service: &Service, fleet: &Fleet, most: RemovalsMax) -> Outcome {
+    carry_out(service, fleet, most, None, &actor(), Mode::Real).unwrap()
+}
+
+fn command(service: &Service, command: Command) {
+    let options = Options { renumber: false, origin: Origin::Command };
+    let order = Order { command, options, expected: None, actor: actor() };
+    service.carry_out(order, Mode::Real).unwrap();
+}
+
+#[test]
+fn an_empty_file_is_never_carried_out() {
+    let service = service();
+    served(&service, &users(3), RemovalsMax::Usual);
+    for most in [RemovalsMax::Usual, RemovalsMax::Things(u32::MAX)] {
+        let outcome = served(&service, &Fleet::default(), most);
+        assert_eq!(outcome.ended, Ended::Held(Held::Empty));
+        let allowed = Some(outcome.planned);
+        let again =
+            carry_out(&service, &Fleet::default(), most, allowed, &actor(), Mode::Real).unwrap();
+        assert_eq!(again.ended, Ended::Held(Held::Empty));
+        assert!(again.trouble().unwrap().contains("empty"), "{again:?}");
+    }
+    assert_eq!(service.model().users().len(), 3);
+}
+
+#[test]
+fn more_than_ten_things_and_a_tenth_of_a_kind_are_not_removed_by_a_file_alone() {
+    let cases = [
+        (20, 10, RemovalsMax::Usual, true),
+        (100, 89, RemovalsMax::Usual, false),
+        (100, 90, RemovalsMax::Usual, true),
+        (110, 99, RemovalsMax::Usual, true),
+        (110, 104, RemovalsMax::Things(5), false),
+        (110, 105, RemovalsMax::Things(5), true),
+        (110, 1, RemovalsMax::Things(109), true),
+        (3, 2, RemovalsMax::Things(0), false),
+    ];
+    for (before, after, most, carried_out) in cases {
+        let service = service();
+        served(&service, &users(before), most);
+        let outcome = served(&service, &users(after), most);
+        let case = format!("{before} -> {after}, {most:?}");
+        assert_eq!(outcome.ended == Ended::Applied, carried_out, "{case}: {outcome:?}");
+        assert_eq!(outcome.tally.users.removed, (before - after) as u64, "{case}");
+        let stand = if carried_out { after } else { before };
+        assert_eq!(service.model().users().len(), stand, "{case}");
+        let told = format!("{} of {before} users", before - after);
+        assert!(carried_out || outcome.trouble().unwrap().contains(&told), "{case}");
+    }
+}
+
+#[test]
+fn what_somebody_has_seen_and_meant_is_carried_out_if_it_is_still_that() {
+    let service = service();
+    let (before, after) = (users(40), users(1));
+    served(&service, &before, RemovalsMax::Usual);
+    let shown = plan(&after, &service.model(), RemovalsMax::Usual).unwrap();
+    assert!(shown.held.is_some());
+    let sent: PlannedRevision = shown.at.to_string().parse().unwrap();
+    assert_eq!(sent, shown.at);
+    let allowed = |fleet: &Fleet| {
+        carry_out(&service, fleet, RemovalsMax::Usual, Some(sent), &actor(), Mode::Real)
+    };
+    // The file was written anew meanwhile.
+    let other = allowed(&users(2)).unwrap_err().to_string();
+    assert!(other.contains("something else"), "{other}");
+    let bob = Label::new("bob").unwrap();
+    command(&service, Command::UserAdd { name: bob.clone(), keys: Vec::new() });
+    let moved = allowed(&after).unwrap_err();
+    assert!(matches!(moved, Failed::Refused(Refusal::Outdated { .. })), "{moved}");
+    assert_eq!(service.model().users().len(), 41);
+    command(&service, Command::UserRemove { name: bob });
+    let shown = plan(&after, &service.model(), RemovalsMax::Usual).unwrap();
+    let outcome =
+        carry_out(&service, &after, RemovalsMax::Usual, Some(shown.at), &actor(), Mode::Real)
+            .unwrap();
+    assert_eq!((outcome.ended, outcome.tally.users.removed), (Ended::Applied, 39));
+    assert_eq!(service.model().users().len(), 1);
+    assert!("rubbish".parse::<PlannedRevision>().is_err());
+}
+
+#[test]
+fn a_key_that_is_replaced_is_not_lost_and_keys_that_are_lost_count() {
+    let service = service();
+    let mut entropy = Seeded(7);
+    let entropy: &mut dyn Entropy = &mut entropy;
+    let mut keys = |count: usize| -> Vec<String> {
+        (0..count).map(|_| PrivateKey::generate_ed25519(entropy).public().to_line()).collect()
+    };
+    let (old, new) = (keys(12), keys(12));
+    let fleet = |keys: &[String]| Fleet { users: vec![user("u0", keys)], ..Fleet::default() };
+    served(&service, &fleet(&old), RemovalsMax::Usual);
+    let replaced = served(&service, &fleet(&new), RemovalsMax::Usual);
+    assert_eq!(replaced.ended, Ended::Applied);
+    let Counts { added, removed, .. } = replaced.tally.keys;
+    assert_eq!((added, removed), (12, 12));
+    let lost = served(&service, &fleet(&[]), RemovalsMax::Usual);
+    assert!(lost.trouble().unwrap().contains("12 of 12 keys"), "{lost:?}");
+    // Few enough.
+    let some = served(&service, &fleet(&new[..2]), RemovalsMax::Usual);
+    assert_eq!(some.ended, Ended::Applied);
+}
+
+#[test]
+fn what_is_refused_keeps_nothing_else_from_being_done_and_is_told() {
+    let service = service();
+    command(&service, Command::UserAdd { name: Label::new("bob").unwrap(), keys: Vec::new() });
+    let text = "[[user]]\nname='a'\n[[user]]\nname='bob'\n[[vm]]\nname='v'\nowner='a'\nssh='127.0.0.1:22'\n";
+    let fleet: Fleet = toml::from_str(text).unwrap();
+    let outcome = served(&service, &fleet, RemovalsMax::Usual);
+    let trouble = outcome.trouble().unwrap();
+    assert!(trouble.contains("\nadd VM v of a: pool exhausted"), "{trouble}");
+    let Tally { users, vms, .. } = outcome.tally;
+    assert_eq!((users.added, users.taken_over, vms.added), (1, 1, 0));
+    // Only tried, it is told and not done.
+    let more =
+        Fleet { users: vec![user("a", &[]), user("bob", &[]), user("c", &[])], ..Fleet::default() };
+    let tried =
+        |mode| carry_out(&service, &more, RemovalsMax::Usual, None, &actor(), mode).unwrap();
+    assert_eq!(tried(Mode::DryRun).told().unwrap(), "1 user added");
+    assert_eq!(service.model().users().len(), 2);
+    assert_eq!(tried(Mode::Real).told().unwrap(), "1 user added");
+    assert_eq!(tried(Mode::Real).told().unwrap(), "all is as it says");
+}
+
+#[test]
+fn the_log_names_the_first_of_each_kind_and_counts_the_others() {
+    let model = Model::new(Limits::default());
+    let planned = plan(&users(NAMES_MAX + 3), &model, RemovalsMax::Usual).unwrap();
+    let lines: Vec<String> = Doings::of(&planned.steps).lines().collect();
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].starts_with("23 users added: u0, u1, u10, "), "{lines:?}");
+    assert!(lines[0].ends_with(" and 3 more"), "{lines:?}");
+    // A thing that is new is not changed too.
+    let text = "[[user]]\nname='a'\n[[user]]\nname='b'\n[[vm]]\nname='v'\nowner='a'\nssh='127.0.0.1:22'\n\
+                no_address=true\nshare_by_name=['b']\n";
+    let planned = plan(&toml::from_str(text).unwrap(), &model, RemovalsMax::Usual).unwrap();
+    let lines: Vec<String> = Doings::of(&planned.steps).lines().collect();
+    assert_eq!(lines, ["2 users added: a, b", "1 VM added: v"]);
+}
