@@ -263,13 +263,22 @@ fn expected(route: &Route, headers: &HeaderMap) -> Result<Option<u64>, Problem> 
         return Err(Problem::bad("If-Match has no meaning here: nothing here has a revision"));
     }
     let text = value.to_str().unwrap_or_default().trim();
+    // What is made is not there yet, and no revision of it is either (RFC 9110 §13.1.1).
+    let matches = |expected| {
+        if matches!(route.kind, Kind::Create) && !route.path.contains('{') {
+            let detail =
+                "what is made has no revision before; leave If-Match out: nothing is made twice";
+            return Err(Problem::new(StatusCode::PRECONDITION_FAILED, "changed", detail));
+        }
+        Ok(expected)
+    };
     if text == "*" && all.next().is_none() {
-        return Ok(None);
+        return matches(None);
     }
     let number = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
     let revision = number.and_then(|number| number.parse().ok());
     match (revision, all.next()) {
-        (Some(revision), None) => Ok(Some(revision)),
+        (Some(revision), None) => matches(Some(revision)),
         (_, _) => {
             Err(Problem::bad("If-Match is no revision; send If-Match: \"17\", as ETag had it"))
         }

@@ -186,18 +186,51 @@ impl Signer {
     }
 }
 
-/// `types` exist at `name`, and no others. It covers nothing but the name itself.
+/// `types` exist at `name` in the zone `apex`, and no others. It covers nothing but the name itself.
 ///
 /// # Errors
-/// The name has no room for one more label of a byte.
+/// Never for a name that was read from a message.
 pub fn nsec(
     name: &Name,
+    apex: &Name,
     types: impl IntoIterator<Item = RecordType>,
     ttl_s: u32,
 ) -> Result<Record, Fault> {
-    let next = name.prepend_label(&[0_u8][..])?;
+    let next = successor(name, apex)?;
     let data = RData::DNSSEC(DNSSECRData::NSEC(NSEC::new_cover_self(next, types)));
     Ok(Record::from_rdata(name.clone(), ttl_s, data))
+}
+
+/// The name behind `name` in canonical order (RFC 4034 §6.1): one label of a zero byte more. The longest names have no
+/// room for it, and nothing below them: behind them comes their own label, longer or greater by as little as can be (RFC
+/// 4471 §3.1.2), and behind the last of all the apex.
+fn successor(name: &Name, apex: &Name) -> Result<Name, ProtoError> {
+    if let Ok(next) = name.prepend_label(&[0_u8][..]) {
+        return Ok(next);
+    }
+    let lower = name.to_lowercase();
+    let mut labels: Vec<Vec<u8>> = lower.iter().map(<[u8]>::to_vec).collect();
+    let of = |labels: &[Vec<u8>]| Name::from_labels(labels.iter().map(Vec::as_slice));
+    while labels.len() > apex.iter().len()
+        && let Some(first) = labels.first_mut()
+    {
+        first.push(0);
+        if let Ok(next) = of(&labels) {
+            return Ok(next);
+        }
+        let Some(first) = labels.first_mut() else { break };
+        first.pop();
+        while first.last() == Some(&u8::MAX) {
+            first.pop();
+        }
+        if let Some(last) = first.last_mut() {
+            // Upper case is none in that order.
+            *last = if *last == b'@' { b'[' } else { last.saturating_add(1) };
+            return of(&labels);
+        }
+        labels.remove(0);
+    }
+    Ok(apex.clone())
 }
 
 /// The type in the bitmap of a name that does not exist.

@@ -186,14 +186,6 @@ fn types_of_proofs_are_not_asked_for() {
     assert_eq!(ask(&zone, "blue.vm.test.", nxname()).0, Said::Malformed);
 }
 
-#[test]
-fn a_name_without_room_for_a_proof_is_a_failure_and_no_lie() {
-    let labels = ["a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(53)].join(".");
-    let (said, answer) = ask(&signed_zone(), &format!("{labels}.vm.test."), A);
-    assert_eq!((said, answer.response_code), (Said::Failure, ResponseCode::ServFail));
-    assert!(answer.authorities.is_empty());
-}
-
 fn addresses() -> Vec<Record> {
     let record = |last| {
         let data = RData::A(hickory_proto::rr::rdata::A::new(192, 0, 2, last));
@@ -258,4 +250,48 @@ fn seconds_wrap_around_and_halves_are_filled_up() {
     }
     let fixed = fixed(&blob).unwrap();
     assert_eq!((fixed.len(), fixed[31], fixed[62], fixed[63]), (64, 7, 1, 2));
+}
+
+#[test]
+fn what_is_denied_may_be_as_long_as_a_name_can_be() {
+    let zone = signed_zone();
+    let m = "m".repeat(63);
+    // 255 bytes on the wire, then one and two fewer: there is room for a byte of the label, or for a label.
+    let zone_bytes = ".vm.test.".len();
+    let rest = 254 - zone_bytes - 3 * 64;
+    for (less, next) in [(0, "b"), (1, "a\\000"), (2, "\\000.")] {
+        let first = "a".repeat(rest - less);
+        let asked = format!("{first}.{m}.{m}.{m}.vm.test.");
+        let (said, answer) = ask(&zone, &asked, A);
+        assert_eq!(said, Said::NxDomain, "{asked}");
+        assert_eq!(checked(&answer.authorities), [SOA, NSEC_TYPE], "{asked}");
+        let proof = answer.authorities.iter().find(|it| it.record_type() == NSEC_TYPE).unwrap();
+        let RData::DNSSEC(DNSSECRData::NSEC(nsec)) = &proof.data else { panic!("{proof}") };
+        let is = nsec.next_domain_name();
+        assert!(*is > name(&asked), "{is}");
+        let told = match less {
+            2 => format!("{next}{asked}"),
+            1 => format!("{}{next}.{m}.{m}.{m}.vm.test.", "a".repeat(rest - 2)),
+            _ => format!("{}{next}.{m}.{m}.{m}.vm.test.", "a".repeat(rest - 1)),
+        };
+        assert_eq!(is.to_string(), told);
+    }
+}
+
+#[test]
+fn behind_the_last_of_the_longest_names_comes_the_next_label_above_or_the_apex() {
+    let zone = ["b".repeat(63), "c".repeat(63), "d".repeat(61)].join(".");
+    let apex = name(&format!("{zone}."));
+    let of =
+        |labels: &[&[u8]]| Name::from_labels(labels.iter().copied().chain(apex.iter())).unwrap();
+    let last = [u8::MAX; 63];
+    assert_eq!(successor(&of(&[&last]), &apex).unwrap(), apex);
+    let mut at = [b'x'; 63];
+    at[62] = b'@';
+    let mut behind = at;
+    behind[62] = b'[';
+    assert_eq!(successor(&of(&[&at]), &apex).unwrap(), of(&[&behind]));
+    let two = [&[u8::MAX; 30][..], &[b'X'; 32][..]];
+    let next = [&[b'x'; 32][..], &[0][..]].concat();
+    assert_eq!(successor(&of(&two), &apex).unwrap().to_lowercase(), of(&[&next]));
 }

@@ -282,7 +282,7 @@ impl Zone {
             Node::Nothing => self.negative(Outcome::NxDomain, owner, into),
             Node::Apex | Node::Host(_) | Node::Between | Node::Address(_) | Node::Vm(_) => {
                 let types = self.types(node).into_iter().flatten();
-                match sign::nsec(&owner, types, NEGATIVE_TTL_S) {
+                match sign::nsec(&owner, &self.apex, types, NEGATIVE_TTL_S) {
                     Ok(nsec) if wanted == RecordType::NSEC => into.answers.push(nsec),
                     Ok(_) | Err(_) => into.outcome = Outcome::NotImplemented,
                 }
@@ -293,7 +293,7 @@ impl Zone {
     /// Adds the signatures to an answer, and the proof to a negative one. Nothing happens in a zone that has no key.
     ///
     /// # Errors
-    /// The key failed, or the name denied is the longest there can be.
+    /// The key failed.
     pub fn sign(
         &self,
         asked: RecordType,
@@ -306,11 +306,11 @@ impl Zone {
         let Some(name) = &answer.last else { return Ok(()) };
         let mut proof = if answer.outcome == Outcome::NxDomain {
             answer.denied = true;
-            vec![sign::nsec(name, [sign::nxname()], NEGATIVE_TTL_S)?]
+            vec![sign::nsec(name, &self.apex, [sign::nxname()], NEGATIVE_TTL_S)?]
         } else {
             // What came between this and the answer must not make them contradict each other.
             let types = self.types(&self.find(name)).into_iter().flatten();
-            vec![sign::nsec(name, types.filter(|it| *it != asked), NEGATIVE_TTL_S)?]
+            vec![sign::nsec(name, &self.apex, types.filter(|it| *it != asked), NEGATIVE_TTL_S)?]
         };
         let keep = if answer.denied { Keep::No } else { Keep::Yes };
         signer.section(&mut proof, keep, unix_s)?;
