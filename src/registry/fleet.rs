@@ -220,8 +220,8 @@ impl Fleet {
     #[must_use]
     pub fn contents(&self) -> Contents {
         let addresses = self.addresses.iter().map(|it| {
-            let FleetAddress { name, public, public6, private, lobby, .. } = it.clone();
-            let (state, origin) = (AddressState::Ready, Origin::Fleet);
+            let FleetAddress { name, public, public6, private, lobby, state, .. } = it.clone();
+            let (state, origin) = (state.unwrap_or_default(), Origin::Fleet);
             let address = Address { public, public6, private, lobby, state, origin };
             (Key::Address(name), Document::Address(address))
         });
@@ -253,7 +253,7 @@ impl Fleet {
                 host_key: vm.host_key.clone(),
                 source_address: vm.source_address.as_ref().and_then(|text| text.parse().ok()),
                 pin: None,
-                state: VmState::Ready,
+                state: vm.state.unwrap_or_default(),
                 origin: Origin::Fleet,
             };
             (Key::Vm(Serial(0)), Document::Vm(Box::new(document)))

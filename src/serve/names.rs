@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::control::dns::{Addresses, Entry, Label, Names, PointsAt};
 use crate::edge::shared::Shared;
-use crate::route::Address;
+use crate::route::{Address, Table};
 
 /// Names from the map that the shards route by.
 pub(super) struct LiveNames {
@@ -18,9 +18,7 @@ pub(super) struct LiveNames {
 
 impl Names for LiveNames {
     fn vm(&self, name: &Label) -> Option<PointsAt> {
-        let vm = self.shared.table.vm(name.as_str())?;
-        let address = self.shared.table.address_named(vm.address.as_deref()?)?;
-        Some(PointsAt { name: label(&address.name)?, addresses: addresses(&address) })
+        points_at(&self.shared.table, name)
     }
 
     fn address(&self, name: &Label) -> Option<Addresses> {
@@ -51,6 +49,14 @@ impl Names for LiveNames {
     }
 }
 
+/// A VM in maintenance has its name and address as before: whoever resolves it is told at the door, and not that there is
+/// no such name.
+fn points_at(table: &Table, name: &Label) -> Option<PointsAt> {
+    let vm = table.vm(name.as_str())?;
+    let address = table.address_named(vm.address.as_deref()?)?;
+    Some(PointsAt { name: label(&address.name)?, addresses: addresses(&address) })
+}
+
 fn label(name: &str) -> Option<Label> {
     Label::new(name.as_bytes())
 }
@@ -64,4 +70,34 @@ fn addresses(address: &Address) -> Addresses {
         }
     }
     addresses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::document::{AddressState, VmState};
+    use crate::registry::fleet::Fleet;
+    use crate::route::Snapshot;
+
+    #[test]
+    fn what_is_in_maintenance_keeps_its_name() {
+        let fleet = |state: &str| {
+            let text = format!(
+                "[[address]]\nname='s001'\npublic='192.0.2.1'\npublic6='2001:db8::1'\n[[user]]\nname='alice'\n\
+                 [[vm]]\nname='blue'\nowner='alice'\nssh='10.0.0.5:22'\naddress='s001'\nstate='{state}'\n"
+            );
+            toml::from_str::<Fleet>(&text).unwrap()
+        };
+        let found = |fleet: &Fleet| {
+            let table = Table::new();
+            table.apply(Snapshot::new(fleet.contents()).unwrap());
+            points_at(&table, &label("blue").unwrap())
+        };
+        let ready = found(&fleet(VmState::Ready.word())).unwrap();
+        assert_eq!(ready.addresses.v4, Some("192.0.2.1".parse().unwrap()));
+        assert_eq!(found(&fleet(VmState::Maint.word())), Some(ready));
+        let mut closed = fleet(VmState::Ready.word());
+        closed.addresses[0].state = Some(AddressState::Maint);
+        assert_eq!(found(&closed), Some(ready));
+    }
 }
