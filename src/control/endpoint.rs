@@ -1,4 +1,4 @@
-//! The metrics endpoint: `GET /metrics` and `GET /healthz`, on a thread of its own.
+//! The metrics endpoint: `GET /metrics`, `GET /healthz` and `GET /readyz`, on a thread of its own.
 //!
 //! A scrape must cost sessions nothing, so nothing here runs on a shard. There is no authentication: it belongs on
 //! loopback or a management network, never on a pool address. Everything a client can make it hold is bounded.
@@ -6,7 +6,7 @@
 use std::{
     future::Future,
     io,
-    net::{IpAddr, SocketAddr, TcpListener as StdListener},
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -24,7 +24,7 @@ use axum::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::oneshot,
     time::{Instant, Sleep, sleep_until},
 };
@@ -47,8 +47,25 @@ const CONNECTION_MAX: Duration = Duration::from_mins(1);
 /// The media type of text format 0.0.4.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// Connections that wait for a place.
+const BACKLOG: u32 = 128;
+
 /// Makes the page. Runs on the endpoint's thread, once a scrape.
 pub type Render = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// Whether something is so, in words. Runs on the endpoint's thread.
+pub type Probe = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
+
+/// What is shown.
+#[derive(Clone)]
+pub struct Pages {
+    /// At `/metrics`.
+    pub metrics: Render,
+    /// At `/healthz`: whether the process works. Who restarts it otherwise asks this.
+    pub healthy: Probe,
+    /// At `/readyz`: whether people are let in. Who sends them elsewhere otherwise asks this.
+    pub ready: Probe,
+}
 
 /// Why the endpoint did not start.
 #[derive(Debug, thiserror::Error)]
@@ -93,38 +110,68 @@ impl Drop for Handle {
     }
 }
 
-/// Serves what `render` returns on `listen`, from the moment this returns.
+/// An address that is ours, and is not answered at yet.
+#[derive(Debug)]
+pub struct Reserved {
+    socket: TcpSocket,
+    address: SocketAddr,
+}
+
+/// Serves `pages` on `listen`, from the moment this returns.
 ///
 /// # Errors
 /// [`Fault`].
-pub fn start(listen: SocketAddr, render: Render) -> Result<Handle, Fault> {
-    let failed = |source| Fault::Listen { address: listen, source };
-    let listener = StdListener::bind(listen).map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .map_err(Fault::Start)?;
-    let listener = {
-        let _inside = runtime.enter();
-        TcpListener::from_std(listener).map_err(Fault::Start)?
-    };
-    let (stop, stopped) = oneshot::channel();
-    let thread = thread::Builder::new()
-        .name("metrics".into())
-        .spawn(move || runtime.block_on(serve(listener, render, stopped)))
-        .map_err(Fault::Start)?;
-    Ok(Handle { address, stop: Some(stop), thread: Some(thread) })
+pub fn start(listen: SocketAddr, pages: Pages) -> Result<Handle, Fault> {
+    reserve(listen)?.serve(pages)
 }
 
-async fn serve(listener: TcpListener, render: Render, stopped: oneshot::Receiver<()>) {
+/// Takes the address. Nobody can connect yet.
+///
+/// # Errors
+/// [`Fault::Listen`].
+pub fn reserve(listen: SocketAddr) -> Result<Reserved, Fault> {
+    let failed = |source| Fault::Listen { address: listen, source };
+    let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.map_err(failed)?;
+    // Or a restart would wait for the last connections' TIME_WAIT.
+    socket.set_reuseaddr(true).map_err(failed)?;
+    socket.bind(listen).map_err(failed)?;
+    let address = socket.local_addr().map_err(failed)?;
+    Ok(Reserved { socket, address })
+}
+
+impl Reserved {
+    /// Serves `pages`, from the moment this returns.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub fn serve(self, pages: Pages) -> Result<Handle, Fault> {
+        let Self { socket, address } = self;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(Fault::Start)?;
+        let listener = {
+            let _inside = runtime.enter();
+            socket.listen(BACKLOG).map_err(|source| Fault::Listen { address, source })?
+        };
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::Builder::new()
+            .name("metrics".into())
+            .spawn(move || runtime.block_on(serve(listener, pages, stopped)))
+            .map_err(Fault::Start)?;
+        Ok(Handle { address, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+async fn serve(listener: TcpListener, pages: Pages, stopped: oneshot::Receiver<()>) {
     let routes = Router::new()
         .route("/metrics", get(metrics))
-        .route("/healthz", get(async || "ok\n"))
-        .fallback(async || (StatusCode::NOT_FOUND, "try /metrics or /healthz\n"))
-        .with_state(render);
+        .route("/healthz", get(async |State(pages): State<Pages>| answer((pages.healthy)())))
+        .route("/readyz", get(async |State(pages): State<Pages>| answer((pages.ready)())))
+        .fallback(async || (StatusCode::NOT_FOUND, "try /metrics, /healthz or /readyz\n"))
+        .with_state(pages);
     let bounded = Bounded { listener, places: Places::new("metrics", CONNECTIONS_MAX) };
     // Not a graceful shutdown: a scraper that keeps its connection must not hold up ours. `serve` itself never fails.
     tokio::select! {
@@ -133,8 +180,16 @@ async fn serve(listener: TcpListener, render: Render, stopped: oneshot::Receiver
     }
 }
 
-async fn metrics(State(render): State<Render>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, TEXT)], render())
+async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, TEXT)], (pages.metrics)())
+}
+
+fn answer(probed: Result<String, String>) -> impl IntoResponse {
+    let (status, text) = match probed {
+        Ok(text) => (StatusCode::OK, text),
+        Err(text) => (StatusCode::SERVICE_UNAVAILABLE, text),
+    };
+    (status, text + "\n")
 }
 
 /// A listener whose connections are few, short and small.
@@ -234,6 +289,12 @@ mod tests {
 
     use super::*;
 
+    /// Well, and not ready.
+    fn pages(metrics: Render) -> Pages {
+        let healthy = Arc::new(|| Ok("ok".to_owned()));
+        Pages { metrics, healthy, ready: Arc::new(|| Err("it drains".to_owned())) }
+    }
+
     fn started() -> Handle {
         let count = AtomicU32::new(0);
         let render: Render = Arc::new(move || {
@@ -242,7 +303,7 @@ mod tests {
                 count.fetch_add(1, Ordering::Relaxed) + 1
             )
         });
-        start("127.0.0.1:0".parse().expect("address"), render).expect("starts")
+        start("127.0.0.1:0".parse().expect("address"), pages(render)).expect("starts")
     }
 
     /// Sends `request` and reads until the other side closes.
@@ -275,6 +336,8 @@ mod tests {
     fn other_paths_are_404_and_other_methods_405() {
         let handle = started();
         assert!(ask(&handle, &get("/healthz")).ends_with("\r\n\r\nok\n"));
+        let ready = ask(&handle, &get("/readyz"));
+        assert!(ready.starts_with("HTTP/1.1 503 ") && ready.ends_with("\r\n\r\nit drains\n"));
         assert!(ask(&handle, &get("/")).starts_with("HTTP/1.1 404 "));
         assert!(ask(&handle, &get("/metrics/../etc")).starts_with("HTTP/1.1 404 "));
         for method in ["POST", "DELETE", "PUT"] {
@@ -312,7 +375,7 @@ mod tests {
     #[test]
     fn an_address_in_use_is_named() {
         let handle = started();
-        let fault = start(handle.address(), Arc::new(String::new)).expect_err("in use");
+        let fault = start(handle.address(), pages(Arc::new(String::new))).expect_err("in use");
         assert!(fault.to_string().contains(&handle.address().to_string()), "{fault}");
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::cli::Failure;
 use crate::config::{self, Loaded};
 use crate::edge::shared::{FirstUse, Shown};
-use crate::edge::{Edge, Start, limits};
+use crate::edge::{Edge, Start, limits, listen};
 use crate::metrics::{Inventory, Registry};
 use crate::route::Vm;
 use crate::serve;
@@ -97,9 +97,10 @@ pub(super) fn front_door(
     let snapshot = fleet.map(|fleet| fleet.snapshot);
     let shared =
         Arc::new(serve::shared(config, snapshot, state, SESSIONS_MAX, Arc::new(AllGiven))?);
-    let cpus = limits::cpus()?.into_iter().take(1).collect();
+    let cpus: Vec<usize> = limits::cpus()?.into_iter().take(1).collect();
     let registry = Registry::new(0, Inventory::default);
-    let start = Start { listen, cpus, half_open_max: HALF_OPEN_MAX, shared };
+    let doors = listen::reserve(&listen, &cpus, None)?;
+    let start = Start { doors, cpus, half_open_max: HALF_OPEN_MAX, shared };
     let edge = Edge::start(start, &registry)?;
     let port = edge.addresses().first().map_or(0, SocketAddr::port);
     Ok(FrontDoor { edge, port, host_key })

@@ -292,7 +292,10 @@ impl Door {
                 };
                 authenticator.accept(transport, cx)?;
                 // Right behind, as sshd does: one packet on the wire for both.
-                transport.send(&host_keys(live.server.host_keys()), cx)?;
+                // Those of its own start, whatever a reload has brought since: the client has just seen one of them.
+                let own = transport.server_config().map(Arc::clone);
+                let server = own.unwrap_or_else(|| Arc::clone(&live.server));
+                transport.send(&host_keys(server.host_keys()), cx)?;
                 Ok(Some(Come::Entry(entry)))
             };
         let grace = self.shared.settings.login_grace;

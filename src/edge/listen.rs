@@ -31,6 +31,16 @@ pub struct Listener {
     pub address: SocketAddr,
 }
 
+impl Listener {
+    /// The same one again.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub(super) fn again(&self) -> io::Result<Self> {
+        Ok(Self { socket: self.socket.try_clone()?, address: self.address })
+    }
+}
+
 /// What [`bind`] hands out.
 #[derive(Debug)]
 pub struct Listeners {
@@ -136,11 +146,32 @@ pub enum Fault {
     },
 }
 
+/// Addresses that are ours, and nobody can connect to yet.
+#[derive(Debug)]
+pub struct Reserved {
+    listeners: Listeners,
+    cpus: Vec<usize>,
+    beside: usize,
+}
+
 /// Listens on every address once for each shard; `cpus` names the CPU of each shard, in shard order.
 ///
 /// # Errors
 /// The first [`Fault`]; sockets opened before it are closed again.
 pub fn bind(addresses: &[SocketAddr], cpus: &[usize]) -> Result<Listeners, Fault> {
+    reserve(addresses, cpus, None)?.open()
+}
+
+/// Takes every address once for each shard, without listening: what can fail has failed before anybody is let in.
+/// `beside`: a process of ours listens at these addresses with so many shards, and goes on until we do.
+///
+/// # Errors
+/// As [`bind`].
+pub fn reserve(
+    addresses: &[SocketAddr],
+    cpus: &[usize],
+    beside: Option<usize>,
+) -> Result<Reserved, Fault> {
     for (position, &address) in addresses.iter().enumerate() {
         if addresses[..position].contains(&address) {
             return Err(Fault::Twice { address });
@@ -149,7 +180,12 @@ pub fn bind(addresses: &[SocketAddr], cpus: &[usize]) -> Result<Listeners, Fault
     let mut warnings = Vec::new();
     // All before the first of ours listens: a wildcard beside a named address of the same port is no conflict.
     for &address in addresses {
-        warnings.extend(probe(address)?);
+        match probe(address) {
+            Ok(warning) => warnings.extend(warning),
+            // Its owner gives it up once we listen. Of another user's program the bind below tells.
+            Err(Fault::InUse { .. }) if beside.is_some() => {}
+            Err(fault) => return Err(fault),
+        }
     }
     let mut shards: Vec<Vec<Listener>> = cpus.iter().map(|_| Vec::new()).collect();
     for &asked in addresses {
@@ -161,12 +197,47 @@ pub fn bind(addresses: &[SocketAddr], cpus: &[usize]) -> Result<Listeners, Fault
             }
             shard.push(Listener { socket, address });
         }
-        // The program belongs to the group, so any member may set it; the group is complete only now.
-        if let Some(last) = shards.last().and_then(|shard| shard.last()) {
-            warnings.extend(steered(&last.socket, address, cpus));
-        }
     }
-    Ok(Listeners { shards, warnings })
+    let listeners = Listeners { shards, warnings };
+    Ok(Reserved { listeners, cpus: cpus.to_vec(), beside: beside.unwrap_or(0) })
+}
+
+impl Reserved {
+    /// As [`Listeners::be_patient`].
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn be_patient(&self, patience: std::time::Duration) -> io::Result<()> {
+        self.listeners.be_patient(patience)
+    }
+
+    /// Listens: from now on whoever connects waits for us.
+    ///
+    /// # Errors
+    /// As [`bind`].
+    pub fn open(self) -> Result<Listeners, Fault> {
+        let Self { mut listeners, cpus, beside } = self;
+        let addresses = listeners.shards.first().map_or(0, Vec::len);
+        for at in 0..addresses {
+            // In the order of the shards: it is what the program names them by.
+            for listener in listeners.shards.iter().filter_map(|shard| shard.get(at)) {
+                let failed = |cause| refused(listener.address, "listen", cause);
+                listener.socket.listen(BACKLOG).map_err(failed)?;
+            }
+            // The program belongs to the group, so any member may set it; the group is complete only now.
+            if let Some(last) = listeners.shards.last().and_then(|shard| shard.get(at)) {
+                listeners.warnings.extend(steered(last, &cpus, beside));
+            }
+        }
+        Ok(listeners)
+    }
+}
+
+/// Steers connections at `listener`'s address to the shards of this process, which has it for itself from now on.
+pub fn steer_alone(listener: &Listener, cpus: &[usize]) -> Option<Warning> {
+    steer(&listener.socket, cpus, 0)
+        .err()
+        .map(|source| Warning::Unsteered { address: listener.address, source })
 }
 
 /// Asks for `address` alone. `SO_REUSEPORT` would let a second Keyway of the same user share the port and take half of
@@ -217,7 +288,6 @@ fn open(address: SocketAddr) -> Result<Socket, Fault> {
         save_syn(&socket).map_err(failed("TCP_SAVE_SYN"))?;
     }
     socket.bind(&address.into()).map_err(failed("bind"))?;
-    socket.listen(BACKLOG).map_err(failed("listen"))?;
     Ok(socket)
 }
 
@@ -255,36 +325,42 @@ fn refused(address: SocketAddr, step: &'static str, source: io::Error) -> Fault 
     }
 }
 
-fn steered(member: &Socket, address: SocketAddr, cpus: &[usize]) -> Option<Warning> {
-    if cpus.len() < 2 {
+/// `beside`: so many listeners of another process of ours came before ours. All that is new comes to us, so that it can
+/// close its own when those who were on their way to it are in.
+fn steered(member: &Listener, cpus: &[usize], beside: usize) -> Option<Warning> {
+    if cpus.len() < 2 && beside == 0 {
         return None;
     }
-    steer(member, cpus).err().map(|source| Warning::Unsteered { address, source })
+    let steered = steer(&member.socket, cpus, beside);
+    steered.err().map(|source| Warning::Unsteered { address: member.address, source })
 }
 
 /// Gives the reuseport group of `member` the program of [`steering`].
-fn steer(member: &Socket, cpus: &[usize]) -> io::Result<()> {
-    let mut program = steering(cpus)?;
+fn steer(member: &Socket, cpus: &[usize], before: usize) -> io::Result<()> {
+    let mut program = steering(cpus, before)?;
     let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let whole = libc::sock_fprog { len, filter: program.as_mut_ptr() };
     setsockopt(member, sockopt::AttachReusePortCbpf, &whole).map_err(io::Error::from)
 }
 
 /// From the CPU that runs the softirq to the index of the listener: `cpu % shards` where shard n runs on CPU n, else a
-/// comparison for each shard first. A CPU without a shard takes the remainder.
-fn steering(cpus: &[usize]) -> io::Result<Vec<libc::sock_filter>> {
+/// comparison for each shard first. A CPU without a shard takes the remainder. `before`: listeners of the group that
+/// are before ours; an index that is none (they are gone) leaves the choice to the kernel.
+fn steering(cpus: &[usize], before: usize) -> io::Result<Vec<libc::sock_filter>> {
     // A load at SKF_AD_OFF + SKF_AD_CPU is the kernel's extension "which CPU am I on".
     let cpu = libc::SKF_AD_OFF.wrapping_add(libc::SKF_AD_CPU).cast_unsigned();
-    let count = u32::try_from(cpus.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let number = |number: usize| u32::try_from(number).map_err(|_| io::ErrorKind::InvalidInput);
+    let (count, before) = (number(cpus.len())?, number(before)?);
     let mut program = vec![instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, cpu, 0)];
     if cpus.iter().enumerate().any(|(shard, &cpu)| shard != cpu) {
         for (shard, &cpu) in (0_u32..).zip(cpus) {
             let cpu = u32::try_from(cpu).map_err(|_| io::ErrorKind::InvalidInput)?;
             program.push(instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, cpu, 1));
-            program.push(instruction(libc::BPF_RET | libc::BPF_K, shard, 0));
+            program.push(instruction(libc::BPF_RET | libc::BPF_K, before.saturating_add(shard), 0));
         }
     }
     program.push(instruction(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, count, 0));
+    program.push(instruction(libc::BPF_ALU | libc::BPF_ADD | libc::BPF_K, before, 0));
     program.push(instruction(libc::BPF_RET | libc::BPF_A, 0, 0));
     Ok(program)
 }

@@ -174,7 +174,7 @@ fn the_kernel_takes_the_steering_program_and_says_so_when_it_does_not() {
     let listener = &listeners.shards[0][0];
     // The table for 3,000 shards has more instructions than the kernel takes (BPF_MAXINSNS, 4096).
     let far: Vec<usize> = (1..=3_000).collect();
-    let warning = steered(&listener.socket, listener.address, &far).expect("refused");
+    let warning = steered(listener, &far, 0).expect("refused");
     assert!(matches!(warning, Warning::Unsteered { .. }), "{warning:?}");
     assert!(warning.to_string().contains("not steered"), "{warning}");
     TcpStream::connect(listener.address).expect("it listens all the same");
@@ -183,8 +183,8 @@ fn the_kernel_takes_the_steering_program_and_says_so_when_it_does_not() {
 #[test]
 fn the_program_sends_each_cpu_to_its_own_shard() {
     // Run by hand: this machine need not have the CPUs.
-    let run = |cpus: &[usize], on: u32| {
-        let program = steering(cpus).expect("a program");
+    let run_behind = |cpus: &[usize], before: usize, on: u32| {
+        let program = steering(cpus, before).expect("a program");
         let mut at = 0;
         let mut value = 0;
         loop {
@@ -196,14 +196,19 @@ fn the_program_sends_each_cpu_to_its_own_shard() {
                     at += usize::from(if value == step.k { step.jt } else { step.jf });
                 }
                 code if code == libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K => value %= step.k,
+                code if code == libc::BPF_ALU | libc::BPF_ADD | libc::BPF_K => value += step.k,
                 code if code == libc::BPF_RET | libc::BPF_K => return step.k,
                 code if code == libc::BPF_RET | libc::BPF_A => return value,
                 code => panic!("unknown instruction {code:#x}"),
             }
         }
     };
+    let run = |cpus: &[usize], on| run_behind(cpus, 0, on);
     for on in 0..4 {
         assert_eq!(run(&[0, 1, 2, 3], on), on);
+        // Behind the listeners of another process, of which there may be more or fewer.
+        assert_eq!(run_behind(&[0, 1, 2, 3], 3, on), 3 + on);
+        assert_eq!(run_behind(&[5, 9], 3, on), 3 + on % 2);
     }
     let apart = [2, 3, 8, 9];
     for (shard, &cpu) in (0..).zip(&apart) {

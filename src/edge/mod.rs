@@ -47,7 +47,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::ended::Cause;
@@ -64,7 +64,7 @@ const FAREWELL_WAIT: Duration = Duration::from_secs(5);
 /// What an edge is started with.
 pub struct Start {
     /// Where to listen.
-    pub listen: Vec<SocketAddr>,
+    pub doors: listen::Reserved,
     /// The CPU of each shard; as many shards as CPUs.
     pub cpus: Vec<usize>,
     /// Half-open connections, all shards together.
@@ -114,6 +114,9 @@ pub struct Edge {
     shards: Vec<Shard>,
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
+    cpus: Vec<usize>,
+    /// A listener of each address, to steer by; none once this has the addresses for itself, or listens no more.
+    members: Mutex<Vec<listen::Listener>>,
 }
 
 impl Edge {
@@ -122,9 +125,9 @@ impl Edge {
     /// # Errors
     /// [`StartFault`]; nothing is left running.
     pub fn start(start: Start, registry: &Registry) -> Result<Self, StartFault> {
-        let Start { listen: addresses, cpus, half_open_max, shared } = start;
-        let listeners = listen::bind(&addresses, &cpus)?;
-        listeners.be_patient(shared.settings.client_alive.patience())?;
+        let Start { doors, cpus, half_open_max, shared } = start;
+        doors.be_patient(shared.settings.client_alive.patience())?;
+        let listeners = doors.open()?;
         for warning in &listeners.warnings {
             tracing::warn!("{warning}");
         }
@@ -132,6 +135,9 @@ impl Edge {
             .shards
             .first()
             .map_or_else(Vec::new, |first| first.iter().map(|listener| listener.address).collect());
+        let first = listeners.shards.first().map_or(&[][..], Vec::as_slice);
+        let members: io::Result<_> = first.iter().map(listen::Listener::again).collect();
+        let members = members?;
         let share = half_open_max.get().div_ceil(u32::try_from(cpus.len()).unwrap_or(1).max(1));
         let share = NonZeroU32::new(share).unwrap_or(NonZeroU32::MIN);
         let mut shards = Vec::with_capacity(cpus.len());
@@ -144,7 +150,7 @@ impl Edge {
             let shared = Arc::clone(&shared);
             shards.push(Shard::start(index, cpu, listeners, shared, door, pump, share)?);
         }
-        let edge = Self { shards, shared, addresses };
+        let edge = Self { shards, shared, addresses, cpus, members: Mutex::new(members) };
         // From here on whoever comes to a pump is looked at there, and when a right has its end.
         edge.recheck();
         Ok(edge)
@@ -251,9 +257,23 @@ impl Edge {
         any.recv_timeout(VISIT_WAIT).is_ok()
     }
 
-    /// Accepts nothing more.
+    /// Whoever listened at the same addresses has closed its listeners.
+    pub fn is_alone(&self) {
+        let members =
+            std::mem::take(&mut *self.members.lock().unwrap_or_else(PoisonError::into_inner));
+        for member in members.iter().filter(|_| self.cpus.len() > 1) {
+            if let Some(warning) = listen::steer_alone(member, &self.cpus) {
+                tracing::warn!("{warning}");
+            }
+        }
+    }
+
+    /// Accepts nothing more; returns when the listeners are closed.
     pub fn stop_accepting(&self) {
-        for shard in &self.shards {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        // The last first: the kernel fills each gap with the last listener of the group, and so a successor's come to
+        // stand in the order of its shards.
+        for shard in self.shards.iter().rev() {
             shard.stop_accepting();
         }
     }

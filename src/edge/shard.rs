@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io;
 use std::num::NonZeroU32;
 use std::rc::Rc;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ use super::tasks::{Control, Order, Tasks};
 
 /// How long accepting rests when descriptors or memory have run out.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// How long a door may take to accept who waits and to close its listeners.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// How often the log hears that nobody can be accepted, in milliseconds.
 const WARN_MS: u64 = 60_000;
 /// Connections that all listeners of a shard together accept before those who are in get their turn.
@@ -34,6 +36,8 @@ const DOOR_NICE: i32 = 5;
 /// A running shard. Dropping it ends its connections.
 pub(super) struct Shard {
     control: Control,
+    /// Tells by its end that the listeners are closed.
+    closed: Mutex<mpsc::Receiver<()>>,
     door: Option<JoinHandle<()>>,
     pub(super) pump: PumpHandle<Info>,
     /// Whoever is on the way to the pump.
@@ -62,7 +66,9 @@ impl Shard {
         let way = Arc::clone(&dialling);
         let pump_thread = Some(pump_thread);
         // From here on whatever fails stops what runs by dropping this.
-        let mut running = Self { control, door: None, pump, dialling, pump_thread };
+        let (closing, closed) = mpsc::channel();
+        let closed = Mutex::new(closed);
+        let mut running = Self { control, closed, door: None, pump, dialling, pump_thread };
         let door = std::thread::Builder::new().name(format!("door-{index}")).spawn(move || {
             pump::pin(cpu);
             lower_weight();
@@ -79,9 +85,15 @@ impl Shard {
                 };
                 // A drain is not over before the listeners are closed.
                 let open = shared.enter();
-                let task = accept(open, acceptor, Rc::clone(&door), Rc::clone(&common));
+                let (closing, door) = (closing.clone(), Rc::clone(&door));
+                let accept = accept(open, acceptor, door, Rc::clone(&common));
+                let task = async move {
+                    accept.await;
+                    drop(closing);
+                };
                 accepting.extend(tasks.spawn(task));
             }
+            drop(closing);
             let _nobody_waits = started.send(Ok(()));
             let ran = tasks.run(|| {
                 common.draining.set(true);
@@ -105,9 +117,12 @@ impl Shard {
         ended(&self.door) || ended(&self.pump_thread)
     }
 
-    /// Accepts nothing more than what already waits; connections go on.
+    /// Accepts nothing more than what already waits; connections go on. Returns when the listeners are closed.
     pub(super) fn stop_accepting(&self) {
         self.control.order(Order::Drain);
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nothing is ever sent: it ends.
+        let _closed = closed.recv_timeout(CLOSE_WAIT);
     }
 }
 

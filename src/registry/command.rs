@@ -283,6 +283,8 @@ pub enum Noted {
     StoreRestore,
     /// A store of another history was adopted.
     StoreAdopt,
+    /// Clients see other host keys: the zone has others too, and so another serial.
+    HostKeys,
     /// Old entries of the audit log were removed.
     AuditForget,
     /// A request of the API, as it was sent, where nothing is known that says more.
@@ -495,6 +497,7 @@ impl Command {
             Self::Note { what: Noted::StoreBackup, .. } => "store-backup",
             Self::Note { what: Noted::StoreRestore, .. } => "store-restore",
             Self::Note { what: Noted::StoreAdopt, .. } => "store-adopt",
+            Self::Note { what: Noted::HostKeys, .. } => "host-keys",
             Self::Note { what: Noted::AuditForget, .. } => "audit-forget",
         }
     }

@@ -3,7 +3,8 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
@@ -73,6 +74,15 @@ impl Events {
     pub(super) fn next(&self) -> Event {
         // The signals' thread lives as long as the process.
         self.queue.recv().unwrap_or(Event::End)
+    }
+
+    /// The next one, if it comes in time.
+    pub(super) fn next_within(&self, patience: Duration) -> Option<Event> {
+        match self.queue.recv_timeout(patience) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Event::End),
+        }
     }
 
     /// Whoever asks from elsewhere is told no from now on, and so is who waits.

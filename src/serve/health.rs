@@ -10,6 +10,9 @@ use crate::control::api::condition::{Counts, Part, PartState, PartStatus, State,
 use crate::edge::{Edge, clock};
 use crate::metrics;
 
+/// Of a door that has lost a thread.
+const FALLEN: &str = "a thread of it has ended, see the log; restart keyway";
+
 /// What every part says of itself, kept where anybody may look.
 pub(super) struct Health {
     pub(super) edge: Arc<OnceLock<Weak<Edge>>>,
@@ -106,6 +109,29 @@ impl Health {
         }
     }
 
+    /// Whether this process works as far as it can tell: a door that is shut on purpose does.
+    pub(super) fn is_healthy(&self) -> Result<String, String> {
+        match self.edge.get().and_then(Weak::upgrade) {
+            Some(edge) if edge.has_fallen() => Err(FALLEN.to_owned()),
+            Some(_) | None => Ok("ok".to_owned()),
+        }
+    }
+
+    /// Whether people are let in; what else does not work is told beside.
+    pub(super) fn is_ready(&self) -> Result<String, String> {
+        let parts = self.parts();
+        let lines: Vec<String> = parts
+            .iter()
+            .filter(|part| part.state == PartState::Down)
+            .map(|part| format!("{:?}: {}", part.part, part.detail))
+            .collect();
+        let shut = |part: &PartStatus| part.part == Part::Door && part.state == PartState::Down;
+        if parts.iter().any(shut) {
+            return Err(lines.join("\n"));
+        }
+        Ok(if lines.is_empty() { "ok".to_owned() } else { lines.join("\n") })
+    }
+
     pub(super) fn status(&self) -> Status {
         let parts = self.parts();
         let down = |part: &PartStatus| part.state == PartState::Down;
@@ -158,8 +184,7 @@ impl Health {
             return (PartState::Down, "it drains: nobody more is let in".to_owned());
         }
         if edge.has_fallen() {
-            let what = "a thread of it has ended, see the log; restart keyway";
-            return (PartState::Down, what.to_owned());
+            return (PartState::Down, FALLEN.to_owned());
         }
         listening(edge.addresses())
     }

@@ -6,11 +6,12 @@
 //! - `feed`: from the registry to the routing map; `adoption`: what a store of another history is asked before it is believed.
 //! - `first_use`: host keys of VMs, from the edge to the registry.
 //! - `events`: signals, and what the API asks for; `reload`: the files read again; `fixed`: what of them takes a restart.
-//! - `health`: how each part is.
+//! - `drain`: its end, and how a successor takes over; `health`: how each part is; `notify`: systemd.
 //! - `names`, `beside`, `explain`: what DNS and the API ask of the edge; `gauges`: what they add to the metrics.
 
 mod adoption;
 mod beside;
+mod drain;
 mod events;
 mod explain;
 mod feed;
@@ -19,13 +20,13 @@ mod fixed;
 mod gauges;
 mod health;
 mod names;
+mod notify;
 mod plane;
 mod reload;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use std::{io, num::NonZeroU32};
 
@@ -35,13 +36,13 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use crate::cli::{Failure, Files, Start};
 use crate::config::{self, Config, Count, HostKeys, Loaded, Log, Principals, UserCa, VmCredential};
 use crate::control::api::condition::Reload;
-use crate::control::endpoint;
+use crate::control::endpoint::{self, Pages};
 use crate::edge::local_address::Destination;
 use crate::edge::proxy_header::Senders;
 use crate::edge::relay::{ClientAlive, PreferGcm};
 use crate::edge::seats::Most;
 use crate::edge::shared::{self, FirstUse, Live, Principal, Settings, Shared};
-use crate::edge::{self, Edge, clock, limits};
+use crate::edge::{self, Edge, clock, limits, listen};
 use crate::log;
 use crate::metrics::{Inventory, Registry};
 use crate::route::{Snapshot, Table};
@@ -49,14 +50,19 @@ use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::hostkey::HostKey;
 use crate::ssh::transport::{Algorithms, RekeyLimits, ServerConfig};
 use crate::ssh::userauth::Policy;
-use crate::state::{Lock, State};
+use crate::state::{Doors, Lock, State, StateFault, Turn};
 
-use events::{Asking, Event, Events};
+use events::{Event, Events};
 use first_use::{Applied, InRegistry};
 use fixed::Fixed;
 use health::Health;
+use notify::State as Told;
 use plane::{Opens, Plane};
 
+/// How long a successor waits for its turn. Whoever was started by mistake is told then.
+const TURN_COMES: Duration = Duration::from_mins(1);
+/// How often it looks.
+const LOOK: Duration = Duration::from_millis(10);
 /// Refused signatures and unknown methods one connection may send, as OpenSSH's `MaxAuthTries`.
 const ATTEMPTS_MAX: u32 = 6;
 /// Said once before the failure that ends a connection, the same bytes whoever asks and whatever was offered.
@@ -82,15 +88,18 @@ pub fn serve(start: Start) -> Result<(), Failure> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let mut running = Running::start(files, loaded, events.asking())?;
+    let mut running = Running::start(files, loaded, &events)?;
+    notify::tell(Told::Ready);
+    notify::tell(Told::Status(&format!("letting people in at {}", running.at())));
     loop {
         match events.next() {
             Event::Reload(order, answer) => {
+                notify::tell(Told::Reloading);
                 let reloaded = running.reload(order);
+                notify::tell(Told::Ready);
                 let _nobody_waits = answer.map(|answer| answer.send(reloaded));
             }
             Event::Drain => {
-                tracing::info!("draining: no new connections, sessions go on");
                 running.drain(events);
                 return Ok(());
             }
@@ -116,20 +125,25 @@ struct Running {
     revoked_keys: Option<PathBuf>,
     health: Arc<Health>,
     drain: Duration,
-    _metrics: endpoint::Handle,
+    /// For others to see.
+    doors: Arc<Doors>,
+    metrics: endpoint::Handle,
 }
 
 impl Running {
-    fn start(files: Files, loaded: Loaded, asking: Asking) -> Result<Self, Failure> {
+    fn start(files: Files, loaded: Loaded, events: &Events) -> Result<Self, Failure> {
         let Loaded { mut config, fleet, .. } = loaded;
         let state = State::open(&config.state_dir)?;
-        let lock = state.lock()?;
+        let cpus = cpus(config.edge.shards)?;
+        let doors = Arc::new(state.doors()?);
+        let beside = doors.others()?;
+        // What is in use by others is known before a predecessor is asked to go.
+        let reserved = listen::reserve(&config.edge.listen, &cpus, beside)?;
+        let (lock, turn) = take_turn(&state, events)?;
         let budget = limits::raise_descriptors()?;
         let sessions_max =
             usize::try_from(limits::count(config.edge.sessions_max, budget.sessions))?;
         let half_open_max = limits::count(config.edge.half_open_max, budget.half_open);
-        let listen = config.edge.listen.clone();
-        let cpus = cpus(config.edge.shards)?;
         let (drain, metrics_listen) = (config.edge.drain, config.metrics.listen);
         let fixed = Fixed::of(&config);
         let revoked_keys = config.edge.revoked_keys.clone();
@@ -158,8 +172,12 @@ impl Running {
             }
             health.fleet_file_is(Some(told));
         }
+        // Everything is taken before anybody is let in.
+        let metrics = endpoint::reserve(metrics_listen)?;
+        plane.reserve(beside.is_some())?;
+        let shards = cpus.len();
         let start = edge::Start {
-            listen,
+            doors: reserved,
             cpus,
             half_open_max: NonZeroU32::new(half_open_max).unwrap_or(NonZeroU32::MIN),
             shared: Arc::clone(&shared),
@@ -168,11 +186,19 @@ impl Running {
         for address in edge.addresses() {
             tracing::info!(%address, "listening");
         }
-        plane.serve(&edge, asking)?;
+        plane.serve(&edge, events.asking())?;
+        // The predecessor goes now.
+        drop(turn);
+        follow_at_the_doors(&doors, beside, shards, &edge)?;
         first_use.import(applied);
         let (scraped, gauges) = (Arc::clone(&registry), plane.gauges());
-        let render = move || scraped.render() + &gauges.render();
-        let metrics = endpoint::start(metrics_listen, Arc::new(render))?;
+        let (healthy, ready) = (Arc::clone(&health), Arc::clone(&health));
+        let metrics = metrics.serve(Pages {
+            metrics: Arc::new(move || scraped.render() + &gauges.render()),
+            healthy: Arc::new(move || healthy.is_healthy()),
+            ready: Arc::new(move || ready.is_ready()),
+        })?;
+        reload::follow_files(&state, &files);
         health.metrics_are(metrics.address());
         tracing::info!(
             metrics = %metrics.address(),
@@ -192,37 +218,56 @@ impl Running {
             revoked_keys,
             health,
             drain,
-            _metrics: metrics,
+            doors,
+            metrics,
         })
     }
 
-    /// Lets sessions end by themselves for a while; a second signal ends the wait.
-    fn drain(self, events: Events) {
-        let shared = Arc::clone(&self.shared);
-        self.health.drains();
-        events.close();
-        // The process ends with this drain, and this thread with it.
-        std::thread::spawn(move || {
-            while let Event::Reload(..) = events.next() {}
-            tracing::info!("ending now");
-            shared.stop_waiting();
-        });
-        // The directory is free before the door closes: whoever sees it closed may start a successor, and sessions may go
-        // on for an hour.
-        let follower = self.plane.hand_over();
-        drop(self.lock);
-        self.edge.stop_accepting();
-        if let Some(follower) = follower {
-            // The process ends with this drain, and this thread with it.
-            let thread = std::thread::Builder::new().name("registry-follower".to_owned());
-            if let Err(error) = thread.spawn(move || follower.run(&AtomicBool::new(false))) {
-                tracing::error!(
-                    "sessions go on without being told what is taken from them: {error}"
-                );
-            }
-        }
-        self.edge.drain(self.drain);
+    /// Where people are let in, in words.
+    fn at(&self) -> String {
+        let addresses: Vec<String> =
+            self.edge.addresses().iter().map(ToString::to_string).collect();
+        addresses.join(", ")
     }
+}
+
+/// Takes the state directory, once a predecessor has been told to go.
+fn take_turn(state: &State, events: &Events) -> Result<(Lock, Option<Turn>), Failure> {
+    let says = |taken: &StateFault| {
+        tracing::info!("waiting until it hands over, which SIGTERM tells it to: {taken}");
+        notify::tell(Told::Status("waiting for the keyway that serves to hand over"));
+    };
+    let end = Instant::now() + TURN_COMES;
+    let mut waits = || {
+        let told = events.next_within(LOOK);
+        !matches!(told, Some(Event::Drain | Event::End)) && Instant::now() < end
+    };
+    Ok(state.lock_in_turn(&says, &mut waits)?)
+}
+
+/// Says that this process listens: at once, or when the one that listens beside it has closed its doors.
+fn follow_at_the_doors(
+    doors: &Arc<Doors>,
+    beside: Option<usize>,
+    shards: usize,
+    edge: &Arc<Edge>,
+) -> Result<(), Failure> {
+    if beside.is_none() {
+        edge.is_alone();
+        return Ok(doors.open(shards)?);
+    }
+    let (doors, edge) = (Arc::clone(doors), Arc::downgrade(edge));
+    let alone = move || {
+        let said = doors.wait().and_then(|()| doors.open(shards));
+        if let Err(fault) = said {
+            tracing::warn!("a successor will not know that this keyway listens: {fault}");
+        }
+        if let Some(edge) = edge.upgrade() {
+            edge.is_alone();
+        }
+    };
+    std::thread::Builder::new().name("predecessor".to_owned()).spawn(alone)?;
+    Ok(())
 }
 
 /// What all shards of the front door share.

@@ -16,14 +16,16 @@ use crate::control::api::condition::Reload;
 use crate::control::{api, dns};
 use crate::edge::shared::Shared;
 use crate::edge::{Edge, clock};
+use crate::registry::command::Noted;
 use crate::registry::fleet::Fleet;
 use crate::registry::fleet_file::{self, Outcome, PlannedRevision, RemovalsMax};
 use crate::registry::follower::Follower;
-use crate::registry::service::{Actor, Mode, News};
+use crate::registry::service::{Actor, Mode, News, Order};
 use crate::registry::store::{Sqlite, Store as _, StoreId};
-use crate::registry::{Limits, Service, service};
+use crate::registry::{Command, Limits, Options, Service, service};
 use crate::route::saved::Head;
 use crate::ssh::entropy::{Entropy, SystemEntropy};
+use crate::ssh::publickey::PublicKey;
 use crate::state::routes::{Saved, program};
 use crate::state::{State, StoreUse};
 
@@ -65,6 +67,9 @@ impl Settings {
 pub(super) struct Plane {
     api: Option<api::Handle>,
     dns: Option<dns::Handle>,
+    zone: Option<Arc<dns::Zone>>,
+    /// Where they will be.
+    reserved: (Option<api::Reserved>, Option<dns::Reserved>),
     registry: Option<Registry>,
     opening: Option<Opening>,
     /// Nobody restores a backup over a store that is open here.
@@ -110,6 +115,8 @@ impl Plane {
         let mut plane = Self {
             api: None,
             dns: None,
+            zone: None,
+            reserved: (None, None),
             registry: None,
             opening: None,
             used: None,
@@ -284,18 +291,67 @@ impl Plane {
     ///
     /// When this returns nothing is written into the store or beside it from here. Nothing to follow if there is no
     /// registry: the routes that were saved last stand until the end.
-    pub(super) fn hand_over(self) -> Option<Follower> {
+    ///
+    /// DNS is answered as long as its handle lives.
+    pub(super) fn hand_over(self) -> (Option<Follower>, Option<dns::Handle>) {
         let Self { api, dns, registry, used, settings, shared, health, .. } = self;
         // Until the process ends: the follower reads the store, and SQLite removes a log as it closes, by its name.
         std::mem::forget(used);
-        drop((api, dns));
-        let Registry { service, store } = registry?;
+        drop(api);
+        let Some(Registry { service, store }) = registry else { return (None, dns) };
         let model = service.retire();
         // Its name is for what is saved, and nothing is.
         let (edge, revision) = (Arc::clone(&health.edge), Arc::clone(&health.revision));
         let mut feed = Feed { shared, edge, saved: None, head: Head::default(), revision };
         let follow = Box::new(move |news: News<'_>| feed.follow(news));
-        Some(Follower::new(Arc::new(store), settings.limits, model, follow))
+        (Some(Follower::new(Arc::new(store), settings.limits, model, follow)), dns)
+    }
+
+    /// Takes the addresses of DNS and the API. `shared`: a process of ours may answer DNS there until we do.
+    pub(super) fn reserve(&mut self, shared: bool) -> Result<(), Failure> {
+        if let Some(settings) = &self.settings.dns {
+            self.reserved.1 = Some(dns::reserve(settings, shared)?);
+        }
+        if self.registry.is_some() || self.opening.is_some() {
+            let Api { socket, tls, .. } = &self.settings.api;
+            self.reserved.0 = Some(api::reserve(socket, tls.as_ref())?);
+        }
+        Ok(())
+    }
+
+    /// The zone has the host keys that clients see now, under a serial of its own: secondaries are told.
+    pub(super) fn renew_names(&self) -> Result<(), Failure> {
+        let Some(zone) = &self.zone else { return Ok(()) };
+        zone.renew_host_keys(&self.host_keys());
+        self.note_host_keys()
+    }
+
+    fn host_keys(&self) -> Vec<PublicKey> {
+        let live = self.shared.live.load();
+        live.server.host_keys().iter().map(|it| it.key.public().clone()).collect()
+    }
+
+    /// If the zone had other host keys, before this start perhaps, its serial grows with the registry's revision.
+    fn note_host_keys(&self) -> Result<(), Failure> {
+        let state = State::open(&self.settings.state_dir)?;
+        let keys: Vec<String> =
+            self.host_keys().iter().map(|key| key.fingerprint().to_string()).collect();
+        let now = keys.join(" ");
+        let before = state.named_host_keys()?;
+        if before.as_deref() == Some(now.as_str()) {
+            return Ok(());
+        }
+        if before.is_some() {
+            let Some(Registry { service, .. }) = &self.registry else {
+                return Err("the zone's serial stays as it was: the registry is not open".into());
+            };
+            let actor = Actor { name: "keyway".to_owned(), from: "itself".to_owned() };
+            let command = Command::Note { what: Noted::HostKeys, about: now.clone() };
+            let options = Options::default();
+            service.carry_out(Order { command, options, expected: None, actor }, Mode::Real)?;
+        }
+        state.name_host_keys(&now)?;
+        Ok(())
     }
 
     /// For the page of metrics, once this serves.
@@ -311,23 +367,30 @@ impl Plane {
         let _first = self.health.edge.set(Arc::downgrade(edge));
         let mut zone = None;
         if let Some(settings) = &self.settings.dns {
-            let live = self.shared.live.load();
-            let keys: Vec<_> =
-                live.server.host_keys().iter().map(|it| it.key.public().clone()).collect();
             let names = LiveNames {
                 shared: Arc::clone(&self.shared),
                 revision: Arc::clone(&self.health.revision),
             };
-            let served = Arc::new(dns::Zone::new(settings, &keys, Arc::new(names))?);
-            let handle = dns::start(settings, Arc::clone(&served))?;
+            let served = Arc::new(dns::Zone::new(settings, &self.host_keys(), Arc::new(names))?);
+            let handle = match self.reserved.1.take() {
+                Some(reserved) => reserved.serve(settings, Arc::clone(&served))?,
+                None => dns::start(settings, Arc::clone(&served))?,
+            };
             for address in handle.addresses() {
                 tracing::info!(%address, zone = %served.apex(), "answering DNS");
             }
             self.health.dns_is(handle.addresses());
             self.dns = Some(handle);
-            zone = Some(served);
+            zone = Some(Arc::clone(&served));
+            self.zone = Some(served);
         }
         self.finish_opening();
+        let reserved = self.reserved.0.take();
+        if self.zone.is_some()
+            && let Err(failure) = self.note_host_keys()
+        {
+            tracing::warn!("{failure}");
+        }
         let Some(Registry { service, store }) = &self.registry else { return Ok(()) };
         let apex = self.settings.dns.as_ref().map(|dns| dns.zone.as_str().to_owned());
         let everything = Everything {
@@ -339,8 +402,13 @@ impl Plane {
             asking,
         };
         let start = api::Start {
-            socket: self.settings.api.socket.clone(),
-            tls: self.settings.api.tls.clone(),
+            reserved: match reserved {
+                Some(reserved) => reserved,
+                None => {
+                    let Api { socket, tls, .. } = &self.settings.api;
+                    api::reserve(socket, tls.as_ref())?
+                }
+            },
             peers: self.settings.api.peers.clone(),
             service: Arc::clone(service),
             beside: Arc::new(everything),

@@ -1,12 +1,15 @@
 //! The files of a front door that runs, read again: what takes access away first and by itself, then each part as a whole
 //! or not at all. SIGHUP and `keyway reload` do the same.
 
+use std::path::Path;
+
 use crate::cli::{Failure, Files};
 use crate::config::{self, Config, Reread, Rights};
 use crate::control::api::condition::{PartReloaded, Reload, Reloaded, Renewal, Renewed};
 use crate::edge::Edge;
 use crate::edge::shared::{Live, Shared};
 use crate::ssh::userauth::Policy;
+use crate::state::State;
 
 use super::fixed::Fixed;
 use super::{Running, live};
@@ -44,12 +47,14 @@ impl Running {
                     let api = self.plane.renew(&config.api);
                     reloaded.part(Renewed::Door, told(self.renew_door(config)));
                     reloaded.part(Renewed::Api, told(api));
+                    reloaded.part(Renewed::Dns, told(self.plane.renew_names()));
                 }
             }
             Err(faults) => {
                 let faults = faults.iter().map(ToString::to_string).collect();
                 reloaded.part(Renewed::Config, Err(faults));
-                for part in [Renewed::Door, Renewed::Api].into_iter().filter(|_| !dry) {
+                for part in [Renewed::Door, Renewed::Api, Renewed::Dns].into_iter().filter(|_| !dry)
+                {
                     reloaded.skipped(part, "keyway.toml has faults");
                 }
             }
@@ -76,6 +81,10 @@ impl Running {
                 reloaded.part(Renewed::FleetFile, Err(faults));
             }
         }
+        if !dry {
+            // Whoever drains takes away the same.
+            follow_files(&self.state, &self.files);
+        }
         reloaded.log();
         reloaded
     }
@@ -83,6 +92,28 @@ impl Running {
     fn renew_door(&self, config: Config) -> Result<(), Failure> {
         self.edge.renew(live(config, &self.shared.table, &self.state)?);
         Ok(())
+    }
+}
+
+/// Says which files are in force, for a predecessor that still drains.
+pub(super) fn follow_files(state: &State, files: &Files) {
+    let config = files.config.as_deref().or_else(config::usual).unwrap_or(Path::new(""));
+    let whole = std::path::absolute(config).unwrap_or_default();
+    if let Err(fault) = state.follow_files(&whole) {
+        tracing::warn!("a keyway that drains on this directory is not told of the files: {fault}");
+    }
+}
+
+/// What a process that drains reads again: who is let in no more, of its own files or those of its successor.
+pub(super) fn follow(edge: &Edge, shared: &Shared, config: &Path, last: Option<&Path>) {
+    let Reread { rights, config, .. } = config::reread(Some(config), None, last);
+    match withdraw(edge, shared, rights, config.as_ref().ok()) {
+        Ok(_) => tracing::info!("reloaded while draining: revocations"),
+        Err(why) => {
+            for why in why {
+                tracing::error!("not reloaded: {why}");
+            }
+        }
     }
 }
 

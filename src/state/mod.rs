@@ -7,7 +7,10 @@ use std::{
     fmt::Write as _,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::unix::{
+        ffi::{OsStrExt as _, OsStringExt as _},
+        fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -26,11 +29,13 @@ mod holds;
 mod marks;
 mod pins;
 pub(crate) mod routes;
+mod succession;
 
 pub use marks::{Adopted, Restored};
 pub use pins::OldPins;
 use pins::PINS;
 use routes::Saved;
+pub use succession::{Doors, Turn};
 
 const HOST_KEY: &str = "ssh_host_ed25519_key";
 const USER_CA: &str = "user_ca";
@@ -39,6 +44,8 @@ const LOCK: &str = "lock";
 pub(crate) const STORE: &str = "registry.db";
 /// Locked by everybody who uses the store.
 const STORE_USE: &str = "store.use";
+const NAMED_HOST_KEYS: &str = "host_keys_in_zone";
+const FOLLOWED: &str = "configuration";
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 /// Random bytes in the name of a temporary file: nobody else writes here, it only has to differ between two processes.
@@ -338,6 +345,48 @@ impl State {
             Err(TryLockError::WouldBlock) => Err(StateFault::StoreInUse { path: self.store() }),
             Err(TryLockError::Error(error)) => Err(io(error)),
         }
+    }
+
+    /// The host keys that the zone had last, as [`State::name_host_keys`] was given them.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`], [`StateFault::Open`].
+    pub fn named_host_keys(&self) -> Result<Option<String>, StateFault> {
+        match read(&self.path.join(NAMED_HOST_KEYS)) {
+            Err(StateFault::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            text => Ok(Some(text?.trim().to_owned())),
+        }
+    }
+
+    /// The zone has these host keys from now on.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`].
+    pub fn name_host_keys(&self, keys: &str) -> Result<(), StateFault> {
+        let path = self.path.join(NAMED_HOST_KEYS);
+        replace(&path, format!("{keys}\n").as_bytes())
+            .map_err(|error| StateFault::Io { path, error })
+    }
+
+    /// Which files are followed by a process that drains: those that its successor was started with, or read again last.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`].
+    pub fn follow_files(&self, config: &Path) -> Result<(), StateFault> {
+        let path = self.path.join(FOLLOWED);
+        replace(&path, config.as_os_str().as_bytes())
+            .map_err(|error| StateFault::Io { path, error })
+    }
+
+    /// The configuration that was read last by whoever serves, and which reading it was: it differs after every one.
+    pub fn followed(&self) -> Option<(PathBuf, (u64, i64))> {
+        let path = self.path.join(FOLLOWED);
+        let about = fs::metadata(&path).ok()?;
+        let config = fs::read(&path).ok()?;
+        let config = PathBuf::from(std::ffi::OsString::from_vec(config));
+        Some((config, (about.ino(), about.mtime_nsec())))
     }
 
     fn key_made_once(

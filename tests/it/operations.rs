@@ -148,10 +148,15 @@ fn a_second_process_on_one_state_directory_is_told_who_has_it() {
         return;
     }
     let mut world = World::usual();
-    let output = run(&mut serve(&world, &world.path("keyway.toml")));
-    assert_ne!(output.status, 0);
-    let id = world.edge().id();
-    assert!(output.stderr.contains(&format!("(process {id})")), "{}", output.stderr);
+    let config = world.path("keyway.toml");
+    let mut second = Process::start("second", world.dir(), &mut serve(&world, &config));
+    let told = format!("(process {})", world.edge().id());
+    wait::until("a word about it", wait::SOON, || second.log().contains(&told));
+    // A third one would have to wait for both.
+    let third = run(&mut serve(&world, &config));
+    assert!(third.status != 0 && third.stderr.contains(&told), "{}", third.stderr);
+    process::signal(second.id(), Signal::SIGTERM);
+    wait::until("its end", wait::SOON, || second.has_ended());
     world.target("alice", "s001").ssh(&[], "true").ok();
 }
 
@@ -165,14 +170,9 @@ fn a_successor_opens_while_the_sessions_of_its_predecessor_go_on() {
     let mut held = Held::start(&world, &target, "alice");
     let mut other = Held::start(&world, &world.target("bob", "s001"), "bob");
     world.drain(&target);
-    // The metrics of the one that drains are still to be read.
-    let config = world.path("successor.toml");
-    let text = fs::read_to_string(world.path("keyway.toml")).expect("keyway.toml");
-    let metrics = world.spare(0);
-    fs::write(&config, text.replace(&world.metrics().to_string(), &metrics.to_string()))
-        .expect("a config");
+    let config = world.path("keyway.toml");
     let mut successor = Process::start("successor", world.dir(), &mut serve(&world, &config));
-    wait::listens(&mut successor, metrics);
+    wait::listens(&mut successor, world.metrics());
     assert_eq!(target.ssh(&[], "echo $KEYWAY_VM").ok().text(), "blue");
     assert!(held.goes_on(), "the session was cut");
     // What the successor takes away ends sessions of its predecessor too.

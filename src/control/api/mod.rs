@@ -26,20 +26,20 @@ mod watch;
 use std::{
     io::{self, Write},
     net::IpAddr,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
-pub use server::{Fault, Handle};
+pub use server::{Fault, Handle, Reserved, reserve};
 
 use caller::{Peers, Process};
 use trace::Traces;
 
 use crate::{
-    config::{ApiTls, Peer},
+    config::Peer,
     registry::{Service, document::Role},
     ssh::{
         certificate::{Certificate, CertificateFault},
@@ -59,10 +59,8 @@ pub type WriteText = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
 
 /// What the API is started with.
 pub struct Start {
-    /// The unix socket. A stale file there is replaced; its directory must exist.
-    pub socket: PathBuf,
-    /// Where it is served over TLS, if anywhere.
-    pub tls: Option<ApiTls>,
+    /// Where it is served.
+    pub reserved: Reserved,
     /// What peers of the socket may do that are neither root nor the user this process runs as.
     pub peers: Vec<(Peer, Role)>,
     /// The registry.
@@ -195,9 +193,9 @@ impl Api {
 /// # Errors
 /// [`Fault`].
 pub fn start(start: Start) -> Result<Handle, Fault> {
-    let Start { socket, tls, peers, service, beside } = start;
+    let Start { reserved, peers, service, beside } = start;
     let api = Arc::new(Api::new(service, beside, role_of(peers)));
-    server::start(api, &socket, tls.as_ref())
+    server::start(api, reserved)
 }
 
 #[cfg(test)]

@@ -178,9 +178,26 @@ impl Drop for Bound {
     }
 }
 
-pub(super) fn start(api: Arc<Api>, socket: &Path, tls: Option<&ApiTls>) -> Result<Handle, Fault> {
+/// Where the API is to be: whoever connects waits.
+pub struct Reserved {
+    unix: StdUnix,
+    bound: Bound,
+    own_uid: u32,
+    tls: Option<(StdTcp, Arc<ServerConfig>)>,
+}
+
+/// Takes the socket and, for TLS, the address; reads the certificate.
+///
+/// # Errors
+/// [`Fault`].
+pub fn reserve(socket: &Path, tls: Option<&ApiTls>) -> Result<Reserved, Fault> {
     let tls = tls.map(|tls| Ok((listen(tls.listen)?, tls_config(tls)?))).transpose()?;
     let (unix, bound, own_uid) = bind(socket)?;
+    Ok(Reserved { unix, bound, own_uid, tls })
+}
+
+pub(super) fn start(api: Arc<Api>, reserved: Reserved) -> Result<Handle, Fault> {
+    let Reserved { unix, bound, own_uid, tls } = reserved;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()

@@ -38,7 +38,7 @@ fn start(
     let beside = Arc::clone(&world.fake) as Arc<dyn super::Beside>;
     let reader = Box::new(|_| Some(Role::Reader));
     let api = super::Api::new(Arc::clone(&world.service), beside, reader);
-    server::start(Arc::new(api), socket, tls)
+    server::start(Arc::new(api), server::reserve(socket, tls)?)
 }
 
 #[test]
@@ -224,8 +224,10 @@ fn peers_are_replaced_while_it_runs() {
     let service = Arc::clone(&world.service);
     let rules = vec![(Peer::Uid(77_777), Role::Reader)];
     let api = Arc::new(super::Api::new(service, beside, super::role_of(rules)));
-    let handle =
-        server::start(Arc::clone(&api), &world.scratch.0.join("other.sock"), None).unwrap();
+    let handle = {
+        let reserved = server::reserve(&world.scratch.0.join("other.sock"), None).unwrap();
+        server::start(Arc::clone(&api), reserved).unwrap()
+    };
     assert_eq!(stranger(&api), Some(Role::Reader));
     handle.reload_peers(vec![(Peer::Uid(77_777), Role::Operator)]);
     assert_eq!(stranger(&api), Some(Role::Operator));

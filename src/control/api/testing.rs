@@ -229,7 +229,7 @@ impl World {
         let role_of = Box::new(move |_| *given.lock().unwrap());
         let api = Arc::new(Api::new(Arc::clone(&service), beside, role_of));
         let socket = scratch.0.join("keyway.sock");
-        let handle = server::start(api, &socket, tls).unwrap();
+        let handle = server::start(api, server::reserve(&socket, tls).unwrap()).unwrap();
         Self { handle, service, fake, role, store, scratch }
     }
 

@@ -123,16 +123,41 @@ impl Drop for Handle {
     }
 }
 
+/// Addresses that are ours, and are not answered at yet.
+pub struct Reserved(Vec<socket::Pair>);
+
 /// Serves `zone` at every address of `settings`, UDP and TCP, from the moment this returns.
 ///
 /// # Errors
 /// [`Fault`]; then nothing is served anywhere.
 pub fn start(settings: &Dns, zone: Arc<Zone>) -> Result<Handle, Fault> {
+    reserve(settings, false)?.serve(settings, zone)
+}
+
+/// Takes every address of `settings`. `shared`: a process of ours may answer there until we do.
+///
+/// # Errors
+/// [`Fault::Listen`].
+pub fn reserve(settings: &Dns, shared: bool) -> Result<Reserved, Fault> {
     let mut pairs = Vec::new();
     for address in settings.listen.iter().copied() {
         let failed = |(transport, source)| Fault::Listen { address, transport, source };
-        pairs.push(socket::bind(address).map_err(failed)?);
+        pairs.push(socket::bind(address, shared).map_err(failed)?);
     }
+    Ok(Reserved(pairs))
+}
+
+impl Reserved {
+    /// Serves `zone`, from the moment this returns.
+    ///
+    /// # Errors
+    /// [`Fault::Start`].
+    pub fn serve(self, settings: &Dns, zone: Arc<Zone>) -> Result<Handle, Fault> {
+        serve(self.0, settings, zone)
+    }
+}
+
+fn serve(pairs: Vec<socket::Pair>, settings: &Dns, zone: Arc<Zone>) -> Result<Handle, Fault> {
     let addresses: Vec<_> = pairs.iter().map(|pair| pair.address).collect();
     let notified: Vec<_> = settings.secondaries.iter().filter_map(|it| it.notify).collect();
     let runtime = tokio::runtime::Builder::new_current_thread()

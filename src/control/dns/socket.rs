@@ -38,8 +38,15 @@ pub(super) struct Pair {
     pub(super) tcp: StdListener,
 }
 
-/// Binds UDP and TCP on the same port. Port 0 is any that is free for both.
-pub(super) fn bind(address: SocketAddr) -> Result<Pair, (Transport, io::Error)> {
+/// Binds UDP and TCP on the same port. Port 0 is any that is free for both. `shared`: a process of ours may have them until
+/// we answer; nobody else may.
+pub(super) fn bind(address: SocketAddr, shared: bool) -> Result<Pair, (Transport, io::Error)> {
+    if !shared && address.port() != 0 {
+        // SO_REUSEPORT would let a second server of the same user have half of the questions.
+        for transport in [Transport::Udp, Transport::Tcp] {
+            free(address, transport).map_err(|error| (transport, error))?;
+        }
+    }
     let mut tries = 1..if address.port() == 0 { PORT_TRIES } else { 1 };
     loop {
         let udp = bind_udp(address).map_err(|error| (Transport::Udp, error))?;
@@ -52,6 +59,21 @@ pub(super) fn bind(address: SocketAddr) -> Result<Pair, (Transport, io::Error)> 
             Err(_) => {}
         }
     }
+}
+
+/// Asks for an address alone.
+fn free(address: SocketAddr, transport: Transport) -> io::Result<()> {
+    let (kind, protocol) = match transport {
+        Transport::Udp => (Type::DGRAM, Protocol::UDP),
+        Transport::Tcp => (Type::STREAM, Protocol::TCP),
+    };
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Of TCP for the sake of TIME_WAIT; of UDP it would share.
+    socket.set_reuse_address(transport == Transport::Tcp)?;
+    socket.bind(&address.into())
 }
 
 fn bind_udp(address: SocketAddr) -> io::Result<StdUdp> {
@@ -68,6 +90,7 @@ fn bind_udp(address: SocketAddr) -> io::Result<StdUdp> {
         }
     }
     socket.set_nonblocking(true)?;
+    socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
 }
@@ -80,6 +103,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<StdListener> {
     // Or a restart would wait for the last connections' TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -19,6 +19,7 @@ use std::{
     sync::Arc,
 };
 
+use arc_swap::ArcSwap;
 use hickory_proto::{
     op::Query,
     rr::{
@@ -142,7 +143,8 @@ pub struct Zone {
     mailbox: Name,
     ns: Vec<Record>,
     hosts: Vec<Host>,
-    sshfp: Vec<RData>,
+    /// Of the host keys that clients see now.
+    sshfp: ArcSwap<Vec<RData>>,
     secondaries: Vec<Secondary>,
     signer: Option<Signer>,
     names: Arc<dyn Names>,
@@ -196,7 +198,7 @@ impl Zone {
             expire_s: i32::try_from(settings.expire_s).unwrap_or(i32::MAX),
             ns,
             hosts,
-            sshfp: host_keys.iter().filter_map(fingerprint).collect(),
+            sshfp: ArcSwap::from_pointee(fingerprints(host_keys)),
             secondaries: settings.secondaries.clone(),
             signer: signer.transpose()?,
             names,
@@ -207,6 +209,13 @@ impl Zone {
     /// The zone's own name.
     pub fn apex(&self) -> &Name {
         &self.apex
+    }
+
+    /// Clients see these host keys from now on; true if they saw others before. The serial has to grow after this.
+    pub fn renew_host_keys(&self, host_keys: &[PublicKey]) -> bool {
+        let now = fingerprints(host_keys);
+        let before = self.sshfp.swap(Arc::new(now));
+        **self.sshfp.load() != *before
     }
 
     /// Grows with every change.
@@ -375,7 +384,7 @@ impl Zone {
             Node::Address(Addresses { v4, v6 }) => [
                 v4.map(|_| RecordType::A),
                 v6.map(|_| RecordType::AAAA),
-                (!self.sshfp.is_empty()).then_some(RecordType::SSHFP),
+                (!self.sshfp.load().is_empty()).then_some(RecordType::SSHFP),
             ],
             Node::Vm(_) => [Some(RecordType::CNAME), None, None],
             Node::Between | Node::Nothing | Node::Outside => [None; 3],
@@ -408,7 +417,7 @@ impl Zone {
                 into.extend(addresses.v6.map(|ip| record(RData::AAAA(AAAA(ip)))));
             }
             (Node::Address(_), RecordType::SSHFP) => {
-                into.extend(self.sshfp.iter().map(|data| record(data.clone())));
+                into.extend(self.sshfp.load().iter().map(|data| record(data.clone())));
             }
             (_, _) => {}
         }
@@ -496,6 +505,10 @@ fn address(ip: IpAddr) -> RData {
 fn is_meta(wanted: RecordType) -> bool {
     let number = u16::from(wanted);
     wanted != RecordType::ANY && (wanted == RecordType::OPT || (128..=255).contains(&number))
+}
+
+fn fingerprints(host_keys: &[PublicKey]) -> Vec<RData> {
+    host_keys.iter().filter_map(fingerprint).collect()
 }
 
 /// RFC 4255, 6594, 7479: SHA-256 of the key blob. Host keys in security keys do not exist.
