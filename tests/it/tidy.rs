@@ -18,6 +18,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("aws_lc_rs", &["src/ssh/", "src/cli/remote.rs", "src/control/api/server.rs"]),
     ("tokio", &["src/control/", "src/fleet/", "src/registry/", "src/cli/"]),
     ("rusqlite", &["src/registry/store/"]),
+    ("age", &["src/cli/archive.rs", "src/cli/backup"]),
+    ("tar", &["src/cli/archive.rs"]),
     ("hickory_proto", &["src/control/dns/"]),
     ("hyper", &["src/cli/", "src/control/"]),
     ("tokio_rustls", &["src/cli/", "src/control/"]),
