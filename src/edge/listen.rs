@@ -206,8 +206,8 @@ impl Reserved {
     /// As [`Listeners::be_patient`].
     ///
     /// # Errors
-    /// What the kernel says.
-    pub fn be_patient(&self, patience: std::time::Duration) -> io::Result<()> {
+    /// [`Fault::Failed`].
+    pub fn be_patient(&self, patience: Option<Duration>) -> Result<(), Fault> {
         self.listeners.be_patient(patience)
     }
 
