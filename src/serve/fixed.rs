@@ -37,13 +37,9 @@ impl Fixed {
             client_alive_interval,
             client_alive_count_max,
             original_dst,
-            client_alive_interval,
-            client_alive_count_max,
             revoked_keys: _,
             revocations: _,
             trusted_user_cas: _,
-            client_alive_interval,
-            client_alive_count_max,
         } = edge;
         let VmLeg { credential: _, dial_timeout, networks, source_address: _ } = vm_leg;
         let Metrics { listen: metrics_listen } = metrics;
@@ -66,8 +62,6 @@ impl Fixed {
             ("edge.client_alive_interval_s", seconds(*client_alive_interval)),
             ("edge.client_alive_count_max", client_alive_count_max.to_string()),
             ("edge.original_dst", original_dst.to_string()),
-            ("edge.client_alive_interval_s", seconds(*client_alive_interval)),
-            ("edge.client_alive_count_max", client_alive_count_max.to_string()),
             ("vm_leg.dial_timeout_s", seconds(*dial_timeout)),
             ("vm_leg.networks", list(networks)),
             ("metrics.listen", metrics_listen.to_string()),
