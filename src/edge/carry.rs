@@ -127,7 +127,7 @@ impl Door {
             }
         };
         let carried = waiting.leave(|report| {
-            let report = Report { endpoint: Some(endpoint), ..report.clone() };
+            let report = Report { endpoint: Some(Box::new(endpoint)), ..report.clone() };
             let (carriage, started_ms) = (Carriage::Reseal(Box::new(relay)), report.accepted_ms);
             let info = Info { report, presence, seat };
             self.pump.carry(Session { carriage, info, started_ms })

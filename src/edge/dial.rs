@@ -22,7 +22,7 @@ use super::clock;
 use super::failed::{self, Failed};
 use super::gate;
 use super::leg::{Leg, Scratch};
-use super::names::{Stale, Unresolved};
+use super::names::Stale;
 use super::report::Report;
 use super::shared::{Principal, Shared, Shown, VmCredential};
 use super::stream::Stream;
@@ -411,13 +411,12 @@ impl VmLegs {
             // Where nothing is pinned, an address that is somebody else's by now would pin the wrong key.
             let stale = if vm_entry.host_key.is_some() { Stale::Will } else { Stale::Not };
             let limit = shared.settings.dial_timeout;
-            match shared.names.find(&self.tasks, &vm_entry.endpoint, limit, stale).await {
-                Ok(all) => all.to_vec(),
-                Err(Unresolved) => {
-                    let detail = Detail::found("its name could not be looked up");
-                    return Err(Failed::new(edge(Stage::Dial, Cause::DialFailed), detail));
-                }
-            }
+            let found = shared.names.find(&self.tasks, &vm_entry.endpoint, limit, stale).await;
+            let Ok(all) = found else {
+                let detail = Detail::found("its name could not be looked up");
+                return Err(Failed::new(edge(Stage::Dial, Cause::DialFailed), detail));
+            };
+            all.to_vec()
         };
         let canonical =
             found.into_iter().map(|at| SocketAddr::new(at.ip().to_canonical(), at.port()));

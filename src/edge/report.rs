@@ -38,7 +38,7 @@ pub struct Report {
     /// What was offered before somebody proved a key, or in vain.
     pub denied: Denied,
     /// What was dialled for the VM.
-    pub endpoint: Option<SocketAddr>,
+    pub endpoint: Option<Box<SocketAddr>>,
     /// What is known of its end beyond the cause.
     pub detail: Option<Detail>,
     /// How many sessions its user, or its VM, has, if that is why there is no further one.
@@ -149,7 +149,7 @@ impl Report {
             (printable(&who.login, TEXT_MAX_BYTES), who.fingerprint.to_string())
         });
         let software = printable(&self.software, TEXT_MAX_BYTES);
-        let endpoint = self.endpoint.map(|endpoint| endpoint.to_string()).unwrap_or_default();
+        let endpoint = self.endpoint.as_ref().map(ToString::to_string).unwrap_or_default();
         let detail = self.detail.as_ref().map_or("", Detail::as_str);
         #[expect(clippy::cast_precision_loss, reason = "seconds for people, to the millisecond")]
         let seconds = carried.lasted_ms as f64 / 1000.0;
