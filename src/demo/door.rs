@@ -40,7 +40,7 @@ impl FrontDoor {
 
     /// Ends all sessions, with a word to their users.
     pub(super) fn close(self) {
-        self.edge.drain(Duration::ZERO);
+        self.edge.drain(Duration::ZERO, || ());
     }
 }
 

@@ -278,12 +278,14 @@ impl Edge {
         }
     }
 
-    /// Accepts nothing more and lets sessions go on until they end, at most `patience`; then ends them with a word.
-    pub fn drain(&self, patience: Duration) {
+    /// Accepts nothing more and lets sessions go on until they end, at most `patience`; then tells `over`, and ends them with
+    /// a word.
+    pub fn drain(&self, patience: Duration, over: impl FnOnce()) {
         self.stop_accepting();
         if self.shared.wait_empty(patience) {
             return;
         }
+        over();
         for shard in &self.shards {
             shard.dialling.visit(|_| Some(Cause::Drained));
             shard.pump.end_all();

@@ -14,7 +14,7 @@ use crate::state::State;
 
 use super::events::{Event, Events};
 use super::notify::{self, State as Told};
-use super::{Running, reload};
+use super::{Running, reload, told};
 
 /// For a successor that is started right after the end of this one was asked for, to say that it is there.
 const SUCCESSOR_COMES: Duration = Duration::from_secs(2);
@@ -42,12 +42,13 @@ impl Running {
     /// Lets sessions end by themselves for a while; a second signal ends the wait.
     pub(super) fn drain(self, events: Events) {
         let Self { plane, edge, shared, state, lock, doors, files, revoked_keys, .. } = self;
-        let Self { health, drain, metrics, .. } = self;
+        let Self { health, drain, metrics, counted, .. } = self;
+        let told = told::Drain::of(counted);
         events.close();
         let files = Followed { files, revoked_keys, seen: state.followed().map(|(_, seen)| seen) };
         let waited = wait_until(&events, SUCCESSOR_COMES, &mut || state.has_successor());
         if waited != Waited::Came {
-            tracing::info!("draining: nobody more is let in, sessions go on");
+            told.begins("nobody more is let in");
             notify::tell(Told::Stopping);
         }
         // The successor needs them before it can let anybody in.
@@ -71,7 +72,7 @@ impl Running {
                 ended = wait_until(&events, UNDER_WAY, &mut || false) == Waited::Ended;
             }
             ended |= opened == Waited::Ended;
-            tracing::info!("draining: nobody more is let in here, sessions go on");
+            told.begins("nobody more is let in here");
         }
         health.drains();
         edge.stop_accepting();
@@ -83,7 +84,8 @@ impl Running {
         let (watched, present) = (Arc::clone(&edge), Arc::clone(&shared));
         // The process ends with this drain, and this thread with it.
         std::thread::spawn(move || files.follow(&events, &watched, &present, &state));
-        edge.drain(drain);
+        edge.drain(drain, || told.is_over());
+        told.end();
     }
 }
 

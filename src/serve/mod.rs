@@ -6,7 +6,7 @@
 //! - `feed`: from the registry to the routing map; `adoption`: what a store of another history is asked before it is believed.
 //! - `first_use`: host keys of VMs, from the edge to the registry.
 //! - `events`: signals, and what the API asks for; `reload`: the files read again; `fixed`: what of them takes a restart.
-//! - `drain`: its end, and how a successor takes over; `health`: how each part is; `notify`: systemd.
+//! - `drain`: its end, and how a successor takes over; `health`: how each part is; `notify`: systemd; `told`: what the log says of all of them.
 //! - `names`, `beside`, `explain`: what DNS and the API ask of the edge; `gauges`: what they add to the metrics.
 
 mod adoption;
@@ -23,6 +23,7 @@ mod names;
 mod notify;
 mod plane;
 mod reload;
+mod told;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -81,6 +82,7 @@ pub fn serve(start: Start) -> Result<(), Failure> {
         let at = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(at, "a bug in keyway: {:?}", panic.payload_as_str().unwrap_or_default());
     }));
+    told::begins(&files, &loaded.config.state_dir);
     limits::keep_secrets_in_memory()?;
     limits::use_small_pages();
     let events = Events::start()?;
@@ -125,6 +127,7 @@ struct Running {
     revoked_keys: Option<PathBuf>,
     health: Arc<Health>,
     drain: Duration,
+    counted: Arc<Registry>,
     /// For others to see.
     doors: Arc<Doors>,
     metrics: endpoint::Handle,
@@ -200,6 +203,7 @@ impl Running {
         })?;
         reload::follow_files(&state, &files);
         health.metrics_are(metrics.address());
+        told::empty_pool(&shared.table);
         tracing::info!(
             metrics = %metrics.address(),
             sessions_max,
@@ -218,6 +222,7 @@ impl Running {
             revoked_keys,
             health,
             drain,
+            counted: registry,
             doors,
             metrics,
         })

@@ -184,6 +184,45 @@ fn a_successor_opens_while_the_sessions_of_its_predecessor_go_on() {
     other.let_go();
 }
 
+/// The log's lines that begin with `message`.
+fn told(log: &str, message: &str) -> Vec<serde_json::Value> {
+    let all = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    all.filter(|line| line["message"].as_str().is_some_and(|it| it.starts_with(message))).collect()
+}
+
+#[test]
+fn the_log_says_what_a_start_is_from_and_what_a_drain_waits_for() {
+    if World::is_direct() {
+        return;
+    }
+    let mut world = neighbours().start();
+    let begun = told(&world.log(), concat!("keyway ", env!("CARGO_PKG_VERSION"), " starts"));
+    let [start] = &*begun else { panic!("{}", world.log()) };
+    for (key, file) in [("config", "keyway.toml"), ("fleet", "fleet.toml"), ("state_dir", "state")]
+    {
+        assert_eq!(start[key], world.path(file).display().to_string(), "{key}");
+    }
+    assert!(!world.log().contains("the pool is empty"), "{}", world.log());
+    let target = world.target("alice", "s001");
+    let held = Held::start(&world, &target, "alice");
+    world.drain(&target);
+    wait::until("the line", wait::SOON, || !told(&world.log(), "draining").is_empty());
+    assert_eq!(told(&world.log(), "draining")[0]["sessions"], 1, "{}", world.log());
+    held.let_go();
+    wait::until("the end", wait::SOON, || world.edge().has_ended());
+    assert_eq!(told(&world.log(), "drained")[0]["sessions"], 0, "{}", world.log());
+
+    let config = world.path("empty.toml");
+    let text = fs::read_to_string(world.path("keyway.toml")).expect("keyway.toml");
+    let state = world.path("state").display().to_string();
+    fs::write(&config, text.replace(&state, &format!("{state}2"))).expect("a config");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keyway"));
+    let empty =
+        Process::start("empty", world.dir(), command.arg("serve").arg("--config").arg(&config));
+    wait::until("the front door", wait::SOON, || empty.log().contains("is up"));
+    assert_eq!(told(&empty.log(), "the pool is empty").len(), 1, "{}", empty.log());
+}
+
 #[test]
 fn pins_of_an_installation_without_a_registry_bind_after_an_upgrade() {
     if World::is_direct() {

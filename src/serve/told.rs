@@ -1,0 +1,64 @@
+//! What the log says of the front door as a whole: what it begins from, that it is of no use to anybody yet, and what a drain
+//! waits for.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::cli::Files;
+use crate::config;
+use crate::metrics::Registry;
+use crate::route::Table;
+
+/// Which files are meant: whoever edits others wonders for long.
+pub(super) fn begins(files: &Files, state_dir: &Path) {
+    let name = |path: Option<&Path>| path.map_or_else(|| "none".to_owned(), whole);
+    let config = name(files.config.as_deref().or_else(config::usual));
+    let fleet = name(files.fleet.as_deref());
+    let state_dir = whole(state_dir);
+    tracing::info!(config, fleet, state_dir, "keyway {} starts", env!("CARGO_PKG_VERSION"));
+}
+
+fn whole(path: &Path) -> String {
+    std::path::absolute(path)
+        .map_or_else(|_| path.display().to_string(), |it| it.display().to_string())
+}
+
+/// That nobody gets in, where nobody can.
+pub(super) fn empty_pool(table: &Table) {
+    if table.counts().addresses == 0 {
+        tracing::warn!(
+            "the pool is empty, so every connection is refused; fix: `keyway address add NAME IP`, or an [[address]] in a \
+             fleet file"
+        );
+    }
+}
+
+/// A drain, from its beginning to its end.
+pub(super) struct Drain {
+    counted: Arc<Registry>,
+    since: Instant,
+}
+
+impl Drain {
+    pub(super) fn of(counted: Arc<Registry>) -> Self {
+        Self { counted, since: Instant::now() }
+    }
+
+    /// Nobody more comes, in these words.
+    pub(super) fn begins(&self, words: &str) {
+        let (sessions, half_open) = (self.counted.sessions(), self.counted.half_open());
+        tracing::info!(sessions, half_open, "draining: {words}, sessions go on");
+    }
+
+    /// The time is over, and some are still here.
+    pub(super) fn is_over(&self) {
+        let (sessions, half_open) = (self.counted.sessions(), self.counted.half_open());
+        tracing::warn!(sessions, half_open, "the drain is over: whoever is left is sent away");
+    }
+
+    pub(super) fn end(&self) {
+        let seconds = self.since.elapsed().as_secs();
+        tracing::info!(seconds, sessions = self.counted.sessions(), "drained");
+    }
+}
