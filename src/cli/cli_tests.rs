@@ -118,7 +118,19 @@ fn more_connections_than_the_host_has_descriptors_for_are_warned_of_with_the_num
     for part in [" 1000 sessions", " 488 half", " 3000 file", " 2999 ", "NOFILE=3000", "; fix: "] {
         assert!(warning.contains(part), "{part} is not in {warning}");
     }
+    // What is kept for the rest is more than there is: smaller counts would not help.
+    for descriptors in [256, 519] {
+        let all = warned(descriptors);
+        let [warning] = &*all else { panic!("{all:?}") };
+        assert!(warning.contains(&format!(" {descriptors} file")), "{warning}");
+        assert!(
+            warning.contains("LimitNOFILE=3072") && !warning.contains("sessions_max ="),
+            "{warning}"
+        );
+    }
     fs::write(&config, "state_dir = \"state\"\n").unwrap();
+    let all = warned(256);
+    assert!(all.len() == 1 && all[0].contains("LimitNOFILE=1024"), "{all:?}");
     assert_eq!(warned(1 << 20), Vec::<String>::new(), "what is automatic fits");
 
     let scratch = two_files("[edge]\nsessions_max = 536870912\n", SOUND);

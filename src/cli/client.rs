@@ -305,7 +305,7 @@ impl Client {
     fn not_trusted(&self, error: &io::Error) -> Trouble {
         let shown = self.place.shown();
         Trouble::Unreachable(format!(
-            "{shown}: {error}; if its certificate comes from a CA of your own, name that with --ca"
+            "{shown}: {error}; if its certificate is your own, or comes from a CA of your own, name that with --ca"
         ))
     }
 }

@@ -20,7 +20,10 @@ pub(super) fn noun_first(arguments: impl IntoIterator<Item = OsString>) -> Vec<O
             Some(_) | None => break,
         };
     }
-    // Without a noun they stay, and are told of as what they are.
+    if noun >= all.len() {
+        // Nothing to do: the help says what there is.
+        all.truncate(1);
+    }
     if noun == 1 || noun >= all.len() {
         return all;
     }
@@ -51,9 +54,11 @@ mod tests {
                 "keyway vm list --owner alice --config=k.toml --output json",
             ),
             ("keyway --socket s vm add -- blue", "keyway vm add --socket s -- blue"),
-            // Nobody can tell what these mean, and clap says so.
-            ("keyway --config", "keyway --config"),
-            ("keyway --config k.toml", "keyway --config k.toml"),
+            ("keyway --config k.toml --help", "keyway --help --config k.toml"),
+            // Nothing is asked for: the help is shown.
+            ("keyway --config", "keyway"),
+            ("keyway --config k.toml", "keyway"),
+            // Nobody can tell what this means, and clap says so.
             ("keyway --dry-run vm rm blue", "keyway --dry-run vm rm blue"),
             ("keyway --help", "keyway --help"),
             ("keyway", "keyway"),

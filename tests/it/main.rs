@@ -20,6 +20,7 @@ mod openssh;
 mod operations;
 mod others;
 mod people;
+mod quickstart;
 mod registry;
 mod restarts;
 mod russh_client;
