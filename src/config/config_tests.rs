@@ -117,6 +117,7 @@ fn an_empty_keyway_toml_has_the_documented_defaults() {
     assert_eq!(config.edge.half_open_max, Count::Automatic);
     assert_eq!(config.edge.log, Log::Auto);
     assert!(!config.edge.hide_keys && config.edge.legacy_macs && !config.edge.original_dst);
+    assert!(config.edge.legacy_kex);
     assert_eq!(config.edge.prefer_gcm, PreferGcm::Bulk);
     assert_eq!(config.edge.client_alive_interval, Duration::from_mins(5));
     assert_eq!(config.edge.client_alive_count_max, 12);
@@ -158,6 +159,7 @@ half_open_max = 50
 log = "json"
 hide_keys = true
 legacy_macs = false
+legacy_kex = false
 prefer_gcm = "never"
 client_alive_interval_s = 15
 client_alive_count_max = 0
@@ -191,6 +193,7 @@ listen = "127.0.0.1:9999"
     assert_eq!(config.edge.half_open_max, Count::Exactly(NonZeroU32::new(50).unwrap()));
     assert_eq!(config.edge.log, Log::Json);
     assert!(config.edge.hide_keys && !config.edge.legacy_macs && config.edge.original_dst);
+    assert!(!config.edge.legacy_kex);
     assert_eq!(config.edge.prefer_gcm, PreferGcm::Never);
     assert_eq!(config.edge.client_alive_interval, Duration::from_secs(15));
     assert_eq!(config.edge.client_alive_count_max, 0);

@@ -224,6 +224,7 @@ fn read_edge(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> Edge {
         log: get("log").and_then(|value| log(&value)).unwrap_or(Log::Auto),
         hide_keys: flag("hide_keys", false),
         legacy_macs: flag("legacy_macs", true),
+        legacy_kex: flag("legacy_kex", true),
         prefer_gcm: get("prefer_gcm")
             .and_then(|value| value.word(&[("bulk", PreferGcm::Bulk), ("never", PreferGcm::Never)]))
             .unwrap_or(PreferGcm::Bulk),

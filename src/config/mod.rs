@@ -92,6 +92,8 @@ pub struct Edge {
     pub hide_keys: bool,
     /// Offer plain hmac-sha2, last.
     pub legacy_macs: bool,
+    /// Offer clients key exchange on NIST curves, which old and FIPS clients have alone.
+    pub legacy_kex: bool,
     /// Whether bulky chacha20 sessions move to AES-GCM.
     pub prefer_gcm: PreferGcm,
     /// Silence before a client is asked whether it is there; 0: it is not.

@@ -33,6 +33,7 @@ impl Fixed {
             log,
             hide_keys: _,
             legacy_macs: _,
+            legacy_kex: _,
             prefer_gcm,
             client_alive_interval,
             client_alive_count_max,

@@ -70,6 +70,10 @@ const ATTEMPTS_MAX: u32 = 6;
 const LAST_WORDS: &str = "no VM answers here for the keys you offered. Check the name you connected to and the key \
                           (ssh -v shows which were offered).";
 
+/// Said behind it to whoever has a `+` in the user name.
+const PLUS_WORDS: &str = "What stands behind the last + of a user name is taken for the name of a VM. A login that has a + \
+                          of its own is written with the VM's name behind it: x+y+vm@host.";
+
 /// Runs the front door that `start` describes.
 ///
 /// # Errors
@@ -344,6 +348,9 @@ fn live(config: Config, table: &Table, state: &State) -> Result<Live, Failure> {
     if !config.edge.legacy_macs {
         algorithms.macs.retain(|mac| mac.is_etm());
     }
+    if !config.edge.legacy_kex {
+        algorithms.methods.retain(|method| !method.is_legacy());
+    }
     let credential = match config.vm_leg.credential {
         VmCredential::Key(key) => shared::VmCredential::Identity(Arc::new(key)),
         VmCredential::Certificates { ca, principals } => {
@@ -364,6 +371,7 @@ fn live(config: Config, table: &Table, state: &State) -> Result<Live, Failure> {
         attempts_max: ATTEMPTS_MAX,
         hide_keys: config.edge.hide_keys,
         last_words: last_words(table),
+        plus_words: PLUS_WORDS.to_owned(),
     };
     Ok(Live {
         server: Arc::new(ServerConfig::new(host_keys, algorithms, RekeyLimits::default())),

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::{ClientConfig, End, Instant, Late, Level, ServerConfig, Session, State, Transport};
+use super::{
+    ClientConfig, End, ExchangeHash, Instant, Late, Level, ServerConfig, Session, State, Transport,
+};
 use crate::ssh::cipher::{Cipher, Keys};
 use crate::ssh::packet::{Opener, Sealer, Used};
 use crate::ssh::publickey::SignatureAlgorithm;
@@ -89,7 +91,7 @@ impl Transport {
 /// Everything another process needs to go on with an established transport. Keys are zeroised on drop.
 pub struct Handover {
     /// The first exchange hash.
-    pub session_id: [u8; 32],
+    pub session_id: ExchangeHash,
     /// Sequence numbers restart at every NEWKEYS.
     pub strict: bool,
     /// Sending keys and the next sequence number.

@@ -1,5 +1,5 @@
-//! Key exchange arithmetic: X25519 alone (RFC 8731) and with ML-KEM-768
-//! (draft-ietf-sshm-mlkem-hybrid-kex), the exchange hash and key derivation (RFC 4253 §7.2, §8).
+//! Key exchange arithmetic: X25519 alone (RFC 8731) and with ML-KEM-768 (draft-ietf-sshm-mlkem-hybrid-kex), ECDH on NIST
+//! curves (RFC 5656 §4), the exchange hash and key derivation (RFC 4253 §7.2, §8).
 
 use aws_lc_rs::{agreement, digest, kem};
 use zeroize::{Zeroize, Zeroizing};
@@ -17,8 +17,75 @@ const ENCAPSULATION_KEY_BYTES: usize = 1184;
 /// An ML-KEM-768 ciphertext, in bytes (FIPS 203).
 const CIPHERTEXT_BYTES: usize = 1088;
 
+/// The longest exchange hash, SHA-384, in bytes.
+const HASH_BYTES_MAX: usize = 48;
+/// What an uncompressed point begins with (SEC 1 §2.3.3). Compressed ones are optional (RFC 5656 §3.1): not here.
+const UNCOMPRESSED: u8 = 4;
+/// Private keys drawn before we give up: one of 2^32 is out of range for P-256, of 2^190 for P-384.
+const DRAWS_MAX: u32 = 8;
+
+/// An exchange hash H, or the session identifier, which is the first one (RFC 4253 §7.2).
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub struct ExchangeHash {
+    bytes: [u8; HASH_BYTES_MAX],
+    algorithm: HashAlgorithm,
+}
+
+/// What a method hashes with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum HashAlgorithm {
+    Sha256,
+    Sha384,
+}
+
+impl HashAlgorithm {
+    const fn of(method: Method) -> Self {
+        match method {
+            Method::MlKem768X25519
+            | Method::Curve25519
+            | Method::Curve25519LibSsh
+            | Method::EcdhP256 => Self::Sha256,
+            Method::EcdhP384 => Self::Sha384,
+        }
+    }
+
+    fn begin(self) -> digest::Context {
+        digest::Context::new(match self {
+            Self::Sha256 => &digest::SHA256,
+            Self::Sha384 => &digest::SHA384,
+        })
+    }
+
+    fn finish(self, context: digest::Context) -> ExchangeHash {
+        // Filled where it stays: key stream passes through here.
+        let mut hash = ExchangeHash { bytes: [0; HASH_BYTES_MAX], algorithm: self };
+        for (to, from) in hash.bytes.iter_mut().zip(context.finish().as_ref()) {
+            *to = *from;
+        }
+        hash
+    }
+}
+
+impl ExchangeHash {
+    /// Its 32 or 48 bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        let len = match self.algorithm {
+            HashAlgorithm::Sha256 => 32,
+            HashAlgorithm::Sha384 => HASH_BYTES_MAX,
+        };
+        self.bytes.get(..len).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for ExchangeHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ExchangeHash({:02x?})", self.as_bytes())
+    }
+}
+
 /// The shared secret as the exchange hash and the key derivation take it: an mpint for plain
-/// X25519, a string for the hybrid.
+/// X25519 and the NIST curves, a string for the hybrid.
 pub(super) struct Secret(Zeroizing<Vec<u8>>);
 
 /// A client's ephemeral private keys, between its first message and the reply.
@@ -27,6 +94,57 @@ pub(super) enum Ephemeral {
     X25519(agreement::PrivateKey),
     /// ML-KEM-768 and X25519.
     Hybrid(Box<(kem::DecapsulationKey, agreement::PrivateKey)>),
+    /// A point on this curve.
+    Nist(Curve, agreement::PrivateKey),
+}
+
+/// A NIST curve.
+#[derive(Clone, Copy)]
+pub(super) enum Curve {
+    P256,
+    P384,
+}
+
+impl Curve {
+    const fn algorithm(self) -> &'static agreement::Algorithm {
+        match self {
+            Self::P256 => &agreement::ECDH_P256,
+            Self::P384 => &agreement::ECDH_P384,
+        }
+    }
+
+    /// A coordinate, or a private key, in bytes.
+    const fn bytes(self) -> usize {
+        match self {
+            Self::P256 => 32,
+            Self::P384 => 48,
+        }
+    }
+
+    /// A key pair: the private key, and the public one as an uncompressed point.
+    fn pair(self, entropy: &mut dyn Entropy) -> Result<(agreement::PrivateKey, Vec<u8>), Fault> {
+        let mut seed = Zeroizing::new([0; HASH_BYTES_MAX]);
+        let seed = seed.get_mut(..self.bytes()).ok_or(Fault::KeyExchange)?;
+        for _ in 0..DRAWS_MAX {
+            entropy.fill(seed);
+            if let Ok(private) = agreement::PrivateKey::from_private_key(self.algorithm(), seed) {
+                let public = private.compute_public_key().map_err(|_| Fault::KeyExchange)?;
+                return Ok((private, public.as_ref().to_vec()));
+            }
+        }
+        Err(Fault::KeyExchange)
+    }
+
+    fn agree(self, private: &agreement::PrivateKey, peer: &[u8]) -> Result<Secret, Fault> {
+        // The provider takes compressed points and DER too; that the point is on the curve and not its zero is checked
+        // there (RFC 5656 §4).
+        let len = self.bytes().saturating_mul(2).saturating_add(1);
+        if peer.len() != len || peer.first() != Some(&UNCOMPRESSED) {
+            return Err(Fault::KeyExchange);
+        }
+        let peer = agreement::UnparsedPublicKey::new(self.algorithm(), peer);
+        agreement::agree(private, peer, Fault::KeyExchange, |shared| Ok(Secret::mpint(shared)))
+    }
 }
 
 impl Ephemeral {
@@ -35,12 +153,15 @@ impl Ephemeral {
         method: Method,
         entropy: &mut dyn Entropy,
     ) -> Result<(Self, Vec<u8>), Fault> {
-        let (private, public) = x25519_pair(entropy)?;
         match method {
             Method::Curve25519 | Method::Curve25519LibSsh => {
+                let (private, public) = x25519_pair(entropy)?;
                 Ok((Self::X25519(private), public.to_vec()))
             }
+            Method::EcdhP256 => Self::nist(Curve::P256, entropy),
+            Method::EcdhP384 => Self::nist(Curve::P384, entropy),
             Method::MlKem768X25519 => {
+                let (private, public) = x25519_pair(entropy)?;
                 let decapsulation = kem::DecapsulationKey::generate(&kem::ML_KEM_768)
                     .map_err(|_| Fault::KeyExchange)?;
                 let encapsulation =
@@ -53,10 +174,16 @@ impl Ephemeral {
         }
     }
 
+    fn nist(curve: Curve, entropy: &mut dyn Entropy) -> Result<(Self, Vec<u8>), Fault> {
+        let (private, public) = curve.pair(entropy)?;
+        Ok((Self::Nist(curve, private), public))
+    }
+
     /// Combines with the value of KEX_ECDH_REPLY.
     pub(super) fn combine(self, value: &[u8]) -> Result<Secret, Fault> {
         match self {
             Self::X25519(private) => x25519_agree(&private, value, Secret::mpint),
+            Self::Nist(curve, private) => curve.agree(&private, value),
             Self::Hybrid(pair) => {
                 let (decapsulation, private) = *pair;
                 let (ciphertext, public) = hybrid_parts(value, CIPHERTEXT_BYTES)?;
@@ -80,6 +207,8 @@ pub(super) fn respond(
             let secret = x25519_agree(&private, value, Secret::mpint)?;
             Ok((public.to_vec(), secret))
         }
+        Method::EcdhP256 => respond_nist(Curve::P256, value, entropy),
+        Method::EcdhP384 => respond_nist(Curve::P384, value, entropy),
         Method::MlKem768X25519 => {
             let (key, peer_public) = hybrid_parts(value, ENCAPSULATION_KEY_BYTES)?;
             let key = kem::EncapsulationKey::new(&kem::ML_KEM_768, key)
@@ -94,6 +223,16 @@ pub(super) fn respond(
             Ok((reply, secret))
         }
     }
+}
+
+fn respond_nist(
+    curve: Curve,
+    value: &[u8],
+    entropy: &mut dyn Entropy,
+) -> Result<(Vec<u8>, Secret), Fault> {
+    let (private, public) = curve.pair(entropy)?;
+    let secret = curve.agree(&private, value)?;
+    Ok((public, secret))
 }
 
 /// Splits a hybrid value into its post-quantum part of `first_bytes` and the X25519 part.
@@ -133,7 +272,7 @@ fn x25519_agree(
 
 impl Secret {
     fn mpint(shared: &[u8]) -> Self {
-        let mut encoded = Zeroizing::new(Vec::with_capacity(40));
+        let mut encoded = Zeroizing::new(Vec::with_capacity(56));
         encoded.put_mpint(shared);
         Self(encoded)
     }
@@ -150,12 +289,13 @@ impl Secret {
 
 /// The exchange hash under construction (RFC 4253 §8), fed in the order of its fields so that
 /// neither KEXINIT has to be kept.
-pub(super) struct Transcript(digest::Context);
+pub(super) struct Transcript(HashAlgorithm, digest::Context);
 
 impl Transcript {
     /// Starts with both identification lines and both KEXINITs, the client's first.
-    pub(super) fn new(idents: [&[u8]; 2], kexinits: [&[u8]; 2]) -> Self {
-        let mut transcript = Self(digest::Context::new(&digest::SHA256));
+    pub(super) fn new(method: Method, idents: [&[u8]; 2], kexinits: [&[u8]; 2]) -> Self {
+        let algorithm = HashAlgorithm::of(method);
+        let mut transcript = Self(algorithm, algorithm.begin());
         for field in idents.into_iter().chain(kexinits) {
             transcript.string(field);
         }
@@ -165,23 +305,15 @@ impl Transcript {
     /// Adds a field as an SSH string.
     pub(super) fn string(&mut self, field: &[u8]) {
         let len = u32::try_from(field.len()).unwrap_or(u32::MAX);
-        self.0.update(&len.to_be_bytes());
-        self.0.update(field);
+        self.1.update(&len.to_be_bytes());
+        self.1.update(field);
     }
 
     /// Adds the shared secret and returns H.
-    pub(super) fn finish(mut self, secret: &Secret) -> [u8; 32] {
-        self.0.update(&secret.0);
-        sha256(self.0)
+    pub(super) fn finish(mut self, secret: &Secret) -> ExchangeHash {
+        self.1.update(&secret.0);
+        self.0.finish(self.1)
     }
-}
-
-fn sha256(context: digest::Context) -> [u8; 32] {
-    let mut out = [0; 32];
-    for (to, from) in out.iter_mut().zip(context.finish().as_ref()) {
-        *to = *from;
-    }
-    out
 }
 
 /// Which letters of RFC 4253 §7.2 a direction uses: IV, key, MAC key.
@@ -198,8 +330,8 @@ pub(super) fn derive(
     flow: Flow,
     suite: Suite,
     secret: &Secret,
-    hash: &[u8; 32],
-    session_id: &[u8; 32],
+    hash: &ExchangeHash,
+    session_id: &ExchangeHash,
 ) -> Keys {
     let letters = match flow {
         Flow::ToServer => [b'A', b'C', b'E'],
@@ -215,32 +347,32 @@ pub(super) fn derive(
     keys
 }
 
-/// 64 bytes of key stream for one letter: K1 || K2.
+/// 64 bytes of key stream for one letter: K1 || K2, by the hash of this exchange.
 fn block(
     letter: u8,
     secret: &Secret,
-    hash: &[u8; 32],
-    session_id: &[u8; 32],
+    hash: &ExchangeHash,
+    session_id: &ExchangeHash,
 ) -> Zeroizing<[u8; 64]> {
     let start = || {
-        let mut context = digest::Context::new(&digest::SHA256);
+        let mut context = hash.algorithm.begin();
         context.update(&secret.0);
-        context.update(hash);
+        context.update(hash.as_bytes());
         context
     };
     let mut first = start();
     first.update(&[letter]);
-    first.update(session_id);
-    let mut k1 = sha256(first);
+    first.update(session_id.as_bytes());
+    let mut k1 = hash.algorithm.finish(first);
     let mut second = start();
-    second.update(&k1);
-    let mut k2 = sha256(second);
+    second.update(k1.as_bytes());
+    let mut k2 = hash.algorithm.finish(second);
     let mut out = Zeroizing::new([0; 64]);
-    for (to, from) in out.iter_mut().zip(k1.iter().chain(&k2)) {
+    for (to, from) in out.iter_mut().zip(k1.as_bytes().iter().chain(k2.as_bytes())) {
         *to = *from;
     }
-    k1.zeroize();
-    k2.zeroize();
+    k1.bytes.zeroize();
+    k2.bytes.zeroize();
     out
 }
 

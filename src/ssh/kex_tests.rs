@@ -15,7 +15,7 @@ fn a_shared_secret_is_nowhere_in_memory_once_keys_are_derived() {
         let (reply, secret) = respond(method, &value, &mut entropy).unwrap();
         hunt.look_for("K", &secret.0);
         let same = ephemeral.combine(&reply).unwrap();
-        let hash = Transcript::new([b"", b""], [b"", b""]).finish(&same);
+        let hash = Transcript::new(method, [b"", b""], [b"", b""]).finish(&same);
         let keys = derive(Flow::ToServer, suite, &same, &hash, &hash);
         let (_, count) = hunt.sightings()[0];
         assert!(count >= 2, "it stands at both ends: {count}");

@@ -21,11 +21,21 @@ pub enum Method {
     Curve25519,
     /// The same under the name it had before RFC 8731.
     Curve25519LibSsh,
+    /// RFC 5656, on NIST P-256: for those who have nothing newer.
+    EcdhP256,
+    /// The same on P-384, hashed with SHA-384.
+    EcdhP384,
 }
 
 impl Method {
     /// Every method, best first.
-    pub const ALL: [Self; 3] = [Self::MlKem768X25519, Self::Curve25519, Self::Curve25519LibSsh];
+    pub const ALL: [Self; 5] = [
+        Self::MlKem768X25519,
+        Self::Curve25519,
+        Self::Curve25519LibSsh,
+        Self::EcdhP256,
+        Self::EcdhP384,
+    ];
 
     /// The name on the wire.
     pub const fn name(self) -> &'static str {
@@ -33,7 +43,15 @@ impl Method {
             Self::MlKem768X25519 => "mlkem768x25519-sha256",
             Self::Curve25519 => "curve25519-sha256",
             Self::Curve25519LibSsh => "curve25519-sha256@libssh.org",
+            Self::EcdhP256 => "ecdh-sha2-nistp256",
+            Self::EcdhP384 => "ecdh-sha2-nistp384",
         }
+    }
+
+    /// Is it there for old or FIPS peers only?
+    #[must_use]
+    pub const fn is_legacy(self) -> bool {
+        matches!(self, Self::EcdhP256 | Self::EcdhP384)
     }
 }
 

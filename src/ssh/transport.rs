@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::cipher::{Cipher, Keys, Suite};
 use super::fault::{Fault, Stage};
 use super::ident::{self, IdentReader, Line};
+pub use super::kex::ExchangeHash;
 use super::kex::{self, Ephemeral, Flow, Secret, Transcript};
 use super::message::{self, Reason};
 use super::negotiate::{Agreement, KexInit};
@@ -94,7 +95,7 @@ enum Exchange {
 #[derive(Clone, Copy)]
 struct Session {
     /// The first exchange hash (RFC 4253 §7.2).
-    id: [u8; 32],
+    id: ExchangeHash,
     /// Sequence numbers restart at every NEWKEYS (OpenSSH PROTOCOL §1.10).
     strict: bool,
 }
@@ -558,10 +559,15 @@ impl Transport {
         let exchange = match self.end.role() {
             Role::Server => Exchange::AwaitInit {
                 agreement,
-                transcript: Transcript::new([peer_ident, our_ident], [payload, &kexinit]),
+                transcript: Transcript::new(
+                    agreement.method,
+                    [peer_ident, our_ident],
+                    [payload, &kexinit],
+                ),
             },
             Role::Client => {
-                let transcript = Transcript::new([our_ident, peer_ident], [&kexinit, payload]);
+                let transcript =
+                    Transcript::new(agreement.method, [our_ident, peer_ident], [&kexinit, payload]);
                 let (ephemeral, value) = Ephemeral::generate(agreement.method, cx.entropy)?;
                 let mut init = vec![message::KEX_ECDH_INIT];
                 init.put_string(&value);
@@ -597,8 +603,10 @@ impl Transport {
         transcript.string(value);
         transcript.string(&reply_value);
         let hash = transcript.finish(&secret);
-        let signature =
-            host_key.key.sign(agreement.host_key.signature, &hash).map_err(|_| Fault::HostKey)?;
+        let signature = host_key
+            .key
+            .sign(agreement.host_key.signature, hash.as_bytes())
+            .map_err(|_| Fault::HostKey)?;
         let mut reply = Vec::with_capacity(512);
         reply.put_u8(message::KEX_ECDH_REPLY);
         reply.put_string(blob);
@@ -632,7 +640,8 @@ impl Transport {
         transcript.string(reply_value);
         let hash = transcript.finish(&secret);
         let key = PublicKey::parse(blob).map_err(|_| Fault::HostKey)?;
-        key.verify(agreement.host_key.signature, &hash, signature).map_err(|_| Fault::HostKey)?;
+        key.verify(agreement.host_key.signature, hash.as_bytes(), signature)
+            .map_err(|_| Fault::HostKey)?;
         let first = matches!(self.level, Level::Keyless);
         if !first && *self.host_key != *blob {
             return Err(Fault::HostKeyChanged);
@@ -654,7 +663,7 @@ impl Transport {
         &mut self,
         agreement: Agreement,
         secret: &Secret,
-        hash: [u8; 32],
+        hash: ExchangeHash,
         cx: &mut Context<'_>,
     ) -> Result<(), Fault> {
         let session = match &self.level {
@@ -884,10 +893,10 @@ impl Transport {
     }
 
     /// The session identifier, once the first key exchange is done.
-    pub fn session_id(&self) -> Option<&[u8; 32]> {
+    pub fn session_id(&self) -> Option<&[u8]> {
         match (&self.level, &self.state) {
             (Level::Authentication { session, .. } | Level::Connection { session, .. }, _) => {
-                Some(&session.id)
+                Some(session.id.as_bytes())
             }
             (Level::Keyless, _) => None,
         }

@@ -483,12 +483,21 @@ fn a_disconnect_reaches_the_peer_with_its_text_and_both_ends_stay_ended() {
 fn bad_key_exchange_values_end_the_connection_without_a_panic() {
     let mut bad_coefficients = vec![0xff; 1184];
     bad_coefficients.extend([9; 32]);
-    let cases: [(Method, Vec<u8>); 9] = [
+    let cases: [(Method, Vec<u8>); 17] = [
         (Method::Curve25519, vec![0; 32]),
         (Method::Curve25519, vec![9; 31]),
         (Method::Curve25519, vec![9; 33]),
         (Method::Curve25519, vec![]),
         (Method::Curve25519, [&[1][..], &[0; 31]].concat()),
+        // RFC 5656 §4: of the right length and form, and on the curve; the point at infinity has no such form.
+        (Method::EcdhP256, vec![0]),
+        (Method::EcdhP256, [&[4][..], &[0; 64]].concat()),
+        (Method::EcdhP256, [&[4][..], &[9; 64]].concat()),
+        (Method::EcdhP256, [&[2][..], &[9; 32]].concat()),
+        (Method::EcdhP256, [&[4][..], &[9; 96]].concat()),
+        (Method::EcdhP384, [&[4][..], &[9; 96]].concat()),
+        (Method::EcdhP384, [&[4][..], &[9; 64]].concat()),
+        (Method::EcdhP384, vec![]),
         (Method::MlKem768X25519, vec![9; 1184 + 31]),
         (Method::MlKem768X25519, vec![9; 32]),
         (Method::MlKem768X25519, bad_coefficients),

@@ -74,10 +74,10 @@ fn trap_4_connections_that_share_a_configuration_and_randomness_do_not_mix() {
             }
         }
     }
-    let ids = pairs.each_ref().map(|pair| *pair.server.transport.session_id().unwrap());
+    let ids = pairs.each_ref().map(|pair| pair.server.transport.session_id().unwrap().to_vec());
     assert_ne!(ids[0], ids[1]);
     for (index, pair) in pairs.iter().enumerate() {
-        assert_eq!(pair.client.transport.session_id(), Some(&ids[index]));
+        assert_eq!(pair.client.transport.session_id(), Some(&*ids[index]));
         assert_eq!(pair.server.payloads, [data(100 + index)]);
         assert_eq!(pair.client.payloads, [data(200 + index)]);
         assert!(pair.server.events.contains(&Event::Rekeyed));

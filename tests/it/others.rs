@@ -152,7 +152,7 @@ fn what_a_vm_says_before_it_hangs_up_reaches_its_user_and_the_log() {
     if World::is_direct() {
         return;
     }
-    let world = one().sshd("MaxStartups 1").start();
+    let world = one().sshd("PerSourceMaxStartups 1").start();
     // Held until the next one hears it.
     let mut held = Vec::new();
     loop {
@@ -163,7 +163,7 @@ fn what_a_vm_says_before_it_hangs_up_reaches_its_user_and_the_log() {
             break;
         }
         held.push(socket);
-        assert!(held.len() < 10, "MaxStartups does not count");
+        assert!(held.len() < 10, "PerSourceMaxStartups does not count");
     }
     let output = world.target("alice", "s001").ssh(&[], "true").ends(255);
     assert!(output.stderr.contains("It said: \"Exceeded MaxStartups\"."), "{}", output.stderr);
@@ -238,4 +238,25 @@ fn a_vm_is_told_from_which_address_the_edge_comes_as_that_vm_sees_it() {
         "{}",
         world.vms[1].log()
     );
+}
+
+/// Old and FIPS clients and servers have these methods alone; RFC 5656 hashes the second with SHA-384.
+#[test]
+fn nist_curves_serve_both_legs_first_exchange_and_re_key_unless_switched_off() {
+    for method in ["ecdh-sha2-nistp256", "ecdh-sha2-nistp384"] {
+        let world = one().sshd(&format!("KexAlgorithms {method}")).start();
+        let target = world.target("alice", "s001");
+        let only = format!("KexAlgorithms={method}");
+        let options = ["-o", &only, "-o", "RekeyLimit=1M"];
+        let output = target.ssh(&options, "head -c 5000000 /dev/zero").ok();
+        assert_eq!(output.stdout.len(), 5_000_000, "{method}");
+    }
+    if World::is_direct() {
+        return;
+    }
+    let world = one().edge("legacy_kex = false").start();
+    let target = world.target("alice", "s001");
+    let refused = target.ssh(&["-o", "KexAlgorithms=ecdh-sha2-nistp256"], "true").ends(255);
+    assert!(refused.stderr.contains("no matching key exchange method"), "{}", refused.stderr);
+    assert_eq!(target.ssh(&[], "echo $KEYWAY_VM").ok().text(), "blue");
 }

@@ -163,7 +163,7 @@ impl Login {
 fn signed_request(
     login: &str,
     credential: &Credential,
-    session_id: &[u8; 32],
+    session_id: &[u8],
     server_sig_algs: Option<&str>,
 ) -> Result<Vec<u8>, Fault> {
     if login.len() > super::LOGIN_BYTES_MAX {

@@ -57,7 +57,7 @@ fn request(login: &str, method: Method, signed: bool, algorithm: &str, blob: &[u
 }
 
 /// What a signature covers: the session identifier, then the request without it (RFC 4252 §7).
-fn signed_data(session_id: &[u8; 32], request: &[u8]) -> Vec<u8> {
+fn signed_data(session_id: &[u8], request: &[u8]) -> Vec<u8> {
     let mut data = Vec::new();
     data.put_string(session_id);
     data.put_bytes(request);

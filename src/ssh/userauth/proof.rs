@@ -189,7 +189,7 @@ impl ProvedKey {
     /// The bytes that [`ProvedKey::signature`] covers, byte for byte as they were verified.
     /// `host_key` matters to [`Method::HostBound`] only.
     #[must_use]
-    pub fn signed_data(&self, session_id: &[u8; 32], host_key: &[u8]) -> Vec<u8> {
+    pub fn signed_data(&self, session_id: &[u8], host_key: &[u8]) -> Vec<u8> {
         let name = match self.identity {
             Identity::Key(_) => self.algorithm.name(),
             Identity::User(_) => self.algorithm.certificate_name(),
@@ -212,7 +212,7 @@ pub(super) struct Judge<'a> {
     /// Now, for the dates of certificates.
     pub(super) unix_s: u64,
     pub(super) gate: &'a dyn Gate,
-    pub(super) session_id: &'a [u8; 32],
+    pub(super) session_id: &'a [u8],
     /// The host key we presented, as the client saw it: plain key or certificate.
     pub(super) host_key: &'a [u8],
 }

@@ -49,6 +49,9 @@ pub struct Policy {
     /// Sent once to somebody who has no key left to try: in answer to `keyboard-interactive`, or before the failure that
     /// uses up the attempts. The same bytes whatever was offered.
     pub last_words: String,
+    /// Said behind them to whoever has a `+` in the user name: what that means here. It tells nobody more than they
+    /// wrote themselves.
+    pub plus_words: String,
 }
 
 /// What the server side wants after a message.
@@ -186,7 +189,7 @@ impl Authenticator {
         transport: &mut Transport,
         cx: &mut Context<'_>,
     ) -> Result<Step, Fault> {
-        let Some(&session_id) = transport.session_id() else {
+        let Some(session_id) = transport.session_id().map(<[u8]>::to_vec) else {
             return Err(self.end(unexpected(payload, Stage::FirstExchange)));
         };
         let host_key = transport.host_key().to_vec();
@@ -287,7 +290,16 @@ impl Authenticator {
     fn say_last_words(&mut self, policy: &Policy, out: &mut dyn Outlet) -> Result<(), Fault> {
         let words = self.words(policy);
         if self.last_words != LastWords::Said && !words.is_empty() {
-            out.send(&banner(words))?;
+            let plus = match &self.state {
+                State::Bound { login } if login.contains('+') => policy.plus_words.as_str(),
+                State::Service
+                | State::Unbound
+                | State::Bound { .. }
+                | State::Deciding { .. }
+                | State::Accepted
+                | State::Ended(_) => "",
+            };
+            out.send(&banner(&[words, plus].join("\n")))?;
         }
         self.last_words = LastWords::Said;
         out.send(&self.failure(policy))

@@ -101,3 +101,21 @@ fn a_request_for_the_last_words_is_read_strictly_and_counts_as_an_offer() {
     }
     assert_eq!(server.fault(&query("alice", &key(1))), Fault::Attempts);
 }
+
+#[test]
+fn a_plus_in_the_user_name_is_explained_behind_the_words_whatever_was_offered() {
+    let policy = || Policy { plus_words: "write x+y+vm@host".into(), ..policy() };
+    let said = |login: &str, known: &[&PrivateKey]| {
+        let mut server = Server::new(policy(), List::of(known));
+        server.answer(&query(login, &key(1)));
+        server.sent.clear();
+        server.take(&interactive(login)).unwrap();
+        let mut reader = Reader::new(&server.sent[0][1..]);
+        reader.text().unwrap().to_owned()
+    };
+    let plain = said("alice", &[]);
+    for known in [&[][..], &[&key(2)]] {
+        assert_eq!(said("alice", known), plain);
+        assert_eq!(said("x+y", known), format!("{plain}write x+y+vm@host\r\n"));
+    }
+}
