@@ -1,20 +1,114 @@
-//! `keyway ca show`: what the VMs need to trust this front door.
+//! `keyway ca`: the CA whose certificates the VMs trust, and what a VM needs for that.
 
-use std::{
-    fmt::Write as _,
-    io::{self, Write},
-    net::IpAddr,
-};
+use std::{fmt::Write as _, net::IpAddr, path::PathBuf};
 
+use clap::{Args, Subcommand};
 use ipnet::IpNet;
+use serde_json::json;
 
-use super::{CaShow, DONE, FAULTS, check};
+use super::{
+    DONE, FAULTS, check,
+    hostkey::{private, say, write_private},
+    remote::{Edit, Remote, Terminal, path},
+    table::cell,
+    talk::Change,
+    trouble::{Outcome, Trouble},
+};
 use crate::{
     config::{self, Config, Loaded, Principals, UserCa, VmCredential},
-    route::is_label,
+    route::{is_id, is_label},
     ssh::{entropy::SystemEntropy, publickey::PublicKey},
-    state::{State, StateFault},
+    state::{Imported, State, StateFault},
 };
+
+/// Names the file of a CA that is not in the state directory.
+const NAMED_BY: &str = "vm_leg.user_ca";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Ca {
+    /// Print the CA's public key, which is made now if it does not exist
+    #[command(after_help = "\
+Examples:
+  keyway ca show --config keyway.toml > keyway_user_ca.pub
+  keyway ca show --config keyway.toml --drop-in --vm blue --edge 10.0.0.2 --sshd-version 9.9
+
+--vm asks the running server for the VM's id: certificates name that, whatever the VM is called now.")]
+    Show(CaShow),
+    /// Copy the private key of the CA out of state_dir to a new file (mode 0600); it is made if there is none
+    #[command(after_help = "\
+Example:
+  keyway ca export --config /etc/keyway/keyway.toml user_ca")]
+    Export {
+        /// The new file
+        file: PathBuf,
+    },
+    /// Copy the private key of a CA into state_dir, which must have no other
+    #[command(after_help = "\
+Example:
+  keyway ca import --config /etc/keyway/keyway.toml user_ca")]
+    Import {
+        /// An Ed25519 key as ssh-keygen writes it, without a passphrase
+        file: PathBuf,
+    },
+    /// Say that the VMs trust the CA in use now: a start warns no more that they were prepared for another
+    #[command(after_help = "\
+Example:
+  keyway ca confirm")]
+    Confirm,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CaShow {
+    /// Print all the lines that the `sshd_config` of a VM needs
+    #[arg(long)]
+    drop_in: bool,
+    /// The VM's name; the server is asked for its id, the principal of its certificates
+    #[arg(long, value_name = "NAME", requires = "drop_in", value_parser = parse_vm)]
+    vm: Option<String>,
+    /// The VM's id, if no server can be asked: the name it was made with
+    #[arg(long, value_name = "ID", requires = "drop_in", conflicts_with = "vm", value_parser = parse_id)]
+    id: Option<String>,
+    /// An address or network from which the edge dials VMs (may be repeated)
+    #[arg(long, value_name = "ADDRESS", requires = "drop_in", value_parser = parse_edge)]
+    edge: Vec<String>,
+    /// The VM's OpenSSH version; what it does not know is left a comment [default: any from 8.5]
+    #[arg(long, value_name = "X.Y", requires = "drop_in", value_parser = parse_version)]
+    sshd_version: Option<Version>,
+}
+
+pub(super) fn run(command: Ca, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
+    let failed = |fault: StateFault| Trouble::failed(fault.to_string());
+    let entropy = &mut SystemEntropy::default();
+    match command {
+        Ca::Show(asked) => show(&asked, remote, terminal),
+        Ca::Export { file } => {
+            let key = remote.state_with_ca()?.user_ca(entropy).map_err(failed)?;
+            let text = key.to_openssh("keyway user CA", entropy);
+            let is = write_private(&file, &key, &text, NAMED_BY)?;
+            let is = if is == Imported::Already { "already in" } else { "copied to" };
+            say(&format!("the CA is {is} {}", file.display()), &key, remote, terminal)
+        }
+        Ca::Import { file } => {
+            let (key, text) = private(&file, NAMED_BY)?;
+            let imported = remote.state_with_ca()?.import_user_ca(&key, &text, entropy);
+            let what = match imported.map_err(failed)? {
+                Imported::New => "the CA is in place; it counts from the next start on",
+                Imported::Already => "the CA is in place already",
+            };
+            say(what, &key, remote, terminal)
+        }
+        Ca::Confirm => {
+            let mut talk = remote.talk(terminal)?;
+            let change = Change::post(path(["ca", "confirm"]), json!({}));
+            talk.change(change, Edit::default(), &|ca| {
+                format!(
+                    "the VMs trust the CA {}, as far as this registry knows",
+                    cell(ca, "in_use")
+                )
+            })
+        }
+    }
+}
 
 /// The first sshd that punishes source addresses by itself, and that knows how to exempt some.
 const PENALTIES_FROM: Version = Version { major: 9, minor: 8 };
@@ -26,13 +120,13 @@ const MAX_STARTUPS: &str = "100:30:300";
 
 /// An OpenSSH version.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct Version {
+struct Version {
     major: u16,
     minor: u16,
 }
 
 /// `9.2`, `9.2p1` or `OpenSSH_9.2p1`.
-pub(super) fn parse_version(text: &str) -> Result<Version, String> {
+fn parse_version(text: &str) -> Result<Version, String> {
     let number = text.strip_prefix("OpenSSH_").unwrap_or(text);
     let number = number.split('p').next().unwrap_or(number);
     let parse = || {
@@ -46,7 +140,7 @@ pub(super) fn parse_version(text: &str) -> Result<Version, String> {
     }
 }
 
-pub(super) fn parse_vm(text: &str) -> Result<String, String> {
+fn parse_vm(text: &str) -> Result<String, String> {
     if is_label(text) {
         Ok(text.to_owned())
     } else {
@@ -54,18 +148,23 @@ pub(super) fn parse_vm(text: &str) -> Result<String, String> {
     }
 }
 
-pub(super) fn parse_edge(text: &str) -> Result<String, String> {
+fn parse_id(text: &str) -> Result<String, String> {
+    if is_id(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("ids of VMs are 1 to 63 of a-z, 0-9, - and _".to_owned())
+    }
+}
+
+fn parse_edge(text: &str) -> Result<String, String> {
     let known = text.parse::<IpAddr>().is_ok()
         || text.parse::<IpNet>().is_ok_and(|network| network.trunc() == network);
     if known { Ok(text.to_owned()) } else { Err("write an IP address or a network".to_owned()) }
 }
 
-pub(super) fn show(
-    arguments: &CaShow,
-    stdout: &mut dyn Write,
-    stderr: &mut dyn Write,
-) -> io::Result<u8> {
-    let config = match config::load(arguments.config.as_deref(), None) {
+fn show(arguments: &CaShow, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
+    let Terminal { stderr, .. } = terminal;
+    let config = match config::load(remote.config_file(), None) {
         Ok(Loaded { config, warnings, .. }) => {
             check::tell("warning", &warnings, stderr)?;
             config
@@ -87,15 +186,30 @@ pub(super) fn show(
         }
         VmCredential::Certificates { ca, principals } => (public(ca, &config), *principals),
     };
-    match ca {
-        Ok(ca) if arguments.drop_in => write!(stdout, "{}", drop_in(&ca, principals, arguments))?,
-        Ok(ca) => writeln!(stdout, "{} keyway user CA", ca.to_line())?,
-        Err(fault) => {
-            writeln!(stderr, "keyway: {fault}")?;
-            return Ok(FAULTS);
-        }
+    let ca = ca.map_err(|fault| Trouble::failed(fault.to_string()))?;
+    if arguments.drop_in {
+        let id = match (&arguments.vm, principals) {
+            (Some(name), Principals::Vm) => Some(id_of(name, remote, terminal)?),
+            (Some(_), Principals::Login) | (None, _) => arguments.id.clone(),
+        };
+        write!(terminal.stdout, "{}", drop_in(&ca, principals, id.as_deref(), arguments))?;
+    } else {
+        writeln!(terminal.stdout, "{} keyway user CA", ca.to_line())?;
     }
     Ok(DONE)
+}
+
+/// The id of the VM of this name: only the registry knows it.
+fn id_of(name: &str, remote: &Remote, terminal: &mut Terminal<'_>) -> Result<String, Trouble> {
+    let asked = remote.talk(terminal).and_then(|talk| talk.get(path(["vms", name])));
+    match asked {
+        Ok(vm) => Ok(cell(&vm, "id")),
+        Err(Trouble::Unreachable(why)) => Err(Trouble::Unreachable(format!(
+            "{why}; only the server knows the id of VM {name}: start it, or give the id with --id (it is the name that the VM \
+             was made with; keyway vm show tells)"
+        ))),
+        Err(other) => Err(other),
+    }
 }
 
 fn public(ca: &UserCa, config: &Config) -> Result<PublicKey, StateFault> {
@@ -109,14 +223,14 @@ fn public(ca: &UserCa, config: &Config) -> Result<PublicKey, StateFault> {
 }
 
 /// A file for `/etc/ssh/sshd_config.d`, which any sshd from 8.5 on accepts.
-fn drop_in(ca: &PublicKey, principals: Principals, arguments: &CaShow) -> String {
-    let CaShow { vm, edge, sshd_version, .. } = arguments;
+fn drop_in(ca: &PublicKey, principals: Principals, id: Option<&str>, arguments: &CaShow) -> String {
+    let CaShow { edge, sshd_version, .. } = arguments;
     let mut text = String::new();
     let mut put = |line: std::fmt::Arguments<'_>| {
         // Writing to a String does not fail.
         let _ = writeln!(text, "{line}");
     };
-    let name = vm.as_deref().unwrap_or("NAME");
+    let name = id.unwrap_or("ID");
     put(format_args!(
         "# Keyway: save as /etc/ssh/sshd_config.d/10-keyway.conf in the VM, then: sshd -t && systemctl reload ssh"
     ));
@@ -131,7 +245,7 @@ fn drop_in(ca: &PublicKey, principals: Principals, arguments: &CaShow) -> String
         Principals::Vm => {
             put(format_args!(
                 "# ... but only those minted for this VM, one principal. Make the file first{}:",
-                if vm.is_some() { "" } else { ", with this VM's name in fleet.toml for NAME" }
+                if id.is_some() { "" } else { ", with this VM's id for ID (keyway vm show)" }
             ));
             put(format_args!("#   echo 'vm:{name}' > /etc/ssh/keyway_principals"));
             put(format_args!(

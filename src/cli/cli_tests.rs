@@ -277,10 +277,10 @@ fn the_drop_in_names_the_vm_and_the_edges_addresses() {
     ];
     let plain = show(&[]);
     assert_eq!(active(&plain), always);
-    assert!(plain.contains("echo 'vm:NAME'"), "{plain}");
+    assert!(plain.contains("echo 'vm:ID'"), "{plain}");
     assert!(plain.contains("# PerSourcePenaltyExemptList EDGE_ADDRESS"), "{plain}");
 
-    let old = show(&["--vm", "blue", "--edge", "10.0.0.2", "--sshd-version", "9.2p1"]);
+    let old = show(&["--id", "blue", "--edge", "10.0.0.2", "--sshd-version", "9.2p1"]);
     assert_eq!(active(&old), always);
     assert!(old.contains("echo 'vm:blue' > /etc/ssh/keyway_principals"), "{old}");
     assert!(!old.contains("PerSourcePenaltyExemptList"), "{old}");
@@ -303,7 +303,7 @@ fn the_drop_in_for_login_principals_leaves_the_principals_file_out() {
 #[test]
 fn an_installed_sshd_accepts_the_drop_in() {
     let scratch = two_files("", SOUND);
-    let (code, drop_in, _) = on(&scratch, &["ca", "show", "--drop-in", "--vm", "blue"]);
+    let (code, drop_in, _) = on(&scratch, &["ca", "show", "--drop-in", "--id", "blue"]);
     assert_eq!(code, DONE);
     let host_key = scratch.0.join("host");
     let keygen = ["-q", "-t", "ed25519", "-N", "", "-f"];

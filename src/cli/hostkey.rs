@@ -75,12 +75,12 @@ pub(super) fn run(command: HostKey, remote: &Remote, terminal: &mut Terminal<'_>
             let key =
                 state.host_key(entropy).map_err(|fault| Trouble::failed(fault.to_string()))?;
             let text = key.to_openssh("keyway host key", entropy);
-            let is = write_private(&file, &key, &text)?;
+            let is = write_private(&file, &key, &text, NAMED_BY)?;
             let is = if is == Imported::Already { "already in" } else { "copied to" };
             say(&format!("the host key is {is} {}", file.display()), &key, remote, terminal)
         }
         HostKey::Import { file } => {
-            let (key, text) = private(&file)?;
+            let (key, text) = private(&file, NAMED_BY)?;
             let state = remote.state_with_host_key()?;
             let imported = state.import_host_key(&key, &text, &mut SystemEntropy::default());
             let what = match imported.map_err(|fault| Trouble::failed(fault.to_string()))? {
@@ -92,8 +92,14 @@ pub(super) fn run(command: HostKey, remote: &Remote, terminal: &mut Terminal<'_>
     }
 }
 
-/// Reads a private key that can be a host key in the state directory.
-fn private(file: &Path) -> Result<(PrivateKey, Zeroizing<String>), Trouble> {
+/// Names the files of host keys that are not in the state directory.
+const NAMED_BY: &str = "edge.host_keys";
+
+/// Reads a private key that can be one in the state directory; others are named by a key of the configuration.
+pub(super) fn private(
+    file: &Path,
+    named_by: &str,
+) -> Result<(PrivateKey, Zeroizing<String>), Trouble> {
     let shown = file.display();
     let bytes = Zeroizing::new(read(file)?);
     let text = Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned());
@@ -108,14 +114,19 @@ fn private(file: &Path) -> Result<(PrivateKey, Zeroizing<String>), Trouble> {
     let key_type = key.public().key_type();
     if key_type != KeyType::Ed25519 {
         return Err(Trouble::failed(format!(
-            "{shown}: state_dir takes an Ed25519 key; name a key of another type in edge.host_keys"
+            "{shown}: state_dir takes an Ed25519 key; name a key of another type in {named_by}"
         )));
     }
     Ok((key, text))
 }
 
 /// A new file, or one that holds the same key.
-fn write_private(file: &Path, key: &PrivateKey, text: &str) -> Result<Imported, Trouble> {
+pub(super) fn write_private(
+    file: &Path,
+    key: &PrivateKey,
+    text: &str,
+    named_by: &str,
+) -> Result<Imported, Trouble> {
     let shown = file.display();
     let failed = |error: std::io::Error| Trouble::failed(format!("{shown}: {error}"));
     match OpenOptions::new().write(true).create_new(true).mode(MODE).open(file) {
@@ -129,14 +140,19 @@ fn write_private(file: &Path, key: &PrivateKey, text: &str) -> Result<Imported, 
                     format!("{shown} is there already and holds another key; name a new file");
                 Trouble::failed(what)
             };
-            let (there, _) = private(file).map_err(|_| other())?;
+            let (there, _) = private(file, named_by).map_err(|_| other())?;
             if there.public() == key.public() { Ok(Imported::Already) } else { Err(other()) }
         }
         Err(error) => Err(failed(error)),
     }
 }
 
-fn say(what: &str, key: &PrivateKey, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
+pub(super) fn say(
+    what: &str,
+    key: &PrivateKey,
+    remote: &Remote,
+    terminal: &mut Terminal<'_>,
+) -> Outcome {
     let fingerprint = key.public().fingerprint().to_string();
     match remote.output {
         Output::Table => writeln!(terminal.stdout, "{} ({fingerprint})", plain(what))?,

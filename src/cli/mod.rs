@@ -24,7 +24,9 @@ use trouble::Outcome;
 
 mod address;
 mod apply;
+mod archive;
 mod audit;
+mod backup;
 mod ca;
 mod check;
 mod client;
@@ -320,9 +322,48 @@ Examples:
     )]
     Hostkey(Noun<hostkey::HostKey>),
     /// The CA whose certificates the VMs trust
-    Ca {
-        #[command(subcommand)]
-        command: CaCommand,
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  keyway ca show --drop-in --vm blue
+  keyway ca export user_ca
+  keyway ca import user_ca"
+    )]
+    Ca(Noun<ca::Ca>),
+    /// Write all that this front door is to one sealed file: registry, CA and host keys
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  keyway backup /var/backups/keyway/2026-07-28.age --recipient age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p
+  keyway backup keyway.age --passphrase-file passphrase
+
+It reads state_dir, so it runs as root or the service's user; keyway may serve meanwhile. `age -d keyway.age | tar t` shows
+what is in it. Keys that keyway.toml names elsewhere are in it too."
+    )]
+    Backup {
+        #[command(flatten)]
+        backup: backup::Backup,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Put back what `keyway backup` wrote, with keyway stopped; what was there is kept beside it
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  keyway restore keyway.age --identity key.txt
+  keyway restore --config /etc/keyway/keyway.toml keyway.age --passphrase-file passphrase
+
+It writes into state_dir only, where nothing is written over. On a host that is new to it the registry gives no new slots
+until registry.quarantine_s is over, unless `keyway store adopt --nothing-lost` says that the backup holds all there was."
+    )]
+    Restore {
+        #[command(flatten)]
+        restore: backup::Restore,
+        #[command(flatten)]
+        remote: Remote,
     },
     /// Completions for a shell
     #[command(
@@ -357,16 +398,6 @@ struct Noun<V: Subcommand> {
     remote: Remote,
 }
 
-#[derive(Debug, Subcommand)]
-enum CaCommand {
-    /// Print the CA's public key, which is made now if it does not exist
-    #[command(after_help = "\
-Examples:
-  keyway ca show --config keyway.toml > keyway_user_ca.pub
-  keyway ca show --config keyway.toml --drop-in --vm blue --edge 10.0.0.2 --sshd-version 9.9")]
-    Show(CaShow),
-}
-
 /// The files of a front door.
 #[derive(Args, Clone, Debug, Eq, PartialEq)]
 pub struct Files {
@@ -376,25 +407,6 @@ pub struct Files {
     /// Who may go where: applied to the registry at start and at SIGHUP
     #[arg(long, value_name = "FILE")]
     pub fleet: Option<PathBuf>,
-}
-
-#[derive(Args, Debug)]
-struct CaShow {
-    /// How the front door runs [default: keyway.toml or /etc/keyway/keyway.toml, if there, else all defaults]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Print all the lines that the `sshd_config` of a VM needs
-    #[arg(long)]
-    drop_in: bool,
-    /// The VM's name, for its principal
-    #[arg(long, value_name = "NAME", requires = "drop_in", value_parser = ca::parse_vm)]
-    vm: Option<String>,
-    /// An address or network from which the edge dials VMs (may be repeated)
-    #[arg(long, value_name = "ADDRESS", requires = "drop_in", value_parser = ca::parse_edge)]
-    edge: Vec<String>,
-    /// The VM's OpenSSH version; what it does not know is left a comment [default: any from 8.5]
-    #[arg(long, value_name = "X.Y", requires = "drop_in", value_parser = ca::parse_version)]
-    sshd_version: Option<ca::Version>,
 }
 
 /// What the demonstration is asked to do.
@@ -491,7 +503,9 @@ fn carry_out(command: Command, roles: &Roles, terminal: &mut Terminal<'_>) -> Ou
     let Terminal { stdout, stderr, seen, .. } = terminal;
     match command {
         Command::Check { files, output } => Ok(check::run(&files, output, stdout, stderr)?),
-        Command::Ca { command: CaCommand::Show(show) } => Ok(ca::show(&show, stdout, stderr)?),
+        Command::Ca(Noun { verb, remote }) => ca::run(verb, &remote, terminal),
+        Command::Backup { backup, remote } => backup::backup(&backup, &remote, terminal),
+        Command::Restore { restore, remote } => backup::restore(&restore, &remote, terminal),
         Command::Serve(files) => {
             let form = fatal::Form::of(&files, *seen);
             match config::load(files.config.as_deref(), files.fleet.as_deref()) {
@@ -542,6 +556,9 @@ fn end(result: Result<(), Failure>, stderr: &mut dyn Write) -> io::Result<u8> {
     }
 }
 
+#[cfg(test)]
+#[path = "backup_tests.rs"]
+mod backup_tests;
 #[cfg(test)]
 #[path = "help_tests.rs"]
 mod help_tests;

@@ -27,7 +27,9 @@ use super::{
     trust::Named,
 };
 use crate::{
-    config::{self, Found, HostKeys, MODE_OTHERS, Report, SOCKET, STATE_DIR},
+    config::{
+        self, Config, Found, HostKeys, MODE_OTHERS, Report, SOCKET, STATE_DIR, UserCa, VmCredential,
+    },
     state::State,
 };
 
@@ -164,6 +166,39 @@ impl Remote {
             }
         }
         self.state()
+    }
+
+    /// The configuration, if one is named or there, and its file.
+    pub(super) fn config(&self) -> Result<Option<(PathBuf, Config)>, Trouble> {
+        let Some(file) = self.server.config_file() else { return Ok(None) };
+        let (config, _) = config::load_config(file).map_err(|report| faults(&report))?;
+        Ok(Some((file.to_owned(), config)))
+    }
+
+    /// The state directory, if the CA is kept there and not in a file that the configuration names.
+    pub(super) fn state_with_ca(&self) -> Result<State, Trouble> {
+        if let Some((file, config)) = self.config()? {
+            let shown = file.display();
+            match config.vm_leg.credential {
+                VmCredential::Key(_) => {
+                    return Err(Trouble::failed(format!(
+                        "{shown}: vm_leg.identity logs in with one plain key: there is no CA; copy that file"
+                    )));
+                }
+                VmCredential::Certificates { ca: UserCa::Given(_), .. } => {
+                    return Err(Trouble::failed(format!(
+                        "{shown}: vm_leg.user_ca names the file of the CA; copy that"
+                    )));
+                }
+                VmCredential::Certificates { ca: UserCa::InState, .. } => {}
+            }
+        }
+        self.state()
+    }
+
+    /// The configuration that is named, or is there.
+    pub(super) fn config_file(&self) -> Option<&Path> {
+        self.server.config_file()
     }
 
     /// The state directory, for what is done without a server.

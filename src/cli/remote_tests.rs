@@ -23,9 +23,9 @@ fn a_list_is_a_table_of_all_pages() {
     let fake = Fake::new(&[(200, ONE), (200, TWO)]);
     let said = fake.say(&["vm", "list"]);
     let out = "\
-NAME           OWNER     ADDRESS  PUBLIC      STATE  SSH          LOGIN  SHARES
-blue           alice     s001     127.0.77.1  ready  10.0.0.5:22  -      bob,team:ops (by-name)
-a-longer-name  team:ops  -        -           maint  h:22         root   -
+NAME           OWNER     ADDRESS  PUBLIC      HOST  STATE  SSH          LOGIN  SHARES
+blue           alice     s001     127.0.77.1  -     ready  10.0.0.5:22  -      bob,team:ops (by-name)
+a-longer-name  team:ops  -        -           -     maint  h:22         root   -
 ";
     assert_eq!(said, Said { code: DONE, out: out.to_owned(), err: String::new() });
     assert_eq!(fake.asked(), ["GET /v1/vms?limit=1000", "GET /v1/vms?limit=1000&after=blue"]);

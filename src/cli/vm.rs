@@ -4,7 +4,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use super::{
-    keyfile,
+    keyfile::{self, time},
     remote::{Edit, Remote, Terminal, path},
     table::{Column, cell, cells},
     talk::{Change, each},
@@ -273,6 +273,7 @@ const COLUMNS: &[Column] = &[
     ("OWNER", |vm| cell(vm, "owner")),
     ("ADDRESS", |vm| cell(vm, "address")),
     ("PUBLIC", |vm| cell(vm, "public")),
+    ("HOST", |vm| cell(vm, "host")),
     ("STATE", |vm| cell(vm, "state")),
     ("SSH", |vm| cell(vm, "ssh")),
     ("LOGIN", |vm| cell(vm, "login")),
@@ -299,6 +300,8 @@ const FIELDS: &[Column] = &[
     ("LOGIN", |vm| cell(vm, "login")),
     ("HOST KEY", |vm| cell(vm, "host_key")),
     ("SOURCE ADDRESS", |vm| cell(vm, "source_address")),
+    ("PINNED KEY", |vm| cell(vm.get("pinned").unwrap_or(&Value::Null), "fingerprint")),
+    ("PINNED", |vm| time(vm.get("pinned").and_then(|pinned| pinned.get("at_s")?.as_u64()))),
     ("REVISION", |vm| cell(vm, "revision")),
 ];
 
@@ -309,6 +312,7 @@ const HOST_KEY_FIELDS: &[Column] = &[
         let pinned = it.get("pinned").unwrap_or(&Value::Null);
         cell(pinned, "fingerprint")
     }),
+    ("AT", |it| time(it.get("pinned").and_then(|pinned| pinned.get("at_s")?.as_u64()))),
 ];
 
 /// Where a VM is, for the line about a change.

@@ -159,6 +159,11 @@ const fn is_command(origin: &Origin) -> bool {
     matches!(origin, Origin::Command)
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// A user's public key.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct UserKey {
@@ -292,6 +297,9 @@ pub struct Vm {
     /// The public key it showed at its first use: type and base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<Box<str>>,
+    /// When that was, as a Unix time; 0: an earlier version did not note it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pinned_s: u64,
     /// Whether it can be entered.
     #[serde(default)]
     pub state: VmState,

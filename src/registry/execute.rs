@@ -305,6 +305,7 @@ impl Draft<'_> {
             host_key,
             source_address,
             pin: None,
+            pinned_s: 0,
             state: *state,
             origin: options.origin,
         };

@@ -253,6 +253,7 @@ impl Fleet {
                 host_key: vm.host_key.clone(),
                 source_address: vm.source_address.as_ref().and_then(|text| text.parse().ok()),
                 pin: None,
+                pinned_s: 0,
                 state: vm.state.unwrap_or_default(),
                 origin: Origin::Fleet,
             };

@@ -122,7 +122,7 @@ impl Draft<'_> {
             }
         }
         let pin = Some(key.to_line().into_boxed_str());
-        let vm = Vm { pin, ..Vm::clone(vm) };
+        let vm = Vm { pin, pinned_s: self.stamp().now_s, ..Vm::clone(vm) };
         self.put(&Key::Vm(serial), Some(Document::Vm(Box::new(vm))));
         Ok(())
     }

@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::*;
 use crate::registry::command::{NewAddress, NewVm, Placement};
@@ -13,11 +13,17 @@ use crate::registry::{Document, Key, Principal, Refusal, routes};
 use crate::ssh::testing::Seeded;
 
 const QUARANTINE_S: u64 = 100;
-/// The time of services in these tests, which only goes on: some of it passes in each.
+/// The time of services in these tests, which only goes on.
 static NOW_S: AtomicU64 = AtomicU64::new(1_800_000_000);
 
 fn now_s() -> u64 {
     NOW_S.load(Ordering::Relaxed)
+}
+
+/// One test at a time: all have one clock.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A state directory, and what a process has of it that serves.
@@ -199,6 +205,7 @@ fn audit(host: &Host) -> Vec<(String, &'static str)> {
 
 #[test]
 fn a_slot_leads_to_no_other_vm_soon_whatever_is_restored_over_whatever() {
+    let _alone = alone();
     let count = std::env::var("KEYWAY_RESTORES").ok().and_then(|count| count.parse().ok());
     let first = std::env::var("KEYWAY_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
     let (mut restores, mut done) = (0, 0);
@@ -266,6 +273,7 @@ impl Drop for Told {
 
 #[test]
 fn a_second_and_a_third_restore_forget_nothing_and_every_store_is_kept() {
+    let _alone = alone();
     let mut host = Host::new(1);
     settled(&mut host);
     let backup = host.backup("backup");
@@ -296,6 +304,7 @@ fn a_second_and_a_third_restore_forget_nothing_and_every_store_is_kept() {
 
 #[test]
 fn what_a_damaged_store_held_is_still_held_and_no_new_slot_is_given_for_one_quarantine() {
+    let _alone = alone();
     let mut host = Host::new(2);
     settled(&mut host);
     host.says(vm("blue", "u0", "s1")).unwrap();
@@ -329,6 +338,7 @@ fn what_a_damaged_store_held_is_still_held_and_no_new_slot_is_given_for_one_quar
 
 #[test]
 fn a_registry_new_on_this_host_gives_no_slot_at_once_unless_nothing_was_lost() {
+    let _alone = alone();
     let mut there = Host::new(3);
     settled(&mut there);
     let backup = there.backup("backup");
@@ -345,6 +355,7 @@ fn a_registry_new_on_this_host_gives_no_slot_at_once_unless_nothing_was_lost() {
 
 #[test]
 fn an_adoption_is_of_one_state_of_one_store() {
+    let _alone = alone();
     let mut host = Host::new(5);
     settled(&mut host);
     let early = host.backup("early");
@@ -374,6 +385,7 @@ fn an_adoption_is_of_one_state_of_one_store() {
 
 #[test]
 fn an_adoption_that_was_cut_short_is_done_again() {
+    let _alone = alone();
     let mut host = Host::new(6);
     settled(&mut host);
     let backup = host.backup("backup");

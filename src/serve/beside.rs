@@ -12,10 +12,12 @@ use crate::edge::report::RequestId;
 use crate::edge::shared::Shared;
 use crate::edge::{Edge, Present, Progress, clock};
 use crate::registry::store::{Fault, Sqlite};
+use crate::ssh::publickey::Fingerprint;
 
 use super::events::Asking;
 use super::explain::Walk;
 use super::health::Health;
+use super::vm_ca;
 
 /// All of one process that the API may ask.
 pub(super) struct Everything {
@@ -61,6 +63,10 @@ impl Beside for Everything {
             line: key.to_line(),
         })
         .collect()
+    }
+
+    fn ca(&self) -> Option<Fingerprint> {
+        vm_ca::in_use(&self.shared)
     }
 
     fn zone(&self) -> Option<WriteText> {

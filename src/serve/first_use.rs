@@ -153,7 +153,13 @@ impl InRegistry {
         }
         let dialled = Dialled { owner: vm.owner.clone(), endpoint: vm.endpoint.clone() };
         match service.carry_out(order(&vm.id, key, dialled, "first use"), Mode::Real) {
-            Ok(_) => Shown::Pinned,
+            Ok(done) => {
+                if !done.written.is_empty() {
+                    let (vm, fingerprint) = (vm.name.as_str(), key.fingerprint());
+                    tracing::info!(vm, %fingerprint, "the host key of a VM is pinned at its first use");
+                }
+                Shown::Pinned
+            }
             Err(Failed::Refused(Refusal::HostKeyTaken { of, .. })) => {
                 Shown::OfOtherOwner { vm: of.to_string() }
             }

@@ -7,6 +7,7 @@
 //! - `first_use`: host keys of VMs, from the edge to the registry.
 //! - `events`: signals, and what the API asks for; `reload`: the files read again; `fixed`: what of them takes a restart.
 //! - `drain`: its end, and how a successor takes over; `health`: how each part is; `notify`: systemd; `told`: what the log says of all of them.
+//! - `vm_ca`: whether the VMs were prepared for the CA in use.
 //! - `names`, `beside`, `explain`: what DNS and the API ask of the edge; `gauges`: what they add to the metrics.
 
 mod adoption;
@@ -24,6 +25,7 @@ mod notify;
 mod plane;
 mod reload;
 mod told;
+mod vm_ca;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -37,6 +37,7 @@ use super::first_use::InRegistry;
 use super::gauges::Gauges;
 use super::health::{self, Health};
 use super::names::LiveNames;
+use super::vm_ca;
 
 /// What the plane needs of the configuration.
 pub(super) struct Settings {
@@ -248,6 +249,13 @@ impl Plane {
         }
     }
 
+    /// Says so if the VMs were prepared for another CA than the one in use.
+    pub(super) fn check_ca(&self) {
+        if let Some(Registry { service, .. }) = &self.registry {
+            vm_ca::check(service, &self.shared);
+        }
+    }
+
     /// Makes the registry hold what a fleet file says, and no longer hold what such a file said before. Tells what was
     /// done, or line by line what was not; of what would remove too much to be meant, the plan that has to be allowed.
     pub(super) fn apply(
@@ -391,6 +399,7 @@ impl Plane {
         {
             tracing::warn!("{failure}");
         }
+        self.check_ca();
         let Some(Registry { service, store }) = &self.registry else { return Ok(()) };
         let apex = self.settings.dns.as_ref().map(|dns| dns.zone.as_str().to_owned());
         let everything = Everything {

@@ -91,6 +91,7 @@ impl Running {
 
     fn renew_door(&self, config: Config) -> Result<(), Failure> {
         self.edge.renew(live(config, &self.shared.table, &self.state)?);
+        self.plane.check_ca();
         Ok(())
     }
 }

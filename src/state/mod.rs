@@ -33,12 +33,12 @@ mod succession;
 
 pub use marks::{Adopted, Restored};
 pub use pins::OldPins;
-use pins::PINS;
+pub(crate) use pins::PINS;
 use routes::Saved;
 pub use succession::{Doors, Turn};
 
-const HOST_KEY: &str = "ssh_host_ed25519_key";
-const USER_CA: &str = "user_ca";
+pub(crate) const HOST_KEY: &str = "ssh_host_ed25519_key";
+pub(crate) const USER_CA: &str = "user_ca";
 const LOCK: &str = "lock";
 /// The registry's store.
 pub(crate) const STORE: &str = "registry.db";

@@ -11,6 +11,7 @@ mod addresses;
 mod api;
 mod audit;
 mod clients;
+mod copies;
 mod denied;
 mod dns;
 mod flood;

@@ -86,6 +86,9 @@ pub trait Beside: Send + Sync {
     /// The host keys that this front door presents.
     fn host_keys(&self) -> Vec<view::HostKey>;
 
+    /// The CA that signs logins to VMs; `None`: they are logged in to with a plain key.
+    fn ca(&self) -> Option<Fingerprint>;
+
     /// The zone as a file for other name servers; `None` without a zone.
     fn zone(&self) -> Option<WriteText>;
 

@@ -30,7 +30,7 @@ use crate::{
         service::{self, Actor, Mode, Order},
         store::{StoreId, memory::Memory},
     },
-    ssh::{entropy::SystemEntropy, hostkey::PrivateKey, testing::Seeded},
+    ssh::{entropy::SystemEntropy, hostkey::PrivateKey, publickey::Fingerprint, testing::Seeded},
 };
 
 /// For an answer that must come.
@@ -92,6 +92,10 @@ impl Beside for Fake {
             fingerprint: text("SHA256:x"),
             line: text("ssh-ed25519 AAAA"),
         }]
+    }
+
+    fn ca(&self) -> Option<Fingerprint> {
+        Some(Fingerprint([7; 32]))
     }
 
     fn zone(&self) -> Option<WriteText> {

@@ -9,6 +9,7 @@ use crate::registry::{
     Label, Model, Principal,
     document::{self, Access, AddressState, Role, UserKey, VmState},
 };
+use crate::ssh::publickey::PublicKey;
 
 /// A user.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
@@ -87,6 +88,8 @@ pub struct Vm {
     pub public6: Option<IpAddr>,
     /// Its name in DNS, if there is a zone and it has an address.
     pub host: Option<String>,
+    /// What stands behind `ssh`: its name in DNS, else what clients dial; none if it is entered by name only.
+    pub ssh_dest: Option<String>,
     /// Whether it can be entered.
     pub state: VmState,
     /// `host:port` of its sshd.
@@ -97,6 +100,8 @@ pub struct Vm {
     pub host_key: Option<String>,
     /// From where the edge may come, as the VM sees it; none: as `vm_leg.source_address` says.
     pub source_address: Option<String>,
+    /// The key that it showed at its first use.
+    pub pinned: Option<Pinned>,
     /// Who else may enter it.
     pub shares: Vec<Share>,
     /// Addresses it had that still lead to it for some.
@@ -242,6 +247,15 @@ pub struct HostKey {
     pub line: String,
 }
 
+/// The CA whose certificates log in to VMs.
+#[derive(Clone, Debug, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct Ca {
+    /// The fingerprint of the one in use; none: VMs are logged in to with a plain key.
+    pub in_use: Option<String>,
+    /// The one that the VMs of this registry were prepared for, as far as it knows: it was used first, or confirmed.
+    pub prepared_for: Option<String>,
+}
+
 /// What a VM showed at its first use.
 #[derive(Clone, Debug, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Pinned {
@@ -249,6 +263,16 @@ pub struct Pinned {
     pub fingerprint: String,
     /// Type and base64.
     pub line: String,
+    /// When it was pinned, as a Unix time; a pin of an earlier version does not say.
+    pub at_s: Option<u64>,
+}
+
+impl Pinned {
+    pub(super) fn of(vm: &document::Vm) -> Option<Self> {
+        let (key, _) = PublicKey::parse_line(vm.pin.as_deref()?).ok()?;
+        let at_s = (vm.pinned_s > 0).then_some(vm.pinned_s);
+        Some(Self { fingerprint: key.fingerprint().to_string(), line: key.to_line(), at_s })
+    }
 }
 
 /// Whom a VM is held to be.
@@ -355,6 +379,8 @@ pub(super) fn vm(model: &Model, vm: &document::Vm, revision: u64) -> Vm {
         principals: old.principals.iter().map(ToString::to_string).collect(),
         until_s: old.until_s,
     };
+    let zone = at.and(model.limits().zone.as_ref());
+    let host = zone.map(|zone| format!("{}.{zone}", vm.name));
     Vm {
         name: vm.name.to_string(),
         id: vm.id.clone(),
@@ -362,12 +388,14 @@ pub(super) fn vm(model: &Model, vm: &document::Vm, revision: u64) -> Vm {
         address: vm.address.as_ref().map(ToString::to_string),
         public: at.map(|at| at.document.public),
         public6: at.and_then(|at| at.document.public6),
-        host: at.and(model.limits().zone.as_ref()).map(|zone| format!("{}.{zone}", vm.name)),
+        ssh_dest: host.clone().or_else(|| at.map(|at| at.document.public.to_string())),
+        host,
         state: vm.state,
         ssh: vm.ssh.clone(),
         login: vm.login.clone(),
         host_key: vm.host_key.clone(),
         source_address: vm.source_address.as_ref().map(ToString::to_string),
+        pinned: Pinned::of(vm),
         shares: vm.shares.iter().map(share).collect(),
         old_addresses: vm.old.iter().map(old).collect(),
         revision,

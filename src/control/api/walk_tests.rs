@@ -102,6 +102,7 @@ fn example(route: &Route) -> (String, Value) {
         }
         ("DELETE", "/v1/tokens/{name}") => ("/v1/tokens/ci".into(), none),
         ("DELETE", "/v1/sessions/{id}") => ("/v1/sessions/7".into(), none),
+        ("POST", "/v1/ca/confirm") => (path, none),
         ("POST", "/v1/explain") => (path, json!({"key": KEY, "address": "s001", "login": "root"})),
         ("POST", "/v1/apply") => {
             (path, json!({"fleet": {"users": [{"name": "dora"}]}, "prune": false}))
@@ -127,6 +128,7 @@ fn example(route: &Route) -> (String, Value) {
             | "/v1/export"
             | "/v1/zone"
             | "/v1/store"
+            | "/v1/ca"
             | "/v1/hostkeys"
             | "/v1/openapi.json"
             | "/v1/status"

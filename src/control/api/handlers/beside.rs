@@ -23,6 +23,9 @@ use crate::{
     },
 };
 
+/// Sessions that are named of those that begin alike.
+const AMBIGUOUS_SHOWN: usize = 5;
+
 type Answer<T> = Result<T, Problem>;
 
 impl From<Beyond> for Problem {
@@ -51,11 +54,33 @@ pub(in super::super) fn sessions(call: &Call) -> Answer<List<view::Session>> {
     Ok(List::page(call, revision, items))
 }
 
+/// The id of the one session that begins as asked; as asked, if there is none.
+fn session_of(call: &Call) -> Answer<String> {
+    let asked = call.param(0);
+    let mut ids: Vec<String> = call.api.beside.sessions().into_iter().map(|it| it.id).collect();
+    ids.retain(|id| id.starts_with(asked));
+    if let [id] = ids.as_slice() {
+        return Ok(id.clone());
+    }
+    if ids.len() < 2 || ids.iter().any(|id| id == asked) {
+        return Ok(asked.to_owned());
+    }
+    ids.sort_unstable();
+    let (count, asked) = (ids.len(), plain(asked));
+    ids.truncate(AMBIGUOUS_SHOWN);
+    let detail = format!(
+        "{count} sessions begin with `{asked}`: {}{}; write more of it",
+        ids.join(", "),
+        if count > ids.len() { ", ..." } else { "" }
+    );
+    Err(Problem::new(StatusCode::CONFLICT, "ambiguous", detail))
+}
+
 pub(in super::super) fn session_end(call: &Call) -> Answer<Changed<Gone>> {
-    let id = call.param(0);
+    let id = &session_of(call)?;
     let there = match call.mode() {
         Mode::Real => call.api.beside.end_session(id),
-        Mode::DryRun => call.api.beside.sessions().iter().any(|session| session.id == id),
+        Mode::DryRun => call.api.beside.sessions().iter().any(|session| session.id == *id),
     };
     if there {
         if call.mode() == Mode::Real {
@@ -133,12 +158,23 @@ pub(in super::super) fn vm_host_key(call: &Call) -> Answer<view::VmHostKey> {
     let model = call.api.service.model();
     let (_, stored) = model.vm_named(&name).ok_or_else(|| unknown(Kind::Vm, &name))?;
     let vm = &stored.document;
-    let key = vm.pin.as_deref().and_then(|line| PublicKey::parse_line(line).ok());
-    let pinned = key.map(|(key, _)| view::Pinned {
-        fingerprint: key.fingerprint().to_string(),
-        line: key.to_line(),
-    });
+    let pinned = view::Pinned::of(vm);
     Ok(view::VmHostKey { vm: vm.name.to_string(), given: vm.host_key.clone(), pinned })
+}
+
+pub(in super::super) fn ca(call: &Call) -> Answer<view::Ca> {
+    let in_use = call.api.beside.ca().map(|ca| ca.to_string());
+    let prepared_for = call.api.service.model().registry().ca;
+    Ok(view::Ca { in_use, prepared_for })
+}
+
+pub(in super::super) fn ca_confirm(call: &Call) -> Answer<Changed<view::Ca>> {
+    let none = "there is no CA: vm_leg.identity logs in with one plain key";
+    let in_use = call.api.beside.ca().ok_or_else(|| Problem::not_found(none))?;
+    let fingerprint = in_use.to_string();
+    let done = call.carry_out(Command::CaConfirm { fingerprint: fingerprint.clone() })?;
+    let (in_use, prepared_for) = (Some(fingerprint.clone()), Some(fingerprint));
+    Ok(call.changed(&done, |_| Some(view::Ca { in_use, prepared_for })))
 }
 
 pub(in super::super) fn pin_forget(call: &Call) -> Answer<Changed<Gone>> {

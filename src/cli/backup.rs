@@ -1,0 +1,384 @@
+//! `keyway backup` and `keyway restore`: all that this front door is, in one sealed file: its registry, its CA and its host
+//! keys. A copy of the store alone lets nobody in elsewhere.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{self, Read, Seek as _},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use age::{secrecy::SecretString, x25519};
+use clap::Args;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::{
+    DONE, Output,
+    archive::{self, Content, Opens, SMALL_BYTES_MAX, Seal, Temporary},
+    now_s,
+    remote::{Remote, Terminal, read},
+    store::{next, put_back},
+    table,
+    table::plain,
+    trouble::{Outcome, Trouble},
+};
+use crate::{
+    config::{Config, HostKeys, MODE_OTHERS, UserCa, VmCredential},
+    registry::{
+        refusal::utc,
+        store::{Sqlite, Store as _, sqlite, sqlite::Restored},
+    },
+    ssh::{entropy::SystemEntropy, hostkey::PrivateKey},
+    state::{HOST_KEY, PINS, Placed, STORE, State, USER_CA},
+};
+
+/// What the archive says of itself; its first file.
+const ABOUT: &str = "keyway-backup.json";
+/// Files that the configuration names stand behind this.
+const NAMED: &str = "named/";
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub(super) struct Backup {
+    /// The new file (mode 0600)
+    file: PathBuf,
+    /// Seal it for the holder of this key: age1..., or a file with such lines (may be repeated)
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["passphrase_file", "plain"])]
+    recipient: Vec<String>,
+    /// Seal it by the passphrase in a file
+    #[arg(long, value_name = "FILE", conflicts_with = "plain")]
+    passphrase_file: Option<PathBuf>,
+    /// Do not seal it: whoever has the file has the private keys
+    #[arg(long)]
+    plain: bool,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub(super) struct Restore {
+    /// The backup
+    file: PathBuf,
+    /// What opens a backup for a recipient: a file as age-keygen writes it (may be repeated)
+    #[arg(long, value_name = "FILE", conflicts_with = "passphrase_file")]
+    identity: Vec<PathBuf>,
+    /// What opens a backup by passphrase
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+}
+
+fn failed(fault: impl std::fmt::Display) -> Trouble {
+    Trouble::failed(fault.to_string())
+}
+
+pub(super) fn backup(asked: &Backup, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
+    let seal = seal(asked)?;
+    let config = remote.config()?;
+    let state = remote.state()?;
+    let at_s = now_s();
+    // In the state directory, where it is as safe as the store itself.
+    let (copy, _) = Temporary::beside(&state.store()).map_err(failed)?;
+    fs::remove_file(copy.path()).map_err(failed)?;
+    if !state.store().exists() {
+        let what = "there is no store; keyway serve makes one";
+        return Err(failed(format!("{}: {what}", state.store().display())));
+    }
+    sqlite::backup(&state.store(), copy.path()).map_err(failed)?;
+    let head = Sqlite::open_kept(copy.path()).and_then(|store| store.head()).map_err(failed)?;
+    let mut files = keys(&state, config.as_ref().map(|(_, config)| config))?;
+    if let Some((file, _)) = &config {
+        files.push((format!("{NAMED}keyway.toml"), Content::Bytes(Zeroizing::new(read(file)?))));
+    }
+    files.push((STORE.to_owned(), Content::File(copy.path().to_owned())));
+    let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+    let about = json!({
+        "keyway": env!("CARGO_PKG_VERSION"),
+        "at": utc(at_s),
+        "store_id": head.store_id.to_string(),
+        "revision": head.revision.0,
+        "files": names,
+    });
+    let text = Zeroizing::new(about.to_string().into_bytes());
+    files.insert(0, (ABOUT.to_owned(), Content::Bytes(text)));
+    archive::write(&asked.file, &seal, &files, at_s)?;
+    match remote.output {
+        Output::Json => writeln!(terminal.stdout, "{}", table::json(&about))?,
+        Output::Table => writeln!(
+            terminal.stdout,
+            "{} holds the store (revision {}), host keys and CA of {}",
+            plain(&asked.file.display().to_string()),
+            head.revision,
+            plain(&state.store().parent().unwrap_or(Path::new(".")).display().to_string())
+        )?,
+    }
+    Ok(DONE)
+}
+
+/// The keys of a front door: those of the state directory, and those that its configuration names.
+fn keys(state: &State, config: Option<&Config>) -> Result<Vec<(String, Content)>, Trouble> {
+    let entropy = &mut SystemEntropy::default();
+    let mut files = Vec::new();
+    let mut put = |name: String, key: &PrivateKey, entropy: &mut SystemEntropy| {
+        let text = key.to_openssh(&name, entropy);
+        files.push((name, Content::Bytes(Zeroizing::new(text.as_bytes().to_vec()))));
+    };
+    match config.map(|config| &config.edge.host_keys) {
+        Some(HostKeys::Given(all)) => {
+            for (number, key) in (1..).zip(all) {
+                put(format!("{NAMED}edge.host_keys-{number}"), &key.key, entropy);
+            }
+        }
+        Some(HostKeys::InState) | None => {
+            put(HOST_KEY.to_owned(), &state.host_key(entropy).map_err(failed)?, entropy);
+        }
+    }
+    match config.map(|config| &config.vm_leg.credential) {
+        Some(VmCredential::Key(key)) => put(format!("{NAMED}vm_leg.identity"), key, entropy),
+        Some(VmCredential::Certificates { ca: UserCa::Given(key), .. }) => {
+            put(format!("{NAMED}vm_leg.user_ca"), key, entropy);
+        }
+        Some(VmCredential::Certificates { ca: UserCa::InState, .. }) | None => {
+            put(USER_CA.to_owned(), &state.user_ca(entropy).map_err(failed)?, entropy);
+        }
+    }
+    if let Some(key) = config.and_then(|config| config.dns.as_ref()?.dnssec_key.as_ref()) {
+        put(format!("{NAMED}dns.dnssec_key"), key, entropy);
+    }
+    if let Some(text) = state.old_pins_text().map_err(failed)? {
+        files.push((PINS.to_owned(), Content::Bytes(Zeroizing::new(text.as_bytes().to_vec()))));
+    }
+    Ok(files)
+}
+
+fn seal(asked: &Backup) -> Result<Seal, Trouble> {
+    if let Some(file) = &asked.passphrase_file {
+        return passphrase(file).map(Seal::Passphrase);
+    }
+    if asked.plain {
+        return Ok(Seal::Plain);
+    }
+    if asked.recipient.is_empty() {
+        return Err(Trouble::Usage(
+            "a backup holds private keys: name --recipient age1... (age-keygen makes such a key) or --passphrase-file FILE; \
+             --plain leaves it unsealed"
+                .to_owned(),
+        ));
+    }
+    let mut recipients = Vec::new();
+    for named in &asked.recipient {
+        let texts = if Path::new(named).is_file() {
+            String::from_utf8_lossy(&read(Path::new(named))?).into_owned()
+        } else {
+            named.clone()
+        };
+        let lines = texts.lines().map(str::trim);
+        for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            recipients.push(line.parse::<x25519::Recipient>().map_err(|fault| {
+                let shown: String = line.chars().take(60).collect();
+                let fix = if line.starts_with("ssh-") {
+                    "an SSH key cannot be one; make a key with age-keygen"
+                } else {
+                    "name age1..., as age-keygen prints it"
+                };
+                failed(format!("--recipient {shown}: {fault}; fix: {fix}"))
+            })?);
+        }
+    }
+    if recipients.is_empty() {
+        return Err(failed("--recipient: the file names none; write age1..., one a line"));
+    }
+    Ok(Seal::Recipients(recipients))
+}
+
+/// The first line of a file that nobody else may read.
+fn passphrase(file: &Path) -> Result<SecretString, Trouble> {
+    let text = secret(file)?;
+    let line = text.lines().next().unwrap_or_default();
+    if line.is_empty() {
+        return Err(failed(format!("{} holds no passphrase in its first line", file.display())));
+    }
+    Ok(SecretString::from(line.to_owned()))
+}
+
+fn secret(file: &Path) -> Result<Zeroizing<String>, Trouble> {
+    let shown = file.display();
+    let mode = fs::metadata(file).map_or(0, |about| about.mode()) & 0o7777;
+    if mode & MODE_OTHERS != 0 {
+        let fix = format!("chmod go= {shown}");
+        return Err(failed(format!("{shown} is open to others (mode {mode:04o}); fix: {fix}")));
+    }
+    let bytes = Zeroizing::new(read(file)?);
+    let text = str::from_utf8(&bytes).map_err(|_| failed(format!("{shown} is no text")))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+fn opens(asked: &Restore) -> Result<Opens, Trouble> {
+    let shown = asked.file.display();
+    let is_sealed =
+        archive::is_sealed(&asked.file).map_err(|it| failed(format!("{shown}: {it}")))?;
+    if !is_sealed {
+        return Ok(Opens::Nothing);
+    }
+    if let Some(file) = &asked.passphrase_file {
+        return passphrase(file).map(Opens::Passphrase);
+    }
+    let mut identities = Vec::new();
+    for file in &asked.identity {
+        let text = secret(file)?;
+        let lines = text.lines().map(str::trim);
+        for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let identity = line.parse::<x25519::Identity>();
+            identities.push(identity.map_err(|fault| {
+                failed(format!(
+                    "{}: {fault}; fix: name a file that age-keygen wrote",
+                    file.display()
+                ))
+            })?);
+        }
+    }
+    if identities.is_empty() {
+        return Err(Trouble::Usage(format!(
+            "{shown} is sealed: name --identity FILE (of a recipient) or --passphrase-file FILE"
+        )));
+    }
+    Ok(Opens::Identities(identities))
+}
+
+/// What was found in an archive, before anything is changed.
+struct Found<'a> {
+    /// The archive.
+    file: &'a Path,
+    store: Option<Temporary>,
+    /// Names in the state directory.
+    keys: Vec<(&'static str, Zeroizing<String>)>,
+    /// Names of this configuration or another.
+    named: Vec<(String, Zeroizing<String>)>,
+}
+
+pub(super) fn restore(asked: &Restore, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
+    let opens = opens(asked)?;
+    let state = remote.state()?;
+    // Before all is read: a large store takes its time.
+    let _nobody_serves = state.lock().map_err(failed)?;
+    let (keys, named) = (Vec::new(), Vec::new());
+    let mut found = Found { file: &asked.file, store: None, keys, named };
+    archive::read(&asked.file, &opens, &mut |name, size, content| {
+        found.take(&state, name, size, content)
+    })?;
+    let shown = asked.file.display();
+    let Some(store) = found.store.take() else {
+        return Err(failed(format!("{shown} holds no store: it is no backup of keyway")));
+    };
+    Sqlite::open_kept(store.path()).map_err(failed)?;
+    for (name, text) in &found.keys {
+        if *name != PINS {
+            PrivateKey::from_openssh(text)
+                .map_err(|it| failed(format!("{shown}: {name}: {it}")))?;
+        }
+    }
+    let at_s = now_s();
+    let stamp = utc(at_s).replace(['-', ':'], "");
+    let mut kept = Vec::new();
+    for (name, text) in &found.keys {
+        match state.put(name, text, &stamp).map_err(failed)? {
+            Placed::New | Placed::Already => {}
+            Placed::InPlaceOf(other) => kept.push(other),
+        }
+    }
+    let mut aside = Vec::new();
+    for (name, text) in &found.named {
+        let directory = format!("restored-{stamp}");
+        aside.push(state.put_aside(&directory, name, text).map_err(failed)?);
+    }
+    let Restored { head, replaced } = put_back(&state, store.path(), &asked.file)?;
+    kept.extend(replaced);
+    let next = next(&state, head);
+    match remote.output {
+        Output::Json => {
+            let shown = |all: &[PathBuf]| -> Vec<String> {
+                all.iter().map(|path| path.display().to_string()).collect()
+            };
+            let item = json!({
+                "store_id": head.store_id.to_string(),
+                "revision": head.revision.0,
+                "kept": shown(&kept),
+                "aside": shown(&aside),
+            });
+            writeln!(terminal.stdout, "{}", table::json(&item))?;
+        }
+        Output::Table => {
+            let mut text = format!(
+                "{} is restored from {shown} (store {}, revision {}){next}\n",
+                state.store().display(),
+                head.store_id,
+                head.revision
+            );
+            for path in &kept {
+                let _ = writeln!(text, "what was there before is kept as {}", path.display());
+            }
+            for path in &aside {
+                let _ = writeln!(
+                    text,
+                    "a file that the configuration of the backup names is in {}: put it where keyway.toml wants it",
+                    path.display()
+                );
+            }
+            for line in text.lines() {
+                writeln!(terminal.stdout, "{}", plain(line))?;
+            }
+        }
+    }
+    Ok(DONE)
+}
+
+impl Found<'_> {
+    fn take(
+        &mut self,
+        state: &State,
+        name: &str,
+        size: u64,
+        content: &mut dyn Read,
+    ) -> Result<(), Trouble> {
+        let twice = || failed(format!("the backup holds `{name}` twice"));
+        if name == STORE {
+            if self.store.is_some() {
+                return Err(twice());
+            }
+            let (temporary, mut file) = Temporary::beside(&state.store()).map_err(failed)?;
+            let copied = io::copy(content, &mut file).and_then(|_| file.rewind());
+            let whole = copied.and_then(|()| file.sync_all());
+            whole.map_err(|error| failed(format!("{}: {error}", self.file.display())))?;
+            self.store = Some(temporary);
+            return Ok(());
+        }
+        let known = [HOST_KEY, USER_CA, PINS].into_iter().find(|known| *known == name);
+        let named = name.strip_prefix(NAMED).filter(|name| is_plain(name));
+        if known.is_none() && named.is_none() && name != ABOUT || size > SMALL_BYTES_MAX {
+            let shown: String = name.chars().take(80).collect();
+            return Err(failed(format!(
+                "the backup holds `{shown}`, which this keyway does not know; restore it with the one that wrote it"
+            )));
+        }
+        let mut text =
+            Zeroizing::new(String::with_capacity(usize::try_from(size).unwrap_or(0) + 1));
+        content.take(SMALL_BYTES_MAX).read_to_string(&mut text).map_err(|error| {
+            failed(format!("{}: `{}`: {error}", self.file.display(), plain(name)))
+        })?;
+        if let Some(known) = known {
+            if self.keys.iter().any(|(other, _)| *other == known) {
+                return Err(twice());
+            }
+            self.keys.push((known, text));
+        } else if let Some(named) = named {
+            self.named.push((named.to_owned(), text));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a name is that of a file in a directory, and of no other.
+fn is_plain(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    !name.is_empty() && name.len() < 100 && !name.starts_with('.') && name.chars().all(plain)
+}
