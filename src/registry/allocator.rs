@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::access::How;
 use super::document::{Access, AddressState, Serial};
-use super::model::{AddressIx, Held, Model, PrincipalIx, Reach, Slot};
+use super::model::{AddressIx, Held, Model, PrincipalIx, Reach, Site, Slot};
 use super::name::{Label, Principal};
 use super::refusal::{Collision, Kind, Refusal};
 
@@ -171,6 +171,15 @@ impl Model {
             let address = self.site(at)?.name.clone();
             let told = Collision { principal, vm: name.clone(), address, other, held_until_s };
             Some(Clash { vm, told })
+        })
+    }
+}
+
+impl Site {
+    /// Whether a VM may be put here.
+    pub(super) fn takes_vms(&self) -> bool {
+        self.stored.as_ref().is_some_and(|stored| {
+            stored.document.state == AddressState::Ready && !stored.document.lobby
         })
     }
 }

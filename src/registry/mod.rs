@@ -23,6 +23,7 @@ pub mod fleet_file;
 pub mod follower;
 mod host_keys;
 mod identity;
+mod lasting;
 mod limits;
 mod load;
 mod meanwhile;

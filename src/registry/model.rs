@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use super::document::{
-    Access, Address, AddressState, Document, Hold, Key, Registry, Serial, Team, Token, User, Vm,
+    Access, Address, Document, Hold, Key, Registry, Serial, Team, Token, User, Vm,
 };
 pub use super::limits::Limits;
 use super::name::{Label, Principal};
@@ -100,7 +100,7 @@ pub struct Model {
     reaches: Vec<Reach>,
     users: BTreeMap<Label, Stored<User>>,
     teams: BTreeMap<Label, Stored<Team>>,
-    holds: BTreeMap<Principal, Stored<Vec<Hold>>>,
+    pub(super) holds: BTreeMap<Principal, Stored<Vec<Hold>>>,
     names: BTreeMap<Label, AddressIx>,
     sites: Vec<Site>,
     ips: HashMap<IpAddr, AddressIx>,
@@ -110,7 +110,7 @@ pub struct Model {
     /// Of those few that are not the name.
     ids: HashMap<String, Serial>,
     tokens: BTreeMap<Label, Stored<Token>>,
-    whole: Option<Stored<Registry>>,
+    pub(super) whole: Option<Stored<Registry>>,
     keys: HashMap<[u8; 32], Label>,
     /// Of those VMs that have one: part of its fingerprint.
     pub(super) host_keys: BTreeSet<(u64, Serial)>,
@@ -226,24 +226,6 @@ impl Model {
     #[must_use]
     pub const fn vm_names(&self) -> &BTreeMap<Label, Serial> {
         &self.vm_names
-    }
-
-    /// What each principal must not see again yet.
-    pub fn holds(&self) -> impl Iterator<Item = (&Principal, &[Hold])> {
-        self.holds.iter().map(|(principal, stored)| (principal, &*stored.document))
-    }
-
-    /// What is true of the registry as a whole.
-    #[must_use]
-    pub fn registry(&self) -> Registry {
-        self.whole.as_ref().map(|whole| whole.document.clone()).unwrap_or_default()
-    }
-
-    /// Unix time until which nobody is given a slot that they have not, if that is after `now_s`.
-    #[must_use]
-    pub fn closed_until_s(&self, now_s: u64) -> Option<u64> {
-        let until_s = self.whole.as_ref()?.document.no_new_slots_until_s?;
-        (until_s > now_s).then_some(until_s)
     }
 
     /// All addresses that stand, by name, with how many VMs answer at each.
@@ -595,15 +577,6 @@ impl Model {
         });
         self.names.insert(name.clone(), ix);
         ix
-    }
-}
-
-impl Site {
-    /// Whether a VM may be put here.
-    pub(super) fn takes_vms(&self) -> bool {
-        self.stored.as_ref().is_some_and(|stored| {
-            stored.document.state == AddressState::Ready && !stored.document.lobby
-        })
     }
 }
 
