@@ -3,7 +3,7 @@
 use crate::harness::{Key, Scratch, World, peers, run};
 use keyway::{
     edge::{
-        Edge, Start, limits,
+        Edge, Start, limits, listen,
         local_address::Destination,
         proxy_header::Senders,
         relay::{ClientAlive, PreferGcm},
