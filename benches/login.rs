@@ -120,6 +120,7 @@ impl Leg {
             attempts_max: 6,
             hide_keys: false,
             last_words: String::new(),
+            plus_words: String::new(),
         };
         Self {
             server_config: Arc::new(ServerConfig::new(vec![host_key], algorithms.clone(), limits)),

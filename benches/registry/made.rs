@@ -113,6 +113,7 @@ fn vm(number: u64) -> Vm {
         host_key: None,
         source_address: None,
         pin: Some(pin.into()),
+        pinned_s: 1_790_000_000,
         state: VmState::Ready,
         origin: Origin::Command,
     }

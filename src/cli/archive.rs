@@ -147,13 +147,12 @@ pub(super) fn is_sealed(from: &Path) -> io::Result<bool> {
     Ok(begin == SEALED)
 }
 
+/// Takes a file of an archive: its name, its size in bytes, and what is in it.
+pub(super) type Each<'a> = dyn FnMut(&str, u64, &mut dyn Read) -> Result<(), Trouble> + 'a;
+
 /// Shows `each` every file of an archive. All of it is true only when this has returned: what was altered or cut off may be
 /// noticed last.
-pub(super) fn read(
-    from: &Path,
-    opens: &Opens,
-    each: &mut dyn FnMut(&str, u64, &mut dyn Read) -> Result<(), Trouble>,
-) -> Result<(), Trouble> {
+pub(super) fn read(from: &Path, opens: &Opens, each: &mut Each<'_>) -> Result<(), Trouble> {
     let shown = from.display();
     let failed = |error: io::Error| Trouble::failed(format!("{shown}: {error}"));
     let mut file = File::open(from).map_err(failed)?;
@@ -196,11 +195,7 @@ pub(super) fn read(
     unpack(from, opened.map_err(wrong)?, each)
 }
 
-fn unpack(
-    from: &Path,
-    input: impl Read,
-    each: &mut dyn FnMut(&str, u64, &mut dyn Read) -> Result<(), Trouble>,
-) -> Result<(), Trouble> {
+fn unpack(from: &Path, input: impl Read, each: &mut Each<'_>) -> Result<(), Trouble> {
     let shown = from.display();
     let torn = |error: io::Error| {
         Trouble::failed(format!("{shown} is no whole backup of keyway ({error})"))

@@ -11,19 +11,19 @@ use std::{
 use super::{
     Config, Finding, Report, Source,
     document::{Document, Section, Value},
+    fleet_values::{label, login, parse_ip, principal, vm_id},
     keys,
     keyway::{Draft, read_source_address},
     source,
 };
 use crate::{
     registry::{
-        self, Label, Principal,
+        self, Label,
         document::{AddressState, Origin, VmState},
         endpoint,
         fleet::{FleetAddress, FleetTeam, FleetUser, FleetVm},
-        is_login,
     },
-    route::{Contradiction, Place, Snapshot, TEAM_PREFIX, What, is_id},
+    route::{Contradiction, Place, Snapshot, TEAM_PREFIX, What},
     ssh::publickey::Fingerprint,
 };
 
@@ -444,18 +444,6 @@ fn origin(section: &Section<'_, '_>) -> Option<Origin> {
     section.get("origin").and_then(|value| value.word(&words))
 }
 
-fn vm_id(value: &Value<'_, '_>) -> Option<String> {
-    let id = value.string()?;
-    if !is_id(id) {
-        value.fault(
-            format_args!("is \"{id}\", which is no id of a VM"),
-            "write 1 to 63 letters, digits, - and _, or leave the key out",
-        );
-        return None;
-    }
-    Some(id.to_owned())
-}
-
 fn covers(listen: SocketAddr, ip: IpAddr) -> bool {
     let any = listen.ip().is_unspecified() && listen.is_ipv4() == ip.is_ipv4();
     any || listen.ip() == ip
@@ -503,46 +491,6 @@ fn named<T: ToString>(
         all.push(name);
     }
     all
-}
-
-fn label(value: &Value<'_, '_>) -> Option<Label> {
-    let text = value.string()?;
-    Label::new(text).map_err(|_| no_name(value, text)).ok()
-}
-
-fn principal(value: &Value<'_, '_>) -> Option<Principal> {
-    let text = value.string()?;
-    text.parse().map_err(|_| no_name(value, text)).ok()
-}
-
-fn no_name(value: &Value<'_, '_>, text: &str) {
-    value.fault(
-        format_args!("is \"{text}\", which is no name"),
-        "write 1 to 63 of a-z, 0-9 and -, with no - at either end",
-    );
-}
-
-fn login(value: &Value<'_, '_>) -> Option<String> {
-    let login = value.string()?;
-    if !is_login(login) {
-        value.fault(
-            format_args!("is \"{login}\", which is no login name"),
-            "write the name of an account in the VM, or leave the key out",
-        );
-    }
-    Some(login.to_owned())
-}
-
-fn parse_ip(value: &Value<'_, '_>) -> Option<IpAddr> {
-    let text = value.string()?;
-    let parsed = text.parse().ok();
-    if parsed.is_none() {
-        value.fault(
-            format_args!("is \"{text}\", which is no IP address"),
-            "write one address, without a port or prefix",
-        );
-    }
-    parsed
 }
 
 /// Puts a contradiction at the line of the key that has to change.

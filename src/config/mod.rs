@@ -31,6 +31,7 @@ mod dns;
 mod document;
 mod finding;
 mod fleet;
+mod fleet_values;
 mod keys;
 mod keyway;
 mod reread;
@@ -65,6 +66,7 @@ pub struct Config {
 
 /// The `[edge]` section.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of the file")]
 pub struct Edge {
     /// At least one; no two the same.
     pub listen: Vec<SocketAddr>,

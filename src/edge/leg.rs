@@ -110,12 +110,17 @@ impl Broken {
     /// What is known beyond that: the peer's own words if it had some, else what went wrong.
     pub(super) fn detail(&self, transport: &Transport) -> Option<Detail> {
         match self {
-            // A fault of ours about what it said says less than what it said.
-            Self::Closed | Self::Fault(Fault::Disconnected { .. } | Fault::Ident) => {}
-            Self::Socket(error) => return Some(Detail::found(error)),
+            // What went wrong then, ours or the network's, says less than what it said.
+            Self::Closed
+            | Self::Socket(_)
+            | Self::Fault(Fault::Disconnected { .. } | Fault::Ident) => {}
             Self::Fault(fault) => return Some(Detail::found(fault)),
         }
-        transport.last_words(Detail::BYTES_MAX).map(|words| Detail::said(&words))
+        let said = transport.last_words(Detail::BYTES_MAX).map(|words| Detail::said(&words));
+        match self {
+            Self::Socket(error) => said.or_else(|| Some(Detail::found(error))),
+            Self::Closed | Self::Fault(_) => said,
+        }
     }
 }
 
@@ -185,7 +190,13 @@ impl Leg {
             }
             match turn {
                 Ok(Turn::Found(found)) => return Ok(found),
-                Ok(Turn::Starved | Turn::More) => self.flush().await?,
+                Ok(Turn::Starved | Turn::More) => {
+                    if let Err(error) = self.flush().await {
+                        // Whoever hung up may have said why, and it was not read yet.
+                        let _heard = self.turn(scratch, false, &mut handle);
+                        return Err(error.into());
+                    }
+                }
                 Err(broken) => {
                     // A peer that does not read its last words must not change what it is told for.
                     self.say_now();

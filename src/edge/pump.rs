@@ -8,7 +8,7 @@ use super::buffers::Pool;
 use super::clock::monotonic_ms;
 use super::epoll::{Event, Interest, Poller, Readiness, Target};
 use super::line::{Party, Tally, Tools};
-use super::relay::{Relay, Turn};
+use super::relay::Turn;
 use super::slab::{Key, Slab};
 use crate::ended::{Cause, Ended, Side, Stage};
 use crate::metrics::{Counters, Direction};
@@ -31,7 +31,10 @@ use handle::{Command, Queue, Shared};
 
 #[path = "pump_handle.rs"]
 mod handle;
+#[path = "pump_session.rs"]
+mod session;
 pub use handle::PumpHandle;
+pub use session::{Carriage, Check, Report, Session, Stay, Visit};
 
 /// How often sessions are looked at for memory that they can do without and key exchanges that are stuck, in milliseconds.
 const SCAN_MS: u64 = 60_000;
@@ -54,50 +57,6 @@ pub struct Settings {
     pub prefer_gcm: PreferGcm,
     /// How long clients may be silent.
     pub client_alive: ClientAlive,
-}
-
-/// An established session. `I` says who and where: for the log line and for checking the right again.
-pub struct Session<I> {
-    /// How its bytes get across.
-    pub carriage: Carriage,
-    /// Given back, unread, to the checks and to `on_end`.
-    pub info: I,
-    /// When the connection was accepted, on the clock of [`super::clock`].
-    pub started_ms: u64,
-}
-
-/// How the bytes of a session get from leg to leg.
-pub enum Carriage {
-    /// Both legs have keys of ours: packets are opened and sealed again.
-    Reseal(Box<Relay>),
-}
-
-/// What a session's principal may do where it is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Stay {
-    /// Go on; asked again at a moment on the clock of [`super::clock`], if the right has an end.
-    Until(Option<u64>),
-    /// No more.
-    End(Cause),
-}
-
-/// Says whether a session's principal may still be where it is.
-pub type Check<I> = Arc<dyn Fn(&I) -> Stay + Send + Sync>;
-
-/// Looks at a session and the bytes read so far from client and VM; says whether it may stay. Must be quick.
-pub type Visit<I> = Box<dyn FnMut(&I, u64, u64) -> bool + Send>;
-
-/// What is known of a session when it is over.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Report {
-    /// Who ended it and why.
-    pub ended: Ended,
-    /// Bytes read from the client.
-    pub up: u64,
-    /// Bytes read from the VM.
-    pub down: u64,
-    /// Since [`Session::started_ms`].
-    pub lasted: Duration,
 }
 
 /// Hears of every session's end.

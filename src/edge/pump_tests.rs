@@ -1,6 +1,7 @@
 //! Tests of `pump`: its own thread and real TCP connections; the peers are threads of the test that block.
 
 use super::super::epoll::Readiness;
+use super::super::relay::Relay;
 use super::*;
 use crate::ended::Ended;
 use crate::ssh::cipher::{Cipher, Mac};

@@ -6,22 +6,21 @@
 //! [`identity`](super::identity); one of the same name with another owner is transferred. What a fleet says nothing of
 //! stays: a state that it does not give, the address of a VM that stands, tokens.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt;
+use std::collections::HashSet;
 
-use super::command::{Command, NewAddress, NewVm, Options, Placement, Subject, Thing, VmSettings};
-use super::document::{Access, AddressState, Key, Origin, Serial, UserKey, Vm, VmState};
-use super::draft::Progress;
+use super::command::{Command, NewAddress, NewVm, Placement, Subject, Thing, VmSettings};
+use super::document::{Access, AddressState, Key, Origin, UserKey, Vm, VmState};
 use super::execute::KEYS_MAX;
-use super::fleet::{Fleet, FleetAddress, FleetTeam, FleetVm};
-use super::identity::Identities;
+use super::fleet::{Fleet, FleetAddress, FleetVm};
 use super::meanwhile::Meanwhile;
 use super::model::Model;
 use super::name::{Label, Principal};
 use super::refusal::Refusal;
-use super::service::{Actor, Done, Failed, Mode, Order, Service};
-use super::values::{check_host_key, check_login, check_source, parse_key};
+use super::values::{check_host_key, check_login, check_source};
+use super::wanted::{Wanted, shares};
 use crate::ssh::publickey::Fingerprint;
+
+pub use super::carry_out::{Applied, apply};
 
 /// What becomes of what a fleet does not name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,7 +35,7 @@ pub enum Prune {
 }
 
 impl Prune {
-    fn takes(self, origin: Origin) -> bool {
+    pub(super) fn takes(self, origin: Origin) -> bool {
         match self {
             Self::Nothing => false,
             Self::FromFleet => origin == Origin::Fleet,
@@ -97,182 +96,6 @@ pub fn plan(fleet: &Fleet, model: &Model, prune: Prune) -> Result<Vec<Step>, Ref
     plan.prune_addresses(&wanted, Stage::Late);
     plan.close_addresses(fleet);
     Ok(plan.steps)
-}
-
-/// What came of a plan: each step's result, in order, and where the registry stands.
-#[derive(Debug)]
-pub struct Applied {
-    /// The revision of the last change, or where the registry stood.
-    pub revision: u64,
-    /// A refused step kept none of the others from being tried.
-    pub steps: Vec<(Step, Result<Done, Refusal>)>,
-}
-
-/// Steps carried out together: others are served in between.
-const TOGETHER: usize = 256;
-
-/// Carries a plan out; one that was made at the revision `at`, only as long as nobody else changes anything.
-///
-/// # Errors
-/// [`Failed::Store`], [`Failed::Ended`] and [`Refusal::Outdated`]: what came before was carried out.
-pub fn apply(
-    service: &Service,
-    mut at: Option<u64>,
-    plan: Vec<Step>,
-    renumber: bool,
-    actor: &Actor,
-    mode: Mode,
-) -> Result<Applied, Failed> {
-    let mut applied =
-        Applied { revision: service.model().revision(), steps: Vec::with_capacity(plan.len()) };
-    // What a step would do shows only behind those before it, so a dry run goes in one piece.
-    let together = if mode == Mode::DryRun { plan.len() } else { TOGETHER };
-    let mut rest = plan.into_iter().peekable();
-    while rest.peek().is_some() {
-        let steps: Vec<Step> = rest.by_ref().take(together).collect();
-        let order = |step: &Step| Order {
-            command: step.command.clone(),
-            options: Options { renumber, origin: step.origin },
-            expected: None,
-            actor: actor.clone(),
-        };
-        let answers = service.carry_out_at(at, steps.iter().map(order).collect(), mode);
-        for (step, answer) in steps.into_iter().zip(answers) {
-            let result = match answer {
-                Ok(done) => {
-                    applied.revision = applied.revision.max(done.revision);
-                    Ok(done)
-                }
-                Err(Failed::Refused(Refusal::Outdated { is, expected, .. })) => {
-                    let done = applied.steps.len();
-                    return Err(Refusal::Outdated { is, expected, done }.into());
-                }
-                Err(Failed::Refused(refusal)) => Err(refusal),
-                Err(failed) => return Err(failed),
-            };
-            applied.steps.push((step, result));
-        }
-        at = at.map(|_| applied.revision);
-    }
-    Ok(applied)
-}
-
-impl Applied {
-    /// The steps of a dry run that would be refused. What stands behind a removal of which only the beginning was tried may
-    /// not be, and is none of them.
-    pub fn would_be_refused(&self) -> impl Iterator<Item = (&Step, &Refusal)> {
-        let tried = self.steps.iter().take_while(|(_, result)| {
-            let begun = |done: &Done| done.report.progress == Progress::Begun;
-            !result.as_ref().is_ok_and(begun)
-        });
-        tried.filter_map(|(step, result)| Some((step, result.as_ref().err()?)))
-    }
-}
-
-/// A fleet, looked up by name.
-pub(super) struct Wanted<'f> {
-    addresses: HashSet<&'f Label>,
-    users: BTreeMap<&'f Label, Vec<UserKey>>,
-    pub(super) teams: BTreeMap<&'f Label, BTreeMap<&'f Label, Access>>,
-    pub(super) vms: HashMap<&'f Label, &'f FleetVm>,
-    identities: Identities<'f>,
-    /// Whose each key is.
-    keys: HashMap<String, &'f Label>,
-}
-
-impl<'f> Wanted<'f> {
-    fn new(fleet: &'f Fleet, model: &'f Model, prune: Prune) -> Result<Self, Refusal> {
-        let Fleet { addresses, users, teams, vms } = fleet;
-        let addresses = unique(addresses.iter().map(|it| (&it.name, ())), "address")?;
-        let mut keys = HashMap::new();
-        let mut read = Vec::with_capacity(users.len());
-        for user in users {
-            let parsed: Vec<UserKey> =
-                user.keys.iter().map(|line| parse_key(line)).collect::<Result<_, _>>()?;
-            for key in &parsed {
-                if let Some(of) = keys.insert(key.fingerprint.clone(), &user.name) {
-                    let what = format!("key {} stands at user `{of}` and again", key.fingerprint);
-                    return Err(Refusal::invalid(
-                        what,
-                        format!("remove it there or at `{}`", user.name),
-                    ));
-                }
-            }
-            read.push((&user.name, parsed));
-        }
-        let users = unique(read, "user")?.into_iter().collect();
-        let members = |team: &'f FleetTeam| {
-            let FleetTeam { name, members, members_by_name, .. } = team;
-            Ok((name, accesses(members, members_by_name, format_args!("in team `{name}`"))?))
-        };
-        let teams = teams.iter().map(members).collect::<Result<Vec<_>, Refusal>>()?;
-        let teams = unique(teams, "team")?.into_iter().collect();
-        let vms = unique(vms.iter().map(|vm| (&vm.name, vm)), "VM")?;
-        for (name, vm) in &vms {
-            let shares = shares(vm)?;
-            if shares.contains_key(&vm.owner) {
-                let what = format!("VM `{name}` is shared with `{}`, its owner", vm.owner);
-                return Err(Refusal::invalid(what, "remove the share"));
-            }
-            if vm.address.is_some() && vm.no_address {
-                let what = format!("VM `{name}` has an address and no_address");
-                return Err(Refusal::invalid(what, "keep one of them"));
-            }
-        }
-        let identities = Identities::new(model, &vms, |vm| prune.takes(vm.origin))?;
-        let addresses = addresses.into_keys().collect();
-        Ok(Self { addresses, users, teams, vms, identities, keys })
-    }
-
-    /// The VM that stands and is this one.
-    pub(super) fn standing<'m>(&self, model: &'m Model, name: &Label) -> Option<&'m Vm> {
-        let serial = self.identities.standing(model, name)?;
-        model.vm(serial).map(|stored| &*stored.document)
-    }
-
-    /// What is wanted of a VM that stands.
-    pub(super) fn of(&self, serial: Serial, vm: &Vm) -> Option<&'f FleetVm> {
-        self.identities.wanted(&self.vms, (serial, vm))
-    }
-}
-
-/// What has names, by them.
-fn unique<'f, T>(
-    all: impl IntoIterator<Item = (&'f Label, T)>,
-    kind: &str,
-) -> Result<HashMap<&'f Label, T>, Refusal> {
-    let mut named = HashMap::new();
-    for (name, it) in all {
-        if named.insert(name, it).is_some() {
-            let what = format!("{kind} `{name}` stands there twice");
-            return Err(Refusal::invalid(what, "keep one of them"));
-        }
-    }
-    Ok(named)
-}
-
-/// Who has which access.
-fn accesses<'f, T: fmt::Display + Ord>(
-    slot: &'f [T],
-    by_name: &'f [T],
-    place: fmt::Arguments<'_>,
-) -> Result<BTreeMap<&'f T, Access>, Refusal> {
-    let mut all = BTreeMap::new();
-    let slot = slot.iter().map(|name| (name, Access::Slot));
-    for (name, access) in slot.chain(by_name.iter().map(|name| (name, Access::ByName))) {
-        if all.insert(name, access).is_some() {
-            return Err(Refusal::invalid(
-                format!("`{name}` stands {place} twice"),
-                "keep one of them",
-            ));
-        }
-    }
-    Ok(all)
-}
-
-fn shares(vm: &FleetVm) -> Result<BTreeMap<&Principal, Access>, Refusal> {
-    let FleetVm { name, shares, shares_by_name, .. } = vm;
-    accesses(shares, shares_by_name, format_args!("in the shares of VM `{name}`"))
 }
 
 /// When something goes: at once, or when what depends on it has changed.

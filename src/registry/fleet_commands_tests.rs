@@ -1,14 +1,16 @@
 //! Tests of `fleet_commands`: random registries against random fleets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::registry::command::Options;
 use crate::registry::draft::Draft;
-use crate::registry::fleet::FleetUser;
+use crate::registry::fleet::{FleetTeam, FleetUser};
 use crate::registry::history::Dice;
 use crate::registry::model::{Limits, Stamp};
+use crate::registry::values::parse_key;
 use crate::ssh::entropy::Entropy;
 use crate::ssh::hostkey::PrivateKey;
 use crate::ssh::testing::Seeded;
@@ -527,189 +529,5 @@ fn who_would_miss_a_vm_on_the_way_is_lent_it() {
     assert_eq!(walked(&mut world, &after), Some(vec![]));
 }
 
-/// What a plan does, with what it is carried out on changed by it.
-fn done(world: &mut World, fleet: &Fleet, prune: Prune) -> Vec<String> {
-    let texts = world.plan(fleet, prune);
-    assert_eq!(world.apply(fleet, prune), Vec::<String>::new());
-    assert_eq!(world.plan(fleet, prune), Vec::<String>::new());
-    texts
-}
-
-const SMALL: &str = "[[address]]
-name='s0'
-public='127.0.77.1'
-[[user]]
-name='a'
-[[user]]
-name='b'
-";
-
-#[test]
-fn a_vm_that_a_fleet_calls_otherwise_is_renamed() {
-    let vm = |text: &str| read(&format!("{SMALL}{text}"));
-    let stands = |world: &World| {
-        let names = world.model.vm_names().iter();
-        names.map(|(name, serial)| (name.to_string(), *serial)).collect::<Vec<_>>()
-    };
-    for prune in [Prune::FromFleet, Prune::Everything] {
-        let mut world = World::new();
-        let before = vm("[[vm]]
-name='v'
-owner='a'
-ssh='127.0.0.1:22'
-address='s0'
-share=['b']
-");
-        done(&mut world, &before, prune);
-        let serial = stands(&world)[0].1;
-        // No word of an id: the same owner and endpoint say it.
-        let after = vm("[[vm]]
-name='w'
-owner='a'
-ssh='127.0.0.1:22'
-address='s0'
-login='root'
-");
-        let texts = done(&mut world, &after, prune);
-        assert_eq!(texts, ["rename VM v to w", "take VM w from b", "change VM w"]);
-        assert_eq!(stands(&world), [("w".to_owned(), serial)]);
-        // An id says it whatever else is new.
-        let after = vm("[[vm]]
-name='x'
-id='v'
-owner='b'
-ssh='127.0.0.1:23'
-address='s0'
-");
-        let texts = done(&mut world, &after, prune);
-        assert_eq!(texts, ["rename VM w to x", "transfer VM x from a to b", "change VM x"]);
-        assert_eq!(stands(&world), [("x".to_owned(), serial)]);
-    }
-    // Where nothing goes, only an id can say it.
-    let mut world = World::new();
-    done(
-        &mut world,
-        &vm("[[vm]]
-name='v'
-owner='a'
-ssh='127.0.0.1:22'
-"),
-        Prune::Nothing,
-    );
-    let by_id = vm("[[vm]]
-name='w'
-id='v'
-owner='a'
-ssh='127.0.0.1:22'
-");
-    assert_eq!(done(&mut world, &by_id, Prune::Nothing), ["rename VM v to w"]);
-    let other = vm("[[vm]]
-name='z'
-owner='a'
-ssh='127.0.0.1:22'
-no_address=true
-");
-    assert_eq!(done(&mut world, &other, Prune::Nothing), ["add VM z of a"]);
-}
-
-#[test]
-fn vms_that_pass_their_names_on_are_renamed_in_the_order_in_which_names_are_free() {
-    let mut world = World::new();
-    let vm = |name: &str, id: &str, port: u16| {
-        format!(
-            "[[vm]]
-name='{name}'
-id='{id}'
-owner='a'
-ssh='127.0.0.1:{port}'
-no_address=true
-"
-        )
-    };
-    let fleet = |vms: [String; 3]| read(&format!("{SMALL}{}", vms.concat()));
-    done(&mut world, &fleet([vm("c", "c", 3), vm("b", "b", 2), vm("a", "a", 1)]), Prune::FromFleet);
-    let after = fleet([vm("b", "a", 1), vm("c", "b", 2), vm("d", "c", 3)]);
-    let texts = done(&mut world, &after, Prune::FromFleet);
-    assert_eq!(texts, ["rename VM c to d", "rename VM b to c", "rename VM a to b"]);
-    // Two at one place: nobody knows which is which, and none is taken for the other.
-    let after = read(&format!(
-        "{SMALL}[[vm]]
-name='x'
-owner='a'
-ssh='127.0.0.1:1'
-no_address=true
-         [[vm]]
-name='y'
-owner='a'
-ssh='127.0.0.1:1'
-no_address=true
-"
-    ));
-    let texts = done(&mut world, &after, Prune::FromFleet);
-    assert!(texts.iter().all(|text| !text.contains("rename")), "{texts:?}");
-}
-
-#[test]
-fn an_id_that_cannot_be_is_refused_before_anything_is_done() {
-    let mut world = World::new();
-    let vm = |name: &str, id: &str| {
-        let id = if id.is_empty() {
-            String::new()
-        } else {
-            format!(
-                "id='{id}'
-"
-            )
-        };
-        format!(
-            "[[vm]]
-name='{name}'
-{id}owner='a'
-ssh='127.0.0.1:22'
-no_address=true
-"
-        )
-    };
-    let fleet = |vms: &[String]| read(&format!("{SMALL}{}", vms.concat()));
-    done(&mut world, &fleet(&[vm("v", "old")]), Prune::Nothing);
-    let cases = [
-        (vec![vm("v", "other")], "has the id `old`, not `other`"),
-        (vec![vm("v", "old"), vm("w", "old")], "is another VM's too"),
-        (vec![vm("v", "old"), vm("old", "")], "is another VM's too"),
-    ];
-    for (vms, told) in cases {
-        let refusal = plan(&fleet(&vms), &world.model, Prune::FromFleet).unwrap_err();
-        assert!(refusal.to_string().contains(told), "{refusal}");
-    }
-}
-
-#[test]
-fn a_vm_in_maintenance_is_made_so_and_a_drained_address_still_gets_its_vms() {
-    let mut world = World::new();
-    let text = "[[address]]
-name='s0'
-public='127.0.77.1'
-state='drain'
-[[user]]
-name='a'
-origin='fleet'
-                [[vm]]
-name='v'
-id='older'
-owner='a'
-ssh='127.0.0.1:22'
-address='s0'
-state='maint'
-";
-    let fleet = read(text);
-    let texts = done(&mut world, &fleet, Prune::Nothing);
-    assert_eq!(texts.last().unwrap(), "put no more VMs at address s0");
-    assert_eq!(Fleet::of(&world.model), fleet);
-    let (_, vm) = world.model.vm_named(&label("v")).unwrap();
-    assert_eq!((vm.document.state, &*vm.document.id), (VmState::Maint, "older"));
-    let back = read(&text.replace("drain", "ready").replace("maint", "ready"));
-    assert_eq!(
-        done(&mut world, &back, Prune::Nothing),
-        ["put VMs at address s0 again", "change VM v"]
-    );
-}
+#[path = "fleet_renames_tests.rs"]
+mod renames;

@@ -275,20 +275,21 @@ pub fn carry_out(
     }
     let bound = allowed.map(|allowed| allowed.revision);
     let applied = fleet_commands::apply(service, bound, steps, false, actor, mode)?;
-    let (mut done, mut refused, mut more) = (Doings::default(), Vec::new(), 0);
+    let (mut done, mut refused, mut unnamed) = (Doings::default(), Vec::new(), 0);
     for (step, result) in &applied.steps {
         match result {
             Ok(_) => done.add(step),
             Err(refusal) if refused.len() < REFUSED_MAX => {
                 refused.push(format!("{}: {refusal}", step.text));
             }
-            Err(_) => more += 1,
+            Err(_) => unnamed += 1,
         }
     }
     for line in done.lines().filter(|_| mode == Mode::Real) {
         tracing::info!("fleet file: {line}");
     }
-    let ended = if refused.is_empty() { Ended::Applied } else { Ended::Partly { refused, more } };
+    let ended =
+        if refused.is_empty() { Ended::Applied } else { Ended::Partly { refused, more: unnamed } };
     Ok(Outcome { planned: at, revision: applied.revision, tally: done.tally(), ended })
 }
 

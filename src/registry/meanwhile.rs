@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::document::{Access, Vm};
 use super::execute::{MEMBERS_MAX, SHARES_MAX};
 use super::fleet::FleetVm;
-use super::fleet_commands::Wanted;
 use super::model::Model;
 use super::name::{Label, Principal};
+use super::wanted::Wanted;
 use crate::route::TEAMS_MAX;
 
 /// What is taken last, and what is lent until then.

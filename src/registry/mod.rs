@@ -13,6 +13,7 @@
 mod access;
 mod allocator;
 mod audit;
+mod carry_out;
 pub mod command;
 pub mod document;
 pub mod draft;
@@ -39,6 +40,7 @@ pub mod service;
 pub mod store;
 mod task;
 mod values;
+mod wanted;
 mod writer;
 
 pub use command::{Command, Options};

@@ -54,7 +54,8 @@ fn at_v0() -> Target {
 }
 
 fn steps(said: &Explanation) -> String {
-    said.steps.iter().map(|step| format!("{}: {}\n", step.step, step.answer)).collect()
+    let lines = said.steps.iter().map(|step| format!("{}: {}", step.step, step.answer));
+    lines.collect::<Vec<_>>().join("\n") + "\n"
 }
 
 #[test]

@@ -411,12 +411,11 @@ impl Plane {
             asking,
         };
         let start = api::Start {
-            reserved: match reserved {
-                Some(reserved) => reserved,
-                None => {
-                    let Api { socket, tls, .. } = &self.settings.api;
-                    api::reserve(socket, tls.as_ref())?
-                }
+            reserved: if let Some(reserved) = reserved {
+                reserved
+            } else {
+                let Api { socket, tls, .. } = &self.settings.api;
+                api::reserve(socket, tls.as_ref())?
             },
             peers: self.settings.api.peers.clone(),
             service: Arc::clone(service),

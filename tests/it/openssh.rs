@@ -133,7 +133,7 @@ fn nothing_weaker_is_offered() {
         "Ciphers=3des-cbc",
         "KexAlgorithms=diffie-hellman-group14-sha256",
         "KexAlgorithms=diffie-hellman-group14-sha1",
-        "KexAlgorithms=ecdh-sha2-nistp256",
+        "KexAlgorithms=ecdh-sha2-nistp521",
         "HostKeyAlgorithms=ssh-rsa",
     ] {
         let output = target.ssh(&["-o", options], "true").ends(255);

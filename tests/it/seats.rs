@@ -121,14 +121,14 @@ fn what_a_client_says_while_its_vm_is_slow_reaches_the_vm() {
     // Her login's own exchange goes on with the VM that comes up now: this connection is passed on to it.
     drop(silence);
     world.vm("blue").up();
-    let passed = passed_on(dialled, world.vm("blue").address);
+    let passed = passed_on(&dialled, world.vm("blue").address);
     wait::until("she is served", wait::SOON, || client.log().contains("blue"));
     drop((client, passed));
 }
 
 /// Carries bytes between a connection that was accepted and one that is made now.
 fn passed_on(
-    near: std::net::TcpStream,
+    near: &std::net::TcpStream,
     to: std::net::SocketAddr,
 ) -> [std::thread::JoinHandle<()>; 2] {
     let far = std::net::TcpStream::connect(to).expect("the VM");
@@ -140,5 +140,5 @@ fn passed_on(
             let _gone = to.shutdown(std::net::Shutdown::Write);
         })
     };
-    [one_way(&near, &far), one_way(&far, &near)]
+    [one_way(near, &far), one_way(&far, near)]
 }

@@ -102,7 +102,6 @@ fn example(route: &Route) -> (String, Value) {
         }
         ("DELETE", "/v1/tokens/{name}") => ("/v1/tokens/ci".into(), none),
         ("DELETE", "/v1/sessions/{id}") => ("/v1/sessions/7".into(), none),
-        ("POST", "/v1/ca/confirm") => (path, none),
         ("POST", "/v1/explain") => (path, json!({"key": KEY, "address": "s001", "login": "root"})),
         ("POST", "/v1/apply") => {
             (path, json!({"fleet": {"users": [{"name": "dora"}]}, "prune": false}))
@@ -134,7 +133,8 @@ fn example(route: &Route) -> (String, Value) {
             | "/v1/status"
             | "/v1/health",
         )
-        | ("DELETE", "/v1/vms/{name}" | "/v1/vms/{name}/host-key") => (path, none),
+        | ("DELETE", "/v1/vms/{name}" | "/v1/vms/{name}/host-key")
+        | ("POST", "/v1/ca/confirm") => (path, none),
         (method, path) => panic!("{method} {path} has no example"),
     };
     // Nothing is changed on the walk.

@@ -1,0 +1,51 @@
+//! What a pump carries, is asked about it, and says of it when it is over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::relay::Relay;
+use crate::ended::{Cause, Ended};
+
+/// An established session. `I` says who and where: for the log line and for checking the right again.
+pub struct Session<I> {
+    /// How its bytes get across.
+    pub carriage: Carriage,
+    /// Given back, unread, to the checks and to `on_end`.
+    pub info: I,
+    /// When the connection was accepted, on the clock of [`crate::edge::clock`].
+    pub started_ms: u64,
+}
+
+/// How the bytes of a session get from leg to leg.
+pub enum Carriage {
+    /// Both legs have keys of ours: packets are opened and sealed again.
+    Reseal(Box<Relay>),
+}
+
+/// What a session's principal may do where it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stay {
+    /// Go on; asked again at a moment on the clock of [`crate::edge::clock`], if the right has an end.
+    Until(Option<u64>),
+    /// No more.
+    End(Cause),
+}
+
+/// Says whether a session's principal may still be where it is.
+pub type Check<I> = Arc<dyn Fn(&I) -> Stay + Send + Sync>;
+
+/// Looks at a session and the bytes read so far from client and VM; says whether it may stay. Must be quick.
+pub type Visit<I> = Box<dyn FnMut(&I, u64, u64) -> bool + Send>;
+
+/// What is known of a session when it is over.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Report {
+    /// Who ended it and why.
+    pub ended: Ended,
+    /// Bytes read from the client.
+    pub up: u64,
+    /// Bytes read from the VM.
+    pub down: u64,
+    /// Since [`Session::started_ms`].
+    pub lasted: Duration,
+}
