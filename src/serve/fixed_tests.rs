@@ -19,7 +19,7 @@ enum Takes {
 }
 use Takes::{Reload, Restart};
 
-/// Every key of the reference in README.md, with another value than its default or than that of [`WHOLE`].
+/// Every key of the reference in docs/configuration.md, with another value than its default or than that of [`WHOLE`].
 const KEYS: &[(&str, &str, Takes)] = &[
     ("state_dir", "\"elsewhere\"", Restart),
     ("edge.listen", "[\"127.0.0.1:2222\"]", Restart),
@@ -35,6 +35,9 @@ const KEYS: &[(&str, &str, Takes)] = &[
     ("edge.log", "\"json\"", Restart),
     ("edge.hide_keys", "true", Reload),
     ("edge.legacy_macs", "false", Reload),
+    ("edge.legacy_kex", "false", Reload),
+    ("edge.client_alive_interval_s", "9", Restart),
+    ("edge.client_alive_count_max", "9", Restart),
     ("edge.prefer_gcm", "\"never\"", Restart),
     ("edge.original_dst", "true", Restart),
     ("edge.revoked_keys", "\"revoked\"", Reload),
@@ -45,6 +48,7 @@ const KEYS: &[(&str, &str, Takes)] = &[
     ("vm_leg.dial_timeout_s", "9", Restart),
     ("vm_leg.source_address", "\"none\"", Reload),
     ("vm_leg.networks", "[\"10.0.0.0/8\"]", Restart),
+    ("fleet_file.removals_max", "9", Reload),
     ("registry.quarantine_s", "3601", Restart),
     ("registry.audit_keep_days", "9", Restart),
     ("api.socket", "\"a.sock\"", Restart),
@@ -169,8 +173,8 @@ fn every_key_that_no_reload_renews_is_named_with_both_values() {
 
 #[test]
 fn every_key_of_the_reference_is_tried() {
-    let readme = include_str!("../../README.md");
-    let reference = readme.split_once("Every key has a default").expect("the reference").1;
+    let reference = include_str!("../../docs/configuration.md");
+    let reference = reference.split_once("Every key has a default").expect("the reference").1;
     let reference = reference.split_once("```toml\nstate_dir").expect("its beginning").1;
     let reference = reference.split_once("```").expect("its end").0;
     let (mut section, mut keys) = (String::new(), vec!["state_dir".to_owned()]);
