@@ -370,7 +370,7 @@ fn the_audit_log_names_what_somebody_known_wanted_and_was_refused() {
     assert_eq!(world.refused("DELETE", "/v1/users/bob", &json!(null)).0, 404);
     let trying = world.ask("POST", "/v1/users?dry_run=true", &json!({"name": "alice"}));
     assert_eq!(trying.status, 409);
-    assert_eq!(world.refused("POST", "/v1/users", &json!({"nam": "x"})).0, 400);
+    assert_eq!(world.refused("POST", "/v1/users", &json!({"title": "x"})).0, 400);
     world.get("/v1/users/bob");
     let seen = refused_entries(&world);
     let expected = [("user-add", "name-taken"), ("user-rm", "not-found")];
