@@ -145,7 +145,7 @@ pub(crate) fn haproxy(backend: SocketAddr) -> Result<Proxy> {
     fs::write(
         &config,
         format!(
-            "global\n  maxconn 8000\ndefaults\n  mode tcp\n  option splice-auto\n  timeout connect 10s\n  timeout client 1h\n  \
+            "global\n  maxconn 7000\ndefaults\n  mode tcp\n  option splice-auto\n  timeout connect 10s\n  timeout client 1h\n  \
              timeout server 1h\nlisten ssh\n  bind {address}\n  server vm {backend}\n"
         ),
     )?;
