@@ -27,7 +27,7 @@ use nix::unistd::Pid;
 /// Rounds; the executors take turns, and the figures are medians.
 const ROUNDS: usize = 5;
 /// Flows of a round.
-const FLOWS: usize = 20_000;
+const FLOWS: usize = 4_000;
 /// Flows under way at a time.
 const PARALLEL: usize = 8;
 /// Flows of the run in which system calls are counted: ptrace makes each of them slow.
