@@ -150,6 +150,8 @@ fn a_token_that_went_to_a_file_is_taken_from_it_and_what_it_may_not_leaves_a_tra
     let audit = run(command.args(["audit", "list"]).env("KEYWAY_SOCKET", &socket)).ok().text();
     let entry = audit.lines().find(|line| line.contains("refused: forbidden")).expect("an entry");
     assert!(entry.contains("token ci") && entry.contains("DELETE /v1/users/alice"), "{audit}");
+    // Lines are written in batches.
+    wait::until("the last line", wait::SOON, || door.process.log().contains("/v1/vms/blue"));
     let lines: Vec<serde_json::Value> =
         door.process.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let refused: Vec<_> =
