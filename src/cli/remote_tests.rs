@@ -142,7 +142,7 @@ fn a_refusal_is_told_with_its_code_and_has_its_exit_code() {
         (404, "not-found", FAULTS),
         (409, "conflict", FAULTS),
         (403, "forbidden", FAULTS),
-        (503, "store-failed", FAULTS),
+        (503, "registry-away", FAULTS),
         (412, "changed", CHANGED),
     ] {
         let fake = Fake::new(&[(status, &problem(status, code))]);

@@ -287,6 +287,8 @@ pub enum Noted {
     HostKeys,
     /// Old entries of the audit log were removed.
     AuditForget,
+    /// The store failed, and takes changes again.
+    StoreFault,
     /// A request of the API, as it was sent, where nothing is known that says more.
     Request,
 }
@@ -498,6 +500,7 @@ impl Command {
             Self::Note { what: Noted::StoreRestore, .. } => "store-restore",
             Self::Note { what: Noted::StoreAdopt, .. } => "store-adopt",
             Self::Note { what: Noted::HostKeys, .. } => "host-keys",
+            Self::Note { what: Noted::StoreFault, .. } => "store-fault",
             Self::Note { what: Noted::AuditForget, .. } => "audit-forget",
         }
     }

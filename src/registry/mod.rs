@@ -37,6 +37,7 @@ mod remove;
 mod renumber;
 pub mod routes;
 pub mod service;
+mod stand_in;
 pub mod store;
 mod task;
 mod values;

@@ -56,6 +56,9 @@ pub enum Failed {
     /// The store failed.
     #[error("the store failed, nothing was changed that was acknowledged: {0}")]
     Store(String),
+    /// There is no store to carry it out on.
+    #[error("{0}")]
+    Away(String),
     /// Parts of it were carried out and are durable.
     #[error("it was begun and did not come to its end, run the same command again: {0}")]
     Begun(Box<Failed>),
@@ -127,11 +130,45 @@ pub struct Start {
 /// The registry in service.
 pub struct Service {
     model: Arc<RwLock<Model>>,
-    store: Arc<dyn Store>,
+    kept: Kept,
     orders: RwLock<Option<Sender<Request>>>,
     writer: Mutex<Option<JoinHandle<bool>>>,
     now_s: fn() -> u64,
     wanted: Wanted,
+    health: StoreHealth,
+}
+
+/// Where the model is from.
+enum Kept {
+    /// The store, which takes changes.
+    Store(Arc<dyn Store>),
+    /// The store is away, and this says why: the model is what was known of it beside.
+    Away(String),
+}
+
+/// Whether the store takes what is written, as the writer found last.
+#[derive(Clone, Debug, Default)]
+pub struct StoreHealth(Arc<Mutex<Option<String>>>);
+
+impl StoreHealth {
+    /// Why it does not, if it does not.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Each fault is told once, however long it lasts.
+    pub(super) fn is(&self, now: Option<String>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known != now {
+            if let Some(why) = &now {
+                tracing::error!("the registry cannot be changed: {why}");
+            } else {
+                tracing::info!("the registry can be changed again");
+            }
+            *known = now;
+        }
+    }
 }
 
 /// Whether orders are meant.
@@ -170,10 +207,47 @@ impl Service {
         let model = Arc::new(RwLock::new(model));
         let (orders, queue) = mpsc::channel();
         let (kept_in, on) = (Arc::clone(&store), Arc::clone(&model));
-        let mut writer = Writer::new(on, kept_in, follow, entropy, now_s, wanted.clone());
+        let health = StoreHealth::default();
+        let (again, told) = (wanted.clone(), health.clone());
+        let mut writer = Writer::new(on, kept_in, follow, entropy, now_s, again, told);
         let thread = std::thread::Builder::new().name("registry".to_owned());
         let writer = Mutex::new(Some(thread.spawn(move || writer.run(&queue))?));
-        Ok(Self { model, store, orders: RwLock::new(Some(orders)), writer, now_s, wanted })
+        let (kept, orders) = (Kept::Store(store), RwLock::new(Some(orders)));
+        Ok(Self { model, kept, orders, writer, now_s, wanted, health })
+    }
+
+    /// Stands in for a registry whose store is away: shows `model`, and refuses everything else because of `why`.
+    #[must_use]
+    pub fn stand_in(model: Model, why: String, now_s: fn() -> u64) -> Self {
+        Self {
+            wanted: Wanted::at(model.revision()),
+            model: Arc::new(RwLock::new(model)),
+            kept: Kept::Away(why),
+            orders: RwLock::default(),
+            writer: Mutex::default(),
+            now_s,
+            health: StoreHealth::default(),
+        }
+    }
+
+    /// Why there is no store, if there is none.
+    pub fn away(&self) -> Option<&str> {
+        match &self.kept {
+            Kept::Store(_) => None,
+            Kept::Away(why) => Some(why),
+        }
+    }
+
+    /// How the store is from now on.
+    pub const fn store_health(&self) -> &StoreHealth {
+        &self.health
+    }
+
+    fn store(&self) -> Result<&dyn Store, store::Fault> {
+        match &self.kept {
+            Kept::Store(store) => Ok(&**store),
+            Kept::Away(why) => Err(store::Fault::Away { why: why.clone() }),
+        }
     }
 
     /// Carries out one order; returns when it is durable and followed.
@@ -197,6 +271,9 @@ impl Service {
         mode: Mode,
     ) -> Vec<Result<Done, Failed>> {
         let count = orders.len();
+        if let Kept::Away(why) = &self.kept {
+            return vec![Err(Failed::Away(why.clone())); count];
+        }
         let (answer, answered) = mpsc::sync_channel(1);
         let request = Request { at, orders, mode, answer };
         let queue = self.orders.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -243,7 +320,7 @@ impl Service {
     /// # Errors
     /// What the store says.
     pub fn head(&self) -> Result<Head, store::Fault> {
-        self.store.head()
+        self.store()?.head()
     }
 
     /// Unix time in seconds, as this service sees it.
@@ -262,7 +339,7 @@ impl Service {
         count: usize,
     ) -> Result<Vec<(String, Audit)>, store::Fault> {
         let order = if newest { store::Order::Down } else { store::Order::Up };
-        audit::page(&*self.store, after, order, count)
+        audit::page(self.store()?, after, order, count)
     }
 
     /// Every commit after a revision.
@@ -270,7 +347,7 @@ impl Service {
     /// # Errors
     /// What the store says; `Compacted` if that is too long ago.
     pub fn watch(&self, after: u64) -> Result<Box<dyn Watch>, store::Fault> {
-        self.store.watch(Revision(after))
+        self.store()?.watch(Revision(after))
     }
 }
 

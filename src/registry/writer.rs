@@ -9,13 +9,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::audit::{self, Actor, Audit, Forget, Moved};
-use super::command::{Command, Options, Subject};
+use super::command::{Command, Noted, Options, Subject};
 use super::document::{Document, Key};
 use super::draft::{Draft, PART_DOCUMENTS, Progress, Report, Written, stamp, take_back};
 use super::load::{self, Unreadable};
 use super::model::{Model, Stamp};
 use super::refusal::{Kind, Refusal};
-use super::service::{Done, Failed, Follow, Mode, News, Order, Request};
+use super::service::{Done, Failed, Follow, Mode, News, Order, Request, StoreHealth};
 use super::store::{
     Expected, OPERATIONS_MAX, Revision, Store, TRANSACTION_BYTES_MAX, TransactFault, Transaction,
 };
@@ -71,6 +71,7 @@ pub(super) struct Writer {
     commits: u64,
     standing: Standing,
     wanted: Wanted,
+    health: StoreHealth,
     forget: Forget,
     forget_at: Instant,
     /// What takes more than one batch.
@@ -95,6 +96,7 @@ impl Writer {
         entropy: Box<dyn Entropy + Send>,
         now_s: fn() -> u64,
         wanted: Wanted,
+        health: StoreHealth,
     ) -> Self {
         Self {
             model,
@@ -105,6 +107,7 @@ impl Writer {
             commits: 0,
             standing: Standing::Sound,
             wanted,
+            health,
             forget: Forget::default(),
             forget_at: Instant::now(),
             under_way: Vec::new(),
@@ -137,7 +140,9 @@ impl Writer {
             }
             if Instant::now() >= sweep_at {
                 let mut more = false;
-                self.guarded(|writer| more = writer.sweep() | writer.forget());
+                self.guarded(|writer| {
+                    more = writer.works() && (writer.sweep() | writer.forget());
+                });
                 sweep_at = Instant::now() + if more { Duration::ZERO } else { SWEEP_EVERY };
             }
         }
@@ -156,18 +161,30 @@ impl Writer {
         Stamp { now_s: (self.now_s)(), nonce: u64::from_le_bytes(nonce) }
     }
 
+    /// Carries out an order of its own.
+    fn order(&mut self, command: Command) -> Option<Result<Done, Failed>> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        let actor = Actor { name: "keyway".to_owned(), from: "itself".to_owned() };
+        let orders = vec![Order { command, options: Options::default(), expected: None, actor }];
+        self.serve(vec![Task::new(Request { at: None, orders, mode: Mode::Real, answer })]);
+        answered.try_recv().ok().and_then(|mut answers| answers.pop())
+    }
+
+    /// Whether the store takes changes. One that failed is tried with the audit log's entry of its fault: it is there once,
+    /// when it could be written.
+    fn works(&mut self) -> bool {
+        let Some(about) = self.health.fault() else { return true };
+        self.order(Command::Note { what: Noted::StoreFault, about });
+        self.health.fault().is_none()
+    }
+
     /// Lets time change what it changes; true if there may be more.
     fn sweep(&mut self) -> bool {
         let idle = self.model.read().unwrap_or_else(PoisonError::into_inner).aging.is_empty();
         if idle {
             return false;
         }
-        let (answer, answered) = mpsc::sync_channel(1);
-        let actor = Actor { name: "keyway".to_owned(), from: "itself".to_owned() };
-        let (command, options) = (Command::Sweep, Options::default());
-        let orders = vec![Order { command, options, expected: None, actor }];
-        self.serve(vec![Task::new(Request { at: None, orders, mode: Mode::Real, answer })]);
-        match answered.try_recv().ok().and_then(|mut answers| answers.pop()) {
+        match self.order(Command::Sweep) {
             Some(Ok(done)) => !done.written.is_empty(),
             Some(Err(failed)) => {
                 tracing::error!("slots whose quarantine is over are not free yet: {failed}");
@@ -214,8 +231,9 @@ impl Writer {
         self.settle(&mut model);
         if self.standing != Standing::Sound {
             drop(model);
+            let why = self.health.fault().unwrap_or_else(|| "it cannot be read".to_owned());
             for task in tasks {
-                task.give_up(&Failed::Store("it cannot be read".to_owned()));
+                task.give_up(&Failed::Store(why.clone()));
             }
             return;
         }
@@ -301,6 +319,10 @@ impl Writer {
         transactions: &[Transaction],
     ) -> Vec<(usize, usize, Result<Done, Failed>)> {
         let results = self.store.transact_all(transactions);
+        self.health.is(results.iter().find_map(|result| match result {
+            Err(TransactFault::Store(fault)) => Some(fault.to_string()),
+            Ok(_) | Err(TransactFault::Refused(_)) => None,
+        }));
         let failed = results.len() != pending.len() || results.iter().any(Result::is_err);
         if failed {
             for Pending { done, .. } in pending.iter().rev() {
@@ -333,7 +355,9 @@ impl Writer {
                     Ok(done)
                 }
                 Err(why) => {
-                    tracing::error!("a change of the registry was not made: {why}");
+                    if wanted {
+                        tracing::error!("a change of the registry was not made: {why}");
+                    }
                     Err(Failed::Store(why.to_string()))
                 }
             };
@@ -353,7 +377,7 @@ impl Writer {
             match self.store.head() {
                 Ok(head) if head.revision.0 == model.revision() => self.standing = Standing::Sound,
                 Ok(_) => self.standing = Standing::Lost,
-                Err(fault) => tracing::error!("the registry cannot be read: {fault}"),
+                Err(fault) => self.health.is(Some(fault.to_string())),
             }
         }
         if self.standing == Standing::Lost {
@@ -374,7 +398,7 @@ impl Writer {
                 *model = fresh;
             }
             // The edge goes on with what it has; nothing is carried out on what may not be so.
-            Err(fault) => tracing::error!("the registry cannot be read: {fault}"),
+            Err(fault) => self.health.is(Some(fault.to_string())),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::registry::command::{NewAddress, NewVm, Placement};
 use crate::registry::document::{Access, Origin, VmState};
 use crate::registry::name::{Label, Principal};
 use crate::registry::routes;
-use crate::registry::store::{EntryRef, Fault, Head, Part, StoreId, Watch, memory::Memory};
+use crate::registry::store::{self, EntryRef, Fault, Head, Part, StoreId, Watch, memory::Memory};
 use crate::route::{Snapshot, Table, Who};
 use crate::ssh::testing::Seeded;
 
@@ -132,7 +132,8 @@ impl World {
         let wanted = Wanted::at(model.revision());
         let model = Arc::new(RwLock::new(model));
         let (kept, entropy) = (Arc::new(store.clone()), Box::new(Seeded(5)));
-        let writer = Writer::new(model, kept, follow, entropy, || 1_000_000, wanted);
+        let health = StoreHealth::default();
+        let writer = Writer::new(model, kept, follow, entropy, || 1_000_000, wanted, health);
         let mut world = Self { writer, store, table, told };
         for user in ["u0", "u1"] {
             world.must(add(user));
@@ -264,9 +265,7 @@ fn others_are_served_between_the_batches_of_a_large_removal() {
     let mut world = World::shared("u1");
     let before = world.told.lock().unwrap().len();
     let audit = |world: &World| {
-        audit::page(&world.store.memory, None, super::super::store::Order::Up, usize::MAX)
-            .unwrap()
-            .len()
+        audit::page(&world.store.memory, None, store::Order::Up, usize::MAX).unwrap().len()
     };
     let entries = audit(&world);
     let answered = world.begin(vec![remove("u1")]);
@@ -487,4 +486,51 @@ fn a_store_that_another_process_wrote_is_read_anew() {
     assert!(!world.is_there("u1"));
     assert!(world.store.read.load(Ordering::Relaxed) > 0);
     world.agrees();
+}
+
+#[test]
+fn the_health_of_the_store_follows_it_and_recovers_though_nobody_changes_anything() {
+    let mut world = World::new();
+    let health = world.writer.health.clone();
+    let notes = |world: &World| {
+        let audit = world.store.memory.snapshot("audit/").unwrap().entries;
+        let text = |entry: &store::Entry| String::from_utf8_lossy(&entry.value).into_owned();
+        audit.iter().map(text).filter(|text| text.contains("store-fault")).count()
+    };
+    for unreadable in [false, true] {
+        assert!(health.fault().is_none() && world.writer.works());
+        world.store.is(Ill::Full);
+        *world.store.unreadable.lock().unwrap() = unreadable;
+        assert!(world.refused(add("u9")).contains("make room"));
+        for _ in 0..3 {
+            assert!(!world.writer.works());
+            assert!(health.fault().unwrap().contains("make room"), "{:?}", health.fault());
+        }
+        // Whoever asks meanwhile hears the same.
+        assert!(world.refused(add("u9")).contains("make room"));
+        let before = notes(&world);
+        world.store.is(Ill::Well);
+        *world.store.unreadable.lock().unwrap() = false;
+        assert!(world.writer.works());
+        assert_eq!(
+            (health.fault(), notes(&world)),
+            (None, before + 1),
+            "what was wrong is noted once"
+        );
+        world.agrees();
+    }
+    world.store.is(Ill::Full);
+    let _refused = world.refused(add("u9"));
+    world.store.is(Ill::Well);
+    world.must(add("u9"));
+    assert_eq!(health.fault(), None, "a change that was made is as good");
+}
+
+#[test]
+fn a_change_that_cannot_be_made_as_things_stand_says_nothing_of_the_store() {
+    let mut world = World::new();
+    let key = Key::User(label("u1")).to_string();
+    world.store.memory.transact(&Transaction::new().delete(key)).unwrap();
+    assert!(matches!(world.run(remove("u1")), Err(Failed::Store(_))));
+    assert_eq!(world.writer.health.fault(), None);
 }

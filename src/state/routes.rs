@@ -159,45 +159,52 @@ impl Saved {
 
     /// Every way that the map had when it was saved last.
     pub(crate) fn ways(&self) -> io::Result<Ways> {
-        let (head, contents) = self.read_snapshot()?;
-        let mut vms: HashMap<String, VmEntry> =
-            contents.vms.into_iter().map(|entry| (entry.vm.name.clone(), entry)).collect();
-        let mut teams: HashMap<String, Vec<String>> =
-            contents.teams.into_iter().map(|entry| (entry.name, entry.members)).collect();
+        let (head, contents) = self.contents(u64::MAX)?;
+        let ways = contents.vms.into_iter().flat_map(|VmEntry { vm, slots, .. }| {
+            slots.into_iter().map(move |slot| (slot.principal, slot.address, vm.id.clone()))
+        });
+        let members = contents
+            .teams
+            .into_iter()
+            .flat_map(|team| team.members.into_iter().map(move |user| (team.name.clone(), user)));
+        Ok(Ways { head, slots: ways.collect(), members: members.collect() })
+    }
+
+    /// What was saved last, up to a revision, and of which moment its snapshot is. What cannot be read of the journal is
+    /// left out.
+    pub(crate) fn contents(&self, up_to: u64) -> io::Result<(Head, Contents)> {
+        let (head, Contents { addresses, users, teams, vms }) = self.read_snapshot()?;
+        let mut addresses = by_name(addresses, |entry| &entry.name);
+        let mut users = by_name(users, |entry| &entry.name);
+        let mut teams = by_name(teams, |entry| &entry.name);
+        let mut vms = by_name(vms, |entry| &entry.vm.name);
         self.each_delta(&mut |bytes| {
             let Ok((next, _, delta)) = saved::decode_delta(bytes) else { return Ok(()) };
-            if next.store != head.store || next.revision <= head.revision {
+            let is_later = next.revision > head.revision && next.revision <= up_to;
+            if next.store != head.store || !is_later {
                 return Ok(());
             }
             for change in delta.changes {
                 match change {
-                    Change::PutVm(entry) => {
-                        vms.insert(entry.vm.name.clone(), entry);
-                    }
-                    Change::RemoveVm(name) => {
-                        vms.remove(&name);
-                    }
-                    Change::PutTeam(entry) => {
-                        teams.insert(entry.name, entry.members);
-                    }
-                    Change::RemoveTeam(name) => {
-                        teams.remove(&name);
-                    }
-                    Change::PutAddress(_)
-                    | Change::RemoveAddress(_)
-                    | Change::PutUser(_)
-                    | Change::RemoveUser(_) => {}
+                    Change::PutAddress(it) => drop(addresses.insert(it.name.clone(), it)),
+                    Change::RemoveAddress(name) => drop(addresses.remove(&name)),
+                    Change::PutUser(it) => drop(users.insert(it.name.clone(), it)),
+                    Change::RemoveUser(name) => drop(users.remove(&name)),
+                    Change::PutTeam(it) => drop(teams.insert(it.name.clone(), it)),
+                    Change::RemoveTeam(name) => drop(teams.remove(&name)),
+                    Change::PutVm(it) => drop(vms.insert(it.vm.name.clone(), it)),
+                    Change::RemoveVm(name) => drop(vms.remove(&name)),
                 }
             }
             Ok(())
         })?;
-        let ways = vms.into_values().flat_map(|VmEntry { vm, slots, .. }| {
-            slots.into_iter().map(move |slot| (slot.principal, slot.address, vm.id.clone()))
-        });
-        let members = teams
-            .into_iter()
-            .flat_map(|(team, members)| members.into_iter().map(move |user| (team.clone(), user)));
-        Ok(Ways { head, slots: ways.collect(), members: members.collect() })
+        let contents = Contents {
+            addresses: addresses.into_values().collect(),
+            users: users.into_values().collect(),
+            teams: teams.into_values().collect(),
+            vms: vms.into_values().collect(),
+        };
+        Ok((head, contents))
     }
 
     /// Makes `table` what was saved last; returns of which moment that is, and when it was written.
@@ -281,6 +288,10 @@ impl Saved {
             whole += u64::from(length) + 4;
         }
     }
+}
+
+fn by_name<T>(entries: Vec<T>, name: impl Fn(&T) -> &String) -> HashMap<String, T> {
+    entries.into_iter().map(|entry| (name(&entry).clone(), entry)).collect()
 }
 
 fn wrong(path: &Path, why: Option<&impl ToString>) -> io::Error {

@@ -18,6 +18,8 @@ pub(super) const COME_AGAIN_S: u32 = 5;
 
 /// The code of an answer that there is no place for.
 pub(super) const BUSY: &str = "busy";
+/// The code of what takes a registry that cannot be read or changed now.
+pub(super) const REGISTRY_AWAY: &str = "registry-away";
 
 /// What an error answers.
 #[derive(Debug, JsonSchema, Serialize)]
@@ -90,6 +92,11 @@ impl Problem {
 
     pub(super) fn store_failed(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "store-failed", detail)
+    }
+
+    /// The registry cannot be read or changed; the detail says why, and what to do.
+    pub(super) fn registry_away(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, REGISTRY_AWAY, detail)
     }
 
     /// All places for large answers are taken.
@@ -166,7 +173,7 @@ impl From<Failed> for Problem {
     fn from(failed: Failed) -> Self {
         match failed {
             Failed::Refused(refusal) => refusal.into(),
-            Failed::Store(_) => Self::store_failed(failed.to_string()),
+            Failed::Store(_) | Failed::Away(_) => Self::registry_away(failed.to_string()),
             Failed::Begun(why) => {
                 let detail = Failed::Begun(why.clone()).to_string();
                 Self { detail, ..Self::from(*why) }
@@ -178,7 +185,7 @@ impl From<Failed> for Problem {
 
 impl From<store::Fault> for Problem {
     fn from(fault: store::Fault) -> Self {
-        Self::store_failed(fault.to_string())
+        Self::registry_away(fault.to_string())
     }
 }
 

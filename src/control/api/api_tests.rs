@@ -189,7 +189,7 @@ fn every_refusal_of_the_registry_has_its_status_and_code() {
 #[test]
 fn a_store_that_fails_and_a_service_that_ends_are_503() {
     for (failed, code) in
-        [(Failed::Store("disk full".into()), "store-failed"), (Failed::Ended, "ending")]
+        [(Failed::Store("disk full".into()), "registry-away"), (Failed::Ended, "ending")]
     {
         let problem = Problem::from(failed);
         assert_eq!((problem.status.as_u16(), problem.code), (503, code));

@@ -139,6 +139,12 @@ pub enum Fault {
         /// The file.
         path: PathBuf,
     },
+    /// There is none: it could not be opened.
+    #[error("{why}")]
+    Away {
+        /// Why, and what to do.
+        why: String,
+    },
     /// The system refused.
     #[error("{}: {what}", .path.display())]
     System {
