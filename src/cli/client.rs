@@ -3,7 +3,13 @@
 //! A connection carries one request: to make one costs microseconds beside what a change costs, and no request is ever
 //! sent twice because an old connection had ended.
 
-use std::{io, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::PathBuf,
+    pin::pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -87,13 +93,20 @@ impl Request {
 pub(super) struct Client {
     place: Place,
     runtime: Runtime,
+    /// Why its answers are not of the registry as it is, once one said so.
+    stale: OnceLock<String>,
 }
 
 impl Client {
     pub(super) fn new(place: Place) -> Result<Self, Trouble> {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Trouble::failed(format!("no runtime: {error}")))?;
-        Ok(Self { place, runtime })
+        Ok(Self { place, runtime, stale: OnceLock::new() })
+    }
+
+    /// Why what it answered is not what the registry says now, if it is not.
+    pub(super) fn stale(&self) -> Option<&str> {
+        self.stale.get().map(String::as_str)
     }
 
     /// The body of a good answer.
@@ -198,7 +211,12 @@ impl Client {
         let bytes = request.body().size_hint().exact().unwrap_or_default();
         let answered = timeout(ANSWER_MAX, sender.send_request(request)).await;
         let late = |_| Trouble::failed(format!("{}: no answer in time", self.place.shown()));
-        answered.map_err(late)?.map_err(|error| {
+        let answered = answered.map_err(late)?;
+        if let Some(why) = answered.as_ref().ok().and_then(warning) {
+            // Of a list that goes on one page says it as well as the next.
+            let _said = self.stale.set(why);
+        }
+        answered.map_err(|error| {
             let cut = self.cut(&error);
             // Whoever takes no more may hang up before its answer is read.
             if bytes > BODY_BYTES_USUAL && !error.is_parse() {
@@ -308,6 +326,13 @@ impl Client {
             "{shown}: {error}; if its certificate is your own, or comes from a CA of your own, name that with --ca"
         ))
     }
+}
+
+/// The text of a warning (RFC 7234 §5.5).
+fn warning(response: &Response<Incoming>) -> Option<String> {
+    let value = response.headers().get(header::WARNING)?.to_str().ok()?;
+    let (_, text) = value.split_once('"')?;
+    Some(text.strip_suffix('"')?.to_owned())
 }
 
 /// An answer that goes on.

@@ -11,7 +11,7 @@ use super::{
     keyfile::time,
     remote::{Edit, Remote, Terminal, path},
     table::{self, Column, Table, cell, plain, write_fields},
-    talk::{Change, Talk, each},
+    talk::{Change, Talk, each, tell_warnings},
     trouble::{Outcome, Trouble},
 };
 
@@ -162,9 +162,7 @@ pub(super) fn reload(asked: &ReloadAsked, remote: &Remote, terminal: &mut Termin
             parts.write(stdout)?;
         }
     }
-    for warning in each(&answer, "warnings").filter_map(Value::as_str) {
-        writeln!(stderr, "warning: {}", plain(warning))?;
-    }
+    tell_warnings(&answer, *stderr)?;
     for key in each(&answer, "restart") {
         let [key, running, file] = ["key", "running", "file"].map(|field| plain(&cell(key, field)));
         writeln!(

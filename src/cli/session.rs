@@ -9,7 +9,7 @@ use super::{
     keyfile::time,
     remote::{Remote, Terminal, path},
     table::{self, Column, cell, plain},
-    talk::Talk,
+    talk::{Talk, tell_warnings},
     trouble::{Outcome, Trouble},
 };
 use crate::registry::Label;
@@ -93,13 +93,12 @@ fn kill(talk: &mut Talk<'_, '_>, id: &str) -> Outcome {
     let path = path(["sessions", id]);
     // No change of the registry: it may have nothing to say.
     let body = talk.client.ask(&Request { method, path, body: None, if_match: None })?;
+    let answer = serde_json::from_slice(&body).unwrap_or_else(|_| json!({ "id": id }));
     let out = &mut talk.terminal.stdout;
     match talk.output {
         Output::Table => writeln!(out, "session {} ended", plain(id))?,
-        Output::Json => {
-            let answer = serde_json::from_slice(&body).unwrap_or_else(|_| json!({ "id": id }));
-            writeln!(out, "{}", table::json(&answer))?;
-        }
+        Output::Json => writeln!(out, "{}", table::json(&answer))?,
     }
+    tell_warnings(&answer, talk.terminal.stderr)?;
     Ok(DONE)
 }

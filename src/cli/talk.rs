@@ -121,6 +121,15 @@ pub(super) struct Talk<'t, 'a> {
     pub(super) terminal: &'t mut Terminal<'a>,
 }
 
+/// Whatever was shown: whoever reads it has to know how old it is.
+impl Drop for Talk<'_, '_> {
+    fn drop(&mut self) {
+        if let Some(why) = self.client.stale() {
+            let _nobody_reads = writeln!(self.terminal.stderr, "warning: {}", plain(why));
+        }
+    }
+}
+
 impl Talk<'_, '_> {
     pub(super) fn get(&self, path: impl Into<String>) -> Result<Value, Trouble> {
         self.client.ask_json(&Request::get(path))
@@ -294,11 +303,17 @@ impl Talk<'_, '_> {
                 }
             }
         }
-        for warning in each(answer, "warnings").filter_map(Value::as_str) {
-            writeln!(stderr, "warning: {}", plain(warning))?;
-        }
+        tell_warnings(answer, *stderr)?;
         Ok(DONE)
     }
+}
+
+/// Tells what was not done beside what was.
+pub(super) fn tell_warnings(answer: &Value, stderr: &mut dyn io::Write) -> io::Result<()> {
+    for warning in each(answer, "warnings").filter_map(Value::as_str) {
+        writeln!(stderr, "warning: {}", plain(warning))?;
+    }
+    Ok(())
 }
 
 /// The items of a list in an answer.

@@ -22,7 +22,8 @@ use super::vm_ca;
 /// All of one process that the API may ask.
 pub(super) struct Everything {
     pub(super) shared: Arc<Shared>,
-    pub(super) store: Sqlite,
+    /// None while the registry is away.
+    pub(super) store: Option<Sqlite>,
     pub(super) zone: Option<Arc<Zone>>,
     /// The zone's name.
     pub(super) apex: Option<String>,
@@ -83,7 +84,8 @@ impl Beside for Everything {
     }
 
     fn backup(&self, to: &Path) -> Result<(), Beyond> {
-        self.store.backup(to).map_err(|fault| {
+        let away = || Beyond::Failed("the registry is away".to_owned());
+        self.store.as_ref().ok_or_else(away)?.backup(to).map_err(|fault| {
             let kind =
                 if matches!(fault, Fault::Exists { .. }) { Beyond::Exists } else { Beyond::Failed };
             kind(fault.to_string())

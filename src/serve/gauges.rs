@@ -24,15 +24,18 @@ impl Gauges {
         let mut gauge = |name: &str, help: &str, value: u64| {
             let _ = write!(page, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
         };
-        let saved = self.health.saved();
-        let up = u64::from(saved.is_none());
-        gauge("keyway_registry_up", "1 if the registry is open, 0 if only saved routes are.", up);
+        let up = u64::from(self.health.registry_is_up());
+        gauge(
+            "keyway_registry_up",
+            "1 if the registry can be changed, 0 if its store fails or is away.",
+            up,
+        );
         gauge(
             "keyway_registry_revision",
             "The registry's revision that routes and names are of.",
             self.health.revision.load(Ordering::Relaxed),
         );
-        let age = saved.and_then(|at| at.elapsed().ok());
+        let age = self.health.saved().and_then(|at| at.elapsed().ok());
         gauge(
             "keyway_snapshot_age_seconds",
             "How old the saved routes are that the front door runs from; 0 while the registry is open.",

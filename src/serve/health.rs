@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use crate::control::api::condition::{Counts, Part, PartState, PartStatus, State, Status};
 use crate::edge::{Edge, clock};
 use crate::metrics;
+use crate::registry::service::StoreHealth;
 
 /// Of a door that has lost a thread.
 const FALLEN: &str = "a thread of it has ended, see the log; restart keyway";
@@ -40,8 +41,8 @@ pub(super) enum Registry {
     /// It is being read; the routes are those saved last.
     #[default]
     Reading,
-    /// It can be read and changed.
-    Open,
+    /// It is open; its store tells whether it can be changed.
+    Open(StoreHealth),
     /// It cannot be opened: the routes that were saved last stand in for it.
     Away {
         /// When they were saved.
@@ -105,8 +106,13 @@ impl Health {
     pub(super) fn saved(&self) -> Option<SystemTime> {
         match &self.said().registry {
             Registry::Away { saved, .. } => Some(*saved),
-            Registry::Reading | Registry::Open => None,
+            Registry::Reading | Registry::Open(_) => None,
         }
+    }
+
+    /// Whether the registry can be changed.
+    pub(super) fn registry_is_up(&self) -> bool {
+        registry(&self.said().registry).0 == PartState::Up
     }
 
     /// Whether this process works as far as it can tell: a door that is shut on purpose does.
@@ -198,7 +204,12 @@ fn listening(addresses: &[SocketAddr]) -> (PartState, String) {
 
 fn registry(registry: &Registry) -> (PartState, String) {
     match registry {
-        Registry::Open => (PartState::Up, String::new()),
+        Registry::Open(store) => match store.fault() {
+            None => (PartState::Up, String::new()),
+            Some(why) => {
+                (PartState::Down, format!("{why}; nothing can be changed until the store takes it"))
+            }
+        },
         Registry::Reading => {
             (PartState::Down, "it is being read; nothing can be changed yet".to_owned())
         }

@@ -1,8 +1,8 @@
 //! The registry beside the edge: the store, the service, the API and DNS.
 //!
 //! If the map that was saved last is the one of the store as it is, the front door runs from it at once, while the registry
-//! is read: with a million VMs that takes some seconds. If the store cannot be opened the edge runs from the map that was saved last, and nothing can be changed until it is
-//! mended and keyway started again.
+//! is read: with a million VMs that takes some seconds. If the store cannot be opened the edge runs from the map that was
+//! saved last, the API shows what that map says, and nothing can be changed until it is mended and keyway started again.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::registry::fleet_file::{self, Outcome, PlannedRevision, RemovalsMax};
 use crate::registry::follower::Follower;
 use crate::registry::service::{Actor, Mode, News, Order};
 use crate::registry::store::{Sqlite, Store as _, StoreId};
-use crate::registry::{Command, Limits, Options, Service, service};
+use crate::registry::{Command, Limits, Model, Options, Service, service};
 use crate::route::saved::Head;
 use crate::ssh::entropy::{Entropy, SystemEntropy};
 use crate::ssh::publickey::PublicKey;
@@ -71,8 +71,7 @@ pub(super) struct Plane {
     zone: Option<Arc<dns::Zone>>,
     /// Where they will be.
     reserved: (Option<api::Reserved>, Option<dns::Reserved>),
-    registry: Option<Registry>,
-    opening: Option<Opening>,
+    registry: Registry,
     /// Nobody restores a backup over a store that is open here.
     used: Option<StoreUse>,
     settings: Settings,
@@ -98,7 +97,15 @@ struct Opening {
     written: SystemTime,
 }
 
-struct Registry {
+/// Where the registry is.
+enum Registry {
+    Opening(Opening),
+    Open(Open),
+    /// Nowhere. What stands in for it shows what is known of it.
+    Away(Option<Arc<Service>>),
+}
+
+struct Open {
     service: Arc<Service>,
     store: Sqlite,
 }
@@ -118,8 +125,7 @@ impl Plane {
             dns: None,
             zone: None,
             reserved: (None, None),
-            registry: None,
-            opening: None,
+            registry: Registry::Away(None),
             used: None,
             settings,
             shared,
@@ -132,23 +138,33 @@ impl Plane {
                 return Err(failure);
             };
             plane.health.revision.store(head.revision, Ordering::Relaxed);
-            plane.stand_in(written, &failure);
+            plane.stand_in(written, &failure)?;
         }
         Ok(plane)
     }
 
     /// There is no registry: the routes that were saved stand in for it.
-    fn stand_in(&mut self, written: SystemTime, failure: &Failure) {
+    fn stand_in(&mut self, written: SystemTime, failure: &Failure) -> Result<(), Failure> {
         let why = failure.to_string();
-        self.health.registry_is(health::Registry::Away { saved: written, why });
         let age_s = written.elapsed().unwrap_or(Duration::ZERO).as_secs();
+        let told = format!(
+            "the registry is away: {why}; what is known of it was saved {age_s} s before this start, and nothing can be \
+             changed until it is mended and keyway restarted"
+        );
+        let revision = self.health.revision.load(Ordering::Relaxed);
+        let (_, contents) = Saved::at(&self.settings.state_dir).contents(revision)?;
+        let model = Model::of_routes(self.settings.limits.clone(), revision, contents);
+        let service = Service::stand_in(model, told, clock::unix_s);
+        self.registry = Registry::Away(Some(Arc::new(service)));
+        self.health.registry_is(health::Registry::Away { saved: written, why });
         tracing::error!("{failure}");
         tracing::error!(
-            revision = self.health.revision.load(Ordering::Relaxed),
+            revision,
             age_s,
             "the registry cannot be opened: the front door runs from the routes that were saved last, and nothing can \
              be changed; mend it and restart keyway"
         );
+        Ok(())
     }
 
     fn open(&mut self, opens: Opens) -> Result<(), Failure> {
@@ -198,7 +214,7 @@ impl Plane {
         if let Some(written) = known {
             let name = "registry-start".to_owned();
             let reader = std::thread::Builder::new().name(name).spawn(|| Service::start(start))?;
-            self.opening = Some(Opening { reader, store, written });
+            self.registry = Registry::Opening(Opening { reader, store, written });
             let revision = now.revision;
             tracing::info!(
                 revision,
@@ -235,23 +251,34 @@ impl Plane {
         let service = Arc::new(service);
         // Nobody else sets it.
         let _first = self.first_use.service.set(Arc::downgrade(&service));
-        self.registry = Some(Registry { service, store });
-        self.health.registry_is(health::Registry::Open);
+        self.health.registry_is(health::Registry::Open(service.store_health().clone()));
+        self.registry = Registry::Open(Open { service, store });
     }
 
     /// Returns when the registry is read.
-    fn finish_opening(&mut self) {
-        let Some(Opening { reader, store, written }) = self.opening.take() else { return };
-        match reader.join() {
-            Ok(Ok(service)) => self.opened(service, store),
-            Ok(Err(fault)) => self.stand_in(written, &fault.into()),
-            Err(_) => self.stand_in(written, &"a bug in keyway, see above".into()),
+    fn finish_opening(&mut self) -> Result<(), Failure> {
+        match std::mem::replace(&mut self.registry, Registry::Away(None)) {
+            Registry::Opening(Opening { reader, store, written }) => match reader.join() {
+                Ok(Ok(service)) => self.opened(service, store),
+                Ok(Err(fault)) => self.stand_in(written, &fault.into())?,
+                Err(_) => self.stand_in(written, &"a bug in keyway, see above".into())?,
+            },
+            settled @ (Registry::Open(_) | Registry::Away(_)) => self.registry = settled,
+        }
+        Ok(())
+    }
+
+    /// The registry, if it is open.
+    const fn service(&self) -> Option<&Arc<Service>> {
+        match &self.registry {
+            Registry::Open(Open { service, .. }) => Some(service),
+            Registry::Opening(_) | Registry::Away(_) => None,
         }
     }
 
     /// Says so if the VMs were prepared for another CA than the one in use.
     pub(super) fn check_ca(&self) {
-        if let Some(Registry { service, .. }) = &self.registry {
+        if let Some(service) = self.service() {
             vm_ca::check(service, &self.shared);
         }
     }
@@ -276,7 +303,7 @@ impl Plane {
         most: RemovalsMax,
         order: Reload,
     ) -> Result<Outcome, Failure> {
-        let Some(Registry { service, .. }) = &self.registry else {
+        let Some(service) = self.service() else {
             return Err("the fleet file is not applied: the registry is not open".into());
         };
         let actor = Actor { name: "keyway serve --fleet".to_owned(), from: "file".to_owned() };
@@ -306,7 +333,7 @@ impl Plane {
         // Until the process ends: the follower reads the store, and SQLite removes a log as it closes, by its name.
         std::mem::forget(used);
         drop(api);
-        let Some(Registry { service, store }) = registry else { return (None, dns) };
+        let Registry::Open(Open { service, store }) = registry else { return (None, dns) };
         let model = service.retire();
         // Its name is for what is saved, and nothing is.
         let (edge, revision) = (Arc::clone(&health.edge), Arc::clone(&health.revision));
@@ -320,10 +347,8 @@ impl Plane {
         if let Some(settings) = &self.settings.dns {
             self.reserved.1 = Some(dns::reserve(settings, shared)?);
         }
-        if self.registry.is_some() || self.opening.is_some() {
-            let Api { socket, tls, .. } = &self.settings.api;
-            self.reserved.0 = Some(api::reserve(socket, tls.as_ref())?);
-        }
+        let Api { socket, tls, .. } = &self.settings.api;
+        self.reserved.0 = Some(api::reserve(socket, tls.as_ref())?);
         Ok(())
     }
 
@@ -350,7 +375,7 @@ impl Plane {
             return Ok(());
         }
         if before.is_some() {
-            let Some(Registry { service, .. }) = &self.registry else {
+            let Some(service) = self.service() else {
                 return Err("the zone's serial stays as it was: the registry is not open".into());
             };
             let actor = Actor { name: "keyway".to_owned(), from: "itself".to_owned() };
@@ -369,7 +394,7 @@ impl Plane {
         Gauges { health: Arc::clone(&self.health), seats, dns }
     }
 
-    /// Serves DNS and, once the registry is read, the API, for an edge that runs.
+    /// Serves DNS and, once the registry is read or stood in for, the API, for an edge that runs.
     pub(super) fn serve(&mut self, edge: &Arc<Edge>, asking: Asking) -> Result<(), Failure> {
         // Nobody else sets it.
         let _first = self.health.edge.set(Arc::downgrade(edge));
@@ -392,7 +417,7 @@ impl Plane {
             zone = Some(Arc::clone(&served));
             self.zone = Some(served);
         }
-        self.finish_opening();
+        self.finish_opening()?;
         let reserved = self.reserved.0.take();
         if self.zone.is_some()
             && let Err(failure) = self.note_host_keys()
@@ -400,11 +425,16 @@ impl Plane {
             tracing::warn!("{failure}");
         }
         self.check_ca();
-        let Some(Registry { service, store }) = &self.registry else { return Ok(()) };
+        let (service, store) = match &self.registry {
+            Registry::Open(Open { service, store }) => (service, Some(store.clone())),
+            Registry::Away(Some(service)) => (service, None),
+            // It was just read, or something stands in for it.
+            Registry::Opening(_) | Registry::Away(None) => return Ok(()),
+        };
         let apex = self.settings.dns.as_ref().map(|dns| dns.zone.as_str().to_owned());
         let everything = Everything {
             shared: Arc::clone(&self.shared),
-            store: store.clone(),
+            store,
             zone,
             apex,
             health: Arc::clone(&self.health),

@@ -1,12 +1,7 @@
 //! What outside checkers say: `ssh-audit` about the algorithms, `promtool` about the metrics.
 
 use crate::harness::{World, peers, run, run_with_input};
-use std::{
-    fs,
-    io::{Read, Write},
-    net::TcpStream,
-    process::Command,
-};
+use std::{fs, process::Command};
 
 /// The only algorithms that `ssh-audit` may warn about: plain HMAC for old libssh2, and an exchange that no
 /// quantum computer must ever record.
@@ -68,12 +63,7 @@ fn without_what_is_legacy_ssh_audit_fails_nothing_and_warns_of_no_mac() {
 
 /// The metrics page's body.
 pub(crate) fn scrape(world: &World) -> String {
-    let mut stream = TcpStream::connect(world.metrics()).expect("the metrics listener");
-    stream
-        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        .expect("a request");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
+    let answer = world.page("/metrics");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a body");
     assert!(head.to_lowercase().contains("content-length"), "read as it stands: {head}");

@@ -10,6 +10,7 @@
 mod addresses;
 mod api;
 mod audit;
+mod away;
 mod clients;
 mod copies;
 mod denied;

@@ -7,7 +7,7 @@ use crate::{
 use nix::sys::signal::Signal;
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::Read as _,
     net::{SocketAddr, TcpStream},
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
 };
@@ -207,16 +207,8 @@ fn health_and_readiness_are_told_apart_and_told_to_systemd() {
         return;
     }
     let mut world = World::usual();
-    let ask = |path: &str| {
-        let mut stream = TcpStream::connect(world.metrics()).expect("the metrics");
-        let request = format!("GET {path} HTTP/1.1\r\nhost: it\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).expect("a request");
-        let mut answer = String::new();
-        let _reset_behind_it = stream.read_to_string(&mut answer);
-        answer
-    };
     for path in ["/healthz", "/readyz"] {
-        let answer = ask(path);
+        let answer = world.page(path);
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok\n"), "{answer}");
     }
     // The successor says that it is the service now.

@@ -264,11 +264,14 @@ impl Call {
         }
     }
 
-    /// Writes into the audit log what was done beside the registry.
-    pub(super) fn note(&self, what: Noted, about: impl Into<String>) -> Result<(), Problem> {
+    /// Writes into the audit log what was done beside the registry, and answers so: it is done, whether or not it can be
+    /// written down.
+    pub(super) fn noted(&self, what: Noted, about: impl Into<String>) -> Changed<Gone> {
         let about = about.into();
-        self.api.service.carry_out(self.order(Command::Note { what, about }), Mode::Real)?;
-        Ok(())
+        let order = self.order(Command::Note { what, about });
+        let noted = self.api.service.carry_out(order, Mode::Real);
+        let missing = noted.err().map(|failed| format!("it is not in the audit log: {failed}"));
+        Changed { warnings: missing.into_iter().collect(), ..self.acted() }
     }
 
     /// What to answer after a command.

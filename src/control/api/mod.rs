@@ -202,6 +202,8 @@ pub fn start(start: Start) -> Result<Handle, Fault> {
 }
 
 #[cfg(test)]
+mod away_tests;
+#[cfg(test)]
 mod server_tests;
 #[cfg(test)]
 mod slow_tests;

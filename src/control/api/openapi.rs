@@ -6,11 +6,11 @@ use serde_json::{Map, Value, json};
 
 use super::{
     WHOLE_MAX,
-    answer::{BUSY, COME_AGAIN_S, ProblemBody},
+    answer::{BUSY, COME_AGAIN_S, ProblemBody, REGISTRY_AWAY},
     call::Query,
     request::{NAME, PRINCIPAL},
     respond::word,
-    routes::{Gives, Kind, ROUTES, Route},
+    routes::{Gives, Kind, ROUTES, Route, Source},
 };
 
 /// The whole document.
@@ -93,7 +93,10 @@ fn operation(
         Gives::Lines(describe) => ("application/x-ndjson", describe(gives).to_value()),
     };
     let mut responses = Map::new();
-    let good = json!({"description": "As asked.", "content": {media_type: {"schema": schema}}});
+    let mut good = json!({"description": "As asked.", "content": {media_type: {"schema": schema}}});
+    if let (Source::Known, Some(good)) = (route.source, good.as_object_mut()) {
+        good.insert("headers".into(), stale());
+    }
     if matches!(route.kind, Kind::Create) {
         responses.insert("201".into(), good.clone());
     }
@@ -105,9 +108,7 @@ fn operation(
     for status in statuses(route) {
         responses.insert(status.to_string(), refused.clone());
     }
-    if matches!(route.kind, Kind::Whole) {
-        responses.insert("503".into(), full(problem));
-    }
+    responses.insert("503".into(), unavailable(route, problem));
     let mut operation = json!({
         "operationId": id(route),
         "summary": route.summary,
@@ -123,16 +124,34 @@ fn operation(
     operation
 }
 
-/// What is answered where all places are taken.
-fn full(problem: &Value) -> Value {
-    json!({
-        "description": format!(
-            "Not as asked; `code` says why. `{BUSY}`: {WHOLE_MAX} such answers are on their way already."
-        ),
-        "headers": {"Retry-After": {
+/// What an answer says that is not of the registry as it is.
+fn stale() -> Value {
+    json!({"Warning": {
+        "description": "`110 keyway`: the registry is away, and this is what its routes said when they were saved last.",
+        "schema": {"type": "string"}
+    }})
+}
+
+/// What is answered where something is away, or all places are taken.
+fn unavailable(route: &Route, problem: &Value) -> Value {
+    let whole = matches!(route.kind, Kind::Whole);
+    let away = format!("`{REGISTRY_AWAY}`: the registry cannot be read or changed.");
+    let busy = if whole {
+        format!(" `{BUSY}`: {WHOLE_MAX} such answers are on their way already.")
+    } else {
+        String::new()
+    };
+    let headers = if whole {
+        json!({"Retry-After": {
             "description": "Seconds, where the code is `busy`.",
             "schema": {"type": "integer", "minimum": COME_AGAIN_S}
-        }},
+        }})
+    } else {
+        json!({})
+    };
+    json!({
+        "description": format!("Not as asked; `code` says why. {away}{busy}"),
+        "headers": headers,
         "content": {"application/problem+json": {"schema": problem}}
     })
 }

@@ -26,7 +26,7 @@ use super::{
     body::Body,
     call::{Call, Queries},
     caller::{Caller, Process, Proof, TokenHash},
-    routes::{self, Kind, Route},
+    routes::{self, Kind, Route, Source},
     trace::Asked,
 };
 use crate::{
@@ -79,7 +79,8 @@ pub(super) async fn respond(
     let begun = !parts.headers.contains_key(header::EXPECT);
     let mut body = Sent { body, begun };
     let mut asked = Asked::new(&from, &parts);
-    let answered = answer(&api, &from, parts, &mut body, &mut asked).await;
+    let mut stale = None;
+    let answered = answer(&api, &from, parts, &mut body, &mut asked, &mut stale).await;
     let (known, mut response) = match answered {
         Ok(Answered { status, answer, place }) => {
             asked.done();
@@ -96,9 +97,13 @@ pub(super) async fn respond(
                 // What cannot be noted is in the log.
                 let _noted = noted.await;
             }
-            (problem.status != StatusCode::UNAUTHORIZED, problem.into_response())
+            (asked.is_known(), problem.into_response())
         }
     };
+    // What is not known is as old as what is.
+    if let Some(warning) = stale {
+        response.headers_mut().insert(header::WARNING, warning);
+    }
     if !body.swallowed(known).await {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -152,6 +157,7 @@ async fn answer(
     parts: Parts,
     body: &mut Sent,
     asked: &mut Asked,
+    stale: &mut Option<HeaderValue>,
 ) -> Result<Answered, Problem> {
     let caller = caller(api, from, &parts.headers).await?;
     from.stays();
@@ -161,6 +167,11 @@ async fn answer(
     if caller.role < route.role {
         let (has, wants) = (word(caller.role), word(route.role));
         return Err(Problem::forbidden(format!("this takes the role {wants}; yours is {has}")));
+    }
+    match (route.source, api.service.away()) {
+        (Source::Registry, Some(why)) => return Err(Problem::registry_away(why)),
+        (Source::Known, Some(why)) => *stale = warning(why),
+        (Source::Process, Some(_)) | (_, None) => {}
     }
     let query = Queries::read(parts.uri.query().unwrap_or_default(), &route.kind.queries())?;
     asked.is_tried(query.dry_run);
@@ -185,6 +196,15 @@ async fn answer(
     });
     let (answer, place) = carried_out.await?;
     Ok(Answered { status, answer, place })
+}
+
+/// "Response is Stale" (RFC 7234 §5.5.1), and why.
+fn warning(why: &str) -> Option<HeaderValue> {
+    let text: String = why
+        .chars()
+        .map(|c| if matches!(c, '"' | '\\') || !matches!(c, ' '..='~') { '?' } else { c })
+        .collect();
+    HeaderValue::try_from(format!("110 keyway \"{text}\"")).ok()
 }
 
 /// Writes into the audit log what somebody was refused. May wait for the registry.
@@ -233,6 +253,10 @@ async fn caller(api: &Arc<Api>, from: &From, headers: &HeaderMap) -> Result<Call
         From::Tls(peer, _) => {
             let header = headers.get(header::AUTHORIZATION);
             let token = TokenHash::from_header(header.map(HeaderValue::as_bytes))?;
+            if let Some(why) = api.service.away() {
+                let fix = "no token can be checked; ask at the socket";
+                return Err(Problem::registry_away(format!("{why} ({fix})")));
+            }
             let (api, from) = (Arc::clone(api), peer.to_string());
             wait(move || {
                 let (name, role) = token.find(&api.service.model(), api.service.now_s())?;

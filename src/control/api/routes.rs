@@ -11,6 +11,8 @@ use super::{
     handlers::{beside, condition, fleet, people, pool, vms},
     request as ask, view, watch,
 };
+use Source::{Process, Registry};
+
 use crate::registry::document::Role::{self, Admin, Operator, Reader};
 
 /// Bytes of a usual body.
@@ -26,8 +28,20 @@ pub(super) struct Route {
     /// The least that may.
     pub(super) role: Role,
     pub(super) kind: Kind,
+    pub(super) source: Source,
     pub(super) run: Run,
     pub(super) summary: &'static str,
+}
+
+/// Where an answer comes from, which decides whether there is one while the registry is away.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Source {
+    /// This process: there is always one.
+    Process,
+    /// What is known of the registry: at worst its routes as they were saved last, and then it says so.
+    Known,
+    /// The registry itself: there is none.
+    Registry,
 }
 
 /// What comes with a request and its answer, beside their bodies.
@@ -51,6 +65,14 @@ pub(super) enum Kind {
 
 const LIST: [Query; 2] = [Query::Limit, Query::After];
 const CHANGE: [Query; 2] = [Query::DryRun, Query::Renumber];
+
+impl Route {
+    /// What answers, where that is not usual for its kind.
+    const fn from(mut self, source: Source) -> Self {
+        self.source = source;
+        self
+    }
+}
 
 impl Kind {
     /// All query parameters that are known.
@@ -149,11 +171,19 @@ const fn show(
     summary: &'static str,
     run: Run,
 ) -> Route {
-    Route { method, path, role, kind: Kind::Show(queries), run, summary }
+    Route { method, path, role, kind: Kind::Show(queries), source: Source::Known, run, summary }
 }
 
 const fn whole(path: &'static str, role: Role, summary: &'static str, run: Run) -> Route {
-    Route { method: Method::GET, path, role, kind: Kind::Whole, run, summary }
+    Route {
+        method: Method::GET,
+        path,
+        role,
+        kind: Kind::Whole,
+        source: Source::Known,
+        run,
+        summary,
+    }
 }
 
 const fn list(
@@ -163,11 +193,19 @@ const fn list(
     summary: &'static str,
     run: Run,
 ) -> Route {
-    Route { method: Method::GET, path, role, kind: Kind::List(more), run, summary }
+    Route {
+        method: Method::GET,
+        path,
+        role,
+        kind: Kind::List(more),
+        source: Source::Known,
+        run,
+        summary,
+    }
 }
 
 const fn create(path: &'static str, role: Role, summary: &'static str, run: Run) -> Route {
-    Route { method: Method::POST, path, role, kind: Kind::Create, run, summary }
+    Route { method: Method::POST, path, role, kind: Kind::Create, source: Registry, run, summary }
 }
 
 const fn change(
@@ -177,11 +215,11 @@ const fn change(
     summary: &'static str,
     run: Run,
 ) -> Route {
-    Route { method, path, role, kind: Kind::Change, run, summary }
+    Route { method, path, role, kind: Kind::Change, source: Registry, run, summary }
 }
 
 const fn all(path: &'static str, role: Role, summary: &'static str, run: Run) -> Route {
-    Route { method: Method::POST, path, role, kind: Kind::All, run, summary }
+    Route { method: Method::POST, path, role, kind: Kind::All, source: Registry, run, summary }
 }
 
 const fn act(
@@ -191,7 +229,7 @@ const fn act(
     summary: &'static str,
     run: Run,
 ) -> Route {
-    Route { method, path, role, kind: Kind::Act, run, summary }
+    Route { method, path, role, kind: Kind::Act, source: Registry, run, summary }
 }
 
 const VM_LIST: &[Query] = &[Query::VisibleTo, Query::Owner, Query::Address];
@@ -252,37 +290,37 @@ pub(super) static ROUTES: &[Route] = &[
         run!(pool::undrain => Changed<view::Address>)),
     change(Method::POST, "/v1/addresses/{name}/maint", Admin, "Connections there are refused.",
         run!(pool::maint => Changed<view::Address>)),
-    list("/v1/tokens", Admin, &[], "API tokens, by name.", run!(pool::tokens => List<view::Token>)),
+    list("/v1/tokens", Admin, &[], "API tokens, by name.", run!(pool::tokens => List<view::Token>)).from(Registry),
     create("/v1/tokens", Admin, "A new API token, shown once.",
         run!(ask::NewToken => pool::token_add => Changed<view::Token>)),
     change(Method::DELETE, "/v1/tokens/{name}", Admin, "A token ends.", run!(pool::token_remove => Changed<Gone>)),
     list("/v1/sessions", Reader, &[Query::User, Query::Vm], "Live sessions.",
-        run!(beside::sessions => List<view::Session>)),
-    act(Method::DELETE, "/v1/sessions/{id}", Operator, "Ends a session.", run!(beside::session_end => Changed<Gone>)),
+        run!(beside::sessions => List<view::Session>)).from(Process),
+    act(Method::DELETE, "/v1/sessions/{id}", Operator, "Ends a session.", run!(beside::session_end => Changed<Gone>)).from(Process),
     list("/v1/audit", Admin, &[Query::Newest], "Who did what, the oldest first.",
-        run!(fleet::audit => List<view::Audit>)),
+        run!(fleet::audit => List<view::Audit>)).from(Registry),
     show(Method::GET, "/v1/watch", Reader, &[Query::Revision], "Commits as they come, a line each.",
-        run!(fleet::watch => lines watch::Line<'static>)),
+        run!(fleet::watch => lines watch::Line<'static>)).from(Registry),
     show(Method::POST, "/v1/explain", Reader, &[], "Where a key leads, and why.",
         run!(ask::Explain => beside::explain => view::Explanation)),
     all("/v1/apply", Operator, "Makes the registry say what a fleet says.",
         run!(fleet::Apply, FLEET_BYTES_MAX => fleet::apply => fleet::Applied)),
     show(Method::POST, "/v1/fleet-file/plan", Reader, &[], "What a served fleet file would do at the next start or reload.",
-        run!(fleet::File, FLEET_BYTES_MAX => fleet::file_plan => fleet::FilePlan)),
-    whole("/v1/export", Reader, "The registry as a fleet.", run!(fleet::export => fleet::Export)),
+        run!(fleet::File, FLEET_BYTES_MAX => fleet::file_plan => fleet::FilePlan)).from(Registry),
+    whole("/v1/export", Reader, "The registry as a fleet.", run!(fleet::export => fleet::Export)).from(Registry),
     whole("/v1/zone", Reader, "The zone as a file.", run!(beside::zone => text)),
     act(Method::POST, "/v1/store/backup", Admin, "Copies the store to a file.",
         run!(ask::Backup => beside::backup => Changed<Gone>)),
-    get("/v1/store", Reader, "Which store it is.", run!(fleet::store => fleet::Store)),
+    get("/v1/store", Reader, "Which store it is.", run!(fleet::store => fleet::Store)).from(Registry),
     get("/v1/ca", Reader, "The CA that logs in to VMs.", run!(beside::ca => view::Ca)),
     act(Method::POST, "/v1/ca/confirm", Admin, "The VMs trust the CA in use now.",
         run!(beside::ca_confirm => Changed<view::Ca>)),
-    get("/v1/hostkeys", Reader, "The host keys of this front door.", run!(beside::host_keys => beside::HostKeys)),
-    get("/v1/openapi.json", Reader, "This description.", run!(fleet::openapi => fleet::OpenApi)),
-    get("/v1/status", Reader, "How it is, each part by itself.", run!(condition::status => Status)),
+    get("/v1/hostkeys", Reader, "The host keys of this front door.", run!(beside::host_keys => beside::HostKeys)).from(Process),
+    get("/v1/openapi.json", Reader, "This description.", run!(fleet::openapi => fleet::OpenApi)).from(Process),
+    get("/v1/status", Reader, "How it is, each part by itself.", run!(condition::status => Status)).from(Process),
     act(Method::POST, "/v1/reload", Admin, "Reads the files again, as SIGHUP does, and tells what came of it.",
-        run!(ask::Reload => condition::reload => Reloaded)),
-    get("/v1/health", Reader, "That it is there.", run!(fleet::health => fleet::Health)),
+        run!(ask::Reload => condition::reload => Reloaded)).from(Process),
+    get("/v1/health", Reader, "That it is there.", run!(fleet::health => fleet::Health)).from(Process),
 ];
 
 /// The route of a request, and what stands in the places of its path.

@@ -24,7 +24,7 @@ use super::{Api, Beside, Beyond, Handle, Question, WriteText, condition, server,
 use crate::{
     config::ApiTls,
     registry::{
-        Command, Label, Limits, Options, Service,
+        Command, Label, Limits, Model, Options, Service,
         command::Dialled,
         document::Role,
         service::{self, Actor, Mode, Order},
@@ -225,7 +225,21 @@ impl World {
             known: None,
             follow: Box::new(|_| ()),
         });
-        let service = Arc::new(service.unwrap());
+        Self::of(service.unwrap(), store, scratch, tls)
+    }
+
+    /// As it is when the store of this one is away, over TLS too.
+    pub(super) fn away(&self, why: &str) -> Self {
+        let model = self.service.model();
+        let known = Model::of_routes(Limits::default(), model.revision(), model.contents());
+        let service = Service::stand_in(known, why.to_owned(), now_s);
+        let scratch = Scratch::new();
+        let tls = scratch.certificate("one");
+        Self::of(service, self.store.clone(), scratch, Some(&tls))
+    }
+
+    fn of(service: Service, store: Memory, scratch: Scratch, tls: Option<&ApiTls>) -> Self {
+        let service = Arc::new(service);
         let fake = Arc::new(Fake::default());
         let role = Arc::new(Mutex::new(Some(Role::Admin)));
         let beside = Arc::clone(&fake) as Arc<dyn Beside>;

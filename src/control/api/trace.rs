@@ -80,6 +80,11 @@ impl Asked {
         self.known = true;
     }
 
+    /// Whether it is from somebody with a role.
+    pub(super) const fn is_known(&self) -> bool {
+        self.known
+    }
+
     pub(super) fn is_a_change(&mut self, changes: bool) {
         self.changes = changes;
     }

@@ -19,7 +19,7 @@ const OTHER_KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIARw/HeTwZikcRO/nQLk+tDE0vudcQT2npuHC4s5TE/m";
 
 /// What the examples are about.
-fn prepare(world: &World) {
+pub(super) fn prepare(world: &World) {
     for last in 1..=3 {
         let address = json!({"name": format!("s00{last}"), "public": format!("127.0.77.{last}")});
         world.must("POST", "/v1/addresses", &address);
@@ -51,7 +51,7 @@ fn prepare(world: &World) {
 }
 
 /// A request that each route answers with 200 in a prepared world. Whoever adds a route adds its example.
-fn example(route: &Route) -> (String, Value) {
+pub(super) fn example(route: &Route) -> (String, Value) {
     let path = route.path.replace("{name}", "blue");
     let none = Value::Null;
     let (path, body) = match (route.method.as_str(), route.path) {

@@ -27,12 +27,18 @@ struct State {
     compacted: Revision,
     entries: BTreeMap<String, (Vec<u8>, Revision)>,
     log: BTreeMap<Revision, Vec<Change>>,
+    full: bool,
 }
 
 impl Memory {
     pub(crate) fn new(store_id: StoreId) -> Self {
         let (state, changed) = (Mutex::default(), Condvar::new());
         Self(Arc::new(Shared { store_id, state, changed }))
+    }
+
+    /// Whether it takes nothing more.
+    pub(crate) fn is_full(&self, full: bool) {
+        self.0.state.lock().unwrap().full = full;
     }
 
     fn reached(&self, state: &State, revision: Revision) -> Result<(), Fault> {
@@ -75,6 +81,9 @@ impl Store for Memory {
 
     fn transact_all(&self, transactions: &[Transaction]) -> Vec<Result<Revision, TransactFault>> {
         let mut state = self.0.state.lock().unwrap();
+        if state.full {
+            return vec![Err(Fault::Full { path: "memory".into() }.into()); transactions.len()];
+        }
         let answers = transactions.iter().map(|one| Ok(state.execute(one)?)).collect();
         self.0.changed.notify_all();
         answers

@@ -5,6 +5,7 @@ use nix::sys::signal::Signal;
 use std::{
     fmt::Write,
     fs,
+    io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Command,
@@ -334,6 +335,18 @@ impl World {
     pub(crate) fn metrics(&self) -> SocketAddr {
         // A wildcard address of a test's own network holds the doors' port at every address.
         SocketAddr::new(self.ip(250), port() + 1)
+    }
+
+    /// What is answered at the metrics listener, head and all.
+    #[track_caller]
+    pub(crate) fn page(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.metrics()).expect("the metrics listener");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: it\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("a request");
+        let mut answer = String::new();
+        // A reset behind the answer is as good as an end.
+        let _reset = stream.read_to_string(&mut answer);
+        answer
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -83,10 +83,10 @@ pub(in super::super) fn session_end(call: &Call) -> Answer<Changed<Gone>> {
         Mode::DryRun => call.api.beside.sessions().iter().any(|session| session.id == *id),
     };
     if there {
-        if call.mode() == Mode::Real {
-            call.note(Noted::SessionKill, id)?;
-        }
-        return Ok(call.acted());
+        return Ok(match call.mode() {
+            Mode::Real => call.noted(Noted::SessionKill, id),
+            Mode::DryRun => call.acted(),
+        });
     }
     let id = plain(id);
     Err(Problem::not_found(format!(
@@ -198,7 +198,7 @@ pub(in super::super) fn backup(call: &Call, to: ask::Backup) -> Answer<Changed<G
     }
     if call.mode() == Mode::Real {
         call.api.beside.backup(path)?;
-        call.note(Noted::StoreBackup, plain(&to.path))?;
+        return Ok(call.noted(Noted::StoreBackup, plain(&to.path)));
     }
     Ok(call.acted())
 }
