@@ -138,13 +138,13 @@ impl Plane {
                 return Err(failure);
             };
             plane.health.revision.store(head.revision, Ordering::Relaxed);
-            plane.stand_in(written, &failure)?;
+            plane.stand_in(written, &failure);
         }
         Ok(plane)
     }
 
     /// There is no registry: the routes that were saved stand in for it.
-    fn stand_in(&mut self, written: SystemTime, failure: &Failure) -> Result<(), Failure> {
+    fn stand_in(&mut self, written: SystemTime, failure: &Failure) {
         let why = failure.to_string();
         let age_s = written.elapsed().unwrap_or(Duration::ZERO).as_secs();
         let told = format!(
@@ -152,10 +152,17 @@ impl Plane {
              changed until it is mended and keyway restarted"
         );
         let revision = self.health.revision.load(Ordering::Relaxed);
-        let (_, contents) = Saved::at(&self.settings.state_dir).contents(revision)?;
-        let model = Model::of_routes(self.settings.limits.clone(), revision, contents);
-        let service = Service::stand_in(model, told, clock::unix_s);
-        self.registry = Registry::Away(Some(Arc::new(service)));
+        let shown = Saved::at(&self.settings.state_dir).contents(revision).map(|(_, contents)| {
+            let model = Model::of_routes(self.settings.limits.clone(), revision, contents);
+            Arc::new(Service::stand_in(model, told, clock::unix_s))
+        });
+        if let Err(fault) = &shown {
+            // The front door has them already.
+            tracing::error!(
+                "the API is not served: the saved routes cannot be read again: {fault}"
+            );
+        }
+        self.registry = Registry::Away(shown.ok());
         self.health.registry_is(health::Registry::Away { saved: written, why });
         tracing::error!("{failure}");
         tracing::error!(
@@ -164,7 +171,6 @@ impl Plane {
             "the registry cannot be opened: the front door runs from the routes that were saved last, and nothing can \
              be changed; mend it and restart keyway"
         );
-        Ok(())
     }
 
     fn open(&mut self, opens: Opens) -> Result<(), Failure> {
@@ -256,16 +262,15 @@ impl Plane {
     }
 
     /// Returns when the registry is read.
-    fn finish_opening(&mut self) -> Result<(), Failure> {
+    fn finish_opening(&mut self) {
         match std::mem::replace(&mut self.registry, Registry::Away(None)) {
             Registry::Opening(Opening { reader, store, written }) => match reader.join() {
                 Ok(Ok(service)) => self.opened(service, store),
-                Ok(Err(fault)) => self.stand_in(written, &fault.into())?,
-                Err(_) => self.stand_in(written, &"a bug in keyway, see above".into())?,
+                Ok(Err(fault)) => self.stand_in(written, &fault.into()),
+                Err(_) => self.stand_in(written, &"a bug in keyway, see above".into()),
             },
             settled @ (Registry::Open(_) | Registry::Away(_)) => self.registry = settled,
         }
-        Ok(())
     }
 
     /// The registry, if it is open.
@@ -417,7 +422,7 @@ impl Plane {
             zone = Some(Arc::clone(&served));
             self.zone = Some(served);
         }
-        self.finish_opening()?;
+        self.finish_opening();
         let reserved = self.reserved.0.take();
         if self.zone.is_some()
             && let Err(failure) = self.note_host_keys()
