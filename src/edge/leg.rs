@@ -1,10 +1,12 @@
 //! One SSH transport over one socket, while the door owns it.
 //!
 //! A waiting leg holds no read buffer: it waits for readability, then borrows the shard's one scratch buffer for a
-//! single synchronous turn. Only a cut-off packet is kept.
+//! single synchronous turn. Only a cut-off packet is kept, and completed where it lies: however small the pieces that
+//! it comes in, each of its bytes is moved a few times at most.
 
 use std::cell::RefCell;
 use std::io;
+use std::mem;
 use std::net::IpAddr;
 
 use socket2::SockRef;
@@ -24,20 +26,17 @@ pub(super) struct Scratch {
     entropy: RefCell<SystemEntropy>,
 }
 
-/// A turn's read buffer: the largest packet that the transport lets through (256 KiB of data) with its framing, and some.
-const SCRATCH_BYTES: usize = 320 * 1024;
 /// Turns one leg may take in a row before others get the thread.
 const TURNS_MAX: u32 = 16;
 /// Packets one leg may have handled in a row before others get the thread: each may cost a signature.
 const PACKETS_MAX: u32 = 4;
-/// Most bytes read at once, beside those of a packet that is not whole: what is left over while others have their turn is
-/// kept in memory.
+/// Most bytes read at once: what is left over while others have their turn is kept in memory.
 const READ_BYTES_MAX: usize = 64 * 1024;
 
 impl Scratch {
     pub(super) fn new() -> Self {
         Self {
-            buffer: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+            buffer: RefCell::new(vec![0; READ_BYTES_MAX].into_boxed_slice()),
             entropy: RefCell::new(SystemEntropy::default()),
         }
     }
@@ -130,6 +129,8 @@ pub(super) struct Leg {
     towards: Towards,
     pub(super) transport: Transport,
     unread: Vec<u8>,
+    /// Bytes at the front of `unread` whose packets were handled; never all of them.
+    handled: usize,
 }
 
 /// What came of a turn.
@@ -153,12 +154,12 @@ enum Towards {
 impl Leg {
     /// The client's leg. `unread`: bytes already read from the socket.
     pub(super) fn from_client(stream: Stream, transport: Transport, unread: Vec<u8>) -> Self {
-        Self { stream, towards: Towards::Client, transport, unread }
+        Self { stream, towards: Towards::Client, transport, unread, handled: 0 }
     }
 
     /// The VM's leg.
     pub(super) fn to_vm(stream: Stream, transport: Transport) -> Self {
-        Self { stream, towards: Towards::Vm, transport, unread: Vec::new() }
+        Self { stream, towards: Towards::Vm, transport, unread: Vec::new(), handled: 0 }
     }
 
     /// Reads and handles packets until `handle` returns something, writing all output on the way except what came with
@@ -223,23 +224,28 @@ impl Leg {
         ) -> Result<Option<T>, Fault>,
     ) -> Result<Turn<T>, Broken> {
         let mut buffer = scratch.buffer.borrow_mut();
-        let kept = self.unread.len();
-        buffer[..kept].copy_from_slice(&self.unread);
-        self.unread = Vec::new();
-        let mut filled = kept;
+        let mut filled = 0;
         if !unread_only {
-            let end = buffer.len().min(kept + READ_BYTES_MAX);
-            match self.stream.read(&mut buffer[kept..end])? {
+            match self.stream.read(&mut buffer)? {
                 Read::End => return Err(Broken::Closed),
-                Read::Bytes(count) => filled += count,
+                Read::Bytes(count) => filled = count,
                 // Readiness was spurious: keep what we had.
                 Read::Nothing => {}
             }
         }
-        let (mut start, mut packets) = (0, 0);
+        let mut unread = mem::take(&mut self.unread);
+        let before = mem::take(&mut self.handled);
+        let lies_in_scratch = unread.is_empty();
+        let (bytes, mut start) = if lies_in_scratch {
+            (&mut buffer[..filled], 0)
+        } else {
+            unread.extend_from_slice(&buffer[..filled]);
+            (&mut unread[..], before)
+        };
+        let mut packets = 0;
         let found = scratch.with_context(|cx| {
             loop {
-                let input = &mut buffer[start..filled];
+                let input = &mut bytes[start..];
                 let received = self.transport.receive(input, cx)?;
                 if received.event == Event::Starved {
                     return Ok(Turn::Starved);
@@ -260,7 +266,13 @@ impl Leg {
                 }
             }
         });
-        self.unread = buffer[start..filled].to_vec();
+        let left = &bytes[start..];
+        // What is left moves to the front, into as much memory as it needs, once it is the smaller part.
+        if lies_in_scratch || left.len() <= start {
+            self.unread = left.to_vec();
+        } else {
+            (self.unread, self.handled) = (unread, start);
+        }
         Ok(found?)
     }
 
@@ -312,8 +324,9 @@ impl Leg {
     }
 
     /// Leaves the door for the pump.
-    pub(super) fn leave(self) -> relay::Leg {
+    pub(super) fn leave(mut self) -> relay::Leg {
         let fd = self.stream.leave();
+        self.unread.drain(..self.handled);
         relay::Leg { fd, transport: Box::new(self.transport), leftover: self.unread }
     }
 }
@@ -327,6 +340,49 @@ mod tests {
     use super::*;
     use crate::ssh::message::CHANNEL_DATA;
     use crate::ssh::testing::Pair;
+
+    /// A large packet that drips in, behind small ones that are whole.
+    #[test]
+    fn a_packet_in_tiny_pieces_is_not_moved_again_for_each_of_them() {
+        const PIECE_BYTES: usize = 100;
+        run(|tasks| async move {
+            let (acceptor, address) = acceptor(&tasks);
+            let mut client = TcpStream::connect(address).unwrap();
+            client.set_nodelay(true).unwrap();
+            let stream = accepted(&acceptor).await;
+            let mut pair = Pair::connected(5);
+            let large: Vec<u8> = (0..30_000_u32).map(|n| n.to_be_bytes()[3] | 1).collect();
+            let large = [&[CHANNEL_DATA][..], &large[..]].concat();
+            let sent = [&[CHANNEL_DATA, 1][..], &[CHANNEL_DATA, 2], &large, &[CHANNEL_DATA, 3]];
+            for payload in sent {
+                pair.at_client(|transport, cx| transport.send(payload, cx)).unwrap();
+            }
+            let wire = pair.client.take_output();
+            let mut leg = Leg::from_client(stream, pair.server.transport, Vec::new());
+            let scratch = Scratch::new();
+            let mut came = Vec::new();
+            let (mut memory, mut moved) = ((leg.unread.as_ptr(), 0), 0);
+            for piece in wire.chunks(PIECE_BYTES) {
+                client.write_all(piece).unwrap();
+                leg.stream.readable().await.unwrap();
+                let turn = leg.turn(&scratch, false, &mut |_, event, payload, _| {
+                    if matches!(event, Event::Payload(_)) {
+                        came.push(payload.to_vec());
+                    }
+                    Ok(None::<()>)
+                });
+                assert!(matches!(turn, Ok(Turn::Starved)));
+                assert!(leg.handled < leg.unread.len().max(1));
+                let now = (leg.unread.as_ptr(), leg.unread.capacity());
+                if now != memory {
+                    (memory, moved) = (now, moved + leg.unread.len());
+                }
+            }
+            assert_eq!(came, sent);
+            assert!(moved < 4 * wire.len(), "{moved} bytes moved for {}", wire.len());
+            assert!(leg.leave().leftover.is_empty());
+        });
+    }
 
     /// Whoever sends a hundred offers in one go must not have the thread for all of them.
     #[test]
