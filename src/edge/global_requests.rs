@@ -176,6 +176,15 @@ impl Question {
             *self = Self::None;
         }
     }
+
+    /// Nor will one for packet `sent`, a request of the other side.
+    pub(super) const fn skips_reply(&mut self, sent: u32) {
+        if let Self::Asked { after, seq } = self
+            && seq.wrapping_sub(sent) < u32::MAX / 2
+        {
+            *after = after.saturating_sub(1);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -321,6 +330,10 @@ mod tests {
         assert!(question.is_open());
         question.is_unknown(8);
         assert!(!question.takes_reply());
+        question.ask(2, 9);
+        question.skips_reply(10);
+        question.skips_reply(7);
+        assert_eq!([0; 2].map(|_| question.takes_reply()), [false, true]);
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub(super) struct Line {
     pub(super) replies: Replies,
     /// Bytes read so far.
     pub(super) received: u64,
+    /// Those of them in packets that were not for the other leg.
+    idle: u64,
     /// When the peer was last heard.
     pub(super) heard: Instant,
 }
@@ -157,6 +159,7 @@ impl Line {
         Self {
             fd: leg.fd,
             received: u64::try_from(leg.leftover.len()).unwrap_or_default(),
+            idle: 0,
             inbox: Inbox::new(leg.leftover),
             transport: leg.transport,
             // What lies in the socket already, epoll tells when it begins to watch.
@@ -224,6 +227,17 @@ impl Line {
         }
     }
 
+    /// Drops the opened packet at the front, of `used` bytes, which is not for the other leg.
+    pub(super) fn drop_idle(&mut self, used: usize) {
+        self.inbox.skip(used);
+        self.idle += u64::try_from(used).unwrap_or_default();
+    }
+
+    /// Bytes received for the other leg, as far as is known.
+    pub(super) const fn carried(&self) -> u64 {
+        self.received.saturating_sub(self.idle)
+    }
+
     /// Writes what is sealed for this leg: the run in the other leg's inbox, then the transport's output. True if
     /// that showed the peer to be gone.
     pub(super) fn flush(&mut self, run: &mut Inbox) -> bool {
@@ -281,6 +295,14 @@ impl Line {
             Some(message) => self.transport.send(&message, &mut tools.context()),
             None => Ok(()),
         }
+    }
+
+    /// A reply of the other side has gone to this leg's peer: the answers of ours that waited for it follow.
+    pub(super) fn reply_passed(&mut self, tools: &mut Tools) -> Result<(), Fault> {
+        for reply in self.replies.passed() {
+            self.transport.send(&reply, &mut tools.context())?;
+        }
+        Ok(())
     }
 
     /// Tells this leg's peer that nobody knew its message `seq`.

@@ -312,7 +312,13 @@ fn words(info: &Info, cause: Cause) -> String {
 fn ended(info: &Info, over: &pump::Report) {
     let lasted_ms = u64::try_from(over.lasted.as_millis()).unwrap_or(u64::MAX);
     let carried = Carried { up_bytes: over.up, down_bytes: over.down, lasted_ms };
-    info.report.write(over.ended, carried);
+    match &over.detail {
+        None => info.report.write(over.ended, carried),
+        detail => {
+            let report = report::Report { detail: detail.clone(), ..info.report.clone() };
+            report.write(over.ended, carried);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -526,11 +526,12 @@ impl<I> Pump<I> {
         let Entry { carriage: Carriage::Reseal(mut relay), info, started_ms, .. } = entry;
         relay.release(&mut self.tools.pool);
         let (up, down) = relay.received();
+        let detail = relay.detail();
         drop(relay);
         self.counters.session_ended();
         self.counters.ended(ended);
         let lasted = Duration::from_millis(self.tools.now.0.saturating_sub(started_ms));
-        let report = Report { ended, up, down, lasted };
+        let report = Report { ended, detail, up, down, lasted };
         if catch_unwind(AssertUnwindSafe(|| (self.on_end)(&info, &report))).is_err() {
             self.counters.panicked();
         }

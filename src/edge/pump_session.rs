@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::relay::Relay;
-use crate::ended::{Cause, Ended};
+use crate::ended::{Cause, Detail, Ended};
 
 /// An established session. `I` says who and where: for the log line and for checking the right again.
 pub struct Session<I> {
@@ -38,10 +38,12 @@ pub type Check<I> = Arc<dyn Fn(&I) -> Stay + Send + Sync>;
 pub type Visit<I> = Box<dyn FnMut(&I, u64, u64) -> bool + Send>;
 
 /// What is known of a session when it is over.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Report {
     /// Who ended it and why.
     pub ended: Ended,
+    /// What is known beyond that.
+    pub detail: Option<Detail>,
     /// Bytes read from the client.
     pub up: u64,
     /// Bytes read from the VM.

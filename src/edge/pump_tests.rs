@@ -139,7 +139,7 @@ fn start() -> (PumpHandle<&'static str>, JoinHandle<()>, Ends) {
     let counters = Arc::new(Counters::default());
     let (handle, thread) =
         spawn("pump-test".into(), settings, counters, words, move |info, report| {
-            ended.send((*info, *report)).unwrap();
+            ended.send((*info, report.clone())).unwrap();
         })
         .unwrap();
     (handle, thread, ends)
@@ -154,7 +154,8 @@ fn words(info: &&'static str, cause: Cause) -> String {
 fn pump() -> (Pump<&'static str>, PumpHandle<&'static str>, Ends) {
     let (ended, ends) = channel();
     let settings = SETTINGS;
-    let on_end = move |info: &&'static str, report: &Report| ended.send((*info, *report)).unwrap();
+    let on_end =
+        move |info: &&'static str, report: &Report| ended.send((*info, report.clone())).unwrap();
     let (pump, handle) = build(settings, Arc::new(Counters::default()), words, on_end).unwrap();
     (pump, handle, ends)
 }

@@ -33,14 +33,12 @@ use super::buffers::Pool;
 use super::epoll::Readiness;
 use super::global_requests::{self as requests, Request};
 use super::line::{Exchange, Line, Party, Read, Reading, Stop, Tools, Writing, forward};
-use crate::ended::{Cause, Ended, Side, Stage};
-use crate::ssh::fault::Fault;
+use crate::ended::{Detail, Ended};
 use crate::ssh::message::{
     CHANNEL_OPEN, CHANNEL_OPEN_CONFIRMATION, CHANNEL_REQUEST, GLOBAL_REQUEST, REQUEST_FAILURE,
-    REQUEST_SUCCESS, Reason,
+    REQUEST_SUCCESS,
 };
 use crate::ssh::transport::{Event, ServerConfig};
-use nix::errno::Errno;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -50,6 +48,8 @@ pub use super::line::Leg;
 
 #[path = "alive.rs"]
 mod alive;
+#[path = "parting.rs"]
+mod parting;
 #[path = "rekey.rs"]
 mod rekey;
 #[path = "resume.rs"]
@@ -63,12 +63,6 @@ const READS_MAX: u32 = 4;
 /// Output of a transport that is written before more is sealed, in bytes. The bound on what a leg's transport
 /// holds for a peer that does not read, beside one packet.
 const OUTPUT_MAX: usize = 64 << 10;
-
-/// How long a session that is over may take to get its last words out and see the peers close, in milliseconds.
-const LINGER_MS_MAX: u64 = 2_000;
-
-/// How long one direction may outlive the other without moving a byte, in milliseconds.
-const HALF_CLOSED_MS_MAX: u64 = 60_000;
 
 /// Whether we re-key a bulky client to a cipher that costs us a tenth.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -96,7 +90,7 @@ enum Phase {
     /// Both directions flow.
     Open,
     /// One party has said its last, the other may go on while it moves bytes.
-    HalfClosed { ended: Ended, until: u64, moved: u64 },
+    HalfClosed { ended: Ended, until: u64, moved_max: u64 },
     /// Only what is sealed goes out, what comes in is thrown away.
     Closing { ended: Ended, until: u64 },
 }
@@ -115,6 +109,8 @@ pub struct Relay {
     /// Our host keys, as this client saw them.
     server: Arc<ServerConfig>,
     phase: Phase,
+    /// What is known of its end beyond the cause.
+    detail: Option<Detail>,
     upgrade: Upgrade,
     proof: Proof,
     /// What the VM has to say to its user, until a terminal has it.
@@ -141,6 +137,7 @@ impl Relay {
             vm: Line::new(vm),
             server,
             phase: Phase::Open,
+            detail: None,
             upgrade: Upgrade::Pending,
             proof: Proof::Open,
             banner: None,
@@ -165,6 +162,20 @@ impl Relay {
     /// Bytes read from the client and from the VM.
     pub(super) const fn received(&self) -> (u64, u64) {
         (self.client.received, self.vm.received)
+    }
+
+    /// What is known of its end beyond the cause.
+    pub(super) fn detail(&mut self) -> Option<Detail> {
+        self.detail.take()
+    }
+
+    /// What `party` said last.
+    fn last_words(&self, party: Party) -> Option<Detail> {
+        let line = match party {
+            Party::Client => &self.client,
+            Party::Vm => &self.vm,
+        };
+        line.transport.last_words(Detail::BYTES_MAX).map(|words| Detail::said(&words))
     }
 
     /// Which sockets take nothing until an event says otherwise: client, VM.
@@ -219,36 +230,6 @@ impl Relay {
         match self.phase {
             Phase::Open => self.alive.due_ms,
             Phase::HalfClosed { until, .. } | Phase::Closing { until, .. } => Some(until),
-        }
-    }
-
-    /// The deadline may have passed.
-    pub(super) fn expire(&mut self, tools: &mut Tools) -> Turn {
-        let received = self.client.received + self.vm.received;
-        match &mut self.phase {
-            Phase::HalfClosed { ended, until, moved } if *until <= tools.now.0 => {
-                if *moved == received {
-                    return Turn::Over(*ended);
-                }
-                *until = tools.now.0 + HALF_CLOSED_MS_MAX;
-                *moved = received;
-                Turn::Wait
-            }
-            Phase::Closing { ended, until } if *until <= tools.now.0 => Turn::Over(*ended),
-            Phase::Open => self.mind_client(tools),
-            Phase::HalfClosed { .. } | Phase::Closing { .. } => Turn::Wait,
-        }
-    }
-
-    /// Ends the session from our side; `text` is for the client's user.
-    pub(super) fn evict(&mut self, cause: Cause, text: &str, tools: &mut Tools) {
-        // A time that passes is a rule; everything else is somebody's doing.
-        let side = if cause == Cause::RightExpired { Side::Edge } else { Side::Operator };
-        let ended = Ended { side, stage: Stage::Session, cause };
-        if self.close(ended, tools) {
-            let cx = &mut tools.context();
-            self.client.transport.disconnect(Reason::ByApplication, text, cx);
-            self.vm.transport.disconnect(Reason::ByApplication, "session ended", cx);
         }
     }
 
@@ -352,25 +333,20 @@ impl Relay {
                     return Ok(moved);
                 }
                 Event::Handled | Event::Secured => {
-                    from.inbox.skip(received.used);
+                    from.drop_idle(received.used);
                     if !was_held && from.transport.is_held() {
                         from.exchange = Exchange::Peers;
                     }
                 }
                 Event::Rekeyed => {
-                    from.inbox.skip(received.used);
+                    from.drop_idle(received.used);
                     from.exchange = Exchange::None;
                     tools.tally.rekeys += 1;
                     self.exchanging_since = None;
                 }
                 Event::Unimplemented(sent) => {
-                    from.inbox.skip(received.used);
-                    if let Some(origin) = from.origins.find(sent) {
-                        to.unimplemented(origin, tools)
-                            .map_err(|fault| Stop::Fault(party.other(), fault))?;
-                    } else if party == Party::Client {
-                        self.alive.question.is_unknown(sent);
-                    }
+                    from.drop_idle(received.used);
+                    self.unimplemented(party, sent, tools)?;
                 }
             }
             moved = true;
@@ -379,6 +355,32 @@ impl Relay {
                 to.flush(&mut from.inbox);
             }
         }
+    }
+
+    /// `party` does not know the packet that went to it as `sent`.
+    fn unimplemented(&mut self, party: Party, sent: u32, tools: &mut Tools) -> Result<(), Stop> {
+        let Self { client, vm, alive, .. } = self;
+        let (from, to) = match party {
+            Party::Client => (client, vm),
+            Party::Vm => (vm, client),
+        };
+        let request = from.origins.takes_request(sent);
+        match (party, request) {
+            (Party::Client, true) => alive.question.skips_reply(sent),
+            (Party::Client, false) => alive.question.is_unknown(sent),
+            (Party::Vm, _) => {}
+        }
+        let told = if request {
+            // Replies are counted, so whoever asked gets one.
+            to.transport
+                .send(&requests::failure(), &mut tools.context())
+                .and_then(|()| to.reply_passed(tools))
+        } else if let Some(origin) = from.origins.find(sent) {
+            to.unimplemented(origin, tools)
+        } else {
+            Ok(())
+        };
+        told.map_err(|fault| Stop::Fault(party.other(), fault))
     }
 
     /// Deals with one message that lies opened at the front of the inbox.
@@ -402,7 +404,7 @@ impl Relay {
                     .map_err(|malformed| Stop::Fault(party, malformed.into()))?;
                 match (party, request) {
                     (Party::Vm, Request::HostKeys { wants_reply }) => {
-                        from.inbox.skip(used);
+                        from.drop_idle(used);
                         if wants_reply {
                             from.answer(requests::failure(), tools)
                                 .map_err(|fault| Stop::Fault(party, fault))?;
@@ -418,7 +420,7 @@ impl Relay {
                             (Proof::Open | Proof::Given, _) => requests::failure(),
                         };
                         *proof = Proof::Given;
-                        from.inbox.skip(used);
+                        from.drop_idle(used);
                         from.answer(reply, tools).map_err(|fault| Stop::Fault(party, fault))
                     }
                     (
@@ -428,7 +430,10 @@ impl Relay {
                         | Request::HostKeys { wants_reply: true },
                     ) => {
                         from.replies.relayed();
-                        forward(party, from, to, used, payload, tools)
+                        let sent = to.transport.send_seq();
+                        forward(party, from, to, used, payload, tools)?;
+                        to.origins.wants_reply(sent);
+                        Ok(())
                     }
                     (_, Request::Other { .. } | Request::HostKeys { .. }) => {
                         forward(party, from, to, used, payload, tools)
@@ -438,19 +443,14 @@ impl Relay {
             REQUEST_SUCCESS | REQUEST_FAILURE
                 if party == Party::Client && alive.question.takes_reply() =>
             {
-                from.inbox.skip(used);
+                from.drop_idle(used);
                 // A quiet client stays as small as it was.
                 from.transport.rest();
                 Ok(())
             }
             REQUEST_SUCCESS | REQUEST_FAILURE => {
                 forward(party, from, to, used, payload, tools)?;
-                for reply in to.replies.passed() {
-                    to.transport
-                        .send(&reply, &mut tools.context())
-                        .map_err(|fault| Stop::Fault(party.other(), fault))?;
-                }
-                Ok(())
+                to.reply_passed(tools).map_err(|fault| Stop::Fault(party.other(), fault))
             }
             CHANNEL_OPEN | CHANNEL_OPEN_CONFIRMATION => {
                 let message = &mut from.inbox.unopened()[payload.clone()];
@@ -474,122 +474,6 @@ impl Relay {
             }
             _ => forward(party, from, to, used, payload, tools),
         }
-    }
-
-    /// The peer's FIN was read.
-    fn end_of(&mut self, party: Party, tools: &Tools) {
-        if self.phase == Phase::Open {
-            self.phase = Phase::HalfClosed {
-                ended: Ended { side: party.side(), stage: Stage::Session, cause: Cause::Closed },
-                until: tools.now.0 + HALF_CLOSED_MS_MAX,
-                moved: self.client.received + self.vm.received,
-            };
-        }
-    }
-
-    /// Passes a FIN on once everything before it is written.
-    fn half_close(&mut self, tools: &Tools) {
-        for party in [Party::Client, Party::Vm] {
-            let (from, to) = self.lines(party);
-            // With the other leg ready, what is still unopened is a packet that will never be whole.
-            if from.reading == Reading::Finished
-                && to.takes()
-                && from.inbox.run().is_empty()
-                && to.transport.output().is_empty()
-            {
-                to.finish();
-            }
-            // Nothing more can be told to this peer: it is as if its last word were said.
-            if to.writing == Writing::Finished {
-                self.end_of(party.other(), tools);
-            }
-        }
-    }
-
-    /// Ends the session because one leg cannot go on, and tells the other leg.
-    fn stop(&mut self, stop: Stop, tools: &mut Tools) {
-        let (party, cause) = match stop {
-            Stop::Fault(party, fault) => (party, Cause::from(&fault)),
-            Stop::Lost(party, Errno::ETIMEDOUT) => (party, Cause::Deadline),
-            Stop::Lost(party, _) => (party, Cause::Reset),
-        };
-        let ended = Ended { side: party.side(), stage: Stage::Session, cause };
-        if !self.close(ended, tools) {
-            return;
-        }
-        let (line, other) = self.lines(party);
-        match stop {
-            Stop::Fault(_, Fault::Disconnected { .. }) => {
-                let (reason, text) = line.transport.farewell().unwrap_or_default();
-                other.farewell(reason, text, tools);
-            }
-            Stop::Fault(..) => {
-                let text = match party {
-                    Party::Client => "the client broke the SSH protocol",
-                    Party::Vm => "the VM broke the SSH protocol",
-                };
-                other.transport.disconnect(Reason::ConnectionLost, text, &mut tools.context());
-            }
-            Stop::Lost(..) => {
-                line.reading = Reading::Finished;
-                line.writing = Writing::Finished;
-                let text = match party {
-                    Party::Client => "the connection to the client was lost",
-                    Party::Vm => "the connection to the VM was lost",
-                };
-                other.transport.disconnect(Reason::ConnectionLost, text, &mut tools.context());
-            }
-        }
-    }
-
-    /// Leaves the phases in which data flows; false if that was done before. The first reason stands.
-    fn close(&mut self, ended: Ended, tools: &Tools) -> bool {
-        let until = tools.now.0 + LINGER_MS_MAX;
-        self.phase = match self.phase {
-            Phase::Open => Phase::Closing { ended, until },
-            Phase::HalfClosed { ended, .. } => Phase::Closing { ended, until },
-            Phase::Closing { .. } => return false,
-        };
-        self.client.inbox.forget_unopened();
-        self.vm.inbox.forget_unopened();
-        true
-    }
-
-    /// Writes what is sealed, says FIN, and reads on until the peers do: closing with bytes unread
-    /// would reset the connection, and the peer would never see our last words.
-    fn linger(&mut self, tools: &mut Tools) -> Turn {
-        let Phase::Closing { ended, .. } = self.phase else {
-            return Turn::Wait;
-        };
-        let mut turn = Turn::Over(ended);
-        for party in [Party::Client, Party::Vm] {
-            let (from, to) = self.lines(party);
-            to.flush(&mut from.inbox);
-            if to.writing == Writing::Ready {
-                to.finish();
-            }
-            if to.writing != Writing::Finished {
-                turn = Turn::Wait;
-            }
-        }
-        for party in [Party::Client, Party::Vm] {
-            let line = self.line(party);
-            for _ in 0..READS_MAX {
-                if !line.may_read() {
-                    break;
-                }
-                match line.discard(party, tools) {
-                    Ok(Read::Bytes(_) | Read::Nothing) => {}
-                    Ok(Read::End) | Err(_) => line.reading = Reading::Finished,
-                }
-            }
-            turn = match (line.reading, turn) {
-                (Reading::Finished, turn) => turn,
-                (Reading::Drained, Turn::Over(_) | Turn::Wait) => Turn::Wait,
-                (Reading::Drained | Reading::Ready | Reading::HungUp, _) => Turn::Again,
-            };
-        }
-        turn
     }
 }
 

@@ -122,6 +122,68 @@ fn unimplemented_reaches_the_sender_with_the_senders_number() {
     assert!(world.client.end.events.contains(&Event::Unimplemented(number)));
 }
 
+/// Trap 24: a peer that does not know a request sends no reply, and the next one would answer the wrong request.
+#[test]
+fn unimplemented_answers_a_request_as_a_failure_would_and_once() {
+    for party in EACH {
+        let mut world = World::new(34);
+        world.settle();
+        for _ in 0..2 {
+            world.send(party, &request("nobody@knows.test", true, b""));
+        }
+        world.settle();
+        let other = party.other();
+        let last = world.peer(other).end.transport.receive_seq().wrapping_sub(1);
+        let mut answer = vec![UNIMPLEMENTED];
+        answer.put_u32(last.wrapping_sub(1));
+        world.send(other, &answer);
+        world.send(other, &[REQUEST_SUCCESS, 7]);
+        world.settle();
+        let replies = |world: &World| {
+            let all = if party == Party::Client { world.to_client() } else { world.to_vm() };
+            let is_reply =
+                |payload: &&Vec<u8>| [REQUEST_SUCCESS, REQUEST_FAILURE].contains(&payload[0]);
+            all.iter().filter(is_reply).cloned().collect::<Vec<_>>()
+        };
+        let two = [vec![REQUEST_FAILURE], vec![REQUEST_SUCCESS, 7]];
+        assert_eq!(replies(&world), two, "{party:?}");
+        let (from, _) = world.relay.lines(party);
+        assert!(from.replies.owes_none());
+        // The same again is about a packet like any other.
+        world.send(other, &answer);
+        world.settle();
+        assert_eq!(replies(&world), two, "{party:?}");
+    }
+}
+
+#[test]
+fn what_is_not_for_the_other_side_does_not_keep_a_half_closed_session() {
+    for (payload, stays) in [(vec![200, 1, 2, 3], false), (vec![CHANNEL_DATA, 1], true)] {
+        let mut world = World::new(35);
+        world.settle();
+        world.client.socket.as_ref().unwrap().shutdown(Close::Write).unwrap();
+        world.settle();
+        world.send(Party::Vm, &payload);
+        world.settle();
+        assert_eq!(world.over, None);
+        world.later(HALF_CLOSED_MS_MAX);
+        assert_eq!(world.over.is_none(), stays, "{payload:?}");
+    }
+}
+
+#[test]
+fn the_last_words_of_a_peer_are_kept_for_the_log() {
+    for party in EACH {
+        let mut world = World::new(36);
+        world.settle();
+        world.disconnect(party, "too old\n\u{1b}[2J");
+        world.settle();
+        let Some(Detail::Said(words)) = world.relay.detail() else { panic!("nothing was said") };
+        assert!(words.starts_with("too old"), "{words}");
+        assert!(words.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{words}");
+    }
+}
+
 #[test]
 fn unimplemented_about_a_packet_of_ours_goes_no_further() {
     let mut world = World::new(25);

@@ -12,23 +12,46 @@ pub(super) struct Origins {
     received: [u32; REMEMBERED as usize],
     /// Bit n: the packet n before `newest` was a relayed one and stands in `received`.
     relayed: u64,
+    /// Bit n: that one was a global request whose reply has to come.
+    asked: u64,
     newest: u32,
 }
 
 impl Origins {
     /// Remembers nothing.
     pub(super) const fn new() -> Self {
-        Self { received: [0; REMEMBERED as usize], relayed: 0, newest: 0 }
+        Self { received: [0; REMEMBERED as usize], relayed: 0, asked: 0, newest: 0 }
     }
 
     /// Packet `received` of the other leg went out as packet `sent` of this one.
     pub(super) const fn record(&mut self, sent: u32, received: u32) {
         let ahead = sent.wrapping_sub(self.newest);
         // Behind, or the same again: strict key exchange began to count anew, the old numbers mean nothing.
-        self.relayed = if ahead == 0 || ahead >= REMEMBERED { 0 } else { self.relayed << ahead };
+        if ahead == 0 || ahead >= REMEMBERED {
+            (self.relayed, self.asked) = (0, 0);
+        } else {
+            (self.relayed, self.asked) = (self.relayed << ahead, self.asked << ahead);
+        }
         self.relayed |= 1;
         self.newest = sent;
         self.received[(sent % REMEMBERED) as usize] = received;
+    }
+
+    /// Packet `sent`, if it was the last one recorded, is a global request whose reply has to come.
+    pub(super) const fn wants_reply(&mut self, sent: u32) {
+        if self.newest == sent && self.relayed & 1 == 1 {
+            self.asked |= 1;
+        }
+    }
+
+    /// Whether packet `sent` was such a request, for whoever asks first.
+    pub(super) const fn takes_request(&mut self, sent: u32) -> bool {
+        let behind = self.newest.wrapping_sub(sent);
+        let asked = behind < REMEMBERED && (self.asked >> behind) & 1 == 1;
+        if asked {
+            self.asked &= !(1 << behind);
+        }
+        asked
     }
 
     /// The number under which packet `sent` of this leg came in, if it was relayed and not too long ago.
@@ -60,6 +83,26 @@ mod tests {
             let found = (sent > 199 - 64 && sent <= 199 && sent % 3 != 0).then_some(sent + 1_000);
             assert_eq!(origins.find(sent), found, "packet {sent}");
         }
+    }
+
+    #[test]
+    fn a_request_is_found_once_and_no_other_packet_is_one() {
+        let mut origins = Origins::new();
+        for sent in 0..70 {
+            origins.record(sent, sent);
+            if sent % 5 == 0 {
+                origins.wants_reply(sent);
+            }
+            origins.wants_reply(sent + 1);
+        }
+        for sent in 0..80 {
+            let asked = sent % 5 == 0 && sent > 69 - 64 && sent < 70;
+            assert_eq!(origins.takes_request(sent), asked, "packet {sent}");
+            assert!(!origins.takes_request(sent));
+        }
+        origins.wants_reply(69);
+        origins.record(3, 77);
+        assert!(!origins.takes_request(3));
     }
 
     #[test]
