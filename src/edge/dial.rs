@@ -412,11 +412,10 @@ impl VmLegs {
             let stale = if vm_entry.host_key.is_some() { Stale::Will } else { Stale::Not };
             let limit = shared.settings.dial_timeout;
             let found = shared.names.find(&self.tasks, &vm_entry.endpoint, limit, stale).await;
-            let Ok(all) = found else {
-                let detail = Detail::found("its name could not be looked up");
-                return Err(Failed::new(edge(Stage::Dial, Cause::DialFailed), detail));
-            };
-            all.to_vec()
+            let all = found.map_err(|unresolved| {
+                Failed::new(edge(Stage::Dial, Cause::DialFailed), Detail::found(unresolved))
+            });
+            all?.to_vec()
         };
         let canonical =
             found.into_iter().map(|at| SocketAddr::new(at.ip().to_canonical(), at.port()));

@@ -53,17 +53,24 @@ pub(super) enum Stale {
     Not,
 }
 
-/// The name has no address, as far as is known.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Unresolved;
+/// The name has no address, as far as is known; why.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("its name could not be looked up: {0}")]
+pub(super) struct Unresolved(Arc<str>);
+
+impl Unresolved {
+    fn because(why: &(impl ToString + ?Sized)) -> Self {
+        Self(why.to_string().into())
+    }
+}
 
 /// One name.
 #[derive(Default)]
 struct Known {
     /// The last answer with an address in it, and when it came.
     good: Option<(Arc<[SocketAddr]>, u64)>,
-    /// When a lookup failed, if none has succeeded since.
-    failed: Option<u64>,
+    /// How and when a lookup failed, if none has succeeded since.
+    failed: Option<(Unresolved, u64)>,
     lookup: Option<Lookup>,
 }
 
@@ -79,23 +86,26 @@ impl Known {
         (now_ms.saturating_sub(*at) < age_ms_max).then(|| Arc::clone(addresses))
     }
 
-    fn failed_lately(&self, now_ms: u64) -> bool {
-        self.failed.is_some_and(|at| now_ms.saturating_sub(at) < FAILED_MS)
+    fn failed_lately(&self, now_ms: u64) -> Option<&Unresolved> {
+        let (why, at) = self.failed.as_ref()?;
+        (now_ms.saturating_sub(*at) < FAILED_MS).then_some(why)
     }
 
     /// Nothing of it is of use any more.
     fn is_spent(&self, now_ms: u64) -> bool {
-        self.lookup.is_none() && self.good(now_ms, GOOD_MS).is_none() && !self.failed_lately(now_ms)
+        self.lookup.is_none()
+            && self.good(now_ms, GOOD_MS).is_none()
+            && self.failed_lately(now_ms).is_none()
     }
 
     /// A lookup has ended: keeps its answer.
-    fn learn(&mut self, found: Option<Vec<SocketAddr>>, now_ms: u64) -> Vec<Wake> {
+    fn learn(&mut self, found: Result<Vec<SocketAddr>, Unresolved>, now_ms: u64) -> Vec<Wake> {
         match found {
-            Some(addresses) => {
+            Ok(addresses) => {
                 self.good = Some((addresses.into(), now_ms));
                 self.failed = None;
             }
-            None => self.failed = Some(now_ms),
+            Err(why) => self.failed = Some((why, now_ms)),
         }
         self.lookup.take().map(|lookup| lookup.waiting).unwrap_or_default()
     }
@@ -115,9 +125,8 @@ impl Known {
             Stale::Not => None,
         };
         match last {
-            Some(last) if failed || hangs => Some(Ok(last)),
-            None if failed => Some(Err(Unresolved)),
-            Some(_) | None => None,
+            Some(last) => (failed.is_some() || hangs).then_some(Ok(last)),
+            None => failed.cloned().map(Err),
         }
     }
 }
@@ -157,7 +166,7 @@ impl Names {
                 return found;
             }
         }
-        Err(Unresolved)
+        Err(Unresolved::because("no answer in time"))
     }
 
     fn poll(
@@ -172,11 +181,12 @@ impl Names {
             make_room(&mut all, now_ms);
             all.insert(name.to_owned(), Known::default());
         }
-        let Some(known) = all.get_mut(name) else { return Poll::Ready(Err(Unresolved)) };
+        let busy = || Unresolved::because("too many names are looked up");
+        let Some(known) = all.get_mut(name) else { return Poll::Ready(Err(busy())) };
         if let Some(answer) = known.answer(now_ms, stale) {
             return Poll::Ready(answer);
         }
-        let Some(wake) = tasks.wake_me() else { return Poll::Ready(Err(Unresolved)) };
+        let Some(wake) = tasks.wake_me() else { return Poll::Ready(Err(busy())) };
         if let Some(lookup) = &mut known.lookup {
             if !lookup.waiting.contains(&wake) {
                 lookup.waiting.push(wake);
@@ -185,8 +195,8 @@ impl Names {
         }
         known.lookup = Some(Lookup { since_ms: now_ms, waiting: vec![wake] });
         if !self.look_up(name) {
-            known.learn(None, now_ms);
-            return Poll::Ready(known.answer(now_ms, stale).unwrap_or(Err(Unresolved)));
+            known.learn(Err(busy()), now_ms);
+            return Poll::Ready(known.answer(now_ms, stale).unwrap_or_else(|| Err(busy())));
         }
         Poll::Pending
     }
@@ -198,7 +208,11 @@ impl Names {
         self.workers.run(move || {
             // A resolver that panics has found nothing.
             let found = catch_unwind(AssertUnwindSafe(|| resolve(&name)));
-            let found = found.ok().and_then(Result::ok).filter(|found| !found.is_empty());
+            let found = match found {
+                Ok(Ok(found)) if found.is_empty() => Err(Unresolved::because("it has no address")),
+                Ok(found) => found.map_err(|error| Unresolved::because(&error)),
+                Err(_panic) => Err(Unresolved::because("the resolver failed")),
+            };
             let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
             let known = all.entry(name).or_default();
             let waiting = known.learn(found, clock::monotonic_ms());

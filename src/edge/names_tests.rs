@@ -19,6 +19,8 @@ fn good_since(ms_ago: u64) -> Known {
 #[test]
 fn an_answer_is_fresh_for_a_while_and_serves_for_an_hour_while_lookups_fail_or_hang() {
     let now = 10 * GOOD_MS;
+    let why = Unresolved::because("no such name");
+    let failure = Some(Err(why.clone()));
     let found = Some(Ok(Arc::<[SocketAddr]>::from([ONE])));
     let cases = [
         // Age of the answer, of a failure, of a lookup; with a pin, without.
@@ -27,16 +29,16 @@ fn an_answer_is_fresh_for_a_while_and_serves_for_an_hour_while_lookups_fail_or_h
         (Some(FRESH_MS), None, None, None, None),
         (Some(FRESH_MS), None, Some(PATIENCE_MS - 1), None, None),
         (Some(FRESH_MS), None, Some(PATIENCE_MS), found.clone(), None),
-        (Some(FRESH_MS), Some(0), None, found.clone(), Some(Err(Unresolved))),
-        (Some(GOOD_MS - 1), Some(FAILED_MS - 1), None, found, Some(Err(Unresolved))),
+        (Some(FRESH_MS), Some(0), None, found.clone(), failure.clone()),
+        (Some(GOOD_MS - 1), Some(FAILED_MS - 1), None, found, failure.clone()),
         (Some(GOOD_MS - 1), Some(FAILED_MS), None, None, None),
-        (Some(GOOD_MS), Some(0), None, Some(Err(Unresolved)), Some(Err(Unresolved))),
-        (None, Some(0), None, Some(Err(Unresolved)), Some(Err(Unresolved))),
+        (Some(GOOD_MS), Some(0), None, failure.clone(), failure.clone()),
+        (None, Some(0), None, failure.clone(), failure.clone()),
         (None, None, Some(GOOD_MS), None, None),
     ];
     for (good, failed, lookup, pinned, unpinned) in cases {
         let mut known = good.map_or_else(Known::default, good_since);
-        known.failed = failed.map(|ago| now - ago);
+        known.failed = failed.map(|ago| (why.clone(), now - ago));
         let waiting = Vec::new();
         known.lookup = lookup.map(|ago| Lookup { since_ms: now - ago, waiting });
         let case = format!("{good:?} {failed:?} {lookup:?}");
@@ -88,9 +90,15 @@ fn a_failure_and_a_panic_are_no_answer_and_are_believed_for_a_moment() {
                 _ => Err(io::ErrorKind::NotFound.into()),
             }
         });
-        for (at, name) in (1..).zip(["empty", "broken", "absent"]) {
+        let cases = [
+            ("empty", "it has no address"),
+            ("broken", "the resolver failed"),
+            ("absent", "entity not found"),
+        ];
+        for (at, (name, why)) in (1..).zip(cases) {
             for _ in 0..3 {
-                assert_eq!(names.find(&tasks, name, SOON, Stale::Will).await, Err(Unresolved));
+                let fault = names.find(&tasks, name, SOON, Stale::Will).await.unwrap_err();
+                assert_eq!(fault.to_string(), format!("its name could not be looked up: {why}"));
             }
             assert_eq!(asked.load(Ordering::SeqCst), at, "{name}");
         }
@@ -107,7 +115,8 @@ fn a_lookup_that_hangs_ends_with_the_limit_and_an_earlier_answer_serves_meanwhil
             Err(io::ErrorKind::TimedOut.into())
         });
         let limit = Duration::from_millis(5);
-        assert_eq!(names.find(&tasks, "box", limit, Stale::Will).await, Err(Unresolved));
+        let late = Err(Unresolved::because("no answer in time"));
+        assert_eq!(names.find(&tasks, "box", limit, Stale::Will).await, late);
         let now_ms = clock::monotonic_ms();
         {
             let mut all = names.known();
@@ -118,7 +127,7 @@ fn a_lookup_that_hangs_ends_with_the_limit_and_an_earlier_answer_serves_meanwhil
             lookup.since_ms = now_ms.saturating_sub(PATIENCE_MS);
         }
         assert_eq!(*names.find(&tasks, "box", limit, Stale::Will).await.unwrap(), [ONE]);
-        assert_eq!(names.find(&tasks, "box", limit, Stale::Not).await, Err(Unresolved));
+        assert_eq!(names.find(&tasks, "box", limit, Stale::Not).await, late);
     });
 }
 
