@@ -107,3 +107,29 @@ impl Drop for Waiting {
         self.of.show(&all);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tasks::tests::run;
+    use super::*;
+    use crate::edge::report::RequestId;
+
+    /// Between the dial's end and the pump nobody waits for a verdict.
+    #[test]
+    fn a_kill_just_before_the_hand_over_is_honoured_and_of_that_one_only() {
+        run(|tasks| async move {
+            let dialling = Arc::new(Dialling::new(Arc::new(Counters::default())));
+            let enter = |number| {
+                let client = ([192, 0, 2, 1], 2222).into();
+                let wake = tasks.wake_me().unwrap();
+                dialling.enter(Report::new(RequestId(number), client, 0), wake)
+            };
+            let (killed, other) = (enter(1), enter(2));
+            dialling.visit(|report| (report.request.0 == 1).then_some(Cause::Killed));
+            let handed = killed.leave(|_| panic!("it was handed over"));
+            assert_eq!(handed, Err::<(), _>(Cause::Killed));
+            assert_eq!(other.leave(|report| report.request.0), Ok(2));
+            assert!(dialling.all().is_empty());
+        });
+    }
+}

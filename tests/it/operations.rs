@@ -29,6 +29,10 @@ impl Held {
         held
     }
 
+    fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn goes_on(&mut self) -> bool {
         self.child.try_wait().expect("a child of ours").is_none()
     }
@@ -336,4 +340,24 @@ fn sighup_ends_the_sessions_whose_right_is_gone_and_no_other() {
         assert!(!reload(&mut world).contains("not reloaded"), "{}", world.log());
     }
     bob.let_go();
+}
+
+/// The stopped one owes its answer for longer than the other has been idle.
+#[test]
+fn a_client_that_answers_nothing_is_given_up_and_an_idle_one_is_not() {
+    if World::is_direct() {
+        return;
+    }
+    let keys = "client_alive_interval_s = 1\nclient_alive_count_max = 2\n";
+    let world = neighbours().edge(keys).start();
+    let mut idle = Held::start(&world, &world.target("alice", "s001"), "alice");
+    let stopped = Held::start(&world, &world.target("bob", "s001"), "bob");
+    process::signal(stopped.id(), Signal::SIGSTOP);
+    let end = || told(&world.log(), "connection ended").into_iter().find(|it| it["user"] == "bob");
+    wait::until("its line", wait::SOON, || end().is_some());
+    let end = end().expect("it was there");
+    assert_eq!((&end["side"], &end["cause"]), (&"client".into(), &"deadline".into()), "{end}");
+    assert!(idle.goes_on(), "{}", world.log());
+    idle.let_go();
+    drop(stopped);
 }
