@@ -320,9 +320,10 @@ async fn serve_tls(listener: Option<(TcpListener, Arc<ArcSwap<ServerConfig>>)>, 
         let (api, acceptor) = (Arc::clone(&api), TlsAcceptor::from(config.load_full()));
         tokio::spawn(async move {
             let served = async move {
-                // A handshake that fails is the peer's affair.
-                if let Ok(Ok(stream)) = timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await {
-                    converse(stream, api, From::Tls(peer, place)).await;
+                let handshake = timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await;
+                match handshake.unwrap_or_else(|late| Err(late.into())) {
+                    Ok(stream) => converse(stream, api, From::Tls(peer, place)).await,
+                    Err(error) => api.traces.no_tls(peer, &error),
                 }
             };
             tokio::select! {

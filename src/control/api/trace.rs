@@ -3,6 +3,8 @@
 //! nor a script in a loop fills a disk.
 
 use std::{
+    io,
+    net::SocketAddr,
     sync::{Mutex, PoisonError},
     time::Instant,
 };
@@ -152,17 +154,32 @@ impl Traces {
         entries.allow(by.name.clone(), self.now_ms())
     }
 
-    /// Tells of something that was refused, or failed.
-    pub(super) fn refused(&self, asked: &Asked, problem: &Problem) {
+    /// Whether `source` may cause one more line.
+    fn takes_line(&self, source: Source) -> bool {
         let now_ms = self.now_ms();
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let (allowed, kept_back) = (lines.allow(asked.source, now_ms), lines.kept_back(now_ms));
+        let (allowed, kept_back) = (lines.allow(source, now_ms), lines.kept_back(now_ms));
         drop(lines);
         if let Some(lines) = kept_back {
             tracing::warn!(lines, "API requests were refused and not logged one by one");
         }
         if !allowed {
             log::kept_back();
+        }
+        allowed
+    }
+
+    /// Tells of a connection that did not get as far as a request.
+    pub(super) fn no_tls(&self, peer: SocketAddr, why: &io::Error) {
+        if self.takes_line(Source::Network(Network::of(peer.ip()))) {
+            let why = printable(&why.to_string(), WHY_MAX_BYTES);
+            tracing::info!(from = %peer, why, "API connection refused: no TLS handshake");
+        }
+    }
+
+    /// Tells of something that was refused, or failed.
+    pub(super) fn refused(&self, asked: &Asked, problem: &Problem) {
+        if !self.takes_line(asked.source) {
             return;
         }
         let Asked { from, method, path, by, dry_run, .. } = asked;

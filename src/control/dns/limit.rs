@@ -13,6 +13,8 @@ use std::{
     num::NonZeroU32,
 };
 
+use crate::ration::Network;
+
 /// Networks that share a line of the processor's cache.
 const WAYS: usize = 4;
 /// 64 Ki networks in 1 MiB.
@@ -66,7 +68,7 @@ impl<S: BuildHasher> Limiter<S> {
 
     /// Judges one question of `peer` at `now_us`, which does not go back.
     pub fn judge(&mut self, peer: IpAddr, now_us: u64) -> Verdict {
-        let hash = self.hasher.hash_one(network_of(peer));
+        let hash = self.hasher.hash_one(Network::of(peer));
         let tag = u32::try_from(hash >> 32).unwrap_or_default();
         let at = usize::try_from(hash & u64::from(u32::MAX)).unwrap_or_default() % self.sets.len();
         let Some(set) = self.sets.get_mut(at) else { return Verdict::Answer };
@@ -90,15 +92,6 @@ impl<S: BuildHasher> Limiter<S> {
         }
         seen.limited = seen.limited.wrapping_add(1);
         if seen.limited.is_multiple_of(2) { Verdict::Slip } else { Verdict::Drop }
-    }
-}
-
-/// The first 24 bits of IPv4 or 56 of IPv6, as one number; no two networks the same.
-fn network_of(ip: IpAddr) -> u64 {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => u64::from(ip.to_bits() >> 8),
-        // Behind all of IPv4's.
-        IpAddr::V6(ip) => u64::try_from(ip.to_bits() >> 72).unwrap_or_default() | 1 << 56,
     }
 }
 

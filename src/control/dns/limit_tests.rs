@@ -56,9 +56,9 @@ fn a_network_shares_its_limit_and_others_have_their_own() {
 #[test]
 fn networks_of_both_families_are_never_taken_for_each_other() {
     let all = ["0.0.0.0", "192.0.2.0", "255.255.255.255", "::", "::1:0:0:0:0:0", "ffff::", "100::"];
-    let numbers: std::collections::HashSet<u64> =
-        all.iter().map(|text| network_of(ip(text))).collect();
-    assert_eq!(numbers.len(), all.len());
+    let networks: std::collections::HashSet<Network> =
+        all.iter().map(|text| Network::of(ip(text))).collect();
+    assert_eq!(networks.len(), all.len());
 }
 
 #[test]
