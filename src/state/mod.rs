@@ -12,6 +12,7 @@ use std::{
         fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use zeroize::Zeroizing;
@@ -19,7 +20,7 @@ use zeroize::Zeroizing;
 use crate::{
     config::MODE_OTHERS,
     ssh::{
-        entropy::Entropy,
+        entropy::{Entropy, SystemEntropy},
         hostkey::PrivateKey,
         publickey::{Fingerprint, KeyFault},
     },
@@ -50,6 +51,8 @@ const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 /// Random bytes in the name of a temporary file: nobody else writes here, it only has to differ between two processes.
 const SUFFIX_BYTES: usize = 8;
+/// No process takes so long to write a file.
+const LEFT_AFTER: Duration = Duration::from_hours(1);
 /// More digits than any process id has.
 const ID_BYTES_MAX: u64 = 20;
 
@@ -414,7 +417,7 @@ impl State {
         let mut suffix = [0; SUFFIX_BYTES];
         entropy.fill(&mut suffix);
         let io = |error| StateFault::Io { path: path.clone(), error };
-        let temporary = self.path.join(format!(".{name}.{:016x}", u64::from_le_bytes(suffix)));
+        let temporary = self.path.join(temporary_name(name, suffix));
         let made = write_new(&temporary, text.as_bytes())
             // A link fails if the name is taken, where a rename would replace another process's key.
             .and_then(|()| match fs::hard_link(&temporary, &path) {
@@ -491,15 +494,45 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Writes a file in place of the one that is there, down to the disk.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    match fs::remove_file(&temporary) {
-        // Left by a process that died while it wrote.
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Err(_) | Ok(()) => {}
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut suffix = [0; SUFFIX_BYTES];
+    SystemEntropy::default().fill(&mut suffix);
+    let temporary = directory.join(temporary_name(&name, suffix));
+    let written = write_new(&temporary, bytes).and_then(|()| {
+        forget_left(directory, &name, &temporary);
+        fs::rename(&temporary, path)
+    });
+    if written.is_err() {
+        // Of two faults the first says more.
+        let _gone = fs::remove_file(&temporary);
     }
-    write_new(&temporary, bytes)?;
-    fs::rename(&temporary, path)?;
-    sync_directory(path.parent().unwrap_or(Path::new(".")))
+    written?;
+    sync_directory(directory)
+}
+
+/// What a file called `name` is written as, by one process of all.
+fn temporary_name(name: &str, suffix: [u8; SUFFIX_BYTES]) -> String {
+    format!(".{name}.{:016x}", u64::from_le_bytes(suffix))
+}
+
+/// Removes what processes left that died while they wrote `name`: all that is much older than `new`. What cannot be
+/// removed is in nobody's way.
+fn forget_left(directory: &Path, name: &str, new: &Path) {
+    let modified = |path: &Path| fs::metadata(path).and_then(|about| about.modified());
+    let (Ok(now), Ok(entries)) = (modified(new), fs::read_dir(directory)) else { return };
+    let begins = format!(".{name}.");
+    for entry in entries.flatten() {
+        let file = entry.file_name();
+        let suffix = file.to_str().and_then(|file| file.strip_prefix(&begins));
+        let is_ours = suffix.is_some_and(|suffix| {
+            suffix.len() == 2 * SUFFIX_BYTES && suffix.bytes().all(|byte| byte.is_ascii_hexdigit())
+        });
+        let age = modified(&entry.path()).ok().and_then(|then| now.duration_since(then).ok());
+        if is_ours && age.is_some_and(|age| age > LEFT_AFTER) {
+            let _gone = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Files of one name that are kept, of one second. A thousandth is no operator.

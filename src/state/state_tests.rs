@@ -172,3 +172,41 @@ fn every_line_of_old_pins_that_cannot_be_read_is_named_with_what_to_do() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     assert!(matches!(state.old_pins(), Err(StateFault::Open { .. })));
 }
+
+#[test]
+fn a_file_is_replaced_under_a_name_of_its_own_and_only_what_the_dead_left_goes() {
+    let scratch = Scratch::new();
+    let state = scratch.open();
+    let left = |suffix: &str, age: Duration| {
+        let path = scratch.0.join(format!(".{NAMED_HOST_KEYS}.{suffix}"));
+        fs::write(&path, "half").unwrap();
+        let then = fs::metadata(&path).unwrap().modified().unwrap() - age;
+        File::options().write(true).open(&path).unwrap().set_modified(then).unwrap();
+    };
+    left("00000000000000aa", 2 * LEFT_AFTER);
+    left("00000000000000bb", LEFT_AFTER / 2);
+    left("of-an-operator", 2 * LEFT_AFTER);
+    let other = scratch.0.join(format!("{NAMED_HOST_KEYS}.new"));
+    fs::write(&other, "another process writes").unwrap();
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let state = state.clone();
+            scope.spawn(move || {
+                for _ in 0..20 {
+                    state.name_host_keys(&format!("keys {number}")).unwrap();
+                }
+            });
+        }
+    });
+    assert!(state.named_host_keys().unwrap().unwrap().starts_with("keys "));
+    assert_eq!(fs::read_to_string(other).unwrap(), "another process writes");
+    let names = scratch.names();
+    let young = format!(".{NAMED_HOST_KEYS}.00000000000000bb");
+    let strange = format!(".{NAMED_HOST_KEYS}.of-an-operator");
+    let new = format!("{NAMED_HOST_KEYS}.new");
+    assert_eq!(names, [young, strange, NAMED_HOST_KEYS.to_owned(), new]);
+    // Where it cannot be put, nothing stays.
+    fs::create_dir(scratch.0.join(FOLLOWED)).unwrap();
+    assert!(state.follow_files(Path::new("keyway.toml")).is_err());
+    assert_eq!(scratch.names().len(), 5);
+}
