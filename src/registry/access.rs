@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Way;
-use super::document::{Access, Serial, Vm};
+use super::document::{Access, Hold, Serial, Vm};
 use super::model::{AddressIx, Model, PrincipalIx, Reach, Slot};
 use super::name::{Label, Principal};
 
@@ -187,7 +187,8 @@ impl Model {
             };
             users.iter().map(|user| {
                 let principal = Principal::User((*user).clone());
-                Way { principal, ..way.clone() }
+                // It is no owner of what the team had.
+                Way { principal, endpoint: None, ..way.clone() }
             })
         });
         let theirs: Vec<Way> = theirs.collect();
@@ -200,17 +201,18 @@ impl Model {
     pub fn ways(&self) -> Vec<Way> {
         let mut ways = Vec::new();
         for reach in self.reaches() {
-            let mut add = |address, vm, until_s| {
-                if let Some(site) = self.site(address) {
-                    let (principal, address) = (reach.name.clone(), site.name.clone());
-                    ways.push(Way { principal, address, vm, until_s });
-                }
-            };
             for slot in &reach.slots {
-                add(slot.address, slot.vm, None);
+                let Some(site) = self.site(slot.address) else { continue };
+                let (principal, address) = (reach.name.clone(), site.name.clone());
+                let vm = self.vm(slot.vm).filter(|vm| vm.document.owner == principal);
+                let endpoint = vm.map(|vm| vm.document.ssh.clone());
+                ways.push(Way { principal, address, vm: slot.vm, until_s: None, endpoint });
             }
-            for held in &reach.holds {
-                add(held.address, held.vm, Some(held.until_s));
+        }
+        for (principal, holds) in self.holds() {
+            for Hold { address, vm, until_s, endpoint } in holds.iter().cloned() {
+                let (principal, until_s) = (principal.clone(), Some(until_s));
+                ways.push(Way { principal, address, vm, until_s, endpoint });
             }
         }
         ways

@@ -269,6 +269,9 @@ pub struct Way {
     /// Unix time from which on another VM may stand there, if that is known; else the quarantine begins now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_s: Option<u64>,
+    /// As in [`Hold`](super::document::Hold).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
 }
 
 /// What is done beside the registry and belongs into the audit log.

@@ -219,6 +219,28 @@ fn a_vm_that_is_made_anew_by_its_owner_where_it_was_takes_its_slot_back() {
 }
 
 #[test]
+fn what_another_history_knew_of_a_vm_gives_its_owner_the_slot_back_too() {
+    for removed in [true, false] {
+        let mut before = World::new(1);
+        before.vm("blue", "alice");
+        before.must(&share("blue", "bob"));
+        let (serial, _) = before.model.vm_named(&label("blue")).unwrap();
+        if removed {
+            before.must(&Command::VmRemove { name: label("blue") });
+        }
+        let mut world = World::new(1);
+        world.must(&Command::Remember { ways: before.model.ways() });
+        let at = || Placement::At(label("s001"));
+        let bobs = world.refused(&add("blue", "bob", at()));
+        assert!(bobs.starts_with("conflict: bob could reach"), "{bobs}");
+        let other = world.refused(&add("navy", "alice", at()));
+        assert!(other.starts_with("conflict: alice could reach"), "{other}");
+        world.must(&add("blue", "alice", at()));
+        assert_eq!(world.model.vm_named(&label("blue")).unwrap().0, serial);
+    }
+}
+
+#[test]
 fn a_vm_that_is_made_anew_goes_where_it_was_though_others_are_less_loaded() {
     let mut world = World::new(3);
     let at = |name: &str| Placement::At(label(name));

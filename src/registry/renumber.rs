@@ -105,7 +105,7 @@ impl Draft<'_> {
     pub(super) fn remember(&mut self, ways: &[Way]) -> Result<(), Refusal> {
         let quarantine_s = self.model().limits().quarantine_s;
         let latest_s = self.stamp().now_s.saturating_add(quarantine_s);
-        for Way { principal, address, vm: serial, until_s } in ways {
+        for Way { principal, address, vm: serial, until_s, endpoint } in ways {
             let (serial, until_s) = (*serial, until_s.unwrap_or(latest_s));
             let leads = self.model().vm(serial).is_some_and(|stored| {
                 let vm = &stored.document;
@@ -117,8 +117,9 @@ impl Draft<'_> {
             if leads || until_s <= self.stamp().now_s {
                 continue;
             }
-            let endpoint = None;
+            let (address, endpoint) = (address.clone(), endpoint.clone());
             self.hold(principal, Hold { address: address.clone(), vm: serial, until_s, endpoint });
+            let address = &address;
             let mut others = Vec::new();
             if let Some(at) = self.model().address_ix(address) {
                 for viewer in self.model().viewers([principal]) {

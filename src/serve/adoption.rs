@@ -220,7 +220,7 @@ fn ways(model: &Model, routes: Option<&Ways>, holds: Vec<Way>, replaced: &[Befor
         let way = |(principal, address, vm): &(String, String, String)| {
             let (principal, address) = (principal.parse().ok()?, Label::new(address).ok()?);
             let vm = of.and_then(|it| it.model.of_id(vm)).unwrap_or_else(|| model.serial_of(vm));
-            Some(Way { principal, address, vm, until_s: None })
+            Some(Way { principal, address, vm, until_s: None, endpoint: None })
         };
         let member = |(team, user): &(String, String)| {
             Some((Label::new(team).ok()?, Label::new(user).ok()?))

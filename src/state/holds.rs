@@ -116,8 +116,8 @@ impl SavedHolds {
         let lines = text.split(|byte| *byte == b'\n');
         let ways = lines.filter_map(|line| {
             let Line { principal, hold } = serde_json::from_slice(line).ok()?;
-            let Hold { address, vm, until_s, .. } = hold;
-            Some(Way { principal, address, vm, until_s: Some(until_s) })
+            let Hold { address, vm, until_s, endpoint } = hold;
+            Some(Way { principal, address, vm, until_s: Some(until_s), endpoint })
         });
         Ok(ways.collect())
     }
