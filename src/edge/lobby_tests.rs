@@ -242,3 +242,56 @@ fn what_cannot_be_listed_is_said_on_stderr() {
     visit.turn();
     assert_eq!((visit.heard_stderr.as_slice(), visit.status), (USAGE.as_bytes(), Some(2)));
 }
+
+#[test]
+fn whoever_reads_too_slowly_has_no_time_left_and_whoever_reads_gets_more() {
+    let mut lobby = Lobby::new();
+    let mut patience = Patience::new();
+    assert!(patience.rest(&lobby) > READ_WAIT, "a visit of somebody who reads nothing");
+    // The time is over, and not enough was read.
+    lobby.written = READ_BYTES - 1;
+    patience.until_ms = 0;
+    assert_eq!(patience.rest(&lobby), Duration::ZERO);
+    // One byte more begins the next stretch, from what was read by now.
+    lobby.written = READ_BYTES;
+    let rest = patience.rest(&lobby);
+    assert!(!rest.is_zero() && rest <= READ_WAIT, "{rest:?}");
+    lobby.written = 2 * READ_BYTES - 1;
+    patience.until_ms = 0;
+    assert_eq!(patience.rest(&lobby), Duration::ZERO);
+    lobby.written = 2 * READ_BYTES;
+    assert!(!patience.rest(&lobby).is_zero());
+}
+
+#[test]
+fn a_user_has_few_lists_at_a_time_and_each_counts_until_it_is_told_or_given_up() {
+    let table = many();
+    let (lists, alice) = (Arc::<Shares>::default(), Arc::from("alice"));
+    let take = || Shares::take(&lists, &alice, LISTS_MAX);
+    let mut visits: Vec<Visit> = (0..LISTS_MAX)
+        .map(|_| {
+            let mut visit = Visit::new();
+            visit.ask(10, "list");
+            let share = take().ok().unwrap();
+            visit.lobby.show(List::new(table.visible("alice"), Format::Table, share));
+            visit.turn();
+            visit
+        })
+        .collect();
+    assert_eq!(take().err(), Some(LISTS_MAX));
+    assert!(
+        Shares::take(&lists, &Arc::from("bob"), LISTS_MAX).is_ok(),
+        "somebody else's are their own"
+    );
+    // One is closed, one is told to its end, and one visitor is gone.
+    let mut close = vec![message::CHANNEL_CLOSE];
+    close.put_u32(0);
+    visits[0].send(&close);
+    visits[0].turn();
+    visits[1].give(u32::MAX - 10);
+    while visits[1].turn() == Told::Page {}
+    assert_eq!(visits[1].status, Some(0));
+    visits.pop();
+    let free: Vec<_> = std::iter::from_fn(|| take().ok()).collect();
+    assert_eq!(free.len(), 3);
+}

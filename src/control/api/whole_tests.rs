@@ -8,13 +8,15 @@ use super::{
     Asked, Question, Target, WATCHERS_MAX,
     routes::ROUTES,
     testing::{World, head, key, read_head, user},
+    view::Session,
+    walk_tests::prepare,
 };
 use crate::{
     registry::{
         document::Role,
         store::{Revision, Store},
     },
-    ssh::publickey::PublicKey,
+    ssh::publickey::{Fingerprint, PublicKey},
 };
 
 #[test]
@@ -447,4 +449,73 @@ fn whoever_changes_by_a_command_what_a_file_says_is_told() {
     assert_eq!(warned("DELETE", "/v1/users/bob", Value::Null), said("team ops and 1 thing are"));
     assert_eq!(warned("DELETE", "/v1/vms/blue", Value::Null), said("VM blue is"));
     assert_eq!(warned("POST", "/v1/users", json!({"name": "dora"})), None);
+}
+
+#[test]
+fn a_session_is_ended_by_the_beginning_of_its_id_if_no_other_begins_so() {
+    let world = World::new();
+    prepare(&world);
+    let is = |ids: &[&str]| {
+        let mut sessions = world.fake.sessions.lock().unwrap();
+        let one = sessions[0].clone();
+        *sessions = ids.iter().map(|id| Session { id: (*id).to_owned(), ..one.clone() }).collect();
+    };
+    let left = || -> Vec<String> {
+        world.fake.sessions.lock().unwrap().iter().map(|one| one.id.clone()).collect()
+    };
+    let end = |id: &str| world.ask("DELETE", &format!("/v1/sessions/{id}"), &Value::Null);
+    is(&["3f2a", "3f2b", "3f", "77aa"]);
+    let reply = end("3");
+    assert_eq!((reply.status, reply.code().as_deref()), (409, Some("ambiguous")));
+    let detail = reply.json()["detail"].as_str().unwrap().to_owned();
+    assert_eq!(detail, "3 sessions begin with `3`: 3f, 3f2a, 3f2b; write more of it");
+    assert_eq!(left().len(), 4, "none of them");
+    assert_eq!(end("7").status, 200);
+    assert_eq!(left(), ["3f2a", "3f2b", "3f"]);
+    // A whole id is that session, whatever others begin with it.
+    assert_eq!(end("3f").status, 200);
+    assert_eq!(left(), ["3f2a", "3f2b"]);
+    assert_eq!(end("3f2b").status, 200);
+    assert_eq!(end("9").status, 404);
+    assert_eq!(left(), ["3f2a"]);
+    is(&["a1", "a2", "a3", "a4", "a5", "a6", "a7"]);
+    let detail = end("a").json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("a5, ...; write"), "{detail}");
+}
+
+#[test]
+fn a_ca_that_is_confirmed_is_the_one_that_vms_were_prepared_for() {
+    let world = World::new();
+    let in_use = Fingerprint([7; 32]).to_string();
+    let ca = || world.get("/v1/ca").json();
+    assert_eq!(ca(), json!({"in_use": in_use, "prepared_for": null}));
+    world.must("POST", "/v1/ca/confirm?dry_run=true", &json!({}));
+    assert_eq!(ca()["prepared_for"], Value::Null);
+    let both = json!({"in_use": in_use, "prepared_for": in_use});
+    assert_eq!(world.must("POST", "/v1/ca/confirm", &json!({}))["item"], both);
+    assert_eq!(ca(), both);
+}
+
+#[test]
+fn what_only_the_rest_of_a_large_removal_allows_is_untried_in_a_dry_run_and_done_in_earnest() {
+    let world = World::new();
+    // More than a dry run goes through: a VM in the hands of many.
+    let names: Vec<String> = (0..700).map(|number| format!("user-{number}")).collect();
+    let users: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
+    let vm = json!({"name": "big", "owner": "alice", "ssh": "127.0.0.1:22", "no_address": true, "share_by_name": names});
+    let mut all = json!({"users": users, "vms": [vm]});
+    all["users"].as_array_mut().unwrap().push(json!({"name": "alice"}));
+    world.must("POST", "/v1/apply", &json!({"fleet": all}));
+    let less = json!({"fleet": {"users": users}, "prune": true});
+    for (path, last) in [("/v1/apply?dry_run=true", "untried"), ("/v1/apply", "ok")] {
+        let answer = world.must("POST", path, &less);
+        let steps = answer["plan"].as_array().unwrap();
+        let told: Vec<_> = steps.iter().map(|step| (&step["text"], &step["result"])).collect();
+        let [vm, alice] = &*told else { panic!("{told:?}") };
+        assert_eq!(*vm, (&json!("remove VM big"), &json!("ok")));
+        // She still owns it as far as was tried.
+        assert_eq!(*alice, (&json!("remove user alice"), &json!(last)));
+        let left = if last == "ok" { 700 } else { 701 };
+        assert_eq!(world.service.model().users().len(), left);
+    }
 }
