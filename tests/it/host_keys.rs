@@ -88,9 +88,9 @@ fn after_a_reload_the_zone_has_the_new_host_keys_and_who_was_half_way_in_hears_o
     wait::until("it ends", wait::SOON, || half_way.has_ended());
     assert!(half_way.log().contains("\nblue\n"), "{}", half_way.log());
     // A client believes a key told once the server has proved it.
-    let known = fs::read_to_string(&target.known_hosts).expect("known_hosts");
-    let knows = |key: &Key| known.contains(&key.public());
-    assert!(knows(&first) && knows(&second) && !knows(&third), "{}\n{known}", half_way.log());
+    let file = fs::read_to_string(&target.known_hosts).expect("known_hosts");
+    let knows = |key: &Key| file.contains(&key.public());
+    assert!(knows(&first) && knows(&second) && !knows(&third), "{}\n{file}", half_way.log());
 
     // Who comes now meets the third alone.
     let bob = world.target("bob", "s001");
@@ -98,4 +98,19 @@ fn after_a_reload_the_zone_has_the_new_host_keys_and_who_was_half_way_in_hears_o
     let line = format!("[{}]:{} {}\n", bob.host, bob.port, third.public());
     fs::write(&bob.known_hosts, line).expect("known_hosts");
     assert_eq!(bob.ssh(&[], "echo $KEYWAY_VM").ok().text(), "green");
+
+    // Another CA than the VMs were prepared for is told of until somebody says that they trust it.
+    let warning = "were prepared for another CA";
+    let (old, other) = (world.path("operator_ca"), Key::ed25519(world.dir(), "other_ca"));
+    assert!(!world.log().contains(warning), "{}", world.log());
+    replace(&config, &old.display().to_string(), &other.path().display().to_string());
+    keyway(&world, &["reload"]).ok();
+    wait::until("a word about the CA", wait::SOON, || world.log().contains(warning));
+    assert!(bob.ssh(&[], "true").ends(255).stderr.contains("green"), "the VM lets nobody in");
+    let said = keyway(&world, &["ca", "confirm"]).ok().text();
+    assert!(said.contains(&format!("trust the CA {}", other.fingerprint())), "{said}");
+    keyway(&world, &["reload"]).ok();
+    let reloads = || world.log().matches("\"reloaded: ").count();
+    wait::until("the last reload", wait::SOON, || reloads() == 5);
+    assert_eq!(world.log().matches(warning).count(), 1, "{}", world.log());
 }

@@ -102,6 +102,17 @@ fn a_rebuilt_vm_is_entered_once_its_host_key_is_forgotten() {
     target.ssh(&[], "true").ok();
     let first = world.vm("blue").host_key.fingerprint();
     assert!(keyway(&world, &show).ok().text().contains(&first));
+    let shown = keyway(&world, &["vm", "show", "blue"]).ok().text();
+    let of = |field: &str| {
+        let line = shown.lines().find(|line| line.starts_with(&format!("{field}  ")));
+        line.map(|line| line[field.len()..].trim_start().to_owned()).expect("a field")
+    };
+    assert!(shown.contains(&format!("pinned key      {first}\n")), "{shown}");
+    assert!(of("pinned").starts_with("20"), "{shown}");
+    let line = "the host key of a VM is pinned at its first use";
+    wait::until("the log tells", wait::SOON, || !told(&world.log(), line).is_empty());
+    let line = &told(&world.log(), line)[0];
+    assert_eq!((&line["vm"], &line["fingerprint"]), (&"blue".into(), &first.clone().into()));
 
     world.vm("blue").change_host_key();
     assert!(target.ssh(&[], "true").ends(255).stderr.contains("host key"), "another is pinned");
@@ -360,4 +371,42 @@ fn a_client_that_answers_nothing_is_given_up_and_an_idle_one_is_not() {
     assert!(idle.goes_on(), "{}", world.log());
     idle.let_go();
     drop(stopped);
+}
+
+#[test]
+fn nine_first_logins_at_once_get_in_while_a_thousand_vms_are_made() {
+    if World::is_direct() {
+        return;
+    }
+    let mut plan = World::plan().user("alice").user("bob");
+    for number in 1..=9 {
+        let (vm, address) = (format!("vm{number}"), format!("s00{number}"));
+        plan = plan.address(&address).vm(&vm, "alice", &address);
+    }
+    let world = plan.start();
+    let vm = |number| {
+        format!(
+            "[[vm]]\nname = \"more{number}\"\nowner = \"bob\"\nssh = \"127.0.0.1:9\"\nno_address = true\n"
+        )
+    };
+    let many = world.path("many.toml");
+    fs::write(&many, (0..1000).map(vm).collect::<String>()).expect("a fleet");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keyway"));
+    command.args(["apply", "--yes", "-f"]).arg(&many);
+    command.env("KEYWAY_SOCKET", world.path("state").join("keyway.sock"));
+    let mut apply = Process::start("apply", world.dir(), &mut command);
+    let mut logins: Vec<Process> = (1..=9)
+        .map(|number| {
+            let target = world.target("alice", &format!("s00{number}"));
+            let mut ssh = target.openssh("ssh");
+            ssh.args(["door", "echo in $KEYWAY_VM"]);
+            Process::start(&format!("login-{number}"), world.dir(), &mut ssh)
+        })
+        .collect();
+    for (login, number) in logins.iter_mut().zip(1..) {
+        wait::until("a login ends", wait::SOON, || login.has_ended());
+        assert_eq!(login.log(), format!("in vm{number}\n"));
+    }
+    wait::until("the plan is carried out", wait::SOON, || apply.has_ended());
+    assert!(apply.log().contains("1000 changes made"), "{}", apply.log());
 }

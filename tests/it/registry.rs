@@ -184,8 +184,13 @@ impl Drop for Island {
 }
 
 #[track_caller]
-fn ends_with_words(mut session: Process, words: &str) {
-    wait::until("the session ends", REVOKED, || session.has_ended());
+fn ends_with_words(session: Process, words: &str) {
+    ends_with_words_within(REVOKED, session, words);
+}
+
+#[track_caller]
+fn ends_with_words_within(limit: Duration, mut session: Process, words: &str) {
+    wait::until("the session ends", limit, || session.has_ended());
     assert!(session.log().contains(words), "{}", session.log());
 }
 
@@ -243,6 +248,15 @@ fn what_the_command_line_makes_is_entered_by_name_through_dns() {
     // Who had the old address still gets there: resolvers remember it.
     assert_eq!(island.enters("alice", POOL[0]), "blue");
     assert_eq!(island.enters("bob", POOL[0]), "green");
+
+    // Scripts learn what to dial.
+    let vms = island.json("vm list");
+    let blue = vms.as_array().expect("a list").iter().find(|vm| vm["name"] == "blue");
+    let blue = blue.expect("blue");
+    assert_eq!(
+        (&blue["host"], &blue["ssh_dest"]),
+        (&"blue.vm.test".into(), &"blue.vm.test".into())
+    );
 
     // Access that takes no slot, at any address.
     let by_name =

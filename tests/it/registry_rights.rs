@@ -33,6 +33,13 @@ fn who_may_do_less_now_is_shown_out_with_a_word_and_whoever_waits_in_the_dial_to
         wait::until("bob is gone", wait::SOON, || sessions() == Some(0));
     }
 
+    // A time that comes while the session lives, and nobody says a word.
+    let session = island.stays("alice", "blue.vm.test");
+    let soon = run(Command::new("date").args(["-u", "-d", "+2 seconds", "+%Y%m%d%H%M%SZ"])).ok();
+    island.line("alice", &format!("expiry-time=\"{}\"", soon.text()));
+    ends_with_words_within(wait::SOON, session, "time of your key or certificate for blue is over");
+    island.line("alice", "");
+
     let log = || island.keyway.as_ref().expect("a set-up of ours").log();
     wait::until("the log says why", wait::SOON, || {
         log().contains("right_narrowed") && log().contains("right_expired")
