@@ -30,7 +30,10 @@ use crate::{
         refusal::utc,
         store::{Sqlite, Store as _, sqlite, sqlite::Restored},
     },
-    ssh::{entropy::SystemEntropy, hostkey::PrivateKey},
+    ssh::{
+        entropy::SystemEntropy,
+        hostkey::{HostKey, PrivateKey},
+    },
     state::{HOST_KEY, PINS, Placed, STORE, State, USER_CA},
 };
 
@@ -118,15 +121,20 @@ pub(super) fn backup(asked: &Backup, remote: &Remote, terminal: &mut Terminal<'_
 /// The keys of a front door: those of the state directory, and those that its configuration names.
 fn keys(state: &State, config: Option<&Config>) -> Result<Vec<(String, Content)>, Trouble> {
     let entropy = &mut SystemEntropy::default();
-    let mut files = Vec::new();
+    let (mut files, mut certificates) = (Vec::new(), Vec::new());
     let mut put = |name: String, key: &PrivateKey, entropy: &mut SystemEntropy| {
         let text = key.to_openssh(&name, entropy);
         files.push((name, Content::Bytes(Zeroizing::new(text.as_bytes().to_vec()))));
     };
     match config.map(|config| &config.edge.host_keys) {
         Some(HostKeys::Given(all)) => {
-            for (number, key) in (1..).zip(all) {
-                put(format!("{NAMED}edge.host_keys-{number}"), &key.key, entropy);
+            for (number, HostKey { key, certificate }) in (1..).zip(all) {
+                let name = format!("{NAMED}edge.host_keys-{number}");
+                put(name.clone(), key, entropy);
+                certificates.extend(certificate.as_ref().map(|it| {
+                    let line = format!("{}\n", it.to_line()).into_bytes();
+                    (format!("{name}-cert.pub"), Content::Bytes(Zeroizing::new(line)))
+                }));
             }
         }
         Some(HostKeys::InState) | None => {
@@ -148,6 +156,7 @@ fn keys(state: &State, config: Option<&Config>) -> Result<Vec<(String, Content)>
     if let Some(text) = state.old_pins_text().map_err(failed)? {
         files.push((PINS.to_owned(), Content::Bytes(Zeroizing::new(text.as_bytes().to_vec()))));
     }
+    files.extend(certificates);
     Ok(files)
 }
 

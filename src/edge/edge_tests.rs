@@ -49,6 +49,7 @@ pub(super) fn shared_with(first_use: Arc<dyn FirstUse>) -> Shared {
         networks: Vec::new(),
         prefer_gcm: PreferGcm::Never,
         client_alive: ClientAlive { interval: Duration::ZERO, count_max: 0 },
+        zone: None,
     };
     let key = PrivateKey::generate_ed25519(&mut SystemEntropy::default());
     let live = Live {

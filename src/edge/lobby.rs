@@ -73,7 +73,8 @@ pub(super) async fn host(
                 let (format, shared_there, user) =
                     (lobby.format(), Arc::clone(shared), Arc::clone(user));
                 let made = tasks.blocking(&shared.lister, move || {
-                    List::new(shared_there.table.visible(&user), format, share)
+                    let zone = shared_there.settings.zone.clone();
+                    List::new(shared_there.table.visible(&user), zone, format, share)
                 });
                 match made.await {
                     Some(list) => lobby.show(list),
@@ -331,9 +332,14 @@ impl Lobby {
     }
 }
 
+/// A VM, and the pool address where the user enters it; none, if only by name.
+type Visible = (Arc<Vm>, Option<Arc<Address>>);
+
 /// A list on its way: every VM of a user, of which each page makes text of a few.
 struct List {
-    visible: Vec<(Arc<Vm>, Option<Arc<Address>>)>,
+    visible: Vec<Visible>,
+    /// In which VMs have their names.
+    zone: Option<Arc<str>>,
     format: Format,
     /// Of the columns; the last needs none.
     widths: [usize; 4],
@@ -347,16 +353,16 @@ const HEAD: [&str; 4] = ["VM", "OWNER", "ADDRESS", "CONNECT TO"];
 
 impl List {
     /// Takes its time where there are many.
-    fn new(visible: Vec<(Arc<Vm>, Option<Arc<Address>>)>, format: Format, share: Share) -> Self {
+    fn new(visible: Vec<Visible>, zone: Option<Arc<str>>, format: Format, share: Share) -> Self {
         let mut widths = HEAD.map(str::len);
         if format == Format::Table {
             for one in &visible {
-                for (width, cell) in widths.iter_mut().zip(row(one)) {
+                for (width, cell) in widths.iter_mut().zip(row(one, zone.as_deref())) {
                     *width = cell.len().max(*width);
                 }
             }
         }
-        Self { visible, format, widths, next: 0, began: false, _share: share }
+        Self { visible, zone, format, widths, next: 0, began: false, _share: share }
     }
 
     /// The next lines; `None` behind the last.
@@ -370,27 +376,43 @@ impl List {
         let last = some.len() == rest.len();
         let page = match self.format {
             Format::Table if self.visible.is_empty() => "You have no VMs here yet.\n".to_owned(),
-            Format::Table => table(some, self.widths, first),
-            Format::Json => json(some, first, last),
+            Format::Table => table(some, self.zone.as_deref(), self.widths, first),
+            Format::Json => json(some, self.zone.as_deref(), first, last),
         };
         self.next += some.len();
         Some(page)
     }
 }
 
+/// Its name in the zone, which leads to its address: one that is entered by name only has none.
+fn host_name((vm, address): &Visible, zone: Option<&str>) -> Option<String> {
+    zone.filter(|_| address.is_some()).map(|zone| format!("{}.{zone}", vm.name))
+}
+
+/// Whether nobody is let in there now.
+fn is_in_maintenance((vm, address): &Visible) -> bool {
+    vm.closed || address.as_ref().is_some_and(|address| address.closed)
+}
+
 /// The columns of one VM.
-fn row((vm, address): &(Arc<Vm>, Option<Arc<Address>>)) -> [String; 4] {
+fn row(one: &Visible, zone: Option<&str>) -> [String; 4] {
+    let (vm, address) = one;
     let (name, public) = address.as_ref().map_or_else(
         || ("(by name)".to_owned(), format!("user+{}@", vm.name)),
         |address| (address.name.clone(), IpAddr::to_string(&address.public)),
     );
-    [vm.name.clone(), vm.owner.clone(), name, public]
+    let mut connect = host_name(one, zone).unwrap_or(public);
+    if is_in_maintenance(one) {
+        connect.push_str(" (in maintenance)");
+    }
+    [vm.name.clone(), vm.owner.clone(), name, connect]
 }
 
-fn table(some: &[(Arc<Vm>, Option<Arc<Address>>)], widths: [usize; 4], first: bool) -> String {
+fn table(some: &[Visible], zone: Option<&str>, widths: [usize; 4], first: bool) -> String {
     let head = first.then(|| HEAD.map(str::to_owned));
     let mut out = String::new();
-    for [vm, owner, address, connect] in head.into_iter().chain(some.iter().map(row)) {
+    let rows = some.iter().map(|one| row(one, zone));
+    for [vm, owner, address, connect] in head.into_iter().chain(rows) {
         let [a, b, c, _] = widths;
         let _infallible = writeln!(out, "{vm:a$}  {owner:b$}  {address:c$}  {connect}");
     }
@@ -398,18 +420,24 @@ fn table(some: &[(Arc<Vm>, Option<Arc<Address>>)], widths: [usize; 4], first: bo
 }
 
 /// Names are DNS labels and addresses are addresses: nothing here needs escaping.
-fn json(some: &[(Arc<Vm>, Option<Arc<Address>>)], first: bool, last: bool) -> String {
+fn json(some: &[Visible], zone: Option<&str>, first: bool, last: bool) -> String {
+    let quoted = |text: String| format!("\"{text}\"");
     let mut out = String::new();
-    for (at, (vm, address)) in some.iter().enumerate() {
+    for (at, one) in some.iter().enumerate() {
+        let (vm, address) = one;
         out.push_str(if first && at == 0 { "[" } else { "," });
         let (name, public) = address.as_ref().map_or_else(
             || ("null".to_owned(), "null".to_owned()),
-            |address| (format!("\"{}\"", address.name), format!("\"{}\"", address.public)),
+            |address| (quoted(address.name.clone()), quoted(address.public.to_string())),
         );
+        let host = host_name(one, zone).map_or_else(|| "null".to_owned(), quoted);
         let _infallible = write!(
             out,
-            "{{\"name\":\"{}\",\"owner\":\"{}\",\"address\":{name},\"public\":{public}}}",
-            vm.name, vm.owner
+            "{{\"name\":\"{}\",\"owner\":\"{}\",\"address\":{name},\"public\":{public},\"host\":{host},\
+             \"maintenance\":{}}}",
+            vm.name,
+            vm.owner,
+            is_in_maintenance(one)
         );
     }
     if first && some.is_empty() {

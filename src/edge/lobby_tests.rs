@@ -57,7 +57,7 @@ fn share() -> Share {
 
 /// All pages.
 fn whole(table: &Table, user: &str, format: Format) -> String {
-    let mut list = List::new(table.visible(user), format, share());
+    let mut list = List::new(table.visible(user), None, format, share());
     std::iter::from_fn(|| list.page()).collect()
 }
 
@@ -70,8 +70,29 @@ fn a_user_sees_names_and_where_to_connect() {
     assert_eq!(whole(&table, "alice", Format::Table), expected);
     assert_eq!(
         whole(&table, "alice", Format::Json),
-        "[{\"name\":\"blue\",\"owner\":\"alice\",\"address\":\"s001\",\"public\":\"127.0.77.1\"},\
-         {\"name\":\"longer-name\",\"owner\":\"alice\",\"address\":null,\"public\":null}]\n"
+        "[{\"name\":\"blue\",\"owner\":\"alice\",\"address\":\"s001\",\"public\":\"127.0.77.1\",\"host\":null,\"maintenance\":false},\
+         {\"name\":\"longer-name\",\"owner\":\"alice\",\"address\":null,\"public\":null,\"host\":null,\"maintenance\":false}]\n"
+    );
+}
+
+#[test]
+fn in_a_zone_vms_are_shown_by_their_host_names_and_maintenance_is_marked() {
+    let closed = Vm { closed: true, ..vm("red") };
+    let table = live(vec![VmEntry::owned(vm("blue"), "s001"), by_name("grey")]);
+    let zone = Some(Arc::from("example.test"));
+    let mut list = List::new(table.visible("alice"), zone.clone(), Format::Table, share());
+    let text: String = std::iter::from_fn(|| list.page()).collect();
+    assert!(text.contains("s001       blue.example.test\n"), "{text}");
+    assert!(text.contains("(by name)  user+grey@\n"), "an address is what a name leads to: {text}");
+
+    let table = live(vec![VmEntry::owned(closed, "s001")]);
+    let shown = |format| {
+        let mut list = List::new(table.visible("alice"), zone.clone(), format, share());
+        std::iter::from_fn(|| list.page()).collect::<String>()
+    };
+    assert!(shown(Format::Table).ends_with("s001     red.example.test (in maintenance)\n"));
+    assert!(
+        shown(Format::Json).ends_with("\"host\":\"red.example.test\",\"maintenance\":true}]\n")
     );
 }
 
@@ -189,7 +210,7 @@ fn thousands_of_vms_are_told_whole_and_little_waits_whatever_the_window() {
     assert!(expected.len() > 1 << 20);
     let mut visit = Visit::new();
     assert_eq!(visit.ask(u32::MAX, "list"), Some(Step::List));
-    visit.lobby.show(List::new(table.visible("alice"), Format::Table, share()));
+    visit.lobby.show(List::new(table.visible("alice"), None, Format::Table, share()));
     while visit.turn() == Told::Page {}
     assert_eq!(visit.status, Some(0));
     assert!(visit.heard == expected.as_bytes(), "the list has changed on its way");
@@ -201,7 +222,7 @@ fn a_small_window_is_kept_to_and_opens_the_rest() {
     let expected = whole(&table, "alice", Format::Json);
     let mut visit = Visit::new();
     assert_eq!(visit.ask(100, "--json"), Some(Step::List));
-    visit.lobby.show(List::new(table.visible("alice"), Format::Json, share()));
+    visit.lobby.show(List::new(table.visible("alice"), None, Format::Json, share()));
     assert_eq!(visit.turn(), Told::Nothing);
     assert_eq!(visit.heard.len(), 100);
     while visit.status.is_none() {
@@ -221,7 +242,7 @@ fn somebody_who_closes_is_told_nothing_more() {
     let table = many();
     let mut visit = Visit::new();
     visit.ask(10, "list");
-    visit.lobby.show(List::new(table.visible("alice"), Format::Table, share()));
+    visit.lobby.show(List::new(table.visible("alice"), None, Format::Table, share()));
     visit.turn();
     let mut close = vec![message::CHANNEL_CLOSE];
     close.put_u32(0);

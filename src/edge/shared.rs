@@ -47,6 +47,8 @@ pub struct Settings {
     pub prefer_gcm: PreferGcm,
     /// How long clients may be silent.
     pub client_alive: ClientAlive,
+    /// The DNS zone in which VMs have their names.
+    pub zone: Option<Arc<str>>,
 }
 
 /// What a reload replaces.

@@ -11,6 +11,7 @@ use crate::control::dns::{Zone, export};
 use crate::edge::report::RequestId;
 use crate::edge::shared::Shared;
 use crate::edge::{Edge, Present, Progress, clock};
+use crate::registry::Service;
 use crate::registry::store::{Fault, Sqlite};
 use crate::ssh::publickey::Fingerprint;
 
@@ -22,6 +23,7 @@ use super::vm_ca;
 /// All of one process that the API may ask.
 pub(super) struct Everything {
     pub(super) shared: Arc<Shared>,
+    pub(super) service: Arc<Service>,
     /// None while the registry is away.
     pub(super) store: Option<Sqlite>,
     pub(super) zone: Option<Arc<Zone>>,
@@ -76,7 +78,7 @@ impl Beside for Everything {
     }
 
     fn status(&self) -> Status {
-        self.health.status()
+        self.health.status(vm_ca::is(&self.service, &self.shared))
     }
 
     fn reload(&self, order: Reload) -> Option<Reloaded> {

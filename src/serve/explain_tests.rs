@@ -199,6 +199,7 @@ impl State {
             networks: Vec::new(),
             prefer_gcm: PreferGcm::Never,
             client_alive: ClientAlive { interval: Duration::ZERO, count_max: 0 },
+            zone: None,
         };
         let shared = Shared::new(settings, self.live(), Table::new(), Arc::new(Nobody));
         shared.table.apply(self.snapshot());

@@ -138,8 +138,10 @@ impl Health {
         Ok(if lines.is_empty() { "ok".to_owned() } else { lines.join("\n") })
     }
 
-    pub(super) fn status(&self) -> Status {
-        let parts = self.parts();
+    /// `vm_ca`: the part that others know.
+    pub(super) fn status(&self, (state, detail): (PartState, String)) -> Status {
+        let mut parts = self.parts();
+        parts.push(PartStatus { part: Part::VmCa, state, detail });
         let down = |part: &PartStatus| part.state == PartState::Down;
         let state = if parts.iter().any(|part| part.part == Part::Door && down(part)) {
             State::Down

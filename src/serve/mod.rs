@@ -326,6 +326,7 @@ fn settings(config: &Config, sessions_max: usize) -> Settings {
             interval: config.edge.client_alive_interval,
             count_max: config.edge.client_alive_count_max,
         },
+        zone: config.dns.as_ref().map(|dns| dns.zone.as_str().into()),
     }
 }
 

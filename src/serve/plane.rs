@@ -439,6 +439,7 @@ impl Plane {
         let apex = self.settings.dns.as_ref().map(|dns| dns.zone.as_str().to_owned());
         let everything = Everything {
             shared: Arc::clone(&self.shared),
+            service: Arc::clone(service),
             store,
             zone,
             apex,

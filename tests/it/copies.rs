@@ -53,5 +53,22 @@ fn whoever_had_a_login_has_it_on_the_host_that_a_backup_is_restored_on() {
     wait::listens(&mut elsewhere, world.metrics());
     assert_eq!(target.ssh(&[], "echo $KEYWAY_VM").ok().text(), "blue");
     assert!(elsewhere.log().contains("no new slots until"), "{}", elsewhere.log());
-    assert!(!elsewhere.log().contains("prepared for another CA"), "{}", elsewhere.log());
+    assert!(!elsewhere.log().contains("were prepared for the CA"), "{}", elsewhere.log());
+
+    // Without the CA that the VMs know all looks well, but for what is said of it.
+    let status =
+        || run(Command::new(env!("CARGO_BIN_EXE_keyway")).args(["status", "--config", &there]));
+    wait::until("the API", wait::SOON, || status().status == 0);
+    drop(elsewhere);
+    fs::remove_file(other.join("user_ca")).expect("the CA");
+    let mut serve = Command::new(env!("CARGO_BIN_EXE_keyway"));
+    let mut elsewhere =
+        Process::start("without-ca", world.dir(), serve.args(["serve", "--config", &there]));
+    wait::listens(&mut elsewhere, world.metrics());
+    wait::until("the status", wait::SOON, || status().status == 1);
+    let said = status().text();
+    assert!(said.contains("vm-ca") && said.contains("were prepared for the CA"), "{said}");
+    wait::until("the line", wait::SOON, || elsewhere.log().contains("were prepared for the CA"));
+    keyway(&["ca", "confirm", "--config", &there]);
+    assert_eq!(status().status, 0, "{}", status().text());
 }

@@ -86,6 +86,7 @@ fn sixteen_thousand_vms_are_listed_whole_by_a_stock_client() {
         networks: Vec::new(),
         prefer_gcm: PreferGcm::Never,
         client_alive: ClientAlive { interval: Duration::ZERO, count_max: 0 },
+        zone: None,
     };
     let live = Live {
         server: Arc::new(ServerConfig::new(

@@ -76,6 +76,8 @@ pub enum Part {
     Door,
     /// Who may go where.
     Registry,
+    /// Whether the VMs were prepared for the CA that logs in to them.
+    VmCa,
     /// This API.
     Api,
     /// Names.
