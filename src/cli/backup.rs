@@ -226,6 +226,13 @@ fn opens(asked: &Restore) -> Result<Opens, Trouble> {
     let shown = asked.file.display();
     let is_sealed =
         archive::is_sealed(&asked.file).map_err(|it| failed(format!("{shown}: {it}")))?;
+    if !is_sealed && (asked.passphrase_file.is_some() || !asked.identity.is_empty()) {
+        // Whoever can replace the file could else leave out what shows that it is ours.
+        return Err(failed(format!(
+            "{shown} is not sealed, so neither a passphrase nor an identity vouches for it; fix: name the sealed one, or, if \
+             you made it with keyway backup --plain, restore it without them"
+        )));
+    }
     if !is_sealed {
         return Ok(Opens::Nothing);
     }
@@ -270,6 +277,7 @@ pub(super) fn restore(asked: &Restore, remote: &Remote, terminal: &mut Terminal<
     let state = remote.state()?;
     // Before all is read: a large store takes its time.
     let _nobody_serves = state.lock().map_err(failed)?;
+    let nobody_drains = state.have_store().map_err(failed)?;
     let (keys, named) = (Vec::new(), Vec::new());
     let mut found = Found { file: &asked.file, store: None, keys, named };
     archive::read(&asked.file, &opens, &mut |name, size, content| {
@@ -288,9 +296,14 @@ pub(super) fn restore(asked: &Restore, remote: &Remote, terminal: &mut Terminal<
     }
     let at_s = now_s();
     let stamp = utc(at_s).replace(['-', ':'], "");
-    let mut kept = Vec::new();
+    let Restored { head, replaced } = put_back(&state, &nobody_drains, store.path(), &asked.file)?;
+    // What fails most easily came first: keys beside a store that is not theirs let nobody in.
+    let half = |fault| {
+        failed(format!("{fault}; the store is restored already: mend that and restore again"))
+    };
+    let mut kept: Vec<PathBuf> = replaced.into_iter().collect();
     for (name, text) in &found.keys {
-        match state.put(name, text, &stamp).map_err(failed)? {
+        match state.put(name, text, &stamp).map_err(half)? {
             Placed::New | Placed::Already => {}
             Placed::InPlaceOf(other) => kept.push(other),
         }
@@ -298,10 +311,8 @@ pub(super) fn restore(asked: &Restore, remote: &Remote, terminal: &mut Terminal<
     let mut aside = Vec::new();
     for (name, text) in &found.named {
         let directory = format!("restored-{stamp}");
-        aside.push(state.put_aside(&directory, name, text).map_err(failed)?);
+        aside.push(state.put_aside(&directory, name, text).map_err(half)?);
     }
-    let Restored { head, replaced } = put_back(&state, store.path(), &asked.file)?;
-    kept.extend(replaced);
     let next = next(&state, head);
     match remote.output {
         Output::Json => {

@@ -57,7 +57,8 @@ impl Host {
     fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.scratch.0.join("state")).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<_> = names.filter(|name| name != "lock").collect();
+        let mut names: Vec<_> =
+            names.filter(|name| name != "lock" && name != "store.use").collect();
         names.sort();
         names
     }
@@ -164,6 +165,34 @@ fn a_backup_that_cannot_be_opened_or_was_altered_changes_nothing() {
     let said = say(&["restore", &file, "--identity", &key, "--config", &here.config]);
     assert!(said.code == FAULTS && said.err.contains("in use by another keyway"), "{said:?}");
     drop(lock);
+}
+
+#[test]
+fn nothing_vouches_for_an_archive_that_is_not_sealed() {
+    let (here, there) = (Host::used(), Host::new());
+    let file = here.scratch.path("keyway.tar");
+    let said = say(&["backup", &file, "--plain", "--config", &here.config]);
+    assert_eq!(said.code, DONE, "{said:?}");
+    let passphrase = there.secret("passphrase", "a passphrase\n");
+    let restore = ["restore", &file, "--config", &there.config];
+    let said = say(&[&restore[..], &["--passphrase-file", &passphrase]].concat());
+    assert!(said.code == FAULTS && said.err.contains("is not sealed"), "{said:?}");
+    assert!(!there.state.store().exists());
+    assert_eq!(say(&restore).code, DONE);
+    assert_eq!(there.prints(), here.prints());
+}
+
+#[test]
+fn while_a_store_is_in_use_a_restore_replaces_no_key_either() {
+    let (here, there) = (Host::used(), Host::used());
+    let file = here.scratch.path("keyway.tar");
+    assert_eq!(say(&["backup", &file, "--plain", "--config", &here.config]).code, DONE);
+    let before = there.prints();
+    let drains = there.state.use_store().unwrap();
+    let said = say(&["restore", &file, "--config", &there.config]);
+    assert!(said.code == FAULTS && said.err.contains("use"), "{said:?}");
+    assert_eq!(there.prints(), before);
+    drop(drains);
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::{
         store::{Head, Sqlite, Store as _, StoreId, sqlite, sqlite::Restored},
     },
     ssh::entropy::{Entropy as _, SystemEntropy},
-    state::{self, Adopted, State, routes::differs},
+    state::{self, Adopted, State, StoreUse, routes::differs},
 };
 
 #[derive(Debug, Subcommand)]
@@ -91,7 +91,8 @@ pub(super) fn run(command: Store, remote: &Remote, terminal: &mut Terminal<'_>) 
             let state = remote.state()?;
             // Whoever serves holds it; the store itself would be found locked too, but not say by whom.
             let _nobody_serves = state.lock().map_err(failed)?;
-            let Restored { head, replaced } = put_back(&state, &path, &path)?;
+            let nobody_drains = state.have_store().map_err(failed)?;
+            let Restored { head, replaced } = put_back(&state, &nobody_drains, &path, &path)?;
             let shown = state.store();
             let mut what = format!("{} is restored from {}", shown.display(), path.display());
             if let Some(replaced) = replaced {
@@ -123,9 +124,13 @@ fn failed(fault: impl std::fmt::Display) -> Trouble {
     Trouble::failed(fault.to_string())
 }
 
-/// Puts the backup `from`, which the operator calls `named`, in the place of the store. Nobody may serve.
-pub(super) fn put_back(state: &State, from: &Path, named: &Path) -> Result<Restored, Trouble> {
-    let _nobody_drains = state.have_store().map_err(failed)?;
+/// Puts the backup `from`, which the operator calls `named`, in the place of the store. Nobody may serve, nor drain.
+pub(super) fn put_back(
+    state: &State,
+    _nobody_drains: &StoreUse,
+    from: &Path,
+    named: &Path,
+) -> Result<Restored, Trouble> {
     let (id, at_s) = (fresh(), now_s());
     // Before it takes place: no store that was restored is taken for one that was always there.
     let (store_id, from_where) = (id.to_string(), named.display().to_string());

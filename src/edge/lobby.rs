@@ -384,9 +384,11 @@ impl List {
     }
 }
 
-/// Its name in the zone, which leads to its address: one that is entered by name only has none.
+/// Its name in the zone, where that leads to the address at which this user enters: it may lead to another one.
 fn host_name((vm, address): &Visible, zone: Option<&str>) -> Option<String> {
-    zone.filter(|_| address.is_some()).map(|zone| format!("{}.{zone}", vm.name))
+    let here = address.as_ref()?.name.as_str();
+    let zone = zone.filter(|_| vm.address.as_deref() == Some(here))?;
+    Some(format!("{}.{zone}", vm.name))
 }
 
 /// Whether nobody is let in there now.

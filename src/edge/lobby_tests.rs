@@ -77,13 +77,18 @@ fn a_user_sees_names_and_where_to_connect() {
 
 #[test]
 fn in_a_zone_vms_are_shown_by_their_host_names_and_maintenance_is_marked() {
-    let closed = Vm { closed: true, ..vm("red") };
-    let table = live(vec![VmEntry::owned(vm("blue"), "s001"), by_name("grey")]);
+    let named = |name| Vm { address: Some("s001".into()), ..vm(name) };
+    let closed = Vm { closed: true, ..named("red") };
+    let table = live(vec![VmEntry::owned(named("blue"), "s001"), by_name("grey")]);
     let zone = Some(Arc::from("example.test"));
     let mut list = List::new(table.visible("alice"), zone.clone(), Format::Table, share());
     let text: String = std::iter::from_fn(|| list.page()).collect();
     assert!(text.contains("s001       blue.example.test\n"), "{text}");
     assert!(text.contains("(by name)  user+grey@\n"), "an address is what a name leads to: {text}");
+    // A name that leads to another address would lead to another VM of this user, or to none.
+    let table = live(vec![VmEntry::owned(vm("blue"), "s001")]);
+    let mut list = List::new(table.visible("alice"), zone.clone(), Format::Table, share());
+    assert!(list.page().is_some_and(|page| page.ends_with(" 127.0.77.1\n")));
 
     let table = live(vec![VmEntry::owned(closed, "s001")]);
     let shown = |format| {
@@ -294,7 +299,7 @@ fn a_user_has_few_lists_at_a_time_and_each_counts_until_it_is_told_or_given_up()
             let mut visit = Visit::new();
             visit.ask(10, "list");
             let share = take().ok().unwrap();
-            visit.lobby.show(List::new(table.visible("alice"), Format::Table, share));
+            visit.lobby.show(List::new(table.visible("alice"), None, Format::Table, share));
             visit.turn();
             visit
         })

@@ -294,11 +294,17 @@ impl Edge {
     }
 }
 
+/// How long a right that ends may go unjudged, in seconds.
+const LOOK_AGAIN_S: u64 = 60;
+
 /// Whether a session may go on, and until when.
 fn may_stay(shared: &Shared, info: &Info) -> pump::Stay {
     let unix_s = clock::unix_s();
     match gate::recheck(shared, &info.report, unix_s) {
-        Ok(until_s) => pump::Stay::Until(until_s.map(clock::at_ms)),
+        // Looked at again every minute: while a host sleeps, or when its time is set, the two clocks part.
+        Ok(until_s) => pump::Stay::Until(
+            until_s.map(|until_s| clock::at_ms(until_s.min(unix_s.saturating_add(LOOK_AGAIN_S)))),
+        ),
         Err(why) => pump::Stay::End(why.cause()),
     }
 }

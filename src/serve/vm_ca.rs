@@ -21,7 +21,7 @@ pub(super) fn mismatch(service: &Service, shared: &Shared) -> Option<String> {
     let prepared_for = model.registry().ca.filter(|ca| *ca != in_use)?;
     (!model.vm_names().is_empty()).then(|| {
         format!(
-            "the VMs of this registry were prepared for the CA {prepared_for}, not for {in_use}, which is in use, and may \
+            "the VMs of this registry were prepared for another CA, {prepared_for}, than the one in use, {in_use}, and may \
              let nobody in; fix: bring that CA back (keyway restore, keyway ca import, vm_leg.user_ca), or give the VMs the \
              one in use (keyway ca show --drop-in) and run `keyway ca confirm`"
         )

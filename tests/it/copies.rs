@@ -53,7 +53,7 @@ fn whoever_had_a_login_has_it_on_the_host_that_a_backup_is_restored_on() {
     wait::listens(&mut elsewhere, world.metrics());
     assert_eq!(target.ssh(&[], "echo $KEYWAY_VM").ok().text(), "blue");
     assert!(elsewhere.log().contains("no new slots until"), "{}", elsewhere.log());
-    assert!(!elsewhere.log().contains("were prepared for the CA"), "{}", elsewhere.log());
+    assert!(!elsewhere.log().contains("were prepared for another CA"), "{}", elsewhere.log());
 
     // Without the CA that the VMs know all looks well, but for what is said of it.
     let status =
@@ -67,8 +67,10 @@ fn whoever_had_a_login_has_it_on_the_host_that_a_backup_is_restored_on() {
     wait::listens(&mut elsewhere, world.metrics());
     wait::until("the status", wait::SOON, || status().status == 1);
     let said = status().text();
-    assert!(said.contains("vm-ca") && said.contains("were prepared for the CA"), "{said}");
-    wait::until("the line", wait::SOON, || elsewhere.log().contains("were prepared for the CA"));
+    assert!(said.contains("vm-ca") && said.contains("were prepared for another CA"), "{said}");
+    wait::until("the line", wait::SOON, || {
+        elsewhere.log().contains("were prepared for another CA")
+    });
     keyway(&["ca", "confirm", "--config", &there]);
     assert_eq!(status().status, 0, "{}", status().text());
 }
