@@ -160,7 +160,9 @@ impl Running {
         let settings = plane::Settings::new(&mut config);
         let first_use = Arc::new(InRegistry::new(state.old_pins()?));
         let pinning = Arc::clone(&first_use);
-        let shared = Arc::new(shared(config, None, &state, sessions_max, pinning)?);
+        let mut shared = shared(config, None, &state, sessions_max, pinning)?;
+        shared.settings.zone = settings.apex();
+        let shared = Arc::new(shared);
         let counted = Arc::clone(&shared);
         let registry = Arc::new(Registry::new(clock::unix_s(), move || inventory(&counted.table)));
         let health = Arc::new(Health::new(Arc::clone(&registry), sessions_max, half_open_max));
@@ -326,7 +328,8 @@ fn settings(config: &Config, sessions_max: usize) -> Settings {
             interval: config.edge.client_alive_interval,
             count_max: config.edge.client_alive_count_max,
         },
-        zone: config.dns.as_ref().map(|dns| dns.zone.as_str().into()),
+        // The control plane knows it.
+        zone: None,
     }
 }
 

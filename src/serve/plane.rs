@@ -62,6 +62,11 @@ impl Settings {
         let state_dir = config.state_dir.clone();
         Self { state_dir, api: config.api.clone(), dns: config.dns.take(), limits }
     }
+
+    /// The zone's name.
+    pub(super) fn apex(&self) -> Option<Arc<str>> {
+        self.limits.zone.as_deref().map(Arc::from)
+    }
 }
 
 /// The registry and those who speak for it. Fields end in this order.

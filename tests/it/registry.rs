@@ -23,6 +23,7 @@ mod rights;
 
 const KEYWAY: &str = env!("CARGO_BIN_EXE_keyway");
 /// The pool, on the loopback interface of the test's own network.
+const LOBBY: &str = "10.79.0.9";
 const POOL: [&str; 4] = ["10.79.0.1", "10.79.0.2", "10.79.0.3", "10.79.0.4"];
 /// Within that a session must be gone whose right is.
 const REVOKED: Duration = Duration::from_secs(5);
@@ -44,7 +45,8 @@ impl Island {
         fs::write(&resolver, "nameserver 127.0.0.53\noptions timeout:2 attempts:2\n")
             .expect("a set-up of ours");
         let ready = dir.path().join("ready");
-        let pool = POOL.map(|ip| format!("ip address add {ip}/32 dev lo && ")).concat();
+        let pool = POOL.iter().chain(&[LOBBY]);
+        let pool: String = pool.map(|ip| format!("ip address add {ip}/32 dev lo && ")).collect();
         let script = format!(
             "mount --bind {} /etc/resolv.conf && ip link set lo up && {pool} touch {} && exec sleep 3600",
             resolver.display(),
@@ -257,6 +259,11 @@ fn what_the_command_line_makes_is_entered_by_name_through_dns() {
         (&blue["host"], &blue["ssh_dest"]),
         (&"blue.vm.test".into(), &"blue.vm.test".into())
     );
+
+    // People learn it in the lobby.
+    island.keyway(&format!("address add home {LOBBY} --lobby")).ok();
+    let list = run(&mut island.ssh("alice", &login(), "home.vm.test", "list")).ok().text();
+    assert!(list.lines().any(|line| line.ends_with(" blue.vm.test")), "{list}");
 
     // Access that takes no slot, at any address.
     let by_name =
