@@ -83,7 +83,7 @@ pub fn plan(fleet: &Fleet, model: &Model, prune: Prune) -> Result<Vec<Step>, Ref
     let mut plan = Plan { model, prune, meanwhile, steps: Vec::new() };
     plan.prune_vms(&wanted);
     plan.prune_addresses(&wanted, Stage::Early);
-    plan.rename(&wanted);
+    plan.rename(&wanted)?;
     plan.lend();
     plan.take_rights(&wanted, Stage::Early);
     plan.keys(&wanted);
@@ -145,11 +145,25 @@ impl Plan<'_> {
         self.prune.takes(origin)
     }
 
-    fn rename(&mut self, wanted: &Wanted<'_>) {
+    /// Everything behind a rename means the VM by its new name: one that is not free there would stand for another VM.
+    fn rename(&mut self, wanted: &Wanted<'_>) -> Result<(), Refusal> {
+        let mut taken: HashSet<Label> = self.model.vm_names().keys().cloned().collect();
+        for step in &self.steps {
+            if let Command::VmRemove { name } = &step.command {
+                taken.remove(name);
+            }
+        }
         for (from, to) in wanted.identities.renamed(self.model) {
+            taken.remove(from);
+            if !taken.insert(to.clone()) {
+                let what = format!("VM `{from}` is to be called `{to}`, as another VM is called");
+                let fix = "rename or remove that one first; names that are exchanged take a third one in between";
+                return Err(Refusal::invalid(what, fix));
+            }
             let (name, new) = (from.clone(), to.clone());
             self.add(Command::VmRename { name, to: new }, format!("rename VM {from} to {to}"));
         }
+        Ok(())
     }
 
     fn prune_vms(&mut self, wanted: &Wanted<'_>) {

@@ -125,6 +125,34 @@ no_address=true
 }
 
 #[test]
+fn a_vm_never_takes_a_name_that_another_one_keeps() {
+    let mut world = World::new();
+    let vm = |name: &str, id: &str| {
+        format!(
+            "[[vm]]
+name='{name}'
+id='{id}'
+owner='a'
+ssh='127.0.0.1:22'
+no_address=true
+"
+        )
+    };
+    let fleet = |vms: &[String]| read(&format!("{SMALL}{}", vms.concat()));
+    done(&mut world, &fleet(&[vm("db", "db")]), Prune::Nothing);
+    done(&mut world, &fleet(&[vm("web", "web")]), Prune::FromFleet);
+    // A command's VM has the name and stays; two that exchange their names.
+    let cases = [fleet(&[vm("db", "web")]), fleet(&[vm("db", "web"), vm("web", "db")])];
+    for fleet in &cases {
+        let refusal = plan(fleet, &world.model, Prune::FromFleet).unwrap_err();
+        assert!(refusal.to_string().contains("as another VM is called"), "{refusal}");
+    }
+    // One that goes makes its name free.
+    let texts = done(&mut world, &cases[0], Prune::Everything);
+    assert_eq!(texts, ["remove VM db", "rename VM web to db"]);
+}
+
+#[test]
 fn an_id_that_cannot_be_is_refused_before_anything_is_done() {
     let mut world = World::new();
     let vm = |name: &str, id: &str| {

@@ -117,6 +117,8 @@ struct Followed {
 impl Followed {
     /// Ends sessions whose right is gone, by SIGHUP or when the successor reads its files; until a second signal ends it all.
     fn follow(mut self, events: &Events, edge: &Edge, shared: &Shared, state: &State) {
+        // A SIGHUP may have come while the doors were handed over.
+        self.read(self.files.config.clone(), edge, shared);
         loop {
             let config = match events.next_within(LOOK_AT_FILES) {
                 Some(Event::Drain | Event::End) => {
@@ -133,8 +135,13 @@ impl Followed {
                     Some(_) | None => continue,
                 },
             };
-            let config = config.or_else(|| config::usual().map(PathBuf::from));
-            let config = config.unwrap_or_default();
+            self.read(config, edge, shared);
+        }
+    }
+
+    fn read(&self, config: Option<PathBuf>, edge: &Edge, shared: &Shared) {
+        // Without a file there is nothing that could have changed.
+        if let Some(config) = config.or_else(|| config::usual().map(PathBuf::from)) {
             reload::follow(edge, shared, &config, self.revoked_keys.as_deref());
         }
     }

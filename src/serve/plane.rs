@@ -138,7 +138,7 @@ impl Plane {
             health,
         };
         if let Err(failure) = plane.open(opens) {
-            let mut saved = Saved::at(&plane.settings.state_dir);
+            let mut saved = plane.saved();
             let Ok((head, written)) = saved.restore(&plane.shared.table) else {
                 return Err(failure);
             };
@@ -146,6 +146,15 @@ impl Plane {
             plane.stand_in(written, &failure);
         }
         Ok(plane)
+    }
+
+    /// The routes that were right last. Those of before an adoption that has not come to its end: what was saved since is
+    /// the restored store's, of which nothing is held back yet.
+    fn saved(&self) -> Saved {
+        let before =
+            State::open(&self.settings.state_dir).map(|state| state.routes_before_adoption());
+        let before = before.ok().filter(|before| before.last().is_some());
+        before.unwrap_or_else(|| Saved::at(&self.settings.state_dir))
     }
 
     /// There is no registry: the routes that were saved stand in for it.
@@ -157,7 +166,7 @@ impl Plane {
              changed until it is mended and keyway restarted"
         );
         let revision = self.health.revision.load(Ordering::Relaxed);
-        let shown = Saved::at(&self.settings.state_dir).contents(revision).map(|(_, contents)| {
+        let shown = self.saved().contents(revision).map(|(_, contents)| {
             let model = Model::of_routes(self.settings.limits.clone(), revision, contents);
             Arc::new(Service::stand_in(model, told, clock::unix_s))
         });
