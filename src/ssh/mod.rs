@@ -31,7 +31,6 @@ mod protection;
 pub mod publickey;
 mod restrictions;
 pub mod revocation;
-mod setup;
 pub mod source;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod testing;

@@ -43,10 +43,6 @@ const LINES_USUAL: usize = 600;
 /// No reason is good enough for more.
 const LINES_MAX: usize = 1_000;
 const LONG_FILES: &[(&str, &str)] = &[
-    (
-        "src/ssh/transport.rs",
-        "one state machine, read top to bottom; set-up and handover stand apart",
-    ),
     ("src/config/config_tests.rs", "one table of faulty files, each with the faults it must show"),
     ("src/ssh/certificate_tests.rs", "one forge of certificates serves all of its tests"),
 ];

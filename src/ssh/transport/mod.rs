@@ -12,22 +12,23 @@ use super::cipher::{Cipher, Keys, Suite};
 use super::fault::{Fault, Stage};
 use super::ident::{self, IdentReader, Line};
 pub use super::kex::ExchangeHash;
-use super::kex::{self, Ephemeral, Flow, Secret, Transcript};
-use super::message::{self, Reason};
-use super::negotiate::{Agreement, KexInit};
+use super::kex::{Ephemeral, Transcript};
+use super::message;
+use super::negotiate::Agreement;
 pub use super::negotiate::{Algorithms, Method};
 use super::packet::{Opened, Opener, Sealer};
-use super::publickey::{PublicKey, SignatureAlgorithm};
-pub use super::setup::{ClientConfig, Context, Instant, RekeyLimits, Role, ServerConfig};
-use super::setup::{End, Ours};
+use super::publickey::SignatureAlgorithm;
 use super::text::printable;
 use super::wire::{Malformed, Put, Reader};
 
-#[path = "farewell.rs"]
+mod config;
+mod exchange;
 mod farewell;
-#[path = "handover.rs"]
 mod handover;
-use farewell::{FAREWELL_MAX_BYTES, Farewell};
+mod output;
+pub use config::{ClientConfig, Context, Instant, RekeyLimits, Role, ServerConfig};
+use config::{End, Ours};
+use farewell::Farewell;
 pub use handover::Handover;
 
 /// Most bytes `packet_length` may claim before a user is authenticated (RFC 4253 §6.1).
@@ -43,22 +44,12 @@ const PACKET_MAX_BYTES: u32 = DATA_MAX_BYTES + 512;
 const LATE_MESSAGES_MAX: u32 = 64;
 /// The same in bytes of payload: one message of the largest kind is among what may stand in a queue.
 const LATE_BYTES_MAX: usize = 257 * 1024;
-/// Messages held back while keys are exchanged: answers of our own (PONG, replies to global
-/// requests), and all that the other leg of a relay may send late while this one is held.
-const HELD_MAX_BYTES: usize = 64 * 1024 + LATE_BYTES_MAX;
-/// Output we make by ourselves for a peer that does not read it.
-const OUTPUT_MAX_BYTES: usize = 1024 * 1024;
-/// Written output is cut off once there is this much of it, and it is half of the buffer: moving the
-/// rest then costs no more than writing it did.
-const WRITTEN_MIN_BYTES: usize = 64 * 1024;
 /// IGNORE, DEBUG, UNIMPLEMENTED and PING messages, and those that we answer with UNIMPLEMENTED, before a user is
 /// authenticated.
 const IDLE_MESSAGES_MAX: u32 = 64;
 /// Longest data of a PING before a user is authenticated, in bytes: all answers together stay below 7 kB, however little
 /// the peer reads. OpenSSH sends 5.
 const PING_MAX_EARLY_BYTES: usize = 64;
-/// Key exchanges a peer may start before a user is authenticated: each costs us the arithmetic.
-const EARLY_EXCHANGES_MAX: u32 = 2;
 /// Longest `server-sig-algs` value kept, in bytes.
 const SIG_ALGS_MAX_BYTES: usize = 1024;
 
@@ -496,387 +487,6 @@ impl Transport {
         Ok(())
     }
 
-    // ---- key exchange ----
-
-    /// The ciphers of an earlier upgrade, as long as the peer has AES-GCM at all: without them the
-    /// next key exchange, whoever starts it, would take the upgrade back.
-    fn upgraded(&self) -> Option<Box<[Cipher]>> {
-        if self.peer_offered_gcm { self.upgrade.clone() } else { None }
-    }
-
-    /// Sends our KEXINIT.
-    fn offer(
-        &mut self,
-        ciphers: Option<Box<[Cipher]>>,
-        cx: &mut Context<'_>,
-    ) -> Result<Ours, Fault> {
-        let mut ours = Ours { cookie: [0; 16], ciphers };
-        cx.entropy.fill(&mut ours.cookie);
-        let first = matches!(self.level, Level::Keyless);
-        let kexinit = self.end.offer(&ours, first).kexinit(ours.cookie);
-        self.seal(&kexinit, cx)?;
-        Ok(ours)
-    }
-
-    fn receive_kexinit(&mut self, payload: &[u8], cx: &mut Context<'_>) -> Result<Event, Fault> {
-        let unexpected = Fault::Unexpected { number: message::KEXINIT, during: self.stage() };
-        let offered = match std::mem::replace(&mut self.state, State::Open) {
-            State::Exchange(exchange) => match *exchange {
-                Exchange::Offered(ours) => Some(ours),
-                Exchange::AwaitInit { .. }
-                | Exchange::AwaitReply { .. }
-                | Exchange::AwaitNewKeys { .. } => return Err(unexpected),
-            },
-            State::Open => None,
-            State::Ident { .. } | State::Ended(_) => return Err(unexpected),
-        };
-        match &mut self.level {
-            Level::Keyless => {}
-            Level::Authentication { exchanges, .. } => {
-                *exchanges = exchanges.saturating_add(1);
-                if *exchanges > EARLY_EXCHANGES_MAX {
-                    return Err(Fault::Flood);
-                }
-            }
-            Level::Connection { late, .. } => *late = Late::default(),
-        }
-        let theirs = KexInit::parse(payload)?;
-        self.peer_offered_gcm = theirs.offers_gcm();
-        let ours = match offered {
-            Some(ours) => ours,
-            None => self.offer(self.upgraded(), cx)?,
-        };
-        let first = matches!(self.level, Level::Keyless);
-        let offer = self.end.offer(&ours, first);
-        let agreement = offer.agree(&theirs)?;
-        let rsa_proofs = theirs.rsa_proofs(agreement.host_key);
-        // Strict KEX: their KEXINIT must be their very first packet, number 0.
-        if first && agreement.strict && self.opener.seq() != 1 {
-            return Err(unexpected);
-        }
-        let kexinit = offer.kexinit(ours.cookie);
-        let (our_ident, peer_ident) = (self.our_ident.as_bytes(), &*self.peer_ident);
-        let exchange = match self.end.role() {
-            Role::Server => Exchange::AwaitInit {
-                agreement,
-                transcript: Transcript::new(
-                    agreement.method,
-                    [peer_ident, our_ident],
-                    [payload, &kexinit],
-                ),
-            },
-            Role::Client => {
-                let transcript =
-                    Transcript::new(agreement.method, [our_ident, peer_ident], [&kexinit, payload]);
-                let (ephemeral, value) = Ephemeral::generate(agreement.method, cx.entropy)?;
-                let mut init = vec![message::KEX_ECDH_INIT];
-                init.put_string(&value);
-                self.seal(&init, cx)?;
-                Exchange::AwaitReply { agreement, transcript, ephemeral, value }
-            }
-        };
-        self.rsa_proofs = rsa_proofs;
-        self.state = State::Exchange(Box::new(exchange));
-        Ok(Event::Handled)
-    }
-
-    /// Server: KEX_ECDH_INIT -> KEX_ECDH_REPLY and NEWKEYS (RFC 5656 §4).
-    fn receive_init(&mut self, payload: &[u8], cx: &mut Context<'_>) -> Result<Event, Fault> {
-        let unexpected = Fault::Unexpected { number: message::KEX_ECDH_INIT, during: self.stage() };
-        let Exchange::AwaitInit { agreement, mut transcript } = self.take_exchange(unexpected)?
-        else {
-            return Err(unexpected);
-        };
-        let End::Server(config) = self.end.clone() else { return Err(unexpected) };
-        let mut reader = Reader::new(payload);
-        reader.u8()?;
-        let value = reader.string()?;
-        reader.end()?;
-        let (reply_value, secret) = kex::respond(agreement.method, value, cx.entropy)?;
-        let host_key =
-            config.host_key(agreement.host_key).ok_or(Fault::NoCommon("host key algorithm"))?;
-        let blob = match &host_key.certificate {
-            Some(certificate) if agreement.host_key.certificate => certificate.blob(),
-            Some(_) | None => host_key.key.public().blob(),
-        };
-        transcript.string(blob);
-        transcript.string(value);
-        transcript.string(&reply_value);
-        let hash = transcript.finish(&secret);
-        let signature = host_key
-            .key
-            .sign(agreement.host_key.signature, hash.as_bytes())
-            .map_err(|_| Fault::HostKey)?;
-        let mut reply = Vec::with_capacity(512);
-        reply.put_u8(message::KEX_ECDH_REPLY);
-        reply.put_string(blob);
-        reply.put_string(&reply_value);
-        reply.put_string(&signature);
-        self.seal(&reply, cx)?;
-        // A client binds its signature to the first host key it saw, as it does to the session id.
-        if matches!(self.level, Level::Keyless) {
-            self.host_key = blob.into();
-        }
-        self.switch(agreement, &secret, hash, cx)?;
-        Ok(Event::Handled)
-    }
-
-    /// Client: KEX_ECDH_REPLY -> NEWKEYS (RFC 5656 §4).
-    fn receive_reply(&mut self, payload: &[u8], cx: &mut Context<'_>) -> Result<Event, Fault> {
-        let unexpected =
-            Fault::Unexpected { number: message::KEX_ECDH_REPLY, during: self.stage() };
-        let Exchange::AwaitReply { agreement, mut transcript, ephemeral, value } =
-            self.take_exchange(unexpected)?
-        else {
-            return Err(unexpected);
-        };
-        let mut reader = Reader::new(payload);
-        reader.u8()?;
-        let (blob, reply_value, signature) = (reader.string()?, reader.string()?, reader.string()?);
-        reader.end()?;
-        let secret = ephemeral.combine(reply_value)?;
-        transcript.string(blob);
-        transcript.string(&value);
-        transcript.string(reply_value);
-        let hash = transcript.finish(&secret);
-        let key = PublicKey::parse(blob).map_err(|_| Fault::HostKey)?;
-        key.verify(agreement.host_key.signature, hash.as_bytes(), signature)
-            .map_err(|_| Fault::HostKey)?;
-        let first = matches!(self.level, Level::Keyless);
-        if !first && *self.host_key != *blob {
-            return Err(Fault::HostKeyChanged);
-        }
-        self.host_key = blob.into();
-        self.switch(agreement, &secret, hash, cx)?;
-        Ok(Event::Handled)
-    }
-
-    fn take_exchange(&mut self, unexpected: Fault) -> Result<Exchange, Fault> {
-        match std::mem::replace(&mut self.state, State::Open) {
-            State::Exchange(exchange) => Ok(*exchange),
-            State::Ident { .. } | State::Open | State::Ended(_) => Err(unexpected),
-        }
-    }
-
-    /// Sends NEWKEYS, seals under the new keys from here, and waits for the peer's NEWKEYS.
-    fn switch(
-        &mut self,
-        agreement: Agreement,
-        secret: &Secret,
-        hash: ExchangeHash,
-        cx: &mut Context<'_>,
-    ) -> Result<(), Fault> {
-        let session = match &self.level {
-            Level::Keyless => Session { id: hash, strict: agreement.strict },
-            Level::Authentication { session, .. } | Level::Connection { session, .. } => *session,
-        };
-        let role = self.end.role();
-        let [to_server, to_client] =
-            [(Flow::ToServer, agreement.to_server), (Flow::ToClient, agreement.to_client)];
-        let (send, receive) = match role {
-            Role::Server => (to_client, to_server),
-            Role::Client => (to_server, to_client),
-        };
-        let keys = |(flow, suite)| kex::derive(flow, suite, secret, &hash, &session.id);
-        self.seal(&[message::NEWKEYS], cx)?;
-        self.sealer.rekey(keys(send), session.strict);
-        let (_, receive_suite) = receive;
-        self.receive_suite = Some(receive_suite);
-        self.keys_since = cx.now;
-        self.keys_age_ms = 0;
-        let exchange = Exchange::AwaitNewKeys { receive: keys(receive), session };
-        self.state = State::Exchange(Box::new(exchange));
-        if let (Level::Keyless, End::Server(config), true) =
-            (&self.level, &self.end, agreement.ext_info)
-        {
-            let info = ext_info(&config.sig_algs);
-            self.seal(&info, cx)?;
-        }
-        self.release_held(cx)
-    }
-
-    fn receive_newkeys(&mut self, payload: &[u8], cx: &mut Context<'_>) -> Result<Event, Fault> {
-        let unexpected = Fault::Unexpected { number: message::NEWKEYS, during: self.stage() };
-        Reader::new(payload.get(1..).unwrap_or_default()).end()?;
-        let Exchange::AwaitNewKeys { receive, session } = self.take_exchange(unexpected)? else {
-            return Err(unexpected);
-        };
-        self.opener.rekey(receive, session.strict);
-        self.keys_since = cx.now;
-        if matches!(self.level, Level::Keyless) {
-            self.level = Level::Authentication { session, exchanges: 0, idle_messages: 0 };
-            Ok(Event::Secured)
-        } else {
-            Ok(Event::Rekeyed)
-        }
-    }
-
-    /// A key exchange is due by our own limits and none runs. The caller starts it with
-    /// [`Transport::rekey`]; a relay does so on one of its legs at a time. `at`: when the keys' age is judged.
-    pub fn rekey_due(&self, at: Instant) -> bool {
-        let limits = self.end.limits();
-        let worn = [self.sealer.used(), self.opener.used()]
-            .iter()
-            .any(|used| used.bytes >= limits.bytes || used.packets >= limits.packets);
-        let old = self.keys_age_ms(at) >= limits.age_ms;
-        matches!((&self.state, &self.level), (State::Open, Level::Connection { .. }))
-            && (worn || old)
-    }
-
-    fn keys_age_ms(&self, now: Instant) -> u64 {
-        now.0.saturating_sub(self.keys_since.0).saturating_add(self.keys_age_ms)
-    }
-
-    /// Starts a key exchange, unless one runs. `ciphers`: offer only these, now and in every later
-    /// exchange while the peer has AES-GCM; else what was offered last.
-    ///
-    /// # Errors
-    /// [`Fault::KeysUsedUp`], or the fault that ended the transport.
-    pub fn rekey(&mut self, ciphers: Option<&[Cipher]>, cx: &mut Context<'_>) -> Result<(), Fault> {
-        match &self.state {
-            State::Ended(fault) => Err(*fault),
-            State::Ident { .. } | State::Exchange(_) => Ok(()),
-            State::Open => {
-                let ciphers = match ciphers {
-                    Some(ciphers) => {
-                        self.upgrade = Some(ciphers.into());
-                        Some(ciphers.into())
-                    }
-                    None => self.upgraded(),
-                };
-                let ours = self.offer(ciphers, cx)?;
-                self.state = State::Exchange(Box::new(Exchange::Offered(ours)));
-                Ok(())
-            }
-        }
-    }
-
-    /// Our KEXINIT is out and our NEWKEYS is not: nothing of the layer above may go out
-    /// (RFC 4253 §7.1).
-    pub fn is_held(&self) -> bool {
-        match &self.state {
-            State::Ident { .. } => true,
-            State::Exchange(exchange) => !matches!(**exchange, Exchange::AwaitNewKeys { .. }),
-            State::Open | State::Ended(_) => false,
-        }
-    }
-
-    /// A key exchange runs: from the first KEXINIT of either side to the peer's NEWKEYS.
-    pub fn is_exchanging(&self) -> bool {
-        matches!(self.state, State::Ident { .. } | State::Exchange(_))
-    }
-
-    // ---- output ----
-
-    /// Seals a message of the layer above, or holds it back until our NEWKEYS is out.
-    ///
-    /// # Errors
-    /// [`Fault::QueueFull`] when the peer does not read, [`Fault::KeysUsedUp`], or the fault that
-    /// ended the transport.
-    pub fn send(&mut self, payload: &[u8], cx: &mut Context<'_>) -> Result<(), Fault> {
-        if let State::Ended(fault) = &self.state {
-            return Err(*fault);
-        }
-        if self.is_held() {
-            if self.held.len().saturating_add(payload.len()) > HELD_MAX_BYTES {
-                return Err(Fault::QueueFull);
-            }
-            self.held.put_string(payload);
-            return Ok(());
-        }
-        self.seal(payload, cx)
-    }
-
-    fn seal(&mut self, payload: &[u8], cx: &mut Context<'_>) -> Result<(), Fault> {
-        if self.out.len().saturating_sub(self.out_sent) > OUTPUT_MAX_BYTES {
-            return Err(Fault::QueueFull);
-        }
-        self.sealer.seal(payload, cx.entropy, &mut self.out)
-    }
-
-    fn release_held(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
-        let held = std::mem::take(&mut self.held);
-        let mut reader = Reader::new(&held);
-        while !reader.is_empty() {
-            self.seal(reader.string()?, cx)?;
-        }
-        Ok(())
-    }
-
-    /// Seals a connection packet that another transport's [`Transport::receive`] has just opened:
-    /// `packet` is its `input[..used]`, `payload` the range it gave. In place when nothing waits in
-    /// `output` and the framing fits, else as a copy at the end of `output`, or held back like
-    /// [`Transport::send`] does: no more than the peer's late messages while [`Transport::is_held`].
-    ///
-    /// # Errors
-    /// As [`Transport::send`].
-    pub fn reseal(
-        &mut self,
-        packet: &mut [u8],
-        payload: Range<usize>,
-        cx: &mut Context<'_>,
-    ) -> Result<Resealed, Fault> {
-        if let State::Ended(fault) = &self.state {
-            return Err(*fault);
-        }
-        if self.out.is_empty() && !self.is_held() && self.sealer.reseal(packet)? {
-            return Ok(Resealed::InPlace);
-        }
-        self.send(packet.get(payload).unwrap_or_default(), cx)?;
-        Ok(Resealed::Copied)
-    }
-
-    /// Sealed bytes to write to the peer.
-    pub fn output(&self) -> &[u8] {
-        self.out.get(self.out_sent..).unwrap_or_default()
-    }
-
-    /// Drops the first `count` bytes of `output`: they were written. An empty buffer is freed, and one
-    /// that never empties, because the peer reads slowly, is cut down again and again.
-    pub fn sent(&mut self, count: usize) {
-        let len = self.out.len();
-        self.out_sent = self.out_sent.saturating_add(count).min(len);
-        if self.out_sent == len {
-            self.out = Vec::new();
-            self.out_sent = 0;
-        } else if self.out_sent >= WRITTEN_MIN_BYTES && self.out_sent >= len.div_ceil(2) {
-            self.out.drain(..self.out_sent);
-            self.out_sent = 0;
-            self.out.shrink_to(self.out.len().saturating_mul(2));
-        }
-    }
-
-    /// Frees what the keys were expanded to, for a connection that has gone quiet: see
-    /// [`Opener::rest`]. The next packet in either direction pays for it.
-    pub fn rest(&mut self) {
-        self.opener.rest();
-        self.sealer.rest();
-    }
-
-    /// Queues a DISCONNECT with a text for people and ends the transport.
-    pub fn disconnect(&mut self, reason: Reason, text: &str, cx: &mut Context<'_>) {
-        if matches!(self.state, State::Ended(_)) {
-            return;
-        }
-        let mut payload = vec![message::DISCONNECT];
-        payload.put_u32(reason.code());
-        payload.put_string(printable(text, FAREWELL_MAX_BYTES).as_bytes());
-        payload.put_string(b"");
-        // A peer that lets its queue fill up hears nothing; it is gone either way.
-        let _unsaid = self.seal(&payload, cx);
-        self.state = State::Ended(Fault::Disconnected { reason: reason.code() });
-        self.held = Vec::new();
-    }
-
-    fn fail(&mut self, fault: Fault, cx: &mut Context<'_>) {
-        if !matches!(fault, Fault::Disconnected { .. }) {
-            self.disconnect(fault.reason(), &fault.to_string(), cx);
-        }
-        self.state = State::Ended(fault);
-    }
-
-    // ---- what others ask ----
-
     /// A user is authenticated: connection messages and larger packets become legal.
     pub fn authenticated(&mut self) {
         if let Level::Authentication { session, .. } = &self.level {
@@ -964,22 +574,5 @@ impl Transport {
     }
 }
 
-/// EXT_INFO as a server sends it (RFC 8308 §2.3; OpenSSH PROTOCOL §1.9, §1.11, §3.1).
-fn ext_info(sig_algs: &str) -> Vec<u8> {
-    let extensions = [
-        ("server-sig-algs", sig_algs),
-        ("publickey-hostbound@openssh.com", "0"),
-        ("ping@openssh.com", "0"),
-    ];
-    let mut out = vec![message::EXT_INFO];
-    out.put_u32(3);
-    for (name, value) in extensions {
-        out.put_string(name.as_bytes());
-        out.put_string(value.as_bytes());
-    }
-    out
-}
-
 #[cfg(test)]
-#[path = "transport_tests.rs"]
 mod tests;

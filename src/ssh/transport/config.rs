@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::cipher::Cipher;
-use super::entropy::Entropy;
-use super::hostkey::HostKey;
-use super::negotiate::{Algorithms, HostKeyAlgorithm, Offer};
-use super::publickey::SignatureAlgorithm;
+use crate::ssh::cipher::Cipher;
+use crate::ssh::entropy::Entropy;
+use crate::ssh::hostkey::HostKey;
+use crate::ssh::negotiate::{Algorithms, HostKeyAlgorithm, Offer};
+use crate::ssh::publickey::SignatureAlgorithm;
 
 /// A point on the caller's monotonic clock, in milliseconds from any origin.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]

@@ -1,19 +1,19 @@
 //! Tests of `transport`: two ends in memory, virtual time, seeded randomness.
 
+use super::exchange::EARLY_EXCHANGES_MAX;
+use super::output::{HELD_MAX_BYTES, OUTPUT_MAX_BYTES, WRITTEN_MIN_BYTES};
 use super::*;
 use crate::ssh::cipher::Mac;
 use crate::ssh::hostkey::HostKey;
 use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::message::Reason;
 use crate::ssh::packet::PACKETS_PER_KEY_MAX;
 use crate::ssh::packet::Used;
 use crate::ssh::publickey::SignatureAlgorithm;
 use crate::ssh::testing::{End as Peer, Pair, Seeded, client_config, server_config};
 
-#[path = "transport_legal_tests.rs"]
 mod legal;
-#[path = "transport_secrets_tests.rs"]
 mod secrets;
-#[path = "transport_trap_tests.rs"]
 mod traps;
 
 fn pair_with(seed: u64, algorithms: &Algorithms) -> Pair {
@@ -368,7 +368,7 @@ fn a_cipher_upgrade_lasts_as_long_as_the_peer_has_aes_gcm() {
 /// OpenSSH PROTOCOL §3.1: a `hostbound` signature names the host key of the initial key exchange.
 #[test]
 fn the_host_key_that_signatures_are_bound_to_is_the_first_one() {
-    let rsa = PrivateKey::from_openssh(include_str!("userauth/testdata/rsa2048")).unwrap().0;
+    let rsa = PrivateKey::from_openssh(include_str!("../userauth/testdata/rsa2048")).unwrap().0;
     let ed25519 = PrivateKey::generate_ed25519(&mut Seeded(1));
     let first = ed25519.public().blob().to_vec();
     let host_keys = [ed25519, rsa].map(|key| HostKey { key, certificate: None });
@@ -398,7 +398,7 @@ fn rsa_host_keys_are_proved_with_the_algorithm_that_the_client_expects() {
         (&[RsaSha256, RsaSha512, Ed25519], Some(RsaSha256)),
         (&[RsaSha512, RsaSha256, Ed25519], Some(RsaSha512)),
     ] {
-        let rsa = PrivateKey::from_openssh(include_str!("userauth/testdata/rsa2048")).unwrap().0;
+        let rsa = PrivateKey::from_openssh(include_str!("../userauth/testdata/rsa2048")).unwrap().0;
         let host_keys = [PrivateKey::generate_ed25519(&mut Seeded(1)), rsa];
         let host_keys = host_keys.map(|key| HostKey { key, certificate: None });
         let limits = RekeyLimits::default();
@@ -505,7 +505,7 @@ fn bad_key_exchange_values_end_the_connection_without_a_panic() {
     ];
     for (method, value) in cases {
         let mut random = Seeded(1);
-        let answer = kex::respond(method, &value, &mut random);
+        let answer = crate::ssh::kex::respond(method, &value, &mut random);
         assert!(matches!(answer, Err(Fault::KeyExchange)), "{method:?} {}", value.len());
         let reply = Ephemeral::generate(method, &mut random).unwrap().0.combine(&value);
         assert!(matches!(reply, Err(Fault::KeyExchange)), "{method:?} {}", value.len());

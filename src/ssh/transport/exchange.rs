@@ -1,0 +1,316 @@
+//! Key exchange (RFC 4253 §7, §8; RFC 5656 §4): from a KEXINIT of either side to both NEWKEYS, the first and every later one.
+
+use super::config::{Context, Instant, Ours, Role};
+use super::{End, Event, Exchange, ExchangeHash, Late, Level, Session, State, Transport};
+use crate::ssh::cipher::Cipher;
+use crate::ssh::fault::Fault;
+use crate::ssh::kex::{self, Ephemeral, Flow, Secret, Transcript};
+use crate::ssh::message;
+use crate::ssh::negotiate::{Agreement, KexInit};
+use crate::ssh::publickey::PublicKey;
+use crate::ssh::wire::{Put, Reader};
+
+/// Key exchanges a peer may start before a user is authenticated: each costs us the arithmetic.
+pub(super) const EARLY_EXCHANGES_MAX: u32 = 2;
+
+impl Transport {
+    /// The ciphers of an earlier upgrade, as long as the peer has AES-GCM at all: without them the
+    /// next key exchange, whoever starts it, would take the upgrade back.
+    fn upgraded(&self) -> Option<Box<[Cipher]>> {
+        if self.peer_offered_gcm { self.upgrade.clone() } else { None }
+    }
+
+    /// Sends our KEXINIT.
+    pub(super) fn offer(
+        &mut self,
+        ciphers: Option<Box<[Cipher]>>,
+        cx: &mut Context<'_>,
+    ) -> Result<Ours, Fault> {
+        let mut ours = Ours { cookie: [0; 16], ciphers };
+        cx.entropy.fill(&mut ours.cookie);
+        let first = matches!(self.level, Level::Keyless);
+        let kexinit = self.end.offer(&ours, first).kexinit(ours.cookie);
+        self.seal(&kexinit, cx)?;
+        Ok(ours)
+    }
+
+    pub(super) fn receive_kexinit(
+        &mut self,
+        payload: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Result<Event, Fault> {
+        let unexpected = Fault::Unexpected { number: message::KEXINIT, during: self.stage() };
+        let offered = match std::mem::replace(&mut self.state, State::Open) {
+            State::Exchange(exchange) => match *exchange {
+                Exchange::Offered(ours) => Some(ours),
+                Exchange::AwaitInit { .. }
+                | Exchange::AwaitReply { .. }
+                | Exchange::AwaitNewKeys { .. } => return Err(unexpected),
+            },
+            State::Open => None,
+            State::Ident { .. } | State::Ended(_) => return Err(unexpected),
+        };
+        match &mut self.level {
+            Level::Keyless => {}
+            Level::Authentication { exchanges, .. } => {
+                *exchanges = exchanges.saturating_add(1);
+                if *exchanges > EARLY_EXCHANGES_MAX {
+                    return Err(Fault::Flood);
+                }
+            }
+            Level::Connection { late, .. } => *late = Late::default(),
+        }
+        let theirs = KexInit::parse(payload)?;
+        self.peer_offered_gcm = theirs.offers_gcm();
+        let ours = match offered {
+            Some(ours) => ours,
+            None => self.offer(self.upgraded(), cx)?,
+        };
+        let first = matches!(self.level, Level::Keyless);
+        let offer = self.end.offer(&ours, first);
+        let agreement = offer.agree(&theirs)?;
+        let rsa_proofs = theirs.rsa_proofs(agreement.host_key);
+        // Strict KEX: their KEXINIT must be their very first packet, number 0.
+        if first && agreement.strict && self.opener.seq() != 1 {
+            return Err(unexpected);
+        }
+        let kexinit = offer.kexinit(ours.cookie);
+        let (our_ident, peer_ident) = (self.our_ident.as_bytes(), &*self.peer_ident);
+        let exchange = match self.end.role() {
+            Role::Server => Exchange::AwaitInit {
+                agreement,
+                transcript: Transcript::new(
+                    agreement.method,
+                    [peer_ident, our_ident],
+                    [payload, &kexinit],
+                ),
+            },
+            Role::Client => {
+                let transcript =
+                    Transcript::new(agreement.method, [our_ident, peer_ident], [&kexinit, payload]);
+                let (ephemeral, value) = Ephemeral::generate(agreement.method, cx.entropy)?;
+                let mut init = vec![message::KEX_ECDH_INIT];
+                init.put_string(&value);
+                self.seal(&init, cx)?;
+                Exchange::AwaitReply { agreement, transcript, ephemeral, value }
+            }
+        };
+        self.rsa_proofs = rsa_proofs;
+        self.state = State::Exchange(Box::new(exchange));
+        Ok(Event::Handled)
+    }
+
+    /// Server: KEX_ECDH_INIT -> KEX_ECDH_REPLY and NEWKEYS (RFC 5656 §4).
+    pub(super) fn receive_init(
+        &mut self,
+        payload: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Result<Event, Fault> {
+        let unexpected = Fault::Unexpected { number: message::KEX_ECDH_INIT, during: self.stage() };
+        let Exchange::AwaitInit { agreement, mut transcript } = self.take_exchange(unexpected)?
+        else {
+            return Err(unexpected);
+        };
+        let End::Server(config) = self.end.clone() else { return Err(unexpected) };
+        let mut reader = Reader::new(payload);
+        reader.u8()?;
+        let value = reader.string()?;
+        reader.end()?;
+        let (reply_value, secret) = kex::respond(agreement.method, value, cx.entropy)?;
+        let host_key =
+            config.host_key(agreement.host_key).ok_or(Fault::NoCommon("host key algorithm"))?;
+        let blob = match &host_key.certificate {
+            Some(certificate) if agreement.host_key.certificate => certificate.blob(),
+            Some(_) | None => host_key.key.public().blob(),
+        };
+        transcript.string(blob);
+        transcript.string(value);
+        transcript.string(&reply_value);
+        let hash = transcript.finish(&secret);
+        let signature = host_key
+            .key
+            .sign(agreement.host_key.signature, hash.as_bytes())
+            .map_err(|_| Fault::HostKey)?;
+        let mut reply = Vec::with_capacity(512);
+        reply.put_u8(message::KEX_ECDH_REPLY);
+        reply.put_string(blob);
+        reply.put_string(&reply_value);
+        reply.put_string(&signature);
+        self.seal(&reply, cx)?;
+        // A client binds its signature to the first host key it saw, as it does to the session id.
+        if matches!(self.level, Level::Keyless) {
+            self.host_key = blob.into();
+        }
+        self.switch(agreement, &secret, hash, cx)?;
+        Ok(Event::Handled)
+    }
+
+    /// Client: KEX_ECDH_REPLY -> NEWKEYS (RFC 5656 §4).
+    pub(super) fn receive_reply(
+        &mut self,
+        payload: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Result<Event, Fault> {
+        let unexpected =
+            Fault::Unexpected { number: message::KEX_ECDH_REPLY, during: self.stage() };
+        let Exchange::AwaitReply { agreement, mut transcript, ephemeral, value } =
+            self.take_exchange(unexpected)?
+        else {
+            return Err(unexpected);
+        };
+        let mut reader = Reader::new(payload);
+        reader.u8()?;
+        let (blob, reply_value, signature) = (reader.string()?, reader.string()?, reader.string()?);
+        reader.end()?;
+        let secret = ephemeral.combine(reply_value)?;
+        transcript.string(blob);
+        transcript.string(&value);
+        transcript.string(reply_value);
+        let hash = transcript.finish(&secret);
+        let key = PublicKey::parse(blob).map_err(|_| Fault::HostKey)?;
+        key.verify(agreement.host_key.signature, hash.as_bytes(), signature)
+            .map_err(|_| Fault::HostKey)?;
+        let first = matches!(self.level, Level::Keyless);
+        if !first && *self.host_key != *blob {
+            return Err(Fault::HostKeyChanged);
+        }
+        self.host_key = blob.into();
+        self.switch(agreement, &secret, hash, cx)?;
+        Ok(Event::Handled)
+    }
+
+    fn take_exchange(&mut self, unexpected: Fault) -> Result<Exchange, Fault> {
+        match std::mem::replace(&mut self.state, State::Open) {
+            State::Exchange(exchange) => Ok(*exchange),
+            State::Ident { .. } | State::Open | State::Ended(_) => Err(unexpected),
+        }
+    }
+
+    /// Sends NEWKEYS, seals under the new keys from here, and waits for the peer's NEWKEYS.
+    fn switch(
+        &mut self,
+        agreement: Agreement,
+        secret: &Secret,
+        hash: ExchangeHash,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        let session = match &self.level {
+            Level::Keyless => Session { id: hash, strict: agreement.strict },
+            Level::Authentication { session, .. } | Level::Connection { session, .. } => *session,
+        };
+        let role = self.end.role();
+        let [to_server, to_client] =
+            [(Flow::ToServer, agreement.to_server), (Flow::ToClient, agreement.to_client)];
+        let (send, receive) = match role {
+            Role::Server => (to_client, to_server),
+            Role::Client => (to_server, to_client),
+        };
+        let keys = |(flow, suite)| kex::derive(flow, suite, secret, &hash, &session.id);
+        self.seal(&[message::NEWKEYS], cx)?;
+        self.sealer.rekey(keys(send), session.strict);
+        let (_, receive_suite) = receive;
+        self.receive_suite = Some(receive_suite);
+        self.keys_since = cx.now;
+        self.keys_age_ms = 0;
+        let exchange = Exchange::AwaitNewKeys { receive: keys(receive), session };
+        self.state = State::Exchange(Box::new(exchange));
+        if let (Level::Keyless, End::Server(config), true) =
+            (&self.level, &self.end, agreement.ext_info)
+        {
+            let info = ext_info(&config.sig_algs);
+            self.seal(&info, cx)?;
+        }
+        self.release_held(cx)
+    }
+
+    pub(super) fn receive_newkeys(
+        &mut self,
+        payload: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Result<Event, Fault> {
+        let unexpected = Fault::Unexpected { number: message::NEWKEYS, during: self.stage() };
+        Reader::new(payload.get(1..).unwrap_or_default()).end()?;
+        let Exchange::AwaitNewKeys { receive, session } = self.take_exchange(unexpected)? else {
+            return Err(unexpected);
+        };
+        self.opener.rekey(receive, session.strict);
+        self.keys_since = cx.now;
+        if matches!(self.level, Level::Keyless) {
+            self.level = Level::Authentication { session, exchanges: 0, idle_messages: 0 };
+            Ok(Event::Secured)
+        } else {
+            Ok(Event::Rekeyed)
+        }
+    }
+
+    /// A key exchange is due by our own limits and none runs. The caller starts it with
+    /// [`Transport::rekey`]; a relay does so on one of its legs at a time. `at`: when the keys' age is judged.
+    pub fn rekey_due(&self, at: Instant) -> bool {
+        let limits = self.end.limits();
+        let worn = [self.sealer.used(), self.opener.used()]
+            .iter()
+            .any(|used| used.bytes >= limits.bytes || used.packets >= limits.packets);
+        let old = self.keys_age_ms(at) >= limits.age_ms;
+        matches!((&self.state, &self.level), (State::Open, Level::Connection { .. }))
+            && (worn || old)
+    }
+
+    pub(super) fn keys_age_ms(&self, now: Instant) -> u64 {
+        now.0.saturating_sub(self.keys_since.0).saturating_add(self.keys_age_ms)
+    }
+
+    /// Starts a key exchange, unless one runs. `ciphers`: offer only these, now and in every later
+    /// exchange while the peer has AES-GCM; else what was offered last.
+    ///
+    /// # Errors
+    /// [`Fault::KeysUsedUp`], or the fault that ended the transport.
+    pub fn rekey(&mut self, ciphers: Option<&[Cipher]>, cx: &mut Context<'_>) -> Result<(), Fault> {
+        match &self.state {
+            State::Ended(fault) => Err(*fault),
+            State::Ident { .. } | State::Exchange(_) => Ok(()),
+            State::Open => {
+                let ciphers = match ciphers {
+                    Some(ciphers) => {
+                        self.upgrade = Some(ciphers.into());
+                        Some(ciphers.into())
+                    }
+                    None => self.upgraded(),
+                };
+                let ours = self.offer(ciphers, cx)?;
+                self.state = State::Exchange(Box::new(Exchange::Offered(ours)));
+                Ok(())
+            }
+        }
+    }
+
+    /// Our KEXINIT is out and our NEWKEYS is not: nothing of the layer above may go out
+    /// (RFC 4253 §7.1).
+    pub fn is_held(&self) -> bool {
+        match &self.state {
+            State::Ident { .. } => true,
+            State::Exchange(exchange) => !matches!(**exchange, Exchange::AwaitNewKeys { .. }),
+            State::Open | State::Ended(_) => false,
+        }
+    }
+
+    /// A key exchange runs: from the first KEXINIT of either side to the peer's NEWKEYS.
+    pub fn is_exchanging(&self) -> bool {
+        matches!(self.state, State::Ident { .. } | State::Exchange(_))
+    }
+}
+
+/// EXT_INFO as a server sends it (RFC 8308 §2.3; OpenSSH PROTOCOL §1.9, §1.11, §3.1).
+fn ext_info(sig_algs: &str) -> Vec<u8> {
+    let extensions = [
+        ("server-sig-algs", sig_algs),
+        ("publickey-hostbound@openssh.com", "0"),
+        ("ping@openssh.com", "0"),
+    ];
+    let mut out = vec![message::EXT_INFO];
+    out.put_u32(3);
+    for (name, value) in extensions {
+        out.put_string(name.as_bytes());
+        out.put_string(value.as_bytes());
+    }
+    out
+}
