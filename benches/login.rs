@@ -17,10 +17,11 @@ use aws_lc_rs::{agreement, kem, signature};
 use keyway::ssh::certificate::{Restrictions, UserCertificate};
 use keyway::ssh::entropy::SystemEntropy;
 use keyway::ssh::hostkey::{HostKey, PrivateKey};
+use keyway::ssh::kex::Method;
 use keyway::ssh::publickey::{PublicKey, SignatureAlgorithm};
 use keyway::ssh::revocation::Revocations;
 use keyway::ssh::transport::{
-    Algorithms, ClientConfig, Context, Event, Instant, Method, RekeyLimits, ServerConfig, Transport,
+    Algorithms, ClientConfig, Context, Event, Instant, RekeyLimits, ServerConfig, Transport,
 };
 use keyway::ssh::userauth::{
     Authenticator, Credential, Gate, Identity, Login, LoginStep, Offer, Pass, Policy, Step, Subject,

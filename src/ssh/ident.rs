@@ -1,7 +1,7 @@
 //! Version exchange (RFC 4253 §4.2): one line each way before any packet.
 
 use super::fault::Fault;
-use super::transport::Role;
+use super::role::Role;
 
 /// What we call ourselves towards VMs, without CR LF.
 pub const TO_SERVERS: &str = "SSH-2.0-Keyway_0.1";
@@ -85,7 +85,7 @@ fn starts(window: &[u8]) -> bool {
 mod tests {
     use super::{IdentReader, Line, TO_CLIENTS};
     use crate::ssh::fault::Fault;
-    use crate::ssh::transport::Role;
+    use crate::ssh::role::Role;
 
     fn read(role: Role, input: &[u8]) -> Result<Line, Fault> {
         IdentReader::default().read(role, input)

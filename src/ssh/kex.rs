@@ -7,7 +7,6 @@ use zeroize::{Zeroize, Zeroizing};
 use super::cipher::{Keys, Suite};
 use super::entropy::Entropy;
 use super::fault::Fault;
-use super::negotiate::Method;
 use super::wire::Put;
 
 /// An X25519 public value, in bytes.
@@ -23,6 +22,49 @@ const HASH_BYTES_MAX: usize = 48;
 const UNCOMPRESSED: u8 = 4;
 /// Private keys drawn before we give up: one of 2^32 is out of range for P-256, of 2^190 for P-384.
 const DRAWS_MAX: u32 = 8;
+
+/// A key exchange method.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Method {
+    /// Hybrid of ML-KEM-768 and X25519 (draft-ietf-sshm-mlkem-hybrid-kex).
+    MlKem768X25519,
+    /// RFC 8731.
+    Curve25519,
+    /// The same under the name it had before RFC 8731.
+    Curve25519LibSsh,
+    /// RFC 5656, on NIST P-256: for those who have nothing newer.
+    EcdhP256,
+    /// The same on P-384, hashed with SHA-384.
+    EcdhP384,
+}
+
+impl Method {
+    /// Every method, best first.
+    pub const ALL: [Self; 5] = [
+        Self::MlKem768X25519,
+        Self::Curve25519,
+        Self::Curve25519LibSsh,
+        Self::EcdhP256,
+        Self::EcdhP384,
+    ];
+
+    /// The name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MlKem768X25519 => "mlkem768x25519-sha256",
+            Self::Curve25519 => "curve25519-sha256",
+            Self::Curve25519LibSsh => "curve25519-sha256@libssh.org",
+            Self::EcdhP256 => "ecdh-sha2-nistp256",
+            Self::EcdhP384 => "ecdh-sha2-nistp384",
+        }
+    }
+
+    /// Is it there for old or FIPS peers only?
+    #[must_use]
+    pub const fn is_legacy(self) -> bool {
+        matches!(self, Self::EcdhP256 | Self::EcdhP384)
+    }
+}
 
 /// An exchange hash H, or the session identifier, which is the first one (RFC 4253 §7.2).
 #[derive(Clone, Copy, Eq, PartialEq)]

@@ -18,7 +18,7 @@ pub mod hostkey;
 #[cfg(test)]
 mod hunt;
 pub mod ident;
-mod kex;
+pub mod kex;
 #[cfg(test)]
 mod keygen;
 pub mod keytype;
@@ -31,6 +31,7 @@ mod protection;
 pub mod publickey;
 mod restrictions;
 pub mod revocation;
+pub mod role;
 pub mod source;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod testing;

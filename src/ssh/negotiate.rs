@@ -2,58 +2,16 @@
 
 use super::cipher::{Cipher, Mac, Suite};
 use super::fault::Fault;
+use super::kex::Method;
 use super::message;
 use super::publickey::{KeyType, SignatureAlgorithm};
-use super::transport::Role;
+use super::role::Role;
 use super::wire::{Malformed, Put, Reader};
 
 const STRICT_CLIENT: &str = "kex-strict-c-v00@openssh.com";
 const STRICT_SERVER: &str = "kex-strict-s-v00@openssh.com";
 const EXT_INFO_CLIENT: &str = "ext-info-c";
 const NO_COMPRESSION: &str = "none";
-
-/// A key exchange method.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Method {
-    /// Hybrid of ML-KEM-768 and X25519 (draft-ietf-sshm-mlkem-hybrid-kex).
-    MlKem768X25519,
-    /// RFC 8731.
-    Curve25519,
-    /// The same under the name it had before RFC 8731.
-    Curve25519LibSsh,
-    /// RFC 5656, on NIST P-256: for those who have nothing newer.
-    EcdhP256,
-    /// The same on P-384, hashed with SHA-384.
-    EcdhP384,
-}
-
-impl Method {
-    /// Every method, best first.
-    pub const ALL: [Self; 5] = [
-        Self::MlKem768X25519,
-        Self::Curve25519,
-        Self::Curve25519LibSsh,
-        Self::EcdhP256,
-        Self::EcdhP384,
-    ];
-
-    /// The name on the wire.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::MlKem768X25519 => "mlkem768x25519-sha256",
-            Self::Curve25519 => "curve25519-sha256",
-            Self::Curve25519LibSsh => "curve25519-sha256@libssh.org",
-            Self::EcdhP256 => "ecdh-sha2-nistp256",
-            Self::EcdhP384 => "ecdh-sha2-nistp384",
-        }
-    }
-
-    /// Is it there for old or FIPS peers only?
-    #[must_use]
-    pub const fn is_legacy(self) -> bool {
-        matches!(self, Self::EcdhP256 | Self::EcdhP384)
-    }
-}
 
 /// What one side offers, each list best first.
 #[derive(Clone, Debug, Eq, PartialEq)]

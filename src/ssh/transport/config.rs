@@ -7,6 +7,7 @@ use crate::ssh::entropy::Entropy;
 use crate::ssh::hostkey::HostKey;
 use crate::ssh::negotiate::{Algorithms, HostKeyAlgorithm, Offer};
 use crate::ssh::publickey::SignatureAlgorithm;
+use crate::ssh::role::Role;
 
 /// A point on the caller's monotonic clock, in milliseconds from any origin.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -18,15 +19,6 @@ pub struct Context<'a> {
     pub now: Instant,
     /// Where randomness comes from.
     pub entropy: &'a mut dyn Entropy,
-}
-
-/// Which end of the transport we are.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Role {
-    /// We connected.
-    Client,
-    /// We accepted.
-    Server,
 }
 
 /// When we start a key exchange by ourselves. Both directions count separately.

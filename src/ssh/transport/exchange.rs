@@ -1,6 +1,6 @@
 //! Key exchange (RFC 4253 §7, §8; RFC 5656 §4): from a KEXINIT of either side to both NEWKEYS, the first and every later one.
 
-use super::config::{Context, Instant, Ours, Role};
+use super::config::{Context, Instant, Ours};
 use super::{End, Event, Exchange, ExchangeHash, Late, Level, Session, State, Transport};
 use crate::ssh::cipher::Cipher;
 use crate::ssh::fault::Fault;
@@ -8,6 +8,7 @@ use crate::ssh::kex::{self, Ephemeral, Flow, Secret, Transcript};
 use crate::ssh::message;
 use crate::ssh::negotiate::{Agreement, KexInit};
 use crate::ssh::publickey::PublicKey;
+use crate::ssh::role::Role;
 use crate::ssh::wire::{Put, Reader};
 
 /// Key exchanges a peer may start before a user is authenticated: each costs us the arithmetic.

@@ -12,12 +12,14 @@ use super::cipher::{Cipher, Keys, Suite};
 use super::fault::{Fault, Stage};
 use super::ident::{self, IdentReader, Line};
 pub use super::kex::ExchangeHash;
+
 use super::kex::{Ephemeral, Transcript};
 use super::message;
 use super::negotiate::Agreement;
-pub use super::negotiate::{Algorithms, Method};
+pub use super::negotiate::Algorithms;
 use super::packet::{Opened, Opener, Sealer};
 use super::publickey::SignatureAlgorithm;
+use super::role::Role;
 use super::text::printable;
 use super::wire::{Malformed, Put, Reader};
 
@@ -26,7 +28,7 @@ mod exchange;
 mod farewell;
 mod handover;
 mod output;
-pub use config::{ClientConfig, Context, Instant, RekeyLimits, Role, ServerConfig};
+pub use config::{ClientConfig, Context, Instant, RekeyLimits, ServerConfig};
 use config::{End, Ours};
 use farewell::Farewell;
 pub use handover::Handover;

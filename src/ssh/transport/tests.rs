@@ -6,6 +6,7 @@ use super::*;
 use crate::ssh::cipher::Mac;
 use crate::ssh::hostkey::HostKey;
 use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::kex::Method;
 use crate::ssh::message::Reason;
 use crate::ssh::packet::PACKETS_PER_KEY_MAX;
 use crate::ssh::packet::Used;
