@@ -114,14 +114,17 @@ impl Offer<'_> {
         let first = |ours: Option<&'static str>, theirs| ours == names(theirs).next();
         let guess_right = first(self.methods.first().map(|method| method.name()), peer.methods)
             && first(self.host_keys.first().map(|key| key.name()), peer.host_keys);
+        let method = method.ok_or(Fault::NoCommon("key exchange method"))?;
+        let host_key = host_key.ok_or(Fault::NoCommon("host key algorithm"))?;
         Ok(Agreement {
-            method: method.ok_or(Fault::NoCommon("key exchange method"))?,
-            host_key: host_key.ok_or(Fault::NoCommon("host key algorithm"))?,
+            method,
+            host_key,
             to_server,
             to_client,
             strict: names(peer.methods).any(|name| name == strict),
             ext_info: names(peer.methods).any(|name| name == ext_info),
             skip_guess: peer.guess_follows && !guess_right,
+            peer_can: PeerCan { gcm: peer.offers_gcm(), rsa_proofs: peer.rsa_proofs(host_key) },
         })
     }
 
@@ -166,6 +169,16 @@ pub(super) struct Agreement {
     pub(super) ext_info: bool,
     /// The peer's next packet is a wrong guess, to be dropped unread (RFC 4253 §7).
     pub(super) skip_guess: bool,
+    pub(super) peer_can: PeerCan,
+}
+
+/// What a peer's KEXINIT tells beyond what is agreed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct PeerCan {
+    /// AES-GCM, both ways.
+    pub(super) gcm: bool,
+    /// How this client verifies a proof of an RSA host key that is not the exchange's own; `None`: it has none but SHA-1.
+    pub(super) rsa_proofs: Option<SignatureAlgorithm>,
 }
 
 /// The peer's KEXINIT, borrowed.

@@ -143,8 +143,17 @@ impl End {
 }
 
 /// The KEXINIT we sent: all that is needed to build it again.
+#[derive(Default)]
 pub(super) struct Ours {
     pub(super) cookie: [u8; 16],
     /// In place of the configured list, for a cipher upgrade.
     pub(super) ciphers: Option<Box<[Cipher]>>,
+}
+
+impl Ours {
+    pub(super) fn fresh(ciphers: Option<Box<[Cipher]>>, entropy: &mut dyn Entropy) -> Self {
+        let mut cookie = [0; 16];
+        entropy.fill(&mut cookie);
+        Self { cookie, ciphers }
+    }
 }

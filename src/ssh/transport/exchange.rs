@@ -1,7 +1,7 @@
 //! Key exchange (RFC 4253 §7, §8; RFC 5656 §4): from a KEXINIT of either side to both NEWKEYS, the first and every later one.
 
 use super::config::{Context, Instant, Ours};
-use super::{End, Event, Exchange, ExchangeHash, Late, Level, Session, State, Transport};
+use super::{End, Event, Exchange, ExchangeHash, Late, Phase, Session, State, Transport};
 use crate::ssh::cipher::Cipher;
 use crate::ssh::fault::Fault;
 use crate::ssh::kex::{self, Ephemeral, Flow, Secret, Transcript};
@@ -17,8 +17,8 @@ pub(super) const EARLY_EXCHANGES_MAX: u32 = 2;
 impl Transport {
     /// The ciphers of an earlier upgrade, as long as the peer has AES-GCM at all: without them the
     /// next key exchange, whoever starts it, would take the upgrade back.
-    fn upgraded(&self) -> Option<Box<[Cipher]>> {
-        if self.peer_offered_gcm { self.upgrade.clone() } else { None }
+    fn upgraded(&self, peer_has_gcm: bool) -> Option<Box<[Cipher]>> {
+        if peer_has_gcm { self.upgrade.clone() } else { None }
     }
 
     /// Sends our KEXINIT.
@@ -27,9 +27,8 @@ impl Transport {
         ciphers: Option<Box<[Cipher]>>,
         cx: &mut Context<'_>,
     ) -> Result<Ours, Fault> {
-        let mut ours = Ours { cookie: [0; 16], ciphers };
-        cx.entropy.fill(&mut ours.cookie);
-        let first = matches!(self.level, Level::Keyless);
+        let ours = Ours::fresh(ciphers, cx.entropy);
+        let first = self.session.is_none();
         let kexinit = self.end.offer(&ours, first).kexinit(ours.cookie);
         self.seal(&kexinit, cx)?;
         Ok(ours)
@@ -41,9 +40,9 @@ impl Transport {
         cx: &mut Context<'_>,
     ) -> Result<Event, Fault> {
         let unexpected = Fault::Unexpected { number: message::KEXINIT, during: self.stage() };
-        let offered = match std::mem::replace(&mut self.state, State::Open) {
-            State::Exchange(exchange) => match *exchange {
-                Exchange::Offered(ours) => Some(ours),
+        let offered = match &mut self.state {
+            State::Exchange(exchange) => match &mut **exchange {
+                Exchange::Offered(ours) => Some(std::mem::take(ours)),
                 Exchange::AwaitInit { .. }
                 | Exchange::AwaitReply { .. }
                 | Exchange::AwaitNewKeys { .. } => return Err(unexpected),
@@ -51,26 +50,25 @@ impl Transport {
             State::Open => None,
             State::Ident { .. } | State::Ended(_) => return Err(unexpected),
         };
-        match &mut self.level {
-            Level::Keyless => {}
-            Level::Authentication { exchanges, .. } => {
+        match self.phase_mut() {
+            None | Some(Phase::FirstExchange) => {}
+            Some(Phase::Authentication { exchanges, .. }) => {
                 *exchanges = exchanges.saturating_add(1);
                 if *exchanges > EARLY_EXCHANGES_MAX {
                     return Err(Fault::Flood);
                 }
             }
-            Level::Connection { late, .. } => *late = Late::default(),
+            Some(Phase::Connection { late }) => *late = Late::default(),
         }
         let theirs = KexInit::parse(payload)?;
-        self.peer_offered_gcm = theirs.offers_gcm();
+        let has_gcm = theirs.offers_gcm();
         let ours = match offered {
             Some(ours) => ours,
-            None => self.offer(self.upgraded(), cx)?,
+            None => self.offer(self.upgraded(has_gcm), cx)?,
         };
-        let first = matches!(self.level, Level::Keyless);
+        let first = self.session.is_none();
         let offer = self.end.offer(&ours, first);
         let agreement = offer.agree(&theirs)?;
-        let rsa_proofs = theirs.rsa_proofs(agreement.host_key);
         // Strict KEX: their KEXINIT must be their very first packet, number 0.
         if first && agreement.strict && self.opener.seq() != 1 {
             return Err(unexpected);
@@ -96,7 +94,6 @@ impl Transport {
                 Exchange::AwaitReply { agreement, transcript, ephemeral, value }
             }
         };
-        self.rsa_proofs = rsa_proofs;
         self.state = State::Exchange(Box::new(exchange));
         Ok(Event::Handled)
     }
@@ -138,11 +135,7 @@ impl Transport {
         reply.put_string(&reply_value);
         reply.put_string(&signature);
         self.seal(&reply, cx)?;
-        // A client binds its signature to the first host key it saw, as it does to the session id.
-        if matches!(self.level, Level::Keyless) {
-            self.host_key = blob.into();
-        }
-        self.switch(agreement, &secret, hash, cx)?;
+        self.switch(agreement, blob, &secret, hash, cx)?;
         Ok(Event::Handled)
     }
 
@@ -171,17 +164,15 @@ impl Transport {
         let key = PublicKey::parse(blob).map_err(|_| Fault::HostKey)?;
         key.verify(agreement.host_key.signature, hash.as_bytes(), signature)
             .map_err(|_| Fault::HostKey)?;
-        let first = matches!(self.level, Level::Keyless);
-        if !first && *self.host_key != *blob {
+        if self.session.as_ref().is_some_and(|session| *session.host_key != *blob) {
             return Err(Fault::HostKeyChanged);
         }
-        self.host_key = blob.into();
-        self.switch(agreement, &secret, hash, cx)?;
+        self.switch(agreement, blob, &secret, hash, cx)?;
         Ok(Event::Handled)
     }
 
     fn take_exchange(&mut self, unexpected: Fault) -> Result<Exchange, Fault> {
-        match std::mem::replace(&mut self.state, State::Open) {
+        match std::mem::replace(&mut self.state, State::Ended(unexpected)) {
             State::Exchange(exchange) => Ok(*exchange),
             State::Ident { .. } | State::Open | State::Ended(_) => Err(unexpected),
         }
@@ -191,14 +182,25 @@ impl Transport {
     fn switch(
         &mut self,
         agreement: Agreement,
+        host_key: &[u8],
         secret: &Secret,
         hash: ExchangeHash,
         cx: &mut Context<'_>,
     ) -> Result<(), Fault> {
-        let session = match &self.level {
-            Level::Keyless => Session { id: hash, strict: agreement.strict },
-            Level::Authentication { session, .. } | Level::Connection { session, .. } => *session,
-        };
+        let first = self.session.is_none();
+        let session = self.session.get_or_insert_with(|| {
+            Box::new(Session {
+                id: hash,
+                strict: agreement.strict,
+                // A client binds its signature to the first host key it saw, as it does to the session id.
+                host_key: host_key.into(),
+                peer_can: agreement.peer_can,
+                peer_sig_algs: None,
+                phase: Phase::FirstExchange,
+            })
+        });
+        session.peer_can = agreement.peer_can;
+        let (id, strict) = (session.id, session.strict);
         let role = self.end.role();
         let [to_server, to_client] =
             [(Flow::ToServer, agreement.to_server), (Flow::ToClient, agreement.to_client)];
@@ -206,18 +208,14 @@ impl Transport {
             Role::Server => (to_client, to_server),
             Role::Client => (to_server, to_client),
         };
-        let keys = |(flow, suite)| kex::derive(flow, suite, secret, &hash, &session.id);
+        let keys = |(flow, suite)| kex::derive(flow, suite, secret, &hash, &id);
         self.seal(&[message::NEWKEYS], cx)?;
-        self.sealer.rekey(keys(send), session.strict);
-        let (_, receive_suite) = receive;
-        self.receive_suite = Some(receive_suite);
+        self.sealer.rekey(keys(send), strict);
         self.keys_since = cx.now;
         self.keys_age_ms = 0;
-        let exchange = Exchange::AwaitNewKeys { receive: keys(receive), session };
+        let exchange = Exchange::AwaitNewKeys { receive: keys(receive) };
         self.state = State::Exchange(Box::new(exchange));
-        if let (Level::Keyless, End::Server(config), true) =
-            (&self.level, &self.end, agreement.ext_info)
-        {
+        if let (true, End::Server(config), true) = (first, &self.end, agreement.ext_info) {
             let info = ext_info(&config.sig_algs);
             self.seal(&info, cx)?;
         }
@@ -231,13 +229,15 @@ impl Transport {
     ) -> Result<Event, Fault> {
         let unexpected = Fault::Unexpected { number: message::NEWKEYS, during: self.stage() };
         Reader::new(payload.get(1..).unwrap_or_default()).end()?;
-        let Exchange::AwaitNewKeys { receive, session } = self.take_exchange(unexpected)? else {
+        let Exchange::AwaitNewKeys { receive } = self.take_exchange(unexpected)? else {
             return Err(unexpected);
         };
+        let Some(session) = &mut self.session else { return Err(unexpected) };
         self.opener.rekey(receive, session.strict);
         self.keys_since = cx.now;
-        if matches!(self.level, Level::Keyless) {
-            self.level = Level::Authentication { session, exchanges: 0, idle_messages: 0 };
+        self.state = State::Open;
+        if matches!(session.phase, Phase::FirstExchange) {
+            session.phase = Phase::Authentication { exchanges: 0, idle_messages: 0 };
             Ok(Event::Secured)
         } else {
             Ok(Event::Rekeyed)
@@ -252,7 +252,7 @@ impl Transport {
             .iter()
             .any(|used| used.bytes >= limits.bytes || used.packets >= limits.packets);
         let old = self.keys_age_ms(at) >= limits.age_ms;
-        matches!((&self.state, &self.level), (State::Open, Level::Connection { .. }))
+        matches!((&self.state, self.phase()), (State::Open, Some(Phase::Connection { .. })))
             && (worn || old)
     }
 
@@ -275,7 +275,7 @@ impl Transport {
                         self.upgrade = Some(ciphers.into());
                         Some(ciphers.into())
                     }
-                    None => self.upgraded(),
+                    None => self.upgraded(self.peer_offered_gcm()),
                 };
                 let ours = self.offer(ciphers, cx)?;
                 self.state = State::Exchange(Box::new(Exchange::Offered(ours)));

@@ -16,16 +16,16 @@ pub(super) struct Farewell {
     text: Box<[u8]>,
 }
 
-impl Transport {
-    /// Keeps the first line of `input`, which stands where the server's identification should.
-    pub(super) fn overhear(&mut self, input: &[u8]) {
+impl Farewell {
+    /// The first line of `input`, which stands where the server's identification should.
+    pub(super) fn overheard(input: &[u8]) -> Option<Box<Self>> {
         let line = input.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let line = line.get(..FAREWELL_MAX_BYTES).unwrap_or(line).trim_ascii();
-        if !line.is_empty() {
-            self.farewell = Some(Box::new(Farewell { reason: None, text: line.into() }));
-        }
+        (!line.is_empty()).then(|| Box::new(Self { reason: None, text: line.into() }))
     }
+}
 
+impl Transport {
     pub(super) fn read_disconnect(&mut self, payload: &[u8]) -> Fault {
         let mut reader = Reader::new(payload);
         let fields = (|| {

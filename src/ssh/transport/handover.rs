@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{
-    ClientConfig, End, ExchangeHash, Instant, Late, Level, ServerConfig, Session, State, Transport,
+    ClientConfig, End, ExchangeHash, Instant, Late, Phase, ServerConfig, Session, State, Transport,
 };
 use crate::ssh::cipher::{Cipher, Keys};
+use crate::ssh::negotiate::PeerCan;
 use crate::ssh::packet::{Opener, Sealer, Used};
 use crate::ssh::publickey::SignatureAlgorithm;
 
@@ -18,18 +19,16 @@ impl Transport {
     /// output is written.
     pub fn give_up(self, now: Instant) -> Result<Handover, Box<Self>> {
         let settled = matches!(self.state, State::Open) && self.out.is_empty();
-        let session = match &self.level {
-            Level::Connection { session, .. } if settled => *session,
-            Level::Connection { .. } | Level::Keyless | Level::Authentication { .. } => {
-                return Err(Box::new(self));
-            }
-        };
+        let connected = matches!(self.phase(), Some(Phase::Connection { .. }));
+        if !settled || !connected {
+            return Err(Box::new(self));
+        }
         let age_ms = self.keys_age_ms(now);
-        let Self { opener, sealer, our_ident, peer_ident, host_key, upgrade, .. } = self;
+        let Self { session, opener, sealer, our_ident, peer_ident, upgrade, .. } = self;
         let (receive_used, send_used) = (opener.used(), sealer.used());
         let (receive, send) = (opener.into_keys(), sealer.into_keys());
-        let (Some(receive), Some(send)) = (receive, send) else {
-            unreachable!("a connected transport has keys in both directions")
+        let (Some(session), Some(receive), Some(send)) = (session, receive, send) else {
+            unreachable!("a connected transport has a session, and keys in both directions")
         };
         Ok(Handover {
             session_id: session.id,
@@ -41,9 +40,9 @@ impl Transport {
             age_ms,
             our_ident,
             peer_ident,
-            host_key,
-            peer_offered_gcm: self.peer_offered_gcm,
-            rsa_proofs: self.rsa_proofs,
+            host_key: session.host_key,
+            peer_offered_gcm: session.peer_can.gcm,
+            rsa_proofs: session.peer_can.rsa_proofs,
             upgrade,
         })
     }
@@ -64,11 +63,14 @@ impl Transport {
         Self {
             end,
             state: State::Open,
-            level: Level::Connection {
-                session: Session { id: state.session_id, strict: state.strict },
-                late: Late::default(),
-            },
-            receive_suite: Some(receive.suite()),
+            session: Some(Box::new(Session {
+                id: state.session_id,
+                strict: state.strict,
+                host_key: state.host_key,
+                peer_can: PeerCan { gcm: state.peer_offered_gcm, rsa_proofs: state.rsa_proofs },
+                peer_sig_algs: None,
+                phase: Phase::Connection { late: Late::default() },
+            })),
             opener: Opener::from_keys(receive, receive_seq).continuing(state.receive_used),
             sealer: Sealer::from_keys(send, send_seq).continuing(state.send_used),
             out: Vec::new(),
@@ -76,11 +78,7 @@ impl Transport {
             held: Vec::new(),
             our_ident: state.our_ident,
             peer_ident: state.peer_ident,
-            host_key: state.host_key,
-            peer_sig_algs: None,
             farewell: None,
-            peer_offered_gcm: state.peer_offered_gcm,
-            rsa_proofs: state.rsa_proofs,
             upgrade: state.upgrade,
             keys_since: now,
             keys_age_ms: state.age_ms,

@@ -8,15 +8,15 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::cipher::{Cipher, Keys, Suite};
+use super::cipher::{Cipher, Keys};
 use super::fault::{Fault, Stage};
 use super::ident::{self, IdentReader, Line};
 pub use super::kex::ExchangeHash;
 
 use super::kex::{Ephemeral, Transcript};
 use super::message;
-use super::negotiate::Agreement;
 pub use super::negotiate::Algorithms;
+use super::negotiate::{Agreement, PeerCan};
 use super::packet::{Opened, Opener, Sealer};
 use super::publickey::SignatureAlgorithm;
 use super::role::Role;
@@ -81,26 +81,32 @@ enum Exchange {
         value: Vec<u8>,
     },
     /// Our NEWKEYS is out and our sending keys are new; the peer's NEWKEYS is next.
-    AwaitNewKeys { receive: Keys, session: Session },
+    AwaitNewKeys { receive: Keys },
 }
 
-/// What the first key exchange fixed for the life of the connection.
-#[derive(Clone, Copy)]
+/// What the first key exchange fixed for the life of the connection, and how far the connection is since.
 struct Session {
     /// The first exchange hash (RFC 4253 §7.2).
     id: ExchangeHash,
     /// Sequence numbers restart at every NEWKEYS (OpenSSH PROTOCOL §1.10).
     strict: bool,
+    /// Host key blob of the first key exchange: the server's as proved (client role), ours as presented (server role).
+    host_key: Box<[u8]>,
+    /// What the peer's latest KEXINIT had besides what was agreed.
+    peer_can: PeerCan,
+    /// Of a server's EXT_INFO.
+    peer_sig_algs: Option<Box<str>>,
+    phase: Phase,
 }
 
-/// How far the connection is in the protocol's own order.
-enum Level {
-    /// No keys: the first key exchange runs or has not begun.
-    Keyless,
-    /// The first key exchange is done.
-    Authentication { session: Session, exchanges: u32, idle_messages: u32 },
+/// How far the connection is in the protocol's own order, from our first NEWKEYS on.
+enum Phase {
+    /// The peer's first NEWKEYS is not here.
+    FirstExchange,
+    /// A user is still to be authenticated.
+    Authentication { exchanges: u32, idle_messages: u32 },
     /// A user is authenticated.
-    Connection { session: Session, late: Late },
+    Connection { late: Late },
 }
 
 /// Connection messages that came after the peer's latest KEXINIT and before its NEWKEYS.
@@ -164,7 +170,8 @@ pub enum Resealed {
 pub struct Transport {
     end: End,
     state: State,
-    level: Level,
+    /// From our first NEWKEYS on.
+    session: Option<Box<Session>>,
     opener: Opener,
     sealer: Sealer,
     /// Sealed bytes on their way out, and how many at its front are written already.
@@ -174,14 +181,7 @@ pub struct Transport {
     held: Vec<u8>,
     our_ident: Cow<'static, str>,
     peer_ident: Box<[u8]>,
-    /// Host key blob of the first key exchange: the server's as proved (client role), ours as
-    /// presented (server role).
-    host_key: Box<[u8]>,
-    peer_sig_algs: Option<Box<str>>,
     farewell: Option<Box<Farewell>>,
-    receive_suite: Option<Suite>,
-    peer_offered_gcm: bool,
-    rsa_proofs: Option<SignatureAlgorithm>,
     /// What [`Transport::rekey`] was last told to offer in place of the configured ciphers.
     upgrade: Option<Box<[Cipher]>>,
     keys_since: Instant,
@@ -205,10 +205,12 @@ impl Transport {
             Role::Client => ident::TO_SERVERS,
             Role::Server => ident::TO_CLIENTS,
         };
+        let ours = Ours::fresh(None, cx.entropy);
+        let kexinit = end.offer(&ours, true).kexinit(ours.cookie);
         let mut transport = Self {
             end,
-            state: State::Open,
-            level: Level::Keyless,
+            state: State::Ident { reader: IdentReader::default(), ours },
+            session: None,
             opener: Opener::plain(),
             sealer: Sealer::plain(),
             out: Vec::new(),
@@ -216,22 +218,16 @@ impl Transport {
             held: Vec::new(),
             our_ident: Cow::Borrowed(our_ident),
             peer_ident: Box::default(),
-            host_key: Box::default(),
-            peer_sig_algs: None,
             farewell: None,
-            receive_suite: None,
-            peer_offered_gcm: false,
-            rsa_proofs: None,
             upgrade: None,
             keys_since: cx.now,
             keys_age_ms: 0,
         };
         transport.out.put_bytes(transport.our_ident.as_bytes());
         transport.out.put_bytes(b"\r\n");
-        transport.state = match transport.offer(None, cx) {
-            Ok(ours) => State::Ident { reader: IdentReader::default(), ours },
-            Err(fault) => State::Ended(fault),
-        };
+        if let Err(fault) = transport.seal(&kexinit, cx) {
+            transport.state = State::Ended(fault);
+        }
         transport
     }
 
@@ -250,7 +246,7 @@ impl Transport {
     }
 
     fn receive_ident(&mut self, input: &[u8]) -> Result<Received, Fault> {
-        let State::Ident { reader, .. } = &mut self.state else {
+        let State::Ident { reader, ours } = &mut self.state else {
             return Ok(Received { used: 0, event: Event::Starved });
         };
         let role = self.end.role();
@@ -259,7 +255,9 @@ impl Transport {
         if role == Role::Client {
             match &line {
                 Ok(Line::Ident { .. }) => self.farewell = None,
-                Ok(Line::Starved | Line::Preamble { .. }) | Err(_) => self.overhear(input),
+                Ok(Line::Starved | Line::Preamble { .. }) | Err(_) => {
+                    self.farewell = Farewell::overheard(input).or(self.farewell.take());
+                }
             }
         }
         match line? {
@@ -267,10 +265,8 @@ impl Transport {
             Line::Preamble { used } => Ok(Received { used, event: Event::Handled }),
             Line::Ident { used, text } => {
                 self.peer_ident = text;
-                self.state = match std::mem::replace(&mut self.state, State::Open) {
-                    State::Ident { ours, .. } => State::Exchange(Box::new(Exchange::Offered(ours))),
-                    other @ (State::Exchange(_) | State::Open | State::Ended(_)) => other,
-                };
+                let ours = std::mem::take(ours);
+                self.state = State::Exchange(Box::new(Exchange::Offered(ours)));
                 Ok(Received { used, event: Event::Handled })
             }
         }
@@ -281,12 +277,13 @@ impl Transport {
         input: &mut [u8],
         cx: &mut Context<'_>,
     ) -> Result<Received, Fault> {
-        let limit = match (&self.level, self.end.role()) {
+        let limit = match (self.phase(), self.end.role()) {
             // A server that we have chosen and whose key we know may have a long banner.
-            (Level::Connection { .. }, _) | (Level::Authentication { .. }, Role::Client) => {
-                PACKET_MAX_BYTES
+            (Some(Phase::Connection { .. }), _)
+            | (Some(Phase::Authentication { .. }), Role::Client) => PACKET_MAX_BYTES,
+            (None | Some(Phase::FirstExchange | Phase::Authentication { .. }), _) => {
+                PACKET_MAX_EARLY_BYTES
             }
-            (Level::Keyless | Level::Authentication { .. }, _) => PACKET_MAX_EARLY_BYTES,
         };
         let Some(Opened { payload: range, used }) = self.opener.open(input, limit)? else {
             return Ok(Received { used: 0, event: Event::Starved });
@@ -314,12 +311,20 @@ impl Transport {
             State::Exchange(exchange) => !matches!(**exchange, Exchange::Offered(_)),
             State::Ident { .. } | State::Open | State::Ended(_) => false,
         };
-        match (&self.level, exchanging) {
-            (Level::Keyless, _) => Stage::FirstExchange,
-            (_, true) => Stage::Rekey,
-            (Level::Authentication { .. }, false) => Stage::Authentication,
-            (Level::Connection { .. }, false) => Stage::Connection,
+        match (self.phase(), exchanging) {
+            (None | Some(Phase::FirstExchange), _) => Stage::FirstExchange,
+            (Some(_), true) => Stage::Rekey,
+            (Some(Phase::Authentication { .. }), false) => Stage::Authentication,
+            (Some(Phase::Connection { .. }), false) => Stage::Connection,
         }
+    }
+
+    fn phase(&self) -> Option<&Phase> {
+        self.session.as_deref().map(|session| &session.phase)
+    }
+
+    fn phase_mut(&mut self) -> Option<&mut Phase> {
+        self.session.as_deref_mut().map(|session| &mut session.phase)
     }
 
     /// The table of legal messages. Everything it does not name ends the connection.
@@ -421,7 +426,9 @@ impl Transport {
                     agreement.strict
                 }
                 Exchange::Offered(_) => false,
-                Exchange::AwaitNewKeys { session, .. } => session.strict,
+                Exchange::AwaitNewKeys { .. } => {
+                    self.session.as_ref().is_some_and(|session| session.strict)
+                }
             },
             State::Ident { .. } | State::Open | State::Ended(_) => false,
         };
@@ -435,7 +442,7 @@ impl Transport {
     /// Counts a connection message inside the peer's key exchange. Before a user is authenticated, or
     /// past the limits, there is none.
     fn take_late(&mut self, number: u8, len: usize) -> Result<(), Fault> {
-        if let Level::Connection { late, .. } = &mut self.level {
+        if let Some(Phase::Connection { late }) = self.phase_mut() {
             late.messages = late.messages.saturating_add(1);
             late.bytes = late.bytes.saturating_add(len);
             if late.messages <= LATE_MESSAGES_MAX && late.bytes <= LATE_BYTES_MAX {
@@ -453,7 +460,7 @@ impl Transport {
     }
 
     fn idle(&mut self, event: Event) -> Result<Event, Fault> {
-        if let Level::Authentication { idle_messages, .. } = &mut self.level {
+        if let Some(Phase::Authentication { idle_messages, .. }) = self.phase_mut() {
             *idle_messages = idle_messages.saturating_add(1);
             if *idle_messages > IDLE_MESSAGES_MAX {
                 return Err(Fault::Flood);
@@ -481,9 +488,12 @@ impl Transport {
         for _ in 0..count {
             // Every turn takes at least eight bytes, so a made-up count ends as a short message.
             let (name, value) = (reader.string()?, reader.string()?);
-            if name == b"server-sig-algs" && self.end.role() == Role::Client {
+            if name == b"server-sig-algs"
+                && self.end.role() == Role::Client
+                && let Some(session) = &mut self.session
+            {
                 let value = value.get(..SIG_ALGS_MAX_BYTES).unwrap_or(value);
-                self.peer_sig_algs = std::str::from_utf8(value).ok().map(Into::into);
+                session.peer_sig_algs = std::str::from_utf8(value).ok().map(Into::into);
             }
         }
         Ok(())
@@ -491,8 +501,8 @@ impl Transport {
 
     /// A user is authenticated: connection messages and larger packets become legal.
     pub fn authenticated(&mut self) {
-        if let Level::Authentication { session, .. } = &self.level {
-            self.level = Level::Connection { session: *session, late: Late::default() };
+        if let Some(phase @ Phase::Authentication { .. }) = self.phase_mut() {
+            *phase = Phase::Connection { late: Late::default() };
         }
     }
 
@@ -506,19 +516,16 @@ impl Transport {
 
     /// The session identifier, once the first key exchange is done.
     pub fn session_id(&self) -> Option<&[u8]> {
-        match (&self.level, &self.state) {
-            (Level::Authentication { session, .. } | Level::Connection { session, .. }, _) => {
-                Some(session.id.as_bytes())
-            }
-            (Level::Keyless, _) => None,
-        }
+        let session = self.session.as_ref()?;
+        let secured = !matches!(session.phase, Phase::FirstExchange);
+        secured.then(|| session.id.as_bytes())
     }
 
     /// The host key blob of the first key exchange: as the server proved it (client role), as we
     /// presented it (server role). A later exchange may agree on another key of ours; `hostbound`
     /// signatures name this one.
     pub fn host_key(&self) -> &[u8] {
-        &self.host_key
+        self.session.as_ref().map_or(&[], |session| &session.host_key)
     }
 
     /// Sequence number of the next packet we send.
@@ -538,22 +545,26 @@ impl Transport {
 
     /// The algorithms that the server says it verifies (RFC 8308 §3.1).
     pub fn server_sig_algs(&self) -> Option<&str> {
-        self.peer_sig_algs.as_deref()
+        self.session.as_ref()?.peer_sig_algs.as_deref()
     }
 
     /// The cipher from the peer to us.
     pub fn receive_cipher(&self) -> Option<Cipher> {
-        self.receive_suite.map(|suite| suite.cipher)
+        self.opener.suite().map(|suite| suite.cipher)
     }
 
     /// The peer's latest KEXINIT had AES-GCM both ways.
     pub fn peer_offered_gcm(&self) -> bool {
-        self.peer_offered_gcm
+        self.peer_can().gcm
     }
 
     /// The algorithm for proofs of RSA host keys to this client; `None` if it takes none.
     pub fn rsa_proofs(&self) -> Option<SignatureAlgorithm> {
-        self.rsa_proofs
+        self.peer_can().rsa_proofs
+    }
+
+    fn peer_can(&self) -> PeerCan {
+        self.session.as_ref().map_or_else(PeerCan::default, |session| session.peer_can)
     }
 
     /// The configuration a server was made with; a later one does not reach it.

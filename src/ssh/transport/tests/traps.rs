@@ -1,6 +1,7 @@
 //! The mistakes of other transports, by their numbers in the list of traps.
 
 use super::*;
+use crate::ssh::cipher::Suite;
 
 /// Sends `payload` behind what `end` has sent, past all that its transport would refuse or hold back.
 fn smuggle(end: &mut Peer, payload: &[u8]) {
