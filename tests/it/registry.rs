@@ -45,8 +45,10 @@ impl Island {
         fs::write(&resolver, "nameserver 127.0.0.53\noptions timeout:2 attempts:2\n")
             .expect("a set-up of ours");
         let ready = dir.path().join("ready");
-        let pool = POOL.iter().chain(&[LOBBY]);
-        let pool: String = pool.map(|ip| format!("ip address add {ip}/32 dev lo && ")).collect();
+        let pool = [&POOL[..], &[LOBBY]].concat();
+        let pool: Vec<_> =
+            pool.iter().map(|ip| format!("ip address add {ip}/32 dev lo && ")).collect();
+        let pool = pool.concat();
         let script = format!(
             "mount --bind {} /etc/resolv.conf && ip link set lo up && {pool} touch {} && exec sleep 3600",
             resolver.display(),
