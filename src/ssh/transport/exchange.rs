@@ -1,7 +1,9 @@
 //! Key exchange (RFC 4253 §7, §8; RFC 5656 §4): from a KEXINIT of either side to both NEWKEYS, the first and every later one.
 
-use super::config::{Context, Instant, Ours};
-use super::{End, Event, Exchange, ExchangeHash, Late, Phase, Session, State, Transport};
+use super::{
+    Context, End, Event, Exchange, ExchangeHash, Instant, Late, Ours, Phase, Session, State,
+    Transport,
+};
 use crate::ssh::cipher::Cipher;
 use crate::ssh::fault::Fault;
 use crate::ssh::kex::{self, Ephemeral, Flow, Secret, Transcript};
