@@ -162,6 +162,17 @@ impl Island {
         assert!(output.stderr.contains("Permission denied"), "{}", output.stderr);
     }
 
+    /// The list of sessions, once it has `count`: one whose client has left stands there for a moment more.
+    #[track_caller]
+    fn sessions(&self, count: usize) -> serde_json::Value {
+        let mut list = serde_json::Value::Null;
+        wait::until(&format!("{count} sessions"), wait::SOON, || {
+            list = self.json("session list");
+            list.as_array().expect("a list").len() == count
+        });
+        list
+    }
+
     /// What DNS says of a name.
     fn dig(&self, name: &str, kind: &str) -> Vec<String> {
         let mut dig = self.command("dig");
@@ -296,7 +307,7 @@ fn who_loses_the_right_is_shown_out_with_a_word() {
     island.keyway("vm share blue --with carol").ok();
     let (alice, carol) =
         (island.stays("alice", "blue.vm.test"), island.stays("carol", "blue.vm.test"));
-    assert_eq!(island.json("session list").as_array().expect("a set-up of ours").len(), 2);
+    island.sessions(2);
     island.keyway("vm unshare blue --with carol").ok();
     ends_with_words(carol, lost);
     island.is_refused("carol", "blue.vm.test");
@@ -310,8 +321,7 @@ fn who_loses_the_right_is_shown_out_with_a_word() {
     let carol = island.stays("carol", "blue.vm.test");
     island.keyway("vm rename blue red").ok();
     assert_eq!(island.enters("carol", "red.vm.test"), "blue");
-    let sessions = island.json("session list");
-    assert_eq!(sessions.as_array().expect("a set-up of ours").len(), 1, "{sessions}");
+    let sessions = island.sessions(1);
     let id = sessions[0]["id"].as_str().expect("a set-up of ours");
     island.keyway(&format!("session kill {id}")).ok();
     ends_with_words(carol, "an operator ended this session");
@@ -323,7 +333,7 @@ fn who_loses_the_right_is_shown_out_with_a_word() {
     let line = format!("expiry-time=\"20990101\" {} another\n", words.join(" "));
     fs::write(island.path("again.pub"), line).expect("a set-up of ours");
     island.keyway("key set bob again.pub").ok();
-    assert_eq!(island.json("session list").as_array().expect("a set-up of ours").len(), 1);
+    island.sessions(1);
     assert_eq!(island.enters("bob", "green.vm.test"), "green");
     let keys = island.json("key list --user bob");
     assert_eq!((&keys[0]["comment"], keys.as_array().map(Vec::len)), (&"another".into(), Some(1)));
@@ -334,7 +344,7 @@ fn who_loses_the_right_is_shown_out_with_a_word() {
         ))
         .ok();
     ends_with_words(bob, lost);
-    assert_eq!(island.json("session list").as_array().expect("a set-up of ours").len(), 0);
+    island.sessions(0);
 }
 
 #[test]
