@@ -88,8 +88,7 @@ impl Forget {
         }
         let about = format!("entries from before {}: {count}", utc(before_s));
         let command = Command::Note { what: Noted::AuditForget, about };
-        let actor = Actor { name: "keyway".to_owned(), from: "itself".to_owned() };
-        let audit = Audit { at_s: now_s, actor, command, moves: Vec::new() };
+        let audit = Audit { at_s: now_s, actor: Actor::itself(), command, moves: Vec::new() };
         let note = key(revision);
         transaction = transaction.put(&note, serde_json::to_vec(&audit).unwrap_or_default());
         self.noted = Some((note, count));
@@ -110,6 +109,14 @@ pub struct Actor {
     pub name: String,
     /// Where from: `socket`, or an IP address and port.
     pub from: String,
+}
+
+impl Actor {
+    /// Nobody: what keyway does of its own accord.
+    #[must_use]
+    pub fn itself() -> Self {
+        Self { name: "keyway".to_owned(), from: "itself".to_owned() }
+    }
 }
 
 /// An entry of the audit log.

@@ -36,6 +36,15 @@ pub struct Order {
     pub actor: Actor,
 }
 
+impl Order {
+    /// What keyway does of its own accord.
+    #[must_use]
+    pub fn of_itself(command: Command) -> Self {
+        let (options, actor) = (Options::default(), Actor::itself());
+        Self { command, options, expected: None, actor }
+    }
+}
+
 /// What came of an order.
 #[derive(Clone, Debug)]
 pub struct Done {

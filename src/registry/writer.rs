@@ -8,8 +8,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::audit::{self, Actor, Audit, Forget, Moved};
-use super::command::{Command, Noted, Options, Subject};
+use super::audit::{self, Audit, Forget, Moved};
+use super::command::{Command, Noted, Subject};
 use super::document::{Document, Key};
 use super::draft::{Draft, PART_DOCUMENTS, Progress, Report, Written, stamp, take_back};
 use super::load::{self, Unreadable};
@@ -164,8 +164,7 @@ impl Writer {
     /// Carries out an order of its own.
     fn order(&mut self, command: Command) -> Option<Result<Done, Failed>> {
         let (answer, answered) = mpsc::sync_channel(1);
-        let actor = Actor { name: "keyway".to_owned(), from: "itself".to_owned() };
-        let orders = vec![Order { command, options: Options::default(), expected: None, actor }];
+        let orders = vec![Order::of_itself(command)];
         self.serve(vec![Task::new(Request { at: None, orders, mode: Mode::Real, answer })]);
         answered.try_recv().ok().and_then(|mut answers| answers.pop())
     }

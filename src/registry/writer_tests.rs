@@ -5,10 +5,12 @@ use std::sync::{Mutex, mpsc::TryRecvError};
 
 use super::*;
 use crate::registry::Limits;
+use crate::registry::Options;
 use crate::registry::command::{NewAddress, NewVm, Placement};
 use crate::registry::document::{Access, Origin, VmState};
 use crate::registry::name::{Label, Principal};
 use crate::registry::routes;
+use crate::registry::service::Actor;
 use crate::registry::store::{self, EntryRef, Fault, Head, Part, StoreId, Watch, memory::Memory};
 use crate::route::{Snapshot, Table, Who};
 use crate::ssh::testing::Seeded;

@@ -137,7 +137,8 @@ impl Adoption {
             "store {id} at revision {}, now {}, {place}; {slots}",
             head.revision, raised.revision
         );
-        let actor = adopted.map_or_else(itself, |adopted| by(adopted.uid, "keyway store adopt"));
+        let actor =
+            adopted.map_or_else(Actor::itself, |adopted| by(adopted.uid, "keyway store adopt"));
         // A restore that failed was noted before it began.
         let known_id = |restored: &Restored| {
             let mut ids = replaced.iter().map(|it| it.head.store_id).chain([id]);
@@ -242,10 +243,6 @@ impl Adopted {
 
 fn by(uid: u32, command: &str) -> Actor {
     Actor { name: format!("uid {uid}"), from: command.to_owned() }
-}
-
-fn itself() -> Actor {
-    Actor { name: "keyway".to_owned(), from: "itself".to_owned() }
 }
 
 fn plain(text: &str) -> String {

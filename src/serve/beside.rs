@@ -27,8 +27,6 @@ pub(super) struct Everything {
     /// None while the registry is away.
     pub(super) store: Option<Sqlite>,
     pub(super) zone: Option<Arc<Zone>>,
-    /// The zone's name.
-    pub(super) apex: Option<String>,
     pub(super) health: Arc<Health>,
     pub(super) asking: Asking,
 }
@@ -54,7 +52,7 @@ impl Beside for Everything {
     fn explain(&self, question: &Question) -> Result<Explanation, Beyond> {
         let live = self.shared.live.load();
         let walk = Walk::new(&self.shared.table, &live, clock::unix_s());
-        Ok(walk.explain(question, self.apex.as_deref()))
+        Ok(walk.explain(question, self.shared.settings.zone.as_deref()))
     }
 
     fn host_keys(&self) -> Vec<HostKey> {

@@ -22,7 +22,7 @@ use crate::registry::fleet_file::{self, Outcome, PlannedRevision, RemovalsMax};
 use crate::registry::follower::Follower;
 use crate::registry::service::{Actor, Mode, News, Order};
 use crate::registry::store::{Sqlite, Store as _, StoreId};
-use crate::registry::{Command, Limits, Model, Options, Service, service};
+use crate::registry::{Command, Limits, Model, Service, service};
 use crate::route::saved::Head;
 use crate::ssh::entropy::{Entropy, SystemEntropy};
 use crate::ssh::publickey::PublicKey;
@@ -151,10 +151,8 @@ impl Plane {
     /// The routes that were right last. Those of before an adoption that has not come to its end: what was saved since is
     /// the restored store's, of which nothing is held back yet.
     fn saved(&self) -> Saved {
-        let before =
-            State::open(&self.settings.state_dir).map(|state| state.routes_before_adoption());
-        let before = before.ok().filter(|before| before.last().is_some());
-        before.unwrap_or_else(|| Saved::at(&self.settings.state_dir))
+        let before = Saved::before_adoption(&self.settings.state_dir);
+        if before.last().is_some() { before } else { Saved::at(&self.settings.state_dir) }
     }
 
     /// There is no registry: the routes that were saved stand in for it.
@@ -397,10 +395,8 @@ impl Plane {
             let Some(service) = self.service() else {
                 return Err("the zone's serial stays as it was: the registry is not open".into());
             };
-            let actor = Actor { name: "keyway".to_owned(), from: "itself".to_owned() };
             let command = Command::Note { what: Noted::HostKeys, about: now.clone() };
-            let options = Options::default();
-            service.carry_out(Order { command, options, expected: None, actor }, Mode::Real)?;
+            service.carry_out(Order::of_itself(command), Mode::Real)?;
         }
         state.name_host_keys(&now)?;
         Ok(())
@@ -450,13 +446,11 @@ impl Plane {
             // It was just read, or something stands in for it.
             Registry::Opening(_) | Registry::Away(None) => return Ok(()),
         };
-        let apex = self.settings.dns.as_ref().map(|dns| dns.zone.as_str().to_owned());
         let everything = Everything {
             shared: Arc::clone(&self.shared),
             service: Arc::clone(service),
             store,
             zone,
-            apex,
             health: Arc::clone(&self.health),
             asking,
         };

@@ -2,8 +2,8 @@
 
 use crate::control::api::condition::PartState;
 use crate::edge::shared::{Shared, VmCredential};
-use crate::registry::service::{Actor, Mode, Order};
-use crate::registry::{Command, Options, Service};
+use crate::registry::service::{Mode, Order};
+use crate::registry::{Command, Service};
 use crate::ssh::publickey::Fingerprint;
 
 /// The CA in use, if there is one.
@@ -14,43 +14,38 @@ pub(super) fn in_use(shared: &Shared) -> Option<Fingerprint> {
     }
 }
 
-/// What is wrong if the VMs were prepared for another CA than the one in use.
-pub(super) fn mismatch(service: &Service, shared: &Shared) -> Option<String> {
-    let in_use = in_use(shared)?.to_string();
-    let model = service.model();
-    let prepared_for = model.registry().ca.filter(|ca| *ca != in_use)?;
-    (!model.vm_names().is_empty()).then(|| {
-        format!(
-            "the VMs of this registry were prepared for another CA, {prepared_for}, than the one in use, {in_use}, and may \
-             let nobody in; fix: bring that CA back (keyway restore, keyway ca import, vm_leg.user_ca), or give the VMs the \
-             one in use (keyway ca show --drop-in) and run `keyway ca confirm`"
-        )
-    })
-}
-
-/// How it is, for `keyway status`.
+/// How it is: the CA in use, or what is wrong if the VMs were prepared for another one.
 pub(super) fn is(service: &Service, shared: &Shared) -> (PartState, String) {
-    match (in_use(shared), mismatch(service, shared)) {
-        (None, _) => (PartState::Off, String::new()),
-        (Some(ca), None) => (PartState::Up, ca.to_string()),
-        (Some(_), Some(mismatch)) => (PartState::Down, mismatch),
+    let Some(in_use) = in_use(shared).map(|ca| ca.to_string()) else {
+        return (PartState::Off, String::new());
+    };
+    let model = service.model();
+    match model.registry().ca {
+        Some(prepared_for) if prepared_for != in_use && !model.vm_names().is_empty() => {
+            let what = format!(
+                "the VMs of this registry were prepared for another CA, {prepared_for}, than the one in use, {in_use}, and \
+                 may let nobody in; fix: bring that CA back (keyway restore, keyway ca import, vm_leg.user_ca), or give the \
+                 VMs the one in use (keyway ca show --drop-in) and run `keyway ca confirm`"
+            );
+            (PartState::Down, what)
+        }
+        Some(_) | None => (PartState::Up, in_use),
     }
 }
 
 /// Notes the CA that is used first, and says so when it is another later.
 pub(super) fn check(service: &Service, shared: &Shared) {
-    if let Some(mismatch) = mismatch(service, shared) {
-        tracing::warn!("{mismatch}");
-        return;
-    }
-    let Some(in_use) = in_use(shared).map(|ca| ca.to_string()) else { return };
-    if service.model().registry().ca.as_ref() == Some(&in_use) {
-        return;
-    }
-    let actor = Actor { name: "keyway".to_owned(), from: "itself".to_owned() };
-    let command = Command::CaConfirm { fingerprint: in_use };
-    let order = Order { command, options: Options::default(), expected: None, actor };
-    if let Err(failed) = service.carry_out(order, Mode::Real) {
-        tracing::warn!("the CA in use is not noted in the registry: {failed}");
+    match is(service, shared) {
+        (PartState::Off, _) => {}
+        (PartState::Down, mismatch) => tracing::warn!("{mismatch}"),
+        (PartState::Up, in_use) => {
+            if service.model().registry().ca.as_ref() == Some(&in_use) {
+                return;
+            }
+            let order = Order::of_itself(Command::CaConfirm { fingerprint: in_use });
+            if let Err(failed) = service.carry_out(order, Mode::Real) {
+                tracing::warn!("the CA in use is not noted in the registry: {failed}");
+            }
+        }
     }
 }
