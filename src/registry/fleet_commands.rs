@@ -147,15 +147,14 @@ impl Plan<'_> {
 
     /// Everything behind a rename means the VM by its new name: one that is not free there would stand for another VM.
     fn rename(&mut self, wanted: &Wanted<'_>) -> Result<(), Refusal> {
-        let mut taken: HashSet<Label> = self.model.vm_names().keys().cloned().collect();
-        for step in &self.steps {
-            if let Command::VmRemove { name } = &step.command {
-                taken.remove(name);
-            }
-        }
+        let removed = |step: &Step| {
+            let Command::VmRemove { name } = &step.command else { return None };
+            Some(name.clone())
+        };
+        let mut left: HashSet<Label> = self.steps.iter().filter_map(removed).collect();
         for (from, to) in wanted.identities.renamed(self.model) {
-            taken.remove(from);
-            if !taken.insert(to.clone()) {
+            left.insert(from.clone());
+            if self.model.vm_names().contains_key(to) && !left.contains(to) {
                 let what = format!("VM `{from}` is to be called `{to}`, as another VM is called");
                 let fix = "rename or remove that one first; names that are exchanged take a third one in between";
                 return Err(Refusal::invalid(what, fix));

@@ -19,6 +19,12 @@ name='a'
 name='b'
 ";
 
+/// A VM of `a`, without an id where that is empty.
+fn vm(name: &str, id: &str, port: u16) -> String {
+    let id = if id.is_empty() { String::new() } else { format!("id='{id}'\n") };
+    format!("[[vm]]\nname='{name}'\n{id}owner='a'\nssh='127.0.0.1:{port}'\nno_address=true\n")
+}
+
 #[test]
 fn a_vm_that_a_fleet_calls_otherwise_is_renamed() {
     let vm = |text: &str| read(&format!("{SMALL}{text}"));
@@ -90,36 +96,13 @@ no_address=true
 #[test]
 fn vms_that_pass_their_names_on_are_renamed_in_the_order_in_which_names_are_free() {
     let mut world = World::new();
-    let vm = |name: &str, id: &str, port: u16| {
-        format!(
-            "[[vm]]
-name='{name}'
-id='{id}'
-owner='a'
-ssh='127.0.0.1:{port}'
-no_address=true
-"
-        )
-    };
     let fleet = |vms: [String; 3]| read(&format!("{SMALL}{}", vms.concat()));
     done(&mut world, &fleet([vm("c", "c", 3), vm("b", "b", 2), vm("a", "a", 1)]), Prune::FromFleet);
     let after = fleet([vm("b", "a", 1), vm("c", "b", 2), vm("d", "c", 3)]);
     let texts = done(&mut world, &after, Prune::FromFleet);
     assert_eq!(texts, ["rename VM c to d", "rename VM b to c", "rename VM a to b"]);
     // Two at one place: nobody knows which is which, and none is taken for the other.
-    let after = read(&format!(
-        "{SMALL}[[vm]]
-name='x'
-owner='a'
-ssh='127.0.0.1:1'
-no_address=true
-         [[vm]]
-name='y'
-owner='a'
-ssh='127.0.0.1:1'
-no_address=true
-"
-    ));
+    let after = read(&[SMALL, &vm("x", "", 1), &vm("y", "", 1)].concat());
     let texts = done(&mut world, &after, Prune::FromFleet);
     assert!(texts.iter().all(|text| !text.contains("rename")), "{texts:?}");
 }
@@ -127,22 +110,11 @@ no_address=true
 #[test]
 fn a_vm_never_takes_a_name_that_another_one_keeps() {
     let mut world = World::new();
-    let vm = |name: &str, id: &str| {
-        format!(
-            "[[vm]]
-name='{name}'
-id='{id}'
-owner='a'
-ssh='127.0.0.1:22'
-no_address=true
-"
-        )
-    };
     let fleet = |vms: &[String]| read(&format!("{SMALL}{}", vms.concat()));
-    done(&mut world, &fleet(&[vm("db", "db")]), Prune::Nothing);
-    done(&mut world, &fleet(&[vm("web", "web")]), Prune::FromFleet);
+    done(&mut world, &fleet(&[vm("db", "db", 22)]), Prune::Nothing);
+    done(&mut world, &fleet(&[vm("web", "web", 22)]), Prune::FromFleet);
     // A command's VM has the name and stays; two that exchange their names.
-    let cases = [fleet(&[vm("db", "web")]), fleet(&[vm("db", "web"), vm("web", "db")])];
+    let cases = [fleet(&[vm("db", "web", 22)]), fleet(&[vm("db", "web", 22), vm("web", "db", 22)])];
     for fleet in &cases {
         let refusal = plan(fleet, &world.model, Prune::FromFleet).unwrap_err();
         assert!(refusal.to_string().contains("as another VM is called"), "{refusal}");
@@ -155,30 +127,12 @@ no_address=true
 #[test]
 fn an_id_that_cannot_be_is_refused_before_anything_is_done() {
     let mut world = World::new();
-    let vm = |name: &str, id: &str| {
-        let id = if id.is_empty() {
-            String::new()
-        } else {
-            format!(
-                "id='{id}'
-"
-            )
-        };
-        format!(
-            "[[vm]]
-name='{name}'
-{id}owner='a'
-ssh='127.0.0.1:22'
-no_address=true
-"
-        )
-    };
     let fleet = |vms: &[String]| read(&format!("{SMALL}{}", vms.concat()));
-    done(&mut world, &fleet(&[vm("v", "old")]), Prune::Nothing);
+    done(&mut world, &fleet(&[vm("v", "old", 22)]), Prune::Nothing);
     let cases = [
-        (vec![vm("v", "other")], "has the id `old`, not `other`"),
-        (vec![vm("v", "old"), vm("w", "old")], "is another VM's too"),
-        (vec![vm("v", "old"), vm("old", "")], "is another VM's too"),
+        (vec![vm("v", "other", 22)], "has the id `old`, not `other`"),
+        (vec![vm("v", "old", 22), vm("w", "old", 22)], "is another VM's too"),
+        (vec![vm("v", "old", 22), vm("old", "", 22)], "is another VM's too"),
     ];
     for (vms, told) in cases {
         let refusal = plan(&fleet(&vms), &world.model, Prune::FromFleet).unwrap_err();

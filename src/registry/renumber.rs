@@ -117,9 +117,8 @@ impl Draft<'_> {
             if leads || until_s <= self.stamp().now_s {
                 continue;
             }
-            let (address, endpoint) = (address.clone(), endpoint.clone());
+            let endpoint = endpoint.clone();
             self.hold(principal, Hold { address: address.clone(), vm: serial, until_s, endpoint });
-            let address = &address;
             let mut others = Vec::new();
             if let Some(at) = self.model().address_ix(address) {
                 for viewer in self.model().viewers([principal]) {
