@@ -226,15 +226,15 @@ fn opens(asked: &Restore) -> Result<Opens, Trouble> {
     let shown = asked.file.display();
     let is_sealed =
         archive::is_sealed(&asked.file).map_err(|it| failed(format!("{shown}: {it}")))?;
-    if !is_sealed && (asked.passphrase_file.is_some() || !asked.identity.is_empty()) {
+    if !is_sealed && asked.passphrase_file.is_none() && asked.identity.is_empty() {
+        return Ok(Opens::Nothing);
+    }
+    if !is_sealed {
         // Whoever can replace the file could else leave out what shows that it is ours.
         return Err(failed(format!(
             "{shown} is not sealed, so neither a passphrase nor an identity vouches for it; fix: name the sealed one, or, if \
              you made it with keyway backup --plain, restore it without them"
         )));
-    }
-    if !is_sealed {
-        return Ok(Opens::Nothing);
     }
     if let Some(file) = &asked.passphrase_file {
         return passphrase(file).map(Opens::Passphrase);

@@ -108,17 +108,12 @@ impl Broken {
 
     /// What is known beyond that: the peer's own words if it had some, else what went wrong.
     pub(super) fn detail(&self, transport: &Transport) -> Option<Detail> {
+        let said = || Some(Detail::said(&transport.last_words(Detail::BYTES_MAX)?));
         match self {
             // What went wrong then, ours or the network's, says less than what it said.
-            Self::Closed
-            | Self::Socket(_)
-            | Self::Fault(Fault::Disconnected { .. } | Fault::Ident) => {}
-            Self::Fault(fault) => return Some(Detail::found(fault)),
-        }
-        let said = transport.last_words(Detail::BYTES_MAX).map(|words| Detail::said(&words));
-        match self {
-            Self::Socket(error) => said.or_else(|| Some(Detail::found(error))),
-            Self::Closed | Self::Fault(_) => said,
+            Self::Closed | Self::Fault(Fault::Disconnected { .. } | Fault::Ident) => said(),
+            Self::Socket(error) => said().or_else(|| Some(Detail::found(error))),
+            Self::Fault(fault) => Some(Detail::found(fault)),
         }
     }
 }

@@ -57,7 +57,11 @@ fn share() -> Share {
 
 /// All pages.
 fn whole(table: &Table, user: &str, format: Format) -> String {
-    let mut list = List::new(table.visible(user), None, format, share());
+    whole_in(None, table, user, format)
+}
+
+fn whole_in(zone: Option<&str>, table: &Table, user: &str, format: Format) -> String {
+    let mut list = List::new(table.visible(user), zone.map(Arc::from), format, share());
     std::iter::from_fn(|| list.page()).collect()
 }
 
@@ -78,27 +82,20 @@ fn a_user_sees_names_and_where_to_connect() {
 #[test]
 fn in_a_zone_vms_are_shown_by_their_host_names_and_maintenance_is_marked() {
     let named = |name| Vm { address: Some("s001".into()), ..vm(name) };
-    let closed = Vm { closed: true, ..named("red") };
-    let table = live(vec![VmEntry::owned(named("blue"), "s001"), by_name("grey")]);
-    let zone = Some(Arc::from("example.test"));
-    let mut list = List::new(table.visible("alice"), zone.clone(), Format::Table, share());
-    let text: String = std::iter::from_fn(|| list.page()).collect();
+    let shown = |vms, format| whole_in(Some("example.test"), &live(vms), "alice", format);
+    let vms = vec![VmEntry::owned(named("blue"), "s001"), by_name("grey")];
+    let text = shown(vms, Format::Table);
     assert!(text.contains("s001       blue.example.test\n"), "{text}");
     assert!(text.contains("(by name)  user+grey@\n"), "an address is what a name leads to: {text}");
     // A name that leads to another address would lead to another VM of this user, or to none.
-    let table = live(vec![VmEntry::owned(vm("blue"), "s001")]);
-    let mut list = List::new(table.visible("alice"), zone.clone(), Format::Table, share());
-    assert!(list.page().is_some_and(|page| page.ends_with(" 127.0.77.1\n")));
+    let text = shown(vec![VmEntry::owned(vm("blue"), "s001")], Format::Table);
+    assert!(text.ends_with(" 127.0.77.1\n"), "{text}");
 
-    let table = live(vec![VmEntry::owned(closed, "s001")]);
-    let shown = |format| {
-        let mut list = List::new(table.visible("alice"), zone.clone(), format, share());
-        std::iter::from_fn(|| list.page()).collect::<String>()
-    };
-    assert!(shown(Format::Table).ends_with("s001     red.example.test (in maintenance)\n"));
-    assert!(
-        shown(Format::Json).ends_with("\"host\":\"red.example.test\",\"maintenance\":true}]\n")
-    );
+    let closed = || vec![VmEntry::owned(Vm { closed: true, ..named("red") }, "s001")];
+    let table = shown(closed(), Format::Table);
+    assert!(table.ends_with("s001     red.example.test (in maintenance)\n"), "{table}");
+    let json = shown(closed(), Format::Json);
+    assert!(json.ends_with("\"host\":\"red.example.test\",\"maintenance\":true}]\n"), "{json}");
 }
 
 #[test]
