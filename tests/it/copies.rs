@@ -1,7 +1,6 @@
 //! Copies of a front door: what `keyway backup` holds lets people in on another host.
 
-use crate::harness::{Output, Process, World, process, run, wait};
-use nix::sys::signal::Signal;
+use crate::harness::{Output, Process, World, run, wait};
 use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
 /// Runs a command that needs no server.
@@ -18,8 +17,7 @@ fn whoever_had_a_login_has_it_on_the_host_that_a_backup_is_restored_on() {
     let mut world = World::usual();
     let target = world.target("alice", "s001");
     target.ssh(&[], "true").ok();
-    process::signal(world.edge().id(), Signal::SIGTERM);
-    wait::until("the end", wait::SOON, || world.edge().has_ended());
+    world.end();
 
     // As it is usual: host key and CA lie in the state directory.
     let text = fs::read_to_string(world.path("keyway.toml")).expect("keyway.toml");
@@ -47,10 +45,14 @@ fn whoever_had_a_login_has_it_on_the_host_that_a_backup_is_restored_on() {
     keyway(&["backup", &file, "--passphrase-file", &passphrase, "--config", &here]);
     fs::remove_dir_all(&state).expect("the host is gone");
     keyway(&["restore", &file, "--passphrase-file", &passphrase, "--config", &there]);
-    let mut serve = Command::new(env!("CARGO_BIN_EXE_keyway"));
-    let mut elsewhere =
-        Process::start("elsewhere", world.dir(), serve.args(["serve", "--config", &there]));
-    wait::listens(&mut elsewhere, world.metrics());
+    let serve = |name| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_keyway"));
+        let mut process =
+            Process::start(name, world.dir(), command.args(["serve", "--config", &there]));
+        wait::listens(&mut process, world.metrics());
+        process
+    };
+    let elsewhere = serve("elsewhere");
     assert_eq!(target.ssh(&[], "echo $KEYWAY_VM").ok().text(), "blue");
     assert!(elsewhere.log().contains("no new slots until"), "{}", elsewhere.log());
     assert!(!elsewhere.log().contains("were prepared for another CA"), "{}", elsewhere.log());
@@ -61,10 +63,7 @@ fn whoever_had_a_login_has_it_on_the_host_that_a_backup_is_restored_on() {
     wait::until("the API", wait::SOON, || status().status == 0);
     drop(elsewhere);
     fs::remove_file(other.join("user_ca")).expect("the CA");
-    let mut serve = Command::new(env!("CARGO_BIN_EXE_keyway"));
-    let mut elsewhere =
-        Process::start("without-ca", world.dir(), serve.args(["serve", "--config", &there]));
-    wait::listens(&mut elsewhere, world.metrics());
+    let elsewhere = serve("without-ca");
     wait::until("the status", wait::SOON, || status().status == 1);
     let said = status().text();
     assert!(said.contains("vm-ca") && said.contains("were prepared for another CA"), "{said}");

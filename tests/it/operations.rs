@@ -136,8 +136,7 @@ fn what_left_the_fleet_file_while_nobody_served_never_comes_in_again() {
     let mut world = World::usual();
     let target = world.target("alice", "s001");
     target.ssh(&[], "true").ok();
-    process::signal(world.edge().id(), Signal::SIGTERM);
-    wait::until("the end", wait::SOON, || world.edge().has_ended());
+    world.end();
     let fleet = world.path("fleet.toml");
     let text = fs::read_to_string(&fleet).expect("the fleet");
     let keys = text.lines().find(|line| line.starts_with("keys")).expect("keys of alice");

@@ -385,6 +385,13 @@ impl World {
         wait::until("the door closes", wait::SOON, || TcpStream::connect(&address).is_err());
     }
 
+    /// Has the front door end, in which nobody is.
+    #[track_caller]
+    pub(crate) fn end(&mut self) {
+        process::signal(self.edge().id(), Signal::SIGTERM);
+        wait::until("its end", wait::SOON, || self.edge().has_ended());
+    }
+
     /// The front door's log so far.
     pub(crate) fn log(&self) -> String {
         self.edge.as_ref().map(Process::log).unwrap_or_default()
