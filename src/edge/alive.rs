@@ -70,7 +70,10 @@ impl Relay {
             self.alive.due_ms = Some(due);
             return Turn::Wait;
         }
-        self.alive.unanswered = self.alive.unanswered.saturating_add(1);
+        // What it may have answered is not read: whether it is there the kernel finds out by our question.
+        if !self.client.is_kept_waiting(&self.vm) {
+            self.alive.unanswered = self.alive.unanswered.saturating_add(1);
+        }
         if settings.count_max > 0 && self.alive.unanswered > settings.count_max {
             self.stop(Stop::Lost(Party::Client, Errno::ETIMEDOUT), tools);
             return self.linger(tools);

@@ -182,6 +182,11 @@ impl Line {
         to.takes() || self.exchange == Exchange::Peers
     }
 
+    /// Something of this leg waits until the other one takes more.
+    pub(super) fn is_kept_waiting(&self, to: &Self) -> bool {
+        (self.reading == Reading::Ready || self.inbox.has_unopened()) && !self.may_open(to)
+    }
+
     pub(super) const fn may_read(&self) -> bool {
         matches!(self.reading, Reading::Ready | Reading::HungUp)
     }

@@ -92,6 +92,34 @@ fn a_client_that_is_away_for_an_hour_finds_its_session_and_one_that_stays_away_d
     }
 }
 
+/// A VM that is stopped while somebody sends to it: the answers lie behind bytes that nobody takes.
+#[test]
+fn a_client_whose_answers_are_not_read_is_not_taken_for_gone() {
+    let mut world = usual(68);
+    world.vm.is_deaf = true;
+    let mut sent = Vec::new();
+    // Until the client itself has to wait.
+    while world.client.end.transport.output().is_empty() {
+        sent.push(data(&mut Seeded(68), 30_000));
+        world.send(Party::Client, sent.last().expect("one"));
+        world.settle();
+    }
+    for _ in 0..180 {
+        minute(&mut world);
+    }
+    assert_eq!(world.relay.phase, Phase::Open);
+    world.vm.is_deaf = false;
+    world.settle();
+    assert_eq!(world.to_vm(), sent);
+    assert_eq!(questions(&world), 1);
+    // Silence counts from here.
+    world.client.is_deaf = true;
+    for _ in 0..70 {
+        minute(&mut world);
+    }
+    assert!(matches!(world.relay.phase, Phase::Closing { .. }));
+}
+
 #[test]
 fn whatever_a_client_sends_shows_that_it_is_there() {
     let mut world = minded(62, Duration::from_mins(5), 1);
