@@ -99,8 +99,8 @@ pub(super) fn front_door(
         Arc::new(serve::shared(config, snapshot, state, SESSIONS_MAX, Arc::new(AllGiven))?);
     let cpus: Vec<usize> = limits::cpus()?.into_iter().take(1).collect();
     let registry = Registry::new(0, Inventory::default);
-    let doors = listen::reserve(&listen, &cpus, None)?;
-    let start = Start { doors, cpus, half_open_max: HALF_OPEN_MAX, shared };
+    let doors = listen::reserve(&listen, &cpus, false)?;
+    let start = Start { doors, beside: 0, cpus, half_open_max: HALF_OPEN_MAX, shared };
     let edge = Edge::start(start, &registry)?;
     let port = edge.addresses().first().map_or(0, SocketAddr::port);
     Ok(FrontDoor { edge, port, host_key })

@@ -131,7 +131,8 @@ fn a_delta_ends_who_lost_the_right_and_whoever_was_admitted_before_and_comes_aft
         std::array::from_fn(|_| PrivateKey::generate_ed25519(&mut SystemEntropy::default()));
     shared.table.apply(Snapshot::new(contents(&[("alice", &alice), ("bob", &bob)])).unwrap());
     let start = Start {
-        doors: listen::reserve(&[([127, 0, 0, 1], 0).into()], &[0], None).unwrap(),
+        doors: listen::reserve(&[([127, 0, 0, 1], 0).into()], &[0], false).unwrap(),
+        beside: 0,
         cpus: limits::cpus().unwrap()[..1].to_vec(),
         half_open_max: NonZeroU32::MIN,
         shared: Arc::clone(&shared),
@@ -189,7 +190,8 @@ fn a_line_that_gives_less_ends_the_session_with_words_and_one_that_gives_more_do
     let key = PrivateKey::generate_ed25519(&mut SystemEntropy::default());
     shared.table.apply(Snapshot::new(contents(&[("alice", &key)])).unwrap());
     let start = Start {
-        doors: listen::reserve(&[([127, 0, 0, 1], 0).into()], &[0], None).unwrap(),
+        doors: listen::reserve(&[([127, 0, 0, 1], 0).into()], &[0], false).unwrap(),
+        beside: 0,
         cpus: limits::cpus().unwrap()[..1].to_vec(),
         half_open_max: NonZeroU32::MIN,
         shared: Arc::clone(&shared),

@@ -151,7 +151,6 @@ pub enum Fault {
 pub struct Reserved {
     listeners: Listeners,
     cpus: Vec<usize>,
-    beside: usize,
 }
 
 /// Listens on every address once for each shard; `cpus` names the CPU of each shard, in shard order.
@@ -159,18 +158,18 @@ pub struct Reserved {
 /// # Errors
 /// The first [`Fault`]; sockets opened before it are closed again.
 pub fn bind(addresses: &[SocketAddr], cpus: &[usize]) -> Result<Listeners, Fault> {
-    reserve(addresses, cpus, None)?.open()
+    reserve(addresses, cpus, false)?.open(0)
 }
 
 /// Takes every address once for each shard, without listening: what can fail has failed before anybody is let in.
-/// `beside`: a process of ours listens at these addresses with so many shards, and goes on until we do.
+/// `is_beside`: a process of ours listens at these addresses, and goes on until we do.
 ///
 /// # Errors
 /// As [`bind`].
 pub fn reserve(
     addresses: &[SocketAddr],
     cpus: &[usize],
-    beside: Option<usize>,
+    is_beside: bool,
 ) -> Result<Reserved, Fault> {
     for (position, &address) in addresses.iter().enumerate() {
         if addresses[..position].contains(&address) {
@@ -183,7 +182,7 @@ pub fn reserve(
         match probe(address) {
             Ok(warning) => warnings.extend(warning),
             // Its owner gives it up once we listen. Of another user's program the bind below tells.
-            Err(Fault::InUse { .. }) if beside.is_some() => {}
+            Err(Fault::InUse { .. }) if is_beside => {}
             Err(fault) => return Err(fault),
         }
     }
@@ -199,7 +198,7 @@ pub fn reserve(
         }
     }
     let listeners = Listeners { shards, warnings };
-    Ok(Reserved { listeners, cpus: cpus.to_vec(), beside: beside.unwrap_or(0) })
+    Ok(Reserved { listeners, cpus: cpus.to_vec() })
 }
 
 impl Reserved {
@@ -211,12 +210,12 @@ impl Reserved {
         self.listeners.be_patient(patience)
     }
 
-    /// Listens: from now on whoever connects waits for us.
+    /// Listens: from now on whoever connects waits for us. `beside`: so many shards of a process of ours listen here now.
     ///
     /// # Errors
     /// As [`bind`].
-    pub fn open(self) -> Result<Listeners, Fault> {
-        let Self { mut listeners, cpus, beside } = self;
+    pub fn open(self, beside: usize) -> Result<Listeners, Fault> {
+        let Self { mut listeners, cpus } = self;
         let addresses = listeners.shards.first().map_or(0, Vec::len);
         for at in 0..addresses {
             // In the order of the shards: it is what the program names them by.

@@ -65,6 +65,8 @@ const FAREWELL_WAIT: Duration = Duration::from_secs(5);
 pub struct Start {
     /// Where to listen.
     pub doors: listen::Reserved,
+    /// Shards of a process of ours that listens at these addresses too.
+    pub beside: usize,
     /// The CPU of each shard; as many shards as CPUs.
     pub cpus: Vec<usize>,
     /// Half-open connections, all shards together.
@@ -125,9 +127,9 @@ impl Edge {
     /// # Errors
     /// [`StartFault`]; nothing is left running.
     pub fn start(start: Start, registry: &Registry) -> Result<Self, StartFault> {
-        let Start { doors, cpus, half_open_max, shared } = start;
+        let Start { doors, beside, cpus, half_open_max, shared } = start;
         doors.be_patient(shared.settings.client_alive.patience())?;
-        let listeners = doors.open()?;
+        let listeners = doors.open(beside)?;
         for warning in &listeners.warnings {
             tracing::warn!("{warning}");
         }

@@ -45,9 +45,23 @@ impl Running {
         let Self { health, drain, metrics, counted, .. } = self;
         let told = told::Drain::of(counted);
         events.close();
-        let files = Followed { files, revoked_keys, seen: state.followed().map(|(_, seen)| seen) };
-        let waited = wait_until(&events, SUCCESSOR_COMES, &mut || state.has_successor());
-        if waited != Waited::Came {
+        let seen = state.followed().map(|(_, seen)| seen);
+        let (edge_too, shared_too) = (Arc::clone(&edge), Arc::clone(&shared));
+        let mut leaving = Leaving {
+            events,
+            files,
+            revoked_keys,
+            seen,
+            state,
+            edge: edge_too,
+            shared: shared_too,
+        };
+        let waited = leaving.wait_until(SUCCESSOR_COMES, |state| state.has_successor());
+        let mut ended = waited == Waited::Ended;
+        if waited == Waited::Came {
+            // Connections on their way to three processes at once could not be told apart.
+            ended = leaving.wait_until(2 * UNDER_WAY, |_| doors.are_open()) == Waited::Ended;
+        } else {
             told.begins("nobody more is let in");
             notify::tell(Told::Stopping);
         }
@@ -64,14 +78,16 @@ impl Running {
                 );
             }
         }
-        let mut ended = waited == Waited::Ended;
-        if waited == Waited::Came {
+        if waited == Waited::Came && !ended {
             tracing::info!("a successor takes over: people are let in until it does so");
-            let opened = wait_until(&events, SUCCESSOR_OPENS, &mut || !state.has_successor());
-            if opened == Waited::Came {
-                ended = wait_until(&events, UNDER_WAY, &mut || false) == Waited::Ended;
+            // Another one may come for one that failed on its way.
+            match leaving.wait_until(SUCCESSOR_OPENS, State::is_succeeded) {
+                Waited::Came => {
+                    ended = leaving.wait_until(UNDER_WAY, |_| false) == Waited::Ended;
+                }
+                Waited::InVain => tracing::error!("no successor lets people in"),
+                Waited::Ended => ended = true,
             }
-            ended |= opened == Waited::Ended;
             told.begins("nobody more is let in here");
         }
         health.drains();
@@ -81,68 +97,72 @@ impl Running {
         if ended {
             shared.stop_waiting();
         }
-        let (watched, present) = (Arc::clone(&edge), Arc::clone(&shared));
         // The process ends with this drain, and this thread with it.
-        std::thread::spawn(move || files.follow(&events, &watched, &present, &state));
+        std::thread::spawn(move || leaving.follow());
         edge.drain(drain, || told.is_over());
         told.end();
     }
 }
 
-/// Waits until something is so. Signals are heard meanwhile: one more of them means now.
-fn wait_until(events: &Events, patience: Duration, so: &mut dyn FnMut() -> bool) -> Waited {
-    let end = Instant::now() + patience;
-    loop {
-        if so() {
-            return Waited::Came;
-        }
-        if Instant::now() >= end {
-            return Waited::InVain;
-        }
-        if let Some(Event::Drain | Event::End) = events.next_within(LOOK) {
-            tracing::info!("ending now");
-            return Waited::Ended;
-        }
-    }
-}
-
-/// The files that say who is let in no more.
-struct Followed {
+/// A front door on its way out: it hears signals, and takes away what its own files and those of its successor take away.
+struct Leaving {
+    events: Events,
     files: Files,
+    /// The list of what is revoked that was named last.
     revoked_keys: Option<PathBuf>,
-    /// Which reading of them by whoever serves was seen.
+    /// Which reading of the files by whoever serves was seen.
     seen: Option<(u64, i64)>,
+    state: State,
+    edge: Arc<Edge>,
+    shared: Arc<Shared>,
 }
 
-impl Followed {
-    /// Ends sessions whose right is gone, by SIGHUP or when the successor reads its files; until a second signal ends it all.
-    fn follow(mut self, events: &Events, edge: &Edge, shared: &Shared, state: &State) {
-        // A SIGHUP may have come while the doors were handed over.
-        self.read(self.files.config.clone(), edge, shared);
+impl Leaving {
+    /// Waits until something is so. One more signal means now.
+    fn wait_until(&mut self, patience: Duration, mut so: impl FnMut(&State) -> bool) -> Waited {
+        let end = Instant::now() + patience;
         loop {
-            let config = match events.next_within(LOOK_AT_FILES) {
-                Some(Event::Drain | Event::End) => {
-                    tracing::info!("ending now");
-                    shared.stop_waiting();
-                    return;
-                }
-                Some(Event::Reload(..)) => self.files.config.clone(),
-                None => match state.followed() {
-                    Some((config, reading)) if self.seen != Some(reading) => {
-                        self.seen = Some(reading);
-                        Some(config)
-                    }
-                    Some(_) | None => continue,
-                },
-            };
-            self.read(config, edge, shared);
+            if so(&self.state) {
+                return Waited::Came;
+            }
+            if Instant::now() >= end {
+                return Waited::InVain;
+            }
+            if self.is_ended_within(LOOK) {
+                return Waited::Ended;
+            }
         }
     }
 
-    fn read(&self, config: Option<PathBuf>, edge: &Edge, shared: &Shared) {
+    /// Until a second signal ends it all.
+    fn follow(mut self) {
+        while !self.is_ended_within(LOOK_AT_FILES) {}
+        self.shared.stop_waiting();
+    }
+
+    /// Whether all ends now. Ends sessions whose right is gone, by SIGHUP or when the successor reads its files.
+    fn is_ended_within(&mut self, patience: Duration) -> bool {
+        match self.events.next_within(patience) {
+            Some(Event::Drain | Event::End) => {
+                tracing::info!("ending now");
+                return true;
+            }
+            Some(Event::Reload(..)) => self.read(self.files.config.clone()),
+            None => match self.state.followed() {
+                Some((config, reading)) if self.seen != Some(reading) => {
+                    self.seen = Some(reading);
+                    self.read(Some(config));
+                }
+                Some(_) | None => {}
+            },
+        }
+        false
+    }
+
+    fn read(&self, config: Option<PathBuf>) {
         // Without a file there is nothing that could have changed.
         if let Some(config) = config.or_else(|| config::usual().map(PathBuf::from)) {
-            reload::follow(edge, shared, &config, self.revoked_keys.as_deref());
+            reload::follow(&self.edge, &self.shared, &config, self.revoked_keys.as_deref());
         }
     }
 }

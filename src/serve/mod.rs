@@ -61,6 +61,7 @@ use fixed::Fixed;
 use health::Health;
 use notify::State as Told;
 use plane::{Opens, Plane};
+use reload::StartsFrom;
 
 /// How long a successor waits for its turn. Whoever was started by mistake is told then.
 const TURN_COMES: Duration = Duration::from_mins(1);
@@ -141,14 +142,22 @@ struct Running {
 
 impl Running {
     fn start(files: Files, loaded: Loaded, events: &Events) -> Result<Self, Failure> {
-        let Loaded { mut config, fleet, .. } = loaded;
+        let Loaded { config, fleet, .. } = loaded;
         let state = State::open(&config.state_dir)?;
         let cpus = cpus(config.edge.shards)?;
         let doors = Arc::new(state.doors()?);
-        let beside = doors.others()?;
+        let is_beside = doors.others()?.is_some();
         // What is in use by others is known before a predecessor is asked to go.
-        let reserved = listen::reserve(&config.edge.listen, &cpus, beside)?;
+        let reserved = listen::reserve(&config.edge.listen, &cpus, is_beside)?;
         let (lock, turn) = take_turn(&state, events)?;
+        let StartsFrom { mut config, fleet } = if turn.has_waited() {
+            StartsFrom::read_again(&files, config)
+        } else {
+            StartsFrom { config, fleet: fleet.map(Ok) }
+        };
+        reload::follow_files(&state, &files);
+        // Not who was there before the turn came.
+        let beside = doors.others()?;
         let budget = limits::raise_descriptors()?;
         let sessions_max =
             usize::try_from(limits::count(config.edge.sessions_max, budget.sessions))?;
@@ -166,14 +175,14 @@ impl Running {
         let counted = Arc::clone(&shared);
         let registry = Arc::new(Registry::new(clock::unix_s(), move || inventory(&counted.table)));
         let health = Arc::new(Health::new(Arc::clone(&registry), sessions_max, half_open_max));
-        let desired = fleet.map(|fleet| fleet.desired);
-        let opens = if desired.is_some() { Opens::OnceRead } else { Opens::AtOnce };
+        let opens = if fleet.is_some() { Opens::OnceRead } else { Opens::AtOnce };
         let pinning = Arc::clone(&first_use);
         let mut plane =
             Plane::start(settings, Arc::clone(&shared), pinning, Arc::clone(&health), opens)?;
         let mut applied = Applied::Whole;
-        if let Some(desired) = desired {
-            let (told, _) = plane.apply(&desired, removals_max, Reload::default());
+        if let Some(fleet) = fleet {
+            let told = fleet
+                .and_then(|fleet| plane.apply(&fleet.desired, removals_max, Reload::default()).0);
             if let Err(why) = &told {
                 // What was right before is right still, and a door that is shut helps nobody.
                 for line in why.lines() {
@@ -189,6 +198,7 @@ impl Running {
         let shards = cpus.len();
         let start = edge::Start {
             doors: reserved,
+            beside: beside.unwrap_or(0),
             cpus,
             half_open_max: NonZeroU32::new(half_open_max).unwrap_or(NonZeroU32::MIN),
             shared: Arc::clone(&shared),
@@ -209,7 +219,6 @@ impl Running {
             healthy: Arc::new(move || healthy.is_healthy()),
             ready: Arc::new(move || ready.is_ready()),
         })?;
-        reload::follow_files(&state, &files);
         health.metrics_are(metrics.address());
         told::empty_pool(&shared.table);
         tracing::info!(
@@ -245,13 +254,14 @@ impl Running {
 }
 
 /// Takes the state directory, once a predecessor has been told to go.
-fn take_turn(state: &State, events: &Events) -> Result<(Lock, Option<Turn>), Failure> {
+fn take_turn(state: &State, events: &Events) -> Result<(Lock, Turn), Failure> {
     let says = |taken: &StateFault| {
         tracing::info!("waiting until it hands over, which SIGTERM tells it to: {taken}");
         notify::tell(Told::Status("waiting for the keyway that serves to hand over"));
     };
     let end = Instant::now() + TURN_COMES;
     let mut waits = || {
+        // What a reload would read is read behind the turn.
         let told = events.next_within(LOOK);
         !matches!(told, Some(Event::Drain | Event::End)) && Instant::now() < end
     };

@@ -4,15 +4,22 @@
 use std::path::Path;
 
 use crate::cli::{Failure, Files};
-use crate::config::{self, Config, Reread, Rights};
-use crate::control::api::condition::{PartReloaded, Reload, Reloaded, Renewal, Renewed};
+use crate::config::{self, Config, Finding, Fleet, Reread, Rights};
+use crate::control::api::condition::{
+    NeedsRestart, PartReloaded, Reload, Reloaded, Renewal, Renewed,
+};
 use crate::edge::Edge;
 use crate::edge::shared::{Live, Shared};
+use crate::ssh::publickey::PublicKey;
+use crate::ssh::revocation::Revocations;
 use crate::ssh::userauth::Policy;
 use crate::state::State;
 
 use super::fixed::Fixed;
 use super::{Running, live};
+
+/// Why a part is left as it is that has no faults of its own.
+const FAULTS: &str = "keyway.toml has faults";
 
 /// What came of a part: what was done, or why it was not.
 pub(super) type Told = Result<Vec<String>, Vec<String>>;
@@ -55,7 +62,7 @@ impl Running {
                 reloaded.part(Renewed::Config, Err(faults));
                 for part in [Renewed::Door, Renewed::Api, Renewed::Dns].into_iter().filter(|_| !dry)
                 {
-                    reloaded.skipped(part, "keyway.toml has faults");
+                    reloaded.skipped(part, FAULTS);
                 }
             }
         }
@@ -71,7 +78,7 @@ impl Running {
                 reloaded.part(Renewed::FleetFile, applied.map(lines).map_err(lines));
             }
             Some(Err(faults)) if faults.is_empty() => {
-                reloaded.skipped(Renewed::FleetFile, "keyway.toml has faults");
+                reloaded.skipped(Renewed::FleetFile, FAULTS);
             }
             Some(Err(faults)) => {
                 let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
@@ -126,27 +133,23 @@ pub(super) fn withdraw(
     rights: Rights,
     whole: Option<&Config>,
 ) -> Told {
-    let Rights { revocations, trusted_user_cas } = rights;
     let mut unknown = Vec::new();
-    if revocations.is_none() {
+    if rights.revocations.is_none() {
         let what = "edge.revoked_keys cannot be read: what was revoked before stays revoked, and no more is";
         unknown.push(what.to_owned());
     }
-    if trusted_user_cas.is_none() {
+    if rights.trusted_user_cas.is_none() {
         let what =
             "edge.trusted_user_cas cannot be read: those that were trusted before stay trusted";
         unknown.push(what.to_owned());
     }
     let before = shared.live.load_full();
     let mut policy = Policy::clone(&before.policy);
-    if whole.is_some() {
-        policy.revocations = revocations.unwrap_or_default();
-        policy.cas = trusted_user_cas.unwrap_or_default();
+    if let Some(whole) = whole {
+        policy.revocations.clone_from(&whole.edge.revocations);
+        policy.cas.clone_from(&whole.edge.trusted_user_cas);
     } else {
-        policy.revocations.extend(revocations.unwrap_or_default());
-        if let Some(cas) = trusted_user_cas {
-            policy.cas.retain(|ca| cas.contains(ca));
-        }
+        narrow(&mut policy.revocations, &mut policy.cas, rights);
     }
     edge.renew(Live {
         server: before.server.clone(),
@@ -155,6 +158,67 @@ pub(super) fn withdraw(
         source_address: before.source_address.clone(),
     });
     if unknown.is_empty() { Ok(Vec::new()) } else { Err(unknown) }
+}
+
+/// What is revoked is so from now on, whatever was before; a CA that is not named is trusted no more.
+fn narrow(revocations: &mut Revocations, cas: &mut Vec<PublicKey>, rights: Rights) {
+    let Rights { revocations: more, trusted_user_cas } = rights;
+    revocations.extend(more.unwrap_or_default());
+    if let Some(named) = trusted_user_cas {
+        cas.retain(|ca| named.contains(ca));
+    }
+}
+
+/// What a start works with.
+pub(super) struct StartsFrom {
+    pub(super) config: Config,
+    /// Why the fleet file is not applied, if it is not.
+    pub(super) fleet: Option<Result<Fleet, String>>,
+}
+
+impl StartsFrom {
+    /// The files as they are now, for a start that had to wait since it read them: what was taken away meanwhile must not
+    /// come back. As at a reload, a `keyway.toml` with faults leaves all as it was but what is revoked, and a fleet file with
+    /// faults leaves the registry as it is. What was taken before the wait stays until a restart.
+    pub(super) fn read_again(files: &Files, before: Config) -> Self {
+        let last = before.edge.revoked_keys.as_deref();
+        let read = config::reread(files.config.as_deref(), files.fleet.as_deref(), last);
+        let Reread { rights, config, fleet, warnings, .. } = read;
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        let config = match config {
+            Ok(mut config) => {
+                let file = Fixed::of(&config);
+                config.state_dir = before.state_dir;
+                config.edge.listen = before.edge.listen;
+                config.edge.shards = before.edge.shards;
+                Fixed::of(&config).unlike(&file).iter().for_each(takes_a_restart);
+                config
+            }
+            Err(faults) => {
+                for fault in faults {
+                    tracing::error!("changed while this keyway waited, and not taken: {fault}");
+                }
+                let mut config = before;
+                let edge = &mut config.edge;
+                narrow(&mut edge.revocations, &mut edge.trusted_user_cas, rights);
+                config
+            }
+        };
+        let lines = |faults: Vec<Finding>| {
+            let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            if lines.is_empty() { FAULTS.to_owned() } else { lines.join("\n") }
+        };
+        Self { config, fleet: fleet.map(|fleet| fleet.map_err(lines)) }
+    }
+}
+
+fn takes_a_restart(key: &NeedsRestart) {
+    let NeedsRestart { key, running, file } = key;
+    tracing::warn!(
+        "{key} takes a restart: \"{running}\" stays in force, and the file says \"{file}\""
+    );
 }
 
 fn told(result: Result<(), Failure>) -> Told {
@@ -194,12 +258,7 @@ impl Reloaded {
                 }
             }
         }
-        for key in &self.restart {
-            let (key, running, file) = (&key.key, &key.running, &key.file);
-            tracing::warn!(
-                "{key} takes a restart: \"{running}\" stays in force, and the file says \"{file}\""
-            );
-        }
+        self.restart.iter().for_each(takes_a_restart);
         let done = self.parts.iter().filter(|part| part.result == Renewal::Done);
         let done: Vec<&str> = done.map(|part| part.part.as_str()).collect();
         let done = done.join(", ");

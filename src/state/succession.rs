@@ -8,8 +8,9 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{FILE_MODE, ID_BYTES_MAX, Lock, State, StateFault};
+use super::{FILE_MODE, ID_BYTES_MAX, LOCK, Lock, State, StateFault};
 
 const DOORS: &str = "doors";
 const SUCCESSOR: &str = "successor";
@@ -21,12 +22,22 @@ const TRIES_MAX: u32 = 20;
 pub struct Doors {
     path: PathBuf,
     file: File,
+    are_open: AtomicBool,
 }
 
 /// The place of the one who takes over. Given up by whoever listens, or ends.
 #[derive(Debug)]
 pub struct Turn {
     _file: File,
+    has_waited: bool,
+}
+
+impl Turn {
+    /// Whether another process had the directory when this one came.
+    #[must_use]
+    pub const fn has_waited(&self) -> bool {
+        self.has_waited
+    }
 }
 
 impl State {
@@ -37,7 +48,7 @@ impl State {
     pub fn doors(&self) -> Result<Doors, StateFault> {
         let path = self.path.join(DOORS);
         let file = open(&path).map_err(|error| StateFault::Io { path: path.clone(), error })?;
-        Ok(Doors { path, file })
+        Ok(Doors { path, file, are_open: AtomicBool::new(false) })
     }
 
     /// Takes the directory as [`State::lock`] does; if another process has it, says so and waits as long as `waits`
@@ -49,12 +60,7 @@ impl State {
         &self,
         says: &dyn Fn(&StateFault),
         waits: &mut dyn FnMut() -> bool,
-    ) -> Result<(Lock, Option<Turn>), StateFault> {
-        let taken = match self.lock() {
-            Ok(lock) => return Ok((lock, None)),
-            Err(taken @ StateFault::InUse { .. }) => taken,
-            Err(fault) => return Err(fault),
-        };
+    ) -> Result<(Lock, Turn), StateFault> {
         let path = self.path.join(SUCCESSOR);
         let io = |error| StateFault::Io { path: path.clone(), error };
         let file = open(&path).map_err(io)?;
@@ -66,16 +72,21 @@ impl State {
                 Err(TryLockError::WouldBlock) => {
                     tries += 1;
                     if tries == TRIES_MAX || !waits() {
-                        return Err(taken);
+                        let taken = StateFault::InUse { path: self.path.clone(), by: None };
+                        return Err(self.lock().err().unwrap_or(taken));
                     }
                 }
             }
         }
-        says(&taken);
+        let mut has_waited = false;
         loop {
             match self.lock() {
-                Ok(lock) => return Ok((lock, Some(Turn { _file: file }))),
+                Ok(lock) => return Ok((lock, Turn { _file: file, has_waited })),
                 Err(taken @ StateFault::InUse { .. }) => {
+                    if !has_waited {
+                        says(&taken);
+                    }
+                    has_waited = true;
                     if !waits() {
                         return Err(taken);
                     }
@@ -87,7 +98,16 @@ impl State {
 
     /// Whether somebody waits for the directory, or has it and does not listen yet.
     pub fn has_successor(&self) -> bool {
-        let file = OpenOptions::new().read(true).open(self.path.join(SUCCESSOR));
+        self.is_held(SUCCESSOR)
+    }
+
+    /// Whether another process has the directory and listens. One that ended on its way there has neither file.
+    pub fn is_succeeded(&self) -> bool {
+        self.is_held(LOCK) && !self.has_successor() && self.is_held(LOCK)
+    }
+
+    fn is_held(&self, name: &str) -> bool {
+        let file = OpenOptions::new().read(true).open(self.path.join(name));
         file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 }
@@ -126,7 +146,14 @@ impl Doors {
     pub fn open(&self, shards: usize) -> Result<(), StateFault> {
         let write = self.file.set_len(0).and_then(|()| (&self.file).rewind());
         let write = write.and_then(|()| writeln!(&self.file, "{shards}"));
-        write.map_err(|error| self.fault(error))
+        write.map_err(|error| self.fault(error))?;
+        self.are_open.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether this process listens, and no other one.
+    pub fn are_open(&self) -> bool {
+        self.are_open.load(Ordering::Acquire)
     }
 
     /// This process does not listen any more.

@@ -102,7 +102,8 @@ fn sixteen_thousand_vms_are_listed_whole_by_a_stock_client() {
     table.apply(Snapshot::new(contents(&key(&alice))).expect("sound"));
     let cpus = limits::cpus().expect("CPUs")[..1].to_vec();
     let start = Start {
-        doors: listen::reserve(&[([127, 0, 77, 9], 0).into()], &cpus, None).expect("a port"),
+        doors: listen::reserve(&[([127, 0, 77, 9], 0).into()], &cpus, false).expect("a port"),
+        beside: 0,
         cpus,
         half_open_max: NonZeroU32::new(8).expect("not 0"),
         shared: Arc::new(Shared::new(settings, live, table, Arc::new(Nobody))),

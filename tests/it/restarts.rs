@@ -1,8 +1,8 @@
 //! Starts, reloads and hand-overs of a front door, while people come in.
 
 use crate::{
-    harness::{Process, World, process, run, wait},
-    operations::{Held, keyway, neighbours, replace, revoke, serve},
+    harness::{Key, Process, World, process, run, wait},
+    operations::{Held, keyway, neighbours, replace, revoke, serve, with_key},
 };
 use nix::sys::signal::Signal;
 use std::{
@@ -114,7 +114,7 @@ fn front_doors_that_follow_one_another_refuse_nobody_in_either_order() {
                 })
             })
             .collect();
-        let mut last: Option<Process> = None;
+        let (mut last, mut gone): (Option<Process>, Vec<Process>) = (None, Vec::new());
         for round in 0..restarts() {
             let id = last.as_ref().map_or_else(|| world.edge().id(), Process::id);
             let name = format!("successor-{round}");
@@ -132,19 +132,83 @@ fn front_doors_that_follow_one_another_refuse_nobody_in_either_order() {
             wait::until("the successor is up", wait::SOON, || next.log().contains(" is up"));
             // Somebody logs in, whoever of the two it is that lets them in.
             assert_eq!(target.ssh(&[], "echo $KEYWAY_VM").ok().text(), "blue");
-            let ended = match &mut last {
-                Some(last) => wait::happens(wait::SOON, || last.has_ended()),
-                None => wait::happens(wait::SOON, || world.edge().has_ended()),
-            };
-            assert!(ended, "round {round}: the predecessor goes on without anybody");
-            last = Some(next);
+            // The next one comes while this one's predecessor may not be gone yet.
+            gone.extend(last.replace(next));
         }
+        for gone in &mut gone {
+            assert!(wait::happens(wait::SOON, || gone.has_ended()), "{} goes on", gone.name());
+        }
+        assert!(wait::happens(wait::SOON, || world.edge().has_ended()), "the first goes on");
         over.store(true, Ordering::Relaxed);
         for refused in knocking {
             assert_eq!(refused.join().expect("it knocks"), Vec::<String>::new());
         }
         assert!(came.load(Ordering::Relaxed) > 10 * restarts(), "nobody came in all this time");
     });
+}
+
+#[test]
+fn what_is_taken_away_while_a_successor_waits_does_not_come_back_with_it() {
+    if World::is_direct() {
+        return;
+    }
+    let mut world = neighbours().start();
+    let first = world.edge().id();
+    let (config, fleet) = (world.path("keyway.toml"), world.path("fleet.toml"));
+    let (alice, bob) = (world.target("alice", "s001"), world.target("bob", "s001"));
+    let hand_over = |from: u32, name: &str, change: &dyn Fn()| {
+        let next = Process::start(name, world.dir(), &mut serve(&world, &config));
+        let waits = || next.log().contains("waiting until it hands over");
+        wait::until("it waits for its turn", wait::SOON, waits);
+        change();
+        process::signal(from, Signal::SIGTERM);
+        wait::until("the successor is up", wait::SOON, || next.log().contains(" is up"));
+        next
+    };
+    alice.ssh(&[], "true").ok();
+    bob.ssh(&[], "true").ok();
+    let stranger = Key::ed25519(world.dir(), "stranger");
+    let key = world.key("bob").public();
+    let second = hand_over(first, "second", &|| replace(&fleet, &key, &stranger.public()));
+    bob.ssh(&[], "true").ends(255);
+    alice.ssh(&[], "true").ok();
+    // Whatever else is wrong with it.
+    let third = hand_over(second.id(), "third", &|| {
+        revoke(&world, &world.key("alice").public_path());
+        replace(&config, "shards = 1", "shards = -1");
+    });
+    assert!(third.log().contains("edge.shards"), "{}", third.log());
+    alice.ssh(&[], "true").ends(255);
+    with_key(&world, &bob, stranger).ssh(&[], "true").ok();
+}
+
+#[test]
+fn a_successor_that_fails_on_its_way_is_not_taken_for_one_that_came() {
+    if World::is_direct() {
+        return;
+    }
+    let mut world = World::usual();
+    let target = world.target("alice", "s001");
+    target.ssh(&[], "true").ok();
+    let (config, metrics) = (world.path("taken.toml"), world.spare(0));
+    let _taken = std::net::TcpListener::bind(metrics).expect("an address");
+    let text = fs::read_to_string(world.path("keyway.toml")).expect("keyway.toml");
+    fs::write(&config, text.replace(&world.metrics().to_string(), &metrics.to_string()))
+        .expect("a config");
+    let mut failing = Process::start("failing", world.dir(), &mut serve(&world, &config));
+    let waits = || failing.log().contains("waiting until it hands over");
+    wait::until("it waits for its turn", wait::SOON, waits);
+    process::signal(world.edge().id(), Signal::SIGTERM);
+    wait::until("the successor's end", wait::SOON, || failing.has_ended());
+    assert!(failing.log().contains("in use"), "{}", failing.log());
+    for _ in 0..3 {
+        target.ssh(&[], "true").ok();
+    }
+    assert!(!world.log().contains("draining: nobody more is let in"), "{}", world.log());
+    let next = Process::start("next", world.dir(), &mut serve(&world, &world.path("keyway.toml")));
+    wait::until("the successor is up", wait::SOON, || next.log().contains(" is up"));
+    wait::until("the predecessor's end", wait::SOON, || world.edge().has_ended());
+    target.ssh(&[], "true").ok();
 }
 
 #[test]
