@@ -53,6 +53,9 @@ mod patience;
 const NOTICE_WAIT: Duration = Duration::from_secs(5);
 /// How long a last word may take to leave and be heard.
 const FAREWELL_WAIT: Duration = Duration::from_secs(1);
+/// How long whoever is sent away may take to be gone: a notice, then a last word.
+pub(super) const PARTING_MAX: Duration =
+    NOTICE_WAIT.saturating_add(FAREWELL_WAIT).saturating_add(Duration::from_secs(1));
 /// Said to whoever offered no key that has a VM at an address in maintenance, the same bytes whoever it is. Whose key has one
 /// hears it behind the signature.
 const MAINTENANCE_WORDS: &str = "the address you connected to is in maintenance. Try again later.";

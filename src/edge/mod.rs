@@ -58,8 +58,6 @@ use self::report::{Carried, Info, RequestId};
 use self::shard::Shard;
 use self::shared::{Live, Shared};
 
-/// How long sessions that are ended at the end of a drain may take to say goodbye.
-const FAREWELL_WAIT: Duration = Duration::from_secs(5);
 
 /// What an edge is started with.
 pub struct Start {
@@ -292,7 +290,7 @@ impl Edge {
             shard.dialling.visit(|_| Some(Cause::Drained));
             shard.pump.end_all();
         }
-        self.shared.wait_empty(FAREWELL_WAIT);
+        self.shared.wait_empty(door::PARTING_MAX);
     }
 }
 

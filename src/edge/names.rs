@@ -26,7 +26,7 @@ const GOOD_MS: u64 = 3_600_000;
 const FAILED_MS: u64 = 5_000;
 /// How long a lookup may take before an earlier answer is taken in its place.
 const PATIENCE_MS: u64 = 1_000;
-/// Names that are kept; for a further one another is forgotten. Some 300 bytes each.
+/// Names that are kept; for a further one others are forgotten. Some 300 bytes each.
 const NAMES_MAX: usize = 16_384;
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
@@ -228,18 +228,22 @@ impl Names {
     }
 }
 
-/// Forgets what is of no use any more if there is no room, and one name more if that was nothing.
+/// Forgets what is of no use any more if there is no room, and any eighth if that was nothing: not every newcomer shall
+/// have to look through all of them.
 fn make_room(all: &mut HashMap<String, Known>, now_ms: u64) {
     if all.len() < NAMES_MAX {
         return;
     }
     all.retain(|_, known| !known.is_spent(now_ms));
-    if all.len() >= NAMES_MAX
-        && let Some(any) = all.iter().find(|(_, known)| known.lookup.is_none())
-    {
-        let any = any.0.clone();
-        all.remove(&any);
+    if all.len() < NAMES_MAX {
+        return;
     }
+    let mut room = 0;
+    all.retain(|_, known| {
+        let goes = room < NAMES_MAX / 8 && known.lookup.is_none();
+        room += usize::from(goes);
+        !goes
+    });
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ impl Running {
             edge: edge_too,
             shared: shared_too,
         };
-        let waited = leaving.wait_until(SUCCESSOR_COMES, |state| state.has_successor());
+        let waited = leaving.wait_until(SUCCESSOR_COMES, State::has_successor);
         let mut ended = waited == Waited::Ended;
         if waited == Waited::Came {
             // Connections on their way to three processes at once could not be told apart.
