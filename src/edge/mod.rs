@@ -58,7 +58,6 @@ use self::report::{Carried, Info, RequestId};
 use self::shard::Shard;
 use self::shared::{Live, Shared};
 
-
 /// What an edge is started with.
 pub struct Start {
     /// Where to listen.
