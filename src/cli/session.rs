@@ -16,7 +16,7 @@ use crate::registry::Label;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Session {
-    /// Live sessions and those whose VM is being dialled, or some
+    /// Live sessions, those whose VM is being dialled, and visits of the lobby, or some
     #[command(after_help = "\
 Examples:
   keyway session list

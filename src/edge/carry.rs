@@ -13,9 +13,9 @@ use crate::metrics::LoginStage;
 use crate::route::Admitted;
 use crate::ssh::userauth::ProvedKey;
 
+use super::super::attended::Waiting;
 use super::super::clock;
 use super::super::dial::{Guest, Reached};
-use super::super::dialling::Waiting;
 use super::super::early::{Early, attend};
 use super::super::failed::Failed;
 use super::super::leg::{Broken, Leg};
@@ -46,6 +46,7 @@ impl Door {
         key: &ProvedKey,
         presence: Presence,
     ) -> Outcome {
+        place.leave();
         let seat = match self.shared.take_seat(&admitted.user, &admitted.vm.id) {
             Ok(seat) => seat,
             Err(full) => {
@@ -55,11 +56,10 @@ impl Door {
                 return Outcome::Ended(self.explain(client_leg, early, report, ended, "").await);
             }
         };
-        place.leave();
         let Some(wake) = self.tasks.wake_me() else {
             return Outcome::Ended(edge(Stage::Session, Cause::Resources));
         };
-        let waiting = self.dialling.enter(report.borrow().clone(), wake);
+        let waiting = self.attended.enter(report.borrow().clone(), Stage::Dial, wake);
         let (mut early, mut banner) = (Early::default(), String::new());
         let way = {
             let (shared, scratch, counters) = (&self.shared, &self.scratch, &*self.counters);
@@ -90,7 +90,7 @@ impl Door {
                 return Outcome::Ended(told.or(cut).await);
             }
             Way::Told(cause) => {
-                let ended = Ended { side: Side::Operator, stage, cause };
+                let ended = Ended::evicted(stage, cause);
                 return Outcome::Ended(
                     self.explain(client_leg, early, report, ended, &banner).await,
                 );
@@ -137,9 +137,7 @@ impl Door {
             // The pump stops only with the process.
             Ok(Err(_stopped)) => Outcome::Ended(edge(Stage::Session, Cause::Drained)),
             // In the last moment: there is nobody left to say it.
-            Err(cause) => {
-                Outcome::Ended(Ended { side: Side::Operator, stage: Stage::Session, cause })
-            }
+            Err(cause) => Outcome::Ended(Ended::evicted(Stage::Session, cause)),
         }
     }
 }

@@ -28,8 +28,8 @@ use crate::ssh::transport::{Context, Event, Transport};
 use crate::ssh::userauth::{Authenticator, Step};
 
 use super::admission::{self, Admission};
+use super::attended::Attended;
 use super::dial::VmLegs;
-use super::dialling::Dialling;
 use super::early::Early;
 use super::gate::{Denied, Entry, RouteGate};
 use super::global_requests::host_keys;
@@ -107,7 +107,7 @@ pub(super) struct Door {
     pub(super) tasks: Tasks,
     shared: Arc<Shared>,
     counters: Arc<Counters>,
-    dialling: Arc<Dialling>,
+    attended: Arc<Attended>,
     pump: PumpHandle<Info>,
     scratch: Scratch,
     vm_legs: VmLegs,
@@ -122,7 +122,7 @@ impl Door {
         tasks: Tasks,
         shared: Arc<Shared>,
         counters: Arc<Counters>,
-        (dialling, pump): (Arc<Dialling>, PumpHandle<Info>),
+        (attended, pump): (Arc<Attended>, PumpHandle<Info>),
         half_open_max: NonZeroU32,
     ) -> Self {
         Self {
@@ -130,7 +130,7 @@ impl Door {
             tasks,
             shared,
             counters,
-            dialling,
+            attended,
             pump,
             scratch: Scratch::new(),
             admission: RefCell::new(Admission::new(half_open_max)),
@@ -216,8 +216,8 @@ impl Door {
         match entry {
             // A visitor of the lobby keeps the half-open place, and can lose it to a newcomer like everybody there.
             Entry::Lobby { user } => {
-                report.borrow_mut().user = Some(Arc::clone(&user));
-                Outcome::Ended(Box::pin(self.lobby(leg, &user)).await)
+                report.borrow_mut().user = Some(user);
+                Outcome::Ended(Box::pin(self.lobby(leg, report)).await)
             }
             Entry::Closed { user, admitted, why } => {
                 {
@@ -226,6 +226,7 @@ impl Door {
                     report.admitted = admitted;
                 }
                 let ended = edge(Stage::Authentication, why.cause());
+                place.leave();
                 Outcome::Ended(
                     Box::pin(self.explain(leg, Early::default(), report, ended, "")).await,
                 )
@@ -377,9 +378,18 @@ impl Door {
     }
 
     /// Shows a registered user the way to their VMs.
-    async fn lobby(&self, mut leg: Leg, user: &Arc<str>) -> Ended {
-        let ended = lobby::host(&self.tasks, &self.scratch, &self.shared, &mut leg, user).await;
-        self.say_goodbye(&mut leg, Reason::ByApplication, "goodbye").await;
+    async fn lobby(&self, mut leg: Leg, report: &RefCell<Report>) -> Ended {
+        let Some(wake) = self.tasks.wake_me() else {
+            return edge(Stage::Lobby, Cause::Resources);
+        };
+        let visitor = self.attended.enter(report.borrow().clone(), Stage::Lobby, wake);
+        let (tasks, scratch) = (&self.tasks, &self.scratch);
+        let (ended, text) =
+            match lobby::host(tasks, scratch, &self.shared, &mut leg, &visitor).await {
+                Ok(ended) => (ended, "goodbye".to_owned()),
+                Err(cause) => (Ended::evicted(Stage::Lobby, cause), visitor.report.notice(cause)),
+            };
+        self.say_goodbye(&mut leg, Reason::ByApplication, &text).await;
         ended
     }
 }

@@ -223,6 +223,13 @@ pub enum Place<'a> {
     },
     /// In the VM where a session is, whichever way leads there by now: it may have moved, been renamed or changed hands.
     Held(&'a Admitted),
+    /// At the lobby where a visitor is. As with sessions, the address may be in maintenance.
+    Visited {
+        /// What is at the address dialled by now.
+        address: &'a Address,
+        /// Who came.
+        user: &'a Arc<str>,
+    },
 }
 
 /// A right that somebody has.
@@ -294,16 +301,24 @@ pub fn judge<T>(
         }
         Subject::Key(_) | Subject::Fingerprint(_) => Identity::Key(subject.fingerprint()),
     };
-    let ((found, closed), line) = match place {
+    let (found, line) = match place {
         Place::At { address, login } => table.ask(who(&identity), address, login, |user, way| {
             let closed = address.closed.then_some(Refusal::AddressMaintenance);
-            (read(user, way), closed.or(way.closed().then_some(Refusal::VmMaintenance)))
+            Ok((read(user, way), closed.or(way.closed().then_some(Refusal::VmMaintenance))))
         }),
         Place::Held(held) => table.hold(who(&identity), held, |vm| {
             let way = Way::Vm { vm, login: &held.login, by_name: held.by_name };
-            (read(&held.user, way), way.closed().then_some(Refusal::VmMaintenance))
+            Ok((read(&held.user, way), way.closed().then_some(Refusal::VmMaintenance)))
         }),
+        Place::Visited { address, user } => {
+            table.ask(who(&identity), address, "", |is, way| match way {
+                Way::Lobby if is == user => Ok((read(user, way), None)),
+                Way::Lobby => Err(Refusal::Forbidden),
+                Way::Vm { .. } => Err(Refusal::NoVmHere),
+            })
+        }
     }?;
+    let (found, closed) = found?;
     let options = understand(&line)?;
     // It refuses for these two reasons and no other.
     options.admit(source, unix_s).map_err(|fault| {
@@ -333,7 +348,9 @@ fn user_of<'a>(
 ) -> Result<&'a str, Refusal> {
     let mut users = principals.iter().filter(|name| match place {
         Place::At { .. } => table.is_user(name),
-        Place::Held(held) => name.as_str() == &*held.user && table.is_user(name),
+        Place::Held(Admitted { user, .. }) | Place::Visited { user, .. } => {
+            name.as_str() == &**user && table.is_user(name)
+        }
     });
     let user = users.next().ok_or(Refusal::PrincipalsUnknown)?;
     if users.any(|other| other != user) {
@@ -369,14 +386,21 @@ const fn who(identity: &Identity) -> Who<'_> {
     }
 }
 
-/// Whether a login that waits for its VM, or a live session, may go on, and until when if its right has an end: the
-/// first second of Unix time in which it may not.
+/// Whether a login that waits for its VM, a live session or a visit of the lobby may go on, and until when if its right
+/// has an end: the first second of Unix time in which it may not.
 ///
 /// # Errors
 /// How it ends.
 pub fn recheck(shared: &Shared, report: &Report, unix_s: u64) -> Result<Option<u64>, Refusal> {
-    let (Some(proved), Some(admitted)) = (&report.who, &report.admitted) else {
-        return Err(Refusal::NotRegistered);
+    let Some(proved) = &report.who else { return Err(Refusal::NotRegistered) };
+    let there;
+    let place = match (&report.admitted, &report.user) {
+        (Some(admitted), _) => Place::Held(admitted),
+        (None, Some(user)) => {
+            there = report.dialled.and_then(|local| shared.table.dialled(local));
+            Place::Visited { address: there.as_ref().ok_or(Refusal::NoVmHere)?, user }
+        }
+        (None, None) => return Err(Refusal::NotRegistered),
     };
     let live = shared.live.load();
     let case = Case {
@@ -385,7 +409,7 @@ pub fn recheck(shared: &Shared, report: &Report, unix_s: u64) -> Result<Option<u
         subject: (&*proved.presented).into(),
         source: Some(report.source()),
         unix_s,
-        place: Place::Held(admitted),
+        place,
     };
     let right = judge(&case, |_, _| ())?;
     right.covers(&proved.grant)?;

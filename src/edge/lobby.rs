@@ -2,7 +2,8 @@
 //!
 //! `ssh lobby` prints a table, `ssh lobby -- --json` the same as JSON. A list is made when it is asked for, on another
 //! thread, and written in pages: what waits for a visitor is bounded by us, not by the window that it gives. One that reads
-//! too slowly is given up.
+//! too slowly is given up. The right to be here is judged as that to a session is: on arrival, at each list, and whenever
+//! rights change.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -10,17 +11,23 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_lite::FutureExt;
+
 use crate::ended::{Cause, Ended, Side, Stage};
 use crate::route::{Address, Vm};
 use crate::ssh::connection::{Asked, ChannelEvent, ChannelId, Connection};
 use crate::ssh::fault::Fault;
 use crate::ssh::transport::{Context, Event, Transport};
 
-use super::clock;
+use super::attended::Waiting;
+use super::gate::{self, Refusal};
 use super::leg::{Broken, Leg, Scratch};
+use super::pump::Stay;
+use super::report::Report;
 use super::seats::{Share, Shares};
 use super::shared::Shared;
 use super::tasks::Tasks;
+use super::{clock, may_stay};
 
 /// Channels one visitor may have open.
 const CHANNELS_MAX: usize = 4;
@@ -41,15 +48,47 @@ const REFUSAL: &str = "the lobby forwards nothing: connect to one of your VMs";
 const USAGE: &str = "keyway: the lobby lists your VMs: `ssh <lobby>` for a table, `ssh <lobby> -- --json` for JSON\n";
 const BUSY: &str = "keyway: too many lists are being made right now; try again in a moment\n";
 
-/// Serves a visitor to the end of the visit; the goodbye is the caller's.
+/// Serves a visitor, whose report has a user, to the end of the visit; the goodbye is the caller's.
+///
+/// # Errors
+/// Why it had to end: somebody said so, or the right to be here is gone.
 pub(super) async fn host(
     tasks: &Tasks,
     scratch: &Scratch,
     shared: &Arc<Shared>,
     leg: &mut Leg,
-    user: &Arc<str>,
-) -> Ended {
-    let edge = |cause| Ended { side: Side::Edge, stage: Stage::Lobby, cause };
+    visitor: &Waiting,
+) -> Result<Ended, Cause> {
+    let told = async { Err(verdict(tasks, shared, visitor).await) };
+    Box::pin(told.or(serve(tasks, scratch, shared, leg, &visitor.report))).await
+}
+
+/// Waits until the visit has to end.
+async fn verdict(tasks: &Tasks, shared: &Shared, visitor: &Waiting) -> Cause {
+    loop {
+        // At first too: what was taken away before the visitor was in the list was told to nobody.
+        match may_stay(shared, &visitor.report) {
+            Stay::End(cause) => return cause,
+            Stay::Until(None) => return visitor.verdict().await,
+            Stay::Until(Some(at_ms)) => {
+                let rest = Duration::from_millis(at_ms.saturating_sub(clock::monotonic_ms()));
+                if let Some(cause) = tasks.within(rest, Box::pin(visitor.verdict())).await {
+                    return cause;
+                }
+            }
+        }
+    }
+}
+
+async fn serve(
+    tasks: &Tasks,
+    scratch: &Scratch,
+    shared: &Arc<Shared>,
+    leg: &mut Leg,
+    visitor: &Arc<Report>,
+) -> Result<Ended, Cause> {
+    let edge = |cause| Ok(Ended { side: Side::Edge, stage: Stage::Lobby, cause });
+    let user = visitor.user.as_ref().ok_or(Cause::RightLost)?;
     let mut lobby = Lobby::new();
     let mut patience = Patience::new();
     loop {
@@ -59,7 +98,7 @@ pub(super) async fn host(
         };
         match step {
             None => return edge(Cause::Deadline),
-            Some(Err(broken)) => return broken.ended(Side::Client, Stage::Lobby),
+            Some(Err(broken)) => return Ok(broken.ended(Side::Client, Stage::Lobby)),
             Some(Ok(Step::Over)) => return edge(Cause::Closed),
             Some(Ok(Step::Again)) => tasks.turn().await,
             Some(Ok(Step::List)) => {
@@ -70,19 +109,26 @@ pub(super) async fn host(
                     ));
                     continue;
                 };
-                let (format, shared_there, user) =
-                    (lobby.format(), Arc::clone(shared), Arc::clone(user));
-                let made = tasks.blocking(&shared.lister, move || {
-                    let zone = shared_there.settings.zone.clone();
-                    List::new(shared_there.table.visible(&user), zone, format, share)
-                });
+                let (format, shared_there, visitor) =
+                    (lobby.format(), Arc::clone(shared), Arc::clone(visitor));
+                let made = tasks
+                    .blocking(&shared.lister, move || make(&shared_there, &visitor, format, share));
                 match made.await {
-                    Some(list) => lobby.show(list),
+                    Some(Ok(list)) => lobby.show(list),
+                    Some(Err(why)) => return Err(why.cause()),
                     None => lobby.refuse(BUSY),
                 }
             }
         }
     }
+}
+
+/// The list of a visitor who may still have one.
+fn make(shared: &Shared, visitor: &Report, format: Format, share: Share) -> Result<List, Refusal> {
+    let visible = shared.table.visible(visitor.user.as_deref().unwrap_or_default());
+    // Judged behind the look: what was seen was the visitor's to see.
+    gate::recheck(shared, visitor, clock::unix_s())?;
+    Ok(List::new(visible, shared.settings.zone.clone(), format, share))
 }
 
 /// Until when the visitor has to have read more.

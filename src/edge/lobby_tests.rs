@@ -1,9 +1,23 @@
 //! Tests of `lobby`: lists message by message, through transports joined in memory.
 
+use std::net::TcpStream;
+
 use super::*;
+use crate::edge::Progress;
+use crate::edge::attended::Attended;
+use crate::edge::gate::Grant;
+use crate::edge::report::{Proved, RequestId};
+use crate::edge::shared::Live;
+use crate::edge::tasks::tests::{accepted, acceptor, run};
+use crate::edge::tests::{contents, shared};
+use crate::metrics::Counters;
 use crate::route::{AddressEntry, Contents, KeyEntry, Snapshot, Table, UserEntry, VmEntry};
+use crate::ssh::authorized::KeyOptions;
+use crate::ssh::hostkey::PrivateKey;
 use crate::ssh::message;
-use crate::ssh::testing::Pair;
+use crate::ssh::revocation::Revocations;
+use crate::ssh::testing::{Pair, Seeded};
+use crate::ssh::userauth::{Identity, Policy, Presented};
 use crate::ssh::wire::{Put, Reader};
 
 /// More text than any transport holds: some 1.2 MB as a table.
@@ -317,4 +331,134 @@ fn a_user_has_few_lists_at_a_time_and_each_counts_until_it_is_told_or_given_up()
     visits.pop();
     let free: Vec<_> = std::iter::from_fn(|| take().ok()).collect();
     assert_eq!(free.len(), 3);
+}
+
+/// Alice at the lobby, with a key of this line; bob has a key too.
+struct Right {
+    shared: Arc<Shared>,
+    contents: Contents,
+    keys: [PrivateKey; 2],
+    visitor: Report,
+}
+
+impl Right {
+    fn with(options: Option<&str>) -> Self {
+        let keys = [1, 2].map(|seed| PrivateKey::generate_ed25519(&mut Seeded(seed)));
+        let shared = Arc::new(shared());
+        let mut contents = contents(&[("alice", &keys[0]), ("bob", &keys[1])]);
+        contents.addresses.push(AddressEntry {
+            name: "home".into(),
+            public: [127, 0, 77, 9].into(),
+            public6: None,
+            private: None,
+            lobby: true,
+            closed: false,
+        });
+        contents.users[0].keys[0].options = options.map(Arc::from);
+        let mut visitor = Report::new(RequestId(1), ([192, 0, 2, 1], 1).into(), 0);
+        let key = keys[0].public();
+        let fingerprint = key.fingerprint();
+        let line = KeyOptions::parse(options.unwrap_or_default()).unwrap();
+        visitor.who = Some(Proved {
+            identity: Identity::Key(fingerprint),
+            fingerprint,
+            login: "me".into(),
+            presented: Arc::new(Presented::Key(key.clone())),
+            grant: Arc::new(Grant { restrictions: line.restrictions, user_verified: false }),
+        });
+        visitor.user = Some("alice".into());
+        visitor.dialled = Some([127, 0, 77, 9].into());
+        let right = Self { shared, contents, keys, visitor };
+        right.apply();
+        right
+    }
+
+    fn apply(&self) {
+        self.shared.table.apply(Snapshot::new(self.contents.clone()).unwrap());
+    }
+
+    /// What becomes of her next list after a change.
+    fn then(mut self, change: impl FnOnce(&mut Contents)) -> Result<(), Refusal> {
+        change(&mut self.contents);
+        self.apply();
+        make(&self.shared, &self.visitor, Format::Table, share()).map(drop)
+    }
+}
+
+#[test]
+fn a_list_is_made_for_whoever_may_still_come_and_for_nobody_else() {
+    let line = |options: &'static str| {
+        move |it: &mut Contents| it.users[0].keys[0].options = Some(options.into())
+    };
+    let with = || Right::with(None);
+    assert_eq!(with().then(|_| {}), Ok(()));
+    assert_eq!(with().then(|it| it.users[0].keys.clear()), Err(Refusal::NotRegistered));
+    let gone = with().then(|it| {
+        it.users.remove(0);
+        it.vms.remove(0);
+    });
+    assert_eq!(gone, Err(Refusal::NotRegistered));
+    let his = with().then(|it| {
+        let hers = std::mem::take(&mut it.users[0].keys);
+        it.users[1].keys.extend(hers);
+    });
+    assert_eq!(his, Err(Refusal::Forbidden), "the key is bob's now, and so would be the list");
+    assert_eq!(with().then(line("from=\"10.9.9.9\"")), Err(Refusal::From));
+    assert_eq!(with().then(line("from=\"192.0.2.0/24\"")), Ok(()));
+    assert_eq!(with().then(line("expiry-time=\"20200101\"")), Err(Refusal::KeyExpired));
+    assert_eq!(with().then(line("no-pty")), Err(Refusal::Narrowed));
+    assert_eq!(Right::with(Some("no-pty")).then(line("no-pty")), Ok(()));
+    // Of the place: maintenance lets visits be, as it does sessions.
+    assert_eq!(with().then(|it| it.addresses[1].closed = true), Ok(()));
+    assert_eq!(with().then(|it| it.addresses[1].lobby = false), Err(Refusal::NoVmHere));
+    assert_eq!(with().then(|it| it.addresses.truncate(1)), Err(Refusal::NoVmHere));
+
+    let right = with();
+    let list = right.keys[0].public().fingerprint().to_string();
+    let revocations = Revocations::parse(list.as_bytes()).unwrap();
+    let policy = Arc::new(Policy { revocations, ..Policy::default() });
+    let live = right.shared.live.load_full();
+    let Live { server, credential, source_address, .. } = &*live;
+    let (server, credential) = (Arc::clone(server), credential.clone());
+    let source_address = source_address.clone();
+    right.shared.live.store(Arc::new(Live { server, policy, credential, source_address }));
+    assert_eq!(right.then(|_| {}), Err(Refusal::Revoked));
+}
+
+/// What becomes of a visit on which nothing is asked, when `meanwhile` is done once it is in the list.
+fn visit(right: Right, meanwhile: impl FnOnce(&Right, &Attended) + 'static) -> Cause {
+    let (told, heard) = std::sync::mpsc::channel();
+    run(|tasks| async move {
+        let (acceptor, address) = acceptor(&tasks);
+        let _client = TcpStream::connect(address).unwrap();
+        let transport = Pair::connected(5).server.transport;
+        let mut leg = Leg::from_client(accepted(&acceptor).await, transport, Vec::new());
+        let attended = Arc::new(Attended::new(Arc::new(Counters::default())));
+        let wake = tasks.wake_me().unwrap();
+        let visitor = attended.enter(right.visitor.clone(), Stage::Lobby, wake);
+        meanwhile(&right, &attended);
+        let scratch = Scratch::new();
+        let over = host(&tasks, &scratch, &right.shared, &mut leg, &visitor).await;
+        told.send(over.unwrap_err()).unwrap();
+    });
+    heard.recv().unwrap()
+}
+
+#[test]
+fn a_visit_ends_at_once_when_somebody_says_so_and_when_its_right_was_gone_before_it_was_listed() {
+    let killed = visit(Right::with(None), |_, attended| {
+        let mut seen = Vec::new();
+        attended.visit(|report, progress| {
+            seen.push((report.request, progress));
+            Some(Cause::Killed)
+        });
+        assert_eq!(seen, [(RequestId(1), Progress::Lobby)]);
+    });
+    assert_eq!(killed, Cause::Killed);
+    let lost = visit(Right::with(None), |right, _| {
+        let mut contents = right.contents.clone();
+        contents.users[0].keys.clear();
+        right.shared.table.apply(Snapshot::new(contents).unwrap());
+    });
+    assert_eq!(lost, Cause::RightLost);
 }

@@ -7,13 +7,13 @@
 
 pub mod admission;
 mod announced;
+mod attended;
 mod banner;
 #[doc(hidden)]
 pub mod bare_flow;
 mod buffers;
 pub mod clock;
 mod dial;
-mod dialling;
 mod door;
 mod early;
 mod epoll;
@@ -86,16 +86,18 @@ pub enum StartFault {
 /// How long to wait for the pumps to show their sessions.
 const VISIT_WAIT: Duration = Duration::from_secs(1);
 
-/// How far somebody with a seat has come.
+/// How far somebody who proved a key has come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Progress {
+    /// At the lobby, where it stays.
+    Lobby,
     /// The VM is dialled, or logged in to; or the user is told why not.
     Dialling,
     /// The session is on the pump.
     Established,
 }
 
-/// A session, or what is to be one.
+/// A session, what is to be one, or a visit of the lobby.
 #[derive(Clone, Debug)]
 pub struct Present {
     /// Who and where.
@@ -193,26 +195,25 @@ impl Edge {
     /// is checked when it comes there.
     fn recheck(&self) {
         let shared = Arc::clone(&self.shared);
-        let check: pump::Check<Info> = Arc::new(move |info| may_stay(&shared, info));
+        let check: pump::Check<Info> = Arc::new(move |info| may_stay(&shared, &info.report));
         for shard in &self.shards {
-            let lost = |report: &report::Report| {
-                gate::recheck(&self.shared, report, clock::unix_s()).err().map(gate::Refusal::cause)
-            };
             // First those that may be there in a moment: the pump checks everybody who comes.
-            shard.dialling.visit(lost);
+            shard.attended.visit(|report, _| {
+                gate::recheck(&self.shared, report, clock::unix_s()).err().map(gate::Refusal::cause)
+            });
             shard.pump.recheck(Arc::clone(&check));
         }
     }
 
-    /// Everybody who has a seat, at about one moment. Asks every pump, and waits for them a second at most.
+    /// Everybody who has a seat or is at the lobby, at about one moment. Asks every pump, and waits for them a second at
+    /// most.
     pub fn sessions(&self) -> Vec<Present> {
         let (found, all) = std::sync::mpsc::channel();
-        let mut dialling = HashMap::new();
+        let mut present = HashMap::new();
         for shard in &self.shards {
-            shard.dialling.visit(|report| {
-                let (report, progress) = (report.clone(), Progress::Dialling);
-                let present = Present { report, progress, up_bytes: 0, down_bytes: 0 };
-                dialling.insert(present.report.request.0, present);
+            shard.attended.visit(|report, progress| {
+                let one = Present { report: report.clone(), progress, up_bytes: 0, down_bytes: 0 };
+                present.insert(report.request.0, one);
                 None
             });
             let found = found.clone();
@@ -226,17 +227,17 @@ impl Edge {
         let end = Instant::now() + VISIT_WAIT;
         let rest = || end.saturating_duration_since(Instant::now());
         // One that was established in between is told of as it is now.
-        for present in std::iter::from_fn(|| all.recv_timeout(rest()).ok()) {
-            dialling.insert(present.report.request.0, present);
+        for one in std::iter::from_fn(|| all.recv_timeout(rest()).ok()) {
+            present.insert(one.report.request.0, one);
         }
-        dialling.into_values().collect()
+        present.into_values().collect()
     }
 
-    /// Ends a session, or what is to be one, with a word to its user; true if there was one.
+    /// Ends a session, what is to be one, or a visit of the lobby, with a word to its user; true if there was one.
     pub fn kill(&self, id: RequestId) -> bool {
         let (found, any) = std::sync::mpsc::channel();
         for shard in &self.shards {
-            shard.dialling.visit(|report| {
+            shard.attended.visit(|report, _| {
                 let is_it = report.request == id;
                 if is_it {
                     let _nobody_waits = found.send(());
@@ -286,7 +287,7 @@ impl Edge {
         }
         over();
         for shard in &self.shards {
-            shard.dialling.visit(|_| Some(Cause::Drained));
+            shard.attended.visit(|_, _| Some(Cause::Drained));
             shard.pump.end_all();
         }
         self.shared.wait_empty(door::PARTING_MAX);
@@ -296,10 +297,10 @@ impl Edge {
 /// How long a right that ends may go unjudged, in seconds.
 const LOOK_AGAIN_S: u64 = 60;
 
-/// Whether a session may go on, and until when.
-fn may_stay(shared: &Shared, info: &Info) -> pump::Stay {
+/// Whether a session, or a visit of the lobby, may go on, and until when.
+fn may_stay(shared: &Shared, report: &report::Report) -> pump::Stay {
     let unix_s = clock::unix_s();
-    match gate::recheck(shared, &info.report, unix_s) {
+    match gate::recheck(shared, report, unix_s) {
         // Looked at again every minute: while a host sleeps, or when its time is set, the two clocks part.
         Ok(until_s) => pump::Stay::Until(
             until_s.map(|until_s| clock::at_ms(until_s.min(unix_s.saturating_add(LOOK_AGAIN_S)))),

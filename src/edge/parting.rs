@@ -2,7 +2,7 @@
 
 use super::super::line::{Party, Read, Reading, Stop, Tools, Writing};
 use super::{Phase, READS_MAX, Relay, Turn};
-use crate::ended::{Cause, Detail, Ended, Side, Stage};
+use crate::ended::{Cause, Detail, Ended, Stage};
 use crate::ssh::fault::Fault;
 use crate::ssh::message::Reason;
 use nix::errno::Errno;
@@ -35,9 +35,7 @@ impl Relay {
 
     /// Ends the session from our side; `text` is for the client's user.
     pub(in super::super) fn evict(&mut self, cause: Cause, text: &str, tools: &mut Tools) {
-        // A time that passes is a rule; everything else is somebody's doing.
-        let side = if cause == Cause::RightExpired { Side::Edge } else { Side::Operator };
-        let ended = Ended { side, stage: Stage::Session, cause };
+        let ended = Ended::evicted(Stage::Session, cause);
         if self.close(ended, tools) {
             let cx = &mut tools.context();
             self.client.transport.disconnect(Reason::ByApplication, text, cx);

@@ -125,10 +125,9 @@ impl Report {
 
     /// What the user reads about `cause`.
     pub fn notice(&self, cause: Cause) -> String {
-        let (vm, login) = self
-            .admitted
-            .as_ref()
-            .map_or(("", ""), |admitted| (admitted.vm.name.as_str(), admitted.login.as_str()));
+        let (vm, login) = self.admitted.as_ref().map_or(("the lobby", ""), |admitted| {
+            (admitted.vm.name.as_str(), admitted.login.as_str())
+        });
         let detail = self.detail.as_ref();
         let (request, sessions) = (&self.request.to_string(), self.others);
         notice(cause, &About { vm, login, detail, request, sessions })

@@ -12,8 +12,8 @@ use nix::errno::Errno;
 
 use crate::metrics::Counters;
 
+use super::attended::Attended;
 use super::clock;
-use super::dialling::Dialling;
 use super::door::{Door, Place};
 use super::listen::{self, Listener};
 use super::pump::{self, PumpHandle};
@@ -40,8 +40,8 @@ pub(super) struct Shard {
     closed: Mutex<mpsc::Receiver<()>>,
     door: Option<JoinHandle<()>>,
     pub(super) pump: PumpHandle<Info>,
-    /// Whoever is on the way to the pump.
-    pub(super) dialling: Arc<Dialling>,
+    /// Whoever is on the way to the pump, or at the lobby.
+    pub(super) attended: Arc<Attended>,
     pump_thread: Option<JoinHandle<()>>,
 }
 
@@ -62,13 +62,13 @@ impl Shard {
         let (control, parts) = Control::new()?;
         let (started, starting) = mpsc::sync_channel(1);
         let door_pump = pump.clone();
-        let dialling = Arc::new(Dialling::new(Arc::clone(&counters)));
-        let way = Arc::clone(&dialling);
+        let attended = Arc::new(Attended::new(Arc::clone(&counters)));
+        let way = Arc::clone(&attended);
         let pump_thread = Some(pump_thread);
         // From here on whatever fails stops what runs by dropping this.
         let (closing, closed) = mpsc::channel();
         let closed = Mutex::new(closed);
-        let mut running = Self { control, closed, door: None, pump, dialling, pump_thread };
+        let mut running = Self { control, closed, door: None, pump, attended, pump_thread };
         let door = std::thread::Builder::new().name(format!("door-{index}")).spawn(move || {
             pump::pin(cpu);
             lower_weight();

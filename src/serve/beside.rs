@@ -99,6 +99,7 @@ fn session(present: Present, unix_s: u64, now_ms: u64) -> Session {
     Session {
         id: report.request.to_string(),
         state: match progress {
+            Progress::Lobby => SessionState::Lobby,
             Progress::Dialling => SessionState::Dialling,
             Progress::Established => SessionState::Established,
         },

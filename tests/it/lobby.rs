@@ -1,6 +1,6 @@
-//! The lobby of somebody with thousands of VMs, as a stock client sees it.
+//! The lobby as a stock client sees it: of somebody with thousands of VMs, and of people who lose their right to it.
 
-use crate::harness::{Key, Scratch, World, peers, run};
+use crate::harness::{Key, Output, Process, Scratch, World, peers, run, wait};
 use keyway::{
     edge::{
         Edge, Start, limits, listen,
@@ -131,4 +131,90 @@ fn sixteen_thousand_vms_are_listed_whole_by_a_stock_client() {
     let json: serde_json::Value = serde_json::from_str(&ssh(&["--", "--json"])).expect("JSON");
     assert_eq!(json.as_array().map(Vec::len), Some(MANY));
     drop(edge);
+}
+
+fn keyway(world: &World, words: &[&str]) -> Output {
+    let config = world.path("keyway.toml");
+    run(Command::new(env!("CARGO_BIN_EXE_keyway")).args(words).arg("--config").arg(config))
+}
+
+fn sessions(world: &World) -> Vec<serde_json::Value> {
+    let text = keyway(world, &["session", "list", "--output", "json"]).ok().stdout;
+    let all: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    all.as_array().expect("a list").clone()
+}
+
+/// A visitor who asks for nothing yet, and what a list of sessions says of the visit.
+fn visitor(world: &World, user: &str) -> (Process, serde_json::Value) {
+    let mut ssh = world.target(user, "lobby").openssh("ssh");
+    let socket = world.path(&format!("{user}-master"));
+    let master = ssh.args(["-N", "-M", "-S"]).arg(socket).arg("door");
+    let client = Process::start(&format!("{user}-visits"), world.dir(), master);
+    let mut seen = None;
+    wait::until("the visit is in the list", wait::SOON, || {
+        seen = sessions(world).into_iter().find(|it| it["user"] == user);
+        seen.is_some()
+    });
+    (client, seen.expect("just seen"))
+}
+
+#[track_caller]
+fn ends_with_words(mut visitor: Process, words: &str) {
+    wait::until("the visit ends", wait::SOON, || visitor.has_ended());
+    assert!(visitor.log().contains(words), "{}", visitor.log());
+}
+
+#[test]
+fn a_visitor_is_listed_judged_again_and_shown_out_with_words() {
+    if World::is_direct() {
+        return;
+    }
+    let plan = World::plan().address("s001").lobby("lobby").user("alice").user("bob");
+    let plan = plan.vm("blue", "alice", "s001").vm("green", "bob", "s001");
+    let mut world = plan.edge("drain_s = 1").start();
+    let (alice, seen) = visitor(&world, "alice");
+    let text = |key: &str| seen[key].as_str();
+    assert_eq!(
+        (text("state"), text("vm"), text("address")),
+        (Some("lobby"), Some(""), Some("lobby"))
+    );
+    assert_eq!(text("fingerprint"), Some(&*world.key("alice").fingerprint()));
+    keyway(&world, &["session", "kill", text("id").expect("an id")]).ok();
+    ends_with_words(alice, "an operator ended this session with the lobby");
+    wait::until("she is gone from the list", wait::SOON, || sessions(&world).is_empty());
+
+    // Whose right gives less now, or nothing.
+    let (alice, _) = visitor(&world, "alice");
+    let (bob, _) = visitor(&world, "bob");
+    fs::write(
+        world.path("line.pub"),
+        format!("from=\"10.9.9.9\" {}\n", world.key("alice").public_line()),
+    )
+    .expect("a file");
+    let line = world.path("line.pub").display().to_string();
+    keyway(&world, &["key", "set", "alice", &line]).ok();
+    ends_with_words(alice, "rights of your key at the lobby were narrowed");
+    keyway(
+        &world,
+        &["key", "set", "alice", &world.key("alice").public_path().display().to_string()],
+    )
+    .ok();
+    let (alice, _) = visitor(&world, "alice");
+    keyway(&world, &["key", "rm", "alice", &world.key("alice").fingerprint()]).ok();
+    ends_with_words(alice, "your access to the lobby was taken away");
+    let refused = world.target("alice", "lobby").ssh(&[], "list").ends(255);
+    assert!(refused.stderr.contains("Permission denied"), "{}", refused.stderr);
+
+    // Nobody else noticed: bob gets his list on the connection that he has.
+    let socket = world.path("bob-master").display().to_string();
+    let list = world.target("bob", "lobby").ssh(&["-S", &socket], "list").ok().text();
+    assert!(list.contains("green") && !list.contains("blue"), "{list}");
+    drop(bob);
+    let (bob, _) = visitor(&world, "bob");
+    world.drain(&world.target("bob", "lobby"));
+    ends_with_words(bob, "going down for maintenance");
+    for cause in ["killed", "right_narrowed", "right_lost", "drained"] {
+        let line = format!("\"side\":\"operator\",\"stage\":\"lobby\",\"cause\":\"{cause}\"");
+        wait::until(cause, wait::SOON, || world.log().contains(&line));
+    }
 }

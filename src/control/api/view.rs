@@ -209,11 +209,11 @@ pub struct Session {
     pub user: String,
     /// By which key.
     pub fingerprint: String,
-    /// Where.
+    /// Where; empty at the lobby.
     pub vm: String,
     /// The pool address that was dialled.
     pub address: String,
-    /// As whom in the VM.
+    /// As whom in the VM; empty at the lobby.
     pub login: String,
     /// Where from: an IP address and port.
     pub client: String,
@@ -229,6 +229,8 @@ pub struct Session {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SessionState {
+    /// Its user is at the lobby, and in no VM.
+    Lobby,
     /// Its VM is being reached, or its user is told why that failed.
     Dialling,
     /// It is carried.

@@ -1,4 +1,5 @@
-//! Connections that hold a seat while their VM is reached: listed, counted and ended like sessions.
+//! Connections of users that the door attends to itself: their VM is reached, or they visit the lobby. Listed and ended
+//! like sessions.
 //!
 //! One list a shard. The door enters a connection and takes it out; every other thread may look, and say of one that it
 //! has to end, which its task then hears. What is handed over to the pump is always in one of the two, or in both.
@@ -12,18 +13,27 @@ use std::task::Poll;
 use crate::ended::{Cause, Stage};
 use crate::metrics::Counters;
 
+use super::Progress;
 use super::report::Report;
 use super::tasks::Wake;
 
 /// The list of one shard.
-pub(super) struct Dialling {
-    all: Mutex<HashMap<u64, Entry>>,
+pub(super) struct Attended {
+    all: Mutex<All>,
     /// The door's: it alone enters and takes out.
     counters: Arc<Counters>,
 }
 
+#[derive(Default)]
+struct All {
+    entries: HashMap<u64, Entry>,
+    /// How many of them dial.
+    dialling: u64,
+}
+
 struct Entry {
     report: Arc<Report>,
+    progress: Progress,
     /// Why it has to end, if it has.
     verdict: Option<Cause>,
     wake: Wake,
@@ -31,44 +41,42 @@ struct Entry {
 
 /// One connection in the list, until this is dropped. Stays with the task that it was made for.
 pub(super) struct Waiting {
-    of: Arc<Dialling>,
+    of: Arc<Attended>,
     pub(super) report: Arc<Report>,
     /// How far it has come.
     pub(super) stage: Cell<Stage>,
 }
 
-impl Dialling {
+impl Attended {
     pub(super) fn new(counters: Arc<Counters>) -> Self {
         Self { all: Mutex::default(), counters }
     }
 
-    /// Enters the connection that `report` tells of, whose task `wake` wakes.
-    pub(super) fn enter(self: &Arc<Self>, report: Report, wake: Wake) -> Waiting {
+    /// Enters the connection that `report` tells of, whose task `wake` wakes, and which has come to `stage`.
+    pub(super) fn enter(self: &Arc<Self>, report: Report, stage: Stage, wake: Wake) -> Waiting {
         let report = Arc::new(report);
-        let entry = Entry { report: Arc::clone(&report), verdict: None, wake };
+        let progress = if stage == Stage::Lobby { Progress::Lobby } else { Progress::Dialling };
+        let entry = Entry { report: Arc::clone(&report), progress, verdict: None, wake };
         let mut all = self.all();
-        all.insert(report.request.0, entry);
-        self.show(&all);
+        all.dialling += u64::from(progress == Progress::Dialling);
+        all.entries.insert(report.request.0, entry);
+        self.counters.dialling(all.dialling);
         drop(all);
-        Waiting { of: Arc::clone(self), report, stage: Cell::new(Stage::Dial) }
+        Waiting { of: Arc::clone(self), report, stage: Cell::new(stage) }
     }
 
     /// Shows every connection there is to `visit`, and has those ended that it has a cause for. Must be quick.
-    pub(super) fn visit(&self, mut visit: impl FnMut(&Report) -> Option<Cause>) {
-        for entry in self.all().values_mut() {
-            if let Some(cause) = visit(&entry.report) {
+    pub(super) fn visit(&self, mut visit: impl FnMut(&Report, Progress) -> Option<Cause>) {
+        for entry in self.all().entries.values_mut() {
+            if let Some(cause) = visit(&entry.report, entry.progress) {
                 entry.verdict = Some(cause);
                 entry.wake.wake();
             }
         }
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
+    fn all(&self) -> MutexGuard<'_, All> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn show(&self, all: &HashMap<u64, Entry>) {
-        self.counters.dialling(u64::try_from(all.len()).unwrap_or(u64::MAX));
     }
 }
 
@@ -82,8 +90,8 @@ impl Waiting {
         .await
     }
 
-    fn take_verdict(&self, all: &mut HashMap<u64, Entry>) -> Option<Cause> {
-        all.get_mut(&self.report.request.0)?.verdict.take()
+    fn take_verdict(&self, all: &mut All) -> Option<Cause> {
+        all.entries.get_mut(&self.report.request.0)?.verdict.take()
     }
 
     /// Hands the connection over by `hand_over`, unless it has to end: nobody who looks here and then where it went to
@@ -103,8 +111,10 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         let mut all = self.of.all();
-        all.remove(&self.report.request.0);
-        self.of.show(&all);
+        let gone = all.entries.remove(&self.report.request.0);
+        let dialled = gone.is_some_and(|entry| entry.progress == Progress::Dialling);
+        all.dialling -= u64::from(dialled);
+        self.of.counters.dialling(all.dialling);
     }
 }
 
@@ -118,18 +128,18 @@ mod tests {
     #[test]
     fn a_kill_just_before_the_hand_over_is_honoured_and_of_that_one_only() {
         run(|tasks| async move {
-            let dialling = Arc::new(Dialling::new(Arc::new(Counters::default())));
+            let attended = Arc::new(Attended::new(Arc::new(Counters::default())));
             let enter = |number| {
                 let client = ([192, 0, 2, 1], 2222).into();
                 let wake = tasks.wake_me().unwrap();
-                dialling.enter(Report::new(RequestId(number), client, 0), wake)
+                attended.enter(Report::new(RequestId(number), client, 0), Stage::Dial, wake)
             };
             let (killed, other) = (enter(1), enter(2));
-            dialling.visit(|report| (report.request.0 == 1).then_some(Cause::Killed));
+            attended.visit(|report, _| (report.request.0 == 1).then_some(Cause::Killed));
             let handed = killed.leave(|_| panic!("it was handed over"));
             assert_eq!(handed, Err::<(), _>(Cause::Killed));
             assert_eq!(other.leave(|report| report.request.0), Ok(2));
-            assert!(dialling.all().is_empty());
+            assert!(attended.all().entries.is_empty());
         });
     }
 }
