@@ -95,6 +95,11 @@ fn only_what_may_have_cost_somebody_a_right_says_so() {
     assert!(with(vec![PutUser(user("bob", &[2, 3])), PutUser(user("alice", &[1]))]));
     assert!(with(vec![RemoveUser(named("carol")), PutVm(blue())]));
     assert!(with(vec![RemoveTeam(named("ops")), RemoveVm(named("shared"))]));
+    // Whoever is at a lobby has nothing there but the lobby.
+    let lobby = |last, closed| AddressEntry { lobby: true, closed, ..address("lobby", last) };
+    assert!(!with(vec![PutAddress(lobby(9, true))]));
+    assert!(with(vec![PutAddress(lobby(8, false))]));
+    assert!(with(vec![RemoveAddress(named("lobby"))]));
 }
 
 #[test]

@@ -183,6 +183,11 @@ impl<'t> Draft<'t> {
                     .extend(what.map(|what| Contradiction { at: Place::Change(*index), what }));
                 self.given.address(entry, before)
             });
+            // Whoever visits it has no other right there; nothing but a slot leads to a VM.
+            self.takes_away |= before.is_some_and(|before| {
+                let stays = |after: &Arc<Address>| after.dialled() == before.dialled();
+                before.lobby && !after.as_ref().is_some_and(stays)
+            });
             self.counts.addresses += usize::from(before.is_none() && after.is_some());
             self.counts.addresses -= usize::from(before.is_some() && after.is_none());
             if let Some(before) = before {
