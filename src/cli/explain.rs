@@ -15,10 +15,7 @@ use super::{
     trouble::Outcome,
     vm::put,
 };
-use crate::{
-    registry::{Label, is_login},
-    ssh::publickey::Fingerprint,
-};
+use crate::{registry::Label, ssh::publickey::Fingerprint};
 
 #[derive(Args, Debug)]
 #[group(skip)]
@@ -28,7 +25,7 @@ pub(super) struct Explain {
     #[command(flatten)]
     place: Place,
     /// The user name asked for: LOGIN, or LOGIN+VM
-    #[arg(long, value_name = "LOGIN", value_parser = parse_login)]
+    #[arg(long, value_name = "LOGIN")]
     login: Option<String>,
     /// Where the client comes from; matters to from= and source-address
     #[arg(long, value_name = "ADDRESS")]
@@ -75,10 +72,6 @@ fn parse_name(text: &str) -> Result<String, String> {
     } else {
         Err("write the name of a VM, alone or with the zone behind it".to_owned())
     }
-}
-
-fn parse_login(text: &str) -> Result<String, String> {
-    if is_login(text) { Ok(text.to_owned()) } else { Err("that is no login name".to_owned()) }
 }
 
 const FIELDS: &[Column] = &[

@@ -238,7 +238,6 @@ fn wrong_arguments_are_refused_and_nothing_is_sent() {
         &["explain", "--fingerprint", ALICE_PRINT, "--address", "s001", "--name", "blue"],
         &["explain", "--fingerprint", ALICE_PRINT, "--address", "S_1"],
         &["explain", "--fingerprint", ALICE_PRINT, "--name", "a..b"],
-        &["explain", "--fingerprint", ALICE_PRINT, "--name", "blue", "--login", "a b"],
         &["completions", "tcsh"],
         &["man", "x"],
     ] {

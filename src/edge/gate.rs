@@ -15,7 +15,7 @@ use crate::route::{self, Address, Admission, Admitted, KeyLine, Table, Way, Who}
 use crate::ssh::authorized::KeyOptions;
 use crate::ssh::certificate::{CertificateFault, Restrictions};
 use crate::ssh::publickey::Fingerprint;
-use crate::ssh::userauth::{Gate, Identity, Offer, Pass, Policy, ProvedKey, Subject};
+use crate::ssh::userauth::{Gate, Identity, Offer, Pass, Policy, ProvedKey, Subject, is_login};
 
 use super::clock;
 use super::report::Report;
@@ -24,6 +24,8 @@ use super::shared::Shared;
 labelled! {
     /// Why somebody is not let in. A closed set: a log field. For operators only; a stranger must not learn which it was.
     pub enum Refusal {
+        /// The user name asked for is longer than any can be, or has a control character.
+        LoginName = "login_name",
         /// Nobody has the key, or it is a user's no more.
         NotRegistered = "not_registered",
         /// The key, the certificate or its CA is in `revoked_keys`.
@@ -83,7 +85,8 @@ impl Refusal {
     pub const fn is_of_a_stranger(self) -> bool {
         matches!(
             self,
-            Self::NotRegistered
+            Self::LoginName
+                | Self::NotRegistered
                 | Self::CertificateType
                 | Self::CaUnknown
                 | Self::CaSignature
@@ -98,6 +101,9 @@ impl Refusal {
     #[must_use]
     pub const fn sentence(self) -> &'static str {
         match self {
+            Self::LoginName => {
+                "no account has such a login name: too long, or with a control character"
+            }
             Self::NotRegistered => "no user has this key",
             Self::Revoked => "edge.revoked_keys lists this key, certificate or CA",
             Self::KeyExpired => "the key's expiry-time has passed",
@@ -142,7 +148,8 @@ impl Refusal {
             | Self::Narrowed => Cause::RightNarrowed,
             Self::VmMaintenance => Cause::VmMaintenance,
             Self::AddressMaintenance => Cause::AddressMaintenance,
-            Self::NotRegistered
+            Self::LoginName
+            | Self::NotRegistered
             | Self::Revoked
             | Self::NoVmHere
             | Self::NoSuchVm
@@ -177,6 +184,7 @@ impl From<CertificateFault> for Refusal {
             CertificateFault::Signature => Self::CaSignature,
             CertificateFault::TooMany => Self::TooManyCertificates,
             CertificateFault::Unverified => Self::VerifyRequired,
+            CertificateFault::Login => Self::LoginName,
         }
     }
 }
@@ -243,6 +251,9 @@ pub struct Right<T> {
     pub restrictions: Restrictions,
     /// Whether it is had from some addresses only.
     pub source_bound: bool,
+    /// Whether it depends on more of the key than its fingerprint, which is all that was given: on its SHA-1 hash, or on
+    /// its type.
+    pub key_bound: bool,
     /// The first second in which it is had no more.
     pub until_s: Option<u64>,
     /// It cannot be used now; whoever proves the key is told so.
@@ -288,12 +299,19 @@ impl<T> Right<T> {
 /// had without it.
 ///
 /// # Errors
-/// The first reason against, in this order: the key or certificate itself, whom it names, the way, the key's line.
+/// The first reason against, in this order: the login, the key or certificate itself, whom it names, the way, the key's
+/// line.
 pub fn judge<T>(
     case: &Case<'_>,
     read: impl Fn(&Arc<str>, Way<'_>) -> T,
 ) -> Result<Right<T>, Refusal> {
     let Case { table, policy, subject, source, unix_s, place } = *case;
+    // As the request itself is refused, before anything is looked up.
+    if let Place::At { login, .. } = place
+        && !is_login(login)
+    {
+        return Err(Refusal::LoginName);
+    }
     let standing = policy.stand(subject, source, unix_s)?;
     let identity = match subject {
         Subject::Certificate(_) => {
@@ -336,7 +354,9 @@ pub fn judge<T>(
         Subject::Certificate(_) => standing.restrictions,
         Subject::Key(_) | Subject::Fingerprint(_) => options.restrictions,
     };
-    Ok(Right { found, identity, restrictions, source_bound, until_s, closed })
+    let key_bound = matches!(subject, Subject::Fingerprint(_))
+        && (restrictions.verify_required || !policy.revocations.knows_fingerprints());
+    Ok(Right { found, identity, restrictions, source_bound, key_bound, until_s, closed })
 }
 
 /// The one of a certificate's principals that is a user. Other names in it are for other servers. Whoever is in already is
@@ -465,7 +485,7 @@ impl<'a> RouteGate<'a> {
             unix_s: clock::unix_s(),
             policy: &live.policy,
         };
-        let right = self.ask(&offer, |user, way| way.admission(user))?;
+        let right = self.ask(&offer, Word::Fact, |user, way| way.admission(user))?;
         match right.covers(&Grant::from(&*key)) {
             Ok(()) => Some(match right.found {
                 Admission::Vm(admitted) => Entry::Vm(admitted, key),
@@ -484,7 +504,7 @@ impl<'a> RouteGate<'a> {
                 })
             }
             Err(why) => {
-                self.deny(Some(key.fingerprint()), why, key.login());
+                self.deny(key.login(), Some(key.fingerprint()), why, Word::Fact);
                 None
             }
         }
@@ -493,6 +513,7 @@ impl<'a> RouteGate<'a> {
     fn ask<T>(
         &self,
         offer: &Offer<'_>,
+        word: Word,
         read: impl Fn(&Arc<str>, Way<'_>) -> T,
     ) -> Option<Right<T>> {
         let Offer { login, subject, source, unix_s, policy } = *offer;
@@ -500,23 +521,56 @@ impl<'a> RouteGate<'a> {
         let table = &self.shared.table;
         let case = Case { table, policy, subject, source: Some(source), unix_s, place };
         judge(&case, read)
-            .inspect_err(|why| self.deny(Some(subject.fingerprint()), *why, login))
+            .inspect_err(|why| self.deny(login, Some(subject.fingerprint()), *why, word))
             .ok()
     }
 
-    fn deny(&self, key: Option<Fingerprint>, why: Refusal, login: &str) {
-        self.report.borrow_mut().denied.note(key, why, login);
+    fn deny(&self, login: &str, key: Option<Fingerprint>, why: Refusal, word: Word) {
+        // Which CA a certificate names is seen, whoever wrote it.
+        let is_seen = matches!(why, Refusal::CertificateType | Refusal::CaUnknown);
+        let word = if is_seen { Word::Fact } else { word };
+        self.report.borrow_mut().denied.note(login, Vain { key, why, word });
     }
 }
 
 impl Gate for RouteGate<'_> {
     fn judge(&self, offer: &Offer<'_>) -> Option<Pass> {
-        let Right { identity, restrictions, .. } = self.ask(offer, |_, _| ())?;
+        let word = match offer.subject {
+            Subject::Certificate(_) => Word::Claim,
+            Subject::Key(_) | Subject::Fingerprint(_) => Word::Fact,
+        };
+        let Right { identity, restrictions, .. } = self.ask(offer, word, |_, _| ())?;
         Some(Pass { identity, restrictions })
     }
 
-    fn hears(&self, key: Option<Fingerprint>, why: CertificateFault) {
-        self.deny(key, why.into(), "");
+    fn hears(&self, login: &str, key: Option<Fingerprint>, why: CertificateFault) {
+        self.deny(login, key, why.into(), Word::Fact);
+    }
+}
+
+/// What a refusal was judged by.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Word {
+    /// By what is known.
+    Fact,
+    /// By what a certificate says of which nobody has verified that its CA signed it: anybody's words, in anybody's name.
+    Claim,
+}
+
+/// Something that was offered in vain.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Vain {
+    /// The plain key, if that much is known.
+    pub key: Option<Fingerprint>,
+    /// The reason against it.
+    pub why: Refusal,
+    /// Whether that is a fact.
+    pub word: Word,
+}
+
+impl Vain {
+    const fn is_of_a_stranger(&self) -> bool {
+        matches!(self.word, Word::Claim) || self.why.is_of_a_stranger()
     }
 }
 
@@ -525,69 +579,71 @@ const DENIED_MAX: usize = 6;
 
 /// What a connection offered in vain: for its log line, if nobody gets in. Takes a pointer where nothing was.
 #[derive(Clone, Debug, Default)]
-pub struct Denied(Option<Box<Vain>>);
+pub struct Denied(Option<Box<Noted>>);
 
 #[derive(Clone, Debug, Default)]
-struct Vain {
-    /// At most [`DENIED_MAX`], each key once with the last reason against it.
-    keys: Vec<(Option<Fingerprint>, Refusal)>,
+struct Noted {
+    /// At most [`DENIED_MAX`], each key once with the last reason against it, and once with the last one that is claimed.
+    all: Vec<Vain>,
     /// Further ones, of which some may be the same.
     more: u32,
-    /// One of the further ones was somebody's.
-    more_of_somebody: bool,
+    /// One of them all was somebody's.
+    of_somebody: bool,
     /// The first user name that was asked for, as sent; the protocol bounds it.
     login: Box<str>,
 }
 
 impl Denied {
-    fn note(&mut self, key: Option<Fingerprint>, why: Refusal, login: &str) {
-        let vain = self.0.get_or_insert_default();
-        if vain.login.is_empty() {
-            vain.login = login.into();
+    fn note(&mut self, login: &str, vain: Vain) {
+        let noted = self.0.get_or_insert_default();
+        if noted.login.is_empty() {
+            noted.login = login.into();
         }
-        if let Some(known) = vain.keys.iter_mut().find(|(known, _)| *known == key) {
-            known.1 = why;
-        } else if vain.keys.len() < DENIED_MAX {
-            vain.keys.push((key, why));
+        noted.of_somebody |= !vain.is_of_a_stranger();
+        let same = |known: &&mut Vain| (known.key, known.word) == (vain.key, vain.word);
+        if let Some(known) = noted.all.iter_mut().find(same) {
+            *known = vain;
+        } else if noted.all.len() < DENIED_MAX {
+            noted.all.push(vain);
         } else {
-            vain.more = vain.more.saturating_add(1);
-            vain.more_of_somebody |= !why.is_of_a_stranger();
+            noted.more = noted.more.saturating_add(1);
         }
     }
 
-    /// The keys and the reasons against them.
-    pub fn keys(&self) -> &[(Option<Fingerprint>, Refusal)] {
-        self.0.as_ref().map_or(&[], |vain| &vain.keys)
+    /// What was offered, and the reasons against it.
+    pub fn all(&self) -> &[Vain] {
+        self.0.as_ref().map_or(&[], |noted| &noted.all)
     }
 
-    /// Whether none of them is a key of somebody here.
+    /// Whether none of it is known to be of somebody here.
     pub fn is_of_a_stranger(&self) -> bool {
-        self.0.as_ref().is_none_or(|vain| {
-            !vain.more_of_somebody && vain.keys.iter().all(|(_, why)| why.is_of_a_stranger())
-        })
+        self.0.as_ref().is_none_or(|noted| !noted.of_somebody)
     }
 
     /// The user name that was asked for.
     pub fn login(&self) -> &str {
-        self.0.as_ref().map_or("", |vain| &vain.login)
+        self.0.as_ref().map_or("", |noted| &noted.login)
     }
 
     /// How many offers more there were.
     pub fn more(&self) -> u32 {
-        self.0.as_ref().map_or(0, |vain| vain.more)
+        self.0.as_ref().map_or(0, |noted| noted.more)
     }
 }
 
 impl fmt::Display for Denied {
-    /// `SHA256:... no_vm_here, SHA256:... revoked, 3 more`
+    /// `SHA256:... no_vm_here, SHA256:... certificate_expired (unverified), 3 more`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, (key, why)) in self.keys().iter().enumerate() {
+        for (at, Vain { key, why, word }) in self.all().iter().enumerate() {
             if at > 0 {
                 f.write_str(", ")?;
             }
             match key {
                 Some(key) => write!(f, "{key} {why}")?,
                 None => write!(f, "{why}")?,
+            }
+            if *word == Word::Claim {
+                f.write_str(" (unverified)")?;
             }
         }
         match self.more() {

@@ -125,16 +125,20 @@ fn every_reason_has_a_label_and_a_sentence_of_its_own() {
     }
 }
 
+fn fact(key: u8, why: Refusal) -> Vain {
+    Vain { key: Some(Fingerprint([key; 32])), why, word: Word::Fact }
+}
+
 #[test]
 fn what_is_noted_of_keys_offered_in_vain_is_bounded_and_printable() {
     let mut denied = Denied::default();
     assert_eq!((denied.to_string().as_str(), denied.login()), ("", ""));
-    let mut note = |key: u8, why| denied.note(Some(Fingerprint([key; 32])), why, "al\nice");
+    let mut note = |key: u8, why| denied.note("al\nice", fact(key, why));
     (0..10).for_each(|key| note(key, Refusal::NoVmHere));
     note(0, Refusal::Revoked);
-    denied.note(None, Refusal::Unreadable, "");
-    assert_eq!((denied.keys().len(), denied.more()), (DENIED_MAX, 5));
-    assert_eq!(denied.keys()[0], (Some(Fingerprint([0; 32])), Refusal::Revoked));
+    denied.note("", Vain { key: None, ..fact(0, Refusal::Unreadable) });
+    assert_eq!((denied.all().len(), denied.more()), (DENIED_MAX, 5));
+    assert_eq!(denied.all()[0], fact(0, Refusal::Revoked));
     assert_eq!(denied.login(), "al\nice", "as sent: whoever writes it makes it printable");
     let text = denied.to_string();
     assert!(text.starts_with(&format!("{} revoked, ", Fingerprint([0; 32]))), "{text}");
@@ -145,14 +149,30 @@ fn what_is_noted_of_keys_offered_in_vain_is_bounded_and_printable() {
 fn a_stranger_is_who_has_offered_no_key_of_anybody_here_also_behind_those_that_are_remembered() {
     let mut denied = Denied::default();
     for key in 0..10 {
-        denied.note(Some(Fingerprint([key; 32])), Refusal::NotRegistered, "x");
+        denied.note("x", fact(key, Refusal::NotRegistered));
         assert!(denied.is_of_a_stranger());
     }
-    denied.note(Some(Fingerprint([11; 32])), Refusal::From, "x");
+    denied.note("x", fact(11, Refusal::From));
     assert!(!denied.is_of_a_stranger());
     for &why in Refusal::ALL {
         let mut denied = Denied::default();
-        denied.note(None, why, "x");
+        denied.note("x", fact(1, why));
         assert_eq!(denied.is_of_a_stranger(), why.is_of_a_stranger(), "{why}");
+    }
+}
+
+/// Anybody can write a certificate in the name of a CA that is trusted: its public key is no secret.
+#[test]
+fn what_an_unverified_certificate_says_is_nobodys_word_and_never_a_fact() {
+    for &why in Refusal::ALL {
+        let mut denied = Denied::default();
+        denied.note("x", Vain { word: Word::Claim, ..fact(1, why) });
+        assert!(denied.is_of_a_stranger(), "{why}");
+        assert!(denied.to_string().ends_with(&format!(" {why} (unverified)")), "{denied}");
+        // Their own plain key says who they are, whichever comes first.
+        denied.note("x", fact(1, Refusal::NoVmHere));
+        denied.note("x", Vain { word: Word::Claim, ..fact(1, why) });
+        assert!(!denied.is_of_a_stranger(), "{why}");
+        assert_eq!(denied.all().len(), 2);
     }
 }

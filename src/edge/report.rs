@@ -135,7 +135,7 @@ impl Report {
 
     /// Whether keys were offered and nobody got in.
     fn is_denied(&self) -> bool {
-        self.user.is_none() && !self.denied.keys().is_empty()
+        self.user.is_none() && !self.denied.all().is_empty()
     }
 
     /// Writes the line.

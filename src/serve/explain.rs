@@ -15,7 +15,7 @@ use crate::ssh::text::printable;
 use crate::ssh::userauth::{Identity, Subject};
 
 /// A login that no VM can have, for a question that names none.
-const ANY_LOGIN: &str = "\0";
+const ANY_LOGIN: &str = " ";
 
 /// Longest text of a certificate that is shown, in bytes.
 const TEXT_MAX_BYTES: usize = 128;
@@ -238,6 +238,10 @@ impl<'a> Walk<'a> {
         }
         let (decision, code, reason) = match right.closed {
             Some(closed) => (Decision::Refused, code(closed), closed.sentence().to_owned()),
+            None if right.key_bound => {
+                let ask = "if the key is none that revoked_keys lists by SHA-1 hash, and one that can verify its user where its line asks for that; ask again with --key FILE";
+                (Decision::Depends, "key-needed".to_owned(), format!("{reason}, {ask}"))
+            }
             None if right.source_bound && from.is_none() => {
                 let ask = "if the client's address is one that the key or certificate may be used from; ask again with --from ADDRESS";
                 (Decision::Depends, "source-needed".to_owned(), format!("{reason}, {ask}"))

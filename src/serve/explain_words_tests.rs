@@ -38,7 +38,7 @@ fn told_state() -> State {
         teams: Vec::new(),
         vms: vec![v0, v1],
     };
-    State { contents, revoked: Vec::new() }
+    State { contents, revoked: Vec::new(), by_sha1: false }
 }
 
 fn explain(state: &State, asked: Asked, target: Target, from: Option<&str>) -> Explanation {
@@ -77,6 +77,44 @@ fn a_key_is_explained_however_it_is_given() {
         state.revoked.push(0);
         let said = ask(&state, None);
         assert_eq!((said.decision, &*said.code), (Decision::Refused, "revoked"), "{said:?}");
+    }
+}
+
+#[test]
+fn what_a_fingerprint_alone_does_not_say_is_asked_for() {
+    let key = KEYS[0].public();
+    let ask = |state: &State| {
+        let asked = [Asked::Key(key.clone()), Asked::Fingerprint(key.fingerprint())];
+        asked.map(|asked| explain(state, asked, at_v0(), None))
+    };
+    let mut listed = told_state();
+    (listed.revoked, listed.by_sha1) = (vec![0], true);
+    let mut verified = told_state();
+    verified.contents.users[0].keys[0].options = Some(Arc::from("verify-required"));
+    for (state, code) in [(&listed, "revoked"), (&verified, "verify-required")] {
+        let [by_key, by_fingerprint] = ask(state);
+        assert_eq!((by_key.decision, &*by_key.code), (Decision::Refused, code));
+        let said = (by_fingerprint.decision, &*by_fingerprint.code);
+        assert_eq!(said, (Decision::Depends, "key-needed"), "{by_fingerprint:?}");
+        assert!(by_fingerprint.reason.contains("--key FILE"), "{by_fingerprint:?}");
+    }
+}
+
+#[test]
+fn a_login_that_the_door_refuses_at_the_request_is_refused_for_everybody() {
+    let (state, now_s) = (told_state(), clock::unix_s());
+    let shared = state.shared();
+    let live = shared.live.load();
+    for (key, login) in [(0, "al\0ice"), (0, "al\nice+v0"), (2, "\u{9b}2J"), (0, &"x".repeat(256))]
+    {
+        let question = Question {
+            asked: Asked::Key(KEYS[key].public().clone()),
+            target: at_v0(),
+            login: Some(login.to_owned()),
+            from: None,
+        };
+        let said = Walk::new(&shared.table, &live, now_s).explain(&question, Some("vm.test"));
+        assert_eq!((said.decision, &*said.code), (Decision::Refused, "login-name"), "{login:?}");
     }
 }
 

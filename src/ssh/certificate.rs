@@ -92,6 +92,9 @@ pub enum CertificateFault {
     /// A security key's signature that does not show what `verify-required` asks for.
     #[error("the security key did not verify its user")]
     Unverified,
+    /// The user name asked for is none that an account can have, whatever the key.
+    #[error("no account has such a name")]
+    Login,
 }
 
 impl From<Malformed> for CertificateFault {

@@ -89,7 +89,12 @@ impl Revocations {
         self.revokes_blob(key.blob())
     }
 
-    /// By the fingerprint alone: a list of SHA-1 hashes cannot say anything about it.
+    /// Whether a key's SHA-256 fingerprint says all there is to know: a list of SHA-1 hashes cannot say anything about it.
+    pub fn knows_fingerprints(&self) -> bool {
+        self.sha1.is_empty()
+    }
+
+    /// By the fingerprint alone, as far as that goes: see [`Self::knows_fingerprints`].
     pub fn revokes_fingerprint(&self, fingerprint: &Fingerprint) -> bool {
         self.sha256.contains(fingerprint)
     }

@@ -15,6 +15,8 @@ use super::publickey::SignatureAlgorithm;
 use super::transport::{
     Algorithms, ClientConfig, Context, Event, Instant, RekeyLimits, ServerConfig, Transport,
 };
+#[cfg(test)]
+use super::{publickey::PublicKey, wire::Put};
 
 /// SplitMix64: the same bytes for the same seed, on every machine.
 pub(crate) struct Seeded(pub(crate) u64);
@@ -32,6 +34,26 @@ impl Seeded {
     pub(crate) fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() % u64::try_from(end.max(1)).unwrap()).unwrap()
     }
+}
+
+/// A KRL that lists keys by their SHA-1 hashes (OpenSSH PROTOCOL.krl).
+#[cfg(test)]
+pub(crate) fn sha1_list<'a>(keys: impl Iterator<Item = &'a PublicKey>) -> Vec<u8> {
+    use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+    let mut hashes = Vec::new();
+    for key in keys {
+        hashes.put_string(digest(&SHA1_FOR_LEGACY_USE_ONLY, key.blob()).as_ref());
+    }
+    let mut list = b"SSHKRL\n\0".to_vec();
+    list.put_u32(1);
+    for number in [1, 0, 0] {
+        list.put_u64(number);
+    }
+    list.put_string(b"");
+    list.put_string(b"");
+    list.put_u8(3);
+    list.put_string(&hashes);
+    list
 }
 
 impl Entropy for Seeded {

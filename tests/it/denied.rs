@@ -69,6 +69,31 @@ fn a_denied_login_is_one_line_with_what_was_offered_where_to_and_why_not() {
     assert_eq!(line["stranger"], true);
 }
 
+/// Anybody can write one: only its CA could say that it is alice's, and nobody asked.
+#[test]
+fn what_an_unverified_certificate_says_is_marked_and_counts_as_a_strangers() {
+    if World::is_direct() {
+        return;
+    }
+    let plan = World::plan().address("s001").user("alice").vm("blue", "alice", "s001");
+    let world = plan.user_ca().start();
+    let (key, target) = (Key::ed25519(world.dir(), "ghost"), world.target("alice", "s001"));
+    let expired = key.certify(world.user_ca(), "alice", &["-V", "20200101:20200102"]);
+    let own = target.key.path().display().to_string();
+    let text = fs::read_to_string(&target.config).expect("a config");
+    let text = text.replace(&own, &key.path().display().to_string());
+    let config = world.path("ghost_config");
+    fs::write(&config, format!("CertificateFile {}\n{text}", expired.display())).expect("a config");
+    run(Command::new("ssh").arg("-F").arg(&config).args(["door", "true"])).ends(255);
+    wait::until("the line", wait::SOON, || !lines(&world, "login denied").is_empty());
+    let all = lines(&world, "login denied");
+    let denied = all[0]["denied"].as_str().unwrap_or_default();
+    let key = key.fingerprint();
+    assert!(denied.contains(&format!("{key} certificate_expired (unverified)")), "{denied}");
+    assert!(denied.contains(&format!("{key} not_registered")), "{denied}");
+    assert_eq!(all[0]["stranger"], true);
+}
+
 /// Trap 5: a ban by such lines must not hit people whose agents hold many keys.
 #[test]
 fn trap_5_whoever_gets_in_is_not_denied_whatever_was_offered_before() {

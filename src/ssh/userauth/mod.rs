@@ -37,6 +37,12 @@ const KEYBOARD_INTERACTIVE: &str = "keyboard-interactive";
 /// VM name behind a `+` stays far below.
 pub const LOGIN_BYTES_MAX: usize = 255;
 
+/// Whether an account can have this name, or a request ask for it: it is short enough, and has no control character.
+#[must_use]
+pub fn is_login(name: &str) -> bool {
+    name.len() <= LOGIN_BYTES_MAX && !name.chars().any(char::is_control)
+}
+
 /// `SERVICE_REQUEST` and `SERVICE_ACCEPT` differ in their number only (RFC 4253 §10).
 fn service_message(number: u8) -> Vec<u8> {
     let mut message = vec![number];

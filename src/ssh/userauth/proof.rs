@@ -69,9 +69,10 @@ pub trait Gate {
     /// Whom a proof of this would let in here, if anybody: everything but signatures, which are verified afterwards.
     fn judge(&self, offer: &Offer<'_>) -> Option<Pass>;
 
-    /// Hears of what is refused without being judged: a key or certificate that cannot be read, or one that [`Gate::judge`]
-    /// let pass and that its CA never signed. `key`: of the plain key, if that much is known.
-    fn hears(&self, _key: Option<Fingerprint>, _why: CertificateFault) {}
+    /// Hears of what is refused without being judged: a key or certificate that cannot be read, whatever comes under a
+    /// login that nobody can have, or what [`Gate::judge`] let pass and its CA never signed. `login`: as sent. `key`: of
+    /// the plain key, if that much is known.
+    fn hears(&self, _login: &str, _key: Option<Fingerprint>, _why: CertificateFault) {}
 }
 
 /// Which of the two public-key methods a request used.
@@ -367,11 +368,11 @@ impl Judge<'_> {
 
     /// What key this is, if it is one at all. The list of algorithms is asked before anything is parsed.
     fn claim(&self, request: &Request<'_>) -> Option<Claim> {
-        let Request { name, blob, foreign, .. } = *request;
+        let Request { login, name, blob, foreign, .. } = *request;
         if foreign || blob.len() > BLOB_BYTES_MAX {
             return None;
         }
-        let unread = |fault| self.gate.hears(None, fault);
+        let unread = |fault| self.gate.hears(login, None, fault);
         let (what, algorithm) = if let Some(algorithm) = SignatureAlgorithm::from_name(name) {
             let key = PublicKey::parse(blob).map_err(CertificateFault::Key);
             (What::Key(key.inspect_err(|fault| unread(*fault)).ok()?), algorithm)
@@ -391,12 +392,18 @@ impl Judge<'_> {
     /// Whether a proof would be let in.
     fn accepts(&self, claim: &Claim, request: &Request<'_>, checks: &mut CaChecks) -> bool {
         self.gate.judge(&self.offer(&claim.what, request)).is_some()
-            && self.certified(claim, checks).is_ok()
+            && self.certified(claim, request, checks).is_ok()
     }
 
-    fn certified(&self, claim: &Claim, checks: &mut CaChecks) -> Result<(), CertificateFault> {
+    fn certified(
+        &self,
+        claim: &Claim,
+        request: &Request<'_>,
+        checks: &mut CaChecks,
+    ) -> Result<(), CertificateFault> {
         let key = || Some(claim.what.key().fingerprint());
-        claim.what.certified(checks).inspect_err(|fault| self.gate.hears(key(), *fault))
+        let hears = |fault: &_| self.gate.hears(request.login, key(), *fault);
+        claim.what.certified(checks).inspect_err(hears)
     }
 
     /// Asks the gate, then verifies. With `hide_keys` both signatures are verified whatever the gate says, so that the
@@ -417,7 +424,7 @@ impl Judge<'_> {
         if pass.is_none() && !hides {
             return None;
         }
-        let certified = self.certified(&claim, checks);
+        let certified = self.certified(&claim, request, checks);
         if certified.is_err() && !hides {
             return None;
         }
@@ -428,7 +435,8 @@ impl Judge<'_> {
         certified.ok()?;
         let proof = proof.ok()?;
         if !restrictions.is_satisfied_by(proof) {
-            self.gate.hears(Some(claim.what.key().fingerprint()), CertificateFault::Unverified);
+            let (login, key) = (request.login, Some(claim.what.key().fingerprint()));
+            self.gate.hears(login, key, CertificateFault::Unverified);
             return None;
         }
         let presented = match claim.what {

@@ -2,6 +2,7 @@
 
 use super::{
     super::{
+        certificate::CertificateFault,
         fault::{Fault, Stage},
         message,
         outlet::{Outlet, Sealed},
@@ -12,6 +13,7 @@ use super::{
         wire::{Malformed, Put, Reader},
     },
     CONNECTION, KEYBOARD_INTERACTIVE, LOGIN_BYTES_MAX, PUBLIC_KEY, PUBLIC_KEY_HOST_BOUND, SERVICE,
+    is_login,
     proof::{CaChecks, Gate, Judge, Method, ProvedKey, Request, Verdict},
     service_message,
 };
@@ -384,7 +386,8 @@ impl Authenticator {
         let request = Request::read(payload, login, method, reader, judge.host_key)?;
         // No account has such a name: an unknown user, whatever the key. sshd hangs up on a NUL, which the edge's user
         // would read as a fault of the VM.
-        if login.chars().any(char::is_control) {
+        if !is_login(login) {
+            judge.gate.hears(login, None, CertificateFault::Login);
             return Ok(if request.is_query() {
                 self.offer_refused()
             } else {

@@ -91,7 +91,7 @@ impl Gate for List {
         Some(Pass { identity, restrictions: standing.restrictions })
     }
 
-    fn hears(&self, _key: Option<Fingerprint>, why: CertificateFault) {
+    fn hears(&self, _login: &str, _key: Option<Fingerprint>, why: CertificateFault) {
         self.heard.borrow_mut().push(why);
     }
 }

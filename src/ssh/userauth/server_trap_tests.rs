@@ -436,6 +436,7 @@ fn trap_46_a_login_with_a_control_character_is_an_unknown_one() {
                     let mut server = Server::new(policy.clone(), List::of(&[&known]));
                     assert_eq!(server.answer(&message), failure(), "{login:?}");
                     assert!(server.gate.asked.borrow().is_empty(), "{login:?}");
+                    assert_eq!(*server.gate.heard.borrow(), [CertificateFault::Login]);
                 }
             }
         }
