@@ -317,9 +317,10 @@ fn report(what: &str, table: &Table, addresses: &[Arc<Address>]) {
     let mut draw = || asked(addresses, &mut state);
     let lookup = |key, at: &Address| table.lookup(Who::Key(key), at, Arc::as_ptr).is_some();
     let kept = |key, at: &Address| black_box(table.lookup(Who::Key(key), at, Arc::clone)).is_some();
-    let admits = |key, at: &Address| table.admits(Who::Key(key), at, "root");
+    let admits = |key, at: &Address| table.ask(Who::Key(key), at, "root", |_, _| ()).is_ok();
     let admit = |key, at: &Address| {
-        matches!(black_box(table.admit(Who::Key(key), at, "root")), Admission::Vm(_))
+        let asked = table.ask(Who::Key(key), at, "root", |user, way| way.admission(user));
+        matches!(black_box(asked), Ok((Admission::Vm(_), _)))
     };
     let ways = ["lookup", "lookup, one by one", "lookup, VM kept", "admits", "admit"];
     let mut runs = ways.map(|_| Vec::new());

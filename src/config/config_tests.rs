@@ -240,7 +240,7 @@ host_key = "{THIRD_PRINT}"
     let address = table.address("10.0.0.7".parse().unwrap()).unwrap();
     let alice = PublicKey::parse_line(ALICE).unwrap().0;
     let admission = table.admit(Who::Key(alice.fingerprint().0), &address, "me");
-    let Admission::Vm(admitted) = admission else { panic!("{admission:?}") };
+    let Some(Admission::Vm(admitted)) = admission else { panic!("{admission:?}") };
     assert_eq!(
         (admitted.login.as_str(), admitted.vm.endpoint.as_str()),
         ("root", "vm-blue.internal:2201")

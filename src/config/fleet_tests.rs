@@ -223,8 +223,8 @@ fn teams_and_shares_open_ways_in() {
     let table = checked(&text.replace("state = \"maint\"\n", "")).unwrap();
     let at = table.address("10.0.0.7".parse().unwrap()).unwrap();
     let vm = |key, login: &str| match table.admit(Who::Key(key), &at, login) {
-        Admission::Vm(admitted) => Some(admitted.vm.name.clone()),
-        Admission::Lobby { .. } | Admission::Nothing => None,
+        Some(Admission::Vm(admitted)) => Some(admitted.vm.name.clone()),
+        Some(Admission::Lobby { .. }) | None => None,
     };
     let blue = Some("blue".to_owned());
     let red = Some("red".to_owned());

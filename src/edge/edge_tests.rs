@@ -106,7 +106,8 @@ pub(super) fn contents(owners: &[(&str, &PrivateKey)]) -> Contents {
 fn admitted(seed: u64, shared: &Arc<Shared>, key: &PrivateKey) -> (Peer, Peer, Session<Info>) {
     let fingerprint = key.public().fingerprint();
     let place = shared.table.address([127, 0, 77, 1].into()).unwrap();
-    let Admission::Vm(admitted) = shared.table.admit(Who::Key(fingerprint.0), &place, "me") else {
+    let admission = shared.table.admit(Who::Key(fingerprint.0), &place, "me");
+    let Some(Admission::Vm(admitted)) = admission else {
         panic!("the key has a VM");
     };
     let mut report = Report::new(RequestId(seed), ([192, 0, 2, 1], 1).into(), 0);

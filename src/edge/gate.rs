@@ -197,7 +197,6 @@ impl From<route::Refusal> for Refusal {
             route::Refusal::NoSuchVm => Self::NoSuchVm,
             route::Refusal::Forbidden => Self::Forbidden,
             route::Refusal::NoLogin => Self::NoLogin,
-            route::Refusal::Closed => Self::VmMaintenance,
         }
     }
 }
@@ -490,7 +489,6 @@ impl<'a> RouteGate<'a> {
             Ok(()) => Some(match right.found {
                 Admission::Vm(admitted) => Entry::Vm(admitted, key),
                 Admission::Lobby { user } => Entry::Lobby { user },
-                Admission::Nothing => return None,
             }),
             Err(why @ (Refusal::VmMaintenance | Refusal::AddressMaintenance)) => {
                 Some(match right.found {
@@ -500,7 +498,6 @@ impl<'a> RouteGate<'a> {
                         why,
                     },
                     Admission::Lobby { user } => Entry::Closed { user, admitted: None, why },
-                    Admission::Nothing => return None,
                 })
             }
             Err(why) => {

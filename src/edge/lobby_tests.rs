@@ -387,7 +387,7 @@ impl Right {
 
 #[test]
 fn a_list_is_made_for_whoever_may_still_come_and_for_nobody_else() {
-    let line = |options: &'static str| {
+    let set = |options: &'static str| {
         move |it: &mut Contents| it.users[0].keys[0].options = Some(options.into())
     };
     let with = || Right::with(None);
@@ -403,11 +403,11 @@ fn a_list_is_made_for_whoever_may_still_come_and_for_nobody_else() {
         it.users[1].keys.extend(hers);
     });
     assert_eq!(his, Err(Refusal::Forbidden), "the key is bob's now, and so would be the list");
-    assert_eq!(with().then(line("from=\"10.9.9.9\"")), Err(Refusal::From));
-    assert_eq!(with().then(line("from=\"192.0.2.0/24\"")), Ok(()));
-    assert_eq!(with().then(line("expiry-time=\"20200101\"")), Err(Refusal::KeyExpired));
-    assert_eq!(with().then(line("no-pty")), Err(Refusal::Narrowed));
-    assert_eq!(Right::with(Some("no-pty")).then(line("no-pty")), Ok(()));
+    assert_eq!(with().then(set("from=\"10.9.9.9\"")), Err(Refusal::From));
+    assert_eq!(with().then(set("from=\"192.0.2.0/24\"")), Ok(()));
+    assert_eq!(with().then(set("expiry-time=\"20200101\"")), Err(Refusal::KeyExpired));
+    assert_eq!(with().then(set("no-pty")), Err(Refusal::Narrowed));
+    assert_eq!(Right::with(Some("no-pty")).then(set("no-pty")), Ok(()));
     // Of the place: maintenance lets visits be, as it does sessions.
     assert_eq!(with().then(|it| it.addresses[1].closed = true), Ok(()));
     assert_eq!(with().then(|it| it.addresses[1].lobby = false), Err(Refusal::NoVmHere));

@@ -105,7 +105,7 @@ fn only_what_may_have_cost_somebody_a_right_says_so() {
 #[test]
 fn a_renamed_vm_is_found_by_its_new_name_and_keeps_its_sessions() {
     let table = table(contents());
-    let Admission::Vm(admitted) = table.admit(ALICE, &at(&table, 1), "me") else { panic!() };
+    let Some(Admission::Vm(admitted)) = table.admit(ALICE, &at(&table, 1), "me") else { panic!() };
     let mut renamed = vm("azure", "alice", "s001");
     renamed.vm.id = named("blue");
     // Somebody else's VM has the old name at once.
@@ -338,7 +338,9 @@ fn sessions(table: &Table, contents: &Contents) -> Vec<(u8, Admitted)> {
         let place = table.address_named(&entry.name).unwrap();
         for key in 0..6 {
             for login in ["me", "me+v0", "me+v1", "me+v2", "me+v3", "me+v4"] {
-                if let Admission::Vm(admitted) = table.admit(Who::Key([key; 32]), &place, login) {
+                if let Some(Admission::Vm(admitted)) =
+                    table.admit(Who::Key([key; 32]), &place, login)
+                {
                     all.push((key, admitted));
                 }
             }
@@ -404,12 +406,7 @@ proptest! {
                     let place = table.address_named(&entry.name).unwrap();
                     for login in ["me", "", "me+v0", "me+v3", "+v4", "me+u0"] {
                         let expected = model::admit(&contents, who, &entry.name, login);
-                        let told = match table.admit(who, &place, login) {
-                            Admission::Vm(a) => format!("{}@{}{}", a.login, a.vm.name,
-                                                        if a.by_name { " by name" } else { "" }),
-                            Admission::Lobby { user } => format!("lobby of {user}"),
-                            Admission::Nothing => "nothing".to_owned(),
-                        };
+                        let told = told(table.admit(who, &place, login));
                         prop_assert_eq!(told, expected, "{:?} {} {}", who, entry.name, login);
                     }
                 }
@@ -495,7 +492,8 @@ fn readers_see_all_of_a_delta_or_nothing_of_it() {
                     let mut seen: HashMap<String, u64> = HashMap::new();
                     while !stop.load(Ordering::Relaxed) {
                         for (key, allowed) in [([1; 32], allowed_1), ([3; 32], allowed_3)] {
-                            let Admission::Vm(a) = table.admit(Who::Key(key), &place, "me") else {
+                            let Some(Admission::Vm(a)) = table.admit(Who::Key(key), &place, "me")
+                            else {
                                 panic!("both states let the key in");
                             };
                             let said = format!("{} of {}", a.vm.name, a.user);

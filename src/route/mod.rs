@@ -187,8 +187,6 @@ pub enum Admission {
         /// The user's name.
         user: Arc<str>,
     },
-    /// No route: answer like an unknown key.
-    Nothing,
 }
 
 /// Why there is no way in. For `explain` and the operator's log only: a stranger must not learn which of these it was.
@@ -209,9 +207,6 @@ pub enum Refusal {
     /// Neither the VM nor the request names a login.
     #[error("no login name")]
     NoLogin,
-    /// The VM is in maintenance.
-    #[error("the VM is in maintenance")]
-    Closed,
 }
 
 /// Sizes, for the metrics.

@@ -231,15 +231,10 @@ impl Table {
         self.at_one_revision(|revision| self.line(&Who::Key(*fingerprint), revision))
     }
 
-    /// Where `who` gets, for whom a key's line and everything else that a login is judged by do not matter. `login` is the SSH user name as sent: `login+vm-name` (split at the last '+') asks
-    /// by name among the VMs that `who` may enter, and is never tried again as a plain login.
-    pub fn admit(&self, who: Who<'_>, address: &Address, login: &str) -> Admission {
-        self.explain(who, address, login).unwrap_or(Admission::Nothing)
-    }
-
-    /// What `read` makes of the way that [`Table::admit`] would find and of its user's name, with what the line of the key
-    /// says, both of one revision. Allocates nothing and copies nothing. `read` runs while memory cannot be reclaimed, maybe
-    /// twice: it must be short.
+    /// What `read` makes of the way of `who` at an address and of its user's name, with what the line of the key says, both of
+    /// one revision. `login` is the SSH user name as sent: `login+vm-name` (split at the last '+') asks by name among the VMs
+    /// that `who` may enter, and is never tried again as a plain login. Allocates nothing and copies nothing. `read` runs
+    /// while memory cannot be reclaimed, maybe twice: it must be short.
     ///
     /// # Errors
     /// Why there is no way.
@@ -252,7 +247,7 @@ impl Table {
     ) -> Result<(T, KeyLine), Refusal> {
         let answer = |person: &Person, way: Way<'_>| read(&person.rest.name, way);
         self.at_one_revision(|revision| {
-            let found = self.decide_at(revision, &who, address, login, answer)?;
+            let found = self.decide(revision, &who, address, login, answer)?;
             Ok((found, self.line(&who, revision)))
         })
     }
@@ -286,24 +281,6 @@ impl Table {
         })
     }
 
-    /// Whether [`Table::admit`] gives anything: for the answer to an offered key, where nothing is needed but that.
-    pub fn admits(&self, who: Who<'_>, address: &Address, login: &str) -> bool {
-        self.decide(who, address, login, |_, _| ()).is_ok()
-    }
-
-    /// As [`Table::admit`], with the step that refused, for the operator.
-    ///
-    /// # Errors
-    /// Where [`Table::admit`] says [`Admission::Nothing`].
-    pub fn explain(
-        &self,
-        who: Who<'_>,
-        address: &Address,
-        login: &str,
-    ) -> Result<Admission, Refusal> {
-        self.decide(who, address, login, |person, way| way.admission(&person.rest.name))
-    }
-
     /// The two steps alone: reads the VM in the slots of `who` at `address`. Allocates nothing and copies nothing. `read`
     /// runs while memory cannot be reclaimed, maybe twice: it must be short.
     pub fn lookup<T>(
@@ -323,11 +300,6 @@ impl Table {
         self.at_one_revision(|revision| {
             self.person(&who, revision, |person| Arc::clone(&person.rest.name))
         })
-    }
-
-    /// Whether [`Table::hold`] finds anything, in a VM that is open.
-    pub fn keeps(&self, who: Who<'_>, admitted: &Admitted) -> bool {
-        self.hold(who, admitted, |vm| !vm.closed).is_ok_and(|(open, _)| open)
     }
 
     /// Whether there is a user of this name, who is not on the way out.
@@ -396,21 +368,8 @@ impl Table {
         **self.counts.load()
     }
 
-    fn decide<T>(
-        &self,
-        who: Who<'_>,
-        address: &Address,
-        login: &str,
-        answer: impl Fn(&Person, Way<'_>) -> T,
-    ) -> Result<T, Refusal> {
-        let open = |person: &Person, way: Way<'_>| (!way.closed()).then(|| answer(person, way));
-        self.at_one_revision(|revision| {
-            self.decide_at(revision, &who, address, login, open)?.ok_or(Refusal::Closed)
-        })
-    }
-
     /// `who` where the caller has it: see [`Asked`].
-    fn decide_at<T>(
+    fn decide<T>(
         &self,
         revision: u64,
         who: &Who<'_>,

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{
     Address, AddressEntry, Admission, Admitted, Contents, KeyEntry, KeyLine, Place, Slot, Snapshot,
-    Table, TeamEntry, UserEntry, Vm, VmEntry, Who,
+    Table, TeamEntry, UserEntry, Vm, VmEntry, Way, Who,
 };
 
 pub(super) fn ip(last: u8) -> IpAddr {
@@ -85,14 +85,34 @@ pub(super) fn at(table: &Table, last: u8) -> Arc<Address> {
     table.address(ip(last)).unwrap()
 }
 
-/// An admission in one word: `login@vm`, `login@vm by name`, `lobby of user`, or the refusal.
-pub(super) fn tell(table: &Table, who: Who<'_>, last: u8, login: &str) -> String {
-    match table.explain(who, &at(table, last), login) {
-        Ok(Admission::Vm(Admitted { login, vm, by_name, .. })) => {
+/// As logins are judged, but for the lines of keys and everything else that is not of this room: what is closed leads
+/// nowhere.
+impl Table {
+    pub(crate) fn admit(&self, who: Who<'_>, address: &Address, login: &str) -> Option<Admission> {
+        let open = |user: &Arc<str>, way: Way<'_>| (!way.closed()).then(|| way.admission(user));
+        self.ask(who, address, login, open).ok()?.0
+    }
+
+    pub(super) fn keeps(&self, who: Who<'_>, admitted: &Admitted) -> bool {
+        self.hold(who, admitted, |vm| !vm.closed).is_ok_and(|(open, _)| open)
+    }
+}
+
+/// An admission in the model's words.
+pub(super) fn told(admission: Option<Admission>) -> String {
+    match admission {
+        Some(Admission::Vm(Admitted { login, vm, by_name, .. })) => {
             format!("{login}@{}{}", vm.name, if by_name { " by name" } else { "" })
         }
-        Ok(Admission::Lobby { user }) => format!("lobby of {user}"),
-        Ok(Admission::Nothing) => unreachable!("a refusal has a reason"),
+        Some(Admission::Lobby { user }) => format!("lobby of {user}"),
+        None => "nothing".to_owned(),
+    }
+}
+
+/// An admission in one word: `login@vm`, `login@vm by name`, `lobby of user`, or the refusal.
+pub(super) fn tell(table: &Table, who: Who<'_>, last: u8, login: &str) -> String {
+    match table.ask(who, &at(table, last), login, |user, way| way.admission(user)) {
+        Ok((admission, _)) => told(Some(admission)),
         Err(refusal) => refusal.to_string(),
     }
 }

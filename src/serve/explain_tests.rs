@@ -483,20 +483,18 @@ proptest! {
         shared.live.store(Arc::new(after.live()));
         for (session, dialled) in &sessions {
             let mut places = after.contents.addresses.iter();
-            let (held, way) = match &session.admitted {
-                Some(admitted) => {
-                    let login = format!("me+{}", admitted.vm.name);
-                    let open = places.find(|it| !it.closed).unwrap();
-                    let held = Some(&*admitted.user);
-                    (held, after.leads(&comes, source, held, &open.name, &login))
-                }
+            let (held, way) = if let Some(admitted) = &session.admitted {
+                let login = format!("me+{}", admitted.vm.name);
+                let open = places.find(|it| !it.closed).unwrap();
+                let held = Some(&*admitted.user);
+                (held, after.leads(&comes, source, held, &open.name, &login))
+            } else {
                 // Of a lobby maintenance takes nothing away from those who are there.
-                None => {
-                    let there = places.find(|it| it.lobby && it.public == *dialled);
-                    let way = there.map(|it| after.leads(&comes, source, session.user.as_deref(), &it.name, "me"));
-                    let way = way.unwrap_or("-".to_owned()).trim_start_matches("closed ").to_owned();
-                    (session.user.as_deref(), way)
-                }
+                let held = session.user.as_deref();
+                let there = places.find(|it| it.lobby && it.public == *dialled);
+                let way = there.map(|it| after.leads(&comes, source, held, &it.name, "me"));
+                let way = way.unwrap_or("-".to_owned());
+                (held, way.trim_start_matches("closed ").to_owned())
             };
             let owner = |state: &State| {
                 let (who, restrictions) = state.good_for(&comes, source, held)?;
