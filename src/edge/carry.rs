@@ -23,7 +23,6 @@ use super::super::pump::{Carriage, Session};
 use super::super::relay::Relay;
 use super::super::report::{Info, Report};
 use super::super::seats::{Full, Seat};
-use super::super::shared::Presence;
 use super::{Door, Outcome, Place, edge};
 
 /// What comes of the wait for a VM.
@@ -44,7 +43,6 @@ impl Door {
         place: &Place,
         admitted: Admitted,
         key: &ProvedKey,
-        presence: Presence,
     ) -> Outcome {
         place.leave();
         let seat = match self.shared.take_seat(&admitted.user, &admitted.vm.id) {
@@ -97,7 +95,7 @@ impl Door {
             }
         };
         let legs = (client_leg, reached);
-        self.hand_over(legs, early, &banner, waiting, (presence, seat))
+        self.hand_over(legs, early, &banner, waiting, seat)
     }
 
     /// Both legs go to the pump, unless somebody has the connection ended in the last moment.
@@ -107,7 +105,7 @@ impl Door {
         early: Early,
         banner: &str,
         waiting: Waiting,
-        (presence, seat): (Presence, Seat),
+        seat: Seat,
     ) -> Outcome {
         let accepted_us = waiting.report.accepted_us;
         self.counters.stage(LoginStage::Total, clock::monotonic_us() - accepted_us);
@@ -129,7 +127,7 @@ impl Door {
         let carried = waiting.leave(|report| {
             let report = Report { endpoint: Some(Box::new(endpoint)), ..report.clone() };
             let (carriage, started_ms) = (Carriage::Reseal(Box::new(relay)), report.accepted_ms);
-            let info = Info { report, presence, seat };
+            let info = Info { report, presence: self.enter(), seat };
             self.pump.carry(Session { carriage, info, started_ms })
         });
         match carried {

@@ -29,9 +29,10 @@ use crate::ssh::userauth::{Authenticator, Step};
 
 use super::admission::{self, Admission};
 use super::attended::Attended;
+use super::denied::Denied;
 use super::dial::VmLegs;
 use super::early::Early;
-use super::gate::{Denied, Entry, RouteGate};
+use super::gate::{Entry, RouteGate};
 use super::global_requests::host_keys;
 use super::leg::{Leg, Scratch};
 use super::pump::PumpHandle;
@@ -158,18 +159,19 @@ impl Door {
         self.shared.enter()
     }
 
-    /// Takes one accepted connection to its end, or to the pump. A panic in it ends it alone.
+    /// Takes one accepted connection to its end, or to the pump. A panic in it ends it alone. The presence goes behind the
+    /// last line: a drain, and the process with it, is over once nobody is present.
     pub(super) async fn serve(
         self: Rc<Self>,
         stream: Stream,
         peer: SocketAddr,
         place: Place,
-        presence: Presence,
+        _presence: Presence,
     ) {
         let request = RequestId(self.scratch.random());
         let report = RefCell::new(Report::new(request, peer, clock::monotonic_us()));
         let mut last_line = LastLine { door: &self, report: &report, ended: Some(KILLED) };
-        let connection = Box::pin(self.connection(stream, &report, &place, presence));
+        let connection = Box::pin(self.connection(stream, &report, &place));
         last_line.ended = match AssertUnwindSafe(connection).catch_unwind().await {
             Ok(Outcome::Carried | Outcome::Checked) => None,
             Ok(Outcome::Ended(ended)) if place.evicted() => {
@@ -183,13 +185,7 @@ impl Door {
         };
     }
 
-    async fn connection(
-        &self,
-        stream: Stream,
-        report: &RefCell<Report>,
-        place: &Place,
-        presence: Presence,
-    ) -> Outcome {
+    async fn connection(&self, stream: Stream, report: &RefCell<Report>, place: &Place) -> Outcome {
         let (local, unread) = match self.local(&stream, report, place).await {
             Ok(Some(found)) => found,
             Ok(None) => {
@@ -237,7 +233,7 @@ impl Door {
                     report.user = Some(Arc::clone(&admitted.user));
                     report.admitted = Some(admitted.clone());
                 }
-                Box::pin(self.carry(leg, report, place, admitted, &key, presence)).await
+                Box::pin(self.carry(leg, report, place, admitted, &key)).await
             }
         }
     }
@@ -469,6 +465,8 @@ mod tests {
     /// A function of some arguments.
     trait Asks<Arguments, Output> {}
 
+    impl<A, B, C, D, O, F: Fn(A, B, C, D) -> O> Asks<(A, B, C, D), O> for F {}
+
     impl<A, B, C, D, E, O, F: Fn(A, B, C, D, E) -> O> Asks<(A, B, C, D, E), O> for F {}
 
     /// A half-open connection is these three, its transport's own memory and what its peer has sent of a packet.
@@ -477,7 +475,7 @@ mod tests {
         let serve = size_of_future(&Door::serve);
         let connection = size_of_future(&Door::connection);
         let login = size_of_future(&Door::authenticate);
-        assert!(serve <= 520, "{serve}");
+        assert!(serve <= 528, "{serve}");
         assert!(connection <= 1280, "{connection}");
         assert!(login <= 768, "{login}");
     }

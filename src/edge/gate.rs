@@ -6,7 +6,6 @@
 //! Signatures are verified elsewhere (`ssh`), after this has said yes.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -18,6 +17,7 @@ use crate::ssh::publickey::Fingerprint;
 use crate::ssh::userauth::{Gate, Identity, Offer, Pass, Policy, ProvedKey, Subject, is_login};
 
 use super::clock;
+use super::denied::{Vain, Word};
 use super::report::Report;
 use super::shared::Shared;
 
@@ -542,111 +542,6 @@ impl Gate for RouteGate<'_> {
 
     fn hears(&self, login: &str, key: Option<Fingerprint>, why: CertificateFault) {
         self.deny(login, key, why.into(), Word::Fact);
-    }
-}
-
-/// What a refusal was judged by.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Word {
-    /// By what is known.
-    Fact,
-    /// By what a certificate says of which nobody has verified that its CA signed it: anybody's words, in anybody's name.
-    Claim,
-}
-
-/// Something that was offered in vain.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Vain {
-    /// The plain key, if that much is known.
-    pub key: Option<Fingerprint>,
-    /// The reason against it.
-    pub why: Refusal,
-    /// Whether that is a fact.
-    pub word: Word,
-}
-
-impl Vain {
-    const fn is_of_a_stranger(&self) -> bool {
-        matches!(self.word, Word::Claim) || self.why.is_of_a_stranger()
-    }
-}
-
-/// Keys remembered of one connection.
-const DENIED_MAX: usize = 6;
-
-/// What a connection offered in vain: for its log line, if nobody gets in. Takes a pointer where nothing was.
-#[derive(Clone, Debug, Default)]
-pub struct Denied(Option<Box<Noted>>);
-
-#[derive(Clone, Debug, Default)]
-struct Noted {
-    /// At most [`DENIED_MAX`], each key once with the last reason against it, and once with the last one that is claimed.
-    all: Vec<Vain>,
-    /// Further ones, of which some may be the same.
-    more: u32,
-    /// One of them all was somebody's.
-    of_somebody: bool,
-    /// The first user name that was asked for, as sent; the protocol bounds it.
-    login: Box<str>,
-}
-
-impl Denied {
-    fn note(&mut self, login: &str, vain: Vain) {
-        let noted = self.0.get_or_insert_default();
-        if noted.login.is_empty() {
-            noted.login = login.into();
-        }
-        noted.of_somebody |= !vain.is_of_a_stranger();
-        let same = |known: &&mut Vain| (known.key, known.word) == (vain.key, vain.word);
-        if let Some(known) = noted.all.iter_mut().find(same) {
-            *known = vain;
-        } else if noted.all.len() < DENIED_MAX {
-            noted.all.push(vain);
-        } else {
-            noted.more = noted.more.saturating_add(1);
-        }
-    }
-
-    /// What was offered, and the reasons against it.
-    pub fn all(&self) -> &[Vain] {
-        self.0.as_ref().map_or(&[], |noted| &noted.all)
-    }
-
-    /// Whether none of it is known to be of somebody here.
-    pub fn is_of_a_stranger(&self) -> bool {
-        self.0.as_ref().is_none_or(|noted| !noted.of_somebody)
-    }
-
-    /// The user name that was asked for.
-    pub fn login(&self) -> &str {
-        self.0.as_ref().map_or("", |noted| &noted.login)
-    }
-
-    /// How many offers more there were.
-    pub fn more(&self) -> u32 {
-        self.0.as_ref().map_or(0, |noted| noted.more)
-    }
-}
-
-impl fmt::Display for Denied {
-    /// `SHA256:... no_vm_here, SHA256:... certificate_expired (unverified), 3 more`
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, Vain { key, why, word }) in self.all().iter().enumerate() {
-            if at > 0 {
-                f.write_str(", ")?;
-            }
-            match key {
-                Some(key) => write!(f, "{key} {why}")?,
-                None => write!(f, "{why}")?,
-            }
-            if *word == Word::Claim {
-                f.write_str(" (unverified)")?;
-            }
-        }
-        match self.more() {
-            0 => Ok(()),
-            more => write!(f, ", {more} more"),
-        }
     }
 }
 

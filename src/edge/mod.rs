@@ -13,6 +13,7 @@ mod banner;
 pub mod bare_flow;
 mod buffers;
 pub mod clock;
+pub mod denied;
 mod dial;
 mod door;
 mod early;

@@ -9,7 +9,8 @@ use crate::ssh::publickey::Fingerprint;
 use crate::ssh::text::printable;
 use crate::ssh::userauth::{Identity, Presented, ProvedKey};
 
-use super::gate::{Denied, Grant};
+use super::denied::Denied;
+use super::gate::Grant;
 use super::seats::Seat;
 use super::shared::Presence;
 

@@ -10,7 +10,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::edge::clock;
-use crate::edge::gate::{Denied, Entry, RouteGate};
+use crate::edge::denied::Denied;
+use crate::edge::gate::{Entry, RouteGate};
 use crate::edge::local_address::Destination;
 use crate::edge::proxy_header::Senders;
 use crate::edge::relay::{ClientAlive, PreferGcm};
