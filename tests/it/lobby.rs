@@ -146,13 +146,15 @@ fn sessions(world: &World) -> Vec<serde_json::Value> {
 
 /// A visitor who asks for nothing yet, and what a list of sessions says of the visit.
 fn visitor(world: &World, user: &str) -> (Process, serde_json::Value) {
+    let visits = || sessions(world).into_iter().find(|it| it["user"] == user);
+    wait::until("an earlier visit is over", wait::SOON, || visits().is_none());
     let mut ssh = world.target(user, "lobby").openssh("ssh");
     let socket = world.path(&format!("{user}-master"));
     let master = ssh.args(["-N", "-M", "-S"]).arg(socket).arg("door");
     let client = Process::start(&format!("{user}-visits"), world.dir(), master);
     let mut seen = None;
     wait::until("the visit is in the list", wait::SOON, || {
-        seen = sessions(world).into_iter().find(|it| it["user"] == user);
+        seen = visits();
         seen.is_some()
     });
     (client, seen.expect("just seen"))
