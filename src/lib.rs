@@ -12,7 +12,7 @@
 //! - [`control`]: the API, DNS and the metrics endpoint, on threads of their own.
 //! - [`config`], [`state`]: two files that cannot be wrong once read; keys made once.
 //! - [`ended`], [`log`], [`metrics`]: why a connection ended, written and counted. `ration`: how many lines somebody may
-//!   cause. `words`: numbers of things.
+//!   cause. `words`: numbers of things. `durable`: files that outlive a crash of the host.
 //! - [`serve`], [`cli`], [`demo`]: the commands.
 //!
 //! What must always hold:
@@ -28,6 +28,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod demo;
+mod durable;
 pub mod edge;
 pub mod ended;
 #[cfg(any(test, fuzzing))]
@@ -37,6 +38,8 @@ pub mod metrics;
 mod ration;
 pub mod registry;
 pub mod route;
+#[cfg(test)]
+mod scratch;
 pub mod serve;
 pub mod ssh;
 pub mod state;

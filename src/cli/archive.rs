@@ -11,9 +11,8 @@ use std::{
 use age::{Decryptor, Encryptor, secrecy::SecretString, x25519};
 
 use super::trouble::Trouble;
+use crate::durable::{self, FILE_MODE};
 
-/// Mode of an archive and of what lies in it.
-const MODE: u32 = 0o600;
 /// How a sealed archive begins.
 const SEALED: &[u8] = b"age-encryption.org/v1\n";
 /// Bytes of one file but the store: keys, and a configuration.
@@ -60,7 +59,7 @@ impl Temporary {
             name.push(format!(".partial-{number}"));
             let path = PathBuf::from(name);
             let mut options = OpenOptions::new();
-            match options.read(true).write(true).create_new(true).mode(MODE).open(&path) {
+            match options.read(true).write(true).create_new(true).mode(FILE_MODE).open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 opened => return opened.map(|file| (Self { path }, file)),
             }
@@ -113,7 +112,7 @@ pub(super) fn write(
     };
     let file = written.and_then(|out| out.into_inner().map_err(io::IntoInnerError::into_error));
     file.and_then(|file| file.sync_all()).map_err(failed)?;
-    match fs::hard_link(temporary.path(), to) {
+    match durable::link(temporary.path(), to) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists()),
         linked => linked.map_err(failed),
     }
@@ -123,7 +122,7 @@ fn fill<W: Write>(out: W, files: &[(String, Content)], at_s: u64) -> io::Result<
     let mut tar = tar::Builder::new(out);
     for (name, content) in files {
         let mut header = tar::Header::new_gnu();
-        header.set_mode(MODE);
+        header.set_mode(FILE_MODE);
         header.set_mtime(at_s);
         match content {
             Content::Bytes(bytes) => {

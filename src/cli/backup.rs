@@ -2,6 +2,7 @@
 //! keys. A copy of the store alone lets nobody in elsewhere.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     fs,
     io::{self, Read, Seek as _},
@@ -78,18 +79,18 @@ fn failed(fault: impl std::fmt::Display) -> Trouble {
 pub(super) fn backup(asked: &Backup, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
     let seal = seal(asked)?;
     let config = remote.config()?;
-    let state = remote.state()?;
+    let state = remote.kept_state()?;
     let at_s = now_s();
-    // In the state directory, where it is as safe as the store itself.
-    let (copy, _) = Temporary::beside(&state.store()).map_err(failed)?;
-    fs::remove_file(copy.path()).map_err(failed)?;
     if !state.store().exists() {
         let what = "there is no store; keyway serve makes one";
         return Err(failed(format!("{}: {what}", state.store().display())));
     }
+    let mut files = keys(&state, config.as_ref().map(|(_, config)| config))?;
+    // In the state directory, where it is as safe as the store itself.
+    let (copy, _) = Temporary::beside(&state.store()).map_err(failed)?;
+    fs::remove_file(copy.path()).map_err(failed)?;
     sqlite::backup(&state.store(), copy.path()).map_err(failed)?;
     let head = Sqlite::open_kept(copy.path()).and_then(|store| store.head()).map_err(failed)?;
-    let mut files = keys(&state, config.as_ref().map(|(_, config)| config))?;
     if let Some((file, _)) = &config {
         files.push((format!("{NAMED}keyway.toml"), Content::Bytes(Zeroizing::new(read(file)?))));
     }
@@ -121,6 +122,16 @@ pub(super) fn backup(asked: &Backup, remote: &Remote, terminal: &mut Terminal<'_
 /// The keys of a front door: those of the state directory, and those that its configuration names.
 fn keys(state: &State, config: Option<&Config>) -> Result<Vec<(String, Content)>, Trouble> {
     let entropy = &mut SystemEntropy::default();
+    let kept = |name: &str| {
+        state.kept_key(name).map_err(failed)?.ok_or_else(|| {
+            let path = state.store().with_file_name(name);
+            let fix = match config {
+                Some(_) => "put it back, or start keyway serve, which makes one",
+                None => "name with --config the keyway.toml that says where the keys are",
+            };
+            failed(format!("{}: there is no such key; fix: {fix}", path.display()))
+        })
+    };
     let (mut files, mut certificates) = (Vec::new(), Vec::new());
     let mut put = |name: String, key: &PrivateKey, entropy: &mut SystemEntropy| {
         let text = key.to_openssh(&name, entropy);
@@ -138,7 +149,7 @@ fn keys(state: &State, config: Option<&Config>) -> Result<Vec<(String, Content)>
             }
         }
         Some(HostKeys::InState) | None => {
-            put(HOST_KEY.to_owned(), &state.host_key(entropy).map_err(failed)?, entropy);
+            put(HOST_KEY.to_owned(), &kept(HOST_KEY)?, entropy);
         }
     }
     match config.map(|config| &config.vm_leg.credential) {
@@ -147,7 +158,7 @@ fn keys(state: &State, config: Option<&Config>) -> Result<Vec<(String, Content)>
             put(format!("{NAMED}vm_leg.user_ca"), key, entropy);
         }
         Some(VmCredential::Certificates { ca: UserCa::InState, .. }) | None => {
-            put(USER_CA.to_owned(), &state.user_ca(entropy).map_err(failed)?, entropy);
+            put(USER_CA.to_owned(), &kept(USER_CA)?, entropy);
         }
     }
     if let Some(key) = config.and_then(|config| config.dns.as_ref()?.dnssec_key.as_ref()) {
@@ -265,6 +276,8 @@ fn opens(asked: &Restore) -> Result<Opens, Trouble> {
 struct Found<'a> {
     /// The archive.
     file: &'a Path,
+    /// Of all that it holds, until now.
+    names: BTreeSet<String>,
     store: Option<Temporary>,
     /// Names in the state directory.
     keys: Vec<(&'static str, Zeroizing<String>)>,
@@ -278,8 +291,8 @@ pub(super) fn restore(asked: &Restore, remote: &Remote, terminal: &mut Terminal<
     // Before all is read: a large store takes its time.
     let _nobody_serves = state.lock().map_err(failed)?;
     let nobody_drains = state.have_store().map_err(failed)?;
-    let (keys, named) = (Vec::new(), Vec::new());
-    let mut found = Found { file: &asked.file, store: None, keys, named };
+    let (names, keys, named) = (BTreeSet::new(), Vec::new(), Vec::new());
+    let mut found = Found { file: &asked.file, names, store: None, keys, named };
     archive::read(&asked.file, &opens, &mut |name, size, content| {
         found.take(&state, name, size, content)
     })?;
@@ -360,11 +373,10 @@ impl Found<'_> {
         size: u64,
         content: &mut dyn Read,
     ) -> Result<(), Trouble> {
-        let twice = || failed(format!("the backup holds `{name}` twice"));
+        if !self.names.insert(name.to_owned()) {
+            return Err(failed(format!("the backup holds `{}` twice", plain(name))));
+        }
         if name == STORE {
-            if self.store.is_some() {
-                return Err(twice());
-            }
             let (temporary, mut file) = Temporary::beside(&state.store()).map_err(failed)?;
             let copied = io::copy(content, &mut file).and_then(|_| file.rewind());
             let whole = copied.and_then(|()| file.sync_all());
@@ -386,9 +398,6 @@ impl Found<'_> {
             failed(format!("{}: `{}`: {error}", self.file.display(), plain(name)))
         })?;
         if let Some(known) = known {
-            if self.keys.iter().any(|(other, _)| *other == known) {
-                return Err(twice());
-            }
             self.keys.push((known, text));
         } else if let Some(named) = named {
             self.named.push((named.to_owned(), text));

@@ -1,12 +1,13 @@
 //! Tests of `backup`, `restore` and of what goes in and out of `ca`.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use age::secrecy::ExposeSecret as _;
 
 use super::testing::{ALICE, Fake, Said, Scratch, Sitting, refusing, say_with};
 use super::*;
 use crate::{
+    durable,
     registry::store::{Sqlite, Store as _, StoreId, Transaction},
     ssh::entropy::SystemEntropy,
     state::State,
@@ -88,6 +89,51 @@ fn a_backup_is_sealed_unless_somebody_says_otherwise() {
 }
 
 #[test]
+fn a_backup_makes_nothing_that_is_not_there() {
+    let nothing = Scratch::new();
+    let config = nothing.file("keyway.toml", "state_dir = \"state\"\n");
+    let file = nothing.path("keyway.tar");
+    let refused = |config: &str, why: &str| {
+        let said = say(&["backup", &file, "--plain", "--config", config]);
+        assert_eq!((said.code, said.out.as_str()), (FAULTS, ""), "{said:?}");
+        assert!(said.err.contains(why) && said.err.contains("keyway"), "{said:?}");
+        assert!(!fs::exists(&file).unwrap());
+    };
+    refused(&config, "no such state directory");
+    assert!(!fs::exists(nothing.0.join("state")).unwrap());
+    let said = say(&["store", "adopt", "--config", &config]);
+    assert!(said.code == FAULTS && said.err.contains("no such state directory"), "{said:?}");
+    assert!(!fs::exists(nothing.0.join("state")).unwrap());
+    let host = Host::new();
+    refused(&host.config, "there is no store");
+    assert!(host.names().is_empty(), "{:?}", host.names());
+    Sqlite::open(&host.state.store(), StoreId([1; 16])).unwrap();
+    refused(&host.config, "ssh_host_ed25519_key: there is no such key");
+    assert_eq!(host.names(), ["registry.db"]);
+    host.state.host_key(&mut SystemEntropy::default()).unwrap();
+    refused(&host.config, "user_ca: there is no such key");
+    assert_eq!(host.names(), ["registry.db", "ssh_host_ed25519_key"]);
+}
+
+#[test]
+fn an_archive_with_a_name_twice_changes_nothing() {
+    let host = Host::used();
+    let before = (host.prints(), host.names());
+    let content = || archive::Content::Bytes(b"text".to_vec().into());
+    for name in ["named/keyway.toml", "user_ca", "keyway-backup.json"] {
+        let file = host.scratch.path(&format!("{}.tar", name.replace('/', "-")));
+        let store = archive::Content::File(host.state.store());
+        let files = [name, name].map(|name| (name.to_owned(), content()));
+        let files = files.into_iter().chain([("registry.db".to_owned(), store)]);
+        let all: Vec<_> = files.collect();
+        assert!(archive::write(Path::new(&file), &archive::Seal::Plain, &all, 0).is_ok());
+        let said = say(&["restore", &file, "--config", &host.config]);
+        assert!(said.code == FAULTS && said.err.contains("twice"), "{said:?}");
+        assert_eq!((host.prints(), host.names()), before, "{name}");
+    }
+}
+
+#[test]
 fn what_is_backed_up_is_there_on_another_host_and_nothing_there_is_written_over() {
     let there = Host::used();
     let identity = age::x25519::Identity::generate();
@@ -106,6 +152,7 @@ fn what_is_backed_up_is_there_on_another_host_and_nothing_there_is_written_over(
         let said = say(&backup);
         assert_eq!((said.code, said.err.as_str()), (DONE, ""), "{said:?}");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert!(durable::seen::has_synced(Path::new(&file)), "a crash would lose its name");
         let bytes = fs::read(&file).unwrap();
         let said = say(&backup);
         assert!(said.code == FAULTS && said.err.contains("is there already"), "{said:?}");
@@ -118,6 +165,10 @@ fn what_is_backed_up_is_there_on_another_host_and_nothing_there_is_written_over(
         let others = here.prints();
         let restore = [&["restore", &file, "--config", &here.config][..], opens].concat();
         let said = say(&restore);
+        for name in here.names().iter().filter(|name| !name.starts_with("routes")) {
+            let path = here.scratch.0.join("state").join(name);
+            assert!(durable::seen::has_synced(&path), "a crash would lose {name}");
+        }
         assert_eq!((said.code, said.err.as_str()), (DONE, ""), "{said:?}");
         assert!(said.out.contains("; next: keyway serve"), "{said:?}");
         assert_eq!(said.out.matches("is kept as").count(), 3, "{said:?}");
@@ -203,6 +254,7 @@ fn a_ca_goes_from_one_host_to_another_and_replaces_none() {
     let said = say(&export);
     assert_eq!((said.code, said.err.as_str()), (DONE, ""), "{said:?}");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o600);
+    assert!(durable::seen::has_synced(Path::new(&file)), "a crash would lose its name");
     assert!(say(&export).out.contains("is already in"), "the same again");
     let import = ["ca", "import", &file, "--config", &two.config];
     assert!(say(&import).out.contains("counts from the next start on"));

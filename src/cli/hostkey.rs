@@ -1,9 +1,8 @@
 //! `keyway hostkey`: the keys that clients know this front door by. Every edge of a fleet has the same.
 
 use std::{
-    fs::OpenOptions,
+    fs,
     io::{ErrorKind, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -13,12 +12,14 @@ use zeroize::Zeroizing;
 
 use super::{
     DONE, Output,
+    archive::Temporary,
     remote::{Remote, Terminal, path, read},
     table::{self, Column, cell, plain},
     talk::each,
     trouble::{Outcome, Trouble},
 };
 use crate::{
+    durable,
     ssh::{
         entropy::SystemEntropy,
         hostkey::PrivateKey,
@@ -57,9 +58,6 @@ const COLUMNS: &[Column] = &[
     ("FINGERPRINT", |key| cell(key, "fingerprint")),
     ("LINE", |key| cell(key, "line")),
 ];
-
-/// Mode of a private key's file.
-const MODE: u32 = 0o600;
 
 pub(super) fn run(command: HostKey, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
     match command {
@@ -129,22 +127,19 @@ pub(super) fn write_private(
 ) -> Result<Imported, Trouble> {
     let shown = file.display();
     let failed = |error: std::io::Error| Trouble::failed(format!("{shown}: {error}"));
-    match OpenOptions::new().write(true).create_new(true).mode(MODE).open(file) {
-        Ok(mut new) => {
-            new.write_all(text.as_bytes()).and_then(|()| new.sync_all()).map_err(failed)?;
-            Ok(Imported::New)
+    if fs::symlink_metadata(file).is_err() {
+        let (temporary, mut new) = Temporary::beside(file).map_err(failed)?;
+        new.write_all(text.as_bytes()).and_then(|()| new.sync_all()).map_err(failed)?;
+        match durable::link(temporary.path(), file) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            linked => return linked.map(|()| Imported::New).map_err(failed),
         }
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            let other = || {
-                let what =
-                    format!("{shown} is there already and holds another key; name a new file");
-                Trouble::failed(what)
-            };
-            let (there, _) = private(file, named_by).map_err(|_| other())?;
-            if there.public() == key.public() { Ok(Imported::Already) } else { Err(other()) }
-        }
-        Err(error) => Err(failed(error)),
     }
+    let other = || {
+        Trouble::failed(format!("{shown} is there already and holds another key; name a new file"))
+    };
+    let (there, _) = private(file, named_by).map_err(|_| other())?;
+    if there.public() == key.public() { Ok(Imported::Already) } else { Err(other()) }
 }
 
 pub(super) fn say(

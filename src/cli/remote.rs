@@ -201,13 +201,28 @@ impl Remote {
         self.server.config_file()
     }
 
-    /// The state directory, for what is done without a server.
+    /// The state directory, for what is done without a server; it is made if it is missing.
     pub(super) fn state(&self) -> Result<State, Trouble> {
-        let path = match self.server.config_file() {
+        State::open(&self.state_dir()?).map_err(|fault| Trouble::failed(fault.to_string()))
+    }
+
+    /// The state directory that is there, for what only looks.
+    pub(super) fn kept_state(&self) -> Result<State, Trouble> {
+        let path = self.state_dir()?;
+        if !path.exists() {
+            return Err(Trouble::failed(format!(
+                "{}: there is no such state directory; fix: name the keyway.toml of the front door with --config",
+                path.display()
+            )));
+        }
+        State::open_kept(&path).map_err(|fault| Trouble::failed(fault.to_string()))
+    }
+
+    fn state_dir(&self) -> Result<PathBuf, Trouble> {
+        Ok(match self.server.config_file() {
             Some(file) => find(file)?.state_dir,
             None => STATE_DIR.into(),
-        };
-        State::open(&path).map_err(|fault| Trouble::failed(fault.to_string()))
+        })
     }
 
     /// A server to talk to.

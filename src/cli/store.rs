@@ -101,7 +101,7 @@ pub(super) fn run(command: Store, remote: &Remote, terminal: &mut Terminal<'_>) 
             say(&what, head, next(&state, head), remote, terminal)
         }
         Store::Adopt { nothing_lost } => {
-            let state = remote.state()?;
+            let state = remote.kept_state()?;
             let head = head(&state.store())?;
             if !is_to_be_adopted(&state, head)? {
                 let shown = state.store();

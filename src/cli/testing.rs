@@ -1,18 +1,13 @@
 //! For the tests of `cli`: a server that answers what it is told to, and a terminal whose output is kept.
 
 use std::{
-    fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    os::unix::{
-        fs::PermissionsExt as _,
-        net::{UnixListener, UnixStream},
-    },
-    path::PathBuf,
-    sync::atomic::{AtomicU32, Ordering},
+    os::unix::net::{UnixListener, UnixStream},
     thread::JoinHandle,
 };
 
 use super::*;
+pub(super) use crate::scratch::Scratch;
 
 /// alice's key, as in a .pub file.
 pub(super) const ALICE: &str =
@@ -21,36 +16,6 @@ pub(super) const ALICE: &str =
 /// A certificate for `alice` and `root`, for ever. Both private halves were thrown away.
 pub(super) const CERTIFICATE: &str = "ssh-ed25519-cert-v01@openssh.com AAAAIHNzaC1lZDI1NTE5LWNlcnQtdjAxQG9wZW5zc2guY29tAAAAIMkc9gZ0q+KqqF4lAjFbhyDryFyoTP/K9kbmbw1vqAXBAAAAIKVV6DxpL8weDCXpsEza2RcUCDbmNj0J9ZjjV2lvg7YQAAAAAAAAAAAAAAABAAAABHRlc3QAAAARAAAABWFsaWNlAAAABHJvb3QAAAAAAAAAAP//////////AAAAAAAAAIIAAAAVcGVybWl0LVgxMS1mb3J3YXJkaW5nAAAAAAAAABdwZXJtaXQtYWdlbnQtZm9yd2FyZGluZwAAAAAAAAAWcGVybWl0LXBvcnQtZm9yd2FyZGluZwAAAAAAAAAKcGVybWl0LXB0eQAAAAAAAAAOcGVybWl0LXVzZXItcmMAAAAAAAAAAAAAADMAAAALc3NoLWVkMjU1MTkAAAAgMprigkypq/iUVi6R7gla9svjBZ7diaFb4kClXACXBWoAAABTAAAAC3NzaC1lZDI1NTE5AAAAQET5vSlbmTigXqUHjb9Aj+FVDk/RXwLs520yGUSKImehbyY3WV5EUw7w9tEeDRGgMkcKXyuNG9q9x6MInjF0CQ8=";
 pub(super) const ALICE_PRINT: &str = "SHA256:8co1HLjPv/AoEpWQDCZC/aWYJUq+4alhNtRBvyoP1+Y";
-
-/// A directory of its own, removed with it.
-pub(super) struct Scratch(pub(super) PathBuf);
-
-impl Scratch {
-    pub(super) fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("keyway-cli-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
-        Self(path)
-    }
-
-    pub(super) fn path(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-
-    pub(super) fn file(&self, name: &str, text: &str) -> String {
-        fs::write(self.0.join(name), text).unwrap();
-        self.path(name)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// What a command did.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::FILE_MODE;
+use crate::durable::{self, FILE_MODE};
 use crate::registry::{Document, Key, Model, Principal, Written, command::Way, document::Hold};
 
 /// The file may grow by this, or to twice what it held when it was written anew, if that is more.
@@ -73,7 +73,7 @@ impl SavedHolds {
             options.write(true).create(true).truncate(true).mode(FILE_MODE).open(&temporary)?;
         file.write_all(&text)?;
         file.sync_all()?;
-        fs::rename(&temporary, &self.path)?;
+        durable::rename(&temporary, &self.path)?;
         let bytes = text.len() as u64;
         let bytes_max = bytes.saturating_add(bytes.max(GROWTH_BYTES));
         self.open = Some(Open { file, bytes, bytes_max });

@@ -5,6 +5,7 @@ use std::{fs, io};
 use serde::{Deserialize, Serialize};
 
 use super::{State, StateFault, read, replace};
+use crate::durable;
 
 const ADOPTED: &str = "adopted";
 const RESTORED: &str = "restored";
@@ -84,7 +85,8 @@ impl State {
                 Err(_) | Ok(()) => {}
             }
         }
-        Ok(())
+        durable::sync_names(&self.path)
+            .map_err(|error| StateFault::Io { path: self.path.clone(), error })
     }
 
     fn write_mark(&self, name: &str, mark: &impl Serialize) -> Result<(), StateFault> {

@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::MODE_OTHERS,
+    durable::{self, FILE_MODE, write_new},
     ssh::{
         entropy::{Entropy, SystemEntropy},
         hostkey::PrivateKey,
@@ -48,7 +49,6 @@ const STORE_USE: &str = "store.use";
 const NAMED_HOST_KEYS: &str = "host_keys_in_zone";
 const FOLLOWED: &str = "configuration";
 const DIRECTORY_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
 /// Random bytes in the name of a temporary file: nobody else writes here, it only has to differ between two processes.
 const SUFFIX_BYTES: usize = 8;
 /// No process takes so long to write a file.
@@ -141,8 +141,17 @@ impl State {
     /// # Errors
     /// [`StateFault::Io`], [`StateFault::Open`].
     pub fn open(path: &Path) -> Result<Self, StateFault> {
+        let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path);
+        made.map_err(|error| StateFault::Io { path: path.to_owned(), error })?;
+        Self::open_kept(path)
+    }
+
+    /// Opens a directory that is there.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`], [`StateFault::Open`].
+    pub fn open_kept(path: &Path) -> Result<Self, StateFault> {
         let io = |error| StateFault::Io { path: path.to_owned(), error };
-        DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path).map_err(io)?;
         let about = fs::metadata(path).map_err(io)?;
         if !about.is_dir() {
             return Err(io(io::Error::from(io::ErrorKind::NotADirectory)));
@@ -194,6 +203,19 @@ impl State {
         self.key_made_once(USER_CA, "keyway user CA", entropy)
     }
 
+    /// The key that is kept as `name`, if there is one: none is made.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`], [`StateFault::Open`], [`StateFault::Key`].
+    pub(crate) fn kept_key(&self, name: &str) -> Result<Option<PrivateKey>, StateFault> {
+        match read_key(&self.path.join(name)) {
+            Err(StateFault::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            found => found.map(Some),
+        }
+    }
+
     /// Makes a key from elsewhere the edge's own host key: `text` is its private file.
     ///
     /// # Errors
@@ -228,11 +250,9 @@ impl State {
         entropy: &mut dyn Entropy,
     ) -> Result<Imported, StateFault> {
         let path = self.path.join(name);
-        let (there, imported) = match read_key(&path) {
-            Err(StateFault::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
-                (self.place(name, text, entropy)?, Imported::New)
-            }
-            found => (found?, Imported::Already),
+        let (there, imported) = match self.kept_key(name)? {
+            None => (self.place(name, text, entropy)?, Imported::New),
+            Some(found) => (found, Imported::Already),
         };
         if there.public() == key.public() {
             return Ok(imported);
@@ -277,7 +297,10 @@ impl State {
         let directory = self.path.join(within);
         let path = directory.join(name);
         let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&directory);
-        let written = made.and_then(|()| write_new(&path, text.as_bytes()));
+        let written = made
+            .and_then(|()| write_new(&path, text.as_bytes()))
+            .and_then(|()| durable::sync_names(&directory))
+            .and_then(|()| durable::sync_names(&self.path));
         written.map_err(|error| StateFault::Io { path: path.clone(), error })?;
         Ok(path)
     }
@@ -398,9 +421,8 @@ impl State {
         comment: &str,
         entropy: &mut dyn Entropy,
     ) -> Result<PrivateKey, StateFault> {
-        match read_key(&self.path.join(name)) {
-            Err(StateFault::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
-            found => return found,
+        if let Some(found) = self.kept_key(name)? {
+            return Ok(found);
         }
         let text = PrivateKey::generate_ed25519(entropy).to_openssh(comment, entropy);
         self.place(name, &text, entropy)
@@ -420,11 +442,10 @@ impl State {
         let temporary = self.path.join(temporary_name(name, suffix));
         let made = write_new(&temporary, text.as_bytes())
             // A link fails if the name is taken, where a rename would replace another process's key.
-            .and_then(|()| match fs::hard_link(&temporary, &path) {
+            .and_then(|()| match durable::link(&temporary, &path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                 linked => linked,
-            })
-            .and_then(|()| sync_directory(&self.path));
+            });
         let removed = fs::remove_file(&temporary);
         made.and(removed).map_err(io)?;
         read_key(&path)
@@ -485,30 +506,22 @@ fn read(path: &Path) -> Result<Zeroizing<String>, StateFault> {
     Ok(text)
 }
 
-/// Writes a file that must not exist, down to the disk.
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
 /// Writes a file in place of the one that is there, down to the disk.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
+    let directory = durable::directory(path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut suffix = [0; SUFFIX_BYTES];
     SystemEntropy::default().fill(&mut suffix);
     let temporary = directory.join(temporary_name(&name, suffix));
     let written = write_new(&temporary, bytes).and_then(|()| {
         forget_left(directory, &name, &temporary);
-        fs::rename(&temporary, path)
+        durable::rename(&temporary, path)
     });
     if written.is_err() {
         // Of two faults the first says more.
         let _gone = fs::remove_file(&temporary);
     }
-    written?;
-    sync_directory(directory)
+    written
 }
 
 /// What a file called `name` is written as, by one process of all.
@@ -544,16 +557,12 @@ fn link_beside(path: &Path, stamp: &str) -> io::Result<PathBuf> {
         let again = if number == 1 { String::new() } else { format!("-{number}") };
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".replaced-{stamp}{again}"));
-        match fs::hard_link(path, &name) {
+        match durable::link(path, Path::new(&name)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             linked => return linked.map(|()| name.into()),
         }
     }
     Err(io::ErrorKind::AlreadyExists.into())
-}
-
-fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Host keys of VMs that an earlier Keyway pinned in a file of this directory, for the registry to take over.
 
-use std::{collections::BTreeMap, fs, io, path::Path, path::PathBuf};
+use std::{collections::BTreeMap, io, path::Path, path::PathBuf};
 
-use super::{StateFault, read, sync_directory};
-use crate::{route::is_id, ssh::publickey::PublicKey};
+use super::{StateFault, read};
+use crate::{durable, route::is_id, ssh::publickey::PublicKey};
 
 pub(crate) const PINS: &str = "pins";
 /// What the file is called when the registry has them.
@@ -43,8 +43,7 @@ impl OldPins {
     /// [`StateFault::Io`].
     pub fn settle(&self) -> Result<(), StateFault> {
         let path = self.directory.join(PINS);
-        fs::rename(&path, self.directory.join(IMPORTED))
-            .and_then(|()| sync_directory(&self.directory))
+        durable::rename(&path, &self.directory.join(IMPORTED))
             .map_err(|error| StateFault::Io { path, error })
     }
 }

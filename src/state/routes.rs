@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::holds::SavedHolds;
+use crate::durable::{self, FILE_MODE};
 use crate::registry::store;
 use crate::route::saved::{self, Decoder, Head};
 use crate::route::{Change, Contents, Delta, Snapshot, Table, VmEntry};
@@ -21,7 +22,6 @@ use crate::ssh::publickey::Fingerprint;
 const SNAPSHOT: &str = "routes.snapshot";
 const JOURNAL: &str = "routes.journal";
 const HOLDS: &str = "routes.holds";
-const FILE_MODE: u32 = 0o600;
 /// The journal may grow to this, or to half of the snapshot if that is more.
 const JOURNAL_BYTES_MIN: u64 = 4 << 20;
 /// Longest delta read back, in bytes.
@@ -86,11 +86,8 @@ impl Saved {
             snapshot_bytes += piece.len() as u64;
         }
         file.sync_all()?;
-        fs::rename(&temporary, &self.snapshot)?;
-        if let Some(directory) = self.snapshot.parent() {
-            // Else the deltas to come could be found behind the snapshot of before.
-            File::open(directory)?.sync_all()?;
-        }
+        // Synced, else the deltas to come could be found behind the snapshot of before.
+        durable::rename(&temporary, &self.snapshot)?;
         // Deltas of before are known by their revisions, should this be as far as we get.
         let (journal, revision) = (create(&self.journal)?, head.revision);
         self.open = Some(Open { journal, revision, journal_bytes: 0, snapshot_bytes });
@@ -122,12 +119,13 @@ impl Saved {
             return Ok(());
         }
         self.holds.set_aside(&there.holds)?;
-        // The snapshot last: with it the move is done.
         match fs::rename(&self.journal, &there.journal) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Err(_) | Ok(()) => {}
         }
-        fs::rename(&self.snapshot, &there.snapshot)
+        // The snapshot last, after a crash too: with it the move is done.
+        durable::sync_names(durable::directory(&there.snapshot))?;
+        durable::rename(&self.snapshot, &there.snapshot)
     }
 
     /// Forgets what was saved.
@@ -138,7 +136,7 @@ impl Saved {
                 Err(_) | Ok(()) => {}
             }
         }
-        Ok(())
+        durable::sync_names(durable::directory(&self.snapshot))
     }
 
     /// Of which moment the map was saved last; `None` if none was, or none that can be read.

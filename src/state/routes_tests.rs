@@ -1,34 +1,15 @@
 //! Tests of the map on disk.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use super::*;
+use crate::durable::seen;
 use crate::route::UserEntry;
+use crate::scratch::Scratch;
 
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            std::env::temp_dir().join(format!("keyway-saved-{}-{number}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    /// Which users a start finds, and at which revision.
-    fn found(&self) -> (u64, usize) {
-        let (table, mut saved) = (Table::new(), Saved::at(&self.0));
-        let (head, _) = saved.restore(&table).unwrap();
-        (head.revision, table.counts().users)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _gone = fs::remove_dir_all(&self.0);
-    }
+/// Which users a start finds, and at which revision.
+fn found(state_dir: &Path) -> (u64, usize) {
+    let (table, mut saved) = (Table::new(), Saved::at(state_dir));
+    let (head, _) = saved.restore(&table).unwrap();
+    (head.revision, table.counts().users)
 }
 
 fn head(revision: u64) -> Head {
@@ -52,7 +33,7 @@ fn a_later_process_goes_on_behind_what_an_earlier_one_saved() {
     assert_eq!(saved.append(head(4), &put("b")).unwrap(), Appended::Done);
     assert_eq!(saved.append(head(6), &Delta::default()).unwrap(), Appended::Done);
     drop(saved);
-    assert_eq!(scratch.found(), (6, 2));
+    assert_eq!(found(&scratch.0), (6, 2));
     // What a crash tore is cut off before the next is written.
     let journal = scratch.0.join(JOURNAL);
     let whole = fs::read(&journal).unwrap();
@@ -61,7 +42,7 @@ fn a_later_process_goes_on_behind_what_an_earlier_one_saved() {
     saved.restore(&Table::new()).unwrap();
     assert_eq!(saved.append(head(7), &put("c")).unwrap(), Appended::Done);
     assert_eq!(Saved::at(&scratch.0).last(), Some(head(7)));
-    assert_eq!(scratch.found(), (7, 3));
+    assert_eq!(found(&scratch.0), (7, 3));
 }
 
 #[test]
@@ -77,7 +58,7 @@ fn where_a_delta_is_missing_nothing_that_follows_is_believed() {
     }
     let all = fs::read(&journal).unwrap();
     fs::write(&journal, [&all[..ends[1]], &all[ends[2]..]].concat()).unwrap();
-    assert_eq!(scratch.found(), (4, 1));
+    assert_eq!(found(&scratch.0), (4, 1));
     let mut saved = Saved::at(&scratch.0);
     saved.restore(&Table::new()).unwrap();
     let next = saved.append(head(7), &put("e")).unwrap();
@@ -88,4 +69,24 @@ fn where_a_delta_is_missing_nothing_that_follows_is_believed() {
 fn this_program_has_one_name() {
     assert_eq!(program(), program());
     assert_ne!(program(), [0; 8]);
+}
+
+#[test]
+fn routes_that_are_set_aside_are_whole_there_after_a_crash() {
+    let scratch = Scratch::new();
+    let (mut saved, before) = (Saved::at(&scratch.0), Saved::before_adoption(&scratch.0));
+    saved.write(head(3), &Contents::default()).unwrap();
+    fs::write(scratch.0.join(HOLDS), "").unwrap();
+    saved.set_aside(&before).unwrap();
+    let ends = [SNAPSHOT, JOURNAL, HOLDS].map(|name| format!("/{name}.before-adoption"));
+    // What is on the disk, moment by moment.
+    for names in seen::synced() {
+        let [snapshot, journal, holds] =
+            [0, 1, 2].map(|which| names.iter().any(|name| name.ends_with(&ends[which])));
+        assert!(!snapshot || journal && holds, "{names:?}");
+    }
+    assert!(seen::synced().iter().any(|names| names.iter().any(|name| name.ends_with(&ends[2]))));
+    assert!(seen::is_synced(&scratch.0));
+    before.remove().unwrap();
+    assert!(seen::is_synced(&scratch.0));
 }

@@ -9,6 +9,7 @@ use std::{
 use rusqlite::Connection;
 
 use super::{file, kept, meta};
+use crate::durable;
 use crate::registry::store::{Fault, Head, StoreId};
 
 /// What a copy is called until it is whole, with a number behind it.
@@ -54,9 +55,8 @@ pub fn backup(from: &Path, to: &Path) -> Result<(), Fault> {
     }
     let partial = write_partial(from, to)?;
     // A link, not a rename: a file that is there is not replaced.
-    let linked = sync(&partial.0).and_then(|()| fs::hard_link(&partial.0, to));
+    let kept = sync(&partial.0).and_then(|()| durable::link(&partial.0, to));
     drop(partial);
-    let kept = linked.and_then(|()| sync(file::directory(to)));
     // Somebody else may have made it since it was looked for.
     let taken = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
     kept.map_err(|error| if taken(&error) { exists() } else { Fault::system(to, &error) })
@@ -88,8 +88,7 @@ pub fn restore(from: &Path, to: &Path, fresh: StoreId, stamp: &str) -> Result<Re
         Some((connection, replaced)) => (connection, Some(replaced)),
         None => (None, None),
     };
-    fs::rename(&partial.0, to).map_err(system)?;
-    sync(file::directory(to)).map_err(system)?;
+    durable::rename(&partial.0, to).map_err(system)?;
     Ok(Restored { head, replaced })
 }
 

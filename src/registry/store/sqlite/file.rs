@@ -13,10 +13,10 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
+use crate::durable::{FILE_MODE, directory};
 use crate::registry::store::{Fault, MODE_OTHERS, StoreId};
 
 const DIRECTORY_MODE: u32 = 0o700;
-pub(super) const FILE_MODE: u32 = 0o600;
 /// `KWAY`: what `file` and SQLite itself show of the file.
 const APPLICATION_ID: i64 = 0x4b57_4159;
 /// The version of the tables. A change of them raises it and brings what is older up to date.
@@ -70,10 +70,6 @@ pub(super) fn create(path: &Path) -> Result<(), Fault> {
 /// An empty file that was not there before.
 pub(super) fn create_file(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path).map(drop)
-}
-
-pub(super) fn directory(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// What SQLite keeps beside the file: the write-ahead log and its index.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::file;
+use crate::durable;
 use crate::registry::store::Fault;
 
 /// What stands behind the name of the store that was replaced. Earlier versions wrote no more than this.
@@ -30,7 +31,7 @@ pub struct Replaced {
 /// # Errors
 /// [`Fault::System`].
 pub fn replaced(path: &Path) -> Result<Vec<Replaced>, Fault> {
-    let directory = file::directory(path);
+    let directory = durable::directory(path);
     let system = |error| Fault::system(directory, &error);
     let begin = file::with_suffix(Path::new(path.file_name().unwrap_or_default()), REPLACED);
     let begin = begin.as_os_str().as_encoded_bytes();
@@ -99,6 +100,8 @@ pub(super) fn keep(path: &Path, stamp: &str) -> io::Result<PathBuf> {
                         Err(_) | Ok(()) => {}
                     }
                 }
+                // Before another takes its place.
+                durable::sync_names(durable::directory(path))?;
                 return Ok(second);
             }
         }
