@@ -118,7 +118,7 @@ impl Against {
         };
         writeln!(stdout, "at the next start or reload:")?;
         let mut table = Table::new(PLAN);
-        for kind in ["addresses", "users", "keys", "teams", "vms"] {
+        for kind in ["addresses", "users", "keys", "teams", "memberships", "vms", "shares"] {
             let counts = plan.pointer(&format!("/counts/{kind}")).unwrap_or(&Value::Null);
             let row = json!({ "kind": kind, "counts": counts });
             table.row(PLAN.iter().map(|(_, cell)| cell(&row)));

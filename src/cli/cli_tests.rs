@@ -328,9 +328,9 @@ fn check_says_what_a_running_keyway_would_make_of_the_fleet_file() {
     let (code, stdout, stderr) = on(&fake.scratch, &["check"]);
     assert_eq!((code, stderr.as_str()), (DONE, ""));
     let told = "at the next start or reload:\n\
-                KIND       ADDED  CHANGED  REMOVED  TAKEN OVER\n\
-                addresses  -      -        -        -\n\
-                users      1      0        0        2\n";
+                KIND         ADDED  CHANGED  REMOVED  TAKEN OVER\n\
+                addresses    -      -        -        -\n\
+                users        1      0        0        2\n";
     assert!(stdout.contains(told), "{stdout}");
     let (code, _, stderr) = on(&fake.scratch, &["check"]);
     assert_eq!(

@@ -3,7 +3,6 @@
 //! A file is read again and again without anybody looking, so its silence is no order by itself: an empty one is never
 //! carried out, and one that would remove much is not unless somebody says so of this very plan.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::str::FromStr;
@@ -11,21 +10,14 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::command::{Command, NewVm, Thing};
+use super::doings::{Doing, Doings, Kind, Reader, held};
 use super::fleet::Fleet;
 use super::fleet_commands::{self, Prune, Step};
 use super::model::Model;
-use super::name::Label;
 use super::refusal::Refusal;
 use super::service::{Actor, Failed, Mode, Service};
 use crate::words::count;
 
-/// Things that may always be removed together: so few are looked at by whoever takes them out.
-const REMOVED_FEW: u64 = 10;
-/// One in so many of its kind may be removed with whatever else.
-const REMOVED_SHARE: u64 = 10;
-/// Names that a line of the log says.
-const NAMES_MAX: usize = 20;
 /// Refused steps that are told one by one.
 const REFUSED_MAX: usize = 20;
 
@@ -103,16 +95,30 @@ pub struct Tally {
     pub keys: Counts,
     /// Teams.
     pub teams: Counts,
+    /// Users in teams, both of which stay.
+    #[serde(default)]
+    pub memberships: Counts,
     /// VMs.
     pub vms: Counts,
+    /// VMs that stay, and those with whom they are shared and who stay.
+    #[serde(default)]
+    pub shares: Counts,
 }
 
 impl Tally {
     /// Each kind with its name.
     #[must_use]
-    pub fn kinds(&self) -> [(&'static str, Counts); 5] {
-        let Self { addresses, users, keys, teams, vms } = *self;
-        [("address", addresses), ("user", users), ("key", keys), ("team", teams), ("VM", vms)]
+    pub fn kinds(&self) -> [(&'static str, Counts); 7] {
+        let Self { addresses, users, keys, teams, memberships, vms, shares } = *self;
+        [
+            (Kind::Address.word(), addresses),
+            (Kind::User.word(), users),
+            (Kind::Key.word(), keys),
+            (Kind::Team.word(), teams),
+            (Kind::Membership.word(), memberships),
+            (Kind::Vm.word(), vms),
+            (Kind::Share.word(), shares),
+        ]
     }
 }
 
@@ -148,6 +154,8 @@ pub struct Planned {
     /// Why it is not carried out unless somebody says so of this plan; [`Held::Empty`] never is.
     pub held: Option<Held>,
     steps: Vec<Step>,
+    /// What each step does.
+    doings: Vec<Option<Doing>>,
 }
 
 /// Plans what makes the registry say what the file says.
@@ -158,13 +166,15 @@ pub fn plan(fleet: &Fleet, model: &Model, most: RemovalsMax) -> Result<Planned, 
     let revision = model.revision();
     if fleet.is_empty() {
         let (at, tally) = (PlannedRevision::of(revision, &[]), Tally::default());
-        return Ok(Planned { at, tally, held: Some(Held::Empty), steps: Vec::new() });
+        let (steps, doings) = (Vec::new(), Vec::new());
+        return Ok(Planned { at, tally, held: Some(Held::Empty), steps, doings });
     }
     let steps = fleet_commands::plan(fleet, model, Prune::FromFleet)?;
-    let done = Doings::of(&steps);
-    let held = done.held(model, most);
-    let (at, tally) = (PlannedRevision::of(revision, &steps), done.tally());
-    Ok(Planned { at, tally, held, steps })
+    let doings = Reader::new(model, &steps).read(&steps);
+    let all = Doings::of(&doings);
+    let held = held(&all, model, most);
+    let (at, tally) = (PlannedRevision::of(revision, &steps), all.tally());
+    Ok(Planned { at, tally, held, steps, doings })
 }
 
 /// What came of a file.
@@ -258,7 +268,7 @@ pub fn carry_out(
     actor: &Actor,
     mode: Mode,
 ) -> Result<Outcome, Failed> {
-    let Planned { at, tally, held, steps } = plan(fleet, &service.model(), most)?;
+    let Planned { at, tally, held, steps, doings } = plan(fleet, &service.model(), most)?;
     if let Some(allowed) = allowed {
         service.check_at(Some(allowed.revision))?;
         if allowed.steps != at.steps {
@@ -276,9 +286,9 @@ pub fn carry_out(
     let bound = allowed.map(|allowed| allowed.revision);
     let applied = fleet_commands::apply(service, bound, steps, false, actor, mode)?;
     let (mut done, mut refused, mut unnamed) = (Doings::default(), Vec::new(), 0);
-    for (step, result) in &applied.steps {
+    for ((step, result), doing) in applied.steps.iter().zip(&doings) {
         match result {
-            Ok(_) => done.add(step),
+            Ok(_) => done.add(doing.as_ref()),
             Err(refusal) if refused.len() < REFUSED_MAX => {
                 refused.push(format!("{}: {refusal}", step.text));
             }
@@ -291,183 +301,6 @@ pub fn carry_out(
     let ended =
         if refused.is_empty() { Ended::Applied } else { Ended::Partly { refused, more: unnamed } };
     Ok(Outcome { planned: at, revision: applied.revision, tally: done.tally(), ended })
-}
-
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Kind {
-    Address,
-    User,
-    Key,
-    Team,
-    Vm,
-}
-
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum What {
-    Added,
-    Changed,
-    Removed,
-    TakenOver,
-}
-
-/// What steps do to what, each thing once.
-#[derive(Default)]
-struct Doings {
-    names: BTreeMap<(Kind, What), BTreeSet<String>>,
-    /// By user: keys that come, less those that go.
-    keys: BTreeMap<Label, i64>,
-}
-
-impl Doings {
-    fn of(steps: &[Step]) -> Self {
-        let mut all = Self::default();
-        for step in steps {
-            all.add(step);
-        }
-        all
-    }
-
-    fn add(&mut self, step: &Step) {
-        let (kind, what, name) = match &step.command {
-            Command::AddressAdd { name, .. } => (Kind::Address, What::Added, name),
-            Command::AddressRemove { name } => (Kind::Address, What::Removed, name),
-            Command::AddressSet { name, .. } | Command::AddressState { name, .. } => {
-                (Kind::Address, What::Changed, name)
-            }
-            Command::UserAdd { name, .. } => (Kind::User, What::Added, name),
-            Command::UserRemove { name } => (Kind::User, What::Removed, name),
-            Command::TeamAdd { name, .. } => (Kind::Team, What::Added, name),
-            Command::TeamRemove { name } => (Kind::Team, What::Removed, name),
-            Command::TeamJoin { team, .. } | Command::TeamLeave { team, .. } => {
-                (Kind::Team, What::Changed, team)
-            }
-            Command::VmAdd(NewVm { name, .. }) => (Kind::Vm, What::Added, name),
-            Command::VmRemove { name } => (Kind::Vm, What::Removed, name),
-            Command::VmRename { to, .. } => (Kind::Vm, What::Changed, to),
-            Command::VmSet { name, .. }
-            | Command::VmShare { name, .. }
-            | Command::VmUnshare { name, .. }
-            | Command::VmTransfer { name, .. }
-            | Command::VmRenumber { name, .. }
-            | Command::VmUnpin { name } => (Kind::Vm, What::Changed, name),
-            Command::TakeOver { thing } => match thing {
-                Thing::Address(name) => (Kind::Address, What::TakenOver, name),
-                Thing::User(name) => (Kind::User, What::TakenOver, name),
-                Thing::Team(name) => (Kind::Team, What::TakenOver, name),
-                Thing::Vm(name) => (Kind::Vm, What::TakenOver, name),
-            },
-            Command::KeyAdd { user, line } => {
-                *self.keys.entry(user.clone()).or_default() += 1;
-                let name = super::values::parse_key(line).map(|key| key.fingerprint);
-                return self.note(Kind::Key, What::Added, name.unwrap_or_default());
-            }
-            Command::KeySet { fingerprint, .. } => {
-                return self.note(Kind::Key, What::Changed, fingerprint.clone());
-            }
-            Command::KeyRemove { user, fingerprint } => {
-                *self.keys.entry(user.clone()).or_default() -= 1;
-                return self.note(Kind::Key, What::Removed, fingerprint.clone());
-            }
-            // No fleet names these.
-            Command::VmPin { .. }
-            | Command::TokenAdd { .. }
-            | Command::TokenRemove { .. }
-            | Command::Sweep
-            | Command::Remember { .. }
-            | Command::Close { .. }
-            | Command::CaConfirm { .. }
-            | Command::Refused { .. }
-            | Command::Note { .. } => return,
-        };
-        let new = self.names.get(&(kind, What::Added));
-        if what == What::Changed && new.is_some_and(|new| new.contains(name.as_str())) {
-            return;
-        }
-        self.note(kind, what, name.to_string());
-    }
-
-    fn note(&mut self, kind: Kind, what: What, name: String) {
-        self.names.entry((kind, what)).or_default().insert(name);
-    }
-
-    fn count(&self, kind: Kind, what: What) -> u64 {
-        let count = self.names.get(&(kind, what)).map_or(0, BTreeSet::len);
-        u64::try_from(count).unwrap_or(u64::MAX)
-    }
-
-    fn tally(&self) -> Tally {
-        let counts = |kind| Counts {
-            added: self.count(kind, What::Added),
-            changed: self.count(kind, What::Changed),
-            removed: self.count(kind, What::Removed),
-            taken_over: self.count(kind, What::TakenOver),
-        };
-        Tally {
-            addresses: counts(Kind::Address),
-            users: counts(Kind::User),
-            keys: counts(Kind::Key),
-            teams: counts(Kind::Team),
-            vms: counts(Kind::Vm),
-        }
-    }
-
-    /// Whether so much can be meant. A key for which its user gets another one is not lost.
-    fn held(&self, model: &Model, most: RemovalsMax) -> Option<Held> {
-        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-        let gone = self.names.get(&(Kind::User, What::Removed));
-        let stays = |user: &Label| gone.is_none_or(|gone| !gone.contains(user.as_str()));
-        let lost = self.keys.iter().filter(|(user, net)| **net < 0 && stays(user));
-        let lost: u64 = lost.map(|(_, net)| net.unsigned_abs()).sum();
-        let keys = || model.users().values().map(|it| it.document.keys.len()).sum();
-        let all = [
-            (
-                self.count(Kind::Address, What::Removed),
-                number(model.addresses().count()),
-                "address",
-            ),
-            (self.count(Kind::User, What::Removed), number(model.users().len()), "user"),
-            (lost, number(keys()), "key"),
-            (self.count(Kind::Team, What::Removed), number(model.teams().len()), "team"),
-            (self.count(Kind::Vm, What::Removed), number(model.vm_names().len()), "VM"),
-        ];
-        let removed: u64 = all.iter().map(|(removed, ..)| removed).sum();
-        let much = |(removed, of, _): &(u64, u64, &str)| removed * REMOVED_SHARE > *of;
-        let (held, most) = match most {
-            RemovalsMax::Usual => {
-                let much = removed > REMOVED_FEW && all.iter().any(much);
-                (much, format!("{REMOVED_FEW} things and more than a tenth of a kind"))
-            }
-            RemovalsMax::Things(most) => {
-                (removed > u64::from(most), format!("the {most} of removals_max"))
-            }
-        };
-        let some = all.iter().filter(|(removed, ..)| *removed > 0);
-        let told = some.map(|(removed, of, kind)| format!("{removed} of {}", count(of, kind)));
-        held.then(|| Held::Removals { what: told.collect::<Vec<_>>().join(", "), most })
-    }
-
-    /// One for each kind and what becomes of it, with the first names.
-    fn lines(&self) -> impl Iterator<Item = String> {
-        self.names.iter().map(|((kind, what), names)| {
-            let kind = match kind {
-                Kind::Address => "address",
-                Kind::User => "user",
-                Kind::Key => "key",
-                Kind::Team => "team",
-                Kind::Vm => "VM",
-            };
-            let what = match what {
-                What::Added => "added",
-                What::Changed => "changed",
-                What::Removed => "removed",
-                What::TakenOver => "taken over",
-            };
-            let first: Vec<&str> = names.iter().take(NAMES_MAX).map(String::as_str).collect();
-            let more = names.len() - first.len();
-            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-            format!("{} {what}: {}{more}", count(names.len(), kind), first.join(", "))
-        })
-    }
 }
 
 #[cfg(test)]

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use super::super::doings::NAMES_MAX;
 use super::*;
+use crate::registry::command::Command;
 use crate::registry::document::Origin;
 use crate::registry::fleet::FleetUser;
 use crate::registry::service::{Order, Start};
 use crate::registry::store::{StoreId, memory::Memory};
-use crate::registry::{Limits, Options};
+use crate::registry::{Label, Limits, Options};
 use crate::ssh::entropy::Entropy;
 use crate::ssh::hostkey::PrivateKey;
 use crate::ssh::testing::Seeded;
@@ -91,6 +93,58 @@ fn more_than_ten_things_and_a_tenth_of_a_kind_are_not_removed_by_a_file_alone() 
 }
 
 #[test]
+fn what_a_file_cannot_remove_does_not_make_its_removals_few() {
+    let service = service();
+    for number in 0..1000 {
+        let name = Label::new(&format!("by-hand-{number}")).unwrap();
+        command(&service, Command::UserAdd { name, keys: Vec::new() });
+    }
+    served(&service, &users(40), RemovalsMax::Usual);
+    let outcome = served(&service, &users(1), RemovalsMax::Usual);
+    assert!(outcome.trouble().unwrap().contains("39 of 40 users"), "{outcome:?}");
+    assert_eq!(service.model().users().len(), 1040);
+}
+
+/// Twelve users, of whom `members` are in team `ops`, and a VM that is shared with `shares` of them.
+fn shared(members: usize, shares: usize) -> Fleet {
+    let names = |count: usize| (0..count).map(|number| format!("'u{number}'")).collect::<Vec<_>>();
+    let (members, shares) = (names(members).join(","), names(shares).join(","));
+    let vm = "[[vm]]\nname='v'\nowner='boss'\nssh='127.0.0.1:22'\nno_address=true";
+    let text = format!(
+        "[[user]]\nname='boss'\n[[team]]\nname='ops'\nmembers=[{members}]\n{vm}\nshare_by_name=[{shares}]\n"
+    );
+    let Fleet { users: all, .. } = users(12);
+    let mut fleet: Fleet = toml::from_str(&text).unwrap();
+    fleet.users.extend(all);
+    fleet
+}
+
+#[test]
+fn memberships_and_shares_that_a_file_drops_are_held_back_too() {
+    let service = service();
+    let first = served(&service, &shared(12, 12), RemovalsMax::Usual);
+    assert_eq!(first.ended, Ended::Applied, "{first:?}");
+    let cases = [
+        (shared(0, 12), "12 of 12 memberships"),
+        (shared(12, 0), "12 of 12 shares"),
+        (shared(6, 7), "6 of 12 memberships, 5 of 12 shares"),
+    ];
+    for (fleet, told) in cases {
+        let outcome = served(&service, &fleet, RemovalsMax::Usual);
+        assert!(outcome.trouble().unwrap().contains(told), "{told}: {outcome:?}");
+    }
+    // Whoever goes takes no membership along that would count beside.
+    let mut fewer = shared(5, 5);
+    fewer.users.truncate(1 + 5);
+    let outcome = served(&service, &fewer, RemovalsMax::Things(7));
+    assert_eq!(outcome.ended, Ended::Applied, "{outcome:?}");
+    let Tally { users, memberships, shares, .. } = outcome.tally;
+    assert_eq!((users.removed, memberships.removed, shares.removed), (7, 0, 0));
+    let again = served(&service, &fewer, RemovalsMax::Usual);
+    assert_eq!(again.told().unwrap(), "all is as it says");
+}
+
+#[test]
 fn what_somebody_has_seen_and_meant_is_carried_out_if_it_is_still_that() {
     let service = service();
     let (before, after) = (users(40), users(1));
@@ -168,7 +222,7 @@ fn what_is_refused_keeps_nothing_else_from_being_done_and_is_told() {
 fn the_log_names_the_first_of_each_kind_and_counts_the_others() {
     let model = Model::new(Limits::default());
     let planned = plan(&users(NAMES_MAX + 3), &model, RemovalsMax::Usual).unwrap();
-    let lines: Vec<String> = Doings::of(&planned.steps).lines().collect();
+    let lines: Vec<String> = Doings::of(&planned.doings).lines().collect();
     assert_eq!(lines.len(), 1);
     assert!(lines[0].starts_with("23 users added: u0, u1, u10, "), "{lines:?}");
     assert!(lines[0].ends_with(" and 3 more"), "{lines:?}");
@@ -176,6 +230,6 @@ fn the_log_names_the_first_of_each_kind_and_counts_the_others() {
     let text = "[[user]]\nname='a'\n[[user]]\nname='b'\n[[vm]]\nname='v'\nowner='a'\nssh='127.0.0.1:22'\n\
                 no_address=true\nshare_by_name=['b']\n";
     let planned = plan(&toml::from_str(text).unwrap(), &model, RemovalsMax::Usual).unwrap();
-    let lines: Vec<String> = Doings::of(&planned.steps).lines().collect();
+    let lines: Vec<String> = Doings::of(&planned.doings).lines().collect();
     assert_eq!(lines, ["2 users added: a, b", "1 VM added: v"]);
 }

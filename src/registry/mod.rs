@@ -16,6 +16,7 @@ mod audit;
 mod carry_out;
 pub mod command;
 pub mod document;
+mod doings;
 pub mod draft;
 mod execute;
 pub mod fleet;

@@ -1,0 +1,325 @@
+//! What the steps of a served file do, counted and named: each thing once, whatever number of steps it takes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use super::command::{Command, NewVm, Thing};
+use super::document::{Origin, Vm};
+use super::fleet_commands::Step;
+use super::fleet_file::{Counts, Held, RemovalsMax, Tally};
+use super::model::Model;
+use super::name::{Label, Principal};
+use crate::words::count;
+
+/// Things that may always be removed together: so few are looked at by whoever takes them out.
+const REMOVED_FEW: u64 = 10;
+/// One in so many of its kind may be removed with whatever else.
+const REMOVED_SHARE: u64 = 10;
+/// Names that a line of the log says.
+pub(super) const NAMES_MAX: usize = 20;
+
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Kind {
+    Address,
+    User,
+    Key,
+    Team,
+    Membership,
+    Vm,
+    Share,
+}
+
+impl Kind {
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::User => "user",
+            Self::Key => "key",
+            Self::Team => "team",
+            Self::Membership => "membership",
+            Self::Vm => "VM",
+            Self::Share => "share",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum What {
+    Added,
+    Changed,
+    Removed,
+    TakenOver,
+    /// Of what stood only meanwhile.
+    TakenBack,
+}
+
+/// What a step does to what.
+#[derive(Clone, Debug)]
+pub(super) struct Doing {
+    kind: Kind,
+    what: What,
+    name: String,
+    /// The thing that it is a part of: what is new has parts, which are not told beside it.
+    of: Option<(Kind, Label)>,
+    /// Of a user's keys: one more, or one less.
+    net: Option<(Label, i64)>,
+}
+
+/// Reads steps, given what stands before them.
+pub(super) struct Reader<'m> {
+    model: &'m Model,
+    /// Who goes, and every right with them.
+    gone: HashSet<Principal>,
+    /// What VMs were called that have another name by then.
+    renamed: HashMap<Label, Label>,
+}
+
+impl<'m> Reader<'m> {
+    pub(super) fn new(model: &'m Model, steps: &[Step]) -> Self {
+        let gone = steps.iter().filter_map(|step| match &step.command {
+            Command::UserRemove { name } => Some(Principal::User(name.clone())),
+            Command::TeamRemove { name } => Some(Principal::Team(name.clone())),
+            _ => None,
+        });
+        Self { model, gone: gone.collect(), renamed: HashMap::new() }
+    }
+
+    /// What each does, in their order; nothing that would be told.
+    pub(super) fn read(mut self, steps: &[Step]) -> Vec<Option<Doing>> {
+        steps.iter().map(|step| self.doing(&step.command)).collect()
+    }
+
+    /// As it is before all steps.
+    fn vm(&self, name: &Label) -> Option<&'m Vm> {
+        let name = self.renamed.get(name).unwrap_or(name);
+        self.model.vm(*self.model.vm_names().get(name)?).map(|stored| &*stored.document)
+    }
+
+    fn doing(&mut self, command: &Command) -> Option<Doing> {
+        let (kind, what, name) = match command {
+            Command::AddressAdd { name, .. } => (Kind::Address, What::Added, name),
+            Command::AddressRemove { name } => (Kind::Address, What::Removed, name),
+            Command::AddressSet { name, .. } | Command::AddressState { name, .. } => {
+                (Kind::Address, What::Changed, name)
+            }
+            Command::UserAdd { name, .. } => (Kind::User, What::Added, name),
+            Command::UserRemove { name } => (Kind::User, What::Removed, name),
+            Command::TeamAdd { name, .. } => (Kind::Team, What::Added, name),
+            Command::TeamRemove { name } => (Kind::Team, What::Removed, name),
+            Command::TeamJoin { team, user, .. } => {
+                let stands = self.model.teams().get(team);
+                let stands = stands.is_some_and(|it| it.document.members.contains_key(user));
+                let what = if stands { What::Changed } else { What::Added };
+                return Some(part(Kind::Membership, what, user, (Kind::Team, team)));
+            }
+            Command::TeamLeave { team, user } => {
+                let stays = !self.gone.contains(&Principal::User(user.clone()));
+                let of = (Kind::Team, team);
+                return stays.then(|| part(Kind::Membership, What::Removed, user, of));
+            }
+            Command::VmAdd(NewVm { name, .. }) => (Kind::Vm, What::Added, name),
+            Command::VmRemove { name } => (Kind::Vm, What::Removed, name),
+            Command::VmRename { name, to } => {
+                let was = self.renamed.remove(name).unwrap_or_else(|| name.clone());
+                self.renamed.insert(to.clone(), was);
+                (Kind::Vm, What::Changed, to)
+            }
+            Command::VmShare { name, with, .. } => {
+                let stands = self.vm(name).is_some_and(|vm| vm.shares.contains_key(with));
+                let what = if stands { What::Changed } else { What::Added };
+                return Some(part(Kind::Share, what, with, (Kind::Vm, name)));
+            }
+            Command::VmUnshare { name, with } => {
+                let stood = self.vm(name).is_some_and(|vm| vm.shares.contains_key(with));
+                let what = if stood { What::Removed } else { What::TakenBack };
+                let stays = !self.gone.contains(with);
+                return stays.then(|| part(Kind::Share, what, with, (Kind::Vm, name)));
+            }
+            Command::VmSet { name, .. }
+            | Command::VmTransfer { name, .. }
+            | Command::VmRenumber { name, .. }
+            | Command::VmUnpin { name } => (Kind::Vm, What::Changed, name),
+            Command::TakeOver { thing } => match thing {
+                Thing::Address(name) => (Kind::Address, What::TakenOver, name),
+                Thing::User(name) => (Kind::User, What::TakenOver, name),
+                Thing::Team(name) => (Kind::Team, What::TakenOver, name),
+                Thing::Vm(name) => (Kind::Vm, What::TakenOver, name),
+            },
+            Command::KeyAdd { user, line } => {
+                let name = super::values::parse_key(line).map(|key| key.fingerprint);
+                return Some(key(What::Added, &name.unwrap_or_default(), user, 1));
+            }
+            Command::KeySet { user, fingerprint, .. } => {
+                return Some(key(What::Changed, fingerprint, user, 0));
+            }
+            Command::KeyRemove { user, fingerprint } => {
+                return Some(key(What::Removed, fingerprint, user, -1));
+            }
+            // No fleet names these.
+            Command::VmPin { .. }
+            | Command::TokenAdd { .. }
+            | Command::TokenRemove { .. }
+            | Command::Sweep
+            | Command::Remember { .. }
+            | Command::Close { .. }
+            | Command::CaConfirm { .. }
+            | Command::Refused { .. }
+            | Command::Note { .. } => return None,
+        };
+        let of = (what == What::Changed).then(|| (kind, name.clone()));
+        Some(Doing { kind, what, name: name.to_string(), of, net: None })
+    }
+}
+
+fn part(kind: Kind, what: What, who: impl ToString, (whole, name): (Kind, &Label)) -> Doing {
+    let told = format!("{} of {name}", who.to_string());
+    Doing { kind, what, name: told, of: Some((whole, name.clone())), net: None }
+}
+
+fn key(what: What, fingerprint: &str, user: &Label, net: i64) -> Doing {
+    let net = Some((user.clone(), net));
+    Doing { kind: Kind::Key, what, name: fingerprint.to_owned(), of: None, net }
+}
+
+/// What steps do to what, each thing once.
+#[derive(Default)]
+pub(super) struct Doings {
+    names: BTreeMap<(Kind, What), BTreeSet<String>>,
+    /// By user: keys that come, less those that go.
+    keys: BTreeMap<Label, i64>,
+}
+
+impl Doings {
+    pub(super) fn of(doings: &[Option<Doing>]) -> Self {
+        let mut all = Self::default();
+        for doing in doings {
+            all.add(doing.as_ref());
+        }
+        all
+    }
+
+    pub(super) fn add(&mut self, doing: Option<&Doing>) {
+        let Some(Doing { kind, what, name, of, net }) = doing else { return };
+        if let Some((user, net)) = net {
+            *self.keys.entry(user.clone()).or_default() += net;
+        }
+        let is_new = |(kind, name): &(Kind, Label)| self.has(*kind, What::Added, name.as_str());
+        if of.as_ref().is_some_and(is_new) {
+            return;
+        }
+        if *what == What::TakenBack {
+            if let Some(added) = self.names.get_mut(&(*kind, What::Added)) {
+                added.remove(name);
+            }
+            return;
+        }
+        self.names.entry((*kind, *what)).or_default().insert(name.clone());
+    }
+
+    fn has(&self, kind: Kind, what: What, name: &str) -> bool {
+        self.names.get(&(kind, what)).is_some_and(|names| names.contains(name))
+    }
+
+    fn count(&self, kind: Kind, what: What) -> u64 {
+        number(self.names.get(&(kind, what)).map_or(0, BTreeSet::len))
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        let counts = |kind| Counts {
+            added: self.count(kind, What::Added),
+            changed: self.count(kind, What::Changed),
+            removed: self.count(kind, What::Removed),
+            taken_over: self.count(kind, What::TakenOver),
+        };
+        Tally {
+            addresses: counts(Kind::Address),
+            users: counts(Kind::User),
+            keys: counts(Kind::Key),
+            teams: counts(Kind::Team),
+            memberships: counts(Kind::Membership),
+            vms: counts(Kind::Vm),
+            shares: counts(Kind::Share),
+        }
+    }
+
+    /// One for each kind and what becomes of it, with the first names.
+    pub(super) fn lines(&self) -> impl Iterator<Item = String> {
+        self.names.iter().filter(|(_, names)| !names.is_empty()).map(|((kind, what), names)| {
+            let what = match what {
+                What::Added => "added",
+                What::Changed => "changed",
+                What::Removed | What::TakenBack => "removed",
+                What::TakenOver => "taken over",
+            };
+            let first: Vec<&str> = names.iter().take(NAMES_MAX).map(String::as_str).collect();
+            let more = names.len() - first.len();
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            format!("{} {what}: {}{more}", count(names.len(), kind.word()), first.join(", "))
+        })
+    }
+}
+
+/// Whether so much can be meant. What a file cannot remove makes it no less, and a key for which its user gets another one is
+/// not lost.
+pub(super) fn held(doings: &Doings, model: &Model, most: RemovalsMax) -> Option<Held> {
+    let ours = |origin: Origin| origin == Origin::Fleet;
+    // Keys and rights of what is named go with a file that takes it over, too.
+    let named = |kind, name: &Label, origin| {
+        ours(origin) || doings.has(kind, What::TakenOver, name.as_str())
+    };
+    let lost = doings
+        .keys
+        .iter()
+        .filter(|(user, net)| **net < 0 && !doings.has(Kind::User, What::Removed, user.as_str()));
+    let lost: u64 = lost.map(|(_, net)| net.unsigned_abs()).sum();
+    let (mut users, mut keys) = (0, 0);
+    for (name, stored) in model.users() {
+        users += usize::from(ours(stored.document.origin));
+        if named(Kind::User, name, stored.document.origin) {
+            keys += stored.document.keys.len();
+        }
+    }
+    let (mut teams, mut memberships) = (0, 0);
+    for (name, stored) in model.teams() {
+        teams += usize::from(ours(stored.document.origin));
+        if named(Kind::Team, name, stored.document.origin) {
+            memberships += stored.document.members.len();
+        }
+    }
+    let (mut vms, mut shares) = (0, 0);
+    for (name, serial) in model.vm_names() {
+        let Some(stored) = model.vm(*serial) else { continue };
+        vms += usize::from(ours(stored.document.origin));
+        if named(Kind::Vm, name, stored.document.origin) {
+            shares += stored.document.shares.len();
+        }
+    }
+    let addresses = model.addresses().filter(|(_, stored, _)| ours(stored.document.origin)).count();
+    let removed = |kind| doings.count(kind, What::Removed);
+    let all = [
+        (removed(Kind::Address), number(addresses), Kind::Address),
+        (removed(Kind::User), number(users), Kind::User),
+        (lost, number(keys), Kind::Key),
+        (removed(Kind::Team), number(teams), Kind::Team),
+        (removed(Kind::Membership), number(memberships), Kind::Membership),
+        (removed(Kind::Vm), number(vms), Kind::Vm),
+        (removed(Kind::Share), number(shares), Kind::Share),
+    ];
+    let removed: u64 = all.iter().map(|(removed, ..)| removed).sum();
+    let much = |(removed, of, _): &(u64, u64, Kind)| removed * REMOVED_SHARE > *of;
+    let (held, most) = match most {
+        RemovalsMax::Usual => {
+            let much = removed > REMOVED_FEW && all.iter().any(much);
+            (much, format!("{REMOVED_FEW} things and more than a tenth of a kind"))
+        }
+        RemovalsMax::Things(most) => {
+            (removed > u64::from(most), format!("the {most} of removals_max"))
+        }
+    };
+    let some = all.iter().filter(|(removed, ..)| *removed > 0);
+    let told = some.map(|(removed, of, kind)| format!("{removed} of {}", count(of, kind.word())));
+    held.then(|| Held::Removals { what: told.collect::<Vec<_>>().join(", "), most })
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
