@@ -153,7 +153,11 @@ const COLUMNS: &[Column] = &[
     ("VMS", |address| cell(address, "vms")),
 ];
 
-const REVISION: Column = ("REVISION", |address| cell(address, "revision"));
+/// What one address shows beside these.
+const MORE: &[Column] = &[
+    ("ORIGIN", |address| cell(address, "origin")),
+    ("REVISION", |address| cell(address, "revision")),
+];
 
 pub(super) fn run(command: Address, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
     let mut talk = remote.talk(terminal)?;
@@ -163,7 +167,7 @@ pub(super) fn run(command: Address, remote: &Remote, terminal: &mut Terminal<'_>
         Address::List => talk.list(&path(["addresses"]), &[], COLUMNS, &|_| true),
         Address::Show { name } => {
             let address = talk.get(one(&name))?;
-            talk.show(&address, &[COLUMNS, &[REVISION]].concat())
+            talk.show(&address, &[COLUMNS, MORE].concat())
         }
         Address::Add(Add { name, public, public6, private, lobby, edit }) => {
             let mut body = json!({ "name": name, "public": public });

@@ -427,6 +427,16 @@ fn a_backup_is_asked_for_by_its_whole_path() {
 }
 
 #[test]
+fn whose_a_thing_is_stands_where_it_is_shown() {
+    for noun in ["vm", "user", "team", "address"] {
+        let fake = Fake::new(&[(200, r#"{"name":"it","origin":"fleet","revision":4}"#)]);
+        let said = fake.say(&[noun, "show", "it"]);
+        let shown = said.out.lines().find(|line| line.starts_with("origin "));
+        assert!(shown.is_some_and(|line| line.ends_with(" fleet")), "{noun}: {said:?}");
+    }
+}
+
+#[test]
 fn who_is_being_removed_is_shown_so() {
     let answer = r#"{"name":"alice","keys":[],"teams":[],"vms":3,"going":true,"revision":4}"#;
     let said = Fake::new(&[(200, answer)]).say(&["user", "show", "alice"]);

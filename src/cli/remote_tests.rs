@@ -54,9 +54,9 @@ fn a_list_that_never_ends_is_left() {
 
 #[test]
 fn one_thing_is_a_line_for_each_of_its_fields() {
-    let team = r#"{"name":"ops","members":[{"user":"alice","access":"slot"},{"user":"bob","access":"by-name"}],"vms":2,"revision":5}"#;
+    let team = r#"{"name":"ops","members":[{"user":"alice","access":"slot"},{"user":"bob","access":"by-name"}],"vms":2,"origin":"command","revision":5}"#;
     let fake = Fake::new(&[(200, team), (200, team)]);
-    let out = "name      ops\nmembers   alice,bob (by-name)\nvms       2\nrevision  5\n";
+    let out = "name      ops\nmembers   alice,bob (by-name)\nvms       2\norigin    command\nrevision  5\n";
     assert_eq!(fake.say(&["team", "show", "ops"]).out, out);
     let json = fake.say(&["team", "show", "ops", "--output", "json"]).out;
     assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["vms"], 2);

@@ -86,6 +86,7 @@ const FIELDS: &[Column] = &[
     ("NAME", named),
     ("MEMBERS", |team| grants(team, "members", "user")),
     ("VMS", |team| cell(team, "vms")),
+    ("ORIGIN", |team| cell(team, "origin")),
     ("REVISION", |team| cell(team, "revision")),
 ];
 

@@ -60,6 +60,7 @@ const FIELDS: &[Column] = &[
     ("NAME", named),
     ("TEAMS", |user| cells(user, "teams")),
     ("VMS", |user| cell(user, "vms")),
+    ("ORIGIN", |user| cell(user, "origin")),
     ("REVISION", |user| cell(user, "revision")),
     ("KEYS", |user| {
         let keys = user.get("keys").and_then(Value::as_array);

@@ -302,6 +302,7 @@ const FIELDS: &[Column] = &[
     ("SOURCE ADDRESS", |vm| cell(vm, "source_address")),
     ("PINNED KEY", |vm| cell(vm.get("pinned").unwrap_or(&Value::Null), "fingerprint")),
     ("PINNED", |vm| time(vm.get("pinned").and_then(|pinned| pinned.get("at_s")?.as_u64()))),
+    ("ORIGIN", |vm| cell(vm, "origin")),
     ("REVISION", |vm| cell(vm, "revision")),
 ];
 

@@ -6,7 +6,7 @@ use super::access::How;
 use super::document::{Access, AddressState, Serial};
 use super::model::{AddressIx, Held, Model, PrincipalIx, Reach, Site, Slot};
 use super::name::{Label, Principal};
-use super::refusal::{Collision, Kind, Refusal};
+use super::refusal::{Collision, Kind, Refusal, WayOut};
 
 impl Model {
     /// The least loaded ready address that is free for all of `viewers`, by name among equals. Takes time in proportion
@@ -147,7 +147,11 @@ impl Model {
         for viewer in viewers {
             collisions.extend(self.collisions(*viewer, None, (vm, name, ix), now_s));
         }
-        if collisions.is_empty() { Ok(()) } else { Err(Refusal::Conflict(shown(collisions))) }
+        if collisions.is_empty() {
+            return Ok(());
+        }
+        let (collisions, way_out) = (shown(collisions), WayOut::AnotherAddress);
+        Err(Refusal::Conflict { collisions, way_out })
     }
 
     /// What `viewer` sees at an address beside `vm`, through everybody but `but`.

@@ -290,7 +290,7 @@ pub fn carry_out(
         match result {
             Ok(_) => done.add(doing.as_ref()),
             Err(refusal) if refused.len() < REFUSED_MAX => {
-                refused.push(format!("{}: {refusal}", step.text));
+                refused.push(format!("{}: {}", step.text, refusal.clone().in_a_file()));
             }
             Err(_) => unnamed += 1,
         }

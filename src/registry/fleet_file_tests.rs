@@ -219,6 +219,34 @@ fn what_is_refused_keeps_nothing_else_from_being_done_and_is_told() {
 }
 
 #[test]
+fn a_file_is_told_what_can_be_written_in_a_file() {
+    let service = service();
+    let vm = |name: &str, owner: &str, more: &str| {
+        format!(
+            "[[vm]]\nname='{name}'\nowner='{owner}'\nssh='{name}.test:22'\naddress='s1'\n{more}"
+        )
+    };
+    let addresses: String = (1..3)
+        .map(|number| format!("[[address]]\nname='s{number}'\npublic='127.0.77.{number}'\n"))
+        .collect();
+    let text = |more: &str| {
+        let vms = vm("blue", "a", more) + &vm("green", "b", "");
+        toml::from_str::<Fleet>(&format!(
+            "{addresses}[[user]]\nname='a'\n[[user]]\nname='b'\n{vms}"
+        ))
+    };
+    let first = served(&service, &text("").unwrap(), RemovalsMax::Usual);
+    assert_eq!(first.ended, Ended::Applied, "{first:?}");
+    let shared = served(&service, &text("share=['b']\n").unwrap(), RemovalsMax::Usual);
+    let trouble = shared.trouble().unwrap();
+    assert!(
+        trouble.contains("b would see blue and green at s1; give it another `address`"),
+        "{trouble}"
+    );
+    assert!(!trouble.contains("--renumber"), "{trouble}");
+}
+
+#[test]
 fn the_log_names_the_first_of_each_kind_and_counts_the_others() {
     let model = Model::new(Limits::default());
     let planned = plan(&users(NAMES_MAX + 3), &model, RemovalsMax::Usual).unwrap();

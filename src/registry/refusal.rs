@@ -75,6 +75,38 @@ impl fmt::Display for Collision {
     }
 }
 
+/// What helps where somebody would see two VMs at one address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum WayOut {
+    /// The VM can move, if that is allowed.
+    Renumber,
+    /// It would have to move, and there is nowhere to.
+    MoreAddresses,
+    /// The address was named.
+    AnotherAddress,
+    /// A served file cannot allow anything.
+    InTheFile,
+}
+
+impl fmt::Display for WayOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let by_name =
+            "or grant by name (`keyway vm share --by-name`, `keyway team join --by-name`)";
+        match self {
+            Self::Renumber => {
+                write!(f, "ask for a renumbering (--renumber; --dry-run shows it), {by_name}")
+            }
+            Self::MoreAddresses => {
+                write!(f, "no other address is free for it: add one (`keyway address add`), {by_name}")
+            }
+            Self::AnotherAddress => f.write_str("name another address, or none to have one chosen"),
+            Self::InTheFile => f.write_str(
+                "give it another `address` in the file, or grant by name (`share_by_name`, `members_by_name`)",
+            ),
+        }
+    }
+}
+
 /// Why not.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Refusal {
@@ -147,8 +179,13 @@ pub enum Refusal {
         name: String,
     },
     /// Somebody would see two VMs at one address.
-    #[error("{}; ask for a renumbering (--renumber; --dry-run shows it), or grant by name (`keyway vm share --by-name`, `keyway team join --by-name`)", list(.0))]
-    Conflict(Vec<Collision>),
+    #[error("{}; {way_out}", list(.collisions))]
+    Conflict {
+        /// Who, and where.
+        collisions: Vec<Collision>,
+        /// What would help.
+        way_out: WayOut,
+    },
     /// There is no address left for a VM.
     #[error(
         "pool exhausted for {principal}: sees {}{}, the pool has {}; add an address \
@@ -277,7 +314,7 @@ impl Refusal {
             Self::IpTaken { .. } => "ip-taken",
             Self::InUse { .. } => "in-use",
             Self::Going { .. } => "being-removed",
-            Self::Conflict(_) => "conflict",
+            Self::Conflict { .. } => "conflict",
             Self::Exhausted { .. } => "pool-exhausted",
             Self::Closed { .. } => "slots-closed",
             Self::NotReady { .. } => "address-not-ready",
@@ -296,6 +333,16 @@ impl Refusal {
 
     pub(super) fn unknown(kind: Kind, name: impl fmt::Display) -> Self {
         Self::Unknown { kind, name: name.to_string() }
+    }
+
+    /// As a served file, which can allow nothing, is told.
+    pub(super) fn in_a_file(self) -> Self {
+        match self {
+            Self::Conflict { collisions, way_out: WayOut::Renumber } => {
+                Self::Conflict { collisions, way_out: WayOut::InTheFile }
+            }
+            other => other,
+        }
     }
 
     pub(super) fn too_many_teams(user: &Label, teams: usize) -> Self {

@@ -159,6 +159,22 @@ fn a_share_that_would_show_somebody_two_vms_is_refused_or_moves_the_shared_one()
 }
 
 #[test]
+fn a_renumbering_is_offered_only_where_one_would_help() {
+    let mut world = World::new(1);
+    world.vm("blue", "alice");
+    world.vm("green", "bob");
+    let told = "conflict: bob would see blue and green at s001; ";
+    let full = world.refused(&share("blue", "bob"));
+    assert!(full.starts_with(&format!("{told}no other address is free for it")), "{full}");
+    let other = "; name another address, or none to have one chosen";
+    let named = world.refused(&add("red", "bob", Placement::At(label("s001"))));
+    assert_eq!(named, format!("conflict: bob would see red and green at s001{other}"));
+    // Asked for, it is told why there is none.
+    let renumbered = world.run(&share("blue", "bob"), true).unwrap_err();
+    assert_eq!(renumbered.code(), "pool-exhausted");
+}
+
+#[test]
 fn a_moved_vm_is_still_reached_at_its_old_address_until_the_quarantine_is_over() {
     let mut world = World::new(2);
     world.vm("blue", "alice");

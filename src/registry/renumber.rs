@@ -7,7 +7,7 @@ use super::document::{Document, Hold, Key, OldSlot, Serial, Vm};
 use super::draft::{Draft, Move};
 use super::model::PrincipalIx;
 use super::name::{Label, Principal};
-use super::refusal::{Kind, Refusal};
+use super::refusal::{Collision, Kind, Refusal, WayOut};
 
 /// Addresses that a VM can have had at a time and that still lead to it.
 pub(super) const OLD_MAX: usize = 8;
@@ -158,13 +158,16 @@ impl Draft<'_> {
     }
 
     /// Sees to it that `viewers` see one VM at each of the places they have gained, through everybody but `but`: by
-    /// moving the VM that they have gained if `renumber` says so, else by refusing.
+    /// moving the VM that they have gained if `renumber` says so, else by refusing: tried all the same, for only what would
+    /// help is offered, and a draft that is refused is taken back.
     pub(super) fn settle(
         &mut self,
         gained: &[(PrincipalIx, Serial)],
         but: Option<PrincipalIx>,
         renumber: bool,
     ) -> Result<(), Refusal> {
+        // What would have to move stands in the way of what was asked for.
+        let mut in_the_way: Option<Vec<Collision>> = None;
         loop {
             let mut clashes = Vec::new();
             for (viewer, serial) in gained {
@@ -175,14 +178,24 @@ impl Draft<'_> {
                 let about = (*serial, &vm.name, at);
                 clashes.extend(self.model().collisions(*viewer, but, about, self.stamp().now_s));
             }
-            let Some(clash) = clashes.first() else { return Ok(()) };
-            if !renumber {
-                return Err(Refusal::Conflict(shown(clashes)));
-            }
+            let Some(clash) = clashes.first() else {
+                let refused =
+                    |collisions| Refusal::Conflict { collisions, way_out: WayOut::Renumber };
+                return in_the_way.map(refused).map_or(Ok(()), Err);
+            };
             // The other one cannot be moved out of the way: whoever saw it there must not see this one there soon. Each
             // round moves one VM to where it collides with nothing, so there are as many rounds as VMs in clashes.
             let moved = clash.vm;
-            self.renumber(moved, &Placement::Chosen)?;
+            if !renumber && in_the_way.is_none() {
+                in_the_way = Some(shown(clashes));
+            }
+            match (self.renumber(moved, &Placement::Chosen), in_the_way) {
+                (Ok(()), still) => in_the_way = still,
+                (Err(refusal), None) => return Err(refusal),
+                (Err(_), Some(collisions)) => {
+                    return Err(Refusal::Conflict { collisions, way_out: WayOut::MoreAddresses });
+                }
+            }
         }
     }
 }

@@ -289,7 +289,7 @@ fn a_second_and_a_third_restore_forget_nothing_and_every_store_is_kept() {
     host.adopt(false);
     assert_eq!(host.start().unwrap(), None, "all is known");
     let refused = host.says(vm("other", "u0", "s0")).unwrap_err();
-    assert!(matches!(refused, Failed::Refused(Refusal::Conflict(_))), "{refused}");
+    assert!(matches!(refused, Failed::Refused(Refusal::Conflict { .. })), "{refused}");
     host.says(vm("other", "u0", "s1")).unwrap();
     assert!(host.service().model().revision() > revision);
     let restored = ("uid 7".to_owned(), "store-restore");

@@ -149,7 +149,7 @@ impl From<Refusal> for Problem {
             | Refusal::IpTaken { .. }
             | Refusal::InUse { .. }
             | Refusal::Going { .. }
-            | Refusal::Conflict(_)
+            | Refusal::Conflict { .. }
             | Refusal::Exhausted { .. }
             | Refusal::Closed { .. }
             | Refusal::NotReady { .. }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::registry::{
     Label, Model, Principal,
-    document::{self, Access, AddressState, Role, UserKey, VmState},
+    document::{self, Access, AddressState, Origin, Role, UserKey, VmState},
 };
 use crate::ssh::publickey::PublicKey;
 
@@ -22,6 +22,8 @@ pub struct User {
     pub teams: Vec<String>,
     /// How many VMs the user may enter, through whatever opens a way.
     pub vms: usize,
+    /// Whose it is: what is the served fleet file's goes when that no longer names it.
+    pub origin: Origin,
     /// Set while it is being removed. Whoever finds it so after a removal that was cut short removes it again.
     pub going: bool,
     /// Goes up with every change.
@@ -56,6 +58,8 @@ pub struct Team {
     pub members: Vec<Member>,
     /// How many VMs the team owns or was given.
     pub vms: usize,
+    /// Whose it is: what is the served fleet file's goes when that no longer names it.
+    pub origin: Origin,
     /// Set while it is being removed. Whoever finds it so after a removal that was cut short removes it again.
     pub going: bool,
     /// Goes up with every change.
@@ -106,6 +110,8 @@ pub struct Vm {
     pub shares: Vec<Share>,
     /// Addresses it had that still lead to it for some.
     pub old_addresses: Vec<OldAddress>,
+    /// Whose it is: what is the served fleet file's goes when that no longer names it.
+    pub origin: Origin,
     /// Goes up with every change.
     pub revision: u64,
 }
@@ -147,6 +153,8 @@ pub struct Address {
     pub lobby: bool,
     /// How many VMs answer here.
     pub vms: usize,
+    /// Whose it is: what is the served fleet file's goes when that no longer names it.
+    pub origin: Origin,
     /// Goes up with every change.
     pub revision: u64,
 }
@@ -353,6 +361,7 @@ pub(super) fn user(model: &Model, name: &Label, user: &document::User, revision:
         keys: user.keys.iter().map(|key| Key::new(key, None)).collect(),
         teams: model.teams_of(name).keys().map(ToString::to_string).collect(),
         vms: model.visible_to(&Principal::User(name.clone())).len(),
+        origin: user.origin,
         going: user.going,
         revision,
     }
@@ -365,6 +374,7 @@ pub(super) fn team(model: &Model, name: &Label, team: &document::Team, revision:
         name: name.to_string(),
         members: team.members.iter().map(member).collect(),
         vms: model.visible_to(&Principal::Team(name.clone())).len(),
+        origin: team.origin,
         going: team.going,
         revision,
     }
@@ -400,6 +410,7 @@ pub(super) fn vm(model: &Model, vm: &document::Vm, revision: u64) -> Vm {
         pinned: Pinned::of(vm),
         shares: vm.shares.iter().map(share).collect(),
         old_addresses: vm.old.iter().map(old).collect(),
+        origin: vm.origin,
         revision,
     }
 }
@@ -410,9 +421,19 @@ pub(super) fn address(
     address: &document::Address,
     revision: u64,
 ) -> Address {
-    let document::Address { public, public6, private, lobby, state, .. } = *address;
+    let document::Address { public, public6, private, lobby, state, origin } = *address;
     let vms = model.vms_at(name).map_or(0, std::collections::BTreeSet::len);
-    Address { name: name.to_string(), public, public6, private, state, lobby, vms, revision }
+    Address {
+        name: name.to_string(),
+        public,
+        public6,
+        private,
+        state,
+        lobby,
+        vms,
+        origin,
+        revision,
+    }
 }
 
 pub(super) fn token(name: &Label, token: &document::Token, revision: u64) -> Token {

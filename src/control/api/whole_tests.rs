@@ -419,6 +419,10 @@ fn whoever_changes_by_a_command_what_a_file_says_is_told() {
     });
     world.must("POST", "/v1/apply", &json!({"fleet": fleet}));
     assert_eq!(world.get("/v1/export").json()["fleet"]["vms"][0]["origin"], "fleet");
+    for one in ["addresses/s001", "users/alice", "teams/ops", "vms/blue"] {
+        assert_eq!(world.get(&format!("/v1/{one}")).json()["origin"], "fleet", "{one}");
+    }
+    assert_eq!(world.get("/v1/users/bob").json()["origin"], "command");
     let warned = |method: &str, path: &str, body: Value| {
         let done = world.must(method, path, &body);
         let all = done["warnings"].as_array().unwrap().clone();
