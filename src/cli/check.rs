@@ -12,9 +12,13 @@ use super::{
     table::{Column, Table, cell, json, plain},
     trouble::Trouble,
 };
-use crate::config::{self, Finding, Fleet, Loaded, Report};
+use crate::config::{self, Config, Finding, Fleet, Loaded, Report, UserCa, VmCredential};
 use crate::edge::limits;
+use crate::registry::document::Registry;
 use crate::registry::fleet_file::RemovalsMax;
+use crate::registry::store::{Sqlite, Store as _};
+use crate::registry::{Document, Key};
+use crate::state::{STORE, State, USER_CA};
 use crate::words::count;
 
 pub(super) fn run(
@@ -41,6 +45,9 @@ pub(super) fn run(
                 writeln!(stdout, "{name:<10}{number:>8}")?;
             }
             tell("warning", &loaded.warnings, stdout)?;
+            if let Some(other) = other_ca(&loaded.config) {
+                writeln!(stdout, "warning: {}", plain(&other))?;
+            }
             against(&loaded)?.map_or(Ok(DONE), |against| against.tell(stdout, stderr))
         }
         (Ok(loaded), Output::Json) => {
@@ -51,6 +58,8 @@ pub(super) fn run(
             let sizes = counts(&loaded).into_iter().filter(|(name, _)| *name != "warnings");
             if let Value::Object(fields) = &mut all {
                 fields.extend(sizes.map(|(name, number)| (name.to_owned(), number.into())));
+                let other = other_ca(&loaded.config);
+                fields.extend(other.map(|other| ("other_ca".to_owned(), other.into())));
                 fields.extend(against.map(|against| ("plan".to_owned(), against.into_json())));
             }
             writeln!(stdout, "{}", json(&all))?;
@@ -64,6 +73,47 @@ pub(super) fn run(
             Ok(FAULTS)
         }
     }
+}
+
+/// What is wrong if the VMs were prepared for another CA than the one that this configuration has, as far as somebody says:
+/// the keyway that serves, or the store that is there.
+fn other_ca(config: &Config) -> Option<String> {
+    let in_use = match &config.vm_leg.credential {
+        VmCredential::Key(_) => return None,
+        VmCredential::Certificates { ca: UserCa::Given(key), .. } => Some(key.public().clone()),
+        VmCredential::Certificates { ca: UserCa::InState, .. } => {
+            let state = State::open_kept(&config.state_dir).ok()?;
+            state.kept_key(USER_CA).ok()?.map(|key| key.public().clone())
+        }
+    };
+    let in_use = in_use
+        .map_or_else(|| "one that the start makes".to_owned(), |key| key.fingerprint().to_string());
+    let (registry, has_vms) = asked(config).or_else(|| kept(config))?;
+    registry.other_ca(&in_use, has_vms)
+}
+
+/// What the keyway that serves says of its registry, and whether there are VMs.
+fn asked(config: &Config) -> Option<(Registry, bool)> {
+    let client = Client::new(Place::Socket(config.api.socket.clone())).ok()?;
+    let ask = |what| client.ask_json(&Request::get(path([what]))).ok();
+    let ca = ask("ca")?.get("prepared_for").and_then(Value::as_str).map(str::to_owned);
+    let registry = Registry { ca, ..Registry::default() };
+    let vms = || ask("status")?.pointer("/counts/vms")?.as_u64();
+    let has_vms = registry.ca.is_some() && vms().is_some_and(|vms| vms > 0);
+    Some((registry, has_vms))
+}
+
+/// The same of a store, as it lies.
+fn kept(config: &Config) -> Option<(Registry, bool)> {
+    let store = Sqlite::open_kept(&config.state_dir.join(STORE)).ok()?;
+    let key = Key::Registry;
+    let found = store.snapshot(&key.to_string()).ok()?.entries.pop()?;
+    let Ok(Document::Registry(registry)) = Document::from_json(&key, &found.value) else {
+        return None;
+    };
+    let mut has_vms = false;
+    store.snapshot_each("vm/", &mut |_| has_vms = true).ok()?;
+    Some((registry, has_vms))
 }
 
 /// What the fleet file would do to the registry of the keyway that serves with this configuration.

@@ -9,6 +9,8 @@ use super::{
     *,
 };
 
+use crate::registry::store::{Sqlite, Store as _, StoreId, Transaction};
+
 const SOUND: &str = "\
 [[address]]\nname = \"s001\"\npublic = \"127.0.77.1\"\n\
 [[user]]\nname = \"alice\"\nkeys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINILzCr80scSuAcnYpxLu4nnirz6xztusEayvak/vj9f\"]\n\
@@ -318,11 +320,48 @@ fn an_installed_sshd_accepts_the_drop_in() {
 }
 
 #[test]
+fn check_says_that_the_vms_were_prepared_for_another_ca() {
+    let prepared = r#"{"in_use":"SHA256:x","prepared_for":"SHA256:other"}"#;
+    let status = |vms| format!(r#"{{"state":"up","counts":{{"vms":{vms}}}}}"#);
+    let (some, none) = (status(3), status(0));
+    let plan = r#"{"planned_at":7,"counts":{},"held":null}"#;
+    let answers = [prepared, &some, plan, prepared, &none, plan].map(|answer| (200, answer));
+    let fake = Fake::new(&answers);
+    fake.scratch.file("keyway.toml", "state_dir = \".\"\n");
+    fake.scratch.file("fleet.toml", SOUND);
+    let told = |stdout: &str| {
+        stdout.contains(
+            "warning: the VMs of this registry were prepared for another CA, SHA256:other",
+        )
+    };
+    let (_, stdout, stderr) = on(&fake.scratch, &["check"]);
+    assert!(told(&stdout), "{stdout}{stderr}");
+    assert!(!fake.scratch.0.join("user_ca").exists(), "a check makes nothing");
+    assert!(!told(&on(&fake.scratch, &["check"]).1), "nobody is shut out");
+
+    // Nobody serves, and the store says it.
+    let scratch = Scratch::new();
+    let config = scratch.file("keyway.toml", "state_dir = \".\"\n");
+    scratch.file("fleet.toml", SOUND);
+    let store = Sqlite::open(&scratch.0.join("registry.db"), StoreId([1; 16])).unwrap();
+    let put = Transaction::new().put("registry/this", r#"{"ca":"SHA256:other"}"#);
+    store.transact(&put.put("vm/0000000000000001", "{}")).unwrap();
+    drop(store);
+    let (code, stdout, _) = on(&scratch, &["check"]);
+    assert!(code == DONE && told(&stdout), "{config}: {stdout}");
+    let (_, stdout, _) = on(&scratch, &["check", "--output", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert!(json["other_ca"].as_str().unwrap().contains("SHA256:other"), "{json}");
+}
+
+#[test]
 fn check_says_what_a_running_keyway_would_make_of_the_fleet_file() {
     let counts = r#""users":{"added":1,"changed":0,"removed":0,"taken_over":2}"#;
     let plan = format!(r#"{{"planned_at":7,"counts":{{{counts}}},"held":null}}"#);
     let held = plan.replace("null", r#""the fleet file would remove 40 of 40 users""#);
-    let fake = Fake::new(&[(200, &plan), (200, &held), (200, &held)]);
+    let ca = r#"{"in_use":null,"prepared_for":null}"#;
+    let answers = [ca, &plan, ca, &held, &held, ca].map(|answer| (200, answer));
+    let fake = Fake::new(&answers);
     fake.scratch.file("keyway.toml", "state_dir = \".\"\n[fleet_file]\nremovals_max = 5\n");
     fake.scratch.file("fleet.toml", SOUND);
     let (code, stdout, stderr) = on(&fake.scratch, &["check"]);
@@ -342,10 +381,10 @@ fn check_says_what_a_running_keyway_would_make_of_the_fleet_file() {
     assert_eq!((code, &told["plan"]["planned_at"]), (FAULTS, &7.into()));
     let asked = fake.asked();
     assert!(
-        asked[0].starts_with("POST /v1/fleet-file/plan {\"fleet\":{\"addresses\":"),
+        asked[1].starts_with("POST /v1/fleet-file/plan {\"fleet\":{\"addresses\":"),
         "{asked:?}"
     );
-    assert!(asked[0].ends_with("\"removals_max\":5}"), "{asked:?}");
+    assert!(asked[1].ends_with("\"removals_max\":5}"), "{asked:?}");
 }
 
 #[test]

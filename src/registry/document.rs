@@ -382,6 +382,19 @@ pub struct Registry {
     pub no_new_slots_until_s: Option<u64>,
 }
 
+impl Registry {
+    /// What is wrong if there are VMs and they were prepared for another CA than the one in use.
+    #[must_use]
+    pub fn other_ca(&self, in_use: &str, has_vms: bool) -> Option<String> {
+        let prepared_for = self.ca.as_ref().filter(|ca| has_vms && *ca != in_use)?;
+        Some(format!(
+            "the VMs of this registry were prepared for another CA, {prepared_for}, than the one in use, {in_use}, and \
+             may let nobody in; fix: bring that CA back (keyway restore, keyway ca import, vm_leg.user_ca), or give the \
+             VMs the one in use (keyway ca show --drop-in) and run `keyway ca confirm`"
+        ))
+    }
+}
+
 /// What a token or a peer of the socket may do.
 #[derive(
     Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize, JsonSchema,

@@ -20,16 +20,9 @@ pub(super) fn is(service: &Service, shared: &Shared) -> (PartState, String) {
         return (PartState::Off, String::new());
     };
     let model = service.model();
-    match model.registry().ca {
-        Some(prepared_for) if prepared_for != in_use && !model.vm_names().is_empty() => {
-            let what = format!(
-                "the VMs of this registry were prepared for another CA, {prepared_for}, than the one in use, {in_use}, and \
-                 may let nobody in; fix: bring that CA back (keyway restore, keyway ca import, vm_leg.user_ca), or give the \
-                 VMs the one in use (keyway ca show --drop-in) and run `keyway ca confirm`"
-            );
-            (PartState::Down, what)
-        }
-        Some(_) | None => (PartState::Up, in_use),
+    match model.registry().other_ca(&in_use, !model.vm_names().is_empty()) {
+        Some(what) => (PartState::Down, what),
+        None => (PartState::Up, in_use),
     }
 }
 
