@@ -16,7 +16,7 @@ use crate::registry::store::{self, Revision, Sqlite, Store as _, StoreId};
 use crate::registry::{Command, Label, Limits, Model, Options, Service, service};
 use crate::route::saved::Head;
 use crate::state::routes::{Saved, Ways, differs};
-use crate::state::{Adopted, Restored, State};
+use crate::state::{Adopted, Adopting, Restored, State};
 
 /// Revisions that a lost history may have made since its backup: more than any has. Twenty of them are half of what a serial
 /// of the zone can grow by and still be the later one (RFC 1982 §3.2).
@@ -77,10 +77,15 @@ impl Adoption {
             }
             saved.set_aside(before)?;
         }
+        let begun = state.adopting()?.filter(|begun| other.is_none() && begun.goes_on(head));
+        let adopted = adopted.or_else(|| begun.as_ref()?.adopted.clone());
         let last = before.last();
         let restored = state.restored()?;
         let is_restored = restored.iter().any(|it| it.store_id == head.store_id.to_string());
         if last.is_none() && !is_restored {
+            if begun.is_some() {
+                state.settle()?;
+            }
             return Ok(None);
         }
         let quarantine_s = limits.quarantine_s;
@@ -121,6 +126,11 @@ impl Adoption {
         let seen = seen.chain(last.map(|last| last.revision)).max().unwrap_or(0);
         let beyond = if all_known || nothing_lost { 0 } else { REVISIONS_LOST_MAX };
         let floor = seen.max(head.revision.0).saturating_add(1).saturating_add(beyond);
+        // What was begun is not raised again: each time it would be by more than any history has.
+        let (revision, floor) =
+            begun.map_or((head.revision.0, floor), |begun| (begun.revision, begun.floor));
+        let store_id = head.store_id.to_string();
+        state.note_adopting(&Adopting { store_id, revision, floor, adopted: adopted.clone() })?;
         let raised = store.raise(Revision(floor))?;
         let place = match last {
             Some(Head { store, revision, .. }) => {
@@ -135,7 +145,8 @@ impl Adoption {
         let id = head.store_id;
         let about = format!(
             "store {id} at revision {}, now {}, {place}; {slots}",
-            head.revision, raised.revision
+            Revision(revision),
+            raised.revision
         );
         let actor =
             adopted.map_or_else(Actor::itself, |adopted| by(adopted.uid, "keyway store adopt"));
@@ -232,6 +243,15 @@ fn ways(model: &Model, routes: Option<&Ways>, holds: Vec<Way>, replaced: &[Befor
         ways.extend(model.with_members(all.collect(), members));
     }
     ways
+}
+
+impl Adopting {
+    /// Whether it is of this store, before or after its revision was raised.
+    fn goes_on(&self, head: store::Head) -> bool {
+        let revision = head.revision.0;
+        let same = self.store_id == head.store_id.to_string();
+        same && (revision == self.revision || revision >= self.floor)
+    }
 }
 
 impl Adopted {

@@ -85,7 +85,6 @@ impl Host {
         let service = Service::start(start)?;
         if let Some(adoption) = adoption {
             adoption.carry_out(&service)?;
-            before.remove()?;
             self.state.settle()?;
         }
         self.served = Some((store, service));
@@ -399,10 +398,29 @@ fn an_adoption_that_was_cut_short_is_done_again() {
     let (saved, before) = (host.state.routes(), host.state.routes_before_adoption());
     let (state, limits) = (&host.state, &host.limits);
     let known = Known { state, saved: &saved, before: &before, limits, now_s: now_s() };
-    // And then the process is killed.
-    assert!(Adoption::begin(&store, &known).unwrap().is_some());
+    // And then the process is killed, each time.
+    let mut raised = Vec::new();
+    for again in 0..4 {
+        if again == 3 {
+            host.adopt(false);
+        }
+        assert!(Adoption::begin(&store, &known).unwrap().is_some());
+        raised.push(store.head().unwrap().revision);
+    }
+    assert_eq!(raised, [raised[0]; 4], "once, however often it is tried");
     drop(store);
+    // As a command that believed another one would leave it.
+    fs::remove_file(host.directory.join("adopted")).unwrap();
     assert!(host.start().unwrap().is_some());
+    assert!(audit(&host).contains(&("uid 7".to_owned(), "store-adopt")), "{:?}", audit(&host));
     NOW_S.fetch_add(QUARANTINE_S / 2, Ordering::Relaxed);
     assert!(host.service().model().ways().iter().any(|way| way.address == label("s0")));
+    let revision = host.service().model().revision();
+    // The next one is another.
+    host.stop();
+    host.damage(0);
+    host.restore(&backup);
+    host.adopt(false);
+    host.start().unwrap();
+    assert!(host.service().model().revision() > revision + REVISIONS_LOST_MAX / 2);
 }

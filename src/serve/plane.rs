@@ -243,7 +243,6 @@ impl Plane {
         let service = Service::start(start)?;
         if let Some(adoption) = adoption {
             adoption.carry_out(&service)?;
-            before.remove()?;
             state.settle()?;
         }
         self.opened(service, store);

@@ -9,6 +9,7 @@ use crate::durable;
 
 const ADOPTED: &str = "adopted";
 const RESTORED: &str = "restored";
+const ADOPTING: &str = "adopting";
 
 /// Which store an operator believes, exactly as it was looked at.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -21,6 +22,19 @@ pub struct Adopted {
     pub nothing_lost: bool,
     /// The operator's user id.
     pub uid: u32,
+}
+
+/// An adoption that has begun, as it goes on if it is cut short: the same store, whatever was written into it since.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Adopting {
+    /// The store's id.
+    pub(crate) store_id: String,
+    /// Its revision before.
+    pub(crate) revision: u64,
+    /// What that is raised to, once.
+    pub(crate) floor: u64,
+    /// Who asked for it, if somebody did.
+    pub(crate) adopted: Option<Adopted>,
 }
 
 /// A backup that was put in the place of the store, or is about to be.
@@ -53,6 +67,22 @@ impl State {
         self.read_mark(ADOPTED)
     }
 
+    /// Notes an adoption before it changes anything.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`].
+    pub(crate) fn note_adopting(&self, adopting: &Adopting) -> Result<(), StateFault> {
+        self.write_mark(ADOPTING, adopting)
+    }
+
+    /// The adoption that was begun last since [`State::settle`].
+    ///
+    /// # Errors
+    /// [`StateFault::Io`], [`StateFault::Open`].
+    pub(crate) fn adopting(&self) -> Result<Option<Adopting>, StateFault> {
+        self.read_mark(ADOPTING)
+    }
+
     /// Notes a restore before it takes place: whoever serves next has to know of it.
     ///
     /// # Errors
@@ -71,12 +101,21 @@ impl State {
         Ok(self.read_mark(RESTORED)?.unwrap_or_default())
     }
 
-    /// The store that is there is believed: the next adoption has to be asked for again.
+    /// The store that is there is believed, and what stood before it is forgotten: the next adoption has to be asked for
+    /// again.
     ///
     /// # Errors
     /// [`StateFault::Io`].
     pub fn settle(&self) -> Result<(), StateFault> {
-        for name in [ADOPTED, RESTORED] {
+        self.forget(&[ADOPTED, RESTORED])?;
+        let before = self.routes_before_adoption();
+        before.remove().map_err(|error| StateFault::Io { path: self.path.clone(), error })?;
+        // The last: with it whatever was cut short above goes on as it began.
+        self.forget(&[ADOPTING])
+    }
+
+    fn forget(&self, names: &[&str]) -> Result<(), StateFault> {
+        for name in names {
             let path = self.path.join(name);
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -33,6 +33,7 @@ mod pins;
 pub(crate) mod routes;
 mod succession;
 
+pub(crate) use marks::Adopting;
 pub use marks::{Adopted, Restored};
 pub use pins::OldPins;
 pub(crate) use pins::PINS;

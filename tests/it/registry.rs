@@ -467,6 +467,17 @@ fn a_backup_is_believed_only_once_adopted_and_what_was_lost_with_it_leads_nowher
     wait::until("its end", wait::SOON, || refusing.has_ended());
 
     island.keyway(&format!("store adopt --config {}", config.display())).ok();
+    // An adoption that fails half way opens the door from the earlier routes only.
+    let adopting = island.path("state/adopting");
+    fs::create_dir(&adopting).expect("in the way of a file");
+    let mut failing = Process::start("keyway-failing", island.dir.path(), &mut command);
+    wait::until("the front door", wait::SOON, || failing.log().contains("is up"));
+    assert!(failing.log().contains("the registry cannot be opened"), "{}", failing.log());
+    assert_eq!(island.enters("alice", "lost.vm.test"), "lost");
+    signal(failing.id(), Signal::SIGTERM);
+    wait::until("its end", wait::SOON, || failing.has_ended());
+    fs::remove_dir(&adopting).expect("out of the way");
+
     island.start();
     let refused = island.keyway("vm show lost").ends(1);
     assert!(refused.stderr.contains("there is no VM `lost`"), "{}", refused.stderr);
