@@ -1,9 +1,9 @@
 //! Places for the connections of one listener: a full house shows somebody out for a newcomer.
 //!
-//! Whoever may be there (see [`Place::stays`]) keeps its place. Of all others, a peer that holds more than an eighth of
+//! Whoever may be there (see [`Place::asks`]) keeps its place, if it holds no more than an eighth of them. Of all others, a peer that holds more than an eighth of
 //! the places is the first to lose one, its oldest; otherwise the oldest of all goes. So connections that say nothing
-//! cost others nothing, however many there are and wherever they come from. Where everybody may be there, a newcomer
-//! waits until somebody goes.
+//! cost others nothing, however many there are and wherever they come from. Where everybody may be there, whoever holds most
+//! and more than that eighth loses the place that has rested longest; if nobody does, a newcomer waits until somebody goes.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -54,9 +54,18 @@ struct Guests<P> {
 
 struct Guest<P> {
     peer: P,
-    stays: bool,
+    known: Option<Known>,
     /// Dropped to show it out: nothing is ever sent.
     _door: oneshot::Sender<()>,
+}
+
+/// Who may be there.
+struct Known {
+    who: String,
+    /// Whether something was asked that is not answered yet.
+    asks: bool,
+    /// Grows with time: when it asked last.
+    last: u64,
 }
 
 /// A place, free again when this is dropped.
@@ -75,7 +84,7 @@ impl<P: Peer> Places<P> {
         Self(Arc::new(House { name, places, guests: Mutex::new(guests), left: Notify::new() }))
     }
 
-    /// A place for a newcomer. Waits only while everybody inside may be there.
+    /// A place for a newcomer. Waits only while everybody inside may be there and holds no more than a share.
     pub(super) async fn take(&self, peer: P) -> (Place<P>, ShownOut) {
         loop {
             if let Some(taken) = self.try_take(peer) {
@@ -89,14 +98,15 @@ impl<P: Peer> Places<P> {
         let house = &self.0;
         let mut guests = house.guests();
         if guests.all.len() >= house.places {
-            let first = guests.first_out(house.places / SHARE)?;
+            let share = house.places / SHARE;
+            let first = guests.first_out(share).or_else(|| guests.longest_rest(share))?;
             guests.all.remove(&first);
             guests.tell(house.name);
         }
         let number = guests.next;
         guests.next += 1;
         let (door, out) = oneshot::channel();
-        guests.all.insert(number, Guest { peer, stays: false, _door: door });
+        guests.all.insert(number, Guest { peer, known: None, _door: door });
         Some((Place { house: Arc::clone(house), number }, ShownOut(Some(out))))
     }
 }
@@ -111,7 +121,7 @@ impl<P: Peer> House<P> {
 impl<P: Peer> Guests<P> {
     /// Whose turn it is to go, by the rules at the top of this file.
     fn first_out(&self, share: usize) -> Option<u64> {
-        let strangers = || self.all.iter().filter(|(_, guest)| !guest.stays);
+        let strangers = || self.all.iter().filter(|(_, guest)| guest.known.is_none());
         let mut held: HashMap<P, usize> = HashMap::new();
         for (_, guest) in strangers() {
             *held.entry(guest.peer).or_default() += 1;
@@ -122,6 +132,19 @@ impl<P: Peer> Guests<P> {
         turn.next().map(|(number, _)| *number)
     }
 
+    /// The place that the one who holds most of them needs least, if these are more than a share.
+    fn longest_rest(&self, share: usize) -> Option<u64> {
+        let known = || self.all.iter().filter_map(|(at, it)| Some((at, it.known.as_ref()?)));
+        let mut held: HashMap<&str, usize> = HashMap::new();
+        for (_, known) in known() {
+            *held.entry(&known.who).or_default() += 1;
+        }
+        let (most, count) = held.into_iter().max_by_key(|(_, count)| *count)?;
+        let rests = known().filter(|(_, known)| known.who == most && !known.asks);
+        let longest = rests.min_by_key(|(_, known)| known.last);
+        longest.filter(|_| count > share).map(|(at, _)| *at)
+    }
+
     fn tell(&mut self, name: &str) {
         self.shown_out += 1;
         let now = Instant::now();
@@ -129,7 +152,7 @@ impl<P: Peer> Guests<P> {
             let connections = self.shown_out;
             tracing::warn!(
                 connections,
-                "{name}: all places are taken; connections that have shown no right to one make room for newcomers"
+                "{name}: all places are taken; connections that have shown no right to one, or rest and are one of many, make room for newcomers"
             );
             (self.shown_out, self.warned) = (0, Some(now));
         }
@@ -137,11 +160,25 @@ impl<P: Peer> Guests<P> {
 }
 
 impl<P: Peer> Place<P> {
-    /// Whoever has it may be there: from now on nobody takes it away.
-    pub(super) fn stays(&self) {
-        if let Some(guest) = self.house.guests().all.get_mut(&self.number) {
-            guest.stays = true;
+    /// `who` has it, may be there and has asked for something: nobody takes it away meanwhile.
+    pub(super) fn asks(&self, who: &str) {
+        let mut guests = self.house.guests();
+        let last = guests.next;
+        guests.next += 1;
+        if let Some(guest) = guests.all.get_mut(&self.number) {
+            guest.known = Some(Known { who: who.to_owned(), asks: true, last });
         }
+    }
+
+    /// It is answered: whoever holds more than a share may lose the place.
+    pub(super) fn rests(&self) {
+        let mut guests = self.house.guests();
+        let guest = guests.all.get_mut(&self.number);
+        if let Some(known) = guest.and_then(|guest| guest.known.as_mut()) {
+            known.asks = false;
+        }
+        drop(guests);
+        self.house.left.notify_one();
     }
 }
 
@@ -194,7 +231,7 @@ mod tests {
     fn the_oldest_stranger_makes_room() {
         let places = Places::new("here", 8);
         let mut guests = enter(&places, "abcdefgh");
-        guests[0].0.stays();
+        guests[0].0.asks("user");
         guests.extend(enter(&places, "ij"));
         assert_eq!(out(&mut guests), [1, 2]);
     }
@@ -216,7 +253,7 @@ mod tests {
         let places = Places::new("here", 2);
         let mut guests = enter(&places, "aa");
         for (place, _) in &guests {
-            place.stays();
+            place.asks("user");
         }
         assert!(places.try_take('b').is_none());
         let next = places.take('b');
@@ -226,6 +263,27 @@ mod tests {
         guests.clear();
         let (_place, _out) = next.await;
         assert!(places.try_take('c').is_some() && places.try_take('d').is_some());
+    }
+
+    #[test]
+    fn one_token_cannot_hold_all_places() {
+        let places = Places::new("here", 16);
+        let mut guests = enter(&places, "abcdefghijklmnop");
+        for (number, (place, _)) in guests.iter().enumerate() {
+            place.asks(if number < 3 { "few" } else { "many" });
+            // What is asked for and not answered yet is let be.
+            if number != 3 {
+                place.rests();
+            }
+        }
+        guests[4].0.asks("many");
+        guests[4].0.rests();
+        let newcomers = enter(&places, "qr");
+        assert_eq!(out(&mut guests), [5], "a stranger makes room before a second one");
+        newcomers.iter().for_each(|(place, _)| place.asks("other"));
+        guests.extend(newcomers);
+        guests.extend(enter(&places, "s"));
+        assert_eq!(out(&mut guests), [5, 6, 16]);
     }
 
     #[test]

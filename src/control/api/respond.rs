@@ -58,11 +58,19 @@ pub(super) enum From {
 }
 
 impl From {
-    /// A request has come from somebody with a role: nobody takes the place away any more.
-    fn stays(&self) {
+    /// A request has come from somebody with a role: nobody takes the place away meanwhile.
+    fn asks(&self, who: &str) {
         match self {
-            Self::Socket(_, _, place) => place.stays(),
-            Self::Tls(_, place) => place.stays(),
+            Self::Socket(_, _, place) => place.asks(who),
+            Self::Tls(_, place) => place.asks(who),
+        }
+    }
+
+    /// It is answered.
+    fn rests(&self) {
+        match self {
+            Self::Socket(_, _, place) => place.rests(),
+            Self::Tls(_, place) => place.rests(),
         }
     }
 }
@@ -107,6 +115,7 @@ pub(super) async fn respond(
     if !body.swallowed(known).await {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    from.rests();
     Ok(response)
 }
 
@@ -160,7 +169,7 @@ async fn answer(
     stale: &mut Option<HeaderValue>,
 ) -> Result<Answered, Problem> {
     let caller = caller(api, from, &parts.headers).await?;
-    from.stays();
+    from.asks(&caller.actor.name);
     asked.is_by(&caller.actor);
     let (route, params) = routes::find(&parts.method, parts.uri.path())?;
     asked.is_a_change(!route.kind.only_shows());

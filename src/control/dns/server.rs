@@ -253,8 +253,9 @@ async fn connection(
             }
             Reply::Transfer(request) => {
                 // It is listed, or there would be none.
-                place.stays();
+                place.asks(&peer.to_string());
                 let sent = send_zone(&mut stream, request, shared).await;
+                place.rests();
                 let event = if sent.is_ok() { Event::Transferred } else { Event::TransferFailed };
                 shared.counters.happened(event);
                 sent?;
