@@ -291,8 +291,13 @@ pub(super) fn restore(asked: &Restore, remote: &Remote, terminal: &mut Terminal<
     // Before all is read: a large store takes its time.
     let _nobody_serves = state.lock().map_err(failed)?;
     let nobody_drains = state.have_store().map_err(failed)?;
-    let (names, keys, named) = (BTreeSet::new(), Vec::new(), Vec::new());
-    let mut found = Found { file: &asked.file, names, store: None, keys, named };
+    let mut found = Found {
+        file: &asked.file,
+        names: BTreeSet::new(),
+        store: None,
+        keys: Vec::new(),
+        named: Vec::new(),
+    };
     archive::read(&asked.file, &opens, &mut |name, size, content| {
         found.take(&state, name, size, content)
     })?;

@@ -49,12 +49,6 @@ impl Host {
             .map(|it| it.to_string())
     }
 
-    fn secret(&self, name: &str, text: &str) -> String {
-        let path = self.scratch.file(name, text);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        path
-    }
-
     fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.scratch.0.join("state")).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -137,9 +131,10 @@ fn an_archive_with_a_name_twice_changes_nothing() {
 fn what_is_backed_up_is_there_on_another_host_and_nothing_there_is_written_over() {
     let there = Host::used();
     let identity = age::x25519::Identity::generate();
-    let key =
-        there.secret("key.txt", &format!("# made\n{}\n", identity.to_string().expose_secret()));
-    let passphrase = there.secret("passphrase", "correct horse battery staple\n");
+    let key = there
+        .scratch
+        .secret("key.txt", &format!("# made\n{}\n", identity.to_string().expose_secret()));
+    let passphrase = there.scratch.secret("passphrase", "correct horse battery staple\n");
     let recipient = identity.to_public().to_string();
     let ways: [(&[&str], &[&str]); 3] = [
         (&["--recipient", &recipient], &["--identity", &key]),
@@ -186,9 +181,9 @@ fn what_is_backed_up_is_there_on_another_host_and_nothing_there_is_written_over(
 fn a_backup_that_cannot_be_opened_or_was_altered_changes_nothing() {
     let there = Host::used();
     let identity = age::x25519::Identity::generate();
-    let key = there.secret("key.txt", identity.to_string().expose_secret());
+    let key = there.scratch.secret("key.txt", identity.to_string().expose_secret());
     let other = age::x25519::Identity::generate();
-    let other = there.secret("other.txt", other.to_string().expose_secret());
+    let other = there.scratch.secret("other.txt", other.to_string().expose_secret());
     let file = there.scratch.path("keyway.age");
     let recipient = identity.to_public().to_string();
     say(&["backup", &file, "--recipient", &recipient, "--config", &there.config]);
@@ -224,7 +219,7 @@ fn nothing_vouches_for_an_archive_that_is_not_sealed() {
     let file = here.scratch.path("keyway.tar");
     let said = say(&["backup", &file, "--plain", "--config", &here.config]);
     assert_eq!(said.code, DONE, "{said:?}");
-    let passphrase = there.secret("passphrase", "a passphrase\n");
+    let passphrase = there.scratch.secret("passphrase", "a passphrase\n");
     let restore = ["restore", &file, "--config", &there.config];
     let said = say(&[&restore[..], &["--passphrase-file", &passphrase]].concat());
     assert!(said.code == FAULTS && said.err.contains("is not sealed"), "{said:?}");

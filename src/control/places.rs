@@ -280,7 +280,9 @@ mod tests {
         guests[4].0.rests();
         let newcomers = enter(&places, "qr");
         assert_eq!(out(&mut guests), [5], "a stranger makes room before a second one");
-        newcomers.iter().for_each(|(place, _)| place.asks("other"));
+        for (place, _) in &newcomers {
+            place.asks("other");
+        }
         guests.extend(newcomers);
         guests.extend(enter(&places, "s"));
         assert_eq!(out(&mut guests), [5, 6, 16]);

@@ -75,12 +75,15 @@ pub(super) struct Reader<'m> {
 
 impl<'m> Reader<'m> {
     pub(super) fn new(model: &'m Model, steps: &[Step]) -> Self {
-        let gone = steps.iter().filter_map(|step| match &step.command {
-            Command::UserRemove { name } => Some(Principal::User(name.clone())),
-            Command::TeamRemove { name } => Some(Principal::Team(name.clone())),
-            _ => None,
-        });
-        Self { model, gone: gone.collect(), renamed: HashMap::new() }
+        let mut gone = HashSet::new();
+        for step in steps {
+            if let Command::UserRemove { name } = &step.command {
+                gone.insert(Principal::User(name.clone()));
+            } else if let Command::TeamRemove { name } = &step.command {
+                gone.insert(Principal::Team(name.clone()));
+            }
+        }
+        Self { model, gone, renamed: HashMap::new() }
     }
 
     /// What each does, in their order; nothing that would be told.
@@ -170,7 +173,7 @@ impl<'m> Reader<'m> {
     }
 }
 
-fn part(kind: Kind, what: What, who: impl ToString, (whole, name): (Kind, &Label)) -> Doing {
+fn part(kind: Kind, what: What, who: &impl ToString, (whole, name): (Kind, &Label)) -> Doing {
     let told = format!("{} of {name}", who.to_string());
     Doing { kind, what, name: told, of: Some((whole, name.clone())), net: None }
 }

@@ -336,13 +336,13 @@ impl Refusal {
     }
 
     /// As a served file, which can allow nothing, is told.
-    pub(super) fn in_a_file(self) -> Self {
-        match self {
-            Self::Conflict { collisions, way_out: WayOut::Renumber } => {
-                Self::Conflict { collisions, way_out: WayOut::InTheFile }
-            }
-            other => other,
+    pub(super) fn in_a_file(mut self) -> Self {
+        if let Self::Conflict { way_out, .. } = &mut self
+            && *way_out == WayOut::Renumber
+        {
+            *way_out = WayOut::InTheFile;
         }
+        self
     }
 
     pub(super) fn too_many_teams(user: &Label, teams: usize) -> Self {

@@ -1,13 +1,11 @@
 //! Tests of `fixed`: every key of `keyway.toml` is renewed by a reload, or is named as one that takes a restart.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::config;
+use crate::scratch::Scratch;
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::hostkey::PrivateKey;
 
@@ -78,53 +76,26 @@ const WHOLE: &[(&str, &str)] = &[
     ("dns.ns_addresses", "{ \"ns.vm.test\" = [\"192.0.2.1\"] }"),
 ];
 
-/// A directory of one test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            std::env::temp_dir().join(format!("keyway-fixed-{}-{number}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn put(&self, name: &str, text: &str) {
-        use std::os::unix::fs::PermissionsExt as _;
-        let path = self.0.join(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    }
-
-    /// What a restart is needed for, with these values in the place of others.
-    #[track_caller]
-    fn fixed(&self, values: &[(&str, &str)]) -> Fixed {
-        let of = |key: &str| values.iter().rev().find(|(name, _)| *name == key);
-        let mut keys: Vec<&str> = values.iter().map(|(key, _)| *key).collect();
-        // Those without a section first, then section by section.
-        keys.sort_unstable_by_key(|key| (key.contains('.'), *key));
-        keys.dedup();
-        let (mut text, mut section) = (String::new(), "");
-        for key in keys {
-            let (within, name) = key.split_once('.').unwrap_or(("", key));
-            if within != section {
-                let _ = writeln!(text, "[{within}]");
-                section = within;
-            }
-            let _ = writeln!(text, "{name} = {}", of(key).unwrap().1);
+/// What a restart is needed for, with these values in the place of others.
+#[track_caller]
+fn fixed(scratch: &Scratch, values: &[(&str, &str)]) -> Fixed {
+    let of = |key: &str| values.iter().rev().find(|(name, _)| *name == key);
+    let mut keys: Vec<&str> = values.iter().map(|(key, _)| *key).collect();
+    // Those without a section first, then section by section.
+    keys.sort_unstable_by_key(|key| (key.contains('.'), *key));
+    keys.dedup();
+    let (mut text, mut section) = (String::new(), "");
+    for key in keys {
+        let (within, name) = key.split_once('.').unwrap_or(("", key));
+        if within != section {
+            let _ = writeln!(text, "[{within}]");
+            section = within;
         }
-        self.put("keyway.toml", &text);
-        let loaded = config::load(Some(&self.0.join("keyway.toml")), None);
-        Fixed::of(&loaded.unwrap_or_else(|report| panic!("{text}{:?}", report.faults)).config)
+        let _ = writeln!(text, "{name} = {}", of(key).unwrap().1);
     }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _gone = fs::remove_dir_all(&self.0);
-    }
+    scratch.secret("keyway.toml", &text);
+    let loaded = config::load(Some(&scratch.0.join("keyway.toml")), None);
+    Fixed::of(&loaded.unwrap_or_else(|report| panic!("{text}{:?}", report.faults)).config)
 }
 
 #[test]
@@ -132,22 +103,22 @@ fn every_key_that_no_reload_renews_is_named_with_both_values() {
     let scratch = Scratch::new();
     let mut entropy = SystemEntropy::default();
     let key = PrivateKey::generate_ed25519(&mut entropy);
-    scratch.put("key", &key.to_openssh("test", &mut entropy));
-    scratch.put("revoked", "SHA256:EWNWfi4QRhtIyd/LrwsN8b7MIEYiY4IlbWX96JAwH4A\n");
+    scratch.secret("key", &key.to_openssh("test", &mut entropy));
+    scratch.secret("revoked", "SHA256:EWNWfi4QRhtIyd/LrwsN8b7MIEYiY4IlbWX96JAwH4A\n");
     let made = Command::new("ssh-keygen")
         .args(["-q", "-t", "ecdsa", "-b", "256", "-N", "", "-f"])
         .arg(scratch.0.join("zone"))
         .status();
     assert!(made.unwrap().success());
     let pem = "-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\n";
-    scratch.put("tls.pem", pem);
-    scratch.put("other.pem", pem);
-    let before = scratch.fixed(WHOLE);
-    assert!(before.unlike(&scratch.fixed(WHOLE)).is_empty());
+    scratch.secret("tls.pem", pem);
+    scratch.secret("other.pem", pem);
+    let before = fixed(&scratch, WHOLE);
+    assert!(before.unlike(&fixed(&scratch, WHOLE)).is_empty());
     let public = key.public().to_line();
     for (key, value, takes) in KEYS {
         let value = value.replace("PUBLIC", &public);
-        let after = scratch.fixed(&[WHOLE, &[(key, value.as_str())]].concat());
+        let after = fixed(&scratch, &[WHOLE, &[(key, value.as_str())]].concat());
         let named: Vec<String> = before
             .unlike(&after)
             .into_iter()
@@ -164,7 +135,7 @@ fn every_key_that_no_reload_renews_is_named_with_both_values() {
         }
     }
     // A section that goes, or comes.
-    let without = scratch.fixed(&[]);
+    let without = fixed(&scratch, &[]);
     assert!(before.unlike(&without).iter().any(|key| key.key == "dns.zone" && key.file.is_empty()));
     assert!(
         without.unlike(&before).iter().any(|key| key.key == "dns.zone" && key.file == "vm.test")

@@ -2,9 +2,10 @@
 
 use crate::{
     audit::scrape,
-    harness::{Output, Process, World, run, wait},
+    harness::{Process, World, wait},
+    operations::keyway,
 };
-use std::{io::Read, net::TcpListener, process::Command};
+use std::{io::Read, net::TcpListener};
 
 /// Two users with a VM each behind one address, with one seat for each of them.
 fn narrow() -> World {
@@ -23,11 +24,6 @@ fn mute(world: &mut World, vm: &str) -> TcpListener {
     let vm = world.vm(vm);
     vm.down();
     TcpListener::bind(vm.address).expect("the VM's address")
-}
-
-fn keyway(world: &World, words: &[&str]) -> Output {
-    let config = world.path("keyway.toml");
-    run(Command::new(env!("CARGO_BIN_EXE_keyway")).args(words).arg("--config").arg(config))
 }
 
 fn sessions(world: &World) -> Vec<serde_json::Value> {
