@@ -92,20 +92,23 @@ fn here() -> File {
     File::open("/proc/thread-self/ns/net").expect("this thread's network")
 }
 
-/// Waits until this thread's network has a route to its new IPv6 address: the kernel makes it later than the address.
+/// Waits until this thread's network takes its new IPv6 address for its own: the kernel makes that route later than the
+/// address, and later than another one to it that is good for nothing.
 pub(crate) fn settled(address: &str) {
-    let to = std::net::SocketAddr::new(address.parse().expect("an address"), 9);
+    /// Of linux/ipv6_route.h.
+    const RTF_LOCAL: u32 = 0x8000_0000;
+    let ip: std::net::Ipv6Addr = address.parse().expect("an address");
+    let name = format!("{:032x}", ip.to_bits());
     let began = std::time::Instant::now();
-    loop {
-        let socket = std::net::UdpSocket::bind("[::]:0").expect("a socket");
-        // Connecting a UDP socket sends nothing: it only looks for the route.
-        match socket.connect(to) {
-            Ok(()) => return,
-            Err(cause) => {
-                assert!(began.elapsed().as_secs() < 10, "{address}: {cause}");
-                thread::yield_now();
-            }
-        }
+    let is_local = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let flags = fields.get(8).and_then(|flags| u32::from_str_radix(flags, 16).ok());
+        fields.first() == Some(&name.as_str()) && flags.unwrap_or(0) & RTF_LOCAL != 0
+    };
+    let routes = || std::fs::read_to_string("/proc/thread-self/net/ipv6_route").expect("routes");
+    while !routes().lines().any(is_local) {
+        assert!(began.elapsed().as_secs() < 10, "{address} does not become local");
+        thread::yield_now();
     }
 }
 
