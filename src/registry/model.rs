@@ -116,6 +116,7 @@ pub struct Model {
     pub(super) host_keys: BTreeSet<(u64, Serial)>,
     /// VMs with second ways, and principals with holds: what time alone will change.
     pub(super) aging: BTreeSet<Key>,
+    pub(super) of_routes: bool,
 }
 
 impl Model {

@@ -26,7 +26,14 @@ impl Model {
             model.put(&key, Some(document), revision);
         }
         model.at_revision(revision);
+        model.of_routes = true;
         model
+    }
+
+    /// Whose a thing of this model is; routes do not say.
+    #[must_use]
+    pub fn known(&self, origin: Origin) -> Option<Origin> {
+        (!self.of_routes).then_some(origin)
     }
 }
 

@@ -22,8 +22,9 @@ pub struct User {
     pub teams: Vec<String>,
     /// How many VMs the user may enter, through whatever opens a way.
     pub vms: usize,
-    /// Whose it is: what is the served fleet file's goes when that no longer names it.
-    pub origin: Origin,
+    /// Whose it is: what is the served fleet file's goes when that no longer names it. None while the registry is
+    /// away.
+    pub origin: Option<Origin>,
     /// Set while it is being removed. Whoever finds it so after a removal that was cut short removes it again.
     pub going: bool,
     /// Goes up with every change.
@@ -58,8 +59,9 @@ pub struct Team {
     pub members: Vec<Member>,
     /// How many VMs the team owns or was given.
     pub vms: usize,
-    /// Whose it is: what is the served fleet file's goes when that no longer names it.
-    pub origin: Origin,
+    /// Whose it is: what is the served fleet file's goes when that no longer names it. None while the registry is
+    /// away.
+    pub origin: Option<Origin>,
     /// Set while it is being removed. Whoever finds it so after a removal that was cut short removes it again.
     pub going: bool,
     /// Goes up with every change.
@@ -110,8 +112,9 @@ pub struct Vm {
     pub shares: Vec<Share>,
     /// Addresses it had that still lead to it for some.
     pub old_addresses: Vec<OldAddress>,
-    /// Whose it is: what is the served fleet file's goes when that no longer names it.
-    pub origin: Origin,
+    /// Whose it is: what is the served fleet file's goes when that no longer names it. None while the registry is
+    /// away.
+    pub origin: Option<Origin>,
     /// Goes up with every change.
     pub revision: u64,
 }
@@ -153,8 +156,9 @@ pub struct Address {
     pub lobby: bool,
     /// How many VMs answer here.
     pub vms: usize,
-    /// Whose it is: what is the served fleet file's goes when that no longer names it.
-    pub origin: Origin,
+    /// Whose it is: what is the served fleet file's goes when that no longer names it. None while the registry is
+    /// away.
+    pub origin: Option<Origin>,
     /// Goes up with every change.
     pub revision: u64,
 }
@@ -361,7 +365,7 @@ pub(super) fn user(model: &Model, name: &Label, user: &document::User, revision:
         keys: user.keys.iter().map(|key| Key::new(key, None)).collect(),
         teams: model.teams_of(name).keys().map(ToString::to_string).collect(),
         vms: model.visible_to(&Principal::User(name.clone())).len(),
-        origin: user.origin,
+        origin: model.known(user.origin),
         going: user.going,
         revision,
     }
@@ -374,7 +378,7 @@ pub(super) fn team(model: &Model, name: &Label, team: &document::Team, revision:
         name: name.to_string(),
         members: team.members.iter().map(member).collect(),
         vms: model.visible_to(&Principal::Team(name.clone())).len(),
-        origin: team.origin,
+        origin: model.known(team.origin),
         going: team.going,
         revision,
     }
@@ -410,7 +414,7 @@ pub(super) fn vm(model: &Model, vm: &document::Vm, revision: u64) -> Vm {
         pinned: Pinned::of(vm),
         shares: vm.shares.iter().map(share).collect(),
         old_addresses: vm.old.iter().map(old).collect(),
-        origin: vm.origin,
+        origin: model.known(vm.origin),
         revision,
     }
 }
@@ -422,6 +426,7 @@ pub(super) fn address(
     revision: u64,
 ) -> Address {
     let document::Address { public, public6, private, lobby, state, origin } = *address;
+    let origin = model.known(origin);
     let vms = model.vms_at(name).map_or(0, std::collections::BTreeSet::len);
     Address {
         name: name.to_string(),
