@@ -127,7 +127,18 @@ fn passed_on(
     near: &std::net::TcpStream,
     to: std::net::SocketAddr,
 ) -> [std::thread::JoinHandle<()>; 2] {
-    let far = std::net::TcpStream::connect(to).expect("the VM");
+    // One that says nothing is what was there before: a program started meanwhile can hold it a moment longer.
+    let speaks = |far: &std::net::TcpStream| {
+        let patience = far.set_read_timeout(Some(std::time::Duration::from_millis(100)));
+        patience.is_ok() && far.peek(&mut [0]).is_ok_and(|count| count == 1)
+    };
+    let mut far = None;
+    wait::until("the VM speaks", wait::SOON, || {
+        far = std::net::TcpStream::connect(to).ok().filter(speaks);
+        far.is_some()
+    });
+    let far = far.expect("it was there");
+    far.set_read_timeout(None).expect("as before");
     let one_way = |from: &std::net::TcpStream, to: &std::net::TcpStream| {
         let (mut from, mut to) =
             (from.try_clone().expect("a handle"), to.try_clone().expect("a handle"));
