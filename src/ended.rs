@@ -5,9 +5,9 @@
 
 use std::fmt;
 
+use crate::plural;
 use crate::ssh::fault::Fault;
 use crate::ssh::text::printable as escaped;
-use crate::words;
 
 /// Declares an enum whose variants carry a fixed label each.
 macro_rules! labelled {
@@ -355,11 +355,11 @@ pub fn notice(cause: Cause, about: &About<'_>) -> String {
         }
         Cause::UserSessionsFull => format!(
             "you have {} open, and one user may have no more. Your key is fine; close one and try again.",
-            words::count(about.sessions, "session")
+            plural::count(about.sessions, "session")
         ),
         Cause::VmSessionsFull => format!(
             "{vm} has {} open, and one VM may have no more. Your key is fine; close one, or try again in a few minutes.",
-            words::count(about.sessions, "session")
+            plural::count(about.sessions, "session")
         ),
         Cause::Resources => {
             "this server is short of resources right now. Your key is fine; try again in a moment.".into()

@@ -10,7 +10,7 @@ use crate::config::{Dns, DomainName, NameServer, Secondary};
 use crate::control::dns::packet::{Reply, Responder};
 use crate::control::dns::{Addresses, Entry, Label, Names, PointsAt, Transport, Zone};
 use crate::edge::proxy_header::{Expected, HEADER_BYTES_MAX, Verdict, inspect};
-use crate::ssh::authorized::AuthorizedKey;
+use crate::ssh::authorized_keys::AuthorizedKey;
 use crate::ssh::certificate::Certificate;
 use crate::ssh::connection::Connection;
 use crate::ssh::hostkey::PrivateKey;

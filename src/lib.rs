@@ -12,7 +12,7 @@
 //! - [`control`]: the API, DNS and the metrics endpoint, on threads of their own.
 //! - [`config`], [`state`]: two files that cannot be wrong once read; keys made once.
 //! - [`ended`], [`log`], [`metrics`]: why a connection ended, written and counted. `ration`: how many lines somebody may
-//!   cause. `words`: numbers of things. `durable`: files that outlive a crash of the host.
+//!   cause. `plural`: numbers of things. `durable`: files that outlive a crash of the host.
 //! - [`serve`], [`cli`], [`demo`]: the commands.
 //!
 //! What must always hold:
@@ -35,6 +35,7 @@ pub mod ended;
 pub mod fuzz;
 pub mod log;
 pub mod metrics;
+mod plural;
 mod ration;
 pub mod registry;
 pub mod route;
@@ -43,4 +44,3 @@ mod scratch;
 pub mod serve;
 pub mod ssh;
 pub mod state;
-mod words;

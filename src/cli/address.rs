@@ -202,7 +202,7 @@ pub(super) fn run(command: Address, remote: &Remote, terminal: &mut Terminal<'_>
             let answer = talk.make_many(act(&name, "drain"), edit, &what, None)?;
             let count = |key| each(&answer, key).count();
             let (moved, left) = (count("moves"), count("warnings"));
-            let moved = crate::words::count(moved, "VM");
+            let moved = crate::plural::count(moved, "VM");
             let line = |_: &Value| {
                 let left = if left > 0 { format!(", {left} left") } else { String::new() };
                 format!("address {name} takes no more VMs, {moved} moved{left}")

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     config::read_fleet,
+    plural::count,
     registry::{Label, fleet::Fleet},
-    words::count,
 };
 
 /// VMs of an export that are written together.

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::{Failure, Files, check, now_s, table};
 use crate::{
     config::{self, Finding, Log, Report},
+    plural::count,
     registry::refusal::utc,
-    words::count,
 };
 
 /// How it is told.

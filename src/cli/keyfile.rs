@@ -9,7 +9,7 @@ use super::{
 use crate::{
     registry::refusal::utc,
     ssh::{
-        authorized::AuthorizedKey,
+        authorized_keys::AuthorizedKey,
         certificate::{Certificate, CertificateFault},
         publickey::{Fingerprint, PublicKey},
     },

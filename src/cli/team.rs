@@ -115,7 +115,7 @@ pub(super) fn run(command: Team, remote: &Remote, terminal: &mut Terminal<'_>) -
         }
         Team::Add { name, members, edit } => {
             let body = json!({ "name": name, "members": members });
-            let members = crate::words::count(members.len(), "member");
+            let members = crate::plural::count(members.len(), "member");
             let line = |_: &Value| format!("team {name} added with {members}");
             talk.change(Change::post(path(["teams"]), body), edit, &line)
         }

@@ -92,7 +92,7 @@ pub(super) fn run(command: User, remote: &Remote, terminal: &mut Terminal<'_>) -
                 lines.extend(keys.into_iter().map(|key| key.line));
             }
             let body = json!({ "name": name, "keys": lines });
-            let count = crate::words::count(lines.len(), "key");
+            let count = crate::plural::count(lines.len(), "key");
             let line = move |_: &Value| format!("user {name} added with {count}");
             remote.talk(terminal)?.change(Change::post(path(["users"]), body), edit, &line)
         }

@@ -11,7 +11,8 @@ use super::*;
 use crate::{
     route::{Admission, KeyLine, Pin, Table, Who},
     ssh::{
-        authorized::KeyOptions, entropy::SystemEntropy, hostkey::PrivateKey, publickey::PublicKey,
+        authorized_keys::KeyOptions, entropy::SystemEntropy, hostkey::PrivateKey,
+        publickey::PublicKey,
     },
 };
 

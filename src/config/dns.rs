@@ -19,9 +19,9 @@ use super::{
     keyway::{Lines, meet, network, path_or_none, socket_address},
 };
 use crate::{
+    plural::count,
     route::{LABEL_BYTES_MAX, is_label},
     ssh::{hostkey::PrivateKey, keytype::KeyType},
-    words::count,
 };
 
 /// Longest domain name in dotted form without its final dot (RFC 1035 §2.3.4: 255 bytes on the wire).

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::words::count;
+use crate::plural::count;
 
 /// One fault or warning, at a line of a file.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]

@@ -14,7 +14,7 @@ use crate::{
     registry::store::MODE_OTHERS,
     route::Pin,
     ssh::{
-        authorized::{AuthorizedKey, LineFault},
+        authorized_keys::{AuthorizedKey, LineFault},
         certificate::Certificate,
         hostkey::{HostKey, PrivateKey},
         publickey::{Fingerprint, KeyFault, KeyType, PublicKey},

@@ -19,10 +19,10 @@ use super::{
     keys,
 };
 use crate::{
+    plural,
     registry::{Limits, fleet_file::RemovalsMax},
     route::SourceAddress,
     ssh::{publickey::PublicKey, revocation::Revocations},
-    words,
 };
 
 /// Beyond any machine's cores.
@@ -336,7 +336,7 @@ fn read_host_keys(value: &Value<'_, '_>, base: &Path) -> Option<HostKeys> {
 fn read_networks(value: &Value<'_, '_>) -> Option<Vec<IpNet>> {
     let items = value.strings()?;
     if items.len() > NETWORKS_MAX {
-        let what = format!("holds {}", words::count(items.len(), "network"));
+        let what = format!("holds {}", plural::count(items.len(), "network"));
         value.fault(what, format_args!("merge them into {NETWORKS_MAX} at most"));
         return None;
     }

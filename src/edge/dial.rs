@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use crate::ended::{Cause, Detail, Ended, Side, Stage};
 use crate::metrics::{Counters, LoginStage};
+use crate::plural;
 use crate::route::{Admitted, Pin, Vm};
 use crate::ssh::certificate::UserCertificate;
 use crate::ssh::hostkey::PrivateKey;
 use crate::ssh::publickey::{KeyType, PublicKey, SignatureAlgorithm};
 use crate::ssh::transport::{Algorithms, ClientConfig, Event, RekeyLimits, Transport};
 use crate::ssh::userauth::{Credential, Login, LoginStep, ProvedKey};
-use crate::words;
 
 use super::clock;
 use super::failed::{self, Failed};
@@ -291,7 +291,7 @@ impl VmLegs {
                 }
                 Some(Err(error)) => last = Failed::dialling(&error),
                 None => {
-                    let time = words::count(share.as_secs_f32().ceil(), "second");
+                    let time = plural::count(share.as_secs_f32().ceil(), "second");
                     let detail = Detail::found(format_args!("no answer within {time}"));
                     last = Failed::new(vm(Stage::Dial, Cause::DialFailed), detail);
                 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::ended::{Cause, labelled};
 use crate::route::{self, Address, Admission, Admitted, KeyLine, Table, Way, Who};
-use crate::ssh::authorized::KeyOptions;
+use crate::ssh::authorized_keys::KeyOptions;
 use crate::ssh::certificate::{CertificateFault, Restrictions};
 use crate::ssh::publickey::Fingerprint;
 use crate::ssh::userauth::{Gate, Identity, Offer, Pass, Policy, ProvedKey, Subject, is_login};

@@ -7,7 +7,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
 use crate::config::{Count, Loaded};
-use crate::words;
+use crate::plural;
 
 /// Descriptors kept for everything that is not a connection: executors, listeners, pipes, files, scrapes.
 const RESERVE: u64 = 512;
@@ -57,8 +57,8 @@ pub fn check(loaded: &mut Loaded, descriptors: u64) {
     let what = format!(
         "{} (`edge.sessions_max`) and {} (`edge.half_open_max`) need {needed} file descriptors, and a process may have \
          {descriptors} here",
-        words::count(sessions, "session"),
-        words::count(half_open, "half-open connection")
+        plural::count(sessions, "session"),
+        plural::count(half_open, "half-open connection")
     );
     let Budget { sessions, half_open } = budget;
     if descriptors < RESERVE + LEAST {

@@ -12,7 +12,7 @@ use crate::edge::tasks::tests::{accepted, acceptor, run};
 use crate::edge::tests::{contents, shared};
 use crate::metrics::Counters;
 use crate::route::{AddressEntry, Contents, KeyEntry, Snapshot, Table, UserEntry, VmEntry};
-use crate::ssh::authorized::KeyOptions;
+use crate::ssh::authorized_keys::KeyOptions;
 use crate::ssh::hostkey::PrivateKey;
 use crate::ssh::message;
 use crate::ssh::revocation::Revocations;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::words;
+use crate::plural;
 
 /// How long a client may take to sign once it was told that its key may enter: time to type a passphrase, to find a
 /// security key and touch it. OpenSSH's `LoginGraceTime` for the whole login.
@@ -23,11 +23,11 @@ impl Patience {
         match self {
             Self::Grace => format!(
                 "no key that may enter was offered within {} (login_grace_s)",
-                words::count(grace.as_secs(), "second")
+                plural::count(grace.as_secs(), "second")
             ),
             Self::Proof => format!(
                 "the key was accepted, but its signature did not come within {}; connect again",
-                words::count(PROOF_WAIT.as_secs(), "second")
+                plural::count(PROOF_WAIT.as_secs(), "second")
             ),
         }
     }

@@ -8,7 +8,7 @@ use super::fleet_commands::Step;
 use super::fleet_file::{Counts, Held, RemovalsMax, Tally};
 use super::model::Model;
 use super::name::{Label, Principal};
-use crate::words::count;
+use crate::plural::count;
 
 /// Things that may always be removed together: so few are looked at by whoever takes them out.
 const REMOVED_FEW: u64 = 10;

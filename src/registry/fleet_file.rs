@@ -16,7 +16,7 @@ use super::fleet_commands::{self, Prune, Step};
 use super::model::Model;
 use super::refusal::Refusal;
 use super::service::{Actor, Failed, Mode, Service};
-use crate::words::count;
+use crate::plural::count;
 
 /// Refused steps that are told one by one.
 const REFUSED_MAX: usize = 20;

@@ -8,7 +8,7 @@ use super::draft::Draft;
 use super::model::ips;
 use super::name::Label;
 use super::refusal::{Kind, Refusal};
-use crate::words::count;
+use crate::plural::count;
 
 type Done = Result<(), Refusal>;
 

@@ -5,8 +5,8 @@ use std::{fmt, net::IpAddr};
 use serde::Serialize;
 
 use super::name::{Label, Principal};
+use crate::plural::count;
 use crate::route::TEAMS_MAX;
-use crate::words::count;
 
 /// Kinds of things that have names.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]

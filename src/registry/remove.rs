@@ -11,7 +11,7 @@ use super::execute::Done;
 use super::model::Reach;
 use super::name::{Label, Principal};
 use super::refusal::{Kind, Refusal};
-use crate::words::count;
+use crate::plural::count;
 
 /// VMs that are looked at for the name of one that is owned, of a principal who may have been given a million.
 const LOOKED_AT_MAX: usize = 4096;

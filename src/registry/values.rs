@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::document::UserKey;
 use super::refusal::Refusal;
 use crate::route::SourceAddress;
-use crate::ssh::authorized::AuthorizedKey;
+use crate::ssh::authorized_keys::AuthorizedKey;
 use crate::ssh::publickey::{Fingerprint, PublicKey};
 
 /// Longest endpoint, in bytes: a DNS name and a port.

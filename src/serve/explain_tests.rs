@@ -19,7 +19,7 @@ use crate::edge::report::{Proved, Report, RequestId};
 use crate::edge::shared::{FirstUse, Settings, Shared, Shown, VmCredential};
 use crate::route::testing::{arbitrary, model, sound};
 use crate::route::{Contents, Snapshot, UserEntry};
-use crate::ssh::authorized::KeyOptions;
+use crate::ssh::authorized_keys::KeyOptions;
 use crate::ssh::certificate::{Restrictions, UserCertificate};
 use crate::ssh::hostkey::PrivateKey;
 use crate::ssh::publickey::PublicKey;

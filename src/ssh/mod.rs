@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
-pub mod authorized;
+pub mod authorized_keys;
 pub mod certificate;
 pub mod cipher;
 pub mod connection;
@@ -32,7 +32,7 @@ pub mod publickey;
 mod restrictions;
 pub mod revocation;
 pub mod role;
-pub mod source;
+pub mod source_address;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod testing;
 pub mod text;

@@ -13,6 +13,7 @@ use super::{
     respond::note_refused,
     trace,
 };
+use crate::plural::count;
 use crate::registry::{
     Command, Label, Model, Move, Options, Principal, Refusal, Written,
     command::Noted,
@@ -21,7 +22,6 @@ use crate::registry::{
     object::Object,
     service::{Done, Failed, Mode, Order},
 };
-use crate::words::count;
 
 /// Items of a list, unless asked for another number.
 const LIMIT: usize = 100;

@@ -17,7 +17,7 @@ use crate::{
     },
     registry::{Command, command::Noted, refusal::Kind, service::Mode},
     ssh::{
-        authorized::AuthorizedKey,
+        authorized_keys::AuthorizedKey,
         certificate::{Certificate, CertificateFault},
         publickey::{Fingerprint, PublicKey},
     },

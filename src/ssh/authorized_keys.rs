@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::certificate::{CertificateFault, Restrictions};
 use super::publickey::{KeyFault, PublicKey};
-use super::source::{SourceFault, SourcePatterns};
+use super::source_address::{SourceFault, SourcePatterns};
 
 /// Longest line read, in bytes: an RSA-8192 key takes 1.5 kB, a long command a few more.
 const LINE_BYTES_MAX: usize = 16 << 10;
@@ -291,5 +291,5 @@ fn month_days(year: u64) -> [u64; 12] {
 }
 
 #[cfg(test)]
-#[path = "authorized_tests.rs"]
+#[path = "authorized_keys_tests.rs"]
 mod tests;

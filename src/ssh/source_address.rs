@@ -161,5 +161,5 @@ fn matches_glob(mut pattern: &[u8], mut text: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-#[path = "source_tests.rs"]
+#[path = "source_address_tests.rs"]
 mod tests;
