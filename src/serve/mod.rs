@@ -11,7 +11,7 @@
 //! - `names`, `beside`, `explain`: what DNS and the API ask of the edge; `gauges`: what they add to the metrics.
 
 mod adoption;
-mod beside;
+mod data_plane;
 mod drain;
 mod events;
 mod explain;

@@ -30,7 +30,7 @@ use crate::state::routes::{Saved, program};
 use crate::state::{State, StoreUse};
 
 use super::adoption::{Adoption, Known};
-use super::beside::Everything;
+use super::data_plane::LiveDataPlane;
 use super::events::Asking;
 use super::feed::Feed;
 use super::first_use::InRegistry;
@@ -445,7 +445,7 @@ impl Plane {
             // It was just read, or something stands in for it.
             Registry::Opening(_) | Registry::Away(None) => return Ok(()),
         };
-        let everything = Everything {
+        let everything = LiveDataPlane {
             shared: Arc::clone(&self.shared),
             service: Arc::clone(service),
             store,

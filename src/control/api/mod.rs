@@ -1,7 +1,7 @@
 //! THE API: JSON over HTTP/1.1 on a unix socket, and over TLS where that is configured.
 //!
 //! One table (`routes`) says everything about every route; `server` serves it. The registry is asked through its
-//! service, and what is not in the registry through [`Beside`]: this room does not know the data plane. Whoever is at
+//! service, and what is not in the registry through [`DataPlane`]: this room does not know the data plane. Whoever is at
 //! the socket is told by the kernel, whoever comes over TLS by a token; nothing is served on TCP without TLS.
 //!
 //! Everything a peer can make it hold is bounded, and one bad connection ends alone.
@@ -66,11 +66,11 @@ pub struct Start {
     /// The registry.
     pub service: Arc<Service>,
     /// Everything else.
-    pub beside: Arc<dyn Beside>,
+    pub beside: Arc<dyn DataPlane>,
 }
 
 /// What the API shows and does that is not in the registry. Called on a thread that may wait.
-pub trait Beside: Send + Sync {
+pub trait DataPlane: Send + Sync {
     /// Live sessions, in any order.
     fn sessions(&self) -> Vec<view::Session>;
 
@@ -80,8 +80,8 @@ pub trait Beside: Send + Sync {
     /// Walks the way of a login and says which step decides.
     ///
     /// # Errors
-    /// [`Beyond`].
-    fn explain(&self, question: &Question) -> Result<view::Explanation, Beyond>;
+    /// [`DataPlaneError`].
+    fn explain(&self, question: &Question) -> Result<view::Explanation, DataPlaneError>;
 
     /// The host keys that this front door presents.
     fn host_keys(&self) -> Vec<view::HostKey>;
@@ -101,8 +101,8 @@ pub trait Beside: Send + Sync {
     /// Copies the store to a file that must not exist. The path is absolute.
     ///
     /// # Errors
-    /// [`Beyond`].
-    fn backup(&self, to: &Path) -> Result<(), Beyond>;
+    /// [`DataPlaneError`].
+    fn backup(&self, to: &Path) -> Result<(), DataPlaneError>;
 }
 
 /// A login that somebody wonders about.
@@ -140,7 +140,7 @@ pub enum Target {
 
 /// Why something beside the registry was not done.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Beyond {
+pub enum DataPlaneError {
     /// There is no such thing.
     #[error("{0}")]
     Absent(String),
@@ -158,7 +158,7 @@ pub enum Beyond {
 /// What all connections share.
 pub(crate) struct Api {
     service: Arc<Service>,
-    beside: Arc<dyn Beside>,
+    beside: Arc<dyn DataPlane>,
     watchers: Arc<Semaphore>,
     whole: Arc<Semaphore>,
     turns: Arc<Semaphore>,
@@ -179,7 +179,7 @@ fn role_of(peers: Vec<(Peer, Role)>) -> RoleOf {
 }
 
 impl Api {
-    fn new(service: Arc<Service>, beside: Arc<dyn Beside>, role_of: RoleOf) -> Self {
+    fn new(service: Arc<Service>, beside: Arc<dyn DataPlane>, role_of: RoleOf) -> Self {
         let places = |count| Arc::new(Semaphore::new(count));
         let (watchers, whole, turns) = (places(WATCHERS_MAX), places(WHOLE_MAX), places(TURNS_MAX));
         let roles = Arc::new(ArcSwap::from_pointee(role_of));

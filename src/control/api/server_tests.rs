@@ -35,7 +35,7 @@ fn start(
     socket: &std::path::Path,
     tls: Option<&ApiTls>,
 ) -> Result<super::Handle, Fault> {
-    let beside = Arc::clone(&world.fake) as Arc<dyn super::Beside>;
+    let beside = Arc::clone(&world.fake) as Arc<dyn super::DataPlane>;
     let reader = Box::new(|_| Some(Role::Reader));
     let api = super::Api::new(Arc::clone(&world.service), beside, reader);
     server::start(Arc::new(api), server::reserve(socket, tls)?)
@@ -220,7 +220,7 @@ fn peers_are_replaced_while_it_runs() {
         let is = Credentials { uid: 77_777, gid: 77_777 };
         api.role(Process { own_uid: 1, is })
     };
-    let beside = Arc::clone(&world.fake) as Arc<dyn super::Beside>;
+    let beside = Arc::clone(&world.fake) as Arc<dyn super::DataPlane>;
     let service = Arc::clone(&world.service);
     let rules = vec![(Peer::Uid(77_777), Role::Reader)];
     let api = Arc::new(super::Api::new(service, beside, super::role_of(rules)));

@@ -20,7 +20,7 @@ use tokio_rustls::rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 
-use super::{Api, Beside, Beyond, Handle, Question, WriteText, condition, server, view};
+use super::{Api, DataPlane, DataPlaneError, Handle, Question, WriteText, condition, server, view};
 use crate::{
     config::ApiTls,
     registry::{
@@ -54,7 +54,7 @@ pub(super) struct Fake {
     pub(super) asking: AtomicUsize,
 }
 
-impl Beside for Fake {
+impl DataPlane for Fake {
     fn sessions(&self) -> Vec<view::Session> {
         self.sessions.lock().unwrap().clone()
     }
@@ -66,11 +66,11 @@ impl Beside for Fake {
         sessions.len() < count
     }
 
-    fn explain(&self, question: &Question) -> Result<view::Explanation, Beyond> {
+    fn explain(&self, question: &Question) -> Result<view::Explanation, DataPlaneError> {
         self.asking.fetch_add(1, Ordering::SeqCst);
         self.asked.lock().unwrap().push(question.clone());
         if matches!(&question.target, super::Target::Name(name) if name == "nowhere") {
-            return Err(Beyond::Absent("there is no VM `nowhere`".to_owned()));
+            return Err(DataPlaneError::Absent("there is no VM `nowhere`".to_owned()));
         }
         Ok(view::Explanation {
             decision: view::Decision::Refused,
@@ -126,12 +126,12 @@ impl Beside for Fake {
         })
     }
 
-    fn backup(&self, to: &Path) -> Result<(), Beyond> {
+    fn backup(&self, to: &Path) -> Result<(), DataPlaneError> {
         if to.ends_with("full") {
-            return Err(Beyond::Failed("no space left".to_owned()));
+            return Err(DataPlaneError::Failed("no space left".to_owned()));
         }
         if to.ends_with("there") {
-            return Err(Beyond::Exists(format!("{} is there already", to.display())));
+            return Err(DataPlaneError::Exists(format!("{} is there already", to.display())));
         }
         self.backups.lock().unwrap().push(to.to_owned());
         Ok(())
@@ -242,7 +242,7 @@ impl World {
         let service = Arc::new(service);
         let fake = Arc::new(Fake::default());
         let role = Arc::new(Mutex::new(Some(Role::Admin)));
-        let beside = Arc::clone(&fake) as Arc<dyn Beside>;
+        let beside = Arc::clone(&fake) as Arc<dyn DataPlane>;
         let given = Arc::clone(&role);
         let role_of = Box::new(move |_| *given.lock().unwrap());
         let api = Arc::new(Api::new(Arc::clone(&service), beside, role_of));

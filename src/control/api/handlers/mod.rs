@@ -6,11 +6,11 @@
     reason = "every handler has the shape that the table calls, whether or not it can fail or keeps what it is given"
 )]
 
-pub(super) mod beside;
+pub(super) mod addresses_tokens;
 pub(super) mod condition;
+pub(super) mod data_plane;
 pub(super) mod fleet;
-pub(super) mod people;
-pub(super) mod pool;
+pub(super) mod users_teams;
 pub(super) mod vms;
 
 use std::{collections::BTreeMap, ops::Bound};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 
 use crate::control::api::condition::{Reload, Reloaded, Status};
 use crate::control::api::view::{Explanation, HostKey, Session, SessionState};
-use crate::control::api::{Beside, Beyond, Question, WriteText};
+use crate::control::api::{DataPlane, DataPlaneError, Question, WriteText};
 use crate::control::dns::{Zone, export};
 use crate::edge::report::RequestId;
 use crate::edge::shared::Shared;
@@ -21,7 +21,7 @@ use super::health::Health;
 use super::vm_ca;
 
 /// All of one process that the API may ask.
-pub(super) struct Everything {
+pub(super) struct LiveDataPlane {
     pub(super) shared: Arc<Shared>,
     pub(super) service: Arc<Service>,
     /// None while the registry is away.
@@ -31,13 +31,13 @@ pub(super) struct Everything {
     pub(super) asking: Asking,
 }
 
-impl Everything {
+impl LiveDataPlane {
     fn edge(&self) -> Option<Arc<Edge>> {
         self.health.edge.get().and_then(Weak::upgrade)
     }
 }
 
-impl Beside for Everything {
+impl DataPlane for LiveDataPlane {
     fn sessions(&self) -> Vec<Session> {
         let (unix_s, now_ms) = (clock::unix_s(), clock::monotonic_ms());
         let all = self.edge().map(|edge| edge.sessions()).unwrap_or_default();
@@ -49,7 +49,7 @@ impl Beside for Everything {
         id.zip(self.edge()).is_some_and(|(id, edge)| edge.kill(RequestId(id)))
     }
 
-    fn explain(&self, question: &Question) -> Result<Explanation, Beyond> {
+    fn explain(&self, question: &Question) -> Result<Explanation, DataPlaneError> {
         let live = self.shared.live.load();
         let walk = Walk::new(&self.shared.table, &live, clock::unix_s());
         Ok(walk.explain(question, self.shared.settings.zone.as_deref()))
@@ -83,11 +83,14 @@ impl Beside for Everything {
         self.asking.reload(order)
     }
 
-    fn backup(&self, to: &Path) -> Result<(), Beyond> {
-        let away = || Beyond::Failed("the registry is away".to_owned());
+    fn backup(&self, to: &Path) -> Result<(), DataPlaneError> {
+        let away = || DataPlaneError::Failed("the registry is away".to_owned());
         self.store.as_ref().ok_or_else(away)?.backup(to).map_err(|fault| {
-            let kind =
-                if matches!(fault, Fault::Exists { .. }) { Beyond::Exists } else { Beyond::Failed };
+            let kind = if matches!(fault, Fault::Exists { .. }) {
+                DataPlaneError::Exists
+            } else {
+                DataPlaneError::Failed
+            };
             kind(fault.to_string())
         })
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::unknown;
 use crate::{
     control::api::{
-        Asked, Beyond, Question, Target,
+        Asked, DataPlaneError, Question, Target,
         answer::Problem,
         body::Text,
         call::{Call, Changed, Gone, List, plain},
@@ -28,13 +28,13 @@ const AMBIGUOUS_SHOWN: usize = 5;
 
 type Answer<T> = Result<T, Problem>;
 
-impl From<Beyond> for Problem {
-    fn from(beyond: Beyond) -> Self {
+impl From<DataPlaneError> for Problem {
+    fn from(beyond: DataPlaneError) -> Self {
         match beyond {
-            Beyond::Absent(why) => Self::not_found(why),
-            Beyond::Invalid(why) => Self::invalid(why),
-            Beyond::Exists(why) => Self::new(StatusCode::CONFLICT, "file-exists", why),
-            Beyond::Failed(why) => Self::store_failed(why),
+            DataPlaneError::Absent(why) => Self::not_found(why),
+            DataPlaneError::Invalid(why) => Self::invalid(why),
+            DataPlaneError::Exists(why) => Self::new(StatusCode::CONFLICT, "file-exists", why),
+            DataPlaneError::Failed(why) => Self::store_failed(why),
         }
     }
 }
