@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 
 use super::{
     FAULTS,
-    remote::{Edit, Remote, Terminal, path},
+    api_session::{Change, each},
+    error::Outcome,
+    remote::{ChangeArgs, Remote, Terminal, path},
     table::{Column, cell},
-    talk::{Change, each},
-    trouble::Outcome,
     vm::put,
 };
 use crate::registry::Label;
@@ -45,7 +45,7 @@ Example:
         /// Which
         name: Label,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
     /// Take no more VMs and move those that are here; exit code 1 if some cannot be moved
     #[command(after_help = "\
@@ -56,7 +56,7 @@ Examples:
         /// Which
         name: Label,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
     /// Take VMs again, after drain or maint
     #[command(after_help = "\
@@ -66,7 +66,7 @@ Example:
         /// Which
         name: Label,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
     /// Take no VMs, refuse connections
     #[command(after_help = "\
@@ -76,7 +76,7 @@ Example:
         /// Which
         name: Label,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
 }
 
@@ -97,7 +97,7 @@ pub(super) struct Add {
     #[arg(long)]
     lobby: bool,
     #[command(flatten)]
-    edit: Edit,
+    edit: ChangeArgs,
 }
 
 #[derive(Args, Debug)]
@@ -107,7 +107,7 @@ pub(super) struct Set {
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
-    edit: Edit,
+    edit: ChangeArgs,
 }
 
 #[derive(Args, Debug)]

@@ -7,13 +7,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    DONE, FAULTS, Output, check,
+    DONE, FAULTS, Output,
+    api_session::{ApiSession, Change, each, told_move},
+    check,
     client::Request,
+    error::{CliError, Outcome},
     key, keyfile,
-    remote::{Edit, Remote, Terminal, path},
+    remote::{ChangeArgs, Remote, Terminal, path},
     table::{self, Column, Table, cell, plain},
-    talk::{Change, Talk, each, told_move},
-    trouble::{Outcome, Trouble},
 };
 use crate::{
     config::read_fleet,
@@ -70,21 +71,26 @@ pub(super) fn apply(apply: &Apply, remote: &Remote, terminal: &mut Terminal<'_>)
     let mut talk = remote.talk(terminal)?;
     let change = || Change::post(path(["apply"]), body.clone());
     talk.progress(&format!("comparing {}...", count(fleet.len(), "thing")))?;
-    let plan = talk.make(change(), Edit { dry_run: true, renumber, ..Edit::default() })?;
+    let plan =
+        talk.make(change(), ChangeArgs { dry_run: true, renumber, ..ChangeArgs::default() })?;
     let steps = each(&plan, "plan").count();
     // A plan with a part that is refused is not begun, nor asked about.
     if *dry_run || steps == 0 || each(&plan, "plan").any(refused) {
         return told(&mut talk, &plan);
     }
     // What was shown, or nothing.
-    let edit = Edit { if_revision: revision(&plan, "planned_at"), renumber, ..Edit::default() };
+    let edit = ChangeArgs {
+        if_revision: revision(&plan, "planned_at"),
+        renumber,
+        ..ChangeArgs::default()
+    };
     if *yes {
         let answer = talk.make_many(change(), edit, "carrying it out", Some(steps))?;
         return told(&mut talk, &answer);
     }
     if !(talk.terminal.asks && talk.terminal.seen) {
         let what = "nobody is there to ask; --dry-run shows the plan, --yes carries it out";
-        return Err(Trouble::failed(what));
+        return Err(CliError::failed(what));
     }
     let would = told_plan(&plan);
     write!(talk.terminal.stderr, "{would}carry out {}? [y/N] ", count(steps, "change"))?;
@@ -92,7 +98,7 @@ pub(super) fn apply(apply: &Apply, remote: &Remote, terminal: &mut Terminal<'_>)
     let mut answer = String::new();
     talk.terminal.stdin.read_line(&mut answer)?;
     if !matches!(answer.trim(), "y" | "Y" | "yes") {
-        return Err(Trouble::failed("nothing was changed"));
+        return Err(CliError::failed("nothing was changed"));
     }
     let answer = talk.make_many(change(), edit, "carrying it out", Some(steps))?;
     told(&mut talk, &answer)
@@ -124,7 +130,7 @@ fn told_plan(answer: &Value) -> String {
 }
 
 /// What came of a plan. A part that is refused is a failure.
-fn told(talk: &mut Talk<'_, '_>, answer: &Value) -> Outcome {
+fn told(talk: &mut ApiSession<'_, '_>, answer: &Value) -> Outcome {
     let steps = each(answer, "plan").count();
     let refused = each(answer, "plan").filter(|step| refused(step)).count();
     let dry = answer.get("dry_run") == Some(&Value::Bool(true));
@@ -201,7 +207,7 @@ pub(super) struct Import {
     /// As sshd has it, `-` for stdin
     file: String,
     #[command(flatten)]
-    edit: Edit,
+    edit: ChangeArgs,
 }
 
 pub(super) fn import(import: &Import, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
@@ -210,7 +216,7 @@ pub(super) fn import(import: &Import, remote: &Remote, terminal: &mut Terminal<'
     let mut talk = remote.talk(terminal)?;
     let there = match talk.get(path(["users", user.as_str()])) {
         Ok(there) => there,
-        Err(Trouble::Refused { code, .. }) if code == "not-found" => {
+        Err(CliError::Refused { code, .. }) if code == "not-found" => {
             let lines: Vec<&str> = keys.iter().map(|key| key.line.as_str()).collect();
             let body = json!({ "name": user, "keys": lines });
             let count = count(keys.len(), "key");

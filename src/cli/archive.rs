@@ -10,7 +10,7 @@ use std::{
 
 use age::{Decryptor, Encryptor, secrecy::SecretString, x25519};
 
-use super::trouble::Trouble;
+use super::error::CliError;
 use crate::durable::{self, FILE_MODE};
 
 /// How a sealed archive begins.
@@ -85,10 +85,10 @@ pub(super) fn write(
     seal: &Seal,
     files: &[(String, Content)],
     at_s: u64,
-) -> Result<(), Trouble> {
-    let failed = |error: io::Error| Trouble::failed(format!("{}: {error}", to.display()));
+) -> Result<(), CliError> {
+    let failed = |error: io::Error| CliError::failed(format!("{}: {error}", to.display()));
     let exists =
-        || Trouble::failed(format!("{} is there already; name another file", to.display()));
+        || CliError::failed(format!("{} is there already; name another file", to.display()));
     if fs::symlink_metadata(to).is_ok() {
         return Err(exists());
     }
@@ -100,7 +100,7 @@ pub(super) fn write(
         Seal::Recipients(all) => {
             let all = all.iter().map(|recipient| recipient as &dyn age::Recipient);
             let encryptor = Encryptor::with_recipients(all);
-            Some(encryptor.map_err(|fault| Trouble::failed(format!("the recipients: {fault}")))?)
+            Some(encryptor.map_err(|fault| CliError::failed(format!("the recipients: {fault}")))?)
         }
     };
     let written = match encryptor {
@@ -147,13 +147,13 @@ pub(super) fn is_sealed(from: &Path) -> io::Result<bool> {
 }
 
 /// Takes a file of an archive: its name, its size in bytes, and what is in it.
-pub(super) type Each<'a> = dyn FnMut(&str, u64, &mut dyn Read) -> Result<(), Trouble> + 'a;
+pub(super) type Each<'a> = dyn FnMut(&str, u64, &mut dyn Read) -> Result<(), CliError> + 'a;
 
 /// Shows `each` every file of an archive. All of it is true only when this has returned: what was altered or cut off may be
 /// noticed last.
-pub(super) fn read(from: &Path, opens: &Opens, each: &mut Each<'_>) -> Result<(), Trouble> {
+pub(super) fn read(from: &Path, opens: &Opens, each: &mut Each<'_>) -> Result<(), CliError> {
     let shown = from.display();
-    let failed = |error: io::Error| Trouble::failed(format!("{shown}: {error}"));
+    let failed = |error: io::Error| CliError::failed(format!("{shown}: {error}"));
     let mut file = File::open(from).map_err(failed)?;
     file.rewind().map_err(failed)?;
     let input = BufReader::new(file);
@@ -168,7 +168,7 @@ pub(super) fn read(from: &Path, opens: &Opens, each: &mut Each<'_>) -> Result<()
             (_, Opens::Passphrase(_)) => "; fix: check the passphrase",
             (_, _) => "",
         };
-        Trouble::failed(format!("{shown}: {fault}{fix}"))
+        CliError::failed(format!("{shown}: {fault}{fix}"))
     };
     let decryptor = Decryptor::new_buffered(input).map_err(wrong)?;
     let by_passphrase = decryptor.is_scrypt();
@@ -176,11 +176,11 @@ pub(super) fn read(from: &Path, opens: &Opens, each: &mut Each<'_>) -> Result<()
         Opens::Passphrase(_) if !by_passphrase => {
             let what =
                 format!("{shown} is sealed for recipients; name --identity, not a passphrase");
-            return Err(Trouble::failed(what));
+            return Err(CliError::failed(what));
         }
         Opens::Identities(_) if by_passphrase => {
             let what = format!("{shown} is sealed by a passphrase; name --passphrase-file");
-            return Err(Trouble::failed(what));
+            return Err(CliError::failed(what));
         }
         Opens::Passphrase(passphrase) => {
             let identity = age::scrypt::Identity::new(passphrase.clone());
@@ -194,17 +194,17 @@ pub(super) fn read(from: &Path, opens: &Opens, each: &mut Each<'_>) -> Result<()
     unpack(from, opened.map_err(wrong)?, each)
 }
 
-fn unpack(from: &Path, input: impl Read, each: &mut Each<'_>) -> Result<(), Trouble> {
+fn unpack(from: &Path, input: impl Read, each: &mut Each<'_>) -> Result<(), CliError> {
     let shown = from.display();
     let torn = |error: io::Error| {
-        Trouble::failed(format!("{shown} is no whole backup of keyway ({error})"))
+        CliError::failed(format!("{shown} is no whole backup of keyway ({error})"))
     };
     let mut tar = tar::Archive::new(input);
     for entry in tar.entries().map_err(torn)? {
         let mut entry = entry.map_err(torn)?;
         let name = entry.path().map_err(torn)?.to_string_lossy().into_owned();
         if entry.header().entry_type() != tar::EntryType::Regular {
-            return Err(Trouble::failed(format!(
+            return Err(CliError::failed(format!(
                 "{shown}: `{name}` is no file; it is no backup of keyway"
             )));
         }

@@ -7,11 +7,11 @@ use serde_json::Value;
 
 use super::{
     Output,
+    api_session::{ApiSession, each, told_move},
     client::Request,
+    error::{CliError, Outcome},
     remote::{Remote, Terminal, path},
     table::{Column, cell, json, plain},
-    talk::{Talk, each, told_move},
-    trouble::{Outcome, Trouble},
 };
 use crate::registry::refusal::utc;
 
@@ -122,7 +122,7 @@ pub(super) fn run(command: Audit, remote: &Remote, terminal: &mut Terminal<'_>) 
                 let more = newest(&talk, &mut |entry, _| at_s(entry) >= since_s)?;
                 seen.print(more, &mut talk)?;
             }
-            Err(Trouble::failed("the server ended the stream; is it stopping?"))
+            Err(CliError::failed("the server ended the stream; is it stopping?"))
         }
         Audit::Show { key } => {
             // Keys are numbers: what comes behind the one before is the entry, if there is one.
@@ -138,7 +138,7 @@ pub(super) fn run(command: Audit, remote: &Remote, terminal: &mut Terminal<'_>) 
             };
             match found.filter(|entry| cell(entry, "key") == key) {
                 Some(entry) => talk.show(&entry, &[&[KEY], COLUMNS].concat()),
-                None => Err(Trouble::Refused {
+                None => Err(CliError::Refused {
                     code: "not-found".to_owned(),
                     detail: format!("there is no entry {key}; `keyway audit list` shows which are"),
                 }),
@@ -153,9 +153,9 @@ fn at_s(entry: &Value) -> u64 {
 
 /// The newest entries as long as they are `wanted`, which is told how many there are already; the oldest first.
 fn newest(
-    talk: &Talk<'_, '_>,
+    talk: &ApiSession<'_, '_>,
     wanted: &mut dyn FnMut(&Value, usize) -> bool,
-) -> Result<Vec<Value>, Trouble> {
+) -> Result<Vec<Value>, CliError> {
     let query = [("newest", "true".to_owned()), ("limit", PAGE.to_string())];
     let mut entries: Vec<Value> = Vec::new();
     let mut cursor = None;
@@ -200,7 +200,7 @@ impl Seen {
         }
     }
 
-    fn print(&mut self, entries: Vec<Value>, talk: &mut Talk<'_, '_>) -> std::io::Result<()> {
+    fn print(&mut self, entries: Vec<Value>, talk: &mut ApiSession<'_, '_>) -> std::io::Result<()> {
         let out = &mut talk.terminal.stdout;
         for entry in entries {
             if !self.is_news(&entry) {

@@ -18,12 +18,12 @@ use zeroize::Zeroizing;
 use super::{
     DONE, Output,
     archive::{self, Content, Opens, SMALL_BYTES_MAX, Seal, Temporary},
+    error::{CliError, Outcome},
     now_s,
     remote::{Remote, Terminal, read},
     store::{next, put_back},
     table,
     table::plain,
-    trouble::{Outcome, Trouble},
 };
 use crate::{
     config::{Config, HostKeys, MODE_OTHERS, UserCa, VmCredential},
@@ -72,8 +72,8 @@ pub(super) struct Restore {
     passphrase_file: Option<PathBuf>,
 }
 
-fn failed(fault: impl std::fmt::Display) -> Trouble {
-    Trouble::failed(fault.to_string())
+fn failed(fault: impl std::fmt::Display) -> CliError {
+    CliError::failed(fault.to_string())
 }
 
 pub(super) fn backup(asked: &Backup, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
@@ -120,7 +120,7 @@ pub(super) fn backup(asked: &Backup, remote: &Remote, terminal: &mut Terminal<'_
 }
 
 /// The keys of a front door: those of the state directory, and those that its configuration names.
-fn keys(state: &State, config: Option<&Config>) -> Result<Vec<(String, Content)>, Trouble> {
+fn keys(state: &State, config: Option<&Config>) -> Result<Vec<(String, Content)>, CliError> {
     let entropy = &mut SystemEntropy::default();
     let kept = |name: &str| {
         state.kept_key(name).map_err(failed)?.ok_or_else(|| {
@@ -171,7 +171,7 @@ fn keys(state: &State, config: Option<&Config>) -> Result<Vec<(String, Content)>
     Ok(files)
 }
 
-fn seal(asked: &Backup) -> Result<Seal, Trouble> {
+fn seal(asked: &Backup) -> Result<Seal, CliError> {
     if let Some(file) = &asked.passphrase_file {
         return passphrase(file).map(Seal::Passphrase);
     }
@@ -179,7 +179,7 @@ fn seal(asked: &Backup) -> Result<Seal, Trouble> {
         return Ok(Seal::Plain);
     }
     if asked.recipient.is_empty() {
-        return Err(Trouble::Usage(
+        return Err(CliError::Usage(
             "a backup holds private keys: name --recipient age1... (age-keygen makes such a key) or --passphrase-file FILE; \
              --plain leaves it unsealed"
                 .to_owned(),
@@ -212,7 +212,7 @@ fn seal(asked: &Backup) -> Result<Seal, Trouble> {
 }
 
 /// The first line of a file that nobody else may read.
-fn passphrase(file: &Path) -> Result<SecretString, Trouble> {
+fn passphrase(file: &Path) -> Result<SecretString, CliError> {
     let text = secret(file)?;
     let line = text.lines().next().unwrap_or_default();
     if line.is_empty() {
@@ -221,7 +221,7 @@ fn passphrase(file: &Path) -> Result<SecretString, Trouble> {
     Ok(SecretString::from(line.to_owned()))
 }
 
-fn secret(file: &Path) -> Result<Zeroizing<String>, Trouble> {
+fn secret(file: &Path) -> Result<Zeroizing<String>, CliError> {
     let shown = file.display();
     let mode = fs::metadata(file).map_or(0, |about| about.mode()) & 0o7777;
     if mode & MODE_OTHERS != 0 {
@@ -233,7 +233,7 @@ fn secret(file: &Path) -> Result<Zeroizing<String>, Trouble> {
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-fn opens(asked: &Restore) -> Result<Opens, Trouble> {
+fn opens(asked: &Restore) -> Result<Opens, CliError> {
     let shown = asked.file.display();
     let is_sealed =
         archive::is_sealed(&asked.file).map_err(|it| failed(format!("{shown}: {it}")))?;
@@ -265,7 +265,7 @@ fn opens(asked: &Restore) -> Result<Opens, Trouble> {
         }
     }
     if identities.is_empty() {
-        return Err(Trouble::Usage(format!(
+        return Err(CliError::Usage(format!(
             "{shown} is sealed: name --identity FILE (of a recipient) or --passphrase-file FILE"
         )));
     }
@@ -377,7 +377,7 @@ impl Found<'_> {
         name: &str,
         size: u64,
         content: &mut dyn Read,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), CliError> {
         if !self.names.insert(name.to_owned()) {
             return Err(failed(format!("the backup holds `{}` twice", plain(name))));
         }

@@ -7,12 +7,13 @@ use ipnet::IpNet;
 use serde_json::json;
 
 use super::{
-    DONE, FAULTS, check,
+    DONE, FAULTS,
+    api_session::Change,
+    check,
+    error::{CliError, Outcome},
     hostkey::{private, say, write_private},
-    remote::{Edit, Remote, Terminal, path},
+    remote::{ChangeArgs, Remote, Terminal, path},
     table::cell,
-    talk::Change,
-    trouble::{Outcome, Trouble},
 };
 use crate::{
     config::{self, Config, Loaded, Principals, UserCa, VmCredential},
@@ -77,7 +78,7 @@ pub(super) struct CaShow {
 }
 
 pub(super) fn run(command: Ca, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
-    let failed = |fault: StateFault| Trouble::failed(fault.to_string());
+    let failed = |fault: StateFault| CliError::failed(fault.to_string());
     let entropy = &mut SystemEntropy::default();
     match command {
         Ca::Show(asked) => show(&asked, remote, terminal),
@@ -100,7 +101,7 @@ pub(super) fn run(command: Ca, remote: &Remote, terminal: &mut Terminal<'_>) -> 
         Ca::Confirm => {
             let mut talk = remote.talk(terminal)?;
             let change = Change::post(path(["ca", "confirm"]), json!({}));
-            talk.change(change, Edit::default(), &|ca| {
+            talk.change(change, ChangeArgs::default(), &|ca| {
                 format!(
                     "the VMs trust the CA {}, as far as this registry knows",
                     cell(ca, "in_use")
@@ -186,7 +187,7 @@ fn show(arguments: &CaShow, remote: &Remote, terminal: &mut Terminal<'_>) -> Out
         }
         VmCredential::Certificates { ca, principals } => (public(ca, &config), *principals),
     };
-    let ca = ca.map_err(|fault| Trouble::failed(fault.to_string()))?;
+    let ca = ca.map_err(|fault| CliError::failed(fault.to_string()))?;
     if arguments.drop_in {
         let id = match (&arguments.vm, principals) {
             (Some(name), Principals::Vm) => Some(id_of(name, remote, terminal)?),
@@ -200,11 +201,11 @@ fn show(arguments: &CaShow, remote: &Remote, terminal: &mut Terminal<'_>) -> Out
 }
 
 /// The id of the VM of this name: only the registry knows it.
-fn id_of(name: &str, remote: &Remote, terminal: &mut Terminal<'_>) -> Result<String, Trouble> {
+fn id_of(name: &str, remote: &Remote, terminal: &mut Terminal<'_>) -> Result<String, CliError> {
     let asked = remote.talk(terminal).and_then(|talk| talk.get(path(["vms", name])));
     match asked {
         Ok(vm) => Ok(cell(&vm, "id")),
-        Err(Trouble::Unreachable(why)) => Err(Trouble::Unreachable(format!(
+        Err(CliError::Unreachable(why)) => Err(CliError::Unreachable(format!(
             "{why}; only the server knows the id of VM {name}: start it, or give the id with --id (it is the name that the VM \
              was made with; keyway vm show tells)"
         ))),

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::{
     DONE, FAULTS, Files, Output,
-    client::{Client, Place, Request},
+    client::{Client, Request, ServerAt},
+    error::CliError,
     remote::path,
     table::{Column, Table, cell, json, plain},
-    trouble::Trouble,
 };
 use crate::config::{self, Config, Finding, Fleet, Loaded, Report, UserCa, VmCredential};
 use crate::edge::limits;
@@ -94,7 +94,7 @@ fn other_ca(config: &Config) -> Option<String> {
 
 /// What the keyway that serves says of its registry, and whether there are VMs.
 fn asked(config: &Config) -> Option<(Registry, bool)> {
-    let client = Client::new(Place::Socket(config.api.socket.clone())).ok()?;
+    let client = Client::new(ServerAt::Socket(config.api.socket.clone())).ok()?;
     let ask = |what| client.ask_json(&Request::get(path([what]))).ok();
     let ca = ask("ca")?.get("prepared_for").and_then(Value::as_str).map(str::to_owned);
     let registry = Registry { ca, ..Registry::default() };
@@ -137,11 +137,11 @@ fn against(loaded: &Loaded) -> io::Result<Option<Against>> {
         body: Some(json!({ "fleet": fleet.desired, "removals_max": most })),
         if_match: None,
     };
-    let client = Client::new(Place::Socket(loaded.config.api.socket.clone()));
+    let client = Client::new(ServerAt::Socket(loaded.config.api.socket.clone()));
     match client.and_then(|client| client.ask_json(&request)) {
         Ok(plan) => Ok(Some(Against::Plan(plan))),
-        Err(Trouble::Output(error)) => Err(error),
-        Err(Trouble::Unreachable(_)) => {
+        Err(CliError::Output(error)) => Err(error),
+        Err(CliError::Unreachable(_)) => {
             let socket = loaded.config.api.socket.display().to_string();
             Ok(Some(Against::Nobody(format!("no keyway answers at {}", plain(&socket)))))
         }

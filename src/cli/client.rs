@@ -28,7 +28,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 
-use super::trouble::Trouble;
+use super::error::CliError;
 
 /// Whoever does not take a connection by then will not.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -45,7 +45,7 @@ const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// Where a server is.
 #[derive(Clone)]
-pub(super) enum Place {
+pub(super) enum ServerAt {
     /// Its unix socket.
     Socket(PathBuf),
     /// Its TLS port.
@@ -63,7 +63,7 @@ pub(super) struct Tls {
     pub(super) config: Arc<tokio_rustls::rustls::ClientConfig>,
 }
 
-impl Place {
+impl ServerAt {
     fn shown(&self) -> String {
         match self {
             Self::Socket(path) => path.display().to_string(),
@@ -91,16 +91,16 @@ impl Request {
 
 /// Asks one server.
 pub(super) struct Client {
-    place: Place,
+    place: ServerAt,
     runtime: Runtime,
     /// Why its answers are not of the registry as it is, once one said so.
     stale: OnceLock<String>,
 }
 
 impl Client {
-    pub(super) fn new(place: Place) -> Result<Self, Trouble> {
+    pub(super) fn new(place: ServerAt) -> Result<Self, CliError> {
         let runtime = Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Trouble::failed(format!("no runtime: {error}")))?;
+        let runtime = runtime.map_err(|error| CliError::failed(format!("no runtime: {error}")))?;
         Ok(Self { place, runtime, stale: OnceLock::new() })
     }
 
@@ -112,8 +112,8 @@ impl Client {
     /// The body of a good answer.
     ///
     /// # Errors
-    /// [`Trouble::Unreachable`], [`Trouble::Refused`]; [`Trouble::Failed`] for what is no answer of keyway's.
-    pub(super) fn ask(&self, request: &Request) -> Result<Bytes, Trouble> {
+    /// [`CliError::Unreachable`], [`CliError::Refused`]; [`CliError::Failed`] for what is no answer of keyway's.
+    pub(super) fn ask(&self, request: &Request) -> Result<Bytes, CliError> {
         self.runtime.block_on(async {
             let response = self.exchange(request).await?;
             let status = response.status();
@@ -123,7 +123,7 @@ impl Client {
     }
 
     /// As [`Client::ask`], of an answer in JSON.
-    pub(super) fn ask_json(&self, request: &Request) -> Result<Value, Trouble> {
+    pub(super) fn ask_json(&self, request: &Request) -> Result<Value, CliError> {
         self.runtime.block_on(async { self.good_json(self.exchange(request).await?).await })
     }
 
@@ -133,7 +133,7 @@ impl Client {
         &self,
         request: &Request,
         far: &mut dyn FnMut(u64),
-    ) -> Result<Value, Trouble> {
+    ) -> Result<Value, CliError> {
         self.runtime.block_on(async {
             let mut answer = pin!(self.exchange(request));
             let response = loop {
@@ -151,7 +151,7 @@ impl Client {
     }
 
     /// The registry's revision.
-    pub(super) fn get_revision(&self) -> Result<u64, Trouble> {
+    pub(super) fn get_revision(&self) -> Result<u64, CliError> {
         let answer = self.ask_json(&Request::get("/v1/store"))?;
         let revision = answer.get("revision").and_then(Value::as_u64);
         revision.ok_or_else(|| self.strange("a store without a revision"))
@@ -163,7 +163,7 @@ impl Client {
         self.good_json(response).await.ok()?.get("revision")?.as_u64()
     }
 
-    async fn good_json(&self, response: Response<Incoming>) -> Result<Value, Trouble> {
+    async fn good_json(&self, response: Response<Incoming>) -> Result<Value, CliError> {
         let status = response.status();
         let body = self.whole(response.into_body()).await?;
         if !status.is_success() {
@@ -173,7 +173,7 @@ impl Client {
     }
 
     /// An answer that goes on, line by line.
-    pub(super) fn lines(&self, request: &Request) -> Result<Lines<'_>, Trouble> {
+    pub(super) fn lines(&self, request: &Request) -> Result<Lines<'_>, CliError> {
         self.runtime.block_on(async {
             let response = self.exchange(request).await?;
             let (status, body) = (response.status(), response.into_body());
@@ -185,15 +185,15 @@ impl Client {
         })
     }
 
-    async fn exchange(&self, request: &Request) -> Result<Response<Incoming>, Trouble> {
+    async fn exchange(&self, request: &Request) -> Result<Response<Incoming>, CliError> {
         let connected = timeout(CONNECT_MAX, async {
             match &self.place {
-                Place::Socket(path) => {
+                ServerAt::Socket(path) => {
                     let stream = UnixStream::connect(path).await;
                     let stream = stream.map_err(|error| self.unreachable(&error))?;
                     handshake(stream).await.map_err(|error| self.cut(&error))
                 }
-                Place::Tls(tls) => {
+                ServerAt::Tls(tls) => {
                     let host = tls.name.to_str().into_owned();
                     let stream = TcpStream::connect((host.as_str(), tls.port)).await;
                     let stream = stream.map_err(|error| self.unreachable(&error))?;
@@ -210,7 +210,7 @@ impl Client {
         let request = self.http(request)?;
         let bytes = request.body().size_hint().exact().unwrap_or_default();
         let answered = timeout(ANSWER_MAX, sender.send_request(request)).await;
-        let late = |_| Trouble::failed(format!("{}: no answer in time", self.place.shown()));
+        let late = |_| CliError::failed(format!("{}: no answer in time", self.place.shown()));
         let answered = answered.map_err(late)?;
         if let Some(why) = answered.as_ref().ok().and_then(warning) {
             // Of a list that goes on one page says it as well as the next.
@@ -220,7 +220,7 @@ impl Client {
             let cut = self.cut(&error);
             // Whoever takes no more may hang up before its answer is read.
             if bytes > BODY_BYTES_USUAL && !error.is_parse() {
-                return Trouble::failed(format!(
+                return CliError::failed(format!(
                     "{cut}; {bytes} bytes may be more than the server takes"
                 ));
             }
@@ -228,11 +228,11 @@ impl Client {
         })
     }
 
-    fn http(&self, request: &Request) -> Result<hyper::Request<Full<Bytes>>, Trouble> {
+    fn http(&self, request: &Request) -> Result<hyper::Request<Full<Bytes>>, CliError> {
         let mut http = hyper::Request::builder().method(&request.method).uri(&request.path);
         http = match &self.place {
-            Place::Socket(_) => http.header(header::HOST, "keyway"),
-            Place::Tls(tls) => http
+            ServerAt::Socket(_) => http.header(header::HOST, "keyway"),
+            ServerAt::Tls(tls) => http
                 .header(header::HOST, &tls.authority)
                 .header(header::AUTHORIZATION, format!("Bearer {}", tls.token)),
         };
@@ -247,17 +247,17 @@ impl Client {
             None => Bytes::new(),
         };
         // Names and numbers of ours, percent-encoded.
-        http.body(Full::new(body)).map_err(|error| Trouble::failed(format!("no request: {error}")))
+        http.body(Full::new(body)).map_err(|error| CliError::failed(format!("no request: {error}")))
     }
 
-    async fn whole(&self, mut body: Incoming) -> Result<Bytes, Trouble> {
+    async fn whole(&self, mut body: Incoming) -> Result<Bytes, CliError> {
         // What it says of itself is believed up to a point.
         let says = usize::try_from(body.size_hint().lower()).unwrap_or(ANSWER_BYTES_MAX);
         let mut whole = Vec::with_capacity(says.min(ANSWER_BYTES_MAX));
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
                 let shown = self.place.shown();
-                Trouble::failed(format!("{shown}: the answer was cut off: {error}"))
+                CliError::failed(format!("{shown}: the answer was cut off: {error}"))
             })?;
             let data = frame.data_ref().map_or(&[][..], |data| data);
             if whole.len() + data.len() > ANSWER_BYTES_MAX {
@@ -269,37 +269,37 @@ impl Client {
     }
 
     /// Why the server did not do it, in its own words.
-    fn refusal(&self, status: StatusCode, body: &[u8]) -> Trouble {
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> CliError {
         let problem: Option<Value> = serde_json::from_slice(body).ok();
         let text = |key| Some(problem.as_ref()?.get(key)?.as_str()?.to_owned());
         match (text("code"), text("detail").or_else(|| text("title"))) {
-            (Some(code), Some(detail)) => Trouble::Refused { code, detail },
+            (Some(code), Some(detail)) => CliError::Refused { code, detail },
             (_, _) => self.strange(&format!("HTTP status {status}")),
         }
     }
 
-    pub(super) fn strange(&self, what: &str) -> Trouble {
+    pub(super) fn strange(&self, what: &str) -> CliError {
         let shown = self.place.shown();
-        Trouble::failed(format!(
+        CliError::failed(format!(
             "{shown} gave no answer of keyway's ({what}); is it another program's, or a keyway of another version?"
         ))
     }
 
-    fn cut(&self, error: &hyper::Error) -> Trouble {
+    fn cut(&self, error: &hyper::Error) -> CliError {
         let shown = self.place.shown();
         if error.is_parse() {
             return self.strange("not HTTP");
         }
-        Trouble::failed(format!(
+        CliError::failed(format!(
             "{shown}: the connection ended before the answer came ({error}); look whether it was done, \
              then try again"
         ))
     }
 
-    fn unreachable(&self, error: &io::Error) -> Trouble {
+    fn unreachable(&self, error: &io::Error) -> CliError {
         let shown = self.place.shown();
-        let Place::Socket(_) = &self.place else {
-            return Trouble::Unreachable(format!(
+        let ServerAt::Socket(_) = &self.place else {
+            return CliError::Unreachable(format!(
                 "no keyway answers at {shown}: {error}; see [api] listen in its keyway.toml"
             ));
         };
@@ -317,12 +317,12 @@ impl Client {
         } else {
             format!("no keyway serves at {shown}: {error}")
         };
-        Trouble::Unreachable(what)
+        CliError::Unreachable(what)
     }
 
-    fn not_trusted(&self, error: &io::Error) -> Trouble {
+    fn not_trusted(&self, error: &io::Error) -> CliError {
         let shown = self.place.shown();
-        Trouble::Unreachable(format!(
+        CliError::Unreachable(format!(
             "{shown}: {error}; if its certificate is your own, or comes from a CA of your own, name that with --ca"
         ))
     }
@@ -345,7 +345,7 @@ pub(super) struct Lines<'c> {
 
 impl Lines<'_> {
     /// Waits for the next line; nothing once the server has ended the answer.
-    pub(super) fn next(&mut self) -> Result<Option<Vec<u8>>, Trouble> {
+    pub(super) fn next(&mut self) -> Result<Option<Vec<u8>>, CliError> {
         loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 return Ok(Some(self.rest.drain(..=end).collect()));

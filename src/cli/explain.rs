@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use super::{
     DONE, Output,
+    api_session::each,
     client::Request,
+    error::Outcome,
     keyfile,
     remote::{Remote, Terminal, path},
     table::{self, Column, cell, plain, write_fields},
-    talk::each,
-    trouble::Outcome,
     vm::put,
 };
 use crate::{registry::Label, ssh::publickey::Fingerprint};

@@ -12,11 +12,11 @@ use zeroize::Zeroizing;
 
 use super::{
     DONE, Output,
+    api_session::each,
     archive::Temporary,
+    error::{CliError, Outcome},
     remote::{Remote, Terminal, path, read},
     table::{self, Column, cell, plain},
-    talk::each,
-    trouble::{Outcome, Trouble},
 };
 use crate::{
     durable,
@@ -71,7 +71,7 @@ pub(super) fn run(command: HostKey, remote: &Remote, terminal: &mut Terminal<'_>
             let state = remote.state_with_host_key()?;
             let entropy = &mut SystemEntropy::default();
             let key =
-                state.host_key(entropy).map_err(|fault| Trouble::failed(fault.to_string()))?;
+                state.host_key(entropy).map_err(|fault| CliError::failed(fault.to_string()))?;
             let text = key.to_openssh("keyway host key", entropy);
             let is = write_private(&file, &key, &text, NAMED_BY)?;
             let is = if is == Imported::Already { "already in" } else { "copied to" };
@@ -81,7 +81,7 @@ pub(super) fn run(command: HostKey, remote: &Remote, terminal: &mut Terminal<'_>
             let (key, text) = private(&file, NAMED_BY)?;
             let state = remote.state_with_host_key()?;
             let imported = state.import_host_key(&key, &text, &mut SystemEntropy::default());
-            let what = match imported.map_err(|fault| Trouble::failed(fault.to_string()))? {
+            let what = match imported.map_err(|fault| CliError::failed(fault.to_string()))? {
                 Imported::New => "the host key is in place; it counts from the next start on",
                 Imported::Already => "the host key is in place already",
             };
@@ -97,7 +97,7 @@ const NAMED_BY: &str = "edge.host_keys";
 pub(super) fn private(
     file: &Path,
     named_by: &str,
-) -> Result<(PrivateKey, Zeroizing<String>), Trouble> {
+) -> Result<(PrivateKey, Zeroizing<String>), CliError> {
     let shown = file.display();
     let bytes = Zeroizing::new(read(file)?);
     let text = Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned());
@@ -107,11 +107,11 @@ pub(super) fn private(
         } else {
             "name a private key as ssh-keygen -t ed25519 writes it".to_owned()
         };
-        Trouble::failed(format!("{shown}: {fault}; fix: {fix}"))
+        CliError::failed(format!("{shown}: {fault}; fix: {fix}"))
     })?;
     let key_type = key.public().key_type();
     if key_type != KeyType::Ed25519 {
-        return Err(Trouble::failed(format!(
+        return Err(CliError::failed(format!(
             "{shown}: state_dir takes an Ed25519 key; name a key of another type in {named_by}"
         )));
     }
@@ -124,9 +124,9 @@ pub(super) fn write_private(
     key: &PrivateKey,
     text: &str,
     named_by: &str,
-) -> Result<Imported, Trouble> {
+) -> Result<Imported, CliError> {
     let shown = file.display();
-    let failed = |error: std::io::Error| Trouble::failed(format!("{shown}: {error}"));
+    let failed = |error: std::io::Error| CliError::failed(format!("{shown}: {error}"));
     if fs::symlink_metadata(file).is_err() {
         let (temporary, mut new) = Temporary::beside(file).map_err(failed)?;
         new.write_all(text.as_bytes()).and_then(|()| new.sync_all()).map_err(failed)?;
@@ -136,7 +136,7 @@ pub(super) fn write_private(
         }
     }
     let other = || {
-        Trouble::failed(format!("{shown} is there already and holds another key; name a new file"))
+        CliError::failed(format!("{shown} is there already and holds another key; name a new file"))
     };
     let (there, _) = private(file, named_by).map_err(|_| other())?;
     if there.public() == key.public() { Ok(Imported::Already) } else { Err(other()) }

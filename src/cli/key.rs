@@ -4,11 +4,12 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{
-    DONE, keyfile,
-    remote::{Edit, Remote, Terminal, path},
+    DONE,
+    api_session::{ApiSession, Change},
+    error::{CliError, Outcome},
+    keyfile,
+    remote::{ChangeArgs, Remote, Terminal, path},
     table::{Column, cell},
-    talk::{Change, Talk},
-    trouble::{Outcome, Trouble},
 };
 use crate::registry::Label;
 
@@ -39,7 +40,7 @@ Examples:
         /// A file of authorized_keys lines, `-` for stdin
         file: String,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
     /// Another comment or other options for keys that a user has; sessions that may do less now end
     #[command(after_help = "\
@@ -52,7 +53,7 @@ Examples:
         /// A file of authorized_keys lines, `-` for stdin
         file: String,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
     /// Remove a key; sessions that it opened end
     #[command(
@@ -68,7 +69,7 @@ Examples:
         /// SHA256:..., or a file that holds the key
         key: String,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
 }
 
@@ -104,7 +105,7 @@ pub(super) fn run(command: Key, remote: &Remote, terminal: &mut Terminal<'_>) ->
             let it = |key: &Value| cell(key, "fingerprint") == fingerprint;
             match talk.find(&path(["keys"]), &it)? {
                 Some(key) => talk.show(&key, FIELDS),
-                None => Err(Trouble::Refused {
+                None => Err(CliError::Refused {
                     code: "not-found".to_owned(),
                     detail: format!("no user has key {fingerprint}; `keyway key list` shows all"),
                 }),
@@ -140,10 +141,10 @@ pub(super) fn run(command: Key, remote: &Remote, terminal: &mut Terminal<'_>) ->
 
 /// One more key for a user.
 pub(super) fn add(
-    talk: &mut Talk<'_, '_>,
+    talk: &mut ApiSession<'_, '_>,
     user: &Label,
     key: &keyfile::KeyLine,
-    edit: Edit,
+    edit: ChangeArgs,
 ) -> Outcome {
     let change = Change::post(path(["users", user.as_str(), "keys"]), json!({ "line": key.line }));
     talk.change(change, edit, &|_| format!("key {} added to {user}", key.fingerprint))

@@ -3,8 +3,8 @@
 use std::{io::Read, path::Path};
 
 use super::{
+    error::CliError,
     remote::{Terminal, read},
-    trouble::Trouble,
 };
 use crate::{
     registry::refusal::utc,
@@ -27,22 +27,22 @@ pub(super) struct KeyLine {
 }
 
 /// The text of a file that holds nothing secret, or of stdin for `-`.
-fn text(file: &str, terminal: &mut Terminal<'_>) -> Result<String, Trouble> {
+fn text(file: &str, terminal: &mut Terminal<'_>) -> Result<String, CliError> {
     let name = if file == STDIN { "stdin" } else { file };
     let mut bytes = Vec::new();
     if file == STDIN {
         let stdin = terminal.stdin.take(BYTES_MAX + 1).read_to_end(&mut bytes);
-        stdin.map_err(|error| Trouble::failed(format!("stdin: {error}")))?;
+        stdin.map_err(|error| CliError::failed(format!("stdin: {error}")))?;
     } else {
         bytes = read(Path::new(file))?;
     }
     if bytes.len() as u64 > BYTES_MAX {
-        return Err(Trouble::failed(format!("{name} is too long for a file of keys")));
+        return Err(CliError::failed(format!("{name} is too long for a file of keys")));
     }
     let text = String::from_utf8(bytes)
-        .map_err(|_| Trouble::failed(format!("{name} is not text; name the .pub file")))?;
+        .map_err(|_| CliError::failed(format!("{name} is not text; name the .pub file")))?;
     if text.contains("PRIVATE KEY") {
-        return Err(Trouble::failed(format!(
+        return Err(CliError::failed(format!(
             "{name} holds a private key, which nobody else should ever get; name the .pub file"
         )));
     }
@@ -50,7 +50,7 @@ fn text(file: &str, terminal: &mut Terminal<'_>) -> Result<String, Trouble> {
 }
 
 /// The line of the one certificate of a file, or of stdin for `-`.
-pub(super) fn certificate(file: &str, terminal: &mut Terminal<'_>) -> Result<String, Trouble> {
+pub(super) fn certificate(file: &str, terminal: &mut Terminal<'_>) -> Result<String, CliError> {
     let name = if file == STDIN { "stdin" } else { file };
     let text = text(file, terminal)?;
     let is_comment = |line: &&str| line.is_empty() || line.starts_with('#');
@@ -59,16 +59,16 @@ pub(super) fn certificate(file: &str, terminal: &mut Terminal<'_>) -> Result<Str
         (Some(line), None) => match Certificate::parse_line(line) {
             // What is wrong with its signature is for the server to say.
             Ok(_) | Err(CertificateFault::Signature) => Ok(line.to_owned()),
-            Err(fault) => Err(Trouble::failed(format!(
+            Err(fault) => Err(CliError::failed(format!(
                 "{name}: {fault}; name the -cert.pub file that ssh-keygen -s made"
             ))),
         },
-        (_, _) => Err(Trouble::failed(format!("{name} does not hold one certificate"))),
+        (_, _) => Err(CliError::failed(format!("{name} does not hold one certificate"))),
     }
 }
 
 /// The keys of a file, or of stdin for `-`; at least one. Every line is read before any is used.
-pub(super) fn keys(file: &str, terminal: &mut Terminal<'_>) -> Result<Vec<KeyLine>, Trouble> {
+pub(super) fn keys(file: &str, terminal: &mut Terminal<'_>) -> Result<Vec<KeyLine>, CliError> {
     let name = if file == STDIN { "stdin" } else { file };
     let text = text(file, terminal)?;
     let mut keys = Vec::new();
@@ -87,31 +87,34 @@ pub(super) fn keys(file: &str, terminal: &mut Terminal<'_>) -> Result<Vec<KeyLin
         }
     }
     if !faults.is_empty() {
-        return Err(Trouble::failed(faults.join("; ")));
+        return Err(CliError::failed(faults.join("; ")));
     }
     if keys.is_empty() {
         let what = format!("{name} holds no key; ssh-keygen -t ed25519 makes one");
-        return Err(Trouble::failed(what));
+        return Err(CliError::failed(what));
     }
     Ok(keys)
 }
 
 /// The one key of a file, or of stdin for `-`.
-pub(super) fn one_key(file: &str, terminal: &mut Terminal<'_>) -> Result<KeyLine, Trouble> {
+pub(super) fn one_key(file: &str, terminal: &mut Terminal<'_>) -> Result<KeyLine, CliError> {
     let mut keys = keys(file, terminal)?;
     let count = keys.len();
     match keys.pop() {
         Some(key) if count == 1 => Ok(key),
         Some(_) | None => {
-            Err(Trouble::failed(format!("{file} holds {count} keys; name a file with one")))
+            Err(CliError::failed(format!("{file} holds {count} keys; name a file with one")))
         }
     }
 }
 
 /// A key by its fingerprint, or by a file that holds it.
-pub(super) fn fingerprint(text: &str, terminal: &mut Terminal<'_>) -> Result<Fingerprint, Trouble> {
+pub(super) fn fingerprint(
+    text: &str,
+    terminal: &mut Terminal<'_>,
+) -> Result<Fingerprint, CliError> {
     if text.starts_with("SHA256:") {
-        return parse_fingerprint(text).map_err(Trouble::Usage);
+        return parse_fingerprint(text).map_err(CliError::Usage);
     }
     one_key(text, terminal).map(|key| key.fingerprint)
 }
@@ -121,16 +124,16 @@ pub(super) fn parse_fingerprint(text: &str) -> Result<Fingerprint, String> {
 }
 
 /// A host key: `SHA256:...`, a line, or a file that holds one.
-pub(super) fn host_key(text: &str) -> Result<String, Trouble> {
+pub(super) fn host_key(text: &str) -> Result<String, CliError> {
     if text.starts_with("SHA256:") {
-        parse_fingerprint(text).map_err(Trouble::Usage)?;
+        parse_fingerprint(text).map_err(CliError::Usage)?;
         return Ok(text.to_owned());
     }
     if PublicKey::parse_line(text).is_ok() {
         return Ok(text.trim().to_owned());
     }
     let fix = "give SHA256:..., the line of the VM's ssh_host_*_key.pub, or that file's name";
-    let what = |why: &str| Trouble::failed(format!("host key `{text}`: {why}; {fix}"));
+    let what = |why: &str| CliError::failed(format!("host key `{text}`: {why}; {fix}"));
     let file = std::fs::read_to_string(text).map_err(|error| what(&error.to_string()))?;
     let mut lines = file.lines().map(str::trim).filter(|line| !line.is_empty());
     match (lines.next(), lines.next()) {

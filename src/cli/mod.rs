@@ -19,10 +19,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Loaded};
 
+use error::Outcome;
 use remote::{Remote, Terminal};
-use trouble::Outcome;
 
 mod address;
+mod api_session;
 mod apply;
 mod archive;
 mod audit;
@@ -30,6 +31,7 @@ mod backup;
 mod ca;
 mod check;
 mod client;
+mod error;
 mod explain;
 mod fatal;
 mod hostkey;
@@ -42,10 +44,8 @@ mod session;
 mod shell;
 mod store;
 mod table;
-mod talk;
 mod team;
 mod token;
-mod trouble;
 mod trust;
 mod user;
 mod vm;
@@ -226,7 +226,7 @@ Examples:
         #[arg(id = "format", long = "output", value_enum, default_value_t = apply::Format::Toml)]
         format: apply::Format,
         #[command(flatten)]
-        remote: remote::Where,
+        remote: remote::ServerArgs,
     },
     /// Give a user all keys of an authorized_keys file
     #[command(

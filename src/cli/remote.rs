@@ -21,9 +21,9 @@ use tokio_rustls::rustls::{
 
 use super::{
     Output,
-    client::{Client, Place, Tls},
-    talk::Talk,
-    trouble::Trouble,
+    api_session::ApiSession,
+    client::{Client, ServerAt, Tls},
+    error::CliError,
     trust::Named,
 };
 use crate::{
@@ -57,7 +57,7 @@ pub(super) struct Terminal<'a> {
 /// Which server.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Server")]
-pub(super) struct Where {
+pub(super) struct ServerArgs {
     /// The server's unix socket [default: $KEYWAY_SOCKET, else the one of --config]
     #[arg(long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
@@ -82,13 +82,13 @@ pub(super) struct Remote {
     #[arg(long, value_enum, default_value_t = Output::Table, global = true)]
     pub(super) output: Output,
     #[command(flatten)]
-    server: Where,
+    server: ServerArgs,
 }
 
 /// How a change is meant.
 #[derive(Args, Clone, Copy, Debug, Default)]
 #[command(next_help_heading = "How the change is meant")]
-pub(super) struct Edit {
+pub(super) struct ChangeArgs {
     /// Say what would happen, change nothing
     #[arg(long)]
     pub(super) dry_run: bool,
@@ -100,7 +100,7 @@ pub(super) struct Edit {
     pub(super) if_revision: Option<u64>,
 }
 
-impl Edit {
+impl ChangeArgs {
     pub(super) fn query(self) -> Vec<(&'static str, String)> {
         let flags = [("dry_run", self.dry_run), ("renumber", self.renumber)];
         let set = flags.into_iter().filter(|(_, set)| *set);
@@ -108,32 +108,32 @@ impl Edit {
     }
 }
 
-impl Where {
+impl ServerArgs {
     /// For a command with an output of its own.
     pub(super) fn remote(self) -> Remote {
         Remote { output: Output::Table, server: self }
     }
 
-    fn place(&self, terminal: &Terminal<'_>) -> Result<Place, Trouble> {
+    fn place(&self, terminal: &Terminal<'_>) -> Result<ServerAt, CliError> {
         let Self { socket, server, token_file, ca, .. } = self;
         match (server, token_file) {
             (Some(_), _) if socket.is_some() => {
                 let what = "--socket and --server name two servers; leave one out";
-                Err(Trouble::Usage(what.to_owned()))
+                Err(CliError::Usage(what.to_owned()))
             }
-            (Some(url), Some(token)) => tls(url, token, ca.as_deref()).map(Place::Tls),
+            (Some(url), Some(token)) => tls(url, token, ca.as_deref()).map(ServerAt::Tls),
             (Some(_), None) => {
                 let what = "--server needs --token-file; `keyway token add` makes a token";
-                Err(Trouble::Usage(what.to_owned()))
+                Err(CliError::Usage(what.to_owned()))
             }
             (None, _) if token_file.is_some() || ca.is_some() => {
-                Err(Trouble::Usage("--token-file and --ca belong to --server".to_owned()))
+                Err(CliError::Usage("--token-file and --ca belong to --server".to_owned()))
             }
-            (None, _) => self.socket(terminal).map(Place::Socket),
+            (None, _) => self.socket(terminal).map(ServerAt::Socket),
         }
     }
 
-    fn socket(&self, terminal: &Terminal<'_>) -> Result<PathBuf, Trouble> {
+    fn socket(&self, terminal: &Terminal<'_>) -> Result<PathBuf, CliError> {
         let named = (terminal.variable)(SOCKET_VARIABLE).filter(|path| !path.is_empty());
         if let Some(path) = &self.socket {
             return Ok(path.clone());
@@ -155,12 +155,12 @@ impl Where {
 
 impl Remote {
     /// The state directory, if the host key is kept there and not in files that the configuration names.
-    pub(super) fn state_with_host_key(&self) -> Result<State, Trouble> {
+    pub(super) fn state_with_host_key(&self) -> Result<State, CliError> {
         if let Some(file) = self.server.config_file() {
             let (config, _) = config::load_config(file).map_err(|report| faults(&report))?;
             if let HostKeys::Given(_) = config.edge.host_keys {
                 let shown = file.display();
-                return Err(Trouble::failed(format!(
+                return Err(CliError::failed(format!(
                     "{shown}: edge.host_keys names the files of the host keys; copy those"
                 )));
             }
@@ -169,24 +169,24 @@ impl Remote {
     }
 
     /// The configuration, if one is named or there, and its file.
-    pub(super) fn config(&self) -> Result<Option<(PathBuf, Config)>, Trouble> {
+    pub(super) fn config(&self) -> Result<Option<(PathBuf, Config)>, CliError> {
         let Some(file) = self.server.config_file() else { return Ok(None) };
         let (config, _) = config::load_config(file).map_err(|report| faults(&report))?;
         Ok(Some((file.to_owned(), config)))
     }
 
     /// The state directory, if the CA is kept there and not in a file that the configuration names.
-    pub(super) fn state_with_ca(&self) -> Result<State, Trouble> {
+    pub(super) fn state_with_ca(&self) -> Result<State, CliError> {
         if let Some((file, config)) = self.config()? {
             let shown = file.display();
             match config.vm_leg.credential {
                 VmCredential::Key(_) => {
-                    return Err(Trouble::failed(format!(
+                    return Err(CliError::failed(format!(
                         "{shown}: vm_leg.identity logs in with one plain key: there is no CA; copy that file"
                     )));
                 }
                 VmCredential::Certificates { ca: UserCa::Given(_), .. } => {
-                    return Err(Trouble::failed(format!(
+                    return Err(CliError::failed(format!(
                         "{shown}: vm_leg.user_ca names the file of the CA; copy that"
                     )));
                 }
@@ -202,23 +202,23 @@ impl Remote {
     }
 
     /// The state directory, for what is done without a server; it is made if it is missing.
-    pub(super) fn state(&self) -> Result<State, Trouble> {
-        State::open(&self.state_dir()?).map_err(|fault| Trouble::failed(fault.to_string()))
+    pub(super) fn state(&self) -> Result<State, CliError> {
+        State::open(&self.state_dir()?).map_err(|fault| CliError::failed(fault.to_string()))
     }
 
     /// The state directory that is there, for what only looks.
-    pub(super) fn kept_state(&self) -> Result<State, Trouble> {
+    pub(super) fn kept_state(&self) -> Result<State, CliError> {
         let path = self.state_dir()?;
         if !path.exists() {
-            return Err(Trouble::failed(format!(
+            return Err(CliError::failed(format!(
                 "{}: there is no such state directory; fix: name the keyway.toml of the front door with --config",
                 path.display()
             )));
         }
-        State::open_kept(&path).map_err(|fault| Trouble::failed(fault.to_string()))
+        State::open_kept(&path).map_err(|fault| CliError::failed(fault.to_string()))
     }
 
-    fn state_dir(&self) -> Result<PathBuf, Trouble> {
+    fn state_dir(&self) -> Result<PathBuf, CliError> {
         Ok(match self.server.config_file() {
             Some(file) => find(file)?.state_dir,
             None => STATE_DIR.into(),
@@ -229,30 +229,30 @@ impl Remote {
     pub(super) fn talk<'t, 'a>(
         &self,
         terminal: &'t mut Terminal<'a>,
-    ) -> Result<Talk<'t, 'a>, Trouble> {
+    ) -> Result<ApiSession<'t, 'a>, CliError> {
         let client = Client::new(self.server.place(terminal)?)?;
-        Ok(Talk { client, output: self.output, terminal })
+        Ok(ApiSession { client, output: self.output, terminal })
     }
 
     /// Another connection to the same server.
-    pub(super) fn client(&self, terminal: &Terminal<'_>) -> Result<Client, Trouble> {
+    pub(super) fn client(&self, terminal: &Terminal<'_>) -> Result<Client, CliError> {
         Client::new(self.server.place(terminal)?)
     }
 }
 
 /// Where the front door of a configuration is.
-fn find(config: &Path) -> Result<Found, Trouble> {
+fn find(config: &Path) -> Result<Found, CliError> {
     config::find(config).map_err(|report| faults(&report))
 }
 
-fn faults(report: &Report) -> Trouble {
+fn faults(report: &Report) -> CliError {
     let faults: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
-    Trouble::failed(faults.join("; "))
+    CliError::failed(faults.join("; "))
 }
 
-fn tls(url: &str, token: &Path, ca: Option<&Path>) -> Result<Tls, Trouble> {
+fn tls(url: &str, token: &Path, ca: Option<&Path>) -> Result<Tls, CliError> {
     let wrong = || {
-        Trouble::Usage(format!("--server {url}: write https://HOST or https://HOST:PORT, no more"))
+        CliError::Usage(format!("--server {url}: write https://HOST or https://HOST:PORT, no more"))
     };
     let uri: Uri = url.parse().map_err(|_| wrong())?;
     let authority = uri.authority().ok_or_else(wrong)?;
@@ -266,7 +266,7 @@ fn tls(url: &str, token: &Path, ca: Option<&Path>) -> Result<Tls, Trouble> {
     let bundle = match ca {
         Some(file) => file,
         None => BUNDLES.map(Path::new).into_iter().find(|file| file.exists()).ok_or_else(|| {
-            Trouble::failed("this system has no list of trusted CAs; name one with --ca")
+            CliError::failed("this system has no list of trusted CAs; name one with --ca")
         })?,
     };
     let pem = read(bundle)?;
@@ -275,9 +275,9 @@ fn tls(url: &str, token: &Path, ca: Option<&Path>) -> Result<Tls, Trouble> {
     let _unusable = roots.add_parsable_certificates(certificates.iter().cloned());
     if roots.is_empty() {
         let shown = bundle.display();
-        return Err(Trouble::failed(format!("{shown} holds no certificate in PEM")));
+        return Err(CliError::failed(format!("{shown} holds no certificate in PEM")));
     }
-    let no_tls = |error: &dyn std::fmt::Display| Trouble::failed(format!("no TLS: {error}"));
+    let no_tls = |error: &dyn std::fmt::Display| CliError::failed(format!("no TLS: {error}"));
     let provider = Arc::new(crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -300,20 +300,20 @@ fn tls(url: &str, token: &Path, ca: Option<&Path>) -> Result<Tls, Trouble> {
 }
 
 /// The token in a file that nobody else may read.
-fn token_of(file: &Path) -> Result<String, Trouble> {
+fn token_of(file: &Path) -> Result<String, CliError> {
     let shown = file.display();
     let text = read(file)?;
     let mode = fs::metadata(file).map_or(0, |about| about.mode());
     if mode & MODE_OTHERS != 0 {
         let mode = mode & 0o7777;
-        return Err(Trouble::failed(format!(
+        return Err(CliError::failed(format!(
             "{shown} is open to others (mode {mode:04o}); fix: chmod go= {shown}"
         )));
     }
     let text = String::from_utf8_lossy(&text);
     let token = text.trim();
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Trouble::failed(format!(
+        return Err(CliError::failed(format!(
             "{shown} holds no token: one line as `keyway token add` printed it"
         )));
     }
@@ -321,8 +321,8 @@ fn token_of(file: &Path) -> Result<String, Trouble> {
 }
 
 /// A whole file.
-pub(super) fn read(file: &Path) -> Result<Vec<u8>, Trouble> {
-    fs::read(file).map_err(|error| Trouble::failed(format!("{}: {error}", file.display())))
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, CliError> {
+    fs::read(file).map_err(|error| CliError::failed(format!("{}: {error}", file.display())))
 }
 
 /// A path of the API: every part as one segment, whatever it holds (RFC 3986 §2.3).

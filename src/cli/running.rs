@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use super::{
     DONE, FAULTS, Output, UNREACHABLE,
+    api_session::{ApiSession, Change, each, tell_warnings},
     client::Request,
+    error::{CliError, Outcome},
     keyfile::time,
-    remote::{Edit, Remote, Terminal, path},
+    remote::{ChangeArgs, Remote, Terminal, path},
     table::{self, Column, Table, cell, plain, write_fields},
-    talk::{Change, Talk, each, tell_warnings},
-    trouble::{Outcome, Trouble},
 };
 
 /// Between two looks at a front door that is not up yet.
@@ -87,10 +87,10 @@ pub(super) fn status(asked: &StatusAsked, remote: &Remote, terminal: &mut Termin
         let answer = talk.client.ask_json(&Request::get(path(["status"])));
         let comes = match &answer {
             Ok(status) => code(status) == UNREACHABLE,
-            Err(Trouble::Unreachable(_)) => true,
+            Err(CliError::Unreachable(_)) => true,
             // Of a server that ends while another one comes.
-            Err(Trouble::Refused { code, .. }) => code == "ending",
-            Err(Trouble::Usage(_) | Trouble::Failed(_) | Trouble::Output(_)) => false,
+            Err(CliError::Refused { code, .. }) => code == "ending",
+            Err(CliError::Usage(_) | CliError::Failed(_) | CliError::Output(_)) => false,
         };
         if comes && end.is_some_and(|end| Instant::now() < end) {
             std::thread::sleep(LOOK_AGAIN);
@@ -110,7 +110,7 @@ fn code(status: &Value) -> u8 {
     }
 }
 
-fn show(talk: &mut Talk<'_, '_>, status: &Value) -> Result<(), Trouble> {
+fn show(talk: &mut ApiSession<'_, '_>, status: &Value) -> Result<(), CliError> {
     let out = &mut talk.terminal.stdout;
     match talk.output {
         Output::Json => writeln!(out, "{}", table::json(status))?,
@@ -133,7 +133,8 @@ pub(super) fn reload(asked: &ReloadAsked, remote: &Remote, terminal: &mut Termin
     let mut body = json!({});
     if asked.allow_mass_removal {
         // What is said here is what is meant: the server does that, or nothing.
-        let shown = talk.make(reload(json!({})), Edit { dry_run: true, ..Edit::default() })?;
+        let shown =
+            talk.make(reload(json!({})), ChangeArgs { dry_run: true, ..ChangeArgs::default() })?;
         if let Some(plan) = shown.get("plan").and_then(Value::as_str) {
             let file = each(&shown, "parts").filter(|part| cell(part, "part") == "fleet-file");
             for held in file.flat_map(|part| each(part, "details")).filter_map(Value::as_str) {
@@ -143,7 +144,7 @@ pub(super) fn reload(asked: &ReloadAsked, remote: &Remote, terminal: &mut Termin
         }
     }
     talk.progress("reloading...")?;
-    let edit = Edit { dry_run: asked.dry_run, ..Edit::default() };
+    let edit = ChangeArgs { dry_run: asked.dry_run, ..ChangeArgs::default() };
     let answer = talk.make(reload(body), edit)?;
     let Terminal { stdout, stderr, .. } = &mut *talk.terminal;
     match talk.output {

@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 
 use super::{
     DONE, Output,
+    api_session::{ApiSession, tell_warnings},
     client::Request,
+    error::{CliError, Outcome},
     keyfile::time,
     remote::{Remote, Terminal, path},
     table::{self, Column, cell, plain},
-    talk::{Talk, tell_warnings},
-    trouble::{Outcome, Trouble},
 };
 use crate::registry::Label;
 
@@ -73,7 +73,7 @@ pub(super) fn run(command: Session, remote: &Remote, terminal: &mut Terminal<'_>
         }
         Session::Show { id } => {
             let found = talk.find(&path(["sessions"]), &|session| cell(session, "id") == id)?;
-            let session = found.ok_or_else(|| Trouble::Refused {
+            let session = found.ok_or_else(|| CliError::Refused {
                 code: "not-found".to_owned(),
                 detail: format!("there is no session {id}; `keyway session list` shows all"),
             })?;
@@ -88,7 +88,7 @@ pub(super) fn run(command: Session, remote: &Remote, terminal: &mut Terminal<'_>
     }
 }
 
-fn kill(talk: &mut Talk<'_, '_>, id: &str) -> Outcome {
+fn kill(talk: &mut ApiSession<'_, '_>, id: &str) -> Outcome {
     let method = hyper::Method::DELETE;
     let path = path(["sessions", id]);
     // No change of the registry: it may have nothing to say.

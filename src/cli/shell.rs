@@ -11,7 +11,7 @@ use clap_complete::Shell;
 
 use super::{
     Arguments, DONE,
-    trouble::{Outcome, Trouble},
+    error::{CliError, Outcome},
 };
 
 /// A shell.
@@ -65,7 +65,7 @@ pub(super) fn man(directory: Option<&Path>, stdout: &mut dyn Write) -> Outcome {
         stdout.write_all(&page)?;
         return Ok(DONE);
     };
-    let failed = |error| Trouble::failed(format!("{}: {error}", directory.display()));
+    let failed = |error| CliError::failed(format!("{}: {error}", directory.display()));
     fs::create_dir_all(directory).map_err(failed)?;
     clap_mangen::generate_to(Arguments::command(), directory).map_err(failed)?;
     writeln!(stdout, "the pages are in {}", directory.display())?;

@@ -10,11 +10,12 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{
-    DONE, Output, now_s,
-    remote::{Edit, Remote, Terminal, path},
+    DONE, Output,
+    api_session::Change,
+    error::{CliError, Outcome},
+    now_s,
+    remote::{ChangeArgs, Remote, Terminal, path},
     table::{self, Column, cell, plain},
-    talk::Change,
-    trouble::{Outcome, Trouble},
 };
 use crate::{
     registry::{
@@ -78,14 +79,16 @@ pub(super) fn run(command: Store, remote: &Remote, terminal: &mut Terminal<'_>) 
         Store::Backup { path: to } => {
             // The server's working directory is not ours.
             let whole = std::path::absolute(&to)
-                .map_err(|error| Trouble::failed(format!("{}: {error}", to.display())))?;
+                .map_err(|error| CliError::failed(format!("{}: {error}", to.display())))?;
             let name = whole.to_str().ok_or_else(|| {
-                Trouble::failed(format!("{}: the name is not UTF-8", whole.display()))
+                CliError::failed(format!("{}: the name is not UTF-8", whole.display()))
             })?;
             let change = Change::post(path(["store", "backup"]), json!({ "path": name }));
             let mut talk = remote.talk(terminal)?;
             talk.progress(&format!("copying the store to {name}..."))?;
-            talk.change(change, Edit::default(), &|_| format!("the store is copied to {name}"))
+            talk.change(change, ChangeArgs::default(), &|_| {
+                format!("the store is copied to {name}")
+            })
         }
         Store::Restore { path } => {
             let state = remote.state()?;
@@ -105,7 +108,7 @@ pub(super) fn run(command: Store, remote: &Remote, terminal: &mut Terminal<'_>) 
             let head = head(&state.store())?;
             if !is_to_be_adopted(&state, head)? {
                 let shown = state.store();
-                return Err(Trouble::failed(format!(
+                return Err(CliError::failed(format!(
                     "{} goes on where this front door's routes ended: there is nothing to adopt; keyway serve takes it as \
                      it is",
                     shown.display()
@@ -120,8 +123,8 @@ pub(super) fn run(command: Store, remote: &Remote, terminal: &mut Terminal<'_>) 
     }
 }
 
-fn failed(fault: impl std::fmt::Display) -> Trouble {
-    Trouble::failed(fault.to_string())
+fn failed(fault: impl std::fmt::Display) -> CliError {
+    CliError::failed(fault.to_string())
 }
 
 /// Puts the backup `from`, which the operator calls `named`, in the place of the store. Nobody may serve, nor drain.
@@ -130,7 +133,7 @@ pub(super) fn put_back(
     _nobody_drains: &StoreUse,
     from: &Path,
     named: &Path,
-) -> Result<Restored, Trouble> {
+) -> Result<Restored, CliError> {
     let (id, at_s) = (fresh(), now_s());
     // Before it takes place: no store that was restored is taken for one that was always there.
     let (store_id, from_where) = (id.to_string(), named.display().to_string());
@@ -147,7 +150,7 @@ pub(super) fn next(state: &State, head: Head) -> &'static str {
 }
 
 /// Whether serving begins with an adoption.
-fn is_to_be_adopted(state: &State, head: Head) -> Result<bool, Trouble> {
+fn is_to_be_adopted(state: &State, head: Head) -> Result<bool, CliError> {
     let other = state.routes().last().is_some_and(|last| differs(last, head));
     let restored = state.restored().map_err(failed)?;
     let restored = restored.iter().any(|it| it.store_id == head.store_id.to_string());
@@ -155,13 +158,13 @@ fn is_to_be_adopted(state: &State, head: Head) -> Result<bool, Trouble> {
 }
 
 /// Who this is, for the audit log.
-fn uid() -> Result<u32, Trouble> {
+fn uid() -> Result<u32, CliError> {
     let myself = std::fs::metadata("/proc/self");
     myself.map(|about| about.uid()).map_err(|error| failed(format!("/proc/self: {error}")))
 }
 
 /// Where a store that is there stands. A process may use it.
-fn head(path: &Path) -> Result<Head, Trouble> {
+fn head(path: &Path) -> Result<Head, CliError> {
     if !path.exists() {
         let fix = "keyway serve makes one, keyway store restore puts a backup there";
         return Err(failed(format!("{}: there is no store; {fix}", path.display())));

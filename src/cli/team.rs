@@ -4,10 +4,10 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{
-    remote::{Edit, Remote, Terminal, path},
+    api_session::{Change, named},
+    error::Outcome,
+    remote::{ChangeArgs, Remote, Terminal, path},
     table::{Column, cell},
-    talk::{Change, named},
-    trouble::Outcome,
     user::count,
 };
 use crate::registry::{Label, document::Access};
@@ -35,7 +35,7 @@ Example:
         #[arg(long = "member", value_name = "USER")]
         members: Vec<Label>,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
     /// Remove a team, out of all shares
     #[command(visible_alias = "remove")]
@@ -43,7 +43,7 @@ Example:
         /// Which
         name: Label,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
     /// Make a user a member, or change how a member enters
     #[command(after_help = "\
@@ -60,7 +60,7 @@ Examples:
         #[arg(long)]
         by_name: bool,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
     /// A member leaves; sessions that the membership gave end
     #[command(after_help = "\
@@ -72,7 +72,7 @@ Example:
         /// Who
         user: Label,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
 }
 

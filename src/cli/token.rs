@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 
 use super::{
     DONE, Output,
+    api_session::Change,
+    error::{CliError, Outcome},
     keyfile::time,
     now_s,
-    remote::{Edit, Remote, Terminal, path},
+    remote::{ChangeArgs, Remote, Terminal, path},
     table::{self, Column, cell},
-    talk::Change,
-    trouble::{Outcome, Trouble},
     vm::put,
 };
 use crate::registry::{Label, refusal::utc};
@@ -45,7 +45,7 @@ Examples:
         #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
         expires: Option<u64>,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
     /// A token ends
     #[command(visible_alias = "remove")]
@@ -53,7 +53,7 @@ Examples:
         /// Which
         name: Label,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
 }
 
@@ -108,7 +108,7 @@ pub(super) fn run(command: Token, remote: &Remote, terminal: &mut Terminal<'_>) 
             let its = |token: &Value| cell(token, "name") == name.as_str();
             match talk.find(&path(["tokens"]), &its)? {
                 Some(token) => talk.show(&token, COLUMNS),
-                None => Err(Trouble::Refused {
+                None => Err(CliError::Refused {
                     code: "not-found".to_owned(),
                     detail: format!("there is no token `{name}`; `keyway token list` shows all"),
                 }),
@@ -121,7 +121,9 @@ pub(super) fn run(command: Token, remote: &Remote, terminal: &mut Terminal<'_>) 
             // Before there is anything to read in it; a token in a file that is open to others is refused later.
             let kept = (talk.terminal.keep)().map_err(|error| {
                 let fix = "fix: umask 077 before, or a directory of your own";
-                Trouble::failed(format!("stdout is a file that is open to others ({error}); {fix}"))
+                CliError::failed(format!(
+                    "stdout is a file that is open to others ({error}); {fix}"
+                ))
             })?;
             let answer = talk.make(Change::post(path(["tokens"]), body), edit)?;
             let token = answer.get("item").map(|item| cell(item, "token")).unwrap_or_default();

@@ -4,11 +4,11 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{
+    api_session::{Change, named},
+    error::Outcome,
     keyfile,
-    remote::{Edit, Remote, Terminal, path},
+    remote::{ChangeArgs, Remote, Terminal, path},
     table::{Column, cell, cells},
-    talk::{Change, named},
-    trouble::Outcome,
 };
 use crate::registry::Label;
 
@@ -37,7 +37,7 @@ Examples:
         #[arg(long = "key", value_name = "FILE")]
         keys: Vec<String>,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
     /// Remove a user, out of all teams and shares; live sessions end
     #[command(visible_alias = "remove")]
@@ -45,7 +45,7 @@ Examples:
         /// Who
         name: Label,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
 }
 

@@ -4,12 +4,12 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use super::{
+    api_session::{Change, each},
+    error::{CliError, Outcome},
     keyfile::{self, time},
-    remote::{Edit, Remote, Terminal, path},
+    remote::{ChangeArgs, Remote, Terminal, path},
     table::{Column, cell, cells},
-    talk::{Change, each},
     team::{access, grants},
-    trouble::{Outcome, Trouble},
 };
 use crate::registry::{self, Label, Principal, is_login, refusal::utc};
 use crate::route::SourceAddress;
@@ -55,7 +55,7 @@ Examples:
         /// Which
         name: Label,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
     /// Let somebody else in too
     #[command(after_help = "\
@@ -73,7 +73,7 @@ Examples:
         #[arg(long)]
         by_name: bool,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
     /// Let somebody in no more; sessions that the share gave end
     #[command(after_help = "\
@@ -86,7 +86,7 @@ Example:
         #[arg(long, value_name = "WHO")]
         with: Principal,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
     /// Another name; whoever is inside stays there
     #[command(after_help = "\
@@ -98,7 +98,7 @@ Example:
         /// The new name
         to: Label,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
     /// Another owner
     #[command(after_help = "\
@@ -117,7 +117,7 @@ A host key that was seen first is forgotten if a VM of somebody else has the sam
         #[arg(long, value_name = "HOW", value_parser = ["slot", "by-name"])]
         keep: Option<String>,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
     /// Other properties; what is not given stays
     #[command(after_help = "\
@@ -139,7 +139,7 @@ Examples:
         #[arg(long, value_name = "NAME")]
         address: Option<Label>,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
     /// The host key that a VM must show
     #[command(arg_required_else_help = true)]
@@ -175,7 +175,7 @@ pub(super) struct Add {
     #[arg(long)]
     no_address: bool,
     #[command(flatten)]
-    edit: Edit,
+    edit: ChangeArgs,
 }
 
 #[derive(Args, Debug)]
@@ -185,7 +185,7 @@ pub(super) struct Set {
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
-    edit: Edit,
+    edit: ChangeArgs,
 }
 
 #[derive(Args, Debug)]
@@ -233,7 +233,7 @@ Examples:
         /// SHA256:..., a public key line, or a file
         key: String,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
     /// Forget the key that was seen first: the next one shown is taken
     #[command(after_help = "\
@@ -243,7 +243,7 @@ Example:
         /// Which
         vm: Label,
         #[command(flatten)]
-        edit: Edit,
+        edit: ChangeArgs,
     },
 }
 
@@ -404,7 +404,7 @@ pub(super) fn run(command: Vm, remote: &Remote, terminal: &mut Terminal<'_>) -> 
 }
 
 /// The body for a new VM.
-fn added(add: Add) -> Result<Value, Trouble> {
+fn added(add: Add) -> Result<Value, CliError> {
     let Add { name, owner, ssh, login, host_key, source_address, address, no_address, edit: _ } =
         add;
     let host_key = host_key.map(|key| keyfile::host_key(&key)).transpose()?;
@@ -421,7 +421,7 @@ fn added(add: Add) -> Result<Value, Trouble> {
 }
 
 /// The body for other properties.
-fn changed(settings: Settings) -> Result<Value, Trouble> {
+fn changed(settings: Settings) -> Result<Value, CliError> {
     let Settings { ssh, login, host_key, source_address, state } = settings;
     let host_key = match host_key {
         Some(none) if none.is_empty() => Some(none),

@@ -6,7 +6,7 @@ use super::{CHANGED, FAULTS, UNREACHABLE, USAGE, table::plain};
 
 /// Why a command was not done.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Trouble {
+pub(super) enum CliError {
     /// The arguments make no sense together.
     #[error("{0}")]
     Usage(String),
@@ -29,7 +29,7 @@ pub(super) enum Trouble {
     Output(#[from] io::Error),
 }
 
-impl Trouble {
+impl CliError {
     pub(super) fn failed(what: impl Into<String>) -> Self {
         Self::Failed(what.into())
     }
@@ -56,4 +56,4 @@ impl Trouble {
 }
 
 /// The exit code, or why not.
-pub(super) type Outcome = Result<u8, Trouble>;
+pub(super) type Outcome = Result<u8, CliError>;

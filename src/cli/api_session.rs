@@ -13,9 +13,9 @@ use serde_json::Value;
 use super::{
     DONE, Output,
     client::{Client, Request},
-    remote::{Edit, Terminal, with_query},
+    error::{CliError, Outcome},
+    remote::{ChangeArgs, Terminal, with_query},
     table::{Column, Table, cell, json, plain, write_fields},
-    trouble::{Outcome, Trouble},
 };
 
 /// Items asked for at a time: what the server gives at most.
@@ -54,7 +54,7 @@ impl Change {
         Self { method: Method::DELETE, path, body: None }
     }
 
-    fn request(self, edit: Edit) -> Request {
+    fn request(self, edit: ChangeArgs) -> Request {
         let Self { method, path, body } = self;
         let path = with_query(&path, edit.query());
         Request { method, path, body, if_match: edit.if_revision }
@@ -75,7 +75,7 @@ fn ask_pages(
     client: &Client,
     path: &str,
     query: &[(&'static str, String)],
-    hand: &SyncSender<Result<Bytes, Trouble>>,
+    hand: &SyncSender<Result<Bytes, CliError>>,
 ) {
     /// What is looked at before the next one is asked for.
     #[derive(Deserialize)]
@@ -101,7 +101,7 @@ fn read_page(
     client: &Client,
     page: &[u8],
     after: Option<&str>,
-) -> Result<(Vec<Value>, Option<String>), Trouble> {
+) -> Result<(Vec<Value>, Option<String>), CliError> {
     let mut answer: Value = serde_json::from_slice(page)
         .map_err(|error| client.strange(&format!("not JSON: {error}")))?;
     let next = answer.get("next").and_then(Value::as_str).map(str::to_owned);
@@ -115,14 +115,14 @@ fn read_page(
 }
 
 /// A conversation with a server.
-pub(super) struct Talk<'t, 'a> {
+pub(super) struct ApiSession<'t, 'a> {
     pub(super) client: Client,
     pub(super) output: Output,
     pub(super) terminal: &'t mut Terminal<'a>,
 }
 
 /// Whatever was shown: whoever reads it has to know how old it is.
-impl Drop for Talk<'_, '_> {
+impl Drop for ApiSession<'_, '_> {
     fn drop(&mut self) {
         if let Some(why) = self.client.stale() {
             let _nobody_reads = writeln!(self.terminal.stderr, "warning: {}", plain(why));
@@ -130,8 +130,8 @@ impl Drop for Talk<'_, '_> {
     }
 }
 
-impl Talk<'_, '_> {
-    pub(super) fn get(&self, path: impl Into<String>) -> Result<Value, Trouble> {
+impl ApiSession<'_, '_> {
+    pub(super) fn get(&self, path: impl Into<String>) -> Result<Value, CliError> {
         self.client.ask_json(&Request::get(path))
     }
 
@@ -199,7 +199,7 @@ impl Talk<'_, '_> {
                 }
                 after = next;
             }
-            Ok::<_, Trouble>(())
+            Ok::<_, CliError>(())
         })?;
         match output {
             Output::Table => table.write(&mut out)?,
@@ -215,7 +215,7 @@ impl Talk<'_, '_> {
         &self,
         path: &str,
         wanted: &dyn Fn(&Value) -> bool,
-    ) -> Result<Option<Value>, Trouble> {
+    ) -> Result<Option<Value>, CliError> {
         let mut cursor = None;
         loop {
             let (items, next) = self.page(path, &[], cursor.as_deref())?;
@@ -233,7 +233,7 @@ impl Talk<'_, '_> {
         path: &str,
         query: &[(&'static str, String)],
         after: Option<&str>,
-    ) -> Result<(Vec<Value>, Option<String>), Trouble> {
+    ) -> Result<(Vec<Value>, Option<String>), CliError> {
         let answer = self.client.ask(&Request::get(page_path(path, query, after)))?;
         read_page(&self.client, &answer, after)
     }
@@ -242,7 +242,7 @@ impl Talk<'_, '_> {
     pub(super) fn change(
         &mut self,
         change: Change,
-        edit: Edit,
+        edit: ChangeArgs,
         line: &dyn Fn(&Value) -> String,
     ) -> Outcome {
         let answer = self.make(change, edit)?;
@@ -250,7 +250,7 @@ impl Talk<'_, '_> {
     }
 
     /// Makes a change.
-    pub(super) fn make(&self, change: Change, edit: Edit) -> Result<Value, Trouble> {
+    pub(super) fn make(&self, change: Change, edit: ChangeArgs) -> Result<Value, CliError> {
         self.client.ask_json(&change.request(edit))
     }
 
@@ -259,10 +259,10 @@ impl Talk<'_, '_> {
     pub(super) fn make_many(
         &mut self,
         change: Change,
-        edit: Edit,
+        edit: ChangeArgs,
         what: &str,
         steps: Option<usize>,
-    ) -> Result<Value, Trouble> {
+    ) -> Result<Value, CliError> {
         self.progress(&format!("{what}..."))?;
         if !self.terminal.seen {
             return self.make(change, edit);
