@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use keyway::registry::command::{Command, NewVm, Options, Placement, VmSettings};
 use keyway::registry::document::{Access, VmState};
-use keyway::registry::service::{Actor, Mode, Order};
+use keyway::registry::service::{Actor, CommandRequest, Mode};
 use keyway::registry::{Principal, Service};
 use keyway::route::Table;
 
@@ -66,7 +66,7 @@ fn change(service: &Service, table: &Table, thread: u64, number: u64) -> Duratio
     let command = step(thread, number);
     let name = label('w', thread * 1_000_000 + number / 4);
     let actor = Actor { name: "bench".to_owned(), from: "itself".to_owned() };
-    let order = Order { command, options: Options::default(), expected: None, actor };
+    let order = CommandRequest { command, options: Options::default(), expected: None, actor };
     let began = Instant::now();
     service.carry_out(order, Mode::Real).unwrap();
     let routed = table.vm(name.as_str());

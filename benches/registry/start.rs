@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use keyway::registry::service::{News, Start};
+use keyway::registry::service::{Start, Update};
 use keyway::registry::store::Store;
 use keyway::registry::{Document, Key, Limits, Model, Service, routes};
 use keyway::route::{Contents, Delta, Snapshot, Table, saved};
@@ -80,9 +80,9 @@ struct Feed {
 }
 
 impl Feed {
-    fn follow(&mut self, news: News<'_>) {
+    fn follow(&mut self, news: Update<'_>) {
         match news {
-            News::Everything { revision, contents } => {
+            Update::Everything { revision, contents } => {
                 let loaded = self.began.elapsed();
                 self.save(&contents, revision);
                 let saved = self.began.elapsed();
@@ -100,7 +100,7 @@ impl Feed {
                 );
                 *self.applied.lock().unwrap() = Some(applied);
             }
-            News::Written { model, written } => {
+            Update::Written { model, written } => {
                 let delta = routes::delta(written);
                 self.append(&delta, model.revision());
                 self.table.change(delta).unwrap();

@@ -152,7 +152,8 @@ fn a_registry_forgets_by_itself_and_goes_on() {
     let add = |name: &str| {
         let command = Command::UserAdd { name: Label::new(name).unwrap(), keys: Vec::new() };
         let actor = Actor { name: "test".into(), from: "test".into() };
-        let order = service::Order { command, options: Options::default(), expected: None, actor };
+        let order =
+            service::CommandRequest { command, options: Options::default(), expected: None, actor };
         service.carry_out(order, Mode::Real).unwrap()
     };
     add("alice");

@@ -4,7 +4,7 @@ use super::command::Options;
 use super::draft::Progress;
 use super::fleet_commands::Step;
 use super::refusal::Refusal;
-use super::service::{Actor, Done, Failed, Mode, Order, Service};
+use super::service::{Actor, CommandRequest, Committed, Mode, Service, ServiceError};
 
 /// What came of a plan: each step's result, in order, and where the registry stands.
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub struct Applied {
     /// The revision of the last change, or where the registry stood.
     pub revision: u64,
     /// A refused step kept none of the others from being tried.
-    pub steps: Vec<(Step, Result<Done, Refusal>)>,
+    pub steps: Vec<(Step, Result<Committed, Refusal>)>,
 }
 
 /// Steps carried out together: others are served in between.
@@ -21,7 +21,7 @@ const TOGETHER: usize = 256;
 /// Carries a plan out; one that was made at the revision `at`, only as long as nobody else changes anything.
 ///
 /// # Errors
-/// [`Failed::Store`], [`Failed::Ended`] and [`Refusal::Outdated`]: what came before was carried out.
+/// [`ServiceError::Store`], [`ServiceError::Ended`] and [`Refusal::Outdated`]: what came before was carried out.
 pub fn apply(
     service: &Service,
     mut at: Option<u64>,
@@ -29,7 +29,7 @@ pub fn apply(
     renumber: bool,
     actor: &Actor,
     mode: Mode,
-) -> Result<Applied, Failed> {
+) -> Result<Applied, ServiceError> {
     let mut applied =
         Applied { revision: service.model().revision(), steps: Vec::with_capacity(plan.len()) };
     // What a step would do shows only behind those before it, so a dry run goes in one piece.
@@ -37,7 +37,7 @@ pub fn apply(
     let mut rest = plan.into_iter().peekable();
     while rest.peek().is_some() {
         let steps: Vec<Step> = rest.by_ref().take(together).collect();
-        let order = |step: &Step| Order {
+        let order = |step: &Step| CommandRequest {
             command: step.command.clone(),
             options: Options { renumber, origin: step.origin },
             expected: None,
@@ -50,11 +50,11 @@ pub fn apply(
                     applied.revision = applied.revision.max(done.revision);
                     Ok(done)
                 }
-                Err(Failed::Refused(Refusal::Outdated { is, expected, .. })) => {
+                Err(ServiceError::Refused(Refusal::Outdated { is, expected, .. })) => {
                     let done = applied.steps.len();
                     return Err(Refusal::Outdated { is, expected, done }.into());
                 }
-                Err(Failed::Refused(refusal)) => Err(refusal),
+                Err(ServiceError::Refused(refusal)) => Err(refusal),
                 Err(failed) => return Err(failed),
             };
             applied.steps.push((step, result));
@@ -69,7 +69,7 @@ impl Applied {
     /// not be, and is none of them.
     pub fn would_be_refused(&self) -> impl Iterator<Item = (&Step, &Refusal)> {
         let tried = self.steps.iter().take_while(|(_, result)| {
-            let begun = |done: &Done| done.report.progress == Progress::Begun;
+            let begun = |done: &Committed| done.report.progress == Progress::Begun;
             !result.as_ref().is_ok_and(begun)
         });
         tried.filter_map(|(step, result)| Some((step, result.as_ref().err()?)))

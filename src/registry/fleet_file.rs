@@ -15,7 +15,7 @@ use super::fleet::Fleet;
 use super::fleet_commands::{self, Prune, Step};
 use super::model::Model;
 use super::refusal::Refusal;
-use super::service::{Actor, Failed, Mode, Service};
+use super::service::{Actor, Mode, Service, ServiceError};
 use crate::plural::count;
 
 /// Refused steps that are told one by one.
@@ -259,7 +259,7 @@ impl Outcome {
 /// carried out whatever it removes, if it is still the one.
 ///
 /// # Errors
-/// [`Failed`]. [`Refusal::Outdated`]: `allowed` is not what would be done now.
+/// [`ServiceError`]. [`Refusal::Outdated`]: `allowed` is not what would be done now.
 pub fn carry_out(
     service: &Service,
     fleet: &Fleet,
@@ -267,7 +267,7 @@ pub fn carry_out(
     allowed: Option<PlannedRevision>,
     actor: &Actor,
     mode: Mode,
-) -> Result<Outcome, Failed> {
+) -> Result<Outcome, ServiceError> {
     let Planned { at, tally, held, steps, doings } = plan(fleet, &service.model(), most)?;
     if let Some(allowed) = allowed {
         service.check_at(Some(allowed.revision))?;

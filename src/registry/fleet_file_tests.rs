@@ -7,7 +7,7 @@ use super::*;
 use crate::registry::command::Command;
 use crate::registry::document::Origin;
 use crate::registry::fleet::FleetUser;
-use crate::registry::service::{Order, Start};
+use crate::registry::service::{CommandRequest, Start};
 use crate::registry::store::{StoreId, memory::Memory};
 use crate::registry::{Label, Limits, Options};
 use crate::ssh::entropy::Entropy;
@@ -46,7 +46,7 @@ fn served(service: &Service, fleet: &Fleet, most: RemovalsMax) -> Outcome {
 
 fn command(service: &Service, command: Command) {
     let options = Options { renumber: false, origin: Origin::Command };
-    let order = Order { command, options, expected: None, actor: actor() };
+    let order = CommandRequest { command, options, expected: None, actor: actor() };
     service.carry_out(order, Mode::Real).unwrap();
 }
 
@@ -162,7 +162,7 @@ fn what_somebody_has_seen_and_meant_is_carried_out_if_it_is_still_that() {
     let bob = Label::new("bob").unwrap();
     command(&service, Command::UserAdd { name: bob.clone(), keys: Vec::new() });
     let moved = allowed(&after).unwrap_err();
-    assert!(matches!(moved, Failed::Refused(Refusal::Outdated { .. })), "{moved}");
+    assert!(matches!(moved, ServiceError::Refused(Refusal::Outdated { .. })), "{moved}");
     assert_eq!(service.model().users().len(), 41);
     command(&service, Command::UserRemove { name: bob });
     let shown = plan(&after, &service.model(), RemovalsMax::Usual).unwrap();

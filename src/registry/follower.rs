@@ -11,7 +11,7 @@ use super::document::{Document, Key};
 use super::draft::Written;
 use super::load::{self, Unreadable};
 use super::model::{Limits, Model};
-use super::service::{Fault, Follow, News};
+use super::service::{Fault, Subscriber, Update};
 use super::store::{self, Commit, Revision, Store};
 
 /// How long a commit of another process may stay unseen.
@@ -25,7 +25,7 @@ pub struct Follower {
     limits: Limits,
     /// None if it has to be read.
     model: Option<Model>,
-    follow: Follow,
+    follow: Subscriber,
 }
 
 impl Follower {
@@ -34,7 +34,7 @@ impl Follower {
         store: Arc<dyn Store>,
         limits: Limits,
         model: Option<Model>,
-        follow: Follow,
+        follow: Subscriber,
     ) -> Self {
         Self { store, limits, model, follow }
     }
@@ -70,7 +70,7 @@ impl Follower {
         while !stop.load(Ordering::Relaxed) {
             if let Some(commit) = watch.next(LOOK_EVERY)? {
                 let written = take(model, commit);
-                follow(News::Written { model, written: &written });
+                follow(Update::Written { model, written: &written });
             }
         }
         Ok(())

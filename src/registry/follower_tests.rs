@@ -19,13 +19,13 @@ fn put(names: &[&str]) -> Transaction {
 /// Users as the follower hears of them.
 fn followed(store: &Memory, act: impl FnOnce(&Memory, &dyn Fn(&str, bool))) {
     let (tell, told) = mpsc::channel();
-    let follow: Follow = Box::new(move |news| match news {
-        News::Written { written, .. } => {
+    let follow: Subscriber = Box::new(move |news| match news {
+        Update::Written { written, .. } => {
             for Written { key, now, .. } in written {
                 let _ended = tell.send((key.to_string(), now.is_some()));
             }
         }
-        News::Everything { contents, .. } => {
+        Update::Everything { contents, .. } => {
             for user in contents.users {
                 let _ended = tell.send((format!("user/{}", user.name), true));
             }
@@ -51,11 +51,11 @@ fn read(store: &Memory) -> Model {
     load::load(store, &Limits::default(), None, Unreadable::Refused, &mut nobody()).unwrap()
 }
 
-fn follower(store: &Memory, model: Option<Model>, follow: Follow) -> Follower {
+fn follower(store: &Memory, model: Option<Model>, follow: Subscriber) -> Follower {
     Follower::new(Arc::new(store.clone()), Limits::default(), model, follow)
 }
 
-fn nobody() -> Follow {
+fn nobody() -> Subscriber {
     Box::new(|_| ())
 }
 
@@ -80,8 +80,8 @@ fn who_lags_behind_a_compaction_reads_everything() {
     let at = store.transact(&put(&["bob"])).unwrap();
     store.compact(at).unwrap();
     let (tell, told) = mpsc::channel();
-    let follow: Follow = Box::new(move |news| {
-        if let News::Everything { contents, .. } = news {
+    let follow: Subscriber = Box::new(move |news| {
+        if let Update::Everything { contents, .. } = news {
             let _ended = tell.send(contents.users.len());
         }
     });
@@ -123,8 +123,8 @@ fn what_a_newer_program_wrote_leads_nowhere_and_hides_nothing_else() {
     });
     // Who has to read everything reads the rest too.
     let (tell, told) = mpsc::channel();
-    let follow: Follow = Box::new(move |news| {
-        if let News::Everything { contents, .. } = news {
+    let follow: Subscriber = Box::new(move |news| {
+        if let Update::Everything { contents, .. } = news {
             let names = contents.users.into_iter().map(|user| user.name);
             let _ended = tell.send(names.collect::<Vec<_>>());
         }
@@ -143,9 +143,9 @@ fn what_a_newer_program_wrote_leads_nowhere_and_hides_nothing_else() {
 fn a_bug_of_whoever_is_told_makes_it_all_be_told_anew() {
     let store = Memory::new(StoreId([1; 16]));
     let (tell, told) = mpsc::channel();
-    let follow: Follow = Box::new(move |news| match news {
-        News::Written { .. } => panic!("a bug that is meant"),
-        News::Everything { contents, .. } => {
+    let follow: Subscriber = Box::new(move |news| match news {
+        Update::Written { .. } => panic!("a bug that is meant"),
+        Update::Everything { contents, .. } => {
             let _ended = tell.send(contents.users.len());
         }
     });

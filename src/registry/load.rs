@@ -9,7 +9,7 @@ use super::document::{Document, Key, Serial};
 use super::model::{Limits, Model, Stored};
 use super::name::Label;
 use super::routes;
-use super::service::{Fault, Follow, News};
+use super::service::{Fault, Subscriber, Update};
 use super::store::{EntryRef, Part, Store};
 use crate::route::Contents;
 
@@ -41,7 +41,7 @@ pub(super) fn load(
     limits: &Limits,
     known: Option<u64>,
     unreadable: Unreadable,
-    follow: &mut Follow,
+    follow: &mut Subscriber,
 ) -> Result<Model, Fault> {
     let now = match known {
         Some(_) => Some(store.head()?.revision.0),
@@ -59,7 +59,7 @@ pub(super) fn load(
             // The model need not wait for the routing map, nor the map for the model.
             drop(hand);
             if let Some(contents) = contents {
-                told(News::Everything { revision, contents });
+                told(Update::Everything { revision, contents });
             }
             Ok::<_, Fault>(revision)
         })?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Unreadable, load};
 use crate::registry::command::{Command, NewAddress, NewVm, Options, Placement, VmSettings};
 use crate::registry::document::{Access, VmState};
-use crate::registry::service::{Fault, Follow, News};
+use crate::registry::service::{Fault, Subscriber, Update};
 use crate::registry::store::memory::Memory;
 use crate::registry::store::{Store, StoreId, Transaction};
 use crate::registry::{Draft, Label, Limits, Model, Stamp, Written};
@@ -92,8 +92,8 @@ fn a_model_that_was_read_is_the_one_that_was_written() {
     let (model, store) = written(&commands());
     let told = Arc::new(std::sync::Mutex::new(None));
     let tell = Arc::clone(&told);
-    let mut follow: Follow = Box::new(move |news| {
-        let News::Everything { revision, contents } = news else { panic!("one kind of news") };
+    let mut follow: Subscriber = Box::new(move |news| {
+        let Update::Everything { revision, contents } = news else { panic!("one kind of news") };
         *tell.lock().unwrap() = Some((revision, contents));
     });
     let read = load(&store, &Limits::default(), None, Unreadable::Refused, &mut follow).unwrap();
@@ -121,7 +121,7 @@ fn nobody_is_told_of_a_store_that_cannot_be_read() {
     for key in ["vm/0000000000000001", "user/-", "vm/blue"] {
         let (_, store) = written(&commands());
         store.transact(&Transaction::new().put(key, "{}")).unwrap();
-        let mut follow: Follow = Box::new(|news| panic!("told of {news:?}"));
+        let mut follow: Subscriber = Box::new(|news| panic!("told of {news:?}"));
         let fault =
             load(&store, &Limits::default(), None, Unreadable::Refused, &mut follow).unwrap_err();
         assert!(matches!(fault, Fault::Unreadable { .. } | Fault::Strange(_)), "{key}: {fault}");

@@ -8,7 +8,7 @@ use crate::registry::document::{Access, Document, Key, VmState};
 use crate::registry::draft::{Draft, Progress};
 use crate::registry::model::{Limits, Stamp};
 use crate::registry::name::{Label, Principal};
-use crate::registry::service::{self, Actor, Failed, Mode, News, Order, Service};
+use crate::registry::service::{self, Actor, CommandRequest, Mode, Service, ServiceError, Update};
 use crate::registry::store::memory::Memory;
 use crate::registry::store::{Store, StoreId};
 use crate::ssh::testing::Seeded;
@@ -39,8 +39,8 @@ impl World {
         let store = Memory::new(StoreId([7; 16]));
         let told: Arc<Mutex<Vec<usize>>> = Arc::default();
         let heard = Arc::clone(&told);
-        let follow = Box::new(move |news: News<'_>| {
-            if let News::Written { written, .. } = news {
+        let follow = Box::new(move |news: Update<'_>| {
+            if let Update::Written { written, .. } = news {
                 heard.lock().unwrap().push(written.len());
             }
         });
@@ -64,13 +64,13 @@ impl World {
         world
     }
 
-    fn order(&self, command: Command, mode: Mode) -> Result<service::Done, Failed> {
+    fn order(&self, command: Command, mode: Mode) -> Result<service::Committed, ServiceError> {
         let actor = Actor { name: "uid 0".to_owned(), from: "socket".to_owned() };
         let options = Options::default();
-        self.service.carry_out(Order { command, options, expected: None, actor }, mode)
+        self.service.carry_out(CommandRequest { command, options, expected: None, actor }, mode)
     }
 
-    fn must(&self, command: Command) -> service::Done {
+    fn must(&self, command: Command) -> service::Committed {
         let shown = format!("{command:?}");
         self.order(command, Mode::Real).unwrap_or_else(|failed| panic!("{shown}: {failed}"))
     }

@@ -25,7 +25,7 @@ use crate::ssh::entropy::Entropy;
 
 /// A command with all that says how it is meant.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct CommandRequest {
     /// What.
     pub command: Command,
     /// How.
@@ -36,7 +36,7 @@ pub struct Order {
     pub actor: Actor,
 }
 
-impl Order {
+impl CommandRequest {
     /// What keyway does of its own accord.
     #[must_use]
     pub fn of_itself(command: Command) -> Self {
@@ -47,7 +47,7 @@ impl Order {
 
 /// What came of an order.
 #[derive(Clone, Debug)]
-pub struct Done {
+pub struct Committed {
     /// The store's revision from then on.
     pub revision: u64,
     /// What was done, or would be.
@@ -58,7 +58,7 @@ pub struct Done {
 
 /// Why nothing came of an order.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum Failed {
+pub enum ServiceError {
     /// It is refused.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -70,7 +70,7 @@ pub enum Failed {
     Away(String),
     /// Parts of it were carried out and are durable.
     #[error("it was begun and did not come to its end, run the same command again: {0}")]
-    Begun(Box<Failed>),
+    Begun(Box<ServiceError>),
     /// The service has ended.
     #[error("keyway is ending; try again when it is back")]
     Ended,
@@ -99,11 +99,11 @@ pub enum Fault {
 }
 
 /// Whoever keeps up with the registry. Called after every batch, before it is answered.
-pub type Follow = Box<dyn FnMut(News<'_>) + Send>;
+pub type Subscriber = Box<dyn FnMut(Update<'_>) + Send>;
 
 /// What a follower is told.
 #[derive(Debug)]
-pub enum News<'a> {
+pub enum Update<'a> {
     /// Documents were written.
     Written {
         /// As it is now.
@@ -133,14 +133,14 @@ pub struct Start {
     /// The revision of which whoever keeps up has everything already.
     pub known: Option<u64>,
     /// Whoever keeps up, told of everything once before this starts.
-    pub follow: Follow,
+    pub follow: Subscriber,
 }
 
 /// The registry in service.
 pub struct Service {
     model: Arc<RwLock<Model>>,
     kept: Kept,
-    orders: RwLock<Option<Sender<Request>>>,
+    orders: RwLock<Option<Sender<Job>>>,
     writer: Mutex<Option<JoinHandle<bool>>>,
     now_s: fn() -> u64,
     wanted: Wanted,
@@ -190,12 +190,12 @@ pub enum Mode {
 }
 
 /// Orders, one behind another, and where their answers go.
-pub(super) struct Request {
+pub(super) struct Job {
     /// Only if nobody has changed anything since this revision.
     pub(super) at: Option<u64>,
-    pub(super) orders: Vec<Order>,
+    pub(super) orders: Vec<CommandRequest>,
     pub(super) mode: Mode,
-    pub(super) answer: SyncSender<Vec<Result<Done, Failed>>>,
+    pub(super) answer: SyncSender<Vec<Result<Committed, ServiceError>>>,
 }
 
 impl fmt::Debug for Service {
@@ -262,13 +262,17 @@ impl Service {
     /// Carries out one order; returns when it is durable and followed.
     ///
     /// # Errors
-    /// [`Failed`]; nothing has changed then, unless it says so.
-    pub fn carry_out(&self, order: Order, mode: Mode) -> Result<Done, Failed> {
-        self.carry_out_all(vec![order], mode).pop().unwrap_or(Err(Failed::Ended))
+    /// [`ServiceError`]; nothing has changed then, unless it says so.
+    pub fn carry_out(&self, order: CommandRequest, mode: Mode) -> Result<Committed, ServiceError> {
+        self.carry_out_all(vec![order], mode).pop().unwrap_or(Err(ServiceError::Ended))
     }
 
     /// Carries out orders one behind another, each by itself: one that is refused does not keep the next from being tried.
-    pub fn carry_out_all(&self, orders: Vec<Order>, mode: Mode) -> Vec<Result<Done, Failed>> {
+    pub fn carry_out_all(
+        &self,
+        orders: Vec<CommandRequest>,
+        mode: Mode,
+    ) -> Vec<Result<Committed, ServiceError>> {
         self.carry_out_at(None, orders, mode)
     }
 
@@ -276,22 +280,22 @@ impl Service {
     pub fn carry_out_at(
         &self,
         at: Option<u64>,
-        orders: Vec<Order>,
+        orders: Vec<CommandRequest>,
         mode: Mode,
-    ) -> Vec<Result<Done, Failed>> {
+    ) -> Vec<Result<Committed, ServiceError>> {
         let count = orders.len();
         if let Kept::Away(why) = &self.kept {
-            return vec![Err(Failed::Away(why.clone())); count];
+            return vec![Err(ServiceError::Away(why.clone())); count];
         }
         let (answer, answered) = mpsc::sync_channel(1);
-        let request = Request { at, orders, mode, answer };
+        let request = Job { at, orders, mode, answer };
         let queue = self.orders.read().unwrap_or_else(PoisonError::into_inner).clone();
         let sent = queue.map(|queue| queue.send(request));
         let answers = match sent {
             Some(Ok(())) => answered.recv().unwrap_or_default(),
             Some(Err(_)) | None => Vec::new(),
         };
-        if answers.len() == count { answers } else { vec![Err(Failed::Ended); count] }
+        if answers.len() == count { answers } else { vec![Err(ServiceError::Ended); count] }
     }
 
     /// Takes no more orders, and returns when the last one is answered: the store is not written from here any more. Gives
@@ -371,6 +375,6 @@ impl Drop for Service {
 /// # Errors
 /// What the store says, and what cannot be read in it.
 pub fn load(store: &dyn Store, limits: &Limits) -> Result<Model, Fault> {
-    let mut nobody: Follow = Box::new(|_| ());
+    let mut nobody: Subscriber = Box::new(|_| ());
     load::load(store, limits, None, Unreadable::Refused, &mut nobody)
 }

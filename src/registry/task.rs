@@ -8,7 +8,7 @@ use super::document::Serial;
 use super::draft::Progress;
 use super::model::Model;
 use super::name::{Label, Principal};
-use super::service::{Done, Failed, Mode, Order, Request};
+use super::service::{CommandRequest, Committed, Job, Mode, ServiceError};
 use super::store::Transaction;
 
 /// Parts of large orders in one batch: as many documents as some dozen usual orders write, for which readers wait.
@@ -22,10 +22,10 @@ pub(super) struct Task {
     /// Where the last order that was begun goes on.
     pub(super) rest: Option<Rest>,
     /// The one that is under way, if one is, and those behind it.
-    orders: VecDeque<Order>,
+    orders: VecDeque<CommandRequest>,
     /// Of the orders that were begun.
-    answers: Vec<Option<Result<Done, Failed>>>,
-    answer: SyncSender<Vec<Result<Done, Failed>>>,
+    answers: Vec<Option<Result<Committed, ServiceError>>>,
+    answer: SyncSender<Vec<Result<Committed, ServiceError>>>,
 }
 
 /// What is left of an order.
@@ -45,7 +45,7 @@ pub(super) enum Going {
 
 /// What was carried out of an order in one batch.
 pub(super) struct Carried {
-    pub(super) parts: Vec<(Done, Transaction)>,
+    pub(super) parts: Vec<(Committed, Transaction)>,
     /// None: it is at its end.
     pub(super) rest: Option<Rest>,
 }
@@ -56,7 +56,7 @@ pub(super) struct Pending {
     pub(super) place: usize,
     /// Whether somebody wanted it.
     pub(super) wanted: bool,
-    pub(super) done: Done,
+    pub(super) done: Committed,
 }
 
 /// All that is made durable together.
@@ -106,14 +106,14 @@ impl Going {
 }
 
 impl Task {
-    pub(super) fn new(request: Request) -> Self {
-        let Request { at, orders, mode, answer } = request;
+    pub(super) fn new(request: Job) -> Self {
+        let Job { at, orders, mode, answer } = request;
         let answers = Vec::with_capacity(orders.len());
         Self { at, mode, rest: None, orders: orders.into(), answers, answer }
     }
 
     /// The place of the next order, the order, and where it goes on if it was begun.
-    pub(super) fn next(&mut self) -> Option<(usize, Order, Option<Rest>)> {
+    pub(super) fn next(&mut self) -> Option<(usize, CommandRequest, Option<Rest>)> {
         let order = self.orders.pop_front()?;
         let rest = self.rest.take();
         if rest.is_none() {
@@ -123,7 +123,7 @@ impl Task {
     }
 
     /// The order just taken goes on in another batch.
-    pub(super) fn pause(&mut self, order: Order, rest: Rest) {
+    pub(super) fn pause(&mut self, order: CommandRequest, rest: Rest) {
         self.orders.push_front(order);
         self.rest = Some(rest);
     }
@@ -136,7 +136,7 @@ impl Task {
     }
 
     /// Adds what came of a part of an order to what came of those before it.
-    pub(super) fn take(&mut self, place: usize, part: Result<Done, Failed>) {
+    pub(super) fn take(&mut self, place: usize, part: Result<Committed, ServiceError>) {
         let Some(answer) = self.answers.get_mut(place) else { return };
         match (answer, part) {
             (Some(Ok(all)), Ok(part)) => {
@@ -147,7 +147,9 @@ impl Task {
                 all.written.extend(part.written);
             }
             // What was begun stays so, and is not tried again.
-            (answer @ Some(Ok(_)), Err(why)) => *answer = Some(Err(Failed::Begun(Box::new(why)))),
+            (answer @ Some(Ok(_)), Err(why)) => {
+                *answer = Some(Err(ServiceError::Begun(Box::new(why))))
+            }
             (Some(Err(_)), _) => {}
             (answer, part) => *answer = Some(part),
         }
@@ -163,7 +165,7 @@ impl Task {
     pub(super) fn answered(mut self) -> Option<Self> {
         if self.orders.is_empty() {
             let answers = self.answers.into_iter();
-            let answers = answers.map(|answer| answer.unwrap_or(Err(Failed::Ended)));
+            let answers = answers.map(|answer| answer.unwrap_or(Err(ServiceError::Ended)));
             // Whoever asked may have gone.
             let _gone = self.answer.send(answers.collect());
             return None;
@@ -176,7 +178,7 @@ impl Task {
     }
 
     /// Answers that nothing more can be done.
-    pub(super) fn give_up(mut self, why: &Failed) {
+    pub(super) fn give_up(mut self, why: &ServiceError) {
         if self.rest.is_some() {
             self.take(self.answers.len().saturating_sub(1), Err(why.clone()));
         }

@@ -15,7 +15,9 @@ use super::draft::{Draft, PART_DOCUMENTS, Progress, Report, Written, stamp, take
 use super::load::{self, Unreadable};
 use super::model::{Model, Stamp};
 use super::refusal::{Kind, Refusal};
-use super::service::{Done, Failed, Follow, Mode, News, Order, Request, StoreHealth};
+use super::service::{
+    CommandRequest, Committed, Job, Mode, ServiceError, StoreHealth, Subscriber, Update,
+};
 use super::store::{
     Expected, OPERATIONS_MAX, Revision, Store, TRANSACTION_BYTES_MAX, TransactFault, Transaction,
 };
@@ -65,7 +67,7 @@ impl Wanted {
 pub(super) struct Writer {
     model: Arc<RwLock<Model>>,
     store: Arc<dyn Store>,
-    follow: Follow,
+    follow: Subscriber,
     entropy: Box<dyn Entropy + Send>,
     now_s: fn() -> u64,
     commits: u64,
@@ -92,7 +94,7 @@ impl Writer {
     pub(super) fn new(
         model: Arc<RwLock<Model>>,
         store: Arc<dyn Store>,
-        follow: Follow,
+        follow: Subscriber,
         entropy: Box<dyn Entropy + Send>,
         now_s: fn() -> u64,
         wanted: Wanted,
@@ -115,7 +117,7 @@ impl Writer {
     }
 
     /// Takes orders until nobody can give any; whether the model may not be what the store says then.
-    pub(super) fn run(&mut self, queue: &Receiver<Request>) -> bool {
+    pub(super) fn run(&mut self, queue: &Receiver<Job>) -> bool {
         let mut sweep_at = Instant::now();
         loop {
             let until_sweep = sweep_at.saturating_duration_since(Instant::now());
@@ -162,10 +164,10 @@ impl Writer {
     }
 
     /// Carries out an order of its own.
-    fn order(&mut self, command: Command) -> Option<Result<Done, Failed>> {
+    fn order(&mut self, command: Command) -> Option<Result<Committed, ServiceError>> {
         let (answer, answered) = mpsc::sync_channel(1);
-        let orders = vec![Order::of_itself(command)];
-        self.serve(vec![Task::new(Request { at: None, orders, mode: Mode::Real, answer })]);
+        let orders = vec![CommandRequest::of_itself(command)];
+        self.serve(vec![Task::new(Job { at: None, orders, mode: Mode::Real, answer })]);
         answered.try_recv().ok().and_then(|mut answers| answers.pop())
     }
 
@@ -206,7 +208,7 @@ impl Writer {
         match self.forget.next(&*self.store, keep_s, (self.now_s)(), revision) {
             Ok(Some(part)) => {
                 model.at_revision(revision);
-                let done = Done { revision, report: Report::default(), written: Vec::new() };
+                let done = Committed { revision, report: Report::default(), written: Vec::new() };
                 let pending = vec![Pending { task: 0, place: 0, wanted: false, done }];
                 self.commit(&mut model, before, pending, &[part]);
                 return true;
@@ -232,7 +234,7 @@ impl Writer {
             drop(model);
             let why = self.health.fault().unwrap_or_else(|| "it cannot be read".to_owned());
             for task in tasks {
-                task.give_up(&Failed::Store(why.clone()));
+                task.give_up(&ServiceError::Store(why.clone()));
             }
             return;
         }
@@ -316,7 +318,7 @@ impl Writer {
         before: Before,
         pending: Vec<Pending>,
         transactions: &[Transaction],
-    ) -> Vec<(usize, usize, Result<Done, Failed>)> {
+    ) -> Vec<(usize, usize, Result<Committed, ServiceError>)> {
         let results = self.store.transact_all(transactions);
         self.health.is(results.iter().find_map(|result| match result {
             Err(TransactFault::Store(fault)) => Some(fault.to_string()),
@@ -357,13 +359,13 @@ impl Writer {
                     if wanted {
                         tracing::error!("a change of the registry was not made: {why}");
                     }
-                    Err(Failed::Store(why.to_string()))
+                    Err(ServiceError::Store(why.to_string()))
                 }
             };
             answers.push((task, place, answer));
         }
         if !failed || !told.is_empty() {
-            (self.follow)(News::Written { model, written: &told });
+            (self.follow)(Update::Written { model, written: &told });
         }
         self.settle(model);
         answers
@@ -406,10 +408,10 @@ impl Writer {
     fn carry_out(
         &mut self,
         model: &mut Model,
-        order: &Order,
+        order: &CommandRequest,
         rest: Option<Rest>,
         parts: &mut usize,
-    ) -> Result<Carried, Failed> {
+    ) -> Result<Carried, ServiceError> {
         let going_on = rest.is_some();
         let (mut room, subject) = match rest {
             Some(Rest { subject, .. }) if !subject.is_going(model) => {
@@ -422,7 +424,7 @@ impl Writer {
                 (PART_DOCUMENTS, Going::of(&order.command, model))
             }
         };
-        let mut all: Vec<(Done, Transaction)> = Vec::new();
+        let mut all: Vec<(Committed, Transaction)> = Vec::new();
         loop {
             match self.carry_out_part(model, order, room, all.is_empty() && !going_on) {
                 Ok(part) => {
@@ -439,7 +441,7 @@ impl Writer {
                     *parts = left;
                 }
                 // Few documents can be long ones.
-                Err(Failed::Refused(Refusal::TooMany { .. }))
+                Err(ServiceError::Refused(Refusal::TooMany { .. }))
                     if room > 1 && order.command.in_parts() =>
                 {
                     room /= 2;
@@ -457,10 +459,10 @@ impl Writer {
     fn carry_out_part(
         &mut self,
         model: &mut Model,
-        order: &Order,
+        order: &CommandRequest,
         room: usize,
         first: bool,
-    ) -> Result<(Done, Transaction), Failed> {
+    ) -> Result<(Committed, Transaction), ServiceError> {
         let stamp = self.stamp();
         let mut draft = Draft::within(model, stamp, room);
         draft.carry_out(&order.command, order.options)?;
@@ -504,7 +506,7 @@ impl Writer {
                 format!("the change is too large ({refusal}); make it in parts, it has bytes");
             return Err(Refusal::TooMany { what, limit: TRANSACTION_BYTES_MAX }.into());
         }
-        Ok((Done { revision: model.revision(), report, written }, transaction))
+        Ok((Committed { revision: model.revision(), report, written }, transaction))
     }
 
     /// Forgets old commits now and then, so that the store does not grow with every change.
@@ -521,7 +523,7 @@ impl Writer {
     }
 }
 
-fn check_revision(model: &Model, order: &Order) -> Result<(), Refusal> {
+fn check_revision(model: &Model, order: &CommandRequest) -> Result<(), Refusal> {
     let (Some(expected), Some(subject)) = (order.expected, order.command.subject()) else {
         return Ok(());
     };

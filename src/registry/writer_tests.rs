@@ -84,7 +84,7 @@ impl Store for Ailing {
     }
 }
 
-type Answer = Receiver<Vec<Result<Done, Failed>>>;
+type Answer = Receiver<Vec<Result<Committed, ServiceError>>>;
 
 struct World {
     writer: Writer,
@@ -117,13 +117,13 @@ impl World {
         let told: Arc<Mutex<Vec<Option<usize>>>> = Arc::default();
         let table = Arc::new(Table::new());
         let (heard, map) = (Arc::clone(&told), Arc::clone(&table));
-        let mut follow: Follow = Box::new(move |news| {
+        let mut follow: Subscriber = Box::new(move |news| {
             heard.lock().unwrap().push(match news {
-                News::Written { written, .. } => {
+                Update::Written { written, .. } => {
                     map.change(routes::delta(written)).unwrap();
                     Some(written.len())
                 }
-                News::Everything { contents, .. } => {
+                Update::Everything { contents, .. } => {
                     map.apply(Snapshot::new(contents).unwrap());
                     None
                 }
@@ -174,7 +174,7 @@ impl World {
     }
 
     fn task(at: Option<u64>, mode: Mode, commands: Vec<Command>) -> (Task, Answer) {
-        let order = |command| Order {
+        let order = |command| CommandRequest {
             command,
             options: Options { renumber: false, origin: Origin::Command },
             expected: None,
@@ -182,7 +182,7 @@ impl World {
         };
         let (answer, answered) = mpsc::sync_channel(1);
         let orders = commands.into_iter().map(order).collect();
-        (Task::new(Request { at, orders, mode, answer }), answered)
+        (Task::new(Job { at, orders, mode, answer }), answered)
     }
 
     /// One batch of one request.
@@ -205,19 +205,19 @@ impl World {
         self.writer.serve(under_way);
     }
 
-    fn brought_to_its_end(&mut self, answered: &Answer) -> Vec<Result<Done, Failed>> {
+    fn brought_to_its_end(&mut self, answered: &Answer) -> Vec<Result<Committed, ServiceError>> {
         while !self.writer.under_way.is_empty() {
             self.go_on();
         }
         answered.try_recv().unwrap()
     }
 
-    fn run(&mut self, command: Command) -> Result<Done, Failed> {
+    fn run(&mut self, command: Command) -> Result<Committed, ServiceError> {
         let answered = self.serve(None, Mode::Real, vec![command]);
         answered.try_recv().unwrap().pop().unwrap()
     }
 
-    fn must(&mut self, command: Command) -> Done {
+    fn must(&mut self, command: Command) -> Committed {
         self.run(command).unwrap()
     }
 
@@ -241,7 +241,7 @@ impl World {
 
     /// The model is that of the store, and so is the routing map.
     fn agrees(&self) {
-        let mut nobody: Follow = Box::new(|_| ());
+        let mut nobody: Subscriber = Box::new(|_| ());
         let loaded = load::load(
             &self.store.memory,
             &Limits::default(),
@@ -369,7 +369,10 @@ fn what_stands_behind_a_large_removal_is_not_carried_out_if_somebody_changes_any
     world.must(add("u9"));
     let answers = world.brought_to_its_end(&answered);
     assert!(answers[0].is_ok());
-    assert!(matches!(answers[1], Err(Failed::Refused(Refusal::Outdated { .. }))), "{answers:?}");
+    assert!(
+        matches!(answers[1], Err(ServiceError::Refused(Refusal::Outdated { .. }))),
+        "{answers:?}"
+    );
     assert!(!world.is_there("u1") && !world.is_there("u7"));
 }
 
@@ -393,9 +396,9 @@ fn a_removal_that_fails_half_way_says_that_it_was_begun_and_goes_on_by_the_same_
     let answered = world.begin(vec![remove("u1"), add("u8")]);
     world.store.is(Ill::Full);
     let mut answers = world.brought_to_its_end(&answered);
-    assert!(matches!(answers.pop().unwrap(), Err(Failed::Store(_))), "u8");
+    assert!(matches!(answers.pop().unwrap(), Err(ServiceError::Store(_))), "u8");
     let failed = answers.pop().unwrap().unwrap_err();
-    assert!(matches!(failed, Failed::Begun(_)), "{failed:?}");
+    assert!(matches!(failed, ServiceError::Begun(_)), "{failed:?}");
     assert!(failed.to_string().contains("run the same command again"), "{failed}");
     world.store.is(Ill::Well);
     world.agrees();
@@ -418,7 +421,7 @@ fn what_a_full_store_did_not_take_is_taken_back_and_nothing_is_read() {
             vec![add("u9"), Command::VmRemove { name }, remove("u1"), add("u8")],
         );
         for answer in world.brought_to_its_end(&answered) {
-            assert!(matches!(answer, Err(Failed::Store(_))), "{answer:?}");
+            assert!(matches!(answer, Err(ServiceError::Store(_))), "{answer:?}");
         }
         assert_eq!(world.revision(), before);
         world.agrees();
@@ -437,7 +440,7 @@ fn what_a_full_store_did_not_take_is_taken_back_and_nothing_is_read() {
 fn what_a_store_has_done_and_says_it_has_not_is_read_anew() {
     let mut world = World::new();
     world.store.is(Ill::Lies);
-    assert!(matches!(world.run(add("u9")), Err(Failed::Store(_))));
+    assert!(matches!(world.run(add("u9")), Err(ServiceError::Store(_))));
     assert!(world.is_there("u9"));
     assert_eq!(world.told.lock().unwrap().last(), Some(&None), "of everything");
     world.store.is(Ill::Well);
@@ -466,12 +469,12 @@ fn while_the_store_cannot_be_read_nothing_is_carried_out_and_then_its_revision_i
     *world.store.unreadable.lock().unwrap() = true;
     world.store.read.store(0, Ordering::Relaxed);
     for _ in 0..2 {
-        assert!(matches!(world.run(add("u9")), Err(Failed::Store(_))));
+        assert!(matches!(world.run(add("u9")), Err(ServiceError::Store(_))));
         assert_eq!((world.revision(), world.is_there("u9")), (before, false));
         assert_eq!(world.writer.standing, Standing::Doubted);
     }
     world.store.is(Ill::Well);
-    assert!(matches!(world.run(add("u9")), Err(Failed::Store(_))), "it cannot be read");
+    assert!(matches!(world.run(add("u9")), Err(ServiceError::Store(_))), "it cannot be read");
     *world.store.unreadable.lock().unwrap() = false;
     world.must(add("u9"));
     assert_eq!(world.store.read.load(Ordering::Relaxed), 0);
@@ -484,7 +487,7 @@ fn a_store_that_another_process_wrote_is_read_anew() {
     let key = Key::User(label("u1")).to_string();
     world.store.memory.transact(&Transaction::new().delete(key)).unwrap();
     world.store.read.store(0, Ordering::Relaxed);
-    assert!(matches!(world.run(remove("u1")), Err(Failed::Store(_))));
+    assert!(matches!(world.run(remove("u1")), Err(ServiceError::Store(_))));
     assert!(!world.is_there("u1"));
     assert!(world.store.read.load(Ordering::Relaxed) > 0);
     world.agrees();
@@ -533,6 +536,6 @@ fn a_change_that_cannot_be_made_as_things_stand_says_nothing_of_the_store() {
     let mut world = World::new();
     let key = Key::User(label("u1")).to_string();
     world.store.memory.transact(&Transaction::new().delete(key)).unwrap();
-    assert!(matches!(world.run(remove("u1")), Err(Failed::Store(_))));
+    assert!(matches!(world.run(remove("u1")), Err(ServiceError::Store(_))));
     assert_eq!(world.writer.health.fault(), None);
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::cli::Failure;
 use crate::registry::command::{Noted, Way};
 use crate::registry::refusal::utc;
-use crate::registry::service::{Actor, Mode, Order};
+use crate::registry::service::{Actor, CommandRequest, Mode};
 use crate::registry::store::sqlite::{self, Replaced};
 use crate::registry::store::{self, Revision, Sqlite, Store as _, StoreId};
 use crate::registry::{Command, Label, Limits, Model, Options, Service, service};
@@ -165,7 +165,7 @@ impl Adoption {
     /// What the registry says; all of it can be done again.
     pub(super) fn carry_out(self, service: &Service) -> Result<(), Failure> {
         let Self { actor, restored, routes, holds, replaced, closed_until_s, about } = self;
-        let order = |actor: &Actor, command| Order {
+        let order = |actor: &Actor, command| CommandRequest {
             command,
             options: Options::default(),
             expected: None,

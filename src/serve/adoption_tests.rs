@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::*;
 use crate::registry::command::{NewAddress, NewVm, Placement};
 use crate::registry::history::{Dice, Truth};
-use crate::registry::service::{Failed, News, Start};
+use crate::registry::service::{ServiceError, Start, Update};
 use crate::registry::{Document, Key, Principal, Refusal, routes};
 use crate::ssh::testing::Seeded;
 
@@ -73,10 +73,10 @@ impl Host {
             entropy: Box::new(entropy),
             known: None,
             follow: Box::new(move |news| match news {
-                News::Everything { revision, contents } => {
+                Update::Everything { revision, contents } => {
                     saved.write(at(revision), &contents).unwrap();
                 }
-                News::Written { model, written } => {
+                Update::Written { model, written } => {
                     saved.append(at(model.revision()), &routes::delta(written)).unwrap();
                     saved.holds.append(model, written).unwrap();
                 }
@@ -99,9 +99,9 @@ impl Host {
         &self.served.as_ref().unwrap().1
     }
 
-    fn says(&self, command: Command) -> Result<u64, Failed> {
+    fn says(&self, command: Command) -> Result<u64, ServiceError> {
         let actor = Actor { name: "test".to_owned(), from: "test".to_owned() };
-        let order = Order { command, options: Options::default(), expected: None, actor };
+        let order = CommandRequest { command, options: Options::default(), expected: None, actor };
         self.service().carry_out(order, Mode::Real).map(|done| done.revision)
     }
 
@@ -288,7 +288,7 @@ fn a_second_and_a_third_restore_forget_nothing_and_every_store_is_kept() {
     host.adopt(false);
     assert_eq!(host.start().unwrap(), None, "all is known");
     let refused = host.says(vm("other", "u0", "s0")).unwrap_err();
-    assert!(matches!(refused, Failed::Refused(Refusal::Conflict { .. })), "{refused}");
+    assert!(matches!(refused, ServiceError::Refused(Refusal::Conflict { .. })), "{refused}");
     host.says(vm("other", "u0", "s1")).unwrap();
     assert!(host.service().model().revision() > revision);
     let restored = ("uid 7".to_owned(), "store-restore");
@@ -325,7 +325,7 @@ fn what_a_damaged_store_held_is_still_held_and_no_new_slot_is_given_for_one_quar
         .any(|way| way.address == label("s0") && way.until_s.is_some());
     assert!(held, "the saved routes forgot the hold");
     let refused = host.says(vm("other", "u0", "s2")).unwrap_err();
-    assert!(matches!(refused, Failed::Refused(Refusal::Closed { .. })), "{refused}");
+    assert!(matches!(refused, ServiceError::Refused(Refusal::Closed { .. })), "{refused}");
     assert!(refused.to_string().contains("--no-address"), "{refused}");
     host.says(vm_at("by-name", "u0", Placement::Nowhere)).unwrap();
     // What has a slot keeps it, under another name too.

@@ -10,7 +10,7 @@ use crate::registry::Model;
 use crate::registry::document::Key;
 use crate::registry::draft::Written;
 use crate::registry::routes;
-use crate::registry::service::News;
+use crate::registry::service::Update;
 use crate::route::saved::Head;
 use crate::route::{Contents, Snapshot};
 use crate::ssh::userauth::Policy;
@@ -32,14 +32,14 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    /// See [`crate::registry::service::Follow`].
-    pub(super) fn follow(&mut self, news: News<'_>) {
+    /// See [`crate::registry::service::Subscriber`].
+    pub(super) fn follow(&mut self, news: Update<'_>) {
         let revision = match news {
-            News::Everything { revision, contents } => {
+            Update::Everything { revision, contents } => {
                 self.everything(revision, contents);
                 revision
             }
-            News::Written { model, written } => {
+            Update::Written { model, written } => {
                 self.written(model, written);
                 model.revision()
             }

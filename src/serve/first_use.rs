@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::edge::shared::{FirstUse, Shown};
 use crate::registry::command::Dialled;
 use crate::registry::refusal::Refusal;
-use crate::registry::service::{Actor, Failed, Mode, Order};
+use crate::registry::service::{Actor, CommandRequest, Mode, ServiceError};
 use crate::registry::{Command, Options, Service};
 use crate::route::Vm;
 use crate::ssh::publickey::PublicKey;
@@ -40,7 +40,7 @@ enum NotImported {
     #[error("the registry is not open")]
     NotOpen,
     #[error(transparent)]
-    Failed(#[from] Failed),
+    Failed(#[from] ServiceError),
     #[error(transparent)]
     State(#[from] StateFault),
 }
@@ -128,7 +128,7 @@ impl InRegistry {
             for ((id, _), answer) in some.iter().zip(service.carry_out_all(together, Mode::Real)) {
                 match answer {
                     Ok(_) => imported += 1,
-                    Err(Failed::Refused(refusal)) => {
+                    Err(ServiceError::Refused(refusal)) => {
                         tracing::warn!(vm = id, "an old pin is not imported: {refusal}");
                     }
                     Err(failed) => return Err(failed.into()),
@@ -160,13 +160,13 @@ impl InRegistry {
                 }
                 Shown::Pinned
             }
-            Err(Failed::Refused(Refusal::HostKeyTaken { of, .. })) => {
+            Err(ServiceError::Refused(Refusal::HostKeyTaken { of, .. })) => {
                 Shown::OfOtherOwner { vm: of.to_string() }
             }
-            Err(Failed::Refused(Refusal::HostKeyOther { .. })) => Shown::Other,
+            Err(ServiceError::Refused(Refusal::HostKeyOther { .. })) => Shown::Other,
             Err(failed) => {
                 let why = failed.to_string();
-                if let Failed::Store(_) = failed {
+                if let ServiceError::Store(_) = failed {
                     *health() = Health::Failed { at: now(), why: why.clone() };
                 }
                 Shown::Failed { why }
@@ -175,8 +175,8 @@ impl InRegistry {
     }
 }
 
-fn order(id: &str, key: &PublicKey, dialled: Dialled, from: &str) -> Order {
-    Order {
+fn order(id: &str, key: &PublicKey, dialled: Dialled, from: &str) -> CommandRequest {
+    CommandRequest {
         command: Command::VmPin { id: id.to_owned(), key: key.to_line(), dialled },
         options: Options::default(),
         expected: None,

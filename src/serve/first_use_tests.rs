@@ -93,7 +93,7 @@ impl World {
 
     fn must(&self, command: Command) {
         let actor = Actor { name: "test".to_owned(), from: "test".to_owned() };
-        let order = Order { command, options: Options::default(), expected: None, actor };
+        let order = CommandRequest { command, options: Options::default(), expected: None, actor };
         self.service.carry_out(order, Mode::Real).unwrap();
     }
 

@@ -20,7 +20,7 @@ use crate::registry::command::Noted;
 use crate::registry::fleet::Fleet;
 use crate::registry::fleet_file::{self, Outcome, PlannedRevision, RemovalsMax};
 use crate::registry::follower::Follower;
-use crate::registry::service::{Actor, Mode, News, Order};
+use crate::registry::service::{Actor, CommandRequest, Mode, Update};
 use crate::registry::store::{Sqlite, Store as _, StoreId};
 use crate::registry::{Command, Limits, Model, Service, service};
 use crate::route::saved::Head;
@@ -354,7 +354,7 @@ impl Plane {
         // Its name is for what is saved, and nothing is.
         let (edge, revision) = (Arc::clone(&health.edge), Arc::clone(&health.revision));
         let mut feed = Feed { shared, edge, saved: None, head: Head::default(), revision };
-        let follow = Box::new(move |news: News<'_>| feed.follow(news));
+        let follow = Box::new(move |news: Update<'_>| feed.follow(news));
         (Some(Follower::new(Arc::new(store), settings.limits, model, follow)), dns)
     }
 
@@ -395,7 +395,7 @@ impl Plane {
                 return Err("the zone's serial stays as it was: the registry is not open".into());
             };
             let command = Command::Note { what: Noted::HostKeys, about: now.clone() };
-            service.carry_out(Order::of_itself(command), Mode::Real)?;
+            service.carry_out(CommandRequest::of_itself(command), Mode::Real)?;
         }
         state.name_host_keys(&now)?;
         Ok(())

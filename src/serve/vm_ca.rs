@@ -2,7 +2,7 @@
 
 use crate::control::api::condition::PartState;
 use crate::edge::shared::{Shared, VmCredential};
-use crate::registry::service::{Mode, Order};
+use crate::registry::service::{CommandRequest, Mode};
 use crate::registry::{Command, Service};
 use crate::ssh::publickey::Fingerprint;
 
@@ -35,7 +35,7 @@ pub(super) fn check(service: &Service, shared: &Shared) {
             if service.model().registry().ca.as_ref() == Some(&in_use) {
                 return;
             }
-            let order = Order::of_itself(Command::CaConfirm { fingerprint: in_use });
+            let order = CommandRequest::of_itself(Command::CaConfirm { fingerprint: in_use });
             if let Err(failed) = service.carry_out(order, Mode::Real) {
                 tracing::warn!("the CA in use is not noted in the registry: {failed}");
             }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::{Body, Lines, Text};
-use crate::registry::{Refusal, service::Failed, store};
+use crate::registry::{Refusal, service::ServiceError, store};
 
 /// Characters of a reason that are told: some name what was sent.
 const DETAIL_CHARS: usize = 500;
@@ -107,7 +107,7 @@ impl Problem {
     }
 
     pub(super) fn ending() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ending", Failed::Ended.to_string())
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ending", ServiceError::Ended.to_string())
     }
 
     pub(super) fn into_response(self) -> Response<Body> {
@@ -169,16 +169,18 @@ impl From<crate::registry::name::NotALabel> for Problem {
     }
 }
 
-impl From<Failed> for Problem {
-    fn from(failed: Failed) -> Self {
+impl From<ServiceError> for Problem {
+    fn from(failed: ServiceError) -> Self {
         match failed {
-            Failed::Refused(refusal) => refusal.into(),
-            Failed::Store(_) | Failed::Away(_) => Self::registry_away(failed.to_string()),
-            Failed::Begun(why) => {
-                let detail = Failed::Begun(why.clone()).to_string();
+            ServiceError::Refused(refusal) => refusal.into(),
+            ServiceError::Store(_) | ServiceError::Away(_) => {
+                Self::registry_away(failed.to_string())
+            }
+            ServiceError::Begun(why) => {
+                let detail = ServiceError::Begun(why.clone()).to_string();
                 Self { detail, ..Self::from(*why) }
             }
-            Failed::Ended => Self::ending(),
+            ServiceError::Ended => Self::ending(),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::registry::{
     Command, Label, Options,
     document::Role,
-    service::{Actor, Failed, Mode, Order},
+    service::{Actor, CommandRequest, Mode, ServiceError},
 };
 
 fn address(world: &World, name: &str, public: &str) {
@@ -188,9 +188,10 @@ fn every_refusal_of_the_registry_has_its_status_and_code() {
 
 #[test]
 fn a_store_that_fails_and_a_service_that_ends_are_503() {
-    for (failed, code) in
-        [(Failed::Store("disk full".into()), "registry-away"), (Failed::Ended, "ending")]
-    {
+    for (failed, code) in [
+        (ServiceError::Store("disk full".into()), "registry-away"),
+        (ServiceError::Ended, "ending"),
+    ] {
         let problem = Problem::from(failed);
         assert_eq!((problem.status.as_u16(), problem.code), (503, code));
     }
@@ -235,8 +236,12 @@ fn pages(world: &World, path: &str, limit: usize) -> Vec<Value> {
 fn pages_of_250_things_hold_each_once_and_in_order() {
     let world = World::new();
     let actor = || Actor { name: "test".into(), from: "test".into() };
-    let order =
-        |command| Order { command, options: Options::default(), expected: None, actor: actor() };
+    let order = |command| CommandRequest {
+        command,
+        options: Options::default(),
+        expected: None,
+        actor: actor(),
+    };
     let add = |n: usize| {
         let keys = if n.is_multiple_of(5) { vec![key(), key(), key()] } else { vec![] };
         order(Command::UserAdd { name: Label::new(&format!("u{n:03}")).unwrap(), keys })

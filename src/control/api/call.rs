@@ -20,7 +20,7 @@ use crate::registry::{
     document::{Address, Document, Key, Origin, Vm},
     draft::Progress,
     object::Object,
-    service::{Done, Failed, Mode, Order},
+    service::{CommandRequest, Committed, Mode, ServiceError},
 };
 
 /// Items of a list, unless asked for another number.
@@ -239,17 +239,17 @@ impl Call {
         Options { renumber: self.query.renumber, origin: Origin::Command }
     }
 
-    pub(super) fn order(&self, command: Command) -> Order {
+    pub(super) fn order(&self, command: Command) -> CommandRequest {
         let actor = self.caller.actor.clone();
-        Order { command, options: self.options(), expected: None, actor }
+        CommandRequest { command, options: self.options(), expected: None, actor }
     }
 
     /// Carries out one command, on the revision that was asked for.
-    pub(super) fn carry_out(&self, command: Command) -> Result<Done, Problem> {
-        let order = Order { expected: self.expected, ..self.order(command) };
+    pub(super) fn carry_out(&self, command: Command) -> Result<Committed, Problem> {
+        let order = CommandRequest { expected: self.expected, ..self.order(command) };
         let tried = order.command.clone();
         self.api.service.carry_out(order, self.mode()).map_err(|failed| {
-            if let Failed::Refused(refusal) = &failed {
+            if let ServiceError::Refused(refusal) = &failed {
                 self.was_refused(tried, refusal);
             }
             failed.into()
@@ -277,7 +277,7 @@ impl Call {
     /// What to answer after a command.
     pub(super) fn changed<T>(
         &self,
-        done: &Done,
+        done: &Committed,
         item: impl FnOnce(&Seen<'_>) -> Option<T>,
     ) -> Changed<T> {
         let begun = (done.report.progress == Progress::Begun).then(|| {
@@ -351,7 +351,7 @@ fn long_plain(text: &str) -> String {
 /// The registry as a command left it, or would have.
 pub(super) struct Seen<'a> {
     pub(super) model: &'a Model,
-    done: &'a Done,
+    done: &'a Committed,
 }
 
 impl Seen<'_> {

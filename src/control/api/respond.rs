@@ -34,7 +34,7 @@ use crate::{
     registry::{
         Command, Options,
         document::Role,
-        service::{Actor, Mode, Order},
+        service::{Actor, CommandRequest, Mode},
     },
 };
 
@@ -222,7 +222,7 @@ pub(super) fn note_refused(api: &Api, actor: &Actor, command: Command) {
         return;
     }
     let (options, actor) = (Options::default(), actor.clone());
-    let order = Order { command, options, expected: None, actor };
+    let order = CommandRequest { command, options, expected: None, actor };
     if let Err(failed) = api.service.carry_out(order, Mode::Real) {
         tracing::warn!("what was refused is not in the audit log: {failed}");
     }

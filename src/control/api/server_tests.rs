@@ -24,7 +24,7 @@ use crate::{
     registry::{
         Command, Label, Options,
         document::Role,
-        service::{Actor, Mode, Order},
+        service::{Actor, CommandRequest, Mode},
     },
     ssh::entropy::SystemEntropy,
 };
@@ -126,7 +126,7 @@ fn a_token_ends_when_it_expires_and_when_it_is_removed() {
         let command =
             Command::TokenAdd { name, hash: hash.into_text(), role: Role::Admin, expires_s };
         let actor = Actor { name: "test".into(), from: "test".into() };
-        let order = Order { command, options: Options::default(), expected: None, actor };
+        let order = CommandRequest { command, options: Options::default(), expected: None, actor };
         world.service.carry_out(order, Mode::Real).unwrap();
         token
     };

@@ -27,7 +27,7 @@ use crate::{
         Command, Label, Limits, Model, Options, Service,
         command::Dialled,
         document::Role,
-        service::{self, Actor, Mode, Order},
+        service::{self, Actor, CommandRequest, Mode},
         store::{StoreId, memory::Memory},
     },
     ssh::{entropy::SystemEntropy, hostkey::PrivateKey, publickey::Fingerprint, testing::Seeded},
@@ -341,7 +341,7 @@ impl World {
             let vm = &stored.document;
             Dialled { owner: vm.owner.to_string(), endpoint: vm.ssh.clone() }
         };
-        let order = Order {
+        let order = CommandRequest {
             command: Command::VmPin { id: id.to_owned(), key: key.to_owned(), dialled },
             options: Options::default(),
             expected: None,

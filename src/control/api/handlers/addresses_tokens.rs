@@ -13,7 +13,7 @@ use crate::{
         command::{NewAddress, Placement},
         document::{AddressState, Document},
         refusal::Kind,
-        service::{Done, Failed, Mode},
+        service::{Committed, Mode, ServiceError},
     },
     ssh::entropy::SystemEntropy,
 };
@@ -113,7 +113,7 @@ pub(in super::super) fn drain(call: &Call) -> Answer<Changed<view::Address>> {
             let orders = std::iter::once(first).chain(vms.iter().map(|vm| call.order(away(vm))));
             let mut results =
                 call.api.service.carry_out_all(orders.collect(), Mode::DryRun).into_iter();
-            let done = results.next().unwrap_or(Err(Failed::Ended))?;
+            let done = results.next().unwrap_or(Err(ServiceError::Ended))?;
             (done, vms, results.collect())
         }
     };
@@ -124,7 +124,7 @@ pub(in super::super) fn drain(call: &Call) -> Answer<Changed<view::Address>> {
                 answer.revision = answer.revision.max(moved.revision);
                 answer.moves.extend(moved.report.moves.iter().map(Moved::from));
             }
-            Err(Failed::Refused(refusal)) => {
+            Err(ServiceError::Refused(refusal)) => {
                 answer.warnings.push(format!("VM {vm} stays at {name}: {refusal}"));
             }
             Err(failed) => return Err(failed.into()),
@@ -146,7 +146,7 @@ fn standing(call: &Call, address: &Label) -> Vec<Label> {
     names
 }
 
-fn changed(call: &Call, done: &Done, name: &Label) -> Changed<view::Address> {
+fn changed(call: &Call, done: &Committed, name: &Label) -> Changed<view::Address> {
     call.changed(done, |seen| match seen.get(&Key::Address(name.clone()))? {
         (Document::Address(address), at) => Some(view::address(seen.model, name, &address, at)),
         _ => None,

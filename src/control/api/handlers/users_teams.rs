@@ -13,7 +13,7 @@ use crate::{
         Command, Key, Label,
         document::{Document, UserKey},
         refusal::Kind,
-        service::Done,
+        service::Committed,
     },
 };
 
@@ -46,7 +46,7 @@ pub(in super::super) fn user_remove(call: &Call) -> Answer<Changed<Gone>> {
     Ok(call.changed(&done, |_| None))
 }
 
-fn user_changed(call: &Call, done: &Done, name: &Label) -> Changed<view::User> {
+fn user_changed(call: &Call, done: &Committed, name: &Label) -> Changed<view::User> {
     call.changed(done, |seen| match seen.get(&Key::User(name.clone()))? {
         (Document::User(user), at) => Some(view::user(seen.model, name, &user, at)),
         _ => None,
@@ -132,7 +132,7 @@ pub(in super::super) fn leave(call: &Call) -> Answer<Changed<view::Team>> {
     Ok(team_changed(call, &done, &team))
 }
 
-fn team_changed(call: &Call, done: &Done, name: &Label) -> Changed<view::Team> {
+fn team_changed(call: &Call, done: &Committed, name: &Label) -> Changed<view::Team> {
     call.changed(done, |seen: &Seen<'_>| match seen.get(&Key::Team(name.clone()))? {
         (Document::Team(team), at) => Some(view::team(seen.model, name, &team, at)),
         _ => None,

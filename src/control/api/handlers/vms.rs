@@ -15,7 +15,7 @@ use crate::{
         document::{Document, Serial, Vm, VmState},
         model::Stored,
         refusal::Kind,
-        service::Done,
+        service::Committed,
     },
 };
 
@@ -158,7 +158,7 @@ pub(in super::super) fn renumber(call: &Call, to: ask::Renumber) -> Answer<Chang
     Ok(changed(call, &done, &name))
 }
 
-fn changed(call: &Call, done: &Done, name: &Label) -> Changed<view::Vm> {
+fn changed(call: &Call, done: &Committed, name: &Label) -> Changed<view::Vm> {
     call.changed(done, |seen| match seen.vm(name)? {
         (Document::Vm(vm), at) => Some(view::vm(seen.model, &vm, at)),
         _ => None,
