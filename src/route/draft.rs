@@ -15,10 +15,10 @@ use super::{
     contents::columns,
     delta::{Changes, Sorted},
     hash::{Asked, Fingerprint},
-    person::{Named, Person, VmId, VmName},
     snapshot::{judge_ip, judge_name},
     table::Table,
-    writer::{Given, Known, Writer},
+    user_routes::{Named, UserRoutes, VmId, VmName},
+    writer::{IdAllocator, Known, Writer},
 };
 
 #[path = "draft_checks.rs"]
@@ -34,7 +34,7 @@ pub(super) struct Draft<'t> {
     shown: u64,
     found: Vec<Contradiction>,
     takes_away: bool,
-    given: Given,
+    given: IdAllocator,
     counts: Counts,
     /// By name, teams with their prefix. `None`: gone. The others are as they were.
     principals: HashMap<Arc<str>, Option<PrincipalId>>,
@@ -288,7 +288,7 @@ impl<'t> Draft<'t> {
     fn user(&mut self, id: PrincipalId) -> Option<&mut User> {
         if !self.users.contains_key(&id) {
             let Known::User { name, keys } = self.writer.known.get(&id)? else { return None };
-            let rest = |person: &Person| Arc::clone(&person.rest);
+            let rest = |person: &UserRoutes| Arc::clone(&person.rest);
             let rest = self.table.users.with(&**name, self.shown, rest)?;
             let (teams, teams_by_name) = (rest.teams.to_vec(), rest.teams_by_name.to_vec());
             let user = User {
@@ -318,7 +318,7 @@ impl<'t> Draft<'t> {
                     Some(None) => None,
                     Some(Some(of)) => self.users.get(of).map(|user| Arc::clone(&user.name)),
                     None => {
-                        let name = |person: &Person| Arc::clone(&person.rest.name);
+                        let name = |person: &UserRoutes| Arc::clone(&person.rest.name);
                         self.table.keys.with(&Asked(fingerprint), self.shown, name)
                     }
                 };

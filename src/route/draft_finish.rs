@@ -9,8 +9,10 @@ use std::{
 use super::super::{
     Address, AddressId, Contradiction, Counts, PrincipalId,
     hash::Fingerprint,
-    person::{Far, Named, Near, Person, Reaching, Rest, Team, VmId, VmName},
-    writer::{Given, Held, Known, Writer},
+    user_routes::{
+        InlineSlots, Named, Reaching, Rest, SpilledSlots, Team, UserRoutes, VmId, VmName,
+    },
+    writer::{Held, IdAllocator, Known, Writer},
 };
 use super::{Draft, Life, Reach, User};
 
@@ -21,9 +23,9 @@ pub(in super::super) struct Writes {
     pub(in super::super) addresses: Vec<(IpAddr, Option<Arc<Address>>)>,
     pub(in super::super) places: Places,
     pub(in super::super) address_names: Vec<(String, Option<Arc<Address>>)>,
-    pub(in super::super) keys: Vec<(Fingerprint, Option<Person>)>,
+    pub(in super::super) keys: Vec<(Fingerprint, Option<UserRoutes>)>,
     pub(in super::super) options: Vec<(Fingerprint, Option<Arc<str>>)>,
-    pub(in super::super) users: Vec<(Arc<str>, Option<Person>)>,
+    pub(in super::super) users: Vec<(Arc<str>, Option<UserRoutes>)>,
     pub(in super::super) teams: Vec<(PrincipalId, Option<Team>)>,
     pub(in super::super) names: Vec<(VmName, Option<Named>)>,
     pub(in super::super) retired: Vec<Arc<Address>>,
@@ -36,7 +38,7 @@ pub(in super::super) struct Noted {
     addresses: Vec<(String, Option<Held>)>,
     ids_freed: HashSet<VmId>,
     ids_taken: HashSet<VmId>,
-    given: Given,
+    given: IdAllocator,
     counts: Counts,
 }
 
@@ -110,12 +112,12 @@ impl Draft<'_> {
         own: PrincipalId,
         name: &Arc<str>,
         rest: Option<(Vec<PrincipalId>, Vec<PrincipalId>, bool)>,
-    ) -> Person {
+    ) -> UserRoutes {
         let before = self.table.users.get(name, self.shown).filter(|now| now.rest.own == own);
         let (near, far) = match (self.reach.remove(&own), &before) {
             (Some(reach), _) => finish(reach),
             (None, Some(before)) => (before.near.clone(), before.rest.far.clone()),
-            (None, None) => (Near::default(), Far::default()),
+            (None, None) => (InlineSlots::default(), SpilledSlots::default()),
         };
         let (teams, teams_by_name, closed) = match (rest, &before) {
             (Some((mut teams, mut by_name, closed)), _) => {
@@ -131,7 +133,7 @@ impl Draft<'_> {
         };
         let rest = Rest { name: Arc::clone(name), own, far, teams, teams_by_name, closed };
         let same = before.map(|before| before.rest).filter(|before| **before == rest);
-        Person { near, rest: same.unwrap_or_else(|| Arc::new(rest)) }
+        UserRoutes { near, rest: same.unwrap_or_else(|| Arc::new(rest)) }
     }
 
     fn finish_teams(
@@ -193,7 +195,7 @@ impl Draft<'_> {
     }
 }
 
-fn finish(reach: Reach) -> (Near, Far) {
+fn finish(reach: Reach) -> (InlineSlots, SpilledSlots) {
     Reaching { slots: reach.slots, by_name: reach.by_name }.finish()
 }
 

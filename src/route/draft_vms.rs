@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use super::super::{
     AddressId, PrincipalId, Slot, Vm, VmEntry, What,
     delta::Changes,
-    person::{Far, Named, Near, Person, Team, VmId, VmName},
     snapshot::{judge_id, judge_name},
+    user_routes::{InlineSlots, Named, SpilledSlots, Team, UserRoutes, VmId, VmName},
     writer::Known,
 };
 use super::{Draft, Reach};
@@ -144,7 +144,7 @@ impl Draft<'_> {
     /// What a principal may enter, to be changed, as it is so far.
     fn reach(&mut self, id: PrincipalId) -> Option<&mut Reach> {
         if !self.reach.contains_key(&id) {
-            let copy = |near: &Near, far: &Far| {
+            let copy = |near: &InlineSlots, far: &SpilledSlots| {
                 let slots = near.slots(far).map(|(at, vm)| (at, Arc::clone(vm)));
                 let (slots, by_name) = (slots.collect(), far.by_name.to_vec());
                 let mut reach = Reach { slots, by_name, ..Reach::default() };
@@ -162,11 +162,11 @@ impl Draft<'_> {
     pub(super) fn published<T>(
         &self,
         id: PrincipalId,
-        read: impl FnOnce(&Near, &Far) -> T,
+        read: impl FnOnce(&InlineSlots, &SpilledSlots) -> T,
     ) -> Option<T> {
         match self.writer.known.get(&id)? {
             Known::User { name, .. } => {
-                let read = |person: &Person| read(&person.near, &person.rest.far);
+                let read = |person: &UserRoutes| read(&person.near, &person.rest.far);
                 self.table.users.with(&**name, self.shown, read)
             }
             Known::Team { .. } => {

@@ -21,20 +21,20 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+mod apply_snapshot;
 mod contents;
 mod contradiction;
 mod delta;
 mod draft;
 mod hash;
-mod person;
 pub mod saved;
 mod snapshot;
 mod source_address;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;
+mod user_routes;
 mod versioned;
-mod whole;
 mod writer;
 
 pub use contents::{

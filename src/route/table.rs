@@ -23,7 +23,7 @@ use arc_swap::ArcSwap;
 use super::{
     Address, AddressId, Admission, Admitted, Counts, KeyLine, PrincipalId, Refusal, Vm, Who,
     hash::{Asked, Fingerprint, Seeded},
-    person::{Far, Named, Near, Person, Team, VmName},
+    user_routes::{InlineSlots, Named, SpilledSlots, Team, UserRoutes, VmName},
     versioned::{Marked, Versioned},
     writer::Writer,
 };
@@ -36,10 +36,10 @@ pub struct Table {
     pub(super) addresses: Versioned<IpAddr, Arc<Address>, RandomState>,
     pub(super) places: Versioned<AddressId, Arc<Address>, Seeded>,
     pub(super) address_names: Versioned<String, Arc<Address>, RandomState>,
-    pub(super) keys: Versioned<Fingerprint, Person, Seeded>,
+    pub(super) keys: Versioned<Fingerprint, UserRoutes, Seeded>,
     /// Of the few keys that have any.
     pub(super) options: Versioned<Fingerprint, Arc<str>, Seeded>,
-    pub(super) users: Versioned<Arc<str>, Person, RandomState>,
+    pub(super) users: Versioned<Arc<str>, UserRoutes, RandomState>,
     pub(super) teams: Versioned<PrincipalId, Team, Seeded>,
     pub(super) names: Versioned<VmName, Named, RandomState>,
     counts: ArcSwap<Counts>,
@@ -245,7 +245,7 @@ impl Table {
         login: &str,
         read: impl Fn(&Arc<str>, Way<'_>) -> T,
     ) -> Result<(T, KeyLine), Refusal> {
-        let answer = |person: &Person, way: Way<'_>| read(&person.rest.name, way);
+        let answer = |person: &UserRoutes, way: Way<'_>| read(&person.rest.name, way);
         self.at_one_revision(|revision| {
             let found = self.decide(revision, &who, address, login, answer)?;
             Ok((found, self.line(&who, revision)))
@@ -310,12 +310,14 @@ impl Table {
     /// Looks for a VM among all that `person` may enter.
     fn reached<T>(
         &self,
-        person: &Person,
+        person: &UserRoutes,
         id: &str,
         revision: u64,
         read: impl Fn(&Arc<Vm>) -> T,
     ) -> Option<T> {
-        let among = |near: &Near, far: &Far| near.vms(far).find(|vm| vm.id == id).map(&read);
+        let among = |near: &InlineSlots, far: &SpilledSlots| {
+            near.vms(far).find(|vm| vm.id == id).map(&read)
+        };
         let team = |team: &Team| among(&team.near, &team.far);
         among(&person.near, &person.rest.far).or_else(|| {
             let mut teams = person.rest.all_teams();
@@ -332,7 +334,7 @@ impl Table {
             let slot =
                 |(at, vm): (AddressId, &Arc<Vm>)| (Arc::clone(vm), self.places.get(&at, revision));
             self.person(&Who::User(user), revision, |person| {
-                let Person { near, rest } = person;
+                let UserRoutes { near, rest } = person;
                 all.extend(near.slots(&rest.far).map(slot));
                 all.extend(rest.far.by_name.iter().map(by_name));
                 for team in &rest.teams {
@@ -375,7 +377,7 @@ impl Table {
         who: &Who<'_>,
         address: &Address,
         login: &str,
-        answer: impl Fn(&Person, Way<'_>) -> T,
+        answer: impl Fn(&UserRoutes, Way<'_>) -> T,
     ) -> Result<T, Refusal> {
         self.person(who, revision, |person| {
             let enter = |vm: &Arc<Vm>, login: &str, by_name| {
@@ -417,13 +419,13 @@ impl Table {
         &self,
         who: &Who<'_>,
         revision: u64,
-        read: impl FnOnce(&Person) -> T,
+        read: impl FnOnce(&UserRoutes) -> T,
     ) -> Option<T> {
         match who {
             Who::Key(key) => self.keys.with(&Asked(key), revision, read),
             // A closed one has no keys: that is not asked of each of them.
             Who::User(name) => {
-                let read = |person: &Person| (!person.rest.closed).then(|| read(person));
+                let read = |person: &UserRoutes| (!person.rest.closed).then(|| read(person));
                 self.users.with(*name, revision, read).flatten()
             }
         }
@@ -432,7 +434,7 @@ impl Table {
     /// At most one of a user's principals has a VM at an address, or they all have the same one.
     fn slot<T>(
         &self,
-        person: &Person,
+        person: &UserRoutes,
         address: &Address,
         revision: u64,
         read: impl Fn(&Arc<Vm>) -> T,

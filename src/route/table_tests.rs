@@ -6,8 +6,8 @@ use std::sync::atomic::AtomicBool;
 use proptest::prelude::*;
 
 use super::*;
-use crate::route::person::{Far, NEAR, Rest};
 use crate::route::testing::*;
+use crate::route::user_routes::{NEAR, Rest, SpilledSlots};
 use crate::route::{
     Contents, KeyEntry, Place, Slot, Snapshot, TEAMS_MAX, UserEntry, What, versioned::Cell,
 };
@@ -305,12 +305,12 @@ fn a_writer_that_died_half_way_is_overwritten() {
     let rest = Rest {
         name: Arc::from("mallory"),
         own: PrincipalId(77),
-        far: Far::default(),
+        far: SpilledSlots::default(),
         teams: Box::default(),
         teams_by_name: Box::default(),
         closed: false,
     };
-    let stranger = Person { near: Near::default(), rest: Arc::new(rest) };
+    let stranger = UserRoutes { near: InlineSlots::default(), rest: Arc::new(rest) };
     table.keys.mark_all(vec![(Fingerprint([66; 32]), stranger)], shown);
     assert_eq!(tell(&table, Who::Key([1; 32]), 1, "me"), "me@blue");
     assert_eq!(tell(&table, Who::Key([66; 32]), 1, "me"), "not registered");
@@ -483,5 +483,5 @@ fn a_user_with_more_vms_than_stand_near_reaches_them_all() {
 
 #[test]
 fn the_entry_of_a_key_fills_two_lines_of_cache() {
-    assert_eq!(size_of::<Fingerprint>() + size_of::<Cell<Person>>(), 128);
+    assert_eq!(size_of::<Fingerprint>() + size_of::<Cell<UserRoutes>>(), 128);
 }

@@ -8,7 +8,7 @@ use std::{
     sync::atomic::AtomicU64,
 };
 
-use super::{Address, AddressEntry, AddressId, Counts, PrincipalId, person::VmId};
+use super::{Address, AddressEntry, AddressId, Counts, PrincipalId, user_routes::VmId};
 
 /// One writer at a time has it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -20,7 +20,7 @@ pub(super) struct Writer {
     pub(super) addresses: HashMap<String, Held>,
     /// Of all VMs: no two have the same.
     pub(super) ids: HashSet<VmId, RandomState>,
-    pub(super) given: Given,
+    pub(super) given: IdAllocator,
     pub(super) counts: Counts,
 }
 
@@ -61,12 +61,12 @@ pub(super) struct Held {
 
 /// Identities given out. At a million a second they last half a million years.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Given {
+pub(super) struct IdAllocator {
     principals: u64,
     addresses: u64,
 }
 
-impl Given {
+impl IdAllocator {
     pub(super) const fn principal(&mut self) -> PrincipalId {
         self.principals += 1;
         PrincipalId(self.principals)

@@ -12,9 +12,9 @@ use super::{
     UserEntry,
     contents::columns,
     hash::Fingerprint,
-    person::{Named, Person, Reaching, Rest, Team, VmId, VmName},
     snapshot::{Resolved, Snapshot, TeamIndex, TeamsOf},
     table::{Marks, Table},
+    user_routes::{Named, Reaching, Rest, Team, UserRoutes, VmId, VmName},
     writer::{Held, Known, Writer},
 };
 
@@ -50,13 +50,13 @@ impl Table {
 }
 
 /// What the maps must hold for a snapshot. No key stands twice: [`Snapshot::new`] saw to it.
-struct Wanted {
+struct TargetEntries {
     addresses: Vec<(IpAddr, Arc<Address>)>,
     places: Vec<(AddressId, Arc<Address>)>,
     address_names: Vec<(String, Arc<Address>)>,
-    keys: Vec<(Fingerprint, Person)>,
+    keys: Vec<(Fingerprint, UserRoutes)>,
     options: Vec<(Fingerprint, Arc<str>)>,
-    users: Vec<(Arc<str>, Person)>,
+    users: Vec<(Arc<str>, UserRoutes)>,
     teams: Vec<(PrincipalId, Team)>,
     names: Vec<(VmName, Named)>,
     retired: Vec<Arc<Address>>,
@@ -64,7 +64,7 @@ struct Wanted {
 }
 
 impl Table {
-    fn wanted(&self, writer: &mut Writer, snapshot: Snapshot, shown: u64) -> Wanted {
+    fn wanted(&self, writer: &mut Writer, snapshot: Snapshot, shown: u64) -> TargetEntries {
         let Snapshot { addresses, users, teams, teams_of, vms } = snapshot;
         let mut held = writer.place(&addresses);
         let principals = writer.name(&users, &teams);
@@ -84,7 +84,7 @@ impl Table {
             let (teams, teams_by_name) = (ids(&of.slots, team_ids), ids(&of.by_name, team_ids));
             let (name, own, closed) = (Arc::clone(name), *own, user.closed);
             let rest = Rest { name: Arc::clone(&name), own, far, teams, teams_by_name, closed };
-            let person = Person { near, rest: Arc::new(rest) };
+            let person = UserRoutes { near, rest: Arc::new(rest) };
             let fingerprints = user.keys.iter().map(|key| key.fingerprint).collect();
             let known_as = Arc::clone(&name);
             known.insert(own, Known::User { name: known_as, keys: fingerprints });
@@ -127,7 +127,7 @@ impl Table {
         let retired = retired.map(|before| Arc::clone(&before.address)).collect();
         let principals = principals.into_iter().collect();
         let writer = Writer { principals, known, addresses, ids, given: writer.given, counts };
-        Wanted {
+        TargetEntries {
             addresses: by_ip,
             places,
             address_names,

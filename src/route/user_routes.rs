@@ -10,17 +10,17 @@ use super::{AddressId, PrincipalId, Vm};
 /// A user: the first step of a lookup ends here. The user's own slots stand in it, for each further map on the way
 /// costs as much again as this one; what a team may enter is found through its id.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Person {
-    pub(super) near: Near,
+pub(super) struct UserRoutes {
+    pub(super) near: InlineSlots,
     pub(super) rest: Arc<Rest>,
 }
 
-/// The rest of a [`Person`], one for all of the user's keys.
+/// The rest of a [`UserRoutes`], one for all of the user's keys.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Rest {
     pub(super) name: Arc<str>,
     pub(super) own: PrincipalId,
-    pub(super) far: Far,
+    pub(super) far: SpilledSlots,
     /// Whose slots are the user's too; sorted.
     pub(super) teams: Box<[PrincipalId]>,
     /// Whose VMs the user may enter by name only; sorted.
@@ -43,8 +43,8 @@ impl Rest {
 /// What a team's members may enter.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Team {
-    pub(super) near: Near,
-    pub(super) far: Arc<Far>,
+    pub(super) near: InlineSlots,
+    pub(super) far: Arc<SpilledSlots>,
 }
 
 /// Slots that stand within an entry, where they cost no further cache miss. Few users have more VMs, and with this many
@@ -53,24 +53,28 @@ pub(super) const NEAR: usize = 6;
 
 /// The first slots of one principal, by address.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Near {
+pub(super) struct InlineSlots {
     /// Zero: none. An address whose id needs more bits stands with the far ones.
     at: [u32; NEAR],
     vms: [Option<Arc<Vm>>; NEAR],
 }
 
-/// What one principal may enter beyond [`Near`].
+/// What one principal may enter beyond [`InlineSlots`].
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Far {
+pub(super) struct SpilledSlots {
     /// Sorted by address.
     slots: Box<[(AddressId, Arc<Vm>)]>,
     /// Without a slot; sorted by name.
     pub(super) by_name: Box<[Arc<Vm>]>,
 }
 
-impl Near {
+impl InlineSlots {
     /// The VM in the slot at `address`, here or in `far`.
-    pub(super) fn at<'a>(&'a self, address: AddressId, far: &'a Far) -> Option<&'a Arc<Vm>> {
+    pub(super) fn at<'a>(
+        &'a self,
+        address: AddressId,
+        far: &'a SpilledSlots,
+    ) -> Option<&'a Arc<Vm>> {
         if let Some(short) = address.short() {
             // All are compared: to stop at the one found would be a branch that cannot be predicted.
             let here = self.at.iter().zip(0..);
@@ -87,7 +91,7 @@ impl Near {
     /// These slots and those of `far`.
     pub(super) fn slots<'a>(
         &'a self,
-        far: &'a Far,
+        far: &'a SpilledSlots,
     ) -> impl Iterator<Item = (AddressId, &'a Arc<Vm>)> {
         let near = self.at.iter().zip(&self.vms);
         let near = near.filter_map(|(at, vm)| AddressId::long(*at).zip(vm.as_ref()));
@@ -95,7 +99,7 @@ impl Near {
     }
 
     /// All VMs of these slots and of `far`, some twice.
-    pub(super) fn vms<'a>(&'a self, far: &'a Far) -> impl Iterator<Item = &'a Arc<Vm>> {
+    pub(super) fn vms<'a>(&'a self, far: &'a SpilledSlots) -> impl Iterator<Item = &'a Arc<Vm>> {
         self.slots(far).map(|(_, vm)| vm).chain(&far.by_name)
     }
 }
@@ -187,11 +191,11 @@ pub(super) struct Reaching {
 }
 
 impl Reaching {
-    pub(super) fn finish(mut self) -> (Near, Far) {
+    pub(super) fn finish(mut self) -> (InlineSlots, SpilledSlots) {
         self.slots.sort_unstable_by_key(|(at, _)| *at);
         // Sorted, for one state to look the same whatever way it was reached.
         self.by_name.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        let mut near = Near::default();
+        let mut near = InlineSlots::default();
         let mut free = near.at.iter_mut().zip(&mut near.vms);
         let mut far = Vec::new();
         for (at, vm) in self.slots {
@@ -200,7 +204,7 @@ impl Reaching {
                 None => far.push((at, vm)),
             }
         }
-        (near, Far { slots: far.into(), by_name: self.by_name.into() })
+        (near, SpilledSlots { slots: far.into(), by_name: self.by_name.into() })
     }
 }
 
