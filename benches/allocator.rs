@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 use keyway::registry::command::{Command, NewAddress, NewVm, Options, Placement};
 use keyway::registry::document::{Access, VmState};
 use keyway::registry::name::{Label, Principal};
-use keyway::registry::{Draft, Limits, Model, Stamp};
+use keyway::registry::{CommandContext, Draft, Limits, Model};
 use nix::time::{ClockId, clock_gettime};
 
 const VMS: u64 = 1_000_000;
@@ -35,7 +35,7 @@ struct World {
 impl World {
     fn run(&mut self, command: &Command) -> bool {
         self.nonce += 1;
-        let stamp = Stamp { now_s: 1_000_000, nonce: self.nonce };
+        let stamp = CommandContext { now_s: 1_000_000, nonce: self.nonce };
         let mut draft = Draft::new(&mut self.model, stamp);
         let done = draft.carry_out(command, Options::default()).is_ok();
         if done {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde::Serialize;
 
 use super::document::{Access, Document, Hold, Key, OldSlot, Serial, Vm};
-use super::model::{Held, Model, Stamp};
+use super::model::{CommandContext, Held, Model};
 use super::name::{Label, Principal};
 use super::refusal::Refusal;
 
@@ -65,7 +65,7 @@ pub struct Written {
 /// A change of a model that is not kept yet. Dropped, it takes everything back.
 pub struct Draft<'m> {
     model: &'m mut Model,
-    stamp: Stamp,
+    stamp: CommandContext,
     revision: u64,
     before: BTreeMap<Key, Option<(Document, u64)>>,
     room: usize,
@@ -77,12 +77,12 @@ type Way = (Principal, Label);
 
 impl<'m> Draft<'m> {
     /// Begins a change that takes place at one moment, and will have the next revision.
-    pub fn new(model: &'m mut Model, stamp: Stamp) -> Self {
+    pub fn new(model: &'m mut Model, stamp: CommandContext) -> Self {
         Self::within(model, stamp, PART_DOCUMENTS)
     }
 
     /// As [`Draft::new`], for a part that ends after `room` documents, of which there is at least one.
-    pub(super) fn within(model: &'m mut Model, stamp: Stamp, room: usize) -> Self {
+    pub(super) fn within(model: &'m mut Model, stamp: CommandContext, room: usize) -> Self {
         let revision = model.revision() + 1;
         let (before, report) = (BTreeMap::new(), Report::default());
         Self { model, stamp, revision, before, room: room.max(1), report }
@@ -92,7 +92,7 @@ impl<'m> Draft<'m> {
         self.model
     }
 
-    pub(super) const fn stamp(&self) -> Stamp {
+    pub(super) const fn stamp(&self) -> CommandContext {
         self.stamp
     }
 
@@ -322,7 +322,7 @@ fn ways(vm: &Vm) -> HashSet<Way> {
 }
 
 /// Puts back what stood before a change.
-pub(super) fn take_back(model: &mut Model, written: Vec<Written>) {
+pub(super) fn rollback(model: &mut Model, written: Vec<Written>) {
     if written.is_empty() {
         return;
     }

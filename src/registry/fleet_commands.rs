@@ -1,7 +1,7 @@
 //! From what is to what should be: the commands that make a registry say what a fleet says, each with words for people.
 //!
 //! Pure. What is equal takes no command, so that a fleet carried out twice takes none the second time. Rights are taken
-//! before others are given, but for those that are only had in another way from then on ([`meanwhile`](super::meanwhile)).
+//! before others are given, but for those that are only had in another way from then on ([`transition`](super::transition)).
 //! A new key is there before an old one goes, unless it has to change hands. Which VM is which is said by
 //! [`identity`](super::identity); one of the same name with another owner is transferred. What a fleet says nothing of
 //! stays: a state that it does not give, the address of a VM that stands, tokens.
@@ -12,12 +12,12 @@ use super::command::{Command, NewAddress, NewVm, Placement, Subject, Thing, VmSe
 use super::document::{Access, AddressState, Key, Origin, UserKey, Vm, VmState};
 use super::execute::KEYS_MAX;
 use super::fleet::{Fleet, FleetAddress, FleetVm};
-use super::meanwhile::Meanwhile;
 use super::model::Model;
 use super::name::{Label, Principal};
 use super::refusal::Refusal;
+use super::transition::Transition;
 use super::values::{check_host_key, check_login, check_source};
-use super::wanted::{Wanted, shares};
+use super::wanted::{DesiredFleet, shares};
 use crate::ssh::publickey::Fingerprint;
 
 pub use super::carry_out::{Applied, apply};
@@ -78,9 +78,9 @@ impl Step {
 /// [`Refusal::Invalid`]: the fleet contradicts itself, or holds a key that cannot be used. What contradicts the
 /// registry is refused command by command.
 pub fn plan(fleet: &Fleet, model: &Model, prune: Prune) -> Result<Vec<Step>, Refusal> {
-    let wanted = Wanted::new(fleet, model, prune)?;
-    let meanwhile = Meanwhile::new(model, &wanted);
-    let mut plan = Plan { model, prune, meanwhile, steps: Vec::new() };
+    let wanted = DesiredFleet::new(fleet, model, prune)?;
+    let transition = Transition::new(model, &wanted);
+    let mut plan = Plan { model, prune, transition, steps: Vec::new() };
     plan.prune_vms(&wanted);
     plan.prune_addresses(&wanted, Stage::Early);
     plan.rename(&wanted)?;
@@ -108,7 +108,7 @@ enum Stage {
 struct Plan<'m> {
     model: &'m Model,
     prune: Prune,
-    meanwhile: Meanwhile<'m>,
+    transition: Transition<'m>,
     steps: Vec<Step>,
 }
 
@@ -146,7 +146,7 @@ impl Plan<'_> {
     }
 
     /// Everything behind a rename means the VM by its new name: one that is not free there would stand for another VM.
-    fn rename(&mut self, wanted: &Wanted<'_>) -> Result<(), Refusal> {
+    fn rename(&mut self, wanted: &DesiredFleet<'_>) -> Result<(), Refusal> {
         let removed = |step: &Step| {
             let Command::VmRemove { name } = &step.command else { return None };
             Some(name.clone())
@@ -165,7 +165,7 @@ impl Plan<'_> {
         Ok(())
     }
 
-    fn prune_vms(&mut self, wanted: &Wanted<'_>) {
+    fn prune_vms(&mut self, wanted: &DesiredFleet<'_>) {
         let model = self.model;
         for (name, serial) in model.vm_names() {
             let Some(stored) = model.vm(*serial) else { continue };
@@ -176,7 +176,7 @@ impl Plan<'_> {
         }
     }
 
-    fn prune_addresses(&mut self, wanted: &Wanted<'_>, stage: Stage) {
+    fn prune_addresses(&mut self, wanted: &DesiredFleet<'_>, stage: Stage) {
         let model = self.model;
         for (name, stored, vms) in model.addresses() {
             let now = if vms == 0 { Stage::Early } else { Stage::Late };
@@ -190,7 +190,7 @@ impl Plan<'_> {
 
     /// Shares for those who would have none until their new way is there.
     fn lend(&mut self) {
-        for ((vm, user), access) in self.meanwhile.lent.clone() {
+        for ((vm, user), access) in self.transition.temporary_shares.clone() {
             let (name, with, access) = (vm.clone(), Principal::User(user.clone()), access);
             let text = format!("let user {user} into VM {vm} meanwhile");
             self.add(Command::VmShare { name, with, access }, text);
@@ -198,8 +198,8 @@ impl Plan<'_> {
     }
 
     /// And no longer, where they are not to stay.
-    fn take_back(&mut self, wanted: &Wanted<'_>) {
-        for (vm, user) in self.meanwhile.lent.clone().into_keys() {
+    fn take_back(&mut self, wanted: &DesiredFleet<'_>) {
+        for (vm, user) in self.transition.temporary_shares.clone().into_keys() {
             let with = Principal::User(user.clone());
             let stays = wanted.vms.get(vm).is_some_and(|vm| {
                 vm.owner == with || shares(vm).is_ok_and(|shares| shares.contains_key(&with))
@@ -212,7 +212,7 @@ impl Plan<'_> {
     }
 
     /// Shares and memberships that are no more.
-    fn take_rights(&mut self, wanted: &Wanted<'_>, stage: Stage) {
+    fn take_rights(&mut self, wanted: &DesiredFleet<'_>, stage: Stage) {
         let model = self.model;
         let goes_in = |late: bool| late == (stage == Stage::Late);
         for serial in model.vm_names().values() {
@@ -226,7 +226,7 @@ impl Plan<'_> {
             // Who owned it was left a share by the transfer.
             let owned = std::iter::once(owner).filter(|_| stage == Stage::Late);
             for with in gone.chain(owned) {
-                if goes_in(self.meanwhile.late_shares.contains(&(name, with))) {
+                if goes_in(self.transition.late_shares.contains(&(name, with))) {
                     let command = Command::VmUnshare { name: name.clone(), with: with.clone() };
                     self.add(command, format!("take VM {name} from {with}"));
                 }
@@ -235,7 +235,7 @@ impl Plan<'_> {
         for (name, stored) in model.teams() {
             let Some(members) = wanted.teams.get(name) else { continue };
             for user in stored.document.members.keys().filter(|user| !members.contains_key(user)) {
-                if goes_in(self.meanwhile.late_members.contains(&(name, user))) {
+                if goes_in(self.transition.late_members.contains(&(name, user))) {
                     let command = Command::TeamLeave { team: name.clone(), user: user.clone() };
                     self.add(command, format!("take user {user} out of team {name}"));
                 }
@@ -244,7 +244,7 @@ impl Plan<'_> {
     }
 
     /// Keys that change, come, and are no more. What is somebody else's comes later.
-    fn keys(&mut self, wanted: &Wanted<'_>) {
+    fn keys(&mut self, wanted: &DesiredFleet<'_>) {
         let model = self.model;
         for (name, stored) in model.users() {
             let kept = wanted.users.get(name);
@@ -281,7 +281,7 @@ impl Plan<'_> {
     }
 
     /// Whether a new key is nobody's, and there is room for it beside those that go: so nobody is left without any.
-    fn comes_first(&self, user: &Label, key: &UserKey, wanted: &Wanted<'_>) -> bool {
+    fn comes_first(&self, user: &Label, key: &UserKey, wanted: &DesiredFleet<'_>) -> bool {
         let fingerprint = key.fingerprint.parse::<Fingerprint>();
         let free = fingerprint.is_ok_and(|it| self.model.user_of(&it.0).is_none());
         let is = self.model.users().get(user).map_or(0, |stored| stored.document.keys.len());
@@ -345,7 +345,7 @@ impl Plan<'_> {
     }
 
     /// Users and teams; who joins a team that stands does so when what it loses is gone.
-    fn people(&mut self, fleet: &Fleet, wanted: &Wanted<'_>) {
+    fn people(&mut self, fleet: &Fleet, wanted: &DesiredFleet<'_>) {
         let model = self.model;
         for user in &fleet.users {
             let name = &user.name;
@@ -376,7 +376,7 @@ impl Plan<'_> {
         }
     }
 
-    fn join(&mut self, wanted: &Wanted<'_>) {
+    fn join(&mut self, wanted: &DesiredFleet<'_>) {
         let model = self.model;
         for (name, members) in &wanted.teams {
             let stands = model.teams().get(*name).map(|stored| &stored.document.members);
@@ -394,7 +394,7 @@ impl Plan<'_> {
         }
     }
 
-    fn vms(&mut self, fleet: &Fleet, wanted: &Wanted<'_>) {
+    fn vms(&mut self, fleet: &Fleet, wanted: &DesiredFleet<'_>) {
         let model = self.model;
         let (old, new): (Vec<&FleetVm>, Vec<&FleetVm>) =
             fleet.vms.iter().partition(|vm| wanted.standing(model, &vm.name).is_some());
@@ -448,7 +448,7 @@ impl Plan<'_> {
 
     /// What its owner has of a VM that goes to another one, at first.
     fn kept(&self, is: &Vm, wanted: &FleetVm) -> Option<Access> {
-        if self.meanwhile.late_shares.contains(&(&wanted.name, &is.owner)) {
+        if self.transition.late_shares.contains(&(&wanted.name, &is.owner)) {
             return Some(Access::Slot);
         }
         // It was read once already.
@@ -486,7 +486,9 @@ impl Plan<'_> {
             let has = stands.and_then(|vm| match with {
                 owner if *owner == vm.owner => self.kept(vm, wanted),
                 with if vm.shares.contains_key(with) => vm.shares.get(with).copied(),
-                Principal::User(user) => self.meanwhile.lent.get(&(name, user)).copied(),
+                Principal::User(user) => {
+                    self.transition.temporary_shares.get(&(name, user)).copied()
+                }
                 Principal::Team(_) => None,
             });
             if has != Some(access) {
@@ -497,7 +499,7 @@ impl Plan<'_> {
         }
     }
 
-    fn prune_people(&mut self, wanted: &Wanted<'_>) {
+    fn prune_people(&mut self, wanted: &DesiredFleet<'_>) {
         let model = self.model;
         for (name, stored) in model.teams() {
             if !wanted.teams.contains_key(name) && self.prunes(stored.document.origin) {

@@ -9,7 +9,7 @@ use crate::registry::command::Options;
 use crate::registry::draft::Draft;
 use crate::registry::fleet::{FleetTeam, FleetUser};
 use crate::registry::history::Dice;
-use crate::registry::model::{Limits, Stamp};
+use crate::registry::model::{CommandContext, Limits};
 use crate::registry::values::parse_key;
 use crate::ssh::entropy::Entropy;
 use crate::ssh::hostkey::PrivateKey;
@@ -57,7 +57,7 @@ impl World {
 
     fn run(&mut self, command: &Command, renumber: bool, origin: Origin) -> Result<(), Refusal> {
         self.nonce += 1;
-        let stamp = Stamp { now_s: self.now_s, nonce: self.nonce };
+        let stamp = CommandContext { now_s: self.now_s, nonce: self.nonce };
         let mut draft = Draft::new(&mut self.model, stamp);
         draft.carry_out(command, Options { renumber, origin })?;
         let _written = draft.keep();

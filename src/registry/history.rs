@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use super::command::{Command, NewAddress, NewVm, Options, Placement, VmSettings};
 use super::document::{Access, AddressState, Document, Key, Origin, Serial, Vm, VmState};
 use super::draft::{Draft, PART_DOCUMENTS, Progress};
-use super::model::{Limits, Model, Stamp};
+use super::model::{CommandContext, Limits, Model};
 use super::name::{Label, Principal};
 use super::routes;
 use super::values::parse_key;
@@ -301,7 +301,7 @@ impl History {
 
     fn carry_out(&mut self, command: &Command, renumber: bool) {
         if self.dice.below(8) == 0 {
-            let stamp = Stamp { now_s: self.now_s, nonce: self.dice.0.next() };
+            let stamp = CommandContext { now_s: self.now_s, nonce: self.dice.0.next() };
             let mut draft = Draft::new(&mut self.model, stamp);
             let _thrown_away =
                 draft.carry_out(command, Options { renumber, origin: Origin::Command });
@@ -341,7 +341,7 @@ impl History {
         going_on: bool,
     ) -> Option<Progress> {
         let before = command.in_parts().then(|| self.truth.seen());
-        let stamp = Stamp { now_s: self.now_s, nonce: self.dice.0.next() };
+        let stamp = CommandContext { now_s: self.now_s, nonce: self.dice.0.next() };
         let mut draft = Draft::within(&mut self.model, stamp, room);
         let done = draft.carry_out(command, Options { renumber, origin: Origin::Command });
         if let Err(refusal) = done {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::registry::command::{Command, NewVm, Options, Placement, VmSettings};
 use crate::registry::document::VmState;
-use crate::registry::model::{Limits, Stamp};
+use crate::registry::model::{CommandContext, Limits};
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::hostkey::PrivateKey;
 
@@ -44,7 +44,7 @@ impl World {
 
     fn try_to(&mut self, command: &Command) -> Result<(), Refusal> {
         let nonce = self.0.revision() + 1;
-        let mut draft = Draft::new(&mut self.0, Stamp { now_s: 1, nonce });
+        let mut draft = Draft::new(&mut self.0, CommandContext { now_s: 1, nonce });
         draft.carry_out(command, Options::default())?;
         let _written = draft.keep();
         Ok(())

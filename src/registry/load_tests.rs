@@ -8,7 +8,7 @@ use crate::registry::document::{Access, VmState};
 use crate::registry::service::{Fault, Subscriber, Update};
 use crate::registry::store::memory::Memory;
 use crate::registry::store::{Store, StoreId, Transaction};
-use crate::registry::{Draft, Label, Limits, Model, Stamp, Written};
+use crate::registry::{CommandContext, Draft, Label, Limits, Model, Written};
 use crate::route::Contents;
 
 fn label(name: &str) -> Label {
@@ -20,7 +20,8 @@ fn written(commands: &[Command]) -> (Model, Memory) {
     let (mut model, store) = (Model::new(Limits::default()), Memory::new(StoreId([1; 16])));
     for (nonce, command) in (1_u64..).zip(commands) {
         // Serials that are not in the order of names.
-        let stamp = Stamp { now_s: 1_000_000, nonce: nonce.wrapping_mul(0x9e37_79b9_7f4a_7c15) };
+        let stamp =
+            CommandContext { now_s: 1_000_000, nonce: nonce.wrapping_mul(0x9e37_79b9_7f4a_7c15) };
         let mut draft = Draft::new(&mut model, stamp);
         draft.carry_out(command, Options::default()).unwrap();
         let mut transaction = Transaction::new();

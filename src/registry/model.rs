@@ -16,7 +16,7 @@ use crate::ssh::publickey::Fingerprint;
 
 /// When and by which chance a command is carried out.
 #[derive(Clone, Copy, Debug)]
-pub struct Stamp {
+pub struct CommandContext {
     /// Unix time.
     pub now_s: u64,
     /// Random; becomes the serial of a VM that is made.

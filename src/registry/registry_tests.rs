@@ -3,7 +3,7 @@
 use super::command::{Command, NewAddress, NewVm, Options, Placement, Thing, VmSettings};
 use super::document::{Access, AddressState, Origin, VmState};
 use super::draft::{Draft, Report};
-use super::model::{Limits, Model, Stamp};
+use super::model::{CommandContext, Limits, Model};
 use super::name::{Label, Principal};
 use super::refusal::{Refusal, utc};
 use crate::ssh::{entropy::SystemEntropy, hostkey::PrivateKey};
@@ -42,7 +42,7 @@ impl World {
 
     fn run(&mut self, command: &Command, renumber: bool) -> Result<Report, Refusal> {
         self.nonce += 1;
-        let stamp = Stamp { now_s: self.now_s, nonce: self.nonce };
+        let stamp = CommandContext { now_s: self.now_s, nonce: self.nonce };
         let mut draft = Draft::new(&mut self.model, stamp);
         draft.carry_out(command, Options { renumber, origin: Origin::Command })?;
         Ok(draft.keep().1)
@@ -491,7 +491,7 @@ fn a_sweep_of_many_is_done_in_parts() {
         world.now_s += 3600;
         loop {
             world.nonce += 1;
-            let stamp = Stamp { now_s: world.now_s, nonce: world.nonce };
+            let stamp = CommandContext { now_s: world.now_s, nonce: world.nonce };
             let mut draft = Draft::new(&mut world.model, stamp);
             draft.carry_out(&Command::Sweep, Options::default()).unwrap();
             let (written, _) = draft.keep();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use crate::registry::command::{Command, NewAddress, NewVm, Options, Placement};
 use crate::registry::document::{Access, Document, Key, VmState};
 use crate::registry::draft::{Draft, Progress};
-use crate::registry::model::{Limits, Stamp};
+use crate::registry::model::{CommandContext, Limits};
 use crate::registry::name::{Label, Principal};
 use crate::registry::service::{self, Actor, CommandRequest, Mode, Service, ServiceError, Update};
 use crate::registry::store::memory::Memory;
@@ -160,7 +160,7 @@ fn a_user_who_is_half_gone_has_no_key_and_goes_by_the_same_command() {
     let mut model = service::load(&world.store, &Limits::default()).unwrap();
     let remove = Command::UserRemove { name: label("u1") };
     for last in [false, false, false, true] {
-        let mut draft = Draft::new(&mut model, Stamp { now_s: 1_000_000, nonce: 1 });
+        let mut draft = Draft::new(&mut model, CommandContext { now_s: 1_000_000, nonce: 1 });
         draft.carry_out(&remove, Options::default()).unwrap();
         let (written, report) = draft.keep();
         assert!(written.len() < 70, "{}", written.len());
@@ -200,7 +200,7 @@ fn a_vm_that_many_enter_goes() {
     }
     let serial = *world.service.model().vm_names().get(&label("blue")).unwrap();
     let mut model = service::load(&world.store, &Limits::default()).unwrap();
-    let mut draft = Draft::new(&mut model, Stamp { now_s: 1_000_000, nonce: 1 });
+    let mut draft = Draft::new(&mut model, CommandContext { now_s: 1_000_000, nonce: 1 });
     draft.carry_out(&Command::VmRemove { name: label("blue") }, Options::default()).unwrap();
     assert_eq!(draft.keep().1.progress, Progress::Begun);
     assert_eq!(model.vm(serial).unwrap().document.state, VmState::Maint, "nobody may enter");
@@ -220,7 +220,7 @@ fn second_ways_of_many_end_in_parts() {
     };
     let mut sweeps = 0;
     loop {
-        let mut draft = Draft::new(&mut model, Stamp { now_s: 2_000_000, nonce: 1 });
+        let mut draft = Draft::new(&mut model, CommandContext { now_s: 2_000_000, nonce: 1 });
         draft.carry_out(&Command::Sweep, Options::default()).unwrap();
         let (written, _) = draft.keep();
         assert!(written.len() < 70, "{}", written.len());

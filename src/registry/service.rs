@@ -19,7 +19,7 @@ use super::load::{self, Unreadable};
 use super::model::{Limits, Model};
 use super::refusal::Refusal;
 use super::store::{self, Head, Revision, Store, Watch};
-use super::writer::{Wanted, Writer};
+use super::writer::{LastOperatorRevision, Writer};
 use crate::route::Contents;
 use crate::ssh::entropy::Entropy;
 
@@ -143,7 +143,7 @@ pub struct Service {
     orders: RwLock<Option<Sender<Job>>>,
     writer: Mutex<Option<JoinHandle<bool>>>,
     now_s: fn() -> u64,
-    wanted: Wanted,
+    wanted: LastOperatorRevision,
     health: StoreHealth,
 }
 
@@ -212,7 +212,7 @@ impl Service {
     pub fn start(start: Start) -> Result<Self, Fault> {
         let Start { store, limits, now_s, entropy, known, mut follow } = start;
         let model = load::load(&*store, &limits, known, Unreadable::Refused, &mut follow)?;
-        let wanted = Wanted::at(model.revision());
+        let wanted = LastOperatorRevision::at(model.revision());
         let model = Arc::new(RwLock::new(model));
         let (orders, queue) = mpsc::channel();
         let (kept_in, on) = (Arc::clone(&store), Arc::clone(&model));
@@ -229,7 +229,7 @@ impl Service {
     #[must_use]
     pub fn stand_in(model: Model, why: String, now_s: fn() -> u64) -> Self {
         Self {
-            wanted: Wanted::at(model.revision()),
+            wanted: LastOperatorRevision::at(model.revision()),
             model: Arc::new(RwLock::new(model)),
             kept: Kept::Away(why),
             orders: RwLock::default(),

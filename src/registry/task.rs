@@ -20,7 +20,7 @@ pub(super) struct Task {
     pub(super) at: Option<u64>,
     pub(super) mode: Mode,
     /// Where the last order that was begun goes on.
-    pub(super) rest: Option<Rest>,
+    pub(super) rest: Option<Continuation>,
     /// The one that is under way, if one is, and those behind it.
     orders: VecDeque<CommandRequest>,
     /// Of the orders that were begun.
@@ -30,15 +30,15 @@ pub(super) struct Task {
 
 /// What is left of an order.
 #[derive(Debug)]
-pub(super) struct Rest {
+pub(super) struct Continuation {
     /// Documents of a part, as far as that is known to fit.
     pub(super) room: usize,
-    pub(super) subject: Going,
+    pub(super) subject: Removal,
 }
 
 /// What goes in parts, by more than a name that another one may get.
 #[derive(Clone, Debug)]
-pub(super) enum Going {
+pub(super) enum Removal {
     Principal(Principal),
     Vm(Serial, Label),
 }
@@ -47,7 +47,7 @@ pub(super) enum Going {
 pub(super) struct Carried {
     pub(super) parts: Vec<(Committed, Transaction)>,
     /// None: it is at its end.
-    pub(super) rest: Option<Rest>,
+    pub(super) rest: Option<Continuation>,
 }
 
 /// What was carried out on the model and is to be made durable.
@@ -83,7 +83,7 @@ impl Default for Batch {
     }
 }
 
-impl Going {
+impl Removal {
     pub(super) fn of(command: &Command, model: &Model) -> Option<Self> {
         if let Command::UserRemove { name } = command {
             Some(Self::Principal(Principal::User(name.clone())))
@@ -113,7 +113,7 @@ impl Task {
     }
 
     /// The place of the next order, the order, and where it goes on if it was begun.
-    pub(super) fn next(&mut self) -> Option<(usize, CommandRequest, Option<Rest>)> {
+    pub(super) fn next(&mut self) -> Option<(usize, CommandRequest, Option<Continuation>)> {
         let order = self.orders.pop_front()?;
         let rest = self.rest.take();
         if rest.is_none() {
@@ -123,7 +123,7 @@ impl Task {
     }
 
     /// The order just taken goes on in another batch.
-    pub(super) fn pause(&mut self, order: CommandRequest, rest: Rest) {
+    pub(super) fn pause(&mut self, order: CommandRequest, rest: Continuation) {
         self.orders.push_front(order);
         self.rest = Some(rest);
     }

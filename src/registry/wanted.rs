@@ -13,7 +13,7 @@ use super::refusal::Refusal;
 use super::values::parse_key;
 
 /// A fleet, looked up by name.
-pub(super) struct Wanted<'f> {
+pub(super) struct DesiredFleet<'f> {
     pub(super) addresses: HashSet<&'f Label>,
     pub(super) users: BTreeMap<&'f Label, Vec<UserKey>>,
     pub(super) teams: BTreeMap<&'f Label, BTreeMap<&'f Label, Access>>,
@@ -23,7 +23,7 @@ pub(super) struct Wanted<'f> {
     pub(super) keys: HashMap<String, &'f Label>,
 }
 
-impl<'f> Wanted<'f> {
+impl<'f> DesiredFleet<'f> {
     pub(super) fn new(fleet: &'f Fleet, model: &'f Model, prune: Prune) -> Result<Self, Refusal> {
         let Fleet { addresses, users, teams, vms } = fleet;
         let addresses = unique(addresses.iter().map(|it| (&it.name, ())), "address")?;

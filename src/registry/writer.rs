@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use super::audit::{self, Audit, Forget, Moved};
 use super::command::{Command, Noted, Subject};
 use super::document::{Document, Key};
-use super::draft::{Draft, PART_DOCUMENTS, Progress, Report, Written, stamp, take_back};
+use super::draft::{Draft, PART_DOCUMENTS, Progress, Report, Written, rollback, stamp};
 use super::load::{self, Unreadable};
-use super::model::{Model, Stamp};
+use super::model::{CommandContext, Model};
 use super::refusal::{Kind, Refusal};
 use super::service::{
     CommandRequest, Committed, Job, Mode, ServiceError, StoreHealth, Subscriber, Update,
@@ -21,7 +21,7 @@ use super::service::{
 use super::store::{
     Expected, OPERATIONS_MAX, Revision, Store, TRANSACTION_BYTES_MAX, TransactFault, Transaction,
 };
-use super::task::{Batch, Before, Carried, Going, PARTS_TOGETHER, Pending, Rest, Task};
+use super::task::{Batch, Before, Carried, Continuation, PARTS_TOGETHER, Pending, Removal, Task};
 use crate::ssh::entropy::Entropy;
 
 /// Orders made durable together. Readers wait for a batch: more of them would be felt.
@@ -37,9 +37,9 @@ const FORGET_EVERY: Duration = Duration::from_hours(1);
 
 /// The last revision that somebody wanted: made neither by time, nor by an edge that goes on with its work.
 #[derive(Clone, Debug)]
-pub(super) struct Wanted(Arc<AtomicU64>);
+pub(super) struct LastOperatorRevision(Arc<AtomicU64>);
 
-impl Wanted {
+impl LastOperatorRevision {
     pub(super) fn at(revision: u64) -> Self {
         Self(Arc::new(AtomicU64::new(revision)))
     }
@@ -72,7 +72,7 @@ pub(super) struct Writer {
     now_s: fn() -> u64,
     commits: u64,
     standing: Standing,
-    wanted: Wanted,
+    wanted: LastOperatorRevision,
     health: StoreHealth,
     forget: Forget,
     forget_at: Instant,
@@ -97,7 +97,7 @@ impl Writer {
         follow: Subscriber,
         entropy: Box<dyn Entropy + Send>,
         now_s: fn() -> u64,
-        wanted: Wanted,
+        wanted: LastOperatorRevision,
         health: StoreHealth,
     ) -> Self {
         Self {
@@ -157,10 +157,10 @@ impl Writer {
         }
     }
 
-    fn stamp(&mut self) -> Stamp {
+    fn stamp(&mut self) -> CommandContext {
         let mut nonce = [0; 8];
         self.entropy.fill(&mut nonce);
-        Stamp { now_s: (self.now_s)(), nonce: u64::from_le_bytes(nonce) }
+        CommandContext { now_s: (self.now_s)(), nonce: u64::from_le_bytes(nonce) }
     }
 
     /// Carries out an order of its own.
@@ -307,7 +307,7 @@ impl Writer {
             }
         }
         for written in thrown_away.into_iter().rev() {
-            take_back(model, written);
+            rollback(model, written);
         }
     }
 
@@ -327,7 +327,7 @@ impl Writer {
         let failed = results.len() != pending.len() || results.iter().any(Result::is_err);
         if failed {
             for Pending { done, .. } in pending.iter().rev() {
-                take_back(model, done.written.clone());
+                rollback(model, done.written.clone());
             }
             model.at_revision(before.revision);
             self.wanted.set(before.wanted);
@@ -409,19 +409,19 @@ impl Writer {
         &mut self,
         model: &mut Model,
         order: &CommandRequest,
-        rest: Option<Rest>,
+        rest: Option<Continuation>,
         parts: &mut usize,
     ) -> Result<Carried, ServiceError> {
         let going_on = rest.is_some();
         let (mut room, subject) = match rest {
-            Some(Rest { subject, .. }) if !subject.is_going(model) => {
+            Some(Continuation { subject, .. }) if !subject.is_going(model) => {
                 // Somebody else has brought it to its end, and what has the name now is another one.
                 return Ok(Carried { parts: Vec::new(), rest: None });
             }
-            Some(Rest { room, subject }) => (room, Some(subject)),
+            Some(Continuation { room, subject }) => (room, Some(subject)),
             None => {
                 check_revision(model, order)?;
-                (PART_DOCUMENTS, Going::of(&order.command, model))
+                (PART_DOCUMENTS, Removal::of(&order.command, model))
             }
         };
         let mut all: Vec<(Committed, Transaction)> = Vec::new();
@@ -435,7 +435,7 @@ impl Writer {
                         return Ok(Carried { parts: all, rest: None });
                     }
                     let Some(left) = parts.checked_sub(1) else {
-                        let rest = subject.map(|subject| Rest { room, subject });
+                        let rest = subject.map(|subject| Continuation { room, subject });
                         return Ok(Carried { parts: all, rest });
                     };
                     *parts = left;
@@ -448,7 +448,7 @@ impl Writer {
                 }
                 Err(failed) => {
                     for (done, _) in all.into_iter().rev() {
-                        take_back(model, done.written);
+                        rollback(model, done.written);
                     }
                     return Err(failed);
                 }
@@ -482,7 +482,7 @@ impl Writer {
             }
             if written.len() >= OPERATIONS_MAX {
                 let count = written.len();
-                take_back(model, written);
+                rollback(model, written);
                 let what = format!("the change touches documents: {count}");
                 return Err(Refusal::TooMany { what, limit: OPERATIONS_MAX - 1 }.into());
             }
@@ -501,7 +501,7 @@ impl Writer {
             transaction = transaction.put(audit::key(model.revision()), value);
         }
         if let Err(refusal) = transaction.check() {
-            take_back(model, written);
+            rollback(model, written);
             let what =
                 format!("the change is too large ({refusal}); make it in parts, it has bytes");
             return Err(Refusal::TooMany { what, limit: TRANSACTION_BYTES_MAX }.into());

@@ -131,7 +131,7 @@ impl World {
         });
         let model =
             load::load(&store, &Limits::default(), None, Unreadable::Refused, &mut follow).unwrap();
-        let wanted = Wanted::at(model.revision());
+        let wanted = LastOperatorRevision::at(model.revision());
         let model = Arc::new(RwLock::new(model));
         let (kept, entropy) = (Arc::new(store.clone()), Box::new(Seeded(5)));
         let health = StoreHealth::default();

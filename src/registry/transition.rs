@@ -11,42 +11,42 @@ use super::execute::{MEMBERS_MAX, SHARES_MAX};
 use super::fleet::FleetVm;
 use super::model::Model;
 use super::name::{Label, Principal};
-use super::wanted::Wanted;
+use super::wanted::DesiredFleet;
 use crate::route::TEAMS_MAX;
 
 /// What is taken last, and what is lent until then.
 #[derive(Default)]
-pub(super) struct Meanwhile<'a> {
+pub(super) struct Transition<'a> {
     /// VM and principal.
     pub(super) late_shares: BTreeSet<(&'a Label, &'a Principal)>,
     /// Team and user.
     pub(super) late_members: BTreeSet<(&'a Label, &'a Label)>,
     /// VM and user, with the access that the user has anyway.
-    pub(super) lent: BTreeMap<(&'a Label, &'a Label), Access>,
+    pub(super) temporary_shares: BTreeMap<(&'a Label, &'a Label), Access>,
 }
 
 /// How a user enters a VM after all.
 #[derive(Clone, Copy, Eq, PartialEq)]
-enum After {
-    Not,
+enum AccessAfter {
+    Lost,
     /// As before.
-    Alike,
+    Unchanged,
     /// Only in a way that there was not.
-    Otherwise,
+    ViaNewGrant,
 }
 
-struct Sides<'a> {
+struct TransitionPlanner<'a> {
     model: &'a Model,
-    wanted: &'a Wanted<'a>,
+    wanted: &'a DesiredFleet<'a>,
     /// Teams with members to come.
     growing: HashSet<&'a Label>,
     /// Teams with VMs to come.
     gaining: HashSet<&'a Label>,
-    meanwhile: Meanwhile<'a>,
+    transition: Transition<'a>,
 }
 
-impl<'a> Meanwhile<'a> {
-    pub(super) fn new(model: &'a Model, wanted: &'a Wanted<'a>) -> Self {
+impl<'a> Transition<'a> {
+    pub(super) fn new(model: &'a Model, wanted: &'a DesiredFleet<'a>) -> Self {
         let growing = wanted.teams.iter().filter(|(team, members)| {
             let before = model.teams().get(**team).map(|stored| &stored.document.members);
             members.keys().any(|user| before.is_none_or(|before| !before.contains_key(*user)))
@@ -63,14 +63,15 @@ impl<'a> Meanwhile<'a> {
                 }
             }
         }
-        let mut sides = Sides { model, wanted, growing, gaining, meanwhile: Self::default() };
+        let mut sides =
+            TransitionPlanner { model, wanted, growing, gaining, transition: Self::default() };
         sides.shares();
         sides.members();
-        sides.meanwhile
+        sides.transition
     }
 }
 
-impl<'a> Sides<'a> {
+impl<'a> TransitionPlanner<'a> {
     /// Of all that principals lose of VMs.
     fn shares(&mut self) {
         for serial in self.model.vm_names().values() {
@@ -88,7 +89,7 @@ impl<'a> Sides<'a> {
                     }
                 };
                 let mut missed: Vec<&'a Label> = users;
-                missed.retain(|user| self.after(vm, wanted, user) == After::Otherwise);
+                missed.retain(|user| self.after(vm, wanted, user) == AccessAfter::ViaNewGrant);
                 if missed.is_empty() || self.is_full(vm, wanted) {
                     continue;
                 }
@@ -101,7 +102,7 @@ impl<'a> Sides<'a> {
                         self.lend(vm, wanted, user);
                     }
                 } else {
-                    self.meanwhile.late_shares.insert((&wanted.name, principal));
+                    self.transition.late_shares.insert((&wanted.name, principal));
                 }
             }
         }
@@ -126,12 +127,14 @@ impl<'a> Sides<'a> {
                 > MEMBERS_MAX;
             for user in before.keys().filter(|user| !stay.contains_key(user)) {
                 let mut missed = vms.clone();
-                missed.retain(|(vm, wanted)| self.after(vm, wanted, user) == After::Otherwise);
+                missed.retain(|(vm, wanted)| {
+                    self.after(vm, wanted, user) == AccessAfter::ViaNewGrant
+                });
                 if missed.is_empty() {
                     continue;
                 }
                 if !self.gaining.contains(team) && !full && !self.is_everywhere(user) {
-                    self.meanwhile.late_members.insert((team, user));
+                    self.transition.late_members.insert((team, user));
                     continue;
                 }
                 for (vm, wanted) in missed {
@@ -141,8 +144,8 @@ impl<'a> Sides<'a> {
         }
     }
 
-    fn after(&self, vm: &Vm, wanted: &FleetVm, user: &Label) -> After {
-        let mut after = After::Not;
+    fn after(&self, vm: &Vm, wanted: &FleetVm, user: &Label) -> AccessAfter {
+        let mut after = AccessAfter::Lost;
         for principal in everybody(wanted) {
             let (is, will_be) = match principal {
                 Principal::User(name) => (name == user, name == user),
@@ -154,10 +157,10 @@ impl<'a> Sides<'a> {
                 }
             };
             if will_be && is && has(vm, principal) {
-                return After::Alike;
+                return AccessAfter::Unchanged;
             }
             if will_be {
-                after = After::Otherwise;
+                after = AccessAfter::ViaNewGrant;
             }
         }
         after
@@ -176,15 +179,20 @@ impl<'a> Sides<'a> {
             at.is_some() && viewers.binary_search(&viewer).is_ok()
         });
         let access = if slot { Access::Slot } else { Access::ByName };
-        self.meanwhile.lent.insert((&wanted.name, user), access);
+        self.transition.temporary_shares.insert((&wanted.name, user), access);
     }
 
     /// Whether a VM has no room for what was and what is to be.
     fn is_full(&self, vm: &Vm, wanted: &FleetVm) -> bool {
         let all: HashSet<&Principal> =
             std::iter::once(&vm.owner).chain(vm.shares.keys()).chain(everybody(wanted)).collect();
-        let lent = self.meanwhile.lent.keys().filter(|(name, _)| **name == wanted.name).count();
-        all.len() + lent >= SHARES_MAX
+        let temporary_shares = self
+            .transition
+            .temporary_shares
+            .keys()
+            .filter(|(name, _)| **name == wanted.name)
+            .count();
+        all.len() + temporary_shares >= SHARES_MAX
     }
 
     /// Whether a user has no room for the teams that were and those to be.
