@@ -37,7 +37,7 @@ impl Door {
             }
             Expected::Header => {
                 let header = Box::pin(self.read_header(stream, report));
-                let read = self.tasks.within(settings.login_grace, header).await;
+                let read = self.tasks.timeout(settings.login_grace, header).await;
                 if let Some(Ok(None)) = read {
                     return Ok(None);
                 }

@@ -14,8 +14,8 @@ use crate::ended::{Cause, Stage};
 use crate::metrics::Counters;
 
 use super::Progress;
+use super::executor::Wake;
 use super::report::Report;
-use super::tasks::Wake;
 
 /// The list of one shard.
 pub(super) struct Attended {
@@ -120,7 +120,7 @@ impl Drop for Waiting {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tasks::tests::run;
+    use super::super::executor::tests::run;
     use super::*;
     use crate::edge::report::RequestId;
 

@@ -8,10 +8,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use super::executor::{Control, Executor};
 use super::listen;
 use super::pump;
 use super::stream::{Acceptor, Read, Stream};
-use super::tasks::{Control, Tasks};
 
 /// Bytes of a message; every turn is one each way.
 pub const MESSAGE_BYTES: usize = 64;
@@ -27,7 +27,7 @@ pub const VM_TURNS: usize = 3;
 pub fn serve(listen: SocketAddr, vm: SocketAddr, cpu: usize) -> io::Result<()> {
     pump::pin(cpu);
     let (_control, parts) = Control::new()?;
-    let tasks = Tasks::new(parts);
+    let tasks = Executor::new(parts);
     let listeners = listen::bind(&[listen], &[cpu]).map_err(io::Error::other)?;
     for listener in listeners.shards.into_iter().flatten() {
         let acceptor = Acceptor::new(&tasks, listener)?;
@@ -36,7 +36,7 @@ pub fn serve(listen: SocketAddr, vm: SocketAddr, cpu: usize) -> io::Result<()> {
     tasks.run(|| {})
 }
 
-async fn accept(acceptor: Acceptor, vm: SocketAddr, tasks: Tasks) {
+async fn accept(acceptor: Acceptor, vm: SocketAddr, tasks: Executor) {
     let never = Rc::new(Cell::new(false));
     loop {
         match acceptor.accept() {
@@ -48,12 +48,12 @@ async fn accept(acceptor: Acceptor, vm: SocketAddr, tasks: Tasks) {
                 });
             }
             Ok(None) => acceptor.waiting(&never).await,
-            Err(_) => tasks.turn().await,
+            Err(_) => tasks.yield_now().await,
         }
     }
 }
 
-async fn flow(client: Stream, vm: SocketAddr, tasks: &Tasks) -> io::Result<()> {
+async fn flow(client: Stream, vm: SocketAddr, tasks: &Executor) -> io::Result<()> {
     let mut message = [0; MESSAGE_BYTES];
     for _ in 0..CLIENT_TURNS {
         read_exact(&client, &mut message).await?;

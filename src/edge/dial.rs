@@ -19,6 +19,7 @@ use crate::ssh::transport::{Algorithms, ClientConfig, Event, RekeyLimits, Transp
 use crate::ssh::userauth::{Credential, Login, LoginStep, ProvedKey};
 
 use super::clock;
+use super::executor::Executor;
 use super::failed::{self, Failed};
 use super::gate;
 use super::leg::{Leg, Scratch};
@@ -26,7 +27,6 @@ use super::names::Stale;
 use super::report::Report;
 use super::shared::{Principal, Shared, Shown, VmCredential};
 use super::stream::Stream;
-use super::tasks::Tasks;
 
 /// From the TCP connection to the VM's USERAUTH_SUCCESS.
 const VM_LOGIN: Duration = Duration::from_secs(30);
@@ -48,7 +48,7 @@ const BANNER_BYTES_MAX: usize = 4 << 10;
 
 /// A shard's way to VMs: configurations made once, and the refusals of the last minute.
 pub(super) struct VmLegs {
-    tasks: Tasks,
+    tasks: Executor,
     refused: RefCell<HashMap<Asked, Refusal>>,
     ed25519: Arc<ClientConfig>,
     ecdsa: Arc<ClientConfig>,
@@ -128,7 +128,7 @@ impl Presented {
 }
 
 impl VmLegs {
-    pub(super) fn new(tasks: Tasks) -> Self {
+    pub(super) fn new(tasks: Executor) -> Self {
         use SignatureAlgorithm as A;
         let config = |names: &[A]| {
             let config = ClientConfig::new(names, Algorithms::default(), RekeyLimits::default());
@@ -197,7 +197,7 @@ impl VmLegs {
                 counters.stage(LoginStage::VmLogin, clock::monotonic_us() - began_us);
                 Ok::<_, Failed>(())
             };
-            last = match self.tasks.within(VM_LOGIN, Box::pin(login)).await {
+            last = match self.tasks.timeout(VM_LOGIN, Box::pin(login)).await {
                 Some(Ok(())) => return Ok(Reached { leg, endpoint }),
                 Some(Err(failed)) => failed,
                 // Only our own registry keeps us that long.
@@ -284,7 +284,7 @@ impl VmLegs {
             };
             let waiting = u32::try_from(endpoints.len()).unwrap_or(u32::MAX).saturating_sub(at);
             let share = left / waiting.saturating_add(1);
-            match self.tasks.within(share, Box::pin(dial)).await {
+            match self.tasks.timeout(share, Box::pin(dial)).await {
                 Some(Ok(leg)) => {
                     counters.stage(LoginStage::Dial, clock::monotonic_us() - began_us);
                     return Ok((leg, *endpoint));

@@ -3,9 +3,9 @@
 use std::rc::Rc;
 use std::sync::{Mutex, mpsc};
 
+use super::super::executor::tests::run;
 use super::super::names::Names;
 use super::super::shared::FirstUse;
-use super::super::tasks::tests::run;
 use super::super::tests::shared_with;
 use super::super::workers::Workers;
 use super::*;
@@ -70,14 +70,14 @@ fn first_uses_wait_for_a_slow_registry_and_all_get_their_answer() {
                 answers.borrow_mut().push(judged);
             });
         }
-        tasks.turn().await;
+        tasks.yield_now().await;
         assert_eq!(questions.recv().unwrap(), "alice", "it was asked about what was dialled");
         assert_eq!(*answers.borrow(), [], "nobody was let yet, and nobody refused");
         for _ in 0..MANY {
             go.send(()).unwrap();
         }
         while answers.borrow().len() < MANY {
-            tasks.turn().await;
+            tasks.yield_now().await;
         }
         assert_eq!(*answers.borrow(), vec![Ok(()); MANY]);
     });
@@ -103,7 +103,7 @@ fn a_registry_that_hangs_keeps_a_bounded_number_waiting() {
                 let answer = judged.await;
                 theirs.borrow_mut().push(answer);
             });
-            tasks.turn().await;
+            tasks.yield_now().await;
             if at == 0 {
                 questions.recv().unwrap();
             }
@@ -113,7 +113,7 @@ fn a_registry_that_hangs_keeps_a_bounded_number_waiting() {
         go.send(()).unwrap();
         go.send(()).unwrap();
         while done.borrow().len() < 2 {
-            tasks.turn().await;
+            tasks.yield_now().await;
         }
         assert_eq!(*done.borrow(), [Ok(()), Ok(())]);
     });
@@ -139,7 +139,7 @@ fn a_resolver_that_hangs_keeps_no_first_use_and_no_literal_address_waiting() {
                 let _hangs = legs.resolve(&shared, &named).await;
             });
         }
-        tasks.turn().await;
+        tasks.yield_now().await;
         let literal = Vm { endpoint: "127.0.0.1:22".into(), ..Vm::clone(&vm_with(None)) };
         let at: SocketAddr = literal.endpoint.parse().unwrap();
         assert_eq!(legs.resolve(&shared, &literal).await, Ok(vec![at]));
@@ -167,7 +167,7 @@ fn a_fingerprint_that_matches_lets_in_whatever_the_registry_does_with_the_key() 
         }
         drop(go);
         while legs.completions.take().is_none() {
-            tasks.turn().await;
+            tasks.yield_now().await;
         }
         assert!(questions.try_recv().is_err(), "and the wrong key is not");
     });

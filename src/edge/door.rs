@@ -32,6 +32,7 @@ use super::attended::Attended;
 use super::denied::Denied;
 use super::dial::VmLegs;
 use super::early::Early;
+use super::executor::Executor;
 use super::gate::{Entry, RouteGate};
 use super::global_requests::host_keys;
 use super::leg::{Leg, Scratch};
@@ -39,7 +40,6 @@ use super::pump::PumpHandle;
 use super::report::{Carried, Info, Proved, Report, RequestId};
 use super::shared::{Presence, Shared};
 use super::stream::Stream;
-use super::tasks::Tasks;
 use super::{clock, lobby};
 use patience::{PROOF_WAIT, Patience};
 
@@ -105,7 +105,7 @@ impl Drop for LastLine<'_> {
 
 /// One shard's door.
 pub(super) struct Door {
-    pub(super) tasks: Tasks,
+    pub(super) tasks: Executor,
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     attended: Arc<Attended>,
@@ -120,7 +120,7 @@ pub(super) struct Door {
 
 impl Door {
     pub(super) fn new(
-        tasks: Tasks,
+        tasks: Executor,
         shared: Arc<Shared>,
         counters: Arc<Counters>,
         (attended, pump): (Arc<Attended>, PumpHandle<Info>),
@@ -190,7 +190,7 @@ impl Door {
             Ok(Some(found)) => found,
             Ok(None) => {
                 let answered = Box::pin(self.answer_check(&stream));
-                let _gone = self.tasks.within(FAREWELL_WAIT, answered).await;
+                let _gone = self.tasks.timeout(FAREWELL_WAIT, answered).await;
                 return Outcome::Checked;
             }
             Err(ended) => return Outcome::Ended(ended),
@@ -303,7 +303,7 @@ impl Door {
         let mut limit = grace.saturating_sub(Duration::from_millis(waited_ms));
         let heard = loop {
             let driven = Box::pin(leg.drive(&self.scratch, &mut handle));
-            match self.tasks.within(limit, driven).await {
+            match self.tasks.timeout(limit, driven).await {
                 Some(Ok(Come::Offer)) => limit = PROOF_WAIT,
                 heard => break heard,
             }
@@ -362,7 +362,7 @@ impl Door {
                     Progress::Waiting => None,
                 })
             });
-            let _heard = self.tasks.within(NOTICE_WAIT, Box::pin(conversation)).await;
+            let _heard = self.tasks.timeout(NOTICE_WAIT, Box::pin(conversation)).await;
         }
         self.say_goodbye(&mut leg, Reason::ByApplication, &text).await;
         ended
@@ -370,7 +370,7 @@ impl Door {
 
     async fn say_goodbye(&self, leg: &mut Leg, reason: Reason, text: &str) {
         self.scratch.with_context(|cx| leg.transport.disconnect(reason, text, cx));
-        let _heard = self.tasks.within(FAREWELL_WAIT, Box::pin(leg.finish(&self.scratch))).await;
+        let _heard = self.tasks.timeout(FAREWELL_WAIT, Box::pin(leg.finish(&self.scratch))).await;
     }
 
     /// Shows a registered user the way to their VMs.

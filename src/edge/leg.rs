@@ -201,7 +201,7 @@ impl Leg {
             }
             turns += 1;
             if look_first || turns % TURNS_MAX == 0 {
-                self.stream.tasks().turn().await;
+                self.stream.tasks().yield_now().await;
             }
         }
     }
@@ -298,7 +298,7 @@ impl Leg {
             self.stream.readable().await?;
             turns += 1;
             if turns % TURNS_MAX == 0 {
-                self.stream.tasks().turn().await;
+                self.stream.tasks().yield_now().await;
             }
             if self.stream.read(&mut scratch.buffer.borrow_mut())? == Read::End {
                 return Ok(());
@@ -331,7 +331,7 @@ mod tests {
     use std::io::Write;
     use std::net::TcpStream;
 
-    use super::super::tasks::tests::{accepted, acceptor, run};
+    use super::super::executor::tests::{accepted, acceptor, run};
     use super::*;
     use crate::ssh::message::CHANNEL_DATA;
     use crate::ssh::testing::Pair;

@@ -20,13 +20,13 @@ use crate::ssh::fault::Fault;
 use crate::ssh::transport::{Context, Event, Transport};
 
 use super::attended::Waiting;
+use super::executor::Executor;
 use super::gate::{self, Refusal};
 use super::leg::{Broken, Leg, Scratch};
 use super::pump::Stay;
 use super::report::Report;
 use super::seats::{Share, Shares};
 use super::shared::Shared;
-use super::tasks::Tasks;
 use super::{clock, may_stay};
 
 /// Channels one visitor may have open.
@@ -53,7 +53,7 @@ const BUSY: &str = "keyway: too many lists are being made right now; try again i
 /// # Errors
 /// Why it had to end: somebody said so, or the right to be here is gone.
 pub(super) async fn host(
-    tasks: &Tasks,
+    tasks: &Executor,
     scratch: &Scratch,
     shared: &Arc<Shared>,
     leg: &mut Leg,
@@ -64,7 +64,7 @@ pub(super) async fn host(
 }
 
 /// Waits until the visit has to end.
-async fn verdict(tasks: &Tasks, shared: &Shared, visitor: &Waiting) -> Cause {
+async fn verdict(tasks: &Executor, shared: &Shared, visitor: &Waiting) -> Cause {
     loop {
         // At first too: what was taken away before the visitor was in the list was told to nobody.
         match may_stay(shared, &visitor.report) {
@@ -72,7 +72,7 @@ async fn verdict(tasks: &Tasks, shared: &Shared, visitor: &Waiting) -> Cause {
             Stay::Until(None) => return visitor.verdict().await,
             Stay::Until(Some(at_ms)) => {
                 let rest = Duration::from_millis(at_ms.saturating_sub(clock::monotonic_ms()));
-                if let Some(cause) = tasks.within(rest, Box::pin(visitor.verdict())).await {
+                if let Some(cause) = tasks.timeout(rest, Box::pin(visitor.verdict())).await {
                     return cause;
                 }
             }
@@ -81,7 +81,7 @@ async fn verdict(tasks: &Tasks, shared: &Shared, visitor: &Waiting) -> Cause {
 }
 
 async fn serve(
-    tasks: &Tasks,
+    tasks: &Executor,
     scratch: &Scratch,
     shared: &Arc<Shared>,
     leg: &mut Leg,
@@ -94,13 +94,13 @@ async fn serve(
     loop {
         let step = {
             let rest = patience.rest(&lobby);
-            tasks.within(rest, Box::pin(step(&mut lobby, scratch, leg))).await
+            tasks.timeout(rest, Box::pin(step(&mut lobby, scratch, leg))).await
         };
         match step {
             None => return edge(Cause::Deadline),
             Some(Err(broken)) => return Ok(broken.ended(Side::Client, Stage::Lobby)),
             Some(Ok(Step::Over)) => return edge(Cause::Closed),
-            Some(Ok(Step::Again)) => tasks.turn().await,
+            Some(Ok(Step::Again)) => tasks.yield_now().await,
             Some(Ok(Step::List)) => {
                 let share = Shares::take(&shared.lists, user, LISTS_MAX);
                 let Ok(share) = share else {

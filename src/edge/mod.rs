@@ -18,6 +18,7 @@ mod dial;
 mod door;
 mod early;
 mod epoll;
+mod executor;
 mod failed;
 pub mod gate;
 mod global_requests;
@@ -39,7 +40,6 @@ pub mod shared;
 mod slab;
 mod socket_options;
 mod stream;
-mod tasks;
 #[cfg(test)]
 mod testing;
 mod workers;

@@ -15,7 +15,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::clock;
-use super::tasks::{Tasks, Wake};
+use super::executor::{Executor, Wake};
 use super::workers::Workers;
 
 /// How long an answer is taken for true.
@@ -152,7 +152,7 @@ impl Names {
     /// [`Unresolved`].
     pub(super) async fn find(
         &self,
-        tasks: &Tasks,
+        tasks: &Executor,
         name: &str,
         limit: Duration,
         stale: Stale,
@@ -162,7 +162,7 @@ impl Names {
         let limits = [patience.min(limit), limit.saturating_sub(patience)];
         for limit in limits {
             let found = poll_fn(|_| self.poll(tasks, name, stale));
-            if let Some(found) = tasks.within(limit, Box::pin(found)).await {
+            if let Some(found) = tasks.timeout(limit, Box::pin(found)).await {
                 return found;
             }
         }
@@ -171,7 +171,7 @@ impl Names {
 
     fn poll(
         &self,
-        tasks: &Tasks,
+        tasks: &Executor,
         name: &str,
         stale: Stale,
     ) -> Poll<Result<Arc<[SocketAddr]>, Unresolved>> {

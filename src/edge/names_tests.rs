@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use super::super::tasks::tests::run;
+use super::super::executor::tests::run;
 use super::*;
 
 const ONE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 22);
@@ -67,10 +67,10 @@ fn a_name_is_looked_up_once_however_many_wait_and_then_not_again() {
                 found.set(found.get() + 1);
             });
         }
-        tasks.turn().await;
+        tasks.yield_now().await;
         drop(go);
         while found.get() < 50 {
-            tasks.turn().await;
+            tasks.yield_now().await;
         }
         assert!(names.find(&tasks, "box.example:22", SOON, Stale::Not).await.is_ok());
         assert_eq!(asked.load(Ordering::SeqCst), 1);

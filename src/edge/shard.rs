@@ -15,12 +15,12 @@ use crate::metrics::Counters;
 use super::attended::Attended;
 use super::clock;
 use super::door::{Door, Place};
+use super::executor::{Control, Executor, Order};
 use super::listen::{self, Listener};
 use super::pump::{self, PumpHandle};
 use super::report::Info;
 use super::shared::{Presence, Shared};
 use super::stream::Acceptor;
-use super::tasks::{Control, Order, Tasks};
 
 /// How long accepting rests when descriptors or memory have run out.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -72,7 +72,7 @@ impl Shard {
         let door = std::thread::Builder::new().name(format!("door-{index}")).spawn(move || {
             pump::pin(cpu);
             lower_weight();
-            let tasks = Tasks::new(parts);
+            let tasks = Executor::new(parts);
             let way = (way, door_pump);
             let door = Door::new(tasks.clone(), Arc::clone(&shared), counters, way, half_open_max);
             let door = Rc::new(door);
@@ -174,7 +174,7 @@ async fn accept(open: Presence, acceptor: Acceptor, door: Rc<Door>, common: Rc<A
         }
         // Under a flood the rest waits in the kernel's queue while those who are in are served.
         if common.has_had_its_share(&tasks) {
-            tasks.turn().await;
+            tasks.yield_now().await;
         }
     }
     // Closed before the drain may be over.
@@ -192,7 +192,7 @@ struct Accepting {
 
 impl Accepting {
     /// Counts one step; true when this round has had enough of them.
-    fn has_had_its_share(&self, tasks: &Tasks) -> bool {
+    fn has_had_its_share(&self, tasks: &Executor) -> bool {
         let (round, taken) = self.taken.get();
         let taken = if round == tasks.round() { taken + 1 } else { 1 };
         self.taken.set((tasks.round(), taken));

@@ -1,4 +1,4 @@
-//! A TCP socket of the door: non-blocking, watched by the door's [`Tasks`].
+//! A TCP socket of the door: non-blocking, watched by the door's [`Executor`].
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -12,9 +12,9 @@ use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::epoll::Interest;
+use super::executor::{Direction, Executor, Watch};
 use super::listen::Listener;
 use super::socket_options;
-use super::tasks::{Direction, Tasks, Watch};
 
 /// A connected socket, or one that is about to be.
 pub(super) struct Stream {
@@ -38,7 +38,7 @@ impl Stream {
     ///
     /// # Errors
     /// What the kernel refuses at once.
-    pub(super) fn connect(tasks: &Tasks, to: SocketAddr) -> io::Result<Self> {
+    pub(super) fn connect(tasks: &Executor, to: SocketAddr) -> io::Result<Self> {
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
         socket_options::established(&socket)?;
@@ -50,13 +50,13 @@ impl Stream {
         Self::new(tasks, OwnedFd::from(socket))
     }
 
-    fn new(tasks: &Tasks, fd: OwnedFd) -> io::Result<Self> {
+    fn new(tasks: &Executor, fd: OwnedFd) -> io::Result<Self> {
         let watch = tasks.watch(&fd, Interest::Read)?;
         Ok(Self { fd, watch })
     }
 
     /// The executor it waits with.
-    pub(super) const fn tasks(&self) -> &Tasks {
+    pub(super) const fn tasks(&self) -> &Executor {
         self.watch.tasks()
     }
 
@@ -149,7 +149,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// Out of kernel memory or of `fs.epoll.max_user_watches`.
-    pub(super) fn new(tasks: &Tasks, listener: Listener) -> io::Result<Self> {
+    pub(super) fn new(tasks: &Executor, listener: Listener) -> io::Result<Self> {
         let socket = listener.socket;
         let watch = tasks.watch(&socket, Interest::Read)?;
         Ok(Self { socket, watch })

@@ -50,7 +50,7 @@ const LONG_FILES: &[(&str, &str)] = &[
 /// Files whose tests may wait by the clock, and why.
 const SLEEPERS: &[(&str, &str)] = &[
     ("tests/it/harness/wait.rs", "the one place that polls, with a deadline"),
-    ("src/edge/tasks_tests.rs", "an executor's deadlines are what it tests"),
+    ("src/edge/executor_tests.rs", "an executor's deadlines are what it tests"),
     ("src/control/api/slow_tests.rs", "its time is tokio's paused one, which nobody waits for"),
     ("tests/it/tidy.rs", "names what it looks for"),
 ];

@@ -18,10 +18,10 @@ impl Drop for StopAtLast {
 
 /// Runs `body` as the first task of an executor until it is done.
 pub(in crate::edge) fn run<F: std::future::Future<Output = ()> + 'static>(
-    body: impl FnOnce(Tasks) -> F,
+    body: impl FnOnce(Executor) -> F,
 ) {
     let (control, parts) = Control::new().unwrap();
-    let tasks = Tasks::new(parts);
+    let tasks = Executor::new(parts);
     let body = body(tasks.clone());
     let done = Rc::new(Cell::new(false));
     let theirs = Rc::clone(&done);
@@ -35,7 +35,7 @@ pub(in crate::edge) fn run<F: std::future::Future<Output = ()> + 'static>(
 }
 
 /// A listener of one shard on a loopback port of the kernel's choice.
-pub(in crate::edge) fn acceptor(tasks: &Tasks) -> (Acceptor, SocketAddr) {
+pub(in crate::edge) fn acceptor(tasks: &Executor) -> (Acceptor, SocketAddr) {
     let address = "127.0.0.1:0".parse().unwrap();
     let mut listeners = listen::bind(&[address], &[0]).unwrap();
     let listener = listeners.shards.pop().unwrap().pop().unwrap();
@@ -57,20 +57,20 @@ pub(in crate::edge) async fn accepted(acceptor: &Acceptor) -> Stream {
 fn a_deadline_ends_a_phase_that_waits_for_nothing_and_not_one_that_is_done() {
     run(|tasks| async move {
         let never = Box::pin(std::future::pending::<()>());
-        assert_eq!(tasks.within(Duration::from_millis(30), never).await, None);
+        assert_eq!(tasks.timeout(Duration::from_millis(30), never).await, None);
         let done = Box::pin(std::future::ready(7));
-        assert_eq!(tasks.within(Duration::ZERO, done).await, Some(7));
+        assert_eq!(tasks.timeout(Duration::ZERO, done).await, Some(7));
         // A long deadline outside does not hide a short one inside, nor the other way round.
         let inner = Box::pin(async {
             let never = Box::pin(std::future::pending::<()>());
-            tasks.within(Duration::from_millis(20), never).await
+            tasks.timeout(Duration::from_millis(20), never).await
         });
-        assert_eq!(tasks.within(Duration::from_hours(1), inner).await, Some(None));
+        assert_eq!(tasks.timeout(Duration::from_hours(1), inner).await, Some(None));
         let inner = Box::pin(async {
             let never = Box::pin(std::future::pending::<()>());
-            tasks.within(Duration::from_hours(1), never).await
+            tasks.timeout(Duration::from_hours(1), never).await
         });
-        assert_eq!(tasks.within(Duration::from_millis(20), inner).await, None);
+        assert_eq!(tasks.timeout(Duration::from_millis(20), inner).await, None);
         tasks.sleep(Duration::from_millis(20)).await;
     });
 }
@@ -86,13 +86,13 @@ fn a_finished_task_leaves_no_deadline_and_no_socket_behind() {
             let theirs = tasks.clone();
             tasks.spawn(async move {
                 let read = Box::pin(stream.readable());
-                let _ended = theirs.within(Duration::from_hours(1), read).await;
+                let _ended = theirs.timeout(Duration::from_hours(1), read).await;
             });
-            tasks.turn().await;
+            tasks.yield_now().await;
             drop(peer);
         }
         while tasks.0.tasks.borrow().len() > 1 {
-            tasks.turn().await;
+            tasks.yield_now().await;
         }
         assert_eq!(tasks.0.deadlines.borrow().len(), 0);
         assert_eq!(tasks.0.sources.borrow().len(), before);
@@ -105,7 +105,7 @@ fn one_task_that_panics_ends_alone() {
         let (tell, told) = mpsc::channel();
         tasks.spawn(async { panic!("on purpose") });
         tasks.spawn(async move { tell.send(()).unwrap() });
-        tasks.turn().await;
+        tasks.yield_now().await;
         told.try_recv().expect("the task behind it ran");
         assert_eq!(tasks.0.tasks.borrow().len(), 1);
     });
@@ -120,7 +120,7 @@ fn tasks_that_never_wait_leave_sockets_and_deadlines_their_turns() {
             tasks.spawn(async move {
                 loop {
                     turns.set(turns.get() + 1);
-                    theirs.turn().await;
+                    theirs.yield_now().await;
                 }
             });
         }
@@ -149,12 +149,12 @@ fn new_tasks_run_in_the_round_they_came_in_and_do_not_make_it_longer_for_others(
                         let ran = Rc::clone(&ran);
                         theirs.spawn(async move { ran.set(ran.get() + 1) });
                     }
-                    theirs.turn().await;
+                    theirs.yield_now().await;
                 }
             });
         }
         while tasks.0.tasks.borrow().len() > 1 {
-            tasks.turn().await;
+            tasks.yield_now().await;
         }
         assert_eq!((spawned.get(), ran.get()), (8000, 8000));
         // Ten times eight a round and no more, however many asked for another turn.
@@ -193,7 +193,7 @@ fn blocking_work_that_nobody_waits_for_is_not_begun() {
         let first = tasks.blocking(&workers, move || gate.recv().is_err());
         let (tell, told) = mpsc::channel();
         let second = tasks.blocking(&workers, move || tell.send(()).is_ok());
-        let waited = tasks.within(
+        let waited = tasks.timeout(
             Duration::ZERO,
             Box::pin(async { futures_lite::future::zip(first, second).await }),
         );
@@ -280,7 +280,7 @@ fn a_connection_is_there_when_the_first_write_is_done_and_a_refusal_is_told_by_i
 #[test]
 fn a_drain_still_takes_those_who_wait_in_the_kernels_queue() {
     let (control, parts) = Control::new().unwrap();
-    let tasks = Tasks::new(parts);
+    let tasks = Executor::new(parts);
     let (acceptor, address) = acceptor(&tasks);
     let waiting: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
     let taken = Rc::new(Cell::new(0));

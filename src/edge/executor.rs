@@ -28,7 +28,7 @@ type Future = Pin<Box<dyn std::future::Future<Output = ()>>>;
 
 /// Runs tasks on the thread that made it. Cloning is cheap; all clones are the same executor.
 #[derive(Clone)]
-pub(super) struct Tasks(Rc<Core>);
+pub(super) struct Executor(Rc<Core>);
 
 struct Core {
     poller: RefCell<Poller>,
@@ -149,7 +149,7 @@ impl Remote {
     }
 }
 
-impl Tasks {
+impl Executor {
     /// An executor with nothing to do, for this thread.
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { poller, remote } = parts;
@@ -226,7 +226,7 @@ impl Tasks {
     }
 
     /// Lets all others have a turn.
-    pub(super) async fn turn(&self) {
+    pub(super) async fn yield_now(&self) {
         let mut yielded = false;
         poll_fn(|_| {
             if yielded {
@@ -250,7 +250,7 @@ impl Tasks {
     /// Runs `phase` for at most `limit`; `None` when the time is up.
     ///
     /// The phase is boxed: a connection then takes the memory of the phase it is in and not that of its largest one.
-    pub(super) async fn within<T>(
+    pub(super) async fn timeout<T>(
         &self,
         limit: Duration,
         mut phase: Pin<Box<dyn std::future::Future<Output = T> + '_>>,
@@ -325,13 +325,13 @@ enum Answer<T> {
 /// One socket's place among those that are watched. Dropping it forgets what was seen; the kernel stops watching when
 /// the socket is closed, or by [`Watch::end`].
 pub(super) struct Watch {
-    tasks: Tasks,
+    tasks: Executor,
     key: Key,
 }
 
 impl Watch {
     /// The executor this socket belongs to.
-    pub(super) const fn tasks(&self) -> &Tasks {
+    pub(super) const fn tasks(&self) -> &Executor {
         &self.tasks
     }
 
@@ -517,5 +517,5 @@ fn deadline_in(time: Duration) -> u64 {
 }
 
 #[cfg(test)]
-#[path = "tasks_tests.rs"]
+#[path = "executor_tests.rs"]
 pub(super) mod tests;
