@@ -4,7 +4,7 @@
 //! Costs an idle session one wake an interval, and no memory that stays.
 
 use super::super::global_requests::{Question, keep_alive};
-use super::super::line::{Party, Stop, Tools};
+use super::super::line::{Party, PumpContext, Stop};
 use super::{Relay, Turn};
 use nix::errno::Errno;
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub(super) struct Alive {
 }
 
 impl Alive {
-    pub(super) fn begin(&mut self, tools: &Tools) {
+    pub(super) fn begin(&mut self, tools: &PumpContext) {
         let interval = tools.client_alive.interval_ms();
         self.due_ms = (interval > 0).then(|| tools.now.0.saturating_add(interval));
     }
@@ -55,7 +55,7 @@ impl Alive {
 
 impl Relay {
     /// Asks a client that was silent for an interval, or gives it up.
-    pub(super) fn mind_client(&mut self, tools: &mut Tools) -> Turn {
+    pub(super) fn mind_client(&mut self, tools: &mut PumpContext) -> Turn {
         let (now, settings) = (tools.now.0, tools.client_alive);
         let interval = settings.interval_ms();
         if self.alive.due_ms.is_none_or(|due| due > now) {
@@ -87,7 +87,7 @@ impl Relay {
         self.ask_client(tools)
     }
 
-    fn ask_client(&mut self, tools: &mut Tools) -> Turn {
+    fn ask_client(&mut self, tools: &mut PumpContext) -> Turn {
         let Self { client, vm, alive, .. } = self;
         alive.question.ask(vm.replies.owed(), client.transport.send_seq());
         if let Err(fault) = client.transport.send(&keep_alive(), &mut tools.context()) {

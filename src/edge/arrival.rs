@@ -12,7 +12,7 @@ use super::super::local_address;
 use super::super::proxy_header::{self, Expected, Origin, Verdict};
 use super::super::report::Report;
 use super::super::stream::{Read, Stream};
-use super::{Door, Place, client, edge};
+use super::{Door, HalfOpenSlot, client, edge};
 
 impl Door {
     /// Finds the address that was dialled, reading a PROXY header where one is due. Returns the bytes read behind it;
@@ -21,7 +21,7 @@ impl Door {
         &self,
         stream: &Stream,
         report: &RefCell<Report>,
-        place: &Place,
+        place: &HalfOpenSlot,
     ) -> Result<Option<(IpAddr, Vec<u8>)>, Ended> {
         let settings = &self.shared.settings;
         let peer = report.borrow().client;

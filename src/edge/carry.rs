@@ -22,8 +22,8 @@ use super::super::leg::{Broken, Leg};
 use super::super::pump::{Carriage, Session};
 use super::super::relay::Relay;
 use super::super::report::{Info, Report};
-use super::super::seats::{Full, Seat};
-use super::{Door, Outcome, Place, edge};
+use super::super::seats::{Full, SessionPermit};
+use super::{Door, HalfOpenSlot, Outcome, edge};
 
 /// What comes of the wait for a VM.
 enum Way {
@@ -40,7 +40,7 @@ impl Door {
         &self,
         mut client_leg: Leg,
         report: &RefCell<Report>,
-        place: &Place,
+        place: &HalfOpenSlot,
         admitted: Admitted,
         key: &ProvedKey,
     ) -> Outcome {
@@ -105,7 +105,7 @@ impl Door {
         early: Early,
         banner: &str,
         waiting: Waiting,
-        seat: Seat,
+        seat: SessionPermit,
     ) -> Outcome {
         let accepted_us = waiting.report.accepted_us;
         self.counters.stage(LoginStage::Total, clock::monotonic_us() - accepted_us);

@@ -64,15 +64,15 @@ pub(super) struct VmLegs {
 struct Places<const MAX: usize>(Arc<()>);
 
 /// One of the places.
-struct Place {
+struct FirstUsePermit {
     _counted: Arc<()>,
 }
 
 impl<const MAX: usize> Places<MAX> {
     /// `None`: all are taken.
-    fn take(&self) -> Option<Place> {
+    fn take(&self) -> Option<FirstUsePermit> {
         let taken = Arc::strong_count(&self.0) - 1;
-        (taken < MAX).then(|| Place { _counted: Arc::clone(&self.0) })
+        (taken < MAX).then(|| FirstUsePermit { _counted: Arc::clone(&self.0) })
     }
 }
 

@@ -38,7 +38,7 @@ use super::global_requests::host_keys;
 use super::leg::{Leg, Scratch};
 use super::pump::PumpHandle;
 use super::report::{Carried, Info, Proved, Report, RequestId};
-use super::shared::{Presence, Shared};
+use super::shared::{ConnectionGuard, Shared};
 use super::stream::Stream;
 use super::{clock, lobby};
 use patience::{PROOF_WAIT, Patience};
@@ -155,7 +155,7 @@ impl Door {
     }
 
     /// Counts a connection as present.
-    pub(super) fn enter(&self) -> Presence {
+    pub(super) fn enter(&self) -> ConnectionGuard {
         self.shared.enter()
     }
 
@@ -165,8 +165,8 @@ impl Door {
         self: Rc<Self>,
         stream: Stream,
         peer: SocketAddr,
-        place: Place,
-        _presence: Presence,
+        place: HalfOpenSlot,
+        _presence: ConnectionGuard,
     ) {
         let request = RequestId(self.scratch.random());
         let report = RefCell::new(Report::new(request, peer, clock::monotonic_us()));
@@ -185,7 +185,12 @@ impl Door {
         };
     }
 
-    async fn connection(&self, stream: Stream, report: &RefCell<Report>, place: &Place) -> Outcome {
+    async fn connection(
+        &self,
+        stream: Stream,
+        report: &RefCell<Report>,
+        place: &HalfOpenSlot,
+    ) -> Outcome {
         let (local, unread) = match self.local(&stream, report, place).await {
             Ok(Some(found)) => found,
             Ok(None) => {
@@ -244,7 +249,7 @@ impl Door {
         leg: &mut Leg,
         address: &Arc<Address>,
         report: &RefCell<Report>,
-        place: &Place,
+        place: &HalfOpenSlot,
     ) -> Result<Entry, Ended> {
         let source = report.borrow().source();
         let gate = RouteGate::new(&self.shared, address, report);
@@ -399,13 +404,13 @@ const fn client(stage: Stage, cause: Cause) -> Ended {
 }
 
 /// A place among the half-open connections, given back when the key is accepted or the connection ends.
-pub(super) struct Place {
+pub(super) struct HalfOpenSlot {
     door: Rc<Door>,
     id: admission::Id,
     taken: Cell<bool>,
 }
 
-impl Place {
+impl HalfOpenSlot {
     pub(super) fn take(door: &Rc<Door>, stream: &Stream, source: IpAddr) -> Self {
         let admitted = door.admission.borrow_mut().admit(source);
         if let Some(evicted) = admitted.evict
@@ -445,7 +450,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for HalfOpenSlot {
     fn drop(&mut self) {
         self.leave();
     }

@@ -119,7 +119,7 @@ pub(super) enum Stop {
 }
 
 /// What a turn of any session uses, one a pump.
-pub(super) struct Tools {
+pub(super) struct PumpContext {
     pub(super) pool: Pool,
     pub(super) entropy: Box<dyn Entropy + Send>,
     pub(super) now: Instant,
@@ -147,7 +147,7 @@ pub(super) enum Read {
     End,
 }
 
-impl Tools {
+impl PumpContext {
     pub(super) fn context(&mut self) -> Context<'_> {
         Context { now: self.now, entropy: &mut *self.entropy }
     }
@@ -192,7 +192,7 @@ impl Line {
     }
 
     /// One read of what the socket has.
-    pub(super) fn read(&mut self, party: Party, tools: &mut Tools) -> Result<Read, Stop> {
+    pub(super) fn read(&mut self, party: Party, tools: &mut PumpContext) -> Result<Read, Stop> {
         let packet = self.transport.needs();
         let Some(room) = self.inbox.room(packet, &mut tools.pool) else {
             let len = u32::try_from(packet).unwrap_or(u32::MAX);
@@ -213,7 +213,7 @@ impl Line {
 
     /// One read of bytes that nobody will look at. They never come near the inbox, where a run for the other leg may
     /// wait, and over TCP not even out of the kernel (`MSG_TRUNC`, tcp(7)).
-    pub(super) fn discard(&mut self, party: Party, tools: &mut Tools) -> Result<Read, Errno> {
+    pub(super) fn discard(&mut self, party: Party, tools: &mut PumpContext) -> Result<Read, Errno> {
         let Self { fd, reading, .. } = self;
         let read = tools.pool.scratch(|room| receive(fd, reading, room, MsgFlags::MSG_TRUNC))?;
         if let Read::Bytes(count) = read {
@@ -222,7 +222,7 @@ impl Line {
         Ok(read)
     }
 
-    fn count(&mut self, party: Party, count: usize, tools: &mut Tools) {
+    fn count(&mut self, party: Party, count: usize, tools: &mut PumpContext) {
         let count = u64::try_from(count).unwrap_or_default();
         self.received += count;
         self.heard = tools.now;
@@ -295,7 +295,11 @@ impl Line {
     }
 
     /// Answers a request of this leg's peer in its turn.
-    pub(super) fn answer(&mut self, message: Vec<u8>, tools: &mut Tools) -> Result<(), Fault> {
+    pub(super) fn answer(
+        &mut self,
+        message: Vec<u8>,
+        tools: &mut PumpContext,
+    ) -> Result<(), Fault> {
         match self.replies.answer(message)? {
             Some(message) => self.transport.send(&message, &mut tools.context()),
             None => Ok(()),
@@ -303,7 +307,7 @@ impl Line {
     }
 
     /// A reply of the other side has gone to this leg's peer: the answers of ours that waited for it follow.
-    pub(super) fn reply_passed(&mut self, tools: &mut Tools) -> Result<(), Fault> {
+    pub(super) fn reply_passed(&mut self, tools: &mut PumpContext) -> Result<(), Fault> {
         for reply in self.replies.passed() {
             self.transport.send(&reply, &mut tools.context())?;
         }
@@ -311,14 +315,14 @@ impl Line {
     }
 
     /// Tells this leg's peer that nobody knew its message `seq`.
-    pub(super) fn unimplemented(&mut self, seq: u32, tools: &mut Tools) -> Result<(), Fault> {
+    pub(super) fn unimplemented(&mut self, seq: u32, tools: &mut PumpContext) -> Result<(), Fault> {
         let mut message = vec![UNIMPLEMENTED];
         message.put_u32(seq);
         self.transport.send(&message, &mut tools.context())
     }
 
     /// Passes the other peer's DISCONNECT on.
-    pub(super) fn farewell(&mut self, reason: u32, text: &[u8], tools: &mut Tools) {
+    pub(super) fn farewell(&mut self, reason: u32, text: &[u8], tools: &mut PumpContext) {
         let mut message = vec![DISCONNECT];
         message.put_u32(reason);
         message.put_string(text);
@@ -369,7 +373,7 @@ pub(super) fn forward(
     to: &mut Line,
     used: usize,
     payload: Range<usize>,
-    tools: &mut Tools,
+    tools: &mut PumpContext,
 ) -> Result<(), Stop> {
     let received = from.transport.receive_seq().wrapping_sub(1);
     let sent = to.transport.send_seq();

@@ -1,6 +1,6 @@
 //! How a session ends: by a half-close that passes, by a leg that cannot go on, or from our side.
 
-use super::super::line::{Party, Read, Reading, Stop, Tools, Writing};
+use super::super::line::{Party, PumpContext, Read, Reading, Stop, Writing};
 use super::{Phase, READS_MAX, Relay, Turn};
 use crate::ended::{Cause, Detail, Ended, Stage};
 use crate::ssh::fault::Fault;
@@ -15,7 +15,7 @@ pub(super) const HALF_CLOSED_MS_MAX: u64 = 60_000;
 
 impl Relay {
     /// The deadline may have passed.
-    pub(in super::super) fn expire(&mut self, tools: &mut Tools) -> Turn {
+    pub(in super::super) fn expire(&mut self, tools: &mut PumpContext) -> Turn {
         let carried = self.client.carried() + self.vm.carried();
         match &mut self.phase {
             Phase::HalfClosed { ended, until, moved_max } if *until <= tools.now.0 => {
@@ -34,7 +34,7 @@ impl Relay {
     }
 
     /// Ends the session from our side; `text` is for the client's user.
-    pub(in super::super) fn evict(&mut self, cause: Cause, text: &str, tools: &mut Tools) {
+    pub(in super::super) fn evict(&mut self, cause: Cause, text: &str, tools: &mut PumpContext) {
         let ended = Ended::evicted(Stage::Session, cause);
         if self.close(ended, tools) {
             let cx = &mut tools.context();
@@ -44,7 +44,7 @@ impl Relay {
     }
 
     /// The peer's FIN was read.
-    pub(super) fn end_of(&mut self, party: Party, tools: &Tools) {
+    pub(super) fn end_of(&mut self, party: Party, tools: &PumpContext) {
         if self.phase == Phase::Open {
             self.phase = Phase::HalfClosed {
                 ended: Ended { side: party.side(), stage: Stage::Session, cause: Cause::Closed },
@@ -55,7 +55,7 @@ impl Relay {
     }
 
     /// Passes a FIN on once everything before it is written.
-    pub(super) fn half_close(&mut self, tools: &Tools) {
+    pub(super) fn half_close(&mut self, tools: &PumpContext) {
         for party in [Party::Client, Party::Vm] {
             let (from, to) = self.lines(party);
             // With the other leg ready, what is still unopened is a packet that will never be whole.
@@ -74,7 +74,7 @@ impl Relay {
     }
 
     /// Ends the session because one leg cannot go on, and tells the other leg.
-    pub(super) fn stop(&mut self, stop: Stop, tools: &mut Tools) {
+    pub(super) fn stop(&mut self, stop: Stop, tools: &mut PumpContext) {
         let (party, cause) = match stop {
             Stop::Fault(party, fault) => (party, Cause::from(&fault)),
             Stop::Lost(party, Errno::ETIMEDOUT) => (party, Cause::Deadline),
@@ -115,7 +115,7 @@ impl Relay {
     }
 
     /// Leaves the phases in which data flows; false if that was done before. The first reason stands.
-    pub(super) fn close(&mut self, ended: Ended, tools: &Tools) -> bool {
+    pub(super) fn close(&mut self, ended: Ended, tools: &PumpContext) -> bool {
         let until = tools.now.0 + LINGER_MS_MAX;
         self.phase = match self.phase {
             Phase::Open => Phase::Closing { ended, until },
@@ -129,7 +129,7 @@ impl Relay {
 
     /// Writes what is sealed, says FIN, and reads on until the peers do: closing with bytes unread
     /// would reset the connection, and the peer would never see our last words.
-    pub(super) fn linger(&mut self, tools: &mut Tools) -> Turn {
+    pub(super) fn linger(&mut self, tools: &mut PumpContext) -> Turn {
         let Phase::Closing { ended, .. } = self.phase else {
             return Turn::Wait;
         };

@@ -7,7 +7,7 @@
 use super::buffers::Pool;
 use super::clock::monotonic_ms;
 use super::epoll::{Event, Interest, Poller, Readiness, Target};
-use super::line::{Party, Tally, Tools};
+use super::line::{Party, PumpContext, Tally};
 use super::relay::Turn;
 use super::slab::{Key, Slab};
 use crate::ended::{Cause, Ended, Side, Stage};
@@ -106,7 +106,7 @@ fn build<I>(
         arrivals: Arrivals::Welcome,
         check: None,
         unchecked: Vec::new(),
-        tools: Tools {
+        tools: PumpContext {
             pool: Pool::default(),
             entropy: Box::new(SystemEntropy::default()),
             now: Instant(monotonic_ms()),
@@ -144,7 +144,7 @@ struct Pump<I> {
     check: Option<Check<I>>,
     /// Sessions that this recheck has not come to.
     unchecked: Vec<Key>,
-    tools: Tools,
+    tools: PumpContext,
     counters: Arc<Counters>,
     /// What users read when their sessions are ended.
     words: Box<Words<I>>,
@@ -460,7 +460,7 @@ impl<I> Pump<I> {
     }
 
     /// Runs `work` on a session and does what it asks for. A panic ends the session and no more.
-    fn serve(&mut self, key: Key, work: impl FnOnce(&mut Carriage, &mut Tools) -> Turn) {
+    fn serve(&mut self, key: Key, work: impl FnOnce(&mut Carriage, &mut PumpContext) -> Turn) {
         let Some(entry) = self.entries.get_mut(key) else {
             return;
         };

@@ -1,6 +1,6 @@
 //! When we start a key exchange of a relayed session, and when we stop waiting for one.
 
-use super::super::line::{Exchange, Party, Stop, Tools};
+use super::super::line::{Exchange, Party, PumpContext, Stop};
 use super::{Phase, PreferGcm, Relay, Turn, Upgrade};
 use crate::ssh::cipher::Cipher;
 use nix::errno::Errno;
@@ -15,7 +15,7 @@ const BULK: u64 = 4 << 20;
 impl Relay {
     /// Looked at now and then: a quiet session can do without some memory, and a key exchange that a peer never goes on
     /// with must end some day.
-    pub(in crate::edge) fn look(&mut self, tools: &mut Tools) -> Turn {
+    pub(in crate::edge) fn look(&mut self, tools: &mut PumpContext) -> Turn {
         let received = self.client.received + self.vm.received;
         if received == self.received_before {
             self.client.transport.rest();
@@ -39,7 +39,7 @@ impl Relay {
 
     /// Starts a key exchange that is due; see the head of `relay` for when it may. How old keys are counts when their
     /// peer is heard: one that is silent may be stopped or out of reach, and would only miss the exchange's deadline.
-    pub(super) fn start_exchange(&mut self, tools: &mut Tools) -> Result<bool, Stop> {
+    pub(super) fn start_exchange(&mut self, tools: &mut PumpContext) -> Result<bool, Stop> {
         if self.phase != Phase::Open
             || self.client.transport.is_exchanging()
             || self.vm.transport.is_exchanging()
@@ -66,7 +66,7 @@ impl Relay {
     }
 
     /// Looks once at a session that turned out bulky.
-    fn wants_upgrade(&mut self, tools: &Tools) -> bool {
+    fn wants_upgrade(&mut self, tools: &PumpContext) -> bool {
         if self.upgrade == Upgrade::Settled || self.client.received + self.vm.received < BULK {
             return false;
         }

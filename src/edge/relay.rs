@@ -32,7 +32,7 @@ use super::banner::Banner;
 use super::buffers::Pool;
 use super::epoll::Readiness;
 use super::global_requests::{self as requests, Request};
-use super::line::{Exchange, Line, Party, Read, Reading, Stop, Tools, Writing, forward};
+use super::line::{Exchange, Line, Party, PumpContext, Read, Reading, Stop, Writing, forward};
 use crate::ended::{Detail, Ended};
 use crate::ssh::message::{
     CHANNEL_OPEN, CHANNEL_OPEN_CONFIRMATION, CHANNEL_REQUEST, GLOBAL_REQUEST, REQUEST_FAILURE,
@@ -184,7 +184,7 @@ impl Relay {
     }
 
     /// Counts what the door has read; from now on silence counts.
-    pub(super) fn begin(&mut self, tools: &mut Tools) {
+    pub(super) fn begin(&mut self, tools: &mut PumpContext) {
         tools.tally.up += self.client.received;
         tools.tally.down += self.vm.received;
         for line in [&mut self.client, &mut self.vm] {
@@ -209,7 +209,7 @@ impl Relay {
     }
 
     /// Does what can be done without waiting, within bounds.
-    pub(super) fn turn(&mut self, tools: &mut Tools) -> Turn {
+    pub(super) fn turn(&mut self, tools: &mut PumpContext) -> Turn {
         let turn = match self.phase {
             Phase::Open | Phase::HalfClosed { .. } => match self.work(tools) {
                 Ok(turn) => turn,
@@ -225,7 +225,7 @@ impl Relay {
         turn
     }
 
-    /// When [`Self::expire`] wants to be called, on the clock of [`Tools::now`].
+    /// When [`Self::expire`] wants to be called, on the clock of [`PumpContext::now`].
     pub(super) const fn deadline(&self) -> Option<u64> {
         match self.phase {
             Phase::Open => self.alive.due_ms,
@@ -254,7 +254,7 @@ impl Relay {
         }
     }
 
-    fn work(&mut self, tools: &mut Tools) -> Result<Turn, Stop> {
+    fn work(&mut self, tools: &mut PumpContext) -> Result<Turn, Stop> {
         let mut reads = READS_MAX;
         // One direction may set the other free: a key exchange completes, an answer goes out.
         loop {
@@ -283,7 +283,12 @@ impl Relay {
     }
 
     /// Moves one direction on, by at most one read. True if anything moved that another round could follow up.
-    fn carry(&mut self, party: Party, reads: &mut u32, tools: &mut Tools) -> Result<bool, Stop> {
+    fn carry(
+        &mut self,
+        party: Party,
+        reads: &mut u32,
+        tools: &mut PumpContext,
+    ) -> Result<bool, Stop> {
         let (from, to) = self.lines(party);
         let mut broke = to.flush(&mut from.inbox);
         let mut moved = self.open(party, tools)?;
@@ -312,7 +317,7 @@ impl Relay {
     }
 
     /// Opens what lies in the inbox, as far as the other leg takes it.
-    fn open(&mut self, party: Party, tools: &mut Tools) -> Result<bool, Stop> {
+    fn open(&mut self, party: Party, tools: &mut PumpContext) -> Result<bool, Stop> {
         let mut moved = false;
         loop {
             let (from, to) = self.lines(party);
@@ -358,7 +363,12 @@ impl Relay {
     }
 
     /// `party` does not know the packet that went to it as `sent`.
-    fn unimplemented(&mut self, party: Party, sent: u32, tools: &mut Tools) -> Result<(), Stop> {
+    fn unimplemented(
+        &mut self,
+        party: Party,
+        sent: u32,
+        tools: &mut PumpContext,
+    ) -> Result<(), Stop> {
         let Self { client, vm, alive, .. } = self;
         let (from, to) = match party {
             Party::Client => (client, vm),
@@ -389,7 +399,7 @@ impl Relay {
         party: Party,
         used: usize,
         payload: Range<usize>,
-        tools: &mut Tools,
+        tools: &mut PumpContext,
     ) -> Result<(), Stop> {
         let Self { client, vm, server, proof, banner, alive, .. } = self;
         let (from, to) = match party {

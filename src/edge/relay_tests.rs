@@ -122,7 +122,7 @@ struct World {
     client: Peer,
     vm: Peer,
     relay: Relay,
-    tools: Tools,
+    tools: PumpContext,
     poller: Poller,
     random: Seeded,
     over: Option<Ended>,
@@ -284,8 +284,8 @@ impl World {
     }
 }
 
-fn tools(seed: u64, now: Instant) -> Tools {
-    Tools {
+fn tools(seed: u64, now: Instant) -> PumpContext {
+    PumpContext {
         pool: Pool::default(),
         entropy: Box::new(Seeded(seed)),
         now,

@@ -11,8 +11,8 @@ use crate::ssh::userauth::{Identity, Presented, ProvedKey};
 
 use super::denied::Denied;
 use super::gate::Grant;
-use super::seats::Seat;
-use super::shared::Presence;
+use super::seats::SessionPermit;
+use super::shared::ConnectionGuard;
 
 /// Longest peer text in a log line, in bytes.
 const TEXT_MAX_BYTES: usize = 128;
@@ -200,7 +200,7 @@ pub struct Info {
     /// For the log line.
     pub report: Report,
     /// Counts the connection as present.
-    pub presence: Presence,
+    pub presence: ConnectionGuard,
     /// The place it takes among the sessions.
-    pub seat: Seat,
+    pub seat: SessionPermit,
 }

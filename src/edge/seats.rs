@@ -52,14 +52,14 @@ impl Seats {
     ///
     /// # Errors
     /// [`Full`]; nothing is taken.
-    pub(super) fn take(&self, user: &Arc<str>, vm: &str) -> Result<Seat, Full> {
+    pub(super) fn take(&self, user: &Arc<str>, vm: &str) -> Result<SessionPermit, Full> {
         let all = Taken(Arc::clone(&self.taken));
         if self.taken.fetch_add(1, Ordering::Relaxed) >= self.most.sessions {
             return Err(Full::All);
         }
         let user = Shares::take(&self.users, user, self.most.per_user).map_err(Full::User)?;
         let vm = Shares::take(&self.vms, &Arc::from(vm), self.most.per_vm).map_err(Full::Vm)?;
-        Ok(Seat { _all: all, _user: user, _vm: vm })
+        Ok(SessionPermit { _all: all, _user: user, _vm: vm })
     }
 
     pub(super) fn taken(&self) -> &Arc<AtomicUsize> {
@@ -68,7 +68,7 @@ impl Seats {
 }
 
 /// One of the places for sessions; free again when this is dropped.
-pub struct Seat {
+pub struct SessionPermit {
     _all: Taken,
     _user: Share,
     _vm: Share,

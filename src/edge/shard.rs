@@ -14,12 +14,12 @@ use crate::metrics::Counters;
 
 use super::attended::Attended;
 use super::clock;
-use super::door::{Door, Place};
+use super::door::{Door, HalfOpenSlot};
 use super::executor::{Control, Executor, Order};
 use super::listen::{self, Listener};
 use super::pump::{self, PumpHandle};
 use super::report::Info;
-use super::shared::{Presence, Shared};
+use super::shared::{ConnectionGuard, Shared};
 use super::stream::Acceptor;
 
 /// How long accepting rests when descriptors or memory have run out.
@@ -141,7 +141,7 @@ impl Drop for Shard {
 }
 
 /// Accepts until a drain, and then those who wait already: closing the listener would reset them.
-async fn accept(open: Presence, acceptor: Acceptor, door: Rc<Door>, common: Rc<Accepting>) {
+async fn accept(open: ConnectionGuard, acceptor: Acceptor, door: Rc<Door>, common: Rc<Accepting>) {
     let tasks = door.tasks.clone();
     // More than the kernel's queue holds came after the drain began: they are the successor's.
     let mut left = listen::BACKLOG;
@@ -151,7 +151,7 @@ async fn accept(open: Presence, acceptor: Acceptor, door: Rc<Door>, common: Rc<A
             Ok(Some((stream, peer))) => {
                 // Place and presence are taken here: accepting must not outrun the limit on half-open connections, and
                 // a drain must not miss whom we have just let in.
-                let place = Place::take(&door, &stream, peer.ip());
+                let place = HalfOpenSlot::take(&door, &stream, peer.ip());
                 let presence = door.enter();
                 tasks.spawn(Rc::clone(&door).serve(stream, peer, place, presence));
                 left -= i32::from(common.draining.get());

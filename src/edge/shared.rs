@@ -17,7 +17,7 @@ use super::local_address::Destination;
 use super::names::Names;
 use super::proxy_header::Senders;
 use super::relay::{ClientAlive, PreferGcm};
-use super::seats::{Full, Most, Seat, Seats, Shares};
+use super::seats::{Full, Most, Seats, SessionPermit, Shares};
 use super::workers::Workers;
 
 /// Host keys that are written down at a time, of all shards together: the registry makes them durable in one go.
@@ -156,13 +156,13 @@ impl Shared {
     }
 
     /// Counts a connection or a listener until the returned value is dropped.
-    pub fn enter(self: &Arc<Self>) -> Presence {
+    pub fn enter(self: &Arc<Self>) -> ConnectionGuard {
         self.present.fetch_add(1, Ordering::Relaxed);
-        Presence(Arc::clone(self))
+        ConnectionGuard(Arc::clone(self))
     }
 
     /// A seat for a session of `user` in the VM whose id is `vm`.
-    pub(super) fn take_seat(&self, user: &Arc<str>, vm: &str) -> Result<Seat, Full> {
+    pub(super) fn take_seat(&self, user: &Arc<str>, vm: &str) -> Result<SessionPermit, Full> {
         self.seats.take(user, vm)
     }
 
@@ -205,9 +205,9 @@ enum Wait {
 }
 
 /// One connection that is not over, or one listener.
-pub struct Presence(Arc<Shared>);
+pub struct ConnectionGuard(Arc<Shared>);
 
-impl Drop for Presence {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         if self.0.present.fetch_sub(1, Ordering::AcqRel) == 1 {
             // Under the lock, so that a waiter cannot miss it between its look and its wait.
