@@ -7,8 +7,8 @@ use std::os::fd::AsFd;
 use crate::ended::{Cause, Detail, Ended, Stage};
 use crate::ssh::ident;
 
-use super::super::leg::Broken;
 use super::super::local_address;
+use super::super::login_leg::Broken;
 use super::super::proxy_header::{self, Expected, Origin, Verdict};
 use super::super::report::Report;
 use super::super::stream::{Read, Stream};

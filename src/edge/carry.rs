@@ -18,7 +18,7 @@ use super::super::clock;
 use super::super::dial::{Guest, Reached};
 use super::super::early::{Early, attend};
 use super::super::failed::Failed;
-use super::super::leg::{Broken, Leg};
+use super::super::login_leg::{Broken, LoginLeg};
 use super::super::pump::{Carriage, Session};
 use super::super::relay::Relay;
 use super::super::report::{Info, Report};
@@ -38,7 +38,7 @@ impl Door {
     /// From a proved key with a route to a session on the pump, or to words about why not.
     pub(super) async fn carry(
         &self,
-        mut client_leg: Leg,
+        mut client_leg: LoginLeg,
         report: &RefCell<Report>,
         place: &HalfOpenSlot,
         admitted: Admitted,
@@ -101,7 +101,7 @@ impl Door {
     /// Both legs go to the pump, unless somebody has the connection ended in the last moment.
     fn hand_over(
         &self,
-        (client_leg, reached): (Leg, Reached),
+        (client_leg, reached): (LoginLeg, Reached),
         early: Early,
         banner: &str,
         waiting: Waiting,

@@ -22,7 +22,7 @@ use super::clock;
 use super::executor::Executor;
 use super::failed::{self, Failed};
 use super::gate;
-use super::leg::{Leg, Scratch};
+use super::login_leg::{LoginLeg, Scratch};
 use super::names::Stale;
 use super::report::Report;
 use super::shared::{Principal, Shared, Shown, VmCredential};
@@ -103,7 +103,7 @@ pub(super) struct Guest<'a> {
 
 /// A VM that let us in.
 pub(super) struct Reached {
-    pub(super) leg: Leg,
+    pub(super) leg: LoginLeg,
     /// Which of its addresses answered.
     pub(super) endpoint: SocketAddr,
 }
@@ -270,7 +270,7 @@ impl VmLegs {
         counters: &Counters,
         endpoints: &[SocketAddr],
         config: &Arc<ClientConfig>,
-    ) -> Result<(Leg, SocketAddr), Failed> {
+    ) -> Result<(LoginLeg, SocketAddr), Failed> {
         let began_us = clock::monotonic_us();
         let mut last = Failed::from(vm(Stage::Dial, Cause::DialFailed));
         let mut left = shared.settings.dial_timeout;
@@ -278,7 +278,7 @@ impl VmLegs {
             let transport = scratch.with_context(|cx| Transport::client(Arc::clone(config), cx));
             // Our identification line goes out first: when it is written, there is a connection.
             let dial = async {
-                let mut leg = Leg::to_vm(Stream::connect(&self.tasks, *endpoint)?, transport);
+                let mut leg = LoginLeg::to_vm(Stream::connect(&self.tasks, *endpoint)?, transport);
                 leg.flush().await?;
                 Ok::<_, io::Error>(leg)
             };
@@ -306,7 +306,7 @@ impl VmLegs {
         &self,
         shared: &Shared,
         scratch: &Scratch,
-        leg: &mut Leg,
+        leg: &mut LoginLeg,
         guest: Guest<'_>,
         banner: &mut String,
     ) -> Result<(), Failed> {
@@ -351,7 +351,7 @@ impl VmLegs {
         &self,
         shared: &Shared,
         scratch: &Scratch,
-        leg: &Leg,
+        leg: &LoginLeg,
         guest: Guest<'_>,
     ) -> Result<Presented, Ended> {
         let Guest { report, admitted, key, .. } = guest;
@@ -526,7 +526,7 @@ const fn vm(stage: Stage, cause: Cause) -> Ended {
 }
 
 /// An operator should look at this today.
-fn warn_of_mismatch(vm_entry: &Vm, leg: Option<&Leg>) {
+fn warn_of_mismatch(vm_entry: &Vm, leg: Option<&LoginLeg>) {
     let key = leg.and_then(|leg| PublicKey::parse(leg.transport.host_key()).ok());
     let proved = key.map_or_else(String::new, |key| key.fingerprint().to_string());
     tracing::warn!(

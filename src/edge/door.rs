@@ -35,7 +35,7 @@ use super::early::Early;
 use super::executor::Executor;
 use super::gate::{Entry, RouteGate};
 use super::global_requests::host_keys;
-use super::leg::{Leg, Scratch};
+use super::login_leg::{LoginLeg, Scratch};
 use super::pump::PumpHandle;
 use super::report::{Carried, Info, Proved, Report, RequestId};
 use super::shared::{ConnectionGuard, Shared};
@@ -207,7 +207,7 @@ impl Door {
         report.borrow_mut().address = Some(Arc::clone(&address));
         let server = Arc::clone(&self.shared.live.load().server);
         let transport = self.scratch.with_context(|cx| Transport::server(server, cx));
-        let mut leg = Leg::from_client(stream, transport, unread);
+        let mut leg = LoginLeg::from_client(stream, transport, unread);
         let entry = Box::pin(self.authenticate(&mut leg, &address, report, place)).await;
         report.borrow_mut().software = leg.transport.peer_ident();
         let entry = match entry {
@@ -246,7 +246,7 @@ impl Door {
     /// Key exchange and authentication, until a proved key has a route here.
     async fn authenticate(
         &self,
-        leg: &mut Leg,
+        leg: &mut LoginLeg,
         address: &Arc<Address>,
         report: &RefCell<Report>,
         place: &HalfOpenSlot,
@@ -341,7 +341,7 @@ impl Door {
     /// goodbye. Returns `ended`: what the user does meanwhile changes nothing about it.
     async fn explain(
         &self,
-        mut leg: Leg,
+        mut leg: LoginLeg,
         early: Early,
         report: &RefCell<Report>,
         ended: Ended,
@@ -373,13 +373,13 @@ impl Door {
         ended
     }
 
-    async fn say_goodbye(&self, leg: &mut Leg, reason: Reason, text: &str) {
+    async fn say_goodbye(&self, leg: &mut LoginLeg, reason: Reason, text: &str) {
         self.scratch.with_context(|cx| leg.transport.disconnect(reason, text, cx));
         let _heard = self.tasks.timeout(FAREWELL_WAIT, Box::pin(leg.finish(&self.scratch))).await;
     }
 
     /// Shows a registered user the way to their VMs.
-    async fn lobby(&self, mut leg: Leg, report: &RefCell<Report>) -> Ended {
+    async fn lobby(&self, mut leg: LoginLeg, report: &RefCell<Report>) -> Ended {
         let Some(wake) = self.tasks.wake_me() else {
             return edge(Stage::Lobby, Cause::Resources);
         };

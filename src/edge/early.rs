@@ -15,7 +15,7 @@ use crate::ssh::wire::{Malformed, Reader};
 
 use super::announced;
 use super::global_requests::{self as requests, Replies, Request};
-use super::leg::{Broken, Leg, Scratch};
+use super::login_leg::{Broken, LoginLeg, Scratch};
 use super::relay::Proof;
 
 /// Bytes that wait before no more is read: room for the opens and requests of any client, and nobody's data, which may
@@ -165,7 +165,7 @@ fn wants_reply(message: &[u8]) -> Result<bool, Malformed> {
 
 /// Serves a client whose VM is being reached, until it goes. May be dropped at any time: what was read is in `early` or
 /// in the leg.
-pub(super) async fn attend(leg: &mut Leg, scratch: &Scratch, early: &mut Early) -> Broken {
+pub(super) async fn attend(leg: &mut LoginLeg, scratch: &Scratch, early: &mut Early) -> Broken {
     let full = leg.drive(scratch, |transport, event, message, cx| {
         if matches!(event, Event::Payload(_)) {
             early.take(message, transport, cx)?;

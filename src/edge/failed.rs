@@ -8,7 +8,7 @@ use crate::ended::{Cause, Detail, Ended, Side, Stage};
 use crate::ssh::fault::Fault;
 use crate::ssh::transport::Transport;
 
-use super::leg::Broken;
+use super::login_leg::Broken;
 
 /// An attempt that ended.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -22,7 +22,7 @@ use crate::ssh::transport::{Context, Event, Transport};
 use super::attended::Waiting;
 use super::executor::Executor;
 use super::gate::{self, Refusal};
-use super::leg::{Broken, Leg, Scratch};
+use super::login_leg::{Broken, LoginLeg, Scratch};
 use super::pump::Stay;
 use super::report::Report;
 use super::seats::{Share, Shares};
@@ -56,7 +56,7 @@ pub(super) async fn host(
     tasks: &Executor,
     scratch: &Scratch,
     shared: &Arc<Shared>,
-    leg: &mut Leg,
+    leg: &mut LoginLeg,
     visitor: &Waiting,
 ) -> Result<Ended, Cause> {
     let told = async { Err(verdict(tasks, shared, visitor).await) };
@@ -84,7 +84,7 @@ async fn serve(
     tasks: &Executor,
     scratch: &Scratch,
     shared: &Arc<Shared>,
-    leg: &mut Leg,
+    leg: &mut LoginLeg,
     visitor: &Arc<Report>,
 ) -> Result<Ended, Cause> {
     let edge = |cause| Ok(Ended { side: Side::Edge, stage: Stage::Lobby, cause });
@@ -156,7 +156,7 @@ fn after(time: Duration) -> u64 {
 }
 
 /// One page out, or messages in until there is something to do.
-async fn step(lobby: &mut Lobby, scratch: &Scratch, leg: &mut Leg) -> Result<Step, Broken> {
+async fn step(lobby: &mut Lobby, scratch: &Scratch, leg: &mut LoginLeg) -> Result<Step, Broken> {
     let told = scratch.with_context(|cx| lobby.tell(&mut leg.transport, cx));
     if told? == Told::Page {
         leg.flush().await?;

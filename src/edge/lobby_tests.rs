@@ -432,7 +432,7 @@ fn visit(right: Right, meanwhile: impl FnOnce(&Right, &Attended) + 'static) -> C
         let (acceptor, address) = acceptor(&tasks);
         let _client = TcpStream::connect(address).unwrap();
         let transport = Pair::connected(5).server.transport;
-        let mut leg = Leg::from_client(accepted(&acceptor).await, transport, Vec::new());
+        let mut leg = LoginLeg::from_client(accepted(&acceptor).await, transport, Vec::new());
         let attended = Arc::new(Attended::new(Arc::new(Counters::default())));
         let wake = tasks.wake_me().unwrap();
         let visitor = attended.enter(right.visitor.clone(), Stage::Lobby, wake);

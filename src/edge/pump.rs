@@ -7,8 +7,8 @@
 use super::buffers::Pool;
 use super::clock::monotonic_ms;
 use super::epoll::{Event, Interest, Poller, Readiness, Target};
-use super::line::{Party, PumpContext, Tally};
 use super::relay::Turn;
+use super::relay_leg::{Party, PumpContext, Tally};
 use super::slab::{Key, Slab};
 use crate::ended::{Cause, Ended, Side, Stage};
 use crate::metrics::{Counters, Direction};
@@ -26,7 +26,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-pub use super::relay::{ClientAlive, Leg, PreferGcm};
+pub use super::relay::{ClientAlive, EstablishedLeg, PreferGcm};
 use handle::{Command, Queue, Shared};
 
 #[path = "pump_handle.rs"]

@@ -115,8 +115,11 @@ pub(in crate::edge) fn carriage(seed: u64, client: Cipher) -> (Peer, Peer, Carri
     let leg = |end: End| {
         let (outer, inner) = tcp_pair();
         inner.set_nonblocking(true).unwrap();
-        let leg =
-            Leg { fd: inner.into(), transport: Box::new(end.transport), leftover: Vec::new() };
+        let leg = EstablishedLeg {
+            fd: inner.into(),
+            transport: Box::new(end.transport),
+            leftover: Vec::new(),
+        };
         (outer, leg)
     };
     let (client_socket, client_leg) = leg(front.server);

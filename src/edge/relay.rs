@@ -32,7 +32,9 @@ use super::banner::Banner;
 use super::buffers::Pool;
 use super::epoll::Readiness;
 use super::global_requests::{self as requests, Request};
-use super::line::{Exchange, Line, Party, PumpContext, Read, Reading, Stop, Writing, forward};
+use super::relay_leg::{
+    Exchange, Party, PumpContext, Read, Reading, RelayLeg, Stop, Writing, forward,
+};
 use crate::ended::{Detail, Ended};
 use crate::ssh::message::{
     CHANNEL_OPEN, CHANNEL_OPEN_CONFIRMATION, CHANNEL_REQUEST, GLOBAL_REQUEST, REQUEST_FAILURE,
@@ -44,7 +46,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use self::alive::Alive;
-pub use super::line::Leg;
+pub use super::relay_leg::EstablishedLeg;
 
 #[path = "alive.rs"]
 mod alive;
@@ -104,8 +106,8 @@ enum Upgrade {
 
 /// A session whose two legs have their own keys.
 pub struct Relay {
-    client: Line,
-    vm: Line,
+    client: RelayLeg,
+    vm: RelayLeg,
     /// Our host keys, as this client saw them.
     server: Arc<ServerConfig>,
     phase: Phase,
@@ -131,10 +133,10 @@ pub(super) enum Proof {
 
 impl Relay {
     /// Joins two legs. `server` is the configuration with which the client leg was made.
-    pub fn new(client: Leg, vm: Leg, server: Arc<ServerConfig>) -> Self {
+    pub fn new(client: EstablishedLeg, vm: EstablishedLeg, server: Arc<ServerConfig>) -> Self {
         Self {
-            client: Line::new(client),
-            vm: Line::new(vm),
+            client: RelayLeg::new(client),
+            vm: RelayLeg::new(vm),
             server,
             phase: Phase::Open,
             detail: None,
@@ -239,7 +241,7 @@ impl Relay {
         self.vm.inbox.release(pool);
     }
 
-    const fn line(&mut self, party: Party) -> &mut Line {
+    const fn line(&mut self, party: Party) -> &mut RelayLeg {
         match party {
             Party::Client => &mut self.client,
             Party::Vm => &mut self.vm,
@@ -247,7 +249,7 @@ impl Relay {
     }
 
     /// The line that `from` is on, and the other one.
-    const fn lines(&mut self, from: Party) -> (&mut Line, &mut Line) {
+    const fn lines(&mut self, from: Party) -> (&mut RelayLeg, &mut RelayLeg) {
         match from {
             Party::Client => (&mut self.client, &mut self.vm),
             Party::Vm => (&mut self.vm, &mut self.client),

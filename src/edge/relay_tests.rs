@@ -3,7 +3,7 @@
 
 use super::super::buffers::Inbox;
 use super::super::epoll::{Event as Ready, Interest, Poller, Target};
-use super::super::line::Tally;
+use super::super::relay_leg::Tally;
 use super::super::slab::Key;
 use super::parting::{HALF_CLOSED_MS_MAX, LINGER_MS_MAX};
 use super::*;
@@ -160,7 +160,7 @@ impl World {
         for socket in [&client_fd, &vm_fd] {
             socket.set_nonblocking(true).unwrap();
         }
-        let leg = |fd: UnixStream, end: End| Leg {
+        let leg = |fd: UnixStream, end: End| EstablishedLeg {
             fd: fd.into(),
             transport: Box::new(end.transport),
             leftover: Vec::new(),

@@ -119,7 +119,7 @@ impl Broken {
 }
 
 /// A leg: socket, transport, and the bytes of a packet that is not whole yet.
-pub(super) struct Leg {
+pub(super) struct LoginLeg {
     stream: Stream,
     towards: Towards,
     pub(super) transport: Transport,
@@ -146,7 +146,7 @@ enum Towards {
     Vm,
 }
 
-impl Leg {
+impl LoginLeg {
     /// The client's leg. `unread`: bytes already read from the socket.
     pub(super) fn from_client(stream: Stream, transport: Transport, unread: Vec<u8>) -> Self {
         Self { stream, towards: Towards::Client, transport, unread, handled: 0 }
@@ -319,10 +319,10 @@ impl Leg {
     }
 
     /// Leaves the door for the pump.
-    pub(super) fn leave(mut self) -> relay::Leg {
+    pub(super) fn leave(mut self) -> relay::EstablishedLeg {
         let fd = self.stream.leave();
         self.unread.drain(..self.handled);
-        relay::Leg { fd, transport: Box::new(self.transport), leftover: self.unread }
+        relay::EstablishedLeg { fd, transport: Box::new(self.transport), leftover: self.unread }
     }
 }
 
@@ -353,7 +353,7 @@ mod tests {
                 pair.at_client(|transport, cx| transport.send(payload, cx)).unwrap();
             }
             let wire = pair.client.take_output();
-            let mut leg = Leg::from_client(stream, pair.server.transport, Vec::new());
+            let mut leg = LoginLeg::from_client(stream, pair.server.transport, Vec::new());
             let scratch = Scratch::new();
             let mut came = Vec::new();
             let (mut memory, mut moved) = ((leg.unread.as_ptr(), 0), 0);
@@ -392,7 +392,7 @@ mod tests {
                 pair.at_client(|transport, cx| transport.send(&[CHANNEL_DATA, 1], cx)).unwrap();
             }
             client.write_all(&pair.client.take_output()).unwrap();
-            let mut leg = Leg::from_client(stream, pair.server.transport, Vec::new());
+            let mut leg = LoginLeg::from_client(stream, pair.server.transport, Vec::new());
             let scratch = Scratch::new();
             let mut rounds = Vec::new();
             let all = leg.drive(&scratch, |_, event, _, _| {

@@ -22,7 +22,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 const QUICK_ACK_MAX: usize = 16 << 10;
 
 /// One side of a session, as the door hands it over: authenticated, in the connection protocol.
-pub struct Leg {
+pub struct EstablishedLeg {
     /// A connected TCP socket, non-blocking, with `TCP_NODELAY`.
     pub fd: OwnedFd,
     /// Its SSH transport.
@@ -55,7 +55,7 @@ impl Party {
 }
 
 /// One leg while the session lives.
-pub(super) struct Line {
+pub(super) struct RelayLeg {
     pub(super) fd: OwnedFd,
     pub(super) transport: Box<Transport>,
     /// What this leg's peer sent.
@@ -153,8 +153,8 @@ impl PumpContext {
     }
 }
 
-impl Line {
-    pub(super) fn new(leg: Leg) -> Self {
+impl RelayLeg {
+    pub(super) fn new(leg: EstablishedLeg) -> Self {
         let exchange = if leg.transport.is_held() { Exchange::Peers } else { Exchange::None };
         Self {
             fd: leg.fd,
@@ -369,8 +369,8 @@ fn receive(
 /// Seals a message for the other leg, where it lies if that works.
 pub(super) fn forward(
     party: Party,
-    from: &mut Line,
-    to: &mut Line,
+    from: &mut RelayLeg,
+    to: &mut RelayLeg,
     used: usize,
     payload: Range<usize>,
     tools: &mut PumpContext,
