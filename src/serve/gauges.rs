@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::control::dns::{Counters, Event, Said, Transport};
+use crate::control::dns::{Counters, Event, ResponseKind, Transport};
 
 use super::health::Health;
 
@@ -50,7 +50,7 @@ impl Gauges {
         let answers = "keyway_dns_answers_total";
         let _ = write!(page, "# HELP {answers} Answers sent.\n# TYPE {answers} counter\n");
         for transport in Transport::ALL {
-            for said in Said::ALL {
+            for said in ResponseKind::ALL {
                 let count = dns.answers(transport, said);
                 let (transport, said) = (transport.as_str(), said.as_str());
                 let _ = writeln!(

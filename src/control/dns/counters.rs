@@ -27,7 +27,7 @@ impl Transport {
 
 /// What an answer said.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Said {
+pub enum ResponseKind {
     /// Records.
     Found,
     /// The name exists, the type does not.
@@ -50,7 +50,7 @@ pub enum Said {
     BadVersion,
 }
 
-impl Said {
+impl ResponseKind {
     /// Every one, in the order of declaration.
     pub const ALL: [Self; 10] = [
         Self::Found,
@@ -144,12 +144,12 @@ impl Event {
 /// All counts, from the start of the server on.
 #[derive(Debug, Default)]
 pub struct Counters {
-    answers: [[AtomicU64; Said::ALL.len()]; Transport::ALL.len()],
+    answers: [[AtomicU64; ResponseKind::ALL.len()]; Transport::ALL.len()],
     events: [AtomicU64; Event::ALL.len()],
 }
 
 impl Counters {
-    pub(super) fn answered(&self, transport: Transport, said: Said) {
+    pub(super) fn answered(&self, transport: Transport, said: ResponseKind) {
         self.answers[transport as usize][said as usize].fetch_add(1, Relaxed);
     }
 
@@ -158,7 +158,7 @@ impl Counters {
     }
 
     /// Answers of one kind.
-    pub fn answers(&self, transport: Transport, said: Said) -> u64 {
+    pub fn answers(&self, transport: Transport, said: ResponseKind) -> u64 {
         self.answers[transport as usize][said as usize].load(Relaxed)
     }
 
@@ -168,10 +168,10 @@ impl Counters {
     }
 
     /// Every answer's count with its labels, for a scrape.
-    pub fn snapshot(&self) -> impl Iterator<Item = (Transport, Said, u64)> + '_ {
+    pub fn snapshot(&self) -> impl Iterator<Item = (Transport, ResponseKind, u64)> + '_ {
         let rows = Transport::ALL
             .into_iter()
-            .flat_map(|transport| Said::ALL.into_iter().map(move |said| (transport, said)));
+            .flat_map(|transport| ResponseKind::ALL.into_iter().map(move |said| (transport, said)));
         rows.map(|(transport, said)| (transport, said, self.answers(transport, said)))
     }
 }

@@ -41,7 +41,7 @@ mod testing;
 pub mod transfer;
 pub mod zone;
 
-pub use counters::{Counters, Event, Said, Transport};
+pub use counters::{Counters, Event, ResponseKind, Transport};
 pub use label::Label;
 pub use zone::{Addresses, Entry, Names, PointsAt, Zone};
 

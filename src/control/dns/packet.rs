@@ -17,7 +17,7 @@ use hickory_proto::{
 };
 
 use super::{
-    counters::{Said, Transport},
+    counters::{ResponseKind, Transport},
     sign,
     zone::{Answer, Outcome, Zone},
 };
@@ -35,7 +35,7 @@ pub enum Reply {
     /// Nothing is sent: too short for a header, or an answer itself.
     Nothing,
     /// The answer stands in the buffer.
-    Message(Said),
+    Message(ResponseKind),
     /// The whole zone is to be sent, over this TCP connection.
     Transfer(Box<Request>),
 }
@@ -65,7 +65,7 @@ enum Unreadable {
     /// Not even a header, or a header that says it is an answer: answering could go on forever.
     Silence,
     /// Gets this code and its own id.
-    Refusal(Metadata, Said),
+    Refusal(Metadata, ResponseKind),
 }
 
 /// Answers requests one after another, with buffers that it keeps.
@@ -99,10 +99,10 @@ impl Responder {
             }
         };
         if request.edns.is_some_and(|edns| edns.version > 0) {
-            return self.say(&request, Said::BadVersion, transport, out);
+            return self.say(&request, ResponseKind::BadVersion, transport, out);
         }
         if request.question.query_type() == sign::nxname() {
-            return self.say(&request, Said::Malformed, transport, out);
+            return self.say(&request, ResponseKind::Malformed, transport, out);
         }
         if matches!(request.question.query_type(), RecordType::AXFR | RecordType::IXFR) {
             return self.transfer(request, peer, transport, out);
@@ -112,14 +112,14 @@ impl Responder {
         if request.edns.is_some_and(|edns| edns.dnssec_ok)
             && self.zone.sign(asked, &mut self.answer, unix_s()).is_err()
         {
-            return self.say(&request, Said::Failure, transport, out);
+            return self.say(&request, ResponseKind::Failure, transport, out);
         }
         let said = match self.answer.outcome {
-            Outcome::Found => Said::Found,
-            Outcome::NoData => Said::NoData,
-            Outcome::NxDomain => Said::NxDomain,
-            Outcome::Refused => Said::Refused,
-            Outcome::NotImplemented => Said::NotImplemented,
+            Outcome::Found => ResponseKind::Found,
+            Outcome::NoData => ResponseKind::NoData,
+            Outcome::NxDomain => ResponseKind::NxDomain,
+            Outcome::Refused => ResponseKind::Refused,
+            Outcome::NotImplemented => ResponseKind::NotImplemented,
         };
         self.emit(&request, said, transport, out)
     }
@@ -141,7 +141,7 @@ impl Responder {
             None,
             &mut BinEncoder::new(out),
         );
-        if emitted.is_ok() { Reply::Message(Said::Truncated) } else { Reply::Nothing }
+        if emitted.is_ok() { Reply::Message(ResponseKind::Truncated) } else { Reply::Nothing }
     }
 
     /// RFC 5936, RFC 1995. There is no history of changes: a secondary that is behind gets the whole zone.
@@ -154,17 +154,17 @@ impl Responder {
     ) -> Reply {
         let incremental = request.question.query_type() == RecordType::IXFR;
         if !self.zone.copies(peer) || transport == Transport::Udp && !incremental {
-            return self.say(&request, Said::Refused, transport, out);
+            return self.say(&request, ResponseKind::Refused, transport, out);
         }
         if request.question.name() != self.zone.apex() {
-            return self.say(&request, Said::NotAuthoritative, transport, out);
+            return self.say(&request, ResponseKind::NotAuthoritative, transport, out);
         }
         let soa = self.zone.soa();
         let ours = self.zone.serial();
         let current = request.serial.is_some_and(|theirs| ours == theirs || newer(theirs, ours));
         if incremental && (current || transport == Transport::Udp) {
             self.answer = Answer { answers: vec![soa], ..Answer::default() };
-            return self.emit(&request, Said::Found, transport, out);
+            return self.emit(&request, ResponseKind::Found, transport, out);
         }
         Reply::Transfer(Box::new(request))
     }
@@ -173,7 +173,7 @@ impl Responder {
     fn say(
         &mut self,
         request: &Request,
-        said: Said,
+        said: ResponseKind,
         transport: Transport,
         out: &mut Vec<u8>,
     ) -> Reply {
@@ -184,7 +184,7 @@ impl Responder {
     fn emit(
         &mut self,
         request: &Request,
-        said: Said,
+        said: ResponseKind,
         transport: Transport,
         out: &mut Vec<u8>,
     ) -> Reply {
@@ -193,7 +193,8 @@ impl Responder {
         // The proof that a name does not exist says that nothing is there (RFC 9824 §3.2); the code must agree.
         let agrees = !self.answer.denied || request.edns.is_some_and(|edns| edns.compact_ok);
         metadata.response_code = if agrees { code(said) } else { ResponseCode::NoError };
-        metadata.authoritative = matches!(said, Said::Found | Said::NoData | Said::NxDomain);
+        metadata.authoritative =
+            matches!(said, ResponseKind::Found | ResponseKind::NoData | ResponseKind::NxDomain);
         let max = match (transport, request.edns) {
             (Transport::Tcp, _) => u16::MAX,
             (Transport::Udp, None) => UDP_BYTES_PLAIN,
@@ -226,11 +227,11 @@ impl Responder {
         }
         metadata.truncation = true;
         if fits(&metadata, [&[], &[], &[]]) {
-            return Reply::Message(Said::Truncated);
+            return Reply::Message(ResponseKind::Truncated);
         }
         let mut metadata = Metadata::response_from_request(&request.metadata);
-        metadata.response_code = code(Said::Failure);
-        headless(metadata, Said::Failure, out)
+        metadata.response_code = code(ResponseKind::Failure);
+        headless(metadata, ResponseKind::Failure, out)
     }
 }
 
@@ -269,16 +270,18 @@ fn reply_edns(asked: Asked) -> Edns {
     edns
 }
 
-fn code(said: Said) -> ResponseCode {
+fn code(said: ResponseKind) -> ResponseCode {
     match said {
-        Said::Found | Said::NoData | Said::Truncated => ResponseCode::NoError,
-        Said::NxDomain => ResponseCode::NXDomain,
-        Said::Malformed => ResponseCode::FormErr,
-        Said::Failure => ResponseCode::ServFail,
-        Said::NotImplemented => ResponseCode::NotImp,
-        Said::Refused => ResponseCode::Refused,
-        Said::NotAuthoritative => ResponseCode::NotAuth,
-        Said::BadVersion => ResponseCode::BADVERS,
+        ResponseKind::Found | ResponseKind::NoData | ResponseKind::Truncated => {
+            ResponseCode::NoError
+        }
+        ResponseKind::NxDomain => ResponseCode::NXDomain,
+        ResponseKind::Malformed => ResponseCode::FormErr,
+        ResponseKind::Failure => ResponseCode::ServFail,
+        ResponseKind::NotImplemented => ResponseCode::NotImp,
+        ResponseKind::Refused => ResponseCode::Refused,
+        ResponseKind::NotAuthoritative => ResponseCode::NotAuth,
+        ResponseKind::BadVersion => ResponseCode::BADVERS,
     }
 }
 
@@ -287,7 +290,7 @@ fn unix_s() -> u64 {
 }
 
 /// A header alone: the question could not be read, or there is no room for it.
-fn headless(metadata: Metadata, said: Said, out: &mut Vec<u8>) -> Reply {
+fn headless(metadata: Metadata, said: ResponseKind, out: &mut Vec<u8>) -> Reply {
     out.clear();
     let header = Header { metadata, counts: hickory_proto::op::HeaderCounts::default() };
     match header.emit(&mut BinEncoder::new(out)) {
@@ -306,12 +309,14 @@ fn read(bytes: &[u8]) -> Result<Request, Unreadable> {
     match header.metadata.op_code {
         OpCode::Query => {}
         // We are the primary, and the registry's API is the only way to change the zone.
-        OpCode::Notify | OpCode::Update => return Err(Unreadable::Refusal(refusal, Said::Refused)),
+        OpCode::Notify | OpCode::Update => {
+            return Err(Unreadable::Refusal(refusal, ResponseKind::Refused));
+        }
         OpCode::Status | OpCode::Unknown(_) => {
-            return Err(Unreadable::Refusal(refusal, Said::NotImplemented));
+            return Err(Unreadable::Refusal(refusal, ResponseKind::NotImplemented));
         }
     }
-    rest(&mut decoder, &header).map_err(|_| Unreadable::Refusal(refusal, Said::Malformed))
+    rest(&mut decoder, &header).map_err(|_| Unreadable::Refusal(refusal, ResponseKind::Malformed))
 }
 
 /// Why what follows a header cannot be read does not matter to anybody.

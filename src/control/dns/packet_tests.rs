@@ -20,7 +20,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn said(&self) -> Said {
+    fn said(&self) -> ResponseKind {
         match &self.reply {
             Reply::Message(said) => *said,
             other @ (Reply::Nothing | Reply::Transfer(_)) => panic!("{other:?}"),
@@ -53,7 +53,7 @@ fn copied() -> Arc<Zone> {
 fn an_answer_repeats_the_question_and_its_case() {
     let asked = ask(&query("BLUE.vm.TEST.", A));
     let answer = asked.message();
-    assert_eq!(asked.said(), Said::Found);
+    assert_eq!(asked.said(), ResponseKind::Found);
     assert_eq!(answer.id, 4711);
     let flags = answer.metadata;
     assert!(flags.authoritative && flags.recursion_desired);
@@ -84,12 +84,12 @@ fn codes_of_requests_that_are_no_questions() {
     two.add_query(two.queries[0].clone());
     let none = Message::new(4711, MessageType::Query, OpCode::Query);
     let table = [
-        (notify, Said::Refused, ResponseCode::Refused),
-        (update, Said::Refused, ResponseCode::Refused),
-        (status, Said::NotImplemented, ResponseCode::NotImp),
-        (unknown, Said::NotImplemented, ResponseCode::NotImp),
-        (two, Said::Malformed, ResponseCode::FormErr),
-        (none, Said::Malformed, ResponseCode::FormErr),
+        (notify, ResponseKind::Refused, ResponseCode::Refused),
+        (update, ResponseKind::Refused, ResponseCode::Refused),
+        (status, ResponseKind::NotImplemented, ResponseCode::NotImp),
+        (unknown, ResponseKind::NotImplemented, ResponseCode::NotImp),
+        (two, ResponseKind::Malformed, ResponseCode::FormErr),
+        (none, ResponseKind::Malformed, ResponseCode::FormErr),
     ];
     for (request, said, code) in table {
         let asked = ask(&request);
@@ -108,7 +108,7 @@ fn a_class_other_than_in_is_refused() {
     let asked = ask(&request);
     assert_eq!(
         (asked.said(), asked.message().response_code),
-        (Said::Refused, ResponseCode::Refused)
+        (ResponseKind::Refused, ResponseCode::Refused)
     );
 }
 
@@ -129,7 +129,7 @@ fn a_header_that_claims_many_questions_costs_nothing() {
     let mut bytes = vec![0x12, 0x34, 1, 0];
     bytes.extend([0xff; 8]);
     let asked = ask_at(&zone(), &bytes, Transport::Udp);
-    assert_eq!(asked.said(), Said::Malformed);
+    assert_eq!(asked.said(), ResponseKind::Malformed);
     assert_eq!(asked.bytes.len(), 12);
 }
 
@@ -148,7 +148,7 @@ fn an_edns_version_of_the_future_is_named_bad() {
     let mut request = with_edns(query("blue.vm.test.", A), 4096);
     request.edns.as_mut().unwrap().set_version(1);
     let asked = ask(&request);
-    assert_eq!(asked.said(), Said::BadVersion);
+    assert_eq!(asked.said(), ResponseKind::BadVersion);
     let answer = asked.message();
     // BADSIG has the same number.
     assert_eq!(u16::from(answer.response_code), u16::from(ResponseCode::BADVERS));
@@ -162,7 +162,7 @@ fn two_opt_records_are_malformed() {
     let opt = bytes[bytes.len() - 11..].to_vec();
     bytes.extend(opt);
     bytes[11] = 2;
-    assert_eq!(ask_at(&zone(), &bytes, Transport::Udp).said(), Said::Malformed);
+    assert_eq!(ask_at(&zone(), &bytes, Transport::Udp).said(), ResponseKind::Malformed);
 }
 
 /// A zone whose NS answer has `count` name servers, each with two addresses.
@@ -192,7 +192,7 @@ fn what_does_not_fit_a_datagram_is_truncated_and_whole_over_tcp() {
     ] {
         let request = request.to_vec().unwrap();
         let asked = ask_at(&zone, &request, Transport::Udp);
-        assert_eq!(asked.said(), Said::Truncated);
+        assert_eq!(asked.said(), ResponseKind::Truncated);
         assert!(asked.bytes.len() <= max, "{} > {max}", asked.bytes.len());
         let answer = asked.message();
         assert!(answer.metadata.truncation && answer.answers.is_empty());
@@ -208,7 +208,7 @@ fn addresses_of_name_servers_are_left_out_before_an_answer_is_truncated() {
     let zone = many_name_servers(8);
     let request = query("vm.test.", RecordType::NS).to_vec().unwrap();
     let asked = ask_at(&zone, &request, Transport::Udp);
-    assert_eq!(asked.said(), Said::Found);
+    assert_eq!(asked.said(), ResponseKind::Found);
     let answer = asked.message();
     assert!(!answer.metadata.truncation);
     assert_eq!((answer.answers.len(), answer.additionals.len()), (8, 0));
@@ -227,7 +227,7 @@ fn the_longest_names_are_answered() {
     let zone = zone_of(&settings, names);
     let request = with_edns(query(&format!("{vm}.{zone_name}."), A), 1232).to_vec().unwrap();
     let asked = ask_at(&zone, &request, Transport::Udp);
-    assert_eq!(asked.said(), Said::Found);
+    assert_eq!(asked.said(), ResponseKind::Found);
     assert_eq!(asked.message().answers.len(), 2);
 }
 
@@ -241,9 +241,9 @@ fn ixfr(serial: u32) -> Vec<u8> {
 fn the_zone_is_copied_by_those_listed_and_over_tcp() {
     let axfr = query("vm.test.", RecordType::AXFR).to_vec().unwrap();
     let refused = |zone: &Arc<Zone>, transport| ask_at(zone, &axfr, transport).said();
-    assert_eq!(refused(&zone(), Transport::Tcp), Said::Refused);
-    assert_eq!(refused(&zone(), Transport::Udp), Said::Refused);
-    assert_eq!(refused(&copied(), Transport::Udp), Said::Refused);
+    assert_eq!(refused(&zone(), Transport::Tcp), ResponseKind::Refused);
+    assert_eq!(refused(&zone(), Transport::Udp), ResponseKind::Refused);
+    assert_eq!(refused(&copied(), Transport::Udp), ResponseKind::Refused);
     assert!(matches!(ask_at(&copied(), &axfr, Transport::Tcp).reply, Reply::Transfer(_)));
     let other = query("blue.vm.test.", RecordType::AXFR).to_vec().unwrap();
     let asked = ask_at(&copied(), &other, Transport::Tcp);
@@ -268,7 +268,7 @@ fn an_incremental_transfer_is_a_whole_one_or_says_that_nothing_changed() {
     }
     assert_eq!(
         ask_at(&super::super::testing::zone(), &ixfr(6), Transport::Tcp).said(),
-        Said::Refused
+        ResponseKind::Refused
     );
 }
 
@@ -310,7 +310,7 @@ proptest! {
         if !inside {
             prop_assert!(matches!(
                 asked.said(),
-                Said::Refused | Said::NotImplemented | Said::Malformed
+                ResponseKind::Refused | ResponseKind::NotImplemented | ResponseKind::Malformed
             ));
         }
     }

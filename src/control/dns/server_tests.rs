@@ -44,9 +44,9 @@ fn questions_are_answered_over_udp_and_tcp() {
     send(&mut stream, &request("red.vm.test.", A));
     assert_eq!(receive(&mut stream).answers, over_udp.answers);
     assert_eq!(receive(&mut stream).response_code, ResponseCode::NXDomain);
-    assert_eq!(handle.counters().answers(Transport::Udp, Said::Found), 1);
-    assert_eq!(handle.counters().answers(Transport::Tcp, Said::Found), 1);
-    assert_eq!(handle.counters().answers(Transport::Tcp, Said::NxDomain), 1);
+    assert_eq!(handle.counters().answers(Transport::Udp, ResponseKind::Found), 1);
+    assert_eq!(handle.counters().answers(Transport::Tcp, ResponseKind::Found), 1);
+    assert_eq!(handle.counters().answers(Transport::Tcp, ResponseKind::NxDomain), 1);
     assert_eq!(handle.counters().snapshot().map(|(_, _, count)| count).sum::<u64>(), 3);
 }
 
@@ -75,7 +75,7 @@ fn a_network_that_asks_too_much_is_sent_to_tcp_and_others_are_not() {
     assert!(told.answers.is_empty() && told.response_code == ResponseCode::NoError);
     assert!(handle.counters().events(Event::Limited) > 0);
     assert!(handle.counters().events(Event::Slipped) > 0);
-    assert!(handle.counters().answers(Transport::Udp, Said::Truncated) > 0);
+    assert!(handle.counters().answers(Transport::Udp, ResponseKind::Truncated) > 0);
     let mut stream = connect(server);
     for _ in 0..5 {
         send(&mut stream, &asked);

@@ -8,7 +8,7 @@ use hickory_proto::{
 
 use super::{
     super::{
-        Said, Transport,
+        ResponseKind, Transport,
         packet::{Reply, Responder},
         testing::{host_keys, listing, name, query, settings, with_edns, zone_of},
         zone::Zone,
@@ -29,7 +29,12 @@ fn signed_zone() -> Arc<Zone> {
     zone_of(&settings, listing())
 }
 
-fn ask_with(zone: &Arc<Zone>, asked: &str, wanted: RecordType, flags: u16) -> (Said, Message) {
+fn ask_with(
+    zone: &Arc<Zone>,
+    asked: &str,
+    wanted: RecordType,
+    flags: u16,
+) -> (ResponseKind, Message) {
     let mut request = with_edns(query(asked, wanted), 1232);
     let edns = request.edns.as_mut().unwrap();
     edns.flags_mut().dnssec_ok = flags & 0x8000 != 0;
@@ -41,7 +46,7 @@ fn ask_with(zone: &Arc<Zone>, asked: &str, wanted: RecordType, flags: u16) -> (S
     (said, Message::from_vec(&out).unwrap())
 }
 
-fn ask(zone: &Arc<Zone>, asked: &str, wanted: RecordType) -> (Said, Message) {
+fn ask(zone: &Arc<Zone>, asked: &str, wanted: RecordType) -> (ResponseKind, Message) {
     ask_with(zone, asked, wanted, 0x8000)
 }
 
@@ -110,7 +115,7 @@ fn every_set_of_an_answer_is_signed() {
     ];
     for (asked, wanted, types) in table {
         let (said, answer) = ask(&zone, asked, *wanted);
-        assert_eq!(said, Said::Found, "{asked} {wanted}");
+        assert_eq!(said, ResponseKind::Found, "{asked} {wanted}");
         assert_eq!(checked(&answer.answers), *types, "{asked} {wanted}");
         assert!(answer.edns.unwrap().flags().dnssec_ok);
     }
@@ -134,14 +139,14 @@ fn several_host_keys_are_signed_in_canonical_order() {
 fn what_is_not_there_is_denied_by_a_proof_of_its_own() {
     let zone = signed_zone();
     // A 1, NS 2, CNAME 5, SOA 6, AAAA 28, SSHFP 44, RRSIG 46, NSEC 47, DNSKEY 48, NXNAME 128.
-    let table: &[(&str, RecordType, Said, &str, &[u16])] = &[
-        ("red.vm.test.", A, Said::NxDomain, "red.vm.test.", &[46, 47, 128]),
-        ("*.vm.test.", A, Said::NxDomain, "*.vm.test.", &[46, 47, 128]),
-        ("a.blue.vm.test.", A, Said::NxDomain, "a.blue.vm.test.", &[46, 47, 128]),
-        ("s002.vm.test.", AAAA, Said::NoData, "s002.vm.test.", &[1, 44, 46, 47]),
-        ("green.vm.test.", AAAA, Said::NoData, "s002.vm.test.", &[1, 44, 46, 47]),
-        ("deep.vm.test.", A, Said::NoData, "deep.vm.test.", &[46, 47]),
-        ("vm.test.", A, Said::NoData, "vm.test.", &[2, 6, 46, 47, 48]),
+    let table: &[(&str, RecordType, ResponseKind, &str, &[u16])] = &[
+        ("red.vm.test.", A, ResponseKind::NxDomain, "red.vm.test.", &[46, 47, 128]),
+        ("*.vm.test.", A, ResponseKind::NxDomain, "*.vm.test.", &[46, 47, 128]),
+        ("a.blue.vm.test.", A, ResponseKind::NxDomain, "a.blue.vm.test.", &[46, 47, 128]),
+        ("s002.vm.test.", AAAA, ResponseKind::NoData, "s002.vm.test.", &[1, 44, 46, 47]),
+        ("green.vm.test.", AAAA, ResponseKind::NoData, "s002.vm.test.", &[1, 44, 46, 47]),
+        ("deep.vm.test.", A, ResponseKind::NoData, "deep.vm.test.", &[46, 47]),
+        ("vm.test.", A, ResponseKind::NoData, "vm.test.", &[2, 6, 46, 47, 48]),
     ];
     for (asked, wanted, expected, owner, types) in table {
         let (said, answer) = ask(&zone, asked, *wanted);
@@ -173,17 +178,17 @@ fn who_does_not_ask_for_signatures_gets_none() {
 #[test]
 fn a_zone_without_a_key_signs_nothing() {
     let (said, answer) = ask(&super::super::testing::zone(), "red.vm.test.", A);
-    assert_eq!((said, answer.response_code), (Said::NxDomain, ResponseCode::NXDomain));
+    assert_eq!((said, answer.response_code), (ResponseKind::NxDomain, ResponseCode::NXDomain));
     assert_eq!(answer.authorities.len(), 1);
     let (said, _) = ask(&super::super::testing::zone(), "vm.test.", DNSKEY_TYPE);
-    assert_eq!(said, Said::NoData);
+    assert_eq!(said, ResponseKind::NoData);
 }
 
 #[test]
 fn types_of_proofs_are_not_asked_for() {
     let zone = signed_zone();
-    assert_eq!(ask(&zone, "blue.vm.test.", RecordType::RRSIG).0, Said::NotImplemented);
-    assert_eq!(ask(&zone, "blue.vm.test.", nxname()).0, Said::Malformed);
+    assert_eq!(ask(&zone, "blue.vm.test.", RecordType::RRSIG).0, ResponseKind::NotImplemented);
+    assert_eq!(ask(&zone, "blue.vm.test.", nxname()).0, ResponseKind::Malformed);
 }
 
 fn addresses() -> Vec<Record> {
@@ -263,7 +268,7 @@ fn what_is_denied_may_be_as_long_as_a_name_can_be() {
         let first = "a".repeat(rest - less);
         let asked = format!("{first}.{m}.{m}.{m}.vm.test.");
         let (said, answer) = ask(&zone, &asked, A);
-        assert_eq!(said, Said::NxDomain, "{asked}");
+        assert_eq!(said, ResponseKind::NxDomain, "{asked}");
         assert_eq!(checked(&answer.authorities), [SOA, NSEC_TYPE], "{asked}");
         let proof = answer.authorities.iter().find(|it| it.record_type() == NSEC_TYPE).unwrap();
         let RData::DNSSEC(DNSSECRData::NSEC(nsec)) = &proof.data else { panic!("{proof}") };
