@@ -69,7 +69,7 @@ pub struct Pages {
 
 /// Why the endpoint did not start.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum MetricsServeError {
     /// The address cannot be listened on.
     #[error("metrics cannot be served on {address}: {source}")]
     Listen {
@@ -120,17 +120,17 @@ pub struct Reserved {
 /// Serves `pages` on `listen`, from the moment this returns.
 ///
 /// # Errors
-/// [`Fault`].
-pub fn start(listen: SocketAddr, pages: Pages) -> Result<Handle, Fault> {
+/// [`MetricsServeError`].
+pub fn start(listen: SocketAddr, pages: Pages) -> Result<Handle, MetricsServeError> {
     reserve(listen)?.serve(pages)
 }
 
 /// Takes the address. Nobody can connect yet.
 ///
 /// # Errors
-/// [`Fault::Listen`].
-pub fn reserve(listen: SocketAddr) -> Result<Reserved, Fault> {
-    let failed = |source| Fault::Listen { address: listen, source };
+/// [`MetricsServeError::Listen`].
+pub fn reserve(listen: SocketAddr) -> Result<Reserved, MetricsServeError> {
+    let failed = |source| MetricsServeError::Listen { address: listen, source };
     let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     let socket = socket.map_err(failed)?;
     // Or a restart would wait for the last connections' TIME_WAIT.
@@ -144,23 +144,25 @@ impl Reserved {
     /// Serves `pages`, from the moment this returns.
     ///
     /// # Errors
-    /// [`Fault`].
-    pub fn serve(self, pages: Pages) -> Result<Handle, Fault> {
+    /// [`MetricsServeError`].
+    pub fn serve(self, pages: Pages) -> Result<Handle, MetricsServeError> {
         let Self { socket, address } = self;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
             .build()
-            .map_err(Fault::Start)?;
+            .map_err(MetricsServeError::Start)?;
         let listener = {
             let _inside = runtime.enter();
-            socket.listen(BACKLOG).map_err(|source| Fault::Listen { address, source })?
+            socket
+                .listen(BACKLOG)
+                .map_err(|source| MetricsServeError::Listen { address, source })?
         };
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new()
             .name("metrics".into())
             .spawn(move || runtime.block_on(serve(listener, pages, stopped)))
-            .map_err(Fault::Start)?;
+            .map_err(MetricsServeError::Start)?;
         Ok(Handle { address, stop: Some(stop), thread: Some(thread) })
     }
 }

@@ -54,8 +54,8 @@ impl Listeners {
     /// Sets how long the clients that will be accepted may acknowledge nothing.
     ///
     /// # Errors
-    /// [`Fault::Failed`].
-    pub fn be_patient(&self, patience: Option<Duration>) -> Result<(), Fault> {
+    /// [`ListenError::Failed`].
+    pub fn be_patient(&self, patience: Option<Duration>) -> Result<(), ListenError> {
         for listener in self.shards.iter().flatten() {
             socket_options::be_patient(&listener.socket, patience)
                 .map_err(|cause| refused(listener.address, "TCP_USER_TIMEOUT", cause))?;
@@ -88,7 +88,7 @@ pub enum Warning {
 
 /// Why an address cannot be listened on. Each says what to do about it.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum ListenError {
     /// Another program has it.
     #[error(
         "{address} is in use by another program (`ss -ltnp sport = :{port}` names it). If it is the host's own sshd, \
@@ -156,8 +156,8 @@ pub struct Reserved {
 /// Listens on every address once for each shard; `cpus` names the CPU of each shard, in shard order.
 ///
 /// # Errors
-/// The first [`Fault`]; sockets opened before it are closed again.
-pub fn bind(addresses: &[SocketAddr], cpus: &[usize]) -> Result<Listeners, Fault> {
+/// The first [`ListenError`]; sockets opened before it are closed again.
+pub fn bind(addresses: &[SocketAddr], cpus: &[usize]) -> Result<Listeners, ListenError> {
     reserve(addresses, cpus, false)?.open(0)
 }
 
@@ -170,10 +170,10 @@ pub fn reserve(
     addresses: &[SocketAddr],
     cpus: &[usize],
     is_beside: bool,
-) -> Result<Reserved, Fault> {
+) -> Result<Reserved, ListenError> {
     for (position, &address) in addresses.iter().enumerate() {
         if addresses[..position].contains(&address) {
-            return Err(Fault::Twice { address });
+            return Err(ListenError::Twice { address });
         }
     }
     let mut warnings = Vec::new();
@@ -182,7 +182,7 @@ pub fn reserve(
         match probe(address) {
             Ok(warning) => warnings.extend(warning),
             // Its owner gives it up once we listen. Of another user's program the bind below tells.
-            Err(Fault::InUse { .. }) if is_beside => {}
+            Err(ListenError::InUse { .. }) if is_beside => {}
             Err(fault) => return Err(fault),
         }
     }
@@ -205,8 +205,8 @@ impl Reserved {
     /// As [`Listeners::be_patient`].
     ///
     /// # Errors
-    /// [`Fault::Failed`].
-    pub fn be_patient(&self, patience: Option<Duration>) -> Result<(), Fault> {
+    /// [`ListenError::Failed`].
+    pub fn be_patient(&self, patience: Option<Duration>) -> Result<(), ListenError> {
         self.listeners.be_patient(patience)
     }
 
@@ -214,7 +214,7 @@ impl Reserved {
     ///
     /// # Errors
     /// As [`bind`].
-    pub fn open(self, beside: usize) -> Result<Listeners, Fault> {
+    pub fn open(self, beside: usize) -> Result<Listeners, ListenError> {
         let Self { mut listeners, cpus } = self;
         let addresses = listeners.shards.first().map_or(0, Vec::len);
         for at in 0..addresses {
@@ -241,11 +241,11 @@ pub fn steer_alone(listener: &Listener, cpus: &[usize]) -> Option<Warning> {
 
 /// Asks for `address` alone. `SO_REUSEPORT` would let a second Keyway of the same user share the port and take half of
 /// the connections, and `IP_FREEBIND` takes any address: only a bind without both tells.
-fn probe(address: SocketAddr) -> Result<Option<Warning>, Fault> {
+fn probe(address: SocketAddr) -> Result<Option<Warning>, ListenError> {
     if let IpAddr::V6(ip) = address.ip()
         && ip.to_ipv4_mapped().is_some()
     {
-        return Err(Fault::Mapped { address });
+        return Err(ListenError::Mapped { address });
     }
     let socket = plain(address)?;
     match socket.bind(&address.into()) {
@@ -258,7 +258,7 @@ fn probe(address: SocketAddr) -> Result<Option<Warning>, Fault> {
 }
 
 /// A socket of the right family that accepted sockets may linger beside.
-fn plain(address: SocketAddr) -> Result<Socket, Fault> {
+fn plain(address: SocketAddr) -> Result<Socket, ListenError> {
     let failed = |step| move |cause| refused(address, step, cause);
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
         .map_err(failed("socket"))?;
@@ -272,7 +272,7 @@ fn plain(address: SocketAddr) -> Result<Socket, Fault> {
 
 /// One listener with all its options; accepted sockets inherit those of a connection and the two that tell the local
 /// address.
-fn open(address: SocketAddr) -> Result<Socket, Fault> {
+fn open(address: SocketAddr) -> Result<Socket, ListenError> {
     let failed = |step| move |cause| refused(address, step, cause);
     let socket = plain(address)?;
     socket.set_reuse_port(true).map_err(failed("SO_REUSEPORT"))?;
@@ -306,21 +306,21 @@ fn save_syn(socket: &Socket) -> io::Result<()> {
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn bound_to(socket: &Socket, address: SocketAddr) -> Result<SocketAddr, Fault> {
+fn bound_to(socket: &Socket, address: SocketAddr) -> Result<SocketAddr, ListenError> {
     let bound =
         socket.local_addr().map_err(|cause| refused(address, "getsockname", cause))?.as_socket();
     Ok(bound.unwrap_or(address))
 }
 
-fn refused(address: SocketAddr, step: &'static str, source: io::Error) -> Fault {
+fn refused(address: SocketAddr, step: &'static str, source: io::Error) -> ListenError {
     match source.raw_os_error() {
-        Some(libc::EADDRINUSE) => Fault::InUse { address },
-        Some(libc::EACCES | libc::EPERM) => Fault::Denied { address },
+        Some(libc::EADDRINUSE) => ListenError::InUse { address },
+        Some(libc::EACCES | libc::EPERM) => ListenError::Denied { address },
         Some(libc::EADDRNOTAVAIL | libc::EINVAL | libc::ENODEV) if step == "bind" => {
-            Fault::Unknown { address }
+            ListenError::Unknown { address }
         }
-        Some(libc::EAFNOSUPPORT) => Fault::NoFamily { address },
-        _ => Fault::Failed { address, step, source },
+        Some(libc::EAFNOSUPPORT) => ListenError::NoFamily { address },
+        _ => ListenError::Failed { address, step, source },
     }
 }
 

@@ -109,7 +109,7 @@ fn an_address_in_use_is_refused_even_when_the_other_would_share_it() {
     let first = bind(&[local("127.0.77.3")], &[0, 1]).expect("listens");
     let address = first.shards[0][0].address;
     let fault = bind(&[address], &[0, 1]).expect_err("in use");
-    assert!(matches!(fault, Fault::InUse { .. }), "{fault:?}");
+    assert!(matches!(fault, ListenError::InUse { .. }), "{fault:?}");
     let text = fault.to_string();
     assert!(text.contains(&address.to_string()) && text.contains("ss -ltnp"), "{text}");
     drop(first);
@@ -136,7 +136,7 @@ fn a_low_port_without_the_right_says_how_to_get_it() {
         bind(&[SocketAddr::new(local("0.0.0.0").ip(), 22)], &[0]).expect_err("no right to it")
     });
     let Some(fault) = fault else { return };
-    assert!(matches!(fault, Fault::Denied { .. }), "{fault:?}");
+    assert!(matches!(fault, ListenError::Denied { .. }), "{fault:?}");
     let text = fault.to_string();
     assert!(text.contains("0.0.0.0:22") && text.contains("setcap"), "{text}");
 }
@@ -159,12 +159,12 @@ fn an_address_that_is_not_here_yet_is_listened_on_with_a_warning() {
 fn what_no_host_can_listen_on_is_named() {
     let asked = |text: &str| text.parse::<SocketAddr>().expect("an address");
     let fault = bind(&[asked("[fe80::1]:2222")], &[0]).expect_err("link-local without interface");
-    assert!(matches!(fault, Fault::Unknown { .. }), "{fault:?}");
+    assert!(matches!(fault, ListenError::Unknown { .. }), "{fault:?}");
     let fault = bind(&[asked("[::ffff:127.0.0.1]:2222")], &[0]).expect_err("IPv4 in disguise");
-    assert!(matches!(fault, Fault::Mapped { .. }), "{fault:?}");
+    assert!(matches!(fault, ListenError::Mapped { .. }), "{fault:?}");
     let twice = [asked("127.0.77.1:2222"), asked("127.0.77.1:2222")];
     let fault = bind(&twice, &[0]).expect_err("listed twice");
-    assert!(matches!(fault, Fault::Twice { .. }), "{fault:?}");
+    assert!(matches!(fault, ListenError::Twice { .. }), "{fault:?}");
 }
 
 #[test]

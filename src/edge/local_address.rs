@@ -40,7 +40,7 @@ pub enum Destination {
 
 /// Why the address is not known for sure. The connection is refused; it is never routed by a guess.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Fault {
+pub enum LocalAddressError {
     /// The socket has no name any more: the connection was reset before it was accepted.
     #[error("the socket has no local address ({0})")]
     Nameless(Errno),
@@ -68,14 +68,17 @@ pub enum Fault {
 /// Call it once per connection: reading the saved SYN frees it.
 ///
 /// # Errors
-/// [`Fault`]; all of them refuse the connection.
-pub fn local_address(fd: BorrowedFd<'_>, destination: Destination) -> Result<SocketAddr, Fault> {
+/// [`LocalAddressError`]; all of them refuse the connection.
+pub fn local_address(
+    fd: BorrowedFd<'_>,
+    destination: Destination,
+) -> Result<SocketAddr, LocalAddressError> {
     let named = name(fd)?;
     match named {
         SocketAddr::V4(socket) => agree(*socket.ip(), packet_info(fd)?)?,
         SocketAddr::V6(socket) => {
             if socket.ip().to_ipv4_mapped().is_some() {
-                return Err(Fault::Mapped(*socket.ip()));
+                return Err(LocalAddressError::Mapped(*socket.ip()));
             }
             if let Some(packet) = saved_syn(fd) {
                 agree(*socket.ip(), packet)?;
@@ -88,24 +91,26 @@ pub fn local_address(fd: BorrowedFd<'_>, destination: Destination) -> Result<Soc
     }
 }
 
-fn agree(socket: impl Into<IpAddr>, packet: impl Into<IpAddr>) -> Result<(), Fault> {
+fn agree(socket: impl Into<IpAddr>, packet: impl Into<IpAddr>) -> Result<(), LocalAddressError> {
     let (socket, packet) = (socket.into(), packet.into());
-    if socket == packet { Ok(()) } else { Err(Fault::Disagree { socket, packet }) }
+    if socket == packet { Ok(()) } else { Err(LocalAddressError::Disagree { socket, packet }) }
 }
 
-fn name(fd: BorrowedFd<'_>) -> Result<SocketAddr, Fault> {
+fn name(fd: BorrowedFd<'_>) -> Result<SocketAddr, LocalAddressError> {
     let address = SockRef::from(&fd).local_addr().map_err(|cause| {
-        Fault::Nameless(cause.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw))
+        LocalAddressError::Nameless(
+            cause.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw),
+        )
     })?;
-    address.as_socket().ok_or(Fault::Nameless(Errno::EAFNOSUPPORT))
+    address.as_socket().ok_or(LocalAddressError::Nameless(Errno::EAFNOSUPPORT))
 }
 
 /// The destination in the `IP_PKTINFO` message.
-fn packet_info(fd: BorrowedFd<'_>) -> Result<Ipv4Addr, Fault> {
+fn packet_info(fd: BorrowedFd<'_>) -> Result<Ipv4Addr, LocalAddressError> {
     let mut control = [0; CONTROL_BYTES];
     let used = option(fd, libc::IPPROTO_IP, libc::IP_PKTOPTIONS, &mut control)
-        .map_err(|_| Fault::NoPacketInfo)?;
-    destination_of(control.get(..used).unwrap_or_default()).ok_or(Fault::NoPacketInfo)
+        .map_err(|_| LocalAddressError::NoPacketInfo)?;
+    destination_of(control.get(..used).unwrap_or_default()).ok_or(LocalAddressError::NoPacketInfo)
 }
 
 /// Walks control messages (cmsg(3)) to `IP_PKTINFO`: {interface, address to answer from, destination in the header}.
@@ -143,15 +148,17 @@ fn destination_in(packet: &[u8]) -> Option<IpAddr> {
 }
 
 /// What connection tracking says the client dialled.
-fn original(fd: BorrowedFd<'_>, named: SocketAddr) -> Result<SocketAddr, Fault> {
+fn original(fd: BorrowedFd<'_>, named: SocketAddr) -> Result<SocketAddr, LocalAddressError> {
     match named {
         SocketAddr::V4(_) => {
-            let found = getsockopt(&fd, sockopt::OriginalDst).map_err(Fault::Untracked)?;
+            let found =
+                getsockopt(&fd, sockopt::OriginalDst).map_err(LocalAddressError::Untracked)?;
             let ip = Ipv4Addr::from(u32::from_be(found.sin_addr.s_addr));
             Ok(SocketAddrV4::new(ip, u16::from_be(found.sin_port)).into())
         }
         SocketAddr::V6(_) => {
-            let found = getsockopt(&fd, sockopt::Ip6tOriginalDst).map_err(Fault::Untracked)?;
+            let found =
+                getsockopt(&fd, sockopt::Ip6tOriginalDst).map_err(LocalAddressError::Untracked)?;
             let ip = Ipv6Addr::from(found.sin6_addr.s6_addr);
             Ok(SocketAddrV6::new(ip, u16::from_be(found.sin6_port), 0, found.sin6_scope_id).into())
         }

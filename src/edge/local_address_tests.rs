@@ -25,7 +25,7 @@ fn dial(
     listener: &Listener,
     address: SocketAddr,
     destination: Destination,
-) -> (Result<SocketAddr, Fault>, Socket, TcpStream) {
+) -> (Result<SocketAddr, LocalAddressError>, Socket, TcpStream) {
     let client = TcpStream::connect_timeout(&address, Duration::from_secs(5)).expect("connects");
     let (accepted, _) = listener.socket.accept().expect("accepts");
     (local_address(accepted.as_fd(), destination), accepted, client)
@@ -110,7 +110,10 @@ fn ipv4_on_an_ipv6_listener_is_refused() {
     let _client = TcpStream::connect(("127.0.77.1", port)).expect("connects");
     let (accepted, _) = listener.accept().expect("accepts");
     let mapped = Ipv4Addr::new(127, 0, 77, 1).to_ipv6_mapped();
-    assert_eq!(local_address(accepted.as_fd(), Destination::Socket), Err(Fault::Mapped(mapped)));
+    assert_eq!(
+        local_address(accepted.as_fd(), Destination::Socket),
+        Err(LocalAddressError::Mapped(mapped))
+    );
 }
 
 #[test]
@@ -118,7 +121,10 @@ fn a_socket_of_a_foreign_listener_is_refused_for_want_of_packet_information() {
     let listener = TcpListener::bind("127.0.77.1:0").expect("listens");
     let _client = TcpStream::connect(listener.local_addr().expect("name")).expect("connects");
     let (accepted, _) = listener.accept().expect("accepts");
-    assert_eq!(local_address(accepted.as_fd(), Destination::Socket), Err(Fault::NoPacketInfo));
+    assert_eq!(
+        local_address(accepted.as_fd(), Destination::Socket),
+        Err(LocalAddressError::NoPacketInfo)
+    );
 }
 
 #[test]
@@ -127,7 +133,7 @@ fn witnesses_that_disagree_refuse_the_connection() {
     assert_eq!(agree(one, one), Ok(()));
     assert_eq!(
         agree(one, other),
-        Err(Fault::Disagree { socket: one.into(), packet: other.into() })
+        Err(LocalAddressError::Disagree { socket: one.into(), packet: other.into() })
     );
     assert!(agree(one.to_ipv6_mapped(), one).is_err(), "families are not mixed up");
 }
@@ -242,6 +248,6 @@ fn without_connection_tracking_nothing_is_guessed() {
         let listener = listening("0.0.0.0:2222");
         let dialled = "127.0.77.5:2222".parse().expect("an address");
         let (found, ..) = dial(&listener, dialled, Destination::Tracked);
-        assert!(matches!(found, Err(Fault::Untracked(_))), "{found:?}");
+        assert!(matches!(found, Err(LocalAddressError::Untracked(_))), "{found:?}");
     });
 }

@@ -78,7 +78,7 @@ pub struct Start {
 pub enum StartFault {
     /// An address cannot be listened on.
     #[error(transparent)]
-    Listen(#[from] listen::Fault),
+    Listen(#[from] listen::ListenError),
     /// A shard did not start.
     #[error("{0}")]
     Shard(#[from] io::Error),

@@ -76,7 +76,7 @@ pub enum Verdict {
 
 /// Why the bytes are refused. Never the client's fault: it is the sender in between that is wrong, or not listed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Fault {
+pub enum ProxyHeaderError {
     /// A header from a peer that may not send one.
     #[error("PROXY header from an address that is not in proxy_protocol_from")]
     NotListed,
@@ -125,21 +125,21 @@ impl Senders {
 /// Judges `input`, all bytes since the connection began.
 ///
 /// # Errors
-/// [`Fault`]: final, close the connection without a word.
-pub fn inspect(expected: Expected, input: &[u8]) -> Result<Verdict, Fault> {
+/// [`ProxyHeaderError`]: final, close the connection without a word.
+pub fn inspect(expected: Expected, input: &[u8]) -> Result<Verdict, ProxyHeaderError> {
     let text = Start::of(input, TEXT_START);
     let binary = Start::of(input, SIGNATURE);
     match (expected, text, binary) {
         (Expected::Plain, Start::Other, Start::Other) => Ok(Verdict::Plain),
         (Expected::Plain, Start::Whole, _) | (Expected::Plain, _, Start::Whole) => {
-            Err(Fault::NotListed)
+            Err(ProxyHeaderError::NotListed)
         }
         (Expected::Header, Start::Whole, _) => parse_text(input),
         (Expected::Header, _, Start::Whole) => parse_binary(input),
         (_, Start::Begun, _) | (_, _, Start::Begun) => {
             Ok(Verdict::More { at_least: input.len() + 1 })
         }
-        (Expected::Header, Start::Other, Start::Other) => Err(Fault::Missing),
+        (Expected::Header, Start::Other, Start::Other) => Err(ProxyHeaderError::Missing),
     }
 }
 
@@ -167,33 +167,33 @@ impl Start {
 }
 
 /// `PROXY TCP4 192.0.2.1 198.51.100.2 56324 22\r\n`.
-fn parse_text(input: &[u8]) -> Result<Verdict, Fault> {
+fn parse_text(input: &[u8]) -> Result<Verdict, ProxyHeaderError> {
     let window = input.get(..TEXT_BYTES_MAX).unwrap_or(input);
     let Some(end) = window.windows(2).position(|pair| pair == b"\r\n") else {
         return if input.len() < TEXT_BYTES_MAX {
             Ok(Verdict::More { at_least: input.len() + 1 })
         } else {
-            Err(Fault::Text)
+            Err(ProxyHeaderError::Text)
         };
     };
-    let line = window.get(TEXT_START.len()..end).ok_or(Fault::Text)?;
-    let line = std::str::from_utf8(line).map_err(|_| Fault::Text)?;
+    let line = window.get(TEXT_START.len()..end).ok_or(ProxyHeaderError::Text)?;
+    let line = std::str::from_utf8(line).map_err(|_| ProxyHeaderError::Text)?;
     let mut words = line.split(' ');
     let family = words.next().unwrap_or_default();
     if family == "UNKNOWN" {
         // §2.1: whatever stands behind it must be ignored.
         return Ok(Verdict::HealthCheck);
     }
-    let mut next = || words.next().ok_or(Fault::Text);
+    let mut next = || words.next().ok_or(ProxyHeaderError::Text);
     let (source, destination) = (next()?, next()?);
     let ports = (port(next()?)?, port(next()?)?);
     if words.next().is_some() {
-        return Err(Fault::Text);
+        return Err(ProxyHeaderError::Text);
     }
     let (source, destination) = match family {
         "TCP4" => (address::<Ipv4Addr>(source)?, address::<Ipv4Addr>(destination)?),
         "TCP6" => (address::<Ipv6Addr>(source)?, address::<Ipv6Addr>(destination)?),
-        _ => return Err(Fault::Text),
+        _ => return Err(ProxyHeaderError::Text),
     };
     Ok(Verdict::Proxied {
         origin: Origin {
@@ -204,28 +204,28 @@ fn parse_text(input: &[u8]) -> Result<Verdict, Fault> {
     })
 }
 
-fn address<A: std::str::FromStr + Into<IpAddr>>(word: &str) -> Result<IpAddr, Fault> {
-    let parsed: A = word.parse().map_err(|_| Fault::Text)?;
+fn address<A: std::str::FromStr + Into<IpAddr>>(word: &str) -> Result<IpAddr, ProxyHeaderError> {
+    let parsed: A = word.parse().map_err(|_| ProxyHeaderError::Text)?;
     Ok(parsed.into().to_canonical())
 }
 
 /// Decimal without sign or leading zeros (§2.1): what two readers could read differently is refused.
-fn port(word: &str) -> Result<u16, Fault> {
+fn port(word: &str) -> Result<u16, ProxyHeaderError> {
     let plain = word.bytes().all(|byte| byte.is_ascii_digit());
     if !plain || (word.len() > 1 && word.starts_with('0')) {
-        return Err(Fault::Text);
+        return Err(ProxyHeaderError::Text);
     }
-    word.parse().map_err(|_| Fault::Text)
+    word.parse().map_err(|_| ProxyHeaderError::Text)
 }
 
-fn parse_binary(input: &[u8]) -> Result<Verdict, Fault> {
+fn parse_binary(input: &[u8]) -> Result<Verdict, ProxyHeaderError> {
     let Some(fixed) = input.first_chunk::<FIXED_BYTES>() else {
         return Ok(Verdict::More { at_least: FIXED_BYTES });
     };
     let [.., command, family, high, low] = *fixed;
     let used = FIXED_BYTES + usize::from(u16::from_be_bytes([high, low]));
     if used > HEADER_BYTES_MAX {
-        return Err(Fault::TooLong(used));
+        return Err(ProxyHeaderError::TooLong(used));
     }
     let Some(header) = input.get(..used) else {
         return Ok(Verdict::More { at_least: used });
@@ -234,27 +234,28 @@ fn parse_binary(input: &[u8]) -> Result<Verdict, Fault> {
     match command {
         0x20 => return Ok(Verdict::HealthCheck),
         0x21 => {}
-        _ => return Err(Fault::Version),
+        _ => return Err(ProxyHeaderError::Version),
     }
     let (origin, fields) = match family {
         0x00 => return Ok(Verdict::HealthCheck),
         0x11 => endpoints::<4>(body)?,
         0x21 => endpoints::<16>(body)?,
-        _ => return Err(Fault::Transport),
+        _ => return Err(ProxyHeaderError::Transport),
     };
     check(header, fields)?;
     Ok(Verdict::Proxied { origin, used })
 }
 
 /// Source, destination, and their ports, at the start of a binary header's body (§2.2); the rest are its fields.
-fn endpoints<const WIDTH: usize>(body: &[u8]) -> Result<(Origin, &[u8]), Fault>
+fn endpoints<const WIDTH: usize>(body: &[u8]) -> Result<(Origin, &[u8]), ProxyHeaderError>
 where
     IpAddr: From<[u8; WIDTH]>,
 {
-    let (source, rest) = body.split_first_chunk::<WIDTH>().ok_or(Fault::Binary)?;
-    let (destination, rest) = rest.split_first_chunk::<WIDTH>().ok_or(Fault::Binary)?;
-    let (source_port, rest) = rest.split_first_chunk::<2>().ok_or(Fault::Binary)?;
-    let (destination_port, fields) = rest.split_first_chunk::<2>().ok_or(Fault::Binary)?;
+    let (source, rest) = body.split_first_chunk::<WIDTH>().ok_or(ProxyHeaderError::Binary)?;
+    let (destination, rest) = rest.split_first_chunk::<WIDTH>().ok_or(ProxyHeaderError::Binary)?;
+    let (source_port, rest) = rest.split_first_chunk::<2>().ok_or(ProxyHeaderError::Binary)?;
+    let (destination_port, fields) =
+        rest.split_first_chunk::<2>().ok_or(ProxyHeaderError::Binary)?;
     let socket = |ip: [u8; WIDTH], port: [u8; 2]| {
         SocketAddr::new(IpAddr::from(ip).to_canonical(), u16::from_be_bytes(port))
     };
@@ -266,16 +267,16 @@ where
 }
 
 /// Walks the fields of `header`: each must fit, and a checksum among them must hold (§2.2.4).
-fn check(header: &[u8], mut fields: &[u8]) -> Result<(), Fault> {
+fn check(header: &[u8], mut fields: &[u8]) -> Result<(), ProxyHeaderError> {
     let mut seen = false;
     while let Some((&kind, rest)) = fields.split_first() {
-        let (len, rest) = rest.split_first_chunk::<2>().ok_or(Fault::Binary)?;
+        let (len, rest) = rest.split_first_chunk::<2>().ok_or(ProxyHeaderError::Binary)?;
         let len = usize::from(u16::from_be_bytes(*len));
-        let (value, rest) = rest.split_at_checked(len).ok_or(Fault::Binary)?;
+        let (value, rest) = rest.split_at_checked(len).ok_or(ProxyHeaderError::Binary)?;
         if kind == TYPE_CRC32C {
-            let claimed = <[u8; 4]>::try_from(value).map_err(|_| Fault::Binary)?;
+            let claimed = <[u8; 4]>::try_from(value).map_err(|_| ProxyHeaderError::Binary)?;
             if std::mem::replace(&mut seen, true) {
-                return Err(Fault::Binary);
+                return Err(ProxyHeaderError::Binary);
             }
             let after = rest.len();
             let before = header.len() - after - value.len();
@@ -283,7 +284,7 @@ fn check(header: &[u8], mut fields: &[u8]) -> Result<(), Fault> {
                 if (before..before + value.len()).contains(&position) { 0 } else { byte }
             });
             if crc32c(blanked) != u32::from_be_bytes(claimed) {
-                return Err(Fault::Checksum);
+                return Err(ProxyHeaderError::Checksum);
             }
         }
         fields = rest;

@@ -136,7 +136,7 @@ fn a_header_from_an_unlisted_peer_is_refused_with_its_cause() {
             if len < start {
                 assert_eq!(found, Ok(Verdict::More { at_least: len + 1 }));
             } else {
-                assert_eq!(found, Err(Fault::NotListed), "after {len}");
+                assert_eq!(found, Err(ProxyHeaderError::NotListed), "after {len}");
             }
         }
     }
@@ -155,7 +155,7 @@ fn ssh_from_an_unlisted_peer_is_ssh_from_its_first_byte() {
 #[test]
 fn anything_but_a_header_from_a_listed_peer_is_refused() {
     for other in [SSH, b"S", b"PROXZ", b"proxy TCP4", b"\r\n\r\n\0\r\nQUIT\r", b"\0"] {
-        assert_eq!(inspect(Expected::Header, other), Err(Fault::Missing));
+        assert_eq!(inspect(Expected::Header, other), Err(ProxyHeaderError::Missing));
     }
 }
 
@@ -187,10 +187,14 @@ fn malformed_text_headers_are_refused() {
         &long,
         &endless,
     ] {
-        assert_eq!(inspect(Expected::Header, header.as_bytes()), Err(Fault::Text), "{header:?}");
+        assert_eq!(
+            inspect(Expected::Header, header.as_bytes()),
+            Err(ProxyHeaderError::Text),
+            "{header:?}"
+        );
     }
     let bytes = b"PROXY TCP4 \xff\r\n";
-    assert_eq!(inspect(Expected::Header, bytes), Err(Fault::Text));
+    assert_eq!(inspect(Expected::Header, bytes), Err(ProxyHeaderError::Text));
 }
 
 #[test]
@@ -199,7 +203,7 @@ fn a_text_header_may_have_107_bytes_and_not_108() {
     assert_eq!(fits.len(), 107);
     assert_eq!(inspect(Expected::Header, fits.as_bytes()), Ok(Verdict::HealthCheck));
     let over = format!("PROXY UNKNOWN {}\r\n", "x".repeat(108 - 16));
-    assert_eq!(inspect(Expected::Header, over.as_bytes()), Err(Fault::Text));
+    assert_eq!(inspect(Expected::Header, over.as_bytes()), Err(ProxyHeaderError::Text));
 }
 
 #[test]
@@ -207,21 +211,21 @@ fn binary_headers_that_lie_about_what_they_hold_are_refused() {
     let v4 = endpoints_v4();
     let with = |fields: &[u8]| binary(0x21, 0x11, &[&v4[..], fields].concat());
     let cases = [
-        (binary(0x11, 0x11, &v4), Fault::Version),
-        (binary(0x22, 0x11, &v4), Fault::Version),
-        (binary(0x21, 0x12, &v4), Fault::Transport),
-        (binary(0x21, 0x22, &endpoints_v6()), Fault::Transport),
-        (binary(0x21, 0x31, &[0; 216]), Fault::Transport),
-        (binary(0x21, 0x41, &v4), Fault::Transport),
-        (binary(0x21, 0x11, &v4[..11]), Fault::Binary),
-        (binary(0x21, 0x11, &[]), Fault::Binary),
-        (binary(0x21, 0x21, &v4), Fault::Binary),
-        (with(&[4]), Fault::Binary),
-        (with(&[4, 0]), Fault::Binary),
-        (with(&[4, 0, 1]), Fault::Binary),
-        (with(&[4, 0xff, 0xff, 1, 2, 3]), Fault::Binary),
-        (with(&field(TYPE_CRC32C, &[0; 3])), Fault::Binary),
-        (with(&field(TYPE_CRC32C, &[0; 4])), Fault::Checksum),
+        (binary(0x11, 0x11, &v4), ProxyHeaderError::Version),
+        (binary(0x22, 0x11, &v4), ProxyHeaderError::Version),
+        (binary(0x21, 0x12, &v4), ProxyHeaderError::Transport),
+        (binary(0x21, 0x22, &endpoints_v6()), ProxyHeaderError::Transport),
+        (binary(0x21, 0x31, &[0; 216]), ProxyHeaderError::Transport),
+        (binary(0x21, 0x41, &v4), ProxyHeaderError::Transport),
+        (binary(0x21, 0x11, &v4[..11]), ProxyHeaderError::Binary),
+        (binary(0x21, 0x11, &[]), ProxyHeaderError::Binary),
+        (binary(0x21, 0x21, &v4), ProxyHeaderError::Binary),
+        (with(&[4]), ProxyHeaderError::Binary),
+        (with(&[4, 0]), ProxyHeaderError::Binary),
+        (with(&[4, 0, 1]), ProxyHeaderError::Binary),
+        (with(&[4, 0xff, 0xff, 1, 2, 3]), ProxyHeaderError::Binary),
+        (with(&field(TYPE_CRC32C, &[0; 3])), ProxyHeaderError::Binary),
+        (with(&field(TYPE_CRC32C, &[0; 4])), ProxyHeaderError::Checksum),
     ];
     for (header, fault) in cases {
         assert_eq!(inspect(Expected::Header, &header), Err(fault), "{header:02x?}");
@@ -235,7 +239,10 @@ fn a_length_over_the_limit_is_refused_before_anything_is_waited_for() {
     let mut header = binary(0x21, 0x11, &[]);
     let over = HEADER_BYTES_MAX - FIXED_BYTES + 1;
     header[14..16].copy_from_slice(&u16::try_from(over).expect("short").to_be_bytes());
-    assert_eq!(inspect(Expected::Header, &header), Err(Fault::TooLong(HEADER_BYTES_MAX + 1)));
+    assert_eq!(
+        inspect(Expected::Header, &header),
+        Err(ProxyHeaderError::TooLong(HEADER_BYTES_MAX + 1))
+    );
 }
 
 #[test]
@@ -248,7 +255,7 @@ fn one_flipped_bit_anywhere_breaks_the_checksum() {
             let found = inspect(Expected::Header, &wrong);
             // A flip in a field's type or length may hide the checksum; it never makes another origin pass.
             if at < FIXED_BYTES + 12 {
-                assert_eq!(found, Err(Fault::Checksum), "byte {at} bit {bit}");
+                assert_eq!(found, Err(ProxyHeaderError::Checksum), "byte {at} bit {bit}");
             }
         }
     }

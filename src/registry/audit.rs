@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::command::{Command, Noted};
 use super::draft::Move;
 use super::refusal::utc;
-use super::store::{Fault, OPERATIONS_MAX, Order, Part, Store, Transaction};
+use super::store::{OPERATIONS_MAX, Order, Part, Store, StoreError, Transaction};
 
 /// The log's prefix in the store. The key of an entry is its revision, in the order of what was done.
 const PREFIX: &str = "audit/";
@@ -23,7 +23,7 @@ pub(super) fn page(
     after: Option<&str>,
     order: Order,
     count: usize,
-) -> Result<Vec<(String, Audit)>, Fault> {
+) -> Result<Vec<(String, Audit)>, StoreError> {
     let mut after = after.map(|after| format!("{PREFIX}{after}"));
     let mut page = Vec::new();
     loop {
@@ -60,7 +60,7 @@ impl Forget {
         keep_s: u64,
         now_s: u64,
         revision: u64,
-    ) -> Result<Option<Transaction>, Fault> {
+    ) -> Result<Option<Transaction>, StoreError> {
         let before_s = now_s.saturating_sub(keep_s);
         let limit = REMOVED_AT_ONCE;
         let part = Part { prefix: PREFIX, after: None, order: Order::Up, limit };

@@ -22,7 +22,7 @@ impl Store for Counting {
         &self,
         parts: &[Part<'_>],
         visit: &mut dyn FnMut(EntryRef<'_>),
-    ) -> Result<Head, Fault> {
+    ) -> Result<Head, StoreError> {
         self.0.snapshot_parts(parts, &mut |entry| {
             self.1.fetch_add(1, Relaxed);
             visit(entry);
@@ -33,11 +33,11 @@ impl Store for Counting {
         self.0.transact_all(transactions)
     }
 
-    fn watch(&self, after: Revision) -> Result<Box<dyn Watch>, Fault> {
+    fn watch(&self, after: Revision) -> Result<Box<dyn Watch>, StoreError> {
         self.0.watch(after)
     }
 
-    fn compact(&self, up_to: Revision) -> Result<(), Fault> {
+    fn compact(&self, up_to: Revision) -> Result<(), StoreError> {
         self.0.compact(up_to)
     }
 }

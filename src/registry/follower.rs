@@ -11,7 +11,7 @@ use super::document::{Document, Key};
 use super::draft::Written;
 use super::load::{self, Unreadable};
 use super::model::{Limits, Model};
-use super::service::{Fault, Subscriber, Update};
+use super::service::{RegistryError, Subscriber, Update};
 use super::store::{self, Commit, Revision, Store};
 
 /// How long a commit of another process may stay unseen.
@@ -46,7 +46,7 @@ impl Follower {
             let kept_up = catch_unwind(AssertUnwindSafe(|| self.keep_up(stop)));
             match kept_up {
                 Ok(Ok(())) => return,
-                Ok(Err(Fault::Store(store::Fault::Compacted { .. }))) => {}
+                Ok(Err(RegistryError::Store(store::StoreError::Compacted { .. }))) => {}
                 Ok(Err(fault)) => {
                     tracing::warn!("what others change in the registry is not seen: {fault}");
                     std::thread::sleep(TRY_AGAIN);
@@ -58,7 +58,7 @@ impl Follower {
         }
     }
 
-    fn keep_up(&mut self, stop: &AtomicBool) -> Result<(), Fault> {
+    fn keep_up(&mut self, stop: &AtomicBool) -> Result<(), RegistryError> {
         let Self { store, limits, model, follow } = self;
         let model = if let Some(model) = model {
             model

@@ -9,7 +9,7 @@ use super::document::{Document, Key, Serial};
 use super::model::{Limits, Model, Stored};
 use super::name::Label;
 use super::routes;
-use super::service::{Fault, Subscriber, Update};
+use super::service::{RegistryError, Subscriber, Update};
 use super::store::{EntryRef, Part, Store};
 use crate::route::Contents;
 
@@ -35,14 +35,14 @@ type Read = (Key, Document, u64);
 /// Reads all documents, and tells the follower, unless that is `known` to be at the store's revision.
 ///
 /// # Errors
-/// [`Fault`]; the follower was told nothing then.
+/// [`RegistryError`]; the follower was told nothing then.
 pub(super) fn load(
     store: &dyn Store,
     limits: &Limits,
     known: Option<u64>,
     unreadable: Unreadable,
     follow: &mut Subscriber,
-) -> Result<Model, Fault> {
+) -> Result<Model, RegistryError> {
     let now = match known {
         Some(_) => Some(store.head()?.revision.0),
         None => None,
@@ -61,7 +61,7 @@ pub(super) fn load(
             if let Some(contents) = contents {
                 told(Update::Everything { revision, contents });
             }
-            Ok::<_, Fault>(revision)
+            Ok::<_, RegistryError>(revision)
         })?;
         let mut model = Model::new(limits.clone());
         let mut names = Vec::new();
@@ -80,7 +80,7 @@ pub(super) fn load(
         model.fill_vm_names(sorted(names));
         let revision = reader.join().unwrap_or_else(|panic| resume_unwind(panic))?;
         model.at_revision(revision);
-        Ok::<_, Fault>(model)
+        Ok::<_, RegistryError>(model)
     })?;
     if !wanted && now != Some(model.revision()) {
         // Somebody wrote meanwhile: what the follower knew is no longer all.
@@ -96,7 +96,7 @@ fn read(
     mut contents: Option<Contents>,
     unreadable: Unreadable,
     hand: &Sender<Vec<Read>>,
-) -> Result<(u64, Option<Contents>), Fault> {
+) -> Result<(u64, Option<Contents>), RegistryError> {
     let (mut some, mut fault) = (Vec::with_capacity(TOGETHER), None);
     let head = store.snapshot_parts(&PREFIXES.map(Part::whole), &mut |entry| {
         if fault.is_some() {
@@ -121,10 +121,10 @@ fn read(
     fault.map_or(Ok((head.revision.0, contents)), Err)
 }
 
-fn decode(entry: EntryRef<'_>) -> Result<Read, Fault> {
+fn decode(entry: EntryRef<'_>) -> Result<Read, RegistryError> {
     let key = entry.key.parse::<Key>()?;
     let document = Document::from_json(&key, entry.value)
-        .map_err(|why| Fault::Unreadable { key: entry.key.to_owned(), why })?;
+        .map_err(|why| RegistryError::Unreadable { key: entry.key.to_owned(), why })?;
     Ok((key, document, entry.modified.0))
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Unreadable, load};
 use crate::registry::command::{Command, NewAddress, NewVm, Options, Placement, VmSettings};
 use crate::registry::document::{Access, VmState};
-use crate::registry::service::{Fault, Subscriber, Update};
+use crate::registry::service::{RegistryError, Subscriber, Update};
 use crate::registry::store::memory::Memory;
 use crate::registry::store::{Store, StoreId, Transaction};
 use crate::registry::{CommandContext, Draft, Label, Limits, Model, Written};
@@ -125,6 +125,9 @@ fn nobody_is_told_of_a_store_that_cannot_be_read() {
         let mut follow: Subscriber = Box::new(|news| panic!("told of {news:?}"));
         let fault =
             load(&store, &Limits::default(), None, Unreadable::Refused, &mut follow).unwrap_err();
-        assert!(matches!(fault, Fault::Unreadable { .. } | Fault::Strange(_)), "{key}: {fault}");
+        assert!(
+            matches!(fault, RegistryError::Unreadable { .. } | RegistryError::Strange(_)),
+            "{key}: {fault}"
+        );
     }
 }

@@ -78,10 +78,10 @@ pub enum ServiceError {
 
 /// Why the registry cannot be served.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum RegistryError {
     /// The store.
     #[error(transparent)]
-    Store(#[from] store::Fault),
+    Store(#[from] store::StoreError),
     /// Something in the store is none of ours.
     #[error(transparent)]
     Strange(#[from] StrangeKey),
@@ -208,8 +208,8 @@ impl Service {
     /// Reads everything from the store, tells the follower, and takes orders from then on.
     ///
     /// # Errors
-    /// [`Fault`].
-    pub fn start(start: Start) -> Result<Self, Fault> {
+    /// [`RegistryError`].
+    pub fn start(start: Start) -> Result<Self, RegistryError> {
         let Start { store, limits, now_s, entropy, known, mut follow } = start;
         let model = load::load(&*store, &limits, known, Unreadable::Refused, &mut follow)?;
         let wanted = LastOperatorRevision::at(model.revision());
@@ -252,10 +252,10 @@ impl Service {
         &self.health
     }
 
-    fn store(&self) -> Result<&dyn Store, store::Fault> {
+    fn store(&self) -> Result<&dyn Store, store::StoreError> {
         match &self.kept {
             Kept::Store(store) => Ok(&**store),
-            Kept::Away(why) => Err(store::Fault::Away { why: why.clone() }),
+            Kept::Away(why) => Err(store::StoreError::Away { why: why.clone() }),
         }
     }
 
@@ -332,7 +332,7 @@ impl Service {
     ///
     /// # Errors
     /// What the store says.
-    pub fn head(&self) -> Result<Head, store::Fault> {
+    pub fn head(&self) -> Result<Head, store::StoreError> {
         self.store()?.head()
     }
 
@@ -350,7 +350,7 @@ impl Service {
         after: Option<&str>,
         newest: bool,
         count: usize,
-    ) -> Result<Vec<(String, Audit)>, store::Fault> {
+    ) -> Result<Vec<(String, Audit)>, store::StoreError> {
         let order = if newest { store::Order::Down } else { store::Order::Up };
         audit::page(self.store()?, after, order, count)
     }
@@ -359,7 +359,7 @@ impl Service {
     ///
     /// # Errors
     /// What the store says; `Compacted` if that is too long ago.
-    pub fn watch(&self, after: u64) -> Result<Box<dyn Watch>, store::Fault> {
+    pub fn watch(&self, after: u64) -> Result<Box<dyn Watch>, store::StoreError> {
         self.store()?.watch(Revision(after))
     }
 }
@@ -374,7 +374,7 @@ impl Drop for Service {
 ///
 /// # Errors
 /// What the store says, and what cannot be read in it.
-pub fn load(store: &dyn Store, limits: &Limits) -> Result<Model, Fault> {
+pub fn load(store: &dyn Store, limits: &Limits) -> Result<Model, RegistryError> {
     let mut nobody: Subscriber = Box::new(|_| ());
     load::load(store, limits, None, Unreadable::Refused, &mut nobody)
 }

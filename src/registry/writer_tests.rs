@@ -11,7 +11,9 @@ use crate::registry::document::{Access, Origin, VmState};
 use crate::registry::name::{Label, Principal};
 use crate::registry::routes;
 use crate::registry::service::Actor;
-use crate::registry::store::{self, EntryRef, Fault, Head, Part, StoreId, Watch, memory::Memory};
+use crate::registry::store::{
+    self, EntryRef, Head, Part, StoreError, StoreId, Watch, memory::Memory,
+};
 use crate::route::{Snapshot, Table, Who};
 use crate::ssh::testing::Seeded;
 
@@ -40,8 +42,8 @@ struct Ailing {
 }
 
 impl Ailing {
-    fn fault() -> Fault {
-        Fault::Full { path: "store".into() }
+    fn fault() -> StoreError {
+        StoreError::Full { path: "store".into() }
     }
 
     fn is(&self, ill: Ill) {
@@ -54,7 +56,7 @@ impl Store for Ailing {
         &self,
         parts: &[Part<'_>],
         visit: &mut dyn FnMut(EntryRef<'_>),
-    ) -> Result<Head, Fault> {
+    ) -> Result<Head, StoreError> {
         if *self.unreadable.lock().unwrap() {
             return Err(Self::fault());
         }
@@ -75,11 +77,11 @@ impl Store for Ailing {
         each.collect()
     }
 
-    fn watch(&self, after: Revision) -> Result<Box<dyn Watch>, Fault> {
+    fn watch(&self, after: Revision) -> Result<Box<dyn Watch>, StoreError> {
         self.memory.watch(after)
     }
 
-    fn compact(&self, up_to: Revision) -> Result<(), Fault> {
+    fn compact(&self, up_to: Revision) -> Result<(), StoreError> {
         self.memory.compact(up_to)
     }
 }

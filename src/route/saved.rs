@@ -41,7 +41,7 @@ pub struct Head {
 
 /// Why bytes are not what they should be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Fault {
+pub enum SavedRoutesError {
     /// They do not begin as everything saved here does.
     #[error("not a saved routing map")]
     Foreign,
@@ -128,8 +128,8 @@ pub fn encode_delta(head: Head, after: u64, delta: &Delta) -> Vec<u8> {
 /// A snapshot of which all bytes are there.
 ///
 /// # Errors
-/// [`Fault`], if these are not exactly the bytes that [`encode`] gave.
-pub fn decode(bytes: &[u8]) -> Result<(Head, Contents), Fault> {
+/// [`SavedRoutesError`], if these are not exactly the bytes that [`encode`] gave.
+pub fn decode(bytes: &[u8]) -> Result<(Head, Contents), SavedRoutesError> {
     let mut decoder = Decoder::default();
     decoder.take(bytes)?;
     decoder.finish()
@@ -138,13 +138,13 @@ pub fn decode(bytes: &[u8]) -> Result<(Head, Contents), Fault> {
 /// A delta of which all bytes are there, and the revision it follows.
 ///
 /// # Errors
-/// [`Fault`], if these are not exactly the bytes that [`encode_delta`] gave.
-pub fn decode_delta(bytes: &[u8]) -> Result<(Head, u64, Delta), Fault> {
+/// [`SavedRoutesError`], if these are not exactly the bytes that [`encode_delta`] gave.
+pub fn decode_delta(bytes: &[u8]) -> Result<(Head, u64, Delta), SavedRoutesError> {
     let mut frames = Frames::new(Kind::Delta);
     let (mut after, mut delta) = (0, Delta::default());
     frames.take(bytes, &mut |kind, body| {
         if kind != Chunk::Delta {
-            return Err(Fault::Unreadable);
+            return Err(SavedRoutesError::Unreadable);
         }
         (after, delta) = read(body)?;
         Ok(())
@@ -202,10 +202,10 @@ fn framed(
     })
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, SavedRoutesError> {
     match postcard::take_from_bytes(body) {
         Ok((value, [])) => Ok(value),
-        Ok(_) | Err(_) => Err(Fault::Unreadable),
+        Ok(_) | Err(_) => Err(SavedRoutesError::Unreadable),
     }
 }
 
@@ -226,8 +226,8 @@ impl Decoder {
     /// Takes the bytes that follow those taken before.
     ///
     /// # Errors
-    /// [`Fault`]: nothing that follows can mend it.
-    pub fn take(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+    /// [`SavedRoutesError`]: nothing that follows can mend it.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<(), SavedRoutesError> {
         let contents = &mut self.contents;
         self.frames.take(bytes, &mut |kind, body| {
             match kind {
@@ -235,7 +235,7 @@ impl Decoder {
                 Chunk::Users => contents.users.append(&mut read(body)?),
                 Chunk::Teams => contents.teams.append(&mut read(body)?),
                 Chunk::Vms => contents.vms.append(&mut read(body)?),
-                Chunk::Delta | Chunk::End => return Err(Fault::Unreadable),
+                Chunk::Delta | Chunk::End => return Err(SavedRoutesError::Unreadable),
             }
             Ok(())
         })
@@ -244,14 +244,14 @@ impl Decoder {
     /// The contents, once all bytes were taken.
     ///
     /// # Errors
-    /// [`Fault::Torn`].
-    pub fn finish(self) -> Result<(Head, Contents), Fault> {
+    /// [`SavedRoutesError::Torn`].
+    pub fn finish(self) -> Result<(Head, Contents), SavedRoutesError> {
         Ok((self.frames.finish()?, self.contents))
     }
 }
 
 /// What is done with each chunk.
-type Take<'a> = dyn FnMut(Chunk, &[u8]) -> Result<(), Fault> + 'a;
+type Take<'a> = dyn FnMut(Chunk, &[u8]) -> Result<(), SavedRoutesError> + 'a;
 
 /// Takes the frames off: checks them, and gives each chunk as a whole.
 #[derive(Debug)]
@@ -262,7 +262,7 @@ struct Frames {
     /// What was taken of a frame that is not whole.
     partial: Vec<u8>,
     ended: bool,
-    fault: Option<Fault>,
+    fault: Option<SavedRoutesError>,
 }
 
 impl Frames {
@@ -271,7 +271,7 @@ impl Frames {
         Self { kind, head: None, sum, partial, ended: false, fault: None }
     }
 
-    fn take(&mut self, bytes: &[u8], each: &mut Take<'_>) -> Result<(), Fault> {
+    fn take(&mut self, bytes: &[u8], each: &mut Take<'_>) -> Result<(), SavedRoutesError> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
@@ -280,7 +280,11 @@ impl Frames {
         taken
     }
 
-    fn take_frames(&mut self, mut bytes: &[u8], each: &mut Take<'_>) -> Result<(), Fault> {
+    fn take_frames(
+        &mut self,
+        mut bytes: &[u8],
+        each: &mut Take<'_>,
+    ) -> Result<(), SavedRoutesError> {
         while !bytes.is_empty() {
             // A frame that lies in `bytes` as a whole is read where it is.
             if self.partial.is_empty()
@@ -312,14 +316,18 @@ impl Frames {
     }
 
     /// How long the frame is that begins so; `None`: more has to be seen.
-    fn length(&self, begin: &[u8]) -> Result<Option<usize>, Fault> {
+    fn length(&self, begin: &[u8]) -> Result<Option<usize>, SavedRoutesError> {
         if self.head.is_none() {
             let seen = begin.len().min(MAGIC.len());
             let same = begin.get(..seen) == MAGIC.get(..seen);
-            return if same { Ok(Some(HEAD_BYTES + CRC_BYTES)) } else { Err(Fault::Foreign) };
+            return if same {
+                Ok(Some(HEAD_BYTES + CRC_BYTES))
+            } else {
+                Err(SavedRoutesError::Foreign)
+            };
         }
         if self.ended {
-            return if begin.is_empty() { Ok(None) } else { Err(Fault::Trailing) };
+            return if begin.is_empty() { Ok(None) } else { Err(SavedRoutesError::Trailing) };
         }
         let Some(([_, a, b, c, d], _)) = begin.split_first_chunk::<CHUNK_HEAD_BYTES>() else {
             return Ok(None);
@@ -327,56 +335,56 @@ impl Frames {
         let length = usize::try_from(u32::from_le_bytes([*a, *b, *c, *d])).unwrap_or(usize::MAX);
         if length > CHUNK_BYTES_MAX {
             // Nobody wrote that: the length itself was altered.
-            return Err(Fault::Altered);
+            return Err(SavedRoutesError::Altered);
         }
         Ok(Some(CHUNK_HEAD_BYTES + length + CRC_BYTES))
     }
 
     /// Judges a whole frame.
-    fn frame(&mut self, frame: &[u8], each: &mut Take<'_>) -> Result<(), Fault> {
-        let (covered, sum) = frame.split_last_chunk::<CRC_BYTES>().ok_or(Fault::Torn)?;
+    fn frame(&mut self, frame: &[u8], each: &mut Take<'_>) -> Result<(), SavedRoutesError> {
+        let (covered, sum) = frame.split_last_chunk::<CRC_BYTES>().ok_or(SavedRoutesError::Torn)?;
         self.sum.update(covered);
         if self.sum.clone().finalize() != u32::from_le_bytes(*sum) {
-            return Err(Fault::Altered);
+            return Err(SavedRoutesError::Altered);
         }
         if self.head.is_none() {
             self.head = Some(read_head(covered, self.kind)?);
             return Ok(());
         }
         let (head, body) =
-            covered.split_first_chunk::<CHUNK_HEAD_BYTES>().ok_or(Fault::Unreadable)?;
+            covered.split_first_chunk::<CHUNK_HEAD_BYTES>().ok_or(SavedRoutesError::Unreadable)?;
         match Chunk::from_byte(head[0]) {
             Some(Chunk::End) if body.is_empty() => self.ended = true,
             Some(kind) => each(kind, body)?,
-            None => return Err(Fault::Unreadable),
+            None => return Err(SavedRoutesError::Unreadable),
         }
         Ok(())
     }
 
-    fn finish(self) -> Result<Head, Fault> {
+    fn finish(self) -> Result<Head, SavedRoutesError> {
         match (self.fault, self.head) {
             (Some(fault), _) => Err(fault),
             (None, Some(head)) if self.ended => Ok(head),
-            (None, Some(_) | None) => Err(Fault::Torn),
+            (None, Some(_) | None) => Err(SavedRoutesError::Torn),
         }
     }
 }
 
-fn read_head(bytes: &[u8], wanted: Kind) -> Result<Head, Fault> {
+fn read_head(bytes: &[u8], wanted: Kind) -> Result<Head, SavedRoutesError> {
     type Fields = ([u8; 8], [u8; 2], u8, [u8; 16], [u8; 8], [u8; 8]);
     let ((_magic, version, kind, store, program, revision), _) =
-        postcard::take_from_bytes::<Fields>(bytes).map_err(|_| Fault::Unreadable)?;
+        postcard::take_from_bytes::<Fields>(bytes).map_err(|_| SavedRoutesError::Unreadable)?;
     let found = u16::from_le_bytes(version);
     if found != VERSION {
-        return Err(Fault::Version { found });
+        return Err(SavedRoutesError::Version { found });
     }
     let all = [Kind::Snapshot, Kind::Delta];
     match all.into_iter().find(|it| *it as u8 == kind) {
         Some(kind) if kind == wanted => {
             Ok(Head { store, program, revision: u64::from_le_bytes(revision) })
         }
-        Some(kind) => Err(Fault::Kind { found: kind.name(), wanted: wanted.name() }),
-        None => Err(Fault::Unreadable),
+        Some(kind) => Err(SavedRoutesError::Kind { found: kind.name(), wanted: wanted.name() }),
+        None => Err(SavedRoutesError::Unreadable),
     }
 }
 

@@ -62,12 +62,12 @@ fn more_entries_than_one_chunk_holds_come_back_in_order() {
 fn a_file_cut_anywhere_is_torn() {
     let bytes = bytes_of(&contents());
     for end in 0..bytes.len() {
-        assert_eq!(decode(&bytes[..end]), Err(Fault::Torn), "{end}");
+        assert_eq!(decode(&bytes[..end]), Err(SavedRoutesError::Torn), "{end}");
     }
     let one_more = [&bytes[..], &[0]].concat();
-    assert_eq!(decode(&one_more), Err(Fault::Trailing));
+    assert_eq!(decode(&one_more), Err(SavedRoutesError::Trailing));
     let twice = [&bytes[..], &bytes[..]].concat();
-    assert_eq!(decode(&twice), Err(Fault::Trailing));
+    assert_eq!(decode(&twice), Err(SavedRoutesError::Trailing));
 }
 
 #[test]
@@ -78,11 +78,11 @@ fn a_bit_flipped_anywhere_is_found() {
             let mut altered = bytes.clone();
             altered[at] ^= 1 << bit;
             let fault = decode(&altered).unwrap_err();
-            let expected: &[Fault] = if at < MAGIC.len() {
-                &[Fault::Foreign]
+            let expected: &[SavedRoutesError] = if at < MAGIC.len() {
+                &[SavedRoutesError::Foreign]
             } else {
                 // A length that grew asks for bytes that are not there.
-                &[Fault::Altered, Fault::Torn]
+                &[SavedRoutesError::Altered, SavedRoutesError::Torn]
             };
             assert!(expected.contains(&fault), "byte {at} bit {bit}: {fault}");
         }
@@ -104,18 +104,21 @@ fn chunks_of_two_files_do_not_mix() {
     );
     let mixed: Vec<u8> =
         one[..one.len() - 1].iter().chain(&two[two.len() - 1..]).flatten().copied().collect();
-    assert_eq!(decode(&mixed), Err(Fault::Altered));
+    assert_eq!(decode(&mixed), Err(SavedRoutesError::Altered));
 }
 
 #[test]
 fn a_delta_comes_back_and_is_no_snapshot() {
     let bytes = encode_delta(HEAD, 9, &delta());
     assert_eq!(decode_delta(&bytes), Ok((HEAD, 9, delta())));
-    assert_eq!(decode(&bytes), Err(Fault::Kind { found: "delta", wanted: "snapshot" }));
+    assert_eq!(decode(&bytes), Err(SavedRoutesError::Kind { found: "delta", wanted: "snapshot" }));
     let whole = bytes_of(&contents());
-    assert_eq!(decode_delta(&whole), Err(Fault::Kind { found: "snapshot", wanted: "delta" }));
+    assert_eq!(
+        decode_delta(&whole),
+        Err(SavedRoutesError::Kind { found: "snapshot", wanted: "delta" })
+    );
     for end in 0..bytes.len() {
-        assert_eq!(decode_delta(&bytes[..end]), Err(Fault::Torn), "{end}");
+        assert_eq!(decode_delta(&bytes[..end]), Err(SavedRoutesError::Torn), "{end}");
     }
 }
 
@@ -129,6 +132,6 @@ fn another_version_is_told_by_its_number() {
         bytes
     };
     let found = VERSION + 1;
-    assert_eq!(decode(&head(found)), Err(Fault::Version { found }));
-    assert_eq!(decode(&head(VERSION)), Err(Fault::Torn));
+    assert_eq!(decode(&head(found)), Err(SavedRoutesError::Version { found }));
+    assert_eq!(decode(&head(VERSION)), Err(SavedRoutesError::Torn));
 }

@@ -25,7 +25,7 @@ pub enum SourceAddress {
 
 /// Why a text is no [`SourceAddress`].
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Fault {
+pub enum SourceAddressError {
     /// One of its items.
     #[error("\"{0}\" is no network; write \"own\", \"none\", or networks like \"10.0.0.0/8\"")]
     NoNetwork(String),
@@ -55,34 +55,36 @@ impl SourceAddress {
     ///
     /// # Errors
     /// The first that is faulty.
-    pub fn networks<'a>(items: impl Iterator<Item = &'a str>) -> Result<Self, Fault> {
+    pub fn networks<'a>(items: impl Iterator<Item = &'a str>) -> Result<Self, SourceAddressError> {
         let networks = items.map(|item| network(item.trim()));
         let networks = networks.take(NETWORKS_MAX + 1).collect::<Result<Box<[_]>, _>>()?;
         if networks.len() > NETWORKS_MAX {
-            return Err(Fault::TooMany);
+            return Err(SourceAddressError::TooMany);
         }
         if networks.is_empty() { Err(no_network("")) } else { Ok(Self::Networks(networks)) }
     }
 }
 
-fn network(item: &str) -> Result<IpNet, Fault> {
+fn network(item: &str) -> Result<IpNet, SourceAddressError> {
     let parsed = item.parse().or_else(|_| item.parse::<IpAddr>().map(IpNet::from));
     match parsed {
-        Ok(network) if network.trunc() != network => Err(Fault::HostBits { network }),
+        Ok(network) if network.trunc() != network => Err(SourceAddressError::HostBits { network }),
         Ok(network) if network.addr().to_canonical() != network.addr() => Err(no_network(item)),
         Ok(network) => Ok(network),
         Err(_) => Err(no_network(item)),
     }
 }
 
-fn no_network(item: &str) -> Fault {
-    Fault::NoNetwork(item.chars().take(64).map(|c| if c.is_control() { '?' } else { c }).collect())
+fn no_network(item: &str) -> SourceAddressError {
+    SourceAddressError::NoNetwork(
+        item.chars().take(64).map(|c| if c.is_control() { '?' } else { c }).collect(),
+    )
 }
 
 impl std::str::FromStr for SourceAddress {
-    type Err = Fault;
+    type Err = SourceAddressError;
 
-    fn from_str(text: &str) -> Result<Self, Fault> {
+    fn from_str(text: &str) -> Result<Self, SourceAddressError> {
         match text.trim() {
             "own" => Ok(Self::Own),
             "none" => Ok(Self::Anywhere),
@@ -92,9 +94,9 @@ impl std::str::FromStr for SourceAddress {
 }
 
 impl TryFrom<String> for SourceAddress {
-    type Error = Fault;
+    type Error = SourceAddressError;
 
-    fn try_from(text: String) -> Result<Self, Fault> {
+    fn try_from(text: String) -> Result<Self, SourceAddressError> {
         text.parse()
     }
 }
@@ -153,12 +155,15 @@ mod tests {
     #[test]
     fn what_openssh_would_refuse_is_refused_here() {
         for text in ["", "nowhere", "10.0.0.0/8,", "10.0.0.0/33", "::ffff:10.0.0.1", "10.0.0.*"] {
-            assert!(matches!(text.parse::<SourceAddress>(), Err(Fault::NoNetwork(_))), "{text}");
+            assert!(
+                matches!(text.parse::<SourceAddress>(), Err(SourceAddressError::NoNetwork(_))),
+                "{text}"
+            );
         }
         let fault = "10.0.0.1/8".parse::<SourceAddress>().unwrap_err().to_string();
         assert_eq!(fault, "10.0.0.1/8 has bits set beyond its prefix; write \"10.0.0.0/8\"");
         let many = ["10.0.0.1"; NETWORKS_MAX + 1].join(",");
-        assert_eq!(many.parse::<SourceAddress>(), Err(Fault::TooMany));
+        assert_eq!(many.parse::<SourceAddress>(), Err(SourceAddressError::TooMany));
         assert!(many["10.0.0.1,".len()..].parse::<SourceAddress>().is_ok());
     }
 }

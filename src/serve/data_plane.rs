@@ -12,7 +12,7 @@ use crate::edge::report::RequestId;
 use crate::edge::shared::Shared;
 use crate::edge::{Edge, Present, Progress, clock};
 use crate::registry::Service;
-use crate::registry::store::{Fault, Sqlite};
+use crate::registry::store::{Sqlite, StoreError};
 use crate::ssh::publickey::Fingerprint;
 
 use super::events::Asking;
@@ -86,7 +86,7 @@ impl DataPlane for LiveDataPlane {
     fn backup(&self, to: &Path) -> Result<(), DataPlaneError> {
         let away = || DataPlaneError::Failed("the registry is away".to_owned());
         self.store.as_ref().ok_or_else(away)?.backup(to).map_err(|fault| {
-            let kind = if matches!(fault, Fault::Exists { .. }) {
+            let kind = if matches!(fault, StoreError::Exists { .. }) {
                 DataPlaneError::Exists
             } else {
                 DataPlaneError::Failed

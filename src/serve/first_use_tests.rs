@@ -11,7 +11,7 @@ use crate::registry::document::VmState;
 use crate::registry::service::Start;
 use crate::registry::store::memory::Memory;
 use crate::registry::store::{
-    EntryRef, Fault, Head, Part, Revision, Store, StoreId, TransactFault, Transaction, Watch,
+    EntryRef, Head, Part, Revision, Store, StoreError, StoreId, TransactFault, Transaction, Watch,
 };
 use crate::registry::{Label, Limits, Principal};
 use crate::ssh::entropy::SystemEntropy;
@@ -31,24 +31,24 @@ impl Store for Frail {
         &self,
         parts: &[Part<'_>],
         visit: &mut dyn FnMut(EntryRef<'_>),
-    ) -> Result<Head, Fault> {
+    ) -> Result<Head, StoreError> {
         self.kept.snapshot_parts(parts, visit)
     }
 
     fn transact_all(&self, transactions: &[Transaction]) -> Vec<Result<Revision, TransactFault>> {
         self.asked.fetch_add(1, Relaxed);
         if self.ill.load(Relaxed) {
-            let full = Fault::Full { path: PathBuf::from("registry.db") };
+            let full = StoreError::Full { path: PathBuf::from("registry.db") };
             return vec![Err(full.into()); transactions.len()];
         }
         self.kept.transact_all(transactions)
     }
 
-    fn watch(&self, after: Revision) -> Result<Box<dyn Watch>, Fault> {
+    fn watch(&self, after: Revision) -> Result<Box<dyn Watch>, StoreError> {
         self.kept.watch(after)
     }
 
-    fn compact(&self, up_to: Revision) -> Result<(), Fault> {
+    fn compact(&self, up_to: Revision) -> Result<(), StoreError> {
         self.kept.compact(up_to)
     }
 }

@@ -96,7 +96,7 @@ pub(super) enum Opens {
 
 /// The registry on its way.
 struct Opening {
-    reader: JoinHandle<Result<Service, service::Fault>>,
+    reader: JoinHandle<Result<Service, service::RegistryError>>,
     store: Sqlite,
     /// When the routes were saved that the front door runs from meanwhile.
     written: SystemTime,

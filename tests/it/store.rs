@@ -5,7 +5,7 @@
 
 use super::harness::{Scratch, full};
 use keyway::registry::store::{
-    Change, Commit, Expected, Fault, Revision, Sqlite, Store, StoreId, Transaction, Watch,
+    Change, Commit, Expected, Revision, Sqlite, Store, StoreError, StoreId, Transaction, Watch,
 };
 use std::{
     env,
@@ -121,7 +121,7 @@ fn verified(path: &Path) -> u64 {
 fn watch_all(store: &Sqlite) -> Box<dyn Watch> {
     let oldest = match store.watch(Revision::ZERO) {
         Ok(watcher) => return watcher,
-        Err(Fault::Compacted { oldest }) => oldest,
+        Err(StoreError::Compacted { oldest }) => oldest,
         Err(fault) => panic!("{fault}"),
     };
     store.watch(oldest).expect("the oldest that there is")

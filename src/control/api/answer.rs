@@ -185,8 +185,8 @@ impl From<ServiceError> for Problem {
     }
 }
 
-impl From<store::Fault> for Problem {
-    fn from(fault: store::Fault) -> Self {
+impl From<store::StoreError> for Problem {
+    fn from(fault: store::StoreError) -> Self {
         Self::registry_away(fault.to_string())
     }
 }

@@ -33,7 +33,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
-pub use server::{Fault, Handle, Reserved, reserve};
+pub use server::{ApiServeError, Handle, Reserved, reserve};
 
 use caller::{Peers, Process};
 use trace::Traces;
@@ -194,8 +194,8 @@ impl Api {
 /// Serves the API, from the moment this returns.
 ///
 /// # Errors
-/// [`Fault`].
-pub fn start(start: Start) -> Result<Handle, Fault> {
+/// [`ApiServeError`].
+pub fn start(start: Start) -> Result<Handle, ApiServeError> {
     let Start { reserved, peers, service, beside } = start;
     let api = Arc::new(Api::new(service, beside, role_of(peers)));
     server::start(api, reserved)

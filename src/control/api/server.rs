@@ -70,7 +70,7 @@ const SOCKET_MODE: u32 = 0o660;
 
 /// Why the API did not start.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum ApiServeError {
     /// The socket cannot be made.
     #[error("the API cannot be served at {path}: {source}")]
     Socket {
@@ -143,8 +143,8 @@ impl Handle {
     /// Reads certificate and key anew, for connections from then on. Without TLS nothing happens.
     ///
     /// # Errors
-    /// [`Fault::Tls`]; the old ones stay.
-    pub fn reload_tls(&self, tls: &ApiTls) -> Result<(), Fault> {
+    /// [`ApiServeError::Tls`]; the old ones stay.
+    pub fn reload_tls(&self, tls: &ApiTls) -> Result<(), ApiServeError> {
         if let Some((_, config)) = &self.tls {
             config.store(tls_config(tls)?);
         }
@@ -189,14 +189,14 @@ pub struct Reserved {
 /// Takes the socket and, for TLS, the address; reads the certificate.
 ///
 /// # Errors
-/// [`Fault`].
-pub fn reserve(socket: &Path, tls: Option<&ApiTls>) -> Result<Reserved, Fault> {
+/// [`ApiServeError`].
+pub fn reserve(socket: &Path, tls: Option<&ApiTls>) -> Result<Reserved, ApiServeError> {
     let tls = tls.map(|tls| Ok((listen(tls.listen)?, tls_config(tls)?))).transpose()?;
     let (unix, bound, own_uid) = bind(socket)?;
     Ok(Reserved { unix, bound, own_uid, tls })
 }
 
-pub(super) fn start(api: Arc<Api>, reserved: Reserved) -> Result<Handle, Fault> {
+pub(super) fn start(api: Arc<Api>, reserved: Reserved) -> Result<Handle, ApiServeError> {
     let Reserved { unix, bound, own_uid, tls } = reserved;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -204,16 +204,16 @@ pub(super) fn start(api: Arc<Api>, reserved: Reserved) -> Result<Handle, Fault> 
         .max_blocking_threads(TURNS_MAX + KNOWING_MAX)
         .thread_name("api-wait")
         .build()
-        .map_err(Fault::Start)?;
+        .map_err(ApiServeError::Start)?;
     let (unix, tls) = {
         let _inside = runtime.enter();
-        let unix = UnixListener::from_std(unix).map_err(Fault::Start)?;
+        let unix = UnixListener::from_std(unix).map_err(ApiServeError::Start)?;
         let tls = tls.map(|(listener, config)| {
             let address = listener.local_addr()?;
             let config = Arc::new(ArcSwap::new(config));
             Ok((TcpListener::from_std(listener)?, address, config))
         });
-        (unix, tls.transpose().map_err(Fault::Start)?)
+        (unix, tls.transpose().map_err(ApiServeError::Start)?)
     };
     let (stop, stopped) = oneshot::channel();
     let roles = Arc::clone(&api.roles);
@@ -229,22 +229,22 @@ pub(super) fn start(api: Arc<Api>, reserved: Reserved) -> Result<Handle, Fault> 
         });
         runtime.shutdown_timeout(END_MAX);
     });
-    let thread = thread.map_err(Fault::Start)?;
+    let thread = thread.map_err(ApiServeError::Start)?;
     Ok(Handle { socket: bound, tls: reload, roles, stop: Some(stop), thread: Some(thread) })
 }
 
 /// The listener, its file, and the user that this process makes files as.
-fn bind(path: &Path) -> Result<(StdUnix, Bound, u32), Fault> {
-    let failed = |source| Fault::Socket { path: path.to_owned(), source };
+fn bind(path: &Path) -> Result<(StdUnix, Bound, u32), ApiServeError> {
+    let failed = |source| ApiServeError::Socket { path: path.to_owned(), source };
     match fs::symlink_metadata(path) {
         Ok(about) if about.file_type().is_socket() => match StdUnixStream::connect(path) {
-            Ok(_) => return Err(Fault::Taken(path.to_owned())),
+            Ok(_) => return Err(ApiServeError::Taken(path.to_owned())),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 fs::remove_file(path).map_err(failed)?;
             }
             Err(error) => return Err(failed(error)),
         },
-        Ok(_) => return Err(Fault::NoSocket(path.to_owned())),
+        Ok(_) => return Err(ApiServeError::NoSocket(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
@@ -256,16 +256,16 @@ fn bind(path: &Path) -> Result<(StdUnix, Bound, u32), Fault> {
     Ok((listener, bound, about.uid()))
 }
 
-fn listen(address: SocketAddr) -> Result<StdTcp, Fault> {
+fn listen(address: SocketAddr) -> Result<StdTcp, ApiServeError> {
     let listener = StdTcp::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         Ok(listener)
     });
-    listener.map_err(|source| Fault::Listen { address, source })
+    listener.map_err(|source| ApiServeError::Listen { address, source })
 }
 
-fn tls_config(tls: &ApiTls) -> Result<Arc<ServerConfig>, Fault> {
-    let fault = |path: &Path, why: String| Fault::Tls { path: path.to_owned(), why };
+fn tls_config(tls: &ApiTls) -> Result<Arc<ServerConfig>, ApiServeError> {
+    let fault = |path: &Path, why: String| ApiServeError::Tls { path: path.to_owned(), why };
     let chain: Result<Vec<_>, _> =
         CertificateDer::pem_file_iter(&tls.cert).and_then(Iterator::collect);
     let chain = chain.map_err(|error| fault(&tls.cert, error.to_string()))?;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio_rustls::rustls::{ALL_VERSIONS, version};
 
 use super::{
-    Fault,
+    ApiServeError,
     caller::{Credentials, Process, new_token},
     server,
     testing::{World, head, now_s, read_head, read_reply},
@@ -34,7 +34,7 @@ fn start(
     world: &World,
     socket: &std::path::Path,
     tls: Option<&ApiTls>,
-) -> Result<super::Handle, Fault> {
+) -> Result<super::Handle, ApiServeError> {
     let beside = Arc::clone(&world.fake) as Arc<dyn super::DataPlane>;
     let reader = Box::new(|_| Some(Role::Reader));
     let api = super::Api::new(Arc::clone(&world.service), beside, reader);
@@ -46,7 +46,9 @@ fn a_socket_that_nobody_answers_is_replaced_and_others_are_left_alone() {
     let world = World::new();
     let path = world.handle.socket().to_owned();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o660);
-    assert!(matches!(start(&world, &path, None), Err(Fault::Taken(taken)) if taken == path));
+    assert!(
+        matches!(start(&world, &path, None), Err(ApiServeError::Taken(taken)) if taken == path)
+    );
     assert_eq!(world.get("/v1/health").status, 200);
     let stale = world.scratch.0.join("stale.sock");
     drop(UnixListener::bind(&stale).unwrap());
@@ -56,7 +58,7 @@ fn a_socket_that_nobody_answers_is_replaced_and_others_are_left_alone() {
     assert!(!stale.exists(), "the file goes with the API");
     let file = world.scratch.0.join("file");
     fs::write(&file, "precious").unwrap();
-    assert!(matches!(start(&world, &file, None), Err(Fault::NoSocket(_))));
+    assert!(matches!(start(&world, &file, None), Err(ApiServeError::NoSocket(_))));
     assert_eq!(fs::read(&file).unwrap(), b"precious");
     let nowhere = world.scratch.0.join("no/such.sock");
     let fault = start(&world, &nowhere, None).unwrap_err();
@@ -165,12 +167,12 @@ fn a_certificate_is_replaced_while_it_runs_and_a_wrong_one_is_not() {
     assert!(ask("one.crt").is_ok());
     let two = world.scratch.certificate("two");
     let crossed = ApiTls { key: world.scratch.0.join("one.key"), ..two.clone() };
-    assert!(matches!(world.handle.reload_tls(&crossed), Err(Fault::Tls { .. })));
+    assert!(matches!(world.handle.reload_tls(&crossed), Err(ApiServeError::Tls { .. })));
     let rubbish = world.scratch.0.join("rubbish");
     fs::write(&rubbish, "-----BEGIN CERTIFICATE-----\n????\n-----END CERTIFICATE-----\n").unwrap();
     let wrong = ApiTls { cert: rubbish.clone(), ..two.clone() };
     assert!(
-        matches!(world.handle.reload_tls(&wrong), Err(Fault::Tls { path, .. }) if path == rubbish)
+        matches!(world.handle.reload_tls(&wrong), Err(ApiServeError::Tls { path, .. }) if path == rubbish)
     );
     fs::write(&rubbish, "").unwrap();
     assert!(world.handle.reload_tls(&wrong).is_err());
@@ -182,7 +184,10 @@ fn a_certificate_is_replaced_while_it_runs_and_a_wrong_one_is_not() {
     let used = ApiTls { listen: world.handle.address().unwrap(), ..two };
     let other = world.scratch.0.join("other.sock");
     let fault = start(&world, &other, Some(&used)).unwrap_err();
-    assert!(matches!(fault, Fault::Listen { address, .. } if address == used.listen), "{fault}");
+    assert!(
+        matches!(fault, ApiServeError::Listen { address, .. } if address == used.listen),
+        "{fault}"
+    );
     assert!(!other.exists(), "half of it was left");
 }
 

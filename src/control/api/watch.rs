@@ -11,7 +11,7 @@ use super::{WATCHERS_MAX, answer::Problem, body::Lines, call::Call, caller::Proo
 use crate::registry::{
     Key,
     document::Vm,
-    store::{Commit, Fault, Watch},
+    store::{Commit, StoreError, Watch},
 };
 
 /// Lines that wait for a slow reader; then the store's history waits for it.
@@ -82,11 +82,11 @@ pub(super) fn start(call: &Call) -> Result<Lines, Problem> {
     Ok(Lines { receiver, _place: place })
 }
 
-fn told(fault: Fault) -> Problem {
-    if let Fault::Compacted { .. } = fault {
+fn told(fault: StoreError) -> Problem {
+    if let StoreError::Compacted { .. } = fault {
         return Problem::new(StatusCode::GONE, "compacted", fault.to_string());
     }
-    if let Fault::Future { current, .. } = fault {
+    if let StoreError::Future { current, .. } = fault {
         let detail = format!("query parameter `after` is to come; the store stands at {current}");
         return Problem::bad(detail);
     }

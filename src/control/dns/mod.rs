@@ -54,7 +54,7 @@ const FAREWELL_WAIT: Duration = Duration::from_secs(2);
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum DnsServeError {
     /// An address cannot be listened on.
     #[error("DNS cannot be served on {address} ({}): {source}; fix: {}", .transport.as_str(), fix(.source, *.address))]
     Listen {
@@ -129,19 +129,19 @@ pub struct Reserved(Vec<socket::Pair>);
 /// Serves `zone` at every address of `settings`, UDP and TCP, from the moment this returns.
 ///
 /// # Errors
-/// [`Fault`]; then nothing is served anywhere.
-pub fn start(settings: &Dns, zone: Arc<Zone>) -> Result<Handle, Fault> {
+/// [`DnsServeError`]; then nothing is served anywhere.
+pub fn start(settings: &Dns, zone: Arc<Zone>) -> Result<Handle, DnsServeError> {
     reserve(settings, false)?.serve(settings, zone)
 }
 
 /// Takes every address of `settings`. `shared`: a process of ours may answer there until we do.
 ///
 /// # Errors
-/// [`Fault::Listen`].
-pub fn reserve(settings: &Dns, shared: bool) -> Result<Reserved, Fault> {
+/// [`DnsServeError::Listen`].
+pub fn reserve(settings: &Dns, shared: bool) -> Result<Reserved, DnsServeError> {
     let mut pairs = Vec::new();
     for address in settings.listen.iter().copied() {
-        let failed = |(transport, source)| Fault::Listen { address, transport, source };
+        let failed = |(transport, source)| DnsServeError::Listen { address, transport, source };
         pairs.push(socket::bind(address, shared).map_err(failed)?);
     }
     Ok(Reserved(pairs))
@@ -151,13 +151,17 @@ impl Reserved {
     /// Serves `zone`, from the moment this returns.
     ///
     /// # Errors
-    /// [`Fault::Start`].
-    pub fn serve(self, settings: &Dns, zone: Arc<Zone>) -> Result<Handle, Fault> {
+    /// [`DnsServeError::Start`].
+    pub fn serve(self, settings: &Dns, zone: Arc<Zone>) -> Result<Handle, DnsServeError> {
         serve(self.0, settings, zone)
     }
 }
 
-fn serve(pairs: Vec<socket::Pair>, settings: &Dns, zone: Arc<Zone>) -> Result<Handle, Fault> {
+fn serve(
+    pairs: Vec<socket::Pair>,
+    settings: &Dns,
+    zone: Arc<Zone>,
+) -> Result<Handle, DnsServeError> {
     let addresses: Vec<_> = pairs.iter().map(|pair| pair.address).collect();
     let notified: Vec<_> = settings.secondaries.iter().filter_map(|it| it.notify).collect();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -165,15 +169,15 @@ fn serve(pairs: Vec<socket::Pair>, settings: &Dns, zone: Arc<Zone>) -> Result<Ha
         .enable_time()
         .max_blocking_threads(TRANSFERS_MAX)
         .build()
-        .map_err(Fault::Start)?;
+        .map_err(DnsServeError::Start)?;
     let counters = Arc::new(Counters::default());
     let limiter = settings.responses_per_second.map(Limiter::new);
     let shared = Shared::new(zone, Arc::clone(&counters), limiter);
     {
         let _inside = runtime.enter();
         for pair in pairs {
-            let datagrams = Datagrams::new(pair.udp).map_err(Fault::Start)?;
-            let listener = TcpListener::from_std(pair.tcp).map_err(Fault::Start)?;
+            let datagrams = Datagrams::new(pair.udp).map_err(DnsServeError::Start)?;
+            let listener = TcpListener::from_std(pair.tcp).map_err(DnsServeError::Start)?;
             task::spawn(server::datagrams(datagrams, Arc::clone(&shared)));
             task::spawn(server::connections(listener, Arc::clone(&shared)));
         }
@@ -188,7 +192,7 @@ fn serve(pairs: Vec<socket::Pair>, settings: &Dns, zone: Arc<Zone>) -> Result<Ha
             let _dropped = runtime.block_on(stopped);
             runtime.shutdown_timeout(FAREWELL_WAIT);
         })
-        .map_err(Fault::Start)?;
+        .map_err(DnsServeError::Start)?;
     Ok(Handle { addresses, counters, stop: Some(stop), thread: Some(thread) })
 }
 

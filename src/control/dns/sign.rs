@@ -42,7 +42,7 @@ const NXNAME: u16 = 128;
 
 /// Why an answer could not be signed.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum SigningError {
     /// The key is not ECDSA P-256, or the provider failed.
     #[error("the DNSSEC key: {0}")]
     Key(#[from] KeyFault),
@@ -82,8 +82,8 @@ impl Signer {
     /// Signs for the zone `apex`.
     ///
     /// # Errors
-    /// [`Fault::Key`] for another type of key.
-    pub fn new(key: Arc<PrivateKey>, apex: Name) -> Result<Self, Fault> {
+    /// [`SigningError::Key`] for another type of key.
+    pub fn new(key: Arc<PrivateKey>, apex: Name) -> Result<Self, SigningError> {
         // string type, string curve, string point (RFC 5656 §3.1); the point is 4, x, y.
         let mut blob = Reader::new(key.public().blob());
         let (_type, curve, point) = (blob.string()?, blob.string()?, blob.string()?);
@@ -107,7 +107,7 @@ impl Signer {
     ///
     /// # Errors
     /// Never for a key that was taken.
-    pub fn ds(&self) -> Result<String, Fault> {
+    pub fn ds(&self) -> Result<String, SigningError> {
         let digest = self.dnskey.to_digest(&self.apex, DigestType::SHA256)?;
         let mut line = format!("{} IN DS {} 13 2 ", self.apex, self.key_tag);
         for byte in digest.as_ref() {
@@ -121,7 +121,12 @@ impl Signer {
     ///
     /// # Errors
     /// The provider failed; the section is as it was.
-    pub fn section(&self, section: &mut Vec<Record>, keep: Keep, unix_s: u64) -> Result<(), Fault> {
+    pub fn section(
+        &self,
+        section: &mut Vec<Record>,
+        keep: Keep,
+        unix_s: u64,
+    ) -> Result<(), SigningError> {
         let mut signed = Vec::with_capacity(section.len() + 2);
         let one_set =
             |a: &Record, b: &Record| a.record_type() == b.record_type() && a.name == b.name;
@@ -134,7 +139,7 @@ impl Signer {
     }
 
     /// The signature of one set: records of one name and type.
-    fn set(&self, set: &[Record], keep: Keep, unix_s: u64) -> Result<Option<Record>, Fault> {
+    fn set(&self, set: &[Record], keep: Keep, unix_s: u64) -> Result<Option<Record>, SigningError> {
         let Some(first) = set.first() else { return Ok(None) };
         let record = |signature| {
             let data = RData::DNSSEC(DNSSECRData::RRSIG(signature));
@@ -161,7 +166,7 @@ impl Signer {
     }
 
     /// RFC 4034 §3.1.8.1.
-    fn sign(&self, first: &Record, canonical: &[u8], unix_s: u64) -> Result<RRSIG, Fault> {
+    fn sign(&self, first: &Record, canonical: &[u8], unix_s: u64) -> Result<RRSIG, SigningError> {
         let input = SigInput {
             type_covered: first.record_type(),
             algorithm: Algorithm::ECDSAP256SHA256,
@@ -195,7 +200,7 @@ pub fn nsec(
     apex: &Name,
     types: impl IntoIterator<Item = RecordType>,
     ttl_s: u32,
-) -> Result<Record, Fault> {
+) -> Result<Record, SigningError> {
     let next = successor(name, apex)?;
     let data = RData::DNSSEC(DNSSECRData::NSEC(NSEC::new_cover_self(next, types)));
     Ok(Record::from_rdata(name.clone(), ttl_s, data))
@@ -239,7 +244,7 @@ pub fn nxname() -> RecordType {
 }
 
 /// The set as it is signed: owner in lower case, original TTL, data in canonical form and order (RFC 4034 §6).
-fn canonical(first: &Record, set: &[Record]) -> Result<Vec<u8>, Fault> {
+fn canonical(first: &Record, set: &[Record]) -> Result<Vec<u8>, SigningError> {
     let mut all = Vec::with_capacity(set.len());
     for record in set {
         let mut data = Vec::new();
@@ -274,7 +279,7 @@ fn encoder(into: &mut Vec<u8>) -> BinEncoder<'_> {
 
 /// An SSH signature (string algorithm, string of mpint r and mpint s) as DNSSEC writes it: r and s, 32 bytes each (RFC
 /// 6605 §4).
-fn fixed(blob: &[u8]) -> Result<Vec<u8>, Fault> {
+fn fixed(blob: &[u8]) -> Result<Vec<u8>, SigningError> {
     let mut blob = Reader::new(blob);
     let _algorithm = blob.string()?;
     let mut halves = Reader::new(blob.string()?);

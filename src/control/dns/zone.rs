@@ -177,7 +177,7 @@ impl Zone {
         settings: &Dns,
         host_keys: &[PublicKey],
         names: Arc<dyn Names>,
-    ) -> Result<Self, sign::Fault> {
+    ) -> Result<Self, sign::SigningError> {
         let absolute = |name: &str| Name::from_ascii(format!("{name}."));
         let apex = absolute(settings.zone.as_str())?;
         let signer =
@@ -308,7 +308,7 @@ impl Zone {
         asked: RecordType,
         answer: &mut Answer,
         unix_s: u64,
-    ) -> Result<(), sign::Fault> {
+    ) -> Result<(), sign::SigningError> {
         let Some(signer) = &self.signer else { return Ok(()) };
         signer.section(&mut answer.answers, Keep::Yes, unix_s)?;
         signer.section(&mut answer.authority, Keep::Yes, unix_s)?;
@@ -331,7 +331,7 @@ impl Zone {
     ///
     /// # Errors
     /// Never for a key that was taken.
-    pub fn ds(&self) -> Result<Option<String>, sign::Fault> {
+    pub fn ds(&self) -> Result<Option<String>, sign::SigningError> {
         self.signer.as_ref().map(Signer::ds).transpose()
     }
 

@@ -6,9 +6,9 @@ use std::{
 };
 
 use super::{
-    Change, Commit, Entry, Expected, Fault, Head, KEY_BYTES_MAX, OPERATIONS_MAX, Order, Part,
-    Refusal, Revision, Snapshot, Store, StoreId, TRANSACTION_BYTES_MAX, TransactFault, Transaction,
-    VALUE_BYTES_MAX, Watch,
+    Change, Commit, Entry, Expected, Head, KEY_BYTES_MAX, OPERATIONS_MAX, Order, Part, Refusal,
+    Revision, Snapshot, Store, StoreError, StoreId, TRANSACTION_BYTES_MAX, TransactFault,
+    Transaction, VALUE_BYTES_MAX, Watch,
 };
 
 #[path = "conformance_histories.rs"]
@@ -99,7 +99,7 @@ fn drain(watcher: &mut dyn Watch) -> Vec<Commit> {
     std::iter::from_fn(|| watcher.next(Duration::ZERO).unwrap()).collect()
 }
 
-fn fault(watch: Result<Box<dyn Watch>, Fault>) -> Fault {
+fn fault(watch: Result<Box<dyn Watch>, StoreError>) -> StoreError {
     match watch {
         Err(fault) => fault,
         Ok(_) => panic!("the watch began"),
@@ -464,7 +464,7 @@ fn compacted_is_told(factory: &dyn Factory) {
     store.compact(revisions[2]).unwrap();
     let oldest = revisions[2];
     for early in [Revision::ZERO, revisions[0], revisions[1]] {
-        assert_eq!(fault(store.watch(early)), Fault::Compacted { oldest });
+        assert_eq!(fault(store.watch(early)), StoreError::Compacted { oldest });
     }
     assert_eq!(drain(&mut *store.watch(oldest).unwrap()).len(), 2);
     // Backwards or again: nothing to do.
@@ -475,7 +475,7 @@ fn compacted_is_told(factory: &dyn Factory) {
     assert_eq!(store.snapshot("").unwrap(), before);
     let last = delete(&*store, "a");
     store.compact(last).unwrap();
-    assert_eq!(fault(store.watch(revisions[4])), Fault::Compacted { oldest: last });
+    assert_eq!(fault(store.watch(revisions[4])), StoreError::Compacted { oldest: last });
     let mut watcher = store.watch(last).unwrap();
     assert_eq!(drain(&mut *watcher), []);
     let next = put(&*store, "a", "x");
@@ -491,14 +491,14 @@ fn lagging_is_told(factory: &dyn Factory) {
     put(&*store, "a", "3");
     store.compact(oldest).unwrap();
     for _ in 0..2 {
-        assert_eq!(watcher.next(LONG), Err(Fault::Compacted { oldest }));
+        assert_eq!(watcher.next(LONG), Err(StoreError::Compacted { oldest }));
     }
 }
 
 fn future_is_told(factory: &dyn Factory) {
     let store = factory.fresh(ID);
     let current = put(&*store, "a", "1");
-    let future = Fault::Future { store_id: ID, current };
+    let future = StoreError::Future { store_id: ID, current };
     for later in [Revision(current.0 + 1), Revision(u64::MAX)] {
         assert_eq!(fault(store.watch(later)), future);
         assert_eq!(store.compact(later), Err(future.clone()));
@@ -548,7 +548,7 @@ fn reopened(factory: &dyn Factory) {
     let before = store.snapshot("").unwrap();
     let store = factory.reopen(store);
     assert_eq!(store.snapshot("").unwrap(), before);
-    assert_eq!(fault(store.watch(Revision::ZERO)), Fault::Compacted { oldest });
+    assert_eq!(fault(store.watch(Revision::ZERO)), StoreError::Compacted { oldest });
     let commit = Commit { revision: last, changes: vec![change("a", None)] };
     assert_eq!(drain(&mut *store.watch(oldest).unwrap()), [commit]);
     assert!(put(&*store, "a", "3") > last);

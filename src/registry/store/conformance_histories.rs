@@ -17,7 +17,7 @@ use proptest::{
 
 use super::{
     super::{
-        Expected, Fault, Refusal, Revision, Store, TransactFault, Transaction, Watch,
+        Expected, Refusal, Revision, Store, StoreError, TransactFault, Transaction, Watch,
         memory::Memory,
     },
     Factory, ID,
@@ -253,8 +253,8 @@ impl<'a> Pair<'a> {
         Refusal::Conflict { key, found }.into()
     }
 
-    fn in_right(&self, fault: Fault) -> Fault {
-        let Fault::Compacted { oldest } = fault else { return fault };
-        Fault::Compacted { oldest: self.revisions[&oldest] }
+    fn in_right(&self, fault: StoreError) -> StoreError {
+        let StoreError::Compacted { oldest } = fault else { return fault };
+        StoreError::Compacted { oldest: self.revisions[&oldest] }
     }
 }

@@ -68,12 +68,12 @@ pub enum TransactFault {
     Refused(#[from] Refusal),
     /// The store failed. No reader sees the changes; after a crash they may be there all the same.
     #[error(transparent)]
-    Store(#[from] Fault),
+    Store(#[from] StoreError),
 }
 
 /// Why a store cannot be used as asked.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Fault {
+pub enum StoreError {
     /// The reader is too late: what it asks for was compacted. Take a snapshot and watch from there.
     #[error("the history up to revision {oldest} is compacted; take a new snapshot")]
     Compacted {
@@ -155,7 +155,7 @@ pub enum Fault {
     },
 }
 
-impl Fault {
+impl StoreError {
     /// What the system said about `path`.
     pub(super) fn system(path: &Path, error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::StorageFull {

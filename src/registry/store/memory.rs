@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Change, Commit, EntryRef, Fault, Head, Order, Part, Refusal, Revision, Store, StoreId,
+    Change, Commit, EntryRef, Head, Order, Part, Refusal, Revision, Store, StoreError, StoreId,
     TransactFault, Transaction, Watch,
 };
 
@@ -41,9 +41,9 @@ impl Memory {
         self.0.state.lock().unwrap().full = full;
     }
 
-    fn reached(&self, state: &State, revision: Revision) -> Result<(), Fault> {
+    fn reached(&self, state: &State, revision: Revision) -> Result<(), StoreError> {
         if revision > state.revision {
-            return Err(Fault::Future { store_id: self.0.store_id, current: state.revision });
+            return Err(StoreError::Future { store_id: self.0.store_id, current: state.revision });
         }
         Ok(())
     }
@@ -54,7 +54,7 @@ impl Store for Memory {
         &self,
         parts: &[Part<'_>],
         visit: &mut dyn FnMut(EntryRef<'_>),
-    ) -> Result<Head, Fault> {
+    ) -> Result<Head, StoreError> {
         // Copied, so that whoever is shown an entry may write.
         let (entries, revision) = {
             let state = self.0.state.lock().unwrap();
@@ -82,23 +82,26 @@ impl Store for Memory {
     fn transact_all(&self, transactions: &[Transaction]) -> Vec<Result<Revision, TransactFault>> {
         let mut state = self.0.state.lock().unwrap();
         if state.full {
-            return vec![Err(Fault::Full { path: "memory".into() }.into()); transactions.len()];
+            return vec![
+                Err(StoreError::Full { path: "memory".into() }.into());
+                transactions.len()
+            ];
         }
         let answers = transactions.iter().map(|one| Ok(state.execute(one)?)).collect();
         self.0.changed.notify_all();
         answers
     }
 
-    fn watch(&self, after: Revision) -> Result<Box<dyn Watch>, Fault> {
+    fn watch(&self, after: Revision) -> Result<Box<dyn Watch>, StoreError> {
         let state = self.0.state.lock().unwrap();
         self.reached(&state, after)?;
         if after < state.compacted {
-            return Err(Fault::Compacted { oldest: state.compacted });
+            return Err(StoreError::Compacted { oldest: state.compacted });
         }
         Ok(Box::new(Watcher { store: self.clone(), after }))
     }
 
-    fn compact(&self, up_to: Revision) -> Result<(), Fault> {
+    fn compact(&self, up_to: Revision) -> Result<(), StoreError> {
         let mut state = self.0.state.lock().unwrap();
         self.reached(&state, up_to)?;
         state.compacted = state.compacted.max(up_to);
@@ -141,7 +144,7 @@ struct Watcher {
 }
 
 impl Watch for Watcher {
-    fn next(&mut self, timeout: Duration) -> Result<Option<Commit>, Fault> {
+    fn next(&mut self, timeout: Duration) -> Result<Option<Commit>, StoreError> {
         let Shared { state, changed, .. } = &*self.store.0;
         let after = self.after;
         let state = state.lock().unwrap();
@@ -151,7 +154,7 @@ impl Watch for Watcher {
             })
             .unwrap();
         if after < state.compacted {
-            return Err(Fault::Compacted { oldest: state.compacted });
+            return Err(StoreError::Compacted { oldest: state.compacted });
         }
         let next = state.log.range(Revision(after.0 + 1)..).next();
         let Some((&revision, changes)) = next else { return Ok(None) };

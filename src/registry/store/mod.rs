@@ -22,7 +22,7 @@ pub(crate) mod conformance;
 #[cfg(test)]
 pub(crate) mod memory;
 
-pub use fault::{Fault, Refusal, TransactFault};
+pub use fault::{Refusal, StoreError, TransactFault};
 pub use sqlite::Sqlite;
 
 /// Most changes (puts and deletes together), and most compares, of one transaction: etcd's `--max-txn-ops`.
@@ -44,19 +44,19 @@ pub trait Store: Send + Sync {
     /// it for them.
     ///
     /// # Errors
-    /// A [`Fault`] may come after some entries were shown: they are then no snapshot.
+    /// A [`StoreError`] may come after some entries were shown: they are then no snapshot.
     fn snapshot_parts(
         &self,
         parts: &[Part<'_>],
         visit: &mut dyn FnMut(EntryRef<'_>),
-    ) -> Result<Head, Fault>;
+    ) -> Result<Head, StoreError>;
 
     /// As [`Store::snapshot_parts`], for one.
     fn snapshot_part(
         &self,
         part: Part<'_>,
         visit: &mut dyn FnMut(EntryRef<'_>),
-    ) -> Result<Head, Fault> {
+    ) -> Result<Head, StoreError> {
         self.snapshot_parts(&[part], visit)
     }
 
@@ -68,21 +68,21 @@ pub trait Store: Send + Sync {
         &self,
         prefix: &str,
         visit: &mut dyn FnMut(EntryRef<'_>),
-    ) -> Result<Head, Fault> {
+    ) -> Result<Head, StoreError> {
         self.snapshot_part(Part::whole(prefix), visit)
     }
 
     /// Where the store stands.
     ///
     /// # Errors
-    /// What a [`Fault`] is.
-    fn head(&self) -> Result<Head, Fault> {
+    /// What a [`StoreError`] is.
+    fn head(&self) -> Result<Head, StoreError> {
         // No key begins so: only the head is read.
         self.snapshot_each("~", &mut |_| ())
     }
 
     /// As [`Store::snapshot_each`], in memory.
-    fn snapshot(&self, prefix: &str) -> Result<Snapshot, Fault> {
+    fn snapshot(&self, prefix: &str) -> Result<Snapshot, StoreError> {
         let mut entries = Vec::new();
         let head = self.snapshot_each(prefix, &mut |entry| entries.push(entry.to_owned()))?;
         Ok(Snapshot { head, entries })
@@ -107,15 +107,15 @@ pub trait Store: Send + Sync {
     /// Every commit after the revision `after`, those made before this call included.
     ///
     /// # Errors
-    /// [`Fault::Compacted`], [`Fault::Future`], and what else a [`Fault`] is.
-    fn watch(&self, after: Revision) -> Result<Box<dyn Watch>, Fault>;
+    /// [`StoreError::Compacted`], [`StoreError::Future`], and what else a [`StoreError`] is.
+    fn watch(&self, after: Revision) -> Result<Box<dyn Watch>, StoreError>;
 
     /// Forgets the commits up to and with `up_to`; the entries stay. From then on a watch begins at `up_to` or later.
     /// What is compacted already may be again.
     ///
     /// # Errors
-    /// [`Fault::Future`], and what else a [`Fault`] is.
-    fn compact(&self, up_to: Revision) -> Result<(), Fault>;
+    /// [`StoreError::Future`], and what else a [`StoreError`] is.
+    fn compact(&self, up_to: Revision) -> Result<(), StoreError>;
 }
 
 /// Some of the entries.
@@ -165,8 +165,8 @@ pub trait Watch: Send {
     /// another process may be found only when the time is over, or at the next call.
     ///
     /// # Errors
-    /// [`Fault::Compacted`]: this watcher lags behind a compaction and stays there; take a snapshot and watch anew.
-    fn next(&mut self, timeout: Duration) -> Result<Option<Commit>, Fault>;
+    /// [`StoreError::Compacted`]: this watcher lags behind a compaction and stays there; take a snapshot and watch anew.
+    fn next(&mut self, timeout: Duration) -> Result<Option<Commit>, StoreError>;
 }
 
 /// A point in the history of one store; later is greater.

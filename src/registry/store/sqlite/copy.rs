@@ -10,7 +10,7 @@ use rusqlite::Connection;
 
 use super::{file, kept, meta};
 use crate::durable;
-use crate::registry::store::{Fault, Head, StoreId};
+use crate::registry::store::{Head, StoreError, StoreId};
 
 /// What a copy is called until it is whole, with a number behind it.
 const PARTIAL: &str = ".partial-";
@@ -22,18 +22,20 @@ struct Partial(PathBuf);
 
 impl Partial {
     /// An empty file beside `to`, under a name that nothing had.
-    fn create(to: &Path) -> Result<Self, Fault> {
+    fn create(to: &Path) -> Result<Self, StoreError> {
         for number in 1..PARTIAL_MAX {
             let path = file::with_suffix(to, &format!("{PARTIAL}{number}"));
             // SQLite takes the mode of an empty file that it finds.
             match file::create_file(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 made => {
-                    return made.map(|()| Self(path)).map_err(|error| Fault::system(to, &error));
+                    return made
+                        .map(|()| Self(path))
+                        .map_err(|error| StoreError::system(to, &error));
                 }
             }
         }
-        Err(Fault::Exists { path: file::with_suffix(to, &format!("{PARTIAL}{PARTIAL_MAX}")) })
+        Err(StoreError::Exists { path: file::with_suffix(to, &format!("{PARTIAL}{PARTIAL_MAX}")) })
     }
 }
 
@@ -47,9 +49,9 @@ impl Drop for Partial {
 /// Copies the store at `from` to the new file `to`. A process may use it meanwhile.
 ///
 /// # Errors
-/// [`Fault::Exists`]; every [`Fault`] that is about a file.
-pub fn backup(from: &Path, to: &Path) -> Result<(), Fault> {
-    let exists = || Fault::Exists { path: to.to_owned() };
+/// [`StoreError::Exists`]; every [`StoreError`] that is about a file.
+pub fn backup(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let exists = || StoreError::Exists { path: to.to_owned() };
     if fs::symlink_metadata(to).is_ok() {
         return Err(exists());
     }
@@ -59,7 +61,7 @@ pub fn backup(from: &Path, to: &Path) -> Result<(), Fault> {
     drop(partial);
     // Somebody else may have made it since it was looked for.
     let taken = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
-    kept.map_err(|error| if taken(&error) { exists() } else { Fault::system(to, &error) })
+    kept.map_err(|error| if taken(&error) { exists() } else { StoreError::system(to, &error) })
 }
 
 /// What a restore did.
@@ -76,12 +78,17 @@ pub struct Restored {
 /// `stamp`, the moment as letters and digits.
 ///
 /// # Errors
-/// [`Fault::Locked`] if a process uses `to` and it is not damaged; every [`Fault`] that is about a file. `to` is then as it
+/// [`StoreError::Locked`] if a process uses `to` and it is not damaged; every [`StoreError`] that is about a file. `to` is then as it
 /// was.
-pub fn restore(from: &Path, to: &Path, fresh: StoreId, stamp: &str) -> Result<Restored, Fault> {
+pub fn restore(
+    from: &Path,
+    to: &Path,
+    fresh: StoreId,
+    stamp: &str,
+) -> Result<Restored, StoreError> {
     let partial = write_partial(from, to)?;
     let head = renew(&partial.0, fresh)?;
-    let system = |error| Fault::system(to, &error);
+    let system = |error| StoreError::system(to, &error);
     sync(&partial.0).map_err(system)?;
     // Held until the new file is in its place.
     let (_keeps_out, replaced) = match set_aside(to, stamp)? {
@@ -93,22 +100,22 @@ pub fn restore(from: &Path, to: &Path, fresh: StoreId, stamp: &str) -> Result<Re
 }
 
 /// A copy of the store at `from` beside `to`, not yet synced.
-fn write_partial(from: &Path, to: &Path) -> Result<Partial, Fault> {
-    fs::metadata(from).map_err(|error| Fault::system(from, &error))?;
+fn write_partial(from: &Path, to: &Path) -> Result<Partial, StoreError> {
+    fs::metadata(from).map_err(|error| StoreError::system(from, &error))?;
     let source = file::connect(from)?;
     if file::check(from, &source)? == file::Kind::Empty {
-        return Err(Fault::NotAStore { path: from.to_owned() });
+        return Err(StoreError::NotAStore { path: from.to_owned() });
     }
     let partial = Partial::create(to)?;
     let path = &partial.0;
-    let name = path.to_str().ok_or_else(|| Fault::said(path, "the name is not UTF-8"))?;
+    let name = path.to_str().ok_or_else(|| StoreError::said(path, "the name is not UTF-8"))?;
     let written = source.execute("VACUUM INTO ?1", [name]);
     written.map_err(|error| file::judge(path, &error))?;
     Ok(partial)
 }
 
 /// Gives a copy its new id. No file stands beside it, now or after a crash: without an id of its own it is never used.
-fn renew(path: &Path, fresh: StoreId) -> Result<Head, Fault> {
+fn renew(path: &Path, fresh: StoreId) -> Result<Head, StoreError> {
     let copy = file::connect(path)?;
     let renewed = copy
         .pragma_update_and_check(None, "journal_mode", "MEMORY", |row| row.get::<_, String>(0))
@@ -118,22 +125,25 @@ fn renew(path: &Path, fresh: StoreId) -> Result<Head, Fault> {
 
 /// Makes sure that nobody uses the store at `path`, that its log is in its file, and gives it its second name.
 /// The connection returned keeps everybody else out.
-fn set_aside(path: &Path, stamp: &str) -> Result<Option<(Option<Connection>, PathBuf)>, Fault> {
-    let system = |error| Fault::system(path, &error);
+fn set_aside(
+    path: &Path,
+    stamp: &str,
+) -> Result<Option<(Option<Connection>, PathBuf)>, StoreError> {
+    let system = |error| StoreError::system(path, &error);
     if !fs::exists(path).map_err(system)? {
         return Ok(None);
     }
     let held = match hold(path) {
         Ok(held) => Some(held),
         // It cannot be read: that may be why a backup is restored.
-        Err(Fault::Corrupt { .. } | Fault::NotAStore { .. }) => None,
+        Err(StoreError::Corrupt { .. } | StoreError::NotAStore { .. }) => None,
         Err(fault) => return Err(fault),
     };
     let second = kept::keep(path, stamp).map_err(system)?;
     Ok(Some((held, second)))
 }
 
-fn hold(path: &Path) -> Result<Connection, Fault> {
+fn hold(path: &Path) -> Result<Connection, StoreError> {
     let connection = file::connect(path)?;
     // Leaving the write-ahead mode takes a lock that no other connection may share, and empties the log.
     let held = connection

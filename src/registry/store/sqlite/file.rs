@@ -14,7 +14,7 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::durable::{FILE_MODE, directory};
-use crate::registry::store::{Fault, MODE_OTHERS, StoreId};
+use crate::registry::store::{MODE_OTHERS, StoreError, StoreId};
 
 const DIRECTORY_MODE: u32 = 0o700;
 /// `KWAY`: what `file` and SQLite itself show of the file.
@@ -45,23 +45,23 @@ const SCHEMA: &str = "
     ) STRICT;";
 
 /// Makes the directory and an empty file if they are missing, closed to others from the first moment; checks them if not.
-pub(super) fn create(path: &Path) -> Result<(), Fault> {
+pub(super) fn create(path: &Path) -> Result<(), StoreError> {
     let directory = directory(path);
     DirBuilder::new()
         .recursive(true)
         .mode(DIRECTORY_MODE)
         .create(directory)
-        .map_err(|error| Fault::system(directory, &error))?;
+        .map_err(|error| StoreError::system(directory, &error))?;
     match create_file(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(Fault::system(path, &error)),
+        Err(error) => return Err(StoreError::system(path, &error)),
         Ok(()) => {}
     }
     for path in [directory, path] {
-        let about = fs::metadata(path).map_err(|error| Fault::system(path, &error))?;
+        let about = fs::metadata(path).map_err(|error| StoreError::system(path, &error))?;
         let mode = about.mode() & 0o7777;
         if mode & MODE_OTHERS != 0 {
-            return Err(Fault::Open { path: path.to_owned(), mode });
+            return Err(StoreError::Open { path: path.to_owned(), mode });
         }
     }
     Ok(())
@@ -84,7 +84,7 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// The connection that writes. Makes the tables in an empty file.
-pub(super) fn open_writer(path: &Path, fresh: StoreId) -> Result<Connection, Fault> {
+pub(super) fn open_writer(path: &Path, fresh: StoreId) -> Result<Connection, StoreError> {
     let mut writer = connect(path)?;
     let _either = check(path, &writer)?;
     let judge = |error| judge(path, &error);
@@ -98,7 +98,7 @@ pub(super) fn open_writer(path: &Path, fresh: StoreId) -> Result<Connection, Fau
     Ok(writer)
 }
 
-pub(super) fn open_reader(path: &Path, access: Access) -> Result<Connection, Fault> {
+pub(super) fn open_reader(path: &Path, access: Access) -> Result<Connection, StoreError> {
     let reader = match access {
         Access::Used => connect(path)?,
         Access::Kept => connect_to_read(path)?,
@@ -108,16 +108,16 @@ pub(super) fn open_reader(path: &Path, access: Access) -> Result<Connection, Fau
 }
 
 /// A connection to a file that exists.
-pub(super) fn connect(path: &Path) -> Result<Connection, Fault> {
+pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
     connect_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
 }
 
 /// A connection that leaves the file as it is.
-pub(super) fn connect_to_read(path: &Path) -> Result<Connection, Fault> {
+pub(super) fn connect_to_read(path: &Path) -> Result<Connection, StoreError> {
     connect_with(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
 }
 
-fn connect_with(path: &Path, access: OpenFlags) -> Result<Connection, Fault> {
+fn connect_with(path: &Path, access: OpenFlags) -> Result<Connection, StoreError> {
     let judge = |error| judge(path, &error);
     // One thread at a time has it: the lock is ours, SQLite needs none.
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -146,24 +146,24 @@ pub(super) enum Kind {
 }
 
 /// Is the file a keyway store of a version that we know, or empty, and are its pages whole?
-pub(super) fn check(path: &Path, connection: &Connection) -> Result<Kind, Fault> {
+pub(super) fn check(path: &Path, connection: &Connection) -> Result<Kind, StoreError> {
     let judge = |error| judge(path, &error);
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (application, version) =
         (pragma("application_id").map_err(judge)?, pragma("user_version").map_err(judge)?);
     let is_empty = pragma("schema_version").map_err(judge)? == 0;
     if application != APPLICATION_ID && !is_empty {
-        return Err(Fault::NotAStore { path: path.to_owned() });
+        return Err(StoreError::NotAStore { path: path.to_owned() });
     }
     if version > SCHEMA_VERSION {
         let (found, known) = (version, SCHEMA_VERSION);
-        return Err(Fault::Newer { path: path.to_owned(), found, known });
+        return Err(StoreError::Newer { path: path.to_owned(), found, known });
     }
     let first = connection
         .query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))
         .map_err(judge)?;
     if first != "ok" {
-        return Err(Fault::Corrupt { path: path.to_owned(), what: first });
+        return Err(StoreError::Corrupt { path: path.to_owned(), what: first });
     }
     Ok(if is_empty { Kind::Empty } else { Kind::Store })
 }
@@ -184,22 +184,22 @@ fn make_tables(writer: &mut Connection, fresh: StoreId) -> rusqlite::Result<()> 
 }
 
 /// Whose fault it is.
-pub(super) fn judge(path: &Path, error: &rusqlite::Error) -> Fault {
-    let corrupt = || Fault::Corrupt { path: path.to_owned(), what: error.to_string() };
+pub(super) fn judge(path: &Path, error: &rusqlite::Error) -> StoreError {
+    let corrupt = || StoreError::Corrupt { path: path.to_owned(), what: error.to_string() };
     // Ours to read and yet not readable as ours: a hand was at it.
     let Some(code) = error.sqlite_error_code() else { return corrupt() };
     #[expect(clippy::wildcard_enum_match_arm, reason = "SQLite adds codes as it grows")]
     match code {
-        ErrorCode::DiskFull => Fault::Full { path: path.to_owned() },
+        ErrorCode::DiskFull => StoreError::Full { path: path.to_owned() },
         ErrorCode::DatabaseBusy
         | ErrorCode::DatabaseLocked
-        | ErrorCode::FileLockingProtocolFailed => Fault::Locked { path: path.to_owned() },
-        ErrorCode::NotADatabase => Fault::NotAStore { path: path.to_owned() },
+        | ErrorCode::FileLockingProtocolFailed => StoreError::Locked { path: path.to_owned() },
+        ErrorCode::NotADatabase => StoreError::NotAStore { path: path.to_owned() },
         // `Unknown` is SQLITE_ERROR: every statement of ours is right, so a table is not what we made.
         ErrorCode::DatabaseCorrupt
         | ErrorCode::ConstraintViolation
         | ErrorCode::TypeMismatch
         | ErrorCode::Unknown => corrupt(),
-        _ => Fault::said(path, error),
+        _ => StoreError::said(path, error),
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use super::file;
 use crate::durable;
-use crate::registry::store::Fault;
+use crate::registry::store::StoreError;
 
 /// What stands behind the name of the store that was replaced. Earlier versions wrote no more than this.
 const REPLACED: &str = ".replaced";
@@ -29,10 +29,10 @@ pub struct Replaced {
 /// Every store that was replaced at `path`, by name.
 ///
 /// # Errors
-/// [`Fault::System`].
-pub fn replaced(path: &Path) -> Result<Vec<Replaced>, Fault> {
+/// [`StoreError::System`].
+pub fn replaced(path: &Path) -> Result<Vec<Replaced>, StoreError> {
     let directory = durable::directory(path);
-    let system = |error| Fault::system(directory, &error);
+    let system = |error| StoreError::system(directory, &error);
     let begin = file::with_suffix(Path::new(path.file_name().unwrap_or_default()), REPLACED);
     let begin = begin.as_os_str().as_encoded_bytes();
     let mut all = Vec::new();

@@ -17,7 +17,7 @@ use rusqlite::{
 };
 
 use super::{
-    EntryRef, Fault, Head, Order, Part, Refusal, Revision, Store, StoreId, TransactFault,
+    EntryRef, Head, Order, Part, Refusal, Revision, Store, StoreError, StoreId, TransactFault,
     Transaction, Watch, behind,
 };
 
@@ -64,8 +64,8 @@ impl Sqlite {
     /// and so is the directory. Both must be closed to others than the service's user.
     ///
     /// # Errors
-    /// Every [`Fault`] that is about a file.
-    pub fn open(path: &Path, fresh: StoreId) -> Result<Self, Fault> {
+    /// Every [`StoreError`] that is about a file.
+    pub fn open(path: &Path, fresh: StoreId) -> Result<Self, StoreError> {
         file::create(path)?;
         let writer = file::open_writer(path, fresh)?;
         Ok(Self::new(path, Access::Used, writer))
@@ -75,11 +75,11 @@ impl Sqlite {
     /// written to it is refused.
     ///
     /// # Errors
-    /// Every [`Fault`] that is about a file.
-    pub fn open_kept(path: &Path) -> Result<Self, Fault> {
+    /// Every [`StoreError`] that is about a file.
+    pub fn open_kept(path: &Path) -> Result<Self, StoreError> {
         let reader = file::open_reader(path, Access::Kept)?;
         if file::check(path, &reader)? == file::Kind::Empty {
-            return Err(Fault::NotAStore { path: path.to_owned() });
+            return Err(StoreError::NotAStore { path: path.to_owned() });
         }
         Ok(Self::new(path, Access::Kept, reader))
     }
@@ -98,8 +98,8 @@ impl Sqlite {
     /// whatever was seen of the one that it takes the place of, and whoever watched that takes a snapshot.
     ///
     /// # Errors
-    /// Every [`Fault`] that is about a file.
-    pub fn raise(&self, floor: Revision) -> Result<Head, Fault> {
+    /// Every [`StoreError`] that is about a file.
+    pub fn raise(&self, floor: Revision) -> Result<Head, StoreError> {
         self.0.write(|writer| {
             let sql = "UPDATE meta SET revision = ?1, compacted = ?1 WHERE revision < ?1";
             if writer.execute(sql, [number(floor)])? > 0 {
@@ -113,8 +113,8 @@ impl Sqlite {
     /// [`Sqlite::open`] can read. Writers do not wait for it.
     ///
     /// # Errors
-    /// [`Fault::Exists`] if there is such a file already, and what else a [`Fault`] is.
-    pub fn backup(&self, to: &Path) -> Result<(), Fault> {
+    /// [`StoreError::Exists`] if there is such a file already, and what else a [`StoreError`] is.
+    pub fn backup(&self, to: &Path) -> Result<(), StoreError> {
         backup(&self.0.path, to)
     }
 }
@@ -124,7 +124,7 @@ impl Store for Sqlite {
         &self,
         parts: &[Part<'_>],
         visit: &mut dyn FnMut(EntryRef<'_>),
-    ) -> Result<Head, Fault> {
+    ) -> Result<Head, StoreError> {
         self.0.read(|reader| {
             let head = meta(reader)?.head;
             parts.iter().try_for_each(|part| show(reader, *part, visit))?;
@@ -143,16 +143,16 @@ impl Store for Sqlite {
         answers
     }
 
-    fn watch(&self, after: Revision) -> Result<Box<dyn Watch>, Fault> {
+    fn watch(&self, after: Revision) -> Result<Box<dyn Watch>, StoreError> {
         let meta = self.0.read(meta)?;
         meta.reached(after)?;
         if after < meta.compacted {
-            return Err(Fault::Compacted { oldest: meta.compacted });
+            return Err(StoreError::Compacted { oldest: meta.compacted });
         }
         Ok(Box::new(watch::Watcher::new(Arc::clone(&self.0), after)))
     }
 
-    fn compact(&self, up_to: Revision) -> Result<(), Fault> {
+    fn compact(&self, up_to: Revision) -> Result<(), StoreError> {
         self.0.read(meta)?.reached(up_to)?;
         // First it is said, then done: a watcher never meets a history with holes, whenever a crash comes.
         self.0.write(|writer| {
@@ -200,7 +200,10 @@ fn show(
 
 impl Inner {
     /// Runs `read` on one state of the store.
-    fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Fault> {
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
         let idle = lock(&self.readers).pop();
         let mut reader = match idle {
             Some(reader) => reader,
@@ -216,7 +219,10 @@ impl Inner {
     }
 
     /// Runs `write` in a transaction of the writer's and makes it durable.
-    fn write<T>(&self, write: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Fault> {
+    fn write<T>(
+        &self,
+        write: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
         let mut writer = lock(&self.writer);
         let written = writer.transaction_with_behavior(TransactionBehavior::Immediate).and_then(
             |transaction| {
@@ -228,7 +234,7 @@ impl Inner {
         written.map_err(|error| file::judge(&self.path, &error))
     }
 
-    fn commit(&self, group: &[Transaction]) -> Result<Vec<Result<Revision, Refusal>>, Fault> {
+    fn commit(&self, group: &[Transaction]) -> Result<Vec<Result<Revision, Refusal>>, StoreError> {
         let answers = self.write(|writer| {
             let before = meta(writer)?.head.revision;
             let mut revision = before;
@@ -310,10 +316,10 @@ struct Meta {
 
 impl Meta {
     /// # Errors
-    /// [`Fault::Future`] if `revision` is one that nobody can have got from this store.
-    fn reached(&self, revision: Revision) -> Result<(), Fault> {
+    /// [`StoreError::Future`] if `revision` is one that nobody can have got from this store.
+    fn reached(&self, revision: Revision) -> Result<(), StoreError> {
         let Head { store_id, revision: current } = self.head;
-        if revision > current { Err(Fault::Future { store_id, current }) } else { Ok(()) }
+        if revision > current { Err(StoreError::Future { store_id, current }) } else { Ok(()) }
     }
 }
 

@@ -39,7 +39,7 @@ impl Scratch {
     }
 
     /// The fault of opening a file with these bytes.
-    fn fault_of(&self, bytes: &[u8]) -> Fault {
+    fn fault_of(&self, bytes: &[u8]) -> StoreError {
         fs::create_dir_all(&self.0).unwrap();
         fs::write(self.file(), bytes).unwrap();
         fs::set_permissions(&self.0, fs::Permissions::from_mode(0o700)).unwrap();
@@ -128,7 +128,7 @@ fn a_file_or_directory_open_to_others_is_refused() {
         let before = fs::metadata(&path).unwrap().permissions();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         let fault = Sqlite::open(&scratch.file(), ID).unwrap_err();
-        assert_eq!(fault, Fault::Open { path: path.clone(), mode });
+        assert_eq!(fault, StoreError::Open { path: path.clone(), mode });
         fs::set_permissions(&path, before).unwrap();
     }
     scratch.open();
@@ -154,7 +154,7 @@ fn what_is_no_store_is_refused_and_left_alone() {
     let scratch = Scratch::new();
     let path = scratch.file();
     let text = b"[listen]\naddress = \"127.0.0.1:22\"\n".repeat(100);
-    assert_eq!(scratch.fault_of(&text), Fault::NotAStore { path: path.clone() });
+    assert_eq!(scratch.fault_of(&text), StoreError::NotAStore { path: path.clone() });
     assert_eq!(fs::read(&path).unwrap(), text);
 
     let elsewhere = scratch.0.join("other.db");
@@ -162,7 +162,7 @@ fn what_is_no_store_is_refused_and_left_alone() {
     other.execute_batch("CREATE TABLE t (x)").unwrap();
     drop(other);
     let bytes = fs::read(&elsewhere).unwrap();
-    assert_eq!(scratch.fault_of(&bytes), Fault::NotAStore { path: path.clone() });
+    assert_eq!(scratch.fault_of(&bytes), StoreError::NotAStore { path: path.clone() });
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
@@ -173,7 +173,7 @@ fn the_store_of_a_newer_keyway_is_refused() {
     lock(&store.0.writer).pragma_update(None, "user_version", 2).unwrap();
     drop(store);
     let fault = Sqlite::open(&scratch.file(), ID).unwrap_err();
-    assert_eq!(fault, Fault::Newer { path: scratch.file(), found: 2, known: 1 });
+    assert_eq!(fault, StoreError::Newer { path: scratch.file(), found: 2, known: 1 });
     assert!(fault.to_string().contains("use the newer keyway"), "{fault}");
 }
 
@@ -189,8 +189,8 @@ fn a_damaged_file_is_refused() {
     let whole = bytes.clone();
     // All but the first page, which says what the file is.
     bytes[4096..].fill(0xa5);
-    assert!(matches!(scratch.fault_of(&bytes), Fault::Corrupt { .. }));
-    assert!(matches!(scratch.fault_of(&whole[..whole.len() / 2]), Fault::Corrupt { .. }));
+    assert!(matches!(scratch.fault_of(&bytes), StoreError::Corrupt { .. }));
+    assert!(matches!(scratch.fault_of(&whole[..whole.len() / 2]), StoreError::Corrupt { .. }));
     fs::write(scratch.file(), whole).unwrap();
     scratch.open();
 }
@@ -201,9 +201,9 @@ fn tables_that_a_hand_changed_are_reported_as_damage() {
     let store = scratch.open();
     put(&store, "a", "1");
     lock(&store.0.writer).execute_batch("UPDATE kv SET modified = -1").unwrap();
-    assert!(matches!(store.snapshot(""), Err(Fault::Corrupt { .. })));
+    assert!(matches!(store.snapshot(""), Err(StoreError::Corrupt { .. })));
     lock(&store.0.writer).execute_batch("DROP TABLE kv").unwrap();
-    assert!(matches!(store.snapshot(""), Err(Fault::Corrupt { .. })));
+    assert!(matches!(store.snapshot(""), Err(StoreError::Corrupt { .. })));
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn a_full_disk_is_said_and_changes_nothing() {
     let big = Transaction::new().put("b", vec![0; 100_000]);
     let small = Transaction::new().put("c", "1");
     let answers = store.transact_all(&[small.clone(), big]);
-    let full = TransactFault::Store(Fault::Full { path: scratch.file() });
+    let full = TransactFault::Store(StoreError::Full { path: scratch.file() });
     assert_eq!(answers, [Err(full.clone()), Err(full)], "both or none: {pages} pages");
     assert_eq!(store.snapshot("").unwrap().head.revision, before);
     // There is room for this one, and the writer is well.
@@ -234,7 +234,7 @@ fn a_store_that_another_holds_is_said_to_be_locked() {
     lock(&store.0.writer).busy_timeout(Duration::ZERO).unwrap();
     let writer = lock(&other.0.writer);
     writer.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let locked = Fault::Locked { path: scratch.file() };
+    let locked = StoreError::Locked { path: scratch.file() };
     let change = Transaction::new().put("a", "1");
     assert_eq!(store.transact(&change), Err(locked.into()));
     store.snapshot("").unwrap();
@@ -378,7 +378,7 @@ fn a_raised_revision_is_higher_than_all_that_were_and_old_watchers_are_told() {
     assert_eq!(store.raise(Revision(1000)).unwrap().revision, Revision(1000));
     assert_eq!(put(&store, "a", "2"), Revision(1001));
     let lags = store.watch(Revision(999)).err();
-    assert_eq!(lags, Some(Fault::Compacted { oldest: Revision(1000) }));
+    assert_eq!(lags, Some(StoreError::Compacted { oldest: Revision(1000) }));
     let mut watcher = store.watch(Revision(1000)).unwrap();
     assert_eq!(watcher.next(Duration::ZERO).unwrap().unwrap().revision, Revision(1001));
 }
@@ -389,7 +389,7 @@ fn a_backup_replaces_no_file() {
     let store = scratch.open();
     let backup = scratch.0.join("backup.db");
     fs::write(&backup, "mine").unwrap();
-    assert_eq!(store.backup(&backup), Err(Fault::Exists { path: backup.clone() }));
+    assert_eq!(store.backup(&backup), Err(StoreError::Exists { path: backup.clone() }));
     assert_eq!(fs::read(&backup).unwrap(), b"mine");
     assert!(!fs::exists(scratch.0.join("backup.db.partial")).unwrap());
 }
@@ -403,7 +403,7 @@ fn a_store_in_use_is_not_restored_over() {
     put(&store, "a", "1");
     let before = store.snapshot("").unwrap();
     let fault = restore(&backup, &scratch.file(), OTHER, STAMP).unwrap_err();
-    assert_eq!(fault, Fault::Locked { path: scratch.file() });
+    assert_eq!(fault, StoreError::Locked { path: scratch.file() });
     assert_eq!(store.snapshot("").unwrap(), before);
     put(&store, "a", "2");
     assert!(!scratch.names().iter().any(|name| name.contains("partial")), "{:?}", scratch.names());
@@ -444,10 +444,10 @@ fn a_restore_from_what_is_no_store_leaves_the_store_alone() {
     fs::write(&text, "x".repeat(5000)).unwrap();
     for from in [&empty, &text] {
         let fault = restore(from, &scratch.file(), OTHER, STAMP).unwrap_err();
-        assert_eq!(fault, Fault::NotAStore { path: from.clone() });
+        assert_eq!(fault, StoreError::NotAStore { path: from.clone() });
     }
     let missing = restore(&scratch.0.join("missing"), &scratch.file(), OTHER, STAMP).unwrap_err();
-    assert!(matches!(missing, Fault::System { .. }), "{missing}");
+    assert!(matches!(missing, StoreError::System { .. }), "{missing}");
     assert_eq!(scratch.open().snapshot("").unwrap(), before);
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Inner, meta, number, revision};
-use crate::registry::store::{Change, Commit, Fault, Revision, Watch};
+use crate::registry::store::{Change, Commit, Revision, StoreError, Watch};
 
 /// Bytes of values and keys read ahead. The last commit read may go beyond: none is ever split.
 const AHEAD_BYTES_MAX: usize = 4 << 20;
@@ -29,7 +29,7 @@ impl Watcher {
         Self { store, after, ahead: VecDeque::new() }
     }
 
-    fn read_ahead(&mut self) -> Result<(), Fault> {
+    fn read_ahead(&mut self) -> Result<(), StoreError> {
         let after = self.after;
         let read = self.store.read(|reader| {
             let compacted = meta(reader)?.compacted;
@@ -38,7 +38,7 @@ impl Watcher {
             }
             commits(reader, after).map(Ok)
         })?;
-        self.ahead = read.map_err(|oldest| Fault::Compacted { oldest })?;
+        self.ahead = read.map_err(|oldest| StoreError::Compacted { oldest })?;
         if let Some(last) = self.ahead.back() {
             self.after = last.revision;
         }
@@ -47,7 +47,7 @@ impl Watcher {
 }
 
 impl Watch for Watcher {
-    fn next(&mut self, timeout: Duration) -> Result<Option<Commit>, Fault> {
+    fn next(&mut self, timeout: Duration) -> Result<Option<Commit>, StoreError> {
         let until = Instant::now() + timeout.min(WAIT_MAX);
         loop {
             if let Some(commit) = self.ahead.pop_front() {
