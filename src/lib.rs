@@ -11,7 +11,7 @@
 //! - [`registry`]: users, keys, teams, VMs, pool addresses; the allocator; the store of it all.
 //! - [`control`]: the API, DNS and the metrics endpoint, on threads of their own.
 //! - [`config`], [`state`]: two files that cannot be wrong once read; keys made once.
-//! - [`ended`], [`log`], [`metrics`]: why a connection ended, written and counted. `ration`: how many lines somebody may
+//! - [`ended`], [`log`], [`metrics`]: why a connection ended, written and counted. `log_limiter`: how many lines somebody may
 //!   cause. `plural`: numbers of things. `durable`: files that outlive a crash of the host.
 //! - [`serve`], [`cli`], [`demo`]: the commands.
 //!
@@ -34,9 +34,9 @@ pub mod ended;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod log;
+mod log_limiter;
 pub mod metrics;
 mod plural;
-mod ration;
 pub mod registry;
 pub mod route;
 #[cfg(test)]

@@ -14,7 +14,7 @@
 
 use std::{collections::HashMap, net::IpAddr, num::NonZeroU32};
 
-use crate::ration::Network;
+use crate::log_limiter::Network;
 
 /// One source network may hold this part (1/n) of all places before it is the first to lose one.
 const SHARE: u32 = 8;

@@ -19,8 +19,8 @@ use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::ended::{Cause, Ended, Side, Stage};
 use crate::log;
+use crate::log_limiter::{LogLimiter, Network};
 use crate::metrics::{Counters, LoginStage};
-use crate::ration::{Network, Ration};
 use crate::route::Address;
 use crate::ssh::message::Reason;
 use crate::ssh::notice::{Notice, Progress};
@@ -113,7 +113,7 @@ pub(super) struct Door {
     scratch: Scratch,
     vm_legs: VmLegs,
     admission: RefCell<Admission>,
-    stranger_lines: RefCell<Ration<Network>>,
+    stranger_lines: RefCell<LogLimiter<Network>>,
     /// The descriptors of half-open connections, so that an evicted one can be woken to its end.
     half_open: RefCell<HashMap<admission::Id, i32>>,
 }

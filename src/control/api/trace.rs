@@ -14,7 +14,7 @@ use hyper::{StatusCode, http::request::Parts};
 use super::{answer::Problem, respond::From};
 use crate::{
     log,
-    ration::{Network, Ration},
+    log_limiter::{LogLimiter, Network},
     registry::{Command, command::Noted, service::Actor},
     ssh::text::printable,
 };
@@ -134,8 +134,8 @@ pub(super) fn refused(command: Command, code: &str) -> Command {
 
 /// How much each of those who ask may leave behind.
 pub(super) struct Traces {
-    lines: Mutex<Ration<Source>>,
-    entries: Mutex<Ration<String>>,
+    lines: Mutex<LogLimiter<Source>>,
+    entries: Mutex<LogLimiter<String>>,
     since: Instant,
 }
 

@@ -13,7 +13,7 @@ use std::{
     num::NonZeroU32,
 };
 
-use crate::ration::Network;
+use crate::log_limiter::Network;
 
 /// Networks that share a line of the processor's cache.
 const WAYS: usize = 4;

@@ -59,7 +59,7 @@ impl Whole {
 
 /// What sources may still cause.
 #[derive(Debug)]
-pub(crate) struct Ration<S> {
+pub(crate) struct LogLimiter<S> {
     sources: HashMap<S, Whole>,
     /// Of sources that there was no room for.
     others: Whole,
@@ -68,7 +68,7 @@ pub(crate) struct Ration<S> {
     told_ms: u64,
 }
 
-impl<S> Default for Ration<S> {
+impl<S> Default for LogLimiter<S> {
     fn default() -> Self {
         Self {
             sources: HashMap::new(),
@@ -80,7 +80,7 @@ impl<S> Default for Ration<S> {
     }
 }
 
-impl<S: Eq + Hash> Ration<S> {
+impl<S: Eq + Hash> LogLimiter<S> {
     /// Whether `source` may cause one more at `now_ms`, on a clock that never goes back. Else it is counted.
     pub(crate) fn allow(&mut self, source: S, now_ms: u64) -> bool {
         // First, so that a flood costs no more than this.
@@ -127,13 +127,13 @@ mod tests {
         Network::of(IpAddr::from([10, 0, number, 1]))
     }
 
-    fn allowed(ration: &mut Ration<Network>, who: u8, now_ms: u64, tries: u64) -> u64 {
+    fn allowed(ration: &mut LogLimiter<Network>, who: u8, now_ms: u64, tries: u64) -> u64 {
         (0..tries).map(|_| u64::from(ration.allow(source(who), now_ms))).sum()
     }
 
     #[test]
     fn a_source_has_a_burst_and_then_a_trickle_and_takes_nothing_from_another() {
-        let mut ration = Ration::default();
+        let mut ration = LogLimiter::default();
         assert_eq!(allowed(&mut ration, 1, 1000, 100), EACH.burst);
         assert_eq!(allowed(&mut ration, 2, 1000, 100), EACH.burst);
         assert_eq!(allowed(&mut ration, 1, 1000 + 2 * EACH.every_ms, 100), 2);
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn all_sources_together_have_a_rate_too() {
-        let mut ration = Ration::default();
+        let mut ration = LogLimiter::default();
         let all: u64 = (0..=255).map(|who| allowed(&mut ration, who, 1000, 1)).sum();
         assert_eq!(all, ALL.burst);
         // Whoever was kept back for the others' sake has not used up what is theirs.
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_back_is_told_at_once_and_then_once_a_minute() {
-        let mut ration = Ration::default();
+        let mut ration = LogLimiter::default();
         allowed(&mut ration, 1, 1000, EACH.burst);
         assert_eq!(ration.kept_back(1000), None);
         allowed(&mut ration, 1, 1000, 7);
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_newcomers_share_what_is_left() {
-        let mut ration: Ration<u32> = Ration::default();
+        let mut ration: LogLimiter<u32> = LogLimiter::default();
         let mut now_ms = 1000;
         for who in 0..20_000 {
             now_ms += ALL.every_ms;
@@ -173,7 +173,7 @@ mod tests {
             assert!(ration.sources.len() <= SOURCES_MAX);
         }
         // All at one time, so that nobody is rested.
-        let mut ration: Ration<u32> = Ration::default();
+        let mut ration: LogLimiter<u32> = LogLimiter::default();
         for who in 0..20_000 {
             ration.all = Whole::default();
             ration.allow(who, 1000);
