@@ -11,19 +11,19 @@
 //! - `names`, `beside`, `explain`: what DNS and the API ask of the edge; `gauges`: what they add to the metrics.
 
 mod adoption;
+mod control_plane;
 mod data_plane;
+mod dns_names;
 mod drain;
 mod events;
 mod explain;
-mod feed;
 mod first_use;
 mod fixed;
 mod gauges;
 mod health;
-mod names;
 mod notify;
-mod plane;
 mod reload;
+mod route_feed;
 mod told;
 mod vm_ca;
 
@@ -55,12 +55,12 @@ use crate::ssh::transport::{Algorithms, RekeyLimits, ServerConfig};
 use crate::ssh::userauth::Policy;
 use crate::state::{Doors, Lock, State, StateFault, Turn};
 
+use control_plane::{ControlPlane, Opens};
 use events::{Event, Events};
 use first_use::{Applied, InRegistry};
 use fixed::Fixed;
 use health::Health;
 use notify::State as Told;
-use plane::{Opens, Plane};
 use reload::StartsFrom;
 
 /// How long a successor waits for its turn. Whoever was started by mistake is told then.
@@ -122,7 +122,7 @@ pub fn serve(start: Start) -> Result<(), Failure> {
 /// A front door that runs.
 struct Running {
     /// Ends first: nothing may ask an edge that is gone.
-    plane: Plane,
+    plane: ControlPlane,
     edge: Arc<Edge>,
     shared: Arc<Shared>,
     state: State,
@@ -166,7 +166,7 @@ impl Running {
         let fixed = Fixed::of(&config);
         let revoked_keys = config.edge.revoked_keys.clone();
         let removals_max = config.fleet_file.removals_max;
-        let settings = plane::Settings::new(&mut config);
+        let settings = control_plane::Settings::new(&mut config);
         let first_use = Arc::new(InRegistry::new(state.old_pins()?));
         let pinning = Arc::clone(&first_use);
         let mut shared = shared(config, None, &state, sessions_max, pinning)?;
@@ -177,8 +177,13 @@ impl Running {
         let health = Arc::new(Health::new(Arc::clone(&registry), sessions_max, half_open_max));
         let opens = if fleet.is_some() { Opens::OnceRead } else { Opens::AtOnce };
         let pinning = Arc::clone(&first_use);
-        let mut plane =
-            Plane::start(settings, Arc::clone(&shared), pinning, Arc::clone(&health), opens)?;
+        let mut plane = ControlPlane::start(
+            settings,
+            Arc::clone(&shared),
+            pinning,
+            Arc::clone(&health),
+            opens,
+        )?;
         let mut applied = Applied::Whole;
         if let Some(fleet) = fleet {
             let told = fleet

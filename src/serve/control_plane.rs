@@ -31,12 +31,12 @@ use crate::state::{State, StoreUse};
 
 use super::adoption::{Adoption, Known};
 use super::data_plane::LiveDataPlane;
+use super::dns_names::LiveNames;
 use super::events::Asking;
-use super::feed::Feed;
 use super::first_use::InRegistry;
 use super::gauges::Gauges;
 use super::health::{self, Health};
-use super::names::LiveNames;
+use super::route_feed::Feed;
 use super::vm_ca;
 
 /// What the plane needs of the configuration.
@@ -70,7 +70,7 @@ impl Settings {
 }
 
 /// The registry and those who speak for it. Fields end in this order.
-pub(super) struct Plane {
+pub(super) struct ControlPlane {
     api: Option<api::Handle>,
     dns: Option<dns::Handle>,
     zone: Option<Arc<dns::Zone>>,
@@ -115,7 +115,7 @@ struct Open {
     store: Sqlite,
 }
 
-impl Plane {
+impl ControlPlane {
     /// Fills the routing map: from what was saved last if that is all there is, and the registry is read meanwhile; from the
     /// registry; or from what was saved because there is no registry.
     pub(super) fn start(
