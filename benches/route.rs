@@ -29,7 +29,7 @@ use std::{
 
 use keyway::route::{
     Address, AddressEntry, Admission, Change, Contents, Delta, KeyEntry, Pin, Snapshot, Table,
-    TeamEntry, UserEntry, Vm, VmEntry, Who, saved,
+    TeamEntry, UserEntry, Vm, VmEntry, Who, saved_routes,
 };
 
 #[global_allocator]
@@ -95,9 +95,9 @@ fn main() {
 
 /// What an edge does that starts without its store.
 fn start_from_saved() {
-    let head = saved::Head { store: [7; 16], program: [0; 8], revision: 1 };
+    let head = saved_routes::Head { store: [7; 16], program: [0; 8], revision: 1 };
     let start = Instant::now();
-    let bytes: Vec<u8> = saved::encode(head, &contents()).flatten().collect();
+    let bytes: Vec<u8> = saved_routes::encode(head, &contents()).flatten().collect();
     println!(
         "saved: {} MB, made and encoded in {} ms",
         bytes.len() >> 20,
@@ -105,7 +105,7 @@ fn start_from_saved() {
     );
     for _ in 0..TABLES {
         let start = Instant::now();
-        let (_, contents) = saved::decode(&bytes).expect("just encoded");
+        let (_, contents) = saved_routes::decode(&bytes).expect("just encoded");
         let decoded = start.elapsed();
         let snapshot = Snapshot::new(contents).expect("no contradiction");
         let checked = start.elapsed();

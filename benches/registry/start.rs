@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use keyway::registry::service::{Start, Update};
 use keyway::registry::store::Store;
 use keyway::registry::{Document, Key, Limits, Model, Service, routes};
-use keyway::route::{Contents, Delta, Snapshot, Table, saved};
+use keyway::route::{Contents, Delta, Snapshot, Table, saved_routes};
 use keyway::ssh::entropy::SystemEntropy;
 
 use crate::made::open;
@@ -54,7 +54,7 @@ pub(crate) fn split(path: &Path) {
     println!("{:<44} {:>6} MB", "indexes of the model", (resident_kb() - resident) >> 10);
     let contents = model.contents();
     lap("its contents for the routing map");
-    let encoded: usize = saved::encode(head(1), &contents).map(|piece| piece.len()).sum();
+    let encoded: usize = saved_routes::encode(head(1), &contents).map(|piece| piece.len()).sum();
     lap("encoded");
     let snapshot = Snapshot::new(contents).unwrap();
     lap("checked as a snapshot");
@@ -66,8 +66,8 @@ pub(crate) fn split(path: &Path) {
     println!("documents {} MB, saved map {} MB", bytes >> 20, encoded >> 20);
 }
 
-fn head(revision: u64) -> saved::Head {
-    saved::Head { store: [7; 16], program: [0; 8], revision }
+fn head(revision: u64) -> saved_routes::Head {
+    saved_routes::Head { store: [7; 16], program: [0; 8], revision }
 }
 
 /// Keeps a table up with a service, as `serve` does for its edge.
@@ -111,7 +111,7 @@ impl Feed {
     fn save(&mut self, contents: &Contents, revision: u64) {
         let path = self.dir.join(SAVED);
         let mut file = File::create(&path).unwrap();
-        for piece in saved::encode(head(revision), contents) {
+        for piece in saved_routes::encode(head(revision), contents) {
             file.write_all(&piece).unwrap();
         }
         file.sync_all().unwrap();
@@ -119,7 +119,7 @@ impl Feed {
     }
 
     fn append(&mut self, delta: &Delta, revision: u64) {
-        let bytes = saved::encode_delta(head(revision), revision - 1, delta);
+        let bytes = saved_routes::encode_delta(head(revision), revision - 1, delta);
         self.journal.as_mut().unwrap().write_all(&bytes).unwrap();
     }
 }
@@ -186,7 +186,7 @@ pub(crate) fn from_store(dir: &Path) {
 pub(crate) fn from_saved(path: &Path) {
     for _ in 0..STARTS {
         let began = Instant::now();
-        let mut decoder = saved::Decoder::default();
+        let mut decoder = saved_routes::Decoder::default();
         let mut file = File::open(path).unwrap();
         let mut piece = vec![0; 1 << 20];
         loop {

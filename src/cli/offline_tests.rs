@@ -288,7 +288,7 @@ fn a_store_that_goes_on_where_the_routes_ended_is_not_adopted() {
     store.backup(Path::new(&backup)).unwrap();
     let adopt = ["store", "adopt", "--config", &config];
     let save = |revision| {
-        let head = crate::route::saved::Head { store: [1; 16], program: [0; 8], revision };
+        let head = crate::route::saved_routes::Head { store: [1; 16], program: [0; 8], revision };
         state.routes().write(head, &crate::route::Contents::default()).unwrap();
     };
     for saved in [None, Some(0), Some(1)] {

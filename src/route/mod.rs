@@ -27,7 +27,7 @@ mod contradiction;
 mod delta;
 mod draft;
 mod hash;
-pub mod saved;
+pub mod saved_routes;
 mod snapshot;
 mod source_address;
 mod table;

@@ -14,7 +14,7 @@ use crate::registry::service::{Actor, CommandRequest, Mode};
 use crate::registry::store::sqlite::{self, Replaced};
 use crate::registry::store::{self, Revision, Sqlite, Store as _, StoreId};
 use crate::registry::{Command, Label, Limits, Model, Options, Service, service};
-use crate::route::saved::Head;
+use crate::route::saved_routes::Head;
 use crate::state::routes::{Saved, Ways, differs};
 use crate::state::{Adopted, Adopting, Restored, State};
 

@@ -23,7 +23,7 @@ use crate::registry::follower::Follower;
 use crate::registry::service::{Actor, CommandRequest, Mode, Update};
 use crate::registry::store::{Sqlite, Store as _, StoreId};
 use crate::registry::{Command, Limits, Model, Service, service};
-use crate::route::saved::Head;
+use crate::route::saved_routes::Head;
 use crate::ssh::entropy::{Entropy, SystemEntropy};
 use crate::ssh::publickey::PublicKey;
 use crate::state::routes::{Saved, program};

@@ -11,7 +11,7 @@ use crate::registry::document::Key;
 use crate::registry::draft::Written;
 use crate::registry::routes;
 use crate::registry::service::Update;
-use crate::route::saved::Head;
+use crate::route::saved_routes::Head;
 use crate::route::{Contents, Snapshot};
 use crate::ssh::userauth::Policy;
 

@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use super::holds::SavedHolds;
 use crate::durable::{self, FILE_MODE};
 use crate::registry::store;
-use crate::route::saved::{self, Decoder, Head};
+use crate::route::saved_routes::{self, Decoder, Head};
 use crate::route::{Change, Contents, Delta, Snapshot, Table, VmEntry};
 use crate::ssh::entropy::{Entropy, SystemEntropy};
 use crate::ssh::publickey::Fingerprint;
@@ -81,7 +81,7 @@ impl Saved {
         let temporary = self.snapshot.with_extension("new");
         let mut snapshot_bytes = 0;
         let mut file = create(&temporary)?;
-        for piece in saved::encode(head, contents) {
+        for piece in saved_routes::encode(head, contents) {
             file.write_all(&piece)?;
             snapshot_bytes += piece.len() as u64;
         }
@@ -98,7 +98,7 @@ impl Saved {
     pub(crate) fn append(&mut self, head: Head, delta: &Delta) -> io::Result<Appended> {
         // If this fails no other delta may follow: it would hide behind a torn one, or stand for what is missing.
         let Some(mut open) = self.open.take() else { return Ok(Appended::SnapshotWanted) };
-        let bytes = saved::encode_delta(head, open.revision, delta);
+        let bytes = saved_routes::encode_delta(head, open.revision, delta);
         let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
         open.journal.write_all(&[&length.to_be_bytes()[..], &bytes].concat())?;
         open.journal_bytes += u64::from(length) + 4;
@@ -141,11 +141,11 @@ impl Saved {
 
     /// Of which moment the map was saved last; `None` if none was, or none that can be read.
     pub(crate) fn last(&self) -> Option<Head> {
-        let mut first = [0; saved::HEAD_LEN];
+        let mut first = [0; saved_routes::HEAD_LEN];
         File::open(&self.snapshot).ok()?.read_exact(&mut first).ok()?;
-        let mut head = saved::peek(&first)?;
+        let mut head = saved_routes::peek(&first)?;
         let _torn = self.each_delta(&mut |bytes| {
-            if let Some(next) = saved::peek(bytes)
+            if let Some(next) = saved_routes::peek(bytes)
                 && next.store == head.store
             {
                 head.revision = head.revision.max(next.revision);
@@ -177,7 +177,7 @@ impl Saved {
         let mut teams = by_name(teams, |entry| &entry.name);
         let mut vms = by_name(vms, |entry| &entry.vm.name);
         self.each_delta(&mut |bytes| {
-            let Ok((next, _, delta)) = saved::decode_delta(bytes) else { return Ok(()) };
+            let Ok((next, _, delta)) = saved_routes::decode_delta(bytes) else { return Ok(()) };
             let is_later = next.revision > head.revision && next.revision <= up_to;
             if next.store != head.store || !is_later {
                 return Ok(());
@@ -216,8 +216,8 @@ impl Saved {
             Snapshot::new(contents).map_err(|found| wrong(&self.snapshot, found.first()))?;
         table.apply(snapshot);
         let ended = self.each_delta(&mut |bytes| {
-            let (next, after, delta) =
-                saved::decode_delta(bytes).map_err(|fault| wrong(&self.journal, Some(&fault)))?;
+            let (next, after, delta) = saved_routes::decode_delta(bytes)
+                .map_err(|fault| wrong(&self.journal, Some(&fault)))?;
             if next.store == head.store && next.revision > head.revision {
                 if after != head.revision {
                     let missing = format!("what follows revision {} is missing", head.revision);

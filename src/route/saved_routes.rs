@@ -389,5 +389,5 @@ fn read_head(bytes: &[u8], wanted: Kind) -> Result<Head, SavedRoutesError> {
 }
 
 #[cfg(test)]
-#[path = "saved_tests.rs"]
+#[path = "saved_routes_tests.rs"]
 mod tests;
