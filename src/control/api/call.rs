@@ -9,8 +9,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     Api,
     answer::{Answer, Problem},
-    caller::Caller,
-    respond::note_refused,
+    auth::Caller,
+    pipeline::note_refused,
     trace,
 };
 use crate::plural::count;

@@ -7,14 +7,14 @@
 //! Everything a peer can make it hold is bounded, and one bad connection ends alone.
 
 mod answer;
+mod auth;
 mod body;
 mod call;
-mod caller;
 pub mod condition;
 mod handlers;
 mod openapi;
+mod pipeline;
 mod request;
-mod respond;
 mod routes;
 mod server;
 #[cfg(test)]
@@ -35,7 +35,7 @@ use tokio::sync::Semaphore;
 
 pub use server::{ApiServeError, Handle, Reserved, reserve};
 
-use caller::{Peers, Process};
+use auth::{Peers, Process};
 use trace::Traces;
 
 use crate::{

@@ -8,8 +8,8 @@ use super::{
     WHOLE_MAX,
     answer::{BUSY, COME_AGAIN_S, ProblemBody, REGISTRY_AWAY},
     call::Query,
+    pipeline::word,
     request::{NAME, PRINCIPAL},
-    respond::word,
     routes::{Gives, Kind, ROUTES, Route, Source},
 };
 

@@ -36,9 +36,9 @@ use tokio_rustls::{
 
 use super::{
     Api, Roles, TURNS_MAX,
+    auth::{Credentials, Process},
     body::Patient,
-    caller::{Credentials, Process},
-    respond::{From, respond},
+    pipeline::{From, respond},
     role_of,
 };
 use crate::{

@@ -15,7 +15,7 @@ use tokio_rustls::rustls::{ALL_VERSIONS, version};
 
 use super::{
     ApiServeError,
-    caller::{Credentials, Process, new_token},
+    auth::{Credentials, Process, new_token},
     server,
     testing::{World, head, now_s, read_head, read_reply},
 };

@@ -11,7 +11,7 @@ use std::{
 
 use hyper::{StatusCode, http::request::Parts};
 
-use super::{answer::Problem, respond::From};
+use super::{answer::Problem, pipeline::From};
 use crate::{
     log,
     log_limiter::{LogLimiter, Network},

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::{WATCHERS_MAX, answer::Problem, body::Lines, call::Call, caller::Proof};
+use super::{WATCHERS_MAX, answer::Problem, auth::Proof, body::Lines, call::Call};
 use crate::registry::{
     Key,
     document::Vm,

@@ -4,8 +4,8 @@ use super::{behind, unknown};
 use crate::{
     control::api::{
         answer::Problem,
+        auth::new_token,
         call::{Call, Changed, Gone, List, Moved, Reply},
-        caller::new_token,
         request as ask, view,
     },
     registry::{

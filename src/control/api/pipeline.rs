@@ -23,9 +23,9 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use super::{
     Api, WHOLE_MAX,
     answer::{Answer, Problem},
+    auth::{Caller, Process, Proof, TokenHash},
     body::Body,
     call::{Call, Queries},
-    caller::{Caller, Process, Proof, TokenHash},
     routes::{self, Kind, Route, Source},
     trace::Asked,
 };
