@@ -4,5 +4,5 @@
 
 pub mod api;
 pub mod dns;
-pub mod endpoint;
+pub mod metrics_endpoint;
 mod places;

@@ -39,7 +39,7 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use crate::cli::{Failure, Files, Start};
 use crate::config::{self, Config, Count, HostKeys, Loaded, Log, Principals, UserCa, VmCredential};
 use crate::control::api::condition::Reload;
-use crate::control::endpoint::{self, Pages};
+use crate::control::metrics_endpoint::{self, Pages};
 use crate::edge::local_address::Destination;
 use crate::edge::proxy_header::Senders;
 use crate::edge::relay::{ClientAlive, PreferGcm};
@@ -137,7 +137,7 @@ struct Running {
     counted: Arc<Registry>,
     /// For others to see.
     doors: Arc<Doors>,
-    metrics: endpoint::Handle,
+    metrics: metrics_endpoint::Handle,
 }
 
 impl Running {
@@ -198,7 +198,7 @@ impl Running {
             health.fleet_file_is(Some(told));
         }
         // Everything is taken before anybody is let in.
-        let metrics = endpoint::reserve(metrics_listen)?;
+        let metrics = metrics_endpoint::reserve(metrics_listen)?;
         plane.reserve(beside.is_some())?;
         let shards = cpus.len();
         let start = edge::Start {
