@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Way;
-use super::document::{Access, Hold, Serial, Vm};
+use super::document::{Access, QuarantinedSlot, Serial, Vm};
 use super::model::{AddressIx, Model, PrincipalIx, Reach, Slot};
 use super::name::{Label, Principal};
 
@@ -23,7 +23,7 @@ pub(super) enum How {
     /// It was, and still leads there.
     Old,
     /// It led there until not long ago.
-    Held { until_s: u64 },
+    Quarantined { until_s: u64 },
 }
 
 impl Vm {
@@ -93,11 +93,11 @@ impl Model {
         let reach = self.reach(principal).into_iter();
         reach.flat_map(move |reach| {
             let slots = reach.slots.iter().map(|slot| Seen::of(*slot));
-            let holds = reach.holds.iter().filter(move |held| held.until_s > now_s);
-            slots.chain(holds.map(|held| Seen {
+            let quarantined = reach.quarantined.iter().filter(move |held| held.until_s > now_s);
+            slots.chain(quarantined.map(|held| Seen {
                 address: held.address,
                 vm: held.vm,
-                how: How::Held { until_s: held.until_s },
+                how: How::Quarantined { until_s: held.until_s },
             }))
         })
     }
@@ -209,8 +209,8 @@ impl Model {
                 ways.push(Way { principal, address, vm: slot.vm, until_s: None, endpoint });
             }
         }
-        for (principal, holds) in self.holds() {
-            for Hold { address, vm, until_s, endpoint } in holds.iter().cloned() {
+        for (principal, quarantined) in self.quarantined() {
+            for QuarantinedSlot { address, vm, until_s, endpoint } in quarantined.iter().cloned() {
                 let (principal, until_s) = (principal.clone(), Some(until_s));
                 ways.push(Way { principal, address, vm, until_s, endpoint });
             }

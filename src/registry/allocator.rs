@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::access::How;
 use super::document::{Access, AddressState, Serial};
-use super::model::{AddressIx, Held, Model, PrincipalIx, Reach, Site, Slot};
+use super::model::{AddressIx, Model, PrincipalIx, Quarantined, Reach, Site, Slot};
 use super::name::{Label, Principal};
 use super::refusal::{Collision, Kind, Refusal, WayOut};
 
@@ -39,7 +39,7 @@ impl Model {
                     *taken = true;
                 }
             }
-            for Held { address, vm: of, until_s } in &reach.holds {
+            for Quarantined { address, vm: of, until_s } in &reach.quarantined {
                 if *until_s > now_s
                     && *of != vm
                     && let Some(taken) = taken.get_mut(address.index())
@@ -103,7 +103,7 @@ impl Model {
         for seen in self.seen(viewer, None, now_s) {
             match seen.how {
                 How::Now | How::Old => sees.push(seen.vm),
-                How::Held { .. } => held.push(seen.address),
+                How::Quarantined { .. } => held.push(seen.address),
             }
         }
         sees.sort_unstable();
@@ -117,7 +117,7 @@ impl Model {
     fn seen_at_most(&self, viewer: PrincipalIx) -> usize {
         let principals = self.seen_through(viewer, None);
         let reaches = principals.filter_map(|principal| self.reach(principal));
-        reaches.map(|reach| reach.slots.len() + reach.holds.len()).sum()
+        reaches.map(|reach| reach.slots.len() + reach.quarantined.len()).sum()
     }
 
     /// Whether `vm` can stand at the address of this name for all of `viewers`.
@@ -169,7 +169,7 @@ impl Model {
             let held_until_s = match seen.how {
                 How::Now => None,
                 How::Old => other.is_none().then_some(now_s),
-                How::Held { until_s } => Some(until_s),
+                How::Quarantined { until_s } => Some(until_s),
             };
             let principal: Principal = self.reach(viewer)?.name.clone();
             let address = self.site(at)?.name.clone();

@@ -204,7 +204,8 @@ pub enum Command {
     /// What time alone changes: second ways end, quarantines are over.
     Sweep,
     /// Ways that another history of this registry had, before a backup was restored: they lead to no other VM soon.
-    Remember {
+    #[serde(rename = "remember")]
+    QuarantineWays {
         /// Where to.
         ways: Vec<Way>,
     },
@@ -269,7 +270,7 @@ pub struct Way {
     /// Unix time from which on another VM may stand there, if that is known; else the quarantine begins now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_s: Option<u64>,
-    /// As in [`Hold`](super::document::Hold).
+    /// As in [`QuarantinedSlot`](super::document::Hold).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
 }
@@ -431,7 +432,7 @@ impl Command {
             },
             Self::Sweep
             | Self::VmPin { .. }
-            | Self::Remember { .. }
+            | Self::QuarantineWays { .. }
             | Self::Refused { .. }
             | Self::Close { .. }
             | Self::CaConfirm { .. }
@@ -495,7 +496,7 @@ impl Command {
             Self::Sweep => "sweep",
             Self::Refused { of, .. } => of.word(),
             Self::Note { what: Noted::Request, .. } => "request",
-            Self::Remember { .. } => "slots-hold",
+            Self::QuarantineWays { .. } => "slots-hold",
             Self::Close { .. } => "slots-close",
             Self::CaConfirm { .. } => "ca-confirm",
             Self::Note { what: Noted::SessionKill, .. } => "session-kill",

@@ -21,7 +21,7 @@ pub enum Key {
     /// `address/<name>`
     Address(Label),
     /// `hold/<principal>`
-    Hold(Principal),
+    Quarantine(Principal),
     /// `registry/this`
     Registry,
     /// `team/<name>`
@@ -48,7 +48,7 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(name) => write!(f, "address/{name}"),
-            Self::Hold(principal) => write!(f, "hold/{principal}"),
+            Self::Quarantine(principal) => write!(f, "hold/{principal}"),
             Self::Registry => write!(f, "registry/{THIS}"),
             Self::Team(name) => write!(f, "team/{name}"),
             Self::Token(name) => write!(f, "token/{name}"),
@@ -67,7 +67,7 @@ impl FromStr for Key {
         let label = || Label::new(rest).map_err(|_| strange());
         Ok(match kind {
             "address" => Self::Address(label()?),
-            "hold" => Self::Hold(rest.parse().map_err(|_| strange())?),
+            "hold" => Self::Quarantine(rest.parse().map_err(|_| strange())?),
             "registry" if rest == THIS => Self::Registry,
             "team" => Self::Team(label()?),
             "token" => Self::Token(label()?),
@@ -83,8 +83,8 @@ impl FromStr for Key {
 pub enum Document {
     /// See [`Address`].
     Address(Address),
-    /// See [`Hold`]; never empty.
-    Hold(Vec<Hold>),
+    /// See [`QuarantinedSlot`]; never empty.
+    Quarantine(Vec<QuarantinedSlot>),
     /// See [`Registry`].
     Registry(Registry),
     /// See [`Team`].
@@ -103,7 +103,7 @@ impl Document {
     pub fn to_json(&self) -> Vec<u8> {
         let written = match self {
             Self::Address(it) => serde_json::to_vec(it),
-            Self::Hold(it) => serde_json::to_vec(it),
+            Self::Quarantine(it) => serde_json::to_vec(it),
             Self::Registry(it) => serde_json::to_vec(it),
             Self::Team(it) => serde_json::to_vec(it),
             Self::Token(it) => serde_json::to_vec(it),
@@ -121,7 +121,7 @@ impl Document {
     pub fn from_json(key: &Key, json: &[u8]) -> Result<Self, serde_json::Error> {
         Ok(match key {
             Key::Address(_) => Self::Address(serde_json::from_slice(json)?),
-            Key::Hold(_) => Self::Hold(serde_json::from_slice(json)?),
+            Key::Quarantine(_) => Self::Quarantine(serde_json::from_slice(json)?),
             Key::Registry => Self::Registry(serde_json::from_slice(json)?),
             Key::Team(_) => Self::Team(serde_json::from_slice(json)?),
             Key::Token(_) => Self::Token(serde_json::from_slice(json)?),
@@ -357,7 +357,7 @@ pub struct Address {
 
 /// A slot that pointed at a VM not long ago: it must point at no other one until then.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
-pub struct Hold {
+pub struct QuarantinedSlot {
     /// Where.
     pub address: Label,
     /// The VM it pointed at.

@@ -162,7 +162,7 @@ impl<'m> Reader<'m> {
             | Command::TokenAdd { .. }
             | Command::TokenRemove { .. }
             | Command::Sweep
-            | Command::Remember { .. }
+            | Command::QuarantineWays { .. }
             | Command::Close { .. }
             | Command::CaConfirm { .. }
             | Command::Refused { .. }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
 
-use super::document::{Access, Document, Hold, Key, OldSlot, Serial, Vm};
-use super::model::{CommandContext, Held, Model};
+use super::document::{Access, Document, Key, OldSlot, QuarantinedSlot, Serial, Vm};
+use super::model::{CommandContext, Model, Quarantined};
 use super::name::{Label, Principal};
 use super::refusal::Refusal;
 
@@ -122,7 +122,10 @@ impl<'m> Draft<'m> {
                 lost.sort();
                 for (principal, address) in lost {
                     let endpoint = (goes && principal == vm.owner).then(|| vm.ssh.clone());
-                    self.hold(&principal, Hold { address, vm: *serial, until_s, endpoint });
+                    self.quarantine(
+                        &principal,
+                        QuarantinedSlot { address, vm: *serial, until_s, endpoint },
+                    );
                 }
             }
             (Key::Team(name), Some(Document::Team(_))) => {
@@ -149,45 +152,50 @@ impl<'m> Draft<'m> {
             return;
         };
         let name = |address| self.model.site(address).map(|site| site.name.clone());
-        let hold = |address, vm, until_s| {
-            Some(Hold { address: name(address)?, vm, until_s, endpoint: None })
+        let quarantine = |address, vm, until_s| {
+            Some(QuarantinedSlot { address: name(address)?, vm, until_s, endpoint: None })
         };
-        let slots = reach.slots.iter().filter_map(|slot| hold(slot.address, slot.vm, until_s));
-        let over = |held: &&Held| held.until_s > self.stamp.now_s;
-        let holds = reach.holds.iter().filter(over);
-        let holds = holds.filter_map(|held| hold(held.address, held.vm, held.until_s));
-        let all: Vec<Hold> = slots.chain(holds).collect();
-        self.hold_all(&Principal::User(user.clone()), all);
+        let slots =
+            reach.slots.iter().filter_map(|slot| quarantine(slot.address, slot.vm, until_s));
+        let over = |held: &&Quarantined| held.until_s > self.stamp.now_s;
+        let quarantined = reach.quarantined.iter().filter(over);
+        let quarantined =
+            quarantined.filter_map(|held| quarantine(held.address, held.vm, held.until_s));
+        let all: Vec<QuarantinedSlot> = slots.chain(quarantined).collect();
+        self.quarantine_all(&Principal::User(user.clone()), all);
     }
 
-    pub(super) fn hold(&mut self, principal: &Principal, hold: Hold) {
-        self.hold_all(principal, vec![hold]);
+    pub(super) fn quarantine(&mut self, principal: &Principal, quarantine: QuarantinedSlot) {
+        self.quarantine_all(principal, vec![quarantine]);
     }
 
     /// Takes the time of what the principal holds and of `more`, not of one times the other.
-    fn hold_all(&mut self, principal: &Principal, more: Vec<Hold>) {
+    fn quarantine_all(&mut self, principal: &Principal, more: Vec<QuarantinedSlot>) {
         if more.is_empty() {
             return;
         }
-        let key = Key::Hold(principal.clone());
-        let mut holds = match self.model.get(&key) {
-            Some((Document::Hold(holds), _)) => holds,
+        let key = Key::Quarantine(principal.clone());
+        let mut quarantined = match self.model.get(&key) {
+            Some((Document::Quarantine(quarantined), _)) => quarantined,
             _ => Vec::new(),
         };
         // What is over takes no room.
-        holds.retain(|other| other.until_s > self.stamp.now_s);
-        let way = |hold: &Hold| (hold.address.clone(), hold.vm);
-        let mut places: HashMap<(Label, Serial), usize> = holds.iter().map(way).zip(0..).collect();
-        for hold in more {
-            if let Some(other) = places.get(&way(&hold)).and_then(|at| holds.get_mut(*at)) {
-                other.until_s = other.until_s.max(hold.until_s);
-                other.endpoint = hold.endpoint.or(other.endpoint.take());
+        quarantined.retain(|other| other.until_s > self.stamp.now_s);
+        let way = |quarantine: &QuarantinedSlot| (quarantine.address.clone(), quarantine.vm);
+        let mut places: HashMap<(Label, Serial), usize> =
+            quarantined.iter().map(way).zip(0..).collect();
+        for quarantine in more {
+            if let Some(other) =
+                places.get(&way(&quarantine)).and_then(|at| quarantined.get_mut(*at))
+            {
+                other.until_s = other.until_s.max(quarantine.until_s);
+                other.endpoint = quarantine.endpoint.or(other.endpoint.take());
             } else {
-                places.insert(way(&hold), holds.len());
-                holds.push(hold);
+                places.insert(way(&quarantine), quarantined.len());
+                quarantined.push(quarantine);
             }
         }
-        self.write(&key, Some(Document::Hold(holds)));
+        self.write(&key, Some(Document::Quarantine(quarantined)));
     }
 
     /// How many more documents it should write.
@@ -252,15 +260,15 @@ impl<'m> Draft<'m> {
     }
 
     /// Drops the holds that are over.
-    pub(super) fn forget_holds(&mut self, principal: &Principal) {
-        let key = Key::Hold(principal.clone());
-        let Some((Document::Hold(mut holds), _)) = self.model.get(&key) else { return };
-        let count = holds.len();
-        holds.retain(|hold| hold.until_s > self.stamp.now_s);
-        if holds.is_empty() {
+    pub(super) fn release_quarantined(&mut self, principal: &Principal) {
+        let key = Key::Quarantine(principal.clone());
+        let Some((Document::Quarantine(mut quarantined), _)) = self.model.get(&key) else { return };
+        let count = quarantined.len();
+        quarantined.retain(|quarantine| quarantine.until_s > self.stamp.now_s);
+        if quarantined.is_empty() {
             self.write(&key, None);
-        } else if holds.len() < count {
-            self.write(&key, Some(Document::Hold(holds)));
+        } else if quarantined.len() < count {
+            self.write(&key, Some(Document::Quarantine(quarantined)));
         }
     }
 

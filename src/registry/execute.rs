@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::command::{Command, NewVm, Options, Placement, Thing, VmSettings};
 use super::document::{
-    Access, Address, Document, Hold, Key, Origin, Serial, Team, Token, User, UserKey, Vm,
+    Access, Address, Document, Key, Origin, QuarantinedSlot, Serial, Team, Token, User, UserKey, Vm,
 };
 use super::draft::Draft;
 use super::host_keys;
@@ -34,7 +34,11 @@ impl Draft<'_> {
     pub fn carry_out(&mut self, command: &Command, options: Options) -> Done {
         self.act(command, options)?;
         // What is remembered may have to move a VM out of the way.
-        if matches!(command, Command::Remember { .. }) { Ok(()) } else { self.open_no_new_way() }
+        if matches!(command, Command::QuarantineWays { .. }) {
+            Ok(())
+        } else {
+            self.open_no_new_way()
+        }
     }
 
     fn act(&mut self, command: &Command, options: Options) -> Done {
@@ -86,7 +90,7 @@ impl Draft<'_> {
                 self.sweep();
                 Ok(())
             }
-            Command::Remember { ways } => self.remember(ways),
+            Command::QuarantineWays { ways } => self.quarantine_ways(ways),
             Command::Note { .. } | Command::Refused { .. } => Ok(()),
             Command::Close { until_s } => {
                 let mut registry = self.model().registry();
@@ -288,8 +292,8 @@ impl Draft<'_> {
         let login = login.as_deref().map(check_login).transpose()?.flatten();
         let host_key = host_key.as_deref().map(check_host_key).transpose()?.flatten();
         let source_address = source_address.as_deref().map(check_source).transpose()?.flatten();
-        let back = self.taken_back(owner, ssh, placement);
-        let serial = back.as_ref().map_or_else(|| self.new_serial(), |hold| hold.vm);
+        let back = self.own_quarantined(owner, ssh, placement);
+        let serial = back.as_ref().map_or_else(|| self.new_serial(), |quarantine| quarantine.vm);
         let mut vm = Vm {
             name: name.clone(),
             id: match id {
@@ -310,7 +314,7 @@ impl Draft<'_> {
             origin: options.origin,
         };
         let before = back.filter(|_| *placement == Placement::Chosen);
-        let before = before.map(|hold| Placement::At(hold.address));
+        let before = before.map(|quarantine| Placement::At(quarantine.address));
         // Names in caches lead there still; the allocator's choice is as good where it is not free.
         let before = before.and_then(|before| self.place(serial, &vm, &before).ok());
         vm.address = before.map_or_else(|| self.place(serial, &vm, placement), Ok)?;
@@ -330,17 +334,22 @@ impl Draft<'_> {
 
     /// What the owner holds of a VM that was removed at the same endpoint: the new one is that one, and nobody is led
     /// astray where it stood.
-    fn taken_back(&self, owner: &Principal, ssh: &str, placement: &Placement) -> Option<Hold> {
-        let (document, _) = self.model().get(&Key::Hold(owner.clone()))?;
-        let Document::Hold(holds) = document else { return None };
+    fn own_quarantined(
+        &self,
+        owner: &Principal,
+        ssh: &str,
+        placement: &Placement,
+    ) -> Option<QuarantinedSlot> {
+        let (document, _) = self.model().get(&Key::Quarantine(owner.clone()))?;
+        let Document::Quarantine(quarantined) = document else { return None };
         let now_s = self.stamp().now_s;
-        let own = holds.into_iter().filter(|hold| {
-            let gone = hold.until_s > now_s && self.model().vm(hold.vm).is_none();
-            gone && hold.endpoint.as_deref() == Some(ssh)
+        let own = quarantined.into_iter().filter(|quarantine| {
+            let gone = quarantine.until_s > now_s && self.model().vm(quarantine.vm).is_none();
+            gone && quarantine.endpoint.as_deref() == Some(ssh)
         });
-        own.max_by_key(|hold| {
-            let wanted = matches!(placement, Placement::At(at) if *at == hold.address);
-            (wanted, hold.until_s, hold.vm)
+        own.max_by_key(|quarantine| {
+            let wanted = matches!(placement, Placement::At(at) if *at == quarantine.address);
+            (wanted, quarantine.until_s, quarantine.vm)
         })
     }
 

@@ -64,7 +64,7 @@ impl Step {
                 Key::Address(name) | Key::Team(name) | Key::Token(name) | Key::User(name) => {
                     name.to_string()
                 }
-                Key::Hold(_) | Key::Registry | Key::Vm(_) => key.to_string(),
+                Key::Quarantine(_) | Key::Registry | Key::Vm(_) => key.to_string(),
             },
             Some(Subject::Vm(name)) => name.to_string(),
             None => String::new(),

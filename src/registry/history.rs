@@ -398,7 +398,7 @@ impl History {
             table.apply(Snapshot::new(self.model.contents()).unwrap());
         }
         for some in ways.chunks(5) {
-            self.keep(&Command::Remember { ways: some.to_vec() }, false);
+            self.keep(&Command::QuarantineWays { ways: some.to_vec() }, false);
         }
         self.truth.look(self.now_s, QUARANTINE_S);
     }
@@ -412,7 +412,7 @@ impl History {
             Document::Vm(_)
             | Document::User(_)
             | Document::Address(_)
-            | Document::Hold(_)
+            | Document::Quarantine(_)
             | Document::Registry(_)
             | Document::Token(_) => true,
         });
@@ -453,16 +453,16 @@ impl History {
                 let at = |address| model.site(address).unwrap().name.clone();
                 let mut slots: Vec<_> =
                     reach.slots.iter().map(|s| (at(s.address), s.vm, s.until_s)).collect();
-                let mut holds: Vec<_> =
-                    reach.holds.iter().map(|h| (at(h.address), h.vm, h.until_s)).collect();
+                let mut quarantined: Vec<_> =
+                    reach.quarantined.iter().map(|h| (at(h.address), h.vm, h.until_s)).collect();
                 let name = |ix| model.reach(ix).unwrap().name.clone();
                 let mut teams: Vec<_> = reach.teams.iter().map(|(t, a)| (name(*t), *a)).collect();
                 let mut by_name = reach.by_name.clone();
                 slots.sort();
-                holds.sort();
+                quarantined.sort();
                 teams.sort();
                 by_name.sort();
-                (slots, holds, teams, by_name)
+                (slots, quarantined, teams, by_name)
             };
             let here = sorted(&self.model, *ix);
             match fresh.principal_ix(principal) {
@@ -472,9 +472,9 @@ impl History {
         }
         for site in self.model.sites() {
             let other = fresh.address_ix(&site.name).and_then(|ix| fresh.site(ix));
-            let here = (site.vms.clone(), site.old, site.holds, site.stored.is_some());
+            let here = (site.vms.clone(), site.old, site.quarantined, site.stored.is_some());
             let there = other.map_or_else(Default::default, |site| {
-                (site.vms.clone(), site.old, site.holds, site.stored.is_some())
+                (site.vms.clone(), site.old, site.quarantined, site.stored.is_some())
             });
             assert_eq!(here, there, "{}", site.name);
         }

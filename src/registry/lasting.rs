@@ -1,13 +1,13 @@
 //! What outlives a change, and a restore: slots that are held, and what is true of the registry as a whole.
 
-use super::document::{Hold, Registry};
+use super::document::{QuarantinedSlot, Registry};
 use super::model::Model;
 use super::name::Principal;
 
 impl Model {
     /// What each principal must not see again yet.
-    pub fn holds(&self) -> impl Iterator<Item = (&Principal, &[Hold])> {
-        self.holds.iter().map(|(principal, stored)| (principal, &*stored.document))
+    pub fn quarantined(&self) -> impl Iterator<Item = (&Principal, &[QuarantinedSlot])> {
+        self.quarantined.iter().map(|(principal, stored)| (principal, &*stored.document))
     }
 
     /// What is true of the registry as a whole.

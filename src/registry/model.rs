@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use super::document::{
-    Access, Address, Document, Hold, Key, Registry, Serial, Team, Token, User, Vm,
+    Access, Address, Document, Key, QuarantinedSlot, Registry, Serial, Team, Token, User, Vm,
 };
 pub use super::limits::Limits;
 use super::name::{Label, Principal};
@@ -60,7 +60,7 @@ pub(super) struct Slot {
 pub(super) struct Reach {
     pub(super) name: Principal,
     pub(super) slots: Vec<Slot>,
-    pub(super) holds: Vec<Held>,
+    pub(super) quarantined: Vec<Quarantined>,
     /// VMs entered by name only.
     pub(super) by_name: Vec<Serial>,
     /// How many VMs it owns, all of them among the others.
@@ -71,9 +71,9 @@ pub(super) struct Reach {
     pub(super) members: Vec<(PrincipalIx, Access)>,
 }
 
-/// [`Hold`] with its address looked up.
+/// [`QuarantinedSlot`] with its address looked up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Held {
+pub(super) struct Quarantined {
     pub(super) address: AddressIx,
     pub(super) vm: Serial,
     pub(super) until_s: u64,
@@ -88,7 +88,7 @@ pub(super) struct Site {
     pub(super) vms: BTreeSet<Serial>,
     /// VMs that answered here and still do for some.
     pub(super) old: usize,
-    pub(super) holds: usize,
+    pub(super) quarantined: usize,
 }
 
 /// Everything at one revision.
@@ -100,7 +100,7 @@ pub struct Model {
     reaches: Vec<Reach>,
     users: BTreeMap<Label, Stored<User>>,
     teams: BTreeMap<Label, Stored<Team>>,
-    pub(super) holds: BTreeMap<Principal, Stored<Vec<Hold>>>,
+    pub(super) quarantined: BTreeMap<Principal, Stored<Vec<QuarantinedSlot>>>,
     names: BTreeMap<Label, AddressIx>,
     sites: Vec<Site>,
     ips: HashMap<IpAddr, AddressIx>,
@@ -167,10 +167,10 @@ impl Model {
                 self.put_address(name, Some(Stored { document: address, revision }))
             }
             (Key::Address(name), _) => self.put_address(name, None),
-            (Key::Hold(principal), Some(Document::Hold(holds))) => {
-                self.put_holds(principal, Some(Stored { document: holds, revision }))
+            (Key::Quarantine(principal), Some(Document::Quarantine(quarantined))) => {
+                self.put_quarantined(principal, Some(Stored { document: quarantined, revision }))
             }
-            (Key::Hold(principal), _) => self.put_holds(principal, None),
+            (Key::Quarantine(principal), _) => self.put_quarantined(principal, None),
             (Key::Registry, document) => {
                 let new = match document {
                     Some(Document::Registry(document)) => Some(Stored { document, revision }),
@@ -196,7 +196,9 @@ impl Model {
     pub fn get(&self, key: &Key) -> Option<(Document, u64)> {
         match key {
             Key::Address(name) => self.address(name).map(|it| whole(it, Document::Address)),
-            Key::Hold(principal) => self.holds.get(principal).map(|it| whole(it, Document::Hold)),
+            Key::Quarantine(principal) => {
+                self.quarantined.get(principal).map(|it| whole(it, Document::Quarantine))
+            }
             Key::Registry => self.whole.as_ref().map(|it| whole(it, Document::Registry)),
             Key::Team(name) => self.teams.get(name).map(|it| whole(it, Document::Team)),
             Key::Token(name) => self.tokens.get(name).map(|it| whole(it, Document::Token)),
@@ -511,35 +513,36 @@ impl Model {
         old.map(|old| (Document::Address(old.document), old.revision))
     }
 
-    fn put_holds(
+    fn put_quarantined(
         &mut self,
         principal: &Principal,
-        new: Option<Stored<Vec<Hold>>>,
+        new: Option<Stored<Vec<QuarantinedSlot>>>,
     ) -> Option<(Document, u64)> {
         let ix = self.intern_principal(principal);
-        let old = self.holds.remove(principal);
+        let old = self.quarantined.remove(principal);
         let mut held = Vec::new();
-        for hold in new.iter().flat_map(|new| &new.document) {
-            let address = self.intern_address(&hold.address);
-            held.push(Held { address, vm: hold.vm, until_s: hold.until_s });
+        for quarantine in new.iter().flat_map(|new| &new.document) {
+            let address = self.intern_address(&quarantine.address);
+            held.push(Quarantined { address, vm: quarantine.vm, until_s: quarantine.until_s });
             if let Some(site) = self.sites.get_mut(address.index()) {
-                site.holds += 1;
+                site.quarantined += 1;
             }
         }
-        let before = self.reach_mut(ix).map(|reach| std::mem::replace(&mut reach.holds, held));
-        for hold in before.unwrap_or_default() {
-            if let Some(site) = self.sites.get_mut(hold.address.index()) {
-                site.holds = site.holds.saturating_sub(1);
+        let before =
+            self.reach_mut(ix).map(|reach| std::mem::replace(&mut reach.quarantined, held));
+        for quarantine in before.unwrap_or_default() {
+            if let Some(site) = self.sites.get_mut(quarantine.address.index()) {
+                site.quarantined = site.quarantined.saturating_sub(1);
             }
         }
-        let aging = Key::Hold(principal.clone());
+        let aging = Key::Quarantine(principal.clone());
         if let Some(new) = new {
-            self.holds.insert(principal.clone(), new);
+            self.quarantined.insert(principal.clone(), new);
             self.aging.insert(aging);
         } else {
             self.aging.remove(&aging);
         }
-        old.map(|old| (Document::Hold(old.document), old.revision))
+        old.map(|old| (Document::Quarantine(old.document), old.revision))
     }
 
     fn reach_mut(&mut self, ix: PrincipalIx) -> Option<&mut Reach> {
@@ -554,7 +557,7 @@ impl Model {
         self.reaches.push(Reach {
             name: name.clone(),
             slots: Vec::new(),
-            holds: Vec::new(),
+            quarantined: Vec::new(),
             by_name: Vec::new(),
             owned: 0,
             teams: Vec::new(),
@@ -574,7 +577,7 @@ impl Model {
             stored: None,
             vms: BTreeSet::new(),
             old: 0,
-            holds: 0,
+            quarantined: 0,
         });
         self.names.insert(name.clone(), ix);
         ix

@@ -87,8 +87,11 @@ impl Draft<'_> {
             let fix = "move them first (`keyway address drain`)";
             return in_use(format!("{} there", count(site.vms.len(), "VM")), fix);
         }
-        if site.old + site.holds > 0 {
-            let by = format!("{} that led there not long ago", count(site.old + site.holds, "way"));
+        if site.old + site.quarantined > 0 {
+            let by = format!(
+                "{} that led there not long ago",
+                count(site.old + site.quarantined, "way")
+            );
             return in_use(by, "wait until the quarantine is over");
         }
         Ok(())

@@ -245,7 +245,7 @@ fn what_another_history_knew_of_a_vm_gives_its_owner_the_slot_back_too() {
             before.must(&Command::VmRemove { name: label("blue") });
         }
         let mut world = World::new(1);
-        world.must(&Command::Remember { ways: before.model.ways() });
+        world.must(&Command::QuarantineWays { ways: before.model.ways() });
         let at = || Placement::At(label("s001"));
         let bobs = world.refused(&add("blue", "bob", at()));
         assert!(bobs.starts_with("conflict: bob could reach"), "{bobs}");

@@ -165,7 +165,7 @@ impl Draft<'_> {
                     vm.old.retain(|old| !old.principals.is_empty());
                     self.put_vm(serial, vm);
                 }
-                Key::Hold(principal) => self.forget_holds(&principal),
+                Key::Quarantine(principal) => self.release_quarantined(&principal),
                 Key::Address(_) | Key::Registry | Key::Team(_) | Key::Token(_) | Key::User(_) => {}
             }
         }

@@ -185,10 +185,11 @@ fn a_team_with_many_members_and_vms_goes() {
     // What each member holds are many bytes, so the parts are smaller than by documents alone.
     world.goes(&Command::TeamRemove { name: label("ops") }, &Key::Team(label("ops")));
     let model = world.service.model();
-    let Some((Document::Hold(holds), _)) = model.get(&Key::Hold(principal("u9"))) else {
+    let Some((Document::Quarantine(quarantined), _)) = model.get(&Key::Quarantine(principal("u9")))
+    else {
         panic!("u9 holds nothing")
     };
-    assert_eq!(holds.len(), MANY);
+    assert_eq!(quarantined.len(), MANY);
 }
 
 #[test]

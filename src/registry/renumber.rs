@@ -3,7 +3,7 @@
 use super::access::How;
 use super::allocator::shown;
 use super::command::{Placement, Way};
-use super::document::{Document, Hold, Key, OldSlot, Serial, Vm};
+use super::document::{Document, Key, OldSlot, QuarantinedSlot, Serial, Vm};
 use super::draft::{Draft, Move};
 use super::model::PrincipalIx;
 use super::name::{Label, Principal};
@@ -102,7 +102,7 @@ impl Draft<'_> {
 
     /// Holds the ways of another history. A VM that has taken the place of another one since is moved, if it can be, and a
     /// second way there ends: whoever remembers the other one must not find this one.
-    pub(super) fn remember(&mut self, ways: &[Way]) -> Result<(), Refusal> {
+    pub(super) fn quarantine_ways(&mut self, ways: &[Way]) -> Result<(), Refusal> {
         let quarantine_s = self.model().limits().quarantine_s;
         let latest_s = self.stamp().now_s.saturating_add(quarantine_s);
         for Way { principal, address, vm: serial, until_s, endpoint } in ways {
@@ -118,7 +118,10 @@ impl Draft<'_> {
                 continue;
             }
             let endpoint = endpoint.clone();
-            self.hold(principal, Hold { address: address.clone(), vm: serial, until_s, endpoint });
+            self.quarantine(
+                principal,
+                QuarantinedSlot { address: address.clone(), vm: serial, until_s, endpoint },
+            );
             let mut others = Vec::new();
             if let Some(at) = self.model().address_ix(address) {
                 for viewer in self.model().viewers([principal]) {
@@ -142,7 +145,7 @@ impl Draft<'_> {
                         vm.forget_ways(|old, _| old == address);
                         self.put_vm(other, vm);
                     }
-                    How::Held { .. } => {}
+                    How::Quarantined { .. } => {}
                 }
             }
         }

@@ -69,7 +69,7 @@ pub fn delta(written: &[Written]) -> Delta {
                 }
                 changes.extend(now.map(|vm| Change::PutVm(entry(vm))));
             }
-            (Key::Hold(_) | Key::Registry | Key::Token(_), _) => {}
+            (Key::Quarantine(_) | Key::Registry | Key::Token(_), _) => {}
         }
     }
     Delta { changes }

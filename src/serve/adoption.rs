@@ -33,7 +33,7 @@ pub(super) struct Adoption {
     /// The routes that were saved last.
     routes: Option<Ways>,
     /// Slots that the saved routes led by not long ago.
-    holds: Vec<Way>,
+    quarantined: Vec<Way>,
     /// What the stores knew that were replaced.
     replaced: Vec<Before>,
     /// Until when new slots are refused.
@@ -105,8 +105,8 @@ impl Adoption {
                 }
             }
         }
-        let (routes, holds) = match last {
-            Some(_) => (Some(before.ways()?), before.holds.read()?),
+        let (routes, quarantined) = match last {
+            Some(_) => (Some(before.ways()?), before.quarantined.read()?),
             None => (None, Vec::new()),
         };
         let told_by_one = |last: Head| {
@@ -156,7 +156,7 @@ impl Adoption {
             ids.any(|id| id.to_string() == restored.store_id)
         };
         let restored = restored.into_iter().filter(known_id).collect();
-        Ok(Some(Self { actor, restored, routes, holds, replaced, closed_until_s, about }))
+        Ok(Some(Self { actor, restored, routes, quarantined, replaced, closed_until_s, about }))
     }
 
     /// Tells the registry of all that, before it serves.
@@ -164,7 +164,7 @@ impl Adoption {
     /// # Errors
     /// What the registry says; all of it can be done again.
     pub(super) fn carry_out(self, service: &Service) -> Result<(), Failure> {
-        let Self { actor, restored, routes, holds, replaced, closed_until_s, about } = self;
+        let Self { actor, restored, routes, quarantined, replaced, closed_until_s, about } = self;
         let order = |actor: &Actor, command| CommandRequest {
             command,
             options: Options::default(),
@@ -184,10 +184,10 @@ impl Adoption {
             );
             orders.push(order(&actor, Command::Close { until_s }));
         }
-        let ways = ways(&service.model(), routes.as_ref(), holds, &replaced);
+        let ways = ways(&service.model(), routes.as_ref(), quarantined, &replaced);
         let remembered = ways.chunks(WAYS_TOGETHER);
         orders.extend(
-            remembered.map(|some| order(&actor, Command::Remember { ways: some.to_vec() })),
+            remembered.map(|some| order(&actor, Command::QuarantineWays { ways: some.to_vec() })),
         );
         tracing::info!("adopting {about}");
         orders.push(order(&actor, note(Noted::StoreAdopt, about)));
@@ -218,7 +218,12 @@ fn read(path: &Path, limits: &Limits) -> Result<(store::Head, Model), Failure> {
 }
 
 /// All ways that there were: those that were saved may have been used until now, those of a store until it was replaced.
-fn ways(model: &Model, routes: Option<&Ways>, holds: Vec<Way>, replaced: &[Before]) -> Vec<Way> {
+fn ways(
+    model: &Model,
+    routes: Option<&Ways>,
+    quarantined: Vec<Way>,
+    replaced: &[Before],
+) -> Vec<Way> {
     let mut ways = Vec::new();
     for Before { model: before, ways_until_s, .. } in replaced {
         let all = before.ways().into_iter();
@@ -239,7 +244,7 @@ fn ways(model: &Model, routes: Option<&Ways>, holds: Vec<Way>, replaced: &[Befor
         };
         let members: Vec<_> = routes.members.iter().filter_map(member).collect();
         let members = members.iter().map(|(team, user)| (team, user));
-        let all = routes.slots.iter().filter_map(way).chain(holds);
+        let all = routes.slots.iter().filter_map(way).chain(quarantined);
         ways.extend(model.with_members(all.collect(), members));
     }
     ways

@@ -78,7 +78,7 @@ impl Host {
                 }
                 Update::Written { model, written } => {
                     saved.append(at(model.revision()), &routes::delta(written)).unwrap();
-                    saved.holds.append(model, written).unwrap();
+                    saved.quarantined.append(model, written).unwrap();
                 }
             }),
         };

@@ -89,7 +89,7 @@ impl Feed {
             Err(error) => tracing::warn!("the routing map is not saved: {error}"),
         }
         if let Some(saved) = &mut self.saved
-            && let Err(error) = saved.holds.append(model, written)
+            && let Err(error) = saved.quarantined.append(model, written)
         {
             tracing::warn!("slots that are held are not saved: {error}");
         }

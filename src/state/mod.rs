@@ -27,9 +27,9 @@ use crate::{
     },
 };
 
-mod holds;
 mod marks;
 mod pins;
+mod quarantine;
 pub(crate) mod routes;
 mod succession;
 

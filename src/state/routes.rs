@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::holds::SavedHolds;
+use super::quarantine::SavedQuarantine;
 use crate::durable::{self, FILE_MODE};
 use crate::registry::store;
 use crate::route::saved_routes::{self, Decoder, Head};
@@ -21,7 +21,7 @@ use crate::ssh::publickey::Fingerprint;
 
 const SNAPSHOT: &str = "routes.snapshot";
 const JOURNAL: &str = "routes.journal";
-const HOLDS: &str = "routes.holds";
+const QUARANTINE: &str = "routes.holds";
 /// The journal may grow to this, or to half of the snapshot if that is more.
 const JOURNAL_BYTES_MIN: u64 = 4 << 20;
 /// Longest delta read back, in bytes.
@@ -34,7 +34,7 @@ pub(crate) struct Saved {
     snapshot: PathBuf,
     journal: PathBuf,
     /// What is no way any more, and must be none to another VM yet.
-    pub(crate) holds: SavedHolds,
+    pub(crate) quarantined: SavedQuarantine,
     /// Open once a snapshot was written, or all that was saved was read, by this process.
     open: Option<Open>,
 }
@@ -72,7 +72,7 @@ impl Saved {
 
     fn named(path: impl Fn(&str) -> PathBuf) -> Self {
         let (snapshot, journal) = (path(SNAPSHOT), path(JOURNAL));
-        Self { snapshot, journal, holds: SavedHolds::at(path(HOLDS)), open: None }
+        Self { snapshot, journal, quarantined: SavedQuarantine::at(path(QUARANTINE)), open: None }
     }
 
     /// Writes everything, in the place of what was saved.
@@ -118,7 +118,7 @@ impl Saved {
         if there.snapshot.exists() {
             return Ok(());
         }
-        self.holds.set_aside(&there.holds)?;
+        self.quarantined.set_aside(&there.quarantined)?;
         match fs::rename(&self.journal, &there.journal) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Err(_) | Ok(()) => {}
@@ -130,7 +130,7 @@ impl Saved {
 
     /// Forgets what was saved.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        for path in [&self.snapshot, &self.journal, self.holds.path()] {
+        for path in [&self.snapshot, &self.journal, self.quarantined.path()] {
             match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 Err(_) | Ok(()) => {}

@@ -76,9 +76,9 @@ fn routes_that_are_set_aside_are_whole_there_after_a_crash() {
     let scratch = Scratch::new();
     let (mut saved, before) = (Saved::at(&scratch.0), Saved::before_adoption(&scratch.0));
     saved.write(head(3), &Contents::default()).unwrap();
-    fs::write(scratch.0.join(HOLDS), "").unwrap();
+    fs::write(scratch.0.join(QUARANTINE), "").unwrap();
     saved.set_aside(&before).unwrap();
-    let ends = [SNAPSHOT, JOURNAL, HOLDS].map(|name| format!("/{name}.before-adoption"));
+    let ends = [SNAPSHOT, JOURNAL, QUARANTINE].map(|name| format!("/{name}.before-adoption"));
     // What is on the disk, moment by moment.
     for names in seen::synced() {
         let [snapshot, journal, holds] =

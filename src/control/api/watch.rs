@@ -135,7 +135,7 @@ fn line(commit: &Commit) -> Option<Bytes> {
             Key::Vm(_) => Kind::Vm,
             Key::Address(_) => Kind::Address,
             Key::Token(_) => Kind::Token,
-            Key::Hold(_) => Kind::Hold,
+            Key::Quarantine(_) => Kind::Hold,
             Key::Registry => Kind::Registry,
         };
         let name = match (&kind, &change.value) {

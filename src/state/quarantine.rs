@@ -14,14 +14,16 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::durable::{self, FILE_MODE};
-use crate::registry::{Document, Key, Model, Principal, Written, command::Way, document::Hold};
+use crate::registry::{
+    Document, Key, Model, Principal, Written, command::Way, document::QuarantinedSlot,
+};
 
 /// The file may grow by this, or to twice what it held when it was written anew, if that is more.
 const GROWTH_BYTES: u64 = 4 << 20;
 
 /// Where holds are saved.
 #[derive(Debug)]
-pub(crate) struct SavedHolds {
+pub(crate) struct SavedQuarantine {
     path: PathBuf,
     open: Option<Open>,
 }
@@ -38,10 +40,10 @@ struct Open {
 struct Line {
     principal: Principal,
     #[serde(flatten)]
-    hold: Hold,
+    quarantine: QuarantinedSlot,
 }
 
-impl SavedHolds {
+impl SavedQuarantine {
     pub(super) const fn at(path: PathBuf) -> Self {
         Self { path, open: None }
     }
@@ -62,9 +64,9 @@ impl SavedHolds {
     fn write(&mut self, model: &Model) -> io::Result<()> {
         self.open = None;
         let mut text = Vec::new();
-        for (principal, holds) in model.holds() {
-            for hold in holds {
-                line(principal, hold, &mut text);
+        for (principal, quarantined) in model.quarantined() {
+            for quarantine in quarantined {
+                line(principal, quarantine, &mut text);
             }
         }
         let temporary = self.path.with_extension("holds-new");
@@ -84,13 +86,15 @@ impl SavedHolds {
     pub(crate) fn append(&mut self, model: &Model, written: &[Written]) -> io::Result<()> {
         let mut text = Vec::new();
         for Written { key, now, before } in written {
-            let (Key::Hold(principal), Some(Document::Hold(now))) = (key, now) else { continue };
-            let before: HashSet<&Hold> = match before {
-                Some((Document::Hold(before), _)) => before.iter().collect(),
+            let (Key::Quarantine(principal), Some(Document::Quarantine(now))) = (key, now) else {
+                continue;
+            };
+            let before: HashSet<&QuarantinedSlot> = match before {
+                Some((Document::Quarantine(before), _)) => before.iter().collect(),
                 _ => HashSet::new(),
             };
-            for hold in now.iter().filter(|hold| !before.contains(hold)) {
-                line(principal, hold, &mut text);
+            for quarantine in now.iter().filter(|quarantine| !before.contains(quarantine)) {
+                line(principal, quarantine, &mut text);
             }
         }
         if text.is_empty() {
@@ -115,16 +119,16 @@ impl SavedHolds {
         };
         let lines = text.split(|byte| *byte == b'\n');
         let ways = lines.filter_map(|line| {
-            let Line { principal, hold } = serde_json::from_slice(line).ok()?;
-            let Hold { address, vm, until_s, endpoint } = hold;
+            let Line { principal, quarantine } = serde_json::from_slice(line).ok()?;
+            let QuarantinedSlot { address, vm, until_s, endpoint } = quarantine;
             Some(Way { principal, address, vm, until_s: Some(until_s), endpoint })
         });
         Ok(ways.collect())
     }
 }
 
-fn line(principal: &Principal, hold: &Hold, into: &mut Vec<u8>) {
-    let line = Line { principal: principal.clone(), hold: hold.clone() };
+fn line(principal: &Principal, quarantine: &QuarantinedSlot, into: &mut Vec<u8>) {
+    let line = Line { principal: principal.clone(), quarantine: quarantine.clone() };
     // Strings and numbers can always be written.
     into.extend(serde_json::to_vec(&line).unwrap_or_default());
     into.push(b'\n');
