@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::access::How;
 use super::document::{Access, AddressState, Serial};
-use super::model::{AddressIx, Model, PrincipalIx, Quarantined, Reach, Site, Slot};
+use super::model::{AddressIx, Model, PrincipalIx, Reach, Site, Slot};
 use super::name::{Label, Principal};
 use super::refusal::{Collision, Kind, Refusal, WayOut};
 
@@ -39,10 +39,9 @@ impl Model {
                     *taken = true;
                 }
             }
-            for Quarantined { address, vm: of, until_s } in &reach.quarantined {
-                if *until_s > now_s
-                    && *of != vm
-                    && let Some(taken) = taken.get_mut(address.index())
+            for slot in &reach.quarantined {
+                if slot.bars(vm, now_s)
+                    && let Some(taken) = taken.get_mut(slot.address.index())
                 {
                     *taken = true;
                 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::command::{Command, NewVm, Options, Placement, Thing, VmSettings};
 use super::document::{
-    Access, Address, Document, Key, Origin, QuarantinedSlot, Serial, Team, Token, User, UserKey, Vm,
+    Access, Address, Document, Key, Origin, Serial, Team, Token, User, UserKey, Vm,
 };
 use super::draft::Draft;
 use super::host_keys;
@@ -330,27 +330,6 @@ impl Draft<'_> {
             serial = Serial(serial.0.wrapping_add(1));
         }
         serial
-    }
-
-    /// What the owner holds of a VM that was removed at the same endpoint: the new one is that one, and nobody is led
-    /// astray where it stood.
-    fn own_quarantined(
-        &self,
-        owner: &Principal,
-        ssh: &str,
-        placement: &Placement,
-    ) -> Option<QuarantinedSlot> {
-        let (document, _) = self.model().get(&Key::Quarantine(owner.clone()))?;
-        let Document::Quarantine(quarantined) = document else { return None };
-        let now_s = self.stamp().now_s;
-        let own = quarantined.into_iter().filter(|quarantine| {
-            let gone = quarantine.until_s > now_s && self.model().vm(quarantine.vm).is_none();
-            gone && quarantine.endpoint.as_deref() == Some(ssh)
-        });
-        own.max_by_key(|quarantine| {
-            let wanted = matches!(placement, Placement::At(at) if *at == quarantine.address);
-            (wanted, quarantine.until_s, quarantine.vm)
-        })
     }
 
     /// An id that was given elsewhere, as it was.

@@ -12,6 +12,7 @@ use super::document::{
 };
 pub use super::limits::Limits;
 use super::name::{Label, Principal};
+use super::quarantine::Quarantined;
 use crate::ssh::publickey::Fingerprint;
 
 /// When and by which chance a command is carried out.
@@ -69,14 +70,6 @@ pub(super) struct Reach {
     pub(super) teams: Vec<(PrincipalIx, Access)>,
     /// Of a team: users.
     pub(super) members: Vec<(PrincipalIx, Access)>,
-}
-
-/// [`QuarantinedSlot`] with its address looked up.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Quarantined {
-    pub(super) address: AddressIx,
-    pub(super) vm: Serial,
-    pub(super) until_s: u64,
 }
 
 /// An address and what stands on it. It may stand here although the address is gone, for what is held.
@@ -511,6 +504,12 @@ impl Model {
             site.stored = new;
         }
         old.map(|old| (Document::Address(old.document), old.revision))
+    }
+
+    /// What is true of the registry as a whole.
+    #[must_use]
+    pub fn registry(&self) -> Registry {
+        self.whole.as_ref().map(|whole| whole.document.clone()).unwrap_or_default()
     }
 
     fn put_quarantined(

@@ -1,9 +1,8 @@
 //! Moves VMs out of each other's way.
 
-use super::access::How;
 use super::allocator::shown;
-use super::command::{Placement, Way};
-use super::document::{Document, Key, OldSlot, QuarantinedSlot, Serial, Vm};
+use super::command::Placement;
+use super::document::{Document, Key, OldSlot, Serial, Vm};
 use super::draft::{Draft, Move};
 use super::model::PrincipalIx;
 use super::name::{Label, Principal};
@@ -97,58 +96,6 @@ impl Draft<'_> {
         vm.old.retain(|old| Some(&old.address) != to.as_ref());
         vm.address = to;
         self.put_vm(serial, vm);
-        Ok(())
-    }
-
-    /// Holds the ways of another history. A VM that has taken the place of another one since is moved, if it can be, and a
-    /// second way there ends: whoever remembers the other one must not find this one.
-    pub(super) fn quarantine_ways(&mut self, ways: &[Way]) -> Result<(), Refusal> {
-        let quarantine_s = self.model().limits().quarantine_s;
-        let latest_s = self.stamp().now_s.saturating_add(quarantine_s);
-        for Way { principal, address, vm: serial, until_s, endpoint } in ways {
-            let (serial, until_s) = (*serial, until_s.unwrap_or(latest_s));
-            let leads = self.model().vm(serial).is_some_and(|stored| {
-                let vm = &stored.document;
-                let now = vm.address.as_ref() == Some(address);
-                let old = vm.old.iter().filter(|old| old.address == *address);
-                (now && vm.entitled().any(|it| it == principal))
-                    || old.flat_map(|old| &old.principals).any(|it| it == principal)
-            });
-            if leads || until_s <= self.stamp().now_s {
-                continue;
-            }
-            let endpoint = endpoint.clone();
-            self.quarantine(
-                principal,
-                QuarantinedSlot { address: address.clone(), vm: serial, until_s, endpoint },
-            );
-            let mut others = Vec::new();
-            if let Some(at) = self.model().address_ix(address) {
-                for viewer in self.model().viewers([principal]) {
-                    let seen = self.model().seen(viewer, None, self.stamp().now_s);
-                    let here = seen.filter(|seen| seen.address == at && seen.vm != serial);
-                    others.extend(here.map(|seen| (seen.vm, seen.how)));
-                }
-            }
-            others.sort_unstable_by_key(|(other, _)| *other);
-            others.dedup();
-            for (other, how) in others {
-                match how {
-                    How::Now => {
-                        if self.renumber(other, &Placement::Chosen).is_err() {
-                            // No address is free: entered by name it can mislead nobody.
-                            let _known = self.renumber(other, &Placement::Nowhere);
-                        }
-                    }
-                    How::Old => {
-                        let mut vm = self.vm(other)?;
-                        vm.forget_ways(|old, _| old == address);
-                        self.put_vm(other, vm);
-                    }
-                    How::Quarantined { .. } => {}
-                }
-            }
-        }
         Ok(())
     }
 
