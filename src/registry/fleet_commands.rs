@@ -9,8 +9,8 @@
 use std::collections::HashSet;
 
 use super::command::{Command, NewAddress, NewVm, Placement, Subject, Thing, VmSettings};
+use super::commands::users::KEYS_MAX;
 use super::document::{Access, AddressState, Key, Origin, UserKey, Vm, VmState};
-use super::execute::KEYS_MAX;
 use super::fleet::{Fleet, FleetAddress, FleetVm};
 use super::model::Model;
 use super::name::{Label, Principal};

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use super::commands::host_keys;
 use super::document::{
     Access, Address, AddressState, Document, Key, OldSlot, Team, User, Vm, VmState,
 };
 use super::draft::Written;
-use super::host_keys;
 use super::model::Model;
 use super::name::Label;
 use crate::route::{

@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use super::commands::teams::MEMBERS_MAX;
+use super::commands::vms::SHARES_MAX;
 use super::document::{Access, Vm};
-use super::execute::{MEMBERS_MAX, SHARES_MAX};
 use super::fleet::FleetVm;
 use super::model::Model;
 use super::name::{Label, Principal};

@@ -5,20 +5,20 @@
 
 use std::collections::BTreeSet;
 
-use super::document::{Key, Serial, Vm, VmState};
-use super::draft::{Draft, Progress};
-use super::execute::Done;
-use super::model::Reach;
-use super::name::{Label, Principal};
-use super::refusal::{Kind, Refusal};
+use super::Done;
 use crate::plural::count;
+use crate::registry::document::{Key, Serial, Vm, VmState};
+use crate::registry::draft::{Draft, Progress};
+use crate::registry::model::Reach;
+use crate::registry::name::{Label, Principal};
+use crate::registry::refusal::{Kind, Refusal};
 
 /// VMs that are looked at for the name of one that is owned, of a principal who may have been given a million.
 const LOOKED_AT_MAX: usize = 4096;
 
 impl Draft<'_> {
     /// A user who goes has no keys and is let in by no certificate, whatever is left.
-    pub(super) fn user_remove(&mut self, name: &Label) -> Done {
+    pub(in crate::registry) fn user_remove(&mut self, name: &Label) -> Done {
         let mut user = self.user(name)?;
         let principal = Principal::User(name.clone());
         self.own_nothing(&principal, Kind::User)?;
@@ -37,7 +37,7 @@ impl Draft<'_> {
 
     /// The VMs first: what led members to them is the team's to hold, and members who leave take that along. Until then a
     /// team that goes lets nobody in.
-    pub(super) fn team_remove(&mut self, name: &Label) -> Done {
+    pub(in crate::registry) fn team_remove(&mut self, name: &Label) -> Done {
         let mut team = self.team(name)?;
         let principal = Principal::Team(name.clone());
         self.own_nothing(&principal, Kind::Team)?;
@@ -70,7 +70,7 @@ impl Draft<'_> {
     }
 
     /// Whoever could enter must meet no other VM there soon, which is a document for each.
-    pub(super) fn vm_remove(&mut self, name: &Label) -> Done {
+    pub(in crate::registry) fn vm_remove(&mut self, name: &Label) -> Done {
         let (serial, mut vm) = self.named(name)?;
         let old = vm.old.iter().flat_map(|old| &old.principals);
         let others: BTreeSet<&Principal> =
@@ -142,7 +142,7 @@ impl Draft<'_> {
     }
 
     /// What has no room is for the next sweep, which follows at once.
-    pub(super) fn sweep(&mut self) {
+    pub(in crate::registry) fn sweep(&mut self) {
         let now_s = self.stamp().now_s;
         let aging: Vec<Key> = self.model().aging.iter().cloned().collect();
         for key in aging {
@@ -173,12 +173,12 @@ impl Draft<'_> {
 }
 
 impl Vm {
-    pub(super) fn forget_ways_of(&mut self, gone: &Principal) {
+    pub(in crate::registry) fn forget_ways_of(&mut self, gone: &Principal) {
         self.forget_ways(|_, principal| principal == gone);
     }
 
     /// Ends the second ways for which `gone` says so.
-    pub(super) fn forget_ways(&mut self, gone: impl Fn(&Label, &Principal) -> bool) {
+    pub(in crate::registry) fn forget_ways(&mut self, gone: impl Fn(&Label, &Principal) -> bool) {
         for old in &mut self.old {
             let address = old.address.clone();
             old.principals.retain(|principal| !gone(&address, principal));

@@ -3,17 +3,17 @@
 //! What is given comes before what was pinned. A key that a VM of another owner has is not pinned: whoever answers at an
 //! endpoint could show the key of a VM that somebody else trusts. Whoever clones images gives the host key.
 
-use super::command::Dialled;
-use super::document::{Document, Key, Serial, Vm};
-use super::draft::Draft;
-use super::model::Model;
-use super::name::{Label, Principal};
-use super::refusal::{Kind, Refusal};
+use crate::registry::command::Dialled;
+use crate::registry::document::{Document, Key, Serial, Vm};
+use crate::registry::draft::Draft;
+use crate::registry::model::Model;
+use crate::registry::name::{Label, Principal};
+use crate::registry::refusal::{Kind, Refusal};
 use crate::route::Pin;
 use crate::ssh::publickey::{Fingerprint, PublicKey};
 
 /// What a VM has to show, or nothing if it was never seen.
-pub(super) fn wanted(vm: &Vm) -> Option<Pin> {
+pub(in crate::registry) fn wanted(vm: &Vm) -> Option<Pin> {
     let given = vm.host_key.as_deref().and_then(read);
     let pinned = vm.pin.as_deref().and_then(read);
     match (given, pinned) {
@@ -55,7 +55,7 @@ fn all(vm: &Vm) -> impl Iterator<Item = Fingerprint> {
 
 /// Gives a VM a host key, or takes the one away that was given. A pin that is another key than what is given, or was,
 /// is out of date and goes.
-pub(super) fn give(vm: &mut Vm, host_key: Option<String>) {
+pub(in crate::registry) fn give(vm: &mut Vm, host_key: Option<String>) {
     let pinned = vm.pin.as_deref().and_then(read).map(|pin| fingerprint(&pin));
     let before = std::mem::replace(&mut vm.host_key, host_key);
     let given = [before.as_deref(), vm.host_key.as_deref()].into_iter().flatten().filter_map(read);
@@ -65,7 +65,7 @@ pub(super) fn give(vm: &mut Vm, host_key: Option<String>) {
 }
 
 impl Model {
-    pub(super) fn index_host_keys(&mut self, serial: Serial, vm: &Vm, enter: bool) {
+    pub(in crate::registry) fn index_host_keys(&mut self, serial: Serial, vm: &Vm, enter: bool) {
         for fingerprint in all(vm) {
             let entry = (hint(fingerprint), serial);
             if enter {
@@ -94,7 +94,7 @@ impl Model {
 
 impl Draft<'_> {
     /// The VM that was `dialled` has shown `line` and holds its private half.
-    pub(super) fn vm_pin(
+    pub(in crate::registry) fn vm_pin(
         &mut self,
         id: &str,
         line: &str,
@@ -129,7 +129,7 @@ impl Draft<'_> {
 
     /// A VM has another owner now. What it showed goes if a VM of somebody else shows it too: whoever has that one could
     /// answer for this one. What was given stays, for whoever gives a key knows who has it.
-    pub(super) fn keep_own_pin(&self, serial: Serial, vm: &mut Vm) {
+    pub(in crate::registry) fn keep_own_pin(&self, serial: Serial, vm: &mut Vm) {
         let pinned = vm.pin.as_deref().and_then(read);
         let other = pinned
             .and_then(|pin| self.model().of_other_owner(fingerprint(&pin), &vm.owner, serial));
@@ -139,7 +139,7 @@ impl Draft<'_> {
     }
 
     /// What the VM shows next is pinned.
-    pub(super) fn vm_unpin(&mut self, name: &Label) -> Result<(), Refusal> {
+    pub(in crate::registry) fn vm_unpin(&mut self, name: &Label) -> Result<(), Refusal> {
         let found = self.model().vm_named(name);
         let (serial, stored) = found.ok_or_else(|| Refusal::unknown(Kind::Vm, name))?;
         if stored.document.pin.is_none() {

@@ -2,18 +2,22 @@
 
 use std::net::IpAddr;
 
-use super::command::{NewAddress, Options};
-use super::document::{Address, AddressState, Document, Key};
-use super::draft::Draft;
-use super::model::ips;
-use super::name::Label;
-use super::refusal::{Kind, Refusal};
+use super::Done;
 use crate::plural::count;
-
-type Done = Result<(), Refusal>;
+use crate::registry::command::{NewAddress, Options};
+use crate::registry::document::{Address, AddressState, Document, Key};
+use crate::registry::draft::Draft;
+use crate::registry::model::ips;
+use crate::registry::name::Label;
+use crate::registry::refusal::{Kind, Refusal};
 
 impl Draft<'_> {
-    pub(super) fn address_add(&mut self, name: &Label, new: &NewAddress, options: Options) -> Done {
+    pub(in crate::registry) fn address_add(
+        &mut self,
+        name: &Label,
+        new: &NewAddress,
+        options: Options,
+    ) -> Done {
         let lobby = new.lobby.unwrap_or(false);
         if !(lobby && name.as_str() == "lobby") {
             self.free_name(name, "address")?;
@@ -70,7 +74,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    pub(super) fn stored_address(&self, name: &Label) -> Result<Address, Refusal> {
+    pub(in crate::registry) fn stored_address(&self, name: &Label) -> Result<Address, Refusal> {
         let stored = self.model().address(name);
         stored.map(|it| it.document.clone()).ok_or_else(|| Refusal::unknown(Kind::Address, name))
     }
@@ -97,14 +101,14 @@ impl Draft<'_> {
         Ok(())
     }
 
-    pub(super) fn address_remove(&mut self, name: &Label) -> Done {
+    pub(in crate::registry) fn address_remove(&mut self, name: &Label) -> Done {
         self.stored_address(name)?;
         self.nothing_at(name)?;
         self.put(&Key::Address(name.clone()), None);
         Ok(())
     }
 
-    pub(super) fn address_set(&mut self, name: &Label, set: &NewAddress) -> Done {
+    pub(in crate::registry) fn address_set(&mut self, name: &Label, set: &NewAddress) -> Done {
         let mut address = self.stored_address(name)?;
         let was = (address.public, address.public6, address.private, address.lobby);
         let NewAddress { public, public6, private, lobby, no_public6, no_private } = set;
@@ -126,7 +130,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    pub(super) fn address_state(&mut self, name: &Label, state: AddressState) -> Done {
+    pub(in crate::registry) fn address_state(&mut self, name: &Label, state: AddressState) -> Done {
         let mut address = self.stored_address(name)?;
         address.state = state;
         self.put(&Key::Address(name.clone()), Some(Document::Address(address)));
