@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use keyway::registry::command::{Command, NewVm, Options, Placement, VmSettings};
 use keyway::registry::document::{Access, VmState};
-use keyway::registry::service::{Actor, CommandRequest, Mode};
+use keyway::registry::writer::{Actor, CommandRequest, Mode};
 use keyway::registry::{Principal, Service};
 use keyway::route::Table;
 

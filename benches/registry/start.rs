@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use keyway::registry::service::{Start, Update};
 use keyway::registry::store::Store;
+use keyway::registry::writer::{Start, Update};
 use keyway::registry::{Document, Key, Limits, Model, Service, routes};
 use keyway::route::{Contents, Delta, Snapshot, Table, saved_routes};
 use keyway::ssh::entropy::SystemEntropy;

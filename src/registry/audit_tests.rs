@@ -7,8 +7,8 @@ use std::sync::{
 
 use super::super::{
     Label, Limits, Options, Service,
-    service::{self, Mode},
     store::{EntryRef, Head, Revision, StoreId, TransactFault, Watch, memory::Memory},
+    writer::{self, Mode},
 };
 use super::*;
 use crate::ssh::testing::Seeded;
@@ -140,7 +140,7 @@ fn a_clock_that_was_wrong_removes_nothing_behind_an_entry_that_stays() {
 fn a_registry_forgets_by_itself_and_goes_on() {
     const NOW_S: u64 = 1_000_000;
     let store = store([NOW_S - 1001; 200]);
-    let service = Service::start(service::Start {
+    let service = Service::start(writer::Start {
         store: Arc::new(store.clone()),
         limits: Limits { audit_keep_s: 1000, ..Limits::default() },
         now_s: || NOW_S,
@@ -153,7 +153,7 @@ fn a_registry_forgets_by_itself_and_goes_on() {
         let command = Command::UserAdd { name: Label::new(name).unwrap(), keys: Vec::new() };
         let actor = Actor { name: "test".into(), from: "test".into() };
         let order =
-            service::CommandRequest { command, options: Options::default(), expected: None, actor };
+            writer::CommandRequest { command, options: Options::default(), expected: None, actor };
         service.carry_out(order, Mode::Real).unwrap()
     };
     add("alice");

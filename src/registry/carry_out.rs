@@ -4,7 +4,7 @@ use super::command::Options;
 use super::draft::Progress;
 use super::fleet_commands::Step;
 use super::refusal::Refusal;
-use super::service::{Actor, CommandRequest, Committed, Mode, Service, ServiceError};
+use super::writer::{Actor, CommandRequest, Committed, Mode, Service, ServiceError};
 
 /// What came of a plan: each step's result, in order, and where the registry stands.
 #[derive(Debug)]

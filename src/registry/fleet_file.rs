@@ -15,7 +15,7 @@ use super::fleet::Fleet;
 use super::fleet_commands::{self, Prune, Step};
 use super::model::Model;
 use super::refusal::Refusal;
-use super::service::{Actor, Mode, Service, ServiceError};
+use super::writer::{Actor, Mode, Service, ServiceError};
 use crate::plural::count;
 
 /// Refused steps that are told one by one.

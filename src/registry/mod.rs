@@ -22,10 +22,8 @@ pub mod draft;
 pub mod fleet;
 pub mod fleet_commands;
 pub mod fleet_file;
-pub mod follower;
 mod identity;
 mod limits;
-mod load;
 pub mod model;
 pub mod name;
 pub(crate) mod object;
@@ -33,14 +31,12 @@ mod place;
 mod quarantine;
 pub mod refusal;
 pub mod routes;
-pub mod service;
 mod stand_in;
 pub mod store;
-mod task;
 mod transition;
 mod values;
 mod wanted;
-mod writer;
+pub mod writer;
 
 pub use command::{Command, Options};
 pub use document::{Document, Key};
@@ -48,8 +44,8 @@ pub use draft::{Draft, Move, Report, Written};
 pub use model::{CommandContext, Limits, Model};
 pub use name::{Label, Principal};
 pub use refusal::Refusal;
-pub use service::Service;
 pub(crate) use values::{endpoint, is_login};
+pub use writer::Service;
 #[cfg(test)]
 pub(crate) mod history;
 #[cfg(test)]

@@ -10,10 +10,10 @@ use std::path::Path;
 use crate::cli::Failure;
 use crate::registry::command::{Noted, Way};
 use crate::registry::refusal::utc;
-use crate::registry::service::{Actor, CommandRequest, Mode};
 use crate::registry::store::sqlite::{self, Replaced};
 use crate::registry::store::{self, Revision, Sqlite, Store as _, StoreId};
-use crate::registry::{Command, Label, Limits, Model, Options, Service, service};
+use crate::registry::writer::{Actor, CommandRequest, Mode};
+use crate::registry::{Command, Label, Limits, Model, Options, Service, writer};
 use crate::route::saved_routes::Head;
 use crate::state::routes::{Saved, Ways, differs};
 use crate::state::{Adopted, Adopting, Restored, State};
@@ -214,7 +214,7 @@ fn refused(path: &Path, head: store::Head, last: Head) -> String {
 fn read(path: &Path, limits: &Limits) -> Result<(store::Head, Model), Failure> {
     let store = Sqlite::open_kept(path)?;
     let head = store.head()?;
-    Ok((head, service::load(&store, limits)?))
+    Ok((head, writer::load(&store, limits)?))
 }
 
 /// All ways that there were: those that were saved may have been used until now, those of a store until it was replaced.

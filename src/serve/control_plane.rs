@@ -19,10 +19,10 @@ use crate::edge::{Edge, clock};
 use crate::registry::command::Noted;
 use crate::registry::fleet::Fleet;
 use crate::registry::fleet_file::{self, Outcome, PlannedRevision, RemovalsMax};
-use crate::registry::follower::Follower;
-use crate::registry::service::{Actor, CommandRequest, Mode, Update};
 use crate::registry::store::{Sqlite, Store as _, StoreId};
-use crate::registry::{Command, Limits, Model, Service, service};
+use crate::registry::writer::Follower;
+use crate::registry::writer::{Actor, CommandRequest, Mode, Update};
+use crate::registry::{Command, Limits, Model, Service, writer};
 use crate::route::saved_routes::Head;
 use crate::ssh::entropy::{Entropy, SystemEntropy};
 use crate::ssh::publickey::PublicKey;
@@ -96,7 +96,7 @@ pub(super) enum Opens {
 
 /// The registry on its way.
 struct Opening {
-    reader: JoinHandle<Result<Service, service::RegistryError>>,
+    reader: JoinHandle<Result<Service, writer::RegistryError>>,
     store: Sqlite,
     /// When the routes were saved that the front door runs from meanwhile.
     written: SystemTime,
@@ -220,7 +220,7 @@ impl ControlPlane {
         if known.is_some() {
             feed.reword();
         }
-        let start = service::Start {
+        let start = writer::Start {
             store: Arc::new(store.clone()),
             limits: self.settings.limits.clone(),
             now_s: clock::unix_s,

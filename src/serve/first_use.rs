@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::edge::shared::{FirstUse, Shown};
 use crate::registry::command::Dialled;
 use crate::registry::refusal::Refusal;
-use crate::registry::service::{Actor, CommandRequest, Mode, ServiceError};
+use crate::registry::writer::{Actor, CommandRequest, Mode, ServiceError};
 use crate::registry::{Command, Options, Service};
 use crate::route::Vm;
 use crate::ssh::publickey::PublicKey;

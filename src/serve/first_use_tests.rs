@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use super::*;
 use crate::registry::command::{NewVm, Placement};
 use crate::registry::document::VmState;
-use crate::registry::service::Start;
 use crate::registry::store::memory::Memory;
 use crate::registry::store::{
     EntryRef, Head, Part, Revision, Store, StoreError, StoreId, TransactFault, Transaction, Watch,
 };
+use crate::registry::writer::Start;
 use crate::registry::{Label, Limits, Principal};
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::hostkey::PrivateKey;

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use crate::control::api::condition::{Counts, Part, PartState, PartStatus, State, Status};
 use crate::edge::{Edge, clock};
 use crate::metrics;
-use crate::registry::service::StoreHealth;
+use crate::registry::writer::StoreHealth;
 
 /// Of a door that has lost a thread.
 const FALLEN: &str = "a thread of it has ended, see the log; restart keyway";

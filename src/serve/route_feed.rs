@@ -10,7 +10,7 @@ use crate::registry::Model;
 use crate::registry::document::Key;
 use crate::registry::draft::Written;
 use crate::registry::routes;
-use crate::registry::service::Update;
+use crate::registry::writer::Update;
 use crate::route::saved_routes::Head;
 use crate::route::{Contents, Snapshot};
 use crate::ssh::userauth::Policy;
@@ -32,7 +32,7 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    /// See [`crate::registry::service::Subscriber`].
+    /// See [`crate::registry::writer::Subscriber`].
     pub(super) fn follow(&mut self, news: Update<'_>) {
         let revision = match news {
             Update::Everything { revision, contents } => {

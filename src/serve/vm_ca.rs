@@ -2,7 +2,7 @@
 
 use crate::control::api::condition::PartState;
 use crate::edge::shared::{Shared, VmCredential};
-use crate::registry::service::{CommandRequest, Mode};
+use crate::registry::writer::{CommandRequest, Mode};
 use crate::registry::{Command, Service};
 use crate::ssh::publickey::Fingerprint;
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::{Body, Lines, Text};
-use crate::registry::{Refusal, service::ServiceError, store};
+use crate::registry::{Refusal, store, writer::ServiceError};
 
 /// Characters of a reason that are told: some name what was sent.
 const DETAIL_CHARS: usize = 500;

@@ -11,7 +11,7 @@ use super::{
 use crate::registry::{
     Command, Label, Options,
     document::Role,
-    service::{Actor, CommandRequest, Mode, ServiceError},
+    writer::{Actor, CommandRequest, Mode, ServiceError},
 };
 
 fn address(world: &World, name: &str, public: &str) {

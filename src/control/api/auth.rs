@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use super::answer::Problem;
 use crate::{
     config::Peer,
-    registry::{Model, document::Role, service::Actor},
+    registry::{Model, document::Role, writer::Actor},
     ssh::{digest, entropy::Entropy},
 };
 

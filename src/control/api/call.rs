@@ -20,7 +20,7 @@ use crate::registry::{
     document::{Address, Document, Key, Origin, Vm},
     draft::Progress,
     object::Object,
-    service::{CommandRequest, Committed, Mode, ServiceError},
+    writer::{CommandRequest, Committed, Mode, ServiceError},
 };
 
 /// Items of a list, unless asked for another number.

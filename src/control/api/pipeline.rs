@@ -34,7 +34,7 @@ use crate::{
     registry::{
         Command, Options,
         document::Role,
-        service::{Actor, CommandRequest, Mode},
+        writer::{Actor, CommandRequest, Mode},
     },
 };
 

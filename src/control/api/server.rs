@@ -44,7 +44,7 @@ use super::{
 use crate::{
     config::{ApiTls, Peer},
     control::places::{Places, network_of},
-    registry::{document::Role, service::Actor},
+    registry::{document::Role, writer::Actor},
 };
 
 /// Connections served at a time on each listener. One on which nobody has shown a right makes room for a newcomer.

@@ -24,7 +24,7 @@ use crate::{
     registry::{
         Command, Label, Options,
         document::Role,
-        service::{Actor, CommandRequest, Mode},
+        writer::{Actor, CommandRequest, Mode},
     },
     ssh::entropy::SystemEntropy,
 };

@@ -27,8 +27,8 @@ use crate::{
         Command, Label, Limits, Model, Options, Service,
         command::Dialled,
         document::Role,
-        service::{self, Actor, CommandRequest, Mode},
         store::{StoreId, memory::Memory},
+        writer::{self, Actor, CommandRequest, Mode},
     },
     ssh::{entropy::SystemEntropy, hostkey::PrivateKey, publickey::Fingerprint, testing::Seeded},
 };
@@ -217,7 +217,7 @@ impl World {
 
     pub(super) fn with(scratch: Scratch, tls: Option<&ApiTls>) -> Self {
         let store = Memory::new(StoreId([7; 16]));
-        let service = Service::start(service::Start {
+        let service = Service::start(writer::Start {
             store: Arc::new(store.clone()),
             limits: Limits::default(),
             now_s,

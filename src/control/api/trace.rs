@@ -15,7 +15,7 @@ use super::{answer::Problem, pipeline::From};
 use crate::{
     log,
     log_limiter::{LogLimiter, Network},
-    registry::{Command, command::Noted, service::Actor},
+    registry::{Command, command::Noted, writer::Actor},
     ssh::text::printable,
 };
 

@@ -8,9 +8,9 @@ use crate::registry::document::{Access, Document, Key, VmState};
 use crate::registry::draft::{Draft, Progress};
 use crate::registry::model::{CommandContext, Limits};
 use crate::registry::name::{Label, Principal};
-use crate::registry::service::{self, Actor, CommandRequest, Mode, Service, ServiceError, Update};
 use crate::registry::store::memory::Memory;
 use crate::registry::store::{Store, StoreId};
+use crate::registry::writer::{self, Actor, CommandRequest, Mode, Service, ServiceError, Update};
 use crate::ssh::testing::Seeded;
 
 /// More than one transaction holds.
@@ -44,7 +44,7 @@ impl World {
                 heard.lock().unwrap().push(written.len());
             }
         });
-        let service = Service::start(service::Start {
+        let service = Service::start(writer::Start {
             store: Arc::new(store.clone()),
             limits: Limits::default(),
             now_s: || NOW_S.load(Ordering::Relaxed),
@@ -64,13 +64,13 @@ impl World {
         world
     }
 
-    fn order(&self, command: Command, mode: Mode) -> Result<service::Committed, ServiceError> {
+    fn order(&self, command: Command, mode: Mode) -> Result<writer::Committed, ServiceError> {
         let actor = Actor { name: "uid 0".to_owned(), from: "socket".to_owned() };
         let options = Options::default();
         self.service.carry_out(CommandRequest { command, options, expected: None, actor }, mode)
     }
 
-    fn must(&self, command: Command) -> service::Committed {
+    fn must(&self, command: Command) -> writer::Committed {
         let shown = format!("{command:?}");
         self.order(command, Mode::Real).unwrap_or_else(|failed| panic!("{shown}: {failed}"))
     }
@@ -114,7 +114,7 @@ impl World {
         assert!(self.service.model().get(key).is_none());
         assert_eq!(self.log()[count..], [command.word()]);
         assert_eq!(self.told.lock().unwrap()[heard..], [done.written.len()], "all at once");
-        let loaded = service::load(&self.store, &Limits::default()).unwrap();
+        let loaded = writer::load(&self.store, &Limits::default()).unwrap();
         let model = self.service.model();
         for entry in self.store.snapshot("").unwrap().entries {
             let Ok(key) = entry.key.parse::<Key>() else { continue };
@@ -157,7 +157,7 @@ fn a_user_with_many_shares_and_teams_goes() {
 fn a_user_who_is_half_gone_has_no_key_and_goes_by_the_same_command() {
     let world = shared_with_u1();
     // As a crash leaves it: of what the service makes durable together, the first transaction alone.
-    let mut model = service::load(&world.store, &Limits::default()).unwrap();
+    let mut model = writer::load(&world.store, &Limits::default()).unwrap();
     let remove = Command::UserRemove { name: label("u1") };
     for last in [false, false, false, true] {
         let mut draft = Draft::new(&mut model, CommandContext { now_s: 1_000_000, nonce: 1 });
@@ -200,7 +200,7 @@ fn a_vm_that_many_enter_goes() {
         world.share("blue", &format!("u{user}"));
     }
     let serial = *world.service.model().vm_names().get(&label("blue")).unwrap();
-    let mut model = service::load(&world.store, &Limits::default()).unwrap();
+    let mut model = writer::load(&world.store, &Limits::default()).unwrap();
     let mut draft = Draft::new(&mut model, CommandContext { now_s: 1_000_000, nonce: 1 });
     draft.carry_out(&Command::VmRemove { name: label("blue") }, Options::default()).unwrap();
     assert_eq!(draft.keep().1.progress, Progress::Begun);
@@ -217,7 +217,7 @@ fn second_ways_of_many_end_in_parts() {
             world.share("blue", &format!("u{user}"));
         }
         world.must(Command::VmRenumber { name: label("blue"), to: Placement::Chosen });
-        service::load(&world.store, &Limits::default()).unwrap()
+        writer::load(&world.store, &Limits::default()).unwrap()
     };
     let mut sweeps = 0;
     loop {

@@ -13,7 +13,7 @@ use crate::{
         command::{NewAddress, Placement},
         document::{AddressState, Document},
         refusal::Kind,
-        service::{Committed, Mode, ServiceError},
+        writer::{Committed, Mode, ServiceError},
     },
     ssh::entropy::SystemEntropy,
 };

@@ -15,7 +15,7 @@ use crate::{
         call::{Call, Changed, Gone, List, plain},
         request as ask, view,
     },
-    registry::{Command, command::Noted, refusal::Kind, service::Mode},
+    registry::{Command, command::Noted, refusal::Kind, writer::Mode},
     ssh::{
         authorized_keys::AuthorizedKey,
         certificate::{Certificate, CertificateFault},

@@ -20,7 +20,7 @@ use crate::{
         fleet_commands::{self, Prune},
         fleet_file::{self, RemovalsMax, Tally},
         object,
-        service::{self, Mode},
+        writer::{self, Mode},
     },
 };
 
@@ -214,8 +214,8 @@ pub(in super::super) fn audit(call: &Call) -> Answer<List<view::Audit>> {
     Ok(List::page(call, revision, items))
 }
 
-fn shown(key: &str, entry: &service::Audit) -> view::Audit {
-    let service::Audit { at_s, actor, command, moves } = entry;
+fn shown(key: &str, entry: &writer::Audit) -> view::Audit {
+    let writer::Audit { at_s, actor, command, moves } = entry;
     let (of, refused) = if let Command::Refused { of, code } = command {
         (&**of, Some(code.clone()))
     } else {

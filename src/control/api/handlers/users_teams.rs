@@ -13,7 +13,7 @@ use crate::{
         Command, Key, Label,
         document::{Document, UserKey},
         refusal::Kind,
-        service::Committed,
+        writer::Committed,
     },
 };
 

@@ -15,7 +15,7 @@ use crate::{
         document::{Document, Serial, Vm, VmState},
         model::Stored,
         refusal::Kind,
-        service::Committed,
+        writer::Committed,
     },
 };
 

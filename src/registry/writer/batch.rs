@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::mpsc::SyncSender;
 
-use super::command::Command;
-use super::document::Serial;
-use super::draft::Progress;
-use super::model::Model;
-use super::name::{Label, Principal};
-use super::service::{CommandRequest, Committed, Job, Mode, ServiceError};
-use super::store::Transaction;
+use super::request::{CommandRequest, Committed, Job, Mode, ServiceError};
+use crate::registry::command::Command;
+use crate::registry::document::Serial;
+use crate::registry::draft::Progress;
+use crate::registry::model::Model;
+use crate::registry::name::{Label, Principal};
+use crate::registry::store::Transaction;
 
 /// Parts of large orders in one batch: as many documents as some dozen usual orders write, for which readers wait.
 pub(super) const PARTS_TOGETHER: usize = 8;

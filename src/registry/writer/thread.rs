@@ -3,25 +3,25 @@
 //! whole of it, neither other orders nor those who read.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::audit::{self, Audit, Forget, Moved};
-use super::command::{Command, Noted, Subject};
-use super::document::{Document, Key};
-use super::draft::{Draft, PART_DOCUMENTS, Progress, Report, Written, rollback, stamp};
+use super::batch::{Batch, Before, Carried, Continuation, PARTS_TOGETHER, Pending, Removal, Task};
 use super::load::{self, Unreadable};
-use super::model::{CommandContext, Model};
-use super::refusal::{Kind, Refusal};
-use super::service::{
-    CommandRequest, Committed, Job, Mode, ServiceError, StoreHealth, Subscriber, Update,
+use super::request::{
+    CommandRequest, Committed, Job, LastOperatorRevision, Mode, ServiceError, StoreHealth,
+    Subscriber, Update,
 };
-use super::store::{
+use crate::registry::audit::{self, Audit, Forget, Moved};
+use crate::registry::command::{Command, Noted, Subject};
+use crate::registry::document::{Document, Key};
+use crate::registry::draft::{Draft, PART_DOCUMENTS, Progress, Report, Written, rollback, stamp};
+use crate::registry::model::{CommandContext, Model};
+use crate::registry::refusal::{Kind, Refusal};
+use crate::registry::store::{
     Expected, OPERATIONS_MAX, Revision, Store, TRANSACTION_BYTES_MAX, TransactFault, Transaction,
 };
-use super::task::{Batch, Before, Carried, Continuation, PARTS_TOGETHER, Pending, Removal, Task};
 use crate::ssh::entropy::Entropy;
 
 /// Orders made durable together. Readers wait for a batch: more of them would be felt.
@@ -34,35 +34,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 const HISTORY_KEPT: u64 = 100_000;
 /// How often the audit log is looked through for what is too old.
 const FORGET_EVERY: Duration = Duration::from_hours(1);
-
-/// The last revision that somebody wanted: made neither by time, nor by an edge that goes on with its work.
-#[derive(Clone, Debug)]
-pub(super) struct LastOperatorRevision(Arc<AtomicU64>);
-
-impl LastOperatorRevision {
-    pub(super) fn at(revision: u64) -> Self {
-        Self(Arc::new(AtomicU64::new(revision)))
-    }
-
-    /// Whether all is still as somebody wanted it who looked at revision `at`.
-    pub(super) fn check(&self, at: Option<u64>, model: &Model) -> Result<(), Refusal> {
-        let is = self.is();
-        match at {
-            Some(expected) if expected < is || expected > model.revision() => {
-                Err(Refusal::Outdated { is, expected, done: 0 })
-            }
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    fn is(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn set(&self, revision: u64) {
-        self.0.store(revision, Ordering::Relaxed);
-    }
-}
 
 pub(super) struct Writer {
     model: Arc<RwLock<Model>>,

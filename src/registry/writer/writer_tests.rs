@@ -1,6 +1,6 @@
 //! The writer batch by batch: what takes many of them, and a store that fails.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, mpsc::TryRecvError};
 
 use super::*;
@@ -10,10 +10,10 @@ use crate::registry::command::{NewAddress, NewVm, Placement};
 use crate::registry::document::{Access, Origin, VmState};
 use crate::registry::name::{Label, Principal};
 use crate::registry::routes;
-use crate::registry::service::Actor;
 use crate::registry::store::{
     self, EntryRef, Head, Part, StoreError, StoreId, Watch, memory::Memory,
 };
+use crate::registry::writer::Actor;
 use crate::route::{Snapshot, Table, Who};
 use crate::ssh::testing::Seeded;
 

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::document::{Document, Key};
-use super::draft::Written;
 use super::load::{self, Unreadable};
-use super::model::{Limits, Model};
-use super::service::{RegistryError, Subscriber, Update};
-use super::store::{self, Commit, Revision, Store};
+use super::request::{RegistryError, Subscriber, Update};
+use crate::registry::document::{Document, Key};
+use crate::registry::draft::Written;
+use crate::registry::model::{Limits, Model};
+use crate::registry::store::{self, Commit, Revision, Store};
 
 /// How long a commit of another process may stay unseen.
 const LOOK_EVERY: Duration = Duration::from_millis(250);

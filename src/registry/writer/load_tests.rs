@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::{Unreadable, load};
 use crate::registry::command::{Command, NewAddress, NewVm, Options, Placement, VmSettings};
 use crate::registry::document::{Access, VmState};
-use crate::registry::service::{RegistryError, Subscriber, Update};
 use crate::registry::store::memory::Memory;
 use crate::registry::store::{Store, StoreId, Transaction};
+use crate::registry::writer::{RegistryError, Subscriber, Update};
 use crate::registry::{CommandContext, Draft, Label, Limits, Model, Written};
 use crate::route::Contents;
 

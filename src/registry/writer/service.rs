@@ -1,124 +1,21 @@
-//! The one writer: takes orders, carries them out on the model, makes them durable, and tells whoever follows.
-//!
-//! Orders that wait together are made durable together: a commit costs some milliseconds, and its price is shared. An
-//! order is answered when it is durable and followed, so that whoever has the answer can log in. Readers read the model
-//! between batches. What the store did not take is taken back; if the store and the model ever disagree, the model is read
-//! anew.
+//! The registry in service: its one writer's queue, and the model for whoever reads.
 
 use std::fmt;
-use std::sync::mpsc::{self, Sender, SyncSender};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
-use super::audit;
-pub use super::audit::{Actor, Audit, Moved};
-use super::command::{Command, Options};
-use super::document::StrangeKey;
-use super::draft::{Report, Written};
 use super::load::{self, Unreadable};
-use super::model::{Limits, Model};
-use super::refusal::Refusal;
-use super::store::{self, Head, Revision, Store, Watch};
-use super::writer::{LastOperatorRevision, Writer};
-use crate::route::Contents;
+use super::request::{
+    CommandRequest, Committed, Job, LastOperatorRevision, Mode, RegistryError, ServiceError,
+    StoreHealth, Subscriber,
+};
+use super::thread::Writer;
+use crate::registry::audit::{self, Audit};
+use crate::registry::model::{Limits, Model};
+use crate::registry::refusal::Refusal;
+use crate::registry::store::{self, Head, Revision, Store, Watch};
 use crate::ssh::entropy::Entropy;
-
-/// A command with all that says how it is meant.
-#[derive(Clone, Debug)]
-pub struct CommandRequest {
-    /// What.
-    pub command: Command,
-    /// How.
-    pub options: Options,
-    /// The revision that the subject must have.
-    pub expected: Option<u64>,
-    /// Who.
-    pub actor: Actor,
-}
-
-impl CommandRequest {
-    /// What keyway does of its own accord.
-    #[must_use]
-    pub fn of_itself(command: Command) -> Self {
-        let (options, actor) = (Options::default(), Actor::itself());
-        Self { command, options, expected: None, actor }
-    }
-}
-
-/// What came of an order.
-#[derive(Clone, Debug)]
-pub struct Committed {
-    /// The store's revision from then on.
-    pub revision: u64,
-    /// What was done, or would be.
-    pub report: Report,
-    /// Every document written, or that would be; of an order that took several batches those of the last one.
-    pub written: Vec<Written>,
-}
-
-/// Why nothing came of an order.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ServiceError {
-    /// It is refused.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The store failed.
-    #[error("the store failed, nothing was changed that was acknowledged: {0}")]
-    Store(String),
-    /// There is no store to carry it out on.
-    #[error("{0}")]
-    Away(String),
-    /// Parts of it were carried out and are durable.
-    #[error("it was begun and did not come to its end, run the same command again: {0}")]
-    Begun(Box<ServiceError>),
-    /// The service has ended.
-    #[error("keyway is ending; try again when it is back")]
-    Ended,
-}
-
-/// Why the registry cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub enum RegistryError {
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] store::StoreError),
-    /// Something in the store is none of ours.
-    #[error(transparent)]
-    Strange(#[from] StrangeKey),
-    /// Something in the store cannot be read.
-    #[error("{key} in the store cannot be read: {why}; restore a backup")]
-    Unreadable {
-        /// Where.
-        key: String,
-        /// What is wrong.
-        why: serde_json::Error,
-    },
-    /// No thread for it.
-    #[error("the registry cannot be served: {0}")]
-    Thread(#[from] std::io::Error),
-}
-
-/// Whoever keeps up with the registry. Called after every batch, before it is answered.
-pub type Subscriber = Box<dyn FnMut(Update<'_>) + Send>;
-
-/// What a follower is told.
-#[derive(Debug)]
-pub enum Update<'a> {
-    /// Documents were written.
-    Written {
-        /// As it is now.
-        model: &'a Model,
-        /// All that was written, in order.
-        written: &'a [Written],
-    },
-    /// The store was read, at a start or anew: everything may differ.
-    Everything {
-        /// The store's.
-        revision: u64,
-        /// All there is.
-        contents: Contents,
-    },
-}
 
 /// What a service is made from.
 pub struct Start {
@@ -153,49 +50,6 @@ enum Kept {
     Store(Arc<dyn Store>),
     /// The store is away, and this says why: the model is what was known of it beside.
     Away(String),
-}
-
-/// Whether the store takes what is written, as the writer found last.
-#[derive(Clone, Debug, Default)]
-pub struct StoreHealth(Arc<Mutex<Option<String>>>);
-
-impl StoreHealth {
-    /// Why it does not, if it does not.
-    #[must_use]
-    pub fn fault(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Each fault is told once, however long it lasts.
-    pub(super) fn is(&self, now: Option<String>) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if *known != now {
-            if let Some(why) = &now {
-                tracing::error!("the registry cannot be changed: {why}");
-            } else {
-                tracing::info!("the registry can be changed again");
-            }
-            *known = now;
-        }
-    }
-}
-
-/// Whether orders are meant.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Mode {
-    /// They are.
-    Real,
-    /// Say what they would do, one behind another, and do nothing.
-    DryRun,
-}
-
-/// Orders, one behind another, and where their answers go.
-pub(super) struct Job {
-    /// Only if nobody has changed anything since this revision.
-    pub(super) at: Option<u64>,
-    pub(super) orders: Vec<CommandRequest>,
-    pub(super) mode: Mode,
-    pub(super) answer: SyncSender<Vec<Result<Committed, ServiceError>>>,
 }
 
 impl fmt::Debug for Service {

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Sender, channel};
 
-use super::document::{Document, Key, Serial};
-use super::model::{Limits, Model, Stored};
-use super::name::Label;
-use super::routes;
-use super::service::{RegistryError, Subscriber, Update};
-use super::store::{EntryRef, Part, Store};
+use super::request::{RegistryError, Subscriber, Update};
+use crate::registry::document::{Document, Key, Serial};
+use crate::registry::model::{Limits, Model, Stored};
+use crate::registry::name::Label;
+use crate::registry::routes;
+use crate::registry::store::{EntryRef, Part, Store};
 use crate::route::Contents;
 
 /// Prefixes of all documents; the audit log is not one of them. Users stand before those who name them.
