@@ -15,8 +15,8 @@ use super::{
 use crate::config::{self, Config, Finding, Fleet, Loaded, Report, UserCa, VmCredential};
 use crate::edge::limits;
 use crate::plural::count;
+use crate::registry::apply::served_file::RemovalsMax;
 use crate::registry::document::Registry;
-use crate::registry::fleet_file::RemovalsMax;
 use crate::registry::store::{Sqlite, Store as _};
 use crate::registry::{Document, Key};
 use crate::state::{STORE, State, USER_CA};

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     plural,
-    registry::{Limits, fleet_file::RemovalsMax},
+    registry::{Limits, apply::served_file::RemovalsMax},
     route::SourceAddress,
     ssh::{publickey::PublicKey, revocation::Revocations},
 };

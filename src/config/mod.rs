@@ -17,8 +17,8 @@ use std::{
 
 use ipnet::IpNet;
 
+use crate::registry::apply::served_file::RemovalsMax;
 use crate::registry::document::Role;
-use crate::registry::fleet_file::RemovalsMax;
 use crate::route::SourceAddress;
 use crate::ssh::{
     hostkey::{HostKey, PrivateKey},

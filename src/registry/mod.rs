@@ -12,17 +12,13 @@
 
 mod access;
 mod allocator;
+pub mod apply;
 mod audit;
-mod carry_out;
 pub mod command;
 mod commands;
 pub mod document;
-mod doings;
 pub mod draft;
 pub mod fleet;
-pub mod fleet_commands;
-pub mod fleet_file;
-mod identity;
 mod limits;
 pub mod model;
 pub mod name;
@@ -33,9 +29,7 @@ pub mod refusal;
 pub mod routes;
 mod stand_in;
 pub mod store;
-mod transition;
 mod values;
-mod wanted;
 pub mod writer;
 
 pub use command::{Command, Options};

@@ -16,9 +16,9 @@ use crate::control::api::condition::Reload;
 use crate::control::{api, dns};
 use crate::edge::shared::Shared;
 use crate::edge::{Edge, clock};
+use crate::registry::apply::served_file::{self, Outcome, PlannedRevision, RemovalsMax};
 use crate::registry::command::Noted;
 use crate::registry::fleet::Fleet;
-use crate::registry::fleet_file::{self, Outcome, PlannedRevision, RemovalsMax};
 use crate::registry::store::{Sqlite, Store as _, StoreId};
 use crate::registry::writer::Follower;
 use crate::registry::writer::{Actor, CommandRequest, Mode, Update};
@@ -325,7 +325,7 @@ impl ControlPlane {
         let actor = Actor { name: "keyway serve --fleet".to_owned(), from: "file".to_owned() };
         let mode = if order.dry_run { Mode::DryRun } else { Mode::Real };
         let allowed = order.allow_mass_removal;
-        Ok(fleet_file::carry_out(service, desired, most, allowed, &actor, mode)?)
+        Ok(served_file::carry_out(service, desired, most, allowed, &actor, mode)?)
     }
 
     /// Reads the API's certificate anew, and what its peers may do.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::registry::fleet_file::PlannedRevision;
+use crate::registry::apply::served_file::PlannedRevision;
 
 /// How this front door is.
 #[derive(Clone, Debug, Eq, JsonSchema, PartialEq, Serialize)]

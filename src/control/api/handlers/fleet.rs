@@ -13,12 +13,12 @@ use crate::{
     },
     registry::{
         Command,
+        apply::served_file::{self, RemovalsMax, Tally},
+        apply::{self, Prune},
         command::Thing,
         document::Role,
         draft::Progress,
         fleet::Fleet,
-        fleet_commands::{self, Prune},
-        fleet_file::{self, RemovalsMax, Tally},
         object,
         writer::{self, Mode},
     },
@@ -88,7 +88,7 @@ pub(in super::super) fn apply(call: &Call, wanted: Apply) -> Answer<Applied> {
     call.api.service.check_at(call.expected)?;
     let (planned_at, plan) = {
         let model = call.api.service.model();
-        (model.revision(), fleet_commands::plan(&wanted.fleet, &model, prune)?)
+        (model.revision(), apply::plan(&wanted.fleet, &model, prune)?)
     };
     // A fleet must not be a way around what addresses take by themselves.
     let pool = plan.iter().find(|step| {
@@ -106,10 +106,10 @@ pub(in super::super) fn apply(call: &Call, wanted: Apply) -> Answer<Applied> {
     let renumber = call.query.renumber;
     if mode == Mode::Real {
         let dry = Mode::DryRun;
-        let tried = fleet_commands::apply(service, at, plan.clone(), renumber, actor, dry)?;
+        let tried = apply::apply(service, at, plan.clone(), renumber, actor, dry)?;
         begins(call, &tried)?;
     }
-    let applied = fleet_commands::apply(service, at, plan, renumber, actor, mode)?;
+    let applied = apply::apply(service, at, plan, renumber, actor, mode)?;
     let mut answer = Applied {
         revision: applied.revision,
         planned_at,
@@ -142,7 +142,7 @@ pub(in super::super) fn apply(call: &Call, wanted: Apply) -> Answer<Applied> {
 const REFUSED_TOLD: usize = 3;
 
 /// A plan of which it is known that a part would be refused is not begun.
-fn begins(call: &Call, tried: &fleet_commands::Applied) -> Answer<()> {
+fn begins(call: &Call, tried: &apply::Applied) -> Answer<()> {
     let mut refused = tried.would_be_refused();
     let first: Vec<String> = refused
         .by_ref()
@@ -186,7 +186,7 @@ pub(in super::super) struct FilePlan {
 
 pub(in super::super) fn file_plan(call: &Call, file: File) -> Answer<FilePlan> {
     let most = file.removals_max.map_or(RemovalsMax::Usual, RemovalsMax::Things);
-    let planned = fleet_file::plan(&file.fleet, &call.api.service.model(), most)?;
+    let planned = served_file::plan(&file.fleet, &call.api.service.model(), most)?;
     let held = planned.held.map(|held| held.to_string());
     Ok(FilePlan { planned_at: planned.at.revision, counts: planned.tally, held })
 }

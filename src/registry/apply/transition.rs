@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::commands::teams::MEMBERS_MAX;
-use super::commands::vms::SHARES_MAX;
-use super::document::{Access, Vm};
-use super::fleet::FleetVm;
-use super::model::Model;
-use super::name::{Label, Principal};
-use super::wanted::DesiredFleet;
+use super::desired::DesiredFleet;
+use crate::registry::commands::teams::MEMBERS_MAX;
+use crate::registry::commands::vms::SHARES_MAX;
+use crate::registry::document::{Access, Vm};
+use crate::registry::fleet::FleetVm;
+use crate::registry::model::Model;
+use crate::registry::name::{Label, Principal};
 use crate::route::TEAMS_MAX;
 
 /// What is taken last, and what is lent until then.

@@ -529,5 +529,5 @@ fn who_would_miss_a_vm_on_the_way_is_lent_it() {
     assert_eq!(walked(&mut world, &after), Some(vec![]));
 }
 
-#[path = "fleet_renames_tests.rs"]
+#[path = "renames_tests.rs"]
 mod renames;

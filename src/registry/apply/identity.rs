@@ -4,11 +4,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::document::{Serial, Vm};
-use super::fleet::FleetVm;
-use super::model::Model;
-use super::name::{Label, Principal};
-use super::refusal::Refusal;
+use crate::registry::document::{Serial, Vm};
+use crate::registry::fleet::FleetVm;
+use crate::registry::model::Model;
+use crate::registry::name::{Label, Principal};
+use crate::registry::refusal::Refusal;
 
 /// Only what is not as the names say; of a million VMs that is next to nothing.
 #[derive(Default)]

@@ -3,14 +3,35 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
-use super::document::{Access, Serial, UserKey, Vm};
-use super::fleet::{Fleet, FleetTeam, FleetVm};
-use super::fleet_commands::Prune;
 use super::identity::Identities;
-use super::model::Model;
-use super::name::{Label, Principal};
-use super::refusal::Refusal;
-use super::values::parse_key;
+use crate::registry::document::{Access, Origin, Serial, UserKey, Vm};
+use crate::registry::fleet::{Fleet, FleetTeam, FleetVm};
+use crate::registry::model::Model;
+use crate::registry::name::{Label, Principal};
+use crate::registry::refusal::Refusal;
+use crate::registry::values::parse_key;
+
+/// What becomes of what a fleet does not name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Prune {
+    /// It stays.
+    Nothing,
+    /// The fleet is the served file: what it names becomes the file's, what was the file's goes, and what commands made
+    /// stays.
+    FromFleet,
+    /// It goes.
+    Everything,
+}
+
+impl Prune {
+    pub(super) fn takes(self, origin: Origin) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::FromFleet => origin == Origin::Fleet,
+            Self::Everything => true,
+        }
+    }
+}
 
 /// A fleet, looked up by name.
 pub(super) struct DesiredFleet<'f> {

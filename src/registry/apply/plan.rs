@@ -8,41 +8,17 @@
 
 use std::collections::HashSet;
 
-use super::command::{Command, NewAddress, NewVm, Placement, Subject, Thing, VmSettings};
-use super::commands::users::KEYS_MAX;
-use super::document::{Access, AddressState, Key, Origin, UserKey, Vm, VmState};
-use super::fleet::{Fleet, FleetAddress, FleetVm};
-use super::model::Model;
-use super::name::{Label, Principal};
-use super::refusal::Refusal;
+use super::desired::{DesiredFleet, Prune, shares};
 use super::transition::Transition;
-use super::values::{check_host_key, check_login, check_source};
-use super::wanted::{DesiredFleet, shares};
+use crate::registry::command::{Command, NewAddress, NewVm, Placement, Subject, Thing, VmSettings};
+use crate::registry::commands::users::KEYS_MAX;
+use crate::registry::document::{Access, AddressState, Key, Origin, UserKey, Vm, VmState};
+use crate::registry::fleet::{Fleet, FleetAddress, FleetVm};
+use crate::registry::model::Model;
+use crate::registry::name::{Label, Principal};
+use crate::registry::refusal::Refusal;
+use crate::registry::values::{check_host_key, check_login, check_source};
 use crate::ssh::publickey::Fingerprint;
-
-pub use super::carry_out::{Applied, apply};
-
-/// What becomes of what a fleet does not name.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Prune {
-    /// It stays.
-    Nothing,
-    /// The fleet is the served file: what it names becomes the file's, what was the file's goes, and what commands made
-    /// stays.
-    FromFleet,
-    /// It goes.
-    Everything,
-}
-
-impl Prune {
-    pub(super) fn takes(self, origin: Origin) -> bool {
-        match self {
-            Self::Nothing => false,
-            Self::FromFleet => origin == Origin::Fleet,
-            Self::Everything => true,
-        }
-    }
-}
 
 /// One command of a plan.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -541,5 +517,5 @@ fn cleared(
 }
 
 #[cfg(test)]
-#[path = "fleet_commands_tests.rs"]
+#[path = "plan_tests.rs"]
 mod tests;

@@ -1,10 +1,10 @@
 //! Carries the commands of a plan out, in the order in which they stand.
 
-use super::command::Options;
-use super::draft::Progress;
-use super::fleet_commands::Step;
-use super::refusal::Refusal;
-use super::writer::{Actor, CommandRequest, Committed, Mode, Service, ServiceError};
+use super::plan::Step;
+use crate::registry::command::Options;
+use crate::registry::draft::Progress;
+use crate::registry::refusal::Refusal;
+use crate::registry::writer::{Actor, CommandRequest, Committed, Mode, Service, ServiceError};
 
 /// What came of a plan: each step's result, in order, and where the registry stands.
 #[derive(Debug)]

@@ -11,12 +11,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::doings::{Doing, Doings, Kind, Reader, held};
-use super::fleet::Fleet;
-use super::fleet_commands::{self, Prune, Step};
-use super::model::Model;
-use super::refusal::Refusal;
-use super::writer::{Actor, Mode, Service, ServiceError};
+use super::{Prune, Step};
 use crate::plural::count;
+use crate::registry::fleet::Fleet;
+use crate::registry::model::Model;
+use crate::registry::refusal::Refusal;
+use crate::registry::writer::{Actor, Mode, Service, ServiceError};
 
 /// Refused steps that are told one by one.
 const REFUSED_MAX: usize = 20;
@@ -169,7 +169,7 @@ pub fn plan(fleet: &Fleet, model: &Model, most: RemovalsMax) -> Result<Planned, 
         let (steps, doings) = (Vec::new(), Vec::new());
         return Ok(Planned { at, tally, held: Some(Held::Empty), steps, doings });
     }
-    let steps = fleet_commands::plan(fleet, model, Prune::FromFleet)?;
+    let steps = super::plan(fleet, model, Prune::FromFleet)?;
     let doings = Reader::new(model, &steps).read(&steps);
     let all = Doings::of(&doings);
     let held = held(&all, model, most);
@@ -284,7 +284,7 @@ pub fn carry_out(
         Some(_) | None => {}
     }
     let bound = allowed.map(|allowed| allowed.revision);
-    let applied = fleet_commands::apply(service, bound, steps, false, actor, mode)?;
+    let applied = super::apply(service, bound, steps, false, actor, mode)?;
     let (mut done, mut refused, mut unnamed) = (Doings::default(), Vec::new(), 0);
     for ((step, result), doing) in applied.steps.iter().zip(&doings) {
         match result {
@@ -304,5 +304,5 @@ pub fn carry_out(
 }
 
 #[cfg(test)]
-#[path = "fleet_file_tests.rs"]
+#[path = "served_file_tests.rs"]
 mod tests;

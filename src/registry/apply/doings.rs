@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::command::{Command, NewVm, Thing};
-use super::document::{Origin, Vm};
-use super::fleet_commands::Step;
-use super::fleet_file::{Counts, Held, RemovalsMax, Tally};
-use super::model::Model;
-use super::name::{Label, Principal};
+use super::plan::Step;
+use super::served_file::{Counts, Held, RemovalsMax, Tally};
 use crate::plural::count;
+use crate::registry::command::{Command, NewVm, Thing};
+use crate::registry::document::{Origin, Vm};
+use crate::registry::model::Model;
+use crate::registry::name::{Label, Principal};
 
 /// Things that may always be removed together: so few are looked at by whoever takes them out.
 const REMOVED_FEW: u64 = 10;
@@ -148,7 +148,7 @@ impl<'m> Reader<'m> {
                 Thing::Vm(name) => (Kind::Vm, What::TakenOver, name),
             },
             Command::KeyAdd { user, line } => {
-                let name = super::values::parse_key(line).map(|key| key.fingerprint);
+                let name = crate::registry::values::parse_key(line).map(|key| key.fingerprint);
                 return Some(key(What::Added, &name.unwrap_or_default(), user, 1));
             }
             Command::KeySet { user, fingerprint, .. } => {

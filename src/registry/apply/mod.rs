@@ -1,0 +1,18 @@
+//! From what is to what a fleet says: what is desired, the plan of commands that leads there, and its execution.
+//!
+//! - `desired`: a fleet, looked up by name. `identity`: which VM that stands each of its VMs is.
+//! - `plan`: the commands, in order. `transition`: what they must not take away in between. Both are pure.
+//! - `execute`: a plan through the service. `served_file`: whether the plan of a served file may be carried out at all, by its
+//!   `doings`.
+
+mod desired;
+mod doings;
+mod execute;
+mod identity;
+mod plan;
+pub mod served_file;
+mod transition;
+
+pub use desired::Prune;
+pub use execute::{Applied, apply};
+pub use plan::{Step, plan};
