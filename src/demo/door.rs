@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::cli::Failure;
 use crate::config::{self, Loaded};
-use crate::edge::shared::{FirstUse, Shown};
+use crate::edge::first_use::{FirstUse, Shown};
 use crate::edge::{Edge, Start, limits, listen};
 use crate::metrics::{Inventory, Registry};
 use crate::route::Vm;

@@ -21,11 +21,13 @@ use crate::ssh::userauth::{Credential, Login, LoginStep, ProvedKey};
 use super::clock;
 use super::executor::Executor;
 use super::failed::{self, Failed};
+use super::first_use::Shown;
 use super::gate;
 use super::login_leg::{LoginLeg, Scratch};
 use super::names::Stale;
 use super::report::Report;
-use super::shared::{Principal, Shared, Shown, VmCredential};
+use super::settings::{Principal, VmCredential};
+use super::shared::Shared;
 use super::stream::Stream;
 
 /// From the TCP connection to the VM's USERAUTH_SUCCESS.

@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::sync::{Mutex, mpsc};
 
 use super::super::executor::tests::run;
+use super::super::first_use::FirstUse;
 use super::super::names::Names;
-use super::super::shared::FirstUse;
 use super::super::tests::shared_with;
 use super::super::workers::Workers;
 use super::*;

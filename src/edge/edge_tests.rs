@@ -1,6 +1,7 @@
 //! Tests of `edge` as a whole.
 
 use super::clock::monotonic_ms;
+use super::first_use::{FirstUse, Shown};
 use super::local_address::Destination;
 use super::proxy_header::Senders;
 use super::pump::Session;
@@ -8,7 +9,7 @@ use super::pump::tests::{Peer, carriage};
 use super::relay::{ClientAlive, PreferGcm};
 use super::report::{Proved, Report, RequestId};
 use super::seats::Most;
-use super::shared::{FirstUse, Settings, Shown, VmCredential};
+use super::settings::{Settings, VmCredential};
 use super::*;
 use crate::metrics::Inventory;
 use crate::route::{

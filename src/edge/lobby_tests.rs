@@ -8,7 +8,7 @@ use crate::edge::attended::Attended;
 use crate::edge::executor::tests::{accepted, acceptor, run};
 use crate::edge::gate::Grant;
 use crate::edge::report::{Proved, RequestId};
-use crate::edge::shared::Live;
+use crate::edge::settings::Live;
 use crate::edge::tests::{contents, shared};
 use crate::metrics::Counters;
 use crate::route::{AddressEntry, Contents, KeyEntry, Snapshot, Table, UserEntry, VmEntry};

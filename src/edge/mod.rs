@@ -20,6 +20,7 @@ mod early;
 mod epoll;
 mod executor;
 mod failed;
+pub mod first_use;
 pub mod gate;
 mod global_requests;
 pub mod limits;
@@ -28,6 +29,7 @@ mod lobby;
 pub mod local_address;
 mod login_leg;
 mod names;
+mod presence;
 pub mod proxy_header;
 pub mod pump;
 pub mod relay;
@@ -35,6 +37,7 @@ mod relay_leg;
 pub mod report;
 pub mod seats;
 mod sequence;
+pub mod settings;
 mod shard;
 pub mod shared;
 mod slab;
@@ -56,8 +59,9 @@ use crate::metrics::Registry;
 use crate::route::{Changed, Contradiction, Delta, Snapshot};
 
 use self::report::{Carried, Info, RequestId};
+use self::settings::Live;
 use self::shard::Shard;
-use self::shared::{Live, Shared};
+use self::shared::Shared;
 
 /// What an edge is started with.
 pub struct Start {
@@ -144,7 +148,7 @@ impl Edge {
         let share = NonZeroU32::new(share).unwrap_or(NonZeroU32::MIN);
         let mut shards = Vec::with_capacity(cpus.len());
         for (index, (cpu, listeners)) in cpus.iter().copied().zip(listeners.shards).enumerate() {
-            let shared::Settings { prefer_gcm, client_alive, .. } = shared.settings;
+            let settings::Settings { prefer_gcm, client_alive, .. } = shared.settings;
             let settings = pump::Settings { cpu: Some(cpu), prefer_gcm, client_alive };
             let counters = registry.counters();
             let pump = pump::spawn(format!("pump-{index}"), settings, counters, words, ended)?;

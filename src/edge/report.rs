@@ -11,8 +11,8 @@ use crate::ssh::userauth::{Identity, Presented, ProvedKey};
 
 use super::denied::Denied;
 use super::gate::Grant;
+use super::presence::ConnectionGuard;
 use super::seats::SessionPermit;
-use super::shared::ConnectionGuard;
 
 /// Longest peer text in a log line, in bytes.
 const TEXT_MAX_BYTES: usize = 128;

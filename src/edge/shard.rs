@@ -17,9 +17,10 @@ use super::clock;
 use super::door::{Door, HalfOpenSlot};
 use super::executor::{Control, Executor, Order};
 use super::listen::{self, Listener};
+use super::presence::ConnectionGuard;
 use super::pump::{self, PumpHandle};
 use super::report::Info;
-use super::shared::{ConnectionGuard, Shared};
+use super::shared::Shared;
 use super::stream::Acceptor;
 
 /// How long accepting rests when descriptors or memory have run out.

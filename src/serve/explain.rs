@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::control::api::view::{Decision, Explanation, Step};
 use crate::control::api::{Asked, Question, Target};
 use crate::edge::gate::{self, Case, Place, Refusal, Right};
-use crate::edge::shared::Live;
+use crate::edge::settings::Live;
 use crate::registry::refusal::utc;
 use crate::route::{Address, Admission, KeyLine, Table, Vm, Who};
 use crate::ssh::certificate::{Certificate, FOREVER};

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use crate::edge::shared::{FirstUse, Shown};
+use crate::edge::first_use::{FirstUse, Shown};
 use crate::registry::command::Dialled;
 use crate::registry::refusal::Refusal;
 use crate::registry::writer::{Actor, CommandRequest, Mode, ServiceError};

@@ -40,11 +40,13 @@ use crate::cli::{Failure, Files, Start};
 use crate::config::{self, Config, Count, HostKeys, Loaded, Log, Principals, UserCa, VmCredential};
 use crate::control::api::condition::Reload;
 use crate::control::metrics_endpoint::{self, Pages};
+use crate::edge::first_use::FirstUse;
 use crate::edge::local_address::Destination;
 use crate::edge::proxy_header::Senders;
 use crate::edge::relay::{ClientAlive, PreferGcm};
 use crate::edge::seats::Most;
-use crate::edge::shared::{self, FirstUse, Live, Principal, Settings, Shared};
+use crate::edge::settings::{self, Live, Principal, Settings};
+use crate::edge::shared::Shared;
 use crate::edge::{self, Edge, clock, limits, listen};
 use crate::log;
 use crate::metrics::{Inventory, Registry};
@@ -373,7 +375,7 @@ fn live(config: Config, table: &Table, state: &State) -> Result<Live, Failure> {
         algorithms.methods.retain(|method| !method.is_legacy());
     }
     let credential = match config.vm_leg.credential {
-        VmCredential::Key(key) => shared::VmCredential::Identity(Arc::new(key)),
+        VmCredential::Key(key) => settings::VmCredential::Identity(Arc::new(key)),
         VmCredential::Certificates { ca, principals } => {
             let ca = match ca {
                 UserCa::Given(key) => key,
@@ -383,7 +385,7 @@ fn live(config: Config, table: &Table, state: &State) -> Result<Live, Failure> {
                 Principals::Vm => Principal::Vm,
                 Principals::Login => Principal::Login,
             };
-            shared::VmCredential::Authority { ca: Arc::new(ca), principal }
+            settings::VmCredential::Authority { ca: Arc::new(ca), principal }
         }
     };
     let policy = Policy {

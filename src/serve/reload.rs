@@ -9,7 +9,8 @@ use crate::control::api::condition::{
     NeedsRestart, PartReloaded, Reload, Reloaded, Renewal, Renewed,
 };
 use crate::edge::Edge;
-use crate::edge::shared::{Live, Shared};
+use crate::edge::settings::Live;
+use crate::edge::shared::Shared;
 use crate::ssh::publickey::PublicKey;
 use crate::ssh::revocation::Revocations;
 use crate::ssh::userauth::Policy;

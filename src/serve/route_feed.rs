@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use crate::edge::Edge;
-use crate::edge::shared::{Live, Shared};
+use crate::edge::settings::Live;
+use crate::edge::shared::Shared;
 use crate::registry::Model;
 use crate::registry::document::Key;
 use crate::registry::draft::Written;

@@ -1,7 +1,8 @@
 //! Whether the VMs were prepared for the CA in use: a registry that came without its CA looks well and lets nobody in.
 
 use crate::control::api::condition::PartState;
-use crate::edge::shared::{Shared, VmCredential};
+use crate::edge::settings::VmCredential;
+use crate::edge::shared::Shared;
 use crate::registry::writer::{CommandRequest, Mode};
 use crate::registry::{Command, Service};
 use crate::ssh::publickey::Fingerprint;

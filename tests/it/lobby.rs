@@ -3,12 +3,15 @@
 use crate::harness::{Key, Output, Process, Scratch, World, peers, run, wait};
 use keyway::{
     edge::{
-        Edge, Start, limits, listen,
+        Edge, Start,
+        first_use::{FirstUse, Shown},
+        limits, listen,
         local_address::Destination,
         proxy_header::Senders,
         relay::{ClientAlive, PreferGcm},
         seats::Most,
-        shared::{FirstUse, Live, Settings, Shared, Shown, VmCredential},
+        settings::{Live, Settings, VmCredential},
+        shared::Shared,
     },
     metrics::{Inventory, Registry},
     route::{
