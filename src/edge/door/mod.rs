@@ -4,18 +4,16 @@
 //! deadline. A connection that fails after its key was proved is told why in a channel of its own; before that
 //! it hears what every stranger hears.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::os::fd::{AsFd, AsRawFd};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_lite::FutureExt;
-use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::ended::{Cause, Ended, Side, Stage};
 use crate::log;
@@ -42,13 +40,12 @@ use super::report::{Carried, Info, Proved, Report, RequestId};
 use super::shared::Shared;
 use super::stream::Stream;
 use super::{clock, lobby};
+pub(super) use half_open::HalfOpenSlot;
 use patience::{PROOF_WAIT, Patience};
 
-#[path = "arrival.rs"]
 mod arrival;
-#[path = "carry.rs"]
 mod carry;
-#[path = "patience.rs"]
+mod half_open;
 mod patience;
 
 /// How long somebody with `-N` and no channel waits before the reason comes in the DISCONNECT.
@@ -402,59 +399,6 @@ const fn edge(stage: Stage, cause: Cause) -> Ended {
 
 const fn client(stage: Stage, cause: Cause) -> Ended {
     Ended { side: Side::Client, stage, cause }
-}
-
-/// A place among the half-open connections, given back when the key is accepted or the connection ends.
-pub(super) struct HalfOpenSlot {
-    door: Rc<Door>,
-    id: admission::Id,
-    taken: Cell<bool>,
-}
-
-impl HalfOpenSlot {
-    pub(super) fn take(door: &Rc<Door>, stream: &Stream, source: IpAddr) -> Self {
-        let admitted = door.admission.borrow_mut().admit(source);
-        if let Some(evicted) = admitted.evict
-            && let Some(fd) = door.half_open.borrow_mut().remove(&evicted)
-        {
-            // Its task wakes up to the end of its stream and finds that its place is gone.
-            let _gone_already = shutdown(fd, Shutdown::Both);
-        }
-        door.half_open.borrow_mut().insert(admitted.id, stream.as_fd().as_raw_fd());
-        let place = Self { door: Rc::clone(door), id: admitted.id, taken: Cell::new(true) };
-        place.show();
-        place
-    }
-
-    fn progressed(&self) {
-        self.door.admission.borrow_mut().progressed(self.id);
-    }
-
-    fn sourced(&self, source: IpAddr) {
-        self.door.admission.borrow_mut().sourced(self.id, source);
-    }
-
-    /// Somebody else has this place.
-    fn evicted(&self) -> bool {
-        self.taken.get() && !self.door.admission.borrow().holds(self.id)
-    }
-
-    fn leave(&self) {
-        self.taken.set(false);
-        self.door.half_open.borrow_mut().remove(&self.id);
-        self.door.admission.borrow_mut().finished(self.id);
-        self.show();
-    }
-
-    fn show(&self) {
-        self.door.counters.half_open(u64::from(self.door.admission.borrow().len()));
-    }
-}
-
-impl Drop for HalfOpenSlot {
-    fn drop(&mut self) {
-        self.leave();
-    }
 }
 
 #[cfg(test)]
