@@ -14,7 +14,6 @@ pub mod bare_flow;
 mod buffers;
 pub mod clock;
 pub mod denied;
-mod dial;
 mod door;
 mod early;
 mod epoll;
@@ -45,6 +44,7 @@ mod socket_options;
 mod stream;
 #[cfg(test)]
 mod testing;
+mod vm_leg;
 mod workers;
 
 use std::collections::HashMap;

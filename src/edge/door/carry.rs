@@ -15,7 +15,6 @@ use crate::ssh::userauth::ProvedKey;
 
 use super::super::attended::Waiting;
 use super::super::clock;
-use super::super::dial::{Guest, Reached};
 use super::super::early::{Early, attend};
 use super::super::failed::Failed;
 use super::super::login_leg::{Broken, LoginLeg};
@@ -23,6 +22,7 @@ use super::super::pump::{Carriage, Session};
 use super::super::relay::Relay;
 use super::super::report::{Info, Report};
 use super::super::seats::{Full, SessionPermit};
+use super::super::vm_leg::{Guest, Reached};
 use super::{Door, HalfOpenSlot, Outcome, edge};
 
 /// What comes of the wait for a VM.

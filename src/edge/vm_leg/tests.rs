@@ -9,7 +9,11 @@ use super::super::names::Names;
 use super::super::tests::shared_with;
 use super::super::workers::Workers;
 use super::*;
+use crate::edge::first_use::Shown;
+use crate::route::Vm;
 use crate::ssh::entropy::SystemEntropy;
+use crate::ssh::publickey::PublicKey;
+use std::io;
 
 /// Pins what it is shown, once it is let; says so before.
 struct Slow {
