@@ -48,13 +48,9 @@ use std::sync::Arc;
 use self::alive::Alive;
 pub use super::relay_leg::EstablishedLeg;
 
-#[path = "alive.rs"]
 mod alive;
-#[path = "parting.rs"]
 mod parting;
-#[path = "rekey.rs"]
 mod rekey;
-#[path = "resume.rs"]
 mod resume;
 
 pub use alive::ClientAlive;
@@ -490,5 +486,4 @@ impl Relay {
 }
 
 #[cfg(test)]
-#[path = "relay_tests.rs"]
 mod tests;

@@ -21,11 +21,8 @@ use super::{
     writer::{IdAllocator, Known, Writer},
 };
 
-#[path = "draft_checks.rs"]
 mod checks;
-#[path = "draft_finish.rs"]
 mod finish;
-#[path = "draft_vms.rs"]
 mod vms;
 
 pub(super) struct Draft<'t> {

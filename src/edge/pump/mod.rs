@@ -29,9 +29,7 @@ use std::time::Duration;
 pub use super::relay::{ClientAlive, EstablishedLeg, PreferGcm};
 use handle::{Command, Queue, Shared};
 
-#[path = "pump_handle.rs"]
 mod handle;
-#[path = "pump_session.rs"]
 mod session;
 pub use handle::PumpHandle;
 pub use session::{Carriage, Check, Report, Session, Stay, Visit};
@@ -570,5 +568,4 @@ impl<I> Pump<I> {
 }
 
 #[cfg(test)]
-#[path = "pump_tests.rs"]
 pub(super) mod tests;

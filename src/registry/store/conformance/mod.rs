@@ -11,7 +11,6 @@ use super::{
     Transaction, VALUE_BYTES_MAX, Watch,
 };
 
-#[path = "conformance_histories.rs"]
 mod histories;
 
 /// Makes stores of one engine.

@@ -21,11 +21,8 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-#[path = "relay_alive_tests.rs"]
 mod alive;
-#[path = "relay_exchange_tests.rs"]
 mod exchange;
-#[path = "relay_rules_tests.rs"]
 mod rules;
 
 /// What one leg is made with.
