@@ -16,10 +16,10 @@ use crate::ssh::certificate::{CertificateFault, Restrictions};
 use crate::ssh::publickey::Fingerprint;
 use crate::ssh::userauth::{Gate, Identity, Offer, Pass, Policy, ProvedKey, Subject, is_login};
 
-use super::clock;
 use super::denied::{Vain, Word};
 use super::report::Report;
 use super::shared::Shared;
+use super::{clock, pump};
 
 labelled! {
     /// Why somebody is not let in. A closed set: a log field. For operators only; a stranger must not learn which it was.
@@ -542,6 +542,21 @@ impl Gate for RouteGate<'_> {
 
     fn hears(&self, login: &str, key: Option<Fingerprint>, why: CertificateFault) {
         self.deny(login, key, why.into(), Word::Fact);
+    }
+}
+
+/// How long a right that ends may go unjudged, in seconds.
+const LOOK_AGAIN_S: u64 = 60;
+
+/// Whether a session, or a visit of the lobby, may go on, and until when.
+pub(super) fn may_stay(shared: &Shared, report: &Report) -> pump::Stay {
+    let unix_s = clock::unix_s();
+    match recheck(shared, report, unix_s) {
+        // Looked at again every minute: while a host sleeps, or when its time is set, the two clocks part.
+        Ok(until_s) => pump::Stay::Until(
+            until_s.map(|until_s| clock::at_ms(until_s.min(unix_s.saturating_add(LOOK_AGAIN_S)))),
+        ),
+        Err(why) => pump::Stay::End(why.cause()),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::edge::report::{Proved, RequestId};
-use crate::edge::tests::{contents, shared};
+use crate::edge::running::tests::{contents, shared};
 use crate::route::{Change, Contents, Delta, Snapshot};
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::hostkey::PrivateKey;

@@ -20,6 +20,7 @@ use crate::ssh::fault::Fault;
 use crate::ssh::transport::{Context, Event, Transport};
 
 use super::attended::Waiting;
+use super::clock;
 use super::executor::Executor;
 use super::gate::{self, Refusal};
 use super::login_leg::{Broken, LoginLeg, Scratch};
@@ -27,7 +28,6 @@ use super::pump::Stay;
 use super::report::Report;
 use super::seats::{Share, Shares};
 use super::shared::Shared;
-use super::{clock, may_stay};
 
 /// Channels one visitor may have open.
 const CHANNELS_MAX: usize = 4;
@@ -67,7 +67,7 @@ pub(super) async fn host(
 async fn verdict(tasks: &Executor, shared: &Shared, visitor: &Waiting) -> Cause {
     loop {
         // At first too: what was taken away before the visitor was in the list was told to nobody.
-        match may_stay(shared, &visitor.report) {
+        match gate::may_stay(shared, &visitor.report) {
             Stay::End(cause) => return cause,
             Stay::Until(None) => return visitor.verdict().await,
             Stay::Until(Some(at_ms)) => {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, mpsc};
 use super::super::executor::tests::run;
 use super::super::first_use::FirstUse;
 use super::super::names::Names;
-use super::super::tests::shared_with;
+use super::super::running::tests::shared_with;
 use super::super::workers::Workers;
 use super::*;
 use crate::edge::first_use::Shown;

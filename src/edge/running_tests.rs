@@ -1,16 +1,17 @@
 //! Tests of `edge` as a whole.
 
-use super::clock::monotonic_ms;
-use super::first_use::{FirstUse, Shown};
-use super::local_address::Destination;
-use super::proxy_header::Senders;
-use super::pump::Session;
-use super::pump::tests::{Peer, carriage};
-use super::relay::{ClientAlive, PreferGcm};
-use super::report::{Proved, Report, RequestId};
-use super::seats::Most;
-use super::settings::{Settings, VmCredential};
 use super::*;
+use crate::edge::clock::monotonic_ms;
+use crate::edge::first_use::{FirstUse, Shown};
+use crate::edge::limits;
+use crate::edge::local_address::Destination;
+use crate::edge::proxy_header::Senders;
+use crate::edge::pump::Session;
+use crate::edge::pump::tests::{Peer, carriage};
+use crate::edge::relay::{ClientAlive, PreferGcm};
+use crate::edge::report::{Proved, Report, RequestId};
+use crate::edge::seats::Most;
+use crate::edge::settings::{Settings, VmCredential};
 use crate::metrics::Inventory;
 use crate::route::{
     AddressEntry, Admission, Change, Contents, KeyEntry, Snapshot, SourceAddress, Table, UserEntry,
@@ -35,12 +36,12 @@ impl FirstUse for Nobody {
     }
 }
 
-pub(super) fn shared() -> Shared {
+pub(in crate::edge) fn shared() -> Shared {
     shared_with(Arc::new(Nobody))
 }
 
 /// What shards share, with somebody else who pins.
-pub(super) fn shared_with(first_use: Arc<dyn FirstUse>) -> Shared {
+pub(in crate::edge) fn shared_with(first_use: Arc<dyn FirstUse>) -> Shared {
     let settings = Settings {
         login_grace: Duration::from_secs(1),
         senders: Senders::new(Vec::new()),
@@ -71,7 +72,7 @@ fn user(name: &str, key: &PrivateKey) -> Change {
 }
 
 /// One address, and a VM there for each of `owners`.
-pub(super) fn contents(owners: &[(&str, &PrivateKey)]) -> Contents {
+pub(in crate::edge) fn contents(owners: &[(&str, &PrivateKey)]) -> Contents {
     let vm = |owner: &str| Vm {
         id: format!("{owner}-1"),
         name: format!("{owner}-vm"),
