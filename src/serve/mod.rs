@@ -37,7 +37,9 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 use crate::cli::{Failure, Files, Start};
-use crate::config::{self, Config, Count, HostKeys, Loaded, Log, Principals, UserCa, VmCredential};
+use crate::config::{
+    self, Config, Count, Fleet, HostKeys, Loaded, Log, Principals, UserCa, VmCredential,
+};
 use crate::control::api::condition::Reload;
 use crate::control::metrics_endpoint::{self, Pages};
 use crate::edge::first_use::FirstUse;
@@ -50,6 +52,7 @@ use crate::edge::shared::Shared;
 use crate::edge::{self, Edge, clock, limits, listen};
 use crate::log;
 use crate::metrics::{Inventory, Registry};
+use crate::registry::apply::served_file::RemovalsMax;
 use crate::route::{Snapshot, Table};
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::hostkey::HostKey;
@@ -186,19 +189,10 @@ impl Running {
             Arc::clone(&health),
             opens,
         )?;
-        let mut applied = Applied::Whole;
-        if let Some(fleet) = fleet {
-            let told = fleet
-                .and_then(|fleet| plane.apply(&fleet.desired, removals_max, Reload::default()).0);
-            if let Err(why) = &told {
-                // What was right before is right still, and a door that is shut helps nobody.
-                for line in why.lines() {
-                    tracing::error!("{line}");
-                }
-                applied = Applied::Partly;
-            }
-            health.fleet_file_is(Some(told));
-        }
+        let applied = match fleet {
+            None => Applied::Whole,
+            Some(fleet) => apply_at_start(&plane, fleet, removals_max, &health),
+        };
         // Everything is taken before anybody is let in.
         let metrics = metrics_endpoint::reserve(metrics_listen)?;
         plane.reserve(beside.is_some())?;
@@ -258,6 +252,23 @@ impl Running {
             self.edge.addresses().iter().map(ToString::to_string).collect();
         addresses.join(", ")
     }
+}
+
+/// Has the registry say what the fleet file says, or says why it does not: what was right before is right still, and a door
+/// that is shut helps nobody.
+fn apply_at_start(
+    plane: &ControlPlane,
+    fleet: Result<Fleet, String>,
+    removals_max: RemovalsMax,
+    health: &Health,
+) -> Applied {
+    let apply = |fleet: Fleet| plane.apply(&fleet.desired, removals_max, Reload::default()).0;
+    let told = fleet.and_then(apply);
+    let lines = told.as_ref().err().into_iter().flat_map(|why| why.lines());
+    lines.for_each(|line| tracing::error!("{line}"));
+    let applied = if told.is_ok() { Applied::Whole } else { Applied::Partly };
+    health.fleet_file_is(Some(told));
+    applied
 }
 
 /// Takes the state directory, once a predecessor has been told to go.

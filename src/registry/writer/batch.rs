@@ -148,7 +148,7 @@ impl Task {
             }
             // What was begun stays so, and is not tried again.
             (answer @ Some(Ok(_)), Err(why)) => {
-                *answer = Some(Err(ServiceError::Begun(Box::new(why))))
+                *answer = Some(Err(ServiceError::Begun(Box::new(why))));
             }
             (Some(Err(_)), _) => {}
             (answer, part) => *answer = Some(part),
