@@ -15,6 +15,16 @@
 //!   cause. `plural`: numbers of things. `durable`: files that outlive a crash of the host.
 //! - [`serve`], [`cli`], [`demo`]: the commands.
 //!
+//! Words that are used in one sense everywhere:
+//! - *pool address*: an address that clients dial, shared by VMs of different users. *Slot*: {principal, pool address}, which
+//!   leads to one VM at most; a *principal* is a user or a team. *Quarantine*: the time in which a slot that led to a VM
+//!   leads to no other.
+//! - *door*: a shard's way from an accepted connection to an established session, its *gate* the one judge of who may enter.
+//!   *Lobby*: a pool address at which the door itself answers, with a list of the visitor's VMs.
+//! - *leg*: one of a session's two SSH connections, client and VM. *Pump*: the thread that carries established sessions, each
+//!   of them a *relay* from leg to leg.
+//! - *pin*: the host key that a VM has to show, recorded at its first use.
+//!
 //! What must always hold:
 //! - The only identity is a [`ssh::userauth::ProvedKey`], which the signature check alone makes. Offering a key has no
 //!   side effect: no dial, no counter that bans.

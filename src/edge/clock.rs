@@ -1,4 +1,5 @@
-//! The data plane's clocks. The only file of this room that reads one; everything else takes time as an argument.
+//! The data plane's clocks. Whoever serves connections reads them here or takes time as an argument; only waits of other
+//! threads for this room (`presence`, `running`) are measured by the standard library's clock.
 
 use std::mem::MaybeUninit;
 

@@ -66,7 +66,7 @@ fn through(dialled: &Target, header: &[u8], command: &str) -> Option<Output> {
 
 #[test]
 fn the_address_in_a_proxy_header_of_either_version_decides() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = behind("proxy_protocol_from = [\"127.0.0.0/8\"]");
@@ -80,7 +80,7 @@ fn the_address_in_a_proxy_header_of_either_version_decides() {
 
 #[test]
 fn a_listed_peer_must_send_a_header_and_hears_nothing_before_it() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = behind("proxy_protocol_from = [\"127.0.0.0/8\"]");
@@ -98,7 +98,7 @@ fn a_listed_peer_must_send_a_header_and_hears_nothing_before_it() {
 /// sshpiper CVE-2024-35175: anybody may not choose their own source and destination.
 #[test]
 fn a_header_from_anybody_else_is_refused() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = behind("proxy_protocol_from = [\"192.0.2.0/24\"]");
@@ -112,7 +112,7 @@ fn a_header_from_anybody_else_is_refused() {
 
 #[test]
 fn a_private_address_stands_for_its_public_one() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = World::plan().natted("s001").user("alice").vm("blue", "alice", "s001").start();
@@ -123,7 +123,7 @@ fn a_private_address_stands_for_its_public_one() {
 
 #[test]
 fn an_address_outside_the_pool_is_never_sent_to_a_default() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = behind("proxy_protocol_from = [\"127.0.0.0/8\"]");
@@ -153,7 +153,7 @@ fn refused(world: &World, label: &str, to: SocketAddr) {
 
 #[test]
 fn a_pool_address_is_one_over_ipv6_and_over_ipv4() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     in_own_network(|| {
@@ -182,7 +182,7 @@ fn a_pool_address_is_one_over_ipv6_and_over_ipv4() {
 
 #[test]
 fn each_of_a_thousand_pool_addresses_leads_to_its_own_vm() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     in_own_network(|| {
@@ -216,7 +216,7 @@ fn each_of_a_thousand_pool_addresses_leads_to_its_own_vm() {
 
 #[test]
 fn behind_dnat_the_address_that_was_dialled_decides() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     in_own_network(|| {

@@ -35,7 +35,7 @@ fn audited(world: &World, level: &str) -> Option<Vec<String>> {
 
 #[test]
 fn ssh_audit_fails_and_warns_only_of_what_we_chose() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = World::usual();
@@ -51,7 +51,7 @@ fn ssh_audit_fails_and_warns_only_of_what_we_chose() {
 
 #[test]
 fn without_what_is_legacy_ssh_audit_fails_nothing_and_warns_of_no_mac() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let plan = World::plan().address("s001").user("alice").vm("blue", "alice", "s001");
@@ -72,7 +72,7 @@ pub(crate) fn scrape(world: &World) -> String {
 
 #[test]
 fn promtool_finds_nothing_wrong_with_the_metrics() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let Some(promtool) = peers::program("promtool", "promtool") else { return };
@@ -85,7 +85,7 @@ fn promtool_finds_nothing_wrong_with_the_metrics() {
 
 #[test]
 fn no_text_of_a_peer_becomes_a_label() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = World::usual();

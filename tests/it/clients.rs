@@ -246,7 +246,7 @@ fn people_whose_key_opens_nothing_read_why_and_are_asked_for_nothing() {
     else {
         return;
     };
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = World::plan()

@@ -40,7 +40,7 @@ fn plan() -> World {
 
 #[test]
 fn a_denied_login_is_one_line_with_what_was_offered_where_to_and_why_not() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = plan();
@@ -72,7 +72,7 @@ fn a_denied_login_is_one_line_with_what_was_offered_where_to_and_why_not() {
 /// Anybody can write one: only its CA could say that it is alice's, and nobody asked.
 #[test]
 fn what_an_unverified_certificate_says_is_marked_and_counts_as_a_strangers() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let plan = World::plan().address("s001").user("alice").vm("blue", "alice", "s001");
@@ -97,7 +97,7 @@ fn what_an_unverified_certificate_says_is_marked_and_counts_as_a_strangers() {
 /// Trap 5: a ban by such lines must not hit people whose agents hold many keys.
 #[test]
 fn trap_5_whoever_gets_in_is_not_denied_whatever_was_offered_before() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = plan();
@@ -116,7 +116,7 @@ fn trap_5_whoever_gets_in_is_not_denied_whatever_was_offered_before() {
 
 #[test]
 fn a_login_name_and_a_flood_of_them_do_no_harm_to_the_log() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = plan();
@@ -139,7 +139,7 @@ fn a_login_name_and_a_flood_of_them_do_no_harm_to_the_log() {
 
 #[test]
 fn an_address_that_is_not_in_the_pool_is_named() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let plan = World::plan().address("s001").user("alice").vm("blue", "alice", "s001");
@@ -168,7 +168,7 @@ fn expressions() -> Vec<String> {
 
 #[test]
 fn the_filter_for_fail2ban_finds_strangers_and_nobody_else() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let Some(python) = peers::python("python") else { return };
@@ -212,7 +212,7 @@ print(" ".join(found))
 
 #[test]
 fn maintenance_is_told_to_those_it_concerns_and_in_constant_words_to_others() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = plan();

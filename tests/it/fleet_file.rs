@@ -48,7 +48,7 @@ fn is_known(world: &World, user: &str) -> bool {
 
 #[test]
 fn an_emptied_or_truncated_fleet_file_takes_nothing_from_anybody_at_a_reload_or_a_start() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut world = neighbours().start();

@@ -92,7 +92,7 @@ pub(crate) fn keyway(world: &World, words: &[&str]) -> Output {
 
 #[test]
 fn a_rebuilt_vm_is_entered_once_its_host_key_is_forgotten() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut world = World::usual();
@@ -130,7 +130,7 @@ fn a_rebuilt_vm_is_entered_once_its_host_key_is_forgotten() {
 
 #[test]
 fn what_left_the_fleet_file_while_nobody_served_never_comes_in_again() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut world = World::usual();
@@ -158,7 +158,7 @@ pub(crate) fn serve(world: &World, config: &Path) -> Command {
 
 #[test]
 fn a_second_process_on_one_state_directory_is_told_who_has_it() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut world = World::usual();
@@ -176,7 +176,7 @@ fn a_second_process_on_one_state_directory_is_told_who_has_it() {
 
 #[test]
 fn a_successor_opens_while_the_sessions_of_its_predecessor_go_on() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut world = neighbours().start();
@@ -206,7 +206,7 @@ fn told(log: &str, message: &str) -> Vec<serde_json::Value> {
 
 #[test]
 fn the_log_says_what_a_start_is_from_and_what_a_drain_waits_for() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut world = neighbours().start();
@@ -239,7 +239,7 @@ fn the_log_says_what_a_start_is_from_and_what_a_drain_waits_for() {
 
 #[test]
 fn pins_of_an_installation_without_a_registry_bind_after_an_upgrade() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut world = neighbours().start();
@@ -269,7 +269,7 @@ fn pins_of_an_installation_without_a_registry_bind_after_an_upgrade() {
 
 #[test]
 fn more_sessions_than_the_descriptor_limit_carries_are_warned_of_at_start() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let plan = World::plan().address("s001").user("alice").vm("blue", "alice", "s001");
@@ -312,7 +312,7 @@ pub(crate) fn replace(file: &Path, from: &str, to: &str) {
 
 #[test]
 fn sighup_ends_the_sessions_whose_right_is_gone_and_no_other() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut world = neighbours().user_ca().start();
@@ -355,7 +355,7 @@ fn sighup_ends_the_sessions_whose_right_is_gone_and_no_other() {
 /// The stopped one owes its answer for longer than the other has been idle.
 #[test]
 fn a_client_that_answers_nothing_is_given_up_and_an_idle_one_is_not() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let keys = "client_alive_interval_s = 1\nclient_alive_count_max = 2\n";
@@ -374,7 +374,7 @@ fn a_client_that_answers_nothing_is_given_up_and_an_idle_one_is_not() {
 
 #[test]
 fn nine_first_logins_at_once_get_in_while_a_thousand_vms_are_made() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut plan = World::plan().user("alice").user("bob");

@@ -58,7 +58,7 @@ fn packets_of_256_kib_pass_both_ways() {
 #[test]
 fn a_load_balancers_health_check_finds_ssh_here_and_is_no_connection() {
     let Some(haproxy) = peers::program("haproxy", "haproxy") else { return };
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = one().edge("proxy_protocol_from = [\"127.0.0.0/8\"]").start();
@@ -109,7 +109,7 @@ fn a_load_balancers_health_check_finds_ssh_here_and_is_no_connection() {
 /// Trap 70: `login_grace_s` is for machines. Whoever was told that the key may enter is typing.
 #[test]
 fn a_passphrase_may_take_longer_than_the_grace_time_and_who_offers_nothing_hears_why_it_ends() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = one().edge("login_grace_s = 1").start();
@@ -149,7 +149,7 @@ fn a_passphrase_may_take_longer_than_the_grace_time_and_who_offers_nothing_hears
 /// Trap 72.
 #[test]
 fn what_a_vm_says_before_it_hangs_up_reaches_its_user_and_the_log() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = one().sshd("PerSourceMaxStartups 1").start();
@@ -174,7 +174,7 @@ fn what_a_vm_says_before_it_hangs_up_reaches_its_user_and_the_log() {
 /// Trap 71.
 #[test]
 fn a_vm_that_wants_a_password_too_is_not_mistaken_for_a_wrong_login_name() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world =
@@ -200,7 +200,7 @@ fn a_vms_long_banner_shuts_nobody_out_and_is_read_on_a_terminal_and_in_refusals(
     let text =
         format!("Back at noon.\n{}", "The machine room is closed for inventory.\n".repeat(1500));
     fs::write(&banner, text).expect("a banner");
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = one().sshd(&format!("Banner {}", banner.display())).start();
@@ -219,7 +219,7 @@ fn a_vms_long_banner_shuts_nobody_out_and_is_read_on_a_terminal_and_in_refusals(
 /// Trap 65: behind a port forward a VM sees another address than the one that we dial from.
 #[test]
 fn a_vm_is_told_from_which_address_the_edge_comes_as_that_vm_sees_it() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = World::plan()
@@ -251,7 +251,7 @@ fn nist_curves_serve_both_legs_first_exchange_and_re_key_unless_switched_off() {
         let output = target.ssh(&options, "head -c 5000000 /dev/zero").ok();
         assert_eq!(output.stdout.len(), 5_000_000, "{method}");
     }
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = one().edge("legacy_kex = false").start();

@@ -34,7 +34,7 @@ fn as_login(world: &World, target: &Target, login: &str) -> Target {
 
 #[test]
 fn the_key_and_the_address_together_choose_the_vm() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = two_users();
@@ -59,7 +59,7 @@ fn said_to(target: &Target, agent: &Agent, options: &[&str]) -> Vec<String> {
 
 #[test]
 fn keys_without_a_vm_here_read_why_in_the_same_words_whoever_holds_them() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     for edge in ["", "hide_keys = true"] {
@@ -92,7 +92,7 @@ fn keys_without_a_vm_here_read_why_in_the_same_words_whoever_holds_them() {
 
 #[test]
 fn somebody_whose_second_key_is_right_reads_nothing_about_the_first() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = two_users();
@@ -110,7 +110,7 @@ fn somebody_whose_second_key_is_right_reads_nothing_about_the_first() {
 
 #[test]
 fn somebody_out_of_attempts_reads_the_same_words_whatever_they_offered() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = two_users();
@@ -137,7 +137,7 @@ fn somebody_out_of_attempts_reads_the_same_words_whatever_they_offered() {
 
 #[test]
 fn six_keys_of_which_the_fifth_is_right_get_in_again_and_again() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = two_users();
@@ -171,7 +171,7 @@ fn six_keys_of_which_the_fifth_is_right_get_in_again_and_again() {
 
 #[test]
 fn a_vm_that_is_down_is_named_on_stderr_and_never_costs_another_key() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut world = two_users();
@@ -206,7 +206,7 @@ fn a_vm_that_is_down_is_named_on_stderr_and_never_costs_another_key() {
 
 #[test]
 fn a_control_master_never_outlives_a_failed_session() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut world = two_users();
@@ -223,7 +223,7 @@ fn a_control_master_never_outlives_a_failed_session() {
 
 #[test]
 fn a_vm_with_another_host_key_is_refused_until_an_operator_says_so() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut world = two_users();
@@ -241,7 +241,7 @@ fn a_vm_with_another_host_key_is_refused_until_an_operator_says_so() {
 
 #[test]
 fn a_given_pin_is_checked_before_the_first_login() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let other = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -257,7 +257,7 @@ fn a_given_pin_is_checked_before_the_first_login() {
 
 #[test]
 fn a_login_with_a_vm_name_goes_there_from_any_address() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = two_users();
@@ -274,7 +274,7 @@ fn a_login_with_a_vm_name_goes_there_from_any_address() {
 
 #[test]
 fn certificates_can_name_the_login_for_vms_that_know_no_names() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = World::plan()
@@ -289,7 +289,7 @@ fn certificates_can_name_the_login_for_vms_that_know_no_names() {
 
 #[test]
 fn a_fixed_login_wins_over_the_name_the_user_asked_for() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let login = crate::harness::world::login();
@@ -304,7 +304,7 @@ fn a_fixed_login_wins_over_the_name_the_user_asked_for() {
 
 #[test]
 fn a_login_that_the_vm_refuses_is_told_and_spared_the_vm_for_a_while() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = two_users();
@@ -320,7 +320,7 @@ fn a_login_that_the_vm_refuses_is_told_and_spared_the_vm_for_a_while() {
 
 #[test]
 fn the_lobby_lists_the_vms_of_whoever_asks() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = World::plan()
@@ -349,7 +349,7 @@ fn the_lobby_lists_the_vms_of_whoever_asks() {
 
 #[test]
 fn a_full_server_says_so() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = World::plan()
@@ -377,7 +377,7 @@ fn a_full_server_says_so() {
 
 #[test]
 fn an_ended_connection_leaves_one_line_with_who_and_where() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = two_users();
@@ -406,7 +406,7 @@ fn an_ended_connection_leaves_one_line_with_who_and_where() {
 
 #[test]
 fn sigterm_lets_sessions_end_and_takes_no_new_ones() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut world = two_users();

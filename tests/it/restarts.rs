@@ -19,7 +19,7 @@ fn restarts() -> u32 {
 
 #[test]
 fn a_reload_renews_what_is_sound_and_names_what_is_not_and_what_takes_a_restart() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let world = neighbours().start();
@@ -65,7 +65,7 @@ fn a_reload_renews_what_is_sound_and_names_what_is_not_and_what_takes_a_restart(
 
 #[test]
 fn a_signal_that_means_nothing_ends_nothing() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut world = World::usual();
@@ -93,7 +93,7 @@ fn answers(address: SocketAddr) -> Result<(), String> {
 
 #[test]
 fn front_doors_that_follow_one_another_refuse_nobody_in_either_order() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut world = World::usual();
@@ -149,7 +149,7 @@ fn front_doors_that_follow_one_another_refuse_nobody_in_either_order() {
 
 #[test]
 fn what_is_taken_away_while_a_successor_waits_does_not_come_back_with_it() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut world = neighbours().start();
@@ -184,7 +184,7 @@ fn what_is_taken_away_while_a_successor_waits_does_not_come_back_with_it() {
 
 #[test]
 fn a_successor_that_fails_on_its_way_is_not_taken_for_one_that_came() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut world = World::usual();
@@ -213,7 +213,7 @@ fn a_successor_that_fails_on_its_way_is_not_taken_for_one_that_came() {
 
 #[test]
 fn a_process_that_drains_takes_away_what_its_files_and_its_successors_take_away() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut world = neighbours().start();
@@ -249,7 +249,7 @@ fn a_process_that_drains_takes_away_what_its_files_and_its_successors_take_away(
 
 #[test]
 fn a_start_that_cannot_have_an_address_lets_nobody_in_and_leaves_its_predecessor_alone() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut world = World::usual();
@@ -267,7 +267,7 @@ fn a_start_that_cannot_have_an_address_lets_nobody_in_and_leaves_its_predecessor
 
 #[test]
 fn health_and_readiness_are_told_apart_and_told_to_systemd() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut world = World::usual();

@@ -54,7 +54,7 @@ fn has(world: &World, line: &str) -> bool {
 
 #[test]
 fn a_client_that_gives_up_on_a_vm_frees_its_seat_at_once() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut world = narrow();
@@ -82,7 +82,7 @@ fn a_client_that_gives_up_on_a_vm_frees_its_seat_at_once() {
 
 #[test]
 fn whoever_waits_for_a_vm_is_ended_by_name_and_reads_why() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut world = narrow();
@@ -99,7 +99,7 @@ fn whoever_waits_for_a_vm_is_ended_by_name_and_reads_why() {
 
 #[test]
 fn what_a_client_says_while_its_vm_is_slow_reaches_the_vm() {
-    if World::is_direct() {
+    if World::is_passed_by() {
         return;
     }
     let mut world = narrow();

@@ -1,6 +1,6 @@
-//! From what is to what should be: the commands that make a registry say what a fleet says, each with words for people.
+//! The plan: from what is to what should be, the commands that make a registry say what a fleet says, each with words for people.
 //!
-//! Pure. What is equal takes no command, so that a fleet carried out twice takes none the second time. Rights are taken
+//! Pure: a plan is made of a model, and carried out elsewhere ([`execute`](super::execute)). What is equal takes no command, so that a fleet carried out twice takes none the second time. Rights are taken
 //! before others are given, but for those that are only had in another way from then on ([`transition`](super::transition)).
 //! A new key is there before an old one goes, unless it has to change hands. Which VM is which is said by
 //! [`identity`](super::identity); one of the same name with another owner is transferred. What a fleet says nothing of

@@ -32,7 +32,7 @@ enum AccessAfter {
     Lost,
     /// As before.
     Unchanged,
-    /// Only in a way that there was not.
+    /// Only by a share or a membership that the plan adds.
     ViaNewGrant,
 }
 

@@ -36,7 +36,7 @@ pub(super) struct Continuation {
     pub(super) subject: Removal,
 }
 
-/// What goes in parts, by more than a name that another one may get.
+/// What is removed in parts, known by what no later thing of the same name has.
 #[derive(Clone, Debug)]
 pub(super) enum Removal {
     Principal(Principal),
@@ -54,7 +54,7 @@ pub(super) struct Carried {
 pub(super) struct Pending {
     pub(super) task: usize,
     pub(super) place: usize,
-    /// Whether somebody wanted it.
+    /// Whether an operator asked for it, rather than time or the edge's own work.
     pub(super) wanted: bool,
     pub(super) done: Committed,
 }

@@ -153,7 +153,7 @@ pub(super) struct Job {
     pub(super) answer: SyncSender<Vec<Result<Committed, ServiceError>>>,
 }
 
-/// The last revision that somebody wanted: made neither by time, nor by an edge that goes on with its work.
+/// The last revision that an operator's request made. Neither time makes one, nor the edge's own work, as pinning a host key.
 #[derive(Clone, Debug)]
 pub(super) struct LastOperatorRevision(Arc<AtomicU64>);
 
@@ -162,7 +162,7 @@ impl LastOperatorRevision {
         Self(Arc::new(AtomicU64::new(revision)))
     }
 
-    /// Whether all is still as somebody wanted it who looked at revision `at`.
+    /// Whether no operator's request was carried out since somebody looked at revision `at`.
     pub(super) fn check(&self, at: Option<u64>, model: &Model) -> Result<(), Refusal> {
         let is = self.is();
         match at {

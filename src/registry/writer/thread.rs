@@ -1,5 +1,5 @@
 //! The thread that writes: a batch of orders at a time, each carried out by itself, in parts if need be, all made durable
-//! together, told to the follower, and answered then. Of an order of many parts a batch takes a few: nobody waits for the
+//! together, told to the subscriber, and answered then. Of an order of many parts a batch takes a few: nobody waits for the
 //! whole of it, neither other orders nor those who read.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -173,6 +173,17 @@ impl World {
         std::env::var("KEYWAY_TEST_TARGET").is_ok_and(|target| target == "direct")
     }
 
+    /// The same, for a test that has nothing to say then: it is listed as skipped.
+    #[track_caller]
+    pub(crate) fn is_passed_by() -> bool {
+        let is_direct = Self::is_direct();
+        if is_direct {
+            let at = std::panic::Location::caller();
+            super::peers::skipped(&format!("{at}: about Keyway (KEYWAY_TEST_TARGET=direct)"));
+        }
+        is_direct
+    }
+
     #[track_caller]
     fn start(plan: Plan) -> Self {
         static COUNT: AtomicU8 = AtomicU8::new(0);
