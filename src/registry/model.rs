@@ -95,7 +95,7 @@ pub struct Model {
     teams: BTreeMap<Label, Stored<Team>>,
     pub(super) quarantined: BTreeMap<Principal, Stored<Vec<QuarantinedSlot>>>,
     names: BTreeMap<Label, AddressIx>,
-    sites: Vec<Site>,
+    pub(super) sites: Vec<Site>,
     ips: HashMap<IpAddr, AddressIx>,
     /// In the order of the store, which is that of memory after a start: who walks through all of them need not jump.
     vms: BTreeMap<Serial, Stored<Box<Vm>>>,
@@ -512,43 +512,11 @@ impl Model {
         self.whole.as_ref().map(|whole| whole.document.clone()).unwrap_or_default()
     }
 
-    fn put_quarantined(
-        &mut self,
-        principal: &Principal,
-        new: Option<Stored<Vec<QuarantinedSlot>>>,
-    ) -> Option<(Document, u64)> {
-        let ix = self.intern_principal(principal);
-        let old = self.quarantined.remove(principal);
-        let mut held = Vec::new();
-        for quarantine in new.iter().flat_map(|new| &new.document) {
-            let address = self.intern_address(&quarantine.address);
-            held.push(Quarantined { address, vm: quarantine.vm, until_s: quarantine.until_s });
-            if let Some(site) = self.sites.get_mut(address.index()) {
-                site.quarantined += 1;
-            }
-        }
-        let before =
-            self.reach_mut(ix).map(|reach| std::mem::replace(&mut reach.quarantined, held));
-        for quarantine in before.unwrap_or_default() {
-            if let Some(site) = self.sites.get_mut(quarantine.address.index()) {
-                site.quarantined = site.quarantined.saturating_sub(1);
-            }
-        }
-        let aging = Key::Quarantine(principal.clone());
-        if let Some(new) = new {
-            self.quarantined.insert(principal.clone(), new);
-            self.aging.insert(aging);
-        } else {
-            self.aging.remove(&aging);
-        }
-        old.map(|old| (Document::Quarantine(old.document), old.revision))
-    }
-
-    fn reach_mut(&mut self, ix: PrincipalIx) -> Option<&mut Reach> {
+    pub(super) fn reach_mut(&mut self, ix: PrincipalIx) -> Option<&mut Reach> {
         self.reaches.get_mut(ix.0 as usize)
     }
 
-    fn intern_principal(&mut self, name: &Principal) -> PrincipalIx {
+    pub(super) fn intern_principal(&mut self, name: &Principal) -> PrincipalIx {
         if let Some(ix) = self.principals.get(name) {
             return *ix;
         }
@@ -566,7 +534,7 @@ impl Model {
         ix
     }
 
-    fn intern_address(&mut self, name: &Label) -> AddressIx {
+    pub(super) fn intern_address(&mut self, name: &Label) -> AddressIx {
         if let Some(ix) = self.names.get(name) {
             return *ix;
         }

@@ -11,7 +11,7 @@ use super::access::How;
 use super::command::{Placement, Way as KnownWay};
 use super::document::{Access, Document, Key, OldSlot, QuarantinedSlot, Serial, Vm};
 use super::draft::Draft;
-use super::model::{AddressIx, Model};
+use super::model::{AddressIx, Model, Stored};
 use super::name::{Label, Principal};
 use super::refusal::Refusal;
 
@@ -77,6 +77,39 @@ impl Model {
     /// What each principal must not see again yet.
     pub fn quarantined(&self) -> impl Iterator<Item = (&Principal, &[QuarantinedSlot])> {
         self.quarantined.iter().map(|(principal, stored)| (principal, &*stored.document))
+    }
+
+    /// Indexes what is quarantined for a principal, in place of what was.
+    pub(super) fn put_quarantined(
+        &mut self,
+        principal: &Principal,
+        new: Option<Stored<Vec<QuarantinedSlot>>>,
+    ) -> Option<(Document, u64)> {
+        let ix = self.intern_principal(principal);
+        let old = self.quarantined.remove(principal);
+        let mut held = Vec::new();
+        for quarantine in new.iter().flat_map(|new| &new.document) {
+            let address = self.intern_address(&quarantine.address);
+            held.push(Quarantined { address, vm: quarantine.vm, until_s: quarantine.until_s });
+            if let Some(site) = self.sites.get_mut(address.index()) {
+                site.quarantined += 1;
+            }
+        }
+        let before =
+            self.reach_mut(ix).map(|reach| std::mem::replace(&mut reach.quarantined, held));
+        for quarantine in before.unwrap_or_default() {
+            if let Some(site) = self.sites.get_mut(quarantine.address.index()) {
+                site.quarantined = site.quarantined.saturating_sub(1);
+            }
+        }
+        let aging = Key::Quarantine(principal.clone());
+        if let Some(new) = new {
+            self.quarantined.insert(principal.clone(), new);
+            self.aging.insert(aging);
+        } else {
+            self.aging.remove(&aging);
+        }
+        old.map(|old| (Document::Quarantine(old.document), old.revision))
     }
 
     /// Unix time until which nobody is given a slot that they have not, if that is after `now_s`.

@@ -179,7 +179,7 @@ impl World {
         let is_direct = Self::is_direct();
         if is_direct {
             let at = std::panic::Location::caller();
-            super::peers::skipped(&format!("{at}: about Keyway (KEYWAY_TEST_TARGET=direct)"));
+            peers::skipped(&format!("{at}: about Keyway (KEYWAY_TEST_TARGET=direct)"));
         }
         is_direct
     }
