@@ -43,7 +43,7 @@ use keyway::{
         transfer,
         zone::Answer,
     },
-    ssh::hostkey::PrivateKey,
+    ssh::private_key::PrivateKey,
 };
 use tokio::net::UdpSocket;
 

@@ -16,8 +16,9 @@ use std::time::{Duration, Instant as Clock};
 use aws_lc_rs::{agreement, kem, signature};
 use keyway::ssh::certificate::{Restrictions, UserCertificate};
 use keyway::ssh::entropy::SystemEntropy;
-use keyway::ssh::hostkey::{HostKey, PrivateKey};
+use keyway::ssh::host_key::HostKey;
 use keyway::ssh::kex::Method;
+use keyway::ssh::private_key::PrivateKey;
 use keyway::ssh::publickey::{PublicKey, SignatureAlgorithm};
 use keyway::ssh::revocation::Revocations;
 use keyway::ssh::transport::{

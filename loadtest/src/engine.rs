@@ -5,8 +5,8 @@
 use crate::{Result, link::Link};
 use keyway::ssh::{
     cipher::Cipher,
-    hostkey::PrivateKey,
     message,
+    private_key::PrivateKey,
     publickey::SignatureAlgorithm,
     transport::{Algorithms, ClientConfig, Event, RekeyLimits, Transport},
     userauth::{Credential, Login, LoginStep},

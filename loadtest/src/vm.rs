@@ -11,8 +11,9 @@ use keyway::{
     ssh::{
         connection::{Asked, ChannelEvent, Connection},
         fault::Fault,
-        hostkey::{HostKey, PrivateKey},
+        host_key::HostKey,
         message,
+        private_key::PrivateKey,
         publickey::{Fingerprint, PublicKey},
         transport::{Algorithms, Context, RekeyLimits, ServerConfig, Transport},
         userauth::{Authenticator, Gate, Identity, Offer, Pass, Policy, Step, Subject},

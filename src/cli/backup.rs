@@ -31,10 +31,7 @@ use crate::{
         refusal::utc,
         store::{Sqlite, Store as _, sqlite, sqlite::Restored},
     },
-    ssh::{
-        entropy::SystemEntropy,
-        hostkey::{HostKey, PrivateKey},
-    },
+    ssh::{entropy::SystemEntropy, host_key::HostKey, private_key::PrivateKey},
     state::{HOST_KEY, PINS, Placed, STORE, State, USER_CA},
 };
 

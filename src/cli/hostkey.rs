@@ -22,7 +22,7 @@ use crate::{
     durable,
     ssh::{
         entropy::SystemEntropy,
-        hostkey::PrivateKey,
+        private_key::PrivateKey,
         publickey::{KeyFault, KeyType},
     },
     state::Imported,

@@ -6,7 +6,7 @@ use super::testing::{ALICE, Fake, Said, Scratch, Sitting, refusing, say_with};
 use super::*;
 use crate::{
     registry::store::{Sqlite, Store as _, StoreId, Transaction},
-    ssh::{entropy::SystemEntropy, hostkey::PrivateKey},
+    ssh::{entropy::SystemEntropy, private_key::PrivateKey},
     state::State,
 };
 

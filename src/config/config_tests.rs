@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     route::{Admission, KeyLine, Pin, Table, Who},
     ssh::{
-        authorized_keys::KeyOptions, entropy::SystemEntropy, hostkey::PrivateKey,
+        authorized_keys::KeyOptions, entropy::SystemEntropy, private_key::PrivateKey,
         publickey::PublicKey,
     },
 };

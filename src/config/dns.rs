@@ -21,7 +21,7 @@ use super::{
 use crate::{
     plural::count,
     route::{LABEL_BYTES_MAX, is_label},
-    ssh::{hostkey::PrivateKey, keytype::KeyType},
+    ssh::{keytype::KeyType, private_key::PrivateKey},
 };
 
 /// Longest domain name in dotted form without its final dot (RFC 1035 §2.3.4: 255 bytes on the wire).

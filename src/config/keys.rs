@@ -16,7 +16,8 @@ use crate::{
     ssh::{
         authorized_keys::{AuthorizedKey, LineFault},
         certificate::Certificate,
-        hostkey::{HostKey, PrivateKey},
+        host_key::HostKey,
+        private_key::PrivateKey,
         publickey::{Fingerprint, KeyFault, KeyType, PublicKey},
         revocation::Revocations,
     },

@@ -21,9 +21,7 @@ use crate::registry::apply::served_file::RemovalsMax;
 use crate::registry::document::Role;
 use crate::route::SourceAddress;
 use crate::ssh::{
-    hostkey::{HostKey, PrivateKey},
-    publickey::PublicKey,
-    revocation::Revocations,
+    host_key::HostKey, private_key::PrivateKey, publickey::PublicKey, revocation::Revocations,
 };
 
 mod api;

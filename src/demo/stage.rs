@@ -11,7 +11,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::cli::Failure;
 use crate::ssh::entropy::SystemEntropy;
-use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::PublicKey;
 use crate::ssh::userauth::Credential;
 

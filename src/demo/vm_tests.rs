@@ -6,7 +6,7 @@ use super::{Setup, Vm};
 use crate::edge::clock::unix_s;
 use crate::ssh::certificate::{Restrictions, UserCertificate};
 use crate::ssh::entropy::SystemEntropy;
-use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::private_key::PrivateKey;
 use crate::ssh::userauth::Credential;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -6,7 +6,7 @@ use crate::edge::report::{Proved, RequestId};
 use crate::edge::running::tests::{contents, shared};
 use crate::route::{Change, Contents, Delta, Snapshot};
 use crate::ssh::entropy::SystemEntropy;
-use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::private_key::PrivateKey;
 use crate::ssh::userauth::Presented;
 use std::collections::BTreeSet;
 

@@ -5,7 +5,7 @@
 //! (RFC 4254 §4). An answer of ours therefore waits until all earlier requests have theirs.
 
 use crate::ssh::fault::Fault;
-use crate::ssh::hostkey::HostKey;
+use crate::ssh::host_key::HostKey;
 use crate::ssh::message::{GLOBAL_REQUEST, REQUEST_FAILURE, REQUEST_SUCCESS};
 use crate::ssh::publickey::{KeyType, SignatureAlgorithm};
 use crate::ssh::wire::{Malformed, Put, Reader};
@@ -243,7 +243,7 @@ impl Replies {
 mod tests {
     use super::*;
     use crate::ssh::entropy::SystemEntropy;
-    use crate::ssh::hostkey::PrivateKey;
+    use crate::ssh::private_key::PrivateKey;
 
     fn request(name: &[u8], wants_reply: bool, rest: &[u8]) -> Vec<u8> {
         let mut message = vec![GLOBAL_REQUEST];

@@ -19,8 +19,8 @@ use crate::route::{
 };
 use crate::ssh::cipher::Cipher;
 use crate::ssh::entropy::SystemEntropy;
-use crate::ssh::hostkey::PrivateKey;
 use crate::ssh::message::CHANNEL_DATA;
+use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::PublicKey;
 use crate::ssh::testing::server_config;
 use crate::ssh::transport::{Algorithms, RekeyLimits};

@@ -15,7 +15,7 @@ use super::routes;
 use super::values::parse_key;
 use crate::route::{Snapshot, Table, Who};
 use crate::ssh::entropy::Entropy;
-use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::private_key::PrivateKey;
 use crate::ssh::testing::Seeded;
 
 /// Histories of the usual run; `KEYWAY_HISTORIES` asks for another number.

@@ -6,7 +6,7 @@ use super::draft::{Draft, Report};
 use super::model::{CommandContext, Limits, Model};
 use super::name::{Label, Principal};
 use super::refusal::{Refusal, utc};
-use crate::ssh::{entropy::SystemEntropy, hostkey::PrivateKey};
+use crate::ssh::{entropy::SystemEntropy, private_key::PrivateKey};
 
 const NOW_S: u64 = 1_000_000;
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::registry::document::Role;
 use crate::registry::document::{OldSlot, Token};
-use crate::ssh::{entropy::SystemEntropy, hostkey::PrivateKey};
+use crate::ssh::{entropy::SystemEntropy, private_key::PrivateKey};
 
 fn name(name: &str) -> Label {
     Label::new(name).unwrap()

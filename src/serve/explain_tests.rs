@@ -23,7 +23,7 @@ use crate::route::testing::{arbitrary, model, sound};
 use crate::route::{Contents, Snapshot, UserEntry};
 use crate::ssh::authorized_keys::KeyOptions;
 use crate::ssh::certificate::{Restrictions, UserCertificate};
-use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::PublicKey;
 use crate::ssh::revocation::Revocations;
 use crate::ssh::testing::{Pair, Seeded, server_config, sha1_list};

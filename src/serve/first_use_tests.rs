@@ -15,7 +15,7 @@ use crate::registry::store::{
 use crate::registry::writer::Start;
 use crate::registry::{Label, Limits, Principal};
 use crate::ssh::entropy::SystemEntropy;
-use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::private_key::PrivateKey;
 use crate::ssh::testing::Seeded;
 use crate::state::State;
 

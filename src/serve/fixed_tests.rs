@@ -7,7 +7,7 @@ use super::*;
 use crate::config;
 use crate::scratch::Scratch;
 use crate::ssh::entropy::SystemEntropy;
-use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::private_key::PrivateKey;
 
 /// What a change of a key takes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

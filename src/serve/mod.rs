@@ -55,7 +55,7 @@ use crate::metrics::{Inventory, Registry};
 use crate::registry::apply::served_file::RemovalsMax;
 use crate::route::{Snapshot, Table};
 use crate::ssh::entropy::SystemEntropy;
-use crate::ssh::hostkey::HostKey;
+use crate::ssh::host_key::HostKey;
 use crate::ssh::transport::{Algorithms, RekeyLimits, ServerConfig};
 use crate::ssh::userauth::Policy;
 use crate::state::{Doors, Lock, State, StateFault, Turn};

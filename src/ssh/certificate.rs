@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::entropy::Entropy;
-use super::hostkey::PrivateKey;
+use super::private_key::PrivateKey;
 use super::publickey::{KeyFault, KeyType, PublicKey, SignatureAlgorithm, split_line};
 use super::source_address::is_in_networks;
 use super::wire::{Malformed, Put, Reader};

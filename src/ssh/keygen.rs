@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::entropy::Entropy;
-use super::hostkey::PrivateKey;
+use super::private_key::PrivateKey;
 use super::publickey::{KeyType, PublicKey, SignatureAlgorithm};
 use super::wire::{Put, Reader};
 

@@ -14,7 +14,7 @@ pub mod connection;
 pub mod digest;
 pub mod entropy;
 pub mod fault;
-pub mod hostkey;
+pub mod host_key;
 #[cfg(test)]
 mod hunt;
 pub mod ident;
@@ -27,6 +27,7 @@ pub mod negotiate;
 pub mod notice;
 mod outlet;
 pub mod packet;
+pub mod private_key;
 mod protection;
 pub mod publickey;
 mod restrictions;

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use super::entropy::Entropy;
 use super::fault::Fault;
-use super::hostkey::{HostKey, PrivateKey};
+use super::host_key::HostKey;
+use super::private_key::PrivateKey;
 use super::publickey::SignatureAlgorithm;
 use super::transport::{
     Algorithms, ClientConfig, Context, Event, Instant, RekeyLimits, ServerConfig, Transport,

@@ -22,7 +22,7 @@ use crate::{
     durable::{self, FILE_MODE, write_new},
     ssh::{
         entropy::{Entropy, SystemEntropy},
-        hostkey::PrivateKey,
+        private_key::PrivateKey,
         publickey::{Fingerprint, KeyFault},
     },
 };

@@ -4,7 +4,7 @@ use crate::harness::{Key, Scratch, peers, run};
 use keyway::{
     config::{Dns, DomainName, NameServer, Secondary},
     control::dns::{self, Addresses, Entry, Handle, Label, Names, PointsAt, Zone, export},
-    ssh::{hostkey::PrivateKey, publickey::PublicKey},
+    ssh::{private_key::PrivateKey, publickey::PublicKey},
 };
 use std::{
     collections::BTreeMap, fs, net::SocketAddr, ops::ControlFlow, path::Path, process::Command,

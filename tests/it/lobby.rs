@@ -18,7 +18,8 @@ use keyway::{
         AddressEntry, Contents, KeyEntry, Snapshot, SourceAddress, Table, UserEntry, Vm, VmEntry,
     },
     ssh::{
-        hostkey::{HostKey, PrivateKey},
+        host_key::HostKey,
+        private_key::PrivateKey,
         publickey::PublicKey,
         transport::{Algorithms, RekeyLimits, ServerConfig},
         userauth::Policy,

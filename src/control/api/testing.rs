@@ -30,7 +30,9 @@ use crate::{
         store::{StoreId, memory::Memory},
         writer::{self, Actor, CommandRequest, Mode},
     },
-    ssh::{entropy::SystemEntropy, hostkey::PrivateKey, publickey::Fingerprint, testing::Seeded},
+    ssh::{
+        entropy::SystemEntropy, private_key::PrivateKey, publickey::Fingerprint, testing::Seeded,
+    },
 };
 
 /// For an answer that must come.

@@ -23,7 +23,7 @@ use hickory_proto::{
 };
 
 use crate::ssh::{
-    hostkey::PrivateKey, keytype::SignatureAlgorithm, publickey::KeyFault, wire::Malformed,
+    keytype::SignatureAlgorithm, private_key::PrivateKey, publickey::KeyFault, wire::Malformed,
     wire::Reader,
 };
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::ended::{Cause, Ended, Stage};
 use crate::ssh::certificate::UserCertificate;
-use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::private_key::PrivateKey;
 use crate::ssh::transport::Event;
 use crate::ssh::userauth::{Credential, Login, LoginStep};
 

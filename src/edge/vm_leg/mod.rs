@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::ended::{Cause, Detail, Ended, Side, Stage};
 use crate::metrics::{Counters, LoginStage};
 use crate::route::{Admitted, Pin};
-use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::SignatureAlgorithm;
 use crate::ssh::transport::{Algorithms, ClientConfig, Event, RekeyLimits};
 use crate::ssh::userauth::ProvedKey;

@@ -12,7 +12,7 @@ use crate::registry::history::Dice;
 use crate::registry::model::{CommandContext, Limits};
 use crate::registry::values::parse_key;
 use crate::ssh::entropy::Entropy;
-use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::private_key::PrivateKey;
 use crate::ssh::testing::Seeded;
 
 fn label(name: &str) -> Label {

@@ -11,7 +11,7 @@ use crate::registry::store::{StoreId, memory::Memory};
 use crate::registry::writer::{CommandRequest, Start};
 use crate::registry::{Label, Limits, Options};
 use crate::ssh::entropy::Entropy;
-use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::private_key::PrivateKey;
 use crate::ssh::testing::Seeded;
 
 fn service() -> Service {

@@ -5,7 +5,7 @@ use crate::registry::command::{Command, NewVm, Options, Placement, VmSettings};
 use crate::registry::document::VmState;
 use crate::registry::model::{CommandContext, Limits};
 use crate::ssh::entropy::SystemEntropy;
-use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::private_key::PrivateKey;
 
 fn label(name: &str) -> Label {
     Label::new(name).unwrap()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::ssh::cipher::Cipher;
 use crate::ssh::entropy::Entropy;
-use crate::ssh::hostkey::HostKey;
+use crate::ssh::host_key::HostKey;
 use crate::ssh::negotiate::{Algorithms, HostKeyAlgorithm, Offer};
 use crate::ssh::publickey::SignatureAlgorithm;
 use crate::ssh::role::Role;

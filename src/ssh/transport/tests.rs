@@ -4,12 +4,12 @@ use super::exchange::EARLY_EXCHANGES_MAX;
 use super::output::{HELD_MAX_BYTES, OUTPUT_MAX_BYTES, WRITTEN_MIN_BYTES};
 use super::*;
 use crate::ssh::cipher::Mac;
-use crate::ssh::hostkey::HostKey;
-use crate::ssh::hostkey::PrivateKey;
+use crate::ssh::host_key::HostKey;
 use crate::ssh::kex::Method;
 use crate::ssh::message::Reason;
 use crate::ssh::packet::PACKETS_PER_KEY_MAX;
 use crate::ssh::packet::Used;
+use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::SignatureAlgorithm;
 use crate::ssh::testing::{End as Peer, Pair, Seeded, client_config, server_config};
 

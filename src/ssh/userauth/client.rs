@@ -3,8 +3,8 @@
 use super::{
     super::{
         fault::{Fault, Stage},
-        hostkey::PrivateKey,
         message,
+        private_key::PrivateKey,
         publickey::SignatureAlgorithm,
         transport::{Context, Transport},
         wire::{Malformed, Put, Reader},

@@ -9,7 +9,7 @@ use super::*;
 use crate::ssh::{
     certificate::{CertificateFault, Restrictions, UserCertificate},
     entropy::Entropy,
-    hostkey::PrivateKey,
+    private_key::PrivateKey,
     publickey::{Fingerprint, SignatureAlgorithm},
 };
 use proptest::prelude::*;

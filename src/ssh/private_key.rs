@@ -16,7 +16,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use super::certificate::{Certificate, CertificateFault, CertificateType};
 use super::entropy::Entropy;
 use super::publickey::{Curve, KeyFault, KeyType, PublicKey, SignatureAlgorithm, put_padded};
 use super::wire::{Put, Reader};
@@ -259,34 +258,6 @@ impl fmt::Debug for PrivateKey {
     }
 }
 
-/// A host key and the host certificate that goes with it, if any.
-#[derive(Debug)]
-pub struct HostKey {
-    /// Signs the exchange hash.
-    pub key: PrivateKey,
-    /// Offered beside the plain key under its `-cert-v01@openssh.com` names.
-    pub certificate: Option<Certificate>,
-}
-
-impl HostKey {
-    /// A host key with its certificate, which must be a host certificate for this very key.
-    ///
-    /// # Errors
-    /// [`CertificateFault::Type`] for a user certificate, [`CertificateFault::Key`] for another key's.
-    pub fn with_certificate(
-        key: PrivateKey,
-        certificate: Certificate,
-    ) -> Result<Self, CertificateFault> {
-        if certificate.certificate_type() != CertificateType::Host {
-            return Err(CertificateFault::Type);
-        }
-        if certificate.key() != key.public() {
-            return Err(KeyFault::Malformed.into());
-        }
-        Ok(Self { key, certificate: Some(certificate) })
-    }
-}
-
 /// The decoded bytes between the two marker lines.
 fn decode_pem(text: &str) -> Result<Zeroizing<Vec<u8>>, KeyFault> {
     if text.len() > FILE_BYTES_MAX {
@@ -412,5 +383,5 @@ fn reduce(value: &[u8], modulus: &[u8]) -> Zeroizing<Vec<u8>> {
 }
 
 #[cfg(test)]
-#[path = "hostkey_tests.rs"]
+#[path = "private_key_tests.rs"]
 mod tests;

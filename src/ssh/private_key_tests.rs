@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::super::certificate::{Restrictions, UserCertificate};
 use super::super::keygen::{Counter, Dir, KINDS, mutations};
 use super::*;
+use crate::ssh::certificate::{Certificate, CertificateFault};
+use crate::ssh::host_key::HostKey;
 
 /// Gives back fixed bytes: the check numbers of a file to be reproduced.
 struct Fixed([u8; 4]);
