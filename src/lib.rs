@@ -13,6 +13,7 @@
 //! - [`config`], [`state`]: two files that cannot be wrong once read; keys made once.
 //! - [`ended`], [`log`], [`metrics`]: why a connection ended, written and counted. `log_limiter`: how many lines somebody may
 //!   cause. `plural`: numbers of things. `durable`: files that outlive a crash of the host.
+//!   [`host`]: what a process may have there.
 //! - [`serve`], [`cli`], [`demo`]: the commands.
 //!
 //! Words that are used in one sense everywhere:
@@ -43,6 +44,7 @@ pub mod edge;
 pub mod ended;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod host;
 pub mod log;
 mod log_limiter;
 pub mod metrics;

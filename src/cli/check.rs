@@ -13,7 +13,7 @@ use super::{
     table::{Column, Table, cell, json, plain},
 };
 use crate::config::{self, Config, Finding, Fleet, Loaded, Report, UserCa, VmCredential};
-use crate::edge::limits;
+use crate::host;
 use crate::plural::count;
 use crate::registry::apply::served_file::RemovalsMax;
 use crate::registry::document::Registry;
@@ -34,8 +34,8 @@ pub(super) fn run(
     });
     let loaded = loaded.map(|mut loaded| {
         // Nobody is told anything wrong where the system does not say.
-        if let Ok(descriptors) = limits::descriptors() {
-            limits::check(&mut loaded, descriptors);
+        if let Ok(descriptors) = host::descriptors() {
+            host::check(&mut loaded, descriptors);
         }
         loaded
     });

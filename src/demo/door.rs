@@ -10,7 +10,8 @@ use std::time::Duration;
 use crate::cli::Failure;
 use crate::config::{self, Loaded};
 use crate::edge::first_use::{FirstUse, Shown};
-use crate::edge::{Edge, Start, limits, listen};
+use crate::edge::{Edge, Start, listen};
+use crate::host;
 use crate::metrics::{Inventory, Registry};
 use crate::route::Vm;
 use crate::serve;
@@ -97,7 +98,7 @@ pub(super) fn front_door(
     let snapshot = fleet.map(|fleet| fleet.snapshot);
     let shared =
         Arc::new(serve::shared(config, snapshot, state, SESSIONS_MAX, Arc::new(AllGiven))?);
-    let cpus: Vec<usize> = limits::cpus()?.into_iter().take(1).collect();
+    let cpus: Vec<usize> = host::cpus()?.into_iter().take(1).collect();
     let registry = Registry::new(0, Inventory::default);
     let doors = listen::reserve(&listen, &cpus, false)?;
     let start = Start { doors, beside: 0, cpus, half_open_max: HALF_OPEN_MAX, shared };

@@ -23,7 +23,6 @@ mod failed;
 pub mod first_use;
 pub mod gate;
 mod global_requests;
-pub mod limits;
 pub mod listen;
 mod lobby;
 pub mod local_address;

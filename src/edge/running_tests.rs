@@ -3,7 +3,6 @@
 use super::*;
 use crate::edge::clock::monotonic_ms;
 use crate::edge::first_use::{FirstUse, Shown};
-use crate::edge::limits;
 use crate::edge::local_address::Destination;
 use crate::edge::proxy_header::Senders;
 use crate::edge::pump::Session;
@@ -12,6 +11,7 @@ use crate::edge::relay::{ClientAlive, PreferGcm};
 use crate::edge::report::{Proved, Report, RequestId};
 use crate::edge::seats::Most;
 use crate::edge::settings::{Settings, VmCredential};
+use crate::host;
 use crate::metrics::Inventory;
 use crate::route::{
     AddressEntry, Admission, Change, Contents, KeyEntry, Snapshot, SourceAddress, Table, UserEntry,
@@ -136,7 +136,7 @@ fn a_delta_ends_who_lost_the_right_and_whoever_was_admitted_before_and_comes_aft
     let start = Start {
         doors: listen::reserve(&[([127, 0, 0, 1], 0).into()], &[0], false).unwrap(),
         beside: 0,
-        cpus: limits::cpus().unwrap()[..1].to_vec(),
+        cpus: host::cpus().unwrap()[..1].to_vec(),
         half_open_max: NonZeroU32::MIN,
         shared: Arc::clone(&shared),
     };
@@ -195,7 +195,7 @@ fn a_line_that_gives_less_ends_the_session_with_words_and_one_that_gives_more_do
     let start = Start {
         doors: listen::reserve(&[([127, 0, 0, 1], 0).into()], &[0], false).unwrap(),
         beside: 0,
-        cpus: limits::cpus().unwrap()[..1].to_vec(),
+        cpus: host::cpus().unwrap()[..1].to_vec(),
         half_open_max: NonZeroU32::MIN,
         shared: Arc::clone(&shared),
     };

@@ -49,7 +49,8 @@ use crate::edge::relay::{ClientAlive, PreferGcm};
 use crate::edge::seats::Most;
 use crate::edge::settings::{self, Live, Principal, Settings};
 use crate::edge::shared::Shared;
-use crate::edge::{self, Edge, clock, limits, listen};
+use crate::edge::{self, Edge, clock, listen};
+use crate::host;
 use crate::log;
 use crate::metrics::{Inventory, Registry};
 use crate::registry::apply::served_file::RemovalsMax;
@@ -95,10 +96,10 @@ pub fn serve(start: Start) -> Result<(), Failure> {
         tracing::error!(at, "a bug in keyway: {:?}", panic.payload_as_str().unwrap_or_default());
     }));
     told::begins(&files, &loaded.config.state_dir);
-    limits::keep_secrets_in_memory()?;
-    limits::use_small_pages();
+    host::keep_secrets_in_memory()?;
+    host::use_small_pages();
     let events = Events::start()?;
-    limits::check(&mut loaded, limits::descriptors()?);
+    host::check(&mut loaded, host::descriptors()?);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -163,10 +164,9 @@ impl Running {
         reload::follow_files(&state, &files);
         // Not who was there before the turn came.
         let beside = doors.others()?;
-        let budget = limits::raise_descriptors()?;
-        let sessions_max =
-            usize::try_from(limits::count(config.edge.sessions_max, budget.sessions))?;
-        let half_open_max = limits::count(config.edge.half_open_max, budget.half_open);
+        let budget = host::raise_descriptors()?;
+        let sessions_max = usize::try_from(host::count(config.edge.sessions_max, budget.sessions))?;
+        let half_open_max = host::count(config.edge.half_open_max, budget.half_open);
         let (drain, metrics_listen) = (config.edge.drain, config.metrics.listen);
         let fixed = Fixed::of(&config);
         let revoked_keys = config.edge.revoked_keys.clone();
@@ -426,7 +426,7 @@ fn last_words(table: &Table) -> String {
 
 /// The CPUs to use: the first of those that this process may run on.
 fn cpus(shards: Count) -> Result<Vec<usize>, Failure> {
-    let mut cpus = limits::cpus()?;
+    let mut cpus = host::cpus()?;
     if let Count::Exactly(wanted) = shards {
         let wanted = usize::try_from(wanted.get())?;
         if wanted > cpus.len() {

@@ -5,7 +5,7 @@ use keyway::{
     edge::{
         Edge, Start,
         first_use::{FirstUse, Shown},
-        limits, listen,
+        listen,
         local_address::Destination,
         proxy_header::Senders,
         relay::{ClientAlive, PreferGcm},
@@ -13,6 +13,7 @@ use keyway::{
         settings::{Live, Settings, VmCredential},
         shared::Shared,
     },
+    host,
     metrics::{Inventory, Registry},
     route::{
         AddressEntry, Contents, KeyEntry, Snapshot, SourceAddress, Table, UserEntry, Vm, VmEntry,
@@ -104,7 +105,7 @@ fn sixteen_thousand_vms_are_listed_whole_by_a_stock_client() {
     };
     let table = Table::new();
     table.apply(Snapshot::new(contents(&key(&alice))).expect("sound"));
-    let cpus = limits::cpus().expect("CPUs")[..1].to_vec();
+    let cpus = host::cpus().expect("CPUs")[..1].to_vec();
     let start = Start {
         doors: listen::reserve(&[([127, 0, 77, 9], 0).into()], &cpus, false).expect("a port"),
         beside: 0,

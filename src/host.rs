@@ -1,4 +1,4 @@
-//! What the host allows: CPUs and file descriptors.
+//! What the host allows a process: CPUs and file descriptors, and what it keeps to itself.
 
 use std::io;
 
