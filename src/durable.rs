@@ -8,6 +8,8 @@ use std::{
     path::Path,
 };
 
+/// Permission bits that let others than the owner at a file.
+pub(crate) const MODE_OTHERS: u32 = 0o077;
 /// Mode of a file that is for the service's user alone.
 pub(crate) const FILE_MODE: u32 = 0o600;
 

@@ -2,15 +2,16 @@
 
 use std::process::ExitCode;
 
-use keyway::cli::{self, Demo, Failure, Roles};
+use keyway::cli::{self, Demo, Roles};
 use keyway::demo::{self, Options};
+use keyway::serve::{self, Failure};
 
 /// Frees what a burst of connections used, and is faster on the login path than the system's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    cli::run(std::env::args_os(), &Roles { serve: keyway::serve::serve, demo })
+    cli::run(std::env::args_os(), &Roles { serve: serve::serve, demo })
 }
 
 fn demo(asked: &Demo) -> Result<(), Failure> {

@@ -26,7 +26,8 @@ use super::{
     table::plain,
 };
 use crate::{
-    config::{Config, HostKeys, MODE_OTHERS, UserCa, VmCredential},
+    config::{Config, HostKeys, UserCa, VmCredential},
+    durable::MODE_OTHERS,
     registry::{
         refusal::utc,
         store::{Sqlite, Store as _, sqlite, sqlite::Restored},

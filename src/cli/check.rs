@@ -6,13 +6,13 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::{
-    DONE, FAULTS, Files, Output,
+    DONE, FAULTS, Output,
     client::{Client, Request, ServerAt},
     error::CliError,
     remote::path,
     table::{Column, Table, cell, json, plain},
 };
-use crate::config::{self, Config, Finding, Fleet, Loaded, Report, UserCa, VmCredential};
+use crate::config::{self, Config, Files, Finding, Fleet, Loaded, Report, UserCa, VmCredential};
 use crate::host;
 use crate::plural::count;
 use crate::registry::apply::served_file::RemovalsMax;

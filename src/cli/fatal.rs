@@ -5,11 +5,12 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::{Failure, Files, check, now_s, table};
+use super::{check, now_s, table};
 use crate::{
-    config::{self, Finding, Log, Report},
+    config::{self, Files, Finding, Log, Report},
     plural::count,
     registry::refusal::utc,
+    serve::Failure,
 };
 
 /// How it is told.

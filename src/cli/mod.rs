@@ -17,7 +17,9 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, Loaded};
+use crate::config::{self, Files};
+use crate::durable::MODE_OTHERS;
+use crate::serve::{Failure, Start};
 
 use error::Outcome;
 use remote::{Remote, Terminal};
@@ -398,17 +400,6 @@ struct Noun<V: Subcommand> {
     remote: Remote,
 }
 
-/// The files of a front door.
-#[derive(Args, Clone, Debug, Eq, PartialEq)]
-pub struct Files {
-    /// How the front door runs [default: keyway.toml or /etc/keyway/keyway.toml, if there, else all defaults]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Who may go where: applied to the registry at start and at SIGHUP
-    #[arg(long, value_name = "FILE")]
-    pub fleet: Option<PathBuf>,
-}
-
 /// What the demonstration is asked to do.
 #[derive(Args, Clone, Debug, Eq, PartialEq)]
 pub struct Demo {
@@ -431,18 +422,6 @@ enum Output {
     Table,
     Json,
 }
-
-/// What `serve` starts from.
-#[derive(Debug)]
-pub struct Start {
-    /// Read again at SIGHUP, with [`config::load`].
-    pub files: Files,
-    /// What they hold now. Its warnings are to be logged.
-    pub loaded: Loaded,
-}
-
-/// Why a role ended other than as it should: one line for stderr.
-pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// The long-running roles. Each runs until it is told to stop.
 #[derive(Clone, Copy, Debug)]
@@ -468,10 +447,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, roles: &Roles) -> Exit
 fn keep_stdout() -> io::Result<bool> {
     let stdout = std::fs::File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let about = stdout.metadata()?;
-    if !about.is_file() || about.mode() & config::MODE_OTHERS == 0 {
+    if !about.is_file() || about.mode() & MODE_OTHERS == 0 {
         return Ok(false);
     }
-    let mode = about.mode() & 0o7777 & !config::MODE_OTHERS;
+    let mode = about.mode() & 0o7777 & !MODE_OTHERS;
     stdout.set_permissions(std::fs::Permissions::from_mode(mode))?;
     Ok(true)
 }

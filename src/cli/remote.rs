@@ -27,9 +27,8 @@ use super::{
     trust::Named,
 };
 use crate::{
-    config::{
-        self, Config, Found, HostKeys, MODE_OTHERS, Report, SOCKET, STATE_DIR, UserCa, VmCredential,
-    },
+    config::{self, Config, Found, HostKeys, Report, SOCKET, STATE_DIR, UserCa, VmCredential},
+    durable::MODE_OTHERS,
     state::State,
 };
 

@@ -3,12 +3,12 @@
 use std::{fs, os::unix::ffi::OsStrExt, os::unix::fs::MetadataExt, path::Path};
 
 use super::{
-    Api, ApiTls, Config, MODE_OTHERS, Peer,
+    Api, ApiTls, Config, Peer,
     document::{Document, Section, Value},
     keys,
     keyway::{Lines, meet, path, path_or_none, socket_address},
 };
-use crate::registry::document::Role;
+use crate::{durable::MODE_OTHERS, registry::document::Role};
 
 /// Longest path of a socket, in bytes: what `sockaddr_un` holds beside its last zero.
 const SOCKET_BYTES_MAX: usize = 107;

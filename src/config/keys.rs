@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::document::Value;
 use crate::{
-    registry::store::MODE_OTHERS,
+    durable::MODE_OTHERS,
     route::Pin,
     ssh::{
         authorized_keys::{AuthorizedKey, LineFault},

@@ -34,7 +34,6 @@ mod keys;
 mod keyway;
 mod reread;
 
-pub(crate) use crate::registry::store::MODE_OTHERS;
 pub use dns::{Dns, DomainName, NameServer, Secondary};
 pub use finding::{Finding, Report};
 pub use fleet::{Fleet, read_fleet};
@@ -247,6 +246,17 @@ pub struct Registry {
 pub struct FleetFile {
     /// How much it may remove at a start or reload.
     pub removals_max: RemovalsMax,
+}
+
+/// The files of a front door.
+#[derive(clap::Args, Clone, Debug, Eq, PartialEq)]
+pub struct Files {
+    /// How the front door runs [default: keyway.toml or /etc/keyway/keyway.toml, if there, else all defaults]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Who may go where: applied to the registry at start and at SIGHUP
+    #[arg(long, value_name = "FILE")]
+    pub fleet: Option<PathBuf>,
 }
 
 /// Both files, and what is worth a word in them.

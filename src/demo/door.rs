@@ -7,7 +7,6 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cli::Failure;
 use crate::config::{self, Loaded};
 use crate::edge::first_use::{FirstUse, Shown};
 use crate::edge::{Edge, Start, listen};
@@ -15,6 +14,7 @@ use crate::host;
 use crate::metrics::{Inventory, Registry};
 use crate::route::Vm;
 use crate::serve;
+use crate::serve::Failure;
 use crate::ssh::publickey::PublicKey;
 use crate::state::State;
 

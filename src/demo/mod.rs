@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::cli::Failure;
+use crate::serve::Failure;
 use crate::ssh::entropy::SystemEntropy;
 use crate::state::State;
 

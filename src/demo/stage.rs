@@ -9,7 +9,7 @@ use std::sync::Arc;
 use nix::unistd::{Uid, User};
 use socket2::{Domain, Socket, Type};
 
-use crate::cli::Failure;
+use crate::serve::Failure;
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::PublicKey;

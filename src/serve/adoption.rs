@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use crate::cli::Failure;
+use super::Failure;
 use crate::registry::command::{Noted, Way};
 use crate::registry::refusal::utc;
 use crate::registry::store::sqlite::{self, Replaced};

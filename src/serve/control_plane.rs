@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use crate::cli::Failure;
+use super::Failure;
 use crate::config::{Api, Config, Dns};
 use crate::control::api::condition::Reload;
 use crate::control::{api, dns};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crate::cli::Files;
 use crate::config;
+use crate::config::Files;
 use crate::edge::Edge;
 use crate::edge::shared::Shared;
 use crate::state::State;

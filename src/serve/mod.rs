@@ -36,9 +36,8 @@ use std::{io, num::NonZeroU32};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
-use crate::cli::{Failure, Files, Start};
 use crate::config::{
-    self, Config, Count, Fleet, HostKeys, Loaded, Log, Principals, UserCa, VmCredential,
+    self, Config, Count, Files, Fleet, HostKeys, Loaded, Log, Principals, UserCa, VmCredential,
 };
 use crate::control::api::condition::Reload;
 use crate::control::metrics_endpoint::{self, Pages};
@@ -82,6 +81,18 @@ const LAST_WORDS: &str = "no VM answers here for the keys you offered. Check the
 /// Said behind it to whoever has a `+` in the user name.
 const PLUS_WORDS: &str = "What stands behind the last + of a user name is taken for the name of a VM. A login that has a + \
                           of its own is written with the VM's name behind it: x+y+vm@host.";
+
+/// What `serve` starts from.
+#[derive(Debug)]
+pub struct Start {
+    /// Read again at SIGHUP, with [`config::load`].
+    pub files: Files,
+    /// What they hold now. Its warnings are to be logged.
+    pub loaded: Loaded,
+}
+
+/// Why a role ended other than as it should: one line for stderr.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs the front door that `start` describes.
 ///

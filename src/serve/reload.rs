@@ -3,8 +3,7 @@
 
 use std::path::Path;
 
-use crate::cli::{Failure, Files};
-use crate::config::{self, Config, Finding, Fleet, Reread, Rights};
+use crate::config::{self, Config, Files, Finding, Fleet, Reread, Rights};
 use crate::control::api::condition::{
     NeedsRestart, PartReloaded, Reload, Reloaded, Renewal, Renewed,
 };
@@ -17,7 +16,7 @@ use crate::ssh::userauth::Policy;
 use crate::state::State;
 
 use super::fixed::Fixed;
-use super::{Running, live};
+use super::{Failure, Running, live};
 
 /// Why a part is left as it is that has no faults of its own.
 const FAULTS: &str = "keyway.toml has faults";

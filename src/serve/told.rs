@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::cli::Files;
 use crate::config;
+use crate::config::Files;
 use crate::metrics::Registry;
 use crate::route::Table;
 

@@ -18,8 +18,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use crate::{
-    config::MODE_OTHERS,
-    durable::{self, FILE_MODE, write_new},
+    durable::{self, FILE_MODE, MODE_OTHERS, write_new},
     ssh::{
         entropy::{Entropy, SystemEntropy},
         private_key::PrivateKey,

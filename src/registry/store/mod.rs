@@ -34,9 +34,6 @@ pub const VALUE_BYTES_MAX: usize = 1 << 20;
 /// Most bytes of the keys and values of one transaction: etcd takes requests of 1.5 MiB, framing included.
 pub const TRANSACTION_BYTES_MAX: usize = VALUE_BYTES_MAX + (1 << 18);
 
-/// Permission bits that let others than the owner at a file.
-pub(crate) const MODE_OTHERS: u32 = 0o077;
-
 /// A key-value space with revisions. The rules that all engines keep stand at the head of this module.
 pub trait Store: Send + Sync {
     /// Shows `visit` the entries of each of `parts`, one part after the other, all at one revision; returns which. Nothing

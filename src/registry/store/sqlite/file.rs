@@ -13,8 +13,8 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use crate::durable::{FILE_MODE, directory};
-use crate::registry::store::{MODE_OTHERS, StoreError, StoreId};
+use crate::durable::{FILE_MODE, MODE_OTHERS, directory};
+use crate::registry::store::{StoreError, StoreId};
 
 const DIRECTORY_MODE: u32 = 0o700;
 /// `KWAY`: what `file` and SQLite itself show of the file.
