@@ -221,7 +221,7 @@ pub struct Ended {
     pub side: Side,
     /// How far it had come.
     pub stage: Stage,
-    /// Why.
+    /// The cause, as it is counted.
     pub cause: Cause,
 }
 

@@ -24,7 +24,7 @@ pub enum Shown {
     },
     /// Nothing is pinned: refuse the session.
     Failed {
-        /// Why.
+        /// What failed.
         why: String,
     },
 }

@@ -124,7 +124,7 @@ impl Actor {
 pub struct Audit {
     /// Unix time.
     pub at_s: u64,
-    /// Who.
+    /// Who asked for it.
     pub actor: Actor,
     /// What, with all its parameters.
     pub command: Command,

@@ -21,7 +21,7 @@ pub enum Command {
     },
     /// A user goes, out of all teams and shares. VMs must have gone before.
     UserRemove {
-        /// Who.
+        /// The user's name.
         name: Label,
     },
     /// A key for a user.
@@ -57,16 +57,16 @@ pub enum Command {
     },
     /// A team goes, out of all shares. Its VMs must have gone before.
     TeamRemove {
-        /// Which.
+        /// The team's name.
         name: Label,
     },
     /// A user becomes a member, or gets the other kind of access.
     TeamJoin {
         /// Of which team.
         team: Label,
-        /// Who.
+        /// The user, by name.
         user: Label,
-        /// How.
+        /// How the member enters the team's VMs.
         #[serde(default)]
         access: Access,
     },
@@ -74,43 +74,43 @@ pub enum Command {
     TeamLeave {
         /// Which team.
         team: Label,
-        /// Who.
+        /// The user, by name.
         user: Label,
     },
     /// A new VM.
     VmAdd(NewVm),
     /// A VM goes.
     VmRemove {
-        /// Which.
+        /// The VM's name.
         name: Label,
     },
     /// Somebody else may enter a VM, or may in the other way.
     VmShare {
-        /// Which.
+        /// The VM's name.
         name: Label,
-        /// Who.
+        /// The user or team that it is shared with.
         with: Principal,
-        /// How.
+        /// How it may be entered: at its address, or by name only.
         #[serde(default)]
         access: Access,
     },
     /// Somebody may no longer.
     VmUnshare {
-        /// Which.
+        /// The VM's name.
         name: Label,
-        /// Who.
+        /// The user or team that it is shared with.
         with: Principal,
     },
     /// Another name; whoever is inside stays there.
     VmRename {
-        /// Which.
+        /// The VM's name.
         name: Label,
         /// The new name.
         to: Label,
     },
     /// Another owner.
     VmTransfer {
-        /// Which.
+        /// The VM's name.
         name: Label,
         /// The new owner.
         to: Principal,
@@ -120,9 +120,9 @@ pub enum Command {
     },
     /// Other properties; what is not given stays.
     VmSet {
-        /// Which.
+        /// The VM's name.
         name: Label,
-        /// What.
+        /// What is set; the rest stays.
         #[serde(flatten)]
         set: VmSettings,
     },
@@ -138,12 +138,12 @@ pub enum Command {
     },
     /// The key that a VM showed first is forgotten.
     VmUnpin {
-        /// Which.
+        /// The VM's name.
         name: Label,
     },
     /// Another address; the old one leads there until the quarantine is over.
     VmRenumber {
-        /// Which.
+        /// The VM's name.
         name: Label,
         /// Where; without it the least loaded address is chosen.
         #[serde(default)]
@@ -159,22 +159,22 @@ pub enum Command {
     },
     /// A pool address goes. Nothing may stand there or have stood there lately.
     AddressRemove {
-        /// Which.
+        /// The address's name.
         name: Label,
     },
     /// Other properties; what is not given stays.
     AddressSet {
-        /// Which.
+        /// The address's name.
         name: Label,
-        /// What.
+        /// What it is from now on.
         #[serde(flatten)]
         address: NewAddress,
     },
     /// Takes VMs, takes none, or refuses connections. Draining moves the VMs away with [`Command::VmRenumber`].
     AddressState {
-        /// Which.
+        /// The address's name.
         name: Label,
-        /// What.
+        /// Its state from now on.
         state: AddressState,
     },
     /// A new API token.
@@ -191,13 +191,13 @@ pub enum Command {
     },
     /// A token ends.
     TokenRemove {
-        /// Which.
+        /// The token's name.
         name: Label,
     },
     /// A thing becomes the fleet file's, which keeps it from then on and takes it away once it no longer names it. Nothing
     /// else of it changes, and nobody's session ends.
     TakeOver {
-        /// What.
+        /// The thing that becomes the file's.
         #[serde(flatten)]
         thing: Thing,
     },
@@ -211,7 +211,7 @@ pub enum Command {
     },
     /// Somebody known wanted this and was refused: nothing changes but the audit log.
     Refused {
-        /// What.
+        /// The command that was refused.
         of: Box<Command>,
         /// The code of the refusal.
         code: String,
@@ -228,7 +228,7 @@ pub enum Command {
     },
     /// Something was done beside the registry: nothing changes but the audit log.
     Note {
-        /// What.
+        /// The event.
         what: Noted,
         /// To what.
         about: String,

@@ -256,7 +256,7 @@ impl VmState {
 /// A second way to a VM that was given another address, for those who had the first.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct OldSlot {
-    /// Where.
+    /// The address, by name.
     pub address: Label,
     /// For whom; never empty.
     pub principals: Vec<Principal>,
@@ -358,7 +358,7 @@ pub struct Address {
 /// A slot that pointed at a VM not long ago: it must point at no other one until then.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
 pub struct QuarantinedSlot {
-    /// Where.
+    /// The address, by name.
     pub address: Label,
     /// The VM it pointed at.
     pub vm: Serial,

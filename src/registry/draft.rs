@@ -12,7 +12,7 @@ use super::quarantine::Opened;
 /// A VM that was given another address on the way.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Move {
-    /// Which.
+    /// The VM, by name.
     pub vm: Label,
     /// Where it was.
     pub from: Label,
@@ -54,7 +54,7 @@ pub struct Report {
 /// One document of a finished draft.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Written {
-    /// Where.
+    /// The key that was written.
     pub key: Key,
     /// What stands there now.
     pub now: Option<Document>,

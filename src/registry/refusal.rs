@@ -46,7 +46,7 @@ pub struct Collision {
     pub principal: Principal,
     /// The VM that the command is about.
     pub vm: Label,
-    /// Where.
+    /// The address, by name.
     pub address: Label,
     /// The other VM, or nothing if it is gone.
     pub other: Option<Label>,
@@ -212,9 +212,9 @@ pub enum Refusal {
         utc(*until_s)
     )]
     Closed {
-        /// Who.
+        /// The user or team.
         principal: Principal,
-        /// Where.
+        /// The address, by name.
         address: Label,
         /// Unix time.
         until_s: u64,
@@ -224,9 +224,9 @@ pub enum Refusal {
         "address `{address}` takes no VMs: it is {why}; name another, or none to have one chosen"
     )]
     NotReady {
-        /// Which.
+        /// The address, by name.
         address: Label,
-        /// Why.
+        /// What is wrong with it.
         why: &'static str,
     },
     /// A limit of ours.
@@ -242,7 +242,7 @@ pub enum Refusal {
         "VM `{vm}` must show another host key than {shown}; if it was made anew: `keyway vm host-key forget {vm}`"
     )]
     HostKeyOther {
-        /// Which.
+        /// The VM, by name.
         vm: Label,
         /// The fingerprint of what it showed.
         shown: String,
@@ -253,7 +253,7 @@ pub enum Refusal {
          `keyway vm host-key set {vm} KEY`"
     )]
     HostKeyTaken {
-        /// Which.
+        /// The VM, by name.
         vm: Label,
         /// The other.
         of: Label,
@@ -263,13 +263,13 @@ pub enum Refusal {
         "VM `{vm}` has another owner or endpoint than the one that showed the host key; connect again"
     )]
     HostKeyElsewhere {
-        /// Which.
+        /// The VM, by name.
         vm: Label,
     },
     /// There is nothing to forget.
     #[error("no host key of VM `{name}` is pinned: the next that it shows will be")]
     NotPinned {
-        /// Which.
+        /// The name that was meant.
         name: Label,
     },
     /// Somebody changed it meanwhile.

@@ -47,7 +47,7 @@ pub(super) enum Registry {
     Away {
         /// When they were saved.
         saved: SystemTime,
-        /// Why.
+        /// What is wrong with it.
         why: String,
     },
 }

@@ -38,7 +38,7 @@ pub enum LineFault {
     Refused {
         /// Its name.
         option: &'static str,
-        /// Why.
+        /// What is wrong with it.
         reason: &'static str,
     },
     /// Not an option of sshd.

@@ -62,7 +62,7 @@ pub enum StateFault {
     /// The system refused.
     #[error("{}: {error}", .path.display())]
     Io {
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
         /// What it said.
         error: io::Error,
@@ -70,7 +70,7 @@ pub enum StateFault {
     /// Others than the service's user can get at it.
     #[error("{} is open to others (mode {mode:04o}); fix: chmod go= {}", .path.display(), .path.display())]
     Open {
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
@@ -78,7 +78,7 @@ pub enum StateFault {
     /// A key file that is no key.
     #[error("{}: {fault}; fix: restore it from a backup, or move it away to have a new one made", .path.display())]
     Key {
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
         /// What is wrong with it.
         fault: KeyFault,
@@ -86,7 +86,7 @@ pub enum StateFault {
     /// Lines of old pins that cannot be read. A lost pin would be taken anew from whoever answers, so none is skipped.
     #[error("{}", lines(.path, .faults))]
     Pins {
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
         /// Line, from 1, and what is wrong with it.
         faults: Vec<(usize, String)>,
@@ -108,7 +108,7 @@ pub enum StateFault {
     /// A key would have to take the place of another one, which clients or VMs know.
     #[error("{} holds another key ({fingerprint}); fix: move it away if nobody knows it", .path.display())]
     OtherKey {
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
         /// Of the key that is there.
         fingerprint: Fingerprint,

@@ -113,6 +113,18 @@ const RULES: &[Rule] = &[
         plant: ("src/ssh/wire.rs", "use std::fmt;\n"),
     },
     Rule {
+        name: "no doc is a question word",
+        applies: is_rust,
+        find: |file| {
+            let words = ["Which", "Who", "How", "What", "Where", "When", "Why"];
+            file.lines_with(|line| {
+                let doc = line.trim().strip_prefix("/// ").and_then(|doc| doc.strip_suffix('.'));
+                doc.is_some_and(|doc| words.contains(&doc))
+            })
+        },
+        plant: ("src/ssh/wire.rs", "//! x\n/// Which.\nfn f() {}\n"),
+    },
+    Rule {
         name: "a file is about 500 lines",
         applies: is_rust,
         find: too_long,

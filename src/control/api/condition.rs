@@ -60,9 +60,9 @@ pub struct Counts {
 /// How one part is.
 #[derive(Clone, Debug, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct PartStatus {
-    /// Which.
+    /// The part that this is about.
     pub part: Part,
-    /// How.
+    /// Its health.
     pub state: PartState,
     /// For people: where it listens, or what is wrong and what to do.
     pub detail: String,
@@ -130,7 +130,7 @@ pub struct Reloaded {
 /// What came of one part.
 #[derive(Clone, Debug, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct PartReloaded {
-    /// Which.
+    /// The part that this is about.
     pub part: Renewed,
     /// What came of it.
     pub result: Renewal,

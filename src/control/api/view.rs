@@ -71,7 +71,7 @@ pub struct Team {
 /// A user in a team.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct Member {
-    /// Who.
+    /// The user, by name.
     pub user: String,
     /// How the member enters the team's VMs.
     pub access: Access,
@@ -124,7 +124,7 @@ pub struct Vm {
 pub struct Share {
     /// `alice`, or `team:ops`.
     pub principal: String,
-    /// How.
+    /// How it is entered: at its address, or by name only.
     pub access: Access,
 }
 
@@ -188,7 +188,7 @@ pub struct Audit {
     pub key: String,
     /// Unix time.
     pub at_s: u64,
-    /// Who.
+    /// Who asked for it.
     pub actor: Actor,
     /// What, with all its parameters.
     #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
@@ -217,7 +217,7 @@ pub struct Session {
     pub id: String,
     /// How far it is.
     pub state: SessionState,
-    /// Who.
+    /// The user, by name.
     pub user: String,
     /// By which key.
     pub fingerprint: String,

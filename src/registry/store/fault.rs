@@ -48,7 +48,7 @@ pub enum Refusal {
     /// The caller's fault: which of the two changes is meant?
     #[error("{key} is changed twice in one transaction")]
     Twice {
-        /// Which.
+        /// The key that was meant.
         key: String,
     },
 }

@@ -250,7 +250,7 @@ pub struct Commit {
 /// What became of one key.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Change {
-    /// Which.
+    /// The key that was written.
     pub key: String,
     /// Its new value; `None`: deleted.
     pub value: Option<Vec<u8>>,

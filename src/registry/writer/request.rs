@@ -16,13 +16,13 @@ use crate::route::Contents;
 /// A command with all that says how it is meant.
 #[derive(Clone, Debug)]
 pub struct CommandRequest {
-    /// What.
+    /// What is to be done.
     pub command: Command,
-    /// How.
+    /// How it is meant.
     pub options: Options,
     /// The revision that the subject must have.
     pub expected: Option<u64>,
-    /// Who.
+    /// Who asks.
     pub actor: Actor,
 }
 
@@ -78,7 +78,7 @@ pub enum RegistryError {
     /// Something in the store cannot be read.
     #[error("{key} in the store cannot be read: {why}; restore a backup")]
     Unreadable {
-        /// Where.
+        /// The key in the store.
         key: String,
         /// What is wrong.
         why: serde_json::Error,
