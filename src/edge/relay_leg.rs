@@ -367,7 +367,7 @@ fn receive(
 }
 
 /// Seals a message for the other leg, where it lies if that works.
-pub(super) fn forward(
+pub(super) fn reseal_for_other_leg(
     party: Party,
     from: &mut RelayLeg,
     to: &mut RelayLeg,

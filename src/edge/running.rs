@@ -112,7 +112,7 @@ impl Edge {
         }
         let edge = Self { shards, shared, addresses, cpus, members: Mutex::new(members) };
         // From here on whoever comes to a pump is looked at there, and when a right has its end.
-        edge.recheck();
+        edge.recheck_rights();
         Ok(edge)
     }
 
@@ -129,13 +129,13 @@ impl Edge {
     /// Replaces what a reload replaces, and ends the sessions whose right is gone. Others do not notice.
     pub fn renew(&self, live: Live) {
         self.shared.live.store(Arc::new(live));
-        self.recheck();
+        self.recheck_rights();
     }
 
     /// Replaces the routing map as a whole, and ends the sessions whose right is gone.
     pub fn replace(&self, snapshot: Snapshot) {
         self.shared.table.apply(snapshot);
-        self.recheck();
+        self.recheck_rights();
     }
 
     /// Changes the routing map, and ends the sessions whose right is gone with it.
@@ -145,14 +145,14 @@ impl Edge {
     pub fn change(&self, delta: Delta) -> Result<Changed, Vec<Contradiction>> {
         let changed = self.shared.table.change(delta)?;
         if changed.takes_away {
-            self.recheck();
+            self.recheck_rights();
         }
         Ok(changed)
     }
 
     /// Checks the right of every session again. Comes after what took rights away: a session that is not on a pump by then
     /// is checked when it comes there.
-    fn recheck(&self) {
+    fn recheck_rights(&self) {
         let shared = Arc::clone(&self.shared);
         let check: pump::Check<Info> = Arc::new(move |info| gate::may_stay(&shared, &info.report));
         for shard in &self.shards {

@@ -14,17 +14,17 @@ impl Model {
     ///
     /// # Errors
     /// [`Refusal::Exhausted`] names who sees the most.
-    pub(super) fn choose(
+    pub(super) fn choose_address(
         &self,
         vm: Serial,
         viewers: &[PrincipalIx],
         now_s: u64,
     ) -> Result<Label, Refusal> {
-        self.choose_but(vm, viewers, now_s, None)
+        self.choose_address_except(vm, viewers, now_s, None)
     }
 
-    /// As [`Model::choose`], without one address.
-    pub(super) fn choose_but(
+    /// As [`Model::choose_address`], without one address.
+    pub(super) fn choose_address_except(
         &self,
         vm: Serial,
         viewers: &[PrincipalIx],
@@ -153,7 +153,7 @@ impl Model {
         Err(Refusal::Conflict { collisions, way_out })
     }
 
-    /// What `viewer` sees at an address beside `vm`, through everybody but `but`.
+    /// What `viewer` sees at an address beside `vm`, or saw there until its quarantine is over, through everybody but `but`.
     pub(super) fn collisions<'a>(
         &'a self,
         viewer: PrincipalIx,

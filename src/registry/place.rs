@@ -1,4 +1,5 @@
-//! Moves VMs out of each other's way.
+//! Where a VM is put: the address it gets, the one it is moved to, and how VMs are moved out of each other's way. Which address
+//! is free is the allocator's to say.
 
 use super::allocator::shown;
 use super::command::Placement;
@@ -34,7 +35,7 @@ impl Draft<'_> {
         let now_s = self.stamp().now_s;
         match placement {
             Placement::Nowhere => Ok(None),
-            Placement::Chosen => self.model().choose(serial, &viewers, now_s).map(Some),
+            Placement::Chosen => self.model().choose_address(serial, &viewers, now_s).map(Some),
             Placement::At(at) => {
                 self.model().fits((serial, &vm.name), at, &viewers, now_s)?;
                 Ok(Some(at.clone()))
@@ -57,7 +58,7 @@ impl Draft<'_> {
             (Some(from), Placement::Chosen) => {
                 let viewers = self.model().viewers(vm.entitled());
                 let now_s = self.stamp().now_s;
-                Some(self.model().choose_but(serial, &viewers, now_s, Some(from))?)
+                Some(self.model().choose_address_except(serial, &viewers, now_s, Some(from))?)
             }
             _ => self.place(serial, &vm, placement)?,
         };

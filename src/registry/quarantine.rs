@@ -1,9 +1,10 @@
 //! The quarantine: a slot, {principal, address}, that led to a VM points at no other one until its quarantine is over,
 //! because somebody's resolver, known_hosts or shell history may still mean the first.
 //!
-//! A draft puts in quarantine whatever its writes take from somebody; the allocator and every check of an address ask
-//! [`Quarantined::bars`]; time, or the same owner's VM at the same endpoint, gives a slot free. What a registry that was lost
-//! had given out comes here by [`Draft::quarantine_ways`], and where not even that is known no new way is opened at all.
+//! A draft puts in quarantine whatever its writes take from somebody. It is enforced in the allocator: an address is chosen
+//! by [`Quarantined::bars`], and `Model::collisions`, which every other check of an address asks, counts what is
+//! quarantined. Time gives a slot free, or the same owner's VM at the same endpoint. What a registry that was lost had
+//! given out comes here by [`Draft::quarantine_ways`], and where not even that is known no new way is opened at all.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -42,7 +42,7 @@ impl Running {
         let dry = order.dry_run;
         let most = config.as_ref().map(|it| it.fleet_file.removals_max).unwrap_or_default();
         if !dry {
-            let told = withdraw(&self.edge, &self.shared, rights, config.as_ref().ok());
+            let told = withdraw_rights(&self.edge, &self.shared, rights, config.as_ref().ok());
             reloaded.part(Renewed::Revocations, told);
         }
         match config {
@@ -115,7 +115,7 @@ pub(super) fn follow_files(state: &State, files: &Files) {
 /// What a process that drains reads again: who is let in no more, of its own files or those of its successor.
 pub(super) fn follow(edge: &Edge, shared: &Shared, config: &Path, last: Option<&Path>) {
     let Reread { rights, config, .. } = config::reread(Some(config), None, last);
-    match withdraw(edge, shared, rights, config.as_ref().ok()) {
+    match withdraw_rights(edge, shared, rights, config.as_ref().ok()) {
         Ok(_) => tracing::info!("reloaded while draining: revocations"),
         Err(why) => {
             for why in why {
@@ -127,7 +127,7 @@ pub(super) fn follow(edge: &Edge, shared: &Shared, config: &Path, last: Option<&
 
 /// Takes away what the file takes away, whatever else is wrong with it: without a `whole` file nothing comes back, and
 /// nobody new is let in.
-pub(super) fn withdraw(
+pub(super) fn withdraw_rights(
     edge: &Edge,
     shared: &Shared,
     rights: Rights,

@@ -33,7 +33,7 @@ use super::buffers::Pool;
 use super::epoll::Readiness;
 use super::global_requests::{self as requests, Request};
 use super::relay_leg::{
-    Exchange, Party, PumpContext, Read, Reading, RelayLeg, Stop, Writing, forward,
+    Exchange, Party, PumpContext, Read, Reading, RelayLeg, Stop, Writing, reseal_for_other_leg,
 };
 use crate::ended::{Detail, Ended};
 use crate::ssh::message::{
@@ -439,12 +439,12 @@ impl Relay {
                     ) => {
                         from.replies.relayed();
                         let sent = to.transport.send_seq();
-                        forward(party, from, to, used, payload, tools)?;
+                        reseal_for_other_leg(party, from, to, used, payload, tools)?;
                         to.origins.wants_reply(sent);
                         Ok(())
                     }
                     (_, Request::Other { .. } | Request::HostKeys { .. }) => {
-                        forward(party, from, to, used, payload, tools)
+                        reseal_for_other_leg(party, from, to, used, payload, tools)
                     }
                 }
             }
@@ -457,7 +457,7 @@ impl Relay {
                 Ok(())
             }
             REQUEST_SUCCESS | REQUEST_FAILURE => {
-                forward(party, from, to, used, payload, tools)?;
+                reseal_for_other_leg(party, from, to, used, payload, tools)?;
                 to.reply_passed(tools).map_err(|fault| Stop::Fault(party.other(), fault))
             }
             CHANNEL_OPEN | CHANNEL_OPEN_CONFIRMATION => {
@@ -468,7 +468,7 @@ impl Relay {
                     (Some(banner), Party::Vm) => banner.confirmed(message),
                     (None, _) => {}
                 }
-                forward(party, from, to, used, payload, tools)
+                reseal_for_other_leg(party, from, to, used, payload, tools)
             }
             CHANNEL_REQUEST if banner.is_some() && party == Party::Client => {
                 let shown = banner.as_ref().and_then(|banner| banner.requested(message));
@@ -478,9 +478,9 @@ impl Relay {
                         .send(&shown, &mut tools.context())
                         .map_err(|fault| Stop::Fault(party, fault))?;
                 }
-                forward(party, from, to, used, payload, tools)
+                reseal_for_other_leg(party, from, to, used, payload, tools)
             }
-            _ => forward(party, from, to, used, payload, tools),
+            _ => reseal_for_other_leg(party, from, to, used, payload, tools),
         }
     }
 }
