@@ -127,20 +127,25 @@ fn admitted(seed: u64, shared: &Arc<Shared>, key: &PrivateKey) -> (Peer, Peer, S
     (client, vm, Session { carriage, info, started_ms: monotonic_ms() })
 }
 
+/// An edge of one shard, at a port that the kernel chose.
+fn started(shared: &Arc<Shared>) -> Edge {
+    let start = Start {
+        doors: listen::reserve(&[([127, 0, 0, 1], 0).into()], &[0], false).unwrap(),
+        beside: 0,
+        cpus: host::cpus().unwrap()[..1].to_vec(),
+        half_open_max: NonZeroU32::MIN,
+        shared: Arc::clone(shared),
+    };
+    Edge::start(start, &Registry::new(0, Inventory::default)).unwrap()
+}
+
 #[test]
 fn a_delta_ends_who_lost_the_right_and_whoever_was_admitted_before_and_comes_after_it() {
     let shared = Arc::new(shared());
     let [alice, bob, other] =
         std::array::from_fn(|_| PrivateKey::generate_ed25519(&mut SystemEntropy::default()));
     shared.table.apply(Snapshot::new(contents(&[("alice", &alice), ("bob", &bob)])).unwrap());
-    let start = Start {
-        doors: listen::reserve(&[([127, 0, 0, 1], 0).into()], &[0], false).unwrap(),
-        beside: 0,
-        cpus: host::cpus().unwrap()[..1].to_vec(),
-        half_open_max: NonZeroU32::MIN,
-        shared: Arc::clone(&shared),
-    };
-    let edge = Edge::start(start, &Registry::new(0, Inventory::default)).unwrap();
+    let edge = started(&shared);
     let pump = &edge.shards[0].pump;
     let goes_on = |client: &mut Peer, vm: &mut Peer, count: usize| {
         client.send(&[CHANNEL_DATA, 5]);
@@ -192,14 +197,7 @@ fn a_line_that_gives_less_ends_the_session_with_words_and_one_that_gives_more_do
     let shared = Arc::new(shared());
     let key = PrivateKey::generate_ed25519(&mut SystemEntropy::default());
     shared.table.apply(Snapshot::new(contents(&[("alice", &key)])).unwrap());
-    let start = Start {
-        doors: listen::reserve(&[([127, 0, 0, 1], 0).into()], &[0], false).unwrap(),
-        beside: 0,
-        cpus: host::cpus().unwrap()[..1].to_vec(),
-        half_open_max: NonZeroU32::MIN,
-        shared: Arc::clone(&shared),
-    };
-    let edge = Edge::start(start, &Registry::new(0, Inventory::default)).unwrap();
+    let edge = started(&shared);
     let set = |options: Option<&str>| {
         let options = options.map(Arc::from);
         let keys = vec![KeyEntry { options, ..key_of(&key) }];
