@@ -78,15 +78,17 @@ impl Running {
                 );
             }
         }
-        if waited == Waited::Came && !ended {
-            tracing::info!("a successor takes over: people are let in until it does so");
-            // Another one may come for one that failed on its way.
-            match leaving.wait_until(SUCCESSOR_OPENS, State::is_succeeded) {
-                Waited::Came => {
-                    ended = leaving.wait_until(UNDER_WAY, |_| false) == Waited::Ended;
+        if waited == Waited::Came {
+            if !ended {
+                tracing::info!("a successor takes over: people are let in until it does so");
+                // Another one may come for one that failed on its way.
+                match leaving.wait_until(SUCCESSOR_OPENS, State::is_succeeded) {
+                    Waited::Came => {
+                        ended = leaving.wait_until(UNDER_WAY, |_| false) == Waited::Ended;
+                    }
+                    Waited::InVain => tracing::error!("no successor lets people in"),
+                    Waited::Ended => ended = true,
                 }
-                Waited::InVain => tracing::error!("no successor lets people in"),
-                Waited::Ended => ended = true,
             }
             told.begins("nobody more is let in here");
         }

@@ -88,12 +88,11 @@ impl Events {
     /// Whoever asks from elsewhere is told no from now on, and so is who waits.
     pub(super) fn close(&self) {
         self.asking.open.store(false, Ordering::SeqCst);
-        for event in self.queue.try_iter() {
-            // A signal says again what it means.
-            if let Event::Drain | Event::End = event {
-                let _kept = self.asking.queue.send(event);
-                return;
-            }
+        // What signals have said holds: nobody waits for its answer.
+        let waits = |event: &Event| matches!(event, Event::Reload(_, Some(_)));
+        let signals: Vec<Event> = self.queue.try_iter().filter(|event| !waits(event)).collect();
+        for event in signals {
+            let _kept = self.asking.queue.send(event);
         }
     }
 }
@@ -105,5 +104,27 @@ impl Asking {
         let event = Event::Reload(order, Some(answer));
         let sent = self.open.load(Ordering::SeqCst) && self.queue.send(event).is_ok();
         sent.then(|| answered.recv().ok()).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_signals_have_said_outlives_the_closing_and_whoever_waits_is_told_no() {
+        let (sender, queue) = mpsc::channel();
+        let asking = Asking { queue: sender.clone(), open: Arc::new(AtomicBool::new(true)) };
+        let events = Events { queue, asking: asking.clone() };
+        let (answer, answered) = mpsc::sync_channel(1);
+        sender.send(Event::Reload(Reload::default(), Some(answer))).unwrap();
+        sender.send(Event::Reload(Reload::default(), None)).unwrap();
+        sender.send(Event::Drain).unwrap();
+        events.close();
+        assert!(answered.recv().is_err(), "it would wait for ever");
+        assert!(asking.reload(Reload::default()).is_none());
+        assert!(matches!(events.next(), Event::Reload(_, None)));
+        assert!(matches!(events.next(), Event::Drain));
+        assert!(events.next_within(Duration::ZERO).is_none());
     }
 }
