@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
 use crate::config::{Dns, DomainName, NameServer, Secondary};
-use crate::control::dns::packet::{Reply, Responder};
+use crate::control::dns::responder::{Reply, Responder};
 use crate::control::dns::{Addresses, Entry, Label, Names, PointsAt, Transport, Zone};
 use crate::edge::proxy_header::{Expected, HEADER_BYTES_MAX, Verdict, inspect};
 use crate::ssh::authorized_keys::AuthorizedKey;

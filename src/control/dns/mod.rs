@@ -2,10 +2,10 @@
 //! is no copy of the zone that could be late.
 //!
 //! ```text
-//! datagram or message -> packet (request) -> zone (records) -> packet (answer) -> where it came from
+//! datagram or message -> responder reads -> zone (records) -> responder writes -> where it came from
 //! ```
 //! - [`zone`]: {name, type} -> records; what exists and what does not.
-//! - [`packet`]: bytes -> bytes. EDNS, truncation, refusals. `sign`: DNSSEC, answer by answer.
+//! - [`responder`]: bytes -> bytes. EDNS, truncation, refusals. `sign`: DNSSEC, answer by answer.
 //! - [`limit`]: how many answers a network gets over UDP.
 //! - `server`, `socket`: UDP and TCP, on a thread of their own, with a limit on everything.
 //! - [`transfer`], `notify`, [`export`]: the whole zone, for secondaries and as a file.
@@ -32,7 +32,7 @@ pub mod export;
 mod label;
 pub mod limit;
 mod notify;
-pub mod packet;
+pub mod responder;
 mod server;
 pub mod sign;
 mod socket;

@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     counters::{Counters, Event, Transport},
     limit::{Limiter, Verdict},
-    packet::{Reply, Request, Responder},
+    responder::{Reply, Request, Responder},
     socket::Datagrams,
     transfer,
     zone::Zone,

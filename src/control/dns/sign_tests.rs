@@ -9,7 +9,7 @@ use hickory_proto::{
 use super::{
     super::{
         ResponseKind, Transport,
-        packet::{Reply, Responder},
+        responder::{Reply, Responder},
         testing::{host_keys, listing, name, query, settings, with_edns, zone_of},
         zone::Zone,
     },

@@ -1,4 +1,5 @@
-//! Packets: the bytes of a request -> the bytes of its answer. No socket, no log; what a peer sends is at most counted.
+//! Answers queries: the bytes of a request -> the bytes of its answer. No socket, no log; what a peer sends is at most
+//! counted.
 //!
 //! hickory reads names and writes messages. Its own reader of whole requests is not used: it reserves room for as many
 //! questions as a header claims (65,535 make 8 MB), and logs what it finds in options. Here a request has exactly one
@@ -365,5 +366,5 @@ fn rest(decoder: &mut BinDecoder<'_>, header: &Header) -> Result<Request, Broken
 }
 
 #[cfg(test)]
-#[path = "packet_tests.rs"]
+#[path = "responder_tests.rs"]
 mod tests;

@@ -1,4 +1,4 @@
-//! Tests of `packet`: what every kind of request gets, byte for byte where it matters.
+//! Tests of `responder`: what every kind of request gets, byte for byte where it matters.
 
 use hickory_proto::{
     op::{Message, Query},
