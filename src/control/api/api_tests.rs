@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{
-    answer::Problem,
+    problem::Problem,
     testing::{World, key, now_s, user},
 };
 use crate::registry::{

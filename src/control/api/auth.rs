@@ -7,7 +7,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use super::answer::Problem;
+use super::problem::Problem;
 use crate::{
     config::Peer,
     registry::{Model, document::Role, writer::Actor},

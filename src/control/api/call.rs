@@ -6,13 +6,7 @@ use hyper::body::Bytes;
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{
-    Api,
-    answer::{Answer, Problem},
-    auth::Caller,
-    pipeline::note_refused,
-    trace,
-};
+use super::{Api, auth::Caller, pipeline::note_refused, problem::Problem, response::Answer, trace};
 use crate::plural::count;
 use crate::registry::{
     Command, Label, Model, Move, Options, Principal, Refusal, Written,

@@ -6,7 +6,6 @@
 //!
 //! Everything a peer can make it hold is bounded, and one bad connection ends alone.
 
-mod answer;
 mod auth;
 mod body;
 mod call;
@@ -14,7 +13,9 @@ pub mod condition;
 mod handlers;
 mod openapi;
 mod pipeline;
+mod problem;
 mod request;
+mod response;
 mod routes;
 mod server;
 #[cfg(test)]

@@ -22,10 +22,11 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
     Api, WHOLE_MAX,
-    answer::{Answer, Problem},
     auth::{Caller, Process, Proof, TokenHash},
     body::Body,
     call::{Call, Queries},
+    problem::Problem,
+    response::Answer,
     routes::{self, Kind, Route, Source},
     trace::Asked,
 };

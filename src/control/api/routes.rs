@@ -5,11 +5,13 @@ use hyper::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::{
-    answer::{Answer, Problem},
     call::{Call, Changed, Gone, List, Query, Reply, percent_decoded},
     condition::{Reloaded, Status},
     handlers::{addresses_tokens, condition, data_plane, fleet, users_teams, vms},
-    request as ask, view, watch,
+    problem::Problem,
+    request as ask,
+    response::Answer,
+    view, watch,
 };
 use Source::{Process, Registry};
 

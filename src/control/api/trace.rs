@@ -11,7 +11,7 @@ use std::{
 
 use hyper::{StatusCode, http::request::Parts};
 
-use super::{answer::Problem, pipeline::From};
+use super::{pipeline::From, problem::Problem};
 use crate::{
     log,
     log_limiter::{LogLimiter, Network},

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::{WATCHERS_MAX, answer::Problem, auth::Proof, body::Lines, call::Call};
+use super::{WATCHERS_MAX, auth::Proof, body::Lines, call::Call, problem::Problem};
 use crate::registry::{
     Key,
     document::Vm,

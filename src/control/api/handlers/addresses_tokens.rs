@@ -3,9 +3,9 @@
 use super::{behind, unknown};
 use crate::{
     control::api::{
-        answer::Problem,
         auth::new_token,
         call::{Call, Changed, Gone, List, Moved, Reply},
+        problem::Problem,
         request as ask, view,
     },
     registry::{

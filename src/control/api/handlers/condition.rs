@@ -1,9 +1,9 @@
 //! How the front door is, and its files read again.
 
 use crate::control::api::{
-    answer::Problem,
     call::Call,
     condition::{Reload, Reloaded, Status},
+    problem::Problem,
     request as ask,
 };
 

@@ -10,9 +10,9 @@ use super::unknown;
 use crate::{
     control::api::{
         Asked, DataPlaneError, Question, Target,
-        answer::Problem,
         body::Text,
         call::{Call, Changed, Gone, List, plain},
+        problem::Problem,
         request as ask, view,
     },
     registry::{Command, command::Noted, refusal::Kind, writer::Mode},

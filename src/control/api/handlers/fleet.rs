@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     control::api::{
-        answer::Problem,
         body::Lines,
         call::{Call, List, Moved, Reply},
-        openapi, view, watch,
+        openapi,
+        problem::Problem,
+        view, watch,
     },
     registry::{
         Command,

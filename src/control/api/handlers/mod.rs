@@ -15,7 +15,7 @@ pub(super) mod vms;
 
 use std::{collections::BTreeMap, ops::Bound};
 
-use super::answer::Problem;
+use super::problem::Problem;
 use crate::registry::{Label, Refusal, refusal::Kind};
 
 /// What comes behind a cursor, which is a name. A cursor that is no name stands where it would.

@@ -5,8 +5,8 @@ use std::ops::Bound;
 use super::{behind, unknown};
 use crate::{
     control::api::{
-        answer::Problem,
         call::{Call, Changed, Gone, List, Reply, Seen},
+        problem::Problem,
         request as ask, view,
     },
     registry::{

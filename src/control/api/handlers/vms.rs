@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::{behind, unknown};
 use crate::{
     control::api::{
-        answer::Problem,
         call::{Call, Changed, Gone, List, Reply},
+        problem::Problem,
         request as ask, view,
     },
     registry::{

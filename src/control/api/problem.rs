@@ -1,4 +1,4 @@
-//! What a request is answered: JSON, text or a stream; or a problem (RFC 9457) with a code that stays the same.
+//! Why a request is not answered as asked: a problem (RFC 9457), with a code that stays the same.
 
 use hyper::{
     Response, StatusCode,
@@ -6,10 +6,9 @@ use hyper::{
 };
 use schemars::JsonSchema;
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::body::{Body, Lines, Text};
-use crate::registry::{Refusal, store, writer::ServiceError};
+use super::{body::Body, response::with};
+use crate::registry::{Refusal, name::NotALabel, store, writer::ServiceError};
 
 /// Characters of a reason that are told: some name what was sent.
 const DETAIL_CHARS: usize = 500;
@@ -163,8 +162,8 @@ impl From<Refusal> for Problem {
     }
 }
 
-impl From<crate::registry::name::NotALabel> for Problem {
-    fn from(fault: crate::registry::name::NotALabel) -> Self {
+impl From<NotALabel> for Problem {
+    fn from(fault: NotALabel) -> Self {
         Refusal::from(fault).into()
     }
 }
@@ -189,54 +188,4 @@ impl From<store::StoreError> for Problem {
     fn from(fault: store::StoreError) -> Self {
         Self::registry_away(fault.to_string())
     }
-}
-
-/// What a handler answers.
-pub(super) enum Answer {
-    /// JSON.
-    Json {
-        /// Written already.
-        body: Vec<u8>,
-        /// The revision of the one thing it shows.
-        tag: Option<u64>,
-    },
-    /// Plain text, as long as it may be.
-    Text(Text),
-    /// Lines of JSON, one a commit, until somebody ends it.
-    Watch(Lines),
-}
-
-impl Answer {
-    /// `place`: of an answer that there may be few of; it is free again when all of the answer is gone.
-    pub(super) fn into_response(
-        self,
-        status: StatusCode,
-        place: Option<OwnedSemaphorePermit>,
-    ) -> Response<Body> {
-        match self {
-            Self::Json { body, tag } => {
-                let mut response = with(status, "application/json", Body::whole(body, place));
-                let tag = tag.and_then(|tag| HeaderValue::try_from(format!("\"{tag}\"")).ok());
-                if let Some(tag) = tag {
-                    response.headers_mut().insert(header::ETAG, tag);
-                }
-                response
-            }
-            Self::Text(text) => {
-                with(status, "text/plain; charset=utf-8", Body::Text(text.at(place)))
-            }
-            Self::Watch(lines) => with(status, "application/x-ndjson", Body::Lines(lines)),
-        }
-    }
-}
-
-fn with(status: StatusCode, media_type: &'static str, body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-    // What is answered is nobody else's business, and old as soon as it is read.
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
 }
