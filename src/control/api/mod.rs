@@ -14,6 +14,7 @@ mod handlers;
 mod openapi;
 mod pipeline;
 mod problem;
+mod query;
 mod request;
 mod response;
 mod routes;

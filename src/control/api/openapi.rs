@@ -6,9 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     WHOLE_MAX,
-    call::Query,
     pipeline::word,
     problem::{BUSY, COME_AGAIN_S, ProblemBody, REGISTRY_AWAY},
+    query::Query,
     request::{NAME, PRINCIPAL},
     routes::{Gives, Kind, ROUTES, Route, Source},
 };

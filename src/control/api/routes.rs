@@ -5,10 +5,11 @@ use hyper::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::{
-    call::{Call, Changed, Gone, List, Query, Reply, percent_decoded},
+    call::{Call, Changed, Gone, List, Reply},
     condition::{Reloaded, Status},
     handlers::{addresses_tokens, condition, data_plane, fleet, users_teams, vms},
     problem::Problem,
+    query::{Query, percent_decoded},
     request as ask,
     response::Answer,
     view, watch,

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{
-    call::Query,
+    query::Query,
     routes::{Kind, ROUTES, Route},
     testing::{Reply, World, read_head},
     view::Session,

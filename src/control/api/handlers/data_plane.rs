@@ -11,8 +11,9 @@ use crate::{
     control::api::{
         Asked, DataPlaneError, Question, Target,
         body::Text,
-        call::{Call, Changed, Gone, List, plain},
+        call::{Call, Changed, Gone, List},
         problem::Problem,
+        query::plain,
         request as ask, view,
     },
     registry::{Command, command::Noted, refusal::Kind, writer::Mode},
