@@ -15,6 +15,7 @@ mod openapi;
 mod pipeline;
 mod problem;
 mod query;
+mod reply;
 mod request;
 mod response;
 mod routes;

@@ -5,11 +5,12 @@ use hyper::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::{
-    call::{Call, Changed, Gone, List, Reply},
+    call::Call,
     condition::{Reloaded, Status},
     handlers::{addresses_tokens, condition, data_plane, fleet, users_teams, vms},
     problem::Problem,
     query::{Query, percent_decoded},
+    reply::{Changed, Gone, List, Reply},
     request as ask,
     response::Answer,
     view, watch,

@@ -4,8 +4,9 @@ use super::{behind, unknown};
 use crate::{
     control::api::{
         auth::new_token,
-        call::{Call, Changed, Gone, List, Moved, Reply},
+        call::Call,
         problem::Problem,
+        reply::{Changed, Gone, List, Moved, Reply},
         request as ask, view,
     },
     registry::{
@@ -30,7 +31,7 @@ pub(in super::super) fn addresses(call: &Call) -> Answer<List<view::Address>> {
         model.addresses().filter(|(name, ..)| name.as_str() > after).map(|(name, stored, _)| {
             (name.to_string(), view::address(&model, name, &stored.document, stored.revision))
         });
-    Ok(List::page(call, model.revision(), items))
+    Ok(List::page(&call.query, model.revision(), items))
 }
 
 pub(in super::super) fn address(call: &Call) -> Answer<Reply<view::Address>> {
@@ -158,7 +159,7 @@ pub(in super::super) fn tokens(call: &Call) -> Answer<List<view::Token>> {
     let items = behind(model.tokens(), call.query.after.as_deref()).map(|(name, stored)| {
         (name.to_string(), view::token(name, &stored.document, stored.revision))
     });
-    Ok(List::page(call, model.revision(), items))
+    Ok(List::page(&call.query, model.revision(), items))
 }
 
 pub(in super::super) fn token_add(call: &Call, new: ask::NewToken) -> Answer<Changed<view::Token>> {

@@ -11,9 +11,10 @@ use crate::{
     control::api::{
         Asked, DataPlaneError, Question, Target,
         body::Text,
-        call::{Call, Changed, Gone, List},
+        call::Call,
         problem::Problem,
         query::plain,
+        reply::{Changed, Gone, List},
         request as ask, view,
     },
     registry::{Command, command::Noted, refusal::Kind, writer::Mode},
@@ -52,7 +53,7 @@ pub(in super::super) fn sessions(call: &Call) -> Answer<List<view::Session>> {
     sessions.sort_by(|one, other| one.id.cmp(&other.id));
     let revision = call.api.service.model().revision();
     let items = sessions.into_iter().map(|session| (session.id.clone(), session));
-    Ok(List::page(call, revision, items))
+    Ok(List::page(&call.query, revision, items))
 }
 
 /// The id of the one session that begins as asked; as asked, if there is none.

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     control::api::{
         body::Lines,
-        call::{Call, List, Moved, Reply},
+        call::Call,
         openapi,
         problem::Problem,
+        reply::{List, Moved, Reply},
         view, watch,
     },
     registry::{
@@ -212,7 +213,7 @@ pub(in super::super) fn audit(call: &Call) -> Answer<List<view::Audit>> {
         let item = shown(&key, &entry);
         (key, item)
     });
-    Ok(List::page(call, revision, items))
+    Ok(List::page(&call.query, revision, items))
 }
 
 fn shown(key: &str, entry: &writer::Audit) -> view::Audit {

@@ -5,8 +5,9 @@ use std::ops::Bound;
 use super::{behind, unknown};
 use crate::{
     control::api::{
-        call::{Call, Changed, Gone, List, Reply, Seen},
+        call::Call,
         problem::Problem,
+        reply::{Changed, Gone, List, Reply, Seen},
         request as ask, view,
     },
     registry::{
@@ -24,7 +25,7 @@ pub(in super::super) fn users(call: &Call) -> Answer<List<view::User>> {
     let items = behind(model.users(), call.query.after.as_deref()).map(|(name, stored)| {
         (name.to_string(), view::user(&model, name, &stored.document, stored.revision))
     });
-    Ok(List::page(call, model.revision(), items))
+    Ok(List::page(&call.query, model.revision(), items))
 }
 
 pub(in super::super) fn user(call: &Call) -> Answer<Reply<view::User>> {
@@ -88,7 +89,7 @@ pub(in super::super) fn keys(call: &Call) -> Answer<List<view::Key>> {
         };
         keys.into_iter().map(shown).collect::<Vec<_>>()
     });
-    Ok(List::page(call, model.revision(), items))
+    Ok(List::page(&call.query, model.revision(), items))
 }
 
 pub(in super::super) fn teams(call: &Call) -> Answer<List<view::Team>> {
@@ -96,7 +97,7 @@ pub(in super::super) fn teams(call: &Call) -> Answer<List<view::Team>> {
     let items = behind(model.teams(), call.query.after.as_deref()).map(|(name, stored)| {
         (name.to_string(), view::team(&model, name, &stored.document, stored.revision))
     });
-    Ok(List::page(call, model.revision(), items))
+    Ok(List::page(&call.query, model.revision(), items))
 }
 
 pub(in super::super) fn team(call: &Call) -> Answer<Reply<view::Team>> {

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use super::{behind, unknown};
 use crate::{
     control::api::{
-        call::{Call, Changed, Gone, List, Reply},
+        call::Call,
         problem::Problem,
+        reply::{Changed, Gone, List, Reply},
         request as ask, view,
     },
     registry::{
@@ -45,7 +46,7 @@ pub(in super::super) fn vms(call: &Call) -> Answer<List<view::Vm>> {
     let items = some_vms(&model, sets, after)
         .filter(|(_, vm)| query.owner.as_ref().is_none_or(|owner| vm.document.owner == *owner))
         .map(|(name, vm)| (name.to_string(), view::vm(&model, &vm.document, vm.revision)));
-    Ok(List::page(call, model.revision(), items))
+    Ok(List::page(&call.query, model.revision(), items))
 }
 
 /// The VMs that are in all of `sets`, by name: a page of a few among a million does not look at the million.
