@@ -45,6 +45,15 @@ pub(super) struct Process {
     pub(super) is: Credentials,
 }
 
+/// A role, as it is written.
+pub(super) const fn role_word(role: Role) -> &'static str {
+    match role {
+        Role::Reader => "reader",
+        Role::Operator => "operator",
+        Role::Admin => "admin",
+    }
+}
+
 /// SHA-256 of a token, in hexadecimal as the registry keeps it.
 #[derive(Clone, Debug)]
 pub(super) struct TokenHash(String);

@@ -8,7 +8,6 @@ use serde::de::DeserializeOwned;
 use super::{
     Api,
     auth::Caller,
-    pipeline::note_refused,
     problem::Problem,
     query::Queries,
     reply::{Changed, Gone, Seen},
@@ -89,7 +88,7 @@ impl Call {
     pub(super) fn was_refused(&self, command: Command, why: &Refusal) {
         if self.mode() == Mode::Real {
             let command = trace::refused(command, why.code());
-            note_refused(&self.api, &self.caller.actor, command);
+            self.api.traces.note_refused(&self.api.service, &self.caller.actor, command);
         }
     }
 

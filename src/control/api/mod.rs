@@ -12,6 +12,7 @@ mod call;
 pub mod condition;
 mod handlers;
 mod openapi;
+mod origin;
 mod pipeline;
 mod problem;
 mod query;

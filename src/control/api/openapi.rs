@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     WHOLE_MAX,
-    pipeline::word,
+    auth::role_word,
     problem::{BUSY, COME_AGAIN_S, ProblemBody, REGISTRY_AWAY},
     query::Query,
     request::{NAME, PRINCIPAL},
@@ -112,7 +112,7 @@ fn operation(
     let mut operation = json!({
         "operationId": id(route),
         "summary": route.summary,
-        "description": format!("Takes the role {}.", word(route.role)),
+        "description": format!("Takes the role {}.", role_word(route.role)),
         "parameters": parameters,
         "responses": responses
     });

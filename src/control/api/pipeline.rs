@@ -3,7 +3,6 @@
 
 use std::{
     convert::Infallible,
-    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,23 +21,17 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
     Api, WHOLE_MAX,
-    auth::{Caller, Process, Proof, TokenHash},
+    auth::{Caller, Proof, TokenHash, role_word},
     body::Body,
     call::Call,
+    origin::Origin,
     problem::Problem,
     query::Queries,
     response::Answer,
     routes::{self, Kind, Route, Source},
     trace::Asked,
 };
-use crate::{
-    control::places::Place,
-    registry::{
-        Command, Options,
-        document::Role,
-        writer::{Actor, CommandRequest, Mode},
-    },
-};
+use crate::registry::writer::Actor;
 
 /// For the whole body of a request.
 const BODY_MAX: Duration = Duration::from_mins(1);
@@ -51,36 +44,10 @@ const SWALLOWED_UNKNOWN_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a body where none is taken: room for an empty object.
 const NO_BODY_BYTES_MAX: usize = 64;
 
-/// Where a connection comes from.
-pub(super) enum From {
-    /// The socket; who it is is known. Its place is one of its user's.
-    Socket(Actor, Process, Place<u32>),
-    /// TLS: each request says who it is.
-    Tls(SocketAddr, Place<IpAddr>),
-}
-
-impl From {
-    /// A request has come from somebody with a role: nobody takes the place away meanwhile.
-    fn asks(&self, who: &str) {
-        match self {
-            Self::Socket(_, _, place) => place.asks(who),
-            Self::Tls(_, place) => place.asks(who),
-        }
-    }
-
-    /// It is answered.
-    fn rests(&self) {
-        match self {
-            Self::Socket(_, _, place) => place.rests(),
-            Self::Tls(_, place) => place.rests(),
-        }
-    }
-}
-
 /// Answers one request; never fails.
 pub(super) async fn respond(
     api: Arc<Api>,
-    from: Arc<From>,
+    from: Arc<Origin>,
     request: Request<Incoming>,
     watching: Arc<AtomicBool>,
 ) -> Result<Response<Body>, Infallible> {
@@ -101,7 +68,7 @@ pub(super) async fn respond(
             api.traces.refused(&asked, &problem);
             if let Some((actor, command)) = asked.forbidden(&problem) {
                 let noted = wait(move || {
-                    note_refused(&api, &actor, command);
+                    api.traces.note_refused(&api.service, &actor, command);
                     Ok(())
                 });
                 // What cannot be noted is in the log.
@@ -164,7 +131,7 @@ struct Answered {
 
 async fn answer(
     api: &Arc<Api>,
-    from: &From,
+    from: &Origin,
     parts: Parts,
     body: &mut Sent,
     asked: &mut Asked,
@@ -176,7 +143,7 @@ async fn answer(
     let (route, params) = routes::find(&parts.method, parts.uri.path())?;
     asked.is_a_change(!route.kind.only_shows());
     if caller.role < route.role {
-        let (has, wants) = (word(caller.role), word(route.role));
+        let (has, wants) = (role_word(caller.role), role_word(route.role));
         return Err(Problem::forbidden(format!("this takes the role {wants}; yours is {has}")));
     }
     match (route.source, api.service.away()) {
@@ -218,18 +185,6 @@ fn warning(why: &str) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("110 keyway \"{text}\"")).ok()
 }
 
-/// Writes into the audit log what somebody was refused. May wait for the registry.
-pub(super) fn note_refused(api: &Api, actor: &Actor, command: Command) {
-    if !api.traces.takes_entry(actor) {
-        return;
-    }
-    let (options, actor) = (Options::default(), actor.clone());
-    let order = CommandRequest { command, options, expected: None, actor };
-    if let Err(failed) = api.service.carry_out(order, Mode::Real) {
-        tracing::warn!("what was refused is not in the audit log: {failed}");
-    }
-}
-
 /// Runs what may wait for the registry where nobody else waits for it.
 async fn wait<T: Send + 'static>(
     run: impl FnOnce() -> Result<T, Problem> + Send + 'static,
@@ -247,9 +202,9 @@ async fn wait<T: Send + 'static>(
 }
 
 /// Who asks. Nothing else of the request is looked at before.
-async fn caller(api: &Arc<Api>, from: &From, headers: &HeaderMap) -> Result<Caller, Problem> {
+async fn caller(api: &Arc<Api>, from: &Origin, headers: &HeaderMap) -> Result<Caller, Problem> {
     match from {
-        From::Socket(actor, process, _) => {
+        Origin::Socket(actor, process, _) => {
             let (api, actor, process) = (Arc::clone(api), actor.clone(), *process);
             wait(move || {
                 let role = api.role(process).ok_or_else(|| {
@@ -261,7 +216,7 @@ async fn caller(api: &Arc<Api>, from: &From, headers: &HeaderMap) -> Result<Call
             })
             .await
         }
-        From::Tls(peer, _) => {
+        Origin::Tls(peer, _) => {
             let header = headers.get(header::AUTHORIZATION);
             let token = TokenHash::from_header(header.map(HeaderValue::as_bytes))?;
             if let Some(why) = api.service.away() {
@@ -276,14 +231,6 @@ async fn caller(api: &Arc<Api>, from: &From, headers: &HeaderMap) -> Result<Call
             })
             .await
         }
-    }
-}
-
-pub(super) const fn word(role: Role) -> &'static str {
-    match role {
-        Role::Reader => "reader",
-        Role::Operator => "operator",
-        Role::Admin => "admin",
     }
 }
 

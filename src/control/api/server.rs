@@ -38,7 +38,8 @@ use super::{
     Api, Roles, TURNS_MAX,
     auth::{Credentials, Process},
     body::Patient,
-    pipeline::{From, respond},
+    origin::Origin,
+    pipeline::respond,
     role_of,
 };
 use crate::{
@@ -292,7 +293,7 @@ async fn serve_unix(listener: UnixListener, api: Arc<Api>, own_uid: u32) {
         let api = Arc::clone(&api);
         tokio::spawn(async move {
             tokio::select! {
-                () = converse(stream, api, From::Socket(actor, process, place)) => {}
+                () = converse(stream, api, Origin::Socket(actor, process, place)) => {}
                 () = shown_out => {}
             }
         });
@@ -322,7 +323,7 @@ async fn serve_tls(listener: Option<(TcpListener, Arc<ArcSwap<ServerConfig>>)>, 
             let served = async move {
                 let handshake = timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await;
                 match handshake.unwrap_or_else(|late| Err(late.into())) {
-                    Ok(stream) => converse(stream, api, From::Tls(peer, place)).await,
+                    Ok(stream) => converse(stream, api, Origin::Tls(peer, place)).await,
                     Err(error) => api.traces.no_tls(peer, &error),
                 }
             };
@@ -335,7 +336,7 @@ async fn serve_tls(listener: Option<(TcpListener, Arc<ArcSwap<ServerConfig>>)>, 
 }
 
 /// Serves one connection to its end.
-async fn converse<S>(stream: S, api: Arc<Api>, from: From)
+async fn converse<S>(stream: S, api: Arc<Api>, from: Origin)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {

@@ -11,11 +11,15 @@ use std::{
 
 use hyper::{StatusCode, http::request::Parts};
 
-use super::{pipeline::From, problem::Problem};
+use super::{origin::Origin, problem::Problem};
 use crate::{
     log,
     log_limiter::{LogLimiter, Network},
-    registry::{Command, command::Noted, writer::Actor},
+    registry::{
+        Command, Options, Service,
+        command::Noted,
+        writer::{Actor, CommandRequest, Mode},
+    },
     ssh::text::printable,
 };
 
@@ -54,12 +58,14 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub(super) fn new(from: &From, parts: &Parts) -> Self {
+    pub(super) fn new(from: &Origin, parts: &Parts) -> Self {
         let (source, from, by) = match from {
-            From::Socket(actor, process, _) => {
+            Origin::Socket(actor, process, _) => {
                 (Source::Uid(process.is.uid), actor.from.clone(), Some(actor.clone()))
             }
-            From::Tls(peer, _) => (Source::Network(Network::of(peer.ip())), peer.to_string(), None),
+            Origin::Tls(peer, _) => {
+                (Source::Network(Network::of(peer.ip())), peer.to_string(), None)
+            }
         };
         Self {
             source,
@@ -148,8 +154,20 @@ impl Traces {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// Writes into the audit log what somebody was refused. May wait for the registry.
+    pub(super) fn note_refused(&self, service: &Service, actor: &Actor, command: Command) {
+        if !self.takes_entry(actor) {
+            return;
+        }
+        let (options, actor) = (Options::default(), actor.clone());
+        let order = CommandRequest { command, options, expected: None, actor };
+        if let Err(failed) = service.carry_out(order, Mode::Real) {
+            tracing::warn!("what was refused is not in the audit log: {failed}");
+        }
+    }
+
     /// Whether the audit log takes one more refusal of this caller.
-    pub(super) fn takes_entry(&self, by: &Actor) -> bool {
+    fn takes_entry(&self, by: &Actor) -> bool {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.allow(by.name.clone(), self.now_ms())
     }
