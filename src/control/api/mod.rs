@@ -8,8 +8,8 @@
 
 mod auth;
 mod body;
-mod call;
 pub mod condition;
+mod context;
 mod handlers;
 mod openapi;
 mod origin;

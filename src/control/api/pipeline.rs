@@ -23,7 +23,7 @@ use super::{
     Api, WHOLE_MAX,
     auth::{Caller, Proof, TokenHash, role_word},
     body::Body,
-    call::Call,
+    context::Context,
     origin::Origin,
     problem::Problem,
     query::Queries,
@@ -164,11 +164,11 @@ async fn answer(
         }
         Kind::Show(_) | Kind::List(_) | Kind::Change | Kind::Create | Kind::All | Kind::Act => None,
     };
-    let call = Call { api: Arc::clone(api), caller, params, query, expected, body };
+    let context = Context { api: Arc::clone(api), caller, params, query, expected, body };
     let turn = Arc::clone(&api.turns).acquire_owned().await.map_err(|_| Problem::ending())?;
     // Whoever asked may go meanwhile; what is held for them is held until this is done.
     let carried_out = wait(move || {
-        let answer = (route.run.carry_out)(&call);
+        let answer = (route.run.carry_out)(&context);
         drop(turn);
         Ok((answer?, place))
     });

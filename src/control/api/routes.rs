@@ -5,8 +5,8 @@ use hyper::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::{
-    call::Call,
     condition::{Reloaded, Status},
+    context::Context,
     handlers::{addresses_tokens, condition, data_plane, fleet, users_teams, vms},
     problem::Problem,
     query::{Query, percent_decoded},
@@ -108,7 +108,7 @@ pub(super) struct Run {
     /// The body it takes, and its most bytes.
     pub(super) takes: Option<(Describe, usize)>,
     pub(super) gives: Gives,
-    pub(super) carry_out: fn(&Call) -> Result<Answer, Problem>,
+    pub(super) carry_out: fn(&Context) -> Result<Answer, Problem>,
 }
 
 /// What is answered.
@@ -129,21 +129,21 @@ fn describe<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 /// else of a route than what its handler does.
 macro_rules! run {
     ($handler:path => text) => {
-        Run { takes: None, gives: Gives::Text, carry_out: |call| $handler(call).map(Answer::Text) }
+        Run { takes: None, gives: Gives::Text, carry_out: |context| $handler(context).map(Answer::Text) }
     };
     ($handler:path => lines $line:ty) => {
         Run {
             takes: None,
             gives: Gives::Lines(describe::<$line>),
-            carry_out: |call| $handler(call).map(Answer::Watch),
+            carry_out: |context| $handler(context).map(Answer::Watch),
         }
     };
     ($handler:path => $gives:ty) => {
         Run {
             takes: None,
             gives: Gives::Json(describe::<$gives>),
-            carry_out: |call| {
-                let reply: Reply<$gives> = $handler(call)?.into();
+            carry_out: |context| {
+                let reply: Reply<$gives> = $handler(context)?.into();
                 reply.finish()
             },
         }
@@ -155,8 +155,8 @@ macro_rules! run {
         Run {
             takes: Some((describe::<$takes>, $max)),
             gives: Gives::Json(describe::<$gives>),
-            carry_out: |call| {
-                let reply: Reply<$gives> = $handler(call, call.read::<$takes>()?)?.into();
+            carry_out: |context| {
+                let reply: Reply<$gives> = $handler(context, context.read::<$takes>()?)?.into();
                 reply.finish()
             },
         }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::{WATCHERS_MAX, auth::Proof, body::Lines, call::Call, problem::Problem};
+use super::{WATCHERS_MAX, auth::Proof, body::Lines, context::Context, problem::Problem};
 use crate::registry::{
     Key,
     document::Vm,
@@ -54,18 +54,18 @@ enum Kind {
 }
 
 /// Begins to watch.
-pub(super) fn start(call: &Call) -> Result<Lines, Problem> {
-    let api = &call.api;
+pub(super) fn start(context: &Context) -> Result<Lines, Problem> {
+    let api = &context.api;
     let place = Arc::clone(&api.watchers).try_acquire_owned().map_err(|_| {
         let detail = format!("{WATCHERS_MAX} watch already; try again when one has gone");
         Problem::new(StatusCode::CONFLICT, "too-many", detail)
     })?;
-    let after = call.query.revision.unwrap_or_else(|| api.service.model().revision());
+    let after = context.query.revision.unwrap_or_else(|| api.service.model().revision());
     let mut watch = api.service.watch(after).map_err(told)?;
     // What is compacted already is told with a status.
     let first = watch.next(Duration::ZERO).map_err(told)?;
     let (sender, receiver) = mpsc::channel(LINES_WAITING);
-    let proof = call.caller.proof.clone();
+    let proof = context.caller.proof.clone();
     // The watcher's thread must not keep alive what it looks at.
     let api = Arc::downgrade(api);
     let still = move || match (&proof, api.upgrade()) {

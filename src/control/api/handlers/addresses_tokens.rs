@@ -4,7 +4,7 @@ use super::{behind, unknown};
 use crate::{
     control::api::{
         auth::new_token,
-        call::Call,
+        context::Context,
         problem::Problem,
         reply::{Changed, Gone, List, Moved, Reply},
         request as ask, view,
@@ -24,46 +24,46 @@ type Answer<T> = Result<T, Problem>;
 /// VMs moved away together: others are served in between.
 const TOGETHER: usize = 64;
 
-pub(in super::super) fn addresses(call: &Call) -> Answer<List<view::Address>> {
-    let model = call.api.service.model();
-    let after = call.query.after.as_deref().unwrap_or_default();
+pub(in super::super) fn addresses(context: &Context) -> Answer<List<view::Address>> {
+    let model = context.api.service.model();
+    let after = context.query.after.as_deref().unwrap_or_default();
     let items =
         model.addresses().filter(|(name, ..)| name.as_str() > after).map(|(name, stored, _)| {
             (name.to_string(), view::address(&model, name, &stored.document, stored.revision))
         });
-    Ok(List::page(&call.query, model.revision(), items))
+    Ok(List::page(&context.query, model.revision(), items))
 }
 
-pub(in super::super) fn address(call: &Call) -> Answer<Reply<view::Address>> {
-    let name = call.name(0)?;
-    let model = call.api.service.model();
+pub(in super::super) fn address(context: &Context) -> Answer<Reply<view::Address>> {
+    let name = context.name(0)?;
+    let model = context.api.service.model();
     let stored = model.address(&name).ok_or_else(|| unknown(Kind::Address, &name))?;
     let body = view::address(&model, &name, &stored.document, stored.revision);
     Ok(Reply { body, tag: Some(stored.revision) })
 }
 
 pub(in super::super) fn address_add(
-    call: &Call,
+    context: &Context,
     new: ask::NewAddress,
 ) -> Answer<Changed<view::Address>> {
     let ask::NewAddress { name, public, public6, private, lobby } = new;
     let (public, lobby, name) = (Some(public), Some(lobby), Label::new(&name)?);
     let address = NewAddress { public, public6, private, lobby, ..NewAddress::default() };
-    let done = call.carry_out(Command::AddressAdd { name: name.clone(), address })?;
-    Ok(changed(call, &done, &name))
+    let done = context.carry_out(Command::AddressAdd { name: name.clone(), address })?;
+    Ok(changed(context, &done, &name))
 }
 
-pub(in super::super) fn address_remove(call: &Call) -> Answer<Changed<Gone>> {
-    let done = call.carry_out(Command::AddressRemove { name: call.name(0)? })?;
-    Ok(call.changed(&done, |_| None))
+pub(in super::super) fn address_remove(context: &Context) -> Answer<Changed<Gone>> {
+    let done = context.carry_out(Command::AddressRemove { name: context.name(0)? })?;
+    Ok(context.changed(&done, |_| None))
 }
 
 pub(in super::super) fn address_set(
-    call: &Call,
+    context: &Context,
     patch: ask::AddressPatch,
 ) -> Answer<Changed<view::Address>> {
     let ask::AddressPatch { public, public6, private, lobby } = patch;
-    let name = call.name(0)?;
+    let name = context.name(0)?;
     let address = NewAddress {
         public,
         public6: public6.ip(),
@@ -72,53 +72,53 @@ pub(in super::super) fn address_set(
         no_public6: public6 == ask::IpPatch::None,
         no_private: private == ask::IpPatch::None,
     };
-    let done = call.carry_out(Command::AddressSet { name: name.clone(), address })?;
-    Ok(changed(call, &done, &name))
+    let done = context.carry_out(Command::AddressSet { name: name.clone(), address })?;
+    Ok(changed(context, &done, &name))
 }
 
-pub(in super::super) fn undrain(call: &Call) -> Answer<Changed<view::Address>> {
-    set_state(call, AddressState::Ready)
+pub(in super::super) fn undrain(context: &Context) -> Answer<Changed<view::Address>> {
+    set_state(context, AddressState::Ready)
 }
 
-pub(in super::super) fn maint(call: &Call) -> Answer<Changed<view::Address>> {
-    set_state(call, AddressState::Maint)
+pub(in super::super) fn maint(context: &Context) -> Answer<Changed<view::Address>> {
+    set_state(context, AddressState::Maint)
 }
 
-fn set_state(call: &Call, state: AddressState) -> Answer<Changed<view::Address>> {
-    let name = call.name(0)?;
-    let done = call.carry_out(Command::AddressState { name: name.clone(), state })?;
-    Ok(changed(call, &done, &name))
+fn set_state(context: &Context, state: AddressState) -> Answer<Changed<view::Address>> {
+    let name = context.name(0)?;
+    let done = context.carry_out(Command::AddressState { name: name.clone(), state })?;
+    Ok(changed(context, &done, &name))
 }
 
 /// No more VMs are put there, and those that stand there are moved, each by itself: one that cannot be is told.
-pub(in super::super) fn drain(call: &Call) -> Answer<Changed<view::Address>> {
-    let name = call.name(0)?;
+pub(in super::super) fn drain(context: &Context) -> Answer<Changed<view::Address>> {
+    let name = context.name(0)?;
     let state = Command::AddressState { name: name.clone(), state: AddressState::Drain };
     let away = |vm: &Label| Command::VmRenumber { name: vm.clone(), to: Placement::Chosen };
-    let (done, vms, results) = match call.mode() {
+    let (done, vms, results) = match context.mode() {
         Mode::Real => {
-            let done = call.carry_out(state)?;
+            let done = context.carry_out(state)?;
             // From here on none is added.
-            let vms = standing(call, &name);
+            let vms = standing(context, &name);
             let mut results = Vec::with_capacity(vms.len());
             for some in vms.chunks(TOGETHER) {
-                let orders = some.iter().map(|vm| call.order(away(vm))).collect();
-                results.extend(call.api.service.carry_out_all(orders, Mode::Real));
+                let orders = some.iter().map(|vm| context.order(away(vm))).collect();
+                results.extend(context.api.service.carry_out_all(orders, Mode::Real));
             }
             (done, vms, results)
         }
         Mode::DryRun => {
-            let vms = standing(call, &name);
-            let mut first = call.order(state);
-            first.expected = call.expected;
-            let orders = std::iter::once(first).chain(vms.iter().map(|vm| call.order(away(vm))));
+            let vms = standing(context, &name);
+            let mut first = context.order(state);
+            first.expected = context.expected;
+            let orders = std::iter::once(first).chain(vms.iter().map(|vm| context.order(away(vm))));
             let mut results =
-                call.api.service.carry_out_all(orders.collect(), Mode::DryRun).into_iter();
+                context.api.service.carry_out_all(orders.collect(), Mode::DryRun).into_iter();
             let done = results.next().unwrap_or(Err(ServiceError::Ended))?;
             (done, vms, results.collect())
         }
     };
-    let mut answer = changed(call, &done, &name);
+    let mut answer = changed(context, &done, &name);
     for (vm, result) in vms.iter().zip(results) {
         match result {
             Ok(moved) => {
@@ -131,15 +131,15 @@ pub(in super::super) fn drain(call: &Call) -> Answer<Changed<view::Address>> {
             Err(failed) => return Err(failed.into()),
         }
     }
-    if let (Mode::Real, Some(item)) = (call.mode(), &mut answer.item) {
-        item.vms = standing(call, &name).len();
+    if let (Mode::Real, Some(item)) = (context.mode(), &mut answer.item) {
+        item.vms = standing(context, &name).len();
     }
     Ok(answer)
 }
 
 /// The VMs at an address, by name.
-fn standing(call: &Call, address: &Label) -> Vec<Label> {
-    let model = call.api.service.model();
+fn standing(context: &Context, address: &Label) -> Vec<Label> {
+    let model = context.api.service.model();
     let serials = model.vms_at(address).into_iter().flatten();
     let mut names: Vec<Label> =
         serials.filter_map(|serial| Some(model.vm(*serial)?.document.name.clone())).collect();
@@ -147,44 +147,48 @@ fn standing(call: &Call, address: &Label) -> Vec<Label> {
     names
 }
 
-fn changed(call: &Call, done: &Committed, name: &Label) -> Changed<view::Address> {
-    call.changed(done, |seen| match seen.get(&Key::Address(name.clone()))? {
+fn changed(context: &Context, done: &Committed, name: &Label) -> Changed<view::Address> {
+    context.changed(done, |seen| match seen.get(&Key::Address(name.clone()))? {
         (Document::Address(address), at) => Some(view::address(seen.model, name, &address, at)),
         _ => None,
     })
 }
 
-pub(in super::super) fn tokens(call: &Call) -> Answer<List<view::Token>> {
-    let model = call.api.service.model();
-    let items = behind(model.tokens(), call.query.after.as_deref()).map(|(name, stored)| {
+pub(in super::super) fn tokens(context: &Context) -> Answer<List<view::Token>> {
+    let model = context.api.service.model();
+    let items = behind(model.tokens(), context.query.after.as_deref()).map(|(name, stored)| {
         (name.to_string(), view::token(name, &stored.document, stored.revision))
     });
-    Ok(List::page(&call.query, model.revision(), items))
+    Ok(List::page(&context.query, model.revision(), items))
 }
 
-pub(in super::super) fn token_add(call: &Call, new: ask::NewToken) -> Answer<Changed<view::Token>> {
+pub(in super::super) fn token_add(
+    context: &Context,
+    new: ask::NewToken,
+) -> Answer<Changed<view::Token>> {
     let ask::NewToken { name, role, expires_s } = new;
     let name = Label::new(&name)?;
-    if expires_s.is_some_and(|end_s| end_s <= call.api.service.now_s()) {
+    if expires_s.is_some_and(|end_s| end_s <= context.api.service.now_s()) {
         return Err(Problem::invalid(
             "`expires_s` is in the past; write a Unix time to come, or leave it out",
         ));
     }
     let (text, hash) = new_token(&mut SystemEntropy::default());
     let hash = hash.into_text();
-    let done = call.carry_out(Command::TokenAdd { name: name.clone(), hash, role, expires_s })?;
-    let mut answer = call.changed(&done, |seen| match seen.get(&Key::Token(name.clone()))? {
+    let done =
+        context.carry_out(Command::TokenAdd { name: name.clone(), hash, role, expires_s })?;
+    let mut answer = context.changed(&done, |seen| match seen.get(&Key::Token(name.clone()))? {
         (Document::Token(token), at) => Some(view::token(&name, &token, at)),
         _ => None,
     });
     // A token that was never made is good for nothing.
-    if let (Mode::Real, Some(item)) = (call.mode(), &mut answer.item) {
+    if let (Mode::Real, Some(item)) = (context.mode(), &mut answer.item) {
         item.token = Some(text);
     }
     Ok(answer)
 }
 
-pub(in super::super) fn token_remove(call: &Call) -> Answer<Changed<Gone>> {
-    let done = call.carry_out(Command::TokenRemove { name: call.name(0)? })?;
-    Ok(call.changed(&done, |_| None))
+pub(in super::super) fn token_remove(context: &Context) -> Answer<Changed<Gone>> {
+    let done = context.carry_out(Command::TokenRemove { name: context.name(0)? })?;
+    Ok(context.changed(&done, |_| None))
 }

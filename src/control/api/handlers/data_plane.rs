@@ -11,7 +11,7 @@ use crate::{
     control::api::{
         Asked, DataPlaneError, Question, Target,
         body::Text,
-        call::Call,
+        context::Context,
         problem::Problem,
         query::plain,
         reply::{Changed, Gone, List},
@@ -42,24 +42,24 @@ impl From<DataPlaneError> for Problem {
 }
 
 /// Sessions by id.
-pub(in super::super) fn sessions(call: &Call) -> Answer<List<view::Session>> {
-    let query = &call.query;
-    let mut sessions = call.api.beside.sessions();
+pub(in super::super) fn sessions(context: &Context) -> Answer<List<view::Session>> {
+    let query = &context.query;
+    let mut sessions = context.api.beside.sessions();
     sessions.retain(|session| {
         query.user.as_ref().is_none_or(|user| session.user == *user)
             && query.vm.as_ref().is_none_or(|vm| session.vm == *vm)
             && query.after.as_ref().is_none_or(|after| session.id > *after)
     });
     sessions.sort_by(|one, other| one.id.cmp(&other.id));
-    let revision = call.api.service.model().revision();
+    let revision = context.api.service.model().revision();
     let items = sessions.into_iter().map(|session| (session.id.clone(), session));
-    Ok(List::page(&call.query, revision, items))
+    Ok(List::page(&context.query, revision, items))
 }
 
 /// The id of the one session that begins as asked; as asked, if there is none.
-fn session_of(call: &Call) -> Answer<String> {
-    let asked = call.param(0);
-    let mut ids: Vec<String> = call.api.beside.sessions().into_iter().map(|it| it.id).collect();
+fn session_of(context: &Context) -> Answer<String> {
+    let asked = context.param(0);
+    let mut ids: Vec<String> = context.api.beside.sessions().into_iter().map(|it| it.id).collect();
     ids.retain(|id| id.starts_with(asked));
     if let [id] = ids.as_slice() {
         return Ok(id.clone());
@@ -78,16 +78,16 @@ fn session_of(call: &Call) -> Answer<String> {
     Err(Problem::new(StatusCode::CONFLICT, "ambiguous", detail))
 }
 
-pub(in super::super) fn session_end(call: &Call) -> Answer<Changed<Gone>> {
-    let id = &session_of(call)?;
-    let there = match call.mode() {
-        Mode::Real => call.api.beside.end_session(id),
-        Mode::DryRun => call.api.beside.sessions().iter().any(|session| session.id == *id),
+pub(in super::super) fn session_end(context: &Context) -> Answer<Changed<Gone>> {
+    let id = &session_of(context)?;
+    let there = match context.mode() {
+        Mode::Real => context.api.beside.end_session(id),
+        Mode::DryRun => context.api.beside.sessions().iter().any(|session| session.id == *id),
     };
     if there {
-        return Ok(match call.mode() {
-            Mode::Real => call.noted(Noted::SessionKill, id),
-            Mode::DryRun => call.acted(),
+        return Ok(match context.mode() {
+            Mode::Real => context.noted(Noted::SessionKill, id),
+            Mode::DryRun => context.acted(),
         });
     }
     let id = plain(id);
@@ -96,7 +96,10 @@ pub(in super::super) fn session_end(call: &Call) -> Answer<Changed<Gone>> {
     )))
 }
 
-pub(in super::super) fn explain(call: &Call, asked: ask::Explain) -> Answer<view::Explanation> {
+pub(in super::super) fn explain(
+    context: &Context,
+    asked: ask::Explain,
+) -> Answer<view::Explanation> {
     let ask::Explain { key, fingerprint, cert, address, name, login, from } = asked;
     let asked = match (key, fingerprint, cert) {
         (Some(line), None, None) => {
@@ -112,7 +115,7 @@ pub(in super::super) fn explain(call: &Call, asked: ask::Explain) -> Answer<view
                 )
             })?;
             // A list of revocations may name the key in a way that its fingerprint does not show.
-            registered(call, fingerprint).map_or(Asked::Fingerprint(fingerprint), Asked::Key)
+            registered(context, fingerprint).map_or(Asked::Fingerprint(fingerprint), Asked::Key)
         }
         (None, None, Some(line)) => match Certificate::parse_line(line.trim()) {
             Ok(certificate) => Asked::Certificate(Ok(Box::new(certificate))),
@@ -133,12 +136,12 @@ pub(in super::super) fn explain(call: &Call, asked: ask::Explain) -> Answer<view
         (_, _) => return Err(Problem::invalid("give `address` or `name`, one of them")),
     };
     let question = Question { asked, target, login, from };
-    Ok(call.api.beside.explain(&question)?)
+    Ok(context.api.beside.explain(&question)?)
 }
 
 /// The key of this fingerprint, if a user has it.
-fn registered(call: &Call, fingerprint: Fingerprint) -> Option<PublicKey> {
-    let model = call.api.service.model();
+fn registered(context: &Context, fingerprint: Fingerprint) -> Option<PublicKey> {
+    let model = context.api.service.model();
     let user = &model.users().get(model.user_of(&fingerprint.0)?)?.document;
     let text = fingerprint.to_string();
     let key = user.keys.iter().find(|key| key.fingerprint == text)?;
@@ -151,56 +154,56 @@ pub(in super::super) struct HostKeys {
     items: Vec<view::HostKey>,
 }
 
-pub(in super::super) fn host_keys(call: &Call) -> Answer<HostKeys> {
-    Ok(HostKeys { items: call.api.beside.host_keys() })
+pub(in super::super) fn host_keys(context: &Context) -> Answer<HostKeys> {
+    Ok(HostKeys { items: context.api.beside.host_keys() })
 }
 
-pub(in super::super) fn vm_host_key(call: &Call) -> Answer<view::VmHostKey> {
-    let name = call.name(0)?;
-    let model = call.api.service.model();
+pub(in super::super) fn vm_host_key(context: &Context) -> Answer<view::VmHostKey> {
+    let name = context.name(0)?;
+    let model = context.api.service.model();
     let (_, stored) = model.vm_named(&name).ok_or_else(|| unknown(Kind::Vm, &name))?;
     let vm = &stored.document;
     let pinned = view::Pinned::of(vm);
     Ok(view::VmHostKey { vm: vm.name.to_string(), given: vm.host_key.clone(), pinned })
 }
 
-pub(in super::super) fn ca(call: &Call) -> Answer<view::Ca> {
-    let in_use = call.api.beside.ca().map(|ca| ca.to_string());
-    let prepared_for = call.api.service.model().registry().ca;
+pub(in super::super) fn ca(context: &Context) -> Answer<view::Ca> {
+    let in_use = context.api.beside.ca().map(|ca| ca.to_string());
+    let prepared_for = context.api.service.model().registry().ca;
     Ok(view::Ca { in_use, prepared_for })
 }
 
-pub(in super::super) fn ca_confirm(call: &Call) -> Answer<Changed<view::Ca>> {
+pub(in super::super) fn ca_confirm(context: &Context) -> Answer<Changed<view::Ca>> {
     let none = "there is no CA: vm_leg.identity logs in with one plain key";
-    let in_use = call.api.beside.ca().ok_or_else(|| Problem::not_found(none))?;
+    let in_use = context.api.beside.ca().ok_or_else(|| Problem::not_found(none))?;
     let fingerprint = in_use.to_string();
-    let done = call.carry_out(Command::CaConfirm { fingerprint: fingerprint.clone() })?;
+    let done = context.carry_out(Command::CaConfirm { fingerprint: fingerprint.clone() })?;
     let (in_use, prepared_for) = (Some(fingerprint.clone()), Some(fingerprint));
-    Ok(call.changed(&done, |_| Some(view::Ca { in_use, prepared_for })))
+    Ok(context.changed(&done, |_| Some(view::Ca { in_use, prepared_for })))
 }
 
-pub(in super::super) fn pin_forget(call: &Call) -> Answer<Changed<Gone>> {
-    let done = call.carry_out(Command::VmUnpin { name: call.name(0)? })?;
-    Ok(call.changed(&done, |_| None))
+pub(in super::super) fn pin_forget(context: &Context) -> Answer<Changed<Gone>> {
+    let done = context.carry_out(Command::VmUnpin { name: context.name(0)? })?;
+    Ok(context.changed(&done, |_| None))
 }
 
-pub(in super::super) fn zone(call: &Call) -> Answer<Text> {
+pub(in super::super) fn zone(context: &Context) -> Answer<Text> {
     let none = || Problem::not_found("there is no zone; name one in [dns] of keyway.toml");
-    let write = call.api.beside.zone().ok_or_else(none)?;
+    let write = context.api.beside.zone().ok_or_else(none)?;
     let no_thread = |error| Problem::store_failed(format!("no thread to write it on: {error}"));
     Text::start(write).map_err(no_thread)
 }
 
-pub(in super::super) fn backup(call: &Call, to: ask::Backup) -> Answer<Changed<Gone>> {
+pub(in super::super) fn backup(context: &Context, to: ask::Backup) -> Answer<Changed<Gone>> {
     let path = Path::new(&to.path);
     if !path.is_absolute() || to.path.contains('\0') {
         return Err(Problem::invalid(
             "`path` is no absolute path; it is one of the host that keyway runs on",
         ));
     }
-    if call.mode() == Mode::Real {
-        call.api.beside.backup(path)?;
-        return Ok(call.noted(Noted::StoreBackup, plain(&to.path)));
+    if context.mode() == Mode::Real {
+        context.api.beside.backup(path)?;
+        return Ok(context.noted(Noted::StoreBackup, plain(&to.path)));
     }
-    Ok(call.acted())
+    Ok(context.acted())
 }

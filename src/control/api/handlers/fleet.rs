@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     control::api::{
         body::Lines,
-        call::Call,
+        context::Context,
         openapi,
         problem::Problem,
         reply::{List, Moved, Reply},
@@ -81,15 +81,15 @@ pub(in super::super) enum Outcome {
     Untried,
 }
 
-pub(in super::super) fn apply(call: &Call, wanted: Apply) -> Answer<Applied> {
+pub(in super::super) fn apply(context: &Context, wanted: Apply) -> Answer<Applied> {
     let prune = if wanted.prune { Prune::Everything } else { Prune::Nothing };
     if wanted.prune && wanted.fleet.is_empty() {
         let what = "the fleet is empty, and with `prune` everything would go; name what is to stay";
         return Err(Problem::invalid(what));
     }
-    call.api.service.check_at(call.expected)?;
+    context.api.service.check_at(context.expected)?;
     let (planned_at, plan) = {
-        let model = call.api.service.model();
+        let model = context.api.service.model();
         (model.revision(), apply::plan(&wanted.fleet, &model, prune)?)
     };
     // A fleet must not be a way around what addresses take by themselves.
@@ -97,25 +97,25 @@ pub(in super::super) fn apply(call: &Call, wanted: Apply) -> Answer<Applied> {
         let taken = matches!(&step.command, Command::TakeOver { thing: Thing::Address(_) });
         taken || step.command.word().starts_with("address-")
     });
-    if let Some(step) = pool.filter(|_| call.caller.role < Role::Admin) {
+    if let Some(step) = pool.filter(|_| context.caller.role < Role::Admin) {
         let text = &step.text;
         return Err(Problem::forbidden(format!(
             "to {text} takes the role admin; yours is operator"
         )));
     }
-    let (actor, mode) = (&call.caller.actor, call.mode());
-    let (service, at) = (&call.api.service, call.expected);
-    let renumber = call.query.renumber;
+    let (actor, mode) = (&context.caller.actor, context.mode());
+    let (service, at) = (&context.api.service, context.expected);
+    let renumber = context.query.renumber;
     if mode == Mode::Real {
         let dry = Mode::DryRun;
         let tried = apply::apply(service, at, plan.clone(), renumber, actor, dry)?;
-        begins(call, &tried)?;
+        begins(context, &tried)?;
     }
     let applied = apply::apply(service, at, plan, renumber, actor, mode)?;
     let mut answer = Applied {
         revision: applied.revision,
         planned_at,
-        dry_run: call.query.dry_run,
+        dry_run: context.query.dry_run,
         plan: Vec::with_capacity(applied.steps.len()),
         moves: Vec::new(),
     };
@@ -131,7 +131,7 @@ pub(in super::super) fn apply(call: &Call, wanted: Apply) -> Answer<Applied> {
                 (Outcome::Ok, None)
             }
             Err(refusal) => {
-                call.was_refused(step.command, &refusal);
+                context.was_refused(step.command, &refusal);
                 (refused, Some(refusal.to_string()))
             }
         };
@@ -144,13 +144,13 @@ pub(in super::super) fn apply(call: &Call, wanted: Apply) -> Answer<Applied> {
 const REFUSED_TOLD: usize = 3;
 
 /// A plan of which it is known that a part would be refused is not begun.
-fn begins(call: &Call, tried: &apply::Applied) -> Answer<()> {
+fn begins(context: &Context, tried: &apply::Applied) -> Answer<()> {
     let mut refused = tried.would_be_refused();
     let first: Vec<String> = refused
         .by_ref()
         .take(REFUSED_TOLD)
         .map(|(step, refusal)| {
-            call.was_refused(step.command.clone(), refusal);
+            context.was_refused(step.command.clone(), refusal);
             format!("{}: {refusal}", step.text)
         })
         .collect();
@@ -186,9 +186,9 @@ pub(in super::super) struct FilePlan {
     held: Option<String>,
 }
 
-pub(in super::super) fn file_plan(call: &Call, file: File) -> Answer<FilePlan> {
+pub(in super::super) fn file_plan(context: &Context, file: File) -> Answer<FilePlan> {
     let most = file.removals_max.map_or(RemovalsMax::Usual, RemovalsMax::Things);
-    let planned = served_file::plan(&file.fleet, &call.api.service.model(), most)?;
+    let planned = served_file::plan(&file.fleet, &context.api.service.model(), most)?;
     let held = planned.held.map(|held| held.to_string());
     Ok(FilePlan { planned_at: planned.at.revision, counts: planned.tally, held })
 }
@@ -199,21 +199,21 @@ pub(in super::super) struct Export {
     fleet: Fleet,
 }
 
-pub(in super::super) fn export(call: &Call) -> Answer<Export> {
-    Ok(Export { fleet: Fleet::of(&call.api.service.model()) })
+pub(in super::super) fn export(context: &Context) -> Answer<Export> {
+    Ok(Export { fleet: Fleet::of(&context.api.service.model()) })
 }
 
 /// Entries of the audit log, by key: the oldest first, or the newest.
-pub(in super::super) fn audit(call: &Call) -> Answer<List<view::Audit>> {
-    let (newest, after) = (call.query.newest, call.query.after.as_deref());
+pub(in super::super) fn audit(context: &Context) -> Answer<List<view::Audit>> {
+    let (newest, after) = (context.query.newest, context.query.after.as_deref());
     // One more than asked for, to know whether there is one.
-    let page = call.api.service.audit(after, newest, call.query.limit() + 1)?;
-    let revision = call.api.service.model().revision();
+    let page = context.api.service.audit(after, newest, context.query.limit() + 1)?;
+    let revision = context.api.service.model().revision();
     let items = page.into_iter().map(|(key, entry)| {
         let item = shown(&key, &entry);
         (key, item)
     });
-    Ok(List::page(&call.query, revision, items))
+    Ok(List::page(&context.query, revision, items))
 }
 
 fn shown(key: &str, entry: &writer::Audit) -> view::Audit {
@@ -243,8 +243,8 @@ fn shown(key: &str, entry: &writer::Audit) -> view::Audit {
     }
 }
 
-pub(in super::super) fn watch(call: &Call) -> Answer<Lines> {
-    watch::start(call)
+pub(in super::super) fn watch(context: &Context) -> Answer<Lines> {
+    watch::start(context)
 }
 
 /// Which store it is.
@@ -255,8 +255,8 @@ pub(in super::super) struct Store {
     revision: u64,
 }
 
-pub(in super::super) fn store(call: &Call) -> Answer<Store> {
-    let head = call.api.service.head()?;
+pub(in super::super) fn store(context: &Context) -> Answer<Store> {
+    let head = context.api.service.head()?;
     Ok(Store { store_id: head.store_id.to_string(), revision: head.revision.0 })
 }
 
@@ -269,7 +269,7 @@ pub(in super::super) struct Health {
     version: &'static str,
 }
 
-pub(in super::super) fn health(_call: &Call) -> Answer<Health> {
+pub(in super::super) fn health(_call: &Context) -> Answer<Health> {
     Ok(Health { status: "ok", version: env!("CARGO_PKG_VERSION") })
 }
 
@@ -280,6 +280,6 @@ pub(in super::super) struct OpenApi(
     #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")] serde_json::Value,
 );
 
-pub(in super::super) fn openapi(_call: &Call) -> Answer<Reply<OpenApi>> {
+pub(in super::super) fn openapi(_call: &Context) -> Answer<Reply<OpenApi>> {
     Ok(OpenApi(openapi::describe()).into())
 }

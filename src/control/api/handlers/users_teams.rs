@@ -5,7 +5,7 @@ use std::ops::Bound;
 use super::{behind, unknown};
 use crate::{
     control::api::{
-        call::Call,
+        context::Context,
         problem::Problem,
         reply::{Changed, Gone, List, Reply, Seen},
         request as ask, view,
@@ -20,65 +20,74 @@ use crate::{
 
 type Answer<T> = Result<T, Problem>;
 
-pub(in super::super) fn users(call: &Call) -> Answer<List<view::User>> {
-    let model = call.api.service.model();
-    let items = behind(model.users(), call.query.after.as_deref()).map(|(name, stored)| {
+pub(in super::super) fn users(context: &Context) -> Answer<List<view::User>> {
+    let model = context.api.service.model();
+    let items = behind(model.users(), context.query.after.as_deref()).map(|(name, stored)| {
         (name.to_string(), view::user(&model, name, &stored.document, stored.revision))
     });
-    Ok(List::page(&call.query, model.revision(), items))
+    Ok(List::page(&context.query, model.revision(), items))
 }
 
-pub(in super::super) fn user(call: &Call) -> Answer<Reply<view::User>> {
-    let name = call.name(0)?;
-    let model = call.api.service.model();
+pub(in super::super) fn user(context: &Context) -> Answer<Reply<view::User>> {
+    let name = context.name(0)?;
+    let model = context.api.service.model();
     let stored = model.users().get(&name).ok_or_else(|| unknown(Kind::User, &name))?;
     let body = view::user(&model, &name, &stored.document, stored.revision);
     Ok(Reply { body, tag: Some(stored.revision) })
 }
 
-pub(in super::super) fn user_add(call: &Call, new: ask::NewUser) -> Answer<Changed<view::User>> {
+pub(in super::super) fn user_add(
+    context: &Context,
+    new: ask::NewUser,
+) -> Answer<Changed<view::User>> {
     let name = Label::new(&new.name)?;
-    let done = call.carry_out(Command::UserAdd { name: name.clone(), keys: new.keys })?;
-    Ok(user_changed(call, &done, &name))
+    let done = context.carry_out(Command::UserAdd { name: name.clone(), keys: new.keys })?;
+    Ok(user_changed(context, &done, &name))
 }
 
-pub(in super::super) fn user_remove(call: &Call) -> Answer<Changed<Gone>> {
-    let done = call.carry_out(Command::UserRemove { name: call.name(0)? })?;
-    Ok(call.changed(&done, |_| None))
+pub(in super::super) fn user_remove(context: &Context) -> Answer<Changed<Gone>> {
+    let done = context.carry_out(Command::UserRemove { name: context.name(0)? })?;
+    Ok(context.changed(&done, |_| None))
 }
 
-fn user_changed(call: &Call, done: &Committed, name: &Label) -> Changed<view::User> {
-    call.changed(done, |seen| match seen.get(&Key::User(name.clone()))? {
+fn user_changed(context: &Context, done: &Committed, name: &Label) -> Changed<view::User> {
+    context.changed(done, |seen| match seen.get(&Key::User(name.clone()))? {
         (Document::User(user), at) => Some(view::user(seen.model, name, &user, at)),
         _ => None,
     })
 }
 
-pub(in super::super) fn key_add(call: &Call, new: ask::NewKey) -> Answer<Changed<view::User>> {
-    let user = call.name(0)?;
-    let done = call.carry_out(Command::KeyAdd { user: user.clone(), line: new.line })?;
-    Ok(user_changed(call, &done, &user))
+pub(in super::super) fn key_add(
+    context: &Context,
+    new: ask::NewKey,
+) -> Answer<Changed<view::User>> {
+    let user = context.name(0)?;
+    let done = context.carry_out(Command::KeyAdd { user: user.clone(), line: new.line })?;
+    Ok(user_changed(context, &done, &user))
 }
 
-pub(in super::super) fn key_set(call: &Call, new: ask::NewKey) -> Answer<Changed<view::User>> {
-    let (user, fingerprint) = (call.name(0)?, call.param(1).to_owned());
+pub(in super::super) fn key_set(
+    context: &Context,
+    new: ask::NewKey,
+) -> Answer<Changed<view::User>> {
+    let (user, fingerprint) = (context.name(0)?, context.param(1).to_owned());
     let command = Command::KeySet { user: user.clone(), fingerprint, line: new.line };
-    let done = call.carry_out(command)?;
-    Ok(user_changed(call, &done, &user))
+    let done = context.carry_out(command)?;
+    Ok(user_changed(context, &done, &user))
 }
 
-pub(in super::super) fn key_remove(call: &Call) -> Answer<Changed<view::User>> {
-    let user = call.name(0)?;
-    let fingerprint = call.param(1).to_owned();
-    let done = call.carry_out(Command::KeyRemove { user: user.clone(), fingerprint })?;
-    Ok(user_changed(call, &done, &user))
+pub(in super::super) fn key_remove(context: &Context) -> Answer<Changed<view::User>> {
+    let user = context.name(0)?;
+    let fingerprint = context.param(1).to_owned();
+    let done = context.carry_out(Command::KeyRemove { user: user.clone(), fingerprint })?;
+    Ok(user_changed(context, &done, &user))
 }
 
 /// Keys by user and fingerprint; the cursor is both.
-pub(in super::super) fn keys(call: &Call) -> Answer<List<view::Key>> {
-    let after = call.query.after.as_deref();
+pub(in super::super) fn keys(context: &Context) -> Answer<List<view::Key>> {
+    let after = context.query.after.as_deref();
     let (user, fingerprint) = after.map_or(("", ""), |it| it.split_once('/').unwrap_or((it, "")));
-    let model = call.api.service.model();
+    let model = context.api.service.model();
     let users = model.users().range::<str, _>((Bound::Included(user), Bound::Unbounded));
     let items = users.flat_map(|(name, stored)| {
         let mut keys: Vec<&UserKey> = stored.document.keys.iter().collect();
@@ -89,52 +98,58 @@ pub(in super::super) fn keys(call: &Call) -> Answer<List<view::Key>> {
         };
         keys.into_iter().map(shown).collect::<Vec<_>>()
     });
-    Ok(List::page(&call.query, model.revision(), items))
+    Ok(List::page(&context.query, model.revision(), items))
 }
 
-pub(in super::super) fn teams(call: &Call) -> Answer<List<view::Team>> {
-    let model = call.api.service.model();
-    let items = behind(model.teams(), call.query.after.as_deref()).map(|(name, stored)| {
+pub(in super::super) fn teams(context: &Context) -> Answer<List<view::Team>> {
+    let model = context.api.service.model();
+    let items = behind(model.teams(), context.query.after.as_deref()).map(|(name, stored)| {
         (name.to_string(), view::team(&model, name, &stored.document, stored.revision))
     });
-    Ok(List::page(&call.query, model.revision(), items))
+    Ok(List::page(&context.query, model.revision(), items))
 }
 
-pub(in super::super) fn team(call: &Call) -> Answer<Reply<view::Team>> {
-    let name = call.name(0)?;
-    let model = call.api.service.model();
+pub(in super::super) fn team(context: &Context) -> Answer<Reply<view::Team>> {
+    let name = context.name(0)?;
+    let model = context.api.service.model();
     let stored = model.teams().get(&name).ok_or_else(|| unknown(Kind::Team, &name))?;
     let body = view::team(&model, &name, &stored.document, stored.revision);
     Ok(Reply { body, tag: Some(stored.revision) })
 }
 
-pub(in super::super) fn team_add(call: &Call, new: ask::NewTeam) -> Answer<Changed<view::Team>> {
+pub(in super::super) fn team_add(
+    context: &Context,
+    new: ask::NewTeam,
+) -> Answer<Changed<view::Team>> {
     let name = Label::new(&new.name)?;
     let members = new.members.iter().map(|member| Label::new(member)).collect::<Result<_, _>>()?;
-    let done = call.carry_out(Command::TeamAdd { name: name.clone(), members })?;
-    Ok(team_changed(call, &done, &name))
+    let done = context.carry_out(Command::TeamAdd { name: name.clone(), members })?;
+    Ok(team_changed(context, &done, &name))
 }
 
-pub(in super::super) fn team_remove(call: &Call) -> Answer<Changed<Gone>> {
-    let done = call.carry_out(Command::TeamRemove { name: call.name(0)? })?;
-    Ok(call.changed(&done, |_| None))
+pub(in super::super) fn team_remove(context: &Context) -> Answer<Changed<Gone>> {
+    let done = context.carry_out(Command::TeamRemove { name: context.name(0)? })?;
+    Ok(context.changed(&done, |_| None))
 }
 
-pub(in super::super) fn join(call: &Call, how: ask::NewAccess) -> Answer<Changed<view::Team>> {
-    let (team, user) = (call.name(0)?, call.name(1)?);
+pub(in super::super) fn join(
+    context: &Context,
+    how: ask::NewAccess,
+) -> Answer<Changed<view::Team>> {
+    let (team, user) = (context.name(0)?, context.name(1)?);
     let command = Command::TeamJoin { team: team.clone(), user, access: how.access };
-    let done = call.carry_out(command)?;
-    Ok(team_changed(call, &done, &team))
+    let done = context.carry_out(command)?;
+    Ok(team_changed(context, &done, &team))
 }
 
-pub(in super::super) fn leave(call: &Call) -> Answer<Changed<view::Team>> {
-    let (team, user) = (call.name(0)?, call.name(1)?);
-    let done = call.carry_out(Command::TeamLeave { team: team.clone(), user })?;
-    Ok(team_changed(call, &done, &team))
+pub(in super::super) fn leave(context: &Context) -> Answer<Changed<view::Team>> {
+    let (team, user) = (context.name(0)?, context.name(1)?);
+    let done = context.carry_out(Command::TeamLeave { team: team.clone(), user })?;
+    Ok(team_changed(context, &done, &team))
 }
 
-fn team_changed(call: &Call, done: &Committed, name: &Label) -> Changed<view::Team> {
-    call.changed(done, |seen: &Seen<'_>| match seen.get(&Key::Team(name.clone()))? {
+fn team_changed(context: &Context, done: &Committed, name: &Label) -> Changed<view::Team> {
+    context.changed(done, |seen: &Seen<'_>| match seen.get(&Key::Team(name.clone()))? {
         (Document::Team(team), at) => Some(view::team(seen.model, name, &team, at)),
         _ => None,
     })

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{behind, unknown};
 use crate::{
     control::api::{
-        call::Call,
+        context::Context,
         problem::Problem,
         reply::{Changed, Gone, List, Reply},
         request as ask, view,
@@ -22,9 +22,9 @@ use crate::{
 
 type Answer<T> = Result<T, Problem>;
 
-pub(in super::super) fn vms(call: &Call) -> Answer<List<view::Vm>> {
-    let model = call.api.service.model();
-    let query = &call.query;
+pub(in super::super) fn vms(context: &Context) -> Answer<List<view::Vm>> {
+    let model = context.api.service.model();
+    let query = &context.query;
     for principal in [&query.visible_to, &query.owner].into_iter().flatten() {
         if !model.exists(principal) {
             let kind = match principal {
@@ -46,7 +46,7 @@ pub(in super::super) fn vms(call: &Call) -> Answer<List<view::Vm>> {
     let items = some_vms(&model, sets, after)
         .filter(|(_, vm)| query.owner.as_ref().is_none_or(|owner| vm.document.owner == *owner))
         .map(|(name, vm)| (name.to_string(), view::vm(&model, &vm.document, vm.revision)));
-    Ok(List::page(&call.query, model.revision(), items))
+    Ok(List::page(&context.query, model.revision(), items))
 }
 
 /// The VMs that are in all of `sets`, by name: a page of a few among a million does not look at the million.
@@ -70,9 +70,9 @@ fn some_vms<'m>(
     Box::new(some.into_iter())
 }
 
-pub(in super::super) fn vm(call: &Call) -> Answer<Reply<view::Vm>> {
-    let name = call.name(0)?;
-    let model = call.api.service.model();
+pub(in super::super) fn vm(context: &Context) -> Answer<Reply<view::Vm>> {
+    let name = context.name(0)?;
+    let model = context.api.service.model();
     let (_, stored) = model.vm_named(&name).ok_or_else(|| unknown(Kind::Vm, &name))?;
     let body = view::vm(&model, &stored.document, stored.revision);
     Ok(Reply { body, tag: Some(stored.revision) })
@@ -90,7 +90,7 @@ fn placement(address: Option<&str>, no_address: bool) -> Answer<Placement> {
     }
 }
 
-pub(in super::super) fn add(call: &Call, new: ask::NewVm) -> Answer<Changed<view::Vm>> {
+pub(in super::super) fn add(context: &Context, new: ask::NewVm) -> Answer<Changed<view::Vm>> {
     let ask::NewVm { name, owner, ssh, login, host_key, source_address, address, no_address } = new;
     let name = Label::new(&name)?;
     let placement = placement(address.as_deref(), no_address)?;
@@ -107,60 +107,63 @@ pub(in super::super) fn add(call: &Call, new: ask::NewVm) -> Answer<Changed<view
         id,
         state,
     };
-    let done = call.carry_out(Command::VmAdd(new))?;
-    Ok(changed(call, &done, &name))
+    let done = context.carry_out(Command::VmAdd(new))?;
+    Ok(changed(context, &done, &name))
 }
 
-pub(in super::super) fn remove(call: &Call) -> Answer<Changed<Gone>> {
-    let done = call.carry_out(Command::VmRemove { name: call.name(0)? })?;
-    Ok(call.changed(&done, |_| None))
+pub(in super::super) fn remove(context: &Context) -> Answer<Changed<Gone>> {
+    let done = context.carry_out(Command::VmRemove { name: context.name(0)? })?;
+    Ok(context.changed(&done, |_| None))
 }
 
-pub(in super::super) fn set(call: &Call, patch: ask::VmPatch) -> Answer<Changed<view::Vm>> {
-    let name = call.name(0)?;
+pub(in super::super) fn set(context: &Context, patch: ask::VmPatch) -> Answer<Changed<view::Vm>> {
+    let name = context.name(0)?;
     let ask::VmPatch { ssh, login, host_key, source_address, state } = patch;
     let set = VmSettings { ssh, login, host_key, source_address, state };
-    let done = call.carry_out(Command::VmSet { name: name.clone(), set })?;
-    Ok(changed(call, &done, &name))
+    let done = context.carry_out(Command::VmSet { name: name.clone(), set })?;
+    Ok(changed(context, &done, &name))
 }
 
-pub(in super::super) fn share(call: &Call, how: ask::NewAccess) -> Answer<Changed<view::Vm>> {
-    let (name, with) = (call.name(0)?, call.principal(1)?);
+pub(in super::super) fn share(context: &Context, how: ask::NewAccess) -> Answer<Changed<view::Vm>> {
+    let (name, with) = (context.name(0)?, context.principal(1)?);
     let command = Command::VmShare { name: name.clone(), with, access: how.access };
-    let done = call.carry_out(command)?;
-    Ok(changed(call, &done, &name))
+    let done = context.carry_out(command)?;
+    Ok(changed(context, &done, &name))
 }
 
-pub(in super::super) fn unshare(call: &Call) -> Answer<Changed<view::Vm>> {
-    let (name, with) = (call.name(0)?, call.principal(1)?);
-    let done = call.carry_out(Command::VmUnshare { name: name.clone(), with })?;
-    Ok(changed(call, &done, &name))
+pub(in super::super) fn unshare(context: &Context) -> Answer<Changed<view::Vm>> {
+    let (name, with) = (context.name(0)?, context.principal(1)?);
+    let done = context.carry_out(Command::VmUnshare { name: name.clone(), with })?;
+    Ok(changed(context, &done, &name))
 }
 
-pub(in super::super) fn rename(call: &Call, to: ask::To) -> Answer<Changed<view::Vm>> {
-    let (name, to) = (call.name(0)?, Label::new(&to.to)?);
-    let done = call.carry_out(Command::VmRename { name, to: to.clone() })?;
-    Ok(changed(call, &done, &to))
+pub(in super::super) fn rename(context: &Context, to: ask::To) -> Answer<Changed<view::Vm>> {
+    let (name, to) = (context.name(0)?, Label::new(&to.to)?);
+    let done = context.carry_out(Command::VmRename { name, to: to.clone() })?;
+    Ok(changed(context, &done, &to))
 }
 
 pub(in super::super) fn transfer(
-    call: &Call,
+    context: &Context,
     ask::Transfer { to, keep }: ask::Transfer,
 ) -> Answer<Changed<view::Vm>> {
-    let (name, to) = (call.name(0)?, to.parse::<Principal>()?);
-    let done = call.carry_out(Command::VmTransfer { name: name.clone(), to, keep })?;
-    Ok(changed(call, &done, &name))
+    let (name, to) = (context.name(0)?, to.parse::<Principal>()?);
+    let done = context.carry_out(Command::VmTransfer { name: name.clone(), to, keep })?;
+    Ok(changed(context, &done, &name))
 }
 
-pub(in super::super) fn renumber(call: &Call, to: ask::Renumber) -> Answer<Changed<view::Vm>> {
-    let name = call.name(0)?;
+pub(in super::super) fn renumber(
+    context: &Context,
+    to: ask::Renumber,
+) -> Answer<Changed<view::Vm>> {
+    let name = context.name(0)?;
     let to = placement(to.address.as_deref(), false)?;
-    let done = call.carry_out(Command::VmRenumber { name: name.clone(), to })?;
-    Ok(changed(call, &done, &name))
+    let done = context.carry_out(Command::VmRenumber { name: name.clone(), to })?;
+    Ok(changed(context, &done, &name))
 }
 
-fn changed(call: &Call, done: &Committed, name: &Label) -> Changed<view::Vm> {
-    call.changed(done, |seen| match seen.vm(name)? {
+fn changed(context: &Context, done: &Committed, name: &Label) -> Changed<view::Vm> {
+    context.changed(done, |seen| match seen.vm(name)? {
         (Document::Vm(vm), at) => Some(view::vm(seen.model, &vm, at)),
         _ => None,
     })

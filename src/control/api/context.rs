@@ -22,7 +22,7 @@ use crate::registry::{
 };
 
 /// A request on its way through a handler.
-pub(super) struct Call {
+pub(super) struct Context {
     pub(super) api: Arc<Api>,
     pub(super) caller: Caller,
     /// What stands in the path's places, in order.
@@ -34,7 +34,7 @@ pub(super) struct Call {
     pub(super) body: Bytes,
 }
 
-impl Call {
+impl Context {
     /// The text in a place of the path.
     pub(super) fn param(&self, place: usize) -> &str {
         self.params.get(place).map_or("", String::as_str)
