@@ -6,11 +6,11 @@ use hyper::body::Bytes;
 use serde::de::DeserializeOwned;
 
 use super::{
-    Api,
     auth::Caller,
     problem::Problem,
     query::Queries,
     reply::{Changed, Gone, Seen},
+    shared::Api,
     trace,
 };
 use crate::registry::{

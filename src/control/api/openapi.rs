@@ -5,12 +5,12 @@ use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::{
-    WHOLE_MAX,
     auth::role_word,
     problem::{BUSY, COME_AGAIN_S, ProblemBody, REGISTRY_AWAY},
     query::Query,
     request::{NAME, PRINCIPAL},
     routes::{Gives, Kind, ROUTES, Route, Source},
+    shared::WHOLE_MAX,
 };
 
 /// The whole document.

@@ -20,7 +20,6 @@ use hyper::{
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
-    Api, WHOLE_MAX,
     auth::{Caller, Proof, TokenHash, role_word},
     body::Body,
     context::Context,
@@ -29,6 +28,7 @@ use super::{
     query::Queries,
     response::Answer,
     routes::{self, Kind, Route, Source},
+    shared::{Api, WHOLE_MAX},
     trace::Asked,
 };
 use crate::registry::writer::Actor;

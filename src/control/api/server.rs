@@ -35,12 +35,11 @@ use tokio_rustls::{
 };
 
 use super::{
-    Api, Roles, TURNS_MAX,
     auth::{Credentials, Process},
     body::Patient,
     origin::Origin,
     pipeline::respond,
-    role_of,
+    shared::{Api, Roles, TURNS_MAX, role_of},
 };
 use crate::{
     config::{ApiTls, Peer},

@@ -37,7 +37,7 @@ fn start(
 ) -> Result<super::Handle, ApiServeError> {
     let beside = Arc::clone(&world.fake) as Arc<dyn super::DataPlane>;
     let reader = Box::new(|_| Some(Role::Reader));
-    let api = super::Api::new(Arc::clone(&world.service), beside, reader);
+    let api = super::shared::Api::new(Arc::clone(&world.service), beside, reader);
     server::start(Arc::new(api), server::reserve(socket, tls)?)
 }
 
@@ -221,14 +221,14 @@ fn another_role_at_the_socket_holds_from_the_next_request_on() {
 fn peers_are_replaced_while_it_runs() {
     let world = World::new();
     // Whoever runs the tests is root or the user that the API runs as: only others have rules.
-    let stranger = |api: &super::Api| {
+    let stranger = |api: &super::shared::Api| {
         let is = Credentials { uid: 77_777, gid: 77_777 };
         api.role(Process { own_uid: 1, is })
     };
     let beside = Arc::clone(&world.fake) as Arc<dyn super::DataPlane>;
     let service = Arc::clone(&world.service);
     let rules = vec![(Peer::Uid(77_777), Role::Reader)];
-    let api = Arc::new(super::Api::new(service, beside, super::role_of(rules)));
+    let api = Arc::new(super::shared::Api::new(service, beside, super::shared::role_of(rules)));
     let handle = {
         let reserved = server::reserve(&world.scratch.0.join("other.sock"), None).unwrap();
         server::start(Arc::clone(&api), reserved).unwrap()

@@ -16,9 +16,9 @@ use tokio::{
 };
 
 use super::{
-    TURNS_MAX, WHOLE_MAX,
     body::{Body, Patient, Text},
     routes::{Kind, ROUTES},
+    shared::{TURNS_MAX, WHOLE_MAX},
     testing::{Reply, World, head, read_head},
 };
 use crate::registry::document::Role;

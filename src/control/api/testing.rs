@@ -20,7 +20,9 @@ use tokio_rustls::rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 
-use super::{Api, DataPlane, DataPlaneError, Handle, Question, WriteText, condition, server, view};
+use super::{
+    DataPlane, DataPlaneError, Handle, Question, WriteText, condition, server, shared::Api, view,
+};
 use crate::{
     config::ApiTls,
     registry::{

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::{WATCHERS_MAX, auth::Proof, body::Lines, context::Context, problem::Problem};
+use super::{auth::Proof, body::Lines, context::Context, problem::Problem, shared::WATCHERS_MAX};
 use crate::registry::{
     Key,
     document::Vm,

@@ -5,8 +5,9 @@ use std::io::{BufRead, BufReader, Write};
 use serde_json::{Value, json};
 
 use super::{
-    Asked, Question, Target, WATCHERS_MAX,
+    Asked, Question, Target,
     routes::ROUTES,
+    shared::WATCHERS_MAX,
     testing::{World, head, key, read_head, user},
     view::Session,
     walk_tests::prepare,

@@ -9,9 +9,9 @@ use serde::Serialize;
 use super::unknown;
 use crate::{
     control::api::{
-        Asked, DataPlaneError, Question, Target,
         body::Text,
         context::Context,
+        data_plane::{Asked, DataPlaneError, Question, Target},
         problem::Problem,
         query::plain,
         reply::{Changed, Gone, List},
