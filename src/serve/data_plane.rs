@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use crate::control::api::condition::{Reload, Reloaded, Status};
-use crate::control::api::view::{Explanation, HostKey, Session, SessionState};
+use crate::control::api::dto::{Explanation, HostKey, Session, SessionState};
 use crate::control::api::{DataPlane, DataPlaneError, Question, WriteText};
 use crate::control::dns::{Zone, export};
 use crate::edge::report::RequestId;

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::control::api::view::{Decision, Explanation, Step};
+use crate::control::api::dto::{Decision, Explanation, Step};
 use crate::control::api::{Asked, Question, Target};
 use crate::edge::gate::{self, Case, Place, Refusal, Right};
 use crate::edge::settings::Live;

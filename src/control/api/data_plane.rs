@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::{condition, view};
+use super::{condition, dto};
 use crate::ssh::{
     certificate::{Certificate, CertificateFault},
     publickey::{Fingerprint, PublicKey},
@@ -18,7 +18,7 @@ pub type WriteText = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
 /// What the API shows and does that is not in the registry. Called on a thread that may wait.
 pub trait DataPlane: Send + Sync {
     /// Live sessions, in any order.
-    fn sessions(&self) -> Vec<view::Session>;
+    fn sessions(&self) -> Vec<dto::Session>;
 
     /// Ends a session; false if there is none of that name.
     fn end_session(&self, id: &str) -> bool;
@@ -27,10 +27,10 @@ pub trait DataPlane: Send + Sync {
     ///
     /// # Errors
     /// [`DataPlaneError`].
-    fn explain(&self, question: &Question) -> Result<view::Explanation, DataPlaneError>;
+    fn explain(&self, question: &Question) -> Result<dto::Explanation, DataPlaneError>;
 
     /// The host keys that this front door presents.
-    fn host_keys(&self) -> Vec<view::HostKey>;
+    fn host_keys(&self) -> Vec<dto::HostKey>;
 
     /// The CA that signs logins to VMs; `None`: they are logged in to with a plain key.
     fn ca(&self) -> Option<Fingerprint>;

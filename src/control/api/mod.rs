@@ -11,6 +11,7 @@ mod body;
 pub mod condition;
 mod context;
 mod data_plane;
+pub mod dto;
 mod handlers;
 mod openapi;
 mod origin;
@@ -18,7 +19,6 @@ mod pipeline;
 mod problem;
 mod query;
 mod reply;
-mod request;
 mod response;
 mod routes;
 mod server;
@@ -26,7 +26,6 @@ mod shared;
 #[cfg(test)]
 mod testing;
 mod trace;
-pub mod view;
 mod watch;
 
 use std::sync::Arc;

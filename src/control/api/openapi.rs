@@ -6,9 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     auth::role_word,
+    dto::{NAME, PRINCIPAL},
     problem::{BUSY, COME_AGAIN_S, ProblemBody, REGISTRY_AWAY},
     query::Query,
-    request::{NAME, PRINCIPAL},
     routes::{Gives, Kind, ROUTES, Route, Source},
     shared::WHOLE_MAX,
 };

@@ -21,7 +21,7 @@ use tokio_rustls::rustls::{
 };
 
 use super::{
-    DataPlane, DataPlaneError, Handle, Question, WriteText, condition, server, shared::Api, view,
+    DataPlane, DataPlaneError, Handle, Question, WriteText, condition, dto, server, shared::Api,
 };
 use crate::{
     config::ApiTls,
@@ -50,7 +50,7 @@ pub(super) fn now_s() -> u64 {
 /// What stands for the data plane.
 #[derive(Default)]
 pub(super) struct Fake {
-    pub(super) sessions: Mutex<Vec<view::Session>>,
+    pub(super) sessions: Mutex<Vec<dto::Session>>,
     pub(super) asked: Mutex<Vec<Question>>,
     pub(super) backups: Mutex<Vec<PathBuf>>,
     pub(super) zone: Mutex<Option<String>>,
@@ -59,7 +59,7 @@ pub(super) struct Fake {
 }
 
 impl DataPlane for Fake {
-    fn sessions(&self) -> Vec<view::Session> {
+    fn sessions(&self) -> Vec<dto::Session> {
         self.sessions.lock().unwrap().clone()
     }
 
@@ -70,14 +70,14 @@ impl DataPlane for Fake {
         sessions.len() < count
     }
 
-    fn explain(&self, question: &Question) -> Result<view::Explanation, DataPlaneError> {
+    fn explain(&self, question: &Question) -> Result<dto::Explanation, DataPlaneError> {
         self.asking.fetch_add(1, Ordering::SeqCst);
         self.asked.lock().unwrap().push(question.clone());
         if matches!(&question.target, super::Target::Name(name) if name == "nowhere") {
             return Err(DataPlaneError::Absent("there is no VM `nowhere`".to_owned()));
         }
-        Ok(view::Explanation {
-            decision: view::Decision::Refused,
+        Ok(dto::Explanation {
+            decision: dto::Decision::Refused,
             principal: None,
             vm: None,
             address: None,
@@ -89,9 +89,9 @@ impl DataPlane for Fake {
         })
     }
 
-    fn host_keys(&self) -> Vec<view::HostKey> {
+    fn host_keys(&self) -> Vec<dto::HostKey> {
         let text = |text: &str| text.to_owned();
-        vec![view::HostKey {
+        vec![dto::HostKey {
             key_type: text("ssh-ed25519"),
             fingerprint: text("SHA256:x"),
             line: text("ssh-ed25519 AAAA"),

@@ -5,10 +5,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{
+    dto::Session,
     query::Query,
     routes::{Kind, ROUTES, Route},
     testing::{Reply, World, read_head},
-    view::Session,
 };
 use crate::registry::document::Role;
 
@@ -34,7 +34,7 @@ pub(super) fn prepare(world: &World) {
     world.must("POST", "/v1/tokens", &json!({"name": "ci", "role": "reader"}));
     let text = |text: &str| text.to_owned();
     world.fake.sessions.lock().unwrap().push(Session {
-        state: super::view::SessionState::Established,
+        state: super::dto::SessionState::Established,
         id: text("7"),
         user: text("alice"),
         fingerprint: text("SHA256:x"),

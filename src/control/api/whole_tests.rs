@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::{
     Asked, Question, Target,
+    dto::Session,
     routes::ROUTES,
     shared::WATCHERS_MAX,
     testing::{World, head, key, read_head, user},
-    view::Session,
     walk_tests::prepare,
 };
 use crate::{

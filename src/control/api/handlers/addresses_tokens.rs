@@ -5,9 +5,9 @@ use crate::{
     control::api::{
         auth::new_token,
         context::Context,
+        dto,
         problem::Problem,
         reply::{Changed, Gone, List, Moved, Reply},
-        request as ask, view,
     },
     registry::{
         Command, Key, Label,
@@ -24,29 +24,29 @@ type Answer<T> = Result<T, Problem>;
 /// VMs moved away together: others are served in between.
 const TOGETHER: usize = 64;
 
-pub(in super::super) fn addresses(context: &Context) -> Answer<List<view::Address>> {
+pub(in super::super) fn addresses(context: &Context) -> Answer<List<dto::Address>> {
     let model = context.api.service.model();
     let after = context.query.after.as_deref().unwrap_or_default();
     let items =
         model.addresses().filter(|(name, ..)| name.as_str() > after).map(|(name, stored, _)| {
-            (name.to_string(), view::address(&model, name, &stored.document, stored.revision))
+            (name.to_string(), dto::Address::of(&model, name, &stored.document, stored.revision))
         });
     Ok(List::page(&context.query, model.revision(), items))
 }
 
-pub(in super::super) fn address(context: &Context) -> Answer<Reply<view::Address>> {
+pub(in super::super) fn address(context: &Context) -> Answer<Reply<dto::Address>> {
     let name = context.name(0)?;
     let model = context.api.service.model();
     let stored = model.address(&name).ok_or_else(|| unknown(Kind::Address, &name))?;
-    let body = view::address(&model, &name, &stored.document, stored.revision);
+    let body = dto::Address::of(&model, &name, &stored.document, stored.revision);
     Ok(Reply { body, tag: Some(stored.revision) })
 }
 
 pub(in super::super) fn address_add(
     context: &Context,
-    new: ask::NewAddress,
-) -> Answer<Changed<view::Address>> {
-    let ask::NewAddress { name, public, public6, private, lobby } = new;
+    new: dto::NewAddress,
+) -> Answer<Changed<dto::Address>> {
+    let dto::NewAddress { name, public, public6, private, lobby } = new;
     let (public, lobby, name) = (Some(public), Some(lobby), Label::new(&name)?);
     let address = NewAddress { public, public6, private, lobby, ..NewAddress::default() };
     let done = context.carry_out(Command::AddressAdd { name: name.clone(), address })?;
@@ -60,38 +60,38 @@ pub(in super::super) fn address_remove(context: &Context) -> Answer<Changed<Gone
 
 pub(in super::super) fn address_set(
     context: &Context,
-    patch: ask::AddressPatch,
-) -> Answer<Changed<view::Address>> {
-    let ask::AddressPatch { public, public6, private, lobby } = patch;
+    patch: dto::AddressPatch,
+) -> Answer<Changed<dto::Address>> {
+    let dto::AddressPatch { public, public6, private, lobby } = patch;
     let name = context.name(0)?;
     let address = NewAddress {
         public,
         public6: public6.ip(),
         private: private.ip(),
         lobby,
-        no_public6: public6 == ask::IpPatch::None,
-        no_private: private == ask::IpPatch::None,
+        no_public6: public6 == dto::IpPatch::None,
+        no_private: private == dto::IpPatch::None,
     };
     let done = context.carry_out(Command::AddressSet { name: name.clone(), address })?;
     Ok(changed(context, &done, &name))
 }
 
-pub(in super::super) fn undrain(context: &Context) -> Answer<Changed<view::Address>> {
+pub(in super::super) fn undrain(context: &Context) -> Answer<Changed<dto::Address>> {
     set_state(context, AddressState::Ready)
 }
 
-pub(in super::super) fn maint(context: &Context) -> Answer<Changed<view::Address>> {
+pub(in super::super) fn maint(context: &Context) -> Answer<Changed<dto::Address>> {
     set_state(context, AddressState::Maint)
 }
 
-fn set_state(context: &Context, state: AddressState) -> Answer<Changed<view::Address>> {
+fn set_state(context: &Context, state: AddressState) -> Answer<Changed<dto::Address>> {
     let name = context.name(0)?;
     let done = context.carry_out(Command::AddressState { name: name.clone(), state })?;
     Ok(changed(context, &done, &name))
 }
 
 /// No more VMs are put there, and those that stand there are moved, each by itself: one that cannot be is told.
-pub(in super::super) fn drain(context: &Context) -> Answer<Changed<view::Address>> {
+pub(in super::super) fn drain(context: &Context) -> Answer<Changed<dto::Address>> {
     let name = context.name(0)?;
     let state = Command::AddressState { name: name.clone(), state: AddressState::Drain };
     let away = |vm: &Label| Command::VmRenumber { name: vm.clone(), to: Placement::Chosen };
@@ -147,26 +147,26 @@ fn standing(context: &Context, address: &Label) -> Vec<Label> {
     names
 }
 
-fn changed(context: &Context, done: &Committed, name: &Label) -> Changed<view::Address> {
+fn changed(context: &Context, done: &Committed, name: &Label) -> Changed<dto::Address> {
     context.changed(done, |seen| match seen.get(&Key::Address(name.clone()))? {
-        (Document::Address(address), at) => Some(view::address(seen.model, name, &address, at)),
+        (Document::Address(address), at) => Some(dto::Address::of(seen.model, name, &address, at)),
         _ => None,
     })
 }
 
-pub(in super::super) fn tokens(context: &Context) -> Answer<List<view::Token>> {
+pub(in super::super) fn tokens(context: &Context) -> Answer<List<dto::Token>> {
     let model = context.api.service.model();
     let items = behind(model.tokens(), context.query.after.as_deref()).map(|(name, stored)| {
-        (name.to_string(), view::token(name, &stored.document, stored.revision))
+        (name.to_string(), dto::Token::of(name, &stored.document, stored.revision))
     });
     Ok(List::page(&context.query, model.revision(), items))
 }
 
 pub(in super::super) fn token_add(
     context: &Context,
-    new: ask::NewToken,
-) -> Answer<Changed<view::Token>> {
-    let ask::NewToken { name, role, expires_s } = new;
+    new: dto::NewToken,
+) -> Answer<Changed<dto::Token>> {
+    let dto::NewToken { name, role, expires_s } = new;
     let name = Label::new(&name)?;
     if expires_s.is_some_and(|end_s| end_s <= context.api.service.now_s()) {
         return Err(Problem::invalid(
@@ -178,7 +178,7 @@ pub(in super::super) fn token_add(
     let done =
         context.carry_out(Command::TokenAdd { name: name.clone(), hash, role, expires_s })?;
     let mut answer = context.changed(&done, |seen| match seen.get(&Key::Token(name.clone()))? {
-        (Document::Token(token), at) => Some(view::token(&name, &token, at)),
+        (Document::Token(token), at) => Some(dto::Token::of(&name, &token, at)),
         _ => None,
     });
     // A token that was never made is good for nothing.

@@ -3,8 +3,8 @@
 use crate::control::api::{
     condition::{Reload, Reloaded, Status},
     context::Context,
+    dto,
     problem::Problem,
-    request as ask,
 };
 
 pub(in super::super) fn status(context: &Context) -> Result<Status, Problem> {
@@ -12,7 +12,7 @@ pub(in super::super) fn status(context: &Context) -> Result<Status, Problem> {
 }
 
 /// Returns when everything that can be renewed is.
-pub(in super::super) fn reload(context: &Context, how: ask::Reload) -> Result<Reloaded, Problem> {
+pub(in super::super) fn reload(context: &Context, how: dto::Reload) -> Result<Reloaded, Problem> {
     let allowed = how.allow_mass_removal.as_deref().map(str::parse).transpose()?;
     let order = Reload { dry_run: context.query.dry_run, allow_mass_removal: allowed };
     context.api.beside.reload(order).ok_or_else(Problem::ending)

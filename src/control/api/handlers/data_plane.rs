@@ -12,10 +12,10 @@ use crate::{
         body::Text,
         context::Context,
         data_plane::{Asked, DataPlaneError, Question, Target},
+        dto,
         problem::Problem,
         query::plain,
         reply::{Changed, Gone, List},
-        request as ask, view,
     },
     registry::{Command, command::Noted, refusal::Kind, writer::Mode},
     ssh::{
@@ -42,7 +42,7 @@ impl From<DataPlaneError> for Problem {
 }
 
 /// Sessions by id.
-pub(in super::super) fn sessions(context: &Context) -> Answer<List<view::Session>> {
+pub(in super::super) fn sessions(context: &Context) -> Answer<List<dto::Session>> {
     let query = &context.query;
     let mut sessions = context.api.beside.sessions();
     sessions.retain(|session| {
@@ -98,9 +98,9 @@ pub(in super::super) fn session_end(context: &Context) -> Answer<Changed<Gone>> 
 
 pub(in super::super) fn explain(
     context: &Context,
-    asked: ask::Explain,
-) -> Answer<view::Explanation> {
-    let ask::Explain { key, fingerprint, cert, address, name, login, from } = asked;
+    asked: dto::Explain,
+) -> Answer<dto::Explanation> {
+    let dto::Explain { key, fingerprint, cert, address, name, login, from } = asked;
     let asked = match (key, fingerprint, cert) {
         (Some(line), None, None) => {
             let read = AuthorizedKey::parse(line.trim());
@@ -151,35 +151,35 @@ fn registered(context: &Context, fingerprint: Fingerprint) -> Option<PublicKey> 
 /// Host keys of this front door.
 #[derive(Debug, JsonSchema, Serialize)]
 pub(in super::super) struct HostKeys {
-    items: Vec<view::HostKey>,
+    items: Vec<dto::HostKey>,
 }
 
 pub(in super::super) fn host_keys(context: &Context) -> Answer<HostKeys> {
     Ok(HostKeys { items: context.api.beside.host_keys() })
 }
 
-pub(in super::super) fn vm_host_key(context: &Context) -> Answer<view::VmHostKey> {
+pub(in super::super) fn vm_host_key(context: &Context) -> Answer<dto::VmHostKey> {
     let name = context.name(0)?;
     let model = context.api.service.model();
     let (_, stored) = model.vm_named(&name).ok_or_else(|| unknown(Kind::Vm, &name))?;
     let vm = &stored.document;
-    let pinned = view::Pinned::of(vm);
-    Ok(view::VmHostKey { vm: vm.name.to_string(), given: vm.host_key.clone(), pinned })
+    let pinned = dto::Pinned::of(vm);
+    Ok(dto::VmHostKey { vm: vm.name.to_string(), given: vm.host_key.clone(), pinned })
 }
 
-pub(in super::super) fn ca(context: &Context) -> Answer<view::Ca> {
+pub(in super::super) fn ca(context: &Context) -> Answer<dto::Ca> {
     let in_use = context.api.beside.ca().map(|ca| ca.to_string());
     let prepared_for = context.api.service.model().registry().ca;
-    Ok(view::Ca { in_use, prepared_for })
+    Ok(dto::Ca { in_use, prepared_for })
 }
 
-pub(in super::super) fn ca_confirm(context: &Context) -> Answer<Changed<view::Ca>> {
+pub(in super::super) fn ca_confirm(context: &Context) -> Answer<Changed<dto::Ca>> {
     let none = "there is no CA: vm_leg.identity logs in with one plain key";
     let in_use = context.api.beside.ca().ok_or_else(|| Problem::not_found(none))?;
     let fingerprint = in_use.to_string();
     let done = context.carry_out(Command::CaConfirm { fingerprint: fingerprint.clone() })?;
     let (in_use, prepared_for) = (Some(fingerprint.clone()), Some(fingerprint));
-    Ok(context.changed(&done, |_| Some(view::Ca { in_use, prepared_for })))
+    Ok(context.changed(&done, |_| Some(dto::Ca { in_use, prepared_for })))
 }
 
 pub(in super::super) fn pin_forget(context: &Context) -> Answer<Changed<Gone>> {
@@ -194,7 +194,7 @@ pub(in super::super) fn zone(context: &Context) -> Answer<Text> {
     Text::start(write).map_err(no_thread)
 }
 
-pub(in super::super) fn backup(context: &Context, to: ask::Backup) -> Answer<Changed<Gone>> {
+pub(in super::super) fn backup(context: &Context, to: dto::Backup) -> Answer<Changed<Gone>> {
     let path = Path::new(&to.path);
     if !path.is_absolute() || to.path.contains('\0') {
         return Err(Problem::invalid(

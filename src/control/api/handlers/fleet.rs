@@ -8,10 +8,10 @@ use crate::{
     control::api::{
         body::Lines,
         context::Context,
-        openapi,
+        dto, openapi,
         problem::Problem,
         reply::{List, Moved, Reply},
-        view, watch,
+        watch,
     },
     registry::{
         Command,
@@ -204,7 +204,7 @@ pub(in super::super) fn export(context: &Context) -> Answer<Export> {
 }
 
 /// Entries of the audit log, by key: the oldest first, or the newest.
-pub(in super::super) fn audit(context: &Context) -> Answer<List<view::Audit>> {
+pub(in super::super) fn audit(context: &Context) -> Answer<List<dto::Audit>> {
     let (newest, after) = (context.query.newest, context.query.after.as_deref());
     // One more than asked for, to know whether there is one.
     let page = context.api.service.audit(after, newest, context.query.limit() + 1)?;
@@ -216,7 +216,7 @@ pub(in super::super) fn audit(context: &Context) -> Answer<List<view::Audit>> {
     Ok(List::page(&context.query, revision, items))
 }
 
-fn shown(key: &str, entry: &writer::Audit) -> view::Audit {
+fn shown(key: &str, entry: &writer::Audit) -> dto::Audit {
     let writer::Audit { at_s, actor, command, moves } = entry;
     let (of, refused) = if let Command::Refused { of, code } = command {
         (&**of, Some(code.clone()))
@@ -233,10 +233,10 @@ fn shown(key: &str, entry: &writer::Audit) -> view::Audit {
             fields.remove("what");
         }
     }
-    view::Audit {
+    dto::Audit {
         key: key.to_owned(),
         at_s: *at_s,
-        actor: view::Actor { name: actor.name.clone(), from: actor.from.clone() },
+        actor: dto::Actor { name: actor.name.clone(), from: actor.from.clone() },
         command,
         refused,
         moves: serde_json::to_value(moves).unwrap_or_default(),

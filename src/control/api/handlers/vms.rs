@@ -6,9 +6,9 @@ use super::{behind, unknown};
 use crate::{
     control::api::{
         context::Context,
+        dto,
         problem::Problem,
         reply::{Changed, Gone, List, Reply},
-        request as ask, view,
     },
     registry::{
         Command, Label, Model, Principal,
@@ -22,7 +22,7 @@ use crate::{
 
 type Answer<T> = Result<T, Problem>;
 
-pub(in super::super) fn vms(context: &Context) -> Answer<List<view::Vm>> {
+pub(in super::super) fn vms(context: &Context) -> Answer<List<dto::Vm>> {
     let model = context.api.service.model();
     let query = &context.query;
     for principal in [&query.visible_to, &query.owner].into_iter().flatten() {
@@ -45,7 +45,7 @@ pub(in super::super) fn vms(context: &Context) -> Answer<List<view::Vm>> {
     let after = query.after.as_deref();
     let items = some_vms(&model, sets, after)
         .filter(|(_, vm)| query.owner.as_ref().is_none_or(|owner| vm.document.owner == *owner))
-        .map(|(name, vm)| (name.to_string(), view::vm(&model, &vm.document, vm.revision)));
+        .map(|(name, vm)| (name.to_string(), dto::Vm::of(&model, &vm.document, vm.revision)));
     Ok(List::page(&context.query, model.revision(), items))
 }
 
@@ -70,11 +70,11 @@ fn some_vms<'m>(
     Box::new(some.into_iter())
 }
 
-pub(in super::super) fn vm(context: &Context) -> Answer<Reply<view::Vm>> {
+pub(in super::super) fn vm(context: &Context) -> Answer<Reply<dto::Vm>> {
     let name = context.name(0)?;
     let model = context.api.service.model();
     let (_, stored) = model.vm_named(&name).ok_or_else(|| unknown(Kind::Vm, &name))?;
-    let body = view::vm(&model, &stored.document, stored.revision);
+    let body = dto::Vm::of(&model, &stored.document, stored.revision);
     Ok(Reply { body, tag: Some(stored.revision) })
 }
 
@@ -90,8 +90,8 @@ fn placement(address: Option<&str>, no_address: bool) -> Answer<Placement> {
     }
 }
 
-pub(in super::super) fn add(context: &Context, new: ask::NewVm) -> Answer<Changed<view::Vm>> {
-    let ask::NewVm { name, owner, ssh, login, host_key, source_address, address, no_address } = new;
+pub(in super::super) fn add(context: &Context, new: dto::NewVm) -> Answer<Changed<dto::Vm>> {
+    let dto::NewVm { name, owner, ssh, login, host_key, source_address, address, no_address } = new;
     let name = Label::new(&name)?;
     let placement = placement(address.as_deref(), no_address)?;
     let owner = owner.parse::<Principal>()?;
@@ -116,28 +116,28 @@ pub(in super::super) fn remove(context: &Context) -> Answer<Changed<Gone>> {
     Ok(context.changed(&done, |_| None))
 }
 
-pub(in super::super) fn set(context: &Context, patch: ask::VmPatch) -> Answer<Changed<view::Vm>> {
+pub(in super::super) fn set(context: &Context, patch: dto::VmPatch) -> Answer<Changed<dto::Vm>> {
     let name = context.name(0)?;
-    let ask::VmPatch { ssh, login, host_key, source_address, state } = patch;
+    let dto::VmPatch { ssh, login, host_key, source_address, state } = patch;
     let set = VmSettings { ssh, login, host_key, source_address, state };
     let done = context.carry_out(Command::VmSet { name: name.clone(), set })?;
     Ok(changed(context, &done, &name))
 }
 
-pub(in super::super) fn share(context: &Context, how: ask::NewAccess) -> Answer<Changed<view::Vm>> {
+pub(in super::super) fn share(context: &Context, how: dto::NewAccess) -> Answer<Changed<dto::Vm>> {
     let (name, with) = (context.name(0)?, context.principal(1)?);
     let command = Command::VmShare { name: name.clone(), with, access: how.access };
     let done = context.carry_out(command)?;
     Ok(changed(context, &done, &name))
 }
 
-pub(in super::super) fn unshare(context: &Context) -> Answer<Changed<view::Vm>> {
+pub(in super::super) fn unshare(context: &Context) -> Answer<Changed<dto::Vm>> {
     let (name, with) = (context.name(0)?, context.principal(1)?);
     let done = context.carry_out(Command::VmUnshare { name: name.clone(), with })?;
     Ok(changed(context, &done, &name))
 }
 
-pub(in super::super) fn rename(context: &Context, to: ask::To) -> Answer<Changed<view::Vm>> {
+pub(in super::super) fn rename(context: &Context, to: dto::To) -> Answer<Changed<dto::Vm>> {
     let (name, to) = (context.name(0)?, Label::new(&to.to)?);
     let done = context.carry_out(Command::VmRename { name, to: to.clone() })?;
     Ok(changed(context, &done, &to))
@@ -145,26 +145,23 @@ pub(in super::super) fn rename(context: &Context, to: ask::To) -> Answer<Changed
 
 pub(in super::super) fn transfer(
     context: &Context,
-    ask::Transfer { to, keep }: ask::Transfer,
-) -> Answer<Changed<view::Vm>> {
+    dto::Transfer { to, keep }: dto::Transfer,
+) -> Answer<Changed<dto::Vm>> {
     let (name, to) = (context.name(0)?, to.parse::<Principal>()?);
     let done = context.carry_out(Command::VmTransfer { name: name.clone(), to, keep })?;
     Ok(changed(context, &done, &name))
 }
 
-pub(in super::super) fn renumber(
-    context: &Context,
-    to: ask::Renumber,
-) -> Answer<Changed<view::Vm>> {
+pub(in super::super) fn renumber(context: &Context, to: dto::Renumber) -> Answer<Changed<dto::Vm>> {
     let name = context.name(0)?;
     let to = placement(to.address.as_deref(), false)?;
     let done = context.carry_out(Command::VmRenumber { name: name.clone(), to })?;
     Ok(changed(context, &done, &name))
 }
 
-fn changed(context: &Context, done: &Committed, name: &Label) -> Changed<view::Vm> {
+fn changed(context: &Context, done: &Committed, name: &Label) -> Changed<dto::Vm> {
     context.changed(done, |seen| match seen.vm(name)? {
-        (Document::Vm(vm), at) => Some(view::vm(seen.model, &vm, at)),
+        (Document::Vm(vm), at) => Some(dto::Vm::of(seen.model, &vm, at)),
         _ => None,
     })
 }
