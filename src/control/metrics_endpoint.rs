@@ -4,12 +4,9 @@
 //! loopback or a management network, never on a pool address. Everything a client can make it hold is bounded.
 
 use std::{
-    future::Future,
     io,
-    net::{IpAddr, SocketAddr},
-    pin::Pin,
+    net::SocketAddr,
     sync::Arc,
-    task::{Context, Poll},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -20,29 +17,31 @@ use axum::{
     http::{StatusCode, header},
     response::IntoResponse,
     routing::get,
-    serve::Listener,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::{TcpListener, TcpSocket},
     sync::oneshot,
-    time::{Instant, Sleep, sleep_until},
 };
 
-use super::places::{Place, Places, ShownOut, network_of};
+use super::{
+    http::{self, Limits, serve_each},
+    places::network_of,
+};
 
 /// Connections served at a time. Nobody has to prove anything here, so any of them makes room for a newcomer: a scrape
 /// is over before its turn comes.
 const CONNECTIONS_MAX: usize = 32;
 
-/// Bytes of requests that one connection may send. A scrape's head has about 300.
-const REQUEST_BYTES_MAX: usize = 64 << 10;
-
-/// How long a connection may last before it has asked for anything.
-const SILENT_MAX: Duration = Duration::from_secs(10);
-
 /// How long a connection may last, idle or not. A scraper that keeps it open makes a new one now and then.
 const CONNECTION_MAX: Duration = Duration::from_mins(1);
+
+/// Of one connection: it is cut at its age, whatever is under way.
+const LIMITS: Limits = Limits {
+    silent_max: Duration::from_secs(10),
+    head_max: CONNECTION_MAX,
+    age_max: CONNECTION_MAX,
+    last_request_max: Duration::ZERO,
+};
 
 /// The media type of text format 0.0.4.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -174,10 +173,20 @@ async fn serve(listener: TcpListener, pages: Pages, stopped: oneshot::Receiver<(
         .route("/readyz", get(async |State(pages): State<Pages>| answer((pages.ready)())))
         .fallback(async || (StatusCode::NOT_FOUND, "try /metrics, /healthz or /readyz\n"))
         .with_state(pages);
-    let bounded = Bounded { listener, places: Places::new("metrics", CONNECTIONS_MAX) };
-    // Not a graceful shutdown: a scraper that keeps its connection must not hold up ours. `serve` itself never fails.
+    let accept = async || {
+        let (stream, peer) = listener.accept().await?;
+        Ok(Some((network_of(peer.ip()), stream)))
+    };
+    let serve = |stream, place| {
+        let routes = routes.clone();
+        async move {
+            http::converse(stream, routes, LIMITS, || false).await;
+            drop(place);
+        }
+    };
+    // Not a graceful shutdown: a scraper that keeps its connection must not hold up ours.
     tokio::select! {
-        _ = axum::serve(bounded, routes) => {}
+        () = serve_each("metrics", CONNECTIONS_MAX, accept, serve) => {}
         _ = stopped => {}
     }
 }
@@ -192,93 +201,6 @@ fn answer(probed: Result<String, String>) -> impl IntoResponse {
         Err(text) => (StatusCode::SERVICE_UNAVAILABLE, text),
     };
     (status, text + "\n")
-}
-
-/// A listener whose connections are few, short and small.
-struct Bounded {
-    listener: TcpListener,
-    places: Places<IpAddr>,
-}
-
-impl Listener for Bounded {
-    type Io = Limited;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Limited, SocketAddr) {
-        let (stream, peer) = Listener::accept(&mut self.listener).await;
-        let (place, shown_out) = self.places.take(network_of(peer.ip())).await;
-        let began = Instant::now();
-        let deadline = Box::pin(sleep_until(began + SILENT_MAX));
-        let left = REQUEST_BYTES_MAX;
-        (Limited { stream, began, answered: false, deadline, left, shown_out, _place: place }, peer)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection that fails once its time, its bytes or its place are gone, whatever the HTTP code above waits for.
-struct Limited {
-    stream: TcpStream,
-    began: Instant,
-    /// Whether some of an answer was written.
-    answered: bool,
-    deadline: Pin<Box<Sleep>>,
-    left: usize,
-    shown_out: ShownOut,
-    _place: Place<IpAddr>,
-}
-
-impl Limited {
-    fn in_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let over = self.deadline.as_mut().poll(cx).is_ready();
-        if over || Pin::new(&mut self.shown_out).poll(cx).is_ready() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        Ok(())
-    }
-}
-
-impl AsyncRead for Limited {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.in_time(cx)?;
-        if self.left == 0 {
-            return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
-        }
-        let before = buffer.filled().len();
-        let answer = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        self.left = self.left.saturating_sub(buffer.filled().len().saturating_sub(before));
-        answer
-    }
-}
-
-impl AsyncWrite for Limited {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if !self.answered {
-            self.answered = true;
-            let end = self.began + CONNECTION_MAX;
-            self.deadline.as_mut().reset(end);
-        }
-        self.in_time(cx)?;
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }
 
 #[cfg(test)]

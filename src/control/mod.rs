@@ -4,5 +4,6 @@
 
 pub mod api;
 pub mod dns;
+mod http;
 pub mod metrics_endpoint;
 mod places;

@@ -23,7 +23,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("age", &["src/cli/archive.rs", "src/cli/backup"]),
     ("tar", &["src/cli/archive.rs"]),
     ("hickory_proto", &["src/control/dns/"]),
-    ("hyper", &["src/cli/", "src/control/"]),
+    ("hyper", &["src/cli/", "src/control/http.rs", "src/control/api/body.rs"]),
     ("tokio_rustls", &["src/cli/", "src/control/"]),
     ("axum", &["src/control/", "src/fleet/", "src/registry/", "src/cli/"]),
 ];
@@ -41,7 +41,7 @@ const LONG_FILES: &[(&str, &str)] = &[
 const SLEEPERS: &[(&str, &str)] = &[
     ("tests/it/harness/wait.rs", "the one place that polls, with a deadline"),
     ("src/edge/executor_tests.rs", "an executor's deadlines are what it tests"),
-    ("src/control/api/slow_tests.rs", "its time is tokio's paused one, which nobody waits for"),
+    ("src/control/http_tests.rs", "its time is tokio's paused one, which nobody waits for"),
     ("tests/it/tidy.rs", "names what it looks for"),
 ];
 

@@ -1,27 +1,18 @@
-//! Bodies of answers, and connections whose reader may stop reading.
+//! Bodies of answers: whole, line by line, or as long as they may be.
 
 use std::{
-    future::Future,
     io::{self, Write},
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
 };
 
-use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{
-        OwnedSemaphorePermit,
-        mpsc::{self, Receiver, Sender},
-    },
-    time::{Sleep, sleep},
+use axum::body::{Bytes, HttpBody};
+use hyper::body::{Frame, SizeHint};
+use tokio::sync::{
+    OwnedSemaphorePermit,
+    mpsc::{self, Receiver, Sender},
 };
 
-/// How long a peer may take to take the next [`STALL_BYTES`] of what is written to it, or what is left.
-const STALL_MAX: Duration = Duration::from_secs(30);
-/// 35 kB a second: slower than any line that somebody administers a fleet by, and a large answer is over some time.
-const STALL_BYTES: usize = 1 << 20;
 /// Bytes of one piece of a long text.
 const PIECE_BYTES: usize = 64 << 10;
 /// Pieces that wait for a slow reader; then whoever writes them waits for it.
@@ -160,77 +151,5 @@ impl HttpBody for Body {
             }
             Self::Lines(_) | Self::Text(_) => SizeHint::default(),
         }
-    }
-}
-
-/// A connection that fails when its peer stops to take what is written, or takes it by the drop.
-pub(super) struct Patient<S> {
-    stream: S,
-    stalled: Option<Pin<Box<Sleep>>>,
-    /// Bytes since `stalled` began.
-    taken: usize,
-}
-
-impl<S> Patient<S> {
-    pub(super) const fn new(stream: S) -> Self {
-        Self { stream, stalled: None, taken: 0 }
-    }
-
-    /// So many bytes were taken.
-    fn took(&mut self, bytes: usize) {
-        self.taken = self.taken.saturating_add(bytes);
-        if self.taken >= STALL_BYTES {
-            (self.stalled, self.taken) = (None, 0);
-        }
-    }
-
-    /// Passes on what a write came to, unless too little could be written for too long. `took` says how much of it was
-    /// taken; all there was, if everything was flushed.
-    fn bounded<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        answer: Poll<io::Result<T>>,
-        took: impl FnOnce(&T) -> usize,
-    ) -> Poll<io::Result<T>> {
-        if let Poll::Ready(answer) = answer {
-            self.took(answer.as_ref().map_or(0, took));
-            return Poll::Ready(answer);
-        }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(STALL_MAX)));
-        match stalled.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let answer = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.bounded(cx, answer, |count| *count)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let answer = Pin::new(&mut self.stream).poll_flush(cx);
-        self.bounded(cx, answer, |()| usize::MAX)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let answer = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.bounded(cx, answer, |()| usize::MAX)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hyper::body::Bytes;
+use axum::body::Bytes;
 use serde::de::DeserializeOwned;
 
 use super::{

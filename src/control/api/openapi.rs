@@ -1,6 +1,6 @@
 //! The API's description (OpenAPI 3.1), made from the table of routes.
 
-use hyper::Method;
+use axum::http::Method;
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 

@@ -2,7 +2,6 @@
 //! handler.
 
 use std::{
-    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,18 +9,21 @@ use std::{
     time::Duration,
 };
 
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::{
-    HeaderMap, Request, Response, StatusCode,
-    body::{Body as _, Bytes, Incoming},
-    header::{self, HeaderValue},
-    http::request::Parts,
+use axum::{
+    body::{Body, Bytes, HttpBody as _},
+    extract::{Request, State},
+    http::{
+        HeaderMap, StatusCode,
+        header::{self, HeaderValue},
+        request::Parts,
+    },
+    response::Response,
 };
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
     auth::{Caller, Proof, TokenHash, role_word},
-    body::Body,
     context::Context,
     origin::Origin,
     problem::Problem,
@@ -44,20 +46,37 @@ const SWALLOWED_UNKNOWN_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a body where none is taken: room for an empty object.
 const NO_BODY_BYTES_MAX: usize = 64;
 
+/// One connection, as its requests see it.
+pub(super) struct Connection {
+    api: Arc<Api>,
+    from: Origin,
+    watching: AtomicBool,
+}
+
+impl Connection {
+    pub(super) const fn new(api: Arc<Api>, from: Origin) -> Self {
+        Self { api, from, watching: AtomicBool::new(false) }
+    }
+
+    /// Whether its last request watches, for as long as it likes.
+    pub(super) fn watches(&self) -> bool {
+        self.watching.load(Ordering::Relaxed)
+    }
+}
+
 /// Answers one request; never fails.
 pub(super) async fn respond(
-    api: Arc<Api>,
-    from: Arc<Origin>,
-    request: Request<Incoming>,
-    watching: Arc<AtomicBool>,
-) -> Result<Response<Body>, Infallible> {
+    State(connection): State<Arc<Connection>>,
+    request: Request,
+) -> Response {
+    let Connection { api, from, watching } = &*connection;
     let (parts, body) = request.into_parts();
     // Who waits to be asked for the body (RFC 9110 §10.1.1) has sent nothing of it.
     let begun = !parts.headers.contains_key(header::EXPECT);
     let mut body = Sent { body, begun };
-    let mut asked = Asked::new(&from, &parts);
+    let mut asked = Asked::new(from, &parts);
     let mut stale = None;
-    let answered = answer(&api, &from, parts, &mut body, &mut asked, &mut stale).await;
+    let answered = answer(api, from, parts, &mut body, &mut asked, &mut stale).await;
     let (known, mut response) = match answered {
         Ok(Answered { status, answer, place }) => {
             asked.done();
@@ -67,6 +86,7 @@ pub(super) async fn respond(
         Err(problem) => {
             api.traces.refused(&asked, &problem);
             if let Some((actor, command)) = asked.forbidden(&problem) {
+                let api = Arc::clone(api);
                 let noted = wait(move || {
                     api.traces.note_refused(&api.service, &actor, command);
                     Ok(())
@@ -85,12 +105,12 @@ pub(super) async fn respond(
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     from.rests();
-    Ok(response)
+    response.map(Body::new)
 }
 
 /// The body of a request.
 struct Sent {
-    body: Incoming,
+    body: Body,
     /// Whether some of it may be on its way.
     begun: bool,
 }

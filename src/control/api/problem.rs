@@ -1,6 +1,6 @@
 //! Why a request is not answered as asked: a problem (RFC 9457), with a code that stays the same.
 
-use hyper::{
+use axum::http::{
     Response, StatusCode,
     header::{self, HeaderValue},
 };

@@ -1,6 +1,6 @@
 //! What a request is answered: JSON, text or a stream, and what every answer says about itself.
 
-use hyper::{
+use axum::http::{
     Response, StatusCode,
     header::{self, HeaderValue},
 };

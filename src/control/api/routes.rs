@@ -1,7 +1,7 @@
 //! THE TABLE: every route, who may use it, what it takes and gives, and what carries it out. Authorisation and the check
 //! of queries, revisions and bodies follow from it before any handler runs; so do the API's description and the tests.
 
-use hyper::Method;
+use axum::http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::{

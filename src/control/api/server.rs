@@ -1,4 +1,5 @@
-//! Listens, and serves each connection by itself: few at a time, each with a deadline for everything it may wait for.
+//! Listens on a unix socket and for TLS, and serves what comes there: few connections at a time, each with a deadline for
+//! everything it may wait for.
 
 use std::{
     fs, io,
@@ -8,22 +9,18 @@ use std::{
         net::{UnixListener as StdUnix, UnixStream as StdUnixStream},
     },
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use axum::Router;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener, UnixStream},
     sync::oneshot,
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_rustls::{
     TlsAcceptor,
@@ -36,14 +33,16 @@ use tokio_rustls::{
 
 use super::{
     auth::{Credentials, Process},
-    body::Patient,
     origin::Origin,
-    pipeline::respond,
+    pipeline::{Connection, respond},
     shared::{Api, Roles, TURNS_MAX, role_of},
 };
 use crate::{
     config::{ApiTls, Peer},
-    control::places::{Places, network_of},
+    control::{
+        http::{self, Limits, serve_each},
+        places::network_of,
+    },
     registry::{document::Role, writer::Actor},
 };
 
@@ -55,14 +54,13 @@ const KNOWING_MAX: usize = 4;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// For the head of a request, and between two requests.
 const HEAD_MAX: Duration = Duration::from_secs(30);
-/// Bytes of a request's head.
-const HEAD_BYTES_MAX: usize = 64 << 10;
-/// From then on a connection takes no further request.
-const AGE_MAX: Duration = Duration::from_mins(5);
-/// For a request that was under way then, unless it watches: an apply of a whole fleet takes its time.
-const LAST_REQUEST_MAX: Duration = Duration::from_hours(1);
-/// Before another try where the process has no descriptor left.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// Of one connection. An apply of a whole fleet takes its time; whoever watches stays.
+const LIMITS: Limits = Limits {
+    silent_max: HEAD_MAX,
+    head_max: HEAD_MAX,
+    age_max: Duration::from_mins(5),
+    last_request_max: Duration::from_hours(1),
+};
 /// For what is under way when the API ends.
 const END_MAX: Duration = Duration::from_secs(5);
 /// Who may connect to the socket: the user and the group that own it. What they may do is another matter.
@@ -281,22 +279,15 @@ fn tls_config(tls: &ApiTls) -> Result<Arc<ServerConfig>, ApiServeError> {
 }
 
 async fn serve_unix(listener: UnixListener, api: Arc<Api>, own_uid: u32) {
-    let places = Places::new("API socket", CONNECTIONS_MAX);
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            sleep(ACCEPT_AGAIN).await;
-            continue;
-        };
-        let Some((actor, process)) = peer(&stream, own_uid) else { continue };
-        let (place, shown_out) = places.take(process.is.uid).await;
-        let api = Arc::clone(&api);
-        tokio::spawn(async move {
-            tokio::select! {
-                () = converse(stream, api, Origin::Socket(actor, process, place)) => {}
-                () = shown_out => {}
-            }
-        });
-    }
+    let accept = async || {
+        let (stream, _) = listener.accept().await?;
+        let who = peer(&stream, own_uid);
+        Ok(who.map(|(actor, process)| (process.is.uid, (stream, actor, process))))
+    };
+    let serve = |(stream, actor, process), place| {
+        converse(stream, Arc::clone(&api), Origin::Socket(actor, process, place))
+    };
+    serve_each("API socket", CONNECTIONS_MAX, accept, serve).await;
 }
 
 /// Who is at the other end of the socket: those whose credentials were in force when they connected.
@@ -310,28 +301,21 @@ fn peer(stream: &UnixStream, own_uid: u32) -> Option<(Actor, Process)> {
 
 async fn serve_tls(listener: Option<(TcpListener, Arc<ArcSwap<ServerConfig>>)>, api: Arc<Api>) {
     let Some((listener, config)) = listener else { return std::future::pending().await };
-    let places = Places::new("API over TLS", CONNECTIONS_MAX);
-    loop {
-        let Ok((stream, peer)) = listener.accept().await else {
-            sleep(ACCEPT_AGAIN).await;
-            continue;
-        };
-        let (place, shown_out) = places.take(network_of(peer.ip())).await;
+    let accept = async || {
+        let (stream, peer) = listener.accept().await?;
+        Ok(Some((network_of(peer.ip()), (stream, peer))))
+    };
+    let serve = |(stream, peer), place| {
         let (api, acceptor) = (Arc::clone(&api), TlsAcceptor::from(config.load_full()));
-        tokio::spawn(async move {
-            let served = async move {
-                let handshake = timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await;
-                match handshake.unwrap_or_else(|late| Err(late.into())) {
-                    Ok(stream) => converse(stream, api, Origin::Tls(peer, place)).await,
-                    Err(error) => api.traces.no_tls(peer, &error),
-                }
-            };
-            tokio::select! {
-                () = served => {}
-                () = shown_out => {}
+        async move {
+            let handshake = timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await;
+            match handshake.unwrap_or_else(|late| Err(late.into())) {
+                Ok(stream) => converse(stream, api, Origin::Tls(peer, place)).await,
+                Err(error) => api.traces.no_tls(peer, &error),
             }
-        });
-    }
+        }
+    };
+    serve_each("API over TLS", CONNECTIONS_MAX, accept, serve).await;
 }
 
 /// Serves one connection to its end.
@@ -339,27 +323,7 @@ async fn converse<S>(stream: S, api: Arc<Api>, from: Origin)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let watching = Arc::new(AtomicBool::new(false));
-    let from = Arc::new(from);
-    let watches = Arc::clone(&watching);
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
-        respond(Arc::clone(&api), Arc::clone(&from), request, Arc::clone(&watches))
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_MAX)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(Patient::new(stream)), service);
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        // Whatever went wrong is the peer's affair, and it is gone.
-        _ = connection.as_mut() => return,
-        () = sleep(AGE_MAX) => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    while timeout(LAST_REQUEST_MAX, connection.as_mut()).await.is_err() {
-        if !watching.load(Ordering::Relaxed) {
-            return;
-        }
-    }
+    let connection = Arc::new(Connection::new(api, from));
+    let routes = Router::new().fallback(respond).with_state(Arc::clone(&connection));
+    http::converse(stream, routes, LIMITS, || connection.watches()).await;
 }

@@ -5,18 +5,13 @@ use std::{
     io::{BufReader, Read, Write},
     pin::Pin,
     sync::atomic::Ordering,
-    time::Duration,
 };
 
-use hyper::body::Body as _;
+use axum::body::HttpBody as _;
 use serde_json::json;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::sleep,
-};
 
 use super::{
-    body::{Body, Patient, Text},
+    body::{Body, Text},
     routes::{Kind, ROUTES},
     shared::{TURNS_MAX, WHOLE_MAX},
     testing::{Reply, World, head, read_head},
@@ -107,49 +102,6 @@ fn who_asks_is_found_out_while_all_turns_are_taken() {
     drop(asked);
     for mut stream in waiting {
         assert_eq!(read_head(&mut BufReader::new(&mut stream)).0, 200);
-    }
-}
-
-/// What becomes of `bytes` for a peer that takes `sip` of them every `pause`.
-async fn written(bytes: usize, sip: usize, pause: Duration) -> std::io::Result<()> {
-    let (ours, mut theirs) = tokio::io::duplex(sip);
-    tokio::spawn(async move {
-        let mut taken = vec![0; sip];
-        while theirs.read_exact(&mut taken).await.is_ok() {
-            sleep(pause).await;
-        }
-        std::future::pending::<()>().await;
-    });
-    let mut patient = Patient::new(ours);
-    patient.write_all(&vec![0; bytes]).await?;
-    patient.flush().await
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_peer_that_takes_too_little_is_given_up_and_a_steady_one_is_not() {
-    let second = Duration::from_secs(1);
-    let fault = written(1 << 20, 1, second).await.unwrap_err();
-    assert_eq!(fault.kind(), std::io::ErrorKind::TimedOut);
-    let fault = written(8 << 20, 16 << 10, second).await.unwrap_err();
-    assert_eq!(fault.kind(), std::io::ErrorKind::TimedOut);
-    // Minutes in all, as it should for somebody far away.
-    written(8 << 20, 64 << 10, second).await.unwrap();
-    // A little is soon over, however slowly it is taken.
-    written(20, 1, second).await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_reads_line_by_line_for_hours_is_not_given_up() {
-    let (ours, mut theirs) = tokio::io::duplex(16);
-    tokio::spawn(async move {
-        let mut line = [0; 32];
-        while theirs.read_exact(&mut line).await.is_ok() {}
-    });
-    let mut patient = Patient::new(ours);
-    for _ in 0..1000 {
-        patient.write_all(&[0; 32]).await.unwrap();
-        patient.flush().await.unwrap();
-        sleep(Duration::from_secs(20)).await;
     }
 }
 

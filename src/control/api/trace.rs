@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use hyper::{StatusCode, http::request::Parts};
+use axum::http::{StatusCode, request::Parts};
 
 use super::{origin::Origin, problem::Problem};
 use crate::{

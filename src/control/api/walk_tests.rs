@@ -1,6 +1,6 @@
 //! Every route, walked: by every role over both transports, and with everything wrong that can be sent.
 
-use hyper::Method;
+use axum::http::Method;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hyper::{StatusCode, body::Bytes};
+use axum::{body::Bytes, http::StatusCode};
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::mpsc;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hyper::StatusCode;
+use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 

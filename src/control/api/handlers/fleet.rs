@@ -1,6 +1,6 @@
 //! The registry as a whole: a fleet carried out or written down, the audit log, the store, and who watches.
 
-use hyper::StatusCode;
+use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
