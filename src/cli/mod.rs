@@ -15,13 +15,15 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{self, Files};
 use crate::durable::MODE_OTHERS;
 use crate::serve::{Failure, Start};
 
 use error::Outcome;
+use exit_code::{CHANGED, DONE, FAULTS, UNREACHABLE, USAGE};
+use output::Output;
 use remote::{Remote, Terminal};
 
 mod address;
@@ -34,12 +36,14 @@ mod ca;
 mod check;
 mod client;
 mod error;
+mod exit_code;
 mod explain;
 mod fatal;
 mod hostkey;
 mod key;
 mod keyfile;
 mod order;
+mod output;
 mod remote;
 mod running;
 mod session;
@@ -51,17 +55,6 @@ mod token;
 mod trust;
 mod user;
 mod vm;
-
-/// All that could be done was done.
-const DONE: u8 = 0;
-/// Something is wrong, and was told on stderr.
-const FAULTS: u8 = 1;
-/// The arguments make no sense.
-const USAGE: u8 = 2;
-/// No server answers.
-const UNREACHABLE: u8 = 3;
-/// What was to be changed is not at the revision that was named.
-const CHANGED: u8 = 4;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -417,12 +410,6 @@ pub struct Demo {
     pub log: bool,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-enum Output {
-    Table,
-    Json,
-}
-
 /// The long-running roles. Each runs until it is told to stop.
 #[derive(Clone, Copy, Debug)]
 pub struct Roles {
@@ -516,8 +503,8 @@ fn carry_out(command: Command, roles: &Roles, terminal: &mut Terminal<'_>) -> Ou
         Command::Token(Noun { verb, remote }) => token::run(verb, &remote, terminal),
         Command::Store(Noun { verb, remote }) => store::run(verb, &remote, terminal),
         Command::Hostkey(Noun { verb, remote }) => hostkey::run(verb, &remote, terminal),
-        Command::Completions { shell } => shell::completions(shell, stdout),
-        Command::Man { dir } => shell::man(dir.as_deref(), stdout),
+        Command::Completions { shell } => shell::completions(Arguments::command(), shell, stdout),
+        Command::Man { dir } => shell::man(Arguments::command(), dir.as_deref(), stdout),
     }
 }
 

@@ -6,11 +6,11 @@ use std::{
     path::Path,
 };
 
-use clap::{Arg, Command, CommandFactory as _, ValueEnum};
+use clap::{Arg, Command, ValueEnum};
 use clap_complete::Shell;
 
 use super::{
-    Arguments, DONE,
+    DONE,
     error::{CliError, Outcome},
 };
 
@@ -25,14 +25,14 @@ pub(super) enum Known {
     Fish,
 }
 
-pub(super) fn completions(shell: Known, stdout: &mut dyn Write) -> Outcome {
+/// `command` is all of this program's.
+pub(super) fn completions(mut command: Command, shell: Known, stdout: &mut dyn Write) -> Outcome {
     let shell = match shell {
         Known::Bash => Shell::Bash,
         Known::Zsh => Shell::Zsh,
         Known::Fish => Shell::Fish,
     };
     let mut script = Vec::new();
-    let mut command = Arguments::command();
     clap_complete::generate(shell, &mut command, "keyway", &mut script);
     stdout.write_all(&script)?;
     if shell == Shell::Fish {
@@ -58,16 +58,16 @@ fn fish_words(command: &Command, stdout: &mut dyn Write) -> io::Result<()> {
 }
 
 /// One page on stdout, or all of them in a directory.
-pub(super) fn man(directory: Option<&Path>, stdout: &mut dyn Write) -> Outcome {
+pub(super) fn man(command: Command, directory: Option<&Path>, stdout: &mut dyn Write) -> Outcome {
     let Some(directory) = directory else {
         let mut page = Vec::new();
-        clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
+        clap_mangen::Man::new(command).render(&mut page)?;
         stdout.write_all(&page)?;
         return Ok(DONE);
     };
     let failed = |error| CliError::failed(format!("{}: {error}", directory.display()));
     fs::create_dir_all(directory).map_err(failed)?;
-    clap_mangen::generate_to(Arguments::command(), directory).map_err(failed)?;
+    clap_mangen::generate_to(command, directory).map_err(failed)?;
     writeln!(stdout, "the pages are in {}", directory.display())?;
     Ok(DONE)
 }
