@@ -21,9 +21,11 @@ mod first_use;
 mod fixed;
 mod gauges;
 mod health;
+mod last_words;
 mod notify;
 mod reload;
 mod route_feed;
+mod start;
 mod told;
 mod vm_ca;
 
@@ -60,11 +62,14 @@ use crate::ssh::transport::{Algorithms, RekeyLimits, ServerConfig};
 use crate::ssh::userauth::Policy;
 use crate::state::{Doors, Lock, State, StateFault, Turn};
 
+pub use start::{Failure, Start};
+
 use control_plane::{ControlPlane, Opens};
 use events::{Event, Events};
 use first_use::{Applied, InRegistry};
 use fixed::Fixed;
 use health::Health;
+use last_words::{PLUS_WORDS, last_words};
 use notify::State as Told;
 use reload::StartsFrom;
 
@@ -74,25 +79,6 @@ const TURN_COMES: Duration = Duration::from_mins(1);
 const LOOK: Duration = Duration::from_millis(10);
 /// Refused signatures and unknown methods one connection may send, as OpenSSH's `MaxAuthTries`.
 const ATTEMPTS_MAX: u32 = 6;
-/// Said once before the failure that ends a connection, the same bytes whoever asks and whatever was offered.
-const LAST_WORDS: &str = "no VM answers here for the keys you offered. Check the name you connected to and the key \
-                          (ssh -v shows which were offered).";
-
-/// Said behind it to whoever has a `+` in the user name.
-const PLUS_WORDS: &str = "What stands behind the last + of a user name is taken for the name of a VM. A login that has a + \
-                          of its own is written with the VM's name behind it: x+y+vm@host.";
-
-/// What `serve` starts from.
-#[derive(Debug)]
-pub struct Start {
-    /// Read again at SIGHUP, with [`config::load`].
-    pub files: Files,
-    /// What they hold now. Its warnings are to be logged.
-    pub loaded: Loaded,
-}
-
-/// Why a role ended other than as it should: one line for stderr.
-pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs the front door that `start` describes.
 ///
@@ -424,15 +410,6 @@ fn live(config: Config, table: &Table, state: &State) -> Result<Live, Failure> {
         credential,
         source_address: config.vm_leg.source_address,
     })
-}
-
-/// The banner, naming the lobby if there is one.
-fn last_words(table: &Table) -> String {
-    let lobby = table.addresses().into_iter().find(|address| address.lobby);
-    lobby.map_or_else(
-        || LAST_WORDS.to_owned(),
-        |lobby| format!("{LAST_WORDS} `ssh {}` lists your VMs.", lobby.public),
-    )
 }
 
 /// The CPUs to use: the first of those that this process may run on.

@@ -16,7 +16,7 @@ use crate::route::saved_routes::Head;
 use crate::route::{Contents, Snapshot};
 use crate::ssh::userauth::Policy;
 
-use super::last_words;
+use super::last_words::last_words;
 use crate::state::routes::{Appended, Saved};
 
 /// Keeps one edge up with one registry.
