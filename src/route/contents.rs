@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Vm;
 
+/// Teams one user may be in. Bounds the second step of a lookup.
+pub const TEAMS_MAX: usize = 64;
+
 /// A pool address as configured.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct AddressEntry {

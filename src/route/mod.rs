@@ -38,11 +38,11 @@ mod versioned;
 mod writer;
 
 pub use contents::{
-    AddressEntry, Change, Contents, Delta, KeyEntry, Slot, TeamEntry, UserEntry, VmEntry,
+    AddressEntry, Change, Contents, Delta, KeyEntry, Slot, TEAMS_MAX, TeamEntry, UserEntry, VmEntry,
 };
 pub use contradiction::{Contradiction, Place, What};
 pub use delta::Changed;
-pub use snapshot::{LABEL_BYTES_MAX, RESERVED, Snapshot, TEAM_PREFIX, TEAMS_MAX, is_id, is_label};
+pub use snapshot::{LABEL_BYTES_MAX, RESERVED, Snapshot, TEAM_PREFIX, is_id, is_label};
 pub use source_address::SourceAddress;
 pub use table::{Table, Way};
 

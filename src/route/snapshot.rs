@@ -6,12 +6,10 @@ use std::{
 };
 
 use super::{
-    AddressEntry, Contents, Contradiction, KeyEntry, Place, Slot, TeamEntry, UserEntry, Vm,
-    VmEntry, What,
+    AddressEntry, Contents, Contradiction, KeyEntry, Place, Slot, TEAMS_MAX, TeamEntry, UserEntry,
+    Vm, VmEntry, What,
 };
 
-/// Teams one user may be in. Bounds the second step of a lookup.
-pub const TEAMS_MAX: usize = 64;
 /// Length of a name, in bytes (RFC 1035 §2.3.4).
 pub const LABEL_BYTES_MAX: usize = 63;
 /// Stands before a team's name where a user's name could stand too.
