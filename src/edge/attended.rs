@@ -13,9 +13,19 @@ use std::task::Poll;
 use crate::ended::{Cause, Stage};
 use crate::metrics::Counters;
 
-use super::Progress;
 use super::executor::Wake;
 use super::report::Report;
+
+/// How far somebody who proved a key has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Progress {
+    /// At the lobby, where it stays.
+    Lobby,
+    /// The VM is dialled, or logged in to; or the user is told why not.
+    Dialling,
+    /// The session is on the pump.
+    Established,
+}
 
 /// The list of one shard.
 pub(super) struct Attended {

@@ -48,4 +48,5 @@ mod testing;
 mod vm_leg;
 mod workers;
 
-pub use running::{Edge, Present, Progress, Start, StartFault};
+pub use attended::Progress;
+pub use running::{Edge, Present, Start, StartFault};

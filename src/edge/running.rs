@@ -11,6 +11,7 @@ use crate::ended::Cause;
 use crate::metrics::Registry;
 use crate::route::{Changed, Contradiction, Delta, Snapshot};
 
+use super::attended::Progress;
 use super::report::{Carried, Info, RequestId};
 use super::settings::Live;
 use super::shard::Shard;
@@ -44,17 +45,6 @@ pub enum StartFault {
 
 /// How long to wait for the pumps to show their sessions.
 const VISIT_WAIT: Duration = Duration::from_secs(1);
-
-/// How far somebody who proved a key has come.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Progress {
-    /// At the lobby, where it stays.
-    Lobby,
-    /// The VM is dialled, or logged in to; or the user is told why not.
-    Dialling,
-    /// The session is on the pump.
-    Established,
-}
 
 /// A session, what is to be one, or a visit of the lobby.
 #[derive(Clone, Debug)]
