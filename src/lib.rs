@@ -12,7 +12,7 @@
 //! - [`control`]: the API, DNS and the metrics endpoint, on threads of their own.
 //! - [`config`], [`state`]: two files that cannot be wrong once read; keys made once.
 //! - [`ended`], [`log`], [`metrics`]: why a connection ended, written and counted. `log_limiter`: how many lines somebody may
-//!   cause. `plural`: numbers of things. `durable`: files that outlive a crash of the host.
+//!   cause. `plural`: numbers of things. `plain_text`: what of others may be shown again. `durable`: files that outlive a crash of the host.
 //!   [`host`]: what a process may have there.
 //! - [`serve`], [`cli`], [`demo`]: the commands.
 //!
@@ -48,6 +48,7 @@ pub mod host;
 pub mod log;
 mod log_limiter;
 pub mod metrics;
+mod plain_text;
 mod plural;
 pub mod registry;
 pub mod route;

@@ -36,7 +36,7 @@ impl Form {
     /// Why it ended.
     pub(super) fn failure(self, failure: &Failure, stderr: &mut dyn Write) -> io::Result<()> {
         match self {
-            Self::Readable => writeln!(stderr, "keyway: {failure}"),
+            Self::Readable => tell(failure, stderr),
             Self::Json => line(stderr, "ERROR", &failure.to_string(), json!({})),
         }
     }
@@ -57,6 +57,13 @@ impl Form {
         let faults = count(report.faults.len(), "fault");
         line(stderr, "ERROR", &format!("keyway does not start: {faults} in its files"), json!({}))
     }
+}
+
+/// Why it ended, for people: it may name files, and what they hold.
+pub(super) fn tell(failure: &Failure, stderr: &mut dyn Write) -> io::Result<()> {
+    let text = failure.to_string();
+    let lines: Vec<String> = text.lines().map(table::plain).collect();
+    writeln!(stderr, "keyway: {}", lines.join("\n"))
 }
 
 fn line(stderr: &mut dyn Write, level: &str, message: &str, mut line: Value) -> io::Result<()> {

@@ -516,7 +516,7 @@ fn end(result: Result<(), Failure>, stderr: &mut dyn Write) -> io::Result<u8> {
     match result {
         Ok(()) => Ok(DONE),
         Err(failure) => {
-            writeln!(stderr, "keyway: {failure}")?;
+            fatal::tell(&failure, stderr)?;
             Ok(FAULTS)
         }
     }

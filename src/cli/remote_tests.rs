@@ -120,12 +120,12 @@ fn what_is_not_in_a_list_is_not_found() {
 
 #[test]
 fn text_of_others_does_not_command_the_terminal() {
-    let hostile = "{\"items\":[{\"name\":\"a\\u001b[31m\\u009b2J\\u202e\\n\"}],\"next\":null}";
+    let hostile = "{\"items\":[{\"name\":\"a\\u001b[31m\\u009b2J\\u202e\\u200b\\udb40\\udc41\\n\"}],\"next\":null}";
     let fake = Fake::new(&[(200, hostile), (200, hostile)]);
     let table = fake.say(&["user", "list"]).out;
-    assert!(table.contains(r"a\u{1b}[31m\u{9b}2J\u{202e}\n"), "{table}");
+    assert!(table.contains(r"a\u{1b}[31m\u{9b}2J\u{202e}\u{200b}\u{e0041}\n"), "{table}");
     let json = fake.say(&["user", "list", "--output", "json"]).out;
-    assert_eq!(json, "[{\"name\":\"a\\u001b[31m\\u009b2J\\u202e\\n\"}]\n");
+    assert_eq!(json, "[{\"name\":\"a\\u001b[31m\\u009b2J\\u202e\\u200b\\udb40\\udc41\\n\"}]\n");
 
     let fake = Fake::new(&[(409, "{\"code\":\"in-use\",\"detail\":\"\\u001b]0;x\\u0007\"}")]);
     assert_eq!(fake.say(&["user", "rm", "a"]).err, "keyway: \\u{1b}]0;x\\u{7} [in-use]\n");

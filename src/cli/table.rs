@@ -4,6 +4,9 @@ use std::{fmt::Write as _, io};
 
 use serde_json::Value;
 
+pub(super) use crate::plain_text::escaped as plain;
+use crate::plain_text::{is_ascii, is_unsafe};
+
 /// What stands where there is nothing.
 const NOTHING: &str = "-";
 /// Between two columns.
@@ -98,42 +101,19 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// Whether a character moves the cursor, colours, or turns what stands around it: controls (C0, DEL, C1), line and
-/// paragraph separators, and what changes the direction of writing (UAX 9 §2).
-fn commands(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}')
-        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{061c}')
-}
-
-/// Whether a text holds nothing but what is printed as it is, as nearly all do: found out many bytes at a time.
-fn is_plain(text: &str) -> bool {
-    text.bytes().fold(true, |plain, byte| plain & (b' '..=b'~').contains(&byte))
-}
-
-/// Text that is safe on a terminal, on one line.
-pub(super) fn plain(text: &str) -> String {
-    if is_plain(text) {
-        return text.to_owned();
-    }
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        if commands(c) { safe.extend(c.escape_default()) } else { safe.push(c) }
-    }
-    safe
-}
-
 /// A value on one line, with every character escaped that is not safe on a terminal (RFC 8259 §7).
 pub(super) fn json(value: &Value) -> String {
     let written = value.to_string();
     // serde_json escapes the controls of ASCII but DEL, and writes nothing outside strings that is not ASCII.
-    if is_plain(&written) || !written.chars().any(commands) {
+    if is_ascii(&written) || !written.chars().any(is_unsafe) {
         return written;
     }
     let mut safe = String::with_capacity(written.len());
     for c in written.chars() {
-        if commands(c) {
-            let _ = write!(safe, "\\u{:04x}", u32::from(c));
+        if is_unsafe(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(safe, "\\u{unit:04x}");
+            }
         } else {
             safe.push(c);
         }

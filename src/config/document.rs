@@ -11,6 +11,7 @@ use toml::{
 };
 
 use super::finding::Finding;
+use crate::plain_text::escaped;
 
 /// Below this likeness (Jaro-Winkler, 0 to 1) a suggestion would puzzle more than help.
 const LIKENESS_MIN: f64 = 0.75;
@@ -71,8 +72,8 @@ impl Document {
             order: self.order,
             line,
             file: Arc::clone(&self.file),
-            what: printable(&what.to_string()),
-            fix: printable(&fix.to_string()),
+            what: escaped(&what.to_string()),
+            fix: escaped(&fix.to_string()),
         }
     }
 
@@ -84,19 +85,6 @@ impl Document {
     pub(super) fn into_findings(self) -> (Vec<Finding>, Vec<Finding>) {
         (self.faults.into_inner(), self.warnings.into_inner())
     }
-}
-
-/// Text of the file that is told back must not command the terminal it is shown on.
-fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if matches!(c, '"' | '\\' | '\'') {
-            shown.push(c);
-        } else {
-            shown.extend(c.escape_debug());
-        }
-    }
-    shown
 }
 
 /// A table of a document, whose keys are asked for one by one; what nobody asked for is unknown.

@@ -17,6 +17,7 @@ use super::name::{Label, Principal};
 use super::object;
 use super::routes;
 use super::values::parse_key;
+use crate::plain_text::is_unsafe;
 use crate::route::Contents;
 
 /// Everything but tokens and what is on its way out.
@@ -343,15 +344,20 @@ fn having<T: Clone>(all: &BTreeMap<T, Access>, wanted: Access) -> Vec<T> {
     those.map(|(name, _)| name.clone()).collect()
 }
 
-/// A basic string: its escapes are those of JSON, with DEL and C1 escaped too (TOML 1.0, "String").
+/// A basic string, with everything escaped that is not safe to show (TOML 1.0, "String").
 fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for c in text.chars() {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => {
-                let _ = write!(quoted, "\\u{:04x}", u32::from(c));
+            c if is_unsafe(c) => {
+                let code = u32::from(c);
+                let _ = if code <= 0xffff {
+                    write!(quoted, "\\u{code:04x}")
+                } else {
+                    write!(quoted, "\\U{code:08x}")
+                };
             }
             c => quoted.push(c),
         }
@@ -389,5 +395,19 @@ fn put_list(file: &mut String, key: &str, texts: &[impl fmt::Display]) {
             }
             file.push_str("]\n");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_text_comes_back_from_its_quotes_which_show_nothing_unsafe() {
+        let all: String = (0..=u32::from(char::MAX)).filter_map(char::from_u32).collect();
+        let quoted = quoted(&all);
+        assert!(!quoted.chars().any(is_unsafe));
+        let file: toml::Table = format!("text = {quoted}").parse().unwrap();
+        assert_eq!(file["text"].as_str(), Some(all.as_str()));
     }
 }

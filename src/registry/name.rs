@@ -5,6 +5,7 @@ use std::{borrow::Borrow, fmt, marker::PhantomData, str::FromStr, sync::Arc};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
 
+use crate::plain_text::{SHOWN_CHARS_MAX, masked};
 use crate::route::{TEAM_PREFIX, is_label};
 
 /// One label of a DNS name: 1 to 63 of `a-z 0-9 -`, no hyphen at either end (RFC 1035 §2.3.1, lower case only).
@@ -15,12 +16,9 @@ pub struct Label(Arc<str>);
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("`{name}` is no name; write 1 to 63 of a-z, 0-9 and -, with no - at either end")]
 pub struct NotALabel {
-    /// As given, shortened and without control characters.
+    /// As given, shortened, with `?` for what is not safe to show.
     pub name: String,
 }
-
-/// Characters of a wrong name that are repeated to whoever wrote it.
-const SHOWN_CHARS: usize = 80;
 
 impl Label {
     /// Reads a name.
@@ -31,8 +29,7 @@ impl Label {
         if is_label(name) {
             return Ok(Self(name.into()));
         }
-        let shown = name.chars().take(SHOWN_CHARS).map(|c| if c.is_control() { '?' } else { c });
-        Err(NotALabel { name: shown.collect() })
+        Err(NotALabel { name: masked(name, SHOWN_CHARS_MAX) })
     }
 
     /// The text.

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::document::UserKey;
 use super::refusal::Refusal;
+use crate::plain_text::{SHOWN_CHARS_MAX, is_unsafe, masked};
 use crate::route::SourceAddress;
 use crate::ssh::authorized_keys::AuthorizedKey;
 use crate::ssh::publickey::{Fingerprint, PublicKey};
@@ -34,7 +35,7 @@ pub(super) fn parse_key(line: &str) -> Result<UserKey, Refusal> {
         fingerprint: parsed.key.fingerprint().to_string(),
         options: parsed.options_text.unwrap_or_default().trim().to_owned(),
         key,
-        comment: parsed.comment.chars().filter(|c| !c.is_control()).collect(),
+        comment: parsed.comment.chars().filter(|c| !is_unsafe(*c)).collect(),
     })
 }
 
@@ -87,7 +88,7 @@ pub(crate) fn endpoint(text: &str) -> Result<Option<IpAddr>, &'static str> {
 
 /// Whether `text` can be the name of an account.
 pub(crate) fn is_login(text: &str) -> bool {
-    let printable = !text.chars().any(|c| c.is_control() || c.is_whitespace());
+    let printable = !text.chars().any(|c| is_unsafe(c) || c.is_whitespace());
     (1..=LOGIN_BYTES_MAX).contains(&text.len()) && printable
 }
 
@@ -137,5 +138,5 @@ pub(super) fn check_source(text: &str) -> Result<Option<SourceAddress>, Refusal>
 
 /// What somebody wrote, as it can be said again.
 fn plain(text: &str) -> String {
-    text.chars().take(80).map(|c| if c.is_control() { '?' } else { c }).collect()
+    masked(text, SHOWN_CHARS_MAX)
 }

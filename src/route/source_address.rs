@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::plain_text::masked;
+
 /// Most networks: OpenSSH reads the list anew for every login.
 const NETWORKS_MAX: usize = 64;
 
@@ -76,9 +78,7 @@ fn network(item: &str) -> Result<IpNet, SourceAddressError> {
 }
 
 fn no_network(item: &str) -> SourceAddressError {
-    SourceAddressError::NoNetwork(
-        item.chars().take(64).map(|c| if c.is_control() { '?' } else { c }).collect(),
-    )
+    SourceAddressError::NoNetwork(masked(item, 64))
 }
 
 impl std::str::FromStr for SourceAddress {

@@ -8,6 +8,7 @@
 use std::path::Path;
 
 use super::Failure;
+use crate::plain_text::masked;
 use crate::registry::command::{Noted, Way};
 use crate::registry::refusal::utc;
 use crate::registry::store::sqlite::{self, Replaced};
@@ -174,7 +175,7 @@ impl Adoption {
         let note = |what, about| Command::Note { what, about };
         let mut orders = Vec::new();
         for Restored { store_id, at_s, from, uid } in restored {
-            let about = format!("store {store_id} from {} at {}", plain(&from), utc(at_s));
+            let about = format!("store {store_id} from {} at {}", masked(&from, 200), utc(at_s));
             orders.push(order(&by(uid, "keyway restore"), note(Noted::StoreRestore, about)));
         }
         if let Some(until_s) = closed_until_s {
@@ -268,10 +269,6 @@ impl Adopted {
 
 fn by(uid: u32, command: &str) -> Actor {
     Actor { name: format!("uid {uid}"), from: command.to_owned() }
-}
-
-fn plain(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io, path::Path, path::PathBuf};
 
 use super::{StateFault, read};
-use crate::{durable, route::is_id, ssh::publickey::PublicKey};
+use crate::{durable, plain_text::escaped, route::is_id, ssh::publickey::PublicKey};
 
 pub(crate) const PINS: &str = "pins";
 /// What the file is called when the registry has them.
@@ -60,7 +60,7 @@ fn parse(text: &str) -> Result<BTreeMap<String, PublicKey>, Vec<(usize, String)>
         }
         let (vm, rest) = line.split_once([' ', '\t']).unwrap_or((line, ""));
         if !is_id(vm) {
-            faults.push((number, format!("`{}` is no id of a VM", vm.escape_debug())));
+            faults.push((number, format!("`{}` is no id of a VM", escaped(vm))));
             continue;
         }
         match PublicKey::parse_line(rest.trim_start()) {

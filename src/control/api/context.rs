@@ -13,6 +13,7 @@ use super::{
     shared::Api,
     trace,
 };
+use crate::plain_text::masked;
 use crate::registry::{
     Command, Label, Options, Principal, Refusal,
     command::Noted,
@@ -55,7 +56,7 @@ impl Context {
         let body: &[u8] = if self.body.trim_ascii().is_empty() { b"{}" } else { &self.body };
         serde_json::from_slice(body).map(|Object(it)| it).map_err(|fault| {
             let what = if fault.is_data() { "does not fit" } else { "is not JSON" };
-            Problem::bad(format!("the body {what}: {}", long_plain(&fault.to_string())))
+            Problem::bad(format!("the body {what}: {}", masked(&fault.to_string(), 300)))
         })
     }
 
@@ -115,8 +116,4 @@ impl Context {
     pub(super) fn acted(&self) -> Changed<Gone> {
         Changed::of_nothing(self.api.service.model().revision(), self.query.dry_run)
     }
-}
-
-fn long_plain(text: &str) -> String {
-    text.chars().take(300).map(|c| if c.is_control() { '?' } else { c }).collect()
 }

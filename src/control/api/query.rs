@@ -1,6 +1,7 @@
 //! What a request asks for in its query: the parameters that there are, and those that were given.
 
 use super::problem::Problem;
+use crate::plain_text::{SHOWN_CHARS_MAX, masked};
 use crate::registry::{Label, Principal};
 
 /// Items of a list, unless asked for another number.
@@ -170,5 +171,5 @@ pub(super) fn percent_decoded(text: &str) -> Result<String, Problem> {
 
 /// What somebody wrote, as it can be said again.
 pub(super) fn plain(text: &str) -> String {
-    text.chars().take(80).map(|c| if c.is_control() { '?' } else { c }).collect()
+    masked(text, SHOWN_CHARS_MAX)
 }

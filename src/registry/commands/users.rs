@@ -1,6 +1,7 @@
 //! Users and their keys.
 
 use super::{Done, limit, taken};
+use crate::plain_text::{SHOWN_CHARS_MAX, masked};
 use crate::registry::command::Options;
 use crate::registry::document::{User, UserKey};
 use crate::registry::draft::Draft;
@@ -85,6 +86,5 @@ impl Draft<'_> {
 }
 
 fn unknown_key(fingerprint: &str) -> Refusal {
-    let shown: String = fingerprint.chars().filter(|c| !c.is_control()).take(80).collect();
-    Refusal::unknown(Kind::Key, shown)
+    Refusal::unknown(Kind::Key, masked(fingerprint, SHOWN_CHARS_MAX))
 }

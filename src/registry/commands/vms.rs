@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Done, host_keys, limit};
+use crate::plain_text::{SHOWN_CHARS_MAX, masked};
 use crate::registry::command::{NewVm, Options, Placement, VmSettings};
 use crate::registry::document::{Access, Serial, Vm};
 use crate::registry::draft::Draft;
@@ -68,7 +69,7 @@ impl Draft<'_> {
     /// An id that was given elsewhere, as it was.
     fn free_id(&self, id: &str) -> Result<String, Refusal> {
         if !is_id(id) {
-            let shown: String = id.chars().filter(|c| !c.is_control()).take(80).collect();
+            let shown = masked(id, SHOWN_CHARS_MAX);
             let fix = "write 1 to 63 letters, digits, - and _, or leave it out";
             return Err(Refusal::invalid(format_args!("`{shown}` is no id of a VM"), fix));
         }

@@ -4,9 +4,26 @@ use super::{File, Finding, is_test, line_of, paths_out};
 
 /// Every room, and the others that it may name. What stands in no row is no arrow, and a new room has none.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("cli", &["config", "durable", "host", "plural", "registry", "route", "serve", "ssh", "state"]),
-    ("config", &["durable", "plural", "registry", "route", "ssh"]),
-    ("control", &["config", "log", "log_limiter", "plural", "registry", "route", "ssh"]),
+    (
+        "cli",
+        &[
+            "config",
+            "durable",
+            "host",
+            "plain_text",
+            "plural",
+            "registry",
+            "route",
+            "serve",
+            "ssh",
+            "state",
+        ],
+    ),
+    ("config", &["durable", "plain_text", "plural", "registry", "route", "ssh"]),
+    (
+        "control",
+        &["config", "log", "log_limiter", "plain_text", "plural", "registry", "route", "ssh"],
+    ),
     ("demo", &["config", "edge", "host", "metrics", "route", "serve", "ssh", "state"]),
     ("durable", &[]),
     ("edge", &["ended", "log", "log_limiter", "metrics", "plural", "route", "ssh"]),
@@ -17,19 +34,29 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("log_limiter", &[]),
     ("main", &["cli", "demo", "serve"]),
     ("metrics", &["ended", "log"]),
+    ("plain_text", &[]),
     ("plural", &[]),
-    ("registry", &["durable", "plural", "route", "ssh"]),
-    ("route", &[]),
+    ("registry", &["durable", "plain_text", "plural", "route", "ssh"]),
+    ("route", &["plain_text"]),
     ("scratch", &[]),
     (
         "serve",
         &[
-            "config", "control", "edge", "host", "log", "metrics", "registry", "route", "ssh",
+            "config",
+            "control",
+            "edge",
+            "host",
+            "log",
+            "metrics",
+            "plain_text",
+            "registry",
+            "route",
+            "ssh",
             "state",
         ],
     ),
     ("ssh", &[]),
-    ("state", &["durable", "registry", "route", "ssh"]),
+    ("state", &["durable", "plain_text", "registry", "route", "ssh"]),
 ];
 
 /// What tests may name besides: a directory of their own, and what the host allows.
