@@ -226,6 +226,24 @@ pub struct Ended {
 }
 
 impl Ended {
+    /// By us.
+    #[must_use]
+    pub const fn edge(stage: Stage, cause: Cause) -> Self {
+        Self { side: Side::Edge, stage, cause }
+    }
+
+    /// By the client.
+    #[must_use]
+    pub const fn client(stage: Stage, cause: Cause) -> Self {
+        Self { side: Side::Client, stage, cause }
+    }
+
+    /// By the VM.
+    #[must_use]
+    pub const fn vm(stage: Stage, cause: Cause) -> Self {
+        Self { side: Side::Vm, stage, cause }
+    }
+
     /// What was under way in good order and had to end.
     #[must_use]
     pub fn evicted(stage: Stage, cause: Cause) -> Self {

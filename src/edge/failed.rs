@@ -46,26 +46,25 @@ impl Failed {
             code,
             Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::EADDRNOTAVAIL)
         );
-        let (side, cause) = if scarce {
-            (Side::Edge, Cause::Resources)
+        let ended = if scarce {
+            Ended::edge(Stage::Dial, Cause::Resources)
         } else if error.kind() == io::ErrorKind::ConnectionRefused {
-            (Side::Vm, Cause::DialRefused)
+            Ended::vm(Stage::Dial, Cause::DialRefused)
         } else {
-            (Side::Vm, Cause::DialFailed)
+            Ended::vm(Stage::Dial, Cause::DialFailed)
         };
-        let ended = Ended { side, stage: Stage::Dial, cause };
         Self::new(ended, Detail::found(error))
     }
 
     /// The VM took the login as far as it goes and asks for one of `methods` beside it.
     pub(super) fn second_factor(methods: &str) -> Self {
-        let ended = Ended { side: Side::Vm, stage: Stage::VmLogin, cause: Cause::SecondFactor };
+        let ended = Ended::vm(Stage::VmLogin, Cause::SecondFactor);
         Self::new(ended, Detail::found(format_args!("it asks for {methods} too")))
     }
 
     /// The VM refused the login; `methods` are those that it takes, `presented` what we came with.
     pub(super) fn login_refused(methods: &str, presented: &str) -> Self {
-        let ended = Ended { side: Side::Vm, stage: Stage::VmLogin, cause: Cause::LoginRefused };
+        let ended = Ended::vm(Stage::VmLogin, Cause::LoginRefused);
         let takes_keys = methods.split(',').any(|method| method == "publickey");
         let detail = if takes_keys {
             // Its server tells nobody but its own log why.
@@ -86,7 +85,7 @@ impl Failed {
 
 /// A fault of our own on the VM's leg.
 pub(super) fn of_login(fault: Fault) -> Failed {
-    let ended = Ended { side: Side::Vm, stage: Stage::VmLogin, cause: Cause::from(&fault) };
+    let ended = Ended::vm(Stage::VmLogin, Cause::from(&fault));
     Failed::new(ended, Detail::found(fault))
 }
 

@@ -87,7 +87,7 @@ async fn serve(
     leg: &mut LoginLeg,
     visitor: &Arc<Report>,
 ) -> Result<Ended, Cause> {
-    let edge = |cause| Ok(Ended { side: Side::Edge, stage: Stage::Lobby, cause });
+    let edge = |cause| Ok(Ended::edge(Stage::Lobby, cause));
     let user = visitor.user.as_ref().ok_or(Cause::RightLost)?;
     let mut lobby = Lobby::new();
     let mut patience = Patience::new();

@@ -12,7 +12,7 @@ use super::super::login_leg::Broken;
 use super::super::proxy_header::{self, Expected, Origin, Verdict};
 use super::super::report::Report;
 use super::super::stream::{Read, Stream};
-use super::{Door, HalfOpenSlot, client, edge};
+use super::{Door, HalfOpenSlot};
 
 impl Door {
     /// Finds the address that was dialled, reading a PROXY header where one is due. Returns the bytes read behind it;
@@ -31,7 +31,7 @@ impl Door {
                 let local = local_address::local_address(stream.as_fd(), settings.destination);
                 let local = local.map_err(|fault| {
                     tracing::warn!(client = %peer, %fault, "no certain local address");
-                    edge(Stage::Accept, Cause::NotInPool)
+                    Ended::edge(Stage::Accept, Cause::NotInPool)
                 })?;
                 Ok(Some((local.ip(), Vec::new())))
             }
@@ -42,7 +42,7 @@ impl Door {
                     return Ok(None);
                 }
                 self.counters.accepted();
-                let read = read.ok_or(client(Stage::Header, Cause::Deadline))??;
+                let read = read.ok_or(Ended::client(Stage::Header, Cause::Deadline))??;
                 Ok(read.map(|(origin, unread)| {
                     report.borrow_mut().client = origin.source;
                     place.sourced(origin.source.ip());
@@ -67,17 +67,17 @@ impl Door {
                 Ok(Verdict::HealthCheck) => return Ok(None),
                 Ok(Verdict::More { .. }) => {}
                 // Never from who must send one.
-                Ok(Verdict::Plain) => return Err(edge(Stage::Header, Cause::HeaderRefused)),
+                Ok(Verdict::Plain) => return Err(Ended::edge(Stage::Header, Cause::HeaderRefused)),
                 Err(fault) => {
                     report.borrow_mut().detail = Some(Detail::found(fault));
-                    return Err(edge(Stage::Header, Cause::HeaderRefused));
+                    return Err(Ended::edge(Stage::Header, Cause::HeaderRefused));
                 }
             }
-            let reset = |_| client(Stage::Header, Cause::Reset);
+            let reset = |_| Ended::client(Stage::Header, Cause::Reset);
             stream.readable().await.map_err(reset)?;
             let read = self.scratch.read(stream, &mut bytes, proxy_header::HEADER_BYTES_MAX);
             if read.map_err(reset)? == Read::End {
-                return Err(client(Stage::Header, Cause::Closed));
+                return Err(Ended::client(Stage::Header, Cause::Closed));
             }
         }
     }

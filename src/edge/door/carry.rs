@@ -23,7 +23,7 @@ use super::super::relay::Relay;
 use super::super::report::{Info, Report};
 use super::super::seats::{Full, SessionPermit};
 use super::super::vm_leg::{Guest, Reached};
-use super::{Door, HalfOpenSlot, Outcome, edge};
+use super::{Door, HalfOpenSlot, Outcome};
 
 /// What comes of the wait for a VM.
 enum Way {
@@ -50,12 +50,12 @@ impl Door {
             Err(full) => {
                 let (cause, others) = why(full);
                 report.borrow_mut().others = others;
-                let (early, ended) = (Early::default(), edge(Stage::Session, cause));
+                let (early, ended) = (Early::default(), Ended::edge(Stage::Session, cause));
                 return Outcome::Ended(self.explain(client_leg, early, report, ended, "").await);
             }
         };
         let Some(wake) = self.tasks.wake_me() else {
-            return Outcome::Ended(edge(Stage::Session, Cause::Resources));
+            return Outcome::Ended(Ended::edge(Stage::Session, Cause::Resources));
         };
         let waiting = self.attended.enter(report.borrow().clone(), Stage::Dial, wake);
         let (mut early, mut banner) = (Early::default(), String::new());
@@ -120,8 +120,7 @@ impl Door {
         let relay = match self.scratch.with_context(|cx| relay.after(early, cx)) {
             Ok(relay) => relay,
             Err(fault) => {
-                let (side, cause) = (Side::Vm, Cause::from(&fault));
-                return Outcome::Ended(Ended { side, stage: Stage::Session, cause });
+                return Outcome::Ended(Ended::vm(Stage::Session, Cause::from(&fault)));
             }
         };
         let carried = waiting.leave(|report| {
@@ -133,7 +132,7 @@ impl Door {
         match carried {
             Ok(Ok(())) => Outcome::Carried,
             // The pump stops only with the process.
-            Ok(Err(_stopped)) => Outcome::Ended(edge(Stage::Session, Cause::Drained)),
+            Ok(Err(_stopped)) => Outcome::Ended(Ended::edge(Stage::Session, Cause::Drained)),
             // In the last moment: there is nobody left to say it.
             Err(cause) => Outcome::Ended(Ended::evicted(Stage::Session, cause)),
         }

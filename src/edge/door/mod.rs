@@ -173,12 +173,12 @@ impl Door {
         last_line.ended = match AssertUnwindSafe(connection).catch_unwind().await {
             Ok(Outcome::Carried | Outcome::Checked) => None,
             Ok(Outcome::Ended(ended)) if place.evicted() => {
-                Some(Ended { side: Side::Edge, stage: ended.stage, cause: Cause::HalfOpenFull })
+                Some(Ended::edge(ended.stage, Cause::HalfOpenFull))
             }
             Ok(Outcome::Ended(ended)) => Some(ended),
             Err(_panic) => {
                 self.counters.panicked();
-                Some(Ended { side: Side::Edge, stage: Stage::Session, cause: Cause::Panic })
+                Some(Ended::edge(Stage::Session, Cause::Panic))
             }
         };
     }
@@ -200,7 +200,7 @@ impl Door {
         };
         report.borrow_mut().dialled = Some(local);
         let Some(address) = self.shared.table.dialled(local) else {
-            return Outcome::Ended(edge(Stage::Accept, Cause::NotInPool));
+            return Outcome::Ended(Ended::edge(Stage::Accept, Cause::NotInPool));
         };
         report.borrow_mut().address = Some(Arc::clone(&address));
         let server = Arc::clone(&self.shared.live.load().server);
@@ -224,7 +224,7 @@ impl Door {
                     report.user = Some(user);
                     report.admitted = admitted;
                 }
-                let ended = edge(Stage::Authentication, why.cause());
+                let ended = Ended::edge(Stage::Authentication, why.cause());
                 place.leave();
                 Outcome::Ended(
                     Box::pin(self.explain(leg, Early::default(), report, ended, "")).await,
@@ -323,13 +323,13 @@ impl Door {
                     leg.transport.disconnect(Reason::ByApplication, &text, cx);
                 });
                 leg.say_now();
-                return Err(client(stage, Cause::Deadline));
+                return Err(Ended::client(stage, Cause::Deadline));
             }
         };
         // Whoever got in has offered nothing in vain.
         report.borrow_mut().denied = Denied::default();
         // The client goes on while the VM is dialled.
-        leg.flush().await.map_err(|_| client(stage, Cause::Reset))?;
+        leg.flush().await.map_err(|_| Ended::client(stage, Cause::Reset))?;
         let spent_us = clock::monotonic_us() - secured_us;
         self.counters.stage(LoginStage::Authentication, spent_us);
         Ok(entry)
@@ -379,7 +379,7 @@ impl Door {
     /// Shows a registered user the way to their VMs.
     async fn lobby(&self, mut leg: LoginLeg, report: &RefCell<Report>) -> Ended {
         let Some(wake) = self.tasks.wake_me() else {
-            return edge(Stage::Lobby, Cause::Resources);
+            return Ended::edge(Stage::Lobby, Cause::Resources);
         };
         let visitor = self.attended.enter(report.borrow().clone(), Stage::Lobby, wake);
         let (tasks, scratch) = (&self.tasks, &self.scratch);
@@ -391,14 +391,6 @@ impl Door {
         self.say_goodbye(&mut leg, Reason::ByApplication, &text).await;
         ended
     }
-}
-
-const fn edge(stage: Stage, cause: Cause) -> Ended {
-    Ended { side: Side::Edge, stage, cause }
-}
-
-const fn client(stage: Stage, cause: Cause) -> Ended {
-    Ended { side: Side::Client, stage, cause }
 }
 
 #[cfg(test)]

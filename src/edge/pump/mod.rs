@@ -343,7 +343,7 @@ impl<I> Pump<I> {
         let (until, armed, is_queued) = (None, None, false);
         let entry =
             Box::new(Entry { carriage, info, started_ms, until, armed, is_queued, interest });
-        let ended = Ended { side: Side::Edge, stage: Stage::Session, cause: Cause::Resources };
+        let ended = Ended::edge(Stage::Session, Cause::Resources);
         let key = match self.entries.insert(entry) {
             Ok(key) => key,
             Err(entry) => return self.bury(*entry, ended),
@@ -466,7 +466,7 @@ impl<I> Pump<I> {
         let carriage = &mut entry.carriage;
         let turn = catch_unwind(AssertUnwindSafe(|| work(carriage, tools))).unwrap_or_else(|_| {
             self.counters.panicked();
-            Turn::Over(Ended { side: Side::Edge, stage: Stage::Session, cause: Cause::Panic })
+            Turn::Over(Ended::edge(Stage::Session, Cause::Panic))
         });
         match turn {
             Turn::Over(ended) => return self.remove(key, ended),
@@ -483,7 +483,7 @@ impl<I> Pump<I> {
         // Few sockets are ever full: only those pay for hearing that there is room again.
         if is_full && let Err(error) = self.watch_room(key) {
             tracing::warn!(%error, "session ended: its sockets cannot be watched");
-            let ended = Ended { side: Side::Edge, stage: Stage::Session, cause: Cause::Resources };
+            let ended = Ended::edge(Stage::Session, Cause::Resources);
             self.remove(key, ended);
         }
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ended::{Cause, Detail, Stage};
+use crate::ended::{Cause, Detail, Ended, Stage};
 use crate::metrics::{Counters, LoginStage};
 use crate::plural;
 use crate::route::Vm;
@@ -17,7 +17,7 @@ use super::super::login_leg::{LoginLeg, Scratch};
 use super::super::names::Stale;
 use super::super::shared::Shared;
 use super::super::stream::Stream;
-use super::{VmLegs, edge, vm};
+use super::VmLegs;
 
 impl VmLegs {
     /// Connects to the first of `endpoints` that answers, all of them within the time for a dial.
@@ -30,7 +30,7 @@ impl VmLegs {
         config: &Arc<ClientConfig>,
     ) -> Result<(LoginLeg, SocketAddr), Failed> {
         let began_us = clock::monotonic_us();
-        let mut last = Failed::from(vm(Stage::Dial, Cause::DialFailed));
+        let mut last = Failed::from(Ended::vm(Stage::Dial, Cause::DialFailed));
         let mut left = shared.settings.dial_timeout;
         for (at, endpoint) in (1_u32..).zip(endpoints) {
             let transport = scratch.with_context(|cx| Transport::client(Arc::clone(config), cx));
@@ -51,7 +51,7 @@ impl VmLegs {
                 None => {
                     let time = plural::count(share.as_secs_f32().ceil(), "second");
                     let detail = Detail::found(format_args!("no answer within {time}"));
-                    last = Failed::new(vm(Stage::Dial, Cause::DialFailed), detail);
+                    last = Failed::new(Ended::vm(Stage::Dial, Cause::DialFailed), detail);
                 }
             }
             let spent = Duration::from_micros(clock::monotonic_us() - began_us);
@@ -74,7 +74,7 @@ impl VmLegs {
             let limit = shared.settings.dial_timeout;
             let found = shared.names.find(&self.tasks, &vm_entry.endpoint, limit, stale).await;
             let all = found.map_err(|unresolved| {
-                Failed::new(edge(Stage::Dial, Cause::DialFailed), Detail::found(unresolved))
+                Failed::new(Ended::edge(Stage::Dial, Cause::DialFailed), Detail::found(unresolved))
             });
             all?.to_vec()
         };
@@ -85,7 +85,7 @@ impl VmLegs {
             .filter(|at| networks.iter().any(|network| network.contains(&at.ip())))
             .collect();
         if allowed.is_empty() {
-            return Err(edge(Stage::Dial, Cause::NetworkNotAllowed).into());
+            return Err(Ended::edge(Stage::Dial, Cause::NetworkNotAllowed).into());
         }
         Ok(allowed)
     }

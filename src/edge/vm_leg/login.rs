@@ -13,7 +13,7 @@ use super::super::login_leg::{LoginLeg, Scratch};
 use super::super::settings::{Principal, VmCredential};
 use super::super::shared::Shared;
 use super::super::{clock, gate};
-use super::{Guest, VmLegs, edge};
+use super::{Guest, VmLegs};
 
 /// A certificate is valid from this long ago: clocks of resumed VMs run behind.
 const VALID_BEFORE_S: u64 = 600;
@@ -100,12 +100,12 @@ impl VmLegs {
         let live = shared.live.load_full();
         // The right may have gone, or be less, since the key was proved.
         gate::recheck(shared, report, clock::unix_s())
-            .map_err(|why| edge(Stage::VmLogin, why.cause()))?;
+            .map_err(|why| Ended::edge(Stage::VmLogin, why.cause()))?;
         let restrictions = key.restrictions();
         let (ca, principal) = match &live.credential {
             // A plain key cannot carry what the user's key forbids.
             VmCredential::Identity(_) if restrictions.is_restricted() => {
-                return Err(edge(Stage::VmLogin, Cause::Restricted));
+                return Err(Ended::edge(Stage::VmLogin, Cause::Restricted));
             }
             VmCredential::Identity(identity) => {
                 let credential = Credential { key: Arc::clone(identity), certificate: None };
@@ -140,7 +140,7 @@ impl VmLegs {
         };
         let certificate = scratch
             .with_context(|cx| certificate.mint(ca, cx.entropy))
-            .map_err(|_| edge(Stage::VmLogin, Cause::Resources))?;
+            .map_err(|_| Ended::edge(Stage::VmLogin, Cause::Resources))?;
         let credential = Credential { key: subject, certificate: Some(certificate) };
         Ok(Presented { credential, principal: Some(named), source })
     }

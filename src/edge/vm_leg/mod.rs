@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ended::{Cause, Detail, Ended, Side, Stage};
+use crate::ended::{Cause, Detail, Ended, Stage};
 use crate::metrics::{Counters, LoginStage};
 use crate::route::{Admitted, Pin};
 use crate::ssh::private_key::PrivateKey;
@@ -139,7 +139,7 @@ impl VmLegs {
             return Err(failed);
         }
         let endpoints = self.resolve(shared, &admitted.vm).await?;
-        let mut last = Failed::from(edge(Stage::VmExchange, Cause::PinMismatch));
+        let mut last = Failed::from(Ended::edge(Stage::VmExchange, Cause::PinMismatch));
         let mut last_leg = None;
         let wanted = admitted.vm.host_key.as_ref();
         let by_fingerprint = matches!(wanted, Some(Pin::Fingerprint(_)));
@@ -172,14 +172,14 @@ impl VmLegs {
                 Some(Err(failed)) => failed,
                 // Only our own registry keeps us that long.
                 None if pinning.get() => {
-                    return Err(edge(Stage::VmExchange, Cause::PinUnwritten).into());
+                    return Err(Ended::edge(Stage::VmExchange, Cause::PinUnwritten).into());
                 }
                 None => {
                     let secured = leg.transport.session_id().is_some();
                     let stage = if secured { Stage::VmLogin } else { Stage::VmExchange };
                     let said = leg.transport.last_words(Detail::BYTES_MAX);
                     let detail = said.as_deref().map(Detail::said);
-                    return Err(Failed { ended: vm(stage, Cause::Deadline), detail });
+                    return Err(Failed { ended: Ended::vm(stage, Cause::Deadline), detail });
                 }
             };
             let other_type = by_fingerprint
@@ -191,7 +191,7 @@ impl VmLegs {
         }
         // A fingerprint that matches none of its keys is a mismatch too, however the last try ended.
         if by_fingerprint && last.ended.cause == Cause::NoCommonAlgorithm {
-            last = vm(Stage::VmExchange, Cause::PinMismatch).into();
+            last = Ended::vm(Stage::VmExchange, Cause::PinMismatch).into();
         }
         if last.ended.cause == Cause::PinMismatch {
             pin::warn_of_mismatch(&admitted.vm, last_leg.as_ref());
@@ -207,7 +207,7 @@ impl VmLegs {
         let now = clock::monotonic_ms();
         let refused = self.refused.borrow();
         let refusal = refused.get(login).filter(|refusal| refusal.is_fresh(now))?;
-        let ended = edge(Stage::VmLogin, Cause::LoginRemembered);
+        let ended = Ended::edge(Stage::VmLogin, Cause::LoginRemembered);
         Some(Failed { ended, detail: refusal.detail.clone() })
     }
 
@@ -221,14 +221,6 @@ impl VmLegs {
             refused.insert(login, Refusal { at_ms: now, detail });
         }
     }
-}
-
-const fn edge(stage: Stage, cause: Cause) -> Ended {
-    Ended { side: Side::Edge, stage, cause }
-}
-
-const fn vm(stage: Stage, cause: Cause) -> Ended {
-    Ended { side: Side::Vm, stage, cause }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::ssh::transport::ClientConfig;
 use super::super::first_use::Shown;
 use super::super::login_leg::LoginLeg;
 use super::super::shared::Shared;
-use super::{VmLegs, edge, vm};
+use super::VmLegs;
 
 impl VmLegs {
     /// What to ask for, in order.
@@ -34,7 +34,7 @@ impl VmLegs {
         vm_entry: &Arc<Vm>,
         blob: &[u8],
     ) -> Result<(), Ended> {
-        let mismatch = vm(Stage::VmExchange, Cause::PinMismatch);
+        let mismatch = Ended::vm(Stage::VmExchange, Cause::PinMismatch);
         let key = PublicKey::parse(blob).map_err(|_| mismatch)?;
         let wanted = vm_entry.host_key.as_ref();
         if let Some(pinned) = wanted.and_then(Pin::key) {
@@ -68,12 +68,12 @@ impl VmLegs {
         vm_entry: &Arc<Vm>,
         key: PublicKey,
     ) -> Result<(), Ended> {
-        let unwritten = edge(Stage::VmExchange, Cause::PinUnwritten);
+        let unwritten = Ended::edge(Stage::VmExchange, Cause::PinUnwritten);
         let (first_use, entry) = (Arc::clone(&shared.first_use), Arc::clone(vm_entry));
         let write = move || first_use.shown(&entry, &key);
         match self.tasks.blocking(&shared.pins, write).await.ok_or(unwritten)? {
             Shown::Pinned => Ok(()),
-            Shown::Other => Err(vm(Stage::VmExchange, Cause::PinMismatch)),
+            Shown::Other => Err(Ended::vm(Stage::VmExchange, Cause::PinMismatch)),
             Shown::OfOtherOwner { vm: other } => {
                 tracing::warn!(
                     vm = vm_entry.name,
@@ -81,7 +81,7 @@ impl VmLegs {
                     "the VM's host key belongs to a VM of another owner; if images are cloned, give it with \
                      `keyway vm host-key set` or host_key in the fleet file"
                 );
-                Err(vm(Stage::VmExchange, Cause::PinConflict))
+                Err(Ended::vm(Stage::VmExchange, Cause::PinConflict))
             }
             Shown::Failed { why } => {
                 tracing::warn!(vm = vm_entry.name, why, "the host key could not be pinned");

@@ -54,7 +54,7 @@ fn key() -> PublicKey {
     PrivateKey::generate_ed25519(&mut SystemEntropy::default()).public().clone()
 }
 
-const UNWRITTEN: Ended = edge(Stage::VmExchange, Cause::PinUnwritten);
+const UNWRITTEN: Ended = Ended::edge(Stage::VmExchange, Cause::PinUnwritten);
 /// More at once than have a thread, by far.
 const MANY: usize = 100;
 
@@ -163,7 +163,7 @@ fn a_fingerprint_that_matches_lets_in_whatever_the_registry_does_with_the_key() 
         for _ in 0..MANY {
             assert_eq!(legs.judge(&shared, &given, key.blob()).await, Ok(()));
         }
-        let mismatch = Err(vm(Stage::VmExchange, Cause::PinMismatch));
+        let mismatch = Err(Ended::vm(Stage::VmExchange, Cause::PinMismatch));
         assert_eq!(legs.judge(&shared, &given, other.blob()).await, mismatch);
         assert!(legs.completions.take().is_none());
         for _ in 0..COMPLETIONS_MAX {
