@@ -12,7 +12,8 @@
 //! - [`control`]: the API, DNS and the metrics endpoint, on threads of their own.
 //! - [`config`], [`state`]: two files that cannot be wrong once read; keys made once.
 //! - [`ended`], [`log`], [`metrics`]: why a connection ended, written and counted. `log_limiter`: how many lines somebody may
-//!   cause. `plural`: numbers of things. `plain_text`: what of others may be shown again. `durable`: files that outlive a crash of the host.
+//!   cause. `plural`: numbers of things. `plain_text`: what of others may be shown again.
+//!   [`unix_time`]: the time of day. `durable`: files that outlive a crash of the host.
 //!   [`host`]: what a process may have there.
 //! - [`serve`], [`cli`], [`demo`]: the commands.
 //!
@@ -57,3 +58,4 @@ mod scratch;
 pub mod serve;
 pub mod ssh;
 pub mod state;
+pub mod unix_time;

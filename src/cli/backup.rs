@@ -19,7 +19,6 @@ use super::{
     DONE, Output,
     archive::{self, Content, Opens, SMALL_BYTES_MAX, Seal, Temporary},
     error::{CliError, Outcome},
-    now_s,
     remote::{Remote, Terminal, read},
     store::{next, put_back},
     table,
@@ -34,6 +33,7 @@ use crate::{
     },
     ssh::{entropy::SystemEntropy, host_key::HostKey, private_key::PrivateKey},
     state::{HOST_KEY, PINS, Placed, STORE, State, USER_CA},
+    unix_time::unix_s,
 };
 
 /// What the archive says of itself; its first file.
@@ -78,7 +78,7 @@ pub(super) fn backup(asked: &Backup, remote: &Remote, terminal: &mut Terminal<'_
     let seal = seal(asked)?;
     let config = remote.config()?;
     let state = remote.kept_state()?;
-    let at_s = now_s();
+    let at_s = unix_s();
     if !state.store().exists() {
         let what = "there is no store; keyway serve makes one";
         return Err(failed(format!("{}: {what}", state.store().display())));
@@ -310,7 +310,7 @@ pub(super) fn restore(asked: &Restore, remote: &Remote, terminal: &mut Terminal<
                 .map_err(|it| failed(format!("{shown}: {name}: {it}")))?;
         }
     }
-    let at_s = now_s();
+    let at_s = unix_s();
     let stamp = utc(at_s).replace(['-', ':'], "");
     let Restored { head, replaced } = put_back(&state, &nobody_drains, store.path(), &asked.file)?;
     // What fails most easily came first: keys beside a store that is not theirs let nobody in.

@@ -5,12 +5,13 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::{check, now_s, table};
+use super::{check, table};
 use crate::{
     config::{self, Files, Finding, Log, Report},
     plural::count,
     registry::refusal::utc,
     serve::Failure,
+    unix_time::unix_s,
 };
 
 /// How it is told.
@@ -68,7 +69,7 @@ pub(super) fn tell(failure: &Failure, stderr: &mut dyn Write) -> io::Result<()> 
 
 fn line(stderr: &mut dyn Write, level: &str, message: &str, mut line: Value) -> io::Result<()> {
     if let Some(fields) = line.as_object_mut() {
-        fields.insert("timestamp".to_owned(), utc(now_s()).into());
+        fields.insert("timestamp".to_owned(), utc(unix_s()).into());
         fields.insert("level".to_owned(), level.into());
         fields.insert("message".to_owned(), message.into());
     }

@@ -12,7 +12,6 @@ use std::{
     },
     path::PathBuf,
     process::ExitCode,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -506,10 +505,6 @@ fn carry_out(command: Command, roles: &Roles, terminal: &mut Terminal<'_>) -> Ou
         Command::Completions { shell } => shell::completions(Arguments::command(), shell, stdout),
         Command::Man { dir } => shell::man(Arguments::command(), dir.as_deref(), stdout),
     }
-}
-
-fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn end(result: Result<(), Failure>, stderr: &mut dyn Write) -> io::Result<u8> {

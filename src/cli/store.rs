@@ -13,7 +13,6 @@ use super::{
     DONE, Output,
     api_session::Change,
     error::{CliError, Outcome},
-    now_s,
     remote::{ChangeArgs, Remote, Terminal, path},
     table::{self, Column, cell, plain},
 };
@@ -24,6 +23,7 @@ use crate::{
     },
     ssh::entropy::{Entropy as _, SystemEntropy},
     state::{self, Adopted, State, StoreUse, routes::differs},
+    unix_time::unix_s,
 };
 
 #[derive(Debug, Subcommand)]
@@ -134,7 +134,7 @@ pub(super) fn put_back(
     from: &Path,
     named: &Path,
 ) -> Result<Restored, CliError> {
-    let (id, at_s) = (fresh(), now_s());
+    let (id, at_s) = (fresh(), unix_s());
     // Before it takes place: no store that was restored is taken for one that was always there.
     let (store_id, from_where) = (id.to_string(), named.display().to_string());
     let note = state::Restored { store_id, at_s, from: from_where, uid: uid()? };

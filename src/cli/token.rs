@@ -8,12 +8,12 @@ use super::{
     api_session::Change,
     error::{CliError, Outcome},
     keyfile::time,
-    now_s,
     remote::{ChangeArgs, Remote, Terminal, path},
     table::{self, Column, cell},
     vm::put,
 };
 use crate::registry::{Label, refusal::utc};
+use crate::unix_time::unix_s;
 
 /// Longest life that can be asked for, in days: a century.
 const DAYS_MAX: u64 = 36_525;
@@ -116,7 +116,7 @@ pub(super) fn run(command: Token, remote: &Remote, terminal: &mut Terminal<'_>) 
         }
         Token::Add { name, role, expires, edit } => {
             let mut body = json!({ "name": name, "role": role.word() });
-            let ends_s = expires.map(|seconds| now_s().saturating_add(seconds));
+            let ends_s = expires.map(|seconds| unix_s().saturating_add(seconds));
             put(&mut body, [("expires_s", ends_s.map(Value::from))]);
             // Before there is anything to read in it; a token in a file that is open to others is refused later.
             let kept = (talk.terminal.keep)().map_err(|error| {

@@ -3,6 +3,8 @@
 
 use std::mem::MaybeUninit;
 
+pub use crate::unix_time::unix_s;
+
 /// Milliseconds since some fixed moment before this process started, for deadlines. Never goes back.
 ///
 /// Reads the coarse clock: it moves once per kernel tick (1 to 10 ms) and costs a few nanoseconds.
@@ -19,12 +21,6 @@ pub fn monotonic_us() -> u64 {
     now.seconds * 1_000_000 + now.nanos / 1_000
 }
 
-/// Seconds since 1970 (UTC), for certificates, key options and the log. May step when the host's time is set.
-#[must_use]
-pub fn unix_s() -> u64 {
-    read(libc::CLOCK_REALTIME_COARSE).seconds
-}
-
 /// When the second `at_s` of [`unix_s`] comes, on the clock of [`monotonic_ms`]: up to a second late, never early as long
 /// as nobody sets the host's time.
 #[must_use]
@@ -33,7 +29,7 @@ pub fn at_ms(at_s: u64) -> u64 {
     monotonic_ms().saturating_add(wait_s.saturating_mul(1_000))
 }
 
-/// One reading. Neither part is negative: a clock before 1970 reads as 1970.
+/// One reading. Neither part is negative.
 struct Reading {
     seconds: u64,
     nanos: u64,
@@ -43,7 +39,7 @@ fn read(clock: libc::clockid_t) -> Reading {
     let mut now = MaybeUninit::<libc::timespec>::uninit();
     // SAFETY: `now` is a valid place for one timespec for the whole call.
     let failed = unsafe { libc::clock_gettime(clock, now.as_mut_ptr()) } != 0;
-    // Every Linux kernel since 2.6.32 has these three clocks.
+    // Every Linux kernel since 2.6.32 has these two clocks.
     assert!(!failed, "clock {clock} cannot be read");
     // SAFETY: the call succeeded, so the kernel has filled the timespec.
     let now = unsafe { now.assume_init() };
@@ -68,14 +64,5 @@ mod tests {
         let precise_ms = monotonic_us() / 1_000;
         let coarse_ms = monotonic_ms();
         assert!(precise_ms.abs_diff(coarse_ms) < 1_000, "{precise_ms} and {coarse_ms}");
-    }
-
-    #[test]
-    fn unix_time_is_the_time_the_system_tells() {
-        let system = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .expect("after 1970")
-            .as_secs();
-        assert!(unix_s().abs_diff(system) <= 2);
     }
 }

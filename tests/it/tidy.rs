@@ -12,7 +12,17 @@ use std::{
 
 /// Which room (a path prefix under `src/`) may name which crate.
 const CRATES: &[(&str, &[&str])] = &[
-    ("nix", &["src/host.rs", "src/edge/", "src/demo", "src/control/dns/socket.rs", "src/log.rs"]),
+    (
+        "nix",
+        &[
+            "src/host.rs",
+            "src/edge/",
+            "src/demo",
+            "src/control/dns/socket.rs",
+            "src/log.rs",
+            "src/unix_time.rs",
+        ],
+    ),
     ("libc", &["src/edge/", "src/demo/terminal.rs", "src/control/dns/socket.rs"]),
     ("socket2", &["src/edge/", "src/demo", "src/control/dns/socket.rs"]),
     ("papaya", &["src/route/versioned.rs"]),

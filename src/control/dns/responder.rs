@@ -5,11 +5,7 @@
 //! questions as a header claims (65,535 make 8 MB), and logs what it finds in options. Here a request has exactly one
 //! question and at most [`RECORDS_MAX`] records, which are stepped over.
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{net::IpAddr, sync::Arc};
 
 use hickory_proto::{
     op::{Edns, Header, MessageType, Metadata, OpCode, Query, ResponseCode, emit_message_parts},
@@ -22,6 +18,7 @@ use super::{
     sign,
     zone::{Answer, Outcome, Zone},
 };
+use crate::unix_time::unix_s;
 
 /// Most bytes of a UDP answer, whatever the asker can take: fits every path without fragments (DNS flag day 2020).
 const UDP_BYTES_MAX: u16 = 1232;
@@ -284,10 +281,6 @@ fn code(said: ResponseKind) -> ResponseCode {
         ResponseKind::NotAuthoritative => ResponseCode::NotAuth,
         ResponseKind::BadVersion => ResponseCode::BADVERS,
     }
-}
-
-fn unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// A header alone: the question could not be read, or there is no room for it.

@@ -17,16 +17,27 @@ const ROOMS: &[(&str, &[&str])] = &[
             "serve",
             "ssh",
             "state",
+            "unix_time",
         ],
     ),
     ("config", &["durable", "plain_text", "plural", "registry", "route", "ssh"]),
     (
         "control",
-        &["config", "log", "log_limiter", "plain_text", "plural", "registry", "route", "ssh"],
+        &[
+            "config",
+            "log",
+            "log_limiter",
+            "plain_text",
+            "plural",
+            "registry",
+            "route",
+            "ssh",
+            "unix_time",
+        ],
     ),
     ("demo", &["config", "edge", "host", "metrics", "route", "serve", "ssh", "state"]),
     ("durable", &[]),
-    ("edge", &["ended", "log", "log_limiter", "metrics", "plural", "route", "ssh"]),
+    ("edge", &["ended", "log", "log_limiter", "metrics", "plural", "route", "ssh", "unix_time"]),
     ("ended", &["plural", "ssh"]),
     ("fuzz", &["config", "control", "edge", "ssh"]),
     ("host", &["config", "plural"]),
@@ -57,6 +68,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("ssh", &[]),
     ("state", &["durable", "plain_text", "registry", "route", "ssh"]),
+    ("unix_time", &[]),
 ];
 
 /// What tests may name besides: a directory of their own, and what the host allows.
