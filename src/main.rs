@@ -15,7 +15,7 @@ fn main() -> ExitCode {
 }
 
 fn demo(asked: &Demo) -> Result<(), Failure> {
-    demo::demonstrate(Options {
+    demo::run(Options {
         check: asked.check,
         sshd: asked.sshd,
         port: asked.port,

@@ -116,14 +116,6 @@ pub struct Reserved {
     address: SocketAddr,
 }
 
-/// Serves `pages` on `listen`, from the moment this returns.
-///
-/// # Errors
-/// [`MetricsServeError`].
-pub fn start(listen: SocketAddr, pages: Pages) -> Result<Handle, MetricsServeError> {
-    reserve(listen)?.serve(pages)
-}
-
 /// Takes the address. Nobody can connect yet.
 ///
 /// # Errors
@@ -227,7 +219,8 @@ mod tests {
                 count.fetch_add(1, Ordering::Relaxed) + 1
             )
         });
-        start("127.0.0.1:0".parse().expect("address"), pages(render)).expect("starts")
+        let reserved = reserve("127.0.0.1:0".parse().expect("address")).expect("an address");
+        reserved.serve(pages(render)).expect("starts")
     }
 
     /// Sends `request` and reads until the other side closes.
@@ -299,7 +292,7 @@ mod tests {
     #[test]
     fn an_address_in_use_is_named() {
         let handle = started();
-        let fault = start(handle.address(), pages(Arc::new(String::new))).expect_err("in use");
+        let fault = reserve(handle.address()).expect_err("in use");
         assert!(fault.to_string().contains(&handle.address().to_string()), "{fault}");
     }
 

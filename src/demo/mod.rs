@@ -19,7 +19,6 @@ mod terminal;
 mod vm;
 
 use std::io::{self, IsTerminal, Write};
-use std::process::ExitCode;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -45,22 +44,11 @@ pub struct Options {
     pub verbose: bool,
 }
 
-/// Runs the demonstration to its end. Success: it ran until it was interrupted, or every check went right.
-pub fn run(options: Options) -> ExitCode {
-    match demonstrate(options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            let _nobody_reads = writeln!(io::stderr(), "keyway: {failure}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// [`run`] for a caller that tells failures itself.
+/// Runs the demonstration to its end: it was interrupted, or every check went right.
 ///
 /// # Errors
 /// Something did not start, or a check went wrong.
-pub fn demonstrate(options: Options) -> Result<(), Failure> {
+pub fn run(options: Options) -> Result<(), Failure> {
     if options.verbose {
         // A log that stands already is as good.
         let _stands = tracing_subscriber::fmt()

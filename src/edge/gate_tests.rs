@@ -42,7 +42,6 @@ impl World {
         let right = judge(&case, |user, way| way.admission(user)).unwrap();
         let Admission::Vm(admitted) = right.found else { panic!("she has a VM") };
         report.who = Some(Proved {
-            identity: right.identity,
             fingerprint: key.public().fingerprint(),
             login: "me".into(),
             presented: Arc::new(presented),

@@ -17,7 +17,7 @@ use crate::ssh::message;
 use crate::ssh::private_key::PrivateKey;
 use crate::ssh::revocation::Revocations;
 use crate::ssh::testing::{Pair, Seeded};
-use crate::ssh::userauth::{Identity, Policy, Presented};
+use crate::ssh::userauth::{Policy, Presented};
 use crate::ssh::wire::{Put, Reader};
 
 /// More text than any transport holds: some 1.2 MB as a table.
@@ -360,7 +360,6 @@ impl Right {
         let fingerprint = key.fingerprint();
         let line = KeyOptions::parse(options.unwrap_or_default()).unwrap();
         visitor.who = Some(Proved {
-            identity: Identity::Key(fingerprint),
             fingerprint,
             login: "me".into(),
             presented: Arc::new(Presented::Key(key.clone())),

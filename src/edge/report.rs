@@ -7,7 +7,7 @@ use crate::ended::{About, Cause, Detail, Ended, notice};
 use crate::route::{Address, Admitted};
 use crate::ssh::publickey::Fingerprint;
 use crate::ssh::text::printable;
-use crate::ssh::userauth::{Identity, Presented, ProvedKey};
+use crate::ssh::userauth::{Presented, ProvedKey};
 
 use super::denied::Denied;
 use super::gate::Grant;
@@ -53,8 +53,6 @@ pub struct Report {
 /// The proved identity, as the log and the re-check of a session's right need it.
 #[derive(Clone, Debug)]
 pub struct Proved {
-    /// Key or certificate user.
-    pub identity: Identity,
     /// The plain key's fingerprint, also under a certificate.
     pub fingerprint: Fingerprint,
     /// The user name that was asked for.
@@ -68,7 +66,6 @@ pub struct Proved {
 impl From<&ProvedKey> for Proved {
     fn from(key: &ProvedKey) -> Self {
         Self {
-            identity: key.identity().clone(),
             fingerprint: key.fingerprint(),
             login: key.login().to_owned(),
             presented: key.standing(),

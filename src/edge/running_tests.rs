@@ -24,7 +24,7 @@ use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::PublicKey;
 use crate::ssh::testing::server_config;
 use crate::ssh::transport::{Algorithms, RekeyLimits};
-use crate::ssh::userauth::{Identity, Policy, Presented};
+use crate::ssh::userauth::{Policy, Presented};
 use std::fs;
 
 /// No VM is reached here.
@@ -114,7 +114,6 @@ fn admitted(seed: u64, shared: &Arc<Shared>, key: &PrivateKey) -> (Peer, Peer, S
     };
     let mut report = Report::new(RequestId(seed), ([192, 0, 2, 1], 1).into(), 0);
     report.who = Some(Proved {
-        identity: Identity::Key(fingerprint),
         fingerprint,
         login: "me".into(),
         presented: Arc::new(Presented::Key(key.public().clone())),

@@ -86,12 +86,6 @@ impl Notice {
         self.take(payload, &mut Sealed { transport, cx })
     }
 
-    /// Whether it was told, as `receive` last said.
-    #[must_use]
-    pub const fn progress(&self) -> Progress {
-        self.progress
-    }
-
     /// [`Notice::receive`] without a transport.
     fn take(&mut self, payload: &[u8], out: &mut dyn Outlet) -> Result<Progress, Fault> {
         match self.connection.take(payload, out)? {

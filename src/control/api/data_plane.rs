@@ -24,10 +24,7 @@ pub trait DataPlane: Send + Sync {
     fn end_session(&self, id: &str) -> bool;
 
     /// Walks the way of a login and says which step decides.
-    ///
-    /// # Errors
-    /// [`DataPlaneError`].
-    fn explain(&self, question: &Question) -> Result<dto::Explanation, DataPlaneError>;
+    fn explain(&self, question: &Question) -> dto::Explanation;
 
     /// The host keys that this front door presents.
     fn host_keys(&self) -> Vec<dto::HostKey>;
@@ -87,12 +84,6 @@ pub enum Target {
 /// Why something beside the registry was not done.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum DataPlaneError {
-    /// There is no such thing.
-    #[error("{0}")]
-    Absent(String),
-    /// It makes no sense.
-    #[error("{0}")]
-    Invalid(String),
     /// There is one already.
     #[error("{0}")]
     Exists(String),

@@ -70,13 +70,10 @@ impl DataPlane for Fake {
         sessions.len() < count
     }
 
-    fn explain(&self, question: &Question) -> Result<dto::Explanation, DataPlaneError> {
+    fn explain(&self, question: &Question) -> dto::Explanation {
         self.asking.fetch_add(1, Ordering::SeqCst);
         self.asked.lock().unwrap().push(question.clone());
-        if matches!(&question.target, super::Target::Name(name) if name == "nowhere") {
-            return Err(DataPlaneError::Absent("there is no VM `nowhere`".to_owned()));
-        }
-        Ok(dto::Explanation {
+        dto::Explanation {
             decision: dto::Decision::Refused,
             principal: None,
             vm: None,
@@ -86,7 +83,7 @@ impl DataPlane for Fake {
             reason: "nobody has this key".to_owned(),
             code: "unknown-key".to_owned(),
             steps: Vec::new(),
-        })
+        }
     }
 
     fn host_keys(&self) -> Vec<dto::HostKey> {

@@ -166,12 +166,4 @@ impl Counters {
     pub fn events(&self, event: Event) -> u64 {
         self.events[event as usize].load(Relaxed)
     }
-
-    /// Every answer's count with its labels, for a scrape.
-    pub fn snapshot(&self) -> impl Iterator<Item = (Transport, ResponseKind, u64)> + '_ {
-        let rows = Transport::ALL
-            .into_iter()
-            .flat_map(|transport| ResponseKind::ALL.into_iter().map(move |said| (transport, said)));
-        rows.map(|(transport, said)| (transport, said, self.answers(transport, said)))
-    }
 }

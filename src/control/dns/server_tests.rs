@@ -47,7 +47,11 @@ fn questions_are_answered_over_udp_and_tcp() {
     assert_eq!(handle.counters().answers(Transport::Udp, ResponseKind::Found), 1);
     assert_eq!(handle.counters().answers(Transport::Tcp, ResponseKind::Found), 1);
     assert_eq!(handle.counters().answers(Transport::Tcp, ResponseKind::NxDomain), 1);
-    assert_eq!(handle.counters().snapshot().map(|(_, _, count)| count).sum::<u64>(), 3);
+    let kinds = Transport::ALL
+        .into_iter()
+        .flat_map(|transport| ResponseKind::ALL.into_iter().map(move |said| (transport, said)));
+    let counts = kinds.map(|(transport, said)| handle.counters().answers(transport, said));
+    assert_eq!(counts.sum::<u64>(), 3);
 }
 
 #[test]

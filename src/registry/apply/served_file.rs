@@ -182,8 +182,6 @@ pub fn plan(fleet: &Fleet, model: &Model, most: RemovalsMax) -> Result<Planned, 
 pub struct Outcome {
     /// The plan that was made.
     pub planned: PlannedRevision,
-    /// Where the registry stands.
-    pub revision: u64,
     /// What was done; of a plan that was held back, what would have been.
     pub tally: Tally,
     /// How it ended.
@@ -276,10 +274,9 @@ pub fn carry_out(
             return Err(Refusal::invalid(what, "look at the plan again").into());
         }
     }
-    let revision = service.model().revision();
     match held {
         Some(held) if allowed.is_none() || held == Held::Empty => {
-            return Ok(Outcome { planned: at, revision, tally, ended: Ended::Held(held) });
+            return Ok(Outcome { planned: at, tally, ended: Ended::Held(held) });
         }
         Some(_) | None => {}
     }
@@ -300,7 +297,7 @@ pub fn carry_out(
     }
     let ended =
         if refused.is_empty() { Ended::Applied } else { Ended::Partly { refused, more: unnamed } };
-    Ok(Outcome { planned: at, revision: applied.revision, tally: done.tally(), ended })
+    Ok(Outcome { planned: at, tally: done.tally(), ended })
 }
 
 #[cfg(test)]

@@ -580,11 +580,6 @@ impl Transport {
     pub(crate) fn waiting_capacity(&self) -> usize {
         self.out.capacity().saturating_add(self.held.capacity())
     }
-
-    /// Which end we are.
-    pub fn role(&self) -> Role {
-        self.end.role()
-    }
 }
 
 #[cfg(test)]

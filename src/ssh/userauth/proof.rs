@@ -136,15 +136,6 @@ impl ProvedKey {
         &self.restrictions
     }
 
-    /// The key id of the certificate, if it was one (not printable-safe).
-    #[must_use]
-    pub fn certificate_key_id(&self) -> Option<&str> {
-        match &*self.presented {
-            Presented::Key(_) => None,
-            Presented::Certificate(certificate) => Some(certificate.key_id()),
-        }
-    }
-
     /// Whether a security key attests that it verified its user (PIN or fingerprint).
     #[must_use]
     pub const fn user_verified(&self) -> bool {

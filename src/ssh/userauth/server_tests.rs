@@ -279,7 +279,6 @@ fn an_accepted_key_is_offered_then_proved_then_let_in() {
     assert_eq!(*proved.identity(), identity(&key));
     assert_eq!(proved.fingerprint(), key.public().fingerprint());
     assert_eq!(*proved.restrictions(), Restrictions::default());
-    assert_eq!(proved.certificate_key_id(), None);
     assert_eq!(proved.presented(), blob);
     assert_eq!(proved.algorithm(), SignatureAlgorithm::Ed25519);
     assert_eq!(proved.method(), Method::PublicKey);

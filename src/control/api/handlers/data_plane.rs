@@ -136,7 +136,7 @@ pub(in super::super) fn explain(
         (_, _) => return Err(Problem::invalid("give `address` or `name`, one of them")),
     };
     let question = Question { asked, target, login, from };
-    Ok(context.api.beside.explain(&question)?)
+    Ok(context.api.beside.explain(&question))
 }
 
 /// The key of this fingerprint, if a user has it.
