@@ -13,9 +13,9 @@ use crate::ssh::message::{CHANNEL_OPEN, GLOBAL_REQUEST, IGNORE};
 use crate::ssh::transport::{Context, Event, Transport};
 use crate::ssh::wire::{Malformed, Reader};
 
-use super::announced;
 use super::global_requests::{self as requests, Replies, Request};
 use super::login_leg::{Broken, LoginLeg, Scratch};
+use super::packet_size;
 use super::relay::Proof;
 
 /// Bytes that wait before no more is read: room for the opens and requests of any client, and nobody's data, which may
@@ -119,7 +119,7 @@ impl Early {
         let mut origins = Vec::with_capacity(waiting.len());
         for (received, mut message) in waiting {
             if message.first() == Some(&CHANNEL_OPEN) {
-                announced::hold(&mut message);
+                packet_size::lower(&mut message);
                 opens(&mut message);
             }
             origins.push((vm.send_seq(), received));

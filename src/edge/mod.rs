@@ -7,7 +7,6 @@
 #![allow(unsafe_code, reason = "descriptors, socket options and epoll; one operation a block")]
 
 pub mod admission;
-mod announced;
 mod attended;
 mod banner;
 #[doc(hidden)]
@@ -28,6 +27,7 @@ mod lobby;
 pub mod local_address;
 mod login_leg;
 mod names;
+mod packet_size;
 mod presence;
 pub mod proxy_header;
 pub mod pump;

@@ -27,11 +27,11 @@
 //! A leg's exchange that we started waits for a full socket on the other leg like data does. That is
 //! the peers' own back-pressure: it ends when they read.
 
-use super::announced;
 use super::banner::Banner;
 use super::buffers::Pool;
 use super::epoll::Readiness;
 use super::global_requests::{self as requests, Request};
+use super::packet_size;
 use super::relay_leg::{
     Exchange, Party, PumpContext, Read, Reading, RelayLeg, Stop, Writing, reseal_for_other_leg,
 };
@@ -462,7 +462,7 @@ impl Relay {
             }
             CHANNEL_OPEN | CHANNEL_OPEN_CONFIRMATION => {
                 let message = &mut from.inbox.unopened()[payload.clone()];
-                announced::hold(message);
+                packet_size::lower(message);
                 match (banner, party) {
                     (Some(banner), Party::Client) => banner.opens(message),
                     (Some(banner), Party::Vm) => banner.confirmed(message),

@@ -1,4 +1,4 @@
-//! Holds what peers announce to each other to what we carry.
+//! Lowers the maximum packet size that peers announce to each other to what we carry.
 //!
 //! A relay passes channels and windows on as they are. But a maximum packet size is a promise about the way as much as
 //! about its end: whoever may send a message that we refuse to carry loses data and session. So a size above ours is
@@ -9,8 +9,8 @@ use crate::ssh::transport::DATA_MAX_BYTES;
 
 /// Lowers the maximum packet size in a `CHANNEL_OPEN` or its confirmation. One that does not parse as far as that goes
 /// on as it is: whom it is for will say so.
-pub(super) fn hold(message: &mut [u8]) {
-    if let Some(field) = packet_size(message)
+pub(super) fn lower(message: &mut [u8]) {
+    if let Some(field) = field(message)
         && u32::from_be_bytes(*field) > DATA_MAX_BYTES
     {
         *field = DATA_MAX_BYTES.to_be_bytes();
@@ -18,7 +18,7 @@ pub(super) fn hold(message: &mut [u8]) {
 }
 
 /// Where it stands: behind the numbers of the channel and its window.
-fn packet_size(message: &mut [u8]) -> Option<&mut [u8; 4]> {
+fn field(message: &mut [u8]) -> Option<&mut [u8; 4]> {
     let (&number, rest) = message.split_first()?;
     // The kind of channel, or the number that the peer gave it.
     let first = match number {
@@ -67,7 +67,7 @@ mod tests {
         ] {
             for made in [open, confirmation] {
                 let mut message = made(announced);
-                hold(&mut message);
+                lower(&mut message);
                 assert_eq!(message, made(passed), "{announced}");
             }
         }
@@ -79,14 +79,14 @@ mod tests {
             let end = if whole[0] == CHANNEL_OPEN { whole.len() } else { 17 };
             for len in 0..end {
                 let mut cut = whole[..len].to_vec();
-                hold(&mut cut);
+                lower(&mut cut);
                 assert_eq!(cut, whole[..len]);
             }
         }
         let mut lies = open(u32::MAX);
         lies[1..5].copy_from_slice(&u32::MAX.to_be_bytes());
         let before = lies.clone();
-        hold(&mut lies);
+        lower(&mut lies);
         assert_eq!(lies, before);
     }
 }
