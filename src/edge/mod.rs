@@ -32,7 +32,6 @@ mod presence;
 pub mod proxy_header;
 pub mod pump;
 pub mod relay;
-mod relay_leg;
 pub mod report;
 mod running;
 pub mod seats;

@@ -8,7 +8,7 @@ use super::buffers::Pool;
 use super::clock::monotonic_ms;
 use super::epoll::{Event, Interest, Poller, Readiness, Target};
 use super::relay::Turn;
-use super::relay_leg::{Party, PumpContext, Tally};
+use super::relay::leg::{Party, PumpContext, Tally};
 use super::slab::{Key, Slab};
 use crate::ended::{Cause, Ended, Side, Stage};
 use crate::metrics::{Counters, Direction};

@@ -4,7 +4,7 @@
 //! Costs an idle session one wake an interval, and no memory that stays.
 
 use super::super::global_requests::{Question, keep_alive};
-use super::super::relay_leg::{Party, PumpContext, Stop};
+use super::leg::{Party, PumpContext, Stop};
 use super::{Relay, Turn};
 use nix::errno::Errno;
 use std::time::Duration;

@@ -27,14 +27,14 @@
 //! A leg's exchange that we started waits for a full socket on the other leg like data does. That is
 //! the peers' own back-pressure: it ends when they read.
 
+use self::leg::{
+    Exchange, Party, PumpContext, Read, Reading, RelayLeg, Stop, Writing, reseal_for_other_leg,
+};
 use super::banner::Banner;
 use super::buffers::Pool;
 use super::epoll::Readiness;
 use super::global_requests::{self as requests, Request};
 use super::packet_size;
-use super::relay_leg::{
-    Exchange, Party, PumpContext, Read, Reading, RelayLeg, Stop, Writing, reseal_for_other_leg,
-};
 use crate::ended::{Detail, Ended};
 use crate::ssh::message::{
     CHANNEL_OPEN, CHANNEL_OPEN_CONFIRMATION, CHANNEL_REQUEST, GLOBAL_REQUEST, REQUEST_FAILURE,
@@ -46,9 +46,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use self::alive::Alive;
-pub use super::relay_leg::EstablishedLeg;
+pub use self::leg::EstablishedLeg;
 
 mod alive;
+pub(super) mod leg;
 mod parting;
 mod rekey;
 mod resume;

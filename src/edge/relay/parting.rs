@@ -1,6 +1,6 @@
 //! How a session ends: by a half-close that passes, by a leg that cannot go on, or from our side.
 
-use super::super::relay_leg::{Party, PumpContext, Read, Reading, Stop, Writing};
+use super::leg::{Party, PumpContext, Read, Reading, Stop, Writing};
 use super::{Phase, READS_MAX, Relay, Turn};
 use crate::ended::{Cause, Detail, Ended, Stage};
 use crate::ssh::fault::Fault;

@@ -1,6 +1,6 @@
 //! When we start a key exchange of a relayed session, and when we stop waiting for one.
 
-use super::super::relay_leg::{Exchange, Party, PumpContext, Stop};
+use super::leg::{Exchange, Party, PumpContext, Stop};
 use super::{Phase, PreferGcm, Relay, Turn, Upgrade};
 use crate::ssh::cipher::Cipher;
 use nix::errno::Errno;

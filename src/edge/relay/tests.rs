@@ -3,8 +3,8 @@
 
 use super::super::buffers::Inbox;
 use super::super::epoll::{Event as Ready, Interest, Poller, Target};
-use super::super::relay_leg::Tally;
 use super::super::slab::Key;
+use super::leg::Tally;
 use super::parting::{HALF_CLOSED_MS_MAX, LINGER_MS_MAX};
 use super::*;
 use crate::ended::{Cause, Side, Stage};

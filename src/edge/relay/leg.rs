@@ -2,10 +2,10 @@
 //!
 //! Knows how to read, to write in order and to seal; `relay` decides what goes where and when.
 
-use super::buffers::{Inbox, Pool};
-use super::global_requests::Replies;
-use super::relay::{ClientAlive, PreferGcm};
-use super::sequence::Origins;
+use super::super::buffers::{Inbox, Pool};
+use super::super::global_requests::Replies;
+use super::super::sequence::Origins;
+use super::{ClientAlive, PreferGcm};
 use crate::ended::Side;
 use crate::ssh::entropy::Entropy;
 use crate::ssh::fault::Fault;
@@ -33,20 +33,20 @@ pub struct EstablishedLeg {
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Party {
+pub(in crate::edge) enum Party {
     Client,
     Vm,
 }
 
 impl Party {
-    pub(super) const fn side(self) -> Side {
+    pub(in crate::edge) const fn side(self) -> Side {
         match self {
             Self::Client => Side::Client,
             Self::Vm => Side::Vm,
         }
     }
 
-    pub(super) const fn other(self) -> Self {
+    pub(in crate::edge) const fn other(self) -> Self {
         match self {
             Self::Client => Self::Vm,
             Self::Vm => Self::Client,
@@ -55,29 +55,29 @@ impl Party {
 }
 
 /// One leg while the session lives.
-pub(super) struct RelayLeg {
-    pub(super) fd: OwnedFd,
-    pub(super) transport: Box<Transport>,
+pub(in crate::edge) struct RelayLeg {
+    pub(in crate::edge) fd: OwnedFd,
+    pub(in crate::edge) transport: Box<Transport>,
     /// What this leg's peer sent.
-    pub(super) inbox: Inbox,
-    pub(super) reading: Reading,
-    pub(super) writing: Writing,
-    pub(super) exchange: Exchange,
+    pub(in crate::edge) inbox: Inbox,
+    pub(in crate::edge) reading: Reading,
+    pub(in crate::edge) writing: Writing,
+    pub(in crate::edge) exchange: Exchange,
     /// Where the packets we send on this leg came from.
-    pub(super) origins: Origins,
+    pub(in crate::edge) origins: Origins,
     /// What this leg's peer waits for.
-    pub(super) replies: Replies,
+    pub(in crate::edge) replies: Replies,
     /// Bytes read so far.
-    pub(super) received: u64,
+    pub(in crate::edge) received: u64,
     /// Those of them in packets that were not for the other leg.
     idle: u64,
     /// When the peer was last heard.
-    pub(super) heard: Instant,
+    pub(in crate::edge) heard: Instant,
 }
 
 /// What the socket has for us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Reading {
+pub(in crate::edge) enum Reading {
     /// Nothing, until an event says otherwise.
     Drained,
     /// Perhaps bytes.
@@ -90,7 +90,7 @@ pub(super) enum Reading {
 
 /// What the socket takes from us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Writing {
+pub(in crate::edge) enum Writing {
     /// Perhaps bytes.
     Ready,
     /// Nothing, until an event says otherwise.
@@ -101,7 +101,7 @@ pub(super) enum Writing {
 
 /// A key exchange of one leg, from its first KEXINIT to the peer's NEWKEYS.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Exchange {
+pub(in crate::edge) enum Exchange {
     None,
     /// We sent the first KEXINIT: data of the peer may still come before its own.
     Ours,
@@ -111,7 +111,7 @@ pub(super) enum Exchange {
 
 /// Why a session cannot go on.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Stop {
+pub(in crate::edge) enum Stop {
     /// A transport gave up, or the peer said goodbye.
     Fault(Party, Fault),
     /// A socket failed.
@@ -119,28 +119,28 @@ pub(super) enum Stop {
 }
 
 /// What a turn of any session uses, one a pump.
-pub(super) struct PumpContext {
-    pub(super) pool: Pool,
-    pub(super) entropy: Box<dyn Entropy + Send>,
-    pub(super) now: Instant,
-    pub(super) prefer_gcm: PreferGcm,
-    pub(super) client_alive: ClientAlive,
-    pub(super) tally: Tally,
+pub(in crate::edge) struct PumpContext {
+    pub(in crate::edge) pool: Pool,
+    pub(in crate::edge) entropy: Box<dyn Entropy + Send>,
+    pub(in crate::edge) now: Instant,
+    pub(in crate::edge) prefer_gcm: PreferGcm,
+    pub(in crate::edge) client_alive: ClientAlive,
+    pub(in crate::edge) tally: Tally,
 }
 
 /// What happened since the pump last looked.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Tally {
+pub(in crate::edge) struct Tally {
     /// Bytes read from clients.
-    pub(super) up: u64,
+    pub(in crate::edge) up: u64,
     /// Bytes read from VMs.
-    pub(super) down: u64,
+    pub(in crate::edge) down: u64,
     /// Key exchanges completed.
-    pub(super) rekeys: u64,
+    pub(in crate::edge) rekeys: u64,
 }
 
 /// What a read brought.
-pub(super) enum Read {
+pub(in crate::edge) enum Read {
     /// So many, never 0.
     Bytes(usize),
     Nothing,
@@ -148,13 +148,13 @@ pub(super) enum Read {
 }
 
 impl PumpContext {
-    pub(super) fn context(&mut self) -> Context<'_> {
+    pub(in crate::edge) fn context(&mut self) -> Context<'_> {
         Context { now: self.now, entropy: &mut *self.entropy }
     }
 }
 
 impl RelayLeg {
-    pub(super) fn new(leg: EstablishedLeg) -> Self {
+    pub(in crate::edge) fn new(leg: EstablishedLeg) -> Self {
         let exchange = if leg.transport.is_held() { Exchange::Peers } else { Exchange::None };
         Self {
             fd: leg.fd,
@@ -173,26 +173,30 @@ impl RelayLeg {
     }
 
     /// A payload of the other leg may be sealed for this one.
-    pub(super) fn takes(&self) -> bool {
+    pub(in crate::edge) fn takes(&self) -> bool {
         self.writing == Writing::Ready && !self.transport.is_held()
     }
 
     /// The next packet of this leg may be opened, whatever is in it.
-    pub(super) fn may_open(&self, to: &Self) -> bool {
+    pub(in crate::edge) fn may_open(&self, to: &Self) -> bool {
         to.takes() || self.exchange == Exchange::Peers
     }
 
     /// Something of this leg waits until the other one takes more.
-    pub(super) fn is_kept_waiting(&self, to: &Self) -> bool {
+    pub(in crate::edge) fn is_kept_waiting(&self, to: &Self) -> bool {
         (self.reading == Reading::Ready || self.inbox.has_unopened()) && !self.may_open(to)
     }
 
-    pub(super) const fn may_read(&self) -> bool {
+    pub(in crate::edge) const fn may_read(&self) -> bool {
         matches!(self.reading, Reading::Ready | Reading::HungUp)
     }
 
     /// One read of what the socket has.
-    pub(super) fn read(&mut self, party: Party, tools: &mut PumpContext) -> Result<Read, Stop> {
+    pub(in crate::edge) fn read(
+        &mut self,
+        party: Party,
+        tools: &mut PumpContext,
+    ) -> Result<Read, Stop> {
         let packet = self.transport.needs();
         let Some(room) = self.inbox.room(packet, &mut tools.pool) else {
             let len = u32::try_from(packet).unwrap_or(u32::MAX);
@@ -213,7 +217,11 @@ impl RelayLeg {
 
     /// One read of bytes that nobody will look at. They never come near the inbox, where a run for the other leg may
     /// wait, and over TCP not even out of the kernel (`MSG_TRUNC`, tcp(7)).
-    pub(super) fn discard(&mut self, party: Party, tools: &mut PumpContext) -> Result<Read, Errno> {
+    pub(in crate::edge) fn discard(
+        &mut self,
+        party: Party,
+        tools: &mut PumpContext,
+    ) -> Result<Read, Errno> {
         let Self { fd, reading, .. } = self;
         let read = tools.pool.scratch(|room| receive(fd, reading, room, MsgFlags::MSG_TRUNC))?;
         if let Read::Bytes(count) = read {
@@ -233,19 +241,19 @@ impl RelayLeg {
     }
 
     /// Drops the opened packet at the front, of `used` bytes, which is not for the other leg.
-    pub(super) fn drop_idle(&mut self, used: usize) {
+    pub(in crate::edge) fn drop_idle(&mut self, used: usize) {
         self.inbox.skip(used);
         self.idle += u64::try_from(used).unwrap_or_default();
     }
 
     /// Bytes received for the other leg, as far as is known.
-    pub(super) const fn carried(&self) -> u64 {
+    pub(in crate::edge) const fn carried(&self) -> u64 {
         self.received.saturating_sub(self.idle)
     }
 
     /// Writes what is sealed for this leg: the run in the other leg's inbox, then the transport's output. True if
     /// that showed the peer to be gone.
-    pub(super) fn flush(&mut self, run: &mut Inbox) -> bool {
+    pub(in crate::edge) fn flush(&mut self, run: &mut Inbox) -> bool {
         while self.writing == Writing::Ready {
             let in_run = !run.run().is_empty();
             let bytes = if in_run { run.run() } else { self.transport.output() };
@@ -289,13 +297,13 @@ impl RelayLeg {
     }
 
     /// Says FIN.
-    pub(super) fn finish(&mut self) {
+    pub(in crate::edge) fn finish(&mut self) {
         let _ = shutdown(self.fd.as_raw_fd(), Shutdown::Write);
         self.writing = Writing::Finished;
     }
 
     /// Answers a request of this leg's peer in its turn.
-    pub(super) fn answer(
+    pub(in crate::edge) fn answer(
         &mut self,
         message: Vec<u8>,
         tools: &mut PumpContext,
@@ -307,7 +315,7 @@ impl RelayLeg {
     }
 
     /// A reply of the other side has gone to this leg's peer: the answers of ours that waited for it follow.
-    pub(super) fn reply_passed(&mut self, tools: &mut PumpContext) -> Result<(), Fault> {
+    pub(in crate::edge) fn reply_passed(&mut self, tools: &mut PumpContext) -> Result<(), Fault> {
         for reply in self.replies.passed() {
             self.transport.send(&reply, &mut tools.context())?;
         }
@@ -315,14 +323,18 @@ impl RelayLeg {
     }
 
     /// Tells this leg's peer that nobody knew its message `seq`.
-    pub(super) fn unimplemented(&mut self, seq: u32, tools: &mut PumpContext) -> Result<(), Fault> {
+    pub(in crate::edge) fn unimplemented(
+        &mut self,
+        seq: u32,
+        tools: &mut PumpContext,
+    ) -> Result<(), Fault> {
         let mut message = vec![UNIMPLEMENTED];
         message.put_u32(seq);
         self.transport.send(&message, &mut tools.context())
     }
 
     /// Passes the other peer's DISCONNECT on.
-    pub(super) fn farewell(&mut self, reason: u32, text: &[u8], tools: &mut PumpContext) {
+    pub(in crate::edge) fn farewell(&mut self, reason: u32, text: &[u8], tools: &mut PumpContext) {
         let mut message = vec![DISCONNECT];
         message.put_u32(reason);
         message.put_string(text);
@@ -367,7 +379,7 @@ fn receive(
 }
 
 /// Seals a message for the other leg, where it lies if that works.
-pub(super) fn reseal_for_other_leg(
+pub(in crate::edge) fn reseal_for_other_leg(
     party: Party,
     from: &mut RelayLeg,
     to: &mut RelayLeg,
