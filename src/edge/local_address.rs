@@ -87,7 +87,7 @@ pub fn local_address(
     }
     match destination {
         Destination::Socket => Ok(named),
-        Destination::Tracked => original(fd, named),
+        Destination::Tracked => conntrack_original(fd, named),
     }
 }
 
@@ -148,7 +148,10 @@ fn destination_in(packet: &[u8]) -> Option<IpAddr> {
 }
 
 /// What connection tracking says the client dialled.
-fn original(fd: BorrowedFd<'_>, named: SocketAddr) -> Result<SocketAddr, LocalAddressError> {
+fn conntrack_original(
+    fd: BorrowedFd<'_>,
+    named: SocketAddr,
+) -> Result<SocketAddr, LocalAddressError> {
     match named {
         SocketAddr::V4(_) => {
             let found =

@@ -44,7 +44,7 @@ pub(super) use half_open::HalfOpenSlot;
 use patience::{PROOF_WAIT, Patience};
 
 mod arrival;
-mod carry;
+mod begin_session;
 mod half_open;
 mod patience;
 
@@ -236,7 +236,7 @@ impl Door {
                     report.user = Some(Arc::clone(&admitted.user));
                     report.admitted = Some(admitted.clone());
                 }
-                Box::pin(self.carry(leg, report, place, admitted, &key)).await
+                Box::pin(self.begin_session(leg, report, place, admitted, &key)).await
             }
         }
     }

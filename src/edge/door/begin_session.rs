@@ -36,7 +36,7 @@ enum Way {
 
 impl Door {
     /// From a proved key with a route to a session on the pump, or to words about why not.
-    pub(super) async fn carry(
+    pub(super) async fn begin_session(
         &self,
         mut client_leg: LoginLeg,
         report: &RefCell<Report>,
