@@ -5,21 +5,14 @@
 //! looks nothing up but the routing map, has no side effect, and allocates nothing for a plain key without options.
 //! Signatures are verified elsewhere (`ssh`), after this has said yes.
 
-use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::ended::{Cause, labelled};
-use crate::route::{self, Address, Admission, Admitted, KeyLine, Table, Way, Who};
+use crate::route::{self, Address, Admitted, KeyLine, Table, Way, Who};
 use crate::ssh::authorized_keys::KeyOptions;
 use crate::ssh::certificate::{CertificateFault, Restrictions};
-use crate::ssh::publickey::Fingerprint;
-use crate::ssh::userauth::{Gate, Identity, Offer, Pass, Policy, ProvedKey, Subject, is_login};
-
-use super::denied::{Vain, Word};
-use super::report::Report;
-use super::shared::Shared;
-use super::{clock, pump};
+use crate::ssh::userauth::{Identity, Policy, ProvedKey, Subject, is_login};
 
 labelled! {
     /// Why somebody is not let in. A closed set: a log field. For operators only; a stranger must not learn which it was.
@@ -402,161 +395,6 @@ const fn who(identity: &Identity) -> Who<'_> {
     match identity {
         Identity::Key(fingerprint) => Who::Key(fingerprint.0),
         Identity::User(name) => Who::User(name.as_str()),
-    }
-}
-
-/// Whether a login that waits for its VM, a live session or a visit of the lobby may go on, and until when if its right
-/// has an end: the first second of Unix time in which it may not.
-///
-/// # Errors
-/// How it ends.
-pub fn recheck(shared: &Shared, report: &Report, unix_s: u64) -> Result<Option<u64>, Refusal> {
-    let Some(proved) = &report.who else { return Err(Refusal::NotRegistered) };
-    let there;
-    let place = match (&report.admitted, &report.user) {
-        (Some(admitted), _) => Place::Held(admitted),
-        (None, Some(user)) => {
-            there = report.dialled.and_then(|local| shared.table.dialled(local));
-            Place::Visited { address: there.as_ref().ok_or(Refusal::NoVmHere)?, user }
-        }
-        (None, None) => return Err(Refusal::NotRegistered),
-    };
-    let live = shared.live.load();
-    let case = Case {
-        table: &shared.table,
-        policy: &live.policy,
-        subject: (&*proved.presented).into(),
-        source: Some(report.source()),
-        unix_s,
-        place,
-    };
-    let right = judge(&case, |_, _| ())?;
-    right.covers(&proved.grant)?;
-    Ok(right.until_s)
-}
-
-/// Where a proved key leads.
-pub enum Entry {
-    /// To a VM.
-    Vm(Admitted, Box<ProvedKey>),
-    /// To the list of VMs.
-    Lobby {
-        /// Whose.
-        user: Arc<str>,
-    },
-    /// Nowhere now, and the user is to hear why.
-    Closed {
-        /// Who came.
-        user: Arc<str>,
-        /// Where it would lead, if to a VM.
-        admitted: Option<Admitted>,
-        /// The maintenance.
-        why: Refusal,
-    },
-}
-
-/// The judge at one address, for one connection.
-pub struct RouteGate<'a> {
-    shared: &'a Shared,
-    address: &'a Arc<Address>,
-    report: &'a RefCell<Report>,
-}
-
-impl<'a> RouteGate<'a> {
-    /// `report` says where the client comes from, and takes note of what was offered in vain.
-    pub const fn new(
-        shared: &'a Shared,
-        address: &'a Arc<Address>,
-        report: &'a RefCell<Report>,
-    ) -> Self {
-        Self { shared, address, report }
-    }
-
-    /// Where a proved key leads. `None`: answer like an unknown key.
-    pub fn entry(&self, key: Box<ProvedKey>) -> Option<Entry> {
-        let source = self.report.borrow().source();
-        let live = self.shared.live.load();
-        let presented = key.standing();
-        let offer = Offer {
-            login: key.login(),
-            subject: (&*presented).into(),
-            source,
-            unix_s: clock::unix_s(),
-            policy: &live.policy,
-        };
-        let right = self.ask(&offer, Word::Fact, |user, way| way.admission(user))?;
-        match right.covers(&Grant::from(&*key)) {
-            Ok(()) => Some(match right.found {
-                Admission::Vm(admitted) => Entry::Vm(admitted, key),
-                Admission::Lobby { user } => Entry::Lobby { user },
-            }),
-            Err(why @ (Refusal::VmMaintenance | Refusal::AddressMaintenance)) => {
-                Some(match right.found {
-                    Admission::Vm(admitted) => Entry::Closed {
-                        user: Arc::clone(&admitted.user),
-                        admitted: Some(admitted),
-                        why,
-                    },
-                    Admission::Lobby { user } => Entry::Closed { user, admitted: None, why },
-                })
-            }
-            Err(why) => {
-                self.deny(key.login(), Some(key.fingerprint()), why, Word::Fact);
-                None
-            }
-        }
-    }
-
-    fn ask<T>(
-        &self,
-        offer: &Offer<'_>,
-        word: Word,
-        read: impl Fn(&Arc<str>, Way<'_>) -> T,
-    ) -> Option<Right<T>> {
-        let Offer { login, subject, source, unix_s, policy } = *offer;
-        let place = Place::At { address: self.address, login };
-        let table = &self.shared.table;
-        let case = Case { table, policy, subject, source: Some(source), unix_s, place };
-        judge(&case, read)
-            .inspect_err(|why| self.deny(login, Some(subject.fingerprint()), *why, word))
-            .ok()
-    }
-
-    fn deny(&self, login: &str, key: Option<Fingerprint>, why: Refusal, word: Word) {
-        // Which CA a certificate names is seen, whoever wrote it.
-        let is_seen = matches!(why, Refusal::CertificateType | Refusal::CaUnknown);
-        let word = if is_seen { Word::Fact } else { word };
-        self.report.borrow_mut().denied.note(login, Vain { key, why, word });
-    }
-}
-
-impl Gate for RouteGate<'_> {
-    fn judge(&self, offer: &Offer<'_>) -> Option<Pass> {
-        let word = match offer.subject {
-            Subject::Certificate(_) => Word::Claim,
-            Subject::Key(_) | Subject::Fingerprint(_) => Word::Fact,
-        };
-        let Right { identity, restrictions, .. } = self.ask(offer, word, |_, _| ())?;
-        Some(Pass { identity, restrictions })
-    }
-
-    fn hears(&self, login: &str, key: Option<Fingerprint>, why: CertificateFault) {
-        self.deny(login, key, why.into(), Word::Fact);
-    }
-}
-
-/// How long a right that ends may go unjudged, in seconds.
-const LOOK_AGAIN_S: u64 = 60;
-
-/// Whether a session, or a visit of the lobby, may go on, and until when.
-pub(super) fn may_stay(shared: &Shared, report: &Report) -> pump::Stay {
-    let unix_s = clock::unix_s();
-    match recheck(shared, report, unix_s) {
-        // Looked at again every minute: while a host sleeps, or when its time is set, the two clocks part.
-        Ok(until_s) => pump::Stay::Until(
-            until_s.map(|until_s| clock::at_ms(until_s.min(unix_s.saturating_add(LOOK_AGAIN_S)))),
-        ),
-        Err(why) => pump::Stay::End(why.cause()),
     }
 }
 

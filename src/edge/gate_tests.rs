@@ -2,9 +2,11 @@
 //! where all three are in reach, in `serve`.
 
 use super::*;
-use crate::edge::report::{Proved, RequestId};
+use crate::edge::recheck::recheck_right;
+use crate::edge::report::{Proved, Report, RequestId};
 use crate::edge::running::tests::{contents, shared};
-use crate::route::{Change, Contents, Delta, Snapshot};
+use crate::edge::shared::Shared;
+use crate::route::{Admission, Change, Contents, Delta, Snapshot};
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::private_key::PrivateKey;
 use crate::ssh::userauth::Presented;
@@ -56,7 +58,7 @@ impl World {
         self.contents.users[0].keys[0].options = options.map(Arc::from);
         let put = Change::PutUser(self.contents.users[0].clone());
         self.shared.table.change(Delta { changes: vec![put] }).unwrap();
-        recheck(&self.shared, &self.report, NOW_S)
+        recheck_right(&self.shared, &self.report, NOW_S)
     }
 }
 
@@ -97,7 +99,7 @@ fn a_vm_in_maintenance_and_a_user_who_goes_keep_nobody() {
         world.contents.vms[0].vm.closed = is;
         let put = Change::PutVm(world.contents.vms[0].clone());
         let changed = world.shared.table.change(Delta { changes: vec![put] }).unwrap();
-        (recheck(&world.shared, &world.report, NOW_S), changed.takes_away)
+        (recheck_right(&world.shared, &world.report, NOW_S), changed.takes_away)
     };
     assert_eq!(closed(&mut world, true), (Err(Refusal::VmMaintenance), true));
     assert_eq!(closed(&mut world, false).0, Ok(None));
@@ -110,7 +112,7 @@ fn a_vm_in_maintenance_and_a_user_who_goes_keep_nobody() {
             .unwrap()
             .takes_away
     );
-    let gone = recheck(&world.shared, &world.report, NOW_S);
+    let gone = recheck_right(&world.shared, &world.report, NOW_S);
     assert_eq!(gone, Err(Refusal::NotRegistered));
 }
 

@@ -22,9 +22,10 @@ use crate::ssh::transport::{Context, Event, Transport};
 use super::attended::Waiting;
 use super::clock;
 use super::executor::Executor;
-use super::gate::{self, Refusal};
+use super::gate::Refusal;
 use super::login_leg::{Broken, LoginLeg, Scratch};
 use super::pump::Stay;
+use super::recheck;
 use super::report::Report;
 use super::seats::{Share, Shares};
 use super::shared::Shared;
@@ -67,7 +68,7 @@ pub(super) async fn host(
 async fn verdict(tasks: &Executor, shared: &Shared, visitor: &Waiting) -> Cause {
     loop {
         // At first too: what was taken away before the visitor was in the list was told to nobody.
-        match gate::may_stay(shared, &visitor.report) {
+        match recheck::may_stay(shared, &visitor.report) {
             Stay::End(cause) => return cause,
             Stay::Until(None) => return visitor.verdict().await,
             Stay::Until(Some(at_ms)) => {
@@ -127,7 +128,7 @@ async fn serve(
 fn make(shared: &Shared, visitor: &Report, format: Format, share: Share) -> Result<List, Refusal> {
     let visible = shared.table.visible(visitor.user.as_deref().unwrap_or_default());
     // Judged behind the look: what was seen was the visitor's to see.
-    gate::recheck(shared, visitor, clock::unix_s())?;
+    recheck::recheck_right(shared, visitor, clock::unix_s())?;
     Ok(List::new(visible, shared.settings.zone.clone(), format, share))
 }
 

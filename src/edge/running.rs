@@ -16,7 +16,7 @@ use super::report::{Carried, Info, RequestId};
 use super::settings::Live;
 use super::shard::Shard;
 use super::shared::Shared;
-use super::{clock, door, gate, listen, pump, report, settings};
+use super::{clock, door, gate, listen, pump, recheck, report, settings};
 
 /// What an edge is started with.
 pub struct Start {
@@ -144,11 +144,14 @@ impl Edge {
     /// is checked when it comes there.
     fn recheck_rights(&self) {
         let shared = Arc::clone(&self.shared);
-        let check: pump::Check<Info> = Arc::new(move |info| gate::may_stay(&shared, &info.report));
+        let check: pump::Check<Info> =
+            Arc::new(move |info| recheck::may_stay(&shared, &info.report));
         for shard in &self.shards {
             // First those that may be there in a moment: the pump checks everybody who comes.
             shard.attended.visit(|report, _| {
-                gate::recheck(&self.shared, report, clock::unix_s()).err().map(gate::Refusal::cause)
+                recheck::recheck_right(&self.shared, report, clock::unix_s())
+                    .err()
+                    .map(gate::Refusal::cause)
             });
             shard.pump.recheck(Arc::clone(&check));
         }

@@ -12,11 +12,12 @@ use super::*;
 use crate::edge::clock;
 use crate::edge::denied::Denied;
 use crate::edge::first_use::{FirstUse, Shown};
-use crate::edge::gate::{Entry, RouteGate};
 use crate::edge::local_address::Destination;
 use crate::edge::proxy_header::Senders;
+use crate::edge::recheck;
 use crate::edge::relay::{ClientAlive, PreferGcm};
 use crate::edge::report::{Proved, Report, RequestId};
+use crate::edge::route_gate::{Entry, RouteGate};
 use crate::edge::settings::{Settings, VmCredential};
 use crate::edge::shared::Shared;
 use crate::route::testing::{arbitrary, model, sound};
@@ -479,7 +480,7 @@ proptest! {
         }
         // A session may stay where it is.
         for (session, _) in &sessions {
-            prop_assert!(gate::recheck(&shared, session, clock::unix_s()).is_ok());
+            prop_assert!(recheck::recheck_right(&shared, session, clock::unix_s()).is_ok());
         }
         // And after any change just if the same login would lead to the same VM by some way, with no less.
         shared.table.apply(after.snapshot());
@@ -518,7 +519,7 @@ proptest! {
                     && (has.no_port_forwarding <= had.no_port_forwarding)
                     && (has.force_command.is_none() || has.force_command == had.force_command)
             });
-            let stays = gate::recheck(&shared, session, clock::unix_s());
+            let stays = recheck::recheck_right(&shared, session, clock::unix_s());
             let may = way != "-" && !way.starts_with("closed") && same;
             prop_assert_eq!(stays.is_ok(), may, "{:?}: {} {:?}", stays, way, &comes);
         }

@@ -30,12 +30,13 @@ use super::attended::Attended;
 use super::denied::Denied;
 use super::early::Early;
 use super::executor::Executor;
-use super::gate::{Entry, RouteGate};
+
 use super::global_requests::host_keys;
 use super::login_leg::{LoginLeg, Scratch};
 use super::presence::ConnectionGuard;
 use super::pump::PumpHandle;
 use super::report::{Carried, Info, Proved, Report, RequestId};
+use super::route_gate::{Entry, RouteGate};
 use super::shared::Shared;
 use super::stream::Stream;
 use super::vm_leg::VmLegs;

@@ -12,7 +12,7 @@ use super::super::failed::{self, Failed};
 use super::super::login_leg::{LoginLeg, Scratch};
 use super::super::settings::{Principal, VmCredential};
 use super::super::shared::Shared;
-use super::super::{clock, gate};
+use super::super::{clock, recheck};
 use super::{Guest, VmLegs};
 
 /// A certificate is valid from this long ago: clocks of resumed VMs run behind.
@@ -99,7 +99,7 @@ impl VmLegs {
         let Guest { report, admitted, key, .. } = guest;
         let live = shared.live.load_full();
         // The right may have gone, or be less, since the key was proved.
-        gate::recheck(shared, report, clock::unix_s())
+        recheck::recheck_right(shared, report, clock::unix_s())
             .map_err(|why| Ended::edge(Stage::VmLogin, why.cause()))?;
         let restrictions = key.restrictions();
         let (ca, principal) = match &live.credential {
