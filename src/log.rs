@@ -26,7 +26,7 @@ const FAREWELL_WAIT: Duration = Duration::from_secs(2);
 /// Lines of this process that were never written.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
-/// Lines that a [`LogLimiter`](crate::log_limiter::Ration) kept back.
+/// Lines that were kept back, because their sources had caused so many.
 static KEPT_BACK: AtomicU64 = AtomicU64::new(0);
 
 /// A line was not written, because its source had caused so many.

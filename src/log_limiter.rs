@@ -9,6 +9,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 
+use crate::log;
+
 /// Of each source: so many at once, then one each so many milliseconds.
 const EACH: Rate = Rate { burst: 20, every_ms: 3000 };
 /// Of all together.
@@ -104,6 +106,15 @@ impl<S: Eq + Hash> LogLimiter<S> {
         };
         (*its, self.all) = (each, all);
         true
+    }
+
+    /// [`LogLimiter::allow`] for a line of the log, and how many were kept back, if that is to be told now.
+    pub(crate) fn allow_line(&mut self, source: S, now_ms: u64) -> (bool, Option<u64>) {
+        let allowed = self.allow(source, now_ms);
+        if !allowed {
+            log::kept_back();
+        }
+        (allowed, self.kept_back(now_ms))
     }
 
     /// How many were kept back since this was told, once a minute if any were.

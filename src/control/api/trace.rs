@@ -13,7 +13,6 @@ use axum::http::{StatusCode, request::Parts};
 
 use super::{origin::Origin, problem::Problem};
 use crate::{
-    log,
     log_limiter::{LogLimiter, Network},
     registry::{
         Command, Options, Service,
@@ -176,13 +175,10 @@ impl Traces {
     fn takes_line(&self, source: Source) -> bool {
         let now_ms = self.now_ms();
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let (allowed, kept_back) = (lines.allow(source, now_ms), lines.kept_back(now_ms));
+        let (allowed, kept_back) = lines.allow_line(source, now_ms);
         drop(lines);
         if let Some(lines) = kept_back {
             tracing::warn!(lines, "API requests were refused and not logged one by one");
-        }
-        if !allowed {
-            log::kept_back();
         }
         allowed
     }

@@ -16,7 +16,6 @@ use std::time::Duration;
 use futures_lite::FutureExt;
 
 use crate::ended::{Cause, Ended, Side, Stage};
-use crate::log;
 use crate::log_limiter::{LogLimiter, Network};
 use crate::metrics::{Counters, LoginStage};
 use crate::route::Address;
@@ -35,18 +34,20 @@ use super::global_requests::host_keys;
 use super::login_leg::{LoginLeg, Scratch};
 use super::presence::ConnectionGuard;
 use super::pump::PumpHandle;
-use super::report::{Carried, Info, Proved, Report, RequestId};
+use super::report::{Info, Proved, Report, RequestId};
 use super::route_gate::{Entry, RouteGate};
 use super::shared::Shared;
 use super::stream::Stream;
 use super::vm_leg::VmLegs;
 use super::{clock, lobby};
 pub(super) use half_open::HalfOpenSlot;
+use last_line::{KILLED, LastLine};
 use patience::{PROOF_WAIT, Patience};
 
 mod arrival;
 mod begin_session;
 mod half_open;
+mod last_line;
 mod patience;
 
 /// How long somebody with `-N` and no channel waits before the reason comes in the DISCONNECT.
@@ -76,30 +77,6 @@ enum Outcome {
     Checked,
     /// It is over.
     Ended(Ended),
-}
-
-/// The end of a connection whose task was dropped with the whole door.
-const KILLED: Ended =
-    Ended { side: Side::Operator, stage: Stage::Authentication, cause: Cause::Killed };
-
-/// Counts and logs the end of a connection, however its task ends. `None`: that is the pump's to do now.
-struct LastLine<'a> {
-    door: &'a Door,
-    report: &'a RefCell<Report>,
-    ended: Option<Ended>,
-}
-
-impl Drop for LastLine<'_> {
-    fn drop(&mut self) {
-        let Some(ended) = self.ended else { return };
-        self.door.counters.ended(ended);
-        let report = self.report.borrow();
-        let now_ms = clock::monotonic_ms();
-        let lasted_ms = now_ms.saturating_sub(report.accepted_ms);
-        if report.who.is_some() || self.door.allows_line(&report, now_ms) {
-            report.write(ended, Carried { lasted_ms, ..Carried::default() });
-        }
-    }
 }
 
 /// One shard's door.
@@ -137,20 +114,6 @@ impl Door {
             half_open: RefCell::default(),
             stranger_lines: RefCell::default(),
         }
-    }
-
-    /// Whether a connection on which nobody proved a key may have its line: a flood of them must not drown the log. The
-    /// metrics count all of them.
-    fn allows_line(&self, report: &Report, now_ms: u64) -> bool {
-        let mut lines = self.stranger_lines.borrow_mut();
-        let allowed = lines.allow(Network::of(report.source()), now_ms);
-        if let Some(lines) = lines.kept_back(now_ms) {
-            tracing::warn!(lines, "connections without a proved key ended; not logged one by one");
-        }
-        if !allowed {
-            log::kept_back();
-        }
-        allowed
     }
 
     /// Counts a connection as present.
