@@ -34,7 +34,7 @@ const LOGINS: usize = 1000;
 struct Everybody;
 
 impl Gate for Everybody {
-    fn judge(&self, offer: &Offer<'_>) -> Option<Pass> {
+    fn judge_offer(&self, offer: &Offer<'_>) -> Option<Pass> {
         let standing = offer.stand().ok()?;
         let identity = match offer.subject {
             Subject::Certificate(_) => Identity::User(standing.principals.first()?.clone()),

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use crate::config::{Dns, DomainName, NameServer, Secondary};
 use crate::control::dns::responder::{Reply, Responder};
 use crate::control::dns::{Addresses, Entry, Label, Names, PointsAt, Transport, Zone};
-use crate::edge::proxy_header::{Expected, HEADER_BYTES_MAX, Verdict, inspect};
+use crate::edge::proxy_header::{Expected, HEADER_BYTES_MAX, HeaderVerdict, inspect};
 use crate::ssh::authorized_keys::AuthorizedKey;
 use crate::ssh::certificate::Certificate;
 use crate::ssh::connection::Connection;
@@ -120,7 +120,7 @@ pub fn kexinit(data: &[u8]) {
 struct Open;
 
 impl Gate for Open {
-    fn judge(&self, offer: &Offer<'_>) -> Option<Pass> {
+    fn judge_offer(&self, offer: &Offer<'_>) -> Option<Pass> {
         let restrictions = offer.stand().ok()?.restrictions;
         Some(Pass { identity: Identity::Key(offer.subject.fingerprint()), restrictions })
     }
@@ -161,13 +161,13 @@ pub fn userauth(data: &[u8]) {
 pub fn proxy_header(data: &[u8]) {
     for expected in [Expected::Header, Expected::Plain] {
         match inspect(expected, data) {
-            Ok(Verdict::Proxied { used, .. }) => {
+            Ok(HeaderVerdict::Proxied { used, .. }) => {
                 assert!(used <= data.len() && used <= HEADER_BYTES_MAX);
             }
-            Ok(Verdict::More { at_least }) => {
+            Ok(HeaderVerdict::More { at_least }) => {
                 assert!(at_least > data.len() && at_least <= HEADER_BYTES_MAX);
             }
-            Ok(Verdict::Plain | Verdict::HealthCheck) | Err(_) => {}
+            Ok(HeaderVerdict::Plain | HeaderVerdict::HealthCheck) | Err(_) => {}
         }
     }
 }

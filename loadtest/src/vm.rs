@@ -80,7 +80,7 @@ impl Door {
 }
 
 impl Gate for Door {
-    fn judge(&self, offer: &Offer<'_>) -> Option<Pass> {
+    fn judge_offer(&self, offer: &Offer<'_>) -> Option<Pass> {
         let standing = offer.stand().ok()?;
         let identity = match offer.subject {
             Subject::Certificate(_) => {

@@ -45,14 +45,14 @@ pub(super) struct Tally {
 }
 
 /// What came of one check.
-enum Verdict {
+enum TaskVerdict {
     Right,
     Wrong(String),
     /// Not there to be checked.
     Skipped,
 }
 
-impl From<Result<(), String>> for Verdict {
+impl From<Result<(), String>> for TaskVerdict {
     fn from(result: Result<(), String>) -> Self {
         result.map_or_else(Self::Wrong, |()| Self::Right)
     }
@@ -73,9 +73,9 @@ pub(super) fn run(
             writeln!(out, "interrupted")?;
             return Ok(tally);
         }
-        let built_in = Verdict::from(enter(demo, entry));
-        let with_ssh = ssh.as_ref().map_or(Verdict::Skipped, |ssh| {
-            Verdict::from(enter_with_ssh(demo, entry, ssh.as_os_str()))
+        let built_in = TaskVerdict::from(enter(demo, entry));
+        let with_ssh = ssh.as_ref().map_or(TaskVerdict::Skipped, |ssh| {
+            TaskVerdict::from(enter_with_ssh(demo, entry, ssh.as_os_str()))
         });
         tell(out, entry.says, [built_in, with_ssh], &mut tally)?;
     }
@@ -85,7 +85,7 @@ pub(super) fn run(
             writeln!(out, "interrupted")?;
             return Ok(tally);
         }
-        tell(out, says, [check(demo), Verdict::Skipped], &mut tally)?;
+        tell(out, says, [check(demo), TaskVerdict::Skipped], &mut tally)?;
     }
     match &ssh {
         Some(ssh) => writeln!(out, "\nssh is {}.", ssh.display())?,
@@ -103,30 +103,30 @@ pub(super) fn run(
 fn tell(
     out: &mut dyn Write,
     says: &str,
-    verdicts: [Verdict; 2],
+    verdicts: [TaskVerdict; 2],
     tally: &mut Tally,
 ) -> io::Result<()> {
     let words = verdicts.each_ref().map(|verdict| match verdict {
-        Verdict::Right => "ok",
-        Verdict::Wrong(_) => "WRONG",
-        Verdict::Skipped => "-",
+        TaskVerdict::Right => "ok",
+        TaskVerdict::Wrong(_) => "WRONG",
+        TaskVerdict::Skipped => "-",
     });
     writeln!(out, "{says:56} {:9} {}", words[0], words[1])?;
     for verdict in verdicts {
         match verdict {
-            Verdict::Right => tally.right += 1,
-            Verdict::Wrong(what) => {
+            TaskVerdict::Right => tally.right += 1,
+            TaskVerdict::Wrong(what) => {
                 tally.wrong += 1;
                 writeln!(out, "    {what}")?;
             }
-            Verdict::Skipped => {}
+            TaskVerdict::Skipped => {}
         }
     }
     out.flush()
 }
 
 /// What is checked beyond the lines on the screen.
-type Check = fn(&Demo) -> Verdict;
+type Check = fn(&Demo) -> TaskVerdict;
 const CHECKS: [(&str, Check); 8] = [
     ("exit status and standard error arrive as they are", outputs),
     ("4 MiB to a VM and back come out unchanged", round_trip),
@@ -153,7 +153,7 @@ fn enter(demo: &Demo, entry: &Entry) -> Result<(), String> {
     match (attempt(demo, entry, &task), entry.leads) {
         (Err(Trouble::Denied), Leads::Nowhere) => Ok(()),
         (Ok(answer), Leads::Nowhere) => Err(format!("was let in: {}", shown(&answer.stdout))),
-        (Ok(answer), leads) => judge(leads, &answer),
+        (Ok(answer), leads) => judge_answer(leads, &answer),
         (Err(trouble), _) => Err(trouble.to_string()),
     }
 }
@@ -180,12 +180,12 @@ fn enter_with_ssh(demo: &Demo, entry: &Entry, ssh: &OsStr) -> Result<(), String>
                 Err(format!("exit status {}: {}", answer.status, shown(&answer.stderr)))
             }
         }
-        leads @ (Leads::To(_) | Leads::Down(_) | Leads::Lobby) => judge(leads, &answer),
+        leads @ (Leads::To(_) | Leads::Down(_) | Leads::Lobby) => judge_answer(leads, &answer),
     }
 }
 
 /// Is this what comes of a way in that leads there?
-fn judge(leads: Leads, answer: &Answer) -> Result<(), String> {
+fn judge_answer(leads: Leads, answer: &Answer) -> Result<(), String> {
     let Answer { stdout, stderr, status } = answer;
     let (out, err) = (String::from_utf8_lossy(stdout), String::from_utf8_lossy(stderr));
     let (right, wanted) = match leads {
@@ -215,7 +215,7 @@ fn shown(bytes: &[u8]) -> String {
 }
 
 /// A task for blue, and whether its answer is the right one.
-fn in_blue(demo: &Demo, task: &Task<'_>, right: impl FnOnce(&Answer) -> bool) -> Verdict {
+fn in_blue(demo: &Demo, task: &Task<'_>, right: impl FnOnce(&Answer) -> bool) -> TaskVerdict {
     let blue = Entry {
         who: Who::Alice,
         login: "alice",
@@ -224,69 +224,69 @@ fn in_blue(demo: &Demo, task: &Task<'_>, right: impl FnOnce(&Answer) -> bool) ->
         says: "",
     };
     match attempt(demo, &blue, task) {
-        Ok(answer) if right(&answer) => Verdict::Right,
-        Ok(Answer { stdout, stderr, status }) => Verdict::Wrong(format!(
+        Ok(answer) if right(&answer) => TaskVerdict::Right,
+        Ok(Answer { stdout, stderr, status }) => TaskVerdict::Wrong(format!(
             "got status {status}, {} bytes of output {}, error {}",
             stdout.len(),
             shown(&stdout),
             shown(&stderr)
         )),
-        Err(trouble) => Verdict::Wrong(trouble.to_string()),
+        Err(trouble) => TaskVerdict::Wrong(trouble.to_string()),
     }
 }
 
-fn outputs(demo: &Demo) -> Verdict {
+fn outputs(demo: &Demo) -> TaskVerdict {
     let task = Task::exec("echo to output; echo to error >&2; exit 7");
     in_blue(demo, &task, |answer| {
         answer.stdout == b"to output\n" && answer.stderr == b"to error\n" && answer.status == 7
     })
 }
 
-fn round_trip(demo: &Demo) -> Verdict {
+fn round_trip(demo: &Demo) -> TaskVerdict {
     // Bytes that do not repeat with any buffer's length.
     let input: Vec<u8> = (0..=250_u8).cycle().take(ROUND_TRIP_BYTES).collect();
     let task = Task { input: &input, ..Task::exec("cat") };
     in_blue(demo, &task, |answer| answer.stdout == input && answer.status == 0)
 }
 
-fn early_end(demo: &Demo) -> Verdict {
+fn early_end(demo: &Demo) -> TaskVerdict {
     let input = vec![b'y'; ROUND_TRIP_BYTES];
     let task = Task { input: &input, ..Task::exec("exec head -c 10") };
     in_blue(demo, &task, |answer| answer.stdout == b"yyyyyyyyyy" && answer.status == 0)
 }
 
-fn enough(demo: &Demo) -> Verdict {
+fn enough(demo: &Demo) -> TaskVerdict {
     let task = Task { end: End::NoMoreOutput, ..Task::exec("exec yes") };
     in_blue(demo, &task, |answer| answer.stdout.starts_with(b"y\ny\n"))
 }
 
-fn terminal(demo: &Demo) -> Verdict {
+fn terminal(demo: &Demo) -> TaskVerdict {
     // Where the system's terminals do not belong to the group `tty` from the start, only root's sshd can give one.
     if demo.stage.kind == Kind::Sshd && !Uid::effective().is_root() {
-        return Verdict::Skipped;
+        return TaskVerdict::Skipped;
     }
     let command = "test -t 0 && test -t 1 && test -t 2 && echo \"$TERM on a terminal\"";
     let task = Task { terminal: Some((100, 30)), ..Task::exec(command) };
     in_blue(demo, &task, |answer| answer.stdout == b"xterm on a terminal\r\n" && answer.status == 0)
 }
 
-fn shell(demo: &Demo) -> Verdict {
+fn shell(demo: &Demo) -> TaskVerdict {
     let task = Task { input: b"echo in $KEYWAY_VM\nexit 3\n", ..Task::ask(Ask::Shell) };
     in_blue(demo, &task, |answer| {
         String::from_utf8_lossy(&answer.stdout).ends_with("in blue\n") && answer.status == 3
     })
 }
 
-fn sftp(demo: &Demo) -> Verdict {
+fn sftp(demo: &Demo) -> TaskVerdict {
     if demo.stage.kind == Kind::BuiltIn && sftp_server().is_none() {
-        return Verdict::Skipped;
+        return TaskVerdict::Skipped;
     }
     let task =
         Task { input: &SFTP_INIT, end: End::AfterOutput, ..Task::ask(Ask::Subsystem("sftp")) };
     in_blue(demo, &task, |answer| answer.stdout.get(4) == Some(&SFTP_VERSION))
 }
 
-fn crowd(demo: &Demo) -> Verdict {
+fn crowd(demo: &Demo) -> TaskVerdict {
     let ways: Vec<_> = ENTRIES.iter().filter(|entry| matches!(entry.leads, Leads::To(_))).collect();
     let wrong = std::thread::scope(|scope| {
         let logins: Vec<_> = ways
@@ -300,7 +300,7 @@ fn crowd(demo: &Demo) -> Verdict {
             Err(_) => Some("a login's thread panicked".to_owned()),
         })
     });
-    wrong.map_or(Verdict::Right, Verdict::Wrong)
+    wrong.map_or(TaskVerdict::Right, TaskVerdict::Wrong)
 }
 
 /// Runs a program whose output is short.

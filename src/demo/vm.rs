@@ -281,7 +281,7 @@ impl Door<'_> {
 }
 
 impl Gate for Door<'_> {
-    fn judge(&self, offer: &Offer<'_>) -> Option<Pass> {
+    fn judge_offer(&self, offer: &Offer<'_>) -> Option<Pass> {
         let standing = offer.stand().ok()?;
         let mut names = standing.principals.iter().cloned().map(Identity::User);
         let identity = names.find(|name| self.is_open_to(name))?;

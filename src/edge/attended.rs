@@ -45,7 +45,7 @@ struct Entry {
     report: Arc<Report>,
     progress: Progress,
     /// Why it has to end, if it has.
-    verdict: Option<Cause>,
+    eviction: Option<Cause>,
     wake: Wake,
 }
 
@@ -66,7 +66,7 @@ impl Attended {
     pub(super) fn enter(self: &Arc<Self>, report: Report, stage: Stage, wake: Wake) -> Waiting {
         let report = Arc::new(report);
         let progress = if stage == Stage::Lobby { Progress::Lobby } else { Progress::Dialling };
-        let entry = Entry { report: Arc::clone(&report), progress, verdict: None, wake };
+        let entry = Entry { report: Arc::clone(&report), progress, eviction: None, wake };
         let mut all = self.all();
         all.dialling += u64::from(progress == Progress::Dialling);
         all.entries.insert(report.request.0, entry);
@@ -79,7 +79,7 @@ impl Attended {
     pub(super) fn visit(&self, mut visit: impl FnMut(&Report, Progress) -> Option<Cause>) {
         for entry in self.all().entries.values_mut() {
             if let Some(cause) = visit(&entry.report, entry.progress) {
-                entry.verdict = Some(cause);
+                entry.eviction = Some(cause);
                 entry.wake.wake();
             }
         }
@@ -92,7 +92,7 @@ impl Attended {
 
 impl Waiting {
     /// Waits until somebody has it ended, and says why; once for each who does.
-    pub(super) async fn verdict(&self) -> Cause {
+    pub(super) async fn eviction(&self) -> Cause {
         poll_fn(|_| match self.take_verdict(&mut self.of.all()) {
             Some(cause) => Poll::Ready(cause),
             None => Poll::Pending,
@@ -101,7 +101,7 @@ impl Waiting {
     }
 
     fn take_verdict(&self, all: &mut All) -> Option<Cause> {
-        all.entries.get_mut(&self.report.request.0)?.verdict.take()
+        all.entries.get_mut(&self.report.request.0)?.eviction.take()
     }
 
     /// Hands the connection over by `hand_over`, unless it has to end: nobody who looks here and then where it went to

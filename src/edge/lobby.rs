@@ -60,20 +60,20 @@ pub(super) async fn host(
     leg: &mut LoginLeg,
     visitor: &Waiting,
 ) -> Result<Ended, Cause> {
-    let told = async { Err(verdict(tasks, shared, visitor).await) };
+    let told = async { Err(eviction(tasks, shared, visitor).await) };
     Box::pin(told.or(serve(tasks, scratch, shared, leg, &visitor.report))).await
 }
 
 /// Waits until the visit has to end.
-async fn verdict(tasks: &Executor, shared: &Shared, visitor: &Waiting) -> Cause {
+async fn eviction(tasks: &Executor, shared: &Shared, visitor: &Waiting) -> Cause {
     loop {
         // At first too: what was taken away before the visitor was in the list was told to nobody.
         match recheck::may_stay(shared, &visitor.report) {
             Stay::End(cause) => return cause,
-            Stay::Until(None) => return visitor.verdict().await,
+            Stay::Until(None) => return visitor.eviction().await,
             Stay::Until(Some(at_ms)) => {
                 let rest = Duration::from_millis(at_ms.saturating_sub(clock::monotonic_ms()));
-                if let Some(cause) = tasks.timeout(rest, Box::pin(visitor.verdict())).await {
+                if let Some(cause) = tasks.timeout(rest, Box::pin(visitor.eviction())).await {
                     return cause;
                 }
             }

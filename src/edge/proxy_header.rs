@@ -54,7 +54,7 @@ pub struct Origin {
 
 /// What the bytes so far are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Verdict {
+pub enum HeaderVerdict {
     /// Not enough to tell: ask again with at least this many bytes, counted from the first.
     More {
         /// Bytes from the start of the connection; at most [`HEADER_BYTES_MAX`].
@@ -126,18 +126,18 @@ impl Senders {
 ///
 /// # Errors
 /// [`ProxyHeaderError`]: final, close the connection without a word.
-pub fn inspect(expected: Expected, input: &[u8]) -> Result<Verdict, ProxyHeaderError> {
+pub fn inspect(expected: Expected, input: &[u8]) -> Result<HeaderVerdict, ProxyHeaderError> {
     let text = Start::of(input, TEXT_START);
     let binary = Start::of(input, SIGNATURE);
     match (expected, text, binary) {
-        (Expected::Plain, Start::Other, Start::Other) => Ok(Verdict::Plain),
+        (Expected::Plain, Start::Other, Start::Other) => Ok(HeaderVerdict::Plain),
         (Expected::Plain, Start::Whole, _) | (Expected::Plain, _, Start::Whole) => {
             Err(ProxyHeaderError::NotListed)
         }
         (Expected::Header, Start::Whole, _) => parse_text(input),
         (Expected::Header, _, Start::Whole) => parse_binary(input),
         (_, Start::Begun, _) | (_, _, Start::Begun) => {
-            Ok(Verdict::More { at_least: input.len() + 1 })
+            Ok(HeaderVerdict::More { at_least: input.len() + 1 })
         }
         (Expected::Header, Start::Other, Start::Other) => Err(ProxyHeaderError::Missing),
     }
@@ -167,11 +167,11 @@ impl Start {
 }
 
 /// `PROXY TCP4 192.0.2.1 198.51.100.2 56324 22\r\n`.
-fn parse_text(input: &[u8]) -> Result<Verdict, ProxyHeaderError> {
+fn parse_text(input: &[u8]) -> Result<HeaderVerdict, ProxyHeaderError> {
     let window = input.get(..TEXT_BYTES_MAX).unwrap_or(input);
     let Some(end) = window.windows(2).position(|pair| pair == b"\r\n") else {
         return if input.len() < TEXT_BYTES_MAX {
-            Ok(Verdict::More { at_least: input.len() + 1 })
+            Ok(HeaderVerdict::More { at_least: input.len() + 1 })
         } else {
             Err(ProxyHeaderError::Text)
         };
@@ -182,7 +182,7 @@ fn parse_text(input: &[u8]) -> Result<Verdict, ProxyHeaderError> {
     let family = words.next().unwrap_or_default();
     if family == "UNKNOWN" {
         // §2.1: whatever stands behind it must be ignored.
-        return Ok(Verdict::HealthCheck);
+        return Ok(HeaderVerdict::HealthCheck);
     }
     let mut next = || words.next().ok_or(ProxyHeaderError::Text);
     let (source, destination) = (next()?, next()?);
@@ -195,7 +195,7 @@ fn parse_text(input: &[u8]) -> Result<Verdict, ProxyHeaderError> {
         "TCP6" => (address::<Ipv6Addr>(source)?, address::<Ipv6Addr>(destination)?),
         _ => return Err(ProxyHeaderError::Text),
     };
-    Ok(Verdict::Proxied {
+    Ok(HeaderVerdict::Proxied {
         origin: Origin {
             source: SocketAddr::new(source, ports.0),
             destination: SocketAddr::new(destination, ports.1),
@@ -218,9 +218,9 @@ fn port(word: &str) -> Result<u16, ProxyHeaderError> {
     word.parse().map_err(|_| ProxyHeaderError::Text)
 }
 
-fn parse_binary(input: &[u8]) -> Result<Verdict, ProxyHeaderError> {
+fn parse_binary(input: &[u8]) -> Result<HeaderVerdict, ProxyHeaderError> {
     let Some(fixed) = input.first_chunk::<FIXED_BYTES>() else {
-        return Ok(Verdict::More { at_least: FIXED_BYTES });
+        return Ok(HeaderVerdict::More { at_least: FIXED_BYTES });
     };
     let [.., command, family, high, low] = *fixed;
     let used = FIXED_BYTES + usize::from(u16::from_be_bytes([high, low]));
@@ -228,22 +228,22 @@ fn parse_binary(input: &[u8]) -> Result<Verdict, ProxyHeaderError> {
         return Err(ProxyHeaderError::TooLong(used));
     }
     let Some(header) = input.get(..used) else {
-        return Ok(Verdict::More { at_least: used });
+        return Ok(HeaderVerdict::More { at_least: used });
     };
     let body = header.get(FIXED_BYTES..).unwrap_or_default();
     match command {
-        0x20 => return Ok(Verdict::HealthCheck),
+        0x20 => return Ok(HeaderVerdict::HealthCheck),
         0x21 => {}
         _ => return Err(ProxyHeaderError::Version),
     }
     let (origin, fields) = match family {
-        0x00 => return Ok(Verdict::HealthCheck),
+        0x00 => return Ok(HeaderVerdict::HealthCheck),
         0x11 => endpoints::<4>(body)?,
         0x21 => endpoints::<16>(body)?,
         _ => return Err(ProxyHeaderError::Transport),
     };
     check(header, fields)?;
-    Ok(Verdict::Proxied { origin, used })
+    Ok(HeaderVerdict::Proxied { origin, used })
 }
 
 /// Source, destination, and their ports, at the start of a binary header's body (§2.2); the rest are its fields.

@@ -44,7 +44,7 @@ fn summed(fields: &[u8], after: &[u8]) -> Vec<u8> {
 }
 
 /// Every good header, with what it says.
-fn good() -> Vec<(Vec<u8>, Verdict)> {
+fn good() -> Vec<(Vec<u8>, HeaderVerdict)> {
     let v4 = origin("192.0.2.1:56324", "198.51.100.2:22");
     let v6 = origin("[2001:db8::1]:56324", "[2001:db8::2]:22");
     let longest = "PROXY TCP6 2001:0db8:0000:0000:0000:0000:0000:0001 2001:0db8:0000:0000:0000:0000:0000:0002 56324 22\r\n";
@@ -66,7 +66,7 @@ fn good() -> Vec<(Vec<u8>, Verdict)> {
         .into_iter()
         .map(|(header, origin)| {
             let used = header.len();
-            (header, Verdict::Proxied { origin, used })
+            (header, HeaderVerdict::Proxied { origin, used })
         })
         .collect()
 }
@@ -89,7 +89,9 @@ fn every_header_split_at_every_byte_says_the_same_and_leaves_the_ssh_behind_it()
         for len in 0..=stream.len() {
             let found = inspect(Expected::Header, &stream[..len]).expect("a good header");
             if len < header.len() {
-                let Verdict::More { at_least } = found else { panic!("{found:?} after {len}") };
+                let HeaderVerdict::More { at_least } = found else {
+                    panic!("{found:?} after {len}")
+                };
                 assert!(at_least > len && at_least <= header.len(), "{at_least} after {len}");
             } else {
                 assert_eq!(found, verdict, "after {len} of {}", header.len());
@@ -104,8 +106,10 @@ fn a_reader_that_reads_only_what_is_asked_for_ends_exactly_behind_the_header() {
         let mut have = 0;
         let found = loop {
             match inspect(Expected::Header, &header[..have]).expect("a good header") {
-                Verdict::More { at_least } => have = at_least,
-                found @ (Verdict::Plain | Verdict::Proxied { .. } | Verdict::HealthCheck) => {
+                HeaderVerdict::More { at_least } => have = at_least,
+                found @ (HeaderVerdict::Plain
+                | HeaderVerdict::Proxied { .. }
+                | HeaderVerdict::HealthCheck) => {
                     break found;
                 }
             }
@@ -119,9 +123,9 @@ fn local_unknown_and_unspec_are_health_checks() {
     for header in health_checks() {
         for len in 0..header.len() {
             let found = inspect(Expected::Header, &header[..len]).expect("a good header");
-            assert!(matches!(found, Verdict::More { .. }), "{found:?} after {len}");
+            assert!(matches!(found, HeaderVerdict::More { .. }), "{found:?} after {len}");
         }
-        assert_eq!(inspect(Expected::Header, &header), Ok(Verdict::HealthCheck));
+        assert_eq!(inspect(Expected::Header, &header), Ok(HeaderVerdict::HealthCheck));
     }
 }
 
@@ -134,7 +138,7 @@ fn a_header_from_an_unlisted_peer_is_refused_with_its_cause() {
         for len in 0..=header.len() {
             let found = inspect(Expected::Plain, &header[..len]);
             if len < start {
-                assert_eq!(found, Ok(Verdict::More { at_least: len + 1 }));
+                assert_eq!(found, Ok(HeaderVerdict::More { at_least: len + 1 }));
             } else {
                 assert_eq!(found, Err(ProxyHeaderError::NotListed), "after {len}");
             }
@@ -145,10 +149,10 @@ fn a_header_from_an_unlisted_peer_is_refused_with_its_cause() {
 #[test]
 fn ssh_from_an_unlisted_peer_is_ssh_from_its_first_byte() {
     for len in 1..SSH.len() {
-        assert_eq!(inspect(Expected::Plain, &SSH[..len]), Ok(Verdict::Plain));
+        assert_eq!(inspect(Expected::Plain, &SSH[..len]), Ok(HeaderVerdict::Plain));
     }
     for other in [&b"PROXYZ"[..], b"\r\n\r\nSSH", b"\0", b"PROX\0"] {
-        assert_eq!(inspect(Expected::Plain, other), Ok(Verdict::Plain));
+        assert_eq!(inspect(Expected::Plain, other), Ok(HeaderVerdict::Plain));
     }
 }
 
@@ -201,7 +205,7 @@ fn malformed_text_headers_are_refused() {
 fn a_text_header_may_have_107_bytes_and_not_108() {
     let fits = format!("PROXY UNKNOWN {}\r\n", "x".repeat(107 - 16));
     assert_eq!(fits.len(), 107);
-    assert_eq!(inspect(Expected::Header, fits.as_bytes()), Ok(Verdict::HealthCheck));
+    assert_eq!(inspect(Expected::Header, fits.as_bytes()), Ok(HeaderVerdict::HealthCheck));
     let over = format!("PROXY UNKNOWN {}\r\n", "x".repeat(108 - 16));
     assert_eq!(inspect(Expected::Header, over.as_bytes()), Err(ProxyHeaderError::Text));
 }
@@ -306,16 +310,16 @@ proptest! {
     ) {
         let input = [start, rest].concat();
         match inspect(expected, &input) {
-            Ok(Verdict::More { at_least }) => {
+            Ok(HeaderVerdict::More { at_least }) => {
                 prop_assert!(at_least > input.len() && at_least <= HEADER_BYTES_MAX);
             }
-            Ok(Verdict::Proxied { used, .. }) => {
+            Ok(HeaderVerdict::Proxied { used, .. }) => {
                 prop_assert!(expected == Expected::Header && used <= input.len());
                 // A whole header is judged the same whatever follows it.
                 prop_assert_eq!(inspect(expected, &input), inspect(expected, &input[..used]));
             }
-            Ok(Verdict::HealthCheck) => prop_assert_eq!(expected, Expected::Header),
-            Ok(Verdict::Plain) => prop_assert_eq!(expected, Expected::Plain),
+            Ok(HeaderVerdict::HealthCheck) => prop_assert_eq!(expected, Expected::Header),
+            Ok(HeaderVerdict::Plain) => prop_assert_eq!(expected, Expected::Plain),
             Err(_) => {}
         }
     }

@@ -110,7 +110,7 @@ impl<'a> RouteGate<'a> {
 }
 
 impl Gate for RouteGate<'_> {
-    fn judge(&self, offer: &Offer<'_>) -> Option<Pass> {
+    fn judge_offer(&self, offer: &Offer<'_>) -> Option<Pass> {
         let word = match offer.subject {
             Subject::Certificate(_) => Word::Claim,
             Subject::Key(_) | Subject::Fingerprint(_) => Word::Fact,

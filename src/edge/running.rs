@@ -153,7 +153,7 @@ impl Edge {
                     .err()
                     .map(gate::Refusal::cause)
             });
-            shard.pump.recheck(Arc::clone(&check));
+            shard.pump.request_recheck(Arc::clone(&check));
         }
     }
 

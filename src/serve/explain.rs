@@ -63,7 +63,7 @@ impl<'a> Walk<'a> {
         }
         self.maintenance();
         let asked = question.login.as_deref().unwrap_or(ANY_LOGIN);
-        let judgement = self.judge(subject, question.from, asked);
+        let judgement = self.ask_gate(subject, question.from, asked);
         if let Some(source) = question.from {
             self.step("source", source.to_string());
         }
@@ -187,7 +187,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn judge(
+    fn ask_gate(
         &self,
         subject: Subject<'_>,
         source: Option<IpAddr>,
@@ -204,7 +204,7 @@ impl<'a> Walk<'a> {
     fn hint(&self, subject: Subject<'_>, source: Option<IpAddr>, asked: &str) -> Option<String> {
         let vm = self.vm.as_ref().filter(|_| !asked.contains('+'))?;
         let named = format!("{asked}+{}", vm.name);
-        let right = self.judge(subject, source, &named).ok()?;
+        let right = self.ask_gate(subject, source, &named).ok()?;
         matches!(right.found, Admission::Vm(_)).then(|| {
             let (vm, user) = (&vm.name, self.principal.as_deref().unwrap_or("the user"));
             format!("; {user} may enter {vm} by name: ssh LOGIN+{vm}@ at any pool address")

@@ -427,7 +427,7 @@ proptest! {
                         policy: &live.policy,
                     };
                     let gate = RouteGate::new(&shared, &address, &report);
-                    prop_assert_eq!(gate.judge(&offer).is_some(), expected != "-");
+                    prop_assert_eq!(gate.judge_offer(&offer).is_some(), expected != "-");
                 }
 
                 // The proof.

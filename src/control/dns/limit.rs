@@ -24,7 +24,7 @@ const BURST_US: u64 = 1_000_000;
 
 /// What becomes of a question.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Verdict {
+pub enum LimitVerdict {
     /// It is answered.
     Answer,
     /// It is answered that the answer is to be had over TCP.
@@ -67,11 +67,11 @@ impl<S: BuildHasher> Limiter<S> {
     }
 
     /// Judges one question of `peer` at `now_us`, which does not go back.
-    pub fn judge(&mut self, peer: IpAddr, now_us: u64) -> Verdict {
+    pub fn judge_peer(&mut self, peer: IpAddr, now_us: u64) -> LimitVerdict {
         let hash = self.hasher.hash_one(Network::of(peer));
         let tag = u32::try_from(hash >> 32).unwrap_or_default();
         let at = usize::try_from(hash & u64::from(u32::MAX)).unwrap_or_default() % self.sets.len();
-        let Some(set) = self.sets.get_mut(at) else { return Verdict::Answer };
+        let Some(set) = self.sets.get_mut(at) else { return LimitVerdict::Answer };
         // Without a place of its own a network takes the place of the least busy one, and what that one had: so nobody gets
         // more than the limit, however many ask.
         let mine = |seen: &&mut Seen| seen.tag == tag;
@@ -82,16 +82,16 @@ impl<S: BuildHasher> Limiter<S> {
                     seen.tag = tag;
                     seen
                 }
-                None => return Verdict::Answer,
+                None => return LimitVerdict::Answer,
             },
         };
         let over_us = seen.over_us.max(now_us) + self.each_us;
         if over_us <= now_us + BURST_US {
             seen.over_us = over_us;
-            return Verdict::Answer;
+            return LimitVerdict::Answer;
         }
         seen.limited = seen.limited.wrapping_add(1);
-        if seen.limited.is_multiple_of(2) { Verdict::Slip } else { Verdict::Drop }
+        if seen.limited.is_multiple_of(2) { LimitVerdict::Slip } else { LimitVerdict::Drop }
     }
 }
 

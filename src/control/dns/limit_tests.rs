@@ -23,7 +23,7 @@ fn ip(text: &str) -> IpAddr {
 fn burst(limiter: &mut Limiter<Fixed>, peer: &str, now_us: u64, count: usize) -> [usize; 3] {
     let mut verdicts = [0; 3];
     for _ in 0..count {
-        verdicts[limiter.judge(ip(peer), now_us) as usize] += 1;
+        verdicts[limiter.judge_peer(ip(peer), now_us) as usize] += 1;
     }
     verdicts
 }
@@ -46,7 +46,7 @@ fn a_network_shares_its_limit_and_others_have_their_own() {
     ];
     for (one, same) in empty {
         assert_eq!(burst(&mut limiter, one, 0, 10), [10, 0, 0]);
-        assert_ne!(limiter.judge(ip(same), 0), Verdict::Answer, "{same}");
+        assert_ne!(limiter.judge_peer(ip(same), 0), LimitVerdict::Answer, "{same}");
     }
     for other in ["192.0.3.1", "192.1.2.1", "2001:db8:0:100::1", "2001:db9::1", "::1"] {
         assert_eq!(burst(&mut limiter, other, 0, 10), [10, 0, 0], "{other}");
@@ -67,8 +67,8 @@ fn a_flood_of_other_networks_does_not_give_one_more_than_its_limit() {
     let mut limiter = limiter(10, 1);
     let (mut answered, victim) = (0, ip("192.0.2.1"));
     for n in 0..100_000_u32 {
-        let _other = limiter.judge(std::net::Ipv4Addr::from_bits(n << 8).into(), 0);
-        answered += usize::from(limiter.judge(victim, 0) == Verdict::Answer);
+        let _other = limiter.judge_peer(std::net::Ipv4Addr::from_bits(n << 8).into(), 0);
+        answered += usize::from(limiter.judge_peer(victim, 0) == LimitVerdict::Answer);
     }
     assert!(answered <= 10, "{answered} answers in no time");
 }
@@ -93,7 +93,7 @@ proptest! {
             // Half of them come at once.
             now_us += pause_us.saturating_sub(100_000);
             let peer = std::net::Ipv4Addr::from_bits(network << 8).into();
-            if limiter.judge(peer, now_us) == Verdict::Answer {
+            if limiter.judge_peer(peer, now_us) == LimitVerdict::Answer {
                 answered.entry(network).or_default().push(now_us);
             }
         }
@@ -116,7 +116,7 @@ proptest! {
         let mut now_us = 0;
         for pause_us in pauses {
             now_us += limiter.each_us + pause_us;
-            prop_assert_eq!(limiter.judge(ip("192.0.2.1"), now_us), Verdict::Answer);
+            prop_assert_eq!(limiter.judge_peer(ip("192.0.2.1"), now_us), LimitVerdict::Answer);
         }
     }
 }

@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     counters::{Counters, Event, Transport},
-    limit::{Limiter, Verdict},
+    limit::{LimitVerdict, Limiter},
     responder::{Reply, Request, Responder},
     socket::Datagrams,
     transfer,
@@ -80,9 +80,9 @@ impl Shared {
     }
 
     /// Whether a datagram is answered; `now_us` as [`Shared::now_us`] has it.
-    fn judge(&self, peer: IpAddr, now_us: u64) -> Verdict {
-        let Some(limiter) = &self.limiter else { return Verdict::Answer };
-        limiter.lock().unwrap_or_else(PoisonError::into_inner).judge(peer, now_us)
+    fn judge_peer(&self, peer: IpAddr, now_us: u64) -> LimitVerdict {
+        let Some(limiter) = &self.limiter else { return LimitVerdict::Answer };
+        limiter.lock().unwrap_or_else(PoisonError::into_inner).judge_peer(peer, now_us)
     }
 
     /// Since the server began.
@@ -153,16 +153,16 @@ fn burst(
             Ok((len, Some(asker))) if asker.peer.port() != 0 => {
                 let request = buffer.get(..len).unwrap_or_default();
                 let peer = asker.peer.ip();
-                let reply = match shared.judge(peer, now_us) {
-                    Verdict::Answer => {
+                let reply = match shared.judge_peer(peer, now_us) {
+                    LimitVerdict::Answer => {
                         shared.respond(responder, request, peer, Transport::Udp, out)
                     }
-                    Verdict::Slip => {
+                    LimitVerdict::Slip => {
                         shared.counters.happened(Event::Slipped);
                         let truncated = |it: &mut Responder| it.truncated(request, out);
                         shared.guarded(responder, Transport::Udp, truncated)
                     }
-                    Verdict::Drop => {
+                    LimitVerdict::Drop => {
                         shared.counters.happened(Event::Limited);
                         continue;
                     }

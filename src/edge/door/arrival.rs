@@ -9,7 +9,7 @@ use crate::ssh::ident;
 
 use super::super::local_address;
 use super::super::login_leg::Broken;
-use super::super::proxy_header::{self, Expected, Origin, Verdict};
+use super::super::proxy_header::{self, Expected, HeaderVerdict, Origin};
 use super::super::report::Report;
 use super::super::stream::{Read, Stream};
 use super::{Door, HalfOpenSlot};
@@ -61,13 +61,15 @@ impl Door {
         let mut bytes = Vec::new();
         loop {
             match proxy_header::inspect(Expected::Header, &bytes) {
-                Ok(Verdict::Proxied { origin, used }) => {
+                Ok(HeaderVerdict::Proxied { origin, used }) => {
                     return Ok(Some((origin, bytes.split_off(used))));
                 }
-                Ok(Verdict::HealthCheck) => return Ok(None),
-                Ok(Verdict::More { .. }) => {}
+                Ok(HeaderVerdict::HealthCheck) => return Ok(None),
+                Ok(HeaderVerdict::More { .. }) => {}
                 // Never from who must send one.
-                Ok(Verdict::Plain) => return Err(Ended::edge(Stage::Header, Cause::HeaderRefused)),
+                Ok(HeaderVerdict::Plain) => {
+                    return Err(Ended::edge(Stage::Header, Cause::HeaderRefused));
+                }
                 Err(fault) => {
                     report.borrow_mut().detail = Some(Detail::found(fault));
                     return Err(Ended::edge(Stage::Header, Cause::HeaderRefused));

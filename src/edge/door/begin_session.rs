@@ -66,7 +66,7 @@ impl Door {
             let reach = self.vm_legs.reach(shared, scratch, counters, guest, &mut banner);
             let reached = async { Way::Reached(reach.await.map(Box::new)) };
             let left = async { Way::Left(attend(&mut client_leg, scratch, &mut early).await) };
-            let told = async { Way::Told(waiting.verdict().await) };
+            let told = async { Way::Told(waiting.eviction().await) };
             Box::pin(reached.or(left).or(told)).await
         };
         let stage = waiting.stage.get();
@@ -82,7 +82,7 @@ impl Door {
                 // The seat stays taken while the reason is told, and whoever has it ended can be told of it.
                 let told = self.explain(client_leg, early, report, ended, &banner);
                 let cut = async {
-                    waiting.verdict().await;
+                    waiting.eviction().await;
                     ended
                 };
                 return Outcome::Ended(told.or(cut).await);

@@ -80,7 +80,7 @@ impl<I> PumpHandle<I> {
     /// Ends the sessions that `check` says no to, with a word to their users. It also holds for the sessions that
     /// come in later: they may have been admitted before what made this call necessary. However often this is called,
     /// one recheck at most waits while another runs.
-    pub fn recheck(&self, check: Check<I>) {
+    pub fn request_recheck(&self, check: Check<I>) {
         let first = match &mut *self.shared.queue() {
             Queue::Closed => return,
             Queue::Open { recheck, .. } => recheck.replace(check).is_none(),

@@ -210,7 +210,7 @@ impl<I> Pump<I> {
         if self.obey() == Life::Stopped {
             return;
         }
-        self.recheck();
+        self.run_recheck();
         loop {
             let timeout = self.timeout();
             match self.poller.wait(timeout) {
@@ -232,7 +232,7 @@ impl<I> Pump<I> {
                 break;
             }
             if woken || !self.unchecked.is_empty() {
-                self.recheck();
+                self.run_recheck();
             }
             self.pass_deadlines();
             // Those that want another turn queue up behind, and epoll is asked before they get it.
@@ -307,7 +307,7 @@ impl<I> Pump<I> {
     }
 
     /// Goes on with a recheck, or begins the one that waits. Those that come in meanwhile are checked as they do.
-    fn recheck(&mut self) {
+    fn run_recheck(&mut self) {
         if self.unchecked.is_empty() {
             self.begin_recheck();
         }

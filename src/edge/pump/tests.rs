@@ -245,7 +245,7 @@ fn a_recheck_ends_who_lost_the_right_and_touches_no_other() {
     let (mut kept, mut kept_vm, session_kept) = session(2, "kept");
     assert!(handle.carry(session_lost).is_ok());
     assert!(handle.carry(session_kept).is_ok());
-    handle.recheck(Arc::new(|info| match *info {
+    handle.request_recheck(Arc::new(|info| match *info {
         "lost" => Stay::End(Cause::RightLost),
         _ => Stay::Until(None),
     }));
@@ -305,7 +305,7 @@ fn rechecks_asked_for_at_once_are_one_and_one_more_waits_at_most() {
     let checked: [_; 4] = std::array::from_fn(|_| Arc::new(AtomicUsize::new(0)));
     let ask = |at: usize| {
         let count = Arc::clone(&checked[at]);
-        handle.recheck(Arc::new(move |_| {
+        handle.request_recheck(Arc::new(move |_| {
             count.fetch_add(1, Ordering::SeqCst);
             Stay::Until(None)
         }));
@@ -313,7 +313,7 @@ fn rechecks_asked_for_at_once_are_one_and_one_more_waits_at_most() {
     let counts = || checked.each_ref().map(|count| count.load(Ordering::SeqCst));
     ask(0);
     ask(1);
-    pump.recheck();
+    pump.run_recheck();
     assert_eq!(counts(), [0, 2, 0, 0]);
     // Two are asked for while one has come half way: the last of them follows it.
     ask(0);
@@ -321,10 +321,10 @@ fn rechecks_asked_for_at_once_are_one_and_one_more_waits_at_most() {
     pump.unchecked.pop();
     ask(2);
     ask(3);
-    pump.recheck();
+    pump.run_recheck();
     assert_eq!(counts(), [1, 2, 0, 0]);
     assert_eq!(pump.timeout(), EpollTimeout::ZERO);
-    pump.recheck();
+    pump.run_recheck();
     assert_eq!(counts(), [1, 2, 0, 2]);
     // Who comes in later is checked too.
     let (client, vm, session) = session(22, "late");
@@ -341,7 +341,7 @@ fn a_right_that_ends_is_looked_at_when_it_ends_and_no_other_session_with_it() {
     // The first is good until 100; asked then, until 200; asked then, no more.
     let first_at: Arc<AtomicUsize> = Arc::new(AtomicUsize::new(100));
     let (count, until) = (Arc::clone(&asked), Arc::clone(&first_at));
-    handle.recheck(Arc::new(move |info| {
+    handle.request_recheck(Arc::new(move |info| {
         count[usize::from(*info != "ends")].fetch_add(1, Ordering::SeqCst);
         match (*info, until.load(Ordering::SeqCst)) {
             ("ends", 0) => Stay::End(Cause::RightExpired),
@@ -354,7 +354,7 @@ fn a_right_that_ends_is_looked_at_when_it_ends_and_no_other_session_with_it() {
         pump.register(session);
         peers.push((client, vm));
     }
-    pump.recheck();
+    pump.run_recheck();
     let counts = || asked.each_ref().map(|count| count.load(Ordering::SeqCst));
     let before = counts();
     let at = |pump: &mut Pump<&'static str>, ms: usize| {
@@ -392,7 +392,7 @@ fn a_check_that_panics_is_a_no() {
     let (handle, thread, ends) = start();
     let (mut client, vm, session) = session(4, "any");
     assert!(handle.carry(session).is_ok());
-    handle.recheck(Arc::new(|_| panic!("in a check")));
+    handle.request_recheck(Arc::new(|_| panic!("in a check")));
     assert_eq!(client.wait_for_goodbye(), words(&"any", Cause::RightLost));
     drop((client, vm));
     assert_eq!(ends.recv().unwrap().1.ended.cause, Cause::RightLost);

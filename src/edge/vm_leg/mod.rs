@@ -159,7 +159,7 @@ impl VmLegs {
                 .map_err(|broken| Failed::broke(&broken, Stage::VmExchange, &leg.transport))?;
                 counters.stage(LoginStage::VmExchange, clock::monotonic_us() - began_us);
                 pinning.set(true);
-                self.judge(shared, &admitted.vm, leg.transport.host_key()).await?;
+                self.judge_host_key(shared, &admitted.vm, leg.transport.host_key()).await?;
                 pinning.set(false);
                 stage.set(Stage::VmLogin);
                 let began_us = clock::monotonic_us();

@@ -28,7 +28,7 @@ impl VmLegs {
     }
 
     /// Judges the host key the VM has proved, and has it pinned at first use.
-    pub(super) async fn judge(
+    pub(super) async fn judge_host_key(
         &self,
         shared: &Arc<Shared>,
         vm_entry: &Arc<Vm>,

@@ -70,7 +70,7 @@ fn first_uses_wait_for_a_slow_registry_and_all_get_their_answer() {
                 (Rc::clone(&legs), Arc::clone(&shared), Arc::clone(&unseen));
             let answers = Rc::clone(&answers);
             tasks.spawn(async move {
-                let judged = legs.judge(&shared, &unseen, key().blob()).await;
+                let judged = legs.judge_host_key(&shared, &unseen, key().blob()).await;
                 answers.borrow_mut().push(judged);
             });
         }
@@ -98,7 +98,7 @@ fn a_registry_that_hangs_keeps_a_bounded_number_waiting() {
         let judged = |key: PublicKey| {
             let (legs, shared, unseen) =
                 (Rc::clone(&legs), Arc::clone(&shared), Arc::clone(&unseen));
-            async move { legs.judge(&shared, &unseen, key.blob()).await }
+            async move { legs.judge_host_key(&shared, &unseen, key.blob()).await }
         };
         let done = Rc::new(RefCell::new(Vec::new()));
         for at in 0..2 {
@@ -148,7 +148,7 @@ fn a_resolver_that_hangs_keeps_no_first_use_and_no_literal_address_waiting() {
         let at: SocketAddr = literal.endpoint.parse().unwrap();
         assert_eq!(legs.resolve(&shared, &literal).await, Ok(vec![at]));
         go.send(()).unwrap();
-        assert_eq!(legs.judge(&shared, &Arc::new(literal), key().blob()).await, Ok(()));
+        assert_eq!(legs.judge_host_key(&shared, &Arc::new(literal), key().blob()).await, Ok(()));
     });
 }
 
@@ -161,10 +161,10 @@ fn a_fingerprint_that_matches_lets_in_whatever_the_registry_does_with_the_key() 
         let (key, other) = (key(), key());
         let given = vm_with(Some(Pin::Fingerprint(key.fingerprint().0)));
         for _ in 0..MANY {
-            assert_eq!(legs.judge(&shared, &given, key.blob()).await, Ok(()));
+            assert_eq!(legs.judge_host_key(&shared, &given, key.blob()).await, Ok(()));
         }
         let mismatch = Err(Ended::vm(Stage::VmExchange, Cause::PinMismatch));
-        assert_eq!(legs.judge(&shared, &given, other.blob()).await, mismatch);
+        assert_eq!(legs.judge_host_key(&shared, &given, other.blob()).await, mismatch);
         assert!(legs.completions.take().is_none());
         for _ in 0..COMPLETIONS_MAX {
             assert_eq!(questions.recv().unwrap(), "alice", "it is written down beside");

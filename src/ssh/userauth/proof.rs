@@ -67,10 +67,10 @@ impl Presented {
 /// Judges offers; implemented over the routing map. Pure: no dial, no counter, no ban.
 pub trait Gate {
     /// Whom a proof of this would let in here, if anybody: everything but signatures, which are verified afterwards.
-    fn judge(&self, offer: &Offer<'_>) -> Option<Pass>;
+    fn judge_offer(&self, offer: &Offer<'_>) -> Option<Pass>;
 
     /// Hears of what is refused without being judged: a key or certificate that cannot be read, whatever comes under a
-    /// login that nobody can have, or what [`Gate::judge`] let pass and its CA never signed. `login`: as sent. `key`: of
+    /// login that nobody can have, or what [`Gate::judge_offer`] let pass and its CA never signed. `login`: as sent. `key`: of
     /// the plain key, if that much is known.
     fn hears(&self, _login: &str, _key: Option<Fingerprint>, _why: CertificateFault) {}
 }
@@ -197,7 +197,7 @@ impl ProvedKey {
 
 /// All that a request is judged by.
 #[derive(Clone, Copy)]
-pub(super) struct Judge<'a> {
+pub(super) struct RequestJudge<'a> {
     pub(super) policy: &'a Policy,
     /// The client's address.
     pub(super) source: IpAddr,
@@ -210,7 +210,7 @@ pub(super) struct Judge<'a> {
 }
 
 /// What becomes of a public-key request.
-pub(super) enum Verdict {
+pub(super) enum RequestVerdict {
     /// The offered key may be used.
     Usable { name: String, blob: Vec<u8> },
     /// It may not.
@@ -341,19 +341,24 @@ impl<'a> Request<'a> {
     }
 }
 
-impl Judge<'_> {
-    pub(super) fn verdict(&self, request: &Request<'_>, checks: &mut CaChecks) -> Verdict {
+impl RequestJudge<'_> {
+    pub(super) fn verdict(&self, request: &Request<'_>, checks: &mut CaChecks) -> RequestVerdict {
         let claim = self.claim(request);
         match request.proof {
             Signature::Query => match claim {
                 Some(claim) if self.policy.hide_keys || self.accepts(&claim, request, checks) => {
-                    Verdict::Usable { name: request.name.to_owned(), blob: request.blob.to_vec() }
+                    RequestVerdict::Usable {
+                        name: request.name.to_owned(),
+                        blob: request.blob.to_vec(),
+                    }
                 }
-                Some(_) | None => Verdict::OfferRefused,
+                Some(_) | None => RequestVerdict::OfferRefused,
             },
             Signature::Signed { covered, signature } => claim
                 .and_then(|claim| self.proved(claim, request, covered, signature, checks))
-                .map_or(Verdict::ProofRefused, |proved| Verdict::Proved(Box::new(proved))),
+                .map_or(RequestVerdict::ProofRefused, |proved| {
+                    RequestVerdict::Proved(Box::new(proved))
+                }),
         }
     }
 
@@ -382,7 +387,7 @@ impl Judge<'_> {
 
     /// Whether a proof would be let in.
     fn accepts(&self, claim: &Claim, request: &Request<'_>, checks: &mut CaChecks) -> bool {
-        self.gate.judge(&self.offer(&claim.what, request)).is_some()
+        self.gate.judge_offer(&self.offer(&claim.what, request)).is_some()
             && self.certified(claim, request, checks).is_ok()
     }
 
@@ -411,7 +416,7 @@ impl Judge<'_> {
             return None;
         }
         let hides = self.policy.hide_keys;
-        let pass = self.gate.judge(&self.offer(&claim.what, request));
+        let pass = self.gate.judge_offer(&self.offer(&claim.what, request));
         if pass.is_none() && !hides {
             return None;
         }

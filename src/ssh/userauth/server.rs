@@ -14,7 +14,7 @@ use super::{
     },
     CONNECTION, KEYBOARD_INTERACTIVE, LOGIN_BYTES_MAX, PUBLIC_KEY, PUBLIC_KEY_HOST_BOUND, SERVICE,
     is_login,
-    proof::{CaChecks, Gate, Judge, Method, ProvedKey, Request, Verdict},
+    proof::{CaChecks, Gate, Method, ProvedKey, Request, RequestJudge, RequestVerdict},
     service_message,
 };
 use std::{mem, net::IpAddr};
@@ -195,7 +195,7 @@ impl Authenticator {
             return Err(self.end(unexpected(payload, Stage::FirstExchange)));
         };
         let host_key = transport.host_key().to_vec();
-        let judge = Judge {
+        let judge = RequestJudge {
             policy,
             source: self.source,
             unix_s,
@@ -234,7 +234,7 @@ impl Authenticator {
     fn take(
         &mut self,
         payload: &[u8],
-        judge: &Judge<'_>,
+        judge: &RequestJudge<'_>,
         out: &mut dyn Outlet,
     ) -> Result<Step, Fault> {
         let answer = self.judged(payload, judge).map_err(|fault| self.end(fault))?;
@@ -318,7 +318,7 @@ impl Authenticator {
         message
     }
 
-    fn judged(&mut self, payload: &[u8], judge: &Judge<'_>) -> Result<Answer, Fault> {
+    fn judged(&mut self, payload: &[u8], judge: &RequestJudge<'_>) -> Result<Answer, Fault> {
         if let State::Ended(fault) = &self.state {
             return Err(*fault);
         }
@@ -352,7 +352,12 @@ impl Authenticator {
     }
 
     /// A `USERAUTH_REQUEST` of any method.
-    fn user(&mut self, payload: &[u8], body: &[u8], judge: &Judge<'_>) -> Result<Answer, Fault> {
+    fn user(
+        &mut self,
+        payload: &[u8],
+        body: &[u8],
+        judge: &RequestJudge<'_>,
+    ) -> Result<Answer, Fault> {
         let mut reader = Reader::new(body);
         let login = reader.text()?;
         if login.len() > LOGIN_BYTES_MAX {
@@ -398,13 +403,13 @@ impl Authenticator {
             return Ok(self.offer_refused());
         }
         Ok(match judge.verdict(&request, &mut self.ca_checks) {
-            Verdict::Usable { name, blob } => {
+            RequestVerdict::Usable { name, blob } => {
                 self.accepted = self.accepted.saturating_add(1);
                 Answer::Usable { name, blob }
             }
-            Verdict::OfferRefused => self.offer_refused(),
-            Verdict::ProofRefused => self.proof_refused(judge.policy),
-            Verdict::Proved(proved) => {
+            RequestVerdict::OfferRefused => self.offer_refused(),
+            RequestVerdict::ProofRefused => self.proof_refused(judge.policy),
+            RequestVerdict::Proved(proved) => {
                 self.state = State::Deciding { login: login.to_owned() };
                 Answer::Proved(proved)
             }

@@ -75,7 +75,7 @@ impl List {
 }
 
 impl Gate for List {
-    fn judge(&self, offer: &Offer<'_>) -> Option<Pass> {
+    fn judge_offer(&self, offer: &Offer<'_>) -> Option<Pass> {
         let standing = offer.stand().ok()?;
         let names = match offer.subject {
             Subject::Certificate(_) => {
@@ -104,9 +104,9 @@ fn policy() -> Policy {
     }
 }
 
-fn judge<'a>(policy: &'a Policy, gate: &'a List) -> Judge<'a> {
+fn judge<'a>(policy: &'a Policy, gate: &'a List) -> RequestJudge<'a> {
     let (session_id, host_key) = (&SESSION, HOST_KEY);
-    Judge { policy, source: SOURCE, unix_s: NOW_S, gate, session_id, host_key }
+    RequestJudge { policy, source: SOURCE, unix_s: NOW_S, gate, session_id, host_key }
 }
 
 /// An authenticator with what surrounds it, past `SERVICE_REQUEST`.

@@ -33,8 +33,6 @@ type Answer<T> = Result<T, Problem>;
 impl From<DataPlaneError> for Problem {
     fn from(beyond: DataPlaneError) -> Self {
         match beyond {
-            DataPlaneError::Absent(why) => Self::not_found(why),
-            DataPlaneError::Invalid(why) => Self::invalid(why),
             DataPlaneError::Exists(why) => Self::new(StatusCode::CONFLICT, "file-exists", why),
             DataPlaneError::Failed(why) => Self::store_failed(why),
         }

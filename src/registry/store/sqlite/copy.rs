@@ -110,7 +110,7 @@ fn write_partial(from: &Path, to: &Path) -> Result<Partial, StoreError> {
     let path = &partial.0;
     let name = path.to_str().ok_or_else(|| StoreError::said(path, "the name is not UTF-8"))?;
     let written = source.execute("VACUUM INTO ?1", [name]);
-    written.map_err(|error| file::judge(path, &error))?;
+    written.map_err(|error| file::store_error(path, &error))?;
     Ok(partial)
 }
 
@@ -120,7 +120,7 @@ fn renew(path: &Path, fresh: StoreId) -> Result<Head, StoreError> {
     let renewed = copy
         .pragma_update_and_check(None, "journal_mode", "MEMORY", |row| row.get::<_, String>(0))
         .and_then(|_| copy.execute("UPDATE meta SET store_id = ?1", [fresh.0]));
-    renewed.and_then(|_| Ok(meta(&copy)?.head)).map_err(|error| file::judge(path, &error))
+    renewed.and_then(|_| Ok(meta(&copy)?.head)).map_err(|error| file::store_error(path, &error))
 }
 
 /// Makes sure that nobody uses the store at `path`, that its log is in its file, and gives it its second name.
@@ -149,7 +149,7 @@ fn hold(path: &Path) -> Result<Connection, StoreError> {
     let held = connection
         .pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get::<_, String>(0))
         .and_then(|_| connection.execute_batch("BEGIN EXCLUSIVE"));
-    held.map_err(|error| file::judge(path, &error))?;
+    held.map_err(|error| file::store_error(path, &error))?;
     Ok(connection)
 }
 

@@ -87,14 +87,14 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 pub(super) fn open_writer(path: &Path, fresh: StoreId) -> Result<Connection, StoreError> {
     let mut writer = connect(path)?;
     let _either = check(path, &writer)?;
-    let judge = |error| judge(path, &error);
+    let store_error = |error| store_error(path, &error);
     // Before the tables: an empty file changes its mode at no cost, and nobody sees one without the other.
-    writer.pragma_update(None, "journal_mode", "WAL").map_err(judge)?;
-    writer.pragma_update(None, "synchronous", "FULL").map_err(judge)?;
-    writer.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(judge)?;
-    writer.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT).map_err(judge)?;
-    writer.pragma_update(None, "cache_size", CACHE_KIB).map_err(judge)?;
-    make_tables(&mut writer, fresh).map_err(judge)?;
+    writer.pragma_update(None, "journal_mode", "WAL").map_err(store_error)?;
+    writer.pragma_update(None, "synchronous", "FULL").map_err(store_error)?;
+    writer.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(store_error)?;
+    writer.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT).map_err(store_error)?;
+    writer.pragma_update(None, "cache_size", CACHE_KIB).map_err(store_error)?;
+    make_tables(&mut writer, fresh).map_err(store_error)?;
     Ok(writer)
 }
 
@@ -103,7 +103,7 @@ pub(super) fn open_reader(path: &Path, access: Access) -> Result<Connection, Sto
         Access::Used => connect(path)?,
         Access::Kept => connect_to_read(path)?,
     };
-    reader.pragma_update(None, "query_only", true).map_err(|error| judge(path, &error))?;
+    reader.pragma_update(None, "query_only", true).map_err(|error| store_error(path, &error))?;
     Ok(reader)
 }
 
@@ -118,11 +118,11 @@ pub(super) fn connect_to_read(path: &Path) -> Result<Connection, StoreError> {
 }
 
 fn connect_with(path: &Path, access: OpenFlags) -> Result<Connection, StoreError> {
-    let judge = |error| judge(path, &error);
+    let store_error = |error| store_error(path, &error);
     // One thread at a time has it: the lock is ours, SQLite needs none.
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(judge)?;
-    connection.busy_timeout(BUSY_MAX).map_err(judge)?;
+    let connection = Connection::open_with_flags(path, flags).map_err(store_error)?;
+    connection.busy_timeout(BUSY_MAX).map_err(store_error)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     Ok(connection)
 }
@@ -147,11 +147,13 @@ pub(super) enum Kind {
 
 /// Is the file a keyway store of a version that we know, or empty, and are its pages whole?
 pub(super) fn check(path: &Path, connection: &Connection) -> Result<Kind, StoreError> {
-    let judge = |error| judge(path, &error);
+    let store_error = |error| store_error(path, &error);
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let (application, version) =
-        (pragma("application_id").map_err(judge)?, pragma("user_version").map_err(judge)?);
-    let is_empty = pragma("schema_version").map_err(judge)? == 0;
+    let (application, version) = (
+        pragma("application_id").map_err(store_error)?,
+        pragma("user_version").map_err(store_error)?,
+    );
+    let is_empty = pragma("schema_version").map_err(store_error)? == 0;
     if application != APPLICATION_ID && !is_empty {
         return Err(StoreError::NotAStore { path: path.to_owned() });
     }
@@ -161,7 +163,7 @@ pub(super) fn check(path: &Path, connection: &Connection) -> Result<Kind, StoreE
     }
     let first = connection
         .query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))
-        .map_err(judge)?;
+        .map_err(store_error)?;
     if first != "ok" {
         return Err(StoreError::Corrupt { path: path.to_owned(), what: first });
     }
@@ -184,7 +186,7 @@ fn make_tables(writer: &mut Connection, fresh: StoreId) -> rusqlite::Result<()> 
 }
 
 /// Whose fault it is.
-pub(super) fn judge(path: &Path, error: &rusqlite::Error) -> StoreError {
+pub(super) fn store_error(path: &Path, error: &rusqlite::Error) -> StoreError {
     let corrupt = || StoreError::Corrupt { path: path.to_owned(), what: error.to_string() };
     // Ours to read and yet not readable as ours: a hand was at it.
     let Some(code) = error.sqlite_error_code() else { return corrupt() };

@@ -210,7 +210,7 @@ impl Inner {
             None => file::open_reader(&self.path, self.access)?,
         };
         let answer = reader.transaction().and_then(|transaction| read(&transaction));
-        let answer = answer.map_err(|error| file::judge(&self.path, &error))?;
+        let answer = answer.map_err(|error| file::store_error(&self.path, &error))?;
         let mut idle = lock(&self.readers);
         if idle.len() < READERS_KEPT {
             idle.push(reader);
@@ -231,7 +231,7 @@ impl Inner {
                 Ok(answer)
             },
         );
-        written.map_err(|error| file::judge(&self.path, &error))
+        written.map_err(|error| file::store_error(&self.path, &error))
     }
 
     fn commit(&self, group: &[Transaction]) -> Result<Vec<Result<Revision, Refusal>>, StoreError> {
