@@ -23,7 +23,7 @@ pub(super) struct Explain {
     #[command(flatten)]
     who: Who,
     #[command(flatten)]
-    place: Place,
+    place: Dialled,
     /// The user name asked for: LOGIN, or LOGIN+VM
     #[arg(long, value_name = "LOGIN")]
     login: Option<String>,
@@ -48,7 +48,7 @@ struct Who {
 
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
-struct Place {
+struct Dialled {
     /// What is dialled: an IP, or a pool address's name
     #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     address: Option<String>,
@@ -89,7 +89,7 @@ const FIELDS: &[Column] = &[
 
 pub(super) fn run(explain: Explain, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
     let Explain { who, place, login, from } = explain;
-    let (Who { key, fingerprint, cert }, Place { address, name }) = (who, place);
+    let (Who { key, fingerprint, cert }, Dialled { address, name }) = (who, place);
     let cert = cert.map(|file| keyfile::certificate(&file, terminal)).transpose()?;
     let key = key.map(|file| keyfile::one_key(&file, terminal)).transpose()?;
     let mut body = json!({});

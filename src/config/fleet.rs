@@ -13,7 +13,7 @@ use super::{
     document::{Document, Section, Value},
     fleet_values::{label, login, parse_ip, principal, vm_id},
     keys,
-    keyway::{Draft, read_source_address},
+    keyway::{ConfigDraft, read_source_address},
     source,
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
         endpoint,
         fleet::{FleetAddress, FleetTeam, FleetUser, FleetVm},
     },
-    route::{Contradiction, Place, Snapshot, TEAM_PREFIX, What},
+    route::{Contradiction, EntryIndex, Snapshot, TEAM_PREFIX, What},
     ssh::publickey::Fingerprint,
 };
 
@@ -88,7 +88,11 @@ fn alone(source: &Source) -> Result<(registry::fleet::Fleet, Vec<Finding>), Repo
 }
 
 /// Walks the fleet file beside a walked `keyway.toml`, whose faults may grow in number here.
-pub(super) fn read(source: &Source, config: &Document, draft: &Draft) -> (Document, Option<Fleet>) {
+pub(super) fn read(
+    source: &Source,
+    config: &Document,
+    draft: &ConfigDraft,
+) -> (Document, Option<Fleet>) {
     let document = Document::new(&source.name, source.order, &source.text);
     let walk = Walk::new(&document, Some(draft)).all(&source.text);
     walk.check_pool(config, draft);
@@ -141,7 +145,7 @@ impl Lines {
 
 /// Where the entries of a fleet stand in the file.
 #[derive(Default)]
-struct Places {
+struct EntryLines {
     addresses: Vec<Lines>,
     users: Vec<Lines>,
     teams: Vec<Lines>,
@@ -157,9 +161,9 @@ struct Broken {
 struct Walk<'d> {
     document: &'d Document,
     /// The file beside it.
-    draft: Option<&'d Draft>,
+    draft: Option<&'d ConfigDraft>,
     fleet: registry::fleet::Fleet,
-    places: Places,
+    places: EntryLines,
     broken: Broken,
     /// Kind of name and name -> the line that has it.
     taken: HashMap<(&'static str, Label), usize>,
@@ -167,12 +171,12 @@ struct Walk<'d> {
 }
 
 impl<'d> Walk<'d> {
-    fn new(document: &'d Document, draft: Option<&'d Draft>) -> Self {
+    fn new(document: &'d Document, draft: Option<&'d ConfigDraft>) -> Self {
         Self {
             document,
             draft,
             fleet: registry::fleet::Fleet::default(),
-            places: Places::default(),
+            places: EntryLines::default(),
             broken: Broken::default(),
             taken: HashMap::new(),
             keys: HashMap::new(),
@@ -368,7 +372,7 @@ impl<'d> Walk<'d> {
     }
 
     /// What the two files say about one address.
-    fn check_pool(&self, config: &Document, draft: &Draft) {
+    fn check_pool(&self, config: &Document, draft: &ConfigDraft) {
         let (document, settings) = (self.document, draft.config());
         let metrics = settings.metrics.listen;
         let listen = &settings.edge.listen;
@@ -494,14 +498,14 @@ fn named<T: ToString>(
 }
 
 /// Puts a contradiction at the line of the key that has to change.
-fn tell(document: &Document, contradiction: &Contradiction, places: &Places, broken: &Broken) {
+fn tell(document: &Document, contradiction: &Contradiction, places: &EntryLines, broken: &Broken) {
     let none = Lines { header: 1, ..Lines::default() };
     let (noun, lines) = match contradiction.at {
-        Place::Address(index) => ("address", places.addresses.get(index)),
-        Place::User(index) => ("user", places.users.get(index)),
-        Place::Team(index) => ("team", places.teams.get(index)),
-        Place::Vm(index) => ("vm", places.vms.get(index)),
-        Place::Change(_) => ("change", None),
+        EntryIndex::Address(index) => ("address", places.addresses.get(index)),
+        EntryIndex::User(index) => ("user", places.users.get(index)),
+        EntryIndex::Team(index) => ("team", places.teams.get(index)),
+        EntryIndex::Vm(index) => ("vm", places.vms.get(index)),
+        EntryIndex::Change(_) => ("change", None),
     };
     let lines = lines.unwrap_or(&none);
     let what = &contradiction.what;

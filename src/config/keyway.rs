@@ -67,7 +67,7 @@ const NETWORKS: [(IpAddr, u8); 5] = [
 ];
 
 /// What the walk found, sound or not, with the lines that the fleet's checks refer back to.
-pub(super) struct Draft {
+pub(super) struct ConfigDraft {
     config: Config,
     pub(super) lines: Lines,
 }
@@ -94,7 +94,7 @@ pub(super) struct Lines {
     pub(super) networks_sound: bool,
 }
 
-impl Draft {
+impl ConfigDraft {
     pub(super) fn config(&self) -> &Config {
         &self.config
     }
@@ -105,7 +105,7 @@ impl Draft {
     }
 }
 
-pub(super) fn read(source: &Source) -> (Document, Draft) {
+pub(super) fn read(source: &Source) -> (Document, ConfigDraft) {
     let document = Document::new(&source.name, source.order, &source.text);
     let table = document.parse(&source.text);
     let root = Section::root(&document, &table);
@@ -140,7 +140,7 @@ pub(super) fn read(source: &Source) -> (Document, Draft) {
     api::check(&document, &config, &lines);
     dns::check(&document, &config, &lines);
     drop(table);
-    (document, Draft { config, lines })
+    (document, ConfigDraft { config, lines })
 }
 
 /// What finds a running front door.

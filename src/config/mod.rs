@@ -268,13 +268,13 @@ pub struct Loaded {
     pub fleet: Option<Fleet>,
     /// Not wrong, but the operator should know.
     pub warnings: Vec<Finding>,
-    counts: Place,
+    counts: Location,
 }
 
 impl Loaded {
     /// Adds a warning about `sessions_max` and `half_open_max`: what this host carries no file knows.
     pub fn warn_of_counts(&mut self, what: String, fix: String) {
-        let Place { file, order, line } = self.counts.clone();
+        let Location { file, order, line } = self.counts.clone();
         self.warnings.push(Finding { order, line, file, what, fix });
         self.warnings.sort();
     }
@@ -282,7 +282,7 @@ impl Loaded {
 
 /// Where something stands.
 #[derive(Clone, Debug, Default)]
-struct Place {
+struct Location {
     file: Arc<str>,
     order: usize,
     line: usize,

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use super::{
-    Config, Finding, Fleet, Place, Source, config_source,
+    Config, Finding, Fleet, Location, Source, config_source,
     document::{Document, Section},
     fleet, keys, keyway, source,
 };
@@ -24,7 +24,7 @@ pub struct Reread {
     pub fleet: Option<Result<Fleet, Vec<Finding>>>,
     /// Not wrong, but the operator should know.
     pub warnings: Vec<Finding>,
-    pub(super) counts: Place,
+    pub(super) counts: Location,
 }
 
 /// What `keyway.toml` says of who is let in no more.
@@ -49,7 +49,7 @@ pub fn reread(config: Option<&Path>, fleet: Option<&Path>, revoked_keys: Option<
             config: Err(vec![fault]),
             fleet: fleet.map(|fleet| Err(fleet.err().into_iter().collect())),
             warnings: Vec::new(),
-            counts: Place::default(),
+            counts: Location::default(),
         },
     }
 }
@@ -75,7 +75,7 @@ pub(super) fn sources(
     warnings.append(&mut more);
     warnings.sort();
     let Source { name, order, .. } = config_source;
-    let counts = Place { file: name.as_str().into(), order: *order, line: draft.lines.counts };
+    let counts = Location { file: name.as_str().into(), order: *order, line: draft.lines.counts };
     let config = if faults.is_empty() { Ok(draft.finish()) } else { Err(faults) };
     if config.is_err() {
         fleet = fleet.map(|fleet| Err(fleet.err().unwrap_or_default()));

@@ -15,7 +15,7 @@ use super::Demo;
 use super::client::{self, Answer, Ask, End, Task, Trouble};
 use super::process::sftp_server;
 use super::screen::{self, ENTRIES, Entry, Leads};
-use super::stage::{Kind, PLACES, S001, Who};
+use super::stage::{Kind, PLACED_VMS, S001, Who};
 use crate::ssh::text::printable;
 
 /// How long one login with all that follows may take.
@@ -196,7 +196,7 @@ fn judge_answer(leads: Leads, answer: &Answer) -> Result<(), String> {
             (says_so && clean, format!("a word about {vm} on standard error"))
         }
         Leads::Lobby => {
-            let own = |who: Who| PLACES.iter().filter(move |place| place.owner == who);
+            let own = |who: Who| PLACED_VMS.iter().filter(move |place| place.owner == who);
             let lists = own(Who::Alice).all(|place| out.contains(place.vm));
             let hides = !own(Who::Bob).any(|place| out.contains(place.vm));
             (*status == 0 && lists && hides, "alice's VMs and no others".to_owned())

@@ -10,7 +10,7 @@ use super::directory::quoted;
 use super::door::{FILES, FrontDoor};
 use super::process::sftp_server;
 use super::stage::{
-    Address, Kind, LOBBY, PLACES, POOL, Place, S001, S002, S003, State, Who, own_name,
+    Address, Kind, LOBBY, PLACED_VMS, POOL, PlacedVm, S001, S002, S003, State, Who, own_name,
 };
 
 /// The file with the front door's host key.
@@ -179,11 +179,11 @@ pub(super) fn show(demo: &Demo, out: &mut dyn Write) -> io::Result<()> {
 /// Who reaches what, address by address.
 fn table(out: &mut dyn Write) -> io::Result<()> {
     let reached = |who: Who, address: Address| {
-        let place = PLACES.iter().find(|place| place.owner == who && place.address == address);
+        let place = PLACED_VMS.iter().find(|place| place.owner == who && place.address == address);
         match place {
             _ if address == LOBBY => "a list of VMs".to_owned(),
-            Some(Place { vm, state: State::Down, .. }) => format!("{vm} (down)"),
-            Some(Place { vm, state: State::Up, .. }) => (*vm).to_owned(),
+            Some(PlacedVm { vm, state: State::Down, .. }) => format!("{vm} (down)"),
+            Some(PlacedVm { vm, state: State::Up, .. }) => (*vm).to_owned(),
             None => "-".to_owned(),
         }
     };

@@ -34,7 +34,7 @@ pub(super) const LOBBY: Address = Address { name: "lobby", ip: Ipv4Addr::new(127
 pub(super) const POOL: [Address; 4] = [S001, S002, S003, LOBBY];
 
 /// Who owns a VM, and where it answers its owner.
-pub(super) struct Place {
+pub(super) struct PlacedVm {
     pub(super) vm: &'static str,
     pub(super) owner: Who,
     pub(super) address: Address,
@@ -48,11 +48,11 @@ pub(super) enum State {
     Down,
 }
 
-pub(super) const PLACES: [Place; 4] = [
-    Place { vm: "blue", owner: Who::Alice, address: S001, state: State::Up },
-    Place { vm: "green", owner: Who::Bob, address: S001, state: State::Up },
-    Place { vm: "red", owner: Who::Alice, address: S002, state: State::Up },
-    Place { vm: "grey", owner: Who::Alice, address: S003, state: State::Down },
+pub(super) const PLACED_VMS: [PlacedVm; 4] = [
+    PlacedVm { vm: "blue", owner: Who::Alice, address: S001, state: State::Up },
+    PlacedVm { vm: "green", owner: Who::Bob, address: S001, state: State::Up },
+    PlacedVm { vm: "red", owner: Who::Alice, address: S002, state: State::Up },
+    PlacedVm { vm: "grey", owner: Who::Alice, address: S003, state: State::Down },
 ];
 
 /// A user.
@@ -126,7 +126,7 @@ impl Stage {
         }
         let ca_file = directory.file("user_ca.pub", &format!("{}\n", user_ca.to_line()))?;
         let (mut machines, mut host_keys) = (Vec::new(), Vec::new());
-        for Place { vm: name, owner, state, .. } in PLACES {
+        for PlacedVm { vm: name, owner, state, .. } in PLACED_VMS {
             if state == State::Down {
                 continue;
             }
@@ -193,7 +193,7 @@ impl Stage {
             Kind::BuiltIn => String::new(),
             Kind::Sshd => format!("login = \"{}\"\n", own_name()?),
         };
-        for Place { vm, owner, address, .. } in PLACES {
+        for PlacedVm { vm, owner, address, .. } in PLACED_VMS {
             let endpoint = self.endpoint(vm)?;
             let _infallible = write!(
                 text,

@@ -130,7 +130,7 @@ fn listen(server: &Arc<Server>, socket: &TcpListener) {
         while let Ok((stream, _)) = socket.accept() {
             // Beyond the limit the connection is closed: the edge tells its user.
             if server.connections.load(Ordering::Relaxed) < CONNECTIONS_MAX {
-                let place = Place::take(server);
+                let place = ConnectionPermit::take(server);
                 let name = format!("vm-{}", server.name);
                 let serve = move || serve(&place.0, stream);
                 threads.extend(std::thread::Builder::new().name(name).spawn(serve));
@@ -143,16 +143,16 @@ fn listen(server: &Arc<Server>, socket: &TcpListener) {
 }
 
 /// One of the places for connections.
-struct Place(Arc<Server>);
+struct ConnectionPermit(Arc<Server>);
 
-impl Place {
+impl ConnectionPermit {
     fn take(server: &Arc<Server>) -> Self {
         server.connections.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(server))
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }

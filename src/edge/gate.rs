@@ -208,12 +208,12 @@ pub struct Case<'a> {
     /// Now.
     pub unix_s: u64,
     /// Where to.
-    pub place: Place<'a>,
+    pub place: CasePlace<'a>,
 }
 
 /// Where somebody wants to be.
 #[derive(Clone, Copy)]
-pub enum Place<'a> {
+pub enum CasePlace<'a> {
     /// In what is found at a pool address, or by a name in the login.
     At {
         /// The address dialled.
@@ -299,7 +299,7 @@ pub fn judge<T>(
 ) -> Result<Right<T>, Refusal> {
     let Case { table, policy, subject, source, unix_s, place } = *case;
     // As the request itself is refused, before anything is looked up.
-    if let Place::At { login, .. } = place
+    if let CasePlace::At { login, .. } = place
         && !is_login(login)
     {
         return Err(Refusal::LoginName);
@@ -312,15 +312,17 @@ pub fn judge<T>(
         Subject::Key(_) | Subject::Fingerprint(_) => Identity::Key(subject.fingerprint()),
     };
     let (found, line) = match place {
-        Place::At { address, login } => table.ask(who(&identity), address, login, |user, way| {
-            let closed = address.closed.then_some(Refusal::AddressMaintenance);
-            Ok((read(user, way), closed.or(way.closed().then_some(Refusal::VmMaintenance))))
-        }),
-        Place::Held(held) => table.hold(who(&identity), held, |vm| {
+        CasePlace::At { address, login } => {
+            table.ask(who(&identity), address, login, |user, way| {
+                let closed = address.closed.then_some(Refusal::AddressMaintenance);
+                Ok((read(user, way), closed.or(way.closed().then_some(Refusal::VmMaintenance))))
+            })
+        }
+        CasePlace::Held(held) => table.hold(who(&identity), held, |vm| {
             let way = Way::Vm { vm, login: &held.login, by_name: held.by_name };
             Ok((read(&held.user, way), way.closed().then_some(Refusal::VmMaintenance)))
         }),
-        Place::Visited { address, user } => {
+        CasePlace::Visited { address, user } => {
             table.ask(who(&identity), address, "", |is, way| match way {
                 Way::Lobby if is == user => Ok((read(user, way), None)),
                 Way::Lobby => Err(Refusal::Forbidden),
@@ -356,11 +358,11 @@ pub fn judge<T>(
 fn user_of<'a>(
     table: &Table,
     principals: &'a [String],
-    place: Place<'_>,
+    place: CasePlace<'_>,
 ) -> Result<&'a str, Refusal> {
     let mut users = principals.iter().filter(|name| match place {
-        Place::At { .. } => table.is_user(name),
-        Place::Held(Admitted { user, .. }) | Place::Visited { user, .. } => {
+        CasePlace::At { .. } => table.is_user(name),
+        CasePlace::Held(Admitted { user, .. }) | CasePlace::Visited { user, .. } => {
             name.as_str() == &**user && table.is_user(name)
         }
     });

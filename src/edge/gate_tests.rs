@@ -39,7 +39,7 @@ impl World {
             subject: (&presented).into(),
             source: Some(SOURCE),
             unix_s: NOW_S,
-            place: Place::At { address: &place, login: "me" },
+            place: CasePlace::At { address: &place, login: "me" },
         };
         let right = judge(&case, |user, way| way.admission(user)).unwrap();
         let Admission::Vm(admitted) = right.found else { panic!("she has a VM") };

@@ -1,7 +1,7 @@
 //! Whether somebody who is in still may be, as everything stands now: asked of the one judge ([`gate::judge`]) with what is
 //! known of the connection.
 
-use super::gate::{self, Case, Place, Refusal};
+use super::gate::{self, Case, CasePlace, Refusal};
 use super::report::Report;
 use super::shared::Shared;
 use super::{clock, pump};
@@ -22,10 +22,10 @@ pub fn recheck_right(
     let Some(proved) = &report.who else { return Err(Refusal::NotRegistered) };
     let there;
     let place = match (&report.admitted, &report.user) {
-        (Some(admitted), _) => Place::Held(admitted),
+        (Some(admitted), _) => CasePlace::Held(admitted),
         (None, Some(user)) => {
             there = report.dialled.and_then(|local| shared.table.dialled(local));
-            Place::Visited { address: there.as_ref().ok_or(Refusal::NoVmHere)?, user }
+            CasePlace::Visited { address: there.as_ref().ok_or(Refusal::NoVmHere)?, user }
         }
         (None, None) => return Err(Refusal::NotRegistered),
     };

@@ -10,7 +10,7 @@ use crate::ssh::userauth::{Gate, Offer, Pass, ProvedKey, Subject};
 
 use super::clock;
 use super::denied::{Vain, Word};
-use super::gate::{self, Case, Grant, Place, Refusal, Right};
+use super::gate::{self, Case, CasePlace, Grant, Refusal, Right};
 use super::report::Report;
 use super::shared::Shared;
 
@@ -93,7 +93,7 @@ impl<'a> RouteGate<'a> {
         read: impl Fn(&Arc<str>, Way<'_>) -> T,
     ) -> Option<Right<T>> {
         let Offer { login, subject, source, unix_s, policy } = *offer;
-        let place = Place::At { address: self.address, login };
+        let place = CasePlace::At { address: self.address, login };
         let table = &self.shared.table;
         let case = Case { table, policy, subject, source: Some(source), unix_s, place };
         gate::judge(&case, read)

@@ -18,13 +18,13 @@ pub(super) struct Key {
 /// Entries in stable places, found by [`Key`].
 #[derive(Debug)]
 pub(super) struct Slab<T> {
-    slots: Vec<Slot<T>>,
+    buckets: Vec<Bucket<T>>,
     /// Places to use again, last given up first.
     vacant: Vec<u32>,
 }
 
 #[derive(Debug)]
-struct Slot<T> {
+struct Bucket<T> {
     generation: u32,
     entry: Option<T>,
 }
@@ -32,12 +32,12 @@ struct Slot<T> {
 impl<T> Slab<T> {
     /// An empty slab; allocates nothing.
     pub(super) const fn new() -> Self {
-        Self { slots: Vec::new(), vacant: Vec::new() }
+        Self { buckets: Vec::new(), vacant: Vec::new() }
     }
 
     /// How many entries live.
     pub(super) const fn len(&self) -> usize {
-        self.slots.len() - self.vacant.len()
+        self.buckets.len() - self.vacant.len()
     }
 
     /// True when no entry lives.
@@ -48,13 +48,13 @@ impl<T> Slab<T> {
     /// Puts `entry` into a free place; gives it back when there are [`ENTRIES_MAX`] already.
     pub(super) fn insert(&mut self, entry: T) -> Result<Key, T> {
         if let Some(index) = self.vacant.pop() {
-            let slot = &mut self.slots[index as usize];
-            slot.entry = Some(entry);
-            return Ok(Key { index, generation: slot.generation });
+            let bucket = &mut self.buckets[index as usize];
+            bucket.entry = Some(entry);
+            return Ok(Key { index, generation: bucket.generation });
         }
-        match u32::try_from(self.slots.len()) {
-            Ok(index) if self.slots.len() < ENTRIES_MAX => {
-                self.slots.push(Slot { generation: 0, entry: Some(entry) });
+        match u32::try_from(self.buckets.len()) {
+            Ok(index) if self.buckets.len() < ENTRIES_MAX => {
+                self.buckets.push(Bucket { generation: 0, entry: Some(entry) });
                 Ok(Key { index, generation: 0 })
             }
             _ => Err(entry),
@@ -63,28 +63,28 @@ impl<T> Slab<T> {
 
     /// The entry, unless it is gone.
     pub(super) fn get(&self, key: Key) -> Option<&T> {
-        self.slots
+        self.buckets
             .get(key.index as usize)
-            .filter(|slot| slot.generation == key.generation)
-            .and_then(|slot| slot.entry.as_ref())
+            .filter(|bucket| bucket.generation == key.generation)
+            .and_then(|bucket| bucket.entry.as_ref())
     }
 
     /// The entry, unless it is gone.
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        self.slots
+        self.buckets
             .get_mut(key.index as usize)
-            .filter(|slot| slot.generation == key.generation)
-            .and_then(|slot| slot.entry.as_mut())
+            .filter(|bucket| bucket.generation == key.generation)
+            .and_then(|bucket| bucket.entry.as_mut())
     }
 
     /// Takes the entry out, unless it is gone. Its key finds nothing from now on.
     pub(super) fn remove(&mut self, key: Key) -> Option<T> {
-        let slot = self
-            .slots
+        let bucket = self
+            .buckets
             .get_mut(key.index as usize)
-            .filter(|slot| slot.generation == key.generation)?;
-        let entry = slot.entry.take()?;
-        slot.generation = slot.generation.wrapping_add(1);
+            .filter(|bucket| bucket.generation == key.generation)?;
+        let entry = bucket.entry.take()?;
+        bucket.generation = bucket.generation.wrapping_add(1);
         self.vacant.push(key.index);
         Some(entry)
     }
@@ -96,8 +96,8 @@ impl<T> Slab<T> {
 
     /// Every entry with its key.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        (0..).zip(&self.slots).filter_map(|(index, slot)| {
-            Some((Key { index, generation: slot.generation }, slot.entry.as_ref()?))
+        (0..).zip(&self.buckets).filter_map(|(index, bucket)| {
+            Some((Key { index, generation: bucket.generation }, bucket.entry.as_ref()?))
         })
     }
 }

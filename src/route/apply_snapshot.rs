@@ -15,7 +15,7 @@ use super::{
     snapshot::{Resolved, Snapshot, TeamIndex, TeamsOf},
     table::{Marks, Table},
     user_routes::{Named, Reaching, Rest, Team, UserRoutes, VmId, VmName},
-    writer::{Held, Known, Writer},
+    writer::{Known, KnownAddress, Writer},
 };
 
 impl Table {
@@ -99,7 +99,7 @@ impl Table {
             .collect();
         note_members(&mut known, &teams_of, &principals, team_ids);
 
-        let by_ip = held.iter().flat_map(|Held { address, .. }| {
+        let by_ip = held.iter().flat_map(|KnownAddress { address, .. }| {
             let ips = columns(address.public, address.public6, address.private);
             ips.map(|(_, ip)| (ip, Arc::clone(address)))
         });
@@ -146,7 +146,7 @@ impl Table {
     fn enter(
         &self,
         vms: Vec<Resolved>,
-        addresses: &mut [Held],
+        addresses: &mut [KnownAddress],
         principals: &[(Arc<str>, PrincipalId)],
         reaching: &mut [Reaching],
         shown: u64,
@@ -213,10 +213,10 @@ fn note_members(
 }
 
 impl Writer {
-    fn place(&mut self, entries: &[AddressEntry]) -> Vec<Held> {
+    fn place(&mut self, entries: &[AddressEntry]) -> Vec<KnownAddress> {
         let place = |entry: &AddressEntry| {
             let now = self.addresses.get(&entry.name).map(|held| &held.address);
-            Held { address: self.given.address(entry, now), slots: 0, pointing: 0 }
+            KnownAddress { address: self.given.address(entry, now), slots: 0, pointing: 0 }
         };
         entries.iter().map(place).collect()
     }

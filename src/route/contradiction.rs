@@ -8,7 +8,7 @@ use super::{Contents, Delta, RESERVED, Table};
 
 /// An entry of [`Contents`] or a change of a [`Delta`], by its index.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum Place {
+pub enum EntryIndex {
     /// In `addresses`.
     Address(usize),
     /// In `users`.
@@ -26,7 +26,7 @@ pub enum Place {
 #[error("{what}")]
 pub struct Contradiction {
     /// The entry to change: of two that collide, the later one.
-    pub at: Place,
+    pub at: EntryIndex,
     /// What is wrong with it.
     pub what: What,
 }

@@ -1,13 +1,13 @@
 //! Changes the table by a delta: one step, at a cost in proportion to the delta and to the principals it touches.
 //!
-//! A delta is first written over the present state as a [`Draft`], which copies nothing but what the delta touches. A draft
+//! A delta is first written over the present state as a [`TableDraft`], which copies nothing but what the delta touches. A draft
 //! without contradictions becomes the entries to mark; then they are shown all at once, as those of a snapshot are.
 
 use std::collections::BTreeMap;
 
 use super::{
-    AddressEntry, Change, Contradiction, Delta, Place, TeamEntry, UserEntry, VmEntry, What,
-    draft::Draft,
+    AddressEntry, Change, Contradiction, Delta, EntryIndex, TeamEntry, UserEntry, VmEntry, What,
+    draft::TableDraft,
     table::{Marks, Table},
 };
 
@@ -26,15 +26,15 @@ impl Table {
     /// VMs change: of each of them all VMs, and of a team that gets a slot all members who share its slots.
     ///
     /// # Errors
-    /// All contradictions in the state that the delta leads to; nothing has changed then. [`Place::Change`] says which
+    /// All contradictions in the state that the delta leads to; nothing has changed then. [`EntryIndex::Change`] says which
     /// change has to be another one.
     pub fn change(&self, delta: Delta) -> Result<Changed, Vec<Contradiction>> {
         let Ok(mut writer) = self.writer.lock() else {
             // What that writer marked would be shown with ours.
-            return Err(vec![Contradiction { at: Place::Change(0), what: What::CutShort }]);
+            return Err(vec![Contradiction { at: EntryIndex::Change(0), what: What::CutShort }]);
         };
         let shown = self.revision();
-        let draft = Draft::new(self, &writer, shown, &Sorted::new(delta));
+        let draft = TableDraft::new(self, &writer, shown, &Sorted::new(delta));
         let (wanted, noted, takes_away) = draft.finish()?;
         let marks = Marks {
             addresses: self.addresses.mark(wanted.addresses, shown),

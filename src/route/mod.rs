@@ -40,7 +40,7 @@ mod writer;
 pub use contents::{
     AddressEntry, Change, Contents, Delta, KeyEntry, Slot, TEAMS_MAX, TeamEntry, UserEntry, VmEntry,
 };
-pub use contradiction::{Contradiction, Place, What};
+pub use contradiction::{Contradiction, EntryIndex, What};
 pub use delta::Changed;
 pub use snapshot::{LABEL_BYTES_MAX, RESERVED, Snapshot, TEAM_PREFIX, is_id, is_label};
 pub use source_address::SourceAddress;

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    AddressEntry, Contents, Contradiction, KeyEntry, Place, Slot, TEAMS_MAX, TeamEntry, UserEntry,
-    Vm, VmEntry, What,
+    AddressEntry, Contents, Contradiction, EntryIndex, KeyEntry, Slot, TEAMS_MAX, TeamEntry,
+    UserEntry, Vm, VmEntry, What,
 };
 
 /// Length of a name, in bytes (RFC 1035 §2.3.4).
@@ -134,7 +134,7 @@ fn check_names(
     found: &mut Vec<Contradiction>,
 ) -> Names {
     let mut check = |at, name: &str, taken: Option<&'static str>, lobby: bool| {
-        let zone = matches!(at, Place::Address(_) | Place::Vm(_));
+        let zone = matches!(at, EntryIndex::Address(_) | EntryIndex::Vm(_));
         if let Some(what) = judge_name(name, taken, zone, lobby) {
             found.push(Contradiction { at, what });
         }
@@ -144,18 +144,18 @@ fn check_names(
         Names { users: HashMap::new(), teams: HashMap::new(), addresses: HashMap::new() };
     for (index, entry) in addresses.iter().enumerate() {
         let taken = names.addresses.contains_key(&entry.name).then_some("another address");
-        check(Place::Address(index), &entry.name, taken, entry.lobby);
+        check(EntryIndex::Address(index), &entry.name, taken, entry.lobby);
         names.addresses.entry(entry.name.clone()).or_insert(index);
     }
     for (index, entry) in users.iter().enumerate() {
         let taken = names.users.contains_key(&entry.name).then_some("another user");
-        check(Place::User(index), &entry.name, taken, false);
+        check(EntryIndex::User(index), &entry.name, taken, false);
         names.users.entry(entry.name.clone()).or_insert(index);
     }
     for (index, entry) in teams.iter().enumerate() {
         let name = format!("{TEAM_PREFIX}{}", entry.name);
         let taken = names.teams.contains_key(&name).then_some("another team");
-        check(Place::Team(index), &entry.name, taken, false);
+        check(EntryIndex::Team(index), &entry.name, taken, false);
         names.teams.entry(name).or_insert(users.len() + index);
     }
     let mut vm_names = HashSet::with_capacity(vms.len());
@@ -166,13 +166,13 @@ fn check_names(
         } else {
             (!vm_names.insert(name)).then_some("another VM")
         };
-        check(Place::Vm(index), name, taken, false);
+        check(EntryIndex::Vm(index), name, taken, false);
     }
     drop(vm_names);
     let mut ids = HashSet::with_capacity(vms.len());
-    let told: HashSet<Place> = found.iter().map(|contradiction| contradiction.at).collect();
+    let told: HashSet<EntryIndex> = found.iter().map(|contradiction| contradiction.at).collect();
     for (index, entry) in vms.iter().enumerate() {
-        let (at, id) = (Place::Vm(index), &entry.vm.id);
+        let (at, id) = (EntryIndex::Vm(index), &entry.vm.id);
         let what = judge_id(id, !ids.insert(id));
         // In a fleet file the id is the name, whose fault is told already.
         found.extend(what.filter(|_| !told.contains(&at)).map(|what| Contradiction { at, what }));
@@ -216,7 +216,7 @@ pub(super) fn judge_ip(ip: IpAddr, column: &'static str) -> impl Iterator<Item =
 fn check_ips(addresses: &[AddressEntry], found: &mut Vec<Contradiction>) {
     let mut taken: HashMap<IpAddr, (&'static str, &str)> = HashMap::new();
     for (index, entry) in addresses.iter().enumerate() {
-        let at = Place::Address(index);
+        let at = EntryIndex::Address(index);
         for (column, ip) in entry.columns() {
             found.extend(judge_ip(ip, column).map(|what| Contradiction { at, what }));
             if let Some((there, of)) = taken.get(&ip) {
@@ -244,7 +244,7 @@ fn check_keys(users: &[UserEntry], found: &mut Vec<Contradiction>) {
         for KeyEntry { fingerprint, .. } in &entry.keys {
             if let Some(of) = taken.get(fingerprint) {
                 let what = What::KeyTaken { fingerprint: *fingerprint, of: (*of).to_owned() };
-                found.push(Contradiction { at: Place::User(index), what });
+                found.push(Contradiction { at: EntryIndex::User(index), what });
             } else {
                 taken.insert(fingerprint, &entry.name);
             }
@@ -260,7 +260,7 @@ fn join_teams(
 ) -> Vec<TeamsOf> {
     let mut teams_of = vec![TeamsOf::default(); users.len()];
     for (index, team) in teams.iter().enumerate() {
-        let at = Place::Team(index);
+        let at = EntryIndex::Team(index);
         let mut seen = HashSet::new();
         let members = team.members.iter().map(|member| (member, false));
         for (member, by_name) in members.chain(team.members_by_name.iter().map(|m| (m, true))) {
@@ -283,7 +283,7 @@ fn join_teams(
         let teams = of.slots.len() + of.by_name.len();
         if teams > TEAMS_MAX {
             let what = What::TooManyTeams { user: user.name.clone(), teams };
-            found.push(Contradiction { at: Place::User(index), what });
+            found.push(Contradiction { at: EntryIndex::User(index), what });
         }
     }
     teams_of
@@ -297,7 +297,7 @@ fn resolve(
 ) -> Vec<Resolved> {
     let mut resolved = Vec::with_capacity(vms.len());
     for (index, VmEntry { vm, slots, by_name }) in vms.into_iter().enumerate() {
-        let at = Place::Vm(index);
+        let at = EntryIndex::Vm(index);
         let (mut wrong, mut nowhere) = (BTreeSet::new(), BTreeSet::new());
         let mut allowed = Vec::with_capacity(1 + slots.len() + by_name.len());
         let owner = names.principal(&vm.owner);
@@ -379,7 +379,7 @@ fn check_slots(
             if let (Some(entry), Some(other)) = (addresses.get(address), vms.get(low)) {
                 let (address, other) = (entry.name.clone(), other.vm.name.clone());
                 let what = What::SlotTaken { user: user(), address, other };
-                found.push(Contradiction { at: Place::Vm(high), what });
+                found.push(Contradiction { at: EntryIndex::Vm(high), what });
             }
         }
     };

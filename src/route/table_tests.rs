@@ -9,7 +9,7 @@ use super::*;
 use crate::route::testing::*;
 use crate::route::user_routes::{NEAR, Rest, SpilledSlots};
 use crate::route::{
-    Contents, KeyEntry, Place, Slot, Snapshot, TEAMS_MAX, UserEntry, What, versioned::Cell,
+    Contents, EntryIndex, KeyEntry, Slot, Snapshot, TEAMS_MAX, UserEntry, What, versioned::Cell,
 };
 
 #[test]
@@ -439,7 +439,7 @@ proptest! {
                     panic!("{}", contradiction.what);
                 };
                 // Somebody who is `user` has a way to both at that address.
-                let Place::Vm(index) = contradiction.at else { panic!("a slot is a VM's") };
+                let EntryIndex::Vm(index) = contradiction.at else { panic!("a slot is a VM's") };
                 let mut all = vec![user.clone()];
                 all.extend(contents.teams.iter().filter(|team| team.members.contains(&user))
                     .map(|team| format!("team:{}", team.name)));

@@ -5,8 +5,8 @@ use std::{net::IpAddr, sync::Arc};
 use proptest::prelude::*;
 
 use super::{
-    Address, AddressEntry, Admission, Admitted, Contents, KeyEntry, KeyLine, Place, Slot, Snapshot,
-    Table, TeamEntry, UserEntry, Vm, VmEntry, Way, Who,
+    Address, AddressEntry, Admission, Admitted, Contents, EntryIndex, KeyEntry, KeyLine, Slot,
+    Snapshot, Table, TeamEntry, UserEntry, Vm, VmEntry, Way, Who,
 };
 
 pub(super) fn ip(last: u8) -> IpAddr {
@@ -248,7 +248,7 @@ pub(crate) fn sound(mut contents: Contents) -> (Contents, Snapshot) {
         match Snapshot::new(contents.clone()) {
             Ok(snapshot) => return (contents, snapshot),
             Err(found) => {
-                let Place::Vm(index) = found[0].at else { panic!("{}", found[0]) };
+                let EntryIndex::Vm(index) = found[0].at else { panic!("{}", found[0]) };
                 contents.vms.remove(index);
             }
         }

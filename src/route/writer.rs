@@ -17,7 +17,7 @@ pub(super) struct Writer {
     pub(super) principals: HashMap<Arc<str>, PrincipalId>,
     pub(super) known: HashMap<PrincipalId, Known>,
     /// By name.
-    pub(super) addresses: HashMap<String, Held>,
+    pub(super) addresses: HashMap<String, KnownAddress>,
     /// Of all VMs: no two have the same.
     pub(super) ids: HashSet<VmId, RandomState>,
     pub(super) given: IdAllocator,
@@ -51,7 +51,7 @@ impl Known {
 
 /// A pool address and how much hangs on it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Held {
+pub(super) struct KnownAddress {
     pub(super) address: Arc<Address>,
     /// Filled slots.
     pub(super) slots: usize,

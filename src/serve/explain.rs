@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::control::api::dto::{Decision, Explanation, Step};
 use crate::control::api::{Asked, Question, Target};
-use crate::edge::gate::{self, Case, Place, Refusal, Right};
+use crate::edge::gate::{self, Case, CasePlace, Refusal, Right};
 use crate::edge::settings::Live;
 use crate::registry::refusal::utc;
 use crate::route::{Address, Admission, KeyLine, Table, Vm, Who};
@@ -194,7 +194,7 @@ impl<'a> Walk<'a> {
         login: &str,
     ) -> Result<Right<Admission>, Refusal> {
         let Some(address) = &self.address else { return Err(Refusal::NoVmHere) };
-        let place = Place::At { address, login };
+        let place = CasePlace::At { address, login };
         let (table, policy, unix_s) = (self.table, &self.live.policy, self.unix_s);
         let case = Case { table, policy, subject, source, unix_s, place };
         gate::judge(&case, |user, way| way.admission(user))

@@ -54,7 +54,7 @@ impl HostKeyAlgorithm {
 /// Our KEXINIT but for the cookie: enough to build the same bytes again when the exchange hash
 /// needs them, so that a connection that waits for its peer keeps 16 bytes and not a kilobyte.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Offer<'a> {
+pub(super) struct AlgorithmOffer<'a> {
     pub(super) role: Role,
     pub(super) methods: &'a [Method],
     pub(super) host_keys: &'a [HostKeyAlgorithm],
@@ -64,7 +64,7 @@ pub(super) struct Offer<'a> {
     pub(super) first: bool,
 }
 
-impl Offer<'_> {
+impl AlgorithmOffer<'_> {
     /// The KEXINIT payload, message number included.
     pub(super) fn kexinit(&self, cookie: [u8; 16]) -> Vec<u8> {
         let mut out = Vec::with_capacity(1024);

@@ -28,8 +28,8 @@ impl Lists {
         }
     }
 
-    fn offer(&self, role: Role) -> Offer<'_> {
-        Offer {
+    fn offer(&self, role: Role) -> AlgorithmOffer<'_> {
+        AlgorithmOffer {
             role,
             methods: &self.methods,
             host_keys: &self.host_keys,

@@ -43,21 +43,21 @@ pub(super) struct VmLegs {
     ecdsa: Arc<ClientConfig>,
     rsa: Arc<ClientConfig>,
     any: Arc<ClientConfig>,
-    completions: Places<COMPLETIONS_MAX>,
+    completions: FirstUsePermits<COMPLETIONS_MAX>,
     /// The key that certificates are minted for, and when it was made.
     subject: RefCell<Option<(Arc<PrivateKey>, u64)>>,
 }
 
 /// Places for work on other threads. One is taken until the work is over, whether or not anybody still waits for it.
 #[derive(Default)]
-struct Places<const MAX: usize>(Arc<()>);
+struct FirstUsePermits<const MAX: usize>(Arc<()>);
 
 /// One of the places.
 struct FirstUsePermit {
     _counted: Arc<()>,
 }
 
-impl<const MAX: usize> Places<MAX> {
+impl<const MAX: usize> FirstUsePermits<MAX> {
     /// `None`: all are taken.
     fn take(&self) -> Option<FirstUsePermit> {
         let taken = Arc::strong_count(&self.0) - 1;
@@ -114,7 +114,7 @@ impl VmLegs {
             ecdsa: config(&ecdsa),
             rsa: config(&rsa),
             any: config(&any),
-            completions: Places::default(),
+            completions: FirstUsePermits::default(),
             subject: RefCell::default(),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::plan::Step;
-use super::served_file::{Counts, Held, RemovalsMax, Tally};
+use super::served_file::{Counts, HeldBack, RemovalsMax, Tally};
 use crate::plural::count;
 use crate::registry::command::{Command, NewVm, Thing};
 use crate::registry::document::{Origin, Vm};
@@ -263,7 +263,7 @@ impl Doings {
 
 /// Whether so much can be meant. What a file cannot remove makes it no less, and a key for which its user gets another one is
 /// not lost.
-pub(super) fn held(doings: &Doings, model: &Model, most: RemovalsMax) -> Option<Held> {
+pub(super) fn held(doings: &Doings, model: &Model, most: RemovalsMax) -> Option<HeldBack> {
     let ours = |origin: Origin| origin == Origin::Fleet;
     // Keys and rights of what is named go with a file that takes it over, too.
     let named = |kind, name: &Label, origin| {
@@ -320,7 +320,7 @@ pub(super) fn held(doings: &Doings, model: &Model, most: RemovalsMax) -> Option<
     };
     let some = all.iter().filter(|(removed, ..)| *removed > 0);
     let told = some.map(|(removed, of, kind)| format!("{removed} of {}", count(of, kind.word())));
-    held.then(|| Held::Removals { what: told.collect::<Vec<_>>().join(", "), most })
+    held.then(|| HeldBack::Removals { what: told.collect::<Vec<_>>().join(", "), most })
 }
 
 fn number(count: usize) -> u64 {

@@ -19,7 +19,7 @@ pub(super) struct Identities<'a> {
 }
 
 /// Who owns it, and where it is.
-type Place<'a> = (&'a Principal, &'a str);
+type OwnedAt<'a> = (&'a Principal, &'a str);
 
 impl<'a> Identities<'a> {
     /// `goes` says whether a VM goes that the fleet does not name.
@@ -128,7 +128,7 @@ impl<'a> Identities<'a> {
         let is_new =
             |vm: &&&'a FleetVm| vm.id.is_none() && self.standing(model, &vm.name).is_none();
         // Of two at one place nobody knows which is which.
-        let mut new: HashMap<Place<'a>, Option<&'a FleetVm>> = HashMap::new();
+        let mut new: HashMap<OwnedAt<'a>, Option<&'a FleetVm>> = HashMap::new();
         for vm in vms.values().filter(is_new) {
             let first = Some(*vm);
             new.entry((&vm.owner, vm.ssh.as_str())).and_modify(|vm| *vm = None).or_insert(first);
@@ -136,7 +136,7 @@ impl<'a> Identities<'a> {
         if new.is_empty() {
             return;
         }
-        let mut gone: HashMap<Place<'a>, Option<Serial>> = HashMap::new();
+        let mut gone: HashMap<OwnedAt<'a>, Option<Serial>> = HashMap::new();
         for serial in model.vm_names().values() {
             let Some(stored) = model.vm(*serial) else { continue };
             let vm = &*stored.document;

@@ -124,7 +124,7 @@ impl Tally {
 
 /// Why a file is not carried out.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Held {
+pub enum HeldBack {
     /// It says nothing.
     #[error(
         "the fleet file is empty, which would remove all that it named: nothing is changed; put back what it held, or \
@@ -151,8 +151,8 @@ pub struct Planned {
     pub at: PlannedRevision,
     /// How much it is.
     pub tally: Tally,
-    /// Why it is not carried out unless somebody says so of this plan; [`Held::Empty`] never is.
-    pub held: Option<Held>,
+    /// Why it is not carried out unless somebody says so of this plan; [`HeldBack::Empty`] never is.
+    pub held: Option<HeldBack>,
     steps: Vec<Step>,
     /// What each step does.
     doings: Vec<Option<Doing>>,
@@ -167,7 +167,7 @@ pub fn plan(fleet: &Fleet, model: &Model, most: RemovalsMax) -> Result<Planned, 
     if fleet.is_empty() {
         let (at, tally) = (PlannedRevision::of(revision, &[]), Tally::default());
         let (steps, doings) = (Vec::new(), Vec::new());
-        return Ok(Planned { at, tally, held: Some(Held::Empty), steps, doings });
+        return Ok(Planned { at, tally, held: Some(HeldBack::Empty), steps, doings });
     }
     let steps = super::plan(fleet, model, Prune::FromFleet)?;
     let doings = Reader::new(model, &steps).read(&steps);
@@ -201,7 +201,7 @@ pub enum Ended {
         more: usize,
     },
     /// Nothing was changed.
-    Held(Held),
+    HeldBack(HeldBack),
 }
 
 impl Outcome {
@@ -232,7 +232,7 @@ impl Outcome {
     /// The plan, if it was held back and is carried out once somebody says so of it.
     #[must_use]
     pub fn may_be_allowed(&self) -> Option<PlannedRevision> {
-        matches!(self.ended, Ended::Held(Held::Removals { .. })).then_some(self.planned)
+        matches!(self.ended, Ended::HeldBack(HeldBack::Removals { .. })).then_some(self.planned)
     }
 
     /// What is wrong, if anything is.
@@ -240,7 +240,7 @@ impl Outcome {
     pub fn trouble(&self) -> Option<String> {
         match &self.ended {
             Ended::Applied => None,
-            Ended::Held(held) => Some(held.to_string()),
+            Ended::HeldBack(held) => Some(held.to_string()),
             Ended::Partly { refused, more } => {
                 let more = match more {
                     0 => String::new(),
@@ -275,8 +275,8 @@ pub fn carry_out(
         }
     }
     match held {
-        Some(held) if allowed.is_none() || held == Held::Empty => {
-            return Ok(Outcome { planned: at, tally, ended: Ended::Held(held) });
+        Some(held) if allowed.is_none() || held == HeldBack::Empty => {
+            return Ok(Outcome { planned: at, tally, ended: Ended::HeldBack(held) });
         }
         Some(_) | None => {}
     }

@@ -56,11 +56,11 @@ fn an_empty_file_is_never_carried_out() {
     served(&service, &users(3), RemovalsMax::Usual);
     for most in [RemovalsMax::Usual, RemovalsMax::Things(u32::MAX)] {
         let outcome = served(&service, &Fleet::default(), most);
-        assert_eq!(outcome.ended, Ended::Held(Held::Empty));
+        assert_eq!(outcome.ended, Ended::HeldBack(HeldBack::Empty));
         let allowed = Some(outcome.planned);
         let again =
             carry_out(&service, &Fleet::default(), most, allowed, &actor(), Mode::Real).unwrap();
-        assert_eq!(again.ended, Ended::Held(Held::Empty));
+        assert_eq!(again.ended, Ended::HeldBack(HeldBack::Empty));
         assert!(again.trouble().unwrap().contains("empty"), "{again:?}");
     }
     assert_eq!(service.model().users().len(), 3);

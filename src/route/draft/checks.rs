@@ -5,11 +5,11 @@ use std::{collections::HashSet, sync::Arc};
 use super::super::{
     Address, AddressId, PrincipalId, TEAM_PREFIX, TEAMS_MAX, Vm, What,
     delta::Sorted,
-    writer::{Held, Known},
+    writer::{Known, KnownAddress},
 };
-use super::{Draft, Life};
+use super::{Life, TableDraft};
 
-impl Draft<'_> {
+impl TableDraft<'_> {
     pub(super) fn check_all(&mut self, delta: &Sorted) {
         self.check_addresses(delta);
         self.check_users(delta);
@@ -20,7 +20,7 @@ impl Draft<'_> {
         }
     }
 
-    pub(super) fn held_after(&self, address: &Arc<Address>) -> Held {
+    pub(super) fn held_after(&self, address: &Arc<Address>) -> KnownAddress {
         let before = self.writer.addresses.get(&address.name);
         let (slots, pointing) = before.map_or((0, 0), |held| (held.slots, held.pointing));
         let more = self.hanging.get(&address.id).copied().unwrap_or_default();
@@ -28,14 +28,14 @@ impl Draft<'_> {
             slots.saturating_add_signed(more.slots),
             pointing.saturating_add_signed(more.pointing),
         );
-        Held { address: Arc::clone(address), slots, pointing }
+        KnownAddress { address: Arc::clone(address), slots, pointing }
     }
 
     /// Nothing may hang on an address that goes, and no slot on a lobby.
     fn check_addresses(&mut self, delta: &Sorted) {
         for (name, (index, entry)) in &delta.addresses {
             let Some(before) = self.writer.addresses.get(name) else { continue };
-            let Held { slots, pointing, .. } = self.held_after(&before.address);
+            let KnownAddress { slots, pointing, .. } = self.held_after(&before.address);
             let name = name.clone();
             match entry {
                 None if slots + pointing > 0 => {

@@ -12,16 +12,16 @@ use super::super::{
     user_routes::{
         InlineSlots, Named, Reaching, Rest, SpilledSlots, Team, UserRoutes, VmId, VmName,
     },
-    writer::{Held, IdAllocator, Known, Writer},
+    writer::{IdAllocator, Known, KnownAddress, Writer},
 };
-use super::{Draft, Life, Reach, User};
+use super::{Life, Reach, TableDraft, User};
 
-type Places = Vec<(AddressId, Option<Arc<Address>>)>;
+type AddressChanges = Vec<(AddressId, Option<Arc<Address>>)>;
 
 /// What the maps of the table must hold; `None` ends an entry.
 pub(in super::super) struct Writes {
     pub(in super::super) addresses: Vec<(IpAddr, Option<Arc<Address>>)>,
-    pub(in super::super) places: Places,
+    pub(in super::super) places: AddressChanges,
     pub(in super::super) address_names: Vec<(String, Option<Arc<Address>>)>,
     pub(in super::super) keys: Vec<(Fingerprint, Option<UserRoutes>)>,
     pub(in super::super) options: Vec<(Fingerprint, Option<Arc<str>>)>,
@@ -35,14 +35,14 @@ pub(in super::super) struct Writes {
 pub(in super::super) struct Noted {
     principals: HashMap<Arc<str>, Option<PrincipalId>>,
     known: Vec<(PrincipalId, Option<Known>)>,
-    addresses: Vec<(String, Option<Held>)>,
+    addresses: Vec<(String, Option<KnownAddress>)>,
     ids_freed: HashSet<VmId>,
     ids_taken: HashSet<VmId>,
     given: IdAllocator,
     counts: Counts,
 }
 
-impl Draft<'_> {
+impl TableDraft<'_> {
     /// What has to be written and noted, and whether somebody may have lost a right.
     ///
     /// # Errors
@@ -162,7 +162,7 @@ impl Draft<'_> {
     }
 
     /// Addresses by their ids, and those in whose slots nothing is any more.
-    fn places(&self) -> (Places, Vec<Arc<Address>>) {
+    fn places(&self) -> (AddressChanges, Vec<Arc<Address>>) {
         let (mut places, mut retired) = (Vec::new(), Vec::new());
         for (name, after) in &self.addresses {
             let before = self.writer.addresses.get(name).map(|held| &held.address);
@@ -176,7 +176,7 @@ impl Draft<'_> {
     }
 
     /// The changed addresses, and those on which more or less hangs than before.
-    fn held(&self) -> Vec<(String, Option<Held>)> {
+    fn held(&self) -> Vec<(String, Option<KnownAddress>)> {
         let mut held: Vec<_> = self
             .addresses
             .iter()

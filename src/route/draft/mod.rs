@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    Address, AddressEntry, AddressId, Contradiction, Counts, KeyEntry, Place, PrincipalId,
+    Address, AddressEntry, AddressId, Contradiction, Counts, EntryIndex, KeyEntry, PrincipalId,
     TEAM_PREFIX, TeamEntry, UserEntry, Vm, What,
     contents::columns,
     delta::{Changes, Sorted},
@@ -25,7 +25,7 @@ mod checks;
 mod finish;
 mod vms;
 
-pub(super) struct Draft<'t> {
+pub(super) struct TableDraft<'t> {
     table: &'t Table,
     writer: &'t Writer,
     shown: u64,
@@ -104,7 +104,7 @@ struct Hanging {
     pointing: isize,
 }
 
-impl<'t> Draft<'t> {
+impl<'t> TableDraft<'t> {
     pub(super) fn new(table: &'t Table, writer: &'t Writer, shown: u64, delta: &Sorted) -> Self {
         let mut draft = Self {
             table,
@@ -139,7 +139,7 @@ impl<'t> Draft<'t> {
 
     /// Each is told once: the same name may be wrong in several places of one entry.
     fn fault(&mut self, index: usize, what: What) {
-        let fault = Contradiction { at: Place::Change(index), what };
+        let fault = Contradiction { at: EntryIndex::Change(index), what };
         let mut of_this = self.found.iter().rev().take_while(|other| other.at == fault.at);
         if of_this.all(|other| *other != fault) {
             self.found.push(fault);
@@ -176,8 +176,9 @@ impl<'t> Draft<'t> {
                 let has = |vm: &str| self.table.names.with(vm, self.shown, |_| ()).is_some();
                 let taken = !delta.vms.contains_key(name) && has(name);
                 let what = judge_name(name, taken.then_some("a VM"), true, entry.lobby);
-                self.found
-                    .extend(what.map(|what| Contradiction { at: Place::Change(*index), what }));
+                self.found.extend(
+                    what.map(|what| Contradiction { at: EntryIndex::Change(*index), what }),
+                );
                 self.given.address(entry, before)
             });
             // Whoever visits it has no other right there; nothing but a slot leads to a VM.

@@ -9,9 +9,9 @@ use super::super::{
     user_routes::{InlineSlots, Named, SpilledSlots, Team, UserRoutes, VmId, VmName},
     writer::Known,
 };
-use super::{Draft, Reach};
+use super::{Reach, TableDraft};
 
-impl Draft<'_> {
+impl TableDraft<'_> {
     pub(super) fn put_vms(&mut self, vms: &Changes<VmEntry>) {
         // All are taken out before one is put in: only the end counts.
         let mut before = Vec::with_capacity(vms.len());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::ssh::cipher::Cipher;
 use crate::ssh::entropy::Entropy;
 use crate::ssh::host_key::HostKey;
-use crate::ssh::negotiate::{Algorithms, HostKeyAlgorithm, Offer};
+use crate::ssh::negotiate::{AlgorithmOffer, Algorithms, HostKeyAlgorithm};
 use crate::ssh::publickey::SignatureAlgorithm;
 use crate::ssh::role::Role;
 
@@ -126,12 +126,12 @@ impl End {
         }
     }
 
-    pub(super) fn offer<'a>(&'a self, ours: &'a Ours, first: bool) -> Offer<'a> {
+    pub(super) fn offer<'a>(&'a self, ours: &'a Ours, first: bool) -> AlgorithmOffer<'a> {
         let (names, algorithms) = match self {
             Self::Client(config) => (&config.names, &config.algorithms),
             Self::Server(config) => (&config.names, &config.algorithms),
         };
-        Offer {
+        AlgorithmOffer {
             role: self.role(),
             methods: &algorithms.methods,
             host_keys: names,
