@@ -81,11 +81,11 @@ impl Model {
         but: Option<PrincipalIx>,
         now_s: u64,
     ) -> impl Iterator<Item = Seen> + '_ {
-        self.seen_through(viewer, but).flat_map(move |principal| self.held_by(principal, now_s))
+        self.seen_through(viewer, but).flat_map(move |principal| self.slots_of(principal, now_s))
     }
 
     /// All slots of one principal, and those it had not long ago at `now_s`.
-    pub(super) fn held_by(
+    pub(super) fn slots_of(
         &self,
         principal: PrincipalIx,
         now_s: u64,
@@ -93,11 +93,12 @@ impl Model {
         let reach = self.reach(principal).into_iter();
         reach.flat_map(move |reach| {
             let slots = reach.slots.iter().map(|slot| Seen::of(*slot));
-            let quarantined = reach.quarantined.iter().filter(move |held| held.until_s > now_s);
-            slots.chain(quarantined.map(|held| Seen {
-                address: held.address,
-                vm: held.vm,
-                how: How::Quarantined { until_s: held.until_s },
+            let quarantined =
+                reach.quarantined.iter().filter(move |quarantined| quarantined.until_s > now_s);
+            slots.chain(quarantined.map(|quarantined| Seen {
+                address: quarantined.address,
+                vm: quarantined.vm,
+                how: How::Quarantined { until_s: quarantined.until_s },
             }))
         })
     }

@@ -79,18 +79,20 @@ impl Model {
         // A user rather than the team that the user is in, and the first of equals.
         let mut most: Option<((usize, usize), PrincipalIx)> = None;
         for viewer in viewers {
-            let least = most.map_or(0, |((sees, held), _)| sees + held + 1);
+            let least = most.map_or(0, |((sees, quarantined), _)| sees + quarantined + 1);
             if self.seen_at_most(*viewer) >= least {
-                let (sees, held) = self.counted(*viewer, now_s);
-                if sees + held >= least {
-                    most = Some(((sees, held), *viewer));
+                let (sees, quarantined) = self.counted(*viewer, now_s);
+                if sees + quarantined >= least {
+                    most = Some(((sees, quarantined), *viewer));
                 }
             }
         }
         let name = |viewer| self.reach(viewer).map(|reach| reach.name.clone());
         let named = most.and_then(|(counts, viewer)| Some((counts, name(viewer)?)));
         match named {
-            Some(((sees, held), principal)) => Refusal::Exhausted { principal, sees, held, ready },
+            Some(((sees, quarantined), principal)) => {
+                Refusal::Exhausted { principal, sees, quarantined, ready }
+            }
             // Every VM has an owner, who is a viewer.
             None => Refusal::invalid("nobody would see the VM", "give it an owner"),
         }
@@ -98,18 +100,18 @@ impl Model {
 
     /// VMs that `viewer` sees, and addresses at which it saw one not long ago.
     fn counted(&self, viewer: PrincipalIx, now_s: u64) -> (usize, usize) {
-        let (mut sees, mut held) = (Vec::new(), Vec::new());
+        let (mut sees, mut quarantined) = (Vec::new(), Vec::new());
         for seen in self.seen(viewer, None, now_s) {
             match seen.how {
                 How::Now | How::Old => sees.push(seen.vm),
-                How::Quarantined { .. } => held.push(seen.address),
+                How::Quarantined { .. } => quarantined.push(seen.address),
             }
         }
         sees.sort_unstable();
         sees.dedup();
-        held.sort_unstable();
-        held.dedup();
-        (sees.len(), held.len())
+        quarantined.sort_unstable();
+        quarantined.dedup();
+        (sees.len(), quarantined.len())
     }
 
     /// No less than both of [`Model::counted`] together, at little cost.
@@ -165,14 +167,15 @@ impl Model {
         let others = others.filter(move |seen| seen.address == at && seen.vm != vm);
         others.filter_map(move |seen| {
             let other = self.vm(seen.vm).map(|other| other.document.name.clone());
-            let held_until_s = match seen.how {
+            let quarantined_until_s = match seen.how {
                 How::Now => None,
                 How::Old => other.is_none().then_some(now_s),
                 How::Quarantined { until_s } => Some(until_s),
             };
             let principal: Principal = self.reach(viewer)?.name.clone();
             let address = self.site(at)?.name.clone();
-            let told = Collision { principal, vm: name.clone(), address, other, held_until_s };
+            let told =
+                Collision { principal, vm: name.clone(), address, other, quarantined_until_s };
             Some(Clash { vm, told })
         })
     }

@@ -270,7 +270,7 @@ pub struct Way {
     /// Unix time from which on another VM may stand there, if that is known; else the quarantine begins now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_s: Option<u64>,
-    /// As in [`QuarantinedSlot`](super::document::Hold).
+    /// As in [`QuarantinedSlot`](super::document::QuarantinedSlot).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
 }

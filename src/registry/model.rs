@@ -56,7 +56,7 @@ pub(super) struct Slot {
     pub(super) until_s: Option<u64>,
 }
 
-/// What holds for one principal. It may stand here although the principal is gone, for what is held.
+/// What holds for one principal. It may stand here although the principal is gone, for what is quarantined.
 #[derive(Debug)]
 pub(super) struct Reach {
     pub(super) name: Principal,
@@ -107,7 +107,7 @@ pub struct Model {
     keys: HashMap<[u8; 32], Label>,
     /// Of those VMs that have one: part of its fingerprint.
     pub(super) host_keys: BTreeSet<(u64, Serial)>,
-    /// VMs with second ways, and principals with holds: what time alone will change.
+    /// VMs with second ways, and principals with quarantined slots: what time alone will change.
     pub(super) aging: BTreeSet<Key>,
     pub(super) of_routes: bool,
 }

@@ -88,16 +88,15 @@ impl Model {
     ) -> Option<(Document, u64)> {
         let ix = self.intern_principal(principal);
         let old = self.quarantined.remove(principal);
-        let mut held = Vec::new();
+        let mut now = Vec::new();
         for quarantine in new.iter().flat_map(|new| &new.document) {
             let address = self.intern_address(&quarantine.address);
-            held.push(Quarantined { address, vm: quarantine.vm, until_s: quarantine.until_s });
+            now.push(Quarantined { address, vm: quarantine.vm, until_s: quarantine.until_s });
             if let Some(site) = self.sites.get_mut(address.index()) {
                 site.quarantined += 1;
             }
         }
-        let before =
-            self.reach_mut(ix).map(|reach| std::mem::replace(&mut reach.quarantined, held));
+        let before = self.reach_mut(ix).map(|reach| std::mem::replace(&mut reach.quarantined, now));
         for quarantine in before.unwrap_or_default() {
             if let Some(site) = self.sites.get_mut(quarantine.address.index()) {
                 site.quarantined = site.quarantined.saturating_sub(1);
@@ -166,10 +165,10 @@ impl Draft<'_> {
         };
         let slots =
             reach.slots.iter().filter_map(|slot| quarantine(slot.address, slot.vm, until_s));
-        let over = |held: &&Quarantined| held.until_s > self.stamp().now_s;
+        let over = |slot: &&Quarantined| slot.until_s > self.stamp().now_s;
         let quarantined = reach.quarantined.iter().filter(over);
         let quarantined =
-            quarantined.filter_map(|held| quarantine(held.address, held.vm, held.until_s));
+            quarantined.filter_map(|slot| quarantine(slot.address, slot.vm, slot.until_s));
         let all: Vec<QuarantinedSlot> = slots.chain(quarantined).collect();
         self.quarantine_all(&Principal::User(user.clone()), all);
     }
@@ -178,7 +177,7 @@ impl Draft<'_> {
         self.quarantine_all(principal, vec![quarantine]);
     }
 
-    /// Takes the time of what the principal holds and of `more`, not of one times the other.
+    /// Takes the time of what is quarantined of the principal and of `more`, not of one times the other.
     fn quarantine_all(&mut self, principal: &Principal, more: Vec<QuarantinedSlot>) {
         if more.is_empty() {
             return;

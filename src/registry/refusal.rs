@@ -50,14 +50,16 @@ pub struct Collision {
     pub address: Label,
     /// The other VM, or nothing if it is gone.
     pub other: Option<Label>,
-    /// Set if the other one is there no more, but must not be followed by another before this Unix time.
-    pub held_until_s: Option<u64>,
+    /// Set if the other one is there no more, but must not be followed by another before this Unix time. Called by its name
+    /// in the API.
+    #[serde(rename = "held_until_s")]
+    pub quarantined_until_s: Option<u64>,
 }
 
 impl fmt::Display for Collision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { principal, vm, address, other, held_until_s } = self;
-        match (other, held_until_s) {
+        let Self { principal, vm, address, other, quarantined_until_s } = self;
+        match (other, quarantined_until_s) {
             (Some(other), None) => {
                 write!(f, "{principal} would see {vm} and {other} at {address}")
             }
@@ -69,7 +71,7 @@ impl fmt::Display for Collision {
             (None, _) => write!(
                 f,
                 "{principal} could reach a VM at {address} that is gone, which must not lead to {vm} before {}",
-                utc(held_until_s.unwrap_or_default())
+                utc(quarantined_until_s.unwrap_or_default())
             ),
         }
     }
@@ -192,7 +194,7 @@ pub enum Refusal {
          (`keyway address add`), or grant by name (`keyway vm add --no-address`, `keyway vm share --by-name`, `keyway team join \
          --by-name`)",
         count(sees, "VM"),
-        until_lately(*.held),
+        until_lately(*.quarantined),
         count(ready, "ready address")
     )]
     Exhausted {
@@ -201,7 +203,7 @@ pub enum Refusal {
         /// How many VMs that principal sees.
         sees: usize,
         /// How many more addresses led the principal to a VM not long ago.
-        held: usize,
+        quarantined: usize,
         /// How many addresses are ready.
         ready: usize,
     },
@@ -370,8 +372,12 @@ const fn noun(kind: Kind) -> &'static str {
     }
 }
 
-fn until_lately(held: usize) -> String {
-    if held == 0 { String::new() } else { format!(" (and {held} more until not long ago)") }
+fn until_lately(quarantined: usize) -> String {
+    if quarantined == 0 {
+        String::new()
+    } else {
+        format!(" (and {quarantined} more until not long ago)")
+    }
 }
 
 /// Collisions that are named one by one.

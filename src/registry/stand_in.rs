@@ -1,7 +1,7 @@
 //! What a routing map says of the registry it was made of: a model to show while the store is away.
 //!
 //! Never one to change: what no route needs is not in it. Keys are known by their fingerprints, host keys stand as pinned,
-//! whoever gave them, and tokens, holds, and the addresses that VMs had before are not there at all.
+//! whoever gave them, and tokens, quarantined slots, and the addresses that VMs had before are not there at all.
 
 use super::document::{
     Access, Address, AddressState, Document, Key, Origin, Serial, Team, User, UserKey, Vm, VmState,

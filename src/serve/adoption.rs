@@ -1,9 +1,9 @@
 //! A store of another history than the routes that were saved last: whether it is to be believed, and what is to be
 //! remembered before it serves, so that no slot leads to another VM soon and no revision is told twice.
 //!
-//! Every store that a restore replaced is read, and the routes and holds that were saved beside them. Where these may not
-//! tell all that there was (the store was damaged, or was never on this host: what is saved beside it is not synced), new
-//! slots are refused for one quarantine as well: what is not known cannot be held.
+//! Every store that a restore replaced is read, and the routes and quarantined slots that were saved beside them. Where
+//! these may not tell all that there was (the store was damaged, or was never on this host: what is saved beside it is not
+//! synced), new slots are refused for one quarantine as well: what is not known cannot be quarantined.
 
 use std::path::Path;
 
@@ -94,7 +94,7 @@ impl Adoption {
         let mut unreadable = Vec::new();
         for Replaced { path, until_s } in sqlite::replaced(&state.store())? {
             let ways_until_s = until_s.min(now_s).saturating_add(quarantine_s);
-            // Nobody holds longer than that what was there.
+            // Nothing that was there is quarantined longer than that.
             if ways_until_s <= now_s {
                 continue;
             }

@@ -1,7 +1,8 @@
-//! Slots that led to a VM not long ago, in a file beside the routes: a store may be damaged, and what it held with it.
+//! Slots that led to a VM not long ago, in a file beside the routes: a store may be damaged, and what it knew of them
+//! with it.
 //!
-//! A line a hold, appended when it is made. Like the journal of the routes it is not synced: after a crash of the host its
-//! last seconds may be missing, and a line may be torn.
+//! A line a quarantined slot, appended when its quarantine begins. Like the journal of the routes it is not synced: after
+//! a crash of the host its last seconds may be missing, and a line may be torn.
 
 use std::{
     collections::HashSet,
@@ -21,7 +22,7 @@ use crate::registry::{
 /// The file may grow by this, or to twice what it held when it was written anew, if that is more.
 const GROWTH_BYTES: u64 = 4 << 20;
 
-/// Where holds are saved.
+/// Where quarantined slots are saved.
 #[derive(Debug)]
 pub(crate) struct SavedQuarantine {
     path: PathBuf,
@@ -60,7 +61,7 @@ impl SavedQuarantine {
         &self.path
     }
 
-    /// Writes all that the model holds, in the place of what was saved.
+    /// Writes all that the model has in quarantine, in the place of what was saved.
     fn write(&mut self, model: &Model) -> io::Result<()> {
         self.open = None;
         let mut text = Vec::new();
@@ -82,7 +83,7 @@ impl SavedQuarantine {
         Ok(())
     }
 
-    /// Adds the holds that were made by a change, after which the model is this one.
+    /// Adds what went into quarantine by a change, after which the model is this one.
     pub(crate) fn append(&mut self, model: &Model, written: &[Written]) -> io::Result<()> {
         let mut text = Vec::new();
         for Written { key, now, before } in written {

@@ -81,9 +81,9 @@ fn routes_that_are_set_aside_are_whole_there_after_a_crash() {
     let ends = [SNAPSHOT, JOURNAL, QUARANTINE].map(|name| format!("/{name}.before-adoption"));
     // What is on the disk, moment by moment.
     for names in seen::synced() {
-        let [snapshot, journal, holds] =
+        let [snapshot, journal, quarantine] =
             [0, 1, 2].map(|which| names.iter().any(|name| name.ends_with(&ends[which])));
-        assert!(!snapshot || journal && holds, "{names:?}");
+        assert!(!snapshot || journal && quarantine, "{names:?}");
     }
     assert!(seen::synced().iter().any(|names| names.iter().any(|name| name.ends_with(&ends[2]))));
     assert!(seen::is_synced(&scratch.0));

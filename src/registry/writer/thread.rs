@@ -28,7 +28,7 @@ use crate::ssh::entropy::Entropy;
 const BATCH_MAX: usize = 64;
 /// How long those who wait for the model are let in between two batches of what is under way.
 const BREATH: Duration = Duration::from_millis(1);
-/// How often time alone is given the chance to change something: holds and second ways last an hour.
+/// How often time alone is given the chance to change something: quarantines and second ways last an hour.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Commits that the store keeps for those who watch; who is later takes a snapshot.
 const HISTORY_KEPT: u64 = 100_000;
