@@ -54,7 +54,7 @@ fn without_what_is_legacy_ssh_audit_fails_nothing_and_warns_of_no_mac() {
     if World::is_passed_by() {
         return;
     }
-    let plan = World::plan().address("s001").user("alice").vm("blue", "alice", "s001");
+    let plan = World::usual_plan();
     let world = plan.edge("legacy_macs = false\nlegacy_kex = false").start();
     let Some(warned) = audited(&world, "warn") else { return };
     assert_eq!(audited(&world, "fail").expect("it ran before"), Vec::<String>::new());

@@ -105,7 +105,7 @@ fn asyncssh_logs_in_and_copies() {
 #[test]
 fn signals_and_breaks_reach_the_command_and_its_death_reaches_the_client() {
     let Some(_) = peers::python("python") else { return };
-    let plan = World::plan().address("s001").user("alice").vm("blue", "alice", "s001");
+    let plan = World::usual_plan();
     let world = plan.server(Server::AsyncSsh).start();
     asyncssh(&world.target("alice", "s001"), "signals", &[]);
 }
@@ -125,13 +125,7 @@ fn a_hundred_and_fifty_channels_at_once_do_not_mix() {
 #[test]
 fn a_key_that_was_only_offered_never_decides_where_a_session_goes() {
     // Alice's key is offered and accepted, the signature is bob's: CVE-2024-45337.
-    let world = World::plan()
-        .address("s001")
-        .user("alice")
-        .user("bob")
-        .vm("blue", "alice", "s001")
-        .vm("green", "bob", "s001")
-        .start();
+    let world = World::usual_plan().user("bob").vm("green", "bob", "s001").start();
     let target = world.target("alice", "s001");
     let bob = world.key("bob");
     let Some(claimed) = asyncssh(&target, "liar", &[&"claim", &bob.path()]) else { return };

@@ -75,7 +75,7 @@ fn what_an_unverified_certificate_says_is_marked_and_counts_as_a_strangers() {
     if World::is_passed_by() {
         return;
     }
-    let plan = World::plan().address("s001").user("alice").vm("blue", "alice", "s001");
+    let plan = World::usual_plan();
     let world = plan.user_ca().start();
     let (key, target) = (Key::ed25519(world.dir(), "ghost"), world.target("alice", "s001"));
     let expired = key.certify(world.user_ca(), "alice", &["-V", "20200101:20200102"]);
@@ -142,7 +142,7 @@ fn an_address_that_is_not_in_the_pool_is_named() {
     if World::is_passed_by() {
         return;
     }
-    let plan = World::plan().address("s001").user("alice").vm("blue", "alice", "s001");
+    let plan = World::usual_plan();
     let other = "127.99.99.99";
     let world = plan.listen(other.parse().expect("an address")).start();
     let to = std::net::SocketAddr::new(

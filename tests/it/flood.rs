@@ -32,12 +32,8 @@ fn is_closed(stream: &mut TcpStream) -> bool {
 fn silent_connections_keep_nobody_waiting(count: usize) {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit");
-    let mut world = World::plan()
-        .address("s001")
-        .user("alice")
-        .vm("blue", "alice", "s001")
-        .edge(&format!("login_grace_s = {}", GRACE.as_secs()))
-        .start();
+    let mut world =
+        World::usual_plan().edge(&format!("login_grace_s = {}", GRACE.as_secs())).start();
     let target = world.target("alice", "s001");
     target.ssh(&[], "true").ok();
     let edge = world.edge().id();

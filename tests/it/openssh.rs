@@ -148,12 +148,7 @@ fn plain_hmac_goes_when_legacy_macs_is_false() {
     if World::is_passed_by() {
         return;
     }
-    let world = World::plan()
-        .address("s001")
-        .user("alice")
-        .vm("blue", "alice", "s001")
-        .edge("legacy_macs = false")
-        .start();
+    let world = World::usual_plan().edge("legacy_macs = false").start();
     let target = world.target("alice", "s001");
     target.ssh(&["-c", "aes128-ctr", "-m", "hmac-sha2-256"], "true").ends(255);
     target.ssh(&["-c", "aes128-ctr", "-m", "hmac-sha2-256-etm@openssh.com"], "true").ok();
@@ -175,12 +170,7 @@ fn a_client_that_rekeys_every_megabyte_keeps_its_data() {
 
 #[test]
 fn a_vm_that_rekeys_every_megabyte_keeps_its_data() {
-    let world = World::plan()
-        .address("s001")
-        .user("alice")
-        .vm("blue", "alice", "s001")
-        .sshd("RekeyLimit 1M")
-        .start();
+    let world = World::usual_plan().sshd("RekeyLimit 1M").start();
     let target = world.target("alice", "s001");
     both_ways(&world, &target, &[], 20 * MB);
     both_ways(&world, &target, &["-o", "RekeyLimit=1M"], 20 * MB);
@@ -456,8 +446,7 @@ fn the_forwarded_agent_answers_in_the_vm() {
 
 #[test]
 fn a_user_certificate_lets_its_user_in() {
-    let world =
-        World::plan().address("s001").user("alice").vm("blue", "alice", "s001").user_ca().start();
+    let world = World::usual_plan().user_ca().start();
     let target = world.target("alice", "s001");
     let fresh = Key::ed25519(world.dir(), "fresh");
     let identity = format!("IdentityFile={}", fresh.path().display());
@@ -498,7 +487,7 @@ fn every_type_of_user_key_logs_in() {
         ("rsa2048", &["-t", "rsa", "-b", "2048"]),
         ("rsa4096", &["-t", "rsa", "-b", "4096"]),
     ];
-    let plan = World::plan().address("s001").user("alice").vm("blue", "alice", "s001");
+    let plan = World::usual_plan();
     let plan = kinds.iter().fold(plan, |plan, (name, kind)| plan.extra_key("alice", name, kind));
     let world = plan.start();
     let target = world.target("alice", "s001");

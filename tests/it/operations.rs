@@ -76,12 +76,7 @@ pub(crate) fn reload(world: &mut World) -> String {
 
 /// A VM of each of two users, at one address.
 pub(crate) fn neighbours() -> Plan {
-    World::plan()
-        .address("s001")
-        .user("alice")
-        .user("bob")
-        .vm("blue", "alice", "s001")
-        .vm("green", "bob", "s001")
+    World::usual_plan().user("bob").vm("green", "bob", "s001")
 }
 
 /// Runs a command about the front door of `world`.
@@ -272,7 +267,7 @@ fn more_sessions_than_the_descriptor_limit_carries_are_warned_of_at_start() {
     if World::is_passed_by() {
         return;
     }
-    let plan = World::plan().address("s001").user("alice").vm("blue", "alice", "s001");
+    let plan = World::usual_plan();
     let world = plan.edge("sessions_max = 536870912").start();
     let line = || {
         let log = world.log();

@@ -13,7 +13,7 @@ use std::{
 };
 
 fn one() -> crate::harness::world::Plan {
-    World::plan().address("s001").user("alice").vm("blue", "alice", "s001")
+    World::usual_plan()
 }
 
 /// A connection's line comes when it has ended, which may be after its client.

@@ -4,19 +4,6 @@ use crate::harness::{Key, Target, World, keys::Agent, run, wait};
 use keyway::ssh::userauth::OFFERS_MAX;
 use std::{fs, process::Command};
 
-/// Two users behind one address, alice with a second VM behind another.
-fn two_users() -> World {
-    World::plan()
-        .address("s001")
-        .address("s002")
-        .user("alice")
-        .user("bob")
-        .vm("blue", "alice", "s001")
-        .vm("red", "alice", "s002")
-        .vm("green", "bob", "s001")
-        .start()
-}
-
 #[track_caller]
 fn reaches(target: &Target) -> String {
     target.ssh(&[], "echo $KEYWAY_VM").ok().text()
@@ -37,7 +24,7 @@ fn the_key_and_the_address_together_choose_the_vm() {
     if World::is_passed_by() {
         return;
     }
-    let world = two_users();
+    let world = World::two_users();
     assert_eq!(reaches(&world.target("alice", "s001")), "blue");
     assert_eq!(reaches(&world.target("alice", "s002")), "red");
     assert_eq!(reaches(&world.target("bob", "s001")), "green");
@@ -45,14 +32,8 @@ fn the_key_and_the_address_together_choose_the_vm() {
 
 /// What `ssh` says to somebody who offers `keys` and hands over to nobody.
 fn said_to(target: &Target, agent: &Agent, options: &[&str]) -> Vec<String> {
-    let output = run(target
-        .openssh("ssh")
-        .env("SSH_AUTH_SOCK", agent.socket())
-        .args(["-o", "IdentitiesOnly=no", "-o", "IdentityAgent=SSH_AUTH_SOCK"])
-        .args(["-o", "IdentityFile=none"])
-        .args(options)
-        .args(["door", "echo $KEYWAY_VM"]))
-    .ends(255);
+    let output =
+        run(target.ssh_with_agent(agent).args(options).args(["door", "echo $KEYWAY_VM"])).ends(255);
     assert_eq!(output.text(), "");
     output.stderr.lines().map(|line| line.trim_end().to_owned()).collect()
 }
@@ -63,9 +44,7 @@ fn keys_without_a_vm_here_read_why_in_the_same_words_whoever_holds_them() {
         return;
     }
     for edge in ["", "hide_keys = true"] {
-        let plan = World::plan().address("s001").address("s002").lobby("s003").edge(edge);
-        let plan = plan.user("alice").user("bob").vm("blue", "alice", "s001");
-        let world = plan.vm("red", "alice", "s002").vm("green", "bob", "s001").start();
+        let world = World::two_users_plan().lobby("s003").edge(edge).start();
         // Bob has a VM, but none behind this address.
         let target = world.target("bob", "s002");
         let (bob, stranger) = (world.key("bob"), Key::ed25519(world.dir(), "stranger"));
@@ -95,16 +74,13 @@ fn somebody_whose_second_key_is_right_reads_nothing_about_the_first() {
     if World::is_passed_by() {
         return;
     }
-    let world = two_users();
+    let world = World::two_users();
     let (bob, alice) = (world.key("bob"), world.key("alice"));
     let agent = Agent::with(world.dir(), &[&bob, &alice]);
     let target = world.target("alice", "s002");
-    let output = run(target
-        .openssh("ssh")
-        .env("SSH_AUTH_SOCK", agent.socket())
-        .args(["-o", "IdentitiesOnly=no", "-o", "IdentityAgent=SSH_AUTH_SOCK"])
-        .args(["-o", "IdentityFile=none", "-o", "BatchMode=no", "door", "echo $KEYWAY_VM"]))
-    .ok();
+    let output =
+        run(target.ssh_with_agent(&agent).args(["-o", "BatchMode=no", "door", "echo $KEYWAY_VM"]))
+            .ok();
     assert_eq!((output.text().as_str(), output.stderr.as_str()), ("red", ""));
 }
 
@@ -113,18 +89,13 @@ fn somebody_out_of_attempts_reads_the_same_words_whatever_they_offered() {
     if World::is_passed_by() {
         return;
     }
-    let world = two_users();
+    let world = World::two_users();
     let target = world.target("bob", "s002");
     let banner = |names: &[&str]| {
         let keys: Vec<Key> = names.iter().map(|name| Key::ed25519(world.dir(), name)).collect();
         let bob = world.key("bob");
         let agent = Agent::with(world.dir(), &keys.iter().chain([&bob]).collect::<Vec<_>>());
-        let output = run(target
-            .openssh("ssh")
-            .env("SSH_AUTH_SOCK", agent.socket())
-            .args(["-o", "IdentitiesOnly=no", "-o", "IdentityAgent=SSH_AUTH_SOCK"])
-            .args(["-o", "IdentityFile=none", "door", "true"]))
-        .ends(255);
+        let output = run(target.ssh_with_agent(&agent).args(["door", "true"])).ends(255);
         fs::remove_file(agent.socket()).expect("the agent's socket goes");
         output.stderr.lines().filter(|line| line.contains("VM")).collect::<Vec<_>>().join("\n")
     };
@@ -140,7 +111,7 @@ fn six_keys_of_which_the_fifth_is_right_get_in_again_and_again() {
     if World::is_passed_by() {
         return;
     }
-    let world = two_users();
+    let world = World::two_users();
     let target = world.target("alice", "s001");
     let wrong: Vec<Key> =
         (0..5).map(|at| Key::ed25519(world.dir(), &format!("wrong{at}"))).collect();
@@ -148,24 +119,15 @@ fn six_keys_of_which_the_fifth_is_right_get_in_again_and_again() {
     let agent =
         Agent::with(world.dir(), &[&wrong[0], &wrong[1], &wrong[2], &wrong[3], &alice, &wrong[4]]);
     for _ in 0..10 {
-        let output = run(target
-            .openssh("ssh")
-            .env("SSH_AUTH_SOCK", agent.socket())
-            .args(["-o", "IdentitiesOnly=no", "-o", "IdentityAgent=SSH_AUTH_SOCK"])
-            .args(["-o", "IdentityFile=none", "door", "echo $KEYWAY_VM"]))
-        .ok();
+        let output = run(target.ssh_with_agent(&agent).args(["door", "echo $KEYWAY_VM"])).ok();
         assert_eq!(output.text(), "blue");
     }
     fs::remove_file(agent.socket()).expect("the agent's socket goes");
     drop(agent);
     let agent = Agent::with(world.dir(), &[&bob, &alice]);
-    let output = run(world
-        .target("alice", "s002")
-        .openssh("ssh")
-        .env("SSH_AUTH_SOCK", agent.socket())
-        .args(["-o", "IdentitiesOnly=no", "-o", "IdentityAgent=SSH_AUTH_SOCK"])
-        .args(["-o", "IdentityFile=none", "door", "echo $KEYWAY_VM"]))
-    .ok();
+    let output =
+        run(world.target("alice", "s002").ssh_with_agent(&agent).args(["door", "echo $KEYWAY_VM"]))
+            .ok();
     assert_eq!(output.text(), "red", "a key that is good elsewhere stands before the right one");
 }
 
@@ -174,7 +136,7 @@ fn a_vm_that_is_down_is_named_on_stderr_and_never_costs_another_key() {
     if World::is_passed_by() {
         return;
     }
-    let mut world = two_users();
+    let mut world = World::two_users();
     world.vm("blue").down();
     let target = world.target("alice", "s001");
     let output = target.ssh(&["-v"], "echo never").ends(255);
@@ -209,7 +171,7 @@ fn a_control_master_never_outlives_a_failed_session() {
     if World::is_passed_by() {
         return;
     }
-    let mut world = two_users();
+    let mut world = World::two_users();
     world.vm("blue").down();
     let target = world.target("alice", "s001");
     let socket = world.path("master").display().to_string();
@@ -226,7 +188,7 @@ fn a_vm_with_another_host_key_is_refused_until_an_operator_says_so() {
     if World::is_passed_by() {
         return;
     }
-    let mut world = two_users();
+    let mut world = World::two_users();
     let target = world.target("alice", "s001");
     assert_eq!(reaches(&target), "blue");
     world.vm("blue").change_host_key();
@@ -260,7 +222,7 @@ fn a_login_with_a_vm_name_goes_there_from_any_address() {
     if World::is_passed_by() {
         return;
     }
-    let world = two_users();
+    let world = World::two_users();
     let target = world.target("alice", "s001");
     let named = |name: &str| as_login(&world, &target, &format!("{}+{name}", target.login));
     assert_eq!(reaches(&named("red")), "red");
@@ -277,10 +239,7 @@ fn certificates_can_name_the_login_for_vms_that_know_no_names() {
     if World::is_passed_by() {
         return;
     }
-    let world = World::plan()
-        .address("s001")
-        .user("alice")
-        .vm("blue", "alice", "s001")
+    let world = World::usual_plan()
         .vm_leg("principals = \"login\"")
         .sshd("AuthorizedPrincipalsFile none")
         .start();
@@ -307,7 +266,7 @@ fn a_login_that_the_vm_refuses_is_told_and_spared_the_vm_for_a_while() {
     if World::is_passed_by() {
         return;
     }
-    let world = two_users();
+    let world = World::two_users();
     let target = as_login(&world, &world.target("alice", "s001"), "no-such-login");
     for _ in 0..3 {
         let output = target.ssh(&[], "true").ends(255);
@@ -352,12 +311,7 @@ fn a_full_server_says_so() {
     if World::is_passed_by() {
         return;
     }
-    let world = World::plan()
-        .address("s001")
-        .user("alice")
-        .vm("blue", "alice", "s001")
-        .edge("sessions_max = 1")
-        .start();
+    let world = World::usual_plan().edge("sessions_max = 1").start();
     let target = world.target("alice", "s001");
     let gate = world.path("gate");
     let command = format!("touch {0}; while [ -e {0} ]; do sleep 0.1; done", gate.display());
@@ -380,7 +334,7 @@ fn an_ended_connection_leaves_one_line_with_who_and_where() {
     if World::is_passed_by() {
         return;
     }
-    let world = two_users();
+    let world = World::two_users();
     let before = world.log().lines().count();
     let target = world.target("alice", "s001");
     target.ssh(&[], "sleep 1.2").ok();
@@ -409,7 +363,7 @@ fn sigterm_lets_sessions_end_and_takes_no_new_ones() {
     if World::is_passed_by() {
         return;
     }
-    let mut world = two_users();
+    let mut world = World::two_users();
     let target = world.target("alice", "s001");
     let gate = world.path("gate");
     let command =

@@ -9,11 +9,8 @@ use std::{io::Read, net::TcpListener};
 
 /// Two users with a VM each behind one address, with one seat for each of them.
 fn narrow() -> World {
-    World::plan()
-        .address("s001")
-        .user("alice")
+    World::usual_plan()
         .user("bob")
-        .vm("blue", "alice", "s001")
         .vm("green", "bob", "s001")
         .edge("sessions_max = 4\nsessions_max_per_user = 1")
         .start()

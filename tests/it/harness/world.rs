@@ -1,6 +1,6 @@
 //! A world: users, pool addresses, VMs, and the Keyway in front of them, on loopback addresses of its own.
 
-use super::{Key, Output, Process, Scratch, peers, process, run, sshd, wait};
+use super::{Key, Output, Process, Scratch, keys::Agent, peers, process, run, sshd, wait};
 use nix::sys::signal::Signal;
 use std::{
     fmt::Write,
@@ -162,10 +162,26 @@ impl World {
         Plan::default()
     }
 
-    /// One user, one address, one VM: alice, s001, blue.
+    /// One user, one address, one VM: alice, s001, blue. A test adds what it is about.
+    pub(crate) fn usual_plan() -> Plan {
+        Self::plan().address("s001").user("alice").vm("blue", "alice", "s001")
+    }
+
     #[track_caller]
     pub(crate) fn usual() -> Self {
-        Self::plan().address("s001").user("alice").vm("blue", "alice", "s001").start()
+        Self::usual_plan().start()
+    }
+
+    /// Two users behind one address, where alice has blue and bob green; alice has red behind s002 as well.
+    pub(crate) fn two_users_plan() -> Plan {
+        let plan = Self::plan().address("s001").address("s002").user("alice").user("bob");
+        let plan = plan.vm("blue", "alice", "s001").vm("red", "alice", "s002");
+        plan.vm("green", "bob", "s001")
+    }
+
+    #[track_caller]
+    pub(crate) fn two_users() -> Self {
+        Self::two_users_plan().start()
     }
 
     /// Whether the clients go straight to the VM (see the module's text).
@@ -492,6 +508,16 @@ impl Target {
         let program = peers::program("openssh", program).expect("no test runs without OpenSSH");
         let mut command = Command::new(program);
         command.arg("-F").arg(&self.config);
+        command
+    }
+
+    /// `ssh` with the keys of `agent` and no other.
+    pub(crate) fn ssh_with_agent(&self, agent: &Agent) -> Command {
+        let mut command = self.openssh("ssh");
+        command
+            .env("SSH_AUTH_SOCK", agent.socket())
+            .args(["-o", "IdentitiesOnly=no", "-o", "IdentityAgent=SSH_AUTH_SOCK"])
+            .args(["-o", "IdentityFile=none"]);
         command
     }
 
