@@ -2,6 +2,7 @@
 //!
 //! CPU time of the thread per command, without a store: `cargo bench --bench allocator`.
 
+#![expect(clippy::disallowed_methods, reason = "it measures, by threads and clocks")]
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on may end")]
 #![expect(clippy::print_stdout, reason = "its figures are its product")]
 

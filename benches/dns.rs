@@ -5,6 +5,7 @@
 //! names (answer: CNAME and A) or random pool addresses (answer: A). The bare servers are `hickory-server` with a handler
 //! that answers every question with one fixed A record, on one thread, as ours, and on two; then our zone behind it.
 
+#![expect(clippy::disallowed_methods, reason = "it measures, by threads and clocks")]
 #![expect(
     clippy::print_stdout,
     clippy::expect_used,

@@ -4,6 +4,8 @@
 //! For each: system calls a flow (counted with ptrace, in a short run of its own), CPU a flow of the child alone, and
 //! flows that stood still for [`STALL`] and more: a wake that was lost until something else came along. A flow is what a
 //! login waits for, without its cryptography: see `keyway::edge::bare_flow`. The choice is explained in docs/choices.md.
+
+#![expect(clippy::disallowed_methods, reason = "it measures, by threads and clocks")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 #![expect(clippy::expect_used, reason = "a benchmark that cannot measure must end")]
 #![expect(clippy::panic, reason = "a benchmark that cannot measure must end")]

@@ -5,6 +5,8 @@
 //! checked. The VM's leg: curve25519-sha256, the VM's signature checked, a user certificate minted and used. All keys
 //! are Ed25519. Only the edge's side is timed, each call by itself, and the figures are medians: nothing waits in
 //! them, so on a thread that is not interrupted they are CPU time.
+
+#![expect(clippy::disallowed_methods, reason = "it measures, by threads and clocks")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 #![expect(clippy::expect_used, reason = "a benchmark that cannot measure must end")]
 #![expect(clippy::cast_precision_loss, reason = "figures are printed with one digit")]

@@ -10,6 +10,7 @@
 //! answers an offered key, and `admit` gives everything that a login needs (once a login, after the signature). A CPU
 //! works on several lookups at a time where it can; `one by one` is a lookup that waits for the answer to the last.
 
+#![expect(clippy::disallowed_methods, reason = "it measures, by threads and clocks")]
 #![expect(
     clippy::print_stdout,
     clippy::expect_used,

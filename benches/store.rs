@@ -4,6 +4,7 @@
 //! has 150 bytes, as much as a VM's document; a transaction of the first two figures puts three keys, as much as a new
 //! VM. Wall-clock time: a commit waits for the disk.
 
+#![expect(clippy::disallowed_methods, reason = "it measures, by threads and clocks")]
 #![expect(clippy::print_stdout, clippy::expect_used, reason = "a program of its own")]
 
 use std::{

@@ -36,6 +36,14 @@
 //! - Peer bytes never panic, never allocate by their own say-so, never reach a log or a label raw.
 //! - One connection's panic ends one connection.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "tests wait, start threads and are told by the environment"
+    )
+)]
+
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -5,6 +5,11 @@
 //! (somebody else made it so, for both of us) is waited for as one that does. A shard pays for a lock and a copy; waking
 //! the thread costs a system call and two context switches, so it is woken once a batch and not once a line.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "lines are written by a thread of its own, or a slow reader would stop the doors"
+)]
+
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};

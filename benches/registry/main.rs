@@ -6,6 +6,7 @@
 //! makes it there and leaves it, `-- --use DIR` takes what an earlier run left. A word behind that runs one part only:
 //! `split`, `store`, `saved`, `changes` or `served`. Wall-clock time: a commit waits for the disk, whose share is printed.
 
+#![expect(clippy::disallowed_methods, reason = "it measures, by threads and clocks")]
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on may end")]
 #![expect(clippy::print_stdout, reason = "its figures are its product")]
 

@@ -6,6 +6,8 @@
 //! what the clients do; `account` reads `/proc`; `lab` starts a whole set-up (VMs, Keyway, HAProxy) to compare targets in
 //! one run; `report` prints. Every load ends by itself.
 
+#![expect(clippy::disallowed_methods, reason = "it measures, by threads and clocks")]
+
 mod account;
 mod engine;
 mod lab;

@@ -1,5 +1,7 @@
 //! A talk with a server: what is asked, how its answers are said, how a change is made.
 
+#![expect(clippy::disallowed_methods, reason = "a thread reads on while the answer is printed")]
+
 use std::{
     io::{self, Write as _},
     sync::mpsc::{SyncSender, sync_channel},

@@ -419,6 +419,7 @@ pub struct Roles {
 }
 
 /// Does what `arguments` (with the program's name first) say.
+#[expect(clippy::disallowed_methods, reason = "the environment is read here and passed on")]
 pub fn run(arguments: impl IntoIterator<Item = OsString>, roles: &Roles) -> ExitCode {
     let (stdin, stdout, stderr) =
         (&mut io::stdin().lock(), &mut io::stdout().lock(), &mut io::stderr());

@@ -1,5 +1,7 @@
 //! `keyway status` and `keyway reload`: a front door that runs, as a whole.
 
+#![expect(clippy::disallowed_methods, reason = "`--wait` is measured by the clock")]
+
 use std::time::{Duration, Instant};
 
 use clap::Args;

@@ -3,6 +3,11 @@
 //! A scrape must cost sessions nothing, so nothing here runs on a shard. There is no authentication: it belongs on
 //! loopback or a management network, never on a pool address. Everything a client can make it hold is bounded.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "runs on a thread of its own, and a connection has its time"
+)]
+
 use std::{
     io,
     net::SocketAddr,

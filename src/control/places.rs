@@ -5,6 +5,8 @@
 //! cost others nothing, however many there are and wherever they come from. Where everybody may be there, whoever holds most
 //! and more than that eighth loses the place that has rested longest; if nobody does, a newcomer waits until somebody goes.
 
+#![expect(clippy::disallowed_methods, reason = "how often to warn is measured by the clock")]
+
 use std::{
     collections::{BTreeMap, HashMap},
     future::Future,

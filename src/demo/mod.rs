@@ -6,6 +6,11 @@
 //!
 //! In reading order: `stage` (who and what), `door` (the edge), `vm` and `process` (the built-in VMs), `check`.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a program of its own, whose servers are threads and whose waits are measured by the clock"
+)]
+
 mod check;
 mod client;
 mod directory;

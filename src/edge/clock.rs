@@ -1,6 +1,8 @@
 //! The data plane's clocks. Whoever serves connections reads them here or takes time as an argument; only waits of other
 //! threads for this room (`presence`, `running`) are measured by the standard library's clock.
 
+#![expect(clippy::disallowed_methods, reason = "the data plane's clock")]
+
 use std::mem::MaybeUninit;
 
 pub use crate::unix_time::unix_s;

@@ -1,5 +1,10 @@
 //! Who is present: connections and listeners, counted, and the wait for the last one to leave.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the wait for everybody to leave is measured by the standard clock"
+)]
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! One shard: everything that runs on one core. Two threads, the door and the pump, each with an epoll set of its own.
 
+#![expect(clippy::disallowed_methods, reason = "a shard's door is a thread")]
+
 use std::cell::Cell;
 use std::io;
 use std::num::NonZeroU32;

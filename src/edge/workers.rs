@@ -3,6 +3,11 @@
 //! One pool a kind of work, so that what hangs keeps nothing else waiting. Threads come with the first work, as many as
 //! there is work for, and stay.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "what would block a door is done by threads beside it"
+)]
+
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

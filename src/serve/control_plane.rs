@@ -4,6 +4,11 @@
 //! is read: with a million VMs that takes some seconds. If the store cannot be opened the edge runs from the map that was
 //! saved last, the API shows what that map says, and nothing can be changed until it is mended and keyway started again.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the store is read by a thread beside the start; saved routes have an age"
+)]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,5 +1,7 @@
 //! What a running front door is told, by signals and over the API: one thing after another, all on one thread.
 
+#![expect(clippy::disallowed_methods, reason = "signals come to a thread of their own")]
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

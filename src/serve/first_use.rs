@@ -1,5 +1,7 @@
 //! Host keys that VMs show at their first use go into the registry, and from there into the routing map.
 
+#![expect(clippy::disallowed_methods, reason = "a store that failed is let rest for a time")]
+
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! What the registry and DNS add to the page of metrics. Closed sets of labels.
 
+#![expect(clippy::disallowed_methods, reason = "saved routes have an age")]
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,7 @@
 //! How each part of a front door is, for `keyway status`, the metrics and the probes of others.
 
+#![expect(clippy::disallowed_methods, reason = "saved routes have an age")]
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};

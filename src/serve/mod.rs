@@ -269,6 +269,7 @@ fn apply_at_start(
 }
 
 /// Takes the state directory, once a predecessor has been told to go.
+#[expect(clippy::disallowed_methods, reason = "the wait for the turn is measured by the clock")]
 fn take_turn(state: &State, events: &Events) -> Result<(Lock, Turn), Failure> {
     let says = |taken: &StateFault| {
         tracing::info!("waiting until it hands over, which SIGTERM tells it to: {taken}");
@@ -284,6 +285,7 @@ fn take_turn(state: &State, events: &Events) -> Result<(Lock, Turn), Failure> {
 }
 
 /// Says that this process listens: at once, or when the one that listens beside it has closed its doors.
+#[expect(clippy::disallowed_methods, reason = "a thread waits until the predecessor is gone")]
 fn follow_at_the_doors(
     doors: &Arc<Doors>,
     beside: Option<usize>,

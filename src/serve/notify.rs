@@ -1,5 +1,7 @@
 //! Tells systemd how it goes (sd_notify(3)), if it asked: a datagram to the socket that it names.
 
+#![expect(clippy::disallowed_methods, reason = "systemd names its socket in the environment")]
+
 use std::env;
 use std::ffi::OsStr;
 use std::io;

@@ -1,6 +1,7 @@
 //! The integration tests, one crate: the rules of the code base (`tidy`), then the product as people meet it.
 
 #![expect(
+    clippy::disallowed_methods,
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,

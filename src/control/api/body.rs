@@ -1,5 +1,10 @@
 //! Bodies of answers: whole, line by line, or as long as they may be.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a long text is made on a thread beside the one that sends it"
+)]
+
 use std::{
     io::{self, Write},
     pin::Pin,

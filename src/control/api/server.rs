@@ -1,6 +1,8 @@
 //! Listens on a unix socket and for TLS, and serves what comes there: few connections at a time, each with a deadline for
 //! everything it may wait for.
 
+#![expect(clippy::disallowed_methods, reason = "the API runs on a thread of its own")]
+
 use std::{
     fs, io,
     net::{SocketAddr, TcpListener as StdTcp},

@@ -2,6 +2,8 @@
 //! tried to change something and was refused, an entry of the audit log. Both are rationed by who asks: neither a scanner
 //! nor a script in a loop fills a disk.
 
+#![expect(clippy::disallowed_methods, reason = "a trace tells how long each step took")]
+
 use std::{
     io,
     net::SocketAddr,

@@ -1,5 +1,7 @@
 //! The stream of commits: each watcher has a thread of its own, which waits for the store and for nobody else.
 
+#![expect(clippy::disallowed_methods, reason = "a watch is fed by a thread of its own")]
+
 use std::{sync::Arc, time::Duration};
 
 use axum::{body::Bytes, http::StatusCode};

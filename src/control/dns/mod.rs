@@ -157,6 +157,7 @@ impl Reserved {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "DNS runs on a thread of its own")]
 fn serve(
     pairs: Vec<socket::Pair>,
     settings: &Dns,

@@ -3,6 +3,8 @@
 //! A change is looked for once a second, so that a thousand changes are one NOTIFY. It is repeated until the secondary
 //! answers, a few times; whoever misses them all looks at the SOA by itself.
 
+#![expect(clippy::disallowed_methods, reason = "when to tell again is measured by the clock")]
+
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},

@@ -1,5 +1,7 @@
 //! The loops: datagrams in, datagrams out; connections, and transfers over them. Everything has a limit.
 
+#![expect(clippy::disallowed_methods, reason = "answers are limited by the clock")]
+
 use std::{
     collections::HashMap,
     io,

@@ -68,6 +68,7 @@ type Words<I> = dyn Fn(&I, Cause) -> String + Send;
 ///
 /// # Errors
 /// Out of file descriptors or threads.
+#[expect(clippy::disallowed_methods, reason = "a shard's pump is a thread")]
 pub fn spawn<I: Send + 'static>(
     name: String,
     settings: Settings,

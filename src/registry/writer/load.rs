@@ -1,6 +1,11 @@
 //! From a store to a model and to the routing map, at a start: one thread reads, decodes, and fills the map, while another
 //! puts the model together.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the store is read by one thread while another one builds the model"
+)]
+
 use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Sender, channel};

@@ -1,5 +1,7 @@
 //! The registry in service: its one writer's queue, and the model for whoever reads.
 
+#![expect(clippy::disallowed_methods, reason = "one thread writes")]
+
 use std::fmt;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};

@@ -2,6 +2,8 @@
 //! together, told to the subscriber, and answered then. Of an order of many parts a batch takes a few: nobody waits for the
 //! whole of it, neither other orders nor those who read.
 
+#![expect(clippy::disallowed_methods, reason = "sweeps and forgetting come round by the clock")]
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, PoisonError, RwLock};

@@ -1,5 +1,7 @@
 //! A watcher reads the log, some commits ahead, and waits for the writer's word when it has read all.
 
+#![expect(clippy::disallowed_methods, reason = "a wait for a change is measured by the clock")]
+
 use std::{
     collections::VecDeque,
     sync::Arc,
