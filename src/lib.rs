@@ -51,8 +51,6 @@ pub mod demo;
 mod durable;
 pub mod edge;
 pub mod ended;
-#[cfg(any(test, fuzzing))]
-pub mod fuzz;
 pub mod host;
 pub mod log;
 mod log_limiter;
@@ -61,9 +59,9 @@ mod plain_text;
 mod plural;
 pub mod registry;
 pub mod route;
-#[cfg(test)]
-mod scratch;
 pub mod serve;
 pub mod ssh;
 pub mod state;
+#[cfg(any(test, fuzzing))]
+pub mod testing;
 pub mod unix_time;

@@ -1,4 +1,4 @@
 //! DNS requests, over UDP and TCP.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| keyway::fuzz::dns_request(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| keyway::testing::fuzz::dns_request(data));

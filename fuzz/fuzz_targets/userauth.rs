@@ -1,4 +1,4 @@
 //! USERAUTH_REQUEST payloads after a finished key exchange.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| keyway::fuzz::userauth(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| keyway::testing::fuzz::userauth(data));

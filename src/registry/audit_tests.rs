@@ -7,7 +7,7 @@ use std::sync::{
 
 use super::super::{
     Label, Limits, Options, Service,
-    store::{EntryRef, Head, Revision, StoreId, TransactFault, Watch, memory::Memory},
+    store::{EntryRef, Head, Revision, StoreId, TransactFault, Watch, testing::memory::Memory},
     writer::{self, Mode},
 };
 use super::*;

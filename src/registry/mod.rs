@@ -41,7 +41,7 @@ pub use refusal::Refusal;
 pub(crate) use values::{endpoint, is_login};
 pub use writer::Service;
 #[cfg(test)]
-pub(crate) mod history;
+pub(crate) mod testing;
 #[cfg(test)]
 #[path = "registry_tests.rs"]
 mod tests;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::*;
 use crate::registry::command::{NewAddress, NewVm, Placement};
-use crate::registry::history::{Dice, Truth};
+use crate::registry::testing::history::{Dice, Truth};
 use crate::registry::writer::{ServiceError, Start, Update};
 use crate::registry::{Document, Key, Principal, Refusal, routes};
 use crate::ssh::testing::Seeded;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use super::*;
 use crate::registry::command::{NewVm, Placement};
 use crate::registry::document::VmState;
-use crate::registry::store::memory::Memory;
+use crate::registry::store::testing::memory::Memory;
 use crate::registry::store::{
     EntryRef, Head, Part, Revision, Store, StoreError, StoreId, TransactFault, Transaction, Watch,
 };

@@ -5,9 +5,9 @@ use std::process::Command;
 
 use super::*;
 use crate::config;
-use crate::scratch::Scratch;
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::private_key::PrivateKey;
+use crate::testing::scratch::Scratch;
 
 /// What a change of a key takes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

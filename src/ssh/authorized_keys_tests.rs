@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::super::keygen::Counter;
 use super::super::private_key::PrivateKey;
+use super::super::testing::keygen::Counter;
 use super::*;
 
 fn key_line() -> String {

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::keygen::{Counter, Dir, KINDS, SecurityKey, mutations};
+use super::super::testing::keygen::{Counter, Dir, KINDS, SecurityKey, mutations};
 use super::*;
 use crate::ssh::publickey::{Proof, Touch};
 

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::ssh::cipher::{Cipher, Mac};
-use crate::ssh::hunt::Hunt;
 use crate::ssh::testing::Seeded;
+use crate::ssh::testing::hunt::Hunt;
 
 /// Trap 48.
 #[test]

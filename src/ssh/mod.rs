@@ -15,12 +15,8 @@ pub mod digest;
 pub mod entropy;
 pub mod fault;
 pub mod host_key;
-#[cfg(test)]
-mod hunt;
 pub mod ident;
 pub mod kex;
-#[cfg(test)]
-mod keygen;
 pub mod keytype;
 pub mod message;
 pub mod negotiate;

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::certificate::{Restrictions, UserCertificate};
-use super::super::keygen::{Counter, Dir, KINDS, mutations};
+use super::super::testing::keygen::{Counter, Dir, KINDS, mutations};
 use super::*;
 use crate::ssh::certificate::{Certificate, CertificateFault};
 use crate::ssh::host_key::HostKey;

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::super::keygen::{Counter, Dir, KINDS, SecurityKey, SshSig, mutations};
 use super::super::private_key::PrivateKey;
+use super::super::testing::keygen::{Counter, Dir, KINDS, SecurityKey, SshSig, mutations};
 use super::*;
 
 // OpenSSH's own security key signatures, its known answers for PROTOCOL.u2f: regress/unittests/sshsig/testdata,

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::super::certificate::{Restrictions, UserCertificate};
-use super::super::keygen::{Counter, Dir, KINDS, mutations};
 use super::super::private_key::PrivateKey;
+use super::super::testing::keygen::{Counter, Dir, KINDS, mutations};
 use super::super::wire::Put;
 use super::*;
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::durable::seen;
 use crate::route::UserEntry;
-use crate::scratch::Scratch;
+use crate::testing::scratch::Scratch;
 
 /// Which users a start finds, and at which revision.
 fn found(state_dir: &Path) -> (u64, usize) {

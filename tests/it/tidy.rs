@@ -257,10 +257,9 @@ fn is_rust(path: &str) -> bool {
 }
 
 fn is_test(path: &str) -> bool {
-    let of_tests = ["_tests.rs", "/tests.rs", "/testing.rs"];
     path.starts_with("tests/")
-        || path.contains("/tests/")
-        || of_tests.iter().any(|end| path.ends_with(end))
+        || ["/tests/", "/testing/"].iter().any(|part| path.contains(part))
+        || ["_tests.rs", "/tests.rs"].iter().any(|end| path.ends_with(end))
 }
 
 fn squeezed(line: &str) -> String {

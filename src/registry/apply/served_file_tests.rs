@@ -7,7 +7,7 @@ use super::*;
 use crate::registry::command::Command;
 use crate::registry::document::Origin;
 use crate::registry::fleet::FleetUser;
-use crate::registry::store::{StoreId, memory::Memory};
+use crate::registry::store::{StoreId, testing::memory::Memory};
 use crate::registry::writer::{CommandRequest, Start};
 use crate::registry::{Label, Limits, Options};
 use crate::ssh::entropy::Entropy;

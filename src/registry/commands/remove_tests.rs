@@ -8,7 +8,7 @@ use crate::registry::document::{Access, Document, Key, VmState};
 use crate::registry::draft::{Draft, Progress};
 use crate::registry::model::{CommandContext, Limits};
 use crate::registry::name::{Label, Principal};
-use crate::registry::store::memory::Memory;
+use crate::registry::store::testing::memory::Memory;
 use crate::registry::store::{Store, StoreId};
 use crate::registry::writer::{self, Actor, CommandRequest, Mode, Service, ServiceError, Update};
 use crate::ssh::testing::Seeded;

@@ -4,7 +4,7 @@
 //! consensus store serve alike. It knows keys and bytes; what they mean is the business of those who write them. The
 //! registry writes, every edge reads: a snapshot once, then the commits behind it.
 //!
-//! Every engine is held to one suite (`conformance`). What it demands:
+//! Every engine is held to one suite (`testing::conformance`). What it demands:
 //! - A transaction is all or nothing, for a reader, a watcher and a crash. An acknowledged one is durable.
 //! - Revisions rise with every transaction that changes something, and with nothing else; by how much is the engine's
 //!   own affair. A fresh store stands at [`Revision::ZERO`].
@@ -18,9 +18,7 @@ mod fault;
 pub mod sqlite;
 
 #[cfg(test)]
-pub(crate) mod conformance;
-#[cfg(test)]
-pub(crate) mod memory;
+pub(crate) mod testing;
 
 pub use fault::{Refusal, StoreError, TransactFault};
 pub use sqlite::Sqlite;

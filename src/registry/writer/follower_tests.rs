@@ -5,7 +5,7 @@ use std::sync::mpsc;
 
 use super::*;
 use crate::registry::Label;
-use crate::registry::store::memory::Memory;
+use crate::registry::store::testing::memory::Memory;
 use crate::registry::store::{StoreId, Transaction};
 
 const USER: &str = r#"{"keys":[]}"#;

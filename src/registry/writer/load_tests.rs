@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Unreadable, load};
 use crate::registry::command::{Command, NewAddress, NewVm, Options, Placement, VmSettings};
 use crate::registry::document::{Access, VmState};
-use crate::registry::store::memory::Memory;
+use crate::registry::store::testing::memory::Memory;
 use crate::registry::store::{Store, StoreId, Transaction};
 use crate::registry::writer::{RegistryError, Subscriber, Update};
 use crate::registry::{CommandContext, Draft, Label, Limits, Model, Written};

@@ -11,7 +11,7 @@ use crate::registry::document::{Access, Origin, VmState};
 use crate::registry::name::{Label, Principal};
 use crate::registry::routes;
 use crate::registry::store::{
-    self, EntryRef, Head, Part, StoreError, StoreId, Watch, memory::Memory,
+    self, EntryRef, Head, Part, StoreError, StoreId, Watch, testing::memory::Memory,
 };
 use crate::registry::writer::Actor;
 use crate::route::{Snapshot, Table, Who};

@@ -5,7 +5,7 @@
 //! with [`World::is_direct`] and do nothing then.
 
 pub(crate) mod keys;
-#[path = "../../../src/edge/testing.rs"]
+#[path = "../../../src/edge/testing/mod.rs"]
 pub(crate) mod network;
 pub(crate) mod peers;
 pub(crate) mod process;

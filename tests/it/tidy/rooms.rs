@@ -29,7 +29,6 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("durable", &[]),
     ("edge", &["ended", "log_limiter", "metrics", "plural", "route", "ssh", "unix_time"]),
     ("ended", &["plural", "ssh"]),
-    ("fuzz", &["config", "control", "edge", "ssh"]),
     ("host", &["config", "plural"]),
     ("log", &[]),
     ("log_limiter", &["log"]),
@@ -39,7 +38,6 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("plural", &[]),
     ("registry", &["durable", "plain_text", "plural", "route", "ssh"]),
     ("route", &["plain_text"]),
-    ("scratch", &[]),
     (
         "serve",
         &[
@@ -58,11 +56,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("ssh", &[]),
     ("state", &["durable", "plain_text", "registry", "route", "ssh"]),
+    ("testing", &["config", "control", "edge", "ssh"]),
     ("unix_time", &[]),
 ];
 
 /// What tests may name besides: a directory of their own, and what the host allows.
-const OF_TESTS: &[&str] = &["host", "scratch"];
+const OF_TESTS: &[&str] = &["host", "testing"];
 
 /// The room of a source file; nothing for the crate's map, which names all of them.
 fn room_of(path: &str) -> Option<&str> {

@@ -9,7 +9,7 @@ use std::{
 use super::*;
 use crate::registry::store::{
     Expected,
-    conformance::{self, Factory, LONG},
+    testing::conformance::{self, Factory, LONG},
 };
 
 const ID: StoreId = StoreId([1; 16]);

@@ -1,7 +1,7 @@
 //! Tests of what stays in memory when keys are retired.
 
 use super::*;
-use crate::ssh::hunt::Hunt;
+use crate::ssh::testing::hunt::Hunt;
 
 fn look_for(hunt: &mut Hunt, name: &str, keys: &Keys) {
     hunt.look_for(&format!("{name}, key"), keys.key());

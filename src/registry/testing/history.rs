@@ -6,13 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::OnceLock;
 
-use super::command::{Command, NewAddress, NewVm, Options, Placement, VmSettings};
-use super::document::{Access, AddressState, Document, Key, Origin, Serial, Vm, VmState};
-use super::draft::{Draft, PART_DOCUMENTS, Progress};
-use super::model::{CommandContext, Limits, Model};
-use super::name::{Label, Principal};
-use super::routes;
-use super::values::parse_key;
+use crate::registry::command::{Command, NewAddress, NewVm, Options, Placement, VmSettings};
+use crate::registry::document::{Access, AddressState, Document, Key, Origin, Serial, Vm, VmState};
+use crate::registry::draft::{Draft, PART_DOCUMENTS, Progress};
+use crate::registry::model::{CommandContext, Limits, Model};
+use crate::registry::name::{Label, Principal};
+use crate::registry::routes;
+use crate::registry::values::parse_key;
 use crate::route::{Snapshot, Table, Who};
 use crate::ssh::entropy::Entropy;
 use crate::ssh::private_key::PrivateKey;

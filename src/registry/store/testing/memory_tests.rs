@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Memory;
 use crate::registry::store::{
     Store, StoreId,
-    conformance::{self, Factory},
+    testing::conformance::{self, Factory},
 };
 
 struct Memories;

@@ -6,6 +6,11 @@
     reason = "for tests and fuzzing only, where a panic is the finding"
 )]
 
+#[cfg(test)]
+pub(super) mod hunt;
+#[cfg(test)]
+pub(super) mod keygen;
+
 use std::sync::Arc;
 
 use super::entropy::Entropy;

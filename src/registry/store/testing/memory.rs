@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{
+use crate::registry::store::{
     Change, Commit, EntryRef, Head, Order, Part, Refusal, Revision, Store, StoreError, StoreId,
     TransactFault, Transaction, Watch,
 };

@@ -14,14 +14,14 @@ const SIEVE_BITS: u32 = 24;
 
 /// Secrets to look for.
 #[derive(Default)]
-pub(super) struct Hunt {
+pub(crate) struct Hunt {
     /// By masked word.
     words: HashMap<u64, String>,
     names: Vec<String>,
 }
 
 impl Hunt {
-    pub(super) fn look_for(&mut self, name: &str, secret: &[u8]) {
+    pub(crate) fn look_for(&mut self, name: &str, secret: &[u8]) {
         self.names.push(name.to_owned());
         for window in secret.array_windows::<WORD>() {
             self.words.insert(u64::from_ne_bytes(*window) ^ MASK, name.to_owned());
@@ -29,7 +29,7 @@ impl Hunt {
     }
 
     /// How often each secret was found, at least in part.
-    pub(super) fn sightings(&self) -> Vec<(&str, usize)> {
+    pub(crate) fn sightings(&self) -> Vec<(&str, usize)> {
         let mut sieve = vec![false; 1 << SIEVE_BITS];
         for word in self.words.keys() {
             sieve[slot(*word)] = true;
@@ -66,7 +66,7 @@ impl Hunt {
     }
 
     /// The names of those that are found.
-    pub(super) fn seen(&self) -> Vec<&str> {
+    pub(crate) fn seen(&self) -> Vec<&str> {
         self.sightings().into_iter().filter(|(_, count)| *count > 0).map(|(name, _)| name).collect()
     }
 }

@@ -29,7 +29,7 @@ use crate::{
         Command, Label, Limits, Model, Options, Service,
         command::Dialled,
         document::Role,
-        store::{StoreId, memory::Memory},
+        store::{StoreId, testing::memory::Memory},
         writer::{self, Actor, CommandRequest, Mode},
     },
     ssh::{

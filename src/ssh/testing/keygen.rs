@@ -8,10 +8,10 @@ use aws_lc_rs::digest::{SHA256, SHA512, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::entropy::Entropy;
-use super::private_key::PrivateKey;
-use super::publickey::{KeyType, PublicKey, SignatureAlgorithm};
-use super::wire::{Put, Reader};
+use crate::ssh::entropy::Entropy;
+use crate::ssh::private_key::PrivateKey;
+use crate::ssh::publickey::{KeyType, PublicKey, SignatureAlgorithm};
+use crate::ssh::wire::{Put, Reader};
 
 /// Types and sizes ssh-keygen makes without a security key.
 pub(crate) const KINDS: [(&str, &str); 5] =

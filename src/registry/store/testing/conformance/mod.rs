@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{
+use crate::registry::store::{
     Change, Commit, Entry, Expected, Head, KEY_BYTES_MAX, OPERATIONS_MAX, Order, Part, Refusal,
     Revision, Snapshot, Store, StoreError, StoreId, TRANSACTION_BYTES_MAX, TransactFault,
     Transaction, VALUE_BYTES_MAX, Watch,

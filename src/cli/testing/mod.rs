@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::*;
-pub(super) use crate::scratch::Scratch;
+pub(super) use crate::testing::scratch::Scratch;
 
 /// alice's key, as in a .pub file.
 pub(super) const ALICE: &str =

@@ -15,12 +15,9 @@ use proptest::{
     test_runner::{RngSeed, TestRunner},
 };
 
-use super::{
-    super::{
-        Expected, Refusal, Revision, Store, StoreError, TransactFault, Transaction, Watch,
-        memory::Memory,
-    },
-    Factory, ID,
+use super::{super::memory::Memory, Factory, ID};
+use crate::registry::store::{
+    Expected, Refusal, Revision, Store, StoreError, TransactFault, Transaction, Watch,
 };
 
 const HISTORIES: u32 = 256;

@@ -1,0 +1,3 @@
+//! What the registry is judged by: the oracle of its histories.
+
+pub(crate) mod history;
