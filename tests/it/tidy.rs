@@ -1,8 +1,12 @@
 //! The rules of this code base that no tool knows, as one table. Each row carries a planted violation, and a
 //! canary shows that the row catches it.
 
+mod dead;
 mod rooms;
+mod source;
+mod testing;
 
+use self::source::{blank, has_word, is_word_char, line_of, words};
 use keyway::ended::{Cause, Side, Stage};
 use std::{
     ffi::OsStr,
@@ -153,6 +157,12 @@ const RULES: &[Rule] = &[
         plant: ("tests/it/x.rs", "//! x\n#[ignore]\nfn f() {}\n"),
     },
     Rule {
+        name: "what only tests have lies in `testing`, or is the tests of a file",
+        applies: |path| is_rust(path) && path.starts_with("src/"),
+        find: testing::elsewhere,
+        plant: ("src/ssh/mod.rs", "//! x\n#[cfg(test)]\npub(crate) mod hunt;\n"),
+    },
+    Rule {
         name: "no test waits by the clock",
         applies: |path| !SLEEPERS.iter().any(|(name, _)| *name == path),
         find: sleeps,
@@ -264,25 +274,6 @@ fn is_test(path: &str) -> bool {
 
 fn squeezed(line: &str) -> String {
     line.chars().filter(|c| !c.is_whitespace()).collect()
-}
-
-fn is_word_char(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
-}
-
-/// Where `word` stands as a whole word.
-fn words<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
-    text.match_indices(word).map(|(at, _)| at).filter(move |&at| {
-        !text[..at].ends_with(is_word_char) && !text[at + word.len()..].starts_with(is_word_char)
-    })
-}
-
-fn has_word(text: &str, word: &str) -> bool {
-    words(text, word).next().is_some()
-}
-
-fn line_of(text: &str, at: usize) -> usize {
-    text[..at].matches('\n').count() + 1
 }
 
 fn crates_out_of_room(file: &File) -> Vec<Finding> {
@@ -422,71 +413,6 @@ fn machine_paths(file: &File) -> Vec<Finding> {
             })
         })
     })
-}
-
-/// Blanks comments, strings and characters, keeping every newline and column.
-fn blank(text: &str) -> String {
-    let chars: Vec<char> = text.chars().collect();
-    let mut out = String::with_capacity(text.len());
-    let mut at = 0;
-    while at < chars.len() {
-        let Some(end) = literal_end(&chars, at) else {
-            out.push(chars[at]);
-            at += 1;
-            continue;
-        };
-        for c in &chars[at..end] {
-            out.push(if *c == '\n' { '\n' } else { ' ' });
-        }
-        at = end;
-    }
-    out
-}
-
-/// If a comment or literal starts at `at`, where it ends.
-fn literal_end(chars: &[char], at: usize) -> Option<usize> {
-    let len = chars.len();
-    let is = |at: usize, c: char| chars.get(at) == Some(&c);
-    let until = |mut from: usize, stop: char| {
-        while from < len && chars[from] != stop {
-            from += if chars[from] == '\\' { 2 } else { 1 };
-        }
-        (from + 1).min(len)
-    };
-    match chars[at] {
-        '/' if is(at + 1, '/') => {
-            Some(chars[at..].iter().position(|c| *c == '\n').map_or(len, |n| at + n))
-        }
-        '/' if is(at + 1, '*') => {
-            let (mut depth, mut from) = (1, at + 2);
-            while from < len && depth > 0 {
-                if is(from, '*') && is(from + 1, '/') {
-                    depth -= 1;
-                    from += 1;
-                } else if is(from, '/') && is(from + 1, '*') {
-                    depth += 1;
-                    from += 1;
-                }
-                from += 1;
-            }
-            Some(from.min(len))
-        }
-        '"' => Some(until(at + 1, '"')),
-        'r' if at == 0 || !is_word_char(chars[at - 1]) || chars[at - 1] == 'b' => {
-            let hashes = chars[at + 1..].iter().take_while(|c| **c == '#').count();
-            if !is(at + 1 + hashes, '"') {
-                return None;
-            }
-            let mut from = at + 2 + hashes;
-            while from < len && !(is(from, '"') && (1..=hashes).all(|n| is(from + n, '#'))) {
-                from += 1;
-            }
-            Some((from + 1 + hashes).min(len))
-        }
-        // A character, not a lifetime: it closes right behind one character or an escape.
-        '\'' if is(at + 1, '\\') || is(at + 2, '\'') => Some(until(at + 1, '\'')),
-        _ => None,
-    }
 }
 
 /// The repository's files: tracked, and new ones that git does not ignore.
