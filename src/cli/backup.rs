@@ -12,7 +12,7 @@ use std::{
 
 use age::{secrecy::SecretString, x25519};
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::{
@@ -29,7 +29,7 @@ use crate::{
     durable::MODE_OTHERS,
     registry::{
         refusal::utc,
-        store::{Sqlite, Store as _, sqlite, sqlite::Restored},
+        store::{Head, Sqlite, Store as _, sqlite, sqlite::Restored},
     },
     ssh::{entropy::SystemEntropy, host_key::HostKey, private_key::PrivateKey},
     state::{HOST_KEY, PINS, Placed, STORE, State, USER_CA},
@@ -329,43 +329,50 @@ pub(super) fn restore(asked: &Restore, remote: &Remote, terminal: &mut Terminal<
         let directory = format!("restored-{stamp}");
         aside.push(state.put_aside(&directory, name, text).map_err(half)?);
     }
-    let next = next(&state, head);
-    match remote.output {
-        Output::Json => {
-            let shown = |all: &[PathBuf]| -> Vec<String> {
-                all.iter().map(|path| path.display().to_string()).collect()
-            };
-            let item = json!({
-                "store_id": head.store_id.to_string(),
-                "revision": head.revision.0,
-                "kept": shown(&kept),
-                "aside": shown(&aside),
-            });
-            writeln!(terminal.stdout, "{}", table::json(&item))?;
-        }
+    let text = match remote.output {
+        Output::Json => format!("{}\n", table::json(&item(head, &kept, &aside))),
         Output::Table => {
-            let mut text = format!(
-                "{} is restored from {shown} (store {}, revision {}){next}\n",
-                state.store().display(),
-                head.store_id,
-                head.revision
-            );
-            for path in &kept {
-                let _ = writeln!(text, "what was there before is kept as {}", path.display());
-            }
-            for path in &aside {
-                let _ = writeln!(
-                    text,
-                    "a file that the configuration of the backup names is in {}: put it where keyway.toml wants it",
-                    path.display()
-                );
-            }
-            for line in text.lines() {
-                writeln!(terminal.stdout, "{}", plain(line))?;
-            }
+            let (store, next) = (state.store(), next(&state, head));
+            let restored = format!("{} is restored from {shown}", store.display());
+            let Head { store_id, revision } = head;
+            told(
+                &format!("{restored} (store {store_id}, revision {revision}){next}"),
+                &kept,
+                &aside,
+            )
         }
-    }
+    };
+    write!(terminal.stdout, "{text}")?;
     Ok(DONE)
+}
+
+/// What was restored, for programs.
+fn item(head: Head, kept: &[PathBuf], aside: &[PathBuf]) -> Value {
+    let shown = |all: &[PathBuf]| -> Vec<String> {
+        all.iter().map(|path| path.display().to_string()).collect()
+    };
+    json!({
+        "store_id": head.store_id.to_string(),
+        "revision": head.revision.0,
+        "kept": shown(kept),
+        "aside": shown(aside),
+    })
+}
+
+/// What was restored, for people.
+fn told(restored: &str, kept: &[PathBuf], aside: &[PathBuf]) -> String {
+    let mut text = format!("{restored}\n");
+    for path in kept {
+        let _ = writeln!(text, "what was there before is kept as {}", path.display());
+    }
+    for path in aside {
+        let _ = writeln!(
+            text,
+            "a file that the configuration of the backup names is in {}: put it where keyway.toml wants it",
+            path.display()
+        );
+    }
+    text.lines().fold(String::new(), |all, line| all + &plain(line) + "\n")
 }
 
 impl Found<'_> {

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use super::{
-    api_session::{Change, each},
+    api_session::{ApiSession, Change, each},
     error::{CliError, Outcome},
     keyfile::{self, time},
     remote::{ChangeArgs, Remote, Terminal, path},
@@ -385,20 +385,26 @@ pub(super) fn run(command: Vm, remote: &Remote, terminal: &mut Terminal<'_>) -> 
             let change = Change::post(about(&name, "renumber"), body);
             talk.change(change, edit, &|vm| format!("vm {name} is {}", at(vm)))
         }
-        Vm::HostKey { command: HostKey::Show { vm } } => {
-            let keys = talk.get(about(&vm, "host-key"))?;
+        Vm::HostKey { command } => host_key(command, &mut talk),
+    }
+}
+
+fn host_key(command: HostKey, talk: &mut ApiSession<'_, '_>) -> Outcome {
+    let of = |vm: &Label| path(["vms", vm.as_str(), "host-key"]);
+    match command {
+        HostKey::Show { vm } => {
+            let keys = talk.get(of(&vm))?;
             talk.show(&keys, HOST_KEY_FIELDS)
         }
-        Vm::HostKey { command: HostKey::Set { vm: name, key, edit } } => {
+        HostKey::Set { vm, key, edit } => {
             let key = keyfile::host_key(&key)?;
-            let change = Change::patch(vm(&name), json!({ "host_key": key }));
-            talk.change(change, edit, &|_| format!("vm {name} must show the host key given"))
+            let change = Change::patch(path(["vms", vm.as_str()]), json!({ "host_key": key }));
+            talk.change(change, edit, &|_| format!("vm {vm} must show the host key given"))
         }
-        Vm::HostKey { command: HostKey::Forget { vm, edit } } => {
-            let change = Change::delete(about(&vm, "host-key"));
+        HostKey::Forget { vm, edit } => {
             let line =
                 |_: &Value| format!("the host key of vm {vm} is forgotten: the next is taken");
-            talk.change(change, edit, &line)
+            talk.change(Change::delete(of(&vm)), edit, &line)
         }
     }
 }

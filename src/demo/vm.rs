@@ -322,43 +322,14 @@ impl Visit<'_> {
                 Ok(())
             }
             Phase::Open(session) => {
-                let event = session.connection.receive(payload, transport, cx)?;
-                let surroundings = || Surroundings {
+                let heard = session.hear(payload, transport, cx)?;
+                let Some((channel, asked, wants_reply)) = heard else { return Ok(()) };
+                let surroundings = Surroundings {
                     vm: self.server.name.clone(),
                     login: session.login.clone(),
                     home: self.server.home.clone(),
                     connection: self.connection.clone(),
                 };
-                let (channel, asked, wants_reply) = match event {
-                    ChannelEvent::None => return Ok(()),
-                    ChannelEvent::Opened(channel) => {
-                        session.channels.insert(channel, Channel::new());
-                        return Ok(());
-                    }
-                    ChannelEvent::Data { channel, bytes } => {
-                        let unused = match session.channels.get_mut(&channel) {
-                            Some(Channel::Running(process)) => process.feed(&bytes),
-                            // Nothing runs that could read it.
-                            Some(Channel::Preparing { .. } | Channel::Over) | None => bytes.len(),
-                        };
-                        return session.connection.consumed(channel, unused, transport, cx);
-                    }
-                    ChannelEvent::Eof(channel) => {
-                        if let Some(Channel::Running(process)) = session.channels.get_mut(&channel)
-                        {
-                            process.end_of_input();
-                        }
-                        return Ok(());
-                    }
-                    ChannelEvent::Closed(channel) => {
-                        session.channels.remove(&channel);
-                        return Ok(());
-                    }
-                    ChannelEvent::Request { channel, asked, wants_reply } => {
-                        (channel, asked, wants_reply)
-                    }
-                };
-                let surroundings = surroundings();
                 let granted = session.asked(channel, asked, &surroundings, &self.exits);
                 if wants_reply {
                     session.connection.answer(channel, granted, transport, cx)?;
@@ -414,6 +385,41 @@ impl Session {
             restrictions: key.restrictions().clone(),
             channels: BTreeMap::new(),
         }
+    }
+
+    /// Takes one message; answers with the request in it.
+    fn hear(
+        &mut self,
+        payload: &[u8],
+        transport: &mut Transport,
+        cx: &mut Context<'_>,
+    ) -> Result<Option<(ChannelId, Asked, bool)>, Fault> {
+        match self.connection.receive(payload, transport, cx)? {
+            ChannelEvent::None => {}
+            ChannelEvent::Opened(channel) => {
+                self.channels.insert(channel, Channel::new());
+            }
+            ChannelEvent::Data { channel, bytes } => {
+                let unused = match self.channels.get_mut(&channel) {
+                    Some(Channel::Running(process)) => process.feed(&bytes),
+                    // Nothing runs that could read it.
+                    Some(Channel::Preparing { .. } | Channel::Over) | None => bytes.len(),
+                };
+                self.connection.consumed(channel, unused, transport, cx)?;
+            }
+            ChannelEvent::Eof(channel) => {
+                if let Some(Channel::Running(process)) = self.channels.get_mut(&channel) {
+                    process.end_of_input();
+                }
+            }
+            ChannelEvent::Closed(channel) => {
+                self.channels.remove(&channel);
+            }
+            ChannelEvent::Request { channel, asked, wants_reply } => {
+                return Ok(Some((channel, asked, wants_reply)));
+            }
+        }
+        Ok(None)
     }
 
     /// Does what a request wants; false if it cannot or may not be done.

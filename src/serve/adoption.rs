@@ -89,23 +89,7 @@ impl Adoption {
             }
             return Ok(None);
         }
-        let quarantine_s = limits.quarantine_s;
-        let mut replaced = Vec::new();
-        let mut unreadable = Vec::new();
-        for Replaced { path, until_s } in sqlite::replaced(&state.store())? {
-            let ways_until_s = until_s.min(now_s).saturating_add(quarantine_s);
-            // Nothing that was there is quarantined longer than that.
-            if ways_until_s <= now_s {
-                continue;
-            }
-            match read(&path, limits) {
-                Ok((head, model)) => replaced.push(Before { head, model, ways_until_s }),
-                Err(why) => {
-                    tracing::warn!("{}: {why}", path.display());
-                    unreadable.push(path);
-                }
-            }
-        }
+        let (replaced, unreadable) = read_replaced(state, limits, now_s)?;
         let (routes, quarantined) = match last {
             Some(_) => (Some(before.ways()?), before.quarantined.read()?),
             None => (None, Vec::new()),
@@ -114,14 +98,14 @@ impl Adoption {
             let same = |it: &&Before| it.head.store_id.0 == last.store;
             replaced.iter().filter(same).any(|it| it.head.revision.0 >= last.revision)
         };
-        let all_known = unreadable.is_empty() && last.is_some_and(told_by_one);
+        let all_known = unreadable == 0 && last.is_some_and(told_by_one);
         let nothing_lost = adopted.as_ref().is_some_and(|adopted| adopted.nothing_lost);
         let inherited_s =
             replaced.iter().filter_map(|before| before.model.closed_until_s(now_s)).max();
         let closed_until_s = match (nothing_lost, all_known) {
             (true, _) => None,
             (false, true) => inherited_s,
-            (false, false) => inherited_s.max(Some(now_s.saturating_add(quarantine_s))),
+            (false, false) => inherited_s.max(Some(now_s.saturating_add(limits.quarantine_s))),
         };
         let seen = replaced.iter().map(|before| before.head.revision.0);
         let seen = seen.chain(last.map(|last| last.revision)).max().unwrap_or(0);
@@ -133,17 +117,8 @@ impl Adoption {
         let store_id = head.store_id.to_string();
         state.note_adopting(&Adopting { store_id, revision, floor, adopted: adopted.clone() })?;
         let raised = store.raise(Revision(floor))?;
-        let place = match last {
-            Some(Head { store, revision, .. }) => {
-                format!("in place of store {} at revision {revision}", StoreId(store))
-            }
-            None => "where no routes were saved".to_owned(),
-        };
-        let slots = closed_until_s.map_or_else(
-            || "all slots are known".to_owned(),
-            |until_s| format!("no new slots until {}", utc(until_s)),
-        );
         let id = head.store_id;
+        let (place, slots) = (place(last), slots(closed_until_s));
         let about = format!(
             "store {id} at revision {}, now {}, {place}; {slots}",
             Revision(revision),
@@ -216,6 +191,48 @@ fn read(path: &Path, limits: &Limits) -> Result<(store::Head, Model), Failure> {
     let store = Sqlite::open_kept(path)?;
     let head = store.head()?;
     Ok((head, writer::load(&store, limits)?))
+}
+
+/// The stores that restores replaced and whose ways may not lead elsewhere yet; and how many of them cannot be read.
+fn read_replaced(
+    state: &State,
+    limits: &Limits,
+    now_s: u64,
+) -> Result<(Vec<Before>, usize), Failure> {
+    let (mut replaced, mut unreadable) = (Vec::new(), 0);
+    for Replaced { path, until_s } in sqlite::replaced(&state.store())? {
+        let ways_until_s = until_s.min(now_s).saturating_add(limits.quarantine_s);
+        // Nothing that was there is quarantined longer than that.
+        if ways_until_s <= now_s {
+            continue;
+        }
+        match read(&path, limits) {
+            Ok((head, model)) => replaced.push(Before { head, model, ways_until_s }),
+            Err(why) => {
+                tracing::warn!("{}: {why}", path.display());
+                unreadable += 1;
+            }
+        }
+    }
+    Ok((replaced, unreadable))
+}
+
+/// Which routes a store takes the place of, in words.
+fn place(last: Option<Head>) -> String {
+    match last {
+        Some(Head { store, revision, .. }) => {
+            format!("in place of store {} at revision {revision}", StoreId(store))
+        }
+        None => "where no routes were saved".to_owned(),
+    }
+}
+
+/// What is known of the slots, in words.
+fn slots(closed_until_s: Option<u64>) -> String {
+    closed_until_s.map_or_else(
+        || "all slots are known".to_owned(),
+        |until_s| format!("no new slots until {}", utc(until_s)),
+    )
 }
 
 /// All ways that there were: those that were saved may have been used until now, those of a store until it was replaced.

@@ -2,13 +2,13 @@
 //!
 //! SIGHUP reads the files again and replaces what can be replaced under live sessions; SIGTERM drains, and a second
 //! one ends the drain; SIGINT ends at once.
-//! - `plane`: the registry with its API and DNS, beside the edge.
-//! - `feed`: from the registry to the routing map; `adoption`: what a store of another history is asked before it is believed.
+//! - `control_plane`: the registry with its API and DNS, beside the edge.
+//! - `route_feed`: from the registry to the routing map; `adoption`: what a store of another history is asked before it is believed.
 //! - `first_use`: host keys of VMs, from the edge to the registry.
 //! - `events`: signals, and what the API asks for; `reload`: the files read again; `fixed`: what of them takes a restart.
 //! - `drain`: its end, and how a successor takes over; `health`: how each part is; `notify`: systemd; `told`: what the log says of all of them.
 //! - `vm_ca`: whether the VMs were prepared for the CA in use.
-//! - `names`, `beside`, `explain`: what DNS and the API ask of the edge; `gauges`: what they add to the metrics.
+//! - `dns_names`, `data_plane`, `explain`: what DNS and the API ask of the edge; `gauges`: what they add to the metrics.
 
 mod adoption;
 mod control_plane;
@@ -68,6 +68,7 @@ use control_plane::{ControlPlane, Opens};
 use events::{Event, Events};
 use first_use::{Applied, InRegistry};
 use fixed::Fixed;
+use gauges::Gauges;
 use health::Health;
 use last_words::{PLUS_WORDS, last_words};
 use notify::State as Told;
@@ -143,6 +144,16 @@ struct Running {
     metrics: metrics_endpoint::Handle,
 }
 
+/// What a front door has once its turn has come.
+struct Taken {
+    state: State,
+    doors: Arc<Doors>,
+    cpus: Vec<usize>,
+    reserved: listen::Reserved,
+    lock: Lock,
+    turn: Turn,
+}
+
 impl Running {
     fn start(files: Files, loaded: Loaded, events: &Events) -> Result<Self, Failure> {
         let Loaded { config, fleet, .. } = loaded;
@@ -153,11 +164,23 @@ impl Running {
         // What is in use by others is known before a predecessor is asked to go.
         let reserved = listen::reserve(&config.edge.listen, &cpus, is_beside)?;
         let (lock, turn) = take_turn(&state, events)?;
-        let StartsFrom { mut config, fleet } = if turn.has_waited() {
+        let from = if turn.has_waited() {
             StartsFrom::read_again(&files, config)
         } else {
             StartsFrom { config, fleet: fleet.map(Ok) }
         };
+        let taken = Taken { state, doors, cpus, reserved, lock, turn };
+        Self::in_turn(taken, files, from, events)
+    }
+
+    fn in_turn(
+        taken: Taken,
+        files: Files,
+        from: StartsFrom,
+        events: &Events,
+    ) -> Result<Self, Failure> {
+        let Taken { state, doors, cpus, reserved, lock, turn } = taken;
+        let StartsFrom { mut config, fleet } = from;
         reload::follow_files(&state, &files);
         // Not who was there before the turn came.
         let beside = doors.others()?;
@@ -210,13 +233,7 @@ impl Running {
         drop(turn);
         follow_at_the_doors(&doors, beside, shards, &edge)?;
         first_use.import(applied);
-        let (scraped, gauges) = (Arc::clone(&registry), plane.gauges());
-        let (healthy, ready) = (Arc::clone(&health), Arc::clone(&health));
-        let metrics = metrics.serve(Pages {
-            metrics: Arc::new(move || scraped.render() + &gauges.render()),
-            healthy: Arc::new(move || healthy.is_healthy()),
-            ready: Arc::new(move || ready.is_ready()),
-        })?;
+        let metrics = metrics.serve(pages(&registry, plane.gauges(), &health))?;
         health.metrics_are(metrics.address());
         told::empty_pool(&shared.table);
         tracing::info!(
@@ -266,6 +283,17 @@ fn apply_at_start(
     let applied = if told.is_ok() { Applied::Whole } else { Applied::Partly };
     health.fleet_file_is(Some(told));
     applied
+}
+
+/// What is scraped and probed.
+fn pages(registry: &Arc<Registry>, gauges: Gauges, health: &Arc<Health>) -> Pages {
+    let registry = Arc::clone(registry);
+    let (healthy, ready) = (Arc::clone(health), Arc::clone(health));
+    Pages {
+        metrics: Arc::new(move || registry.render() + &gauges.render()),
+        healthy: Arc::new(move || healthy.is_healthy()),
+        ready: Arc::new(move || ready.is_ready()),
+    }
 }
 
 /// Takes the state directory, once a predecessor has been told to go.

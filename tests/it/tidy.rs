@@ -2,6 +2,7 @@
 //! canary shows that the row catches it.
 
 mod dead;
+mod long_functions;
 mod rooms;
 mod source;
 mod testing;
