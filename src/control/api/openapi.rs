@@ -1,7 +1,9 @@
 //! The API's description (OpenAPI 3.1), made from the table of routes.
 
 use axum::http::Method;
-use schemars::{SchemaGenerator, generate::SchemaSettings};
+use schemars::{
+    Schema, SchemaGenerator, generate::SchemaSettings, transform::RecursiveTransform,
+};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -20,6 +22,7 @@ pub(super) fn describe() -> Value {
         settings.meta_schema = None;
     };
     let settings = SchemaSettings::draft2020_12().with(settings);
+    let settings = settings.with_transform(RecursiveTransform(unwrap_description));
     // What is taken and what is given differ: a field with a default may be left out, and is always there.
     let mut takes = settings.clone().for_deserialize().into_generator();
     let mut gives = settings.for_serialize().into_generator();
@@ -49,6 +52,15 @@ pub(super) fn describe() -> Value {
         // At the unix socket the kernel says who asks.
         "security": [{"token": []}, {}]
     })
+}
+
+/// Where the lines of a comment end is no part of the API.
+fn unwrap_description(schema: &mut Schema) {
+    let description = schema.as_object_mut().and_then(|schema| schema.get_mut("description"));
+    if let Some(Value::String(text)) = description {
+        let paragraphs: Vec<_> = text.split("\n\n").map(|text| text.replace('\n', " ")).collect();
+        *text = paragraphs.join("\n\n");
+    }
 }
 
 fn operation(
