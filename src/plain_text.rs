@@ -8,24 +8,25 @@ pub(crate) const SHOWN_CHARS_MAX: usize = 80;
 /// Whether a character is a control (C0, DEL, C1), ends a line or a paragraph, changes the direction of writing, or is
 /// not seen: the general categories Cc, Cf, Zl and Zp, and `Default_Ignorable_Code_Point` (UAX 44 §5.7, UAX 9 §2).
 pub(crate) const fn is_unsafe(c: char) -> bool {
-    match c {
-        ' '..='~' => false,
-        '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}' => true,
-        // What embeds, overrides and isolates directions, and the marks of one.
-        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' => true,
-        // Joiners, spaces without width, invisible operators, isolates, byte order marks.
-        '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => true,
-        // Soft hyphen, grapheme joiner, fillers, vowels and selectors of variations that are not seen.
-        '\u{ad}' | '\u{34f}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' => true,
-        '\u{180b}'..='\u{180f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' => true,
-        // What stands before or around others of its script, notes and music.
-        '\u{600}'..='\u{605}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}' => true,
-        '\u{fff0}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' => true,
-        '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' => true,
-        // Tags, and more selectors.
-        '\u{e0000}'..='\u{e0fff}' => true,
-        _ => false,
-    }
+    let commands = matches!(c, '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}');
+    // What embeds, overrides and isolates directions, and the marks of one.
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}');
+    // Joiners, spaces without width, invisible operators, isolates, byte order marks; soft hyphen, grapheme joiner,
+    // fillers, vowels and selectors of variations; tags.
+    let hides = matches!(
+        c,
+        '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{ad}' | '\u{34f}'
+        | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{e0000}'..='\u{e0fff}'
+    );
+    // What stands before or around others of its script, and in notes and music.
+    let formats = matches!(
+        c,
+        '\u{600}'..='\u{605}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}'
+        | '\u{fff0}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}'
+        | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+    );
+    commands || turns || hides || formats
 }
 
 /// Whether a text holds nothing but printable ASCII, as nearly all do: found out many bytes at a time.
