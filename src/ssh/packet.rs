@@ -11,7 +11,7 @@ use aws_lc_rs::aead::chacha20_poly1305_openssh::{OpeningKey, SealingKey};
 use super::cipher::{Keys, Suite};
 use super::entropy::Entropy;
 use super::fault::Fault;
-use super::protection::{Framing, LENGTH_LEN, Length, Protection};
+use super::protection::{ChachaKey, Framing, LENGTH_LEN, Length, Protection};
 
 /// Most packets under one set of keys, in either direction. From 2^32 on chacha20-poly1305 would use a nonce twice
 /// and a MAC could not tell a replay; OpenSSH asks for a re-key at 2^31, we at a small part of that, and this leaves
@@ -56,15 +56,98 @@ impl Used {
     }
 }
 
+/// What opening and sealing have in common: keys, the sequence number, and what went through these keys. `C` is the
+/// provider's chacha20-poly1305 key of this direction.
+struct Direction<C> {
+    seq: u32,
+    used: Used,
+    protection: Protection<C>,
+}
+
+impl<C: ChachaKey> Direction<C> {
+    const fn new(protection: Protection<C>, seq: u32) -> Self {
+        Self { seq, used: Used { bytes: 0, packets: 0 }, protection }
+    }
+
+    fn rekey(&mut self, keys: Keys, reset: bool) {
+        let seq = if reset { 0 } else { self.seq };
+        *self = Self::new(Protection::keyed(keys), seq);
+    }
+
+    /// A packet of so many bytes went through.
+    fn passed(&mut self, bytes: usize) {
+        self.seq = self.seq.wrapping_add(1);
+        self.used.add(bytes);
+    }
+}
+
+/// What both directions answer alike.
+macro_rules! direction {
+    ($name:ident) => {
+        impl $name {
+            /// No protection: before the first NEWKEYS. Sequence number 0.
+            pub fn plain() -> Self {
+                Self::of(Direction::new(Protection::Plain, 0))
+            }
+
+            /// Sequence number of the next packet.
+            pub fn seq(&self) -> u32 {
+                self.way.seq
+            }
+
+            /// Wire bytes and packets since these keys began (for re-key limits).
+            pub fn used(&self) -> Used {
+                self.way.used
+            }
+
+            /// What protects this direction; `None` while plain.
+            pub fn suite(&self) -> Option<Suite> {
+                self.way.protection.suite()
+            }
+
+            /// Frees what was expanded from the keys, for a connection that has gone quiet; the next packet expands
+            /// them again (0.2 to 1 us).
+            pub fn rest(&mut self) {
+                self.way.protection.rest();
+            }
+
+            /// Gives up keys (with GCM's current invocation counter or CTR's current counter block in `iv`) and the
+            /// sequence number. `None` while plain. Of an opener, bytes of a packet that is not whole yet are still
+            /// sealed: hand them on.
+            pub fn into_keys(self) -> Option<(Keys, u32)> {
+                let Direction { seq, protection, .. } = self.way;
+                protection.into_keys().map(|keys| (keys, seq))
+            }
+
+            /// Goes on where `into_keys` stopped. `used` starts anew: see `continuing`.
+            ///
+            /// # Panics
+            /// On a CTR cipher without a MAC, which [`Suite::new`] cannot make.
+            pub fn from_keys(keys: Keys, seq: u32) -> Self {
+                Self::of(Direction::new(Protection::keyed(keys), seq))
+            }
+
+            /// Counts on from what these keys have done elsewhere, so that [`PACKETS_PER_KEY_MAX`] holds over a
+            /// handoff.
+            #[must_use]
+            pub fn continuing(mut self, used: Used) -> Self {
+                self.way.used = used;
+                self
+            }
+        }
+    };
+}
+
+direction!(Opener);
+direction!(Sealer);
+
 /// Opens received packets in place.
 ///
 /// It keeps numbers about the packet at the front of the input, never a pointer: between two calls the caller may
 /// move the unread bytes anywhere and append to them, as long as the next call gets them from the same byte on.
 pub struct Opener {
-    seq: u32,
-    used: Used,
+    way: Direction<OpeningKey>,
     front: Front,
-    protection: Protection<OpeningKey>,
 }
 
 /// What is known of the packet at the front of the input.
@@ -82,9 +165,8 @@ enum Front {
 }
 
 impl Opener {
-    /// No protection: before the first NEWKEYS. Sequence number 0.
-    pub fn plain() -> Self {
-        Self { seq: 0, used: Used::default(), front: Front::Unread, protection: Protection::Plain }
+    const fn of(way: Direction<OpeningKey>) -> Self {
+        Self { way, front: Front::Unread }
     }
 
     /// Takes new keys; the sequence number goes on unless `reset` (strict KEX).
@@ -92,15 +174,11 @@ impl Opener {
     /// # Panics
     /// On a CTR cipher without a MAC, which [`Suite::new`] cannot make.
     pub fn rekey(&mut self, keys: Keys, reset: bool) {
-        if reset {
-            self.seq = 0;
-        }
-        self.used = Used::default();
+        self.way.rekey(keys, reset);
         self.front = match self.front {
             Front::Ended(fault) => Front::Ended(fault),
             Front::Unread | Front::Claimed(_) | Front::Doomed { .. } => Front::Unread,
         };
-        self.protection = Protection::keyed(keys);
     }
 
     /// Opens the first packet of `input` in place: afterwards `input[..used]` is the packet in plaintext
@@ -132,8 +210,8 @@ impl Opener {
 
     fn advance(&mut self, input: &mut [u8], limit: u32) -> Result<Option<Opened>, Fault> {
         if matches!(self.front, Front::Unread) {
-            self.used.check()?;
-            let framing = self.protection.framing();
+            self.way.used.check()?;
+            let framing = self.way.protection.framing();
             if input.len() < framing.head {
                 return Ok(None);
             }
@@ -149,7 +227,7 @@ impl Opener {
 
     /// Reads the length and judges it.
     fn claim(&mut self, framing: Framing, input: &[u8], limit: u32) -> Result<Front, Fault> {
-        let length = self.protection.length(self.seq, input).map_err(|_| Fault::Corrupt)?;
+        let length = self.way.protection.length(self.way.seq, input).map_err(|_| Fault::Corrupt)?;
         if (PACKET_LENGTH_MIN..=limit).contains(&length) && framing.aligned(length) {
             return Ok(Front::Claimed(framing.whole(length)));
         }
@@ -167,8 +245,8 @@ impl Opener {
         limit: u32,
     ) -> Result<Option<Opened>, Fault> {
         let Some(packet) = input.get_mut(..whole) else { return Ok(None) };
-        let framing = self.protection.framing();
-        if self.protection.open(self.seq, packet).is_err() {
+        let framing = self.way.protection.framing();
+        if self.way.protection.open(self.way.seq, packet).is_err() {
             return match framing.length {
                 Length::Public | Length::Secret => Err(Fault::Corrupt),
                 Length::Untimed => {
@@ -179,8 +257,7 @@ impl Opener {
             };
         }
         let payload = payload(packet, framing.tag).ok_or(Fault::Corrupt)?;
-        self.seq = self.seq.wrapping_add(1);
-        self.used.add(whole);
+        self.way.passed(whole);
         self.front = Front::Unread;
         Ok(Some(Opened { payload, used: whole }))
     }
@@ -196,7 +273,7 @@ impl Opener {
         let Some(packet) = input.get_mut(..whole) else { return Ok(None) };
         if let Some(rest) = packet.get_mut(spent..) {
             // Whatever it says: the packet was refused before.
-            let _ = self.protection.open(self.seq, rest);
+            let _ = self.way.protection.open(self.way.seq, rest);
         }
         Err(Fault::Corrupt)
     }
@@ -205,58 +282,10 @@ impl Opener {
     /// until then those that tell it.
     pub fn needs(&self) -> usize {
         match self.front {
-            Front::Unread => self.protection.framing().head,
+            Front::Unread => self.way.protection.framing().head,
             Front::Claimed(whole) | Front::Doomed { whole, .. } => whole,
             Front::Ended(_) => 0,
         }
-    }
-
-    /// Sequence number of the next packet.
-    pub fn seq(&self) -> u32 {
-        self.seq
-    }
-
-    /// Wire bytes and packets since these keys began (for re-key limits).
-    pub fn used(&self) -> Used {
-        self.used
-    }
-
-    /// What protects this direction; `None` while plain.
-    pub fn suite(&self) -> Option<Suite> {
-        self.protection.suite()
-    }
-
-    /// Frees what was expanded from the keys, for a connection that has gone quiet; the next packet expands them
-    /// again (0.2 to 1 us).
-    pub fn rest(&mut self) {
-        self.protection.rest();
-    }
-
-    /// Gives up keys (with GCM's current invocation counter or CTR's current counter block in `iv`) and the
-    /// sequence number. `None` while plain. Bytes of a packet that is not whole yet are still sealed: hand them on.
-    pub fn into_keys(self) -> Option<(Keys, u32)> {
-        let seq = self.seq;
-        self.protection.into_keys().map(|keys| (keys, seq))
-    }
-
-    /// Goes on where [`Opener::into_keys`] stopped. [`Opener::used`] starts anew: see [`Opener::continuing`].
-    ///
-    /// # Panics
-    /// On a CTR cipher without a MAC, which [`Suite::new`] cannot make.
-    pub fn from_keys(keys: Keys, seq: u32) -> Self {
-        Self {
-            seq,
-            used: Used::default(),
-            front: Front::Unread,
-            protection: Protection::keyed(keys),
-        }
-    }
-
-    /// Counts on from what these keys have done elsewhere, so that [`PACKETS_PER_KEY_MAX`] holds over a handoff.
-    #[must_use]
-    pub fn continuing(mut self, used: Used) -> Self {
-        self.used = used;
-        self
     }
 }
 
@@ -264,8 +293,8 @@ impl std::fmt::Debug for Opener {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Opener")
             .field("suite", &self.suite())
-            .field("seq", &self.seq)
-            .field("used", &self.used)
+            .field("seq", &self.seq())
+            .field("used", &self.used())
             .field("front", &self.front)
             .finish_non_exhaustive()
     }
@@ -281,21 +310,13 @@ fn payload(packet: &[u8], tag: usize) -> Option<Range<usize>> {
 
 /// Seals packets.
 pub struct Sealer {
-    seq: u32,
-    used: Used,
+    way: Direction<SealingKey>,
     padding: Padding,
-    protection: Protection<SealingKey>,
 }
 
 impl Sealer {
-    /// No protection: before the first NEWKEYS. Sequence number 0.
-    pub fn plain() -> Self {
-        Self {
-            seq: 0,
-            used: Used::default(),
-            padding: Padding::empty(),
-            protection: Protection::Plain,
-        }
+    const fn of(way: Direction<SealingKey>) -> Self {
+        Self { way, padding: Padding::empty() }
     }
 
     /// Takes new keys; the sequence number goes on unless `reset` (strict KEX).
@@ -303,11 +324,7 @@ impl Sealer {
     /// # Panics
     /// On a CTR cipher without a MAC, which [`Suite::new`] cannot make.
     pub fn rekey(&mut self, keys: Keys, reset: bool) {
-        if reset {
-            self.seq = 0;
-        }
-        self.used = Used::default();
-        self.protection = Protection::keyed(keys);
+        self.way.rekey(keys, reset);
     }
 
     /// Appends one sealed packet to `out`, with the least padding that RFC 4253 §6 allows, random.
@@ -321,8 +338,8 @@ impl Sealer {
         entropy: &mut dyn Entropy,
         out: &mut Vec<u8>,
     ) -> Result<(), Fault> {
-        self.used.check()?;
-        let framing = self.protection.framing();
+        self.way.used.check()?;
+        let framing = self.way.protection.framing();
         let (length, padding) =
             fit(framing, payload).ok_or(Fault::Length { len: LENGTH_UNTOLD })?;
         let start = out.len();
@@ -334,11 +351,11 @@ impl Sealer {
         out.extend_from_slice(self.padding.take(padding, entropy));
         out.resize(out.len().saturating_add(framing.tag), 0);
         let packet = out.get_mut(start..).unwrap_or_default();
-        if self.protection.seal(self.seq, packet).is_err() {
+        if self.way.protection.seal(self.way.seq, packet).is_err() {
             out.truncate(start);
             return Err(Fault::Length { len: length });
         }
-        self.sent(whole);
+        self.way.passed(whole);
         Ok(())
     }
 
@@ -349,71 +366,18 @@ impl Sealer {
     /// # Errors
     /// [`Fault::KeysUsedUp`], with nothing touched.
     pub fn reseal(&mut self, packet: &mut [u8]) -> Result<bool, Fault> {
-        self.used.check()?;
-        let framing = self.protection.framing();
+        self.way.used.check()?;
+        let framing = self.way.protection.framing();
         let Some(field) = packet.first_chunk::<LENGTH_LEN>() else { return Ok(false) };
         let length = u32::from_be_bytes(*field);
         if !framing.aligned(length) || framing.whole(length) != packet.len() {
             return Ok(false);
         }
-        if self.protection.seal(self.seq, packet).is_err() {
+        if self.way.protection.seal(self.way.seq, packet).is_err() {
             return Err(Fault::Length { len: length });
         }
-        self.sent(packet.len());
+        self.way.passed(packet.len());
         Ok(true)
-    }
-
-    fn sent(&mut self, bytes: usize) {
-        self.seq = self.seq.wrapping_add(1);
-        self.used.add(bytes);
-    }
-
-    /// Sequence number of the next packet.
-    pub fn seq(&self) -> u32 {
-        self.seq
-    }
-
-    /// Wire bytes and packets since these keys began (for re-key limits).
-    pub fn used(&self) -> Used {
-        self.used
-    }
-
-    /// What protects this direction; `None` while plain.
-    pub fn suite(&self) -> Option<Suite> {
-        self.protection.suite()
-    }
-
-    /// Frees what was expanded from the keys, for a connection that has gone quiet; the next packet expands them
-    /// again (0.2 to 1 us).
-    pub fn rest(&mut self) {
-        self.protection.rest();
-    }
-
-    /// Gives up keys (with GCM's current invocation counter or CTR's current counter block in `iv`) and the
-    /// sequence number. `None` while plain.
-    pub fn into_keys(self) -> Option<(Keys, u32)> {
-        let seq = self.seq;
-        self.protection.into_keys().map(|keys| (keys, seq))
-    }
-
-    /// Goes on where [`Sealer::into_keys`] stopped. [`Sealer::used`] starts anew: see [`Sealer::continuing`].
-    ///
-    /// # Panics
-    /// On a CTR cipher without a MAC, which [`Suite::new`] cannot make.
-    pub fn from_keys(keys: Keys, seq: u32) -> Self {
-        Self {
-            seq,
-            used: Used::default(),
-            padding: Padding::empty(),
-            protection: Protection::keyed(keys),
-        }
-    }
-
-    /// Counts on from what these keys have done elsewhere, so that [`PACKETS_PER_KEY_MAX`] holds over a handoff.
-    #[must_use]
-    pub fn continuing(mut self, used: Used) -> Self {
-        self.used = used;
-        self
     }
 }
 
@@ -421,8 +385,8 @@ impl std::fmt::Debug for Sealer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sealer")
             .field("suite", &self.suite())
-            .field("seq", &self.seq)
-            .field("used", &self.used)
+            .field("seq", &self.seq())
+            .field("used", &self.used())
             .finish_non_exhaustive()
     }
 }
