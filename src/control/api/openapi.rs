@@ -1,9 +1,7 @@
 //! The API's description (OpenAPI 3.1), made from the table of routes.
 
 use axum::http::Method;
-use schemars::{
-    Schema, SchemaGenerator, generate::SchemaSettings, transform::RecursiveTransform,
-};
+use schemars::{Schema, SchemaGenerator, generate::SchemaSettings, transform::RecursiveTransform};
 use serde_json::{Map, Value, json};
 
 use super::{
