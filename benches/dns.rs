@@ -40,7 +40,7 @@ use keyway::{
     config::{Dns, DomainName, NameServer, Secondary},
     control::dns::{
         self, Addresses, Entry, Label, Names, PointsAt, Transport, Zone,
-        packet::{Reply, Responder},
+        responder::{Reply, Responder},
         transfer,
         zone::Answer,
     },

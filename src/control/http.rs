@@ -47,13 +47,13 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// Before the head of its first request is there.
-    pub(super) silent_max: Duration,
+    pub(super) silent: Duration,
     /// For the head of a request, and between two requests.
-    pub(super) head_max: Duration,
+    pub(super) head: Duration,
     /// From then on it takes no further request.
-    pub(super) age_max: Duration,
+    pub(super) age: Duration,
     /// For a request that was under way then, unless it lingers.
-    pub(super) last_request_max: Duration,
+    pub(super) last_request: Duration,
 }
 
 /// Takes connections for as long as it is polled, and serves each by itself, in a place of its own. `name` is what the
@@ -94,7 +94,7 @@ pub(super) async fn converse<S>(
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let Limits { silent_max, head_max, age_max, last_request_max } = limits;
+    let Limits { silent, head, age, last_request } = limits;
     let asked = Arc::new(AtomicBool::new(false));
     let has_asked = Arc::clone(&asked);
     let routes = TowerToHyperService::new(routes);
@@ -104,20 +104,20 @@ pub(super) async fn converse<S>(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(head_max)
+        .header_read_timeout(head)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(Patient::new(stream)), service);
     let mut connection = std::pin::pin!(connection);
     // Whatever went wrong is the peer's affair, and it is gone.
-    let gone = timeout(silent_max, connection.as_mut()).await.is_ok();
+    let gone = timeout(silent, connection.as_mut()).await.is_ok();
     if gone || !has_asked.load(Ordering::Relaxed) {
         return;
     }
-    if timeout(age_max.saturating_sub(silent_max), connection.as_mut()).await.is_ok() {
+    if timeout(age.saturating_sub(silent), connection.as_mut()).await.is_ok() {
         return;
     }
     connection.as_mut().graceful_shutdown();
-    while timeout(last_request_max, connection.as_mut()).await.is_err() {
+    while timeout(last_request, connection.as_mut()).await.is_err() {
         if !lingers() {
             return;
         }

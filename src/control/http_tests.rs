@@ -11,10 +11,10 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 const LIMITS: Limits = Limits {
-    silent_max: Duration::from_secs(10),
-    head_max: Duration::from_secs(30),
-    age_max: Duration::from_secs(60),
-    last_request_max: Duration::from_secs(20),
+    silent: Duration::from_secs(10),
+    head: Duration::from_secs(30),
+    age: Duration::from_mins(1),
+    last_request: Duration::from_secs(20),
 };
 
 /// A connection to two routes, one of which never answers.

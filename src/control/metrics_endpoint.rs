@@ -42,10 +42,10 @@ const CONNECTION_MAX: Duration = Duration::from_mins(1);
 
 /// Of one connection: it is cut at its age, whatever is under way.
 const LIMITS: Limits = Limits {
-    silent_max: Duration::from_secs(10),
-    head_max: CONNECTION_MAX,
-    age_max: CONNECTION_MAX,
-    last_request_max: Duration::ZERO,
+    silent: Duration::from_secs(10),
+    head: CONNECTION_MAX,
+    age: CONNECTION_MAX,
+    last_request: Duration::ZERO,
 };
 
 /// The media type of text format 0.0.4.

@@ -58,10 +58,10 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 const HEAD_MAX: Duration = Duration::from_secs(30);
 /// Of one connection. An apply of a whole fleet takes its time; whoever watches stays.
 const LIMITS: Limits = Limits {
-    silent_max: HEAD_MAX,
-    head_max: HEAD_MAX,
-    age_max: Duration::from_mins(5),
-    last_request_max: Duration::from_hours(1),
+    silent: HEAD_MAX,
+    head: HEAD_MAX,
+    age: Duration::from_mins(5),
+    last_request: Duration::from_hours(1),
 };
 /// For what is under way when the API ends.
 const END_MAX: Duration = Duration::from_secs(5);
