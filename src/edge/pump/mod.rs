@@ -29,10 +29,12 @@ use std::time::Duration;
 pub use super::relay::{ClientAlive, EstablishedLeg, PreferGcm};
 use handle::{Command, Queue, Shared};
 
+mod carriage;
 mod handle;
 mod session;
+pub use carriage::Carriage;
 pub use handle::PumpHandle;
-pub use session::{Carriage, Check, Report, Session, Stay, Visit};
+pub use session::{Check, Report, Session, Stay, Visit};
 
 /// How often sessions are looked at for memory that they can do without and key exchanges that are stuck, in milliseconds.
 const SCAN_MS: u64 = 60_000;
@@ -174,8 +176,7 @@ struct Entry<I> {
 impl<I> Entry<I> {
     /// Has the next moment at which something is due stand in the heap.
     fn arm(&mut self, key: Key, deadlines: &mut BinaryHeap<Reverse<(u64, Key)>>) {
-        let Carriage::Reseal(relay) = &self.carriage;
-        let deadline = relay.deadline().into_iter().chain(self.until).min();
+        let deadline = self.carriage.deadline().into_iter().chain(self.until).min();
         // One that stands there and is earlier does as well: when it passes, this is armed again.
         if let Some(at) = deadline
             && self.armed.is_none_or(|armed| at < armed)
@@ -265,8 +266,7 @@ impl<I> Pump<I> {
         let Some(entry) = self.entries.get_mut(target.key) else {
             return;
         };
-        let Carriage::Reseal(relay) = &mut entry.carriage;
-        relay.ready(if target.second { Party::Vm } else { Party::Client }, readiness);
+        entry.carriage.ready(if target.second { Party::Vm } else { Party::Client }, readiness);
         if !entry.is_queued {
             entry.is_queued = true;
             self.ready.push_back(target.key);
@@ -299,8 +299,7 @@ impl<I> Pump<I> {
     fn visit(&mut self, mut visit: Visit<I>) {
         for key in self.entries.keys() {
             let Some(entry) = self.entries.get_mut(key) else { continue };
-            let Carriage::Reseal(relay) = &entry.carriage;
-            let (up, down) = relay.received();
+            let (up, down) = entry.carriage.received();
             if !visit(&entry.info, up, down) {
                 self.evict(key, Cause::Killed);
             }
@@ -354,8 +353,7 @@ impl<I> Pump<I> {
             return self.remove(key, ended);
         }
         self.serve(key, |carriage, tools| {
-            let Carriage::Reseal(relay) = carriage;
-            relay.begin(tools);
+            carriage.begin(tools);
             Turn::Again
         });
         // Only now that a recheck would find it: what changed since its admission is not missed.
@@ -371,8 +369,7 @@ impl<I> Pump<I> {
         let Some(entry) = self.entries.get_mut(key) else {
             return Ok(());
         };
-        let Carriage::Reseal(relay) = &entry.carriage;
-        let [client, vm] = relay.sockets();
+        let [client, vm] = entry.carriage.sockets();
         self.poller.watch(client, Target { key, second: false }, Interest::Read)?;
         self.poller.watch(vm, Target { key, second: true }, Interest::Read)
     }
@@ -406,8 +403,7 @@ impl<I> Pump<I> {
             String::from("session ended")
         });
         self.serve(key, |carriage, tools| {
-            let Carriage::Reseal(relay) = carriage;
-            relay.evict(cause, &text, tools);
+            carriage.evict(cause, &text, tools);
             Turn::Again
         });
     }
@@ -417,10 +413,7 @@ impl<I> Pump<I> {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.is_queued = false;
         }
-        self.serve(key, |carriage, tools| {
-            let Carriage::Reseal(relay) = carriage;
-            relay.turn(tools)
-        });
+        self.serve(key, Carriage::turn);
     }
 
     /// Looks at the sessions whose deadline has passed, and at all of them if it is time.
@@ -442,18 +435,12 @@ impl<I> Pump<I> {
                     None => self.evict(key, Cause::RightExpired),
                 }
             }
-            self.serve(key, |carriage, tools| {
-                let Carriage::Reseal(relay) = carriage;
-                relay.expire(tools)
-            });
+            self.serve(key, Carriage::expire);
         }
         if self.scan_ms <= now && !self.entries.is_empty() {
             self.scan_ms = now + SCAN_MS;
             for key in self.entries.keys() {
-                self.serve(key, |carriage, tools| {
-                    let Carriage::Reseal(relay) = carriage;
-                    relay.look(tools)
-                });
+                self.serve(key, Carriage::look);
             }
         }
     }
@@ -478,8 +465,7 @@ impl<I> Pump<I> {
             Turn::Again | Turn::Wait => {}
         }
         entry.arm(key, &mut self.deadlines);
-        let Carriage::Reseal(relay) = &entry.carriage;
-        let is_full = relay.is_full() != [false; 2];
+        let is_full = entry.carriage.is_full() != [false; 2];
         self.forget_deadlines();
         // Few sockets are ever full: only those pay for hearing that there is room again.
         if is_full && let Err(error) = self.watch_room(key) {
@@ -503,9 +489,9 @@ impl<I> Pump<I> {
     /// Has epoll tell when a session's full sockets take bytes again.
     fn watch_room(&mut self, key: Key) -> io::Result<()> {
         let Some(entry) = self.entries.get_mut(key) else { return Ok(()) };
-        let Carriage::Reseal(relay) = &entry.carriage;
-        for (at, socket) in relay.sockets().into_iter().enumerate() {
-            if relay.is_full()[at] && entry.interest[at] == Interest::Read {
+        let is_full = entry.carriage.is_full();
+        for (at, socket) in entry.carriage.sockets().into_iter().enumerate() {
+            if is_full[at] && entry.interest[at] == Interest::Read {
                 let target = Target { key, second: at == 1 };
                 self.poller.change(socket, target, Interest::Both)?;
                 entry.interest[at] = Interest::Both;
@@ -522,11 +508,11 @@ impl<I> Pump<I> {
 
     /// Closes a session's sockets and says that it is over.
     fn bury(&mut self, entry: Entry<I>, ended: Ended) {
-        let Entry { carriage: Carriage::Reseal(mut relay), info, started_ms, .. } = entry;
-        relay.release(&mut self.tools.pool);
-        let (up, down) = relay.received();
-        let detail = relay.detail();
-        drop(relay);
+        let Entry { mut carriage, info, started_ms, .. } = entry;
+        carriage.release(&mut self.tools.pool);
+        let (up, down) = carriage.received();
+        let detail = carriage.detail();
+        drop(carriage);
         self.counters.session_ended();
         self.counters.ended(ended);
         let lasted = Duration::from_millis(self.tools.now.0.saturating_sub(started_ms));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::relay::Relay;
+use super::Carriage;
 use crate::ended::{Cause, Detail, Ended};
 
 /// An established session. `I` says who and where: for the log line and for checking the right again.
@@ -14,12 +14,6 @@ pub struct Session<I> {
     pub info: I,
     /// When the connection was accepted, on the clock of [`crate::edge::clock`].
     pub started_ms: u64,
-}
-
-/// How the bytes of a session get from leg to leg.
-pub enum Carriage {
-    /// Both legs have keys of ours: packets are opened and sealed again.
-    Reseal(Box<Relay>),
 }
 
 /// What a session's principal may do where it is.

@@ -1,0 +1,101 @@
+//! How the bytes of a session get from leg to leg: what the pump asks of it, whichever way that is.
+
+use std::os::fd::OwnedFd;
+
+use super::super::buffers::Pool;
+use super::super::epoll::Readiness;
+use super::super::relay::leg::{Party, PumpContext};
+use super::super::relay::{Relay, Turn};
+use crate::ended::{Cause, Detail};
+
+/// How the bytes of a session get from leg to leg.
+pub enum Carriage {
+    /// Both legs have keys of ours: packets are opened and sealed again.
+    Reseal(Box<Relay>),
+}
+
+impl Carriage {
+    /// The sockets: client, VM.
+    pub(super) const fn sockets(&self) -> [&OwnedFd; 2] {
+        match self {
+            Self::Reseal(relay) => relay.sockets(),
+        }
+    }
+
+    /// Bytes read from the client and from the VM.
+    pub(super) const fn received(&self) -> (u64, u64) {
+        match self {
+            Self::Reseal(relay) => relay.received(),
+        }
+    }
+
+    /// Which sockets take nothing until an event says otherwise: client, VM.
+    pub(super) fn is_full(&self) -> [bool; 2] {
+        match self {
+            Self::Reseal(relay) => relay.is_full(),
+        }
+    }
+
+    /// When [`Self::expire`] wants to be called, on the clock of [`PumpContext::now`].
+    pub(super) const fn deadline(&self) -> Option<u64> {
+        match self {
+            Self::Reseal(relay) => relay.deadline(),
+        }
+    }
+
+    /// What is known of its end beyond the cause.
+    pub(super) fn detail(&mut self) -> Option<Detail> {
+        match self {
+            Self::Reseal(relay) => relay.detail(),
+        }
+    }
+
+    /// The pump has it from now on.
+    pub(super) fn begin(&mut self, tools: &mut PumpContext) {
+        match self {
+            Self::Reseal(relay) => relay.begin(tools),
+        }
+    }
+
+    /// Takes what epoll said about one socket.
+    pub(super) fn ready(&mut self, party: Party, readiness: Readiness) {
+        match self {
+            Self::Reseal(relay) => relay.ready(party, readiness),
+        }
+    }
+
+    /// Does what can be done without waiting, within bounds.
+    pub(super) fn turn(&mut self, tools: &mut PumpContext) -> Turn {
+        match self {
+            Self::Reseal(relay) => relay.turn(tools),
+        }
+    }
+
+    /// The deadline may have passed.
+    pub(super) fn expire(&mut self, tools: &mut PumpContext) -> Turn {
+        match self {
+            Self::Reseal(relay) => relay.expire(tools),
+        }
+    }
+
+    /// Looked at now and then.
+    pub(super) fn look(&mut self, tools: &mut PumpContext) -> Turn {
+        match self {
+            Self::Reseal(relay) => relay.look(tools),
+        }
+    }
+
+    /// Ends the session from our side; `text` is for the client's user, where we can tell it.
+    pub(super) fn evict(&mut self, cause: Cause, text: &str, tools: &mut PumpContext) {
+        match self {
+            Self::Reseal(relay) => relay.evict(cause, text, tools),
+        }
+    }
+
+    /// Gives the buffers back.
+    pub(super) fn release(&mut self, pool: &mut Pool) {
+        match self {
+            Self::Reseal(relay) => relay.release(pool),
+        }
+    }
+}
