@@ -11,7 +11,6 @@
 
 use std::{
     fmt::{self, Write as _},
-    fs,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -20,8 +19,10 @@ use std::{
 
 use hdrhistogram::Histogram;
 
-use crate::ended::{Cause, Ended, Side, Stage};
+use crate::ended::{Cause, Ended, Side, Stage, labelled};
 use crate::log;
+
+mod process;
 
 /// One writer thread's counters. Aligned to two cache lines, because processors fetch them in pairs.
 #[derive(Debug, Default)]
@@ -36,6 +37,7 @@ pub struct Counters {
     rekeys: Tally,
     bytes_up: Tally,
     bytes_down: Tally,
+    passed: [Tally; Passage::ALL.len()],
     ends: Ends,
     stages: [Timings; LoginStage::ALL.len()],
 }
@@ -91,6 +93,18 @@ pub enum Direction {
     Down,
 }
 
+labelled! {
+    /// How bytes got across in sessions whose keys are elsewhere.
+    pub enum Passage {
+        /// From socket to socket, without a copy.
+        Spliced = "spliced",
+        /// Copied: the outgoing socket took less of a splice than it had room for.
+        Stuck = "stuck",
+        /// Copied: there was no pipe.
+        NoPipe = "no_pipe",
+    }
+}
+
 impl Counters {
     /// A connection was accepted.
     pub fn accepted(&self) {
@@ -118,6 +132,11 @@ impl Counters {
             Direction::Up => self.bytes_up.add(count),
             Direction::Down => self.bytes_down.add(count),
         }
+    }
+
+    /// `count` bytes of a session whose keys are elsewhere got across like this.
+    pub fn passed(&self, passage: Passage, count: u64) {
+        self.passed[passage as usize].add(count);
     }
 
     /// A login took `micros` microseconds for `stage`.
@@ -354,13 +373,13 @@ impl Page {
             "When this process began, in seconds since 1970.",
             started_unix_s,
         );
-        if let Some(bytes) = resident_bytes() {
+        if let Some(bytes) = process::resident_bytes() {
             self.single("process_resident_memory_bytes", "gauge", "Memory in RAM.", bytes);
         }
-        if let Some(count) = open_fds() {
+        if let Some(count) = process::open_fds() {
             self.single("process_open_fds", "gauge", "Open file descriptors.", count);
         }
-        if let Some(count) = fds_max() {
+        if let Some(count) = process::fds_max() {
             self.single("process_max_fds", "gauge", "Most file descriptors it may open.", count);
         }
     }
@@ -420,6 +439,16 @@ impl Page {
         self.family(name, "counter", "Bytes of SSH packets carried, client to VM (up) and back.");
         self.line(format_args!("{name}{{direction=\"up\"}} {}", sum(all, |c| &c.bytes_up)));
         self.line(format_args!("{name}{{direction=\"down\"}} {}", sum(all, |c| &c.bytes_down)));
+        let name = "keyway_spliced_session_bytes_total";
+        self.family(
+            name,
+            "counter",
+            "Of these, bytes of sessions whose keys are elsewhere: spliced, or copied because a peer or the system was short.",
+        );
+        for &passage in Passage::ALL {
+            let count = sum(all, |c| &c.passed[passage as usize]);
+            self.line(format_args!("{name}{{passage=\"{passage}\"}} {count}"));
+        }
         self.single(
             "keyway_rekeys_total",
             "counter",
@@ -554,26 +583,6 @@ fn live_sessions(all: &[Arc<Counters>]) -> u64 {
 
 fn sum(all: &[Arc<Counters>], tally: impl Fn(&Counters) -> &Tally) -> u64 {
     all.iter().map(|counters| tally(counters).get()).fold(0, u64::wrapping_add)
-}
-
-/// proc(5): `VmRSS` in `/proc/self/status`, in units of 1,024 bytes.
-fn resident_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
-}
-
-/// The entries of `/proc/self/fd`, without the descriptor that reads them.
-fn open_fds() -> Option<u64> {
-    let count = fs::read_dir("/proc/self/fd").ok()?.count();
-    u64::try_from(count).ok()?.checked_sub(1)
-}
-
-/// proc(5): the soft limit in `/proc/self/limits`; none if it is unlimited.
-fn fds_max() -> Option<u64> {
-    let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -46,6 +46,10 @@ fn busy() -> Registry {
     pump.bytes(Direction::Up, 1_000);
     pump.bytes(Direction::Down, 5_000);
     pump.bytes(Direction::Down, 1 << 40);
+    pump.passed(Passage::Spliced, 900);
+    door.passed(Passage::Spliced, 90);
+    pump.passed(Passage::Stuck, 8);
+    pump.passed(Passage::NoPipe, 7);
     door.ended(REFUSED);
     pump.ended(REFUSED);
     pump.ended(Ended { side: Side::Client, stage: Stage::Session, cause: Cause::Closed });
@@ -70,6 +74,9 @@ fn counters_of_every_writer_are_added_up() {
         ("keyway_sessions", "2"),
         ("keyway_relayed_bytes_total{direction=\"up\"}", "1000"),
         ("keyway_relayed_bytes_total{direction=\"down\"}", "1099511632776"),
+        ("keyway_spliced_session_bytes_total{passage=\"spliced\"}", "990"),
+        ("keyway_spliced_session_bytes_total{passage=\"stuck\"}", "8"),
+        ("keyway_spliced_session_bytes_total{passage=\"no_pipe\"}", "7"),
         ("keyway_panics_total", "1"),
         ("keyway_rekeys_total", "1"),
         (

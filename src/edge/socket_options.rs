@@ -1,9 +1,10 @@
 //! The options every data-plane socket gets. A listener passes them on to what it accepts (tcp(7)).
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{SockRef, Socket, TcpKeepalive};
 
 /// Data that a VM does not acknowledge for this long ends the connection. The kernel counts unanswered keepalive probes
@@ -42,4 +43,48 @@ pub(super) fn be_patient(socket: &Socket, patience: Option<Duration>) -> io::Res
 /// repeated; a failure costs only time.
 pub(super) fn acknowledge_now(fd: impl AsFd) {
     let _slower = SockRef::from(&fd).set_tcp_quickack(true);
+}
+
+/// What a TCP socket holds for its peer, in bytes as the kernel reckons them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SendBuffer {
+    /// Written and not acknowledged.
+    pub(super) queued: usize,
+    /// The most it holds; the kernel lets that grow.
+    pub(super) most: usize,
+}
+
+impl SendBuffer {
+    pub(super) const fn free(self) -> usize {
+        self.most.saturating_sub(self.queued)
+    }
+}
+
+/// Asks a socket for its buffer; `None` before Linux 4.12.
+pub(super) fn send_buffer(fd: &impl AsRawFd) -> Option<SendBuffer> {
+    /// Numbers in a `SO_MEMINFO` (linux/sock_diag.h).
+    const COUNT: usize = 9;
+    /// Where the buffer's size and what is in it stand.
+    const PLACES: [usize; 2] = [3, 5];
+    let mut numbers = [0_u32; COUNT];
+    let mut len = libc::socklen_t::try_from(size_of_val(&numbers)).ok()?;
+    // SAFETY: `numbers` is writable for the `len` bytes that the kernel is told of, and any bytes make numbers of it.
+    let done = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            numbers.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    let [most, queued] = PLACES.map(|at| usize::try_from(numbers[at]));
+    (done == 0).then_some(SendBuffer { queued: queued.ok()?, most: most.ok()? })
+}
+
+/// Whether a send would take anything. If not, edge-triggered epoll will say when one does.
+pub(super) fn takes_bytes(fd: impl AsFd) -> bool {
+    let mut asked = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
+    // Interrupted: a send finds out.
+    poll(&mut asked, PollTimeout::ZERO) != Ok(0)
 }

@@ -6,12 +6,15 @@ use super::super::buffers::Pool;
 use super::super::epoll::Readiness;
 use super::super::relay::leg::{Party, PumpContext};
 use super::super::relay::{Relay, Turn};
+use super::Splice;
 use crate::ended::{Cause, Detail};
 
 /// How the bytes of a session get from leg to leg.
 pub enum Carriage {
     /// Both legs have keys of ours: packets are opened and sealed again.
     Reseal(Box<Relay>),
+    /// The keys are the client's and the agent's: bytes pass as they are.
+    Splice(Box<Splice>),
 }
 
 impl Carriage {
@@ -19,6 +22,7 @@ impl Carriage {
     pub(super) const fn sockets(&self) -> [&OwnedFd; 2] {
         match self {
             Self::Reseal(relay) => relay.sockets(),
+            Self::Splice(splice) => splice.sockets(),
         }
     }
 
@@ -26,6 +30,7 @@ impl Carriage {
     pub(super) const fn received(&self) -> (u64, u64) {
         match self {
             Self::Reseal(relay) => relay.received(),
+            Self::Splice(splice) => splice.received(),
         }
     }
 
@@ -33,6 +38,7 @@ impl Carriage {
     pub(super) fn is_full(&self) -> [bool; 2] {
         match self {
             Self::Reseal(relay) => relay.is_full(),
+            Self::Splice(splice) => splice.is_full(),
         }
     }
 
@@ -40,6 +46,7 @@ impl Carriage {
     pub(super) const fn deadline(&self) -> Option<u64> {
         match self {
             Self::Reseal(relay) => relay.deadline(),
+            Self::Splice(splice) => splice.deadline(),
         }
     }
 
@@ -47,6 +54,7 @@ impl Carriage {
     pub(super) fn detail(&mut self) -> Option<Detail> {
         match self {
             Self::Reseal(relay) => relay.detail(),
+            Self::Splice(_) => None,
         }
     }
 
@@ -54,6 +62,7 @@ impl Carriage {
     pub(super) fn begin(&mut self, tools: &mut PumpContext) {
         match self {
             Self::Reseal(relay) => relay.begin(tools),
+            Self::Splice(splice) => splice.begin(tools),
         }
     }
 
@@ -61,6 +70,7 @@ impl Carriage {
     pub(super) fn ready(&mut self, party: Party, readiness: Readiness) {
         match self {
             Self::Reseal(relay) => relay.ready(party, readiness),
+            Self::Splice(splice) => splice.ready(party, readiness),
         }
     }
 
@@ -68,6 +78,7 @@ impl Carriage {
     pub(super) fn turn(&mut self, tools: &mut PumpContext) -> Turn {
         match self {
             Self::Reseal(relay) => relay.turn(tools),
+            Self::Splice(splice) => splice.turn(tools),
         }
     }
 
@@ -75,6 +86,7 @@ impl Carriage {
     pub(super) fn expire(&mut self, tools: &mut PumpContext) -> Turn {
         match self {
             Self::Reseal(relay) => relay.expire(tools),
+            Self::Splice(splice) => splice.expire(tools),
         }
     }
 
@@ -82,6 +94,7 @@ impl Carriage {
     pub(super) fn look(&mut self, tools: &mut PumpContext) -> Turn {
         match self {
             Self::Reseal(relay) => relay.look(tools),
+            Self::Splice(_) => Turn::Wait,
         }
     }
 
@@ -89,6 +102,7 @@ impl Carriage {
     pub(super) fn evict(&mut self, cause: Cause, text: &str, tools: &mut PumpContext) {
         match self {
             Self::Reseal(relay) => relay.evict(cause, text, tools),
+            Self::Splice(splice) => splice.evict(cause, tools),
         }
     }
 
@@ -96,6 +110,7 @@ impl Carriage {
     pub(super) fn release(&mut self, pool: &mut Pool) {
         match self {
             Self::Reseal(relay) => relay.release(pool),
+            Self::Splice(splice) => splice.release(pool),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::relay::Turn;
 use super::relay::leg::{Party, PumpContext, Tally};
 use super::slab::{Key, Slab};
 use crate::ended::{Cause, Ended, Side, Stage};
-use crate::metrics::{Counters, Direction};
+use crate::metrics::{Counters, Direction, Passage};
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::transport::Instant;
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -31,10 +31,14 @@ use handle::{Command, Queue, Shared};
 
 mod carriage;
 mod handle;
+mod pipes;
 mod session;
+mod splice;
 pub use carriage::Carriage;
 pub use handle::PumpHandle;
+pub(in crate::edge) use pipes::Pipes;
 pub use session::{Check, Report, Session, Stay, Visit};
+pub use splice::{Splice, SplicedLeg};
 
 /// How often sessions are looked at for memory that they can do without and key exchanges that are stuck, in milliseconds.
 const SCAN_MS: u64 = 60_000;
@@ -113,6 +117,7 @@ fn build<I>(
             now: Instant(monotonic_ms()),
             prefer_gcm: settings.prefer_gcm,
             client_alive: settings.client_alive,
+            pipes: Pipes::default(),
             tally: Tally::default(),
         },
         counters,
@@ -524,7 +529,8 @@ impl<I> Pump<I> {
     }
 
     fn report_tally(&mut self) {
-        let Tally { up, down, rekeys } = std::mem::take(&mut self.tools.tally);
+        let Tally { up, down, rekeys, spliced, stuck, unpiped } =
+            std::mem::take(&mut self.tools.tally);
         if up > 0 {
             self.counters.bytes(Direction::Up, up);
         }
@@ -533,6 +539,11 @@ impl<I> Pump<I> {
         }
         for _ in 0..rekeys {
             self.counters.rekeyed();
+        }
+        if spliced + stuck + unpiped > 0 {
+            self.counters.passed(Passage::Spliced, spliced);
+            self.counters.passed(Passage::Stuck, stuck);
+            self.counters.passed(Passage::NoPipe, unpiped);
         }
     }
 

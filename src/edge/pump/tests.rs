@@ -70,7 +70,7 @@ impl Peer {
     }
 }
 
-fn tcp_pair() -> (TcpStream, TcpStream) {
+pub(super) fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (far, _) = listener.accept().unwrap();
@@ -129,15 +129,15 @@ pub(in crate::edge) fn carriage(seed: u64, client: Cipher) -> (Peer, Peer, Carri
     (client, vm, Carriage::Reseal(Box::new(Relay::new(client_leg, vm_leg, server))))
 }
 
-const SETTINGS: Settings = Settings {
+pub(super) const SETTINGS: Settings = Settings {
     cpu: None,
     prefer_gcm: PreferGcm::Bulk,
     client_alive: ClientAlive { interval: Duration::from_mins(5), count_max: 12 },
 };
 
-type Ends = Receiver<(&'static str, Report)>;
+pub(super) type Ends = Receiver<(&'static str, Report)>;
 
-fn start() -> (PumpHandle<&'static str>, JoinHandle<()>, Ends) {
+pub(super) fn start() -> (PumpHandle<&'static str>, JoinHandle<()>, Ends) {
     let (ended, ends) = channel();
     let settings = SETTINGS;
     let counters = Arc::new(Counters::default());
@@ -150,12 +150,12 @@ fn start() -> (PumpHandle<&'static str>, JoinHandle<()>, Ends) {
 }
 
 /// What users read here.
-fn words(info: &&'static str, cause: Cause) -> String {
+pub(super) fn words(info: &&'static str, cause: Cause) -> String {
     format!("{info}: {cause}")
 }
 
 /// A pump that is not started.
-fn pump() -> (Pump<&'static str>, PumpHandle<&'static str>, Ends) {
+pub(super) fn pump() -> (Pump<&'static str>, PumpHandle<&'static str>, Ends) {
     let (ended, ends) = channel();
     let settings = SETTINGS;
     let on_end =
@@ -164,7 +164,7 @@ fn pump() -> (Pump<&'static str>, PumpHandle<&'static str>, Ends) {
     (pump, handle, ends)
 }
 
-fn ended(side: Side, cause: Cause) -> Ended {
+pub(super) fn ended(side: Side, cause: Cause) -> Ended {
     Ended { side, stage: Stage::Session, cause }
 }
 

@@ -3,7 +3,9 @@
 //! Knows how to read, to write in order and to seal; `relay` decides what goes where and when.
 
 use super::super::buffers::{Inbox, Pool};
+use super::super::epoll::Readiness;
 use super::super::global_requests::Replies;
+use super::super::pump::Pipes;
 use super::super::sequence::Origins;
 use super::{ClientAlive, PreferGcm};
 use crate::ended::Side;
@@ -88,6 +90,21 @@ pub(in crate::edge) enum Reading {
     Finished,
 }
 
+impl Reading {
+    pub(in crate::edge) const fn may_read(self) -> bool {
+        matches!(self, Self::Ready | Self::HungUp)
+    }
+
+    /// With what epoll said.
+    pub(in crate::edge) const fn after(self, readiness: Readiness) -> Self {
+        match self {
+            Self::Drained | Self::Ready | Self::HungUp if readiness.hangup => Self::HungUp,
+            Self::Drained if readiness.readable => Self::Ready,
+            Self::Drained | Self::Ready | Self::HungUp | Self::Finished => self,
+        }
+    }
+}
+
 /// What the socket takes from us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::edge) enum Writing {
@@ -97,6 +114,16 @@ pub(in crate::edge) enum Writing {
     Full,
     /// Nothing ever: our FIN is out, or the peer is gone.
     Finished,
+}
+
+impl Writing {
+    /// With what epoll said.
+    pub(in crate::edge) const fn after(self, readiness: Readiness) -> Self {
+        match self {
+            Self::Full if readiness.writable => Self::Ready,
+            Self::Ready | Self::Full | Self::Finished => self,
+        }
+    }
 }
 
 /// A key exchange of one leg, from its first KEXINIT to the peer's NEWKEYS.
@@ -125,6 +152,7 @@ pub(in crate::edge) struct PumpContext {
     pub(in crate::edge) now: Instant,
     pub(in crate::edge) prefer_gcm: PreferGcm,
     pub(in crate::edge) client_alive: ClientAlive,
+    pub(in crate::edge) pipes: Pipes,
     pub(in crate::edge) tally: Tally,
 }
 
@@ -137,6 +165,12 @@ pub(in crate::edge) struct Tally {
     pub(in crate::edge) down: u64,
     /// Key exchanges completed.
     pub(in crate::edge) rekeys: u64,
+    /// Of spliced sessions: bytes moved without a copy.
+    pub(in crate::edge) spliced: u64,
+    /// Bytes copied because they were stuck in the pipe.
+    pub(in crate::edge) stuck: u64,
+    /// Bytes copied because there was no pipe.
+    pub(in crate::edge) unpiped: u64,
 }
 
 /// What a read brought.
@@ -188,7 +222,7 @@ impl RelayLeg {
     }
 
     pub(in crate::edge) const fn may_read(&self) -> bool {
-        matches!(self.reading, Reading::Ready | Reading::HungUp)
+        self.reading.may_read()
     }
 
     /// One read of what the socket has.
@@ -348,7 +382,7 @@ impl RelayLeg {
 }
 
 /// One read into `room`, which is not empty.
-fn receive(
+pub(in crate::edge) fn receive(
     fd: &OwnedFd,
     reading: &mut Reading,
     room: &mut [u8],

@@ -28,7 +28,7 @@
 //! the peers' own back-pressure: it ends when they read.
 
 use self::leg::{
-    Exchange, Party, PumpContext, Read, Reading, RelayLeg, Stop, Writing, reseal_for_other_leg,
+    Exchange, Party, PumpContext, Read, RelayLeg, Stop, Writing, reseal_for_other_leg,
 };
 use super::banner::Banner;
 use super::buffers::Pool;
@@ -55,9 +55,10 @@ mod rekey;
 mod resume;
 
 pub use alive::ClientAlive;
+pub(super) use parting::{HALF_CLOSED_MS_MAX, LINGER_MS_MAX};
 
 /// Reads a turn. A session with more to read waits until the others had their turn.
-const READS_MAX: u32 = 4;
+pub(super) const READS_MAX: u32 = 4;
 
 /// Output of a transport that is written before more is sealed, in bytes. The bound on what a leg's transport
 /// holds for a peer that does not read, beside one packet.
@@ -195,16 +196,8 @@ impl Relay {
     /// Takes what epoll said about one socket.
     pub(super) fn ready(&mut self, party: Party, readiness: Readiness) {
         let line = self.line(party);
-        if line.reading != Reading::Finished {
-            if readiness.hangup {
-                line.reading = Reading::HungUp;
-            } else if readiness.readable && line.reading == Reading::Drained {
-                line.reading = Reading::Ready;
-            }
-        }
-        if readiness.writable && line.writing == Writing::Full {
-            line.writing = Writing::Ready;
-        }
+        line.reading = line.reading.after(readiness);
+        line.writing = line.writing.after(readiness);
     }
 
     /// Does what can be done without waiting, within bounds.

@@ -8,10 +8,10 @@ use crate::ssh::message::Reason;
 use nix::errno::Errno;
 
 /// How long a session that is over may take to get its last words out and see the peers close, in milliseconds.
-pub(super) const LINGER_MS_MAX: u64 = 2_000;
+pub(in super::super) const LINGER_MS_MAX: u64 = 2_000;
 
 /// How long one direction may outlive the other without moving a byte, in milliseconds.
-pub(super) const HALF_CLOSED_MS_MAX: u64 = 60_000;
+pub(in super::super) const HALF_CLOSED_MS_MAX: u64 = 60_000;
 
 impl Relay {
     /// The deadline may have passed.

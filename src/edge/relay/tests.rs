@@ -3,8 +3,9 @@
 
 use super::super::buffers::Inbox;
 use super::super::epoll::{Event as Ready, Interest, Poller, Target};
+use super::super::pump::Pipes;
 use super::super::slab::Key;
-use super::leg::Tally;
+use super::leg::{Reading, Tally};
 use super::parting::{HALF_CLOSED_MS_MAX, LINGER_MS_MAX};
 use super::*;
 use crate::ended::{Cause, Side, Stage};
@@ -288,6 +289,7 @@ fn tools(seed: u64, now: Instant) -> PumpContext {
         now,
         prefer_gcm: PreferGcm::Bulk,
         client_alive: ClientAlive { interval: Duration::ZERO, count_max: 0 },
+        pipes: Pipes::default(),
         tally: Tally::default(),
     }
 }
