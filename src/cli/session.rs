@@ -53,6 +53,7 @@ const COLUMNS: &[Column] = &[
     ("LOGIN", |session| cell(session, "login")),
     ("ADDRESS", |session| cell(session, "address")),
     ("CLIENT", |session| cell(session, "client")),
+    ("CARRY", |session| cell(session, "carry")),
     ("SINCE", |session| time(session.get("since_s").and_then(Value::as_u64))),
     ("UP", |session| cell(session, "up_bytes")),
     ("DOWN", |session| cell(session, "down_bytes")),

@@ -12,6 +12,7 @@ use crate::ssh::userauth::{Presented, ProvedKey};
 use super::denied::Denied;
 use super::gate::Grant;
 use super::presence::ConnectionGuard;
+use super::pump::Carry;
 use super::seats::SessionPermit;
 
 /// Longest peer text in a log line, in bytes.
@@ -87,6 +88,8 @@ impl std::fmt::Display for RequestId {
 /// What passed through a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Carried {
+    /// How, if it came to that.
+    pub carry: Option<Carry>,
     /// Payload and framing bytes received from the client.
     pub up_bytes: u64,
     /// Payload and framing bytes received from the VM.
@@ -180,6 +183,7 @@ impl Report {
             vm,
             endpoint,
             software,
+            carry = carried.carry.map_or("", Carry::as_str),
             up_bytes = carried.up_bytes,
             down_bytes = carried.down_bytes,
             seconds,

@@ -58,6 +58,8 @@ pub struct Present {
     pub report: report::Report,
     /// How far it is.
     pub progress: Progress,
+    /// How its bytes get across, once there are any.
+    pub carry: Option<pump::Carry>,
     /// Bytes read from the client.
     pub up_bytes: u64,
     /// Bytes read from the VM.
@@ -169,14 +171,20 @@ impl Edge {
         let mut present = HashMap::new();
         for shard in &self.shards {
             shard.attended.visit(|report, progress| {
-                let one = Present { report: report.clone(), progress, up_bytes: 0, down_bytes: 0 };
-                present.insert(report.request.0, one);
+                let (report, carry, up_bytes, down_bytes) = (report.clone(), None, 0, 0);
+                let one = Present { report, progress, carry, up_bytes, down_bytes };
+                present.insert(one.report.request.0, one);
                 None
             });
             let found = found.clone();
-            shard.pump.visit(Box::new(move |info: &Info, up_bytes, down_bytes| {
-                let (report, progress) = (info.report.clone(), Progress::Established);
-                let _nobody_waits = found.send(Present { report, progress, up_bytes, down_bytes });
+            shard.pump.visit(Box::new(move |info: &Info, seen| {
+                let _nobody_waits = found.send(Present {
+                    report: info.report.clone(),
+                    progress: Progress::Established,
+                    carry: Some(seen.carry),
+                    up_bytes: seen.up,
+                    down_bytes: seen.down,
+                });
                 true
             }));
         }
@@ -202,7 +210,7 @@ impl Edge {
                 is_it.then_some(Cause::Killed)
             });
             let found = found.clone();
-            shard.pump.visit(Box::new(move |info: &Info, _, _| {
+            shard.pump.visit(Box::new(move |info: &Info, _| {
                 let is_other = info.report.request != id;
                 if !is_other {
                     let _nobody_waits = found.send(());
@@ -259,7 +267,8 @@ fn words(info: &Info, cause: Cause) -> String {
 /// The log line of a session that the pump has ended.
 fn ended(info: &Info, over: &pump::Report) {
     let lasted_ms = u64::try_from(over.lasted.as_millis()).unwrap_or(u64::MAX);
-    let carried = Carried { up_bytes: over.up, down_bytes: over.down, lasted_ms };
+    let carry = Some(over.carry);
+    let carried = Carried { carry, up_bytes: over.up, down_bytes: over.down, lasted_ms };
     match &over.detail {
         None => info.report.write(over.ended, carried),
         detail => {

@@ -8,6 +8,7 @@ use crate::control::api::condition::{Reload, Reloaded, Status};
 use crate::control::api::dto::{Explanation, HostKey, Session, SessionState};
 use crate::control::api::{DataPlane, DataPlaneError, Question, WriteText};
 use crate::control::dns::{Zone, export};
+use crate::edge::pump::Carry;
 use crate::edge::report::RequestId;
 use crate::edge::shared::Shared;
 use crate::edge::{Edge, Present, Progress, clock};
@@ -97,7 +98,7 @@ impl DataPlane for LiveDataPlane {
 }
 
 fn session(present: Present, unix_s: u64, now_ms: u64) -> Session {
-    let Present { report, progress, up_bytes, down_bytes } = present;
+    let Present { report, progress, carry, up_bytes, down_bytes } = present;
     let admitted = report.admitted.as_ref();
     Session {
         id: report.request.to_string(),
@@ -112,6 +113,7 @@ fn session(present: Present, unix_s: u64, now_ms: u64) -> Session {
         address: report.address.as_ref().map(|it| it.name.clone()).unwrap_or_default(),
         login: admitted.map(|admitted| admitted.login.clone()).unwrap_or_default(),
         client: report.client.to_string(),
+        carry: carry.map_or("", Carry::as_str).to_owned(),
         since_s: unix_s.saturating_sub(now_ms.saturating_sub(report.accepted_ms) / 1000),
         up_bytes,
         down_bytes,

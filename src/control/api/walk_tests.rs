@@ -42,6 +42,7 @@ pub(super) fn prepare(world: &World) {
         address: text("s001"),
         login: text("root"),
         client: text("192.0.2.1:5"),
+        carry: text("relay"),
         since_s: 1,
         up_bytes: 2,
         down_bytes: 3,

@@ -7,7 +7,7 @@ use super::super::epoll::Readiness;
 use super::super::relay::leg::{Party, PumpContext};
 use super::super::relay::{Relay, Turn};
 use super::Splice;
-use crate::ended::{Cause, Detail};
+use crate::ended::{Cause, Detail, labelled};
 
 /// How the bytes of a session get from leg to leg.
 pub enum Carriage {
@@ -17,12 +17,30 @@ pub enum Carriage {
     Splice(Box<Splice>),
 }
 
+labelled! {
+    /// Which [`Carriage`] a session has.
+    pub enum Carry {
+        /// [`Carriage::Reseal`].
+        Relay = "relay",
+        /// [`Carriage::Splice`].
+        Splice = "splice",
+    }
+}
+
 impl Carriage {
     /// The sockets: client, VM.
     pub(super) const fn sockets(&self) -> [&OwnedFd; 2] {
         match self {
             Self::Reseal(relay) => relay.sockets(),
             Self::Splice(splice) => splice.sockets(),
+        }
+    }
+
+    /// Which it is.
+    pub(super) const fn carry(&self) -> Carry {
+        match self {
+            Self::Reseal(_) => Carry::Relay,
+            Self::Splice(_) => Carry::Splice,
         }
     }
 

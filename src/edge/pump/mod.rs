@@ -34,10 +34,10 @@ mod handle;
 mod pipes;
 mod session;
 mod splice;
-pub use carriage::Carriage;
+pub use carriage::{Carriage, Carry};
 pub use handle::PumpHandle;
 pub(in crate::edge) use pipes::Pipes;
-pub use session::{Check, Report, Session, Stay, Visit};
+pub use session::{Check, Report, Seen, Session, Stay, Visit};
 pub use splice::{Splice, SplicedLeg};
 
 /// How often sessions are looked at for memory that they can do without and key exchanges that are stuck, in milliseconds.
@@ -305,7 +305,7 @@ impl<I> Pump<I> {
         for key in self.entries.keys() {
             let Some(entry) = self.entries.get_mut(key) else { continue };
             let (up, down) = entry.carriage.received();
-            if !visit(&entry.info, up, down) {
+            if !visit(&entry.info, Seen { carry: entry.carriage.carry(), up, down }) {
                 self.evict(key, Cause::Killed);
             }
         }
@@ -516,12 +516,12 @@ impl<I> Pump<I> {
         let Entry { mut carriage, info, started_ms, .. } = entry;
         carriage.release(&mut self.tools.pool);
         let (up, down) = carriage.received();
-        let detail = carriage.detail();
+        let (carry, detail) = (carriage.carry(), carriage.detail());
         drop(carriage);
         self.counters.session_ended();
         self.counters.ended(ended);
         let lasted = Duration::from_millis(self.tools.now.0.saturating_sub(started_ms));
-        let report = Report { ended, detail, up, down, lasted };
+        let report = Report { ended, carry, detail, up, down, lasted };
         if catch_unwind(AssertUnwindSafe(|| (self.on_end)(&info, &report))).is_err() {
             self.counters.panicked();
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Carriage;
+use super::{Carriage, Carry};
 use crate::ended::{Cause, Detail, Ended};
 
 /// An established session. `I` says who and where: for the log line and for checking the right again.
@@ -28,14 +28,27 @@ pub enum Stay {
 /// Says whether a session's principal may still be where it is.
 pub type Check<I> = Arc<dyn Fn(&I) -> Stay + Send + Sync>;
 
-/// Looks at a session and the bytes read so far from client and VM; says whether it may stay. Must be quick.
-pub type Visit<I> = Box<dyn FnMut(&I, u64, u64) -> bool + Send>;
+/// What a visit finds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Seen {
+    /// How its bytes get across.
+    pub carry: Carry,
+    /// Bytes read from the client so far.
+    pub up: u64,
+    /// Bytes read from the VM so far.
+    pub down: u64,
+}
+
+/// Looks at a session; says whether it may stay. Must be quick.
+pub type Visit<I> = Box<dyn FnMut(&I, Seen) -> bool + Send>;
 
 /// What is known of a session when it is over.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Report {
     /// Who ended it and why.
     pub ended: Ended,
+    /// How its bytes got across.
+    pub carry: Carry,
     /// What is known beyond that.
     pub detail: Option<Detail>,
     /// Bytes read from the client.

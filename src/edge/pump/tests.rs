@@ -275,14 +275,14 @@ fn a_visit_sees_every_session_and_ends_those_it_says_no_to() {
     assert!(handle.carry(session_one).is_ok());
     assert!(handle.carry(session_other).is_ok());
     let (found, all) = channel();
-    handle.visit(Box::new(move |info, up, _| {
-        found.send((*info, up)).unwrap();
+    handle.visit(Box::new(move |info, seen| {
+        found.send((*info, seen.carry)).unwrap();
         *info != "one"
     }));
     // It ends when the visit is dropped.
-    let mut seen: Vec<_> = all.iter().map(|(info, _)| info).collect();
-    seen.sort_unstable();
-    assert_eq!(seen, ["one", "other"]);
+    let mut seen: Vec<_> = all.iter().collect();
+    seen.sort_unstable_by_key(|(info, _)| *info);
+    assert_eq!(seen, [("one", Carry::Relay), ("other", Carry::Relay)]);
     assert_eq!(one.wait_for_goodbye(), words(&"one", Cause::Killed));
     drop((one, one_vm));
     let (info, report) = ends.recv().unwrap();

@@ -22,6 +22,8 @@ pub struct Session {
     pub login: String,
     /// Where from: an IP address and port.
     pub client: String,
+    /// How it is carried, once it is: `relay`, or `splice` where the edge holds no key of it.
+    pub carry: String,
     /// Unix time.
     pub since_s: u64,
     /// Bytes from the client.

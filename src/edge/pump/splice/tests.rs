@@ -13,7 +13,7 @@ use socket2::SockRef;
 use super::super::super::clock::monotonic_ms;
 use super::super::super::epoll::Event;
 use super::super::tests::{Ends, SETTINGS, ended, pump, start, tcp_pair};
-use super::super::{Carriage, Pump, Session, Stay};
+use super::super::{Carriage, Carry, Pump, Seen, Session, Stay};
 use super::leg::SPLICE_BYTES_MAX;
 use super::*;
 use crate::ended::Side;
@@ -434,7 +434,10 @@ fn whoever_is_killed_is_not_heard_any_more_and_hears_the_agent_for_a_second() {
     client.write_all(b"before").unwrap();
     settle(&mut pump);
     vm.read_exact(&mut [0; 6]).unwrap();
-    handle.visit(Box::new(|_, _, _| false));
+    handle.visit(Box::new(|_, seen| {
+        assert_eq!(seen, Seen { carry: Carry::Splice, up: 6, down: 0 });
+        false
+    }));
     pump.obey();
     client.write_all(b"after").unwrap();
     vm.write_all(b"an operator ended this session").unwrap();
