@@ -29,8 +29,8 @@ use std::{
 };
 
 use keyway::route::{
-    Address, AddressEntry, Admission, Change, Contents, Delta, KeyEntry, Pin, Snapshot, Table,
-    TeamEntry, UserEntry, Vm, VmEntry, Who, saved_routes,
+    Address, AddressEntry, Admission, Carry, Change, Contents, Delta, KeyEntry, Pin, Snapshot,
+    Table, TeamEntry, UserEntry, Vm, VmEntry, Who, saved_routes,
 };
 
 #[global_allocator]
@@ -243,6 +243,8 @@ fn vm(name: &str, owner: &str, address: &str) -> Vm {
         source_address: None,
         address: Some(address.to_owned()),
         closed: false,
+        carry: Carry::Auto,
+        node: None,
     }
 }
 
@@ -281,7 +283,7 @@ fn contents() -> Contents {
         VmEntry::owned(vm(&format!("shared-{team}"), &format!("team:team-{team}"), &at), &at)
     });
     let vms = of_users.chain(of_teams).collect();
-    Contents { addresses, users, teams: teams.collect(), vms }
+    Contents { addresses, users, teams: teams.collect(), nodes: Vec::new(), vms }
 }
 
 fn ip(address: u32) -> IpAddr {

@@ -505,6 +505,7 @@ fn tell(document: &Document, contradiction: &Contradiction, places: &EntryLines,
         EntryIndex::User(index) => ("user", places.users.get(index)),
         EntryIndex::Team(index) => ("team", places.teams.get(index)),
         EntryIndex::Vm(index) => ("vm", places.vms.get(index)),
+        EntryIndex::Node(_) => ("node", None),
         EntryIndex::Change(_) => ("change", None),
     };
     let lines = lines.unwrap_or(&none);
@@ -538,6 +539,14 @@ fn tell(document: &Document, contradiction: &Contradiction, places: &EntryLines,
             lines.of("owner"),
             format!("name a [[user]] of this file, or {TEAM_PREFIX} and a [[team]]"),
         ),
+        What::UnknownNode { .. } => (lines.of("node"), "name a [[node]] of this file".to_owned()),
+        What::NoHandoff(_) | What::HandoffNeeded { .. } => (
+            lines.of("carry"),
+            "put it on a trusted node with an agent, or leave carry out".to_owned(),
+        ),
+        What::AgentKeyTaken { .. } => {
+            (lines.of("agent_key"), "every agent has an identity of its own".to_owned())
+        }
         What::AtLobby { .. } => (lines.of("address"), "put the VM at another address".to_owned()),
         What::SlotTaken { .. } => {
             (lines.of("address"), "put one of the two VMs at another address".to_owned())

@@ -11,7 +11,7 @@ use crate::edge::report::{Proved, RequestId};
 use crate::edge::running::tests::{contents, shared};
 use crate::edge::settings::Live;
 use crate::metrics::Counters;
-use crate::route::{AddressEntry, Contents, KeyEntry, Snapshot, Table, UserEntry, VmEntry};
+use crate::route::{AddressEntry, Carry, Contents, KeyEntry, Snapshot, Table, UserEntry, VmEntry};
 use crate::ssh::authorized_keys::KeyOptions;
 use crate::ssh::message;
 use crate::ssh::private_key::PrivateKey;
@@ -34,6 +34,8 @@ fn vm(name: &str) -> Vm {
         source_address: None,
         address: None,
         closed: false,
+        carry: Carry::Auto,
+        node: None,
     }
 }
 
@@ -54,6 +56,7 @@ fn live(vms: Vec<VmEntry>) -> Table {
         }],
         users: vec![user("alice", 1), user("bob", 2)],
         teams: Vec::new(),
+        nodes: Vec::new(),
         vms,
     };
     let table = Table::new();

@@ -14,8 +14,8 @@ use crate::edge::settings::{Settings, VmCredential};
 use crate::host;
 use crate::metrics::Inventory;
 use crate::route::{
-    AddressEntry, Admission, Change, Contents, KeyEntry, Snapshot, SourceAddress, Table, UserEntry,
-    Vm, VmEntry, Who,
+    AddressEntry, Admission, Carry, Change, Contents, KeyEntry, Snapshot, SourceAddress, Table,
+    UserEntry, Vm, VmEntry, Who,
 };
 use crate::ssh::cipher::Cipher;
 use crate::ssh::entropy::SystemEntropy;
@@ -83,6 +83,8 @@ pub(in crate::edge) fn contents(owners: &[(&str, &PrivateKey)]) -> Contents {
         source_address: None,
         address: Some("s001".into()),
         closed: false,
+        carry: Carry::Auto,
+        node: None,
     };
     let user = |(name, key): &(&str, &PrivateKey)| UserEntry {
         name: (*name).into(),
@@ -100,6 +102,7 @@ pub(in crate::edge) fn contents(owners: &[(&str, &PrivateKey)]) -> Contents {
         }],
         users: owners.iter().map(user).collect(),
         teams: Vec::new(),
+        nodes: Vec::new(),
         vms: owners.iter().map(|(owner, _)| VmEntry::owned(vm(owner), "s001")).collect(),
     }
 }

@@ -23,6 +23,7 @@ impl Model {
             addresses: self.addresses().map(|(name, it, _)| address(name, &it.document)).collect(),
             users: self.users().iter().map(|(name, it)| user(name, &it.document)).collect(),
             teams: self.teams().iter().map(|(name, it)| team(name, &it.document)).collect(),
+            nodes: Vec::new(),
             vms: vms.map(entry).collect(),
         }
     }
@@ -145,5 +146,7 @@ fn routed(vm: &Vm) -> route::Vm {
         source_address: vm.source_address.clone(),
         address: vm.address.as_ref().map(ToString::to_string),
         closed: vm.state == VmState::Maint,
+        carry: route::Carry::Auto,
+        node: None,
     }
 }

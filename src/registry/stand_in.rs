@@ -15,7 +15,7 @@ impl Model {
     /// What is known of the registry by its routes at `revision`.
     #[must_use]
     pub fn of_routes(limits: Limits, revision: u64, contents: Contents) -> Self {
-        let Contents { addresses, users, teams, vms } = contents;
+        let Contents { addresses, users, teams, nodes: _, vms } = contents;
         let mut model = Self::new(limits);
         // Names of a routing map are labels; whatever else is not is none of the registry's.
         let addresses = addresses.into_iter().filter_map(address);

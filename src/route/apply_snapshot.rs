@@ -8,14 +8,15 @@ use std::{
 };
 
 use super::{
-    Address, AddressEntry, AddressId, Counts, KeyEntry, PrincipalId, TEAM_PREFIX, TeamEntry,
-    UserEntry,
+    Address, AddressEntry, AddressId, Carry, Counts, KeyEntry, NodeEntry, PrincipalId, TEAM_PREFIX,
+    TeamEntry, UserEntry,
     contents::columns,
     hash::Fingerprint,
+    node::Host,
     snapshot::{Resolved, Snapshot, TeamIndex, TeamsOf},
     table::{Marks, Table},
     user_routes::{Named, Reaching, Rest, Team, UserRoutes, VmId, VmName},
-    writer::{Known, KnownAddress, Writer},
+    writer::{Known, KnownAddress, KnownNode, Writer},
 };
 
 impl Table {
@@ -40,6 +41,7 @@ impl Table {
             options: self.options.mark_all(wanted.options, shown),
             users: self.users.mark_all(wanted.users, shown),
             teams: self.teams.mark_all(wanted.teams, shown),
+            nodes: self.nodes.mark_all(wanted.nodes, shown),
             names: self.names.mark_all(wanted.names, shown),
             retired: wanted.retired,
         };
@@ -48,6 +50,8 @@ impl Table {
         self.publish(marks, counts);
     }
 }
+
+type Hosts = Vec<(Arc<str>, Host)>;
 
 /// What the maps must hold for a snapshot. No key stands twice: [`Snapshot::new`] saw to it.
 struct TargetEntries {
@@ -58,6 +62,7 @@ struct TargetEntries {
     options: Vec<(Fingerprint, Arc<str>)>,
     users: Vec<(Arc<str>, UserRoutes)>,
     teams: Vec<(PrincipalId, Team)>,
+    nodes: Hosts,
     names: Vec<(VmName, Named)>,
     retired: Vec<Arc<Address>>,
     writer: Writer,
@@ -65,7 +70,8 @@ struct TargetEntries {
 
 impl Table {
     fn wanted(&self, writer: &mut Writer, snapshot: Snapshot, shown: u64) -> TargetEntries {
-        let Snapshot { addresses, users, teams, teams_of, vms } = snapshot;
+        let Snapshot { addresses, users, teams, teams_of, nodes, vms } = snapshot;
+        let (nodes, hosts) = writer.host(&nodes, &vms);
         let mut held = writer.place(&addresses);
         let principals = writer.name(&users, &teams);
         let mut reaching = vec![Reaching::default(); principals.len()];
@@ -120,13 +126,10 @@ impl Table {
         ids.extend(names.iter().map(|(VmName(vm), _)| VmId(Arc::clone(vm))));
         let addresses: HashMap<_, _> =
             held.into_iter().map(|held| (held.address.name.clone(), held)).collect();
-        let retired = writer.addresses.values().filter(|before| {
-            let now = addresses.get(&before.address.name);
-            now.is_none_or(|now| now.address.dialled() != before.address.dialled())
-        });
-        let retired = retired.map(|before| Arc::clone(&before.address)).collect();
+        let retired = writer.retired(&addresses);
         let principals = principals.into_iter().collect();
-        let writer = Writer { principals, known, addresses, ids, given: writer.given, counts };
+        let given = writer.given;
+        let writer = Writer { principals, known, addresses, nodes, ids, given, counts };
         TargetEntries {
             addresses: by_ip,
             places,
@@ -135,6 +138,7 @@ impl Table {
             options,
             users: people,
             teams: by_team,
+            nodes: hosts,
             names,
             retired,
             writer,
@@ -219,6 +223,39 @@ impl Writer {
             KnownAddress { address: self.given.address(entry, now), slots: 0, pointing: 0 }
         };
         entries.iter().map(place).collect()
+    }
+
+    /// In whose slots nothing is once the pool is this.
+    fn retired(&self, addresses: &HashMap<String, KnownAddress>) -> Vec<Arc<Address>> {
+        let retired = self.addresses.values().filter(|before| {
+            let now = addresses.get(&before.address.name);
+            now.is_none_or(|now| now.address.dialled() != before.address.dialled())
+        });
+        retired.map(|before| Arc::clone(&before.address)).collect()
+    }
+
+    /// The nodes of the snapshot with what lies on each, and as the map holds them.
+    fn host(
+        &self,
+        entries: &[NodeEntry],
+        vms: &[Resolved],
+    ) -> (HashMap<Arc<str>, KnownNode>, Hosts) {
+        let held = |entry: &NodeEntry| {
+            let now = self.nodes.get_key_value(entry.name.as_str());
+            let name = now.map_or_else(|| entry.name.as_str().into(), |(name, _)| Arc::clone(name));
+            let host = Host::of(entry, now.map(|(_, held)| &held.host));
+            (name, KnownNode { host, vms: 0, handoffs: 0 })
+        };
+        let mut nodes: HashMap<_, _> = entries.iter().map(held).collect();
+        for Resolved { vm, .. } in vms {
+            if let Some(held) = vm.node.as_ref().and_then(|name| nodes.get_mut(name)) {
+                held.vms += 1;
+                held.handoffs += usize::from(vm.carry == Carry::Handoff);
+            }
+        }
+        let by_name = |(name, held): (&Arc<str>, &KnownNode)| (Arc::clone(name), held.host.clone());
+        let hosts = nodes.iter().map(by_name).collect();
+        (nodes, hosts)
     }
 
     /// One identity for each principal of the snapshot, users first.

@@ -1,6 +1,9 @@
 //! What a snapshot is made from, and what a delta changes of it: plain entries, each naming the others.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -90,6 +93,26 @@ pub struct TeamEntry {
     pub members_by_name: Vec<String>,
 }
 
+/// A host that holds VMs.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct NodeEntry {
+    /// A DNS label, unique among nodes.
+    pub name: String,
+    /// What takes sessions over there, if anything does.
+    pub agent: Option<Agent>,
+    /// Whether the agent may have digests signed with the host keys of this front door, and so impersonate it.
+    pub trusted: bool,
+}
+
+/// The agent of a node.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Agent {
+    /// Where it listens.
+    pub at: SocketAddr,
+    /// SHA-256 of the public key blob of its identity. No other node has it.
+    pub key: [u8; 32],
+}
+
 /// A principal's way to a VM: at this address.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Slot {
@@ -128,6 +151,8 @@ pub struct Contents {
     pub users: Vec<UserEntry>,
     /// All teams.
     pub teams: Vec<TeamEntry>,
+    /// Hosts that hold VMs.
+    pub nodes: Vec<NodeEntry>,
     /// All VMs.
     pub vms: Vec<VmEntry>,
 }
@@ -148,6 +173,10 @@ pub enum Change {
     PutTeam(TeamEntry),
     /// Without the prefix. No VM may name the team any more.
     RemoveTeam(String),
+    /// A node, new or altered.
+    PutNode(NodeEntry),
+    /// No VM may lie there any more.
+    RemoveNode(String),
     /// A VM, new or altered.
     PutVm(VmEntry),
     /// By its name.

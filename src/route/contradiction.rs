@@ -2,9 +2,9 @@
 
 use std::{fmt::Write, net::IpAddr};
 
-use super::TEAMS_MAX;
 #[cfg(doc)]
 use super::{Contents, Delta, RESERVED, Table};
+use super::{NoHandoff, TEAMS_MAX};
 
 /// An entry of [`Contents`] or a change of a [`Delta`], by its index.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -15,6 +15,8 @@ pub enum EntryIndex {
     User(usize),
     /// In `teams`.
     Team(usize),
+    /// In `nodes`.
+    Node(usize),
     /// In `vms`.
     Vm(usize),
     /// In the `changes` of a delta.
@@ -144,6 +146,33 @@ pub enum What {
     UnknownPrincipal {
         /// As given.
         principal: String,
+    },
+    /// A VM on no node.
+    #[error("node `{node}` is not known")]
+    UnknownNode {
+        /// As given.
+        node: String,
+    },
+    /// Two nodes would show the same identity.
+    #[error("agent key {} is already that of node `{of}`", show(.key))]
+    AgentKeyTaken {
+        /// SHA-256 of the key.
+        key: [u8; 32],
+        /// The node that has it.
+        of: String,
+    },
+    /// A VM is to be handed off where there is nobody to hand it to.
+    #[error("carry is handoff, but {0}")]
+    NoHandoff(NoHandoff),
+    /// A node changes so that VMs that are to be handed off there cannot be.
+    #[error("node `{node}` holds VMs whose carry is handoff, {vms} of them, but {why}")]
+    HandoffNeeded {
+        /// Its name.
+        node: String,
+        /// How many.
+        vms: usize,
+        /// What keeps them from it.
+        why: NoHandoff,
     },
     /// A slot at no pool address.
     #[error("address `{address}` is not known")]

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    AddressEntry, Change, Contradiction, Delta, EntryIndex, TeamEntry, UserEntry, VmEntry, What,
+    AddressEntry, Change, Contradiction, Delta, EntryIndex, NodeEntry, TeamEntry, UserEntry,
+    VmEntry, What,
     draft::TableDraft,
     table::{Marks, Table},
 };
@@ -44,6 +45,7 @@ impl Table {
             options: self.options.mark(wanted.options, shown),
             users: self.users.mark(wanted.users, shown),
             teams: self.teams.mark(wanted.teams, shown),
+            nodes: self.nodes.mark(wanted.nodes, shown),
             names: self.names.mark(wanted.names, shown),
             retired: wanted.retired,
         };
@@ -62,6 +64,7 @@ pub(super) struct Sorted {
     pub(super) addresses: Changes<AddressEntry>,
     pub(super) users: Changes<UserEntry>,
     pub(super) teams: Changes<TeamEntry>,
+    pub(super) nodes: Changes<NodeEntry>,
     pub(super) vms: Changes<VmEntry>,
 }
 
@@ -88,6 +91,12 @@ impl Sorted {
                 }
                 Change::RemoveTeam(name) => {
                     sorted.teams.insert(name, (index, None));
+                }
+                Change::PutNode(entry) => {
+                    sorted.nodes.insert(entry.name.clone(), (index, Some(entry)));
+                }
+                Change::RemoveNode(name) => {
+                    sorted.nodes.insert(name, (index, None));
                 }
                 Change::PutVm(entry) => {
                     sorted.vms.insert(entry.vm.name.clone(), (index, Some(entry)));

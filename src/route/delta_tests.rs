@@ -17,7 +17,8 @@ use crate::route::{
 };
 
 use Change::{
-    PutAddress, PutTeam, PutUser, PutVm, RemoveAddress, RemoveTeam, RemoveUser, RemoveVm,
+    PutAddress, PutNode, PutTeam, PutUser, PutVm, RemoveAddress, RemoveNode, RemoveTeam,
+    RemoveUser, RemoveVm,
 };
 
 fn change(table: &Table, changes: Vec<Change>) -> Changed {
@@ -251,6 +252,7 @@ struct World {
     addresses: BTreeMap<String, AddressEntry>,
     users: BTreeMap<String, UserEntry>,
     teams: BTreeMap<String, TeamEntry>,
+    nodes: BTreeMap<String, NodeEntry>,
     vms: BTreeMap<String, VmEntry>,
 }
 
@@ -264,6 +266,8 @@ impl World {
                 RemoveUser(name) => drop(self.users.remove(&name)),
                 PutTeam(entry) => drop(self.teams.insert(entry.name.clone(), entry)),
                 RemoveTeam(name) => drop(self.teams.remove(&name)),
+                PutNode(entry) => drop(self.nodes.insert(entry.name.clone(), entry)),
+                RemoveNode(name) => drop(self.nodes.remove(&name)),
                 PutVm(entry) => drop(self.vms.insert(entry.vm.name.clone(), entry)),
                 RemoveVm(name) => drop(self.vms.remove(&name)),
             }
@@ -275,6 +279,7 @@ impl World {
             addresses: self.addresses.values().cloned().collect(),
             users: self.users.values().cloned().collect(),
             teams: self.teams.values().cloned().collect(),
+            nodes: self.nodes.values().cloned().collect(),
             vms: self.vms.values().cloned().collect(),
         }
     }
@@ -293,11 +298,13 @@ fn arbitrary_change() -> impl Strategy<Value = Change> {
         prop::collection::vec(principal(), 0..2),
         prop::option::of(numbered("s", 5)),
         any::<bool>(),
+        lying(),
     );
-    let put_vm = put_vm.prop_map(|((name, id, owner), slots, by_name, address, login)| {
+    let put_vm = put_vm.prop_map(|((name, id, owner), slots, by_name, address, login, lies)| {
         let mut plain = vm(&name, &owner, "s0").vm;
         (plain.id, plain.address) = (id, address);
         plain.login = login.then(|| "root".to_owned());
+        (plain.node, plain.carry) = lies;
         PutVm(VmEntry { vm: plain, slots, by_name })
     });
     let put_user = (numbered("u", 4), prop::collection::btree_set(0..6_u8, 0..3), any::<bool>());
@@ -319,7 +326,14 @@ fn arbitrary_change() -> impl Strategy<Value = Change> {
         let entry = address(&name, public);
         PutAddress(AddressEntry { private, lobby: flags == 0, closed: flags == 1, ..entry })
     });
+    let put_node = (numbered("n", 5), 1..5_u8, any::<bool>(), 0..3_u8);
+    let put_node = put_node.prop_map(|(name, key, trusted, plain)| {
+        let entry = node(&name, key, trusted);
+        PutNode(NodeEntry { agent: entry.agent.filter(|_| plain > 0), ..entry })
+    });
     prop_oneof![
+        2 => put_node,
+        1 => numbered("n", 5).prop_map(RemoveNode),
         8 => put_vm,
         3 => numbered("v", 5).prop_map(RemoveVm),
         4 => put_user,
@@ -373,6 +387,7 @@ proptest! {
         world.take(&start.addresses.iter().cloned().map(PutAddress).collect::<Vec<_>>());
         world.take(&start.users.iter().cloned().map(PutUser).collect::<Vec<_>>());
         world.take(&start.teams.iter().cloned().map(PutTeam).collect::<Vec<_>>());
+        world.take(&start.nodes.iter().cloned().map(PutNode).collect::<Vec<_>>());
         world.take(&start.vms.iter().cloned().map(PutVm).collect::<Vec<_>>());
         for changes in history {
             let mut next = world.clone();
@@ -392,6 +407,12 @@ proptest! {
             prop_assert_eq!(table.counts(), fresh.counts());
             for user in world.users.keys() {
                 prop_assert_eq!(shown(&table, user), shown(&fresh, user));
+            }
+            for VmEntry { vm, .. } in &contents.vms {
+                prop_assert_eq!(carried(&table, vm), model::carried(&contents, vm));
+            }
+            for name in (0..5).map(|n| format!("n{n}")) {
+                prop_assert_eq!(table.node(&name), fresh.node(&name));
             }
             for (key, admitted) in &held {
                 let who = Who::Key([*key; 32]);
@@ -435,10 +456,12 @@ proptest! {
             PutAddress(entry) => format!("a {}", entry.name),
             PutUser(entry) => format!("u {}", entry.name),
             PutTeam(entry) => format!("t {}", entry.name),
+            PutNode(entry) => format!("n {}", entry.name),
             PutVm(entry) => format!("v {}", entry.vm.name),
             RemoveAddress(name) => format!("a {name}"),
             RemoveUser(name) => format!("u {name}"),
             RemoveTeam(name) => format!("t {name}"),
+            RemoveNode(name) => format!("n {name}"),
             RemoveVm(name) => format!("v {name}"),
         };
         let mut seen = BTreeSet::new();

@@ -27,6 +27,7 @@ mod contradiction;
 mod delta;
 mod draft;
 mod hash;
+mod node;
 pub mod saved_routes;
 mod snapshot;
 mod source_address;
@@ -38,10 +39,12 @@ mod versioned;
 mod writer;
 
 pub use contents::{
-    AddressEntry, Change, Contents, Delta, KeyEntry, Slot, TEAMS_MAX, TeamEntry, UserEntry, VmEntry,
+    AddressEntry, Agent, Change, Contents, Delta, KeyEntry, NodeEntry, Slot, TEAMS_MAX, TeamEntry,
+    UserEntry, VmEntry,
 };
 pub use contradiction::{Contradiction, EntryIndex, What};
 pub use delta::Changed;
+pub use node::{Carriage, Carry, NoHandoff, Node};
 pub use snapshot::{LABEL_BYTES_MAX, RESERVED, Snapshot, TEAM_PREFIX, is_id, is_label};
 pub use source_address::SourceAddress;
 pub use table::{Table, Way};
@@ -77,6 +80,10 @@ pub struct Vm {
     pub address: Option<String>,
     /// Whether nobody may enter it: it is in maintenance. Its name, its slots and everybody's right stay.
     pub closed: bool,
+    /// How its sessions are to be carried.
+    pub carry: Carry,
+    /// The node that it lies on, by name: one text for all VMs that lie there.
+    pub node: Option<Arc<str>>,
 }
 
 /// The host key that a VM has to show.

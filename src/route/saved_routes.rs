@@ -14,7 +14,7 @@ use super::{Contents, Delta};
 /// The first bytes of everything saved here.
 pub const MAGIC: [u8; 8] = *b"keyway\0r";
 /// Which encoding follows. An older program does not read a newer one.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// Entries in one chunk: few enough that nobody holds much more in memory than the contents themselves.
 const CHUNK_ENTRIES: usize = 4096;
@@ -82,11 +82,12 @@ enum Chunk {
     Teams = 3,
     Vms = 4,
     Delta = 5,
+    Nodes = 6,
 }
 
 impl Chunk {
-    const ALL: [Self; 6] =
-        [Self::End, Self::Addresses, Self::Users, Self::Teams, Self::Vms, Self::Delta];
+    const ALL: [Self; 7] =
+        [Self::End, Self::Addresses, Self::Users, Self::Teams, Self::Vms, Self::Delta, Self::Nodes];
 
     fn from_byte(byte: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == byte)
@@ -111,10 +112,11 @@ impl Kind {
 
 /// The bytes of `contents`, in pieces to be written in this order.
 pub fn encode(head: Head, contents: &Contents) -> impl Iterator<Item = Vec<u8>> + use<'_> {
-    let Contents { addresses, users, teams, vms } = contents;
+    let Contents { addresses, users, teams, nodes, vms } = contents;
     let chunks = chunks(Chunk::Addresses, addresses)
         .chain(chunks(Chunk::Users, users))
         .chain(chunks(Chunk::Teams, teams))
+        .chain(chunks(Chunk::Nodes, nodes))
         .chain(chunks(Chunk::Vms, vms));
     framed(head, Kind::Snapshot, chunks)
 }
@@ -234,6 +236,7 @@ impl Decoder {
                 Chunk::Addresses => contents.addresses.append(&mut read(body)?),
                 Chunk::Users => contents.users.append(&mut read(body)?),
                 Chunk::Teams => contents.teams.append(&mut read(body)?),
+                Chunk::Nodes => contents.nodes.append(&mut read(body)?),
                 Chunk::Vms => contents.vms.append(&mut read(body)?),
                 Chunk::Delta | Chunk::End => return Err(SavedRoutesError::Unreadable),
             }

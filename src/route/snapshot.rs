@@ -3,11 +3,12 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use super::{
-    AddressEntry, Contents, Contradiction, EntryIndex, KeyEntry, Slot, TEAMS_MAX, TeamEntry,
-    UserEntry, Vm, VmEntry, What,
+    AddressEntry, Contents, Contradiction, EntryIndex, KeyEntry, NodeEntry, Slot, TEAMS_MAX,
+    TeamEntry, UserEntry, Vm, VmEntry, What, node::Host,
 };
 
 /// Length of a name, in bytes (RFC 1035 §2.3.4).
@@ -42,6 +43,7 @@ pub struct Snapshot {
     pub(super) teams: Vec<TeamEntry>,
     /// Per user.
     pub(super) teams_of: Vec<TeamsOf>,
+    pub(super) nodes: Vec<NodeEntry>,
     pub(super) vms: Vec<Resolved>,
 }
 
@@ -75,21 +77,22 @@ impl Snapshot {
     /// Checks `contents` as a whole. IPv4-mapped IPv6 addresses become IPv4.
     ///
     /// # Errors
-    /// All contradictions, in the order addresses, users, teams, VMs.
+    /// All contradictions, in the order addresses, users, teams, nodes, VMs.
     pub fn new(contents: Contents) -> Result<Self, Vec<Contradiction>> {
         let mut found = Vec::new();
-        let Contents { mut addresses, users, teams, vms } = contents;
+        let Contents { mut addresses, users, teams, nodes, mut vms } = contents;
         for address in &mut addresses {
             address.make_canonical();
         }
         let names = check_names(&addresses, &users, &teams, &vms, &mut found);
+        lie_on(&nodes, &mut vms, &mut found);
         check_ips(&addresses, &mut found);
         check_keys(&users, &mut found);
         let teams_of = join_teams(&users, &teams, &names, &mut found);
         let resolved = resolve(&addresses, vms, &names, &mut found);
         check_slots(&addresses, &users, &teams, &teams_of, &resolved, &mut found);
         if found.is_empty() {
-            Ok(Self { addresses, users, teams, teams_of, vms: resolved })
+            Ok(Self { addresses, users, teams, teams_of, nodes, vms: resolved })
         } else {
             found.sort_by_key(|contradiction| contradiction.at);
             Err(found)
@@ -248,6 +251,44 @@ fn check_keys(users: &[UserEntry], found: &mut Vec<Contradiction>) {
             } else {
                 taken.insert(fingerprint, &entry.name);
             }
+        }
+    }
+}
+
+/// Checks the nodes, and what VMs say of them. Their names become one text each.
+fn lie_on(nodes: &[NodeEntry], vms: &mut [VmEntry], found: &mut Vec<Contradiction>) {
+    let mut hosts: HashMap<Arc<str>, Host> = HashMap::with_capacity(nodes.len());
+    let mut keys: HashMap<&[u8; 32], &str> = HashMap::new();
+    for (index, entry) in nodes.iter().enumerate() {
+        let at = EntryIndex::Node(index);
+        let taken = hosts.contains_key(entry.name.as_str()).then_some("another node");
+        let mut wrong = judge_name(&entry.name, taken, false, false);
+        if let Some(agent) = &entry.agent
+            && let Some(of) = keys.insert(&agent.key, &entry.name)
+        {
+            let what = What::AgentKeyTaken { key: agent.key, of: of.to_owned() };
+            wrong = wrong.or(Some(what));
+        }
+        found.extend(wrong.map(|what| Contradiction { at, what }));
+        let host = || Host::of(entry, None);
+        hosts.entry(entry.name.as_str().into()).or_insert_with(host);
+    }
+    for (index, VmEntry { vm, .. }) in vms.iter_mut().enumerate() {
+        let at = EntryIndex::Vm(index);
+        let host = match &mut vm.node {
+            None => None,
+            Some(name) => {
+                let Some((node, host)) = hosts.get_key_value(&**name) else {
+                    let what = What::UnknownNode { node: name.as_ref().to_owned() };
+                    found.push(Contradiction { at, what });
+                    continue;
+                };
+                *name = Arc::clone(node);
+                Some(host)
+            }
+        };
+        if let Err(why) = vm.carriage(host) {
+            found.push(Contradiction { at, what: What::NoHandoff(why) });
         }
     }
 }

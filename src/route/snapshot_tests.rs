@@ -1,6 +1,7 @@
 //! Tests of `snapshot`.
 
 use super::*;
+use crate::route::Carry;
 
 fn address(name: &str, public: &str) -> AddressEntry {
     let public = public.parse().unwrap();
@@ -38,6 +39,8 @@ fn vm(name: &str, owner: &str, at: &str) -> VmEntry {
         source_address: None,
         address: Some(at.to_owned()),
         closed: false,
+        carry: Carry::Auto,
+        node: None,
     };
     VmEntry::owned(vm, at)
 }
@@ -47,6 +50,7 @@ fn sound() -> Contents {
         addresses: vec![address("s001", "127.0.77.1"), address("s002", "127.0.77.2")],
         users: vec![user("alice", &[1, 2]), user("bob", &[3])],
         teams: vec![team("ops", &["alice", "bob"])],
+        nodes: Vec::new(),
         vms: vec![vm("blue", "alice", "s001"), vm("red", "bob", "s001")],
     }
 }

@@ -21,8 +21,10 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
-    Address, AddressId, Admission, Admitted, Counts, KeyLine, PrincipalId, Refusal, Vm, Who,
+    Address, AddressId, Admission, Admitted, Carriage, Carry, Counts, KeyLine, Node, PrincipalId,
+    Refusal, Vm, Who,
     hash::{Asked, Fingerprint, Seeded},
+    node::Host,
     user_routes::{InlineSlots, Named, SpilledSlots, Team, UserRoutes, VmName},
     versioned::{Marked, Versioned},
     writer::Writer,
@@ -41,6 +43,7 @@ pub struct Table {
     pub(super) options: Versioned<Fingerprint, Arc<str>, Seeded>,
     pub(super) users: Versioned<Arc<str>, UserRoutes, RandomState>,
     pub(super) teams: Versioned<PrincipalId, Team, Seeded>,
+    pub(super) nodes: Versioned<Arc<str>, Host, RandomState>,
     pub(super) names: Versioned<VmName, Named, RandomState>,
     counts: ArcSwap<Counts>,
     pub(super) writer: Mutex<Writer>,
@@ -55,6 +58,7 @@ pub(super) struct Marks {
     pub(super) options: Marked<Fingerprint>,
     pub(super) users: Marked<Arc<str>>,
     pub(super) teams: Marked<PrincipalId>,
+    pub(super) nodes: Marked<Arc<str>>,
     pub(super) names: Marked<VmName>,
     /// Addresses in whose slots nothing is from that revision on.
     pub(super) retired: Vec<Arc<Address>>,
@@ -64,7 +68,7 @@ impl Marks {
     const fn changes(&self) -> usize {
         let places = self.addresses.changes + self.places.changes + self.address_names.changes;
         let people = self.keys.changes + self.options.changes + self.users.changes;
-        places + people + self.teams.changes + self.names.changes
+        places + people + self.teams.changes + self.nodes.changes + self.names.changes
     }
 }
 
@@ -138,6 +142,7 @@ impl Table {
             options: Versioned::new(Seeded::new()),
             users: Versioned::new(RandomState::new()),
             teams: Versioned::new(Seeded::new()),
+            nodes: Versioned::new(RandomState::new()),
             names: Versioned::new(RandomState::new()),
             counts: ArcSwap::default(),
             writer: Mutex::default(),
@@ -166,6 +171,7 @@ impl Table {
         self.options.settle(marks.options);
         self.users.settle(marks.users);
         self.teams.settle(marks.teams);
+        self.nodes.settle(marks.nodes);
         self.names.settle(marks.names);
         shown + 1
     }
@@ -208,6 +214,22 @@ impl Table {
         self.at_one_revision(|revision| {
             self.names.with(name, revision, |named| Arc::clone(&named.vm))
         })
+    }
+
+    /// What carries a session with a VM that was admitted to. `None`: the VM is another one by now, and what it was cannot be
+    /// carried as it says.
+    pub fn carriage(&self, vm: &Vm) -> Option<Carriage> {
+        let Some(name) = vm.node.as_deref().filter(|_| vm.carry != Carry::Relay) else {
+            return vm.carriage(None).ok();
+        };
+        let host = self.at_one_revision(|revision| self.nodes.get(name, revision))?;
+        vm.carriage(Some(&host)).ok()
+    }
+
+    /// The node called `name`, if it has an agent.
+    pub fn node(&self, name: &str) -> Option<Arc<Node>> {
+        let host = self.at_one_revision(|revision| self.nodes.get(name, revision))?;
+        host.node().map(Arc::clone)
     }
 
     /// Tells `each` of every VM, in any order, as they are in the revision that is returned. Not for a shard's thread: it

@@ -9,7 +9,8 @@ use super::*;
 use crate::route::testing::*;
 use crate::route::user_routes::{NEAR, Rest, SpilledSlots};
 use crate::route::{
-    Contents, EntryIndex, KeyEntry, Slot, Snapshot, TEAMS_MAX, UserEntry, What, versioned::Cell,
+    Carry, Contents, EntryIndex, KeyEntry, Slot, Snapshot, TEAMS_MAX, UserEntry, What,
+    versioned::Cell,
 };
 
 #[test]
@@ -433,6 +434,15 @@ proptest! {
             for contradiction in found {
                 if let What::AtLobby { address } = contradiction.what {
                     prop_assert_eq!(address, "s3");
+                    continue;
+                }
+                if let What::UnknownNode { node } = contradiction.what {
+                    prop_assert_eq!(node, "n4");
+                    continue;
+                }
+                if let What::NoHandoff(why) = contradiction.what {
+                    let EntryIndex::Vm(index) = contradiction.at else { panic!("{why}") };
+                    prop_assert_eq!(contents.vms[index].vm.carry, Carry::Handoff);
                     continue;
                 }
                 let What::SlotTaken { user, address, other } = contradiction.what else {

@@ -229,6 +229,8 @@ mod tests {
             source_address: None,
             address: None,
             closed: false,
+            carry: crate::route::Carry::Auto,
+            node: None,
         })
     }
 

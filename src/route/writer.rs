@@ -8,7 +8,7 @@ use std::{
     sync::atomic::AtomicU64,
 };
 
-use super::{Address, AddressEntry, AddressId, Counts, PrincipalId, user_routes::VmId};
+use super::{Address, AddressEntry, AddressId, Counts, PrincipalId, node::Host, user_routes::VmId};
 
 /// One writer at a time has it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -18,6 +18,8 @@ pub(super) struct Writer {
     pub(super) known: HashMap<PrincipalId, Known>,
     /// By name.
     pub(super) addresses: HashMap<String, KnownAddress>,
+    /// By name.
+    pub(super) nodes: HashMap<Arc<str>, KnownNode>,
     /// Of all VMs: no two have the same.
     pub(super) ids: HashSet<VmId, RandomState>,
     pub(super) given: IdAllocator,
@@ -57,6 +59,15 @@ pub(super) struct KnownAddress {
     pub(super) slots: usize,
     /// VMs whose DNS name points at it.
     pub(super) pointing: usize,
+}
+
+/// A node and how much lies on it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct KnownNode {
+    pub(super) host: Host,
+    pub(super) vms: usize,
+    /// Those of them that are to be handed off.
+    pub(super) handoffs: usize,
 }
 
 /// Identities given out. At a million a second they last half a million years.

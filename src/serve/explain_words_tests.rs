@@ -1,7 +1,7 @@
 //! What `explain` says in the cases that people ask about.
 
 use super::*;
-use crate::route::{AddressEntry, KeyEntry, VmEntry};
+use crate::route::{AddressEntry, Carry, KeyEntry, VmEntry};
 
 /// Alice, whose key is the first, has v0 at s0; bob, of the second, may enter it by name; v1 has no address.
 fn told_state() -> State {
@@ -15,6 +15,8 @@ fn told_state() -> State {
         address: at.map(str::to_owned),
         source_address: None,
         closed: false,
+        carry: Carry::Auto,
+        node: None,
     };
     let user = |name: &str, key: usize| UserEntry {
         name: name.to_owned(),
@@ -36,6 +38,7 @@ fn told_state() -> State {
         addresses: vec![address("s0", 1), address("s1", 2)],
         users: vec![user("alice", 0), user("bob", 1)],
         teams: Vec::new(),
+        nodes: Vec::new(),
         vms: vec![v0, v1],
     };
     State { contents, revoked: Vec::new(), by_sha1: false }

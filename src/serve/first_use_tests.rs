@@ -121,6 +121,8 @@ fn dialled(owner: &str) -> Vm {
         source_address: None,
         address: None,
         closed: false,
+        carry: crate::route::Carry::Auto,
+        node: None,
     }
 }
 

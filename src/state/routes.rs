@@ -171,10 +171,11 @@ impl Saved {
     /// What was saved last, up to a revision, and of which moment its snapshot is. What cannot be read of the journal is
     /// left out.
     pub(crate) fn contents(&self, up_to: u64) -> io::Result<(Head, Contents)> {
-        let (head, Contents { addresses, users, teams, vms }) = self.read_snapshot()?;
+        let (head, Contents { addresses, users, teams, nodes, vms }) = self.read_snapshot()?;
         let mut addresses = by_name(addresses, |entry| &entry.name);
         let mut users = by_name(users, |entry| &entry.name);
         let mut teams = by_name(teams, |entry| &entry.name);
+        let mut nodes = by_name(nodes, |entry| &entry.name);
         let mut vms = by_name(vms, |entry| &entry.vm.name);
         self.each_delta(&mut |bytes| {
             let Ok((next, _, delta)) = saved_routes::decode_delta(bytes) else { return Ok(()) };
@@ -190,6 +191,8 @@ impl Saved {
                     Change::RemoveUser(name) => drop(users.remove(&name)),
                     Change::PutTeam(it) => drop(teams.insert(it.name.clone(), it)),
                     Change::RemoveTeam(name) => drop(teams.remove(&name)),
+                    Change::PutNode(it) => drop(nodes.insert(it.name.clone(), it)),
+                    Change::RemoveNode(name) => drop(nodes.remove(&name)),
                     Change::PutVm(it) => drop(vms.insert(it.vm.name.clone(), it)),
                     Change::RemoveVm(name) => drop(vms.remove(&name)),
                 }
@@ -200,6 +203,7 @@ impl Saved {
             addresses: addresses.into_values().collect(),
             users: users.into_values().collect(),
             teams: teams.into_values().collect(),
+            nodes: nodes.into_values().collect(),
             vms: vms.into_values().collect(),
         };
         Ok((head, contents))

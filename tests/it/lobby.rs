@@ -16,7 +16,8 @@ use keyway::{
     host,
     metrics::{Inventory, Registry},
     route::{
-        AddressEntry, Contents, KeyEntry, Snapshot, SourceAddress, Table, UserEntry, Vm, VmEntry,
+        AddressEntry, Carry, Contents, KeyEntry, Snapshot, SourceAddress, Table, UserEntry, Vm,
+        VmEntry,
     },
     ssh::{
         host_key::HostKey,
@@ -56,6 +57,8 @@ fn contents(alice: &PrivateKey) -> Contents {
         source_address: None,
         address: None,
         closed: false,
+        carry: Carry::Auto,
+        node: None,
     };
     let user = KeyEntry::plain(alice.public().fingerprint().0);
     let by_name = |vm| VmEntry { vm, slots: Vec::new(), by_name: vec!["alice".into()] };
@@ -70,6 +73,7 @@ fn contents(alice: &PrivateKey) -> Contents {
         }],
         users: vec![UserEntry { name: "alice".into(), keys: vec![user], closed: false }],
         teams: Vec::new(),
+        nodes: Vec::new(),
         vms: (0..MANY).map(vm).map(by_name).collect(),
     }
 }

@@ -10,7 +10,7 @@ use super::super::running::tests::shared_with;
 use super::super::workers::Workers;
 use super::*;
 use crate::edge::first_use::Shown;
-use crate::route::Vm;
+use crate::route::{Carry, Vm};
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::publickey::PublicKey;
 use std::io;
@@ -47,6 +47,8 @@ fn vm_with(host_key: Option<Pin>) -> Arc<Vm> {
         source_address: None,
         address: None,
         closed: false,
+        carry: Carry::Auto,
+        node: None,
     })
 }
 

@@ -14,6 +14,7 @@ impl TableDraft<'_> {
         self.check_addresses(delta);
         self.check_users(delta);
         self.check_teams();
+        self.check_nodes(&delta.nodes);
         // With names that lead nowhere it is not clear what stands in which slot.
         if self.found.is_empty() {
             self.check_slots(delta);

@@ -9,10 +9,11 @@ use std::{
 use super::super::{
     Address, AddressId, Contradiction, Counts, PrincipalId,
     hash::Fingerprint,
+    node::Host,
     user_routes::{
         InlineSlots, Named, Reaching, Rest, SpilledSlots, Team, UserRoutes, VmId, VmName,
     },
-    writer::{IdAllocator, Known, KnownAddress, Writer},
+    writer::{IdAllocator, Known, KnownAddress, KnownNode, Writer},
 };
 use super::{Life, Reach, TableDraft, User};
 
@@ -27,6 +28,7 @@ pub(in super::super) struct Writes {
     pub(in super::super) options: Vec<(Fingerprint, Option<Arc<str>>)>,
     pub(in super::super) users: Vec<(Arc<str>, Option<UserRoutes>)>,
     pub(in super::super) teams: Vec<(PrincipalId, Option<Team>)>,
+    pub(in super::super) nodes: Vec<(Arc<str>, Option<Host>)>,
     pub(in super::super) names: Vec<(VmName, Option<Named>)>,
     pub(in super::super) retired: Vec<Arc<Address>>,
 }
@@ -36,6 +38,7 @@ pub(in super::super) struct Noted {
     principals: HashMap<Arc<str>, Option<PrincipalId>>,
     known: Vec<(PrincipalId, Option<Known>)>,
     addresses: Vec<(String, Option<KnownAddress>)>,
+    nodes: Vec<(Arc<str>, Option<KnownNode>)>,
     ids_freed: HashSet<VmId>,
     ids_taken: HashSet<VmId>,
     given: IdAllocator,
@@ -84,6 +87,7 @@ impl TableDraft<'_> {
         self.counts.slots = self.counts.slots.saturating_add_signed(slots);
         let noted = Noted {
             addresses: self.held(),
+            nodes: self.known_nodes(),
             principals: self.principals,
             known,
             ids_freed: self.ids_freed,
@@ -99,6 +103,7 @@ impl TableDraft<'_> {
             options: self.options,
             users,
             teams,
+            nodes: self.nodes.into_iter().collect(),
             names: self.names,
             retired,
         };
@@ -218,6 +223,12 @@ impl Writer {
             match held {
                 Some(held) => self.addresses.insert(name, held),
                 None => self.addresses.remove(&name),
+            };
+        }
+        for (name, held) in noted.nodes {
+            match held {
+                Some(held) => self.nodes.insert(name, held),
+                None => self.nodes.remove(&name),
             };
         }
         for id in &noted.ids_freed {

@@ -1,6 +1,6 @@
 //! The state a delta leads to, written over the present one: only what the delta touches is copied.
 //!
-//! In reading order: here who and where there is, in `vms` what may be entered, in `checks` what can be judged only at the
+//! In reading order: here who and where there is, in `nodes` what VMs lie on, in `vms` what may be entered, in `checks` what can be judged only at the
 //! end, in `finish` what the table must hold.
 
 use std::{
@@ -15,6 +15,7 @@ use super::{
     contents::columns,
     delta::{Changes, Sorted},
     hash::{Asked, Fingerprint},
+    node::Host,
     snapshot::{judge_ip, judge_name},
     table::Table,
     user_routes::{Named, UserRoutes, VmId, VmName},
@@ -23,6 +24,7 @@ use super::{
 
 mod checks;
 mod finish;
+mod nodes;
 mod vms;
 
 pub(super) struct TableDraft<'t> {
@@ -44,6 +46,10 @@ pub(super) struct TableDraft<'t> {
     addresses: HashMap<String, Option<Arc<Address>>>,
     ips: HashMap<IpAddr, Option<Arc<Address>>>,
     hanging: HashMap<AddressId, Hanging>,
+    /// By name. `None`: gone.
+    nodes: HashMap<Arc<str>, Option<Host>>,
+    /// By the name of the node.
+    lying: HashMap<Arc<str>, Lying>,
     names: Vec<(VmName, Option<Named>)>,
     ids_freed: HashSet<VmId>,
     ids_taken: HashSet<VmId>,
@@ -104,6 +110,13 @@ struct Hanging {
     pointing: isize,
 }
 
+/// How much more lies on a node than before.
+#[derive(Clone, Copy, Default)]
+struct Lying {
+    vms: isize,
+    handoffs: isize,
+}
+
 impl<'t> TableDraft<'t> {
     pub(super) fn new(table: &'t Table, writer: &'t Writer, shown: u64, delta: &Sorted) -> Self {
         let mut draft = Self {
@@ -123,6 +136,8 @@ impl<'t> TableDraft<'t> {
             addresses: HashMap::new(),
             ips: HashMap::new(),
             hanging: HashMap::new(),
+            nodes: HashMap::new(),
+            lying: HashMap::new(),
             names: Vec::new(),
             ids_freed: HashSet::new(),
             ids_taken: HashSet::new(),
@@ -132,6 +147,7 @@ impl<'t> TableDraft<'t> {
         draft.put_teams(&delta.teams);
         draft.put_keys(&delta.users);
         draft.join(&delta.teams);
+        draft.put_nodes(&delta.nodes);
         draft.put_vms(&delta.vms);
         draft.check_all(delta);
         draft

@@ -46,6 +46,7 @@ impl TableDraft<'_> {
     fn take_out(&mut self, now: &Named) {
         let vm = &now.vm;
         self.ids_freed.insert(VmId(Arc::clone(vm)));
+        self.lie(vm, -1);
         let pointed = vm.address.as_ref().and_then(|name| self.writer.addresses.get(name));
         if let Some(id) = pointed.map(|held| held.address.id) {
             self.hanging.entry(id).or_default().pointing -= 1;
@@ -71,6 +72,10 @@ impl TableDraft<'_> {
         let taken = self.writer.ids.contains(&id) && !self.ids_freed.contains(&id);
         let taken = !self.ids_taken.insert(id) || taken;
         if let Some(what) = misnamed.or(judge_id(&vm.id, taken)) {
+            self.fault(index, what);
+        }
+        self.lie(&vm, 1);
+        if let Some(what) = self.judge_node(&vm) {
             self.fault(index, what);
         }
         if let Some(name) = &vm.address {

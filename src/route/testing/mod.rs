@@ -5,8 +5,9 @@ use std::{net::IpAddr, sync::Arc};
 use proptest::prelude::*;
 
 use super::{
-    Address, AddressEntry, Admission, Admitted, Contents, EntryIndex, KeyEntry, KeyLine, Slot,
-    Snapshot, Table, TeamEntry, UserEntry, Vm, VmEntry, Way, Who,
+    Address, AddressEntry, Admission, Admitted, Agent, Carriage, Carry, Contents, EntryIndex,
+    KeyEntry, KeyLine, NodeEntry, Slot, Snapshot, Table, TeamEntry, UserEntry, Vm, VmEntry, Way,
+    Who,
 };
 
 pub(super) fn ip(last: u8) -> IpAddr {
@@ -52,8 +53,16 @@ pub(super) fn vm(name: &str, owner: &str, at: &str) -> VmEntry {
         source_address: None,
         address: Some(at.to_owned()),
         closed: false,
+        carry: Carry::Auto,
+        node: None,
     };
     VmEntry::owned(vm, at)
+}
+
+/// A node whose agent has the key `key`.
+pub(super) fn node(name: &str, key: u8, trusted: bool) -> NodeEntry {
+    let at = (ip(key), 7022).into();
+    NodeEntry { name: name.to_owned(), agent: Some(Agent { at, key: [key; 32] }), trusted }
 }
 
 pub(super) fn contents() -> Contents {
@@ -64,6 +73,7 @@ pub(super) fn contents() -> Contents {
         addresses: vec![address("s001", 1), address("s002", 2), lobby],
         users: vec![user("alice", &[1, 2]), user("bob", &[3]), user("carol", &[4])],
         teams: vec![team("ops", members)],
+        nodes: Vec::new(),
         vms: vec![
             vm("blue", "alice", "s001"),
             vm("red", "bob", "s001"),
@@ -147,6 +157,19 @@ pub(crate) mod model {
         })
     }
 
+    /// What carries a VM's sessions.
+    pub(in super::super) fn carried(contents: &Contents, vm: &Vm) -> String {
+        let node = contents.nodes.iter().find(|node| vm.node.as_deref() == Some(&*node.name));
+        let trusted = node.filter(|node| node.trusted).and_then(|node| node.agent);
+        match (vm.carry, trusted, node) {
+            (Carry::Auto | Carry::Handoff, Some(agent), Some(node)) => {
+                format!("handoff to {} at {}", node.name, agent.at)
+            }
+            (Carry::Auto | Carry::Relay, _, _) => "relay".to_owned(),
+            (Carry::Handoff, _, _) => panic!("{} is to be handed off", vm.name),
+        }
+    }
+
     pub(crate) fn admit(contents: &Contents, who: Who<'_>, address: &str, login: &str) -> String {
         let Some((user, [slots, by_name])) = principals(contents, who) else {
             return "nothing".to_owned();
@@ -178,6 +201,15 @@ pub(crate) mod model {
             contents.vms.iter().filter(|entry| entry.slots.iter().any(here)).collect();
         assert!(found.len() <= 1, "{user} has {} VMs at {address}", found.len());
         found.first().map_or("nothing".to_owned(), |entry| told(&entry.vm, login, ""))
+    }
+}
+
+/// What carries a VM's sessions, in a word.
+pub(super) fn carried(table: &Table, vm: &Vm) -> String {
+    match table.carriage(vm) {
+        None => "nothing".to_owned(),
+        Some(Carriage::Relay) => "relay".to_owned(),
+        Some(Carriage::Handoff(node)) => format!("handoff to {} at {}", node.name, node.agent),
     }
 }
 
@@ -219,11 +251,12 @@ pub(crate) fn arbitrary() -> impl Strategy<Value = Contents> {
         prop::collection::vec(slot, 0..3),
         prop::collection::vec(principal(), 0..2),
         prop::option::of(Just("root".to_owned())),
+        lying(),
     );
     let vms = prop::collection::vec(one, 0..4).prop_map(|all| {
-        let entry = |(n, (owner, slots, by_name, login)): (usize, (String, _, _, _))| {
-            let plain = vm(&format!("v{n}"), &owner, "s0").vm;
-            VmEntry { vm: Vm { login, ..plain }, slots, by_name }
+        let entry = |(n, (owner, slots, by_name, login, (node, carry)))| {
+            let plain: Vm = vm(&format!("v{n}"), String::as_str(&owner), "s0").vm;
+            VmEntry { vm: Vm { login, carry, node, ..plain }, slots, by_name }
         };
         all.into_iter().enumerate().map(entry).collect::<Vec<_>>()
     });
@@ -234,12 +267,22 @@ pub(crate) fn arbitrary() -> impl Strategy<Value = Contents> {
         all[0].closed = closed;
         all
     });
-    (addresses, users, teams, vms).prop_map(|(addresses, users, teams, vms)| Contents {
-        addresses,
-        users,
-        teams,
-        vms,
+    let nodes = prop::collection::vec(any::<(bool, bool)>(), 3).prop_map(|nodes| {
+        let all = (1..).zip(nodes).map(|(n, (plain, trusted))| {
+            let node = node(&format!("n{n}"), n, trusted);
+            NodeEntry { agent: node.agent.filter(|_| !plain), ..node }
+        });
+        all.collect::<Vec<_>>()
+    });
+    (addresses, users, teams, nodes, vms).prop_map(|(addresses, users, teams, nodes, vms)| {
+        Contents { addresses, users, teams, nodes, vms }
     })
+}
+
+/// What a VM says of its node.
+pub(super) fn lying() -> impl Strategy<Value = (Option<Arc<str>>, Carry)> {
+    let node = prop::option::of((1..5).prop_map(|n| Arc::from(format!("n{n}"))));
+    (node, prop_oneof![3 => Just(Carry::Auto), 1 => Just(Carry::Relay), 1 => Just(Carry::Handoff)])
 }
 
 /// Contents, with the VMs that would contradict the rest taken out.

@@ -27,7 +27,7 @@ const LONG: &[(&str, &str, usize)] = &[
     ("src/ended.rs", "notice", 97),
     ("src/registry/apply/doings.rs", "doing", 73),
     ("src/registry/apply/plan_tests.rs", "fleet", 86),
-    ("src/route/apply_snapshot.rs", "wanted", 76),
+    ("src/route/apply_snapshot.rs", "wanted", 75),
     ("src/route/delta_tests.rs", "contradictions_refuse_the_whole_delta_and_change_nothing", 85),
     ("src/serve/explain_tests.rs", "door_recheck_and_explain_agree", 117),
     ("src/serve/mod.rs", "in_turn", 83),
