@@ -10,8 +10,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use keyway::registry::command::{Command, NewAddress, NewVm, Options, Placement};
-use keyway::registry::document::{Access, VmState};
+use keyway::registry::command::{Command, NewAddress, NewVm, Options};
+use keyway::registry::document::Access;
 use keyway::registry::name::{Label, Principal};
 use keyway::registry::{CommandContext, Draft, Limits, Model};
 use nix::time::{ClockId, clock_gettime};
@@ -64,17 +64,7 @@ fn cpu() -> Duration {
 }
 
 fn add(number: u64, owner: Principal) -> Command {
-    Command::VmAdd(NewVm {
-        name: label('v', number),
-        owner,
-        ssh: "10.0.0.1:22".to_owned(),
-        login: None,
-        host_key: None,
-        source_address: None,
-        placement: Placement::Chosen,
-        id: None,
-        state: VmState::Ready,
-    })
+    Command::VmAdd(NewVm::new(label('v', number), owner, "10.0.0.1:22".to_owned()))
 }
 
 fn owner(world: &mut World, number: u64) -> Principal {

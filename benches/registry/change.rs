@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use keyway::registry::command::{Command, NewVm, Options, Placement, VmSettings};
-use keyway::registry::document::{Access, VmState};
+use keyway::registry::command::{Command, NewVm, Options, VmSettings};
+use keyway::registry::document::Access;
 use keyway::registry::writer::{Actor, CommandRequest, Mode};
 use keyway::registry::{Principal, Service};
 use keyway::route::Table;
@@ -41,17 +41,7 @@ fn step(thread: u64, number: u64) -> Command {
     let name = label('w', thread * 1_000_000 + number / 4);
     let user = |salt: u64| label('u', mixed((thread << 40) | ((number / 4) << 4) | salt) % USERS);
     match number % 4 {
-        0 => Command::VmAdd(NewVm {
-            name,
-            owner: Principal::User(user(0)),
-            ssh: "10.9.9.9:22".to_owned(),
-            login: None,
-            host_key: None,
-            source_address: None,
-            placement: Placement::Chosen,
-            id: None,
-            state: VmState::Ready,
-        }),
+        0 => Command::VmAdd(NewVm::new(name, Principal::User(user(0)), "10.9.9.9:22".to_owned())),
         1 => {
             let login = Some("admin".to_owned());
             Command::VmSet { name, set: VmSettings { login, ..VmSettings::default() } }

@@ -114,6 +114,8 @@ fn vm(number: u64) -> Vm {
         source_address: None,
         pin: Some(pin.into()),
         pinned_s: 1_790_000_000,
+        node: None,
+        carry: keyway::route::Carry::Auto,
         state: VmState::Ready,
         origin: Origin::Command,
     }

@@ -23,7 +23,7 @@ use crate::{
         endpoint,
         fleet::{FleetAddress, FleetTeam, FleetUser, FleetVm},
     },
-    route::{Contradiction, EntryIndex, Snapshot, TEAM_PREFIX, What},
+    route::{Carry, Contradiction, EntryIndex, Snapshot, TEAM_PREFIX, What},
     ssh::publickey::Fingerprint,
 };
 
@@ -328,6 +328,8 @@ impl<'d> Walk<'d> {
                 no_address,
                 shares,
                 shares_by_name,
+                node: None,
+                carry: Carry::Auto,
                 id,
                 state,
                 origin,

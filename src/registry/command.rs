@@ -4,8 +4,10 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::document::is_auto;
 use super::document::{Access, AddressState, Key, Origin, Role, Serial, VmState};
 use super::name::{Label, Principal};
+use crate::route::Carry;
 
 /// One change, carried out whole or not at all; what goes and is too large for that goes in parts, access first.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -177,6 +179,27 @@ pub enum Command {
         /// Its state from now on.
         state: AddressState,
     },
+    /// A new node.
+    NodeAdd {
+        /// Unique among nodes.
+        name: Label,
+        /// What it is.
+        #[serde(flatten)]
+        set: NodeSettings,
+    },
+    /// A node goes. No VM may lie there.
+    NodeRemove {
+        /// The node's name.
+        name: Label,
+    },
+    /// Other properties; what is not given stays.
+    NodeSet {
+        /// The node's name.
+        name: Label,
+        /// What is set; the rest stays.
+        #[serde(flatten)]
+        set: NodeSettings,
+    },
     /// A new API token.
     TokenAdd {
         /// What to call it.
@@ -245,6 +268,8 @@ pub enum Thing {
     User(Label),
     /// A team.
     Team(Label),
+    /// A node.
+    Node(Label),
     /// A VM.
     Vm(Label),
 }
@@ -324,6 +349,32 @@ pub struct NewVm {
     /// Whether it can be entered.
     #[serde(default)]
     pub state: VmState,
+    /// The node that it lies on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Label>,
+    /// How its sessions are to be carried.
+    #[serde(default, skip_serializing_if = "is_auto")]
+    pub carry: Carry,
+}
+
+impl NewVm {
+    /// A VM of which nothing else is said.
+    #[must_use]
+    pub const fn new(name: Label, owner: Principal, ssh: String) -> Self {
+        Self {
+            name,
+            owner,
+            ssh,
+            login: None,
+            host_key: None,
+            source_address: None,
+            placement: Placement::Chosen,
+            id: None,
+            state: VmState::Ready,
+            node: None,
+            carry: Carry::Auto,
+        }
+    }
 }
 
 /// Where a VM is put.
@@ -357,6 +408,26 @@ pub struct VmSettings {
     /// Whether it can be entered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<VmState>,
+    /// The node that it lies on, by name; empty: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// How its sessions are to be carried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carry: Option<Carry>,
+}
+
+/// What can be set of a node.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct NodeSettings {
+    /// Where its agent listens, `ip:port`; empty: it has none, and no key of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// The identity of its agent: `SHA256:...`, or an Ed25519 public key line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_key: Option<String>,
+    /// Whether the agent may have digests signed with the host keys of this front door.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trusted: Option<bool>,
 }
 
 /// What can be set of a pool address.
@@ -421,6 +492,9 @@ impl Command {
             | Self::AddressRemove { name }
             | Self::AddressSet { name, .. }
             | Self::AddressState { name, .. } => Subject::Key(Key::Address(name.clone())),
+            Self::NodeAdd { name, .. } | Self::NodeRemove { name } | Self::NodeSet { name, .. } => {
+                Subject::Key(Key::Node(name.clone()))
+            }
             Self::TokenAdd { name, .. } | Self::TokenRemove { name } => {
                 Subject::Key(Key::Token(name.clone()))
             }
@@ -428,6 +502,7 @@ impl Command {
                 Thing::Address(name) => Subject::Key(Key::Address(name.clone())),
                 Thing::User(name) => Subject::Key(Key::User(name.clone())),
                 Thing::Team(name) => Subject::Key(Key::Team(name.clone())),
+                Thing::Node(name) => Subject::Key(Key::Node(name.clone())),
                 Thing::Vm(name) => Subject::Vm(name),
             },
             Self::Sweep
@@ -490,6 +565,9 @@ impl Command {
             Self::AddressState { state: AddressState::Ready, .. } => "address-undrain",
             Self::AddressState { state: AddressState::Drain, .. } => "address-drain",
             Self::AddressState { state: AddressState::Maint, .. } => "address-maint",
+            Self::NodeAdd { .. } => "node-add",
+            Self::NodeRemove { .. } => "node-rm",
+            Self::NodeSet { .. } => "node-set",
             Self::TokenAdd { .. } => "token-add",
             Self::TokenRemove { .. } => "token-rm",
             Self::TakeOver { .. } => "take-over",

@@ -1,13 +1,18 @@
-//! What a store keeps: one document for each user, team, VM, address and token, and one for what each principal must not
+//! What a store keeps: one document for each user, team, VM, address, node and token, and one for what each principal must not
 //! see again yet. JSON under short keys, so that an operator can read a backup.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::name::{Label, Principal};
-use crate::route::SourceAddress;
+use crate::route::{Carry, NoHandoff, SourceAddress};
 
 /// A VM over all its names and owners: drawn by chance, never given to another VM. One that is made anew by the same owner
 /// at the same endpoint before its slots are free is the same VM.
@@ -22,6 +27,8 @@ pub enum Key {
     Address(Label),
     /// `hold/<principal>`
     Quarantine(Principal),
+    /// `node/<name>`
+    Node(Label),
     /// `registry/this`
     Registry,
     /// `team/<name>`
@@ -49,6 +56,7 @@ impl fmt::Display for Key {
         match self {
             Self::Address(name) => write!(f, "address/{name}"),
             Self::Quarantine(principal) => write!(f, "hold/{principal}"),
+            Self::Node(name) => write!(f, "node/{name}"),
             Self::Registry => write!(f, "registry/{THIS}"),
             Self::Team(name) => write!(f, "team/{name}"),
             Self::Token(name) => write!(f, "token/{name}"),
@@ -68,6 +76,7 @@ impl FromStr for Key {
         Ok(match kind {
             "address" => Self::Address(label()?),
             "hold" => Self::Quarantine(rest.parse().map_err(|_| strange())?),
+            "node" => Self::Node(label()?),
             "registry" if rest == THIS => Self::Registry,
             "team" => Self::Team(label()?),
             "token" => Self::Token(label()?),
@@ -85,6 +94,8 @@ pub enum Document {
     Address(Address),
     /// See [`QuarantinedSlot`]; never empty.
     Quarantine(Vec<QuarantinedSlot>),
+    /// See [`Node`].
+    Node(Node),
     /// See [`Registry`].
     Registry(Registry),
     /// See [`Team`].
@@ -104,6 +115,7 @@ impl Document {
         let written = match self {
             Self::Address(it) => serde_json::to_vec(it),
             Self::Quarantine(it) => serde_json::to_vec(it),
+            Self::Node(it) => serde_json::to_vec(it),
             Self::Registry(it) => serde_json::to_vec(it),
             Self::Team(it) => serde_json::to_vec(it),
             Self::Token(it) => serde_json::to_vec(it),
@@ -122,6 +134,7 @@ impl Document {
         Ok(match key {
             Key::Address(_) => Self::Address(serde_json::from_slice(json)?),
             Key::Quarantine(_) => Self::Quarantine(serde_json::from_slice(json)?),
+            Key::Node(_) => Self::Node(serde_json::from_slice(json)?),
             Key::Registry => Self::Registry(serde_json::from_slice(json)?),
             Key::Team(_) => Self::Team(serde_json::from_slice(json)?),
             Key::Token(_) => Self::Token(serde_json::from_slice(json)?),
@@ -157,6 +170,11 @@ impl Origin {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
 const fn is_command(origin: &Origin) -> bool {
     matches!(origin, Origin::Command)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+pub(super) const fn is_auto(carry: &Carry) -> bool {
+    matches!(carry, Carry::Auto)
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
@@ -300,12 +318,53 @@ pub struct Vm {
     /// When that was, as a Unix time; 0: an earlier version did not note it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub pinned_s: u64,
+    /// The node that it lies on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Label>,
+    /// How its sessions are to be carried.
+    #[serde(default, skip_serializing_if = "is_auto")]
+    pub carry: Carry,
     /// Whether it can be entered.
     #[serde(default)]
     pub state: VmState,
     /// Whose it is.
     #[serde(default, skip_serializing_if = "is_command")]
     pub origin: Origin,
+}
+
+/// A host that holds VMs.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// What takes sessions over there, if anything does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Agent>,
+    /// Whether the agent may have digests signed with the host keys of this front door, and so impersonate it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trusted: bool,
+    /// Whose it is.
+    #[serde(default, skip_serializing_if = "is_command")]
+    pub origin: Origin,
+}
+
+/// The agent of a node.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Agent {
+    /// Where it listens.
+    pub at: SocketAddr,
+    /// `SHA256:...` of its identity, which no other node has.
+    pub key: String,
+}
+
+impl Node {
+    /// Why nothing is handed off there, if so.
+    #[must_use]
+    pub const fn no_handoff(&self) -> Option<NoHandoff> {
+        match (&self.agent, self.trusted) {
+            (None, _) => Some(NoHandoff::NoAgent),
+            (Some(_), false) => Some(NoHandoff::Untrusted),
+            (Some(_), true) => None,
+        }
+    }
 }
 
 /// Whether VMs are put at an address.

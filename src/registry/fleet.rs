@@ -3,22 +3,23 @@
 use std::{
     collections::BTreeMap,
     fmt::{self, Write as _},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::document::{
-    Access, Address, AddressState, Document, Key, Origin, Serial, Team, User, Vm, VmState,
+    Access, Address, AddressState, Agent, Document, Key, Node, Origin, Serial, Team, User, Vm,
+    VmState, is_auto,
 };
 use super::model::Model;
 use super::name::{Label, Principal};
 use super::object;
 use super::routes;
-use super::values::parse_key;
+use super::values::{agent_key, parse_key};
 use crate::plain_text::is_unsafe;
-use crate::route::Contents;
+use crate::route::{Carry, Contents};
 
 /// Everything but tokens and what is on its way out.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
@@ -48,6 +49,14 @@ pub struct Fleet {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub teams: Vec<FleetTeam>,
+    /// Hosts that hold VMs.
+    #[serde(
+        default,
+        alias = "node",
+        deserialize_with = "object::all",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub nodes: Vec<FleetNode>,
     /// VMs.
     #[serde(
         default,
@@ -119,6 +128,28 @@ pub struct FleetTeam {
     pub origin: Option<Origin>,
 }
 
+/// A host that holds VMs.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FleetNode {
+    /// Unique among nodes.
+    #[schemars(with = "String")]
+    pub name: Label,
+    /// Where its agent listens, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub agent: Option<SocketAddr>,
+    /// The agent's identity: `SHA256:...`, or an Ed25519 public key line. Given with `agent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_key: Option<String>,
+    /// Whether the agent may have digests signed with the host keys of this front door, and so impersonate it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trusted: bool,
+    /// Whose it is; what a served file names is the file's whatever this says. Absent: whose it is already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+}
+
 /// A VM.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -155,6 +186,13 @@ pub struct FleetVm {
     #[serde(default, rename = "share_by_name", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub shares_by_name: Vec<Principal>,
+    /// The node that it lies on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub node: Option<Label>,
+    /// How its sessions are to be carried.
+    #[serde(default, skip_serializing_if = "is_auto")]
+    pub carry: Carry,
     /// Which VM it is, whatever it is called: what certificates for it name. Absent: the one of this name; a new one has
     /// its name as its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -191,6 +229,16 @@ impl Fleet {
             members_by_name: having(&stored.document.members, Access::ByName),
             origin: told(stored.document.origin),
         });
+        let nodes = model.nodes().iter().map(|(name, stored)| {
+            let agent = stored.document.agent.as_ref();
+            FleetNode {
+                name: name.clone(),
+                agent: agent.map(|agent| agent.at),
+                agent_key: agent.map(|agent| agent.key.clone()),
+                trusted: stored.document.trusted,
+                origin: told(stored.document.origin),
+            }
+        });
         let vms = model.vm_names().values().filter_map(|serial| {
             let vm = &model.vm(*serial)?.document;
             Some(FleetVm {
@@ -204,6 +252,8 @@ impl Fleet {
                 no_address: vm.address.is_none(),
                 shares: having(&vm.shares, Access::Slot),
                 shares_by_name: having(&vm.shares, Access::ByName),
+                node: vm.node.clone(),
+                carry: vm.carry,
                 id: Some(vm.id.clone()).filter(|id| id != vm.name.as_str()),
                 state: Some(vm.state).filter(|state| *state != VmState::Ready),
                 origin: told(vm.origin),
@@ -213,6 +263,7 @@ impl Fleet {
             addresses: addresses.collect(),
             users: users.collect(),
             teams: teams.collect(),
+            nodes: nodes.collect(),
             vms: vms.collect(),
         }
     }
@@ -241,6 +292,13 @@ impl Fleet {
                     Document::Team(Team { members, origin: Origin::Fleet, going: false }),
                 )
             });
+        let nodes =
+            self.nodes.iter().map(|FleetNode { name, agent, agent_key: key, trusted, .. }| {
+                let key = key.as_deref().and_then(|key| agent_key(key).ok());
+                let agent = agent.zip(key).map(|(at, key)| Agent { at, key: key.to_string() });
+                let node = Node { agent, trusted: *trusted, origin: Origin::Fleet };
+                (Key::Node(name.clone()), Document::Node(node))
+            });
         let vms = self.vms.iter().map(|vm| {
             let document = Vm {
                 name: vm.name.clone(),
@@ -255,13 +313,15 @@ impl Fleet {
                 source_address: vm.source_address.as_ref().and_then(|text| text.parse().ok()),
                 pin: None,
                 pinned_s: 0,
+                node: vm.node.clone(),
+                carry: vm.carry,
                 state: vm.state.unwrap_or_default(),
                 origin: Origin::Fleet,
             };
             (Key::Vm(Serial(0)), Document::Vm(Box::new(document)))
         });
         let mut contents = Contents::default();
-        for (key, document) in addresses.chain(users).chain(teams).chain(vms) {
+        for (key, document) in addresses.chain(users).chain(teams).chain(nodes).chain(vms) {
             routes::enter(&mut contents, &key, &document);
         }
         contents
@@ -270,7 +330,11 @@ impl Fleet {
     /// How many things there are.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.addresses.len() + self.users.len() + self.teams.len() + self.vms.len()
+        self.addresses.len()
+            + self.users.len()
+            + self.teams.len()
+            + self.nodes.len()
+            + self.vms.len()
     }
 
     /// Whether there is nothing.
@@ -307,6 +371,14 @@ impl Fleet {
             put_list(&mut file, "members_by_name", members_by_name);
             put_some(&mut file, "origin", origin.map(Origin::word).as_ref());
         }
+        for FleetNode { name, agent, agent_key, trusted, origin } in &self.nodes {
+            file.push_str("[[node]]\n");
+            put_text(&mut file, "name", name);
+            put_some(&mut file, "agent", agent.as_ref());
+            put_some(&mut file, "agent_key", agent_key.as_ref());
+            put_flag(&mut file, "trusted", *trusted);
+            put_some(&mut file, "origin", origin.map(Origin::word).as_ref());
+        }
         for vm in &self.vms {
             file.push_str("[[vm]]\n");
             put_text(&mut file, "name", &vm.name);
@@ -319,6 +391,12 @@ impl Fleet {
             put_some(&mut file, "source_address", vm.source_address.as_ref());
             put_list(&mut file, "share", &vm.shares);
             put_list(&mut file, "share_by_name", &vm.shares_by_name);
+            put_some(&mut file, "node", vm.node.as_ref());
+            put_some(
+                &mut file,
+                "carry",
+                Some(vm.carry.word()).filter(|_| !is_auto(&vm.carry)).as_ref(),
+            );
             put_some(&mut file, "id", vm.id.as_ref());
             put_some(&mut file, "state", vm.state.map(VmState::word).as_ref());
             put_some(&mut file, "origin", vm.origin.map(Origin::word).as_ref());

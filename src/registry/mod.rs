@@ -1,4 +1,4 @@
-//! WHO OWNS WHAT: users, keys, teams, VMs, pool addresses, tokens, and the allocator that gives every VM an address at
+//! WHO OWNS WHAT: users, keys, teams, VMs, pool addresses, nodes, tokens, and the allocator that gives every VM an address at
 //! which nobody who may enter it sees another one.
 //!
 //! [`Model`] is everything at one revision with the indexes that the allocator needs. It is pure: time and chance are
@@ -22,6 +22,7 @@ pub mod fleet;
 mod limits;
 pub mod model;
 pub mod name;
+mod nodes;
 pub(crate) mod object;
 mod place;
 mod quarantine;

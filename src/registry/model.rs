@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use super::document::{
-    Access, Address, Document, Key, QuarantinedSlot, Registry, Serial, Team, Token, User, Vm,
+    Access, Address, Document, Key, Node, QuarantinedSlot, Registry, Serial, Team, Token, User, Vm,
 };
 pub use super::limits::Limits;
 use super::name::{Label, Principal};
@@ -102,6 +102,9 @@ pub struct Model {
     vm_names: BTreeMap<Label, Serial>,
     /// Of those few that are not the name.
     ids: HashMap<String, Serial>,
+    pub(super) nodes: BTreeMap<Label, Stored<Node>>,
+    /// By the node that they lie on.
+    pub(super) lying: BTreeMap<Label, BTreeSet<Serial>>,
     tokens: BTreeMap<Label, Stored<Token>>,
     pub(super) whole: Option<Stored<Registry>>,
     keys: HashMap<[u8; 32], Label>,
@@ -164,6 +167,7 @@ impl Model {
                 self.put_quarantined(principal, Some(Stored { document: quarantined, revision }))
             }
             (Key::Quarantine(principal), _) => self.put_quarantined(principal, None),
+            (Key::Node(name), document) => self.put_node(name, document, revision),
             (Key::Registry, document) => {
                 let new = match document {
                     Some(Document::Registry(document)) => Some(Stored { document, revision }),
@@ -192,6 +196,7 @@ impl Model {
             Key::Quarantine(principal) => {
                 self.quarantined.get(principal).map(|it| whole(it, Document::Quarantine))
             }
+            Key::Node(name) => self.nodes.get(name).map(|it| whole(it, Document::Node)),
             Key::Registry => self.whole.as_ref().map(|it| whole(it, Document::Registry)),
             Key::Team(name) => self.teams.get(name).map(|it| whole(it, Document::Team)),
             Key::Token(name) => self.tokens.get(name).map(|it| whole(it, Document::Token)),
@@ -405,7 +410,7 @@ impl Model {
 
     fn enter_vm(&mut self, serial: Serial, mut new: Stored<Box<Vm>>, before: Option<&Vm>) {
         self.index_vm(serial, &new.document, true, before);
-        let Vm { owner, address, .. } = &mut *new.document;
+        let Vm { owner, address, node, .. } = &mut *new.document;
         // One text for all that say it.
         if let Some(reach) = self.principal_ix(owner).and_then(|ix| self.reach(ix)) {
             owner.clone_from(&reach.name);
@@ -414,6 +419,11 @@ impl Model {
             && let Some((name, _)) = self.names.get_key_value(address)
         {
             address.clone_from(name);
+        }
+        if let Some(node) = node
+            && let Some((name, _)) = self.nodes.get_key_value(node)
+        {
+            node.clone_from(name);
         }
         self.vms.insert(serial, new);
     }
@@ -434,6 +444,7 @@ impl Model {
             }
         }
         self.index_host_keys(serial, vm, enter);
+        self.index_node(serial, vm, enter);
         let aging = Key::Vm(serial);
         if enter && !vm.old.is_empty() {
             self.aging.insert(aging);

@@ -32,6 +32,12 @@ impl Label {
         Err(NotALabel { name: masked(name, SHOWN_CHARS_MAX) })
     }
 
+    /// The text, which all copies of this share.
+    #[must_use]
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {

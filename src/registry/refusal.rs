@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::name::{Label, Principal};
 use crate::plural::count;
-use crate::route::TEAMS_MAX;
+use crate::route::{NoHandoff, TEAMS_MAX};
 
 /// Kinds of things that have names.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
@@ -22,6 +22,8 @@ pub enum Kind {
     Vm,
     /// A pool address.
     Address,
+    /// A host that holds VMs.
+    Node,
     /// An API token.
     Token,
 }
@@ -34,6 +36,7 @@ impl fmt::Display for Kind {
             Self::Team => "team",
             Self::Vm => "VM",
             Self::Address => "address",
+            Self::Node => "node",
             Self::Token => "token",
         })
     }
@@ -159,6 +162,26 @@ pub enum Refusal {
         ip: IpAddr,
         /// Whose.
         of: Label,
+    },
+    /// An identity is another agent's already.
+    #[error(
+        "agent key {key} is already that of node `{of}`; every agent has an identity of its own"
+    )]
+    AgentKeyTaken {
+        /// Its fingerprint.
+        key: String,
+        /// The node that has it.
+        of: Label,
+    },
+    /// A VM is to be handed off where there is nobody to hand it to.
+    #[error("{}", not_handed_off(.vm, .node.as_ref(), *.why))]
+    NoHandoff {
+        /// The VM, by name.
+        vm: Label,
+        /// Its node.
+        node: Option<Label>,
+        /// What keeps it from that.
+        why: NoHandoff,
     },
     /// Something else still needs it.
     #[error("{kind} `{name}` is in use: {by}; {fix}")]
@@ -314,6 +337,8 @@ impl Refusal {
             Self::Reserved { .. } => "name-reserved",
             Self::KeyTaken { .. } => "key-taken",
             Self::IpTaken { .. } => "ip-taken",
+            Self::AgentKeyTaken { .. } => "agent-key-taken",
+            Self::NoHandoff { .. } => "no-handoff",
             Self::InUse { .. } => "in-use",
             Self::Going { .. } => "being-removed",
             Self::Conflict { .. } => "conflict",
@@ -368,8 +393,24 @@ const fn noun(kind: Kind) -> &'static str {
         Kind::Team => "team",
         Kind::Vm => "vm",
         Kind::Address => "address",
+        Kind::Node => "node",
         Kind::Token => "token",
     }
+}
+
+fn not_handed_off(vm: &Label, node: Option<&Label>, why: NoHandoff) -> String {
+    let node = node.map_or("NODE", Label::as_str);
+    let way_out = match why {
+        NoHandoff::NoNode => format!("put it on one (`keyway vm set {vm} --node NODE`)"),
+        NoHandoff::NoAgent => {
+            format!("give it one (`keyway node set {node} --agent IP:PORT --agent-key KEY`)")
+        }
+        NoHandoff::Untrusted => format!("trust it (`keyway node set {node} --trusted true`)"),
+    };
+    format!(
+        "VM `{vm}` cannot be handed off: {}; {way_out}, or leave carry at auto",
+        why.to_string().replace("the node", &format!("node `{node}`"))
+    )
 }
 
 fn until_lately(quarantined: usize) -> String {

@@ -71,15 +71,8 @@ impl World {
 
 fn add(name: &str, owner: &str, placement: Placement) -> Command {
     Command::VmAdd(NewVm {
-        name: label(name),
-        owner: principal(owner),
-        ssh: format!("{name}.vm.test:22"),
-        login: None,
-        host_key: None,
-        source_address: None,
         placement,
-        id: None,
-        state: VmState::Ready,
+        ..NewVm::new(label(name), principal(owner), format!("{name}.vm.test:22"))
     })
 }
 

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use super::commands::host_keys;
 use super::document::{
-    Access, Address, AddressState, Document, Key, OldSlot, Team, User, Vm, VmState,
+    Access, Address, AddressState, Agent, Document, Key, Node, OldSlot, Team, User, Vm, VmState,
 };
 use super::draft::Written;
 use super::model::Model;
 use super::name::Label;
 use crate::route::{
-    self, AddressEntry, Change, Contents, Delta, KeyEntry, Slot, TeamEntry, UserEntry, VmEntry,
+    self, AddressEntry, Change, Contents, Delta, KeyEntry, NodeEntry, Slot, TeamEntry, UserEntry,
+    VmEntry,
 };
 use crate::ssh::publickey::Fingerprint;
 
@@ -23,7 +24,7 @@ impl Model {
             addresses: self.addresses().map(|(name, it, _)| address(name, &it.document)).collect(),
             users: self.users().iter().map(|(name, it)| user(name, &it.document)).collect(),
             teams: self.teams().iter().map(|(name, it)| team(name, &it.document)).collect(),
-            nodes: Vec::new(),
+            nodes: self.nodes().iter().map(|(name, it)| node(name, &it.document)).collect(),
             vms: vms.map(entry).collect(),
         }
     }
@@ -35,6 +36,7 @@ pub(super) fn enter(contents: &mut Contents, key: &Key, document: &Document) {
         (Key::Address(name), Document::Address(it)) => contents.addresses.push(address(name, it)),
         (Key::User(name), Document::User(it)) => contents.users.push(user(name, it)),
         (Key::Team(name), Document::Team(it)) => contents.teams.push(team(name, it)),
+        (Key::Node(name), Document::Node(it)) => contents.nodes.push(node(name, it)),
         (Key::Vm(_), Document::Vm(vm)) => contents.vms.push(entry(vm)),
         _ => {}
     }
@@ -58,6 +60,10 @@ pub fn delta(written: &[Written]) -> Delta {
                 changes.push(Change::PutTeam(team(name, it)));
             }
             (Key::Team(name), _) => changes.push(Change::RemoveTeam(name.to_string())),
+            (Key::Node(name), Some(Document::Node(it))) => {
+                changes.push(Change::PutNode(node(name, it)));
+            }
+            (Key::Node(name), _) => changes.push(Change::RemoveNode(name.to_string())),
             (Key::Vm(_), now) => {
                 let now = match now {
                     Some(Document::Vm(vm)) => Some(vm),
@@ -110,6 +116,14 @@ fn team(name: &Label, it: &Team) -> TeamEntry {
     }
 }
 
+fn node(name: &Label, it: &Node) -> NodeEntry {
+    let agent = it.agent.as_ref().and_then(|Agent { at, key }| {
+        let Fingerprint(key) = key.parse().ok()?;
+        Some(route::Agent { at: *at, key })
+    });
+    NodeEntry { name: name.to_string(), agent, trusted: it.trusted }
+}
+
 fn entry(vm: &Vm) -> VmEntry {
     let mut slots = Vec::new();
     if let Some(address) = &vm.address {
@@ -146,7 +160,7 @@ fn routed(vm: &Vm) -> route::Vm {
         source_address: vm.source_address.clone(),
         address: vm.address.as_ref().map(ToString::to_string),
         closed: vm.state == VmState::Maint,
-        carry: route::Carry::Auto,
-        node: None,
+        carry: vm.carry,
+        node: vm.node.as_ref().map(Label::shared),
     }
 }

@@ -4,25 +4,29 @@
 //! whoever gave them, and tokens, quarantined slots, and the addresses that VMs had before are not there at all.
 
 use super::document::{
-    Access, Address, AddressState, Document, Key, Origin, Serial, Team, User, UserKey, Vm, VmState,
+    Access, Address, AddressState, Agent, Document, Key, Node, Origin, Serial, Team, User, UserKey,
+    Vm, VmState,
 };
 use super::model::{Limits, Model};
 use super::name::{Label, Principal};
-use crate::route::{AddressEntry, Contents, KeyEntry, Pin, TeamEntry, UserEntry, VmEntry};
+use crate::route::{
+    AddressEntry, Contents, KeyEntry, NodeEntry, Pin, TeamEntry, UserEntry, VmEntry,
+};
 use crate::ssh::publickey::{Fingerprint, PublicKey};
 
 impl Model {
     /// What is known of the registry by its routes at `revision`.
     #[must_use]
     pub fn of_routes(limits: Limits, revision: u64, contents: Contents) -> Self {
-        let Contents { addresses, users, teams, nodes: _, vms } = contents;
+        let Contents { addresses, users, teams, nodes, vms } = contents;
         let mut model = Self::new(limits);
         // Names of a routing map are labels; whatever else is not is none of the registry's.
         let addresses = addresses.into_iter().filter_map(address);
         let users = users.into_iter().filter_map(user);
         let teams = teams.into_iter().filter_map(team);
+        let nodes = nodes.into_iter().filter_map(node);
         let vms = (1..).map(Serial).zip(vms).filter_map(|(serial, entry)| vm(serial, entry));
-        for (key, document) in addresses.chain(users).chain(teams).chain(vms) {
+        for (key, document) in addresses.chain(users).chain(teams).chain(nodes).chain(vms) {
             model.put(&key, Some(document), revision);
         }
         model.at_revision(revision);
@@ -67,6 +71,13 @@ fn team(entry: TeamEntry) -> Option<(Key, Document)> {
     Some((Key::Team(label(&name)?), Document::Team(document)))
 }
 
+fn node(entry: NodeEntry) -> Option<(Key, Document)> {
+    let NodeEntry { name, agent, trusted } = entry;
+    let agent = agent.map(|agent| Agent { at: agent.at, key: Fingerprint(agent.key).to_string() });
+    let document = Node { agent, trusted, origin: Origin::Command };
+    Some((Key::Node(label(&name)?), Document::Node(document)))
+}
+
 fn vm(serial: Serial, entry: VmEntry) -> Option<(Key, Document)> {
     let VmEntry { vm, slots, by_name } = entry;
     let owner: Principal = vm.owner.parse().ok()?;
@@ -95,6 +106,8 @@ fn vm(serial: Serial, entry: VmEntry) -> Option<(Key, Document)> {
         source_address: vm.source_address,
         pin,
         pinned_s: 0,
+        node: vm.node.as_deref().and_then(label),
+        carry: vm.carry,
         state: if vm.closed { VmState::Maint } else { VmState::Ready },
         origin: Origin::Command,
     };

@@ -1,8 +1,8 @@
 //! What a routing map says of a registry, held against the registry.
 
 use super::*;
-use crate::registry::document::Role;
-use crate::registry::document::{OldSlot, Token};
+use crate::registry::document::{OldSlot, Role, Token};
+use crate::route::Carry;
 use crate::ssh::{entropy::SystemEntropy, private_key::PrivateKey};
 
 fn name(name: &str) -> Label {
@@ -15,6 +15,13 @@ fn of(principal: &str) -> Principal {
 
 fn key() -> PublicKey {
     PrivateKey::generate_ed25519(&mut SystemEntropy::default()).public().clone()
+}
+
+fn nodes() -> [(Key, Document); 2] {
+    let agent = Agent { at: ([10, 0, 0, 21], 7022).into(), key: key().fingerprint().to_string() };
+    let node = Node { agent: Some(agent), trusted: true, origin: Origin::Fleet };
+    [(name("n1"), node), (name("n2"), Node::default())]
+        .map(|(name, node)| (Key::Node(name), Document::Node(node)))
 }
 
 fn registry() -> Model {
@@ -48,6 +55,9 @@ fn registry() -> Model {
     put(Key::Team(name("ops")), Document::Team(document));
     let token = Token { hash: "00".to_owned(), role: Role::Reader, created_s: 1, expires_s: None };
     put(Key::Token(name("ci")), Document::Token(token));
+    for (key, node) in nodes() {
+        put(key, node);
+    }
     let vm = Vm {
         name: name("blue"),
         id: "once-red".to_owned(),
@@ -61,6 +71,8 @@ fn registry() -> Model {
         source_address: None,
         pin: Some(key().to_line().into_boxed_str()),
         pinned_s: 5,
+        node: Some(name("n1")),
+        carry: Carry::Handoff,
         state: VmState::Maint,
         origin: Origin::Fleet,
     };
@@ -88,6 +100,7 @@ fn sorted(mut contents: Contents) -> Contents {
     contents.addresses.sort_by(|one, other| one.name.cmp(&other.name));
     contents.users.sort_by(|one, other| one.name.cmp(&other.name));
     contents.teams.sort_by(|one, other| one.name.cmp(&other.name));
+    contents.nodes.sort_by(|one, other| one.name.cmp(&other.name));
     contents.vms.sort_by(|one, other| one.vm.name.cmp(&other.vm.name));
     contents
 }

@@ -7,8 +7,9 @@ use ipnet::IpNet;
 use super::document::UserKey;
 use super::refusal::Refusal;
 use crate::plain_text::{SHOWN_CHARS_MAX, is_unsafe, masked};
-use crate::route::SourceAddress;
+use crate::route::{SourceAddress, is_dialable};
 use crate::ssh::authorized_keys::AuthorizedKey;
+use crate::ssh::keytype::KeyType;
 use crate::ssh::publickey::{Fingerprint, PublicKey};
 
 /// Longest endpoint, in bytes: a DNS name and a port.
@@ -86,6 +87,38 @@ pub(crate) fn endpoint(text: &str) -> Result<Option<IpAddr>, &'static str> {
     Ok(None)
 }
 
+/// Where an agent listens: an IP address and a port, for whom it is dialled by is not for a resolver to say.
+///
+/// # Errors
+/// What to do.
+pub(crate) fn agent_address(text: &str) -> Result<SocketAddr, &'static str> {
+    let at: SocketAddr =
+        text.parse().map_err(|_| "write an IP address and a port: \"10.0.0.21:7022\"")?;
+    let ip = at.ip().to_canonical();
+    if at.port() == 0 {
+        return Err("write a port from 1 to 65535");
+    }
+    if !is_dialable(ip) {
+        return Err("write the address that the agent is dialled at");
+    }
+    Ok(SocketAddr::new(ip, at.port()))
+}
+
+/// The identity of an agent: its fingerprint, or the line of its public key.
+///
+/// # Errors
+/// What to do.
+pub(crate) fn agent_key(text: &str) -> Result<Fingerprint, &'static str> {
+    let text = text.trim();
+    if let Ok(fingerprint) = text.parse() {
+        return Ok(fingerprint);
+    }
+    match PublicKey::parse_line(text) {
+        Ok((key, _)) if key.key_type() == KeyType::Ed25519 => Ok(key.fingerprint()),
+        Ok(_) | Err(_) => Err("write SHA256:... of the agent's identity, or its ssh-ed25519 line"),
+    }
+}
+
 /// Whether `text` can be the name of an account.
 pub(crate) fn is_login(text: &str) -> bool {
     let printable = !text.chars().any(|c| is_unsafe(c) || c.is_whitespace());
@@ -137,6 +170,6 @@ pub(super) fn check_source(text: &str) -> Result<Option<SourceAddress>, Refusal>
 }
 
 /// What somebody wrote, as it can be said again.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     masked(text, SHOWN_CHARS_MAX)
 }

@@ -45,7 +45,9 @@ pub use contents::{
 pub use contradiction::{Contradiction, EntryIndex, What};
 pub use delta::Changed;
 pub use node::{Carriage, Carry, NoHandoff, Node};
-pub use snapshot::{LABEL_BYTES_MAX, RESERVED, Snapshot, TEAM_PREFIX, is_id, is_label};
+pub use snapshot::{
+    LABEL_BYTES_MAX, RESERVED, Snapshot, TEAM_PREFIX, is_dialable, is_id, is_label,
+};
 pub use source_address::SourceAddress;
 pub use table::{Table, Way};
 

@@ -2,12 +2,13 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Agent, NodeEntry, Vm};
 
 /// How the sessions of a VM are to be carried.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Carry {
     /// Handed off where the VM's node has an agent and is trusted, relayed elsewhere.

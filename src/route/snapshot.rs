@@ -232,8 +232,10 @@ fn check_ips(addresses: &[AddressEntry], found: &mut Vec<Contradiction>) {
     }
 }
 
-/// Link-local addresses mean something else on every link, and the live map has no scope beside an IP.
-fn is_dialable(ip: IpAddr) -> bool {
+/// Whether an IP address can be dialled. Link-local addresses mean something else on every link, and nothing here has a
+/// scope beside an IP.
+#[must_use]
+pub fn is_dialable(ip: IpAddr) -> bool {
     let elsewhere = match ip {
         IpAddr::V4(v4) => v4.is_broadcast(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),

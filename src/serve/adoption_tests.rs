@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::*;
 use crate::registry::command::{NewAddress, NewVm, Placement};
-use crate::registry::testing::history::{Dice, Truth};
+use crate::registry::testing::dice::Dice;
+use crate::registry::testing::history::Truth;
 use crate::registry::writer::{ServiceError, Start, Update};
 use crate::registry::{Document, Key, Principal, Refusal, routes};
 use crate::ssh::testing::Seeded;
@@ -176,16 +177,13 @@ fn vm(name: &str, owner: &str, at: &str) -> Command {
 
 fn vm_at(name: &str, owner: &str, placement: Placement) -> Command {
     Command::VmAdd(NewVm {
-        name: label(name),
-        owner: Principal::User(label(owner)),
-        // Of one owner, VMs at one endpoint are one VM.
-        ssh: format!("127.0.0.1:{}", 1000 + name.bytes().map(u32::from).sum::<u32>()),
-        login: None,
-        host_key: None,
-        source_address: None,
-        id: None,
-        state: crate::registry::document::VmState::Ready,
         placement,
+        ..NewVm::new(
+            label(name),
+            Principal::User(label(owner)),
+            // Of one owner, VMs at one endpoint are one VM.
+            format!("127.0.0.1:{}", 1000 + name.bytes().map(u32::from).sum::<u32>()),
+        )
     })
 }
 

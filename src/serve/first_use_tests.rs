@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use super::*;
 use crate::registry::command::{NewVm, Placement};
-use crate::registry::document::VmState;
 use crate::registry::store::testing::memory::Memory;
 use crate::registry::store::{
     EntryRef, Head, Part, Revision, Store, StoreError, StoreId, TransactFault, Transaction, Watch,
@@ -77,15 +76,12 @@ impl World {
             let name = Label::new(owner).unwrap();
             world.must(Command::UserAdd { name: name.clone(), keys: Vec::new() });
             world.must(Command::VmAdd(NewVm {
-                name: Label::new(&format!("{owner}-vm")).unwrap(),
-                owner: Principal::User(name),
-                ssh: "127.0.0.1:22".to_owned(),
-                login: None,
-                host_key: None,
-                source_address: None,
                 placement: Placement::Nowhere,
-                id: None,
-                state: VmState::Ready,
+                ..NewVm::new(
+                    Label::new(&format!("{owner}-vm")).unwrap(),
+                    Principal::User(name),
+                    "127.0.0.1:22".to_owned(),
+                )
             }));
         }
         world

@@ -146,6 +146,8 @@ impl From<Refusal> for Problem {
             Refusal::Taken { .. }
             | Refusal::KeyTaken { .. }
             | Refusal::IpTaken { .. }
+            | Refusal::AgentKeyTaken { .. }
+            | Refusal::NoHandoff { .. }
             | Refusal::InUse { .. }
             | Refusal::Going { .. }
             | Refusal::Conflict { .. }

@@ -38,6 +38,7 @@ pub(super) struct DesiredFleet<'f> {
     pub(super) addresses: HashSet<&'f Label>,
     pub(super) users: BTreeMap<&'f Label, Vec<UserKey>>,
     pub(super) teams: BTreeMap<&'f Label, BTreeMap<&'f Label, Access>>,
+    pub(super) nodes: HashSet<&'f Label>,
     pub(super) vms: HashMap<&'f Label, &'f FleetVm>,
     pub(super) identities: Identities<'f>,
     /// Whose each key is.
@@ -46,7 +47,7 @@ pub(super) struct DesiredFleet<'f> {
 
 impl<'f> DesiredFleet<'f> {
     pub(super) fn new(fleet: &'f Fleet, model: &'f Model, prune: Prune) -> Result<Self, Refusal> {
-        let Fleet { addresses, users, teams, vms } = fleet;
+        let Fleet { addresses, users, teams, nodes, vms } = fleet;
         let addresses = unique(addresses.iter().map(|it| (&it.name, ())), "address")?;
         let mut keys = HashMap::new();
         let mut read = Vec::with_capacity(users.len());
@@ -71,6 +72,7 @@ impl<'f> DesiredFleet<'f> {
         };
         let teams = teams.iter().map(members).collect::<Result<Vec<_>, Refusal>>()?;
         let teams = unique(teams, "team")?.into_iter().collect();
+        let nodes = unique(nodes.iter().map(|it| (&it.name, ())), "node")?.into_keys().collect();
         let vms = unique(vms.iter().map(|vm| (&vm.name, vm)), "VM")?;
         for (name, vm) in &vms {
             let shares = shares(vm)?;
@@ -85,7 +87,7 @@ impl<'f> DesiredFleet<'f> {
         }
         let identities = Identities::new(model, &vms, |vm| prune.takes(vm.origin))?;
         let addresses = addresses.into_keys().collect();
-        Ok(Self { addresses, users, teams, vms, identities, keys })
+        Ok(Self { addresses, users, teams, nodes, vms, identities, keys })
     }
 
     /// The VM that stands and is this one.

@@ -24,6 +24,7 @@ pub(super) enum Kind {
     Key,
     Team,
     Membership,
+    Node,
     Vm,
     Share,
 }
@@ -36,6 +37,7 @@ impl Kind {
             Self::Key => "key",
             Self::Team => "team",
             Self::Membership => "membership",
+            Self::Node => "node",
             Self::Vm => "VM",
             Self::Share => "share",
         }
@@ -104,6 +106,9 @@ impl<'m> Reader<'m> {
             Command::AddressSet { name, .. } | Command::AddressState { name, .. } => {
                 (Kind::Address, What::Changed, name)
             }
+            Command::NodeAdd { name, .. } => (Kind::Node, What::Added, name),
+            Command::NodeRemove { name } => (Kind::Node, What::Removed, name),
+            Command::NodeSet { name, .. } => (Kind::Node, What::Changed, name),
             Command::UserAdd { name, .. } => (Kind::User, What::Added, name),
             Command::UserRemove { name } => (Kind::User, What::Removed, name),
             Command::TeamAdd { name, .. } => (Kind::Team, What::Added, name),
@@ -141,12 +146,7 @@ impl<'m> Reader<'m> {
             | Command::VmTransfer { name, .. }
             | Command::VmRenumber { name, .. }
             | Command::VmUnpin { name } => (Kind::Vm, What::Changed, name),
-            Command::TakeOver { thing } => match thing {
-                Thing::Address(name) => (Kind::Address, What::TakenOver, name),
-                Thing::User(name) => (Kind::User, What::TakenOver, name),
-                Thing::Team(name) => (Kind::Team, What::TakenOver, name),
-                Thing::Vm(name) => (Kind::Vm, What::TakenOver, name),
-            },
+            Command::TakeOver { thing } => taken_over(thing),
             Command::KeyAdd { user, line } => {
                 let name = crate::registry::values::parse_key(line).map(|key| key.fingerprint);
                 return Some(key(What::Added, &name.unwrap_or_default(), user, 1));
@@ -170,6 +170,16 @@ impl<'m> Reader<'m> {
         };
         let of = (what == What::Changed).then(|| (kind, name.clone()));
         Some(Doing { kind, what, name: name.to_string(), of, net: None })
+    }
+}
+
+const fn taken_over(thing: &Thing) -> (Kind, What, &Label) {
+    match thing {
+        Thing::Address(name) => (Kind::Address, What::TakenOver, name),
+        Thing::User(name) => (Kind::User, What::TakenOver, name),
+        Thing::Team(name) => (Kind::Team, What::TakenOver, name),
+        Thing::Node(name) => (Kind::Node, What::TakenOver, name),
+        Thing::Vm(name) => (Kind::Vm, What::TakenOver, name),
     }
 }
 
@@ -239,6 +249,7 @@ impl Doings {
             keys: counts(Kind::Key),
             teams: counts(Kind::Team),
             memberships: counts(Kind::Membership),
+            nodes: counts(Kind::Node),
             vms: counts(Kind::Vm),
             shares: counts(Kind::Share),
         }
@@ -297,6 +308,7 @@ pub(super) fn held(doings: &Doings, model: &Model, most: RemovalsMax) -> Option<
         }
     }
     let addresses = model.addresses().filter(|(_, stored, _)| ours(stored.document.origin)).count();
+    let nodes = model.nodes().values().filter(|stored| ours(stored.document.origin)).count();
     let removed = |kind| doings.count(kind, What::Removed);
     let all = [
         (removed(Kind::Address), number(addresses), Kind::Address),
@@ -304,6 +316,7 @@ pub(super) fn held(doings: &Doings, model: &Model, most: RemovalsMax) -> Option<
         (lost, number(keys), Kind::Key),
         (removed(Kind::Team), number(teams), Kind::Team),
         (removed(Kind::Membership), number(memberships), Kind::Membership),
+        (removed(Kind::Node), number(nodes), Kind::Node),
         (removed(Kind::Vm), number(vms), Kind::Vm),
         (removed(Kind::Share), number(shares), Kind::Share),
     ];

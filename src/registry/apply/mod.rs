@@ -1,7 +1,7 @@
 //! From what is to what a fleet says: what is desired, the plan of commands that leads there, and its execution.
 //!
 //! - `desired`: a fleet, looked up by name. `identity`: which VM that stands each of its VMs is.
-//! - `plan`: the commands, in order. `transition`: what they must not take away in between. Both are pure.
+//! - `plan`: the commands, in order; in `nodes` those of nodes. `transition`: what they must not take away in between. Both are pure.
 //! - `execute`: a plan through the service. `served_file`: whether the plan of a served file may be carried out at all, by its
 //!   `doings`.
 
@@ -9,6 +9,7 @@ mod desired;
 mod doings;
 mod execute;
 mod identity;
+mod nodes;
 mod plan;
 pub mod served_file;
 mod transition;

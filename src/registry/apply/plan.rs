@@ -37,9 +37,11 @@ impl Step {
     pub fn subject(&self) -> String {
         match self.command.subject() {
             Some(Subject::Key(key)) => match key {
-                Key::Address(name) | Key::Team(name) | Key::Token(name) | Key::User(name) => {
-                    name.to_string()
-                }
+                Key::Address(name)
+                | Key::Node(name)
+                | Key::Team(name)
+                | Key::Token(name)
+                | Key::User(name) => name.to_string(),
                 Key::Quarantine(_) | Key::Registry | Key::Vm(_) => key.to_string(),
             },
             Some(Subject::Vm(name)) => name.to_string(),
@@ -64,37 +66,46 @@ pub fn plan(fleet: &Fleet, model: &Model, prune: Prune) -> Result<Vec<Step>, Ref
     plan.take_rights(&wanted, Stage::Early);
     plan.keys(&wanted);
     plan.addresses(fleet);
+    plan.prune_nodes(&wanted, Stage::Early);
+    plan.nodes(fleet, Stage::Early);
     plan.people(fleet, &wanted);
     plan.vms(fleet, &wanted);
     plan.take_rights(&wanted, Stage::Late);
     plan.take_back(&wanted);
     plan.prune_people(&wanted);
     plan.prune_addresses(&wanted, Stage::Late);
+    plan.nodes(fleet, Stage::Late);
+    plan.prune_nodes(&wanted, Stage::Late);
     plan.close_addresses(fleet);
     Ok(plan.steps)
 }
 
 /// When something goes: at once, or when what depends on it has changed.
 #[derive(Clone, Copy, Eq, PartialEq)]
-enum Stage {
+pub(super) enum Stage {
     Early,
     Late,
 }
 
-struct Plan<'m> {
-    model: &'m Model,
+pub(super) struct Plan<'m> {
+    pub(super) model: &'m Model,
     prune: Prune,
     transition: Transition<'m>,
     steps: Vec<Step>,
 }
 
 impl Plan<'_> {
-    fn add(&mut self, command: Command, text: impl Into<String>) {
+    pub(super) fn add(&mut self, command: Command, text: impl Into<String>) {
         self.make(command, text, None);
     }
 
     /// As [`Plan::add`], for what is made, where the fleet may say whose it is.
-    fn make(&mut self, command: Command, text: impl Into<String>, origin: Option<Origin>) {
+    pub(super) fn make(
+        &mut self,
+        command: Command,
+        text: impl Into<String>,
+        origin: Option<Origin>,
+    ) {
         let origin = if self.claims(origin) { Origin::Fleet } else { Origin::Command };
         self.steps.push(Step { command, text: text.into(), origin });
     }
@@ -104,12 +115,13 @@ impl Plan<'_> {
     }
 
     /// What stands and is named becomes the file's.
-    fn take_over(&mut self, thing: Thing, is: Origin, wanted: Option<Origin>) {
+    pub(super) fn take_over(&mut self, thing: Thing, is: Origin, wanted: Option<Origin>) {
         if is == Origin::Command && self.claims(wanted) {
             let (kind, name) = match &thing {
                 Thing::Address(name) => ("address", name),
                 Thing::User(name) => ("user", name),
                 Thing::Team(name) => ("team", name),
+                Thing::Node(name) => ("node", name),
                 Thing::Vm(name) => ("VM", name),
             };
             let text = format!("{kind} {name} becomes the fleet file's");
@@ -117,7 +129,7 @@ impl Plan<'_> {
         }
     }
 
-    fn prunes(&self, origin: Origin) -> bool {
+    pub(super) fn prunes(&self, origin: Origin) -> bool {
         self.prune.takes(origin)
     }
 
@@ -406,6 +418,12 @@ impl Plan<'_> {
                 |text| Ok(check_source(text)?.map(String::from)),
             ),
             state: wanted.state.filter(|state| *state != is.state),
+            node: cleared(
+                is.node.as_ref().map(Label::as_str),
+                wanted.node.as_ref().map(Label::as_str),
+                |name| Ok(Some(name.to_owned())),
+            ),
+            carry: differs(&is.carry, &wanted.carry),
         };
         if set != VmSettings::default() {
             self.add(Command::VmSet { name: name.clone(), set }, format!("change VM {name}"));
@@ -433,7 +451,17 @@ impl Plan<'_> {
 
     fn new_vm(&mut self, wanted: &FleetVm) {
         let FleetVm {
-            name, owner, ssh, login, host_key, source_address, address, no_address, ..
+            name,
+            owner,
+            ssh,
+            login,
+            host_key,
+            source_address,
+            address,
+            no_address,
+            node,
+            carry,
+            ..
         } = wanted;
         let (id, state, origin) = (wanted.id.clone(), wanted.state, wanted.origin);
         let placement = match address {
@@ -451,6 +479,8 @@ impl Plan<'_> {
             placement,
             id,
             state: state.unwrap_or(VmState::Ready),
+            node: node.clone(),
+            carry: *carry,
         };
         self.make(Command::VmAdd(new), format!("add VM {name} of {owner}"), origin);
     }
@@ -497,7 +527,7 @@ const fn how(access: Access) -> &'static str {
     }
 }
 
-fn differs<T: Clone + PartialEq>(is: &T, wanted: &T) -> Option<T> {
+pub(super) fn differs<T: Clone + PartialEq>(is: &T, wanted: &T) -> Option<T> {
     (is != wanted).then(|| wanted.clone())
 }
 

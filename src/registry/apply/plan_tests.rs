@@ -7,10 +7,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::registry::command::Options;
 use crate::registry::draft::Draft;
-use crate::registry::fleet::{FleetTeam, FleetUser};
+use crate::registry::fleet::{FleetNode, FleetTeam, FleetUser};
 use crate::registry::model::{CommandContext, Limits};
-use crate::registry::testing::history::Dice;
+use crate::registry::testing::dice::Dice;
 use crate::registry::values::parse_key;
+use crate::route::Carry;
 use crate::ssh::entropy::Entropy;
 use crate::ssh::private_key::PrivateKey;
 use crate::ssh::testing::Seeded;
@@ -184,15 +185,14 @@ fn walked(world: &mut World, fleet: &Fleet) -> Option<Vec<String>> {
     Some(wrong)
 }
 
-/// A random fleet that does not contradict itself.
-fn fleet(dice: &mut Dice) -> Fleet {
-    let mut fleet = Fleet::default();
+fn addresses(dice: &mut Dice) -> Vec<FleetAddress> {
+    let mut all = Vec::new();
     for last in 0..4_u8 {
         if dice.below(5) > 0 {
             let other = |dice: &mut Dice, text: &str| {
                 (dice.below(3) == 0).then(|| format!("{text}{last}").parse().unwrap())
             };
-            fleet.addresses.push(FleetAddress {
+            all.push(FleetAddress {
                 name: label(&format!("s{last}")),
                 public: [127, 0, 77, last].into(),
                 public6: other(dice, "fd00::"),
@@ -203,6 +203,30 @@ fn fleet(dice: &mut Dice) -> Fleet {
             });
         }
     }
+    all
+}
+
+fn nodes(dice: &mut Dice) -> Vec<FleetNode> {
+    let mut all = Vec::new();
+    for n in 0..3_u8 {
+        if dice.below(3) > 0 {
+            let key = Fingerprint([u8::try_from(dice.below(2)).unwrap() * 3 + n; 32]).to_string();
+            let agent = (dice.below(4) > 0).then(|| ([10, 0, 0, n + 1], 7022).into());
+            all.push(FleetNode {
+                name: label(&format!("n{n}")),
+                agent,
+                agent_key: agent.map(|_| key),
+                trusted: dice.below(2) == 0,
+                origin: None,
+            });
+        }
+    }
+    all
+}
+
+/// A random fleet that does not contradict itself.
+fn fleet(dice: &mut Dice) -> Fleet {
+    let mut fleet = Fleet { addresses: addresses(dice), ..Fleet::default() };
     let users: Vec<Label> =
         (0..4).map(|n| label(&format!("u{n}"))).filter(|_| dice.below(5) > 0).collect();
     let teams: Vec<Label> =
@@ -241,6 +265,8 @@ fn fleet(dice: &mut Dice) -> Fleet {
         let name = name.clone();
         fleet.teams.push(FleetTeam { name, members, members_by_name, origin: None });
     }
+    fleet.nodes = nodes(dice);
+    let nodes: Vec<Label> = fleet.nodes.iter().map(|node| node.name.clone()).collect();
     let mut all = people;
     all.extend(teams.into_iter().map(Principal::Team));
     for n in 0..6 {
@@ -265,6 +291,8 @@ fn fleet(dice: &mut Dice) -> Fleet {
             no_address: dice.below(4) == 0,
             shares,
             shares_by_name,
+            node: (dice.below(3) == 0 && !nodes.is_empty()).then(|| nodes[0].clone()),
+            carry: [Carry::Auto, Carry::Relay][usize::try_from(dice.below(2)).unwrap()],
             id: None,
             state: None,
             origin: None,
@@ -311,6 +339,7 @@ proptest! {
             }
             is.users.iter_mut().for_each(|user| user.origin = None);
             is.teams.iter_mut().for_each(|team| team.origin = None);
+            is.nodes.iter_mut().for_each(|node| node.origin = None);
             for (is, wanted) in is.vms.iter_mut().zip(&mut wanted.vms) {
                 // What it says nothing of is as it was, and an id stays over all names.
                 (is.id, is.state, is.origin) = (None, None, None);
@@ -359,6 +388,7 @@ proptest! {
         let is = Fleet::of(&world.model);
         let addresses = is.addresses.iter().map(|it| it.origin);
         let people = is.users.iter().map(|it| it.origin).chain(is.teams.iter().map(|it| it.origin));
+        let people = people.chain(is.nodes.iter().map(|it| it.origin));
         let all = addresses.chain(people).chain(is.vms.iter().map(|it| it.origin));
         prop_assert!(all.into_iter().all(|origin| origin == Some(Origin::Fleet)));
         let nobody = Fleet { addresses: is.addresses, ..Fleet::default() };
@@ -376,6 +406,7 @@ proptest! {
                 Subject::Key(Key::User(name)) => world.model.users()[&name].document.origin,
                 Subject::Key(Key::Team(name)) => world.model.teams()[&name].document.origin,
                 Subject::Key(Key::Address(name)) => world.model.address(&name).unwrap().document.origin,
+                Subject::Key(Key::Node(name)) => world.model.nodes()[&name].document.origin,
                 Subject::Key(other) => panic!("{other}"),
             };
             prop_assert_eq!(origin, Origin::Fleet, "{}", step.text);

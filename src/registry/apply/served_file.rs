@@ -98,6 +98,9 @@ pub struct Tally {
     /// Users in teams, both of which stay.
     #[serde(default)]
     pub memberships: Counts,
+    /// Hosts that hold VMs.
+    #[serde(default)]
+    pub nodes: Counts,
     /// VMs.
     pub vms: Counts,
     /// VMs that stay, and those with whom they are shared and who stay.
@@ -108,14 +111,15 @@ pub struct Tally {
 impl Tally {
     /// Each kind with its name.
     #[must_use]
-    pub fn kinds(&self) -> [(&'static str, Counts); 7] {
-        let Self { addresses, users, keys, teams, memberships, vms, shares } = *self;
+    pub fn kinds(&self) -> [(&'static str, Counts); 8] {
+        let Self { addresses, users, keys, teams, memberships, nodes, vms, shares } = *self;
         [
             (Kind::Address.word(), addresses),
             (Kind::User.word(), users),
             (Kind::Key.word(), keys),
             (Kind::Team.word(), teams),
             (Kind::Membership.word(), memberships),
+            (Kind::Node.word(), nodes),
             (Kind::Vm.word(), vms),
             (Kind::Share.word(), shares),
         ]

@@ -105,6 +105,23 @@ fn what_a_file_cannot_remove_does_not_make_its_removals_few() {
     assert_eq!(service.model().users().len(), 1040);
 }
 
+#[test]
+fn nodes_that_a_file_no_longer_names_count_among_its_removals() {
+    let fleet = |nodes: usize| {
+        let node = |number: usize| format!("[[node]]\nname = 'n{number}'\n");
+        let text = "[[user]]\nname = 'alice'\n".to_owned();
+        toml::from_str::<Fleet>(&(text + &(0..nodes).map(node).collect::<String>())).unwrap()
+    };
+    let service = service();
+    let added = served(&service, &fleet(20), RemovalsMax::Usual);
+    assert_eq!((added.tally.nodes.added, service.model().nodes().len()), (20, 20));
+    let outcome = served(&service, &fleet(8), RemovalsMax::Usual);
+    assert!(outcome.trouble().unwrap().contains("12 of 20 nodes"), "{outcome:?}");
+    assert_eq!(service.model().nodes().len(), 20);
+    let outcome = served(&service, &fleet(15), RemovalsMax::Usual);
+    assert_eq!(outcome.told(), Ok("5 nodes removed".to_owned()));
+}
+
 /// Twelve users, of whom `members` are in team `ops`, and a VM that is shared with `shares` of them.
 fn shared(members: usize, shares: usize) -> Fleet {
     let names = |count: usize| (0..count).map(|number| format!("'u{number}'")).collect::<Vec<_>>();

@@ -10,6 +10,7 @@ use crate::registry::draft::Draft;
 use crate::registry::model::ips;
 use crate::registry::name::Label;
 use crate::registry::refusal::{Kind, Refusal};
+use crate::route::is_dialable;
 
 impl Draft<'_> {
     pub(in crate::registry) fn address_add(
@@ -42,11 +43,7 @@ impl Draft<'_> {
     fn check_address(&self, name: &Label, address: &Address) -> Done {
         let mut seen = Vec::new();
         for ip in ips(address) {
-            let dialable = match ip {
-                IpAddr::V4(v4) => !v4.is_broadcast(),
-                IpAddr::V6(v6) => !v6.is_unicast_link_local(),
-            };
-            if ip.is_unspecified() || ip.is_multicast() || !dialable {
+            if !is_dialable(ip) {
                 return Err(Refusal::invalid(
                     format_args!("{ip} cannot be dialled"),
                     "write an address that clients can dial",

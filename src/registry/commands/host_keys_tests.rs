@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::registry::command::{Command, NewVm, Options, Placement, VmSettings};
-use crate::registry::document::VmState;
 use crate::registry::model::{CommandContext, Limits};
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::private_key::PrivateKey;
@@ -30,15 +29,9 @@ impl World {
 
     fn vm(&mut self, name: &str, owner: &str, host_key: Option<String>) {
         self.must(&Command::VmAdd(NewVm {
-            name: label(name),
-            owner: Principal::User(label(owner)),
-            ssh: "127.0.0.1:22".to_owned(),
-            login: None,
             host_key,
-            source_address: None,
             placement: Placement::Nowhere,
-            id: None,
-            state: VmState::Ready,
+            ..NewVm::new(label(name), Principal::User(label(owner)), "127.0.0.1:22".to_owned())
         }));
     }
 

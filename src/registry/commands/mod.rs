@@ -4,6 +4,7 @@
 
 mod addresses;
 pub(super) mod host_keys;
+mod nodes;
 mod remove;
 pub(super) mod teams;
 mod tokens;
@@ -11,7 +12,7 @@ pub(super) mod users;
 pub(super) mod vms;
 
 use super::command::{Command, Options, Thing};
-use super::document::{Address, Document, Key, Origin, Serial, Team, User, Vm};
+use super::document::{Address, Document, Key, Node, Origin, Serial, Team, User, Vm};
 use super::draft::Draft;
 use super::name::{Label, Principal};
 use super::refusal::{Kind, Refusal};
@@ -62,6 +63,9 @@ impl Draft<'_> {
             Command::AddressRemove { name } => self.address_remove(name),
             Command::AddressSet { name, address } => self.address_set(name, address),
             Command::AddressState { name, state } => self.address_state(name, *state),
+            Command::NodeAdd { name, set } => self.node_add(name, set, options),
+            Command::NodeRemove { name } => self.node_remove(name),
+            Command::NodeSet { name, set } => self.node_set(name, set),
             Command::TokenAdd { name, hash, role, expires_s } => {
                 self.token_add(name, hash, *role, *expires_s)
             }
@@ -142,6 +146,10 @@ impl Draft<'_> {
             Thing::Team(name) => {
                 let team = Team { origin: Origin::Fleet, ..self.team(name)? };
                 self.put_team(name, team);
+            }
+            Thing::Node(name) => {
+                let node = Node { origin: Origin::Fleet, ..self.node(name)? };
+                self.put(&Key::Node(name.clone()), Some(Document::Node(node)));
             }
             Thing::Vm(name) => {
                 let (serial, vm) = self.named(name)?;

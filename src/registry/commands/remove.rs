@@ -166,7 +166,12 @@ impl Draft<'_> {
                     self.put_vm(serial, vm);
                 }
                 Key::Quarantine(principal) => self.release_quarantined(&principal),
-                Key::Address(_) | Key::Registry | Key::Team(_) | Key::Token(_) | Key::User(_) => {}
+                Key::Address(_)
+                | Key::Node(_)
+                | Key::Registry
+                | Key::Team(_)
+                | Key::Token(_)
+                | Key::User(_) => {}
             }
         }
     }

@@ -76,17 +76,11 @@ impl World {
     }
 
     fn vm(&self, name: &str, owner: &str) {
-        self.must(Command::VmAdd(NewVm {
-            name: label(name),
-            owner: principal(owner),
-            ssh: "127.0.0.1:22".to_owned(),
-            login: None,
-            host_key: None,
-            source_address: None,
-            placement: Placement::Chosen,
-            id: None,
-            state: VmState::Ready,
-        }));
+        self.must(Command::VmAdd(NewVm::new(
+            label(name),
+            principal(owner),
+            "127.0.0.1:22".to_owned(),
+        )));
     }
 
     fn share(&self, name: &str, with: &str) {

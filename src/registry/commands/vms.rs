@@ -19,7 +19,7 @@ pub(in crate::registry) const SHARES_MAX: usize = 1_000;
 
 impl Draft<'_> {
     pub(super) fn vm_add(&mut self, new: &NewVm, options: Options) -> Done {
-        let NewVm { name, owner, ssh, login, host_key, source_address, placement, id, state } = new;
+        let NewVm { name, owner, ssh, login, host_key, source_address, placement, .. } = new;
         self.free_name(name, "VM")?;
         self.known(owner)?;
         check_endpoint(ssh, &self.model().limits().networks)?;
@@ -30,7 +30,7 @@ impl Draft<'_> {
         let serial = back.as_ref().map_or_else(|| self.new_serial(), |quarantine| quarantine.vm);
         let mut vm = Vm {
             name: name.clone(),
-            id: match id {
+            id: match &new.id {
                 Some(id) => self.free_id(id)?,
                 None => self.new_id(name),
             },
@@ -44,9 +44,12 @@ impl Draft<'_> {
             source_address,
             pin: None,
             pinned_s: 0,
-            state: *state,
+            node: new.node.clone(),
+            carry: new.carry,
+            state: new.state,
             origin: options.origin,
         };
+        self.check_node(&vm)?;
         let before = back.filter(|_| *placement == Placement::Chosen);
         let before = before.map(|quarantine| Placement::At(quarantine.address));
         // Names in caches lead there still; the allocator's choice is as good where it is not free.
@@ -175,7 +178,7 @@ impl Draft<'_> {
 
     pub(super) fn vm_set(&mut self, name: &Label, set: &VmSettings) -> Done {
         let (serial, mut vm) = self.named(name)?;
-        let VmSettings { ssh, login, host_key, source_address, state } = set;
+        let VmSettings { ssh, login, host_key, source_address, state, node, carry } = set;
         if let Some(ssh) = ssh {
             check_endpoint(ssh, &self.model().limits().networks)?;
             vm.ssh.clone_from(ssh);
@@ -189,6 +192,11 @@ impl Draft<'_> {
         if let Some(source) = source_address {
             vm.source_address = check_source(source)?;
         }
+        if let Some(node) = node {
+            vm.node = if node.is_empty() { None } else { Some(Label::new(node)?) };
+        }
+        vm.carry = carry.unwrap_or(vm.carry);
+        self.check_node(&vm)?;
         vm.state = state.unwrap_or(vm.state);
         self.put_vm(serial, vm);
         Ok(())

@@ -4,18 +4,15 @@
 //! thrown away, and models are built anew from their documents, on the way.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::OnceLock;
 
-use crate::registry::command::{Command, NewAddress, NewVm, Options, Placement, VmSettings};
-use crate::registry::document::{Access, AddressState, Document, Key, Origin, Serial, Vm, VmState};
+use super::dice::Dice;
+use crate::registry::command::{Command, NewAddress, Options, VmSettings};
+use crate::registry::document::{Access, Document, Key, Origin, Serial, Vm};
 use crate::registry::draft::{Draft, PART_DOCUMENTS, Progress};
 use crate::registry::model::{CommandContext, Limits, Model};
 use crate::registry::name::{Label, Principal};
 use crate::registry::routes;
-use crate::registry::values::parse_key;
-use crate::route::{Snapshot, Table, Who};
-use crate::ssh::entropy::Entropy;
-use crate::ssh::private_key::PrivateKey;
+use crate::route::{Carry, Snapshot, Table, Who};
 use crate::ssh::testing::Seeded;
 
 /// Histories of the usual run; `KEYWAY_HISTORIES` asks for another number.
@@ -24,126 +21,6 @@ const HISTORIES: u64 = 100_000;
 const ROUTED_EVERY: u64 = 16;
 const STEPS: u64 = 24;
 const QUARANTINE_S: u64 = 100;
-
-/// Throws commands.
-pub(crate) struct Dice(pub(crate) Seeded);
-
-impl Dice {
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.0.next() % end
-    }
-
-    fn label(&mut self, letter: char, end: u64) -> Label {
-        Label::new(&format!("{letter}{}", self.below(end))).unwrap()
-    }
-
-    fn principal(&mut self) -> Principal {
-        if self.below(3) == 0 {
-            Principal::Team(self.label('t', 3))
-        } else {
-            Principal::User(self.label('u', 4))
-        }
-    }
-
-    fn access(&mut self) -> Access {
-        if self.below(4) == 0 { Access::ByName } else { Access::Slot }
-    }
-
-    fn keep(&mut self) -> Option<Access> {
-        (self.below(3) > 0).then(|| self.access())
-    }
-
-    fn placement(&mut self) -> Placement {
-        match self.below(6) {
-            0 => Placement::Nowhere,
-            1 | 2 => Placement::At(self.label('s', 4)),
-            _ => Placement::Chosen,
-        }
-    }
-
-    pub(crate) fn command(&mut self) -> Command {
-        let name = self.label('v', 6);
-        match self.below(28) {
-            0 => Command::UserAdd {
-                name: self.label('u', 4),
-                keys: (0..self.below(2)).map(|_| self.line()).collect(),
-            },
-            1 => Command::UserRemove { name: self.label('u', 4) },
-            2 => Command::TeamAdd {
-                name: self.label('t', 3),
-                members: (0..self.below(3)).map(|_| self.label('u', 4)).collect(),
-            },
-            3 => Command::TeamRemove { name: self.label('t', 3) },
-            4..=6 => Command::TeamJoin {
-                team: self.label('t', 3),
-                user: self.label('u', 4),
-                access: self.access(),
-            },
-            7 | 8 => Command::TeamLeave { team: self.label('t', 3), user: self.label('u', 4) },
-            9..=11 => Command::VmAdd(NewVm {
-                name,
-                owner: self.principal(),
-                ssh: format!("127.0.0.1:{}", 22 + self.below(3)),
-                login: None,
-                host_key: None,
-                source_address: None,
-                placement: self.placement(),
-                id: None,
-                state: VmState::Ready,
-            }),
-            12 | 13 => Command::VmRemove { name },
-            14 | 15 => Command::VmShare { name, with: self.principal(), access: self.access() },
-            16 => Command::VmUnshare { name, with: self.principal() },
-            17 => Command::VmRename { name, to: self.label('v', 6) },
-            18 => Command::VmTransfer { name, to: self.principal(), keep: self.keep() },
-            19 => Command::VmRenumber { name, to: self.placement() },
-            20 => Command::AddressState {
-                name: self.label('s', 4),
-                state: [AddressState::Ready, AddressState::Ready, AddressState::Drain]
-                    [usize::try_from(self.below(3)).unwrap()],
-            },
-            21 => Command::AddressRemove { name: self.label('s', 4) },
-            22 => {
-                let name = self.label('s', 4);
-                let last = name.as_str().as_bytes()[1] - b'0';
-                let public = Some([127, 0, 77, last].into());
-                Command::AddressAdd {
-                    name,
-                    address: NewAddress { public, ..NewAddress::default() },
-                }
-            }
-            23 => Command::KeyAdd { user: self.label('u', 4), line: self.line() },
-            24 | 25 => {
-                let line = self.line();
-                let fingerprint = parse_key(&line).unwrap().fingerprint;
-                let user = self.label('u', 4);
-                if self.below(2) == 0 {
-                    Command::KeySet { user, fingerprint, line }
-                } else {
-                    Command::KeyRemove { user, fingerprint }
-                }
-            }
-            26 => {
-                let state = Some(if self.below(2) == 0 { VmState::Maint } else { VmState::Ready });
-                Command::VmSet { name, set: VmSettings { state, ..VmSettings::default() } }
-            }
-            _ => Command::Sweep,
-        }
-    }
-
-    /// One of few keys, with a comment.
-    fn line(&mut self) -> String {
-        static KEYS: OnceLock<Vec<String>> = OnceLock::new();
-        let keys = KEYS.get_or_init(|| {
-            let mut entropy = Seeded(78);
-            let entropy: &mut dyn Entropy = &mut entropy;
-            let key = |_| PrivateKey::generate_ed25519(entropy).public().to_line();
-            (0..5).map(key).collect()
-        });
-        let comment = ["", " a", " b"][usize::try_from(self.below(3)).unwrap()];
-        format!("{}{comment}", keys[usize::try_from(self.below(5)).unwrap()])
-    }
-}
 
 /// Everything that is true, by itself.
 #[derive(Default)]
@@ -217,6 +94,9 @@ impl Truth {
             assert!(names.insert(vm.name.clone()), "two VMs are called {}", vm.name);
             let address = |at: &Label| self.documents.contains_key(&Key::Address(at.clone()));
             assert!(vm.address.iter().all(address), "{serial:?} stands nowhere");
+            let node = vm.node.as_ref().map(|name| &self.documents[&Key::Node(name.clone())].0);
+            let trusted = matches!(node, Some(Document::Node(node)) if node.no_handoff().is_none());
+            assert!(trusted || vm.carry != Carry::Handoff, "{} cannot be handed off", vm.name);
             assert!(vm.old.iter().all(|old| address(&old.address) && !old.principals.is_empty()));
             for principal in std::iter::once(&vm.owner).chain(vm.shares.keys()) {
                 let key = match principal {
@@ -235,6 +115,11 @@ impl Truth {
             if let Document::User(user) = document {
                 let once = user.keys.iter().all(|key| keys.insert(key.fingerprint.clone()));
                 assert!(once, "a key of {key} stands twice");
+            }
+            if let Document::Node(node) = document
+                && let Some(agent) = &node.agent
+            {
+                assert!(keys.insert(agent.key.clone()), "the key of {key}'s agent stands twice");
             }
             if let (Key::Address(name), _) = (key, document) {
                 assert!(!names.contains(name), "a VM and an address are called {name}");
@@ -412,11 +297,18 @@ impl History {
             Document::Vm(_)
             | Document::User(_)
             | Document::Address(_)
+            | Document::Node(_)
             | Document::Quarantine(_)
             | Document::Registry(_)
             | Document::Token(_) => true,
         });
         let seen = truth.seen();
+        for (_, vm) in truth.vms() {
+            let routed = table.vm(vm.name.as_str()).unwrap();
+            let node = vm.node.as_ref().map(Label::as_str);
+            assert_eq!((routed.node.as_deref(), routed.carry), (node, vm.carry));
+            assert!(table.carriage(&routed).is_some());
+        }
         for site in self.model.sites() {
             let Some(address) = table.address_named(site.name.as_str()) else { continue };
             for user in 0..4 {
@@ -447,6 +339,7 @@ impl History {
         }
         assert_eq!(self.model.vm_names(), fresh.vm_names());
         assert_eq!(self.model.aging, fresh.aging);
+        assert_eq!(self.model.lying, fresh.lying);
         for (principal, ix) in self.model.principals() {
             let sorted = |model: &Model, ix| {
                 let reach = model.reach(ix).unwrap();

@@ -18,8 +18,9 @@ use crate::registry::routes;
 use crate::registry::store::{EntryRef, Part, Store};
 use crate::route::Contents;
 
-/// Prefixes of all documents; the audit log is not one of them. Users stand before those who name them.
-const PREFIXES: [&str; 7] = ["address/", "user/", "team/", "vm/", "hold/", "token/", "registry/"];
+/// Prefixes of all documents; the audit log is not one of them. What others name stands before them.
+const PREFIXES: [&str; 8] =
+    ["address/", "node/", "user/", "team/", "vm/", "hold/", "token/", "registry/"];
 /// Documents handed over together.
 const TOGETHER: usize = 512;
 /// Bytes of a name that are compared where the name itself need not be fetched.

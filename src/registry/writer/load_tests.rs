@@ -45,17 +45,7 @@ fn commands() -> Vec<Command> {
     };
     let vm = |name: &str, owner: &str, placement: Placement| {
         let (name, owner, ssh) = (label(name), owner.parse().unwrap(), "10.0.0.1:22".to_owned());
-        Command::VmAdd(NewVm {
-            name,
-            owner,
-            ssh,
-            login: None,
-            host_key: None,
-            source_address: None,
-            placement,
-            id: None,
-            state: VmState::Ready,
-        })
+        Command::VmAdd(NewVm { placement, ..NewVm::new(name, owner, ssh) })
     };
     let closed = VmSettings { state: Some(VmState::Maint), ..VmSettings::default() };
     let mut all = vec![user("alice"), user("bob"), user("bob-2"), address(1), address(2)];

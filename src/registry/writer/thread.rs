@@ -515,6 +515,7 @@ fn check_revision(model: &Model, order: &CommandRequest) -> Result<(), Refusal> 
     let (kind, name) = match (&key, &document) {
         (Key::User(name), _) => (Kind::User, name.to_string()),
         (Key::Team(name), _) => (Kind::Team, name.to_string()),
+        (Key::Node(name), _) => (Kind::Node, name.to_string()),
         (Key::Token(name), _) => (Kind::Token, name.to_string()),
         (Key::Vm(_), Document::Vm(vm)) => (Kind::Vm, vm.name.to_string()),
         (_, _) => (Kind::Address, key.to_string().replace("address/", "")),

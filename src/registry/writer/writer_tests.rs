@@ -7,7 +7,7 @@ use super::*;
 use crate::registry::Limits;
 use crate::registry::Options;
 use crate::registry::command::{NewAddress, NewVm, Placement};
-use crate::registry::document::{Access, Origin, VmState};
+use crate::registry::document::{Access, Origin};
 use crate::registry::name::{Label, Principal};
 use crate::registry::routes;
 use crate::registry::store::{
@@ -159,15 +159,8 @@ impl World {
                 if number == 0 { Placement::At(label("s0")) } else { Placement::Nowhere };
             let name = label(&format!("v{number}"));
             world.must(Command::VmAdd(NewVm {
-                name: name.clone(),
-                owner: "u0".parse().unwrap(),
-                ssh: "127.0.0.1:22".to_owned(),
-                login: None,
-                host_key: None,
-                source_address: None,
                 placement,
-                id: None,
-                state: VmState::Ready,
+                ..NewVm::new(name.clone(), "u0".parse().unwrap(), "127.0.0.1:22".to_owned())
             }));
             let access = if number == 0 { Access::Slot } else { Access::ByName };
             world.must(Command::VmShare { name, with: with.parse().unwrap(), access });

@@ -92,12 +92,12 @@ pub(in super::super) fn apply(context: &Context, wanted: Apply) -> Answer<Applie
         let model = context.api.service.model();
         (model.revision(), apply::plan(&wanted.fleet, &model, prune)?)
     };
-    // A fleet must not be a way around what addresses take by themselves.
-    let pool = plan.iter().find(|step| {
-        let taken = matches!(&step.command, Command::TakeOver { thing: Thing::Address(_) });
-        taken || step.command.word().starts_with("address-")
+    // A fleet must not be a way around what addresses and nodes take by themselves.
+    let admins = plan.iter().find(|step| match &step.command {
+        Command::TakeOver { thing } => matches!(thing, Thing::Address(_) | Thing::Node(_)),
+        command => ["address-", "node-"].iter().any(|noun| command.word().starts_with(noun)),
     });
-    if let Some(step) = pool.filter(|_| context.caller.role < Role::Admin) {
+    if let Some(step) = admins.filter(|_| context.caller.role < Role::Admin) {
         let text = &step.text;
         return Err(Problem::forbidden(format!(
             "to {text} takes the role admin; yours is operator"

@@ -13,7 +13,7 @@ use crate::{
     registry::{
         Command, Label, Model, Principal,
         command::{NewVm, Placement, VmSettings},
-        document::{Document, Serial, Vm, VmState},
+        document::{Document, Serial, Vm},
         model::Stored,
         refusal::Kind,
         writer::Committed,
@@ -95,17 +95,12 @@ pub(in super::super) fn add(context: &Context, new: dto::NewVm) -> Answer<Change
     let name = Label::new(&name)?;
     let placement = placement(address.as_deref(), no_address)?;
     let owner = owner.parse::<Principal>()?;
-    let (id, state) = (None, VmState::Ready);
     let new = NewVm {
-        name: name.clone(),
-        owner,
-        ssh,
         login,
         host_key,
         source_address,
         placement,
-        id,
-        state,
+        ..NewVm::new(name.clone(), owner, ssh)
     };
     let done = context.carry_out(Command::VmAdd(new))?;
     Ok(changed(context, &done, &name))
@@ -119,7 +114,7 @@ pub(in super::super) fn remove(context: &Context) -> Answer<Changed<Gone>> {
 pub(in super::super) fn set(context: &Context, patch: dto::VmPatch) -> Answer<Changed<dto::Vm>> {
     let name = context.name(0)?;
     let dto::VmPatch { ssh, login, host_key, source_address, state } = patch;
-    let set = VmSettings { ssh, login, host_key, source_address, state };
+    let set = VmSettings { ssh, login, host_key, source_address, state, ..VmSettings::default() };
     let done = context.carry_out(Command::VmSet { name: name.clone(), set })?;
     Ok(changed(context, &done, &name))
 }

@@ -1,0 +1,90 @@
+//! What a plan does about nodes: they are there before VMs are put on them, and go when none lies there any more.
+
+use super::desired::DesiredFleet;
+use super::plan::{Plan, Stage, differs};
+use crate::registry::command::{Command, NodeSettings, Thing};
+use crate::registry::document::Node;
+use crate::registry::fleet::{Fleet, FleetNode};
+use crate::registry::model::Model;
+use crate::registry::name::Label;
+use crate::registry::values::agent_key;
+use crate::route::Carry;
+
+impl Plan<'_> {
+    pub(super) fn prune_nodes(&mut self, wanted: &DesiredFleet<'_>, stage: Stage) {
+        let model = self.model;
+        for (name, stored) in model.nodes() {
+            let now = if model.vms_on(name).len() == 0 { Stage::Early } else { Stage::Late };
+            let goes = !wanted.nodes.contains(name) && self.prunes(stored.document.origin);
+            if goes && now == stage {
+                let command = Command::NodeRemove { name: name.clone() };
+                self.add(command, format!("remove node {name}"));
+            }
+        }
+    }
+
+    pub(super) fn nodes(&mut self, fleet: &Fleet, stage: Stage) {
+        let model = self.model;
+        let (mut old, new): (Vec<_>, Vec<_>) =
+            fleet.nodes.iter().partition(|wanted| model.nodes().contains_key(&wanted.name));
+        // An identity that goes from one to another is given up before it is taken.
+        old.sort_by_key(|wanted| is_taken(model, wanted));
+        for wanted in old {
+            if let Some(stored) = model.nodes().get(&wanted.name) {
+                self.old_node(&stored.document, wanted, stage);
+            }
+        }
+        for wanted in new.into_iter().filter(|_| stage == Stage::Early) {
+            let FleetNode { name, origin, .. } = wanted;
+            let set = NodeSettings {
+                agent: wanted.agent.map(|at| at.to_string()),
+                agent_key: wanted.agent_key.clone(),
+                trusted: Some(wanted.trusted),
+            };
+            let command = Command::NodeAdd { name: name.clone(), set };
+            self.make(command, format!("add node {name}"), *origin);
+        }
+    }
+
+    fn old_node(&mut self, is: &Node, wanted: &FleetNode, stage: Stage) {
+        let name = &wanted.name;
+        if stage == Stage::Early {
+            self.take_over(Thing::Node(name.clone()), is.origin, wanted.origin);
+        }
+        let at = is.agent.as_ref().map(|agent| agent.at);
+        let key = is.agent.as_ref().map(|agent| agent.key.clone());
+        let set = NodeSettings {
+            agent: differs(&at, &wanted.agent)
+                .map(|at| at.map(|at| at.to_string()).unwrap_or_default()),
+            agent_key: differs(&key, &read_key(wanted)).map(Option::unwrap_or_default),
+            trusted: differs(&is.trusted, &wanted.trusted),
+        };
+        // Trust is taken back at once, unless VMs that must be handed off there are to be put elsewhere first.
+        let ends = is.no_handoff().is_none() && !(wanted.trusted && wanted.agent.is_some());
+        let now = if ends && holds_handoffs(self.model, name) { Stage::Late } else { Stage::Early };
+        if now == stage && set != NodeSettings::default() {
+            let command = Command::NodeSet { name: name.clone(), set };
+            self.add(command, format!("change node {name}"));
+        }
+    }
+}
+
+fn holds_handoffs(model: &Model, node: &Label) -> bool {
+    let mut vms = model.vms_on(node).filter_map(|serial| model.vm(serial));
+    vms.any(|vm| vm.document.carry == Carry::Handoff)
+}
+
+/// As it is kept. What cannot be read is left to the command to refuse.
+fn read_key(wanted: &FleetNode) -> Option<String> {
+    let text = wanted.agent_key.as_deref()?;
+    Some(agent_key(text).map_or_else(|_| text.to_owned(), |key| key.to_string()))
+}
+
+/// Whether another node has the agent's key.
+fn is_taken(model: &Model, wanted: &FleetNode) -> bool {
+    let Some(key) = read_key(wanted) else { return false };
+    model.nodes().iter().any(|(name, stored)| {
+        let theirs = stored.document.agent.as_ref();
+        *name != wanted.name && theirs.is_some_and(|agent| agent.key == key)
+    })
+}

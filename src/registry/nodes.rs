@@ -1,0 +1,72 @@
+//! Nodes as they stand, and which VMs lie on each.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::document::{Document, Node, Serial, Vm};
+use super::draft::Draft;
+use super::model::{Model, Stored};
+use super::name::Label;
+use super::refusal::{Kind, Refusal};
+use crate::route::{Carry, NoHandoff};
+
+impl Model {
+    /// All nodes by name.
+    #[must_use]
+    pub const fn nodes(&self) -> &BTreeMap<Label, Stored<Node>> {
+        &self.nodes
+    }
+
+    /// The VMs that lie on a node, by serial.
+    pub fn vms_on(&self, node: &Label) -> impl ExactSizeIterator<Item = Serial> + '_ {
+        static NOTHING: BTreeSet<Serial> = BTreeSet::new();
+        self.lying.get(node).unwrap_or(&NOTHING).iter().copied()
+    }
+
+    pub(super) fn put_node(
+        &mut self,
+        name: &Label,
+        new: Option<Document>,
+        revision: u64,
+    ) -> Option<(Document, u64)> {
+        let old = match new {
+            Some(Document::Node(document)) => {
+                self.nodes.insert(name.clone(), Stored { document, revision })
+            }
+            _ => self.nodes.remove(name),
+        };
+        old.map(|old| (Document::Node(old.document), old.revision))
+    }
+
+    pub(super) fn index_node(&mut self, serial: Serial, vm: &Vm, enter: bool) {
+        let Some(node) = &vm.node else { return };
+        if enter {
+            self.lying.entry(node.clone()).or_default().insert(serial);
+        } else if let Some(vms) = self.lying.get_mut(node) {
+            vms.remove(&serial);
+            if vms.is_empty() {
+                self.lying.remove(node);
+            }
+        }
+    }
+}
+
+impl Draft<'_> {
+    pub(super) fn node(&self, name: &Label) -> Result<Node, Refusal> {
+        let stored = self.model().nodes().get(name);
+        stored.map(|it| it.document.clone()).ok_or_else(|| Refusal::unknown(Kind::Node, name))
+    }
+
+    /// Whether a VM may lie where it says, and be carried as it says.
+    pub(super) fn check_node(&self, vm: &Vm) -> Result<(), Refusal> {
+        let why = match &vm.node {
+            None => Some(NoHandoff::NoNode),
+            Some(name) => self.node(name)?.no_handoff(),
+        };
+        match why.filter(|_| vm.carry == Carry::Handoff) {
+            None => Ok(()),
+            Some(why) => {
+                Err(Refusal::NoHandoff { vm: vm.name.clone(), node: vm.node.clone(), why })
+            }
+        }
+    }
+}
