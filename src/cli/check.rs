@@ -168,7 +168,8 @@ impl Against {
         };
         writeln!(stdout, "at the next start or reload:")?;
         let mut table = Table::new(PLAN);
-        for kind in ["addresses", "users", "keys", "teams", "memberships", "vms", "shares"] {
+        for kind in ["addresses", "users", "keys", "teams", "memberships", "nodes", "vms", "shares"]
+        {
             let counts = plan.pointer(&format!("/counts/{kind}")).unwrap_or(&Value::Null);
             let row = json!({ "kind": kind, "counts": counts });
             table.row(PLAN.iter().map(|(_, cell)| cell(&row)));
@@ -224,6 +225,7 @@ fn counts(loaded: &Loaded) -> Vec<(&'static str, usize)> {
             ("addresses", snapshot.addresses().len()),
             ("users", snapshot.users().len()),
             ("keys", snapshot.users().map(|user| user.keys.len()).sum()),
+            ("nodes", snapshot.nodes().len()),
             ("vms", snapshot.vms().len()),
         ]);
     }

@@ -86,7 +86,7 @@ fn check_says_what_the_files_hold() {
     let (table, warnings) = stdout.split_at(stdout.find("warning:").unwrap());
     assert_eq!(
         table,
-        "addresses        1\nusers            1\nkeys             1\nvms              1\nwarnings         1\n"
+        "addresses        1\nusers            1\nkeys             1\nnodes            0\nvms              1\nwarnings         1\n"
     );
     assert!(warnings.starts_with("warning: keyway.toml:3: `vm_leg.principals` is \"login\""));
     assert!(!scratch.0.join("state").exists(), "check made the state directory");
@@ -97,7 +97,7 @@ fn check_says_what_the_files_hold() {
     let plan = told.as_object_mut().unwrap().remove("plan").unwrap();
     assert!(plan["unknown"].as_str().unwrap().starts_with("no keyway answers at "), "{plan}");
     let sizes = serde_json::json!({
-        "ok": true, "addresses": 1, "users": 1, "keys": 1, "vms": 1, "faults": [], "warnings": null
+        "ok": true, "addresses": 1, "users": 1, "keys": 1, "nodes": 0, "vms": 1, "faults": [], "warnings": null
     });
     assert_eq!(told, sizes);
     assert_eq!((&warnings[0]["file"], &warnings[0]["line"]), (&"keyway.toml".into(), &3.into()));

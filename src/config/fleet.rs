@@ -1,4 +1,4 @@
-//! Walks `fleet.toml`: pool addresses, users, teams, VMs. What can be wrong with the file by itself is told with its
+//! Walks `fleet.toml`: pool addresses, users, teams, nodes, VMs. What can be wrong with the file by itself is told with its
 //! line; beside a `keyway.toml`, what the two say about each other too, and what would lead anybody astray.
 
 use std::{
@@ -27,8 +27,15 @@ use crate::{
     ssh::publickey::Fingerprint,
 };
 
+mod node;
+
 const VM_STATES: [(&str, VmState); 2] =
     [(VmState::Ready.word(), VmState::Ready), (VmState::Maint.word(), VmState::Maint)];
+const CARRIES: [(&str, Carry); 3] = [
+    (Carry::Auto.word(), Carry::Auto),
+    (Carry::Relay.word(), Carry::Relay),
+    (Carry::Handoff.word(), Carry::Handoff),
+];
 const ADDRESS_STATES: [(&str, AddressState); 3] = [
     (AddressState::Ready.word(), AddressState::Ready),
     (AddressState::Drain.word(), AddressState::Drain),
@@ -149,6 +156,7 @@ struct EntryLines {
     addresses: Vec<Lines>,
     users: Vec<Lines>,
     teams: Vec<Lines>,
+    nodes: Vec<Lines>,
     vms: Vec<Lines>,
 }
 
@@ -156,6 +164,7 @@ struct EntryLines {
 #[derive(Default)]
 struct Broken {
     addresses: HashSet<String>,
+    nodes: HashSet<String>,
 }
 
 struct Walk<'d> {
@@ -168,6 +177,7 @@ struct Walk<'d> {
     /// Kind of name and name -> the line that has it.
     taken: HashMap<(&'static str, Label), usize>,
     keys: HashMap<Fingerprint, usize>,
+    agent_keys: HashMap<Fingerprint, usize>,
 }
 
 impl<'d> Walk<'d> {
@@ -180,6 +190,7 @@ impl<'d> Walk<'d> {
             broken: Broken::default(),
             taken: HashMap::new(),
             keys: HashMap::new(),
+            agent_keys: HashMap::new(),
         }
     }
 
@@ -195,10 +206,14 @@ impl<'d> Walk<'d> {
         for section in root.sections("team") {
             self.team(section);
         }
+        for section in root.sections("node") {
+            self.node(section);
+        }
         for section in root.sections("vm") {
             self.vm(section);
         }
         root.finish();
+        self.check_handoffs();
         self
     }
 
@@ -307,6 +322,9 @@ impl<'d> Walk<'d> {
             let text = value.string()?;
             keys::pin(&value, text).map(|_| text.trim().to_owned())
         });
+        let node = lines.note("node", section.get("node")).and_then(|value| label(&value));
+        let carry = lines.note("carry", section.get("carry"));
+        let carry = carry.and_then(|value| value.word(&CARRIES)).unwrap_or_default();
         let id = lines.note("id", section.get("id")).and_then(|value| vm_id(&value));
         let state = section.get("state").and_then(|value| value.word(&VM_STATES));
         let origin = origin(&section);
@@ -328,8 +346,8 @@ impl<'d> Walk<'d> {
                 no_address,
                 shares,
                 shares_by_name,
-                node: None,
-                carry: Carry::Auto,
+                node,
+                carry,
                 id,
                 state,
                 origin,
@@ -507,7 +525,7 @@ fn tell(document: &Document, contradiction: &Contradiction, places: &EntryLines,
         EntryIndex::User(index) => ("user", places.users.get(index)),
         EntryIndex::Team(index) => ("team", places.teams.get(index)),
         EntryIndex::Vm(index) => ("vm", places.vms.get(index)),
-        EntryIndex::Node(_) => ("node", None),
+        EntryIndex::Node(index) => ("node", places.nodes.get(index)),
         EntryIndex::Change(_) => ("change", None),
     };
     let lines = lines.unwrap_or(&none);
@@ -519,6 +537,9 @@ fn tell(document: &Document, contradiction: &Contradiction, places: &EntryLines,
         | What::NotAnId { .. }
         | What::NameTaken { .. }
         | What::KeyTaken { .. }
+        | What::AgentKeyTaken { .. }
+        | What::NoHandoff(_)
+        | What::HandoffNeeded { .. }
         | What::MemberTwice { .. } => return,
         What::IdTaken { .. } => (
             lines.of("id"),
@@ -541,14 +562,8 @@ fn tell(document: &Document, contradiction: &Contradiction, places: &EntryLines,
             lines.of("owner"),
             format!("name a [[user]] of this file, or {TEAM_PREFIX} and a [[team]]"),
         ),
+        What::UnknownNode { node } if broken.nodes.contains(node) => return,
         What::UnknownNode { .. } => (lines.of("node"), "name a [[node]] of this file".to_owned()),
-        What::NoHandoff(_) | What::HandoffNeeded { .. } => (
-            lines.of("carry"),
-            "put it on a trusted node with an agent, or leave carry out".to_owned(),
-        ),
-        What::AgentKeyTaken { .. } => {
-            (lines.of("agent_key"), "every agent has an identity of its own".to_owned())
-        }
         What::AtLobby { .. } => (lines.of("address"), "put the VM at another address".to_owned()),
         What::SlotTaken { .. } => {
             (lines.of("address"), "put one of the two VMs at another address".to_owned())

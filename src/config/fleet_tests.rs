@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::{
     config::load_sources,
-    route::{Admission, Table, Who},
+    route::{Admission, Carriage, Table, Who},
 };
 
 const KEYS: [&str; 3] = [
@@ -52,6 +52,14 @@ name = "ops"
 members = ["bob"]
 members_by_name = ["carol"]
 origin = "command"
+[[node]]
+name = "n1"
+agent = "10.0.0.21:7022"
+agent_key = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+trusted = true
+[[node]]
+name = "n2"
+origin = "fleet"
 [[vm]]
 name = "blue"
 owner = "alice"
@@ -59,6 +67,8 @@ address = "s001"
 ssh = "10.0.0.5:22"
 login = "root"
 share = ["team:ops"]
+node = "n1"
+carry = "handoff"
 [[vm]]
 name = "red"
 owner = "team:ops"
@@ -80,7 +90,7 @@ fn what_is_written_is_read_and_what_is_read_is_written() {
     assert_eq!(desired.to_toml(), text);
     let json = serde_json::to_string(&desired).unwrap();
     assert_eq!(serde_json::from_str::<registry::fleet::Fleet>(&json).unwrap(), desired);
-    assert_eq!(desired.len(), 8);
+    assert_eq!(desired.len(), 10);
     let blue = &desired.vms[0];
     assert_eq!(
         (blue.shares.as_slice(), blue.no_address),
@@ -186,12 +196,58 @@ fn every_fault_of_a_file_is_told_with_its_line() {
             "[[vm]]\nname = \"a\"\nowner = \"b\"\nssh = \"h:1\"\nstate = \"off\"\n",
             "5: `vm.state` is \"off\"; fix: write \"ready\" or \"maint\"",
         ),
-        ("[[node]]\n", "1: unknown key `node`"),
+        ("[[host]]\n", "1: unknown key `host`"),
         ("x", "1: not TOML"),
     ] {
         let told = faults(text);
         assert!(told.iter().any(|line| line.contains(fault)), "{text}: {told:?}");
         assert_eq!(told.len(), 1, "{text}: {told:?}");
+    }
+}
+
+#[test]
+fn every_fault_about_nodes_is_told_with_its_line() {
+    let key = KEYS[0];
+    for (text, fault) in [
+        ("[[node]]\n", "1: `node.name` is missing"),
+        (
+            "[[node]]\nname = \"n\"\nagent = \"h:1\"\nagent_key = \"SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\n",
+            "3: `node.agent` is \"h:1\", which is no address of an agent; fix: write an IP address and a port",
+        ),
+        (
+            "[[node]]\nname = \"n\"\nagent = \"10.0.0.1:1\"\nagent_key = \"x\"\n",
+            "4: `node.agent_key` is \"x\", which is no key of an agent; fix: write SHA256:...",
+        ),
+        (
+            "[[node]]\nname = \"n\"\nagent = \"10.0.0.1:1\"\n",
+            "3: `node.agent` is given, and `node.agent_key` is not; fix: give both",
+        ),
+        (
+            "[[node]]\nname = \"n\"\n[[node]]\nname = \"n\"\n",
+            "4: `node.name` is \"n\", as in line 2",
+        ),
+        (
+            &format!(
+                "[[node]]\nname = \"n\"\nagent = \"10.0.0.1:1\"\nagent_key = \"{key}\"\n\
+                 [[node]]\nname = \"m\"\nagent = \"10.0.0.2:1\"\nagent_key = \"{key}\"\n"
+            ),
+            "as in line 4; fix: every agent has an identity of its own",
+        ),
+        (
+            "[[vm]]\nname = \"a\"\nowner = \"b\"\nssh = \"h:1\"\ncarry = \"splice\"\n",
+            "5: `vm.carry` is \"splice\"; fix: write \"auto\" or \"relay\" or \"handoff\"",
+        ),
+        (
+            "[[vm]]\nname = \"a\"\nowner = \"b\"\nssh = \"h:1\"\ncarry = \"handoff\"\n",
+            "5: `vm.carry` is \"handoff\", and the VM has no node; fix: name the VM's `node`",
+        ),
+        (
+            "[[node]]\nname = \"n\"\n[[vm]]\nname = \"a\"\nowner = \"b\"\nssh = \"h:1\"\nnode = \"n\"\ncarry = \"handoff\"\n",
+            "8: `vm.carry` is \"handoff\", and node `n` has no agent; fix: write agent and agent_key there (line 1)",
+        ),
+    ] {
+        let told = faults(text);
+        assert!(told.len() == 1 && told[0].contains(fault), "{text}: {told:?}");
     }
 }
 
@@ -240,6 +296,24 @@ fn teams_and_shares_open_ways_in() {
 }
 
 #[test]
+fn what_lies_on_a_trusted_node_with_an_agent_is_handed_off() {
+    let carried = |text: &str| {
+        let table = checked(text).unwrap();
+        ["blue", "red"].map(|name| match table.carriage(&table.vm(name).unwrap()) {
+            Some(Carriage::Handoff(node)) => format!("handoff to {}", node.agent),
+            Some(Carriage::Relay) => "relay".to_owned(),
+            None => panic!("{name} cannot be carried"),
+        })
+    };
+    let handoff = "handoff to 10.0.0.21:7022".to_owned();
+    assert_eq!(carried(&whole()), [handoff.clone(), "relay".to_owned()]);
+    let auto = whole().replace("carry = \"handoff\"\n", "");
+    assert_eq!(carried(&auto), [handoff, "relay".to_owned()]);
+    let relay = "relay".to_owned();
+    assert_eq!(carried(&auto.replace("trusted = true\n", "")), [relay.clone(), relay]);
+}
+
+#[test]
 fn whoever_is_nobody_is_told_at_the_line_that_names_them() {
     let base = "[[user]]\nname = \"alice\"\nkeys = []\n";
     for (text, fault) in [
@@ -268,6 +342,20 @@ fn whoever_is_nobody_is_told_at_the_line_that_names_them() {
             "[[vm]]\nname = \"v\"\nowner = \"alice\"\nssh = \"10.0.0.1:22\"\n\
              [[vm]]\nname = \"w\"\nowner = \"alice\"\nssh = \"10.0.0.1:22\"\nid = \"v\"\n",
             "12: id `v` is already another VM's; fix: give it another `id`",
+        ),
+        (
+            "[[vm]]\nname = \"v\"\nowner = \"alice\"\nssh = \"10.0.0.1:22\"\nnode = \"n\"\n",
+            "8: node `n` is not known; fix: name a [[node]] of this file",
+        ),
+        (
+            "[[node]]\nname = \"n\"\nagent = \"h\"\nagent_key = \"SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\n\
+             [[vm]]\nname = \"v\"\nowner = \"alice\"\nssh = \"10.0.0.1:22\"\nnode = \"n\"\n",
+            "`node.agent` is",
+        ),
+        (
+            "[[node]]\nname = \"n\"\n[[vm]]\nname = \"v\"\nowner = \"alice\"\n\
+             ssh = \"10.0.0.1:22\"\nnode = \"n\"\ncarry = \"handoff\"\n",
+            "11: `vm.carry` is \"handoff\", and node `n` has no agent",
         ),
     ] {
         let told = checked(&format!("{base}{text}")).map(drop).unwrap_err();

@@ -39,7 +39,7 @@ pub use draft::{Draft, Move, Report, Written};
 pub use model::{CommandContext, Limits, Model};
 pub use name::{Label, Principal};
 pub use refusal::Refusal;
-pub(crate) use values::{endpoint, is_login};
+pub(crate) use values::{agent_address, agent_key, endpoint, is_login};
 pub use writer::Service;
 #[cfg(test)]
 pub(crate) mod testing;

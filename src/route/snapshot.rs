@@ -104,6 +104,11 @@ impl Snapshot {
         self.vms.iter().map(|resolved| &resolved.vm)
     }
 
+    /// All nodes.
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = &NodeEntry> {
+        self.nodes.iter()
+    }
+
     /// All pool addresses.
     pub fn addresses(&self) -> impl ExactSizeIterator<Item = &AddressEntry> {
         self.addresses.iter()

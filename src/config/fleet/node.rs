@@ -1,0 +1,81 @@
+//! Nodes of a fleet file, and whether VMs can be handed off there.
+
+use super::{Lines, Section, Value, Walk, origin};
+use crate::{
+    registry::{agent_address, agent_key, fleet::FleetNode},
+    route::Carry,
+};
+
+/// What `read` makes of a value.
+fn parsed<T>(
+    value: &Value<'_, '_>,
+    what: &str,
+    read: fn(&str) -> Result<T, &'static str>,
+) -> Option<T> {
+    let text = value.string()?;
+    let told = |fix| value.fault(format_args!("is \"{text}\", which is no {what}"), fix);
+    read(text).map_err(told).ok()
+}
+
+impl Walk<'_> {
+    pub(super) fn node(&mut self, section: Section<'_, '_>) {
+        let mut lines = Lines { header: section.line, ..Lines::default() };
+        let name = self.name(&section, "node", "\"n1\"", &mut lines);
+        let agent = lines.note("agent", section.get("agent"));
+        let at = agent.as_ref().map(|value| parsed(value, "address of an agent", agent_address));
+        let key = lines.note("agent_key", section.get("agent_key"));
+        let read = key.as_ref().map(|value| parsed(value, "key of an agent", agent_key));
+        if let (Some(value), Some(Some(key))) = (&key, read)
+            && let Some(first) = self.agent_keys.insert(key, value.line)
+        {
+            let what = format!("is {key}, as in line {first}");
+            value.fault(what, "every agent has an identity of its own");
+        }
+        let apart = match (&agent, &key) {
+            (Some(agent), None) => Some((agent, "agent_key")),
+            (None, Some(key)) => Some((key, "agent")),
+            (Some(_), Some(_)) | (None, None) => None,
+        };
+        if let Some((value, other)) = apart {
+            let what = format!("is given, and `node.{other}` is not");
+            value.fault(what, "give both, or none for a node without an agent");
+        }
+        let trusted = section.get("trusted").and_then(|value| value.boolean()).unwrap_or(false);
+        let origin = origin(&section);
+        section.finish();
+        let Some(name) = name else { return };
+        // What was given and could not be read is told already.
+        let sound = apart.is_none() && at != Some(None) && read != Some(None);
+        if !sound {
+            self.broken.nodes.insert(name.to_string());
+            return;
+        }
+        let (agent, key) = (at.flatten(), read.flatten());
+        let agent_key = key.map(|key| key.to_string());
+        self.fleet.nodes.push(FleetNode { name, agent, agent_key, trusted, origin });
+        self.places.nodes.push(lines);
+    }
+
+    /// Tells which VMs are to be handed off and cannot be, where the file says all of it.
+    pub(super) fn check_handoffs(&self) {
+        let handoffs = self.fleet.vms.iter().zip(&self.places.vms);
+        for (vm, lines) in handoffs.filter(|(vm, _)| vm.carry == Carry::Handoff) {
+            let (line, vm) = (lines.of("carry"), vm.node.as_ref());
+            let Some(name) = vm else {
+                let fix = "name the VM's `node`, or leave carry out";
+                self.document.fault(line, "`vm.carry` is \"handoff\", and the VM has no node", fix);
+                continue;
+            };
+            let mut nodes = self.fleet.nodes.iter().zip(&self.places.nodes);
+            let Some((node, there)) = nodes.find(|(node, _)| node.name == *name) else { continue };
+            let (why, key) = match (node.agent, node.trusted) {
+                (None, _) => ("has no agent", "agent and agent_key"),
+                (Some(_), false) => ("is not trusted", "trusted = true"),
+                (Some(_), true) => continue,
+            };
+            let what = format!("`vm.carry` is \"handoff\", and node `{name}` {why}");
+            let fix = format!("write {key} there (line {}), or leave carry out", there.header);
+            self.document.fault(line, what, fix);
+        }
+    }
+}
