@@ -17,9 +17,18 @@ impl Model {
     }
 
     /// The VMs that lie on a node, by serial.
-    pub fn vms_on(&self, node: &Label) -> impl ExactSizeIterator<Item = Serial> + '_ {
+    #[must_use]
+    pub fn vms_on(&self, node: &Label) -> &BTreeSet<Serial> {
         static NOTHING: BTreeSet<Serial> = BTreeSet::new();
-        self.lying.get(node).unwrap_or(&NOTHING).iter().copied()
+        self.lying.get(node).unwrap_or(&NOTHING)
+    }
+
+    /// Whether sessions with a VM are handed off, rather than relayed.
+    #[must_use]
+    pub fn hands_off(&self, vm: &Vm) -> bool {
+        let node = vm.node.as_ref().and_then(|name| self.nodes.get(name));
+        let takes = node.is_some_and(|stored| stored.document.no_handoff().is_none());
+        takes && vm.carry != Carry::Relay
     }
 
     pub(super) fn put_node(

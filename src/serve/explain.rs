@@ -4,12 +4,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::control::api::dto::{Decision, Explanation, Step};
+use crate::control::api::dto::{Carried, Decision, Explanation, Step};
 use crate::control::api::{Asked, Question, Target};
 use crate::edge::gate::{self, Case, CasePlace, Refusal, Right};
 use crate::edge::settings::Live;
 use crate::registry::refusal::utc;
-use crate::route::{Address, Admission, KeyLine, Table, Vm, Who};
+use crate::route::{Address, Admission, Carriage, Carry, KeyLine, Table, Vm, Who};
 use crate::ssh::certificate::{Certificate, FOREVER};
 use crate::ssh::text::printable;
 use crate::ssh::userauth::{Identity, Subject};
@@ -215,11 +215,13 @@ impl<'a> Walk<'a> {
         if let Identity::User(user) = &right.identity {
             self.principal = Some(user.clone());
         }
+        let mut carried = None;
         let (user, vm, login, by_name, goal) = match right.found {
             Admission::Vm(admitted) => {
                 let vm = admitted.vm.name.clone();
                 let how = if admitted.by_name { "by name" } else { "by its slot" };
                 self.step("route", format!("VM {vm}, {how}"));
+                carried = self.carriage(&admitted.vm);
                 let login = Some(admitted.login).filter(|login| login != ANY_LOGIN);
                 let goal = format!("enters {vm} {how}");
                 (admitted.user, Some(vm), login, admitted.by_name, goal)
@@ -253,10 +255,35 @@ impl<'a> Walk<'a> {
             address: self.address.map(|address| address.name.clone()),
             login,
             by_name,
+            carried,
             reason,
             code,
             steps: self.steps,
         }
+    }
+
+    /// What would carry the session; and why, of a VM that lies on a node.
+    fn carriage(&mut self, vm: &Vm) -> Option<Carried> {
+        let carriage = self.table.carriage(vm)?;
+        let carried = match carriage {
+            Carriage::Relay => Carried::Relay,
+            Carriage::Handoff(_) => Carried::Handoff,
+        };
+        let Some(name) = vm.node.as_deref() else { return Some(carried) };
+        let why = match carriage {
+            Carriage::Handoff(node) => {
+                format!("handed to the agent of node {name}, at {}", node.agent)
+            }
+            Carriage::Relay if vm.carry == Carry::Relay => {
+                format!("relayed, as carry of the VM says, though it lies on node {name}")
+            }
+            Carriage::Relay if self.table.node(name).is_none() => {
+                format!("relayed: node {name} has no agent")
+            }
+            Carriage::Relay => format!("relayed: node {name} is not trusted"),
+        };
+        self.step("carriage", why);
+        Some(carried)
     }
 
     fn refused(self, code: &str, reason: String) -> Explanation {
@@ -267,6 +294,7 @@ impl<'a> Walk<'a> {
             address: self.address.map(|address| address.name.clone()),
             login: None,
             by_name: false,
+            carried: None,
             reason,
             code: code.to_owned(),
             steps: self.steps,

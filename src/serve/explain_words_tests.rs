@@ -1,7 +1,7 @@
 //! What `explain` says in the cases that people ask about.
 
 use super::*;
-use crate::route::{AddressEntry, Carry, KeyEntry, VmEntry};
+use crate::route::{AddressEntry, Agent, Carry, KeyEntry, NodeEntry, VmEntry};
 
 /// Alice, whose key is the first, has v0 at s0; bob, of the second, may enter it by name; v1 has no address.
 fn told_state() -> State {
@@ -50,6 +50,52 @@ fn explain(state: &State, asked: Asked, target: Target, from: Option<&str>) -> E
     let question = Question { asked, target, login: None, from };
     let live = shared.live.load();
     Walk::new(&shared.table, &live, clock::unix_s()).explain(&question, Some("vm.test"))
+}
+
+#[test]
+fn what_would_carry_the_session_is_said_and_why() {
+    let asked = || Asked::Key(KEYS[0].public().clone());
+    let key = [9; 32];
+    let agent = Some(Agent { at: ([10, 0, 0, 21], 7022).into(), key });
+    let node = |agent, trusted| NodeEntry { name: "n0".to_owned(), agent, trusted };
+    for (entry, carry, carried, step) in [
+        (None, Carry::Auto, Carried::Relay, ""),
+        (
+            Some(node(agent, true)),
+            Carry::Auto,
+            Carried::Handoff,
+            "carriage: handed to the agent of node n0, at 10.0.0.21:7022\n",
+        ),
+        (
+            Some(node(agent, true)),
+            Carry::Relay,
+            Carried::Relay,
+            "carriage: relayed, as carry of the VM says, though it lies on node n0\n",
+        ),
+        (
+            Some(node(agent, false)),
+            Carry::Auto,
+            Carried::Relay,
+            "carriage: relayed: node n0 is not trusted\n",
+        ),
+        (
+            Some(node(None, true)),
+            Carry::Auto,
+            Carried::Relay,
+            "carriage: relayed: node n0 has no agent\n",
+        ),
+    ] {
+        let mut state = told_state();
+        let vm = &mut state.contents.vms[0].vm;
+        (vm.node, vm.carry) = (entry.as_ref().map(|node| node.name.as_str().into()), carry);
+        state.contents.nodes.extend(entry);
+        let said = explain(&state, asked(), at_v0(), None);
+        assert_eq!(said.carried, Some(carried), "{said:?}");
+        let told = steps(&said);
+        assert!(told.ends_with(step) && told.contains("carriage") != step.is_empty(), "{told}");
+    }
+    let refused = explain(&told_state(), Asked::Key(KEYS[1].public().clone()), at_v0(), None);
+    assert_eq!(refused.carried, None);
 }
 
 fn at_v0() -> Target {

@@ -63,6 +63,8 @@ pub fn start(start: Start) -> Result<Handle, ApiServeError> {
 #[cfg(test)]
 mod away_tests;
 #[cfg(test)]
+mod node_tests;
+#[cfg(test)]
 mod server_tests;
 #[cfg(test)]
 mod slow_tests;

@@ -199,7 +199,7 @@ fn query_schema(query: Query) -> Value {
         Query::Limit => json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
         Query::Revision => json!({"type": "integer", "minimum": 0}),
         Query::VisibleTo | Query::Owner => json!({"type": "string", "pattern": PRINCIPAL}),
-        Query::Address => json!({"type": "string", "pattern": NAME}),
+        Query::Address | Query::Node => json!({"type": "string", "pattern": NAME}),
         Query::After | Query::User | Query::Vm => json!({"type": "string"}),
     }
 }

@@ -28,6 +28,8 @@ pub(super) enum Query {
     Owner,
     /// VMs at an address.
     Address,
+    /// VMs on a node.
+    Node,
     /// Sessions of a user.
     User,
     /// Sessions in a VM.
@@ -47,6 +49,7 @@ impl Query {
             Self::VisibleTo => "visible_to",
             Self::Owner => "owner",
             Self::Address => "address",
+            Self::Node => "node",
             Self::User => "user",
             Self::Vm => "vm",
         }
@@ -62,6 +65,7 @@ impl Query {
             Self::VisibleTo => "Only VMs that this user or team may enter.",
             Self::Owner => "Only VMs of this user or team.",
             Self::Address => "Only VMs that answer at this address.",
+            Self::Node => "Only VMs that lie on this node.",
             Self::User => "Only sessions of this user.",
             Self::Vm => "Only sessions in this VM.",
             Self::Revision => "Commits after this revision; without it, those to come.",
@@ -80,6 +84,7 @@ pub(super) struct Queries {
     pub(super) visible_to: Option<Principal>,
     pub(super) owner: Option<Principal>,
     pub(super) address: Option<Label>,
+    pub(super) node: Option<Label>,
     pub(super) user: Option<String>,
     pub(super) vm: Option<String>,
     pub(super) revision: Option<u64>,
@@ -135,6 +140,9 @@ impl Queries {
             Query::Owner => self.owner = Some(principal()?),
             Query::Address => {
                 self.address = Some(value.parse().map_err(|_| wrong("write an address's name"))?);
+            }
+            Query::Node => {
+                self.node = Some(value.parse().map_err(|_| wrong("write a node's name"))?);
             }
             Query::Revision => {
                 self.revision = Some(value.parse().map_err(|_| wrong("write a revision"))?);

@@ -131,6 +131,9 @@ fn files(written: &[Written]) -> Option<String> {
                     if *now == Address { state: now.state, ..it.clone() });
                 (!same).then(|| format!("address {name}"))
             }
+            (Key::Node(name), Document::Node(it), _) if it.origin == Origin::Fleet => {
+                Some(format!("node {name}"))
+            }
             (Key::Vm(_), Document::Vm(it), now) if it.origin == Origin::Fleet => {
                 let same = matches!(now, Some(Document::Vm(now))
                     if **now == Vm { state: now.state, pin: now.pin.clone(), ..(**it).clone() });

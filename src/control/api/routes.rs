@@ -8,7 +8,7 @@ use super::{
     condition::{Reloaded, Status},
     context::Context,
     dto,
-    handlers::{addresses_tokens, condition, data_plane, fleet, users_teams, vms},
+    handlers::{addresses_tokens, condition, data_plane, fleet, nodes, users_teams, vms},
     problem::Problem,
     query::{Query, percent_decoded},
     reply::{Changed, Gone, List, Reply},
@@ -236,7 +236,7 @@ const fn act(
     Route { method, path, role, kind: Kind::Act, source: Registry, run, summary }
 }
 
-const VM_LIST: &[Query] = &[Query::VisibleTo, Query::Owner, Query::Address];
+const VM_LIST: &[Query] = &[Query::VisibleTo, Query::Owner, Query::Address, Query::Node];
 
 /// Every route.
 #[rustfmt::skip]
@@ -294,6 +294,12 @@ pub(super) static ROUTES: &[Route] = &[
         run!(addresses_tokens::undrain => Changed<dto::Address>)),
     change(Method::POST, "/v1/addresses/{name}/maint", Admin, "Connections there are refused.",
         run!(addresses_tokens::maint => Changed<dto::Address>)),
+    list("/v1/nodes", Reader, &[], "Hosts that hold VMs, by name.", run!(nodes::nodes => List<dto::Node>)),
+    create("/v1/nodes", Admin, "A new node.", run!(dto::NewNode => nodes::add => Changed<dto::Node>)),
+    get("/v1/nodes/{name}", Reader, "A node.", run!(nodes::node => dto::Node)),
+    change(Method::DELETE, "/v1/nodes/{name}", Admin, "A node on which no VM lies goes.", run!(nodes::remove => Changed<Gone>)),
+    change(Method::PATCH, "/v1/nodes/{name}", Admin, "Other properties of a node.",
+        run!(dto::NodePatch => nodes::set => Changed<dto::Node>)),
     list("/v1/tokens", Admin, &[], "API tokens, by name.", run!(addresses_tokens::tokens => List<dto::Token>)).from(Registry),
     create("/v1/tokens", Admin, "A new API token, shown once.",
         run!(dto::NewToken => addresses_tokens::token_add => Changed<dto::Token>)),

@@ -31,6 +31,7 @@ pub(super) fn prepare(world: &World) {
     let vm = json!({"name": "blue", "owner": "alice", "ssh": "127.0.0.1:22", "address": "s001"});
     world.must("POST", "/v1/vms", &vm);
     world.must("PUT", "/v1/vms/blue/shares/team%3Aops", &json!({"access": "by-name"}));
+    world.must("POST", "/v1/nodes", &json!({"name": "n1"}));
     world.must("POST", "/v1/tokens", &json!({"name": "ci", "role": "reader"}));
     let text = |text: &str| text.to_owned();
     world.fake.sessions.lock().unwrap().push(Session {
@@ -49,6 +50,36 @@ pub(super) fn prepare(world: &World) {
     });
     world.shows("blue", OTHER_KEY);
     *world.fake.zone.lock().unwrap() = Some(text("$ORIGIN vm.test.\n"));
+}
+
+/// As [`example`], of routes about what VMs lie on and are dialled at.
+fn of_places(route: &Route) -> Option<(String, Value)> {
+    let path = route.path.replace("{name}", "blue");
+    let none = Value::Null;
+    Some(match (route.method.as_str(), route.path) {
+        ("POST", "/v1/addresses") => (path, json!({"name": "s009", "public": "127.0.77.9"})),
+        ("GET", "/v1/addresses/{name}") => ("/v1/addresses/s001".into(), none),
+        ("DELETE", "/v1/addresses/{name}") => ("/v1/addresses/s003".into(), none),
+        ("PATCH", "/v1/addresses/{name}") => {
+            ("/v1/addresses/s003".into(), json!({"private": "10.0.0.3"}))
+        }
+        (
+            "POST",
+            "/v1/addresses/{name}/drain"
+            | "/v1/addresses/{name}/undrain"
+            | "/v1/addresses/{name}/maint",
+        ) => (path.replace("blue", "s001"), none),
+        ("POST", "/v1/nodes") => {
+            let at = "10.0.0.21:7022";
+            (path, json!({"name": "n2", "agent": at, "agent_key": FINGERPRINT, "trusted": true}))
+        }
+        ("GET" | "DELETE", "/v1/nodes/{name}") => ("/v1/nodes/n1".into(), none),
+        ("PATCH", "/v1/nodes/{name}") => {
+            let at = "[fd00::21]:7022";
+            ("/v1/nodes/n1".into(), json!({"agent": at, "agent_key": FINGERPRINT}))
+        }
+        (_, _) => return None,
+    })
 }
 
 /// A request that each route answers with 200 in a prepared world. Whoever adds a route adds its example.
@@ -86,18 +117,6 @@ pub(super) fn example(route: &Route) -> (String, Value) {
         ("POST", "/v1/vms/{name}/rename") => (path, json!({"to": "green"})),
         ("POST", "/v1/vms/{name}/transfer") => (path, json!({"to": "bob"})),
         ("POST", "/v1/vms/{name}/renumber") => (path, json!({"address": "s002"})),
-        ("POST", "/v1/addresses") => (path, json!({"name": "s009", "public": "127.0.77.9"})),
-        ("GET", "/v1/addresses/{name}") => ("/v1/addresses/s001".into(), none),
-        ("DELETE", "/v1/addresses/{name}") => ("/v1/addresses/s003".into(), none),
-        ("PATCH", "/v1/addresses/{name}") => {
-            ("/v1/addresses/s003".into(), json!({"private": "10.0.0.3"}))
-        }
-        (
-            "POST",
-            "/v1/addresses/{name}/drain"
-            | "/v1/addresses/{name}/undrain"
-            | "/v1/addresses/{name}/maint",
-        ) => (path.replace("blue", "s001"), none),
         ("POST", "/v1/tokens") => {
             (path, json!({"name": "deploy", "role": "operator", "expires_s": 4_000_000_000_u64}))
         }
@@ -121,6 +140,7 @@ pub(super) fn example(route: &Route) -> (String, Value) {
             | "/v1/vms/{name}"
             | "/v1/vms/{name}/host-key"
             | "/v1/addresses"
+            | "/v1/nodes"
             | "/v1/tokens"
             | "/v1/sessions"
             | "/v1/audit"
@@ -136,7 +156,7 @@ pub(super) fn example(route: &Route) -> (String, Value) {
         )
         | ("DELETE", "/v1/vms/{name}" | "/v1/vms/{name}/host-key")
         | ("POST", "/v1/ca/confirm") => (path, none),
-        (method, path) => panic!("{method} {path} has no example"),
+        (_, path) => of_places(route).unwrap_or_else(|| panic!("{path} has no example")),
     };
     // Nothing is changed on the walk.
     let changes = route.kind.queries().contains(&Query::DryRun);
@@ -346,57 +366,65 @@ fn chunk(bytes: usize) -> Vec<u8> {
     chunk
 }
 
+/// Our own words.
+const WORDS: &[&str] = &[
+    "name",
+    "keys",
+    "line",
+    "members",
+    "access",
+    "slot",
+    "by-name",
+    "owner",
+    "ssh",
+    "login",
+    "host_key",
+    "address",
+    "no_address",
+    "node",
+    "agent",
+    "agent_key",
+    "trusted",
+    "carry",
+    "handoff",
+    "state",
+    "to",
+    "public",
+    "public6",
+    "private",
+    "lobby",
+    "role",
+    "admin",
+    "expires_s",
+    "key",
+    "fingerprint",
+    "fleet",
+    "users",
+    "teams",
+    "vms",
+    "addresses",
+    "prune",
+    "path",
+    "alice",
+    "bob",
+    "team:ops",
+    "blue",
+    "s001",
+    "127.0.0.1:22",
+    "127.0.77.9",
+    "",
+    "/tmp/x",
+    "ready",
+    KEY,
+    FINGERPRINT,
+    "maint",
+    "shares",
+    "members_by_name",
+    "shares_by_name",
+];
+
 /// Any JSON, with our own words in it so that some of it makes sense.
 fn any_json() -> impl Strategy<Value = Value> {
-    const WORDS: &[&str] = &[
-        "name",
-        "keys",
-        "line",
-        "members",
-        "access",
-        "slot",
-        "by-name",
-        "owner",
-        "ssh",
-        "login",
-        "host_key",
-        "address",
-        "no_address",
-        "state",
-        "to",
-        "public",
-        "public6",
-        "private",
-        "lobby",
-        "role",
-        "admin",
-        "expires_s",
-        "key",
-        "fingerprint",
-        "fleet",
-        "users",
-        "teams",
-        "vms",
-        "addresses",
-        "prune",
-        "path",
-        "alice",
-        "bob",
-        "team:ops",
-        "blue",
-        "s001",
-        "127.0.0.1:22",
-        "127.0.77.9",
-        "",
-        "/tmp/x",
-        "ready",
-        KEY,
-        FINGERPRINT,
-        "maint",
-        "shares",
-        "members_by_name",
-        "shares_by_name",
-    ];
     let word =
         prop_oneof![4 => prop::sample::select(WORDS).prop_map(str::to_owned), 1 => ".{0,12}"];
     let leaf = prop_oneof![

@@ -14,7 +14,7 @@ impl Plan<'_> {
     pub(super) fn prune_nodes(&mut self, wanted: &DesiredFleet<'_>, stage: Stage) {
         let model = self.model;
         for (name, stored) in model.nodes() {
-            let now = if model.vms_on(name).len() == 0 { Stage::Early } else { Stage::Late };
+            let now = if model.vms_on(name).is_empty() { Stage::Early } else { Stage::Late };
             let goes = !wanted.nodes.contains(name) && self.prunes(stored.document.origin);
             if goes && now == stage {
                 let command = Command::NodeRemove { name: name.clone() };
@@ -70,7 +70,7 @@ impl Plan<'_> {
 }
 
 fn holds_handoffs(model: &Model, node: &Label) -> bool {
-    let mut vms = model.vms_on(node).filter_map(|serial| model.vm(serial));
+    let mut vms = model.vms_on(node).iter().filter_map(|serial| model.vm(*serial));
     vms.any(|vm| vm.document.carry == Carry::Handoff)
 }
 

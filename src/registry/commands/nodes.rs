@@ -46,7 +46,7 @@ impl Draft<'_> {
     /// Refuses where a VM lies that is handed off or not entered at all.
     fn nothing_handed_off(&self, name: &Label) -> Done {
         let model = self.model();
-        let vms = model.vms_on(name).filter_map(|serial| model.vm(serial));
+        let vms = model.vms_on(name).iter().filter_map(|serial| model.vm(*serial));
         let mut handed = vms.map(|it| &it.document).filter(|vm| vm.carry == Carry::Handoff);
         let Some(first) = handed.next() else { return Ok(()) };
         let more = match handed.count() {

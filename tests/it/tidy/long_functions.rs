@@ -15,7 +15,7 @@ const LONG: &[(&str, &str, usize)] = &[
     ),
     ("src/config/fleet_tests.rs", "every_fault_of_a_file_is_told_with_its_line", 84),
     ("src/control/api/openapi.rs", "operation", 72),
-    ("src/control/api/walk_tests.rs", "example", 89),
+    ("src/control/api/walk_tests.rs", "example", 78),
     (
         "src/control/api/walk_tests.rs",
         "what_a_route_does_not_take_is_refused_before_anything_is_done",

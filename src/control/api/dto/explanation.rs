@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::node::Carried;
+
 /// A login that somebody wonders about: a key or a certificate, and an address or a name.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -40,6 +42,8 @@ pub struct Explanation {
     pub login: Option<String>,
     /// Whether `login+vm` decided.
     pub by_name: bool,
+    /// What would carry the session.
+    pub carried: Option<Carried>,
     /// For people.
     pub reason: String,
     /// The same for programs.

@@ -7,12 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     host_key::Pinned,
+    node::Carried,
     pattern::{NAME, PRINCIPAL},
 };
 use crate::registry::{
     Model, Principal,
     document::{self, Access, Origin, VmState},
 };
+use crate::route::Carry;
 
 /// A virtual machine.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
@@ -43,6 +45,12 @@ pub struct Vm {
     pub host_key: Option<String>,
     /// From where the edge may come, as the VM sees it; none: as `vm_leg.source_address` says.
     pub source_address: Option<String>,
+    /// The node that it lies on.
+    pub node: Option<String>,
+    /// How its sessions are to be carried...
+    pub carry: Carry,
+    /// ...and how they are, then.
+    pub carried: Carried,
     /// The key that it showed at its first use.
     pub pinned: Option<Pinned>,
     /// Who else may enter it.
@@ -85,6 +93,9 @@ impl Vm {
             login: vm.login.clone(),
             host_key: vm.host_key.clone(),
             source_address: vm.source_address.as_ref().map(ToString::to_string),
+            node: vm.node.as_ref().map(ToString::to_string),
+            carry: vm.carry,
+            carried: Carried::of(model, vm),
             pinned: Pinned::of(vm),
             shares: vm.shares.iter().map(share).collect(),
             old_addresses: vm.old.iter().map(old).collect(),
@@ -139,6 +150,12 @@ pub(in super::super) struct NewVm {
     /// It gets no address and is entered by name.
     #[serde(default)]
     pub(in super::super) no_address: bool,
+    /// The node that it lies on.
+    #[schemars(regex(pattern = NAME))]
+    pub(in super::super) node: Option<String>,
+    /// How its sessions are to be carried.
+    #[serde(default)]
+    pub(in super::super) carry: Carry,
 }
 
 /// What is to be another way in a VM; what is left out stays.
@@ -156,6 +173,10 @@ pub(in super::super) struct VmPatch {
     #[schemars(example = "10.0.0.0/8")]
     pub(in super::super) source_address: Option<String>,
     pub(in super::super) state: Option<VmState>,
+    /// The node that it lies on; empty: none.
+    pub(in super::super) node: Option<String>,
+    /// How its sessions are to be carried.
+    pub(in super::super) carry: Option<Carry>,
 }
 
 /// A new name.

@@ -93,9 +93,10 @@ pub(in super::super) fn apply(context: &Context, wanted: Apply) -> Answer<Applie
         (model.revision(), apply::plan(&wanted.fleet, &model, prune)?)
     };
     // A fleet must not be a way around what addresses and nodes take by themselves.
-    let admins = plan.iter().find(|step| match &step.command {
-        Command::TakeOver { thing } => matches!(thing, Thing::Address(_) | Thing::Node(_)),
-        command => ["address-", "node-"].iter().any(|noun| command.word().starts_with(noun)),
+    let admins = plan.iter().find(|step| {
+        let things = |thing: &Thing| matches!(thing, Thing::Address(_) | Thing::Node(_));
+        let taken = matches!(&step.command, Command::TakeOver { thing } if things(thing));
+        taken || ["address-", "node-"].iter().any(|noun| step.command.word().starts_with(noun))
     });
     if let Some(step) = admins.filter(|_| context.caller.role < Role::Admin) {
         let text = &step.text;

@@ -41,7 +41,11 @@ pub(in super::super) fn vms(context: &Context) -> Answer<List<dto::Vm>> {
     };
     // All that somebody owns are among those that they see.
     let owned = query.owner.as_ref().map(|owner| model.visible_to(owner));
-    let sets = [visible.as_ref(), owned.as_ref(), there];
+    let on = match &query.node {
+        Some(node) if !model.nodes().contains_key(node) => return Err(unknown(Kind::Node, node)),
+        node => node.as_ref().map(|node| model.vms_on(node)),
+    };
+    let sets = [visible.as_ref(), owned.as_ref(), there, on];
     let after = query.after.as_deref();
     let items = some_vms(&model, sets, after)
         .filter(|(_, vm)| query.owner.as_ref().is_none_or(|owner| vm.document.owner == *owner))
@@ -52,7 +56,7 @@ pub(in super::super) fn vms(context: &Context) -> Answer<List<dto::Vm>> {
 /// The VMs that are in all of `sets`, by name: a page of a few among a million does not look at the million.
 fn some_vms<'m>(
     model: &'m Model,
-    sets: [Option<&BTreeSet<Serial>>; 3],
+    sets: [Option<&BTreeSet<Serial>>; 4],
     after: Option<&str>,
 ) -> Box<dyn Iterator<Item = (&'m Label, &'m Stored<Box<Vm>>)> + 'm> {
     let sets = || sets.into_iter().flatten();
@@ -91,15 +95,29 @@ fn placement(address: Option<&str>, no_address: bool) -> Answer<Placement> {
 }
 
 pub(in super::super) fn add(context: &Context, new: dto::NewVm) -> Answer<Changed<dto::Vm>> {
-    let dto::NewVm { name, owner, ssh, login, host_key, source_address, address, no_address } = new;
+    let dto::NewVm {
+        name,
+        owner,
+        ssh,
+        login,
+        host_key,
+        source_address,
+        address,
+        no_address,
+        node,
+        carry,
+    } = new;
     let name = Label::new(&name)?;
     let placement = placement(address.as_deref(), no_address)?;
     let owner = owner.parse::<Principal>()?;
+    let node = node.as_deref().map(Label::new).transpose()?;
     let new = NewVm {
         login,
         host_key,
         source_address,
         placement,
+        node,
+        carry,
         ..NewVm::new(name.clone(), owner, ssh)
     };
     let done = context.carry_out(Command::VmAdd(new))?;
@@ -113,8 +131,8 @@ pub(in super::super) fn remove(context: &Context) -> Answer<Changed<Gone>> {
 
 pub(in super::super) fn set(context: &Context, patch: dto::VmPatch) -> Answer<Changed<dto::Vm>> {
     let name = context.name(0)?;
-    let dto::VmPatch { ssh, login, host_key, source_address, state } = patch;
-    let set = VmSettings { ssh, login, host_key, source_address, state, ..VmSettings::default() };
+    let dto::VmPatch { ssh, login, host_key, source_address, state, node, carry } = patch;
+    let set = VmSettings { ssh, login, host_key, source_address, state, node, carry };
     let done = context.carry_out(Command::VmSet { name: name.clone(), set })?;
     Ok(changed(context, &done, &name))
 }

@@ -80,6 +80,7 @@ impl DataPlane for Fake {
             address: None,
             login: question.login.clone(),
             by_name: false,
+            carried: None,
             reason: "nobody has this key".to_owned(),
             code: "unknown-key".to_owned(),
             steps: Vec::new(),

@@ -1,0 +1,63 @@
+//! Nodes.
+
+use super::{behind, unknown};
+use crate::{
+    control::api::{
+        context::Context,
+        dto,
+        problem::Problem,
+        reply::{Changed, Gone, List, Reply},
+    },
+    registry::{
+        Command, Key, Label, command::NodeSettings, document::Document, refusal::Kind,
+        writer::Committed,
+    },
+};
+
+type Answer<T> = Result<T, Problem>;
+
+pub(in super::super) fn nodes(context: &Context) -> Answer<List<dto::Node>> {
+    let model = context.api.service.model();
+    let items = behind(model.nodes(), context.query.after.as_deref()).map(|(name, stored)| {
+        (name.to_string(), dto::Node::of(&model, name, &stored.document, stored.revision))
+    });
+    Ok(List::page(&context.query, model.revision(), items))
+}
+
+pub(in super::super) fn node(context: &Context) -> Answer<Reply<dto::Node>> {
+    let name = context.name(0)?;
+    let model = context.api.service.model();
+    let stored = model.nodes().get(&name).ok_or_else(|| unknown(Kind::Node, &name))?;
+    let body = dto::Node::of(&model, &name, &stored.document, stored.revision);
+    Ok(Reply { body, tag: Some(stored.revision) })
+}
+
+pub(in super::super) fn add(context: &Context, new: dto::NewNode) -> Answer<Changed<dto::Node>> {
+    let dto::NewNode { name, agent, agent_key, trusted } = new;
+    let name = Label::new(&name)?;
+    let set = NodeSettings { agent, agent_key, trusted: Some(trusted) };
+    let done = context.carry_out(Command::NodeAdd { name: name.clone(), set })?;
+    Ok(changed(context, &done, &name))
+}
+
+pub(in super::super) fn set(
+    context: &Context,
+    patch: dto::NodePatch,
+) -> Answer<Changed<dto::Node>> {
+    let dto::NodePatch { agent, agent_key, trusted } = patch;
+    let (name, set) = (context.name(0)?, NodeSettings { agent, agent_key, trusted });
+    let done = context.carry_out(Command::NodeSet { name: name.clone(), set })?;
+    Ok(changed(context, &done, &name))
+}
+
+pub(in super::super) fn remove(context: &Context) -> Answer<Changed<Gone>> {
+    let done = context.carry_out(Command::NodeRemove { name: context.name(0)? })?;
+    Ok(context.changed(&done, |_| None))
+}
+
+fn changed(context: &Context, done: &Committed, name: &Label) -> Changed<dto::Node> {
+    context.changed(done, |seen| match seen.get(&Key::Node(name.clone()))? {
+        (Document::Node(node), at) => Some(dto::Node::of(seen.model, name, &node, at)),
+        _ => None,
+    })
+}
