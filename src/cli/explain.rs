@@ -85,6 +85,7 @@ const FIELDS: &[Column] = &[
     ("ADDRESS", |it| cell(it, "address")),
     ("LOGIN", |it| cell(it, "login")),
     ("BY NAME", |it| cell(it, "by_name")),
+    ("CARRIED", |it| cell(it, "carried")),
 ];
 
 pub(super) fn run(explain: Explain, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {

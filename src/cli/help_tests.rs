@@ -99,7 +99,9 @@ fn nouns_without_a_verb_show_their_verbs() {
 #[test]
 fn nouns_are_understood_in_the_plural_and_behind_their_options() {
     let list = r#"{"items":[],"next":null,"revision":1}"#;
-    for plural in ["users", "keys", "teams", "vms", "addresses", "sessions", "tokens", "audits"] {
+    for plural in
+        ["users", "keys", "teams", "vms", "addresses", "nodes", "sessions", "tokens", "audits"]
+    {
         let fake = Fake::new(&[(200, list)]);
         let socket = fake.socket();
         let said = fake.say(&["--socket", &socket, "--output=json", plural, "list"]);
@@ -138,6 +140,9 @@ fn changes_can_be_tried_and_tied_to_a_revision() {
         "address drain",
         "address undrain",
         "address maint",
+        "node add",
+        "node set",
+        "node rm",
         "token add",
         "token rm",
         "import-authorized-keys",
@@ -240,6 +245,28 @@ fn wrong_arguments_are_refused_and_nothing_is_sent() {
         &["explain", "--fingerprint", ALICE_PRINT, "--name", "a..b"],
         &["completions", "tcsh"],
         &["man", "x"],
+    ] {
+        let said = fake.say(wrong);
+        assert_eq!((said.code, said.out.as_str()), (USAGE, ""), "{wrong:?}: {said:?}");
+        assert!(!said.err.is_empty(), "{wrong:?}");
+    }
+    assert_eq!(fake.asked(), Vec::<String>::new());
+}
+
+#[test]
+fn wrong_arguments_about_nodes_are_refused_and_nothing_is_sent() {
+    let fake = Fake::new(&[]);
+    let print = &ALICE_PRINT[..20];
+    for wrong in [
+        &["node", "add"][..],
+        &["node", "add", "n1", "--agent", "10.0.0.1:7022"],
+        &["node", "add", "n1", "--agent", "host:7022", "--agent-key", ALICE_PRINT],
+        &["node", "add", "n1", "--agent", "10.0.0.1:7022", "--agent-key", print],
+        &["node", "set", "n1"],
+        &["node", "set", "n1", "--trusted"],
+        &["node", "rm"],
+        &["vm", "set", "blue", "--carry", "splice"],
+        &["vm", "set", "blue", "--node", "N"],
     ] {
         let said = fake.say(wrong);
         assert_eq!((said.code, said.out.as_str()), (USAGE, ""), "{wrong:?}: {said:?}");

@@ -41,6 +41,7 @@ mod fatal;
 mod hostkey;
 mod key;
 mod keyfile;
+mod node;
 mod order;
 mod output;
 mod remote;
@@ -195,6 +196,18 @@ Examples:
   keyway address drain s001 --dry-run"
     )]
     Address(Noun<address::Address>),
+    /// The hosts that hold VMs, and the agents that take sessions over there
+    #[command(
+        alias = "nodes",
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  keyway node add n1 --agent 10.0.0.21:7022 --agent-key SHA256:Rp3F5dUjTo4JLpkpVsqBHmxPcNjZkWRbDWaEDuyBo3o --trusted
+  keyway node list
+  keyway vm list --node n1
+  keyway node rm n1"
+    )]
+    Node(Noun<node::Node>),
     /// Make the registry hold what a fleet file says; shows a plan and asks
     #[command(
         arg_required_else_help = true,
@@ -491,6 +504,7 @@ fn carry_out(command: Command, roles: &Roles, terminal: &mut Terminal<'_>) -> Ou
         Command::Team(Noun { verb, remote }) => team::run(verb, &remote, terminal),
         Command::Vm(Noun { verb, remote }) => vm::run(verb, &remote, terminal),
         Command::Address(Noun { verb, remote }) => address::run(verb, &remote, terminal),
+        Command::Node(Noun { verb, remote }) => node::run(verb, &remote, terminal),
         Command::Apply { apply, remote } => apply::apply(&apply, &remote, terminal),
         Command::Export { format, remote } => apply::export(format, &remote.remote(), terminal),
         Command::ImportAuthorizedKeys { import, remote } => {

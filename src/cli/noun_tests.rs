@@ -129,6 +129,15 @@ fn changes_of_vms_are_asked_for_and_told() {
             r#"POST /v1/vms {"name":"blue","no_address":true,"owner":"alice","ssh":"h:22"}"#,
             "vm blue added without an address; ssh LOGIN+blue@ any address",
         ),
+        (
+            &[
+                "vm", "add", "blue", "--owner", "alice", "--ssh", "h:22", "--node", "n1",
+                "--carry", "relay",
+            ],
+            VM,
+            r#"POST /v1/vms {"carry":"relay","name":"blue","node":"n1","owner":"alice","ssh":"h:22"}"#,
+            "vm blue added at s003 (127.0.77.3)",
+        ),
         (&["vm", "rm", "blue"], GONE, "DELETE /v1/vms/blue", "vm blue removed"),
     ]);
 }
@@ -250,6 +259,63 @@ fn changes_of_addresses_are_asked_for_and_told() {
             "dry run, nothing changed: address s2 refuses connections",
         ),
     ]);
+}
+
+#[test]
+fn changes_of_nodes_are_asked_for_and_told() {
+    let key = "SHA256:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE";
+    each(&[
+        (
+            &["node", "add", "n1", "--agent", "10.0.0.21:7022", "--agent-key", key, "--trusted"],
+            DONE_ANSWER,
+            &format!(
+                r#"POST /v1/nodes {{"agent":"10.0.0.21:7022","agent_key":"{key}","name":"n1","trusted":true}}"#
+            ),
+            "node n1 added (agent at 10.0.0.21:7022)",
+        ),
+        (
+            &["node", "create", "n2"],
+            DONE_ANSWER,
+            r#"POST /v1/nodes {"name":"n2"}"#,
+            "node n2 added",
+        ),
+        (
+            &["node", "set", "n1", "--agent-key", ALICE, "--trusted", "false"],
+            DONE_ANSWER,
+            &format!(r#"PATCH /v1/nodes/n1 {{"agent_key":"{ALICE_PRINT}","trusted":false}}"#),
+            "node n1 changed",
+        ),
+        (
+            &["node", "set", "n1", "--agent", ""],
+            DONE_ANSWER,
+            r#"PATCH /v1/nodes/n1 {"agent":""}"#,
+            "node n1 changed",
+        ),
+        (
+            &["vm", "set", "blue", "--node", "", "--carry", "auto"],
+            VM,
+            r#"PATCH /v1/vms/blue {"carry":"auto","node":""}"#,
+            "vm blue changed",
+        ),
+        (&["node", "rm", "n1"], GONE, "DELETE /v1/nodes/n1", "node n1 removed"),
+    ]);
+}
+
+#[test]
+fn nodes_and_what_lies_on_them_are_listed() {
+    let list = r#"{"items":[{"name":"n1","agent":"10.0.0.21:7022","agent_key":"SHA256:x","trusted":true,"vms":2,
+        "origin":"command","revision":4},{"name":"n2","agent":null,"agent_key":null,"trusted":false,"vms":0,
+        "origin":"command","revision":5}],"next":null,"revision":5}"#;
+    let none = r#"{"items":[],"next":null,"revision":5}"#;
+    let fake = Fake::new(&[(200, list), (200, none)]);
+    let said = fake.say(&["node", "list"]);
+    let out = "NAME  AGENT           TRUSTED  VMS\nn1    10.0.0.21:7022  yes      2\n\
+               n2    -               no       0\n";
+    assert_eq!(said, Said { code: DONE, out: out.to_owned(), err: String::new() });
+    assert_eq!(fake.say(&["vm", "list", "--node", "n1"]).code, DONE);
+    let asked = fake.asked();
+    assert!(asked[0].starts_with("GET /v1/nodes?"), "{asked:?}");
+    assert!(asked[1].starts_with("GET /v1/vms?") && asked[1].contains("node=n1"), "{asked:?}");
 }
 
 #[test]
@@ -379,18 +445,20 @@ fn a_token_is_all_that_stdout_gets() {
 #[test]
 fn a_login_is_explained_step_by_step() {
     let answer = r#"{"decision":"vm","principal":"alice","vm":"blue","address":"s001","login":"root","by_name":false,
+        "carried":"handoff",
         "reason":"alice has blue at s001","code":"vm","steps":[{"step":"whose key","answer":"alice"}]}"#;
     let fake = Fake::new(&[(200, answer), (200, answer)]);
     let file = fake.scratch.file("alice.pub", ALICE);
     let said = fake.say(&["explain", "--key", &file, "--address", "127.0.77.1"]);
     let out = "decision   vm\nreason     alice has blue at s001 [vm]\nprincipal  alice\nvm         blue\n\
-               address    s001\nlogin      root\nby name    no\n  whose key: alice\n";
+               address    s001\nlogin      root\nby name    no\ncarried    handoff\n  whose key: alice\n";
     assert_eq!(said, Said { code: DONE, out: out.to_owned(), err: String::new() });
     let named =
         ["explain", "--fingerprint", ALICE_PRINT, "--name", "blue.vm.test", "--login", "root+blue"];
     let said = fake.say(&[&named[..], &["--output", "json"]].concat());
     assert!(
-        said.out.starts_with(r#"{"address":"s001","by_name":false,"code":"vm","decision":"vm","#)
+        said.out
+            .starts_with(r#"{"address":"s001","by_name":false,"carried":"handoff","code":"vm","#)
     );
     let asked = fake.asked();
     assert_eq!(asked[0], format!(r#"POST /v1/explain {{"address":"127.0.77.1","key":"{ALICE}"}}"#));
@@ -428,7 +496,7 @@ fn a_backup_is_asked_for_by_its_whole_path() {
 
 #[test]
 fn whose_a_thing_is_stands_where_it_is_shown() {
-    for noun in ["vm", "user", "team", "address"] {
+    for noun in ["vm", "user", "team", "address", "node"] {
         let fake = Fake::new(&[(200, r#"{"name":"it","origin":"fleet","revision":4}"#)]);
         let said = fake.say(&[noun, "show", "it"]);
         let shown = said.out.lines().find(|line| line.starts_with("origin "));

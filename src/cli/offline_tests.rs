@@ -165,7 +165,7 @@ fn an_export_is_a_fleet_file_or_json() {
         r#"{{"fleet":{{"addresses":[{{"name":"s1","public":"1.2.3.4","public6":null,"private":null,"lobby":false}}],
         "users":[{{"name":"alice","keys":["{ALICE}"]}}],"teams":[],"vms":[]}}}}"#
     );
-    let fake = Fake::new(&[(200, &answer), (200, &answer), (200, r#"{"fleet":{"nodes":[]}}"#)]);
+    let fake = Fake::new(&[(200, &answer), (200, &answer), (200, r#"{"fleet":{"hosts":[]}}"#)]);
     let said = fake.say(&["export"]);
     let out = format!(
         "[[address]]\nname = \"s1\"\npublic = \"1.2.3.4\"\n[[user]]\nname = \"alice\"\nkeys = [\"{ALICE}\"]\n"
@@ -175,7 +175,7 @@ fn an_export_is_a_fleet_file_or_json() {
     assert!(json.starts_with(r#"{"addresses":[{"lobby":false,"#), "{json}");
     // What this program does not know it does not leave out in silence.
     let said = fake.say(&["export"]);
-    assert!(said.code == FAULTS && said.err.contains("unknown field `nodes`"), "{said:?}");
+    assert!(said.code == FAULTS && said.err.contains("unknown field `hosts`"), "{said:?}");
     assert_eq!(fake.asked(), ["GET /v1/export"; 3]);
 }
 

@@ -12,7 +12,7 @@ use super::{
     team::{access, grants},
 };
 use crate::registry::{self, Label, Principal, is_login, refusal::utc};
-use crate::route::SourceAddress;
+use crate::route::{Carry, SourceAddress};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Vm {
@@ -29,6 +29,9 @@ Examples:
         /// Where
         #[arg(long, value_name = "NAME")]
         address: Option<Label>,
+        /// On which node
+        #[arg(long, value_name = "NAME")]
+        node: Option<Label>,
         /// Who may enter: a user, team:NAME
         #[arg(long, value_name = "WHO")]
         visible_to: Option<Principal>,
@@ -46,6 +49,7 @@ Examples:
   keyway vm add blue --owner alice --ssh 127.0.0.1:2201 --login root
   keyway vm add shared --owner team:ops --ssh 127.0.0.1:2202
   keyway vm add red --owner bob --ssh 10.1.0.9:22 --address s003 --host-key /srv/red/ssh_host_ed25519_key.pub
+  keyway vm add green --owner alice --ssh 10.1.0.11:22 --node n1
   keyway vm add builder --owner ci --ssh 10.1.0.10:22 --no-address    entered as login+builder@ only"
     )]
     Add(Add),
@@ -125,6 +129,7 @@ Examples:
   keyway vm set blue --ssh 10.1.0.6:22
   keyway vm set blue --state maint
   keyway vm set blue --login ''           whoever logs in says as whom
+  keyway vm set blue --node n1 --carry handoff
   keyway vm set blue --source-address 10.0.2.2     behind a port forward, which the VM sees")]
     Set(Set),
     /// Another address; the old one leads there for a while
@@ -174,6 +179,12 @@ pub(super) struct Add {
     /// No pool address: it is entered as login+vm@
     #[arg(long)]
     no_address: bool,
+    /// The node that it lies on
+    #[arg(long, value_name = "NAME")]
+    node: Option<Label>,
+    /// How its sessions are carried: auto (handed off where the node has an agent and is trusted), relay, handoff
+    #[arg(long, value_name = "HOW", value_parser = carries(), hide_possible_values = true)]
+    carry: Option<String>,
     #[command(flatten)]
     edit: ChangeArgs,
 }
@@ -206,6 +217,12 @@ struct Settings {
     /// Whether it can be entered
     #[arg(long)]
     state: Option<State>,
+    /// The node that it lies on; '': none
+    #[arg(long, value_name = "NAME", value_parser = parse_name_or_none)]
+    node: Option<String>,
+    /// How its sessions are carried: auto (handed off where the node has an agent and is trusted), relay, handoff
+    #[arg(long, value_name = "HOW", value_parser = carries(), hide_possible_values = true)]
+    carry: Option<String>,
 }
 
 /// Whether a VM can be entered.
@@ -259,6 +276,17 @@ fn parse_login_or_none(text: &str) -> Result<String, String> {
     if text.is_empty() { Ok(String::new()) } else { parse_login(text) }
 }
 
+fn parse_name_or_none(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    text.parse::<Label>().map(|name| name.to_string()).map_err(|fault| fault.to_string())
+}
+
+fn carries() -> [&'static str; 3] {
+    Carry::ALL.map(Carry::word)
+}
+
 fn parse_source(text: &str) -> Result<String, String> {
     let source = text.parse::<SourceAddress>().map_err(|fault| fault.to_string())?;
     Ok(source.to_string())
@@ -300,6 +328,9 @@ const FIELDS: &[Column] = &[
     ("LOGIN", |vm| cell(vm, "login")),
     ("HOST KEY", |vm| cell(vm, "host_key")),
     ("SOURCE ADDRESS", |vm| cell(vm, "source_address")),
+    ("NODE", |vm| cell(vm, "node")),
+    ("CARRY", |vm| cell(vm, "carry")),
+    ("CARRIED", |vm| cell(vm, "carried")),
     ("PINNED KEY", |vm| cell(vm.get("pinned").unwrap_or(&Value::Null), "fingerprint")),
     ("PINNED", |vm| time(vm.get("pinned").and_then(|pinned| pinned.get("at_s")?.as_u64()))),
     ("ORIGIN", |vm| cell(vm, "origin")),
@@ -332,10 +363,11 @@ pub(super) fn run(command: Vm, remote: &Remote, terminal: &mut Terminal<'_>) -> 
     let vm = |name: &Label| path(["vms", name.as_str()]);
     let about = |name: &Label, what: &str| path(["vms", name.as_str(), what]);
     match command {
-        Vm::List { owner, address, visible_to } => {
+        Vm::List { owner, address, node, visible_to } => {
             let query = [
                 ("owner", owner.map(|owner| owner.to_string())),
                 ("address", address.map(|address| address.to_string())),
+                ("node", node.map(|node| node.to_string())),
                 ("visible_to", visible_to.map(|principal| principal.to_string())),
             ];
             let query: Vec<_> =
@@ -411,8 +443,7 @@ fn host_key(command: HostKey, talk: &mut ApiSession<'_, '_>) -> Outcome {
 
 /// The body for a new VM.
 fn added(add: Add) -> Result<Value, CliError> {
-    let Add { name, owner, ssh, login, host_key, source_address, address, no_address, edit: _ } =
-        add;
+    let Add { name, owner, ssh, login, host_key, source_address, address, no_address, .. } = add;
     let host_key = host_key.map(|key| keyfile::host_key(&key)).transpose()?;
     let mut body = json!({ "name": name, "owner": owner, "ssh": ssh });
     let optional = [
@@ -421,6 +452,8 @@ fn added(add: Add) -> Result<Value, CliError> {
         ("source_address", source_address.map(Value::from)),
         ("address", address.map(|address| Value::from(address.as_str()))),
         ("no_address", no_address.then_some(Value::Bool(true))),
+        ("node", add.node.map(|node| Value::from(node.as_str()))),
+        ("carry", add.carry.map(Value::from)),
     ];
     put(&mut body, optional);
     Ok(body)
@@ -428,7 +461,7 @@ fn added(add: Add) -> Result<Value, CliError> {
 
 /// The body for other properties.
 fn changed(settings: Settings) -> Result<Value, CliError> {
-    let Settings { ssh, login, host_key, source_address, state } = settings;
+    let Settings { ssh, login, host_key, source_address, state, node, carry } = settings;
     let host_key = match host_key {
         Some(none) if none.is_empty() => Some(none),
         Some(key) => Some(keyfile::host_key(&key)?),
@@ -445,6 +478,8 @@ fn changed(settings: Settings) -> Result<Value, CliError> {
         ("host_key", host_key.map(Value::from)),
         ("source_address", source_address.map(Value::from)),
         ("state", state),
+        ("node", node.map(Value::from)),
+        ("carry", carry.map(Value::from)),
     ];
     put(&mut body, optional);
     Ok(body)
