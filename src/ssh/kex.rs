@@ -7,7 +7,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::cipher::{Keys, Suite};
 use super::entropy::Entropy;
 use super::fault::Fault;
-use super::wire::Put;
+use super::wire::{Malformed, Put, Reader};
 
 /// An X25519 public value, in bytes.
 const X25519_BYTES: usize = 32;
@@ -57,6 +57,12 @@ impl Method {
             Self::EcdhP256 => "ecdh-sha2-nistp256",
             Self::EcdhP384 => "ecdh-sha2-nistp384",
         }
+    }
+
+    /// The method of that name on the wire.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|method| method.name() == name)
     }
 
     /// Is it there for old or FIPS peers only?
@@ -313,6 +319,22 @@ fn x25519_agree(
 }
 
 impl Secret {
+    /// One field, as it stands in the exchange hash.
+    pub(super) fn encoded(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// From [`Secret::encoded`].
+    ///
+    /// # Errors
+    /// [`Malformed`] unless it is exactly one field.
+    pub(super) fn from_encoded(encoded: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(encoded);
+        reader.string()?;
+        reader.end()?;
+        Ok(Self(Zeroizing::new(encoded.to_vec())))
+    }
+
     fn mpint(shared: &[u8]) -> Self {
         let mut encoded = Zeroizing::new(Vec::with_capacity(56));
         encoded.put_mpint(shared);

@@ -14,6 +14,7 @@ pub mod connection;
 pub mod digest;
 pub mod entropy;
 pub mod fault;
+pub mod handoff;
 pub mod host_key;
 pub mod ident;
 pub mod kex;

@@ -51,6 +51,18 @@ impl HostKeyAlgorithm {
     }
 }
 
+impl HostKeyAlgorithm {
+    /// The algorithm of that name on the wire.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let plain = SignatureAlgorithm::from_name(name);
+        let plain = plain.map(|signature| Self { signature, certificate: false });
+        plain.or_else(|| {
+            let signature = SignatureAlgorithm::from_certificate_name(name)?;
+            Some(Self { signature, certificate: true })
+        })
+    }
+}
+
 /// Our KEXINIT but for the cookie: enough to build the same bytes again when the exchange hash
 /// needs them, so that a connection that waits for its peer keeps 16 bytes and not a kilobyte.
 #[derive(Clone, Copy, Debug)]
@@ -237,6 +249,37 @@ impl<'a> KexInit<'a> {
         [SignatureAlgorithm::RsaSha512, SignatureAlgorithm::RsaSha256].into_iter().find(|rsa| {
             names(self.host_keys).any(|name| name == rsa.name() || name == rsa.certificate_name())
         })
+    }
+
+    /// The method that this client's first KEXINIT and that of `server` agree on, and whether both want strict KEX.
+    pub(super) fn agreed_method(&self, server: &KexInit<'_>) -> Option<(Method, bool)> {
+        let wants = |list, marker| names(list).any(|name| name == marker);
+        let strict = wants(self.methods, STRICT_CLIENT) && wants(server.methods, STRICT_SERVER);
+        let name = names(self.methods).find(|name| wants(server.methods, name))?;
+        Some((Method::from_name(name)?, strict))
+    }
+
+    /// The host key algorithm that they agree on.
+    pub(super) fn agreed_host_key(&self, server: &KexInit<'_>) -> Option<HostKeyAlgorithm> {
+        let theirs = |name: &&str| names(server.host_keys).any(|their| their == *name);
+        HostKeyAlgorithm::from_name(names(self.host_keys).find(theirs)?)
+    }
+
+    /// What this KEXINIT offers, and the host key algorithms; `None` for names that we do not speak, and where the two
+    /// directions differ: no KEXINIT of ours does either.
+    pub(super) fn offered(&self) -> Option<(Algorithms, Vec<HostKeyAlgorithm>)> {
+        let both = self.ciphers_to_server == self.ciphers_to_client
+            && self.macs_to_server == self.macs_to_client;
+        let markers = [STRICT_SERVER, STRICT_CLIENT, EXT_INFO_CLIENT];
+        let methods = names(self.methods).filter(|name| !markers.contains(name));
+        let algorithms = Algorithms {
+            methods: methods.map(Method::from_name).collect::<Option<_>>()?,
+            ciphers: names(self.ciphers_to_client).map(Cipher::from_name).collect::<Option<_>>()?,
+            macs: names(self.macs_to_client).map(Mac::from_name).collect::<Option<_>>()?,
+        };
+        let host_keys = names(self.host_keys).map(HostKeyAlgorithm::from_name);
+        let host_keys = host_keys.collect::<Option<_>>()?;
+        both.then_some((algorithms, host_keys))
     }
 
     /// The peer has AES-GCM in both directions.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::ssh::cipher::Cipher;
 use crate::ssh::entropy::Entropy;
 use crate::ssh::host_key::HostKey;
-use crate::ssh::negotiate::{AlgorithmOffer, Algorithms, HostKeyAlgorithm};
+use crate::ssh::negotiate::{AlgorithmOffer, Algorithms, HostKeyAlgorithm, KexInit};
+use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::SignatureAlgorithm;
 use crate::ssh::role::Role;
 
@@ -41,11 +42,27 @@ impl Default for RekeyLimits {
 
 /// Shared by the server transports of a shard; a reload replaces it as a whole.
 pub struct ServerConfig {
-    host_keys: Vec<HostKey>,
+    host_keys: HostKeys,
     names: Vec<HostKeyAlgorithm>,
     algorithms: Algorithms,
     limits: RekeyLimits,
     pub(super) sig_algs: String,
+}
+
+/// What a server shows of itself, and who signs with it.
+enum HostKeys {
+    /// We do.
+    Ours(Vec<HostKey>),
+    /// Whoever holds the private halves: the blob shown under each algorithm.
+    Elsewhere(Vec<(HostKeyAlgorithm, Box<[u8]>)>),
+}
+
+/// A host key as a key exchange takes it.
+pub(in crate::ssh) struct Shown<'a> {
+    /// The key, or the certificate for it.
+    pub(in crate::ssh) blob: &'a [u8],
+    /// `None`: it is elsewhere.
+    pub(in crate::ssh) key: Option<&'a PrivateKey>,
 }
 
 impl ServerConfig {
@@ -65,21 +82,65 @@ impl ServerConfig {
                     .collect::<Vec<_>>()
             })
             .collect();
-        let sig_algs = SignatureAlgorithm::ALL.map(SignatureAlgorithm::name).join(",");
-        Self { host_keys, names, algorithms, limits, sig_algs }
+        Self {
+            host_keys: HostKeys::Ours(host_keys),
+            names,
+            algorithms,
+            limits,
+            sig_algs: sig_algs(),
+        }
     }
 
-    /// The keys we answer with.
+    /// A server that goes on where another one is, whose latest KEXINIT `kexinit` is and who signs for both: it offers
+    /// the same, under each host key algorithm what `blob` says. `None` if that KEXINIT is none of our kind.
+    pub(in crate::ssh) fn elsewhere(
+        kexinit: &KexInit<'_>,
+        blob: impl Fn(HostKeyAlgorithm) -> Option<Box<[u8]>>,
+        limits: RekeyLimits,
+    ) -> Option<Self> {
+        let (algorithms, names) = kexinit.offered()?;
+        let shown = names.iter().filter_map(|name| Some((*name, blob(*name)?))).collect();
+        let host_keys = HostKeys::Elsewhere(shown);
+        Some(Self { host_keys, names, algorithms, limits, sig_algs: sig_algs() })
+    }
+
+    /// Whether this is the KEXINIT that starts a later key exchange of such a server.
+    pub(in crate::ssh) fn sends(self: &Arc<Self>, cookie: [u8; 16], kexinit: &[u8]) -> bool {
+        let ours = Ours { cookie, ..Ours::default() };
+        End::Server(Arc::clone(self)).offer(&ours, false).kexinit(cookie) == kexinit
+    }
+
+    /// The keys we answer with; none if they are elsewhere.
     pub fn host_keys(&self) -> &[HostKey] {
-        &self.host_keys
+        match &self.host_keys {
+            HostKeys::Ours(host_keys) => host_keys,
+            HostKeys::Elsewhere(_) => &[],
+        }
     }
 
-    pub(super) fn host_key(&self, algorithm: HostKeyAlgorithm) -> Option<&HostKey> {
-        self.host_keys.iter().find(|host_key| {
-            host_key.key.algorithms().contains(&algorithm.signature)
-                && (host_key.certificate.is_some() || !algorithm.certificate)
-        })
+    pub(in crate::ssh) fn shown(&self, algorithm: HostKeyAlgorithm) -> Option<Shown<'_>> {
+        match &self.host_keys {
+            HostKeys::Ours(host_keys) => {
+                let host_key = host_keys.iter().find(|host_key| {
+                    host_key.key.algorithms().contains(&algorithm.signature)
+                        && (host_key.certificate.is_some() || !algorithm.certificate)
+                })?;
+                let blob = match &host_key.certificate {
+                    Some(certificate) if algorithm.certificate => certificate.blob(),
+                    Some(_) | None => host_key.key.public().blob(),
+                };
+                Some(Shown { blob, key: Some(&host_key.key) })
+            }
+            HostKeys::Elsewhere(shown) => {
+                let (_, blob) = shown.iter().find(|(name, _)| *name == algorithm)?;
+                Some(Shown { blob, key: None })
+            }
+        }
     }
+}
+
+fn sig_algs() -> String {
+    SignatureAlgorithm::ALL.map(SignatureAlgorithm::name).join(",")
 }
 
 /// What a client transport asks for.
@@ -148,12 +209,35 @@ pub(super) struct Ours {
     pub(super) cookie: [u8; 16],
     /// In place of the configured list, for a cipher upgrade.
     pub(super) ciphers: Option<Box<[Cipher]>>,
+    pub(super) reply: Reply,
+}
+
+/// What becomes of a server's answer to the client's value.
+#[derive(Default)]
+pub(super) enum Reply {
+    /// It goes out like everything we send.
+    #[default]
+    Ours,
+    /// So it does, and what the exchange hash was made of is kept.
+    Kept,
+    /// It is for whoever sent our KEXINIT to send, and NEWKEYS behind it, under keys of its own. `next_seq`: the number of
+    /// the packet after these two.
+    Theirs { next_seq: u32 },
 }
 
 impl Ours {
     pub(super) fn fresh(ciphers: Option<Box<[Cipher]>>, entropy: &mut dyn Entropy) -> Self {
         let mut cookie = [0; 16];
         entropy.fill(&mut cookie);
-        Self { cookie, ciphers }
+        Self { cookie, ciphers, reply: Reply::Ours }
+    }
+
+    /// For a first exchange whose values are kept. Who is shown them later can see when they were made.
+    pub(super) fn dated(unix_s: u64, entropy: &mut dyn Entropy) -> Self {
+        let mut ours = Self { reply: Reply::Kept, ..Self::fresh(None, entropy) };
+        for (to, from) in ours.cookie.iter_mut().zip(unix_s.to_be_bytes()) {
+            *to = from;
+        }
+        ours
     }
 }

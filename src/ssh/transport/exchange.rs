@@ -1,14 +1,17 @@
 //! Key exchange (RFC 4253 §7, §8; RFC 5656 §4): from a KEXINIT of either side to both NEWKEYS, the first and every later one.
 
 use super::{
-    Context, End, Event, Exchange, ExchangeHash, Instant, Late, Ours, Phase, Session, State,
-    Transport,
+    Answer, Context, End, Event, Exchange, ExchangeHash, FirstExchange, Instant, Late, Ours, Phase,
+    Reply, Session, State, Transport, Unsigned,
 };
+use crate::ssh::certificate::Certificate;
 use crate::ssh::cipher::Cipher;
 use crate::ssh::fault::Fault;
+use crate::ssh::handoff;
 use crate::ssh::kex::{self, Ephemeral, Flow, Secret, Transcript};
 use crate::ssh::message;
-use crate::ssh::negotiate::{Agreement, KexInit};
+use crate::ssh::negotiate::{Agreement, HostKeyAlgorithm, KexInit};
+use crate::ssh::packet::Sealer;
 use crate::ssh::publickey::PublicKey;
 use crate::ssh::role::Role;
 use crate::ssh::wire::{Put, Reader};
@@ -47,6 +50,7 @@ impl Transport {
                 Exchange::Offered(ours) => Some(std::mem::take(ours)),
                 Exchange::AwaitInit { .. }
                 | Exchange::AwaitReply { .. }
+                | Exchange::AwaitSignature(_)
                 | Exchange::AwaitNewKeys { .. } => return Err(unexpected),
             },
             State::Open => None,
@@ -85,6 +89,13 @@ impl Transport {
                     [peer_ident, our_ident],
                     [payload, &kexinit],
                 ),
+                answer: match ours.reply {
+                    Reply::Ours => Answer::Send,
+                    Reply::Kept => {
+                        Answer::Keep { our_cookie: ours.cookie, peer_kexinit: payload.into() }
+                    }
+                    Reply::Theirs { next_seq } => Answer::Hand { next_seq },
+                },
             },
             Role::Client => {
                 let transcript =
@@ -107,7 +118,8 @@ impl Transport {
         cx: &mut Context<'_>,
     ) -> Result<Event, Fault> {
         let unexpected = Fault::Unexpected { number: message::KEX_ECDH_INIT, during: self.stage() };
-        let Exchange::AwaitInit { agreement, mut transcript } = self.take_exchange(unexpected)?
+        let Exchange::AwaitInit { agreement, mut transcript, answer } =
+            self.take_exchange(unexpected)?
         else {
             return Err(unexpected);
         };
@@ -117,28 +129,103 @@ impl Transport {
         let value = reader.string()?;
         reader.end()?;
         let (reply_value, secret) = kex::respond(agreement.method, value, cx.entropy)?;
-        let host_key =
-            config.host_key(agreement.host_key).ok_or(Fault::NoCommon("host key algorithm"))?;
-        let blob = match &host_key.certificate {
-            Some(certificate) if agreement.host_key.certificate => certificate.blob(),
-            Some(_) | None => host_key.key.public().blob(),
-        };
-        transcript.string(blob);
+        let shown =
+            config.shown(agreement.host_key).ok_or(Fault::NoCommon("host key algorithm"))?;
+        transcript.string(shown.blob);
         transcript.string(value);
         transcript.string(&reply_value);
         let hash = transcript.finish(&secret);
-        let signature = host_key
-            .key
-            .sign(agreement.host_key.signature, hash.as_bytes())
-            .map_err(|_| Fault::HostKey)?;
-        let mut reply = Vec::with_capacity(512);
-        reply.put_u8(message::KEX_ECDH_REPLY);
-        reply.put_string(blob);
-        reply.put_string(&reply_value);
-        reply.put_string(&signature);
-        self.seal(&reply, cx)?;
-        self.switch(agreement, blob, &secret, hash, cx)?;
+        let unsigned = Unsigned { agreement, reply_value, secret, hash };
+        match (answer, shown.key) {
+            (Answer::Hand { next_seq }, _) => self.hand(&unsigned, next_seq, cx)?,
+            (Answer::Send | Answer::Keep { .. }, None) => {
+                let exchange = Exchange::AwaitSignature(Box::new(unsigned));
+                self.state = State::Exchange(Box::new(exchange));
+            }
+            (answer @ (Answer::Send | Answer::Keep { .. }), Some(key)) => {
+                let signature = key
+                    .sign(agreement.host_key.signature, hash.as_bytes())
+                    .map_err(|_| Fault::HostKey)?;
+                self.reply(&unsigned, shown.blob, &signature, cx)?;
+                if let (Answer::Keep { our_cookie, peer_kexinit }, Some(session)) =
+                    (answer, &mut self.session)
+                {
+                    let Unsigned { reply_value, secret, .. } = unsigned;
+                    session.first_exchange = Some(Box::new(FirstExchange {
+                        our_cookie,
+                        peer_kexinit,
+                        init_value: value.into(),
+                        reply_value: reply_value.into(),
+                        secret,
+                    }));
+                }
+            }
+        }
         Ok(Event::Handled)
+    }
+
+    /// Sends KEX_ECDH_REPLY and NEWKEYS.
+    fn reply(
+        &mut self,
+        unsigned: &Unsigned,
+        blob: &[u8],
+        signature: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        self.seal(&kex_reply(blob, &unsigned.reply_value, signature), cx)?;
+        self.seal(&[message::NEWKEYS], cx)?;
+        self.switch(unsigned.agreement, blob, &unsigned.secret, unsigned.hash, None, cx)
+    }
+
+    /// Tells whoever sent our KEXINIT what to reply, and seals for the client from here: the packets of the other one,
+    /// which it then sends, are its last.
+    fn hand(
+        &mut self,
+        unsigned: &Unsigned,
+        next_seq: u32,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        let sign = handoff::sign_message(
+            unsigned.agreement.host_key,
+            &unsigned.hash,
+            &unsigned.reply_value,
+        );
+        self.seal(&sign, cx)?;
+        let blob = self.host_key().to_vec();
+        let Unsigned { agreement, secret, hash, .. } = unsigned;
+        self.switch(*agreement, &blob, secret, *hash, Some(next_seq), cx)
+    }
+
+    /// What is to be signed, and how, if a reply waits for that: the algorithm's name, what is shown under it, the hash.
+    pub fn unsigned(&self) -> Option<(&'static str, &[u8], ExchangeHash)> {
+        let (State::Exchange(exchange), End::Server(config)) = (&self.state, &self.end) else {
+            return None;
+        };
+        let Exchange::AwaitSignature(unsigned) = &**exchange else { return None };
+        let algorithm = unsigned.agreement.host_key;
+        Some((algorithm.name(), config.shown(algorithm)?.blob, unsigned.hash))
+    }
+
+    /// Goes on with the signature that [`Transport::unsigned`] asked for.
+    ///
+    /// # Errors
+    /// [`Fault::HostKey`] if nothing waits for one, or this one is another's; the transport's own faults. Final.
+    pub fn signed(&mut self, signature: &[u8], cx: &mut Context<'_>) -> Result<(), Fault> {
+        self.take_signature(signature, cx).inspect_err(|fault| self.fail(*fault, cx))
+    }
+
+    fn take_signature(&mut self, signature: &[u8], cx: &mut Context<'_>) -> Result<(), Fault> {
+        let Exchange::AwaitSignature(unsigned) = self.take_exchange(Fault::HostKey)? else {
+            return Err(Fault::HostKey);
+        };
+        let End::Server(config) = self.end.clone() else { return Err(Fault::HostKey) };
+        let algorithm = unsigned.agreement.host_key;
+        let shown = config.shown(algorithm).ok_or(Fault::HostKey)?;
+        // A wrong one would end the session at the client, who would cry of an attack.
+        let key = shown_key(shown.blob, algorithm).ok_or(Fault::HostKey)?;
+        key.verify(algorithm.signature, unsigned.hash.as_bytes(), signature)
+            .map_err(|_| Fault::HostKey)?;
+        self.reply(&unsigned, shown.blob, signature, cx)
     }
 
     /// Client: KEX_ECDH_REPLY -> NEWKEYS (RFC 5656 §4).
@@ -169,7 +256,8 @@ impl Transport {
         if self.session.as_ref().is_some_and(|session| *session.host_key != *blob) {
             return Err(Fault::HostKeyChanged);
         }
-        self.switch(agreement, blob, &secret, hash, cx)?;
+        self.seal(&[message::NEWKEYS], cx)?;
+        self.switch(agreement, blob, &secret, hash, None, cx)?;
         Ok(Event::Handled)
     }
 
@@ -180,13 +268,15 @@ impl Transport {
         }
     }
 
-    /// Sends NEWKEYS, seals under the new keys from here, and waits for the peer's NEWKEYS.
+    /// Seals under the new keys from here, and waits for the peer's NEWKEYS. `next_seq`: of the next packet, where it does
+    /// not follow from ours.
     fn switch(
         &mut self,
         agreement: Agreement,
         host_key: &[u8],
         secret: &Secret,
         hash: ExchangeHash,
+        next_seq: Option<u32>,
         cx: &mut Context<'_>,
     ) -> Result<(), Fault> {
         let first = self.session.is_none();
@@ -198,6 +288,7 @@ impl Transport {
                 host_key: host_key.into(),
                 peer_can: agreement.peer_can,
                 peer_sig_algs: None,
+                first_exchange: None,
                 phase: Phase::FirstExchange,
             })
         });
@@ -211,8 +302,10 @@ impl Transport {
             Role::Client => (to_server, to_client),
         };
         let keys = |(flow, suite)| kex::derive(flow, suite, secret, &hash, &id);
-        self.seal(&[message::NEWKEYS], cx)?;
-        self.sealer.rekey(keys(send), strict);
+        match next_seq {
+            Some(seq) if !strict => self.sealer = Sealer::from_keys(keys(send), seq),
+            Some(_) | None => self.sealer.rekey(keys(send), strict),
+        }
         self.keys_since = cx.now;
         self.keys_age_ms = 0;
         let exchange = Exchange::AwaitNewKeys { receive: keys(receive) };
@@ -296,9 +389,36 @@ impl Transport {
         }
     }
 
+    /// Our KEXINIT is out and the peer's is not here: it may still send anything.
+    pub fn is_offering(&self) -> bool {
+        match &self.state {
+            State::Exchange(exchange) => matches!(**exchange, Exchange::Offered(_)),
+            State::Ident { .. } | State::Open | State::Ended(_) => false,
+        }
+    }
+
     /// A key exchange runs: from the first KEXINIT of either side to the peer's NEWKEYS.
     pub fn is_exchanging(&self) -> bool {
         matches!(self.state, State::Ident { .. } | State::Exchange(_))
+    }
+}
+
+/// KEX_ECDH_REPLY (RFC 5656 §4).
+pub(in crate::ssh) fn kex_reply(host_key: &[u8], value: &[u8], signature: &[u8]) -> Vec<u8> {
+    let mut reply = Vec::with_capacity(512);
+    reply.put_u8(message::KEX_ECDH_REPLY);
+    reply.put_string(host_key);
+    reply.put_string(value);
+    reply.put_string(signature);
+    reply
+}
+
+/// The plain key in what is shown under `algorithm`.
+fn shown_key(blob: &[u8], algorithm: HostKeyAlgorithm) -> Option<PublicKey> {
+    if algorithm.certificate {
+        Some(Certificate::parse(blob).ok()?.key().clone())
+    } else {
+        PublicKey::parse(blob).ok()
     }
 }
 

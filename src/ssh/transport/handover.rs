@@ -69,6 +69,7 @@ impl Transport {
                 host_key: state.host_key,
                 peer_can: PeerCan { gcm: state.peer_offered_gcm, rsa_proofs: state.rsa_proofs },
                 peer_sig_algs: None,
+                first_exchange: None,
                 phase: Phase::Connection { late: Late::default() },
             })),
             opener: Opener::from_keys(receive, receive_seq).continuing(state.receive_used),

@@ -13,7 +13,7 @@ use super::fault::{Fault, Stage};
 use super::ident::{self, IdentReader, Line};
 pub use super::kex::ExchangeHash;
 
-use super::kex::{Ephemeral, Transcript};
+use super::kex::{Ephemeral, Secret, Transcript};
 use super::message;
 pub use super::negotiate::Algorithms;
 use super::negotiate::{Agreement, PeerCan};
@@ -26,11 +26,15 @@ use super::wire::{Malformed, Put, Reader};
 mod config;
 mod exchange;
 mod farewell;
+mod handoff;
 mod handover;
 mod output;
 pub use config::{ClientConfig, Context, Instant, RekeyLimits, ServerConfig};
-use config::{End, Ours};
+use config::{End, Ours, Reply};
+pub(super) use exchange::kex_reply;
 use farewell::Farewell;
+use handoff::FirstExchange;
+pub(super) use handoff::{Continuation, GivenUp, peer_can};
 pub use handover::Handover;
 
 /// Most bytes `packet_length` may claim before a user is authenticated (RFC 4253 §6.1).
@@ -39,7 +43,7 @@ const PACKET_MAX_EARLY_BYTES: u32 = 35_000;
 pub const DATA_MAX_BYTES: u32 = 256 * 1024;
 /// Most bytes `packet_length` may claim afterwards: such a message with its header (13 bytes at most) and with any
 /// padding (255 and its length).
-const PACKET_MAX_BYTES: u32 = DATA_MAX_BYTES + 512;
+pub(super) const PACKET_MAX_BYTES: u32 = DATA_MAX_BYTES + 512;
 /// Connection messages that a peer may still send between its KEXINIT and its NEWKEYS. RFC 4253 §7.1
 /// forbids them, but JSch and others check too late and sshd takes them: what stood in their own
 /// queue, so a few windows' worth is generous.
@@ -72,7 +76,9 @@ enum Exchange {
     /// Our KEXINIT is out, the peer's is not here. The peer may still send anything else.
     Offered(Ours),
     /// Server: both KEXINITs are known; KEX_ECDH_INIT is next, after a wrong guess if there is one.
-    AwaitInit { agreement: Agreement, transcript: Transcript },
+    AwaitInit { agreement: Agreement, transcript: Transcript, answer: Answer },
+    /// Server: the reply is ready but for its signature, which somebody else makes.
+    AwaitSignature(Box<Unsigned>),
     /// Client: KEX_ECDH_INIT is out; KEX_ECDH_REPLY is next, after a wrong guess if there is one.
     AwaitReply {
         agreement: Agreement,
@@ -82,6 +88,24 @@ enum Exchange {
     },
     /// Our NEWKEYS is out and our sending keys are new; the peer's NEWKEYS is next.
     AwaitNewKeys { receive: Keys },
+}
+
+/// What a server does with its answer to the client's value.
+enum Answer {
+    /// It goes out.
+    Send,
+    /// It goes out, and what the hash was made of is kept.
+    Keep { our_cookie: [u8; 16], peer_kexinit: Box<[u8]> },
+    /// See [`Reply::Theirs`].
+    Hand { next_seq: u32 },
+}
+
+/// A reply without its signature.
+struct Unsigned {
+    agreement: Agreement,
+    reply_value: Vec<u8>,
+    secret: Secret,
+    hash: ExchangeHash,
 }
 
 /// What the first key exchange fixed for the life of the connection, and how far the connection is since.
@@ -96,6 +120,8 @@ struct Session {
     peer_can: PeerCan,
     /// Of a server's EXT_INFO.
     peer_sig_algs: Option<Box<str>>,
+    /// What the id was made of, if it is kept.
+    first_exchange: Option<Box<FirstExchange>>,
     phase: Phase,
 }
 
@@ -192,20 +218,32 @@ pub struct Transport {
 impl Transport {
     /// A server's end. `output` at once holds our identification line and KEXINIT.
     pub fn server(config: Arc<ServerConfig>, cx: &mut Context<'_>) -> Self {
-        Self::new(End::Server(config), cx)
+        let ours = Ours::fresh(None, cx.entropy);
+        Self::new(End::Server(config), ours, cx)
+    }
+
+    /// As [`Transport::server`], and keeps what an agent must know of the first key exchange to take the session over; the
+    /// KEXINIT says when this was.
+    pub fn server_for_handoff(
+        config: Arc<ServerConfig>,
+        unix_s: u64,
+        cx: &mut Context<'_>,
+    ) -> Self {
+        let ours = Ours::dated(unix_s, cx.entropy);
+        Self::new(End::Server(config), ours, cx)
     }
 
     /// A client's end. `output` at once holds our identification line and KEXINIT.
     pub fn client(config: Arc<ClientConfig>, cx: &mut Context<'_>) -> Self {
-        Self::new(End::Client(config), cx)
+        let ours = Ours::fresh(None, cx.entropy);
+        Self::new(End::Client(config), ours, cx)
     }
 
-    fn new(end: End, cx: &mut Context<'_>) -> Self {
+    fn new(end: End, ours: Ours, cx: &mut Context<'_>) -> Self {
         let our_ident = match end.role() {
             Role::Client => ident::TO_SERVERS,
             Role::Server => ident::TO_CLIENTS,
         };
-        let ours = Ours::fresh(None, cx.entropy);
         let kexinit = end.offer(&ours, true).kexinit(ours.cookie);
         let mut transport = Self {
             end,
@@ -426,7 +464,7 @@ impl Transport {
                     agreement.strict
                 }
                 Exchange::Offered(_) => false,
-                Exchange::AwaitNewKeys { .. } => {
+                Exchange::AwaitSignature(_) | Exchange::AwaitNewKeys { .. } => {
                     self.session.as_ref().is_some_and(|session| session.strict)
                 }
             },
@@ -476,7 +514,9 @@ impl Transport {
             Exchange::AwaitInit { agreement, .. } | Exchange::AwaitReply { agreement, .. } => {
                 (30..=49).contains(&number) && std::mem::take(&mut agreement.skip_guess)
             }
-            Exchange::Offered(_) | Exchange::AwaitNewKeys { .. } => false,
+            Exchange::Offered(_) | Exchange::AwaitSignature(_) | Exchange::AwaitNewKeys { .. } => {
+                false
+            }
         }
     }
 

@@ -178,10 +178,25 @@ impl ProvedKey {
         &self.signature
     }
 
+    /// The request that proved it, byte for byte as it came: for somebody who is to verify it again
+    /// ([`Authenticator::prove_again`](super::Authenticator::prove_again)). `host_key` as in
+    /// [`ProvedKey::signed_data`].
+    #[must_use]
+    pub fn request(&self, host_key: &[u8]) -> Vec<u8> {
+        let mut request = self.covered(host_key);
+        request.put_string(&self.signature);
+        request
+    }
+
     /// The bytes that [`ProvedKey::signature`] covers, byte for byte as they were verified.
     /// `host_key` matters to [`Method::HostBound`] only.
     #[must_use]
     pub fn signed_data(&self, session_id: &[u8], host_key: &[u8]) -> Vec<u8> {
+        signed_data(session_id, &self.covered(host_key))
+    }
+
+    /// The request without its signature.
+    fn covered(&self, host_key: &[u8]) -> Vec<u8> {
         let name = match self.identity {
             Identity::Key(_) => self.algorithm.name(),
             Identity::User(_) => self.algorithm.certificate_name(),
@@ -191,7 +206,7 @@ impl ProvedKey {
             Method::PublicKey => {}
             Method::HostBound => request.put_string(host_key),
         }
-        signed_data(session_id, &request)
+        request
     }
 }
 

@@ -206,6 +206,31 @@ impl Authenticator {
         self.take(payload, &judge, &mut Sealed { transport, cx })
     }
 
+    /// Judges a proof that was made elsewhere, to whoever holds `host_key`, as if it had come here: nothing of what the
+    /// other place made of it is believed. `request`: a signed `USERAUTH_REQUEST`, whole.
+    #[must_use]
+    pub fn prove_again(
+        request: &[u8],
+        (session_id, host_key): (&[u8], &[u8]),
+        (source, unix_s): (IpAddr, u64),
+        policy: &Policy,
+        gate: &dyn Gate,
+    ) -> Option<Box<ProvedKey>> {
+        let mut authenticator = Self { state: State::Unbound, ..Self::new(source) };
+        let judge = RequestJudge { policy, source, unix_s, gate, session_id, host_key };
+        match authenticator.judged(request, &judge) {
+            Ok(Answer::Proved(proved)) => Some(proved),
+            Ok(
+                Answer::Service
+                | Answer::Usable { .. }
+                | Answer::Failure
+                | Answer::Words
+                | Answer::LastFailure,
+            )
+            | Err(_) => None,
+        }
+    }
+
     /// `USERAUTH_SUCCESS`; calls `transport.authenticated()`.
     ///
     /// # Errors

@@ -1,0 +1,167 @@
+//! What edge and agent say to each other on their control link: global requests (RFC 4254 §4) that want no reply.
+
+use zeroize::Zeroizing;
+
+use super::super::fault::{Fault, Stage};
+use super::super::message::GLOBAL_REQUEST;
+use super::super::negotiate::HostKeyAlgorithm;
+use super::super::transport::ServerConfig;
+use super::super::wire::{Malformed, Put, Reader};
+use super::edge::sign_blindly;
+
+/// Longest signature, in bytes: RSA with 16384 bits, and names.
+const SIGNATURE_BYTES_MAX: usize = 4096;
+
+const CLAIM: &str = "claim@keyway";
+const SIGN: &str = "sign@keyway";
+const SIGNED: &str = "signed@keyway";
+
+/// One message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Said<'a> {
+    /// Edge: a data connection is about to come ([`Claim::encoded`](super::Claim::encoded)).
+    Claim(&'a [u8]),
+    /// Agent: sign the exchange hash of a later key exchange. `ticket` names the answer; `session` counts what one session
+    /// asks for.
+    Sign {
+        /// Of the agent's choice.
+        ticket: u64,
+        /// The session's request id.
+        session: u64,
+        /// The host key algorithm's name.
+        algorithm: &'a str,
+        /// What is shown under it.
+        host_key: &'a [u8],
+        /// 32 or 48 bytes.
+        hash: &'a [u8],
+    },
+    /// Edge: the signature blob; empty if there is none.
+    Signed {
+        /// Of the question.
+        ticket: u64,
+        /// As it stands in KEX_ECDH_REPLY.
+        signature: &'a [u8],
+    },
+}
+
+impl<'a> Said<'a> {
+    /// As it goes over the link. Made in one piece: a claim holds keys, and what grows leaves copies.
+    #[must_use]
+    pub fn message(&self) -> Zeroizing<Vec<u8>> {
+        let (name, len) = match self {
+            Self::Claim(claim) => (CLAIM, claim.len()),
+            Self::Sign { host_key, hash, .. } => (SIGN, host_key.len().saturating_add(hash.len())),
+            Self::Signed { signature, .. } => (SIGNED, signature.len()),
+        };
+        let mut message = Zeroizing::new(Vec::with_capacity(len.saturating_add(128)));
+        message.put_u8(GLOBAL_REQUEST);
+        message.put_string(name.as_bytes());
+        message.put_bool(false);
+        match self {
+            Self::Claim(claim) => message.put_string(claim),
+            Self::Sign { ticket, session, algorithm, host_key, hash } => {
+                message.put_u64(*ticket);
+                message.put_u64(*session);
+                message.put_string(algorithm.as_bytes());
+                message.put_string(host_key);
+                message.put_string(hash);
+            }
+            Self::Signed { ticket, signature } => {
+                message.put_u64(*ticket);
+                message.put_string(signature);
+            }
+        }
+        message
+    }
+
+    /// Reads a message of the other side.
+    ///
+    /// # Errors
+    /// [`Fault::Malformed`], [`Fault::Unexpected`] for anything else: neither side says more.
+    pub fn parse(message: &'a [u8]) -> Result<Self, Fault> {
+        let mut reader = Reader::new(message);
+        let number = reader.u8()?;
+        let unexpected = Fault::Unexpected { number, during: Stage::Connection };
+        if number != GLOBAL_REQUEST {
+            return Err(unexpected);
+        }
+        let name = reader.name()?;
+        if reader.bool()? {
+            return Err(unexpected);
+        }
+        let said = match name {
+            CLAIM => Self::Claim(reader.string()?),
+            SIGN => Self::Sign {
+                ticket: reader.u64()?,
+                session: reader.u64()?,
+                algorithm: reader.name()?,
+                host_key: reader.string()?,
+                hash: reader.string()?,
+            },
+            SIGNED => {
+                let (ticket, signature) = (reader.u64()?, reader.string()?);
+                if signature.len() > SIGNATURE_BYTES_MAX {
+                    return Err(Malformed::Range.into());
+                }
+                Self::Signed { ticket, signature }
+            }
+            _ => return Err(unexpected),
+        };
+        reader.end()?;
+        Ok(said)
+    }
+}
+
+/// The edge's answer to [`Said::Sign`]: the signature blob. That `hash` is an exchange hash cannot be seen: whoever asks has
+/// to be trusted.
+///
+/// # Errors
+/// [`Fault::HostKey`] for what no exchange hash is, and under an algorithm or for a key that is not this server's.
+pub fn sign(
+    config: &ServerConfig,
+    (algorithm, host_key): (&str, &[u8]),
+    hash: &[u8],
+) -> Result<Vec<u8>, Fault> {
+    let algorithm = HostKeyAlgorithm::from_name(algorithm).ok_or(Fault::HostKey)?;
+    let (shown, signature) = sign_blindly(config, algorithm, hash)?;
+    if shown == host_key { Ok(signature) } else { Err(Fault::HostKey) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_comes_out_as_it_went_in_and_cut_or_longer_not_at_all() {
+        for said in [
+            Said::Claim(b"keys"),
+            Said::Sign {
+                ticket: 1,
+                session: 2,
+                algorithm: "ssh-ed25519",
+                host_key: b"key",
+                hash: &[7; 32],
+            },
+            Said::Signed { ticket: 3, signature: b"signature" },
+            Said::Signed { ticket: 3, signature: b"" },
+        ] {
+            let message = said.message();
+            assert_eq!(Said::parse(&message), Ok(said));
+            for len in 0..message.len() {
+                assert!(Said::parse(&message[..len]).is_err(), "{said:?} {len}");
+            }
+            assert!(Said::parse(&[&message[..], &[0]].concat()).is_err());
+        }
+    }
+
+    #[test]
+    fn another_request_or_one_that_wants_a_reply_is_not_expected() {
+        for (name, wants_reply) in [("claim@keyway", true), ("keepalive@openssh.com", false)] {
+            let mut message = vec![GLOBAL_REQUEST];
+            message.put_string(name.as_bytes());
+            message.put_bool(wants_reply);
+            message.put_string(b"");
+            assert!(matches!(Said::parse(&message), Err(Fault::Unexpected { .. })), "{name}");
+        }
+    }
+}
