@@ -44,6 +44,8 @@ labelled! {
         Client = "client",
         /// The VM's SSH server, or the network on its side.
         Vm = "vm",
+        /// The agent that a session is handed to, or the network on its side.
+        Agent = "agent",
         /// This program, by a rule or for want of something.
         Edge = "edge",
         /// A person: a drain, a revocation, a kill.
@@ -62,6 +64,8 @@ labelled! {
         Exchange = "exchange",
         /// Keys are offered and proved.
         Authentication = "authentication",
+        /// Between an edge and an agent, until the keys have changed hands.
+        Handoff = "handoff",
         /// Connecting to the VM.
         Dial = "dial",
         /// The VM leg's key exchange.
@@ -104,6 +108,12 @@ labelled! {
         UserSessionsFull = "user_sessions_full",
         /// The VM has as many sessions as one may have.
         VmSessionsFull = "vm_sessions_full",
+        /// The agent beside the VM cannot be reached, or went away.
+        AgentUnreachable = "agent_unreachable",
+        /// The agent beside the VM does not take the session.
+        AgentRefused = "agent_refused",
+        /// An edge asked this agent for what it does not do.
+        HandoffRefused = "handoff_refused",
         /// The VM did not answer.
         DialFailed = "dial_failed",
         /// The VM's host answered that nothing listens.
@@ -167,6 +177,9 @@ impl Cause {
             Self::SessionsFull => "sessions_max is reached",
             Self::UserSessionsFull => "the user has sessions_max_per_user sessions",
             Self::VmSessionsFull => "the VM has sessions_max_per_vm sessions",
+            Self::AgentUnreachable => "the agent beside the VM cannot be reached",
+            Self::AgentRefused => "the agent beside the VM does not take the session",
+            Self::HandoffRefused => "the agent was asked for what it does not do",
             Self::DialFailed => "the VM does not answer",
             Self::DialRefused => "nothing listens at the VM's endpoint",
             Self::TurnedAway => "the VM's SSH server turned the connection away",
@@ -338,6 +351,9 @@ pub fn notice(cause: Cause, about: &About<'_>) -> String {
         Cause::DialFailed => format!(
             "{vm} is not reachable right now (no answer). Your key is fine; try again in a moment."
         ),
+        Cause::AgentUnreachable | Cause::AgentRefused => format!(
+            "{vm} is not reachable right now (its host does not take sessions). Your key is fine; try again in a moment."
+        ),
         Cause::DialRefused => format!(
             "{vm} is not reachable right now (connection refused). Your key is fine; try again in a moment."
         ),
@@ -422,6 +438,7 @@ pub fn notice(cause: Cause, about: &About<'_>) -> String {
         }
         // These end before a key is proved, and users who see none of it cannot be helped by more.
         Cause::Attempts
+        | Cause::HandoffRefused
         | Cause::NotInPool
         | Cause::HeaderRefused
         | Cause::HalfOpenFull => "this connection cannot be carried.".into(),

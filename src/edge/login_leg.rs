@@ -318,6 +318,12 @@ impl LoginLeg {
         Some(address.ip().to_canonical())
     }
 
+    /// Taken apart, for a session whose keys go elsewhere: the bytes were read and not opened.
+    pub(super) fn into_parts(mut self) -> (Stream, Transport, Vec<u8>) {
+        self.unread.drain(..self.handled);
+        (self.stream, self.transport, self.unread)
+    }
+
     /// Leaves the door for the pump.
     pub(super) fn leave(mut self) -> relay::EstablishedLeg {
         let fd = self.stream.leave();

@@ -22,6 +22,7 @@ mod failed;
 pub mod first_use;
 pub mod gate;
 mod global_requests;
+pub mod handoff;
 pub mod listen;
 mod lobby;
 pub mod local_address;

@@ -11,6 +11,7 @@ use crate::ssh::userauth::{Presented, ProvedKey};
 
 use super::denied::Denied;
 use super::gate::Grant;
+use super::handoff::Handed;
 use super::presence::ConnectionGuard;
 use super::pump::Carry;
 use super::seats::SessionPermit;
@@ -204,4 +205,6 @@ pub struct Info {
     pub presence: ConnectionGuard,
     /// The place it takes among the sessions.
     pub seat: SessionPermit,
+    /// Of a session that an agent carries.
+    pub handed: Option<Handed>,
 }

@@ -107,6 +107,13 @@ impl Edge {
             let shared = Arc::clone(&shared);
             shards.push(Shard::start(index, cpu, listeners, shared, door, pump, share)?);
         }
+        shared.sign_with();
+        for shard in &shards {
+            let asked = Arc::clone(&shared);
+            shard.pump.ask_with(Arc::new(move |info: &Info, what, deliver| {
+                asked.ask(info.report.request, what, deliver)
+            }));
+        }
         let edge = Self { shards, shared, addresses, cpus, members: Mutex::new(members) };
         // From here on whoever comes to a pump is looked at there, and when a right has its end.
         edge.recheck_rights();
@@ -126,6 +133,7 @@ impl Edge {
     /// Replaces what a reload replaces, and ends the sessions whose right is gone. Others do not notice.
     pub fn renew(&self, live: Live) {
         self.shared.live.store(Arc::new(live));
+        self.shared.sign_with();
         self.recheck_rights();
     }
 

@@ -124,18 +124,18 @@ fn admitted(seed: u64, shared: &Arc<Shared>, key: &PrivateKey) -> (Peer, Peer, S
     });
     let seat = shared.take_seat(&admitted.user, &admitted.vm.id).ok().unwrap();
     report.admitted = Some(admitted);
-    let info = Info { report, presence: shared.enter(), seat };
+    let info = Info { report, presence: shared.enter(), seat, handed: None };
     let (client, vm, carriage) = carriage(seed, Cipher::Aes128Gcm);
     (client, vm, Session { carriage, info, started_ms: monotonic_ms() })
 }
 
 /// An edge of one shard, at a port that the kernel chose.
-fn started(shared: &Arc<Shared>) -> Edge {
+pub(in crate::edge) fn started(shared: &Arc<Shared>) -> Edge {
     let start = Start {
-        doors: listen::reserve(&[([127, 0, 0, 1], 0).into()], &[0], false).unwrap(),
+        doors: listen::reserve(&[([127, 0, 77, 1], 0).into()], &[0], false).unwrap(),
         beside: 0,
         cpus: host::cpus().unwrap()[..1].to_vec(),
-        half_open_max: NonZeroU32::MIN,
+        half_open_max: NonZeroU32::new(64).unwrap(),
         shared: Arc::clone(shared),
     };
     Edge::start(start, &Registry::new(0, Inventory::default)).unwrap()

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::route::Table;
+use crate::route::{Table, Vm};
 
 use super::first_use::FirstUse;
+use super::handoff::{Part, Peer};
 use super::names::Names;
+use super::pump::Deliver;
+use super::report::RequestId;
 use super::presence::{ConnectionGuard, Presence};
 use super::seats::{Full, Seats, SessionPermit, Shares};
 use super::settings::{Live, Settings};
@@ -32,6 +35,8 @@ pub struct Shared {
     pub live: ArcSwap<Live>,
     /// Who may go where.
     pub table: Table,
+    /// Whether sessions are handed to agents, or taken from edges.
+    pub part: Part,
     /// Whoever pins the host keys of the VMs.
     pub first_use: Arc<dyn FirstUse>,
     /// Asks it: whoever pins waits for a disk.
@@ -54,6 +59,7 @@ impl Shared {
             lister: Workers::new("lobby", LISTERS_MAX, LISTS_WAITING_MAX),
             lists: Arc::default(),
             settings,
+            part: Part::Alone,
             live: ArcSwap::from_pointee(live),
             table,
             first_use,
@@ -61,6 +67,41 @@ impl Shared {
             names: Names::default(),
             presence: Arc::default(),
         }
+    }
+
+    /// As an edge that hands sessions over, or an agent.
+    #[must_use]
+    pub fn playing(self, part: Part) -> Self {
+        Self { part, ..self }
+    }
+
+    /// The host keys in use sign for agents too.
+    pub(super) fn sign_with(&self) {
+        if let Part::Edge(links) = &self.part {
+            links.sign_with(&self.live.load().server);
+        }
+    }
+
+    /// Asks an edge to sign for a session that this agent carries. False: nobody can be asked.
+    pub(super) fn ask(
+        &self,
+        session: RequestId,
+        what: (&'static str, &[u8], &[u8]),
+        deliver: Deliver,
+    ) -> bool {
+        match &self.part {
+            Part::Agent(agent) => agent.signers.ask(session.0, what, deliver),
+            Part::Alone | Part::Edge(_) => false,
+        }
+    }
+
+    /// The agent that sessions with this VM are handed to.
+    pub(super) fn agent_of(&self, _vm: &Vm) -> Option<Peer> {
+        #[cfg(test)]
+        if let Some(peer) = super::handoff::FORCED.get() {
+            return Some(peer.clone());
+        }
+        None
     }
 
     /// Counts a connection or a listener until the returned value is dropped.

@@ -126,7 +126,7 @@ impl Door {
         let carried = waiting.leave(|report| {
             let report = Report { endpoint: Some(Box::new(endpoint)), ..report.clone() };
             let (carriage, started_ms) = (Carriage::Reseal(Box::new(relay)), report.accepted_ms);
-            let info = Info { report, presence: self.enter(), seat };
+            let info = Info { report, presence: self.enter(), seat, handed: None };
             self.pump.carry(Session { carriage, info, started_ms })
         });
         match carried {
@@ -140,7 +140,7 @@ impl Door {
 }
 
 /// As a cause, and how many sessions stand in the way.
-const fn why(full: Full) -> (Cause, usize) {
+pub(super) const fn why(full: Full) -> (Cause, usize) {
     match full {
         Full::All => (Cause::SessionsFull, 0),
         Full::User(others) => (Cause::UserSessionsFull, others),

@@ -4,11 +4,12 @@
 //! deadline. A connection that fails after its key was proved is told why in a channel of its own; before that
 //! it hears what every stranger hears.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,7 @@ use super::early::Early;
 use super::executor::Executor;
 
 use super::global_requests::host_keys;
+use super::handoff::Part;
 use super::login_leg::{LoginLeg, Scratch};
 use super::presence::ConnectionGuard;
 use super::pump::PumpHandle;
@@ -40,15 +42,18 @@ use super::shared::Shared;
 use super::stream::Stream;
 use super::vm_leg::VmLegs;
 use super::{clock, lobby};
+use give::Given;
 pub(super) use half_open::HalfOpenSlot;
 use last_line::{KILLED, LastLine};
 use patience::{PROOF_WAIT, Patience};
 
 mod arrival;
 mod begin_session;
+mod give;
 mod half_open;
 mod last_line;
 mod patience;
+mod take;
 
 /// How long somebody with `-N` and no channel waits before the reason comes in the DISCONNECT.
 const NOTICE_WAIT: Duration = Duration::from_secs(5);
@@ -75,6 +80,8 @@ enum Outcome {
     Carried,
     /// It was a load balancer's health check.
     Checked,
+    /// It was an edge's control link, which has lines of its own.
+    Linked,
     /// It is over.
     Ended(Ended),
 }
@@ -128,14 +135,18 @@ impl Door {
         stream: Stream,
         peer: SocketAddr,
         place: HalfOpenSlot,
-        _presence: ConnectionGuard,
+        presence: ConnectionGuard,
     ) {
+        let presence = Cell::new(Some(presence));
         let request = RequestId(self.scratch.random());
         let report = RefCell::new(Report::new(request, peer, clock::monotonic_us()));
         let mut last_line = LastLine { door: &self, report: &report, ended: Some(KILLED) };
-        let connection = Box::pin(self.connection(stream, &report, &place));
+        let connection: Pin<Box<dyn Future<Output = Outcome> + '_>> = match &self.shared.part {
+            Part::Agent(agent) => Box::pin(self.take(agent, stream, &report, &place, &presence)),
+            Part::Alone | Part::Edge(_) => Box::pin(self.connection(stream, &report, &place)),
+        };
         last_line.ended = match AssertUnwindSafe(connection).catch_unwind().await {
-            Ok(Outcome::Carried | Outcome::Checked) => None,
+            Ok(Outcome::Carried | Outcome::Checked | Outcome::Linked) => None,
             Ok(Outcome::Ended(ended)) if place.evicted() => {
                 Some(Ended::edge(ended.stage, Cause::HalfOpenFull))
             }
@@ -168,11 +179,14 @@ impl Door {
         };
         report.borrow_mut().address = Some(Arc::clone(&address));
         let server = Arc::clone(&self.shared.live.load().server);
-        let transport = self.scratch.with_context(|cx| Transport::server(server, cx));
+        let transport = self.scratch.with_context(|cx| match &self.shared.part {
+            Part::Edge(_) => Transport::server_for_handoff(server, clock::unix_s(), cx),
+            Part::Alone | Part::Agent(_) => Transport::server(server, cx),
+        });
         let mut leg = LoginLeg::from_client(stream, transport, unread);
         let entry = Box::pin(self.authenticate(&mut leg, &address, report, place)).await;
         report.borrow_mut().software = leg.transport.peer_ident();
-        let entry = match entry {
+        let (entry, given) = match entry {
             Ok(entry) => entry,
             Err(ended) => return Outcome::Ended(ended),
         };
@@ -200,7 +214,10 @@ impl Door {
                     report.user = Some(Arc::clone(&admitted.user));
                     report.admitted = Some(admitted.clone());
                 }
-                Box::pin(self.begin_session(leg, report, place, admitted, &key)).await
+                match given {
+                    Some(given) => Box::pin(self.give(leg, report, place, admitted, given)).await,
+                    None => Box::pin(self.begin_session(leg, report, place, admitted, &key)).await,
+                }
             }
         }
     }
@@ -212,7 +229,7 @@ impl Door {
         address: &Arc<Address>,
         report: &RefCell<Report>,
         place: &HalfOpenSlot,
-    ) -> Result<Entry, Ended> {
+    ) -> Result<(Entry, Option<Box<Given>>), Ended> {
         let source = report.borrow().source();
         let gate = RouteGate::new(&self.shared, address, report);
         let mut authenticator = Authenticator::new(source);
@@ -292,11 +309,12 @@ impl Door {
         };
         // Whoever got in has offered nothing in vain.
         report.borrow_mut().denied = Denied::default();
+        let given = self.begin_handoff(leg, &entry, report)?;
         // The client goes on while the VM is dialled.
         leg.flush().await.map_err(|_| Ended::client(stage, Cause::Reset))?;
         let spent_us = clock::monotonic_us() - secured_us;
         self.counters.stage(LoginStage::Authentication, spent_us);
-        Ok(entry)
+        Ok((entry, given))
     }
 
     /// Tells an authenticated user why there is no session, and before it what the VM itself had to say, then says

@@ -8,6 +8,7 @@ use super::super::relay::leg::{Party, PumpContext};
 use super::super::relay::{Relay, Turn};
 use super::Splice;
 use crate::ended::{Cause, Detail, labelled};
+use crate::ssh::transport::ExchangeHash;
 
 /// How the bytes of a session get from leg to leg.
 pub enum Carriage {
@@ -97,6 +98,22 @@ impl Carriage {
         match self {
             Self::Reseal(relay) => relay.turn(tools),
             Self::Splice(splice) => splice.turn(tools),
+        }
+    }
+
+    /// What somebody else is to sign for the client's key exchange: said once.
+    pub(super) fn unsigned(&mut self) -> Option<(&'static str, &[u8], ExchangeHash)> {
+        match self {
+            Self::Reseal(relay) => relay.unsigned(),
+            Self::Splice(_) => None,
+        }
+    }
+
+    /// Goes on with the signature, or ends the session if there is none.
+    pub(super) fn signed(&mut self, signature: Option<&[u8]>, tools: &mut PumpContext) -> Turn {
+        match self {
+            Self::Reseal(relay) => relay.signed(signature, tools),
+            Self::Splice(_) => Turn::Wait,
         }
     }
 

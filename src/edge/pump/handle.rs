@@ -1,7 +1,8 @@
 //! The way into a pump from other threads: a queue and a wake.
 
 use super::super::epoll::Waker;
-use super::{Check, Session, Visit};
+use super::super::slab::Key;
+use super::{Ask, Check, Session, Visit};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(super) enum Command<I> {
     Session(Box<Session<I>>),
     Visit(Visit<I>),
+    /// Whom to ask for signatures.
+    AskWith(Ask<I>),
+    /// The answer for a session; `None`: there is none.
+    Signed(Key, Option<Vec<u8>>),
     EndAll,
     Stop,
 }
@@ -70,7 +75,11 @@ impl<I> PumpHandle<I> {
             self.shared.sessions.fetch_sub(1, Ordering::Relaxed);
             match command {
                 Command::Session(session) => session,
-                Command::Visit(_) | Command::EndAll | Command::Stop => {
+                Command::Visit(_)
+                | Command::AskWith(_)
+                | Command::Signed(..)
+                | Command::EndAll
+                | Command::Stop => {
                     unreachable!("the command pushed is the command that comes back")
                 }
             }
@@ -94,6 +103,16 @@ impl<I> PumpHandle<I> {
     /// all were shown, or when the pump has stopped.
     pub fn visit(&self, visit: Visit<I>) {
         let _ = self.push(Command::Visit(visit));
+    }
+
+    /// Has signatures that a session's key exchange waits for asked of `ask`.
+    pub fn ask_with(&self, ask: Ask<I>) {
+        let _ = self.push(Command::AskWith(ask));
+    }
+
+    /// A session's signature is here, or will not come.
+    pub(super) fn signed(&self, key: Key, signature: Option<Vec<u8>>) {
+        let _ = self.push(Command::Signed(key, signature));
     }
 
     /// Ends all sessions, those that come in later too, with a word to their users.

@@ -37,7 +37,7 @@ mod splice;
 pub use carriage::{Carriage, Carry};
 pub use handle::PumpHandle;
 pub(in crate::edge) use pipes::Pipes;
-pub use session::{Check, Report, Seen, Session, Stay, Visit};
+pub use session::{Ask, Check, Deliver, Report, Seen, Session, Stay, Visit};
 pub use splice::{Splice, SplicedLeg};
 
 /// How often sessions are looked at for memory that they can do without and key exchanges that are stuck, in milliseconds.
@@ -110,6 +110,7 @@ fn build<I>(
         scan_ms: 0,
         arrivals: Arrivals::Welcome,
         check: None,
+        ask: None,
         unchecked: Vec::new(),
         tools: PumpContext {
             pool: Pool::default(),
@@ -148,6 +149,8 @@ struct Pump<I> {
     arrivals: Arrivals,
     /// The check of the last recheck: asked too when somebody comes in, and when a right has its end.
     check: Option<Check<I>>,
+    /// Whom to ask for signatures.
+    ask: Option<Ask<I>>,
     /// Sessions that this recheck has not come to.
     unchecked: Vec<Key>,
     tools: PumpContext,
@@ -199,7 +202,7 @@ enum Life {
     Stopped,
 }
 
-impl<I> Pump<I> {
+impl<I: Send + 'static> Pump<I> {
     /// Runs until it is told to stop. A panic outside of any session is ours and must not end the others.
     fn run(mut self) {
         for _ in 0..PANICS_MAX {
@@ -290,6 +293,10 @@ impl<I> Pump<I> {
                 None => return Life::On,
                 Some(Command::Session(session)) => self.register(*session),
                 Some(Command::Visit(visit)) => self.visit(visit),
+                Some(Command::AskWith(ask)) => self.ask = Some(ask),
+                Some(Command::Signed(key, signature)) => {
+                    self.serve(key, |carriage, tools| carriage.signed(signature.as_deref(), tools));
+                }
                 Some(Command::EndAll) => {
                     for key in self.entries.keys() {
                         self.evict(key, Cause::Drained);
@@ -470,6 +477,14 @@ impl<I> Pump<I> {
             Turn::Again | Turn::Wait => {}
         }
         entry.arm(key, &mut self.deadlines);
+        if let Some((algorithm, host_key, hash)) = entry.carriage.unsigned() {
+            let (handle, own) = (PumpHandle::new(Arc::clone(&self.shared)), key);
+            let deliver = Box::new(move |signature| handle.signed(own, signature));
+            let what = (algorithm, host_key, hash.as_bytes());
+            if !self.ask.as_ref().is_some_and(|ask| ask(&entry.info, what, deliver)) {
+                PumpHandle::new(Arc::clone(&self.shared)).signed(key, None);
+            }
+        }
         let is_full = entry.carriage.is_full() != [false; 2];
         self.forget_deadlines();
         // Few sockets are ever full: only those pay for hearing that there is room again.

@@ -189,7 +189,11 @@ impl PumpContext {
 
 impl RelayLeg {
     pub(in crate::edge) fn new(leg: EstablishedLeg) -> Self {
-        let exchange = if leg.transport.is_held() { Exchange::Peers } else { Exchange::None };
+        let exchange = match (leg.transport.is_offering(), leg.transport.is_held()) {
+            (true, _) => Exchange::Ours,
+            (false, true) => Exchange::Peers,
+            (false, false) => Exchange::None,
+        };
         Self {
             fd: leg.fd,
             received: u64::try_from(leg.leftover.len()).unwrap_or_default(),

@@ -36,11 +36,12 @@ use super::epoll::Readiness;
 use super::global_requests::{self as requests, Request};
 use super::packet_size;
 use crate::ended::{Detail, Ended};
+use crate::ssh::fault::Fault;
 use crate::ssh::message::{
     CHANNEL_OPEN, CHANNEL_OPEN_CONFIRMATION, CHANNEL_REQUEST, GLOBAL_REQUEST, REQUEST_FAILURE,
     REQUEST_SUCCESS,
 };
-use crate::ssh::transport::{Event, ServerConfig};
+use crate::ssh::transport::{Event, ExchangeHash, ServerConfig};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -113,6 +114,7 @@ pub struct Relay {
     detail: Option<Detail>,
     upgrade: Upgrade,
     proof: Proof,
+    signature: Signature,
     /// What the VM has to say to its user, until a terminal has it.
     banner: Option<Box<Banner>>,
     alive: Alive,
@@ -120,6 +122,14 @@ pub struct Relay {
     received_before: u64,
     /// Since when the pump has found a leg in a key exchange each time it looked, in milliseconds.
     exchanging_since: Option<u64>,
+}
+
+/// Whether the client's key exchange waits for a signature that somebody else makes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Signature {
+    NotDue,
+    Due,
+    AskedFor,
 }
 
 /// Whether the client had its proof of our host keys.
@@ -140,6 +150,7 @@ impl Relay {
             detail: None,
             upgrade: Upgrade::Pending,
             proof: Proof::Open,
+            signature: Signature::NotDue,
             banner: None,
             alive: Alive::default(),
             received_before: 0,
@@ -191,6 +202,39 @@ impl Relay {
             line.heard = tools.now;
         }
         self.alive.begin(tools);
+        self.may_need_signature();
+    }
+
+    /// Takes note of it if the client's key exchange waits for a signature.
+    fn may_need_signature(&mut self) {
+        if self.signature == Signature::NotDue && self.client.transport.unsigned().is_some() {
+            self.signature = Signature::Due;
+        }
+    }
+
+    /// What somebody else is to sign for the client's key exchange: said once.
+    pub(super) fn unsigned(&mut self) -> Option<(&'static str, &[u8], ExchangeHash)> {
+        if self.signature != Signature::Due {
+            return None;
+        }
+        self.signature = Signature::AskedFor;
+        self.client.transport.unsigned()
+    }
+
+    /// Goes on with the signature, or ends the session if there is none.
+    pub(super) fn signed(&mut self, signature: Option<&[u8]>, tools: &mut PumpContext) -> Turn {
+        self.signature = Signature::NotDue;
+        let signed = match signature {
+            Some(signature) => self.client.transport.signed(signature, &mut tools.context()),
+            None => Err(Fault::HostKey),
+        };
+        match signed {
+            Ok(()) => Turn::Again,
+            Err(fault) => {
+                self.stop(Stop::Fault(Party::Client, fault), tools);
+                self.linger(tools)
+            }
+        }
     }
 
     /// Takes what epoll said about one socket.
@@ -333,6 +377,9 @@ impl Relay {
                     from.drop_idle(received.used);
                     if !was_held && from.transport.is_held() {
                         from.exchange = Exchange::Peers;
+                    }
+                    if party == Party::Client {
+                        self.may_need_signature();
                     }
                 }
                 Event::Rekeyed => {

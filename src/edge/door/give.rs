@@ -1,0 +1,340 @@
+//! The edge's way from a proved key to a session that an agent has: asked, handed over, and from then on spliced.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use futures_lite::FutureExt;
+use futures_lite::future::try_zip;
+
+use crate::ended::{Cause, Detail, Ended, Side, Stage};
+use crate::route::Admitted;
+use crate::ssh::cipher::Cipher;
+use crate::ssh::fault::Fault;
+use crate::ssh::handoff::{Answered, Asked, Claim, EdgeEnd, Passed};
+use crate::ssh::message::Reason;
+
+use super::super::early::Early;
+use super::super::failed::Failed;
+use super::super::handoff::{Details, Part, Peer};
+use super::super::login_leg::{Broken, LoginLeg};
+use super::super::pump::{Carriage, Session, Splice, SplicedLeg};
+use super::super::report::{Info, Report};
+use super::super::route_gate::Entry;
+use super::super::stream::{Read, Stream};
+use super::begin_session::why;
+use super::{Door, HalfOpenSlot, Outcome};
+
+/// How long an agent may take to judge: it waits two seconds for an announcement, and as long for its map.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+/// How long a client may take to answer our KEXINIT. Long: one that is stopped answers when it is continued.
+const EXCHANGE_WAIT: Duration = Duration::from_mins(15);
+/// Most bytes kept of either side's packets until one is whole.
+const UNREAD_BYTES_MAX: usize = 320 * 1024;
+/// Ciphers that a session is moved to, if the client has them.
+const GCM: &[Cipher] = &[Cipher::Aes128Gcm, Cipher::Aes256Gcm];
+
+/// A session that an agent is about to be asked to take: its KEXINIT is sealed.
+pub(super) struct Given {
+    peer: Peer,
+    asked: Asked,
+    /// What the data connection begins with.
+    opening: Vec<u8>,
+}
+
+/// What comes of asking.
+enum Way {
+    Answered(Result<(Stream, Vec<u8>), Failed>),
+    /// The client has gone.
+    Left,
+    /// Somebody has it ended.
+    Told(Cause),
+}
+
+/// Two sockets, and what each direction's first bytes are.
+struct Switched {
+    upwards: Vec<u8>,
+    downwards: Vec<u8>,
+}
+
+impl Door {
+    /// Begins the handoff of a session that an agent has to carry; `None` if it is relayed. Right behind the success, so that
+    /// both leave in one piece.
+    pub(super) fn begin_handoff(
+        &self,
+        leg: &mut LoginLeg,
+        entry: &Entry,
+        report: &RefCell<Report>,
+    ) -> Result<Option<Box<Given>>, Ended> {
+        let (Part::Edge(links), Entry::Vm(admitted, key)) = (&self.shared.part, entry) else {
+            leg.transport.keep_session();
+            return Ok(None);
+        };
+        let Some(peer) = self.shared.agent_of(&admitted.vm) else {
+            leg.transport.keep_session();
+            return Ok(None);
+        };
+        let details = {
+            let report = report.borrow();
+            let (request, client) = (report.request, report.client);
+            let dialled = report.dialled.ok_or(Ended::edge(Stage::Handoff, Cause::NotInPool))?;
+            Details { request, client, dialled, vm: admitted.vm.id.clone() }
+        };
+        let request = key.request(leg.transport.host_key());
+        let ciphers = leg.transport.peer_offered_gcm().then_some(GCM);
+        let mut opening = Vec::new();
+        let asked = self.scratch.with_context(|cx| {
+            let claim = Claim::generate(cx.entropy);
+            links.announce(&peer, &claim);
+            let said = (&request[..], &details.encoded()[..]);
+            Asked::begin(&mut leg.transport, claim, said, ciphers, &mut opening, cx)
+        });
+        let asked = asked.map_err(|fault| Ended::edge(Stage::Handoff, Cause::from(&fault)))?;
+        Ok(Some(Box::new(Given { peer, asked, opening })))
+    }
+
+    /// From a session that is given away to two sockets on the pump, or to words about why not.
+    pub(super) async fn give(
+        &self,
+        client_leg: LoginLeg,
+        report: &RefCell<Report>,
+        place: &HalfOpenSlot,
+        admitted: Admitted,
+        mut given: Box<Given>,
+    ) -> Outcome {
+        place.leave();
+        let seat = match self.shared.take_seat(&admitted.user, &admitted.vm.id) {
+            Ok(seat) => seat,
+            Err(full) => {
+                let (cause, others) = why(full);
+                report.borrow_mut().others = others;
+                let (early, ended) = (Early::default(), Ended::edge(Stage::Session, cause));
+                return Outcome::Ended(self.explain(client_leg, early, report, ended, "").await);
+            }
+        };
+        let Some(wake) = self.tasks.wake_me() else {
+            return Outcome::Ended(Ended::edge(Stage::Session, Cause::Resources));
+        };
+        let waiting = self.attended.enter(report.borrow().clone(), Stage::Handoff, wake);
+        let way = {
+            let answered = async { Way::Answered(self.ask(&mut given).await) };
+            let left = async {
+                client_leg.hung_up().await;
+                Way::Left
+            };
+            let told = async { Way::Told(waiting.eviction().await) };
+            Box::pin(answered.or(left).or(told)).await
+        };
+        let (agent, unread) = match way {
+            Way::Answered(Ok(answered)) => answered,
+            Way::Left => {
+                return Outcome::Ended(Broken::Closed.ended(Side::Client, Stage::Handoff));
+            }
+            Way::Answered(Err(failed)) => {
+                report.borrow_mut().detail = failed.detail;
+                let (ended, early) = (failed.ended, Early::default());
+                let told = self.explain(client_leg, early, report, ended, "");
+                let cut = async {
+                    waiting.eviction().await;
+                    ended
+                };
+                return Outcome::Ended(told.or(cut).await);
+            }
+            Way::Told(cause) => {
+                let (ended, early) = (Ended::evicted(Stage::Handoff, cause), Early::default());
+                return Outcome::Ended(self.explain(client_leg, early, report, ended, "").await);
+            }
+        };
+        let (client, transport, client_unread) = client_leg.into_parts();
+        let handed = match &self.shared.part {
+            Part::Edge(links) => Some(links.handed(&given.peer, transport.server_config())),
+            Part::Alone | Part::Agent(_) => None,
+        };
+        let mut downwards = Vec::new();
+        let Ok(end) = given.asked.hand_off(transport, &mut downwards) else {
+            return Outcome::Ended(Ended::edge(Stage::Handoff, Cause::Protocol));
+        };
+        let end = RefCell::new(end);
+        let ended = {
+            let up = self.pass_up(&client, &agent, &end, client_unread);
+            let down = self.pass_down(&client, &agent, &end, unread, downwards);
+            let switched = async { try_zip(up, down).await };
+            let told = async { Err(Ended::evicted(Stage::Handoff, waiting.eviction().await)) };
+            let both = Box::pin(switched.or(told));
+            match self.tasks.timeout(EXCHANGE_WAIT, both).await {
+                Some(Ok((upwards, downwards))) => Ok(Switched { upwards, downwards }),
+                Some(Err(ended)) => Err(ended),
+                None => {
+                    Err(Ended { side: Side::Client, stage: Stage::Handoff, cause: Cause::Deadline })
+                }
+            }
+        };
+        let switched = match ended {
+            Ok(switched) => switched,
+            Err(ended) => {
+                let text = report.borrow().notice(ended.cause);
+                let mut last = Vec::new();
+                self.scratch.with_context(|cx| {
+                    let reason = Reason::ByApplication;
+                    end.borrow_mut().disconnect(reason, &text, &mut last, cx);
+                });
+                client.write_now(&last);
+                return Outcome::Ended(ended);
+            }
+        };
+        let endpoint = given.peer.address;
+        let splice = Splice::new(
+            SplicedLeg { fd: client.leave(), leftover: switched.upwards },
+            SplicedLeg { fd: agent.leave(), leftover: switched.downwards },
+        );
+        let carried = waiting.leave(|report| {
+            let report = Report { endpoint: Some(Box::new(endpoint)), ..report.clone() };
+            let (carriage, started_ms) = (Carriage::Splice(Box::new(splice)), report.accepted_ms);
+            let info = Info { report, presence: self.enter(), seat, handed };
+            self.pump.carry(Session { carriage, info, started_ms })
+        });
+        match carried {
+            Ok(Ok(())) => Outcome::Carried,
+            Ok(Err(_stopped)) => Outcome::Ended(Ended::edge(Stage::Session, Cause::Drained)),
+            Err(cause) => Outcome::Ended(Ended::evicted(Stage::Session, cause)),
+        }
+    }
+
+    /// Dials the agent and asks; returns the data connection and what was read of it behind the answer.
+    async fn ask(&self, given: &mut Given) -> Result<(Stream, Vec<u8>), Failed> {
+        let settings = &self.shared.settings;
+        let Given { peer, asked, opening } = given;
+        let opening = std::mem::take(opening);
+        let dialling = Box::pin(async {
+            let stream = Stream::connect(&self.tasks, peer.address)?;
+            write_all(&stream, &opening).await?;
+            Ok::<_, std::io::Error>(stream)
+        });
+        let unreachable = |detail| Failed::new(agent(Cause::AgentUnreachable), detail);
+        let stream = match self.tasks.timeout(settings.dial_timeout, dialling).await {
+            Some(Ok(stream)) => stream,
+            Some(Err(error)) => return Err(unreachable(Detail::noted(error))),
+            None => return Err(unreachable(Detail::noted("no answer"))),
+        };
+        let mut bytes = Vec::new();
+        let answering = Box::pin(async {
+            loop {
+                stream.readable().await?;
+                if self.scratch.read(&stream, &mut bytes, UNREAD_BYTES_MAX)? == Read::End {
+                    return Err(Broken::Closed);
+                }
+                if let Some((answered, used)) = asked.answer(&mut bytes)? {
+                    bytes.drain(..used);
+                    return Ok(answered);
+                }
+            }
+        });
+        match self.tasks.timeout(ANSWER_WAIT, answering).await {
+            Some(Ok(Answered::Ready)) => Ok((stream, bytes)),
+            Some(Ok(Answered::Refused(why))) => {
+                Err(Failed::new(agent(Cause::AgentRefused), Detail::noted(why)))
+            }
+            Some(Err(broken)) => {
+                let trouble = match &self.shared.part {
+                    Part::Edge(links) => links.trouble(peer),
+                    Part::Alone | Part::Agent(_) => None,
+                };
+                Err(unreachable(match (trouble, broken) {
+                    (Some(trouble), _) => Detail::noted(format_args!("no control link: {trouble}")),
+                    (None, Broken::Closed) => Detail::noted("it closed the data connection"),
+                    (None, Broken::Socket(error)) => Detail::noted(error),
+                    (None, Broken::Fault(fault)) => Detail::noted(fault),
+                }))
+            }
+            None => Err(unreachable(Detail::noted("no answer"))),
+        }
+    }
+
+    /// Passes the client's packets on until its NEWKEYS; returns what was read behind it.
+    async fn pass_up(
+        &self,
+        client: &Stream,
+        agent_stream: &Stream,
+        end: &RefCell<EdgeEnd>,
+        mut unread: Vec<u8>,
+    ) -> Result<Vec<u8>, Ended> {
+        let broke = |broken: Broken| broken.ended(Side::Client, Stage::Handoff);
+        loop {
+            let mut out = Vec::new();
+            let passed = self.scratch.with_context(|cx| {
+                pass(&mut unread, |input| end.borrow_mut().from_client(input, &mut out, cx))
+            });
+            let is_over = passed.map_err(|fault| broke(fault.into()))?;
+            write_all(agent_stream, &out).await.map_err(|_| agent(Cause::Reset))?;
+            if is_over {
+                return Ok(unread);
+            }
+            client.readable().await.map_err(|error| broke(error.into()))?;
+            let read = self.scratch.read(client, &mut unread, UNREAD_BYTES_MAX);
+            if read.map_err(|error| broke(error.into()))? == Read::End {
+                return Err(broke(Broken::Closed));
+            }
+        }
+    }
+
+    /// Passes on what the agent says until it has said what to sign; returns what was read behind it.
+    async fn pass_down(
+        &self,
+        client: &Stream,
+        agent_stream: &Stream,
+        end: &RefCell<EdgeEnd>,
+        mut unread: Vec<u8>,
+        mut out: Vec<u8>,
+    ) -> Result<Vec<u8>, Ended> {
+        let gone = |_| Broken::Closed.ended(Side::Client, Stage::Handoff);
+        loop {
+            let passed = self.scratch.with_context(|cx| {
+                pass(&mut unread, |input| end.borrow_mut().from_agent(input, &mut out, cx))
+            });
+            let is_over = passed.map_err(|fault| agent(Cause::from(&fault)))?;
+            write_all(client, &out).await.map_err(gone)?;
+            out.clear();
+            if is_over {
+                return Ok(unread);
+            }
+            agent_stream.readable().await.map_err(|_| agent(Cause::Reset))?;
+            let read = self.scratch.read(agent_stream, &mut unread, UNREAD_BYTES_MAX);
+            if read.map_err(|_| agent(Cause::Reset))? == Read::End {
+                return Err(agent(Cause::Closed));
+            }
+        }
+    }
+}
+
+/// Takes the whole packets at the front of `unread` away; true once the last one of its direction has come.
+fn pass(
+    unread: &mut Vec<u8>,
+    mut one: impl FnMut(&mut [u8]) -> Result<Passed, Fault>,
+) -> Result<bool, Fault> {
+    let mut start = 0;
+    let is_over = loop {
+        match one(unread.get_mut(start..).unwrap_or_default())? {
+            Passed::Starved => break false,
+            Passed::Packet(used) => start += used,
+            Passed::Last(used) => {
+                start += used;
+                break true;
+            }
+            Passed::Raw => break true,
+        }
+    };
+    unread.drain(..start);
+    Ok(is_over)
+}
+
+async fn write_all(stream: &Stream, mut bytes: &[u8]) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        let count = stream.write(bytes).await?;
+        bytes = bytes.get(count..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// The agent, or the network on its side, ended it.
+const fn agent(cause: Cause) -> Ended {
+    Ended { side: Side::Agent, stage: Stage::Handoff, cause }
+}

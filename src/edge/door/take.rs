@@ -1,0 +1,322 @@
+//! The agent's door: a data connection becomes a session that is relayed like any other, once this agent has judged it by
+//! itself; a control link is where edges announce them.
+
+use std::cell::{Cell, RefCell};
+
+use futures_lite::FutureExt;
+use zeroize::Zeroize;
+
+use crate::ended::{Cause, Detail, Ended, Side, Stage};
+use crate::route::Admitted;
+use crate::ssh::certificate::Restrictions;
+use crate::ssh::fault::Fault;
+use crate::ssh::handoff::{self, CLAIM_ID_BYTES, OPEN_LENGTH_MAX, Open, Refused, Said, Taken};
+use crate::ssh::packet::Opened;
+use crate::ssh::publickey::{Fingerprint, PublicKey};
+use crate::ssh::transport::{Event, RekeyLimits, Transport};
+use crate::ssh::userauth::{
+    Authenticator, Gate, Identity, Offer, Pass, Policy, ProvedKey, Step, Subject,
+};
+use crate::unix_time::unix_s;
+
+use super::super::handoff::{Agent, Details};
+use super::super::login_leg::{Broken, LoginLeg};
+use super::super::presence::ConnectionGuard;
+use super::super::report::{Proved, Report};
+use super::super::route_gate::{Entry, RouteGate};
+use super::super::stream::{Read, Stream};
+use super::{Door, HalfOpenSlot, Outcome};
+
+/// Most bytes kept of a data connection before its OPEN is whole.
+const OPENING_BYTES_MAX: usize = CLAIM_ID_BYTES + OPEN_LENGTH_MAX as usize + 64;
+
+/// Why a session is not taken.
+#[derive(Debug, thiserror::Error)]
+enum Denial {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error("the address dialled is not in this agent's pool")]
+    Address,
+    #[error("by this agent's map the proof lets nobody in there")]
+    Proof,
+    #[error("by this agent's map it leads to another VM")]
+    OtherVm,
+    #[error("this session was handed over before")]
+    Replayed,
+}
+
+impl Door {
+    /// Takes one connection of an edge to its end, or to the pump. `presence`: of the connection; a link gives it back, for
+    /// nobody waits for one to end.
+    pub(super) async fn take(
+        &self,
+        agent: &Agent,
+        stream: Stream,
+        report: &RefCell<Report>,
+        place: &HalfOpenSlot,
+        presence: &Cell<Option<ConnectionGuard>>,
+    ) -> Outcome {
+        self.counters.accepted();
+        let peer = report.borrow().client;
+        if !agent.lets_come(peer.ip()) {
+            report.borrow_mut().detail = Some(Detail::noted("not from agent's edge_networks"));
+            return Outcome::Ended(Ended::edge(Stage::Accept, Cause::HandoffRefused));
+        }
+        let mut bytes = Vec::new();
+        let grace = self.shared.settings.login_grace;
+        let opening = Box::pin(self.read_until(&stream, &mut bytes, 1));
+        match self.tasks.timeout(grace, opening).await {
+            Some(Ok(())) => {}
+            Some(Err(broken)) => return Outcome::Ended(broken.ended(Side::Client, Stage::Accept)),
+            None => return Outcome::Ended(Ended::client(Stage::Accept, Cause::Deadline)),
+        }
+        // A data connection begins with a zero.
+        if bytes.first() != Some(&0) {
+            return Box::pin(self.link(agent, stream, bytes, report, place, presence)).await;
+        }
+        let opening = Box::pin(self.open(agent, stream, bytes, report));
+        match self.tasks.timeout(grace, opening).await {
+            Some(Ok((leg, admitted, key))) => {
+                place.progressed();
+                Box::pin(self.begin_session(leg, report, place, admitted, &key)).await
+            }
+            Some(Err(ended)) => Outcome::Ended(ended),
+            None => Outcome::Ended(Ended::client(Stage::Handoff, Cause::Deadline)),
+        }
+    }
+
+    /// Reads until there are `count` bytes.
+    async fn read_until(
+        &self,
+        stream: &Stream,
+        bytes: &mut Vec<u8>,
+        count: usize,
+    ) -> Result<(), Broken> {
+        while bytes.len() < count {
+            stream.readable().await?;
+            if self.scratch.read(stream, bytes, OPENING_BYTES_MAX)? == Read::End {
+                return Err(Broken::Closed);
+            }
+        }
+        Ok(())
+    }
+
+    /// From a data connection's first byte to the session's leg, which has READY to say.
+    async fn open(
+        &self,
+        agent: &Agent,
+        stream: Stream,
+        mut bytes: Vec<u8>,
+        report: &RefCell<Report>,
+    ) -> Result<(LoginLeg, Admitted, Box<ProvedKey>), Ended> {
+        let broke = |broken: Broken| broken.ended(Side::Client, Stage::Handoff);
+        let refused = |why: &str| {
+            report.borrow_mut().detail = Some(Detail::noted(why));
+            Ended::edge(Stage::Handoff, Cause::HandoffRefused)
+        };
+        self.read_until(&stream, &mut bytes, CLAIM_ID_BYTES).await.map_err(broke)?;
+        let mut sealed = bytes.split_off(CLAIM_ID_BYTES);
+        let id = bytes.first_chunk().copied().unwrap_or_default();
+        let Some((claim, _edge)) = agent.claims.announced(&self.tasks, id).await else {
+            return Err(refused("no edge announced this data connection"));
+        };
+        let (mut opener, mut sealer) = claim.at_agent();
+        let Opened { payload, used } = loop {
+            let opened = opener.open(&mut sealed, OPEN_LENGTH_MAX);
+            match opened.map_err(|fault| broke(fault.into()))? {
+                Some(opened) => break opened,
+                None => {
+                    let more = sealed.len().max(opener.needs().saturating_sub(1)).saturating_add(1);
+                    self.read_until(&stream, &mut sealed, more).await.map_err(broke)?;
+                }
+            }
+        };
+        if !agent.claims.come(id) {
+            return Err(refused("another data connection came under the same announcement"));
+        }
+        let open = sealed.get(payload).unwrap_or_default();
+        let judged = self.judge_open(agent, open, report);
+        match judged {
+            Ok((taken, admitted, key)) => {
+                let line = (opener, sealer);
+                let transport = self.scratch.with_context(|cx| taken.go_on(line, cx));
+                let unread = sealed.split_off(used);
+                sealed.zeroize();
+                let transport = transport.map_err(|fault| broke(fault.into()))?;
+                {
+                    let mut report = report.borrow_mut();
+                    report.user = Some(admitted.user.clone());
+                    report.admitted = Some(admitted.clone());
+                    report.software = transport.peer_ident();
+                }
+                let mut leg = LoginLeg::from_client(stream, transport, unread);
+                leg.flush().await.map_err(|error| broke(error.into()))?;
+                Ok((leg, admitted, key))
+            }
+            Err(denial) => {
+                sealed.zeroize();
+                let text = denial.to_string();
+                let told = self
+                    .scratch
+                    .with_context(|cx| handoff::refuse(&mut sealer, &text, cx))
+                    .unwrap_or_default();
+                let mut told = &told[..];
+                while !told.is_empty() {
+                    let Ok(count) = stream.write(told).await else { break };
+                    told = told.get(count..).unwrap_or_default();
+                }
+                Err(refused(&text))
+            }
+        }
+    }
+
+    /// What this agent makes of OPEN, by its own map and clock.
+    fn judge_open<'a>(
+        &self,
+        agent: &Agent,
+        open: &'a [u8],
+        report: &RefCell<Report>,
+    ) -> Result<(Taken<'a>, Admitted, Box<ProvedKey>), Denial> {
+        let open = Open::parse(open).map_err(Refused::from)?;
+        let trusted = agent.trusted.load();
+        let now_s = unix_s();
+        let session = open.session(&trusted.host_keys, now_s)?;
+        let details = Details::parse(open.details).map_err(Refused::from)?;
+        let address = self.shared.table.dialled(details.dialled).ok_or(Denial::Address)?;
+        {
+            let mut report = report.borrow_mut();
+            report.request = details.request;
+            report.client = details.client;
+            report.dialled = Some(details.dialled);
+            report.address = Some(address.clone());
+        }
+        let gate = RouteGate::new(&self.shared, &address, report);
+        let live = self.shared.live.load();
+        let at = (details.client.ip(), now_s);
+        let key = open.prove(&session, at, &live.policy, &gate).ok_or(Denial::Proof)?;
+        report.borrow_mut().who = Some(Proved::from(&*key));
+        let Some(Entry::Vm(admitted, key)) = gate.entry(key) else { return Err(Denial::Proof) };
+        if admitted.vm.id != details.vm {
+            return Err(Denial::OtherVm);
+        }
+        if !agent.seen.is_first(session.id.as_bytes(), session.said_s, now_s) {
+            return Err(Denial::Replayed);
+        }
+        let taken = open.take(session, &trusted.host_keys, RekeyLimits::default())?;
+        Ok((taken, admitted, key))
+    }
+
+    /// Serves an edge's control link.
+    async fn link(
+        &self,
+        agent: &Agent,
+        stream: Stream,
+        unread: Vec<u8>,
+        report: &RefCell<Report>,
+        place: &HalfOpenSlot,
+        presence: &Cell<Option<ConnectionGuard>>,
+    ) -> Outcome {
+        let config = agent.identity.clone();
+        let transport = self.scratch.with_context(|cx| Transport::server(config, cx));
+        let mut leg = LoginLeg::from_client(stream, transport, unread);
+        let peer = report.borrow().client;
+        let mut authenticator = Authenticator::new(peer.ip());
+        let policy = Policy::default();
+        let logging_in = leg.drive(&self.scratch, |transport, event, payload, cx| {
+            if !matches!(event, Event::Payload(_)) {
+                return Ok(None);
+            }
+            let gate = EdgeGate { agent };
+            let now_s = unix_s();
+            let step = authenticator.receive(payload, now_s, &policy, &gate, transport, cx)?;
+            let Step::Proved(key) = step else { return Ok(None) };
+            authenticator.accept(transport, cx)?;
+            Ok(Some(key.fingerprint()))
+        });
+        let logged_in = self.tasks.timeout(self.shared.settings.login_grace, Box::pin(logging_in));
+        let edge_key = match logged_in.await {
+            Some(Ok(key)) => key,
+            Some(Err(broken)) => {
+                report.borrow_mut().detail = broken.detail(&leg.transport);
+                return Outcome::Ended(broken.ended(Side::Client, Stage::Authentication));
+            }
+            None => return Outcome::Ended(Ended::client(Stage::Authentication, Cause::Deadline)),
+        };
+        place.leave();
+        drop(presence.take());
+        tracing::info!(edge = %peer, key = %edge_key, "control link open");
+        let detail = self.talk(agent, &mut leg, edge_key).await;
+        let detail = detail.as_ref().map_or("", Detail::as_str);
+        tracing::info!(edge = %peer, key = %edge_key, detail, "control link closed");
+        Outcome::Linked
+    }
+
+    /// Hears what an edge announces and signs, and asks it to sign, until the link breaks; returns why.
+    async fn talk(
+        &self,
+        agent: &Agent,
+        leg: &mut LoginLeg,
+        edge_key: Fingerprint,
+    ) -> Option<Detail> {
+        let signing = agent.signers.open(self.tasks.wake_me()?);
+        loop {
+            let questions = signing.outbox.take();
+            let asked = self.scratch.with_context(|cx| {
+                questions.into_iter().try_for_each(|question| leg.transport.send(&question, cx))
+            });
+            if let Err(fault) = asked {
+                return Some(Detail::found(fault));
+            }
+            let heard = async {
+                let nothing = leg.drive(&self.scratch, |_, event, payload, _| {
+                    if !matches!(event, Event::Payload(_)) {
+                        return Ok(None::<()>);
+                    }
+                    said(agent, edge_key, payload).map(|()| None)
+                });
+                nothing.await.err()
+            };
+            let filled = async {
+                signing.outbox.filled().await;
+                None
+            };
+            if let Some(broken) = filled.or(heard).await {
+                return broken.detail(&leg.transport);
+            }
+        }
+    }
+}
+
+/// Takes what an edge says on its link.
+fn said(agent: &Agent, edge: Fingerprint, message: &[u8]) -> Result<(), Fault> {
+    // An edge that was removed says nothing more.
+    if !agent.trusts_edge(&edge) {
+        return Err(Fault::Service);
+    }
+    match Said::parse(message)? {
+        Said::Claim(claim) if agent.claims.announce(edge, claim) => Ok(()),
+        Said::Claim(_) => Err(Fault::Flood),
+        Said::Signed { ticket, signature } => {
+            agent.signers.answered(ticket, signature);
+            Ok(())
+        }
+        // It is ours to ask.
+        Said::Sign { .. } => Err(Fault::Service),
+    }
+}
+
+/// Lets edges in whose keys are pinned.
+struct EdgeGate<'a> {
+    agent: &'a Agent,
+}
+
+impl Gate for EdgeGate<'_> {
+    fn judge_offer(&self, offer: &Offer<'_>) -> Option<Pass> {
+        let Subject::Key(key) = offer.subject else { return None };
+        let key: &PublicKey = key;
+        self.agent.trusts_edge(&key.fingerprint()).then(|| Pass {
+            identity: Identity::Key(key.fingerprint()),
+            restrictions: Restrictions::default(),
+        })
+    }
+}

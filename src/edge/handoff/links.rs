@@ -1,0 +1,418 @@
+//! The edge's control links: one a process and agent, on a thread of their own. Opened when a data connection is announced,
+//! whatever became of the last one; closed when none was for a while.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::io;
+use std::mem;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use futures_lite::FutureExt;
+use zeroize::Zeroizing;
+
+use crate::ssh::fault::Fault;
+use crate::ssh::handoff::{self, Claim, Said};
+use crate::ssh::message::Reason;
+use crate::ssh::private_key::PrivateKey;
+use crate::ssh::publickey::{Fingerprint, PublicKey, SignatureAlgorithm};
+use crate::ssh::transport::{
+    Algorithms, ClientConfig, Event, RekeyLimits, ServerConfig, Transport,
+};
+use crate::ssh::userauth::{Credential, Login, LoginStep};
+
+use super::super::clock;
+use super::super::executor::{Control, Executor, Order, Wake};
+use super::super::login_leg::{Broken, LoginLeg, Scratch};
+use super::super::stream::Stream;
+use super::rates::{Question, Questions};
+use super::{LOGIN, Peer};
+
+/// From the TCP connection to the agent's USERAUTH_SUCCESS.
+const OPEN_WAIT: Duration = Duration::from_secs(10);
+/// How long a link stays open after its last announcement.
+const IDLE: Duration = Duration::from_mins(5);
+/// How long a link that broke stays broken, if sessions live that it is for; longer each time.
+const REST_MIN: Duration = Duration::from_millis(200);
+const REST_MAX: Duration = Duration::from_secs(10);
+/// Announcements that wait for a link; the oldest are dropped for newer ones: their logins have given up.
+const WAITING_MAX: usize = 4096;
+
+/// All links of this process. Dropping it closes them.
+pub struct Links {
+    all: Arc<All>,
+    control: Control,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct All {
+    identity: Arc<PrivateKey>,
+    host_keys: Mutex<HostKeys>,
+    links: Mutex<HashMap<Peer, Arc<Link>>>,
+    /// Links that have no task yet, and whoever gives them one.
+    new: Mutex<(Vec<Arc<Link>>, Option<Wake>)>,
+}
+
+/// What signs for agents: the host keys in use, and those that sessions began with.
+#[derive(Default)]
+struct HostKeys {
+    current: Option<Arc<ServerConfig>>,
+    /// As long as a session lives that was shown them.
+    earlier: Vec<Weak<ServerConfig>>,
+}
+
+/// The way to one agent.
+struct Link {
+    peer: Peer,
+    state: Mutex<LinkState>,
+    /// One clone a session: the link stays open for them.
+    sessions: Arc<()>,
+}
+
+/// A session that an agent carries: while it lives its agent has a link, and its host keys sign.
+pub struct Handed {
+    _link: Arc<()>,
+    _host_keys: Option<Arc<ServerConfig>>,
+}
+
+#[derive(Default)]
+struct LinkState {
+    waiting: VecDeque<Zeroizing<Vec<u8>>>,
+    wake: Option<Wake>,
+    /// Why the last attempt failed, until one succeeds.
+    trouble: Option<Arc<str>>,
+}
+
+/// Why a link is not there, for operators.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("{0}")]
+    Socket(#[from] io::Error),
+    #[error("no answer within 10 seconds")]
+    Deadline,
+    #[error("closed")]
+    Closed,
+    #[error("{0}")]
+    Said(String),
+    #[error("it shows {0} and not the node's agent_key")]
+    Identity(Fingerprint),
+    #[error(
+        "it does not know this edge's key (`keyway identity` prints it, agent.toml lists it under edges)"
+    )]
+    Unknown,
+}
+
+impl Links {
+    /// Starts the thread. `identity`: what this edge is to agents.
+    ///
+    /// # Errors
+    /// Out of descriptors or threads.
+    pub fn start(identity: Arc<PrivateKey>) -> io::Result<Self> {
+        let (control, parts) = Control::new()?;
+        let (links, new, host_keys) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let all = Arc::new(All { identity, host_keys, links, new });
+        let theirs = Arc::clone(&all);
+        let thread = thread::Builder::new().name("links".into()).spawn(move || {
+            let tasks = Executor::new(parts);
+            let starting = tasks.clone();
+            tasks.spawn(async move { theirs.run(&starting).await });
+            if let Err(error) = tasks.run(|| ()) {
+                tracing::error!(%error, "control links stopped: epoll failed");
+            }
+        })?;
+        Ok(Self { all, control, thread: Some(thread) })
+    }
+
+    /// What this edge is to agents.
+    #[must_use]
+    pub fn identity(&self) -> &PublicKey {
+        self.all.identity.public()
+    }
+
+    /// Has the agent told of a data connection that is about to come.
+    pub(in crate::edge) fn announce(&self, peer: &Peer, claim: &Claim) {
+        let link = self.all.link(peer);
+        let mut state = link.state();
+        if state.waiting.len() >= WAITING_MAX {
+            state.waiting.pop_front();
+        }
+        state.waiting.push_back(claim.encoded());
+        if let Some(wake) = &state.wake {
+            wake.wake();
+        }
+    }
+
+    /// Signs with these host keys from now on, and with earlier ones for the sessions that were shown those.
+    pub(in crate::edge) fn sign_with(&self, server: &Arc<ServerConfig>) {
+        let mut host_keys = self.all.host_keys();
+        if let Some(earlier) = host_keys.current.replace(Arc::clone(server)) {
+            host_keys.earlier.retain(|earlier| earlier.strong_count() > 0);
+            host_keys.earlier.push(Arc::downgrade(&earlier));
+        }
+    }
+
+    /// A session is the agent's, which was shown the host keys of `server`.
+    pub(in crate::edge) fn handed(
+        &self,
+        peer: &Peer,
+        server: Option<&Arc<ServerConfig>>,
+    ) -> Handed {
+        let link = self.all.link(peer);
+        Handed { _link: Arc::clone(&link.sessions), _host_keys: server.map(Arc::clone) }
+    }
+
+    /// Why the agent cannot be told of anything, as far as is known.
+    pub(in crate::edge) fn trouble(&self, peer: &Peer) -> Option<Arc<str>> {
+        self.all.link(peer).state().trouble.clone()
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.control.order(Order::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}
+
+impl All {
+    fn host_keys(&self) -> MutexGuard<'_, HostKeys> {
+        self.host_keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The signature that an agent asks for; empty if none of our host keys is meant.
+    fn sign(&self, algorithm: &str, host_key: &[u8], hash: &[u8]) -> Vec<u8> {
+        let all: Vec<_> = {
+            let host_keys = self.host_keys();
+            let earlier = host_keys.earlier.iter().filter_map(Weak::upgrade);
+            host_keys.current.iter().cloned().chain(earlier).collect()
+        };
+        let sign =
+            |server: &Arc<ServerConfig>| handoff::sign(server, (algorithm, host_key), hash).ok();
+        all.iter().find_map(sign).unwrap_or_default()
+    }
+
+    fn link(&self, peer: &Peer) -> Arc<Link> {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = links.entry(peer.clone()).or_insert_with(|| {
+            let (peer, state, sessions) = (peer.clone(), Mutex::default(), Arc::default());
+            let link = Arc::new(Link { peer, state, sessions });
+            let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
+            new.0.push(Arc::clone(&link));
+            if let Some(wake) = &new.1 {
+                wake.wake();
+            }
+            link
+        });
+        Arc::clone(link)
+    }
+
+    /// Gives every link its task.
+    async fn run(self: Arc<Self>, tasks: &Executor) {
+        let scratch = Rc::new(Scratch::new());
+        let config = ClientConfig::new(
+            &[SignatureAlgorithm::Ed25519],
+            Algorithms::default(),
+            RekeyLimits::default(),
+        );
+        let config = Arc::new(config);
+        loop {
+            let new = poll_fn(|_| {
+                let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
+                new.1 = tasks.wake_me();
+                if new.0.is_empty() { Poll::Pending } else { Poll::Ready(mem::take(&mut new.0)) }
+            });
+            for link in new.await {
+                let (all, scratch) = (Arc::clone(&self), Rc::clone(&scratch));
+                let (config, own) = (Arc::clone(&config), tasks.clone());
+                tasks.spawn(async move { link.keep(&all, &own, &scratch, &config).await });
+            }
+        }
+    }
+}
+
+impl Link {
+    fn state(&self) -> MutexGuard<'_, LinkState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the link whenever something waits for it.
+    async fn keep(
+        &self,
+        all: &All,
+        tasks: &Executor,
+        scratch: &Scratch,
+        config: &Arc<ClientConfig>,
+    ) {
+        let mut rest = REST_MIN;
+        loop {
+            let waiting = Box::pin(self.something_waits(tasks));
+            // Sessions that live on may want to be signed for: their link is opened again without being asked for.
+            if self.is_used() {
+                let _asked = tasks.timeout(rest, waiting).await;
+                rest = rest.saturating_mul(2).min(REST_MAX);
+            } else {
+                waiting.await;
+            }
+            let opening = Box::pin(self.open(tasks, scratch, config, &all.identity));
+            let opened = tasks.timeout(OPEN_WAIT, opening).await;
+            let trouble = match opened.unwrap_or(Err(Trouble::Deadline)) {
+                Ok(mut leg) => {
+                    self.state().trouble = None;
+                    rest = REST_MIN;
+                    tracing::info!(agent = %self.peer.address, "control link open");
+                    self.serve(all, tasks, scratch, &mut leg).await
+                }
+                Err(trouble) => Some(trouble),
+            };
+            if let Some(trouble) = trouble {
+                let text = trouble.to_string();
+                tracing::warn!(agent = %self.peer.address, trouble = text, "no control link");
+                let mut state = self.state();
+                state.trouble = Some(text.into());
+                // Whoever waited for it hears so; the next one tries again at once.
+                state.waiting.clear();
+            }
+        }
+    }
+
+    /// Whether a session lives that the agent carries.
+    fn is_used(&self) -> bool {
+        Arc::strong_count(&self.sessions) > 1
+    }
+
+    async fn something_waits(&self, tasks: &Executor) {
+        poll_fn(|_| {
+            let mut state = self.state();
+            state.wake = tasks.wake_me();
+            if state.waiting.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+
+    async fn open(
+        &self,
+        tasks: &Executor,
+        scratch: &Scratch,
+        config: &Arc<ClientConfig>,
+        identity: &Arc<PrivateKey>,
+    ) -> Result<LoginLeg, Trouble> {
+        let transport = scratch.with_context(|cx| Transport::client(Arc::clone(config), cx));
+        let mut leg = LoginLeg::to_vm(Stream::connect(tasks, self.peer.address)?, transport);
+        let secured =
+            leg.drive(scratch, |_, event, _, _| Ok(matches!(event, Event::Secured).then_some(())));
+        secured.await.map_err(|broken| trouble(&broken, &leg))?;
+        let shown = PublicKey::parse(leg.transport.host_key()).map_err(|_| Trouble::Closed)?;
+        if shown.fingerprint() != self.peer.key {
+            return Err(Trouble::Identity(shown.fingerprint()));
+        }
+        let credential = Credential { key: Arc::clone(identity), certificate: None };
+        let login =
+            scratch.with_context(|cx| Login::start(LOGIN, &credential, &mut leg.transport, cx));
+        let mut login = login.map_err(|fault| Trouble::Said(fault.to_string()))?;
+        let came = leg.drive(scratch, |transport, event, payload, cx| {
+            if !matches!(event, Event::Payload(_)) {
+                return Ok(None);
+            }
+            Ok(match login.receive(payload, transport, cx)? {
+                LoginStep::Success => Some(true),
+                LoginStep::Refused(_) | LoginStep::MoreWanted(_) => Some(false),
+                LoginStep::Continue | LoginStep::Banner(_) => None,
+            })
+        });
+        if came.await.map_err(|broken| trouble(&broken, &leg))? {
+            Ok(leg)
+        } else {
+            Err(Trouble::Unknown)
+        }
+    }
+
+    /// Passes announcements on and signs, until nobody needs it for a while, or the link breaks.
+    async fn serve(
+        &self,
+        all: &All,
+        tasks: &Executor,
+        scratch: &Scratch,
+        leg: &mut LoginLeg,
+    ) -> Option<Trouble> {
+        let questions = RefCell::new(Questions::default());
+        loop {
+            let waiting = mem::take(&mut self.state().waiting);
+            let said = scratch.with_context(|cx| {
+                waiting
+                    .into_iter()
+                    .try_for_each(|claim| leg.transport.send(&Said::Claim(&claim).message(), cx))?;
+                let now_ms = clock::monotonic_ms();
+                while let Some(question) = questions.borrow_mut().due(now_ms) {
+                    let Question { ticket, algorithm, host_key, hash, .. } = question;
+                    let signature = all.sign(&algorithm, &host_key, &hash);
+                    let signed = Said::Signed { ticket, signature: &signature };
+                    leg.transport.send(&signed.message(), cx)?;
+                }
+                Ok::<_, Fault>(())
+            });
+            if let Err(fault) = said {
+                return Some(Trouble::Said(fault.to_string()));
+            }
+            let heard = async {
+                let asked = leg.drive(scratch, |_, event, payload, _| {
+                    if !matches!(event, Event::Payload(_)) {
+                        return Ok(None);
+                    }
+                    let question = question(payload)?;
+                    if questions.borrow_mut().push(question) {
+                        Ok(Some(()))
+                    } else {
+                        Err(Fault::Flood)
+                    }
+                });
+                asked.await.err()
+            };
+            let next = questions.borrow().next_ms().map(Duration::from_millis);
+            let told = async {
+                self.something_waits(tasks).await;
+                None
+            };
+            match tasks.timeout(next.unwrap_or(IDLE), Box::pin(told.or(heard))).await {
+                Some(None) => {}
+                Some(Some(broken)) => return Some(trouble(&broken, leg)),
+                None if next.is_some() || self.is_used() => {}
+                None => {
+                    scratch.with_context(|cx| {
+                        leg.transport.disconnect(Reason::ByApplication, "idle", cx);
+                    });
+                    leg.say_now();
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// Of an agent's message: it asks, and says nothing else.
+fn question(message: &[u8]) -> Result<Question, Fault> {
+    match Said::parse(message)? {
+        Said::Sign { ticket, session, algorithm, host_key, hash } => Ok(Question {
+            ticket,
+            session,
+            algorithm: algorithm.to_owned(),
+            host_key: host_key.to_vec(),
+            hash: hash.to_vec(),
+        }),
+        Said::Claim(_) | Said::Signed { .. } => Err(Fault::Service),
+    }
+}
+
+fn trouble(broken: &Broken, leg: &LoginLeg) -> Trouble {
+    match (broken.detail(&leg.transport), broken) {
+        (Some(detail), _) => Trouble::Said(detail.as_str().to_owned()),
+        (None, Broken::Closed) => Trouble::Closed,
+        (None, Broken::Socket(error)) => Trouble::Said(error.to_string()),
+        (None, Broken::Fault(fault)) => Trouble::Said(fault.to_string()),
+    }
+}

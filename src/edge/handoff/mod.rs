@@ -1,0 +1,151 @@
+//! Sessions that change places: the edge gives them, an agent takes them. What passes between the two is `ssh::handoff`'s.
+//!
+//! - `links`: the edge's control links, one a process and agent. `door/give` is the way from a proved key to two sockets that
+//!   are spliced.
+//! - `claims`: what edges have announced to an agent. `door/take` is the way from a data connection to a session that is
+//!   relayed like any other.
+
+mod claims;
+mod links;
+mod rates;
+mod signers;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+
+use crate::ssh::publickey::{Fingerprint, PublicKey};
+use crate::ssh::transport::ServerConfig;
+use crate::ssh::wire::{Malformed, Put, Reader};
+
+use super::report::RequestId;
+use claims::{Claims, Seen};
+pub use links::{Handed, Links};
+use signers::Signers;
+
+/// The login of an edge at an agent's control link.
+const LOGIN: &str = "keyway-edge";
+/// Which end of a handoff this process is.
+#[derive(Default)]
+pub enum Part {
+    /// It relays all sessions itself.
+    #[default]
+    Alone,
+    /// It hands sessions to agents.
+    Edge(Links),
+    /// It takes them from edges.
+    Agent(Agent),
+}
+
+/// What an agent is told at its start, and what it remembers.
+pub struct Agent {
+    /// From where edges may come.
+    edge_networks: Vec<IpNet>,
+    /// What it is to edges: its identity as a host key.
+    pub(super) identity: Arc<ServerConfig>,
+    /// Replaced by a reload.
+    pub trusted: ArcSwap<Trusted>,
+    pub(super) claims: Claims,
+    pub(super) seen: Seen,
+    pub(super) signers: Signers,
+}
+
+/// Whom an agent believes.
+#[derive(Default)]
+pub struct Trusted {
+    /// Edges that may hand sessions over.
+    pub edges: Vec<PublicKey>,
+    /// The front door's host keys.
+    pub host_keys: Vec<PublicKey>,
+}
+
+impl Agent {
+    /// Nothing is announced yet.
+    #[must_use]
+    pub fn new(edge_networks: Vec<IpNet>, identity: Arc<ServerConfig>, trusted: Trusted) -> Self {
+        let trusted = ArcSwap::from_pointee(trusted);
+        let (claims, seen, signers) = (Claims::default(), Seen::default(), Signers::default());
+        Self { edge_networks, identity, trusted, claims, seen, signers }
+    }
+
+    pub(super) fn lets_come(&self, from: IpAddr) -> bool {
+        let from = from.to_canonical();
+        self.edge_networks.iter().any(|network| network.contains(&from))
+    }
+
+    pub(super) fn trusts_edge(&self, key: &Fingerprint) -> bool {
+        self.trusted.load().edges.iter().any(|edge| edge.fingerprint() == *key)
+    }
+}
+
+/// Where an agent is, and who it is.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Peer {
+    /// Of its listener.
+    pub address: SocketAddr,
+    /// Of its identity.
+    pub key: Fingerprint,
+}
+
+/// What an agent cannot compute of a session, and has to be told.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Details {
+    /// Names it in both logs.
+    pub(super) request: RequestId,
+    pub(super) client: SocketAddr,
+    /// The pool address.
+    pub(super) dialled: IpAddr,
+    /// Where the edge's map leads: the VM's id.
+    pub(super) vm: String,
+}
+
+impl Details {
+    pub(super) fn encoded(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.put_u64(self.request.0);
+        for text in [self.client.to_string(), self.dialled.to_string(), self.vm.clone()] {
+            out.put_string(text.as_bytes());
+        }
+        out
+    }
+
+    pub(super) fn parse(encoded: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(encoded);
+        let details = Self {
+            request: RequestId(reader.u64()?),
+            client: reader.text()?.parse().map_err(|_| Malformed::Text)?,
+            dialled: reader.text()?.parse().map_err(|_| Malformed::Text)?,
+            vm: reader.text()?.to_owned(),
+        };
+        reader.end()?;
+        Ok(details)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_come_out_as_they_went_in_and_cut_ones_not_at_all() {
+        let details = Details {
+            request: RequestId(7),
+            client: "[2001:db8::1]:4711".parse().unwrap(),
+            dialled: "192.0.2.3".parse().unwrap(),
+            vm: "blue".into(),
+        };
+        let encoded = details.encoded();
+        assert_eq!(Details::parse(&encoded), Ok(details));
+        for len in 0..encoded.len() {
+            assert!(Details::parse(&encoded[..len]).is_err(), "{len}");
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) static FORCED: std::sync::OnceLock<Peer> = std::sync::OnceLock::new();
+#[cfg(test)]
+#[path = "trial.rs"]
+mod trial;
