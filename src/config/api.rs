@@ -6,7 +6,8 @@ use super::{
     Api, ApiTls, Config, Peer,
     document::{Document, Section, Value},
     keys,
-    keyway::{Lines, meet, path, path_or_none, socket_address},
+    lines::Lines,
+    values::{meet, path, path_or_none, socket_address},
 };
 use crate::{durable::MODE_OTHERS, registry::document::Role};
 

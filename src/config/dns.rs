@@ -16,7 +16,8 @@ use super::{
     Config,
     document::{Document, Section, Value},
     keys,
-    keyway::{Lines, meet, network, path_or_none, socket_address},
+    lines::Lines,
+    values::{meet, network, path_or_none, socket_address},
 };
 use crate::{
     plural::count,

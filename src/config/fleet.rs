@@ -13,8 +13,9 @@ use super::{
     document::{Document, Section, Value},
     fleet_values::{label, login, parse_ip, principal, vm_id},
     keys,
-    keyway::{ConfigDraft, read_source_address},
+    keyway::ConfigDraft,
     source,
+    values::read_source_address,
 };
 use crate::{
     registry::{

@@ -27,12 +27,15 @@ use crate::ssh::{
 mod api;
 mod dns;
 mod document;
+mod door;
 mod finding;
 mod fleet;
 mod fleet_values;
 mod keys;
 mod keyway;
+mod lines;
 mod reread;
+mod values;
 
 pub use dns::{Dns, DomainName, NameServer, Secondary};
 pub use finding::{Finding, Report};
@@ -193,7 +196,7 @@ pub enum Principals {
 }
 
 /// The `[metrics]` section.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Metrics {
     /// Never a pool address.
     pub listen: SocketAddr,

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::{
     Config, Finding, Fleet, Location, Source, config_source,
     document::{Document, Section},
-    fleet, keys, keyway, source,
+    door, fleet, keys, keyway, source,
 };
 use crate::ssh::{publickey::PublicKey, revocation::Revocations};
 
@@ -94,9 +94,9 @@ fn rights(source: &Source, revoked_keys: Option<&Path>) -> Rights {
         return Rights { revocations: last(revoked_keys), trusted_user_cas: None };
     }
     let get = |key| section.as_ref().and_then(|section| section.get(key));
-    let (_, revocations) = keyway::revocations(&get, &source.base);
+    let (_, revocations) = door::revocations(&get, &source.base);
     let faults = document.faults_found();
-    let cas = keyway::trusted_user_cas(&get);
+    let cas = door::trusted_user_cas(&get);
     Rights {
         revocations: (faults == 0).then_some(revocations),
         trusted_user_cas: (document.faults_found() == faults).then_some(cas),

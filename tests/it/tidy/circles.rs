@@ -14,8 +14,6 @@ const MEANT: (&str, &str) = ("src/control/api/openapi.rs", "src/control/api/rout
 /// must leave it.
 const STILL: &[(&str, &str)] = &[
     ("src/cli/api_session.rs", "src/cli/remote.rs"),
-    ("src/config/api.rs", "src/config/keyway.rs"),
-    ("src/config/dns.rs", "src/config/keyway.rs"),
     ("src/config/mod.rs", "src/config/reread.rs"),
     ("src/demo/check.rs", "src/demo/mod.rs"),
     ("src/demo/screen.rs", "src/demo/mod.rs"),
