@@ -6,7 +6,7 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
-use crate::config::{Count, Loaded};
+use crate::config::{Count, Edge};
 use crate::plural;
 
 /// Descriptors kept for everything that is not a connection: executors, listeners, pipes, files, scrapes.
@@ -44,18 +44,19 @@ pub fn descriptors() -> io::Result<u64> {
     Ok(hard)
 }
 
-/// Warns if what is configured needs more than `descriptors`: people would then be refused, without a word to those who
-/// are not yet accepted, before `sessions_max` is reached.
-pub fn check(loaded: &mut Loaded, descriptors: u64) {
+/// What is wrong and what to do about it if what is configured needs more than `descriptors`: people would then be refused,
+/// without a word to those who are not yet accepted, before `sessions_max` is reached.
+#[must_use]
+pub fn check(edge: &Edge, descriptors: u64) -> Option<(String, String)> {
     let budget = divide(descriptors);
-    let sessions = count(loaded.config.edge.sessions_max, budget.sessions);
-    let half_open = count(loaded.config.edge.half_open_max, budget.half_open);
+    let sessions = count(edge.sessions_max, budget.sessions);
+    let half_open = count(edge.half_open_max, budget.half_open);
     let needed = u64::from(sessions) * 2 + u64::from(half_open) + RESERVE;
     if needed <= descriptors {
-        return;
+        return None;
     }
     let what = format!(
-        "{} (`edge.sessions_max`) and {} (`edge.half_open_max`) need {needed} file descriptors, and a process may have \
+        "{} (`sessions_max`) and {} (`half_open_max`) need {needed} file descriptors, and a process may have \
          {descriptors} here",
         plural::count(sessions, "session"),
         plural::count(half_open, "half-open connection")
@@ -64,20 +65,17 @@ pub fn check(loaded: &mut Loaded, descriptors: u64) {
     if descriptors < RESERVE + LEAST {
         // Nothing that could be written into the file would help.
         let raised = needed.max(RESERVE + LEAST).next_multiple_of(1024);
-        loaded.warn_of_counts(
-            format!(
-                "a process may have {descriptors} file descriptors here, and {RESERVE} are kept for what is no \
-                 connection"
-            ),
-            format!("raise the hard limit (LimitNOFILE={raised}, ulimit -Hn {raised})"),
+        let what = format!(
+            "a process may have {descriptors} file descriptors here, and {RESERVE} are kept for what is no connection"
         );
-        return;
+        let fix = format!("raise the hard limit (LimitNOFILE={raised}, ulimit -Hn {raised})");
+        return Some((what, fix));
     }
     let fix = format!(
         "raise the hard limit (LimitNOFILE={needed}, ulimit -Hn), or write at most sessions_max = {sessions} and \
          half_open_max = {half_open}"
     );
-    loaded.warn_of_counts(what, fix);
+    Some((what, fix))
 }
 
 /// A number as configured, or the host's own.

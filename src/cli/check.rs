@@ -34,8 +34,10 @@ pub(super) fn run(
     });
     let loaded = loaded.map(|mut loaded| {
         // Nobody is told anything wrong where the system does not say.
-        if let Ok(descriptors) = host::descriptors() {
-            host::check(&mut loaded, descriptors);
+        if let Ok(descriptors) = host::descriptors()
+            && let Some(odd) = host::check(&loaded.config.edge, descriptors)
+        {
+            loaded.warn_of_counts(odd);
         }
         loaded
     });

@@ -110,7 +110,9 @@ fn more_connections_than_the_host_has_descriptors_for_are_warned_of_with_the_num
     let (config, fleet) = (scratch.0.join("keyway.toml"), scratch.0.join("fleet.toml"));
     let warned = |descriptors| {
         let mut loaded = config::load(Some(&config), Some(&fleet)).unwrap();
-        crate::host::check(&mut loaded, descriptors);
+        if let Some(odd) = crate::host::check(&loaded.config.edge, descriptors) {
+            loaded.warn_of_counts(odd);
+        }
         loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     assert_eq!(warned(3000), Vec::<String>::new(), "1000 sessions, 488 half-open, 512 for itself");

@@ -58,7 +58,7 @@ impl Scratch {
     }
 
     /// Findings without this directory's path.
-    fn told(&self, findings: &[Finding]) -> Vec<String> {
+    pub(super) fn told(&self, findings: &[Finding]) -> Vec<String> {
         let prefix = format!("{}/", self.0.display());
         findings.iter().map(|finding| finding.to_string().replace(&prefix, "")).collect()
     }

@@ -29,6 +29,9 @@ use crate::{
 };
 
 mod node;
+mod replica;
+
+pub(super) use replica::read_alone;
 
 const VM_STATES: [(&str, VmState); 2] =
     [(VmState::Ready.word(), VmState::Ready), (VmState::Maint.word(), VmState::Maint)];
@@ -105,19 +108,7 @@ pub(super) fn read(
     let walk = Walk::new(&document, Some(draft)).all(&source.text);
     walk.check_pool(config, draft);
     walk.check_name_servers(draft.config());
-    let Walk { fleet, places, broken, .. } = walk;
-    let fleet = match Snapshot::new(fleet.contents()) {
-        Ok(snapshot) => {
-            let (file, order) = (source.name.as_str().into(), source.order);
-            Some(Fleet { snapshot, desired: fleet, file, order })
-        }
-        Err(found) => {
-            for contradiction in found {
-                tell(&document, &contradiction, &places, &broken);
-            }
-            None
-        }
-    };
+    let fleet = walk.finish(source);
     (document, fleet)
 }
 
@@ -216,6 +207,23 @@ impl<'d> Walk<'d> {
         root.finish();
         self.check_handoffs();
         self
+    }
+
+    /// The map that comes of it, or what contradicts itself in it is told.
+    fn finish(self, source: &Source) -> Option<Fleet> {
+        let Self { document, fleet, places, broken, .. } = self;
+        match Snapshot::new(fleet.contents()) {
+            Ok(snapshot) => {
+                let (file, order) = (source.name.as_str().into(), source.order);
+                Some(Fleet { snapshot, desired: fleet, file, order })
+            }
+            Err(found) => {
+                for contradiction in found {
+                    tell(document, &contradiction, &places, &broken);
+                }
+                None
+            }
+        }
     }
 
     fn address(&mut self, section: Section<'_, '_>) {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Config, Edge, FleetFile, Found, HostKeys, Log, Registry, Source, api, dns,
+    Config, Edge, FleetFile, HostKeys, Log, Registry, Source, api, dns,
     document::{Document, Section, Value},
     door::{
         SESSIONS_MAX, check_metrics, count, door, log, read_listen, read_metrics, read_vm_leg,
@@ -17,7 +17,7 @@ use super::{
     },
     keys,
     lines::Lines,
-    values::{path_or_none, read_networks},
+    values::read_networks,
 };
 use crate::registry::{Limits, apply::served_file::RemovalsMax};
 
@@ -80,19 +80,6 @@ pub(super) fn read(source: &Source) -> (Document, ConfigDraft) {
     dns::check(&document, &config, &lines);
     drop(table);
     (document, ConfigDraft { config, lines })
-}
-
-/// What finds a running front door.
-pub(super) fn read_found(source: &Source) -> (Document, Found) {
-    let document = Document::new(&source.name, source.order, &source.text);
-    let table = document.parse(&source.text);
-    let root = Section::root(&document, &table);
-    let state_dir = state_dir(&root, &source.base, STATE_DIR);
-    let socket = root.section("api").and_then(|section| section.get("socket"));
-    let socket = socket.and_then(|value| path_or_none(&value, &source.base));
-    let socket = socket.unwrap_or_else(|| state_dir.join(SOCKET));
-    drop(table);
-    (document, Found { state_dir, socket })
 }
 
 /// `edge.log`, whatever else is wrong.

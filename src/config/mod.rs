@@ -24,6 +24,7 @@ use crate::ssh::{
     host_key::HostKey, private_key::PrivateKey, publickey::PublicKey, revocation::Revocations,
 };
 
+mod agent;
 mod api;
 mod dns;
 mod document;
@@ -31,15 +32,21 @@ mod door;
 mod finding;
 mod fleet;
 mod fleet_values;
+mod found;
 mod keys;
 mod keyway;
 mod lines;
 mod reread;
 mod values;
 
+pub use agent::{
+    AgentConfig, AgentFiles, AgentReread, AgentRights, LoadedAgent, Logins, Of, agent_log,
+    load_agent, load_logins, reread_agent,
+};
 pub use dns::{Dns, DomainName, NameServer, Secondary};
 pub use finding::{Finding, Report};
 pub use fleet::{Fleet, read_fleet};
+pub use found::{Found, find};
 pub(crate) use keyway::{SOCKET, STATE_DIR};
 pub use reread::{Reread, Rights, reread};
 
@@ -276,10 +283,8 @@ pub struct Loaded {
 
 impl Loaded {
     /// Adds a warning about `sessions_max` and `half_open_max`: what this host carries no file knows.
-    pub fn warn_of_counts(&mut self, what: String, fix: String) {
-        let Location { file, order, line } = self.counts.clone();
-        self.warnings.push(Finding { order, line, file, what, fix });
-        self.warnings.sort();
+    pub fn warn_of_counts(&mut self, odd: (String, String)) {
+        self.counts.warn(odd, &mut self.warnings);
     }
 }
 
@@ -289,6 +294,14 @@ struct Location {
     file: Arc<str>,
     order: usize,
     line: usize,
+}
+
+impl Location {
+    fn warn(&self, (what, fix): (String, String), warnings: &mut Vec<Finding>) {
+        let Self { file, order, line } = self.clone();
+        warnings.push(Finding { order, line, file, what, fix });
+        warnings.sort();
+    }
 }
 
 /// Where `keyway.toml` is where nobody names it: in the working directory, or where a system keeps it.
@@ -357,30 +370,6 @@ pub fn load_config(config: &Path) -> Result<(Config, Vec<Finding>), Report> {
         Ok((draft.finish(), warnings))
     } else {
         Err(Report { faults, warnings })
-    }
-}
-
-/// Where a running front door is found.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Found {
-    /// Its state directory.
-    pub state_dir: PathBuf,
-    /// The API's socket.
-    pub socket: PathBuf,
-}
-
-/// Where the front door of this `keyway.toml` is found. Nothing else of the file is read, nor has to be right: whoever
-/// asks a running front door for something may not be able to read its keys.
-///
-/// # Errors
-/// That there is no such file, that it is not TOML, or what is wrong with `state_dir` or `api.socket`.
-pub fn find(config: &Path) -> Result<Found, Report> {
-    let source =
-        source(config, 0).map_err(|fault| Report { faults: vec![fault], warnings: Vec::new() })?;
-    let (findings, found) = keyway::read_found(&source);
-    match findings.into_findings() {
-        (faults, _) if faults.is_empty() => Ok(found),
-        (faults, warnings) => Err(Report { faults, warnings }),
     }
 }
 

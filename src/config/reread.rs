@@ -8,7 +8,8 @@ use std::path::Path;
 use super::{
     Config, Finding, Fleet, Location, Source, config_source,
     document::{Document, Section},
-    door, fleet, keys, keyway, source,
+    door::{self, Get},
+    fleet, keys, keyway, source,
 };
 use crate::ssh::{publickey::PublicKey, revocation::Revocations};
 
@@ -41,7 +42,7 @@ pub fn reread(config: Option<&Path>, fleet: Option<&Path>, revoked_keys: Option<
     let (config, fleet) = (config_source(config), fleet.map(|fleet| source(fleet, 1)));
     match config {
         Ok(config) => {
-            let rights = rights(&config, revoked_keys);
+            let rights = rights_of(&config, revoked_keys);
             Reread { rights, ..sources(&config, fleet) }
         }
         Err(fault) => Reread {
@@ -83,26 +84,35 @@ pub(super) fn sources(
     Reread { rights: Rights::default(), config, fleet, warnings, counts }
 }
 
-/// The two keys that take access away, and nothing else.
-fn rights(source: &Source, revoked_keys: Option<&Path>) -> Rights {
+/// The two keys of `keyway.toml` that take access away, and nothing else.
+fn rights_of(source: &Source, revoked_keys: Option<&Path>) -> Rights {
     let document = Document::new(&source.name, source.order, &source.text);
     let table = document.parse(&source.text);
-    let root = Section::root(&document, &table);
-    let section = root.section("edge");
+    let section = Section::root(&document, &table).section("edge");
+    let get = |key| section.as_ref().and_then(|section| section.get(key));
+    rights(&document, &get, &source.base, revoked_keys)
+}
+
+/// The same two, wherever they stand in a document of which nothing else was looked at.
+pub(super) fn rights<'d, 'i: 'd>(
+    document: &Document,
+    get: Get<'_, 'd, 'i>,
+    base: &Path,
+    revoked_keys: Option<&Path>,
+) -> Rights {
     if document.faults_found() > 0 {
         // Any key may be missing through no fault of its own: only what was named before is sure.
         return Rights { revocations: last(revoked_keys), trusted_user_cas: None };
     }
-    let get = |key| section.as_ref().and_then(|section| section.get(key));
-    let (_, revocations) = door::revocations(&get, &source.base);
+    let (_, revocations) = door::revocations(get, base);
     let faults = document.faults_found();
-    let cas = door::trusted_user_cas(&get);
+    let cas = door::trusted_user_cas(get);
     Rights {
         revocations: (faults == 0).then_some(revocations),
         trusted_user_cas: (document.faults_found() == faults).then_some(cas),
     }
 }
 
-fn last(revoked_keys: Option<&Path>) -> Option<Revocations> {
+pub(super) fn last(revoked_keys: Option<&Path>) -> Option<Revocations> {
     keys::read_revocations(revoked_keys?).ok()
 }

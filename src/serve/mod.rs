@@ -97,7 +97,8 @@ pub fn serve(start: Start) -> Result<(), Failure> {
     host::keep_secrets_in_memory()?;
     host::use_small_pages();
     let events = Events::start()?;
-    host::check(&mut loaded, host::descriptors()?);
+    let odd = host::check(&loaded.config.edge, host::descriptors()?);
+    odd.into_iter().for_each(|odd| loaded.warn_of_counts(odd));
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }

@@ -1,0 +1,355 @@
+//! Walks `agent.toml`: whom an agent believes, and who may go where by its own reading.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use ipnet::IpNet;
+
+use super::{
+    Edge, Finding, Fleet, Location, Log, Metrics, Report, Rights, Source, VmLeg,
+    document::{Document, Section, Value},
+    door::{check_metrics, door, log, read_listen, read_metrics, read_vm_leg, state_dir},
+    fleet, keys,
+    lines::Lines,
+    reread, source,
+    values::{path, read_networks},
+};
+use crate::ssh::publickey::{KeyType, PublicKey};
+
+/// The state directory of an agent if nothing says otherwise.
+pub(super) const STATE_DIR: &str = "/var/lib/keyway-agent";
+const METRICS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9645);
+/// Keys that an `agent.toml` has without a section, and a `keyway.toml` has not.
+const ITS_OWN: [&str; 5] = ["listen", "edge_networks", "edges", "host_keys", "replica"];
+
+/// The files of an agent.
+#[derive(Args, Clone, Debug, Eq, PartialEq)]
+pub struct AgentFiles {
+    /// How the agent runs: its agent.toml
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Who may go where, in the place of what `replica` names; read again at SIGHUP
+    #[arg(long, value_name = "FILE")]
+    pub fleet: Option<PathBuf>,
+}
+
+/// How an agent runs: `agent.toml`.
+#[derive(Debug)]
+pub struct AgentConfig {
+    /// Where its identity, its CA and the host keys of the VMs are kept. May not exist yet.
+    pub state_dir: PathBuf,
+    /// Towards the edges. What `agent.toml` has no key for is as an empty `keyway.toml` has it.
+    pub edge: Edge,
+    /// Towards the VMs.
+    pub vm_leg: VmLeg,
+    /// For the operator.
+    pub metrics: Metrics,
+    /// From where edges may come; at least one.
+    pub edge_networks: Vec<IpNet>,
+    /// Edges that may hand sessions over.
+    pub edges: Vec<PublicKey>,
+    /// The front door's host keys; at least one.
+    pub host_keys: Vec<PublicKey>,
+    /// The fleet file that says who may go where.
+    pub replica: PathBuf,
+}
+
+/// An agent's files, and what is worth a word in them.
+#[derive(Debug)]
+pub struct LoadedAgent {
+    /// From `agent.toml`.
+    pub config: AgentConfig,
+    /// From the fleet file.
+    pub fleet: Fleet,
+    /// Not wrong, but the operator should know.
+    pub warnings: Vec<Finding>,
+    counts: Location,
+}
+
+impl LoadedAgent {
+    /// As [`super::Loaded::warn_of_counts`].
+    pub fn warn_of_counts(&mut self, odd: (String, String)) {
+        self.counts.warn(odd, &mut self.warnings);
+    }
+}
+
+/// What an agent's files hold now.
+#[derive(Debug)]
+pub struct AgentReread {
+    /// Who is let in no more, as far as that can be read whatever else is wrong.
+    pub rights: AgentRights,
+    /// `agent.toml`, or everything that is wrong with it.
+    pub config: Result<AgentConfig, Vec<Finding>>,
+    /// The fleet file, or everything that is wrong with it; nothing where `agent.toml` does not say which.
+    pub fleet: Option<Result<Fleet, Vec<Finding>>>,
+    /// Not wrong, but the operator should know.
+    pub warnings: Vec<Finding>,
+    counts: Location,
+}
+
+/// What `agent.toml` says of who is believed no more.
+#[derive(Debug, Default)]
+pub struct AgentRights {
+    /// Of the users.
+    pub users: Rights,
+    /// `edges`; nothing if they cannot be read.
+    pub edges: Option<Vec<PublicKey>>,
+    /// `host_keys`; nothing if they cannot be read.
+    pub host_keys: Option<Vec<PublicKey>>,
+}
+
+/// Reads an agent's files.
+///
+/// # Errors
+/// Everything that is wrong with either.
+pub fn load_agent(files: &AgentFiles) -> Result<LoadedAgent, Report> {
+    let AgentReread { config, fleet, warnings, counts, .. } = reread_agent(files, None);
+    match (config, fleet.transpose()) {
+        (Ok(config), Ok(Some(fleet))) => Ok(LoadedAgent { config, fleet, warnings, counts }),
+        (config, fleet) => {
+            let mut faults = config.err().unwrap_or_default();
+            faults.extend(fleet.err().unwrap_or_default());
+            Err(Report { faults, warnings })
+        }
+    }
+}
+
+/// Reads an agent's files again. `revoked_keys`: the list that was used last, for when `agent.toml` no longer says.
+pub fn reread_agent(files: &AgentFiles, revoked_keys: Option<&Path>) -> AgentReread {
+    let read = match source(&files.config, 0) {
+        Ok(read) => read,
+        Err(fault) => {
+            let users = Rights { revocations: reread::last(revoked_keys), trusted_user_cas: None };
+            return AgentReread {
+                rights: AgentRights { users, ..AgentRights::default() },
+                config: Err(vec![fault]),
+                fleet: None,
+                warnings: Vec::new(),
+                counts: Location::default(),
+            };
+        }
+    };
+    let (document, config, replica, lines) = walk(&read, files.fleet.as_deref());
+    let (mut faults, mut warnings) = document.into_findings();
+    faults.sort();
+    let fleet = replica.map(|replica| {
+        let (findings, fleet) = fleet::read_alone(&source(&replica, 1).map_err(|it| vec![it])?);
+        let (mut faults, mut more) = findings.into_findings();
+        faults.sort();
+        warnings.append(&mut more);
+        fleet.filter(|_| faults.is_empty()).ok_or(faults)
+    });
+    warnings.sort();
+    AgentReread {
+        rights: rights(&read, revoked_keys),
+        config: if faults.is_empty() { Ok(config) } else { Err(faults) },
+        fleet,
+        warnings,
+        counts: Location { file: read.name.as_str().into(), order: read.order, line: lines.counts },
+    }
+}
+
+/// Walks the whole file. Beside what it found: the fleet file, as far as somebody says which.
+fn walk(read: &Source, named: Option<&Path>) -> (Document, AgentConfig, Option<PathBuf>, Lines) {
+    let document = Document::new(&read.name, read.order, &read.text);
+    let table = document.parse(&read.text);
+    let root = Section::root(&document, &table);
+    let base = &read.base;
+    let mut lines = Lines::default();
+    let mut edge = door(&|key| root.get(key), base, &mut lines);
+    let listen = root.require("listen", "\"10.0.0.21:7022\"");
+    let listen = listen.and_then(|it| read_listen(&it, it.one_or_more()?, &mut lines));
+    edge.listen = listen.unwrap_or_default();
+    let replica = match named {
+        Some(named) => {
+            let _replaced = root.get("replica");
+            Some(named.to_owned())
+        }
+        None => root.require("replica", "\"fleet.toml\"").and_then(|value| path(&value, base)),
+    };
+    if let Some(value) = root.get("control") {
+        let fix = "remove the section, and name a fleet file with `replica`";
+        value.fault("names a feed to follow, which comes with a later keyway", fix);
+    }
+    let config = AgentConfig {
+        state_dir: state_dir(&root, base, STATE_DIR),
+        edge,
+        vm_leg: read_vm_leg(&root, base, &mut lines),
+        metrics: read_metrics(&root, METRICS_LISTEN, &mut lines),
+        edge_networks: require_edge_networks(&root),
+        edges: require_edges(&root),
+        host_keys: require_host_keys(&root),
+        replica: replica.clone().unwrap_or_default(),
+    };
+    root.finish();
+    let at = ("listen", "the address that VMs and their tenants may reach");
+    check_metrics(&document, config.metrics, at, &config.edge.listen, &lines);
+    drop(table);
+    (document, config, replica, lines)
+}
+
+fn require_edge_networks(root: &Section<'_, '_>) -> Vec<IpNet> {
+    let networks = root.require("edge_networks", "[\"10.0.0.0/24\"]").and_then(|value| {
+        let networks = read_networks(&value)?;
+        if networks.is_empty() {
+            value.fault("is empty: no edge could come", "write the networks of your edges");
+        }
+        Some(networks)
+    });
+    networks.unwrap_or_default()
+}
+
+/// None is no fault: the last edge may have been taken away.
+fn require_edges(root: &Section<'_, '_>) -> Vec<PublicKey> {
+    let edges = root.require("edges", "[\"ssh-ed25519 AAAA... edge1\"]").and_then(|value| {
+        let edges = edges_of(&value)?;
+        if value.strings()?.is_empty() {
+            let fix = "write what `keyway identity` prints at each edge";
+            value.warn("is empty: nobody may hand sessions over", fix);
+        }
+        Some(edges)
+    });
+    edges.unwrap_or_default()
+}
+
+fn require_host_keys(root: &Section<'_, '_>) -> Vec<PublicKey> {
+    let host_keys = root.require("host_keys", "[\"ssh-ed25519 AAAA...\"]").and_then(|value| {
+        let host_keys = host_keys_of(&value)?;
+        if value.strings()?.is_empty() {
+            let fix = "write the public host keys of the front door (keyway hostkey list)";
+            value.fault("is empty: no session would be believed", fix);
+        }
+        Some(host_keys)
+    });
+    host_keys.unwrap_or_default()
+}
+
+/// What takes access away, and nothing else.
+fn rights(read: &Source, revoked_keys: Option<&Path>) -> AgentRights {
+    let document = Document::new(&read.name, read.order, &read.text);
+    let table = document.parse(&read.text);
+    let root = Section::root(&document, &table);
+    let get = |key| root.get(key);
+    let users = reread::rights(&document, &get, &read.base, revoked_keys);
+    let all = |key, read: fn(&Value<'_, '_>) -> Option<Vec<PublicKey>>| {
+        // In a file that is no TOML any key may be missing through no fault of its own.
+        let faults = document.faults_found();
+        let keys = users.trusted_user_cas.as_ref().and(get(key)).and_then(|value| read(&value));
+        keys.filter(|_| document.faults_found() == faults)
+    };
+    let (edges, host_keys) = (all("edges", edges_of), all("host_keys", host_keys_of));
+    AgentRights { users, edges, host_keys }
+}
+
+/// The identities of edges.
+fn edges_of(value: &Value<'_, '_>) -> Option<Vec<PublicKey>> {
+    keys_of(value, |key_type| match key_type {
+        KeyType::Ed25519 => None,
+        KeyType::EcdsaP256
+        | KeyType::EcdsaP384
+        | KeyType::EcdsaP521
+        | KeyType::Rsa
+        | KeyType::SkEd25519
+        | KeyType::SkEcdsaP256 => Some((
+            "holds a key that is no identity of an edge: those are Ed25519",
+            "write what `keyway identity` prints at the edge",
+        )),
+    })
+}
+
+fn host_keys_of(value: &Value<'_, '_>) -> Option<Vec<PublicKey>> {
+    keys_of(value, |key_type| match key_type {
+        KeyType::Ed25519 | KeyType::EcdsaP256 | KeyType::Rsa => None,
+        KeyType::EcdsaP384 | KeyType::EcdsaP521 | KeyType::SkEd25519 | KeyType::SkEcdsaP256 => {
+            Some((
+                "holds a key of a type that no front door has",
+                "write what `keyway hostkey list` prints there",
+            ))
+        }
+    })
+}
+
+/// Public keys, one an item; `refuses` says what is wrong with a type.
+fn keys_of(
+    value: &Value<'_, '_>,
+    refuses: fn(KeyType) -> Option<(&'static str, &'static str)>,
+) -> Option<Vec<PublicKey>> {
+    let mut sound = Vec::new();
+    for (item, line) in value.strings()? {
+        let Some(key) = keys::ca_line(&item, line) else { continue };
+        match refuses(key.key_type()) {
+            Some((what, fix)) => item.fault(what, fix),
+            None => sound.push(key),
+        }
+    }
+    Some(sound)
+}
+
+/// Which of the two files somebody names.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Of {
+    /// A `keyway.toml`.
+    FrontDoor,
+    /// An `agent.toml`.
+    Agent,
+}
+
+/// How whoever a file describes logs in to VMs.
+#[derive(Debug)]
+pub struct Logins {
+    /// Whose they are.
+    pub of: Of,
+    /// Where a CA of its own is kept.
+    pub state_dir: PathBuf,
+    /// The rest.
+    pub vm_leg: VmLeg,
+    /// Not wrong, but the operator should know.
+    pub warnings: Vec<Finding>,
+}
+
+/// Reads how a front door or an agent logs in to VMs, whichever the file describes; an agent's fleet is not looked at.
+/// Where no file is named it is a front door's, as [`super::load`] has it.
+///
+/// # Errors
+/// Everything that is wrong with the file.
+pub fn load_logins(config: Option<&Path>) -> Result<Logins, Report> {
+    let Some(read) = config.and_then(|config| source(config, 0).ok()).filter(is_agent) else {
+        let super::Loaded { config, warnings, .. } = super::load(config, None)?;
+        let super::Config { state_dir, vm_leg, .. } = config;
+        return Ok(Logins { of: Of::FrontDoor, state_dir, vm_leg, warnings });
+    };
+    let (document, config, ..) = walk(&read, Some(Path::new("")));
+    let (mut faults, mut warnings) = document.into_findings();
+    faults.sort();
+    warnings.sort();
+    if !faults.is_empty() {
+        return Err(Report { faults, warnings });
+    }
+    let AgentConfig { state_dir, vm_leg, .. } = config;
+    Ok(Logins { of: Of::Agent, state_dir, vm_leg, warnings })
+}
+
+/// Whether a file describes an agent, as far as it can be read.
+pub(super) fn is_agent(read: &Source) -> bool {
+    let document = Document::new(&read.name, read.order, &read.text);
+    let table = document.parse(&read.text);
+    let root = Section::root(&document, &table);
+    ITS_OWN.iter().any(|key| root.get(key).is_some())
+}
+
+/// How the log of the agent of this `agent.toml` looks, whatever else is wrong with it.
+#[must_use]
+pub fn agent_log(config: &Path) -> Log {
+    let Ok(read) = source(config, 0) else { return Log::Auto };
+    let document = Document::new(&read.name, read.order, &read.text);
+    let table = document.parse(&read.text);
+    let given = Section::root(&document, &table).get("log").and_then(|value| log(&value));
+    given.unwrap_or(Log::Auto)
+}
+
+#[cfg(test)]
+#[path = "agent_tests.rs"]
+mod tests;
