@@ -1,5 +1,5 @@
-//! `keyway backup` and `keyway restore`: all that this front door is, in one sealed file: its registry, its CA and its host
-//! keys. A copy of the store alone lets nobody in elsewhere.
+//! `keyway backup` and `keyway restore`: all that this front door is, in one sealed file: its registry, its CA, its host
+//! keys and what it is to agents. A copy of the store alone lets nobody in elsewhere.
 
 use std::{
     collections::BTreeSet,
@@ -32,7 +32,7 @@ use crate::{
         store::{Head, Sqlite, Store as _, sqlite, sqlite::Restored},
     },
     ssh::{entropy::SystemEntropy, host_key::HostKey, private_key::PrivateKey},
-    state::{HOST_KEY, PINS, Placed, STORE, State, USER_CA},
+    state::{HOST_KEY, IDENTITY, PINS, Placed, STORE, State, USER_CA},
     unix_time::unix_s,
 };
 
@@ -161,6 +161,10 @@ fn keys(state: &State, config: Option<&Config>) -> Result<Vec<(String, Content)>
     }
     if let Some(key) = config.and_then(|config| config.dns.as_ref()?.dnssec_key.as_ref()) {
         put(format!("{NAMED}dns.dnssec_key"), key, entropy);
+    }
+    // Agents know it, if there are any.
+    if let Some(key) = state.kept_key(IDENTITY).map_err(failed)? {
+        put(IDENTITY.to_owned(), &key, entropy);
     }
     if let Some(text) = state.old_pins_text().map_err(failed)? {
         files.push((PINS.to_owned(), Content::Bytes(Zeroizing::new(text.as_bytes().to_vec()))));
@@ -394,7 +398,7 @@ impl Found<'_> {
             self.store = Some(temporary);
             return Ok(());
         }
-        let known = [HOST_KEY, USER_CA, PINS].into_iter().find(|known| *known == name);
+        let known = [HOST_KEY, USER_CA, IDENTITY, PINS].into_iter().find(|known| *known == name);
         let named = name.strip_prefix(NAMED).filter(|name| is_plain(name));
         if known.is_none() && named.is_none() && name != ABOUT || size > SMALL_BYTES_MAX {
             let shown: String = name.chars().take(80).collect();

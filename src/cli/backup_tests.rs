@@ -41,12 +41,13 @@ impl Host {
         host
     }
 
-    /// The fingerprints of host key and CA.
-    fn prints(&self) -> [String; 2] {
+    /// The fingerprints of host key, CA and identity.
+    fn prints(&self) -> [String; 3] {
         let entropy = &mut SystemEntropy::default();
         let host_key = self.state.host_key(entropy).unwrap().public().fingerprint();
-        [host_key, self.state.user_ca(entropy).unwrap().public().fingerprint()]
-            .map(|it| it.to_string())
+        let user_ca = self.state.user_ca(entropy).unwrap().public().fingerprint();
+        let identity = self.state.identity(entropy).unwrap().public().fingerprint();
+        [host_key, user_ca, identity].map(|it| it.to_string())
     }
 
     fn names(&self) -> Vec<String> {
@@ -152,7 +153,7 @@ fn what_is_backed_up_is_there_on_another_host_and_nothing_there_is_written_over(
         let said = say(&backup);
         assert!(said.code == FAULTS && said.err.contains("is there already"), "{said:?}");
         assert_eq!(fs::read(&file).unwrap(), bytes);
-        assert_eq!(there.names(), ["registry.db", "ssh_host_ed25519_key", "user_ca"]);
+        assert_eq!(there.names(), ["identity", "registry.db", "ssh_host_ed25519_key", "user_ca"]);
         let readable = bytes.windows(8).any(|some| some == b"OPENSSH ");
         assert_eq!(readable, seal == ["--plain"], "{seal:?}");
 
@@ -166,11 +167,11 @@ fn what_is_backed_up_is_there_on_another_host_and_nothing_there_is_written_over(
         }
         assert_eq!((said.code, said.err.as_str()), (DONE, ""), "{said:?}");
         assert!(said.out.contains("; next: keyway serve"), "{said:?}");
-        assert_eq!(said.out.matches("is kept as").count(), 3, "{said:?}");
+        assert_eq!(said.out.matches("is kept as").count(), 4, "{said:?}");
         assert_eq!((here.prints(), here.user()), (there.prints(), 1));
         assert_ne!(here.prints(), others);
         let kept = here.names().iter().filter(|name| name.contains(".replaced-")).count();
-        assert_eq!(kept, 3, "{:?}", here.names());
+        assert_eq!(kept, 4, "{:?}", here.names());
         assert!(here.names().iter().any(|name| name.starts_with("restored-")), "its keyway.toml");
         assert!(!here.names().iter().any(|name| name.contains("partial")), "{:?}", here.names());
         assert_eq!(here.state.restored().unwrap()[0].from, file);

@@ -16,7 +16,7 @@ use super::{
     table::cell,
 };
 use crate::{
-    config::{self, Config, Loaded, Principals, UserCa, VmCredential},
+    config::{self, Logins, Of, Principals, UserCa, VmCredential},
     route::{is_id, is_label},
     ssh::{entropy::SystemEntropy, publickey::PublicKey},
     state::{Imported, State, StateFault},
@@ -69,7 +69,7 @@ pub(super) struct CaShow {
     /// The VM's id, if no server can be asked: the name it was made with
     #[arg(long, value_name = "ID", requires = "drop_in", conflicts_with = "vm", value_parser = parse_id)]
     id: Option<String>,
-    /// An address or network from which the edge dials VMs (may be repeated)
+    /// An address or network from which the edge, or the agent, dials VMs (may be repeated)
     #[arg(long, value_name = "ADDRESS", requires = "drop_in", value_parser = parse_edge)]
     edge: Vec<String>,
     /// The VM's OpenSSH version; what it does not know is left a comment [default: any from 8.5]
@@ -165,17 +165,17 @@ fn parse_edge(text: &str) -> Result<String, String> {
 
 fn show(arguments: &CaShow, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
     let Terminal { stderr, .. } = terminal;
-    let config = match config::load(remote.config_file(), None) {
-        Ok(Loaded { config, warnings, .. }) => {
-            check::tell("warning", &warnings, stderr)?;
-            config
+    let logins = match config::load_logins(remote.config_file()) {
+        Ok(logins) => {
+            check::tell("warning", &logins.warnings, stderr)?;
+            logins
         }
         Err(report) => {
             check::tell_faults(&report, stderr)?;
             return Ok(FAULTS);
         }
     };
-    let (ca, principals) = match &config.vm_leg.credential {
+    let (ca, principals) = match &logins.vm_leg.credential {
         VmCredential::Key(key) => {
             writeln!(
                 stderr,
@@ -185,7 +185,7 @@ fn show(arguments: &CaShow, remote: &Remote, terminal: &mut Terminal<'_>) -> Out
             )?;
             return Ok(FAULTS);
         }
-        VmCredential::Certificates { ca, principals } => (public(ca, &config), *principals),
+        VmCredential::Certificates { ca, principals } => (public(ca, &logins), *principals),
     };
     let ca = ca.map_err(|fault| CliError::failed(fault.to_string()))?;
     if arguments.drop_in {
@@ -193,7 +193,11 @@ fn show(arguments: &CaShow, remote: &Remote, terminal: &mut Terminal<'_>) -> Out
             (Some(name), Principals::Vm) => Some(id_of(name, remote, terminal)?),
             (Some(_), Principals::Login) | (None, _) => arguments.id.clone(),
         };
-        write!(terminal.stdout, "{}", drop_in(&ca, principals, id.as_deref(), arguments))?;
+        write!(
+            terminal.stdout,
+            "{}",
+            drop_in(&ca, principals, id.as_deref(), logins.of, arguments)
+        )?;
     } else {
         writeln!(terminal.stdout, "{} keyway user CA", ca.to_line())?;
     }
@@ -213,19 +217,24 @@ fn id_of(name: &str, remote: &Remote, terminal: &mut Terminal<'_>) -> Result<Str
     }
 }
 
-fn public(ca: &UserCa, config: &Config) -> Result<PublicKey, StateFault> {
+fn public(ca: &UserCa, logins: &Logins) -> Result<PublicKey, StateFault> {
     Ok(match ca {
         UserCa::Given(key) => key.public().clone(),
         UserCa::InState => {
-            let key = State::open(&config.state_dir)?.user_ca(&mut SystemEntropy::default())?;
+            let key = State::open(&logins.state_dir)?.user_ca(&mut SystemEntropy::default())?;
             key.public().clone()
         }
     })
 }
 
 /// A file for `/etc/ssh/sshd_config.d`, which any sshd from 8.5 on accepts.
-fn drop_in(ca: &PublicKey, principals: Principals, id: Option<&str>, arguments: &CaShow) -> String {
-    let CaShow { edge, sshd_version, .. } = arguments;
+fn drop_in(
+    ca: &PublicKey,
+    principals: Principals,
+    id: Option<&str>,
+    of: Of,
+    arguments: &CaShow,
+) -> String {
     let mut text = String::new();
     let mut put = |line: std::fmt::Arguments<'_>| {
         // Writing to a String does not fail.
@@ -265,13 +274,32 @@ fn drop_in(ca: &PublicKey, principals: Principals, id: Option<&str>, arguments: 
         }
     }
     put(format_args!(""));
+    text + &sources(of, arguments)
+}
+
+/// What sshd has to know of the addresses that all users come from.
+fn sources(of: Of, arguments: &CaShow) -> String {
+    let (dials, placeholder) = match of {
+        Of::FrontDoor => ("edge", "EDGE_ADDRESS"),
+        Of::Agent => ("agent", "AGENT_ADDRESS"),
+    };
+    let CaShow { edge, sshd_version, .. } = arguments;
+    let mut text = String::new();
+    let mut put = |line: std::fmt::Arguments<'_>| {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{line}");
+    };
     put(format_args!(
-        "# All users come from the edge's addresses: sshd must not take them for one busy stranger."
+        "# All users come from the {dials}'s addresses: sshd must not take them for one busy stranger."
     ));
     put(format_args!("MaxStartups {MAX_STARTUPS}"));
     put(format_args!("PerSourceMaxStartups none"));
-    let exempt = if edge.is_empty() { "EDGE_ADDRESS".to_owned() } else { edge.join(",") };
-    let missing = if edge.is_empty() { ", with the edge's addresses for EDGE_ADDRESS" } else { "" };
+    let exempt = if edge.is_empty() { placeholder.to_owned() } else { edge.join(",") };
+    let missing = if edge.is_empty() {
+        format!(", with the {dials}'s addresses for {placeholder}")
+    } else {
+        String::new()
+    };
     match sshd_version {
         Some(version) if *version < PENALTIES_FROM => {
             put(format_args!(

@@ -10,6 +10,7 @@ use super::{
 };
 
 use crate::registry::store::{Sqlite, Store as _, StoreId, Transaction};
+use crate::ssh::publickey::PublicKey;
 
 const SOUND: &str = "\
 [[address]]\nname = \"s001\"\npublic = \"127.0.77.1\"\n\
@@ -34,7 +35,7 @@ fn on(scratch: &Scratch, arguments: &[&str]) -> (u8, String, String) {
     let (config, fleet) = (scratch.path("keyway.toml"), scratch.path("fleet.toml"));
     let mut all = arguments.to_vec();
     all.extend(["--config", &config]);
-    if !arguments.contains(&"ca") {
+    if !["ca", "identity"].contains(&arguments[0]) {
         all.extend(["--fleet", &fleet]);
     }
     let (code, stdout, stderr) = say(&all, &refusing());
@@ -293,6 +294,47 @@ fn the_drop_in_names_the_vm_and_the_edges_addresses() {
     let new = show(&[&edges[..], &["--sshd-version", "OpenSSH_9.8"]].concat());
     let exempt = "PerSourcePenaltyExemptList 10.0.0.2,fd00::/64".to_owned();
     assert_eq!(active(&new).last(), Some(&exempt), "{new}");
+}
+
+#[test]
+fn an_identity_is_made_once_and_printed_alone() {
+    let scratch = two_files("", SOUND);
+    let (code, line, stderr) = on(&scratch, &["identity"]);
+    assert_eq!((code, stderr.as_str()), (DONE, ""));
+    let (key, comment) = PublicKey::parse_line(line.trim_end()).unwrap();
+    assert_eq!((comment, line.lines().count()), ("keyway identity", 1));
+    assert_eq!(on(&scratch, &["identity"]).1, line, "the same again");
+    let print = key.fingerprint().to_string();
+    assert_eq!(on(&scratch, &["identity", "--fingerprint"]).1, format!("{print}\n"));
+    let (_, json, _) = on(&scratch, &["identity", "--output", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let expected = serde_json::json!({ "fingerprint": print, "line": key.to_line() });
+    assert_eq!(json, expected);
+}
+
+#[test]
+fn an_agent_has_an_identity_and_a_ca_of_its_own() {
+    let scratch = two_files("", SOUND);
+    let (_, door, _) = on(&scratch, &["identity"]);
+    let (_, door_ca, _) = on(&scratch, &["ca", "show"]);
+    let line = door.trim_end();
+    let agent = format!(
+        "state_dir = \"agent\"\nlisten = \"127.0.0.1:7022\"\nedge_networks = [\"127.0.0.1\"]\nedges = [\"{line}\"]\n\
+         host_keys = [\"{line}\"]\nreplica = \"not-looked-at\"\n"
+    );
+    fs::write(scratch.0.join("keyway.toml"), agent).unwrap();
+    let (code, own, stderr) = on(&scratch, &["identity"]);
+    assert_eq!((code, stderr.as_str()), (DONE, ""));
+    assert_ne!(own, door);
+    let (code, ca, stderr) = on(&scratch, &["ca", "show"]);
+    assert_eq!((code, stderr.as_str()), (DONE, ""));
+    assert!(ca.ends_with(" keyway user CA\n") && ca != door_ca, "{ca}");
+    let (_, drop_in, _) = on(&scratch, &["ca", "show", "--drop-in", "--id", "blue"]);
+    assert!(drop_in.contains(ca.trim_end()), "{drop_in}");
+    assert!(drop_in.contains("# PerSourcePenaltyExemptList AGENT_ADDRESS"), "{drop_in}");
+    let mut made: Vec<_> = fs::read_dir(scratch.0.join("agent")).unwrap().collect();
+    let names: Vec<_> = made.drain(..).map(|it| it.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
 }
 
 #[test]

@@ -39,6 +39,7 @@ mod exit_code;
 mod explain;
 mod fatal;
 mod hostkey;
+mod identity;
 mod key;
 mod keyfile;
 mod node;
@@ -328,12 +329,24 @@ Examples:
   keyway hostkey import edge_host_key"
     )]
     Hostkey(Noun<hostkey::HostKey>),
+    /// What this front door is to agents, or with its agent.toml an agent to front doors: its public key, made now if there is none
+    #[command(after_help = "\
+Examples:
+  keyway identity --config /etc/keyway/keyway.toml            a line for edges in agent.toml
+  keyway identity --config agent.toml --fingerprint           for agent_key in the fleet file")]
+    Identity {
+        #[command(flatten)]
+        identity: identity::Identity,
+        #[command(flatten)]
+        remote: Remote,
+    },
     /// The CA whose certificates the VMs trust
     #[command(
         arg_required_else_help = true,
         after_help = "\
 Examples:
   keyway ca show --drop-in --vm blue
+  keyway ca show --config agent.toml --drop-in --id blue
   keyway ca export user_ca
   keyway ca import user_ca"
     )]
@@ -483,6 +496,7 @@ fn carry_out(command: Command, roles: &Roles, terminal: &mut Terminal<'_>) -> Ou
     match command {
         Command::Check { files, output } => Ok(check::run(&files, output, stdout, stderr)?),
         Command::Ca(Noun { verb, remote }) => ca::run(verb, &remote, terminal),
+        Command::Identity { identity, remote } => identity::run(&identity, &remote, terminal),
         Command::Backup { backup, remote } => backup::backup(&backup, &remote, terminal),
         Command::Restore { restore, remote } => backup::restore(&restore, &remote, terminal),
         Command::Serve(files) => {

@@ -176,9 +176,10 @@ impl Remote {
 
     /// The state directory, if the CA is kept there and not in a file that the configuration names.
     pub(super) fn state_with_ca(&self) -> Result<State, CliError> {
-        if let Some((file, config)) = self.config()? {
+        if let Some(file) = self.config_file() {
             let shown = file.display();
-            match config.vm_leg.credential {
+            let logins = config::load_logins(Some(file)).map_err(|report| faults(&report))?;
+            match logins.vm_leg.credential {
                 VmCredential::Key(_) => {
                     return Err(CliError::failed(format!(
                         "{shown}: vm_leg.identity logs in with one plain key: there is no CA; copy that file"

@@ -34,13 +34,15 @@ mod succession;
 
 pub(crate) use marks::Adopting;
 pub use marks::{Adopted, Restored};
-pub use pins::OldPins;
 pub(crate) use pins::PINS;
+pub use pins::{KeptPins, OldPins};
 use routes::Saved;
 pub use succession::{Doors, Turn};
 
 pub(crate) const HOST_KEY: &str = "ssh_host_ed25519_key";
 pub(crate) const USER_CA: &str = "user_ca";
+/// What an edge and an agent are to each other.
+pub(crate) const IDENTITY: &str = "identity";
 const LOCK: &str = "lock";
 /// The registry's store.
 pub(crate) const STORE: &str = "registry.db";
@@ -203,6 +205,15 @@ impl State {
         self.key_made_once(USER_CA, "keyway user CA", entropy)
     }
 
+    /// What this edge is to agents, or this agent to edges, made at first use. Never a host key: what it signs proves who is
+    /// there, and nothing else.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`], [`StateFault::Open`], [`StateFault::Key`].
+    pub fn identity(&self, entropy: &mut dyn Entropy) -> Result<PrivateKey, StateFault> {
+        self.key_made_once(IDENTITY, "keyway identity", entropy)
+    }
+
     /// The key that is kept as `name`, if there is one: none is made.
     ///
     /// # Errors
@@ -324,6 +335,14 @@ impl State {
     /// [`StateFault::Io`], [`StateFault::Open`], [`StateFault::Pins`] with every line that cannot be read.
     pub fn old_pins(&self) -> Result<Option<OldPins>, StateFault> {
         OldPins::open(&self.path)
+    }
+
+    /// Host keys of VMs that an agent has pinned.
+    ///
+    /// # Errors
+    /// As [`State::old_pins`].
+    pub fn kept_pins(&self) -> Result<KeptPins, StateFault> {
+        KeptPins::open(&self.path)
     }
 
     /// The routes that were saved last.

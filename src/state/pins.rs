@@ -1,19 +1,25 @@
-//! Host keys of VMs that an earlier Keyway pinned in a file of this directory, for the registry to take over.
+//! Host keys of VMs in a file of this directory: those that an earlier Keyway pinned, for the registry to take over, and those
+//! that an agent pins, which has no registry.
 
-use std::{collections::BTreeMap, io, path::Path, path::PathBuf};
+use std::{collections::BTreeMap, fmt::Write as _, io, path::Path, path::PathBuf};
 
-use super::{StateFault, read};
+use super::{StateFault, read, replace};
 use crate::{durable, plain_text::escaped, route::is_id, ssh::publickey::PublicKey};
 
 pub(crate) const PINS: &str = "pins";
 /// What the file is called when the registry has them.
 const IMPORTED: &str = "pins.imported";
+/// Those of an agent.
+const KEPT: &str = "vm_host_keys";
+
+/// A key and the owner of the VM that showed it first, by the VM's id.
+type Pins = BTreeMap<String, (PublicKey, String)>;
 
 /// Pins that wait for the registry to take them over.
 #[derive(Debug)]
 pub struct OldPins {
     directory: PathBuf,
-    pins: BTreeMap<String, PublicKey>,
+    pins: Pins,
 }
 
 impl OldPins {
@@ -34,7 +40,7 @@ impl OldPins {
 
     /// Ids of VMs, and the keys they have shown.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &PublicKey)> {
-        self.pins.iter().map(|(id, key)| (id.as_str(), key))
+        self.pins.iter().map(|(id, (key, _))| (id.as_str(), key))
     }
 
     /// The registry has them: the file stays, by another name.
@@ -48,10 +54,64 @@ impl OldPins {
     }
 }
 
-/// Lines `VM type base64 owner`; empty lines and those that begin with `#` say nothing. The owner is that of the first use:
-/// the registry knows better.
-fn parse(text: &str) -> Result<BTreeMap<String, PublicKey>, Vec<(usize, String)>> {
-    let mut pins = BTreeMap::new();
+/// Host keys that VMs have shown at their first use, where there is no registry. They are read again by making this anew.
+#[derive(Debug)]
+pub struct KeptPins {
+    path: PathBuf,
+    pins: Pins,
+}
+
+impl KeptPins {
+    pub(super) fn open(directory: &Path) -> Result<Self, StateFault> {
+        let path = directory.join(KEPT);
+        let text = match read(&path) {
+            Err(StateFault::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self { path, pins: Pins::new() });
+            }
+            text => text?,
+        };
+        match parse(&text) {
+            Ok(pins) => Ok(Self { path, pins }),
+            Err(faults) => Err(StateFault::Pins { path, faults }),
+        }
+    }
+
+    /// What the VM with this id has shown.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<&PublicKey> {
+        self.pins.get(id).map(|(key, _)| key)
+    }
+
+    /// A VM of another owner that has shown this key.
+    #[must_use]
+    pub fn of_other_owner(&self, key: &PublicKey, owner: &str) -> Option<&str> {
+        let of_other = |(_, (pinned, of)): &(_, &(PublicKey, String))| pinned == key && of != owner;
+        self.pins.iter().find(of_other).map(|(id, _)| id.as_str())
+    }
+
+    /// Pins a key, in the place of another one, down to the disk.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`]; nothing has changed then.
+    pub fn pin(&mut self, id: &str, key: PublicKey, owner: &str) -> Result<(), StateFault> {
+        let mut pins = self.pins.clone();
+        pins.insert(id.to_owned(), (key, owner.to_owned()));
+        let mut text = String::new();
+        for (id, (key, owner)) in &pins {
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "{id} {} {owner}", key.to_line());
+        }
+        let written = replace(&self.path, text.as_bytes());
+        written.map_err(|error| StateFault::Io { path: self.path.clone(), error })?;
+        self.pins = pins;
+        Ok(())
+    }
+}
+
+/// Lines `VM type base64 owner`; empty lines and those that begin with `#` say nothing. The owner is that of the first use: a
+/// registry knows better.
+fn parse(text: &str) -> Result<Pins, Vec<(usize, String)>> {
+    let mut pins = Pins::new();
     let mut faults = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
@@ -68,8 +128,9 @@ fn parse(text: &str) -> Result<BTreeMap<String, PublicKey>, Vec<(usize, String)>
             Ok((_, owner)) if owner.trim().is_empty() => {
                 faults.push((number, format!("the owner of `{vm}` is missing")));
             }
-            Ok((key, _)) => {
-                if pins.insert(vm.to_owned(), key).is_some() {
+            Ok((key, owner)) => {
+                let pin = (key, owner.trim().to_owned());
+                if pins.insert(vm.to_owned(), pin).is_some() {
                     faults.push((number, format!("`{vm}` is pinned twice")));
                 }
             }

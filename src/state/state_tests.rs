@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::*;
-use crate::ssh::{entropy::SystemEntropy, publickey::PublicKey};
+use crate::ssh::{entropy::SystemEntropy, private_key::PrivateKey, publickey::PublicKey};
 
 struct Scratch(PathBuf);
 
@@ -139,6 +139,37 @@ fn old_pins_are_read_until_they_are_settled() {
     assert!(state.old_pins().unwrap().is_none());
     assert_eq!(scratch.names(), ["pins.imported"]);
     assert!(matches!(old.settle(), Err(StateFault::Io { .. })));
+}
+
+#[test]
+fn kept_pins_are_there_for_the_next_process_and_bind_a_key_to_its_owner() {
+    let scratch = Scratch::new();
+    let state = scratch.open();
+    let mut entropy = SystemEntropy::default();
+    let [one, other] =
+        [(); 2].map(|()| PrivateKey::generate_ed25519(&mut entropy).public().clone());
+    let mut pins = state.kept_pins().unwrap();
+    assert_eq!(pins.get("blue"), None);
+    pins.pin("blue", one.clone(), "alice").unwrap();
+    pins.pin("green", other.clone(), "team:ops").unwrap();
+    assert_eq!(scratch.mode("vm_host_keys"), 0o600);
+    let mut pins = state.kept_pins().unwrap();
+    assert_eq!((pins.get("blue"), pins.get("green")), (Some(&one), Some(&other)));
+    assert_eq!(pins.of_other_owner(&one, "alice"), None);
+    assert_eq!(pins.of_other_owner(&one, "team:ops"), Some("blue"));
+    pins.pin("blue", other.clone(), "alice").unwrap();
+    assert_eq!(state.kept_pins().unwrap().get("blue"), Some(&other));
+}
+
+#[test]
+fn an_identity_is_made_once_and_for_nobody_else() {
+    let scratch = Scratch::new();
+    let state = scratch.open();
+    let mut entropy = SystemEntropy::default();
+    let made = state.identity(&mut entropy).unwrap();
+    assert_eq!(scratch.mode("identity"), 0o600);
+    assert_eq!(state.identity(&mut entropy).unwrap().public(), made.public());
+    assert_ne!(state.host_key(&mut entropy).unwrap().public(), made.public());
 }
 
 #[test]

@@ -1,0 +1,35 @@
+//! `keyway identity`: what an edge is to agents, and an agent to edges.
+
+use clap::Args;
+use serde_json::json;
+
+use super::{
+    DONE, Output,
+    error::{CliError, Outcome},
+    remote::{Remote, Terminal},
+    table,
+};
+use crate::ssh::entropy::SystemEntropy;
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub(super) struct Identity {
+    /// Print its fingerprint alone
+    #[arg(long)]
+    fingerprint: bool,
+}
+
+pub(super) fn run(asked: &Identity, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
+    let made = remote.state()?.identity(&mut SystemEntropy::default());
+    let key = made.map_err(|fault| CliError::failed(fault.to_string()))?;
+    let (fingerprint, line) = (key.public().fingerprint().to_string(), key.public().to_line());
+    match (remote.output, asked.fingerprint) {
+        (Output::Json, _) => {
+            let item = json!({ "fingerprint": fingerprint, "line": line });
+            writeln!(terminal.stdout, "{}", table::json(&item))?;
+        }
+        (Output::Table, true) => writeln!(terminal.stdout, "{fingerprint}")?,
+        (Output::Table, false) => writeln!(terminal.stdout, "{line} keyway identity")?,
+    }
+    Ok(DONE)
+}
