@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{self, Loaded};
+use crate::config::{self, Config, Loaded};
 use crate::edge::first_use::{FirstUse, Shown};
 use crate::edge::{Edge, Start, listen};
 use crate::host;
@@ -93,11 +93,11 @@ pub(super) fn front_door(
     host_key: PublicKey,
     state: &State,
 ) -> Result<FrontDoor, Failure> {
-    let Loaded { config, fleet, .. } = loaded;
-    let listen = config.edge.listen.clone();
+    let Loaded { config: Config { edge, vm_leg, .. }, fleet, .. } = loaded;
+    let listen = edge.listen.clone();
     let snapshot = fleet.map(|fleet| fleet.snapshot);
     let shared =
-        Arc::new(serve::shared(config, snapshot, state, SESSIONS_MAX, Arc::new(AllGiven))?);
+        Arc::new(serve::shared(edge, vm_leg, snapshot, state, SESSIONS_MAX, Arc::new(AllGiven))?);
     let cpus: Vec<usize> = host::cpus()?.into_iter().take(1).collect();
     let registry = Registry::new(0, Inventory::default);
     let doors = listen::reserve(&listen, &cpus, false)?;

@@ -1,4 +1,4 @@
-//! The end of a front door: it goes on letting people in until its successor does, if there is one; then it gives up all that
+//! The end of a front door or an agent: it goes on letting people in until its successor does, if there is one; then it gives up all that
 //! it listens at, and lets sessions end by themselves.
 
 #![expect(
@@ -8,18 +8,16 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crate::config;
-use crate::config::Files;
 use crate::edge::Edge;
 use crate::edge::shared::Shared;
-use crate::state::State;
+use crate::metrics::Registry;
+use crate::state::{Doors, State};
 
 use super::events::{Event, Events};
 use super::notify::{self, State as Told};
-use super::{Running, reload, told};
+use super::told;
 
 /// For a successor that is started right after the end of this one was asked for, to say that it is there.
 const SUCCESSOR_COMES: Duration = Duration::from_secs(2);
@@ -43,24 +41,30 @@ enum Waited {
     Ended,
 }
 
-impl Running {
-    /// Lets sessions end by themselves for a while; a second signal ends the wait.
-    pub(super) fn drain(self, events: Events) {
-        let Self { plane, edge, shared, state, lock, doors, files, revoked_keys, .. } = self;
-        let Self { health, drain, metrics, counted, .. } = self;
+/// Takes away what the file takes away that is named, or that the process was started with.
+pub(super) type Withdraw = Box<dyn Fn(Option<PathBuf>) + Send>;
+
+/// Whoever drains.
+pub(super) struct Leaves {
+    pub(super) edge: Arc<Edge>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) state: State,
+    pub(super) doors: Arc<Doors>,
+    /// How long sessions may go on.
+    pub(super) patience: Duration,
+    pub(super) counted: Arc<Registry>,
+    pub(super) withdraw: Withdraw,
+}
+
+impl Leaves {
+    /// Lets sessions end by themselves for a while; a second signal ends the wait. `hand_over` gives up what a successor needs
+    /// before it can let anybody in; what comes of it is given up when the successor does, or there is none.
+    pub(super) fn drain<Kept>(self, events: Events, hand_over: impl FnOnce() -> Kept) {
+        let Self { edge, shared, state, doors, patience, counted, withdraw } = self;
         let told = told::Drain::of(counted);
         events.close();
         let seen = state.followed().map(|(_, seen)| seen);
-        let (edge_too, shared_too) = (Arc::clone(&edge), Arc::clone(&shared));
-        let mut leaving = Leaving {
-            events,
-            files,
-            revoked_keys,
-            seen,
-            state,
-            edge: edge_too,
-            shared: shared_too,
-        };
+        let mut leaving = Leaving { events, withdraw, seen, state, shared: Arc::clone(&shared) };
         let waited = leaving.wait_until(SUCCESSOR_COMES, State::has_successor);
         let mut ended = waited == Waited::Ended;
         if waited == Waited::Came {
@@ -70,19 +74,7 @@ impl Running {
             told.begins("nobody more is let in");
             notify::tell(Told::Stopping);
         }
-        // The successor needs them before it can let anybody in.
-        drop(metrics);
-        let (follower, dns) = plane.hand_over();
-        drop(lock);
-        if let Some(follower) = follower {
-            // The process ends with this drain, and this thread with it.
-            let thread = std::thread::Builder::new().name("registry-follower".to_owned());
-            if let Err(error) = thread.spawn(move || follower.run(&AtomicBool::new(false))) {
-                tracing::error!(
-                    "sessions go on without being told what is taken from them: {error}"
-                );
-            }
-        }
+        let kept = hand_over();
         if waited == Waited::Came {
             if !ended {
                 tracing::info!("a successor takes over: people are let in until it does so");
@@ -97,30 +89,26 @@ impl Running {
             }
             told.begins("nobody more is let in here");
         }
-        health.drains();
         edge.stop_accepting();
         doors.close();
-        drop(dns);
+        drop(kept);
         if ended {
             shared.stop_waiting();
         }
         // The process ends with this drain, and this thread with it.
         std::thread::spawn(move || leaving.follow());
-        edge.drain(drain, || told.is_over());
+        edge.drain(patience, || told.is_over());
         told.end();
     }
 }
 
-/// A front door on its way out: it hears signals, and takes away what its own files and those of its successor take away.
+/// A process on its way out: it hears signals, and takes away what its own files and those of its successor take away.
 struct Leaving {
     events: Events,
-    files: Files,
-    /// The list of what is revoked that was named last.
-    revoked_keys: Option<PathBuf>,
+    withdraw: Withdraw,
     /// Which reading of the files by whoever serves was seen.
     seen: Option<(u64, i64)>,
     state: State,
-    edge: Arc<Edge>,
     shared: Arc<Shared>,
 }
 
@@ -154,22 +142,15 @@ impl Leaving {
                 tracing::info!("ending now");
                 return true;
             }
-            Some(Event::Reload(..)) => self.read(self.files.config.clone()),
+            Some(Event::Reload(..)) => (self.withdraw)(None),
             None => match self.state.followed() {
                 Some((config, reading)) if self.seen != Some(reading) => {
                     self.seen = Some(reading);
-                    self.read(Some(config));
+                    (self.withdraw)(Some(config));
                 }
                 Some(_) | None => {}
             },
         }
         false
-    }
-
-    fn read(&self, config: Option<PathBuf>) {
-        // Without a file there is nothing that could have changed.
-        if let Some(config) = config.or_else(|| config::usual().map(PathBuf::from)) {
-            reload::follow(&self.edge, &self.shared, &config, self.revoked_keys.as_deref());
-        }
     }
 }

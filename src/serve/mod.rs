@@ -5,8 +5,10 @@
 //! - `control_plane`: the registry with its API and DNS, beside the edge.
 //! - `route_feed`: from the registry to the routing map; `adoption`: what a store of another history is asked before it is believed.
 //! - `first_use`: host keys of VMs, from the edge to the registry.
-//! - `events`: signals, and what the API asks for; `reload`: the files read again; `fixed`: what of them takes a restart.
-//! - `drain`: its end, and how a successor takes over; `health`: how each part is; `notify`: systemd; `told`: what the log says of all of them.
+//! - `process`: what every role begins with, and its loop; `events`: signals, and what the API asks for; `turn`: two processes on
+//!   one state directory; `door`: what the edge is started with; `drain`: the end of it all.
+//! - `reload`: the files read again; `rights`: what takes access away; `fixed`: what of the files takes a restart.
+//! - `health`: how each part is; `notify`: systemd; `told`: what the log says of all of them.
 //! - `vm_ca`: whether the VMs were prepared for the CA in use.
 //! - `dns_names`, `data_plane`, `explain`: what DNS and the API ask of the edge; `gauges`: what they add to the metrics.
 
@@ -14,6 +16,7 @@ mod adoption;
 mod control_plane;
 mod data_plane;
 mod dns_names;
+mod door;
 mod drain;
 mod events;
 mod explain;
@@ -23,63 +26,45 @@ mod gauges;
 mod health;
 mod last_words;
 mod notify;
+mod process;
 mod reload;
+mod rights;
 mod route_feed;
 mod start;
 mod told;
+mod turn;
 mod vm_ca;
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-use std::{io, num::NonZeroU32};
-
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
-
-use crate::config::{
-    self, Config, Count, Files, Fleet, HostKeys, Loaded, Log, Principals, UserCa, VmCredential,
-};
-use crate::control::api::condition::Reload;
+use crate::config::{self, Config, Files, Fleet, Loaded};
+use crate::control::api::condition::{Reload, Reloaded};
 use crate::control::metrics_endpoint::{self, Pages};
-use crate::edge::first_use::FirstUse;
-use crate::edge::local_address::Destination;
-use crate::edge::proxy_header::Senders;
-use crate::edge::relay::{ClientAlive, PreferGcm};
-use crate::edge::seats::Most;
-use crate::edge::settings::{self, Live, Principal, Settings};
 use crate::edge::shared::Shared;
 use crate::edge::{self, Edge, clock, listen};
 use crate::host;
-use crate::log;
-use crate::metrics::{Inventory, Registry};
+use crate::metrics::Registry;
 use crate::registry::apply::served_file::RemovalsMax;
-use crate::route::{Snapshot, Table};
-use crate::ssh::entropy::SystemEntropy;
-use crate::ssh::host_key::HostKey;
-use crate::ssh::transport::{Algorithms, RekeyLimits, ServerConfig};
-use crate::ssh::userauth::Policy;
-use crate::state::{Doors, Lock, State, StateFault, Turn};
+use crate::state::{Doors, Lock, State, Turn};
 
+pub(crate) use door::shared;
 pub use start::{Failure, Start};
 
 use control_plane::{ControlPlane, Opens};
-use events::{Event, Events};
+use door::{at, cpus, inventory};
+use drain::Leaves;
+use events::Events;
 use first_use::{Applied, InRegistry};
 use fixed::Fixed;
 use gauges::Gauges;
 use health::Health;
-use last_words::{PLUS_WORDS, last_words};
-use notify::State as Told;
+use process::Role;
 use reload::StartsFrom;
-
-/// How long a successor waits for its turn. Whoever was started by mistake is told then.
-const TURN_COMES: Duration = Duration::from_mins(1);
-/// How often it looks.
-const LOOK: Duration = Duration::from_millis(10);
-/// Refused signatures and unknown methods one connection may send, as OpenSSH's `MaxAuthTries`.
-const ATTEMPTS_MAX: u32 = 6;
+use turn::{follow_at_the_doors, take_turn};
 
 /// Runs the front door that `start` describes.
 ///
@@ -87,41 +72,17 @@ const ATTEMPTS_MAX: u32 = 6;
 /// What kept it from starting; once it runs it ends by signals only.
 pub fn serve(start: Start) -> Result<(), Failure> {
     let Start { files, mut loaded } = start;
-    let _writes_the_rest_when_dropped = log_to_stderr(loaded.config.edge.log)?;
-    // Not to stderr itself: a reader that has stopped would stop the thread that panicked.
-    std::panic::set_hook(Box::new(|panic| {
-        let at = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(at, "a bug in keyway: {:?}", panic.payload_as_str().unwrap_or_default());
-    }));
-    told::begins(&files, &loaded.config.state_dir);
-    host::keep_secrets_in_memory()?;
-    host::use_small_pages();
-    let events = Events::start()?;
-    let odd = host::check(&loaded.config.edge, host::descriptors()?);
-    odd.into_iter().for_each(|odd| loaded.warn_of_counts(odd));
-    for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
-    }
-    let mut running = Running::start(files, loaded, &events)?;
-    notify::tell(Told::Ready);
-    notify::tell(Told::Status(&format!("letting people in at {}", running.at())));
-    loop {
-        match events.next() {
-            Event::Reload(order, answer) => {
-                notify::tell(Told::Reloading);
-                let reloaded = running.reload(order);
-                notify::tell(Told::Ready);
-                let _nobody_waits = answer.map(|answer| answer.send(reloaded));
-            }
-            Event::Drain => {
-                running.drain(events);
-                return Ok(());
-            }
-            Event::End => break,
+    process::run(loaded.config.edge.log, |events| {
+        let config = files.config.as_deref().or_else(config::usual);
+        told::begins("keyway", config, files.fleet.as_deref(), &loaded.config.state_dir);
+        if let Some(odd) = host::check(&loaded.config.edge, host::descriptors()?) {
+            loaded.warn_of_counts(odd);
         }
-    }
-    tracing::info!("ending now");
-    Ok(())
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        Running::start(files, loaded, events)
+    })
 }
 
 /// A front door that runs.
@@ -182,7 +143,7 @@ impl Running {
     ) -> Result<Self, Failure> {
         let Taken { state, doors, cpus, reserved, lock, turn } = taken;
         let StartsFrom { mut config, fleet } = from;
-        reload::follow_files(&state, &files);
+        rights::follow_files(&state, files.config.as_deref().or_else(config::usual));
         // Not who was there before the turn came.
         let beside = doors.others()?;
         let budget = host::raise_descriptors()?;
@@ -195,7 +156,8 @@ impl Running {
         let settings = control_plane::Settings::new(&mut config);
         let first_use = Arc::new(InRegistry::new(state.old_pins()?));
         let pinning = Arc::clone(&first_use);
-        let mut shared = shared(config, None, &state, sessions_max, pinning)?;
+        let Config { edge, vm_leg, .. } = config;
+        let mut shared = shared(edge, vm_leg, None, &state, sessions_max, pinning)?;
         shared.settings.zone = settings.apex();
         let shared = Arc::new(shared);
         let counted = Arc::clone(&shared);
@@ -260,12 +222,46 @@ impl Running {
             metrics,
         })
     }
+}
 
-    /// Where people are let in, in words.
-    fn at(&self) -> String {
-        let addresses: Vec<String> =
-            self.edge.addresses().iter().map(ToString::to_string).collect();
-        addresses.join(", ")
+impl Role for Running {
+    fn status(&self) -> String {
+        format!("letting people in at {}", at(&self.edge))
+    }
+
+    fn reload(&mut self, order: Reload) -> Option<Reloaded> {
+        Some(self.reload(order))
+    }
+
+    fn drain(self, events: Events) {
+        let Self { plane, edge, shared, state, lock, doors, files, revoked_keys, .. } = self;
+        let Self { health, drain, metrics, counted, .. } = self;
+        let (of, with) = (Arc::clone(&edge), Arc::clone(&shared));
+        let withdraw = move |config: Option<PathBuf>| {
+            // Without a file there is nothing that could have changed.
+            let own = || files.config.clone().or_else(|| config::usual().map(PathBuf::from));
+            if let Some(config) = config.or_else(own) {
+                rights::follow(&of, &with, &config, revoked_keys.as_deref());
+            }
+        };
+        let withdraw = Box::new(withdraw);
+        let leaves = Leaves { edge, shared, state, doors, patience: drain, counted, withdraw };
+        leaves.drain(events, || {
+            drop(metrics);
+            let (follower, dns) = plane.hand_over();
+            drop(lock);
+            health.drains();
+            if let Some(follower) = follower {
+                // The process ends with this drain, and this thread with it.
+                let thread = std::thread::Builder::new().name("registry-follower".to_owned());
+                if let Err(error) = thread.spawn(move || follower.run(&AtomicBool::new(false))) {
+                    tracing::error!(
+                        "sessions go on without being told what is taken from them: {error}"
+                    );
+                }
+            }
+            dns
+        });
     }
 }
 
@@ -295,223 +291,4 @@ fn pages(registry: &Arc<Registry>, gauges: Gauges, health: &Arc<Health>) -> Page
         healthy: Arc::new(move || healthy.is_healthy()),
         ready: Arc::new(move || ready.is_ready()),
     }
-}
-
-/// Takes the state directory, once a predecessor has been told to go.
-#[expect(clippy::disallowed_methods, reason = "the wait for the turn is measured by the clock")]
-fn take_turn(state: &State, events: &Events) -> Result<(Lock, Turn), Failure> {
-    let says = |taken: &StateFault| {
-        tracing::info!("waiting until it hands over, which SIGTERM tells it to: {taken}");
-        notify::tell(Told::Status("waiting for the keyway that serves to hand over"));
-    };
-    let end = Instant::now() + TURN_COMES;
-    let mut waits = || {
-        // What a reload would read is read behind the turn.
-        let told = events.next_within(LOOK);
-        !matches!(told, Some(Event::Drain | Event::End)) && Instant::now() < end
-    };
-    Ok(state.lock_in_turn(&says, &mut waits)?)
-}
-
-/// Says that this process listens: at once, or when the one that listens beside it has closed its doors.
-#[expect(clippy::disallowed_methods, reason = "a thread waits until the predecessor is gone")]
-fn follow_at_the_doors(
-    doors: &Arc<Doors>,
-    beside: Option<usize>,
-    shards: usize,
-    edge: &Arc<Edge>,
-) -> Result<(), Failure> {
-    if beside.is_none() {
-        edge.is_alone();
-        return Ok(doors.open(shards)?);
-    }
-    let (doors, edge) = (Arc::clone(doors), Arc::downgrade(edge));
-    let alone = move || {
-        let said = doors.wait().and_then(|()| doors.open(shards));
-        if let Err(fault) = said {
-            tracing::warn!("a successor will not know that this keyway listens: {fault}");
-        }
-        if let Some(edge) = edge.upgrade() {
-            edge.is_alone();
-        }
-    };
-    std::thread::Builder::new().name("predecessor".to_owned()).spawn(alone)?;
-    Ok(())
-}
-
-/// What all shards of the front door share.
-///
-/// # Errors
-/// What keeps the state directory from being used.
-pub(crate) fn shared(
-    config: Config,
-    snapshot: Option<Snapshot>,
-    state: &State,
-    sessions_max: usize,
-    first_use: Arc<dyn FirstUse>,
-) -> Result<Shared, Failure> {
-    let settings = settings(&config, sessions_max);
-    let table = Table::new();
-    if let Some(snapshot) = snapshot {
-        table.apply(snapshot);
-    }
-    let live = live(config, &table, state)?;
-    Ok(Shared::new(settings, live, table, first_use))
-}
-
-/// What a restart is needed for to change.
-fn settings(config: &Config, sessions_max: usize) -> Settings {
-    Settings {
-        login_grace: config.edge.login_grace,
-        senders: Senders::new(config.edge.proxy_protocol_from.clone()),
-        destination: if config.edge.original_dst {
-            Destination::Tracked
-        } else {
-            Destination::Socket
-        },
-        seats: Most {
-            sessions: sessions_max,
-            per_user: share(config.edge.sessions_max_per_user, sessions_max),
-            per_vm: share(config.edge.sessions_max_per_vm, sessions_max),
-        },
-        dial_timeout: config.vm_leg.dial_timeout,
-        networks: config.vm_leg.networks.clone(),
-        prefer_gcm: match config.edge.prefer_gcm {
-            config::PreferGcm::Bulk => PreferGcm::Bulk,
-            config::PreferGcm::Never => PreferGcm::Never,
-        },
-        client_alive: ClientAlive {
-            interval: config.edge.client_alive_interval,
-            count_max: config.edge.client_alive_count_max,
-        },
-        // The control plane knows it.
-        zone: None,
-    }
-}
-
-/// What one principal may have of `all`: half, if nothing else is said.
-fn share(of_one: Count, all: usize) -> usize {
-    match of_one {
-        Count::Automatic => all.div_ceil(2),
-        Count::Exactly(number) => usize::try_from(number.get()).unwrap_or(usize::MAX),
-    }
-}
-
-/// What a reload replaces.
-fn live(config: Config, table: &Table, state: &State) -> Result<Live, Failure> {
-    let mut entropy = SystemEntropy::default();
-    let host_keys = match config.edge.host_keys {
-        HostKeys::Given(host_keys) => host_keys,
-        HostKeys::InState => {
-            vec![HostKey { key: state.host_key(&mut entropy)?, certificate: None }]
-        }
-    };
-    let mut algorithms = Algorithms::default();
-    if !config.edge.legacy_macs {
-        algorithms.macs.retain(|mac| mac.is_etm());
-    }
-    if !config.edge.legacy_kex {
-        algorithms.methods.retain(|method| !method.is_legacy());
-    }
-    let credential = match config.vm_leg.credential {
-        VmCredential::Key(key) => settings::VmCredential::Identity(Arc::new(key)),
-        VmCredential::Certificates { ca, principals } => {
-            let ca = match ca {
-                UserCa::Given(key) => key,
-                UserCa::InState => state.user_ca(&mut entropy)?,
-            };
-            let principal = match principals {
-                Principals::Vm => Principal::Vm,
-                Principals::Login => Principal::Login,
-            };
-            settings::VmCredential::Authority { ca: Arc::new(ca), principal }
-        }
-    };
-    let policy = Policy {
-        cas: config.edge.trusted_user_cas,
-        revocations: config.edge.revocations,
-        attempts_max: ATTEMPTS_MAX,
-        hide_keys: config.edge.hide_keys,
-        last_words: last_words(table),
-        plus_words: PLUS_WORDS.to_owned(),
-    };
-    Ok(Live {
-        server: Arc::new(ServerConfig::new(host_keys, algorithms, RekeyLimits::default())),
-        policy: Arc::new(policy),
-        credential,
-        source_address: config.vm_leg.source_address,
-    })
-}
-
-/// The CPUs to use: the first of those that this process may run on.
-fn cpus(shards: Count) -> Result<Vec<usize>, Failure> {
-    let mut cpus = host::cpus()?;
-    if let Count::Exactly(wanted) = shards {
-        let wanted = usize::try_from(wanted.get())?;
-        if wanted > cpus.len() {
-            let have = cpus.len();
-            return Err(format!("shards = {wanted}, but this process may use {have} CPUs").into());
-        }
-        cpus.truncate(wanted);
-    }
-    Ok(cpus)
-}
-
-fn inventory(table: &Table) -> Inventory {
-    let counts = table.counts();
-    let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-    Inventory {
-        users: number(counts.users),
-        keys: number(counts.keys),
-        vms: number(counts.vms),
-        addresses: number(counts.addresses),
-        routes: number(counts.slots),
-    }
-}
-
-/// One line per event on stderr: JSON for machines, readable for people.
-fn log_to_stderr(format: Log) -> io::Result<log::Written> {
-    use std::io::IsTerminal;
-    let readable = match format {
-        Log::Readable => true,
-        Log::Json => false,
-        Log::Auto => io::stderr().is_terminal(),
-    };
-    let lost = if readable { lost_readable } else { lost_json };
-    let (lines, written) = log::start(io::stderr(), lost)?;
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(lines)
-        .log_internal_errors(false)
-        .with_target(false)
-        .with_ansi(io::stderr().is_terminal());
-    // A subscriber that stands already (tests, the demonstration) is as good.
-    let _stands = if readable {
-        subscriber.try_init()
-    } else {
-        subscriber.json().flatten_event(true).try_init()
-    };
-    Ok(written)
-}
-
-/// The line that tells of lines that were never written, among those for people.
-fn lost_readable(lines: u64) -> String {
-    format!("{} WARN {LOST} lines={lines}\n", now())
-}
-
-/// The same, among those for machines.
-fn lost_json(lines: u64) -> String {
-    format!(
-        "{{\"timestamp\":\"{}\",\"level\":\"WARN\",\"message\":\"{LOST}\",\"lines\":{lines}}}\n",
-        now()
-    )
-}
-
-const LOST: &str = "log lines were lost: stderr was too slow, or failed";
-
-/// As the other lines have it.
-fn now() -> String {
-    let mut text = String::new();
-    // Writing to a String cannot fail.
-    let _ = SystemTime.format_time(&mut Writer::new(&mut text));
-    text
 }

@@ -7,18 +7,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config;
-use crate::config::Files;
+use crate::control::api::condition::{NeedsRestart, Renewal};
 use crate::metrics::Registry;
 use crate::route::Table;
 
 /// Which files are meant: whoever edits others wonders for long.
-pub(super) fn begins(files: &Files, state_dir: &Path) {
+pub(super) fn begins(role: &str, config: Option<&Path>, fleet: Option<&Path>, state_dir: &Path) {
     let name = |path: Option<&Path>| path.map_or_else(|| "none".to_owned(), whole);
-    let config = name(files.config.as_deref().or_else(config::usual));
-    let fleet = name(files.fleet.as_deref());
-    let state_dir = whole(state_dir);
-    tracing::info!(config, fleet, state_dir, "keyway {} starts", env!("CARGO_PKG_VERSION"));
+    let (config, fleet, state_dir) = (name(config), name(fleet), whole(state_dir));
+    tracing::info!(config, fleet, state_dir, "{role} {} starts", env!("CARGO_PKG_VERSION"));
 }
 
 fn whole(path: &Path) -> String {
@@ -34,6 +31,44 @@ pub(super) fn empty_pool(table: &Table) {
              fleet file"
         );
     }
+}
+
+/// Says what came of a reload: of each part, its name and lines of words.
+pub(super) fn reloaded(
+    warnings: &[String],
+    parts: &[(&str, Renewal, &[String])],
+    restart: &[NeedsRestart],
+) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    for (name, result, details) in parts {
+        for detail in *details {
+            match result {
+                Renewal::Done => tracing::info!("{name}: {detail}"),
+                Renewal::Failed => tracing::error!("not reloaded: {name}: {detail}"),
+                Renewal::Skipped => tracing::warn!("not reloaded: {name}: {detail}"),
+            }
+        }
+    }
+    restart.iter().for_each(takes_a_restart);
+    let done = parts.iter().filter(|(_, result, _)| *result == Renewal::Done);
+    let done: Vec<&str> = done.map(|(name, ..)| *name).collect();
+    let done = done.join(", ");
+    // What was skipped was told as the failure of another part.
+    let has_failed = parts.iter().any(|(_, result, _)| *result == Renewal::Failed);
+    if has_failed || !restart.is_empty() {
+        tracing::warn!("reloaded in part: {done}; see the lines above for the rest");
+    } else {
+        tracing::info!("reloaded: {done}");
+    }
+}
+
+pub(super) fn takes_a_restart(key: &NeedsRestart) {
+    let NeedsRestart { key, running, file } = key;
+    tracing::warn!(
+        "{key} takes a restart: \"{running}\" stays in force, and the file says \"{file}\""
+    );
 }
 
 /// A drain, from its beginning to its end.
