@@ -1,9 +1,9 @@
 //! What the edge of a front door or an agent is started with, and what a reload renews of it.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::config::{self, Count, HostKeys, Principals, UserCa, VmCredential};
-use crate::edge::Edge;
 use crate::edge::first_use::FirstUse;
 use crate::edge::local_address::Destination;
 use crate::edge::proxy_header::Senders;
@@ -11,8 +11,9 @@ use crate::edge::relay::{ClientAlive, PreferGcm};
 use crate::edge::seats::Most;
 use crate::edge::settings::{self, Live, Principal, Settings};
 use crate::edge::shared::Shared;
+use crate::edge::{self, Edge, listen};
 use crate::host;
-use crate::metrics::Inventory;
+use crate::metrics::{Inventory, Registry};
 use crate::route::{Snapshot, Table};
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::host_key::HostKey;
@@ -130,6 +131,22 @@ pub(super) fn live(
         credential,
         source_address: vm_leg.source_address,
     })
+}
+
+/// Opens the door at addresses that are reserved, beside so many shards of another process, with a shard on each of these CPUs.
+pub(super) fn open(
+    (doors, beside, cpus): (listen::Reserved, usize, Vec<usize>),
+    half_open_max: u32,
+    shared: &Arc<Shared>,
+    counted: &Registry,
+) -> Result<Arc<Edge>, Failure> {
+    let half_open_max = NonZeroU32::new(half_open_max).unwrap_or(NonZeroU32::MIN);
+    let shared = Arc::clone(shared);
+    let edge = Edge::start(edge::Start { doors, beside, cpus, half_open_max, shared }, counted)?;
+    for address in edge.addresses() {
+        tracing::info!(%address, "listening");
+    }
+    Ok(Arc::new(edge))
 }
 
 /// The CPUs to use: the first of those that this process may run on.

@@ -35,7 +35,6 @@ mod told;
 mod turn;
 mod vm_ca;
 
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -44,11 +43,13 @@ use std::time::Duration;
 use crate::config::{self, Config, Files, Fleet, Loaded};
 use crate::control::api::condition::{Reload, Reloaded};
 use crate::control::metrics_endpoint::{self, Pages};
+use crate::edge::handoff::{Links, Part};
 use crate::edge::shared::Shared;
-use crate::edge::{self, Edge, clock, listen};
+use crate::edge::{Edge, clock, listen};
 use crate::host;
 use crate::metrics::Registry;
 use crate::registry::apply::served_file::RemovalsMax;
+use crate::ssh::entropy::SystemEntropy;
 use crate::state::{Doors, Lock, State, Turn};
 
 pub(crate) use door::shared;
@@ -156,8 +157,9 @@ impl Running {
         let settings = control_plane::Settings::new(&mut config);
         let first_use = Arc::new(InRegistry::new(state.old_pins()?));
         let pinning = Arc::clone(&first_use);
+        let part = part(&config, fleet.as_ref(), &state)?;
         let Config { edge, vm_leg, .. } = config;
-        let mut shared = shared(edge, vm_leg, None, &state, sessions_max, pinning)?;
+        let mut shared = shared(edge, vm_leg, None, &state, sessions_max, pinning)?.playing(part);
         shared.settings.zone = settings.apex();
         let shared = Arc::new(shared);
         let counted = Arc::clone(&shared);
@@ -180,17 +182,8 @@ impl Running {
         let metrics = metrics_endpoint::reserve(metrics_listen)?;
         plane.reserve(beside.is_some())?;
         let shards = cpus.len();
-        let start = edge::Start {
-            doors: reserved,
-            beside: beside.unwrap_or(0),
-            cpus,
-            half_open_max: NonZeroU32::new(half_open_max).unwrap_or(NonZeroU32::MIN),
-            shared: Arc::clone(&shared),
-        };
-        let edge = Arc::new(Edge::start(start, &registry)?);
-        for address in edge.addresses() {
-            tracing::info!(%address, "listening");
-        }
+        let at = (reserved, beside.unwrap_or(0), cpus);
+        let edge = door::open(at, half_open_max, &shared, &registry)?;
         plane.serve(&edge, events.asking())?;
         // The predecessor goes now.
         drop(turn);
@@ -233,6 +226,7 @@ impl Role for Running {
         Some(self.reload(order))
     }
 
+    #[expect(clippy::disallowed_methods, reason = "sessions that go on are told by a thread")]
     fn drain(self, events: Events) {
         let Self { plane, edge, shared, state, lock, doors, files, revoked_keys, .. } = self;
         let Self { health, drain, metrics, counted, .. } = self;
@@ -280,6 +274,26 @@ fn apply_at_start(
     let applied = if told.is_ok() { Applied::Whole } else { Applied::Partly };
     health.fleet_file_is(Some(told));
     applied
+}
+
+/// Whether this front door hands sessions to agents.
+fn part(
+    config: &Config,
+    fleet: Option<&Result<Fleet, String>>,
+    state: &State,
+) -> Result<Part, Failure> {
+    if !hands_over(config, fleet) {
+        return Ok(Part::Alone);
+    }
+    let identity = state.identity(&mut SystemEntropy::default())?;
+    let links = Links::start(Arc::new(identity))?;
+    tracing::info!(identity = %links.identity().fingerprint(), "sessions are handed to agents");
+    Ok(Part::Edge(links))
+}
+
+/// Whether any node has an agent. Nodes are not configured yet, so none has.
+const fn hands_over(_config: &Config, _fleet: Option<&Result<Fleet, String>>) -> bool {
+    false
 }
 
 /// What is scraped and probed.

@@ -30,7 +30,7 @@ const LONG: &[(&str, &str, usize)] = &[
     ("src/route/apply_snapshot.rs", "wanted", 75),
     ("src/route/delta_tests.rs", "contradictions_refuse_the_whole_delta_and_change_nothing", 85),
     ("src/serve/explain_tests.rs", "door_recheck_and_explain_agree", 117),
-    ("src/serve/mod.rs", "in_turn", 83),
+    ("src/serve/mod.rs", "in_turn", 76),
     ("src/ssh/transport/mod.rs", "dispatch", 84),
     ("tests/it/away.rs", "with_a_damaged_store_people_get_in_and_operators_see_what_is_known", 75),
     (
