@@ -10,12 +10,12 @@
 //!   pump relays it; each is a thread with an epoll set of its own.
 //! - [`registry`]: users, keys, teams, VMs, pool addresses; the allocator; the store of it all.
 //! - [`control`]: the API, DNS and the metrics endpoint, on threads of their own.
-//! - [`config`], [`state`]: two files that cannot be wrong once read; keys made once.
+//! - [`config`], [`state`]: files that cannot be wrong once read; keys made once.
 //! - [`ended`], [`log`], [`metrics`]: why a connection ended, written and counted. `log_limiter`: how many lines somebody may
 //!   cause. `plural`: numbers of things. `plain_text`: what of others may be shown again.
 //!   [`unix_time`]: the time of day. `durable`: files that outlive a crash of the host.
 //!   [`host`]: what a process may have there.
-//! - [`serve`], [`cli`], [`demo`]: the commands.
+//! - [`serve`], [`cli`], [`demo`]: the commands, long-running roles first: a front door, an agent.
 //!
 //! Words that are used in one sense everywhere:
 //! - *pool address*: an address that clients dial, shared by VMs of different users. *Slot*: {principal, pool address}, which

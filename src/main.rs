@@ -11,7 +11,7 @@ use keyway::serve::{self, Failure};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    cli::run(std::env::args_os(), &Roles { serve: serve::serve, demo })
+    cli::run(std::env::args_os(), &Roles { serve: serve::serve, agent: serve::agent, demo })
 }
 
 fn demo(asked: &Demo) -> Result<(), Failure> {

@@ -206,7 +206,7 @@ fn what_keeps_serve_from_starting_is_told_as_its_log_is() {
 }
 
 #[test]
-fn serve_and_demo_are_given_what_they_start_from() {
+fn the_roles_are_given_what_they_start_from() {
     let scratch = two_files("", SOUND);
     let (code, _, stderr) = on(&scratch, &["serve"]);
     assert_eq!(code, FAULTS);
@@ -221,6 +221,11 @@ fn serve_and_demo_are_given_what_they_start_from() {
             assert_eq!(start.loaded.fleet.as_ref().unwrap().snapshot.vms().len(), 1);
             Ok(())
         },
+        agent: |start| {
+            assert!(start.files.config.ends_with("agent.toml"));
+            assert_eq!(start.loaded.fleet.snapshot.vms().len(), 1);
+            Ok(())
+        },
         demo: |demo| {
             assert_eq!(*demo, Demo { check: true, sshd: true, port: Some(2200), log: false });
             Ok(())
@@ -229,6 +234,17 @@ fn serve_and_demo_are_given_what_they_start_from() {
     let (config, fleet) = (scratch.path("keyway.toml"), scratch.path("fleet.toml"));
     let (code, ..) = say(&["serve", "--config", &config, "--fleet", &fleet], &roles);
     assert_eq!(code, DONE);
+    let line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINILzCr80scSuAcnYpxLu4nnirz6xztusEayvak/vj9f";
+    let agent = scratch.file(
+        "agent.toml",
+        &format!(
+            "listen = \"127.0.0.1:7022\"\nedge_networks = [\"127.0.0.1\"]\nedges = [\"{line}\"]\nhost_keys = [\"{line}\"]\n"
+        ),
+    );
+    let (code, ..) = say(&["agent", "--config", &agent, "--fleet", &fleet], &roles);
+    assert_eq!(code, DONE);
+    let (code, _, stderr) = say(&["agent", "--config", &agent], &roles);
+    assert_eq!((code, json_lines(&stderr)[0].1.as_str()), (FAULTS, "`replica` is missing"));
     let (code, ..) = say(&["demo", "--check", "--sshd", "--port", "2200"], &roles);
     assert_eq!(code, DONE);
 }

@@ -1,4 +1,4 @@
-//! What keeps `serve` from running, told as its log is: in lines for people, or in JSON for whoever collects them. Of all lines
+//! What keeps `serve` or `agent` from running, told as its log is: in lines for people, or in JSON for whoever collects them. Of all lines
 //! these are the ones that nobody may fail to understand.
 
 use std::io::{self, Write};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{check, table};
 use crate::{
-    config::{self, Files, Finding, Log, Report},
+    config::{self, AgentFiles, Files, Finding, Log, Report},
     plural::count,
     registry::refusal::utc,
     serve::Failure,
@@ -26,7 +26,16 @@ pub(super) enum Form {
 impl Form {
     /// As the log of these files is, whatever else is wrong with them. `seen`: stderr is a terminal.
     pub(super) fn of(files: &Files, seen: bool) -> Self {
-        let json = match config::log(files.config.as_deref()) {
+        Self::like(config::log(files.config.as_deref()), seen)
+    }
+
+    /// The same, of an agent.
+    pub(super) fn of_agent(files: &AgentFiles, seen: bool) -> Self {
+        Self::like(config::agent_log(&files.config), seen)
+    }
+
+    const fn like(log: Log, seen: bool) -> Self {
+        let json = match log {
             Log::Json => true,
             Log::Readable => false,
             Log::Auto => !seen,

@@ -16,9 +16,9 @@ use std::{
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::config::{self, Files};
+use crate::config::{self, AgentFiles, Files};
 use crate::durable::MODE_OTHERS;
-use crate::serve::{Failure, Start};
+use crate::serve::{AgentStart, Failure, Start};
 
 use error::Outcome;
 use exit_code::{CHANGED, DONE, FAULTS, UNREACHABLE, USAGE};
@@ -93,6 +93,12 @@ Examples:
   keyway serve --config /etc/keyway/keyway.toml
   keyway serve --config /etc/keyway/keyway.toml --fleet /etc/keyway/fleet.toml")]
     Serve(Files),
+    /// Run an agent beside the VMs: it takes sessions from front doors and relays them; signals as of serve
+    #[command(after_help = "\
+Examples:
+  keyway agent --config /etc/keyway/agent.toml
+  keyway agent --config agent.toml --fleet fleet.toml")]
+    Agent(AgentFiles),
     /// Have a running front door read its files again, as SIGHUP does, and say what came of each part
     #[command(after_help = "\
 Examples:
@@ -440,6 +446,8 @@ pub struct Demo {
 pub struct Roles {
     /// The front door.
     pub serve: fn(Start) -> Result<(), Failure>,
+    /// The far end of a handoff.
+    pub agent: fn(AgentStart) -> Result<(), Failure>,
     /// The demonstration.
     pub demo: fn(&Demo) -> Result<(), Failure>,
 }
@@ -503,6 +511,17 @@ fn carry_out(command: Command, roles: &Roles, terminal: &mut Terminal<'_>) -> Ou
             let form = fatal::Form::of(&files, *seen);
             match config::load(files.config.as_deref(), files.fleet.as_deref()) {
                 Ok(loaded) => match (roles.serve)(Start { files, loaded }) {
+                    Ok(()) => return Ok(DONE),
+                    Err(failure) => form.failure(&failure, stderr)?,
+                },
+                Err(report) => form.report(&report, stderr)?,
+            }
+            Ok(FAULTS)
+        }
+        Command::Agent(files) => {
+            let form = fatal::Form::of_agent(&files, *seen);
+            match config::load_agent(&files) {
+                Ok(loaded) => match (roles.agent)(AgentStart { files, loaded }) {
                     Ok(()) => return Ok(DONE),
                     Err(failure) => form.failure(&failure, stderr)?,
                 },

@@ -1,9 +1,9 @@
 //! Files -> a [`Config`] and a [`Fleet`], which cannot be wrong; or everything that is wrong with them.
 //!
-//! `keyway.toml` says how this front door runs, `fleet.toml` who may go where. Both are walked once, all faults are
-//! told together with their lines, and what comes out needs no further check: key files are read and parsed, numbers
-//! are in range, names and addresses do not contradict each other. A reload is the same walk again. Nothing here
-//! creates a file; see [`crate::state`] for what is made once.
+//! `keyway.toml` says how this front door runs, `agent.toml` how an agent does, `fleet.toml` who may go where. Each is walked
+//! once, all faults are told together with their lines, and what comes out needs no further check: key files are read and
+//! parsed, numbers are in range, names and addresses do not contradict each other. A reload is the same walk again. Nothing
+//! here creates a file; see [`crate::state`] for what is made once.
 //!
 //! Paths in a file are meant from the file's own directory.
 

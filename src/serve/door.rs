@@ -149,6 +149,12 @@ pub(super) fn open(
     Ok(Arc::new(edge))
 }
 
+/// What an agent is to edges, in the place of a front door's host keys.
+pub(super) fn identity(state: &State) -> Result<HostKeys, Failure> {
+    let key = state.identity(&mut SystemEntropy::default())?;
+    Ok(HostKeys::Given(vec![HostKey { key, certificate: None }]))
+}
+
 /// The CPUs to use: the first of those that this process may run on.
 pub(super) fn cpus(shards: Count) -> Result<Vec<usize>, Failure> {
     let mut cpus = host::cpus()?;

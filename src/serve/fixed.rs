@@ -1,4 +1,4 @@
-//! What of `keyway.toml` takes a restart: every key that a reload does not renew, with its value in words.
+//! What of `keyway.toml` or `agent.toml` takes a restart: every key that a reload does not renew, with its value in words.
 //!
 //! The configuration is taken apart whole, so that a new key does not compile before somebody has said here whether a
 //! reload renews it.
@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use crate::config::{
-    Api, ApiTls, Config, Count, Dns, Edge, Log, Metrics, PreferGcm, Registry, VmLeg,
+    AgentConfig, Api, ApiTls, Config, Count, Dns, Edge, Log, Metrics, PreferGcm, Registry, VmLeg,
 };
 use crate::control::api::condition::NeedsRestart;
 
@@ -19,61 +19,42 @@ impl Fixed {
     pub(super) fn of(config: &Config) -> Self {
         // Whatever is `_` here, a reload renews it.
         let Config { state_dir, edge, vm_leg, metrics, api, registry, dns, fleet_file: _ } = config;
-        let Edge {
-            listen,
-            shards,
-            host_keys: _,
-            login_grace,
-            drain,
-            proxy_protocol_from,
-            sessions_max,
-            sessions_max_per_user,
-            sessions_max_per_vm,
-            half_open_max,
-            log,
-            hide_keys: _,
-            legacy_macs: _,
-            legacy_kex: _,
-            prefer_gcm,
-            client_alive_interval,
-            client_alive_count_max,
-            original_dst,
-            revoked_keys: _,
-            revocations: _,
-            trusted_user_cas: _,
-        } = edge;
-        let VmLeg { credential: _, dial_timeout, networks, source_address: _ } = vm_leg;
-        let Metrics { listen: metrics_listen } = metrics;
         let Api { socket, tls, peers: _ } = api;
         let tls = tls.as_ref().map(|ApiTls { listen, cert: _, key: _ }| listen);
         let Registry { quarantine_s, audit_keep_s } = *registry;
         let mut all = vec![
             ("state_dir", state_dir.display().to_string()),
-            ("edge.listen", list(listen)),
-            ("edge.shards", count(*shards)),
-            ("edge.login_grace_s", seconds(*login_grace)),
-            ("edge.drain_s", seconds(*drain)),
-            ("edge.proxy_protocol_from", list(proxy_protocol_from)),
-            ("edge.sessions_max", count(*sessions_max)),
-            ("edge.sessions_max_per_user", count(*sessions_max_per_user)),
-            ("edge.sessions_max_per_vm", count(*sessions_max_per_vm)),
-            ("edge.half_open_max", count(*half_open_max)),
-            ("edge.log", log_word(*log).to_owned()),
-            ("edge.prefer_gcm", gcm_word(*prefer_gcm).to_owned()),
-            ("edge.client_alive_interval_s", seconds(*client_alive_interval)),
-            ("edge.client_alive_count_max", client_alive_count_max.to_string()),
-            ("edge.original_dst", original_dst.to_string()),
-            ("vm_leg.dial_timeout_s", seconds(*dial_timeout)),
-            ("vm_leg.networks", list(networks)),
-            ("metrics.listen", metrics_listen.to_string()),
             ("api.socket", socket.display().to_string()),
             ("api.listen", tls.map(ToString::to_string).unwrap_or_default()),
             ("registry.quarantine_s", quarantine_s.to_string()),
             ("registry.audit_keep_days", (audit_keep_s / DAY_S).to_string()),
         ];
+        all.extend(door(edge, vm_leg, metrics));
         if let Some(dns) = dns {
             all.extend(names(dns));
         }
+        Self(all)
+    }
+
+    pub(super) fn of_agent(config: &AgentConfig) -> Self {
+        // Whatever is `_` here, a reload renews it.
+        let AgentConfig {
+            state_dir,
+            edge,
+            vm_leg,
+            metrics,
+            edge_networks,
+            edges: _,
+            host_keys: _,
+            replica: _,
+        } = config;
+        let mut all = vec![
+            ("state_dir", state_dir.display().to_string()),
+            ("edge_networks", list(edge_networks)),
+        ];
+        // They stand without a section there.
+        let door = door(edge, vm_leg, metrics).into_iter();
+        all.extend(door.map(|(key, value)| (key.strip_prefix("edge.").unwrap_or(key), value)));
         Self(all)
     }
 
@@ -94,6 +75,54 @@ impl Fixed {
 }
 
 const DAY_S: u64 = 86_400;
+
+/// What a front door and an agent have alike.
+fn door(edge: &Edge, vm_leg: &VmLeg, metrics: &Metrics) -> Vec<(&'static str, String)> {
+    let Edge {
+        listen,
+        shards,
+        host_keys: _,
+        login_grace,
+        drain,
+        proxy_protocol_from,
+        sessions_max,
+        sessions_max_per_user,
+        sessions_max_per_vm,
+        half_open_max,
+        log,
+        hide_keys: _,
+        legacy_macs: _,
+        legacy_kex: _,
+        prefer_gcm,
+        client_alive_interval,
+        client_alive_count_max,
+        original_dst,
+        revoked_keys: _,
+        revocations: _,
+        trusted_user_cas: _,
+    } = edge;
+    let VmLeg { credential: _, dial_timeout, networks, source_address: _ } = vm_leg;
+    let Metrics { listen: metrics_listen } = metrics;
+    vec![
+        ("edge.listen", list(listen)),
+        ("edge.shards", count(*shards)),
+        ("edge.login_grace_s", seconds(*login_grace)),
+        ("edge.drain_s", seconds(*drain)),
+        ("edge.proxy_protocol_from", list(proxy_protocol_from)),
+        ("edge.sessions_max", count(*sessions_max)),
+        ("edge.sessions_max_per_user", count(*sessions_max_per_user)),
+        ("edge.sessions_max_per_vm", count(*sessions_max_per_vm)),
+        ("edge.half_open_max", count(*half_open_max)),
+        ("edge.log", log_word(*log).to_owned()),
+        ("edge.prefer_gcm", gcm_word(*prefer_gcm).to_owned()),
+        ("edge.client_alive_interval_s", seconds(*client_alive_interval)),
+        ("edge.client_alive_count_max", client_alive_count_max.to_string()),
+        ("edge.original_dst", original_dst.to_string()),
+        ("vm_leg.dial_timeout_s", seconds(*dial_timeout)),
+        ("vm_leg.networks", list(networks)),
+        ("metrics.listen", metrics_listen.to_string()),
+    ]
+}
 
 /// The `[dns]` section. Its secret is told apart by its public half.
 fn names(dns: &Dns) -> Vec<(&'static str, String)> {

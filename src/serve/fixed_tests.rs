@@ -164,3 +164,27 @@ fn every_key_of_the_reference_is_tried() {
         assert!(KEYS.iter().any(|(tried, ..)| *tried == key), "{key} is not tried here");
     }
 }
+
+#[test]
+fn of_an_agents_file_the_keys_of_the_door_are_named_without_a_section() {
+    let scratch = Scratch::new();
+    let key = PrivateKey::generate_ed25519(&mut SystemEntropy::default()).public().to_line();
+    scratch.file("fleet.toml", "[[user]]\nname = \"alice\"\n");
+    let fixed = |more: &str| {
+        let text = format!(
+            "edge_networks = [\"127.0.0.1\"]\nreplica = \"fleet.toml\"\nhost_keys = [\"{key}\"]\n{more}"
+        );
+        let config = scratch.file("agent.toml", &text).into();
+        let files = config::AgentFiles { config, fleet: None };
+        Fixed::of_agent(&config::load_agent(&files).unwrap().config)
+    };
+    let listen = "listen = \"127.0.0.1:7022\"\n";
+    let before = fixed(&format!("{listen}edges = [\"{key}\"]\n"));
+    let named = |more: &str| -> Vec<String> {
+        before.unlike(&fixed(more)).into_iter().map(|unlike| unlike.key).collect()
+    };
+    assert_eq!(named(&format!("{listen}edges = []\n[vm_leg]\nprincipals = \"login\"\n")), [""; 0]);
+    let other =
+        "listen = \"127.0.0.1:7023\"\nshards = 1\nedges = []\n[vm_leg]\ndial_timeout_s = 9\n";
+    assert_eq!(named(other), ["listen", "shards", "vm_leg.dial_timeout_s"]);
+}

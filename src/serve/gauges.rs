@@ -23,9 +23,7 @@ impl Gauges {
     /// Text format 0.0.4. Writing to a String cannot fail.
     pub(super) fn render(&self) -> String {
         let mut page = String::new();
-        let mut gauge = |name: &str, help: &str, value: u64| {
-            let _ = write!(page, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
-        };
+        let mut gauge = |name: &str, help: &str, value: u64| put(&mut page, name, help, value);
         let up = u64::from(self.health.registry_is_up());
         gauge(
             "keyway_registry_up",
@@ -43,11 +41,7 @@ impl Gauges {
             "How old the saved routes are that the front door runs from; 0 while the registry is open.",
             age.map_or(0, |age| age.as_secs()),
         );
-        let (taken, most) = (self.seats.0.load(Ordering::Relaxed), self.seats.1);
-        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-        let help = "Seats taken: sessions, and what is to be one.";
-        gauge("keyway_seats_taken", help, number(taken));
-        gauge("keyway_seats_max", "Seats there are: sessions_max.", number(most));
+        page.push_str(&seats(&self.seats));
         let Some(dns) = &self.dns else { return page };
         let answers = "keyway_dns_answers_total";
         let _ = write!(page, "# HELP {answers} Answers sent.\n# TYPE {answers} counter\n");
@@ -69,4 +63,18 @@ impl Gauges {
         }
         page
     }
+}
+
+/// Seats taken, and how many there are, as a page of their own.
+pub(super) fn seats((taken, most): &(Arc<AtomicUsize>, usize)) -> String {
+    let mut page = String::new();
+    let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let help = "Seats taken: sessions, and what is to be one.";
+    put(&mut page, "keyway_seats_taken", help, number(taken.load(Ordering::Relaxed)));
+    put(&mut page, "keyway_seats_max", "Seats there are: sessions_max.", number(*most));
+    page
+}
+
+fn put(page: &mut String, name: &str, help: &str, value: u64) {
+    let _ = write!(page, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
 }

@@ -14,7 +14,7 @@ use crate::metrics;
 use crate::registry::writer::StoreHealth;
 
 /// Of a door that has lost a thread.
-const FALLEN: &str = "a thread of it has ended, see the log; restart keyway";
+pub(super) const FALLEN: &str = "a thread of it has ended, see the log; restart keyway";
 
 /// What every part says of itself, kept where anybody may look.
 pub(super) struct Health {

@@ -2,6 +2,7 @@
 //!
 //! SIGHUP reads the files again and replaces what can be replaced under live sessions; SIGTERM drains, and a second
 //! one ends the drain; SIGINT ends at once.
+//! - `agent`: `keyway agent`, the other end of a handoff.
 //! - `control_plane`: the registry with its API and DNS, beside the edge.
 //! - `route_feed`: from the registry to the routing map; `adoption`: what a store of another history is asked before it is believed.
 //! - `first_use`: host keys of VMs, from the edge to the registry.
@@ -13,6 +14,7 @@
 //! - `dns_names`, `data_plane`, `explain`: what DNS and the API ask of the edge; `gauges`: what they add to the metrics.
 
 mod adoption;
+mod agent;
 mod control_plane;
 mod data_plane;
 mod dns_names;
@@ -52,6 +54,7 @@ use crate::registry::apply::served_file::RemovalsMax;
 use crate::ssh::entropy::SystemEntropy;
 use crate::state::{Doors, Lock, State, Turn};
 
+pub use agent::{AgentStart, agent};
 pub(crate) use door::shared;
 pub use start::{Failure, Start};
 

@@ -89,13 +89,13 @@ impl KeptPins {
         self.pins.iter().find(of_other).map(|(id, _)| id.as_str())
     }
 
-    /// Pins a key, in the place of another one, down to the disk.
+    /// Pins a key, in the place of another one, down to the disk. What an operator has removed meanwhile stays so.
     ///
     /// # Errors
-    /// [`StateFault::Io`]; nothing has changed then.
+    /// [`StateFault::Io`], [`StateFault::Open`], [`StateFault::Pins`]; nothing has changed then.
     pub fn pin(&mut self, id: &str, key: PublicKey, owner: &str) -> Result<(), StateFault> {
-        let mut pins = self.pins.clone();
-        pins.insert(id.to_owned(), (key, owner.to_owned()));
+        let Self { mut pins, .. } = Self::open(durable::directory(&self.path))?;
+        pins.insert(id.to_owned(), (key.clone(), owner.to_owned()));
         let mut text = String::new();
         for (id, (key, owner)) in &pins {
             // Writing to a String does not fail.
@@ -103,7 +103,7 @@ impl KeptPins {
         }
         let written = replace(&self.path, text.as_bytes());
         written.map_err(|error| StateFault::Io { path: self.path.clone(), error })?;
-        self.pins = pins;
+        self.pins.insert(id.to_owned(), (key, owner.to_owned()));
         Ok(())
     }
 }

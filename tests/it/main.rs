@@ -9,6 +9,7 @@
 )]
 
 mod addresses;
+mod agent;
 mod api;
 mod audit;
 mod away;

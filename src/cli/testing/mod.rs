@@ -33,7 +33,11 @@ pub(super) enum Sitting {
 }
 
 pub(super) fn refusing() -> Roles {
-    Roles { serve: |_| Err("serve was called".into()), demo: |_| Err("demo was called".into()) }
+    Roles {
+        serve: |_| Err("serve was called".into()),
+        agent: |_| Err("agent was called".into()),
+        demo: |_| Err("demo was called".into()),
+    }
 }
 
 /// Runs a command line with these environment variables and this stdin.

@@ -18,6 +18,18 @@ pub(crate) fn port() -> u16 {
     10_000 + u16::try_from(std::process::id() % 20_000).expect("less than 20,000")
 }
 
+/// What is answered at a metrics listener, head and all.
+#[track_caller]
+pub(crate) fn page_at(at: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(at).expect("the metrics listener");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: it\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("a request");
+    let mut answer = String::new();
+    // A reset behind the answer is as good as an end.
+    let _reset = stream.read_to_string(&mut answer);
+    answer
+}
+
 /// What a test asks for; everything else is usual.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Plan {
@@ -367,13 +379,7 @@ impl World {
     /// What is answered at the metrics listener, head and all.
     #[track_caller]
     pub(crate) fn page(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.metrics()).expect("the metrics listener");
-        let request = format!("GET {path} HTTP/1.1\r\nhost: it\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).expect("a request");
-        let mut answer = String::new();
-        // A reset behind the answer is as good as an end.
-        let _reset = stream.read_to_string(&mut answer);
-        answer
+        page_at(self.metrics(), path)
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

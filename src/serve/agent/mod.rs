@@ -1,0 +1,232 @@
+//! `keyway agent`: takes sessions from edges that are pinned, and judges each by its own reading of who may go where.
+//!
+//! The same edge, relay and drain as a front door's, without a registry: its map is a fleet file. SIGHUP reads that and
+//! `agent.toml` again; SIGTERM drains, and a second one ends the drain; SIGINT ends at once.
+//! - `pins`: host keys of VMs, from their first use to a file. `reload`: the files read again; `again`: what of that does not
+//!   need an agent that runs.
+
+mod again;
+mod pins;
+mod reload;
+mod start;
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::door::{self, at, cpus, identity, inventory, shared};
+use super::drain::Leaves;
+use super::events::Events;
+use super::fixed::Fixed;
+use super::process::{self, Role};
+use super::start::Failure;
+use super::turn::{follow_at_the_doors, take_turn};
+use super::{gauges, health, rights, told};
+use crate::config::{AgentConfig, AgentFiles, AgentReread, Fleet, LoadedAgent, reread_agent};
+use crate::control::api::condition::{Reload, Reloaded};
+use crate::control::metrics_endpoint::{self, Pages};
+use crate::edge::handoff::{Agent, Part, Trusted};
+use crate::edge::shared::Shared;
+use crate::edge::{Edge, clock, listen};
+use crate::host;
+use crate::metrics::Registry;
+use crate::state::{Doors, Lock, State, Turn};
+
+use pins::InFile;
+pub use start::AgentStart;
+
+/// Runs the agent that `start` describes.
+///
+/// # Errors
+/// What kept it from starting; once it runs it ends by signals only.
+pub fn agent(start: AgentStart) -> Result<(), Failure> {
+    let AgentStart { files, mut loaded } = start;
+    process::run(loaded.config.edge.log, |events| {
+        let AgentConfig { state_dir, replica, edge, .. } = &loaded.config;
+        told::begins("keyway agent", Some(&files.config), Some(replica), state_dir);
+        if let Some(odd) = host::check(edge, host::descriptors()?) {
+            loaded.warn_of_counts(odd);
+        }
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        Running::start(files, loaded, events)
+    })
+}
+
+/// An agent that runs.
+struct Running {
+    edge: Arc<Edge>,
+    shared: Arc<Shared>,
+    state: State,
+    lock: Lock,
+    files: AgentFiles,
+    /// What stays as it is until a restart.
+    fixed: Fixed,
+    /// The list of what is revoked that was named last.
+    revoked_keys: Option<PathBuf>,
+    pins: Arc<InFile>,
+    drain: Duration,
+    counted: Arc<Registry>,
+    /// For others to see.
+    doors: Arc<Doors>,
+    metrics: metrics_endpoint::Handle,
+}
+
+/// What an agent has once its turn has come.
+struct Taken {
+    state: State,
+    doors: Arc<Doors>,
+    cpus: Vec<usize>,
+    reserved: listen::Reserved,
+    lock: Lock,
+    turn: Turn,
+}
+
+impl Running {
+    fn start(files: AgentFiles, loaded: LoadedAgent, events: &Events) -> Result<Self, Failure> {
+        let LoadedAgent { config, fleet, .. } = loaded;
+        let state = State::open(&config.state_dir)?;
+        if state.store().exists() {
+            // Whoever has the front door's CA opens every VM that trusts it.
+            let path = config.state_dir.display();
+            let why = format!("{path} is the state_dir of a front door; fix: name one of its own");
+            return Err(why.into());
+        }
+        let cpus = cpus(config.edge.shards)?;
+        let doors = Arc::new(state.doors()?);
+        let is_beside = doors.others()?.is_some();
+        // What is in use by others is known before a predecessor is asked to go.
+        let reserved = listen::reserve(&config.edge.listen, &cpus, is_beside)?;
+        let (lock, turn) = take_turn(&state, events)?;
+        let from = if turn.has_waited() {
+            again::read_again(&files, config, fleet)
+        } else {
+            (config, fleet)
+        };
+        let taken = Taken { state, doors, cpus, reserved, lock, turn };
+        Self::in_turn(taken, files, from)
+    }
+
+    fn in_turn(
+        taken: Taken,
+        files: AgentFiles,
+        (config, fleet): (AgentConfig, Fleet),
+    ) -> Result<Self, Failure> {
+        let Taken { state, doors, cpus, reserved, lock, turn } = taken;
+        rights::follow_files(&state, Some(&files.config));
+        // Not who was there before the turn came.
+        let beside = doors.others()?;
+        let budget = host::raise_descriptors()?;
+        let sessions_max = usize::try_from(host::count(config.edge.sessions_max, budget.sessions))?;
+        let half_open_max = host::count(config.edge.half_open_max, budget.half_open);
+        let (drain, metrics_listen) = (config.edge.drain, config.metrics.listen);
+        let fixed = Fixed::of_agent(&config);
+        let revoked_keys = config.edge.revoked_keys.clone();
+        let pins = Arc::new(InFile::open(&state)?);
+        let shared = Arc::new(takes_over(config, &fleet, &state, sessions_max, &pins)?);
+        let counted = Arc::clone(&shared);
+        let registry = Arc::new(Registry::new(clock::unix_s(), move || inventory(&counted.table)));
+        // Everything is taken before anybody is let in.
+        let metrics = metrics_endpoint::reserve(metrics_listen)?;
+        let shards = cpus.len();
+        let at = (reserved, beside.unwrap_or(0), cpus);
+        let edge = door::open(at, half_open_max, &shared, &registry)?;
+        // The predecessor goes now.
+        drop(turn);
+        follow_at_the_doors(&doors, beside, shards, &edge)?;
+        told::empty_pool(&shared.table);
+        let seats = (shared.seats_taken(), sessions_max);
+        let metrics = metrics.serve(pages(&registry, seats, &edge))?;
+        let live = shared.live.load();
+        let identity = live.server.host_keys().first().map(|it| it.key.public().fingerprint());
+        tracing::info!(
+            metrics = %metrics.address(),
+            sessions_max,
+            half_open_max,
+            identity = identity.map(|it| it.to_string()),
+            "keyway agent {} is up",
+            env!("CARGO_PKG_VERSION")
+        );
+        drop(live);
+        let counted = registry;
+        Ok(Self {
+            edge,
+            shared,
+            state,
+            lock,
+            files,
+            fixed,
+            revoked_keys,
+            pins,
+            drain,
+            counted,
+            doors,
+            metrics,
+        })
+    }
+}
+
+/// What all shards of an agent share.
+fn takes_over(
+    config: AgentConfig,
+    fleet: &Fleet,
+    state: &State,
+    sessions_max: usize,
+    pins: &Arc<InFile>,
+) -> Result<Shared, Failure> {
+    let AgentConfig { mut edge, vm_leg, edge_networks, edges, host_keys, .. } = config;
+    edge.host_keys = identity(state)?;
+    let map = Some(pins.map_of(fleet)?);
+    let pinning = Arc::clone(pins);
+    let shared = shared(edge, vm_leg, map, state, sessions_max, pinning)?;
+    let server = Arc::clone(&shared.live.load().server);
+    let agent = Agent::new(edge_networks, server, Trusted { edges, host_keys });
+    Ok(shared.playing(Part::Agent(agent)))
+}
+
+impl Role for Running {
+    fn status(&self) -> String {
+        format!("taking sessions from edges at {}", at(&self.edge))
+    }
+
+    fn reload(&mut self, _: Reload) -> Option<Reloaded> {
+        self.read_again();
+        // Nobody can ask for it but by a signal.
+        None
+    }
+
+    fn drain(self, events: Events) {
+        let Self { edge, shared, state, lock, doors, files, revoked_keys, .. } = self;
+        let Self { drain: patience, metrics, counted, .. } = self;
+        let (of, with) = (Arc::clone(&edge), Arc::clone(&shared));
+        let withdraw = Box::new(move |config: Option<PathBuf>| {
+            let files = match config {
+                Some(config) => AgentFiles { config, ..files.clone() },
+                None => files.clone(),
+            };
+            let AgentReread { rights, config, .. } = reread_agent(&files, revoked_keys.as_deref());
+            rights::log(again::withdraw(&of, &with, rights, config.as_ref().ok()));
+        });
+        let leaves = Leaves { edge, shared, state, doors, patience, counted, withdraw };
+        leaves.drain(events, || {
+            drop(metrics);
+            drop(lock);
+        });
+    }
+}
+
+/// What is scraped and probed. Once it drains nobody can ask any more.
+fn pages(registry: &Arc<Registry>, seats: (Arc<AtomicUsize>, usize), edge: &Arc<Edge>) -> Pages {
+    let (registry, edge): (_, Weak<Edge>) = (Arc::clone(registry), Arc::downgrade(edge));
+    let works: metrics_endpoint::Probe = Arc::new(move || match edge.upgrade() {
+        Some(edge) if edge.has_fallen() => Err(health::FALLEN.to_owned()),
+        Some(_) | None => Ok("ok".to_owned()),
+    });
+    Pages {
+        metrics: Arc::new(move || registry.render() + &gauges::seats(&seats)),
+        healthy: Arc::clone(&works),
+        ready: works,
+    }
+}
