@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::route::{Table, Vm};
+use crate::route::Table;
 
 use super::first_use::FirstUse;
-use super::handoff::{Part, Peer};
+use super::handoff::Part;
 use super::names::Names;
+use super::presence::{ConnectionGuard, Presence};
 use super::pump::Deliver;
 use super::report::RequestId;
-use super::presence::{ConnectionGuard, Presence};
 use super::seats::{Full, Seats, SessionPermit, Shares};
 use super::settings::{Live, Settings};
 use super::workers::Workers;
@@ -93,15 +93,6 @@ impl Shared {
             Part::Agent(agent) => agent.signers.ask(session.0, what, deliver),
             Part::Alone | Part::Edge(_) => false,
         }
-    }
-
-    /// The agent that sessions with this VM are handed to.
-    pub(super) fn agent_of(&self, _vm: &Vm) -> Option<Peer> {
-        #[cfg(test)]
-        if let Some(peer) = super::handoff::FORCED.get() {
-            return Some(peer.clone());
-        }
-        None
     }
 
     /// Counts a connection or a listener until the returned value is dropped.

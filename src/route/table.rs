@@ -226,6 +226,11 @@ impl Table {
         vm.carriage(Some(&host)).ok()
     }
 
+    /// Whether there is any node: else no session is handed off.
+    pub fn has_nodes(&self) -> bool {
+        !self.nodes.map.is_empty()
+    }
+
     /// The node called `name`, if it has an agent.
     pub fn node(&self, name: &str) -> Option<Arc<Node>> {
         let host = self.at_one_revision(|revision| self.nodes.get(name, revision))?;

@@ -160,7 +160,7 @@ impl Running {
         let settings = control_plane::Settings::new(&mut config);
         let first_use = Arc::new(InRegistry::new(state.old_pins()?));
         let pinning = Arc::clone(&first_use);
-        let part = part(&config, fleet.as_ref(), &state)?;
+        let part = part(&state)?;
         let Config { edge, vm_leg, .. } = config;
         let mut shared = shared(edge, vm_leg, None, &state, sessions_max, pinning)?.playing(part);
         shared.settings.zone = settings.apex();
@@ -279,24 +279,10 @@ fn apply_at_start(
     applied
 }
 
-/// Whether this front door hands sessions to agents.
-fn part(
-    config: &Config,
-    fleet: Option<&Result<Fleet, String>>,
-    state: &State,
-) -> Result<Part, Failure> {
-    if !hands_over(config, fleet) {
-        return Ok(Part::Alone);
-    }
+/// Sessions with VMs on nodes that have an agent are handed to it. Nodes come and go while this runs, so it is always ready.
+fn part(state: &State) -> Result<Part, Failure> {
     let identity = state.identity(&mut SystemEntropy::default())?;
-    let links = Links::start(Arc::new(identity))?;
-    tracing::info!(identity = %links.identity().fingerprint(), "sessions are handed to agents");
-    Ok(Part::Edge(links))
-}
-
-/// Whether any node has an agent. Nodes are not configured yet, so none has.
-const fn hands_over(_config: &Config, _fleet: Option<&Result<Fleet, String>>) -> bool {
-    false
+    Ok(Part::Edge(Links::start(Arc::new(identity))?))
 }
 
 /// What is scraped and probed.

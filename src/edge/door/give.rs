@@ -7,17 +7,18 @@ use futures_lite::FutureExt;
 use futures_lite::future::try_zip;
 
 use crate::ended::{Cause, Detail, Ended, Side, Stage};
-use crate::route::Admitted;
-use crate::ssh::cipher::Cipher;
+use crate::route::{self, Admitted};
 use crate::ssh::fault::Fault;
 use crate::ssh::handoff::{Answered, Asked, Claim, EdgeEnd, Passed};
 use crate::ssh::message::Reason;
+use crate::ssh::publickey::Fingerprint;
 
 use super::super::early::Early;
 use super::super::failed::Failed;
 use super::super::handoff::{Details, Part, Peer};
 use super::super::login_leg::{Broken, LoginLeg};
 use super::super::pump::{Carriage, Session, Splice, SplicedLeg};
+use super::super::relay::rekey::{GCM, takes_gcm};
 use super::super::report::{Info, Report};
 use super::super::route_gate::Entry;
 use super::super::stream::{Read, Stream};
@@ -30,8 +31,16 @@ const ANSWER_WAIT: Duration = Duration::from_secs(10);
 const EXCHANGE_WAIT: Duration = Duration::from_mins(15);
 /// Most bytes kept of either side's packets until one is whole.
 const UNREAD_BYTES_MAX: usize = 320 * 1024;
-/// Ciphers that a session is moved to, if the client has them.
-const GCM: &[Cipher] = &[Cipher::Aes128Gcm, Cipher::Aes256Gcm];
+
+/// How a session with a VM goes on.
+pub(super) enum Next {
+    /// It is relayed here.
+    Relay,
+    /// An agent is asked.
+    Give(Box<Given>),
+    /// An agent would have to carry it, and cannot be asked: nothing takes its place.
+    Nobody(Ended),
+}
 
 /// A session that an agent is about to be asked to take: its KEXINIT is sealed.
 pub(super) struct Given {
@@ -57,39 +66,44 @@ struct Switched {
 }
 
 impl Door {
-    /// Begins the handoff of a session that an agent has to carry; `None` if it is relayed. Right behind the success, so that
-    /// both leave in one piece.
+    /// Begins the handoff of a session that an agent has to carry. Right behind the success, so that both leave in one piece.
     pub(super) fn begin_handoff(
         &self,
         leg: &mut LoginLeg,
         entry: &Entry,
         report: &RefCell<Report>,
-    ) -> Result<Option<Box<Given>>, Ended> {
-        let (Part::Edge(links), Entry::Vm(admitted, key)) = (&self.shared.part, entry) else {
-            leg.transport.keep_session();
-            return Ok(None);
+    ) -> Next {
+        let Entry::Vm(admitted, key) = entry else { return Next::Relay };
+        let peer = match self.shared.table.carriage(&admitted.vm) {
+            Some(route::Carriage::Handoff(node)) => {
+                Peer { address: node.agent, key: Fingerprint(node.agent_key) }
+            }
+            Some(route::Carriage::Relay) => {
+                leg.transport.keep_session();
+                return Next::Relay;
+            }
+            None => return Next::Nobody(agent(Cause::AgentUnreachable)),
         };
-        let Some(peer) = self.shared.agent_of(&admitted.vm) else {
-            leg.transport.keep_session();
-            return Ok(None);
+        let (Part::Edge(links), Some(dialled)) = (&self.shared.part, report.borrow().dialled)
+        else {
+            return Next::Nobody(Ended::edge(Stage::Handoff, Cause::AgentUnreachable));
         };
-        let details = {
-            let report = report.borrow();
-            let (request, client) = (report.request, report.client);
-            let dialled = report.dialled.ok_or(Ended::edge(Stage::Handoff, Cause::NotInPool))?;
-            Details { request, client, dialled, vm: admitted.vm.id.clone() }
-        };
-        let request = key.request(leg.transport.host_key());
-        let ciphers = leg.transport.peer_offered_gcm().then_some(GCM);
+        let (request, client) = (report.borrow().request, report.borrow().client);
+        let details = Details { request, client, dialled, vm: admitted.vm.id.clone() };
+        let proof = key.request(leg.transport.host_key());
+        let ciphers = takes_gcm(&leg.transport).then_some(GCM);
         let mut opening = Vec::new();
         let asked = self.scratch.with_context(|cx| {
             let claim = Claim::generate(cx.entropy);
             links.announce(&peer, &claim);
-            let said = (&request[..], &details.encoded()[..]);
+            let said = (&proof[..], &details.encoded()[..]);
             Asked::begin(&mut leg.transport, claim, said, ciphers, &mut opening, cx)
         });
-        let asked = asked.map_err(|fault| Ended::edge(Stage::Handoff, Cause::from(&fault)))?;
-        Ok(Some(Box::new(Given { peer, asked, opening })))
+        match asked {
+            Ok(asked) => Next::Give(Box::new(Given { peer, asked, opening })),
+            // It began before there was any node.
+            Err(_) => Next::Nobody(Ended::edge(Stage::Handoff, Cause::AgentUnreachable)),
+        }
     }
 
     /// From a session that is given away to two sockets on the pump, or to words about why not.

@@ -24,6 +24,7 @@ use crate::ssh::message::Reason;
 use crate::ssh::notice::{Notice, Progress};
 use crate::ssh::transport::{Context, Event, Transport};
 use crate::ssh::userauth::{Authenticator, Step};
+use crate::unix_time::unix_s;
 
 use super::admission::{self, Admission};
 use super::attended::Attended;
@@ -42,7 +43,7 @@ use super::shared::Shared;
 use super::stream::Stream;
 use super::vm_leg::VmLegs;
 use super::{clock, lobby};
-use give::Given;
+use give::Next;
 pub(super) use half_open::HalfOpenSlot;
 use last_line::{KILLED, LastLine};
 use patience::{PROOF_WAIT, Patience};
@@ -180,13 +181,15 @@ impl Door {
         report.borrow_mut().address = Some(Arc::clone(&address));
         let server = Arc::clone(&self.shared.live.load().server);
         let transport = self.scratch.with_context(|cx| match &self.shared.part {
-            Part::Edge(_) => Transport::server_for_handoff(server, clock::unix_s(), cx),
-            Part::Alone | Part::Agent(_) => Transport::server(server, cx),
+            Part::Edge(_) if self.shared.table.has_nodes() => {
+                Transport::server_for_handoff(server, unix_s(), cx)
+            }
+            Part::Alone | Part::Edge(_) | Part::Agent(_) => Transport::server(server, cx),
         });
         let mut leg = LoginLeg::from_client(stream, transport, unread);
         let entry = Box::pin(self.authenticate(&mut leg, &address, report, place)).await;
         report.borrow_mut().software = leg.transport.peer_ident();
-        let (entry, given) = match entry {
+        let (entry, next) = match entry {
             Ok(entry) => entry,
             Err(ended) => return Outcome::Ended(ended),
         };
@@ -214,9 +217,18 @@ impl Door {
                     report.user = Some(Arc::clone(&admitted.user));
                     report.admitted = Some(admitted.clone());
                 }
-                match given {
-                    Some(given) => Box::pin(self.give(leg, report, place, admitted, given)).await,
-                    None => Box::pin(self.begin_session(leg, report, place, admitted, &key)).await,
+                match next {
+                    Next::Give(given) => {
+                        Box::pin(self.give(leg, report, place, admitted, given)).await
+                    }
+                    Next::Relay => {
+                        Box::pin(self.begin_session(leg, report, place, admitted, &key)).await
+                    }
+                    Next::Nobody(ended) => {
+                        place.leave();
+                        let told = self.explain(leg, Early::default(), report, ended, "");
+                        Outcome::Ended(Box::pin(told).await)
+                    }
                 }
             }
         }
@@ -229,7 +241,7 @@ impl Door {
         address: &Arc<Address>,
         report: &RefCell<Report>,
         place: &HalfOpenSlot,
-    ) -> Result<(Entry, Option<Box<Given>>), Ended> {
+    ) -> Result<(Entry, Next), Ended> {
         let source = report.borrow().source();
         let gate = RouteGate::new(&self.shared, address, report);
         let mut authenticator = Authenticator::new(source);
@@ -259,7 +271,7 @@ impl Door {
                 }
                 // Read anew each time: what a reload takes away is gone for those who are half way in, too.
                 let live = self.shared.live.load();
-                let now_s = clock::unix_s();
+                let now_s = unix_s();
                 let step =
                     authenticator.receive(payload, now_s, &live.policy, &gate, transport, cx)?;
                 let Step::Proved(key) = step else {
@@ -309,12 +321,12 @@ impl Door {
         };
         // Whoever got in has offered nothing in vain.
         report.borrow_mut().denied = Denied::default();
-        let given = self.begin_handoff(leg, &entry, report)?;
+        let next = self.begin_handoff(leg, &entry, report);
         // The client goes on while the VM is dialled.
         leg.flush().await.map_err(|_| Ended::client(stage, Cause::Reset))?;
         let spent_us = clock::monotonic_us() - secured_us;
         self.counters.stage(LoginStage::Authentication, spent_us);
-        Ok((entry, given))
+        Ok((entry, next))
     }
 
     /// Tells an authenticated user why there is no session, and before it what the VM itself had to say, then says

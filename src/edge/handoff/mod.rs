@@ -143,9 +143,3 @@ mod tests {
         }
     }
 }
-
-#[cfg(test)]
-pub(super) static FORCED: std::sync::OnceLock<Peer> = std::sync::OnceLock::new();
-#[cfg(test)]
-#[path = "trial.rs"]
-mod trial;

@@ -52,7 +52,7 @@ pub use self::leg::EstablishedLeg;
 mod alive;
 pub(super) mod leg;
 mod parting;
-mod rekey;
+pub(super) mod rekey;
 mod resume;
 
 pub use alive::ClientAlive;

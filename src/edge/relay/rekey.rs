@@ -3,11 +3,15 @@
 use super::leg::{Exchange, Party, PumpContext, Stop};
 use super::{Phase, PreferGcm, Relay, Turn, Upgrade};
 use crate::ssh::cipher::Cipher;
+use crate::ssh::transport::Transport;
 use nix::errno::Errno;
 
 /// How long a key exchange may take once a session lives. Long: a client that is stopped answers when it is
 /// continued, and `alive` sees to those that are gone.
 pub(super) const EXCHANGE_MS_MAX: u64 = 15 * 60_000;
+
+/// What costs us least.
+pub(in crate::edge) const GCM: &[Cipher] = &[Cipher::Aes128Gcm, Cipher::Aes256Gcm];
 
 /// A client that prefers chacha20 is asked to change after this many bytes.
 const BULK: u64 = 4 << 20;
@@ -46,9 +50,8 @@ impl Relay {
         {
             return Ok(false);
         }
-        let gcm: &[Cipher] = &[Cipher::Aes128Gcm, Cipher::Aes256Gcm];
         let (party, ciphers) = if self.wants_upgrade(tools) {
-            (Party::Client, Some(gcm))
+            (Party::Client, Some(GCM))
         } else if self.client.transport.rekey_due(self.client.heard) {
             (Party::Client, None)
         } else if self.vm.transport.rekey_due(self.vm.heard) {
@@ -73,8 +76,12 @@ impl Relay {
         self.upgrade = Upgrade::Settled;
         tools.prefer_gcm == PreferGcm::Bulk
             && self.client.transport.receive_cipher() == Some(Cipher::Chacha20Poly1305)
-            && self.client.transport.peer_offered_gcm()
-            // libssh2 1.11 loses the session at a cipher change in the middle of bulk data.
-            && !self.client.transport.peer_ident().starts_with("SSH-2.0-libssh2_")
+            && takes_gcm(&self.client.transport)
     }
+}
+
+/// Whether a client that uses another cipher may be moved to AES-GCM.
+pub(in crate::edge) fn takes_gcm(client: &Transport) -> bool {
+    // libssh2 1.11 loses the session when the cipher changes.
+    client.peer_offered_gcm() && !client.peer_ident().starts_with("SSH-2.0-libssh2_")
 }
