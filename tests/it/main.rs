@@ -19,6 +19,7 @@ mod denied;
 mod dns;
 mod fleet_file;
 mod flood;
+mod handoff;
 mod harness;
 mod host_keys;
 mod lobby;

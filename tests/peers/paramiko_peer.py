@@ -20,8 +20,14 @@ client.connect(
     host, int(port), login, pkey=paramiko.Ed25519Key.from_private_key_file(key),
     allow_agent=False, look_for_keys=False, timeout=30, banner_timeout=30, auth_timeout=30,
 )
-# A re-key that the client starts. Not while a channel closes: its thread would then wait for itself.
+# A re-key that the client starts. Not while a channel closes: its thread would then wait for itself. Nor while the server
+# starts one, as it does when it hands the session over: two threads would send a KEXINIT each.
+held = client.get_transport().open_session()
+held.exec_command("cat")
+held.sendall(b"x")
+assert held.recv(1) == b"x"
 client.get_transport().renegotiate_keys()
+held.shutdown_write()
 _, stdout, stderr = client.exec_command("echo to-out; echo to-err >&2; exit 7")
 assert stdout.read() == b"to-out\n" and stderr.read() == b"to-err\n"
 assert stdout.channel.recv_exit_status() == 7

@@ -41,6 +41,7 @@ pub(crate) struct Plan {
     vm_leg: String,
     sshd: String,
     user_ca: bool,
+    handed: bool,
     keys: Vec<(String, String, Vec<String>)>,
     server: sshd::Server,
 }
@@ -150,6 +151,12 @@ impl Plan {
         self
     }
 
+    /// All VMs lie on a node with an agent, which takes their sessions over.
+    pub(crate) fn handed(mut self) -> Self {
+        self.handed = true;
+        self
+    }
+
     #[track_caller]
     pub(crate) fn start(self) -> World {
         World::start(self)
@@ -161,6 +168,8 @@ impl Plan {
 pub(crate) struct World {
     // Dropped first: its sessions end before their VMs do.
     edge: Option<Process>,
+    /// Takes all sessions over, if they are handed to it.
+    agent: Option<Process>,
     pub(crate) vms: Vec<sshd::Vm>,
     plan: Plan,
     host_key: Key,
@@ -201,7 +210,12 @@ impl World {
         std::env::var("KEYWAY_TEST_TARGET").is_ok_and(|target| target == "direct")
     }
 
-    /// The same, for a test that has nothing to say then: it is listed as skipped.
+    /// Whether all worlds hand their sessions to an agent: the same tests, through a handoff.
+    fn is_handed() -> bool {
+        std::env::var("KEYWAY_TEST_TARGET").is_ok_and(|target| target == "handoff")
+    }
+
+    /// The same as [`World::is_direct`], for a test that has nothing to say then: it is listed as skipped.
     #[track_caller]
     pub(crate) fn is_passed_by() -> bool {
         let is_direct = Self::is_direct();
@@ -229,15 +243,29 @@ impl World {
         // A network of the process and the world alone, so that fixed ports never meet another's.
         let process = u8::try_from(std::process::id() % 150).expect("less than 150") + 80;
         let net = [process, COUNT.fetch_add(1, Ordering::Relaxed)];
-        let mut world = Self { edge: None, vms: vec![], plan, host_key, user_ca, net, dir };
+        let (edge, agent, vms) = (None, None, vec![]);
+        let mut world = Self { edge, agent, vms, plan, host_key, user_ca, net, dir };
         for at in 0..world.plan.vms.len() {
             let vm = world.start_vm(at, &operator_ca);
             world.vms.push(vm);
         }
         if !Self::is_direct() {
-            fs::write(world.path("keyway.toml"), world.keyway_toml(&operator_ca))
-                .expect("keyway.toml");
+            world.plan.handed |= Self::is_handed();
+            // Of a handed session only the agent can log in to the VM.
+            let edge_ca = if world.plan.handed {
+                Key::ed25519(world.dir.path(), "edge_ca")
+            } else {
+                operator_ca.clone()
+            };
+            fs::write(world.path("keyway.toml"), world.keyway_toml(&edge_ca)).expect("keyway.toml");
+            if world.plan.handed {
+                fs::write(world.path("agent.toml"), world.agent_toml(&operator_ca))
+                    .expect("agent.toml");
+            }
             fs::write(world.path("fleet.toml"), world.fleet_toml()).expect("fleet.toml");
+            if world.plan.handed {
+                world.start_agent();
+            }
             world.start_edge();
         }
         world
@@ -288,6 +316,64 @@ impl World {
         self.edge = Some(process);
     }
 
+    #[track_caller]
+    fn start_agent(&mut self) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_keyway"));
+        command.arg("agent").arg("--config").arg(self.path("agent.toml"));
+        let mut process = Process::start("agent", self.dir.path(), &mut command);
+        // Comes up behind its door.
+        wait::listens(&mut process, self.agent_metrics());
+        self.agent = Some(process);
+    }
+
+    /// What `keyway identity` says of a front door or an agent.
+    #[track_caller]
+    pub(crate) fn identity(&self, config: &str, more: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_keyway"));
+        command.arg("identity").arg("--config").arg(self.path(config)).args(more);
+        run(&mut command).ok().text()
+    }
+
+    /// Where the agent listens.
+    pub(crate) fn agent_at(&self) -> SocketAddr {
+        self.spare(40)
+    }
+
+    fn agent_metrics(&self) -> SocketAddr {
+        SocketAddr::new(self.ip(251), port() + 1)
+    }
+
+    fn agent_toml(&self, operator_ca: &Key) -> String {
+        let cas = if self.plan.user_ca {
+            format!("trusted_user_cas = [\"{}\"]\n", self.user_ca.public_line())
+        } else {
+            String::new()
+        };
+        format!(
+            "state_dir = \"{state}\"\n\
+             listen = \"{listen}\"\n\
+             edge_networks = [\"127.0.0.0/8\"]\n\
+             edges = [\"{edge}\"]\n\
+             host_keys = [\"{host_key}\"]\n\
+             replica = \"fleet.toml\"\n\
+             shards = 1\n\
+             log = \"json\"\n\
+             {cas}\
+             [vm_leg]\n\
+             user_ca = \"{ca}\"\n\
+             {vm_leg}\
+             [metrics]\n\
+             listen = \"{metrics}\"\n",
+            state = self.path("agent_state").display(),
+            listen = self.agent_at(),
+            edge = self.identity("keyway.toml", &[]),
+            host_key = self.host_key.public_line(),
+            ca = operator_ca.path().display(),
+            vm_leg = self.plan.vm_leg,
+            metrics = self.agent_metrics(),
+        )
+    }
+
     fn keyway_toml(&self, operator_ca: &Key) -> String {
         let mut listen = self.plan.listen.clone();
         if listen.is_empty() {
@@ -336,10 +422,20 @@ impl World {
             let keys = self.public_lines(user).join("\", \"");
             let _ = write!(text, "[[user]]\nname = \"{user}\"\nkeys = [\"{keys}\"]\n\n");
         }
+        let mut node = "";
+        if self.plan.handed {
+            let _ = write!(
+                text,
+                "[[node]]\nname = \"n1\"\nagent = \"{}\"\nagent_key = \"{}\"\ntrusted = true\n\n",
+                self.agent_at(),
+                self.identity("agent.toml", &["--fingerprint"])
+            );
+            node = "node = \"n1\"\n";
+        }
         for ((name, owner, address, more), vm) in std::iter::zip(&self.plan.vms, &self.vms) {
             let _ = write!(
                 text,
-                "[[vm]]\nname = \"{name}\"\nowner = \"{owner}\"\naddress = \"{address}\"\nssh = \"{}\"\n{more}\n",
+                "[[vm]]\nname = \"{name}\"\nowner = \"{owner}\"\naddress = \"{address}\"\nssh = \"{}\"\n{node}{more}\n",
                 vm.address
             );
         }
@@ -425,6 +521,11 @@ impl World {
         wait::until("its end", wait::SOON, || self.edge().has_ended());
     }
 
+    /// The agent's process.
+    pub(crate) fn agent(&mut self) -> &mut Process {
+        self.agent.as_mut().expect("a world that hands its sessions over")
+    }
+
     /// The front door's log so far.
     pub(crate) fn log(&self) -> String {
         self.edge.as_ref().map(Process::log).unwrap_or_default()
@@ -468,6 +569,9 @@ impl Drop for World {
             lines[lines.len().saturating_sub(60)..].join("\n")
         };
         eprintln!("---- keyway\n{}", tail(self.log()));
+        if let Some(agent) = &self.agent {
+            eprintln!("---- agent\n{}", tail(agent.log()));
+        }
         for vm in &self.vms {
             eprintln!("---- sshd {}\n{}", vm.name, tail(vm.log()));
         }

@@ -1,0 +1,101 @@
+//! Sessions that an agent carries: the edge hands them over once the key is proved, and only splices from then on.
+
+use crate::harness::{Key, World, process, wait};
+use nix::sys::signal::Signal;
+use std::fs;
+
+fn world() -> Option<World> {
+    (!World::is_passed_by()).then(|| World::usual_plan().handed().start())
+}
+
+/// The last line about a connection that ended, in the log of edge or agent.
+fn last_line(log: &str) -> &str {
+    log.lines().rfind(|line| line.contains("connection ended")).unwrap_or_default()
+}
+
+#[test]
+fn a_session_is_handed_over_and_the_edge_splices_it() {
+    let Some(mut world) = world() else { return };
+    let target = world.target("alice", "s001");
+    assert_eq!(target.ssh(&[], "echo \"$KEYWAY_VM\"").ok().text(), "blue");
+    wait::until("its lines", wait::SOON, || {
+        !last_line(&world.log()).is_empty() && !last_line(&world.agent().log()).is_empty()
+    });
+    let edge = world.log();
+    let (edge, agent) = (last_line(&edge).to_owned(), last_line(&world.agent().log()).to_owned());
+    assert!(edge.contains("\"carry\":\"splice\"") && edge.contains("\"user\":\"alice\""), "{edge}");
+    assert!(edge.contains(&format!("\"endpoint\":\"{}\"", world.agent_at())), "{edge}");
+    assert!(agent.contains("\"carry\":\"relay\"") && agent.contains("\"vm\":\"blue\""), "{agent}");
+    let request = |line: &str| {
+        let at = line.find("\"request\":").expect("a request id");
+        line[at..].split(',').next().expect("a field").to_owned()
+    };
+    assert_eq!(request(&edge), request(&agent), "one name for both ends");
+    assert!(agent.contains("\"client\":\"127.0.0.1:"), "the client, not the edge: {agent}");
+}
+
+/// Only the agent has a credential that opens the VM: the edge's CA is none that it trusts.
+#[test]
+fn an_agent_that_is_away_is_an_upstream_failure_and_nothing_takes_its_place() {
+    let Some(mut world) = world() else { return };
+    let target = world.target("alice", "s001");
+    assert_eq!(target.ssh(&[], "true").ok().text(), "");
+    process::signal(world.agent().id(), Signal::SIGKILL);
+    wait::until("its end", wait::SOON, || world.agent().has_ended());
+    let said = target.ssh(&[], "true").ends(255).stderr;
+    assert!(said.contains("blue is not reachable right now"), "{said}");
+    let line = || last_line(&world.log()).contains("\"cause\":\"agent_unreachable\"");
+    wait::until("the line", wait::SOON, line);
+}
+
+#[test]
+fn an_agent_takes_nobody_whom_its_own_map_does_not_let_in() {
+    let Some(mut world) = world() else { return };
+    let target = world.target("alice", "s001");
+    let fleet = fs::read_to_string(world.path("fleet.toml")).expect("the fleet");
+    let alice = world.key("alice").public_line();
+    let other = Key::ed25519(world.dir(), "other").public_line();
+    fs::write(world.path("fleet.toml"), fleet.replace(&alice, &other)).expect("the fleet");
+    process::signal(world.agent().id(), Signal::SIGHUP);
+    wait::until("the reload", wait::SOON, || world.agent().log().contains("reloaded"));
+    let said = target.ssh(&[], "true").ends(255).stderr;
+    assert!(said.contains("blue is not reachable right now"), "{said}");
+    let refused = || last_line(&world.log()).contains("\"cause\":\"agent_refused\"");
+    wait::until("the line", wait::SOON, refused);
+    let agent = world.agent().log();
+    assert!(agent.contains("not_registered") && agent.contains("handoff_refused"), "{agent}");
+}
+
+/// Re-keys that the client starts: the agent asks the edge to sign each of them.
+#[test]
+fn later_key_exchanges_are_signed_by_the_edge() {
+    let Some(world) = world() else { return };
+    let target = world.target("alice", "s001");
+    let output = target.ssh(&["-v", "-o", "RekeyLimit=1M"], "head -c 12000000 /dev/zero").ok();
+    assert_eq!(output.stdout.len(), 12_000_000);
+    let rekeys = output.stderr.matches("SSH2_MSG_NEWKEYS received").count();
+    assert!(rekeys > 5, "{rekeys}: {}", output.stderr);
+}
+
+#[test]
+fn a_session_ends_at_once_when_its_right_is_taken_away_at_the_agent() {
+    let Some(mut world) = world() else { return };
+    let target = world.target("alice", "s001");
+    let mut command = target.openssh("ssh");
+    command.arg("door").arg("echo in; sleep 600");
+    let log = world.path("long");
+    let out = fs::File::create(&log).expect("a file");
+    command.stdout(out).stderr(fs::File::create(world.path("long.err")).expect("a file"));
+    let mut long = command.spawn().expect("ssh");
+    wait::until("the session", wait::SOON, || {
+        fs::read_to_string(&log).is_ok_and(|it| it.contains("in"))
+    });
+    let fleet = fs::read_to_string(world.path("fleet.toml")).expect("the fleet");
+    let alice = world.key("alice").public_line();
+    let other = Key::ed25519(world.dir(), "other").public_line();
+    fs::write(world.path("fleet.toml"), fleet.replace(&alice, &other)).expect("the fleet");
+    process::signal(world.agent().id(), Signal::SIGHUP);
+    wait::until("its end", wait::SOON, || long.try_wait().is_ok_and(|ended| ended.is_some()));
+    let said = fs::read_to_string(world.path("long.err")).expect("what ssh said");
+    assert!(said.contains("your access to blue was taken away"), "{said}");
+}
