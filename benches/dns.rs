@@ -13,39 +13,31 @@
     reason = "a program of its own"
 )]
 
-use std::{
-    collections::HashMap,
-    fmt::Write as _,
-    fs,
-    hint::black_box,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    num::NonZeroU32,
-    ops::ControlFlow,
-    process::Command,
-    sync::Arc,
-    time::Instant,
-};
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::ops::ControlFlow;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Instant;
 
-use hickory_server::{
-    Server,
-    net::runtime::Time,
-    proto::{
-        op::{Metadata, Query},
-        rr::{RData, Record, rdata::A},
-    },
-    server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
-    zone_handler::MessageResponseBuilder,
+use hickory_server::Server;
+use hickory_server::net::runtime::Time;
+use hickory_server::proto::op::{Metadata, Query};
+use hickory_server::proto::rr::rdata::A;
+use hickory_server::proto::rr::{RData, Record};
+use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
+use hickory_server::zone_handler::MessageResponseBuilder;
+use keyway::config::{Dns, DomainName, NameServer, Secondary};
+use keyway::control::dns::responder::{Reply, Responder};
+use keyway::control::dns::zone::Answer;
+use keyway::control::dns::{
+    self, Addresses, Entry, Label, Names, PointsAt, Transport, Zone, transfer,
 };
-use keyway::{
-    config::{Dns, DomainName, NameServer, Secondary},
-    control::dns::{
-        self, Addresses, Entry, Label, Names, PointsAt, Transport, Zone,
-        responder::{Reply, Responder},
-        transfer,
-        zone::Answer,
-    },
-    ssh::private_key::PrivateKey,
-};
+use keyway::ssh::private_key::PrivateKey;
 use tokio::net::UdpSocket;
 
 #[global_allocator]

@@ -18,15 +18,11 @@
     reason = "a program of its own"
 )]
 
-use std::{
-    hint::black_box,
-    net::{IpAddr, Ipv4Addr},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use keyway::route::{
     Address, AddressEntry, Admission, Carry, Change, Contents, Delta, KeyEntry, Pin, Snapshot,

@@ -9,13 +9,12 @@
 #![expect(clippy::expect_used, reason = "a benchmark that cannot measure must end")]
 #![expect(clippy::cast_precision_loss, reason = "figures are printed with three digits")]
 
-use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
 use keyway::edge::clock;
 use keyway::edge::pump::{

@@ -7,13 +7,11 @@
 #![expect(clippy::disallowed_methods, reason = "it measures, by threads and clocks")]
 #![expect(clippy::print_stdout, clippy::expect_used, reason = "a program of its own")]
 
-use std::{
-    fs::{self, DirBuilder},
-    io::Write,
-    os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
+use std::fs::{self, DirBuilder};
+use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use keyway::registry::store::{OPERATIONS_MAX, Revision, Sqlite, Store, StoreId, Transaction};
 

@@ -1,12 +1,10 @@
 //! Files that are there after a crash of the host: what is in a file is on the disk before it has its name, and its name is
 //! before anybody relies on it.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
 /// Permission bits that let others than the owner at a file.
 pub(crate) const MODE_OTHERS: u32 = 0o077;
@@ -48,7 +46,9 @@ pub(crate) fn directory(path: &Path) -> &Path {
 /// What a crash would have left: no test can ask a disk.
 #[cfg(test)]
 pub(crate) mod seen {
-    use std::{cell::RefCell, fs, path::Path};
+    use std::cell::RefCell;
+    use std::fs;
+    use std::path::Path;
 
     thread_local! {
         static SYNCED: RefCell<Vec<Vec<String>>> = const { RefCell::new(Vec::new()) };

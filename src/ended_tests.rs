@@ -1,7 +1,8 @@
 //! Tests of `ended`: closed sets of labels, and what users read.
 
 use super::*;
-use crate::ssh::{fault::Stage as Where, wire};
+use crate::ssh::fault::Stage as Where;
+use crate::ssh::wire;
 
 fn labels_are_closed(labels: impl Iterator<Item = &'static str> + Clone) {
     let distinct: std::collections::BTreeSet<_> = labels.clone().collect();

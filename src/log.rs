@@ -262,8 +262,9 @@ impl<'a> MakeWriter<'a> for Lines {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::sync::mpsc;
+
+    use super::*;
 
     fn told(lines: u64) -> String {
         format!("{lines} lines were lost\n")
@@ -360,8 +361,9 @@ mod tests {
 
     #[test]
     fn an_output_that_does_not_block_loses_no_line() {
-        use nix::fcntl::{FcntlArg, OFlag, fcntl};
         use std::io::Read;
+
+        use nix::fcntl::{FcntlArg, OFlag, fcntl};
         let (mut from, to) = io::pipe().unwrap();
         fcntl(&to, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
         let (full, filled) = mpsc::channel();

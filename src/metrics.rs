@@ -9,13 +9,10 @@
 //!
 //! Source: Prometheus exposition formats, text 0.0.4; "Metric and label naming".
 
-use std::{
-    fmt::{self, Write as _},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-};
+use std::fmt::{self, Write as _};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hdrhistogram::Histogram;
 

@@ -1,9 +1,7 @@
 //! Tests of `metrics`.
 
-use std::{
-    io::Write as _,
-    process::{Command, Stdio},
-};
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
 

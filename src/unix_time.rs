@@ -16,8 +16,9 @@ pub fn unix_s() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::time::SystemTime;
+
+    use super::*;
 
     #[test]
     fn unix_time_is_the_time_the_system_tells() {

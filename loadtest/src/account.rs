@@ -1,8 +1,10 @@
 //! What the target's processes cost, from `/proc`: CPU of a process tree, its resident memory, and the kernel's
 //! socket memory.
 
+use std::collections::HashMap;
+use std::fs;
+
 use crate::Result;
-use std::{collections::HashMap, fs};
 
 /// `USER_HZ`, which Linux shows to programs as 100 on every architecture that we build for.
 const TICKS_PER_S: f64 = 100.0;

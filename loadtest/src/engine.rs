@@ -2,22 +2,21 @@
 //!
 //! It trusts whatever host key it meets: it only ever talks to targets that were set up to be loaded.
 
-use crate::{Result, link::Link};
-use keyway::ssh::{
-    cipher::Cipher,
-    message,
-    private_key::PrivateKey,
-    publickey::SignatureAlgorithm,
-    transport::{Algorithms, ClientConfig, Event, RekeyLimits, Transport},
-    userauth::{Credential, Login, LoginStep},
-    wire::{Put, Reader},
-};
-use std::{
-    net::{SocketAddr, TcpStream},
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyway::ssh::cipher::Cipher;
+use keyway::ssh::message;
+use keyway::ssh::private_key::PrivateKey;
+use keyway::ssh::publickey::SignatureAlgorithm;
+use keyway::ssh::transport::{Algorithms, ClientConfig, Event, RekeyLimits, Transport};
+use keyway::ssh::userauth::{Credential, Login, LoginStep};
+use keyway::ssh::wire::{Put, Reader};
+
+use crate::Result;
+use crate::link::Link;
 
 /// The window we grant, renewed when half of it is used: OpenSSH's own figures, so that the load resembles its.
 const WINDOW_BYTES: u32 = 2 << 20;

@@ -1,24 +1,20 @@
 //! A whole set-up on loopback addresses: a stock sshd or the light one as the VM, HAProxy in TCP mode and Keyway in
 //! front of it, so that all are measured in one run.
 
-use crate::{
-    Result, engine,
-    report::{self, Row},
-    scenario::{self, Bulk, Direction, Echo, Hold, Logins, Stop, Target},
-};
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use clap::Args;
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use std::{
-    fs,
-    net::{SocketAddr, TcpStream},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::report::{self, Row};
+use crate::scenario::{self, Bulk, Direction, Echo, Hold, Logins, Stop, Target};
+use crate::{Result, engine};
 
 #[derive(Args)]
 pub(crate) struct Compare {

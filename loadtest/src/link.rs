@@ -1,17 +1,15 @@
 //! One SSH transport over one blocking socket, for both roles: clients log in with it, the light VM answers with it.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::ops::Range;
+use std::time::Duration;
+
+use keyway::ssh::entropy::SystemEntropy;
+use keyway::ssh::fault::Fault;
+use keyway::ssh::transport::{Context, Event, Instant, Transport};
+
 use crate::Result;
-use keyway::ssh::{
-    entropy::SystemEntropy,
-    fault::Fault,
-    transport::{Context, Event, Instant, Transport},
-};
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-    ops::Range,
-    time::Duration,
-};
 
 /// Room for the largest packet and then some.
 const INPUT_BYTES: usize = 256 << 10;

@@ -16,8 +16,12 @@ mod report;
 mod scenario;
 mod vm;
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
 /// Why something did not work, for people.
 type Fail = Box<dyn std::error::Error + Send + Sync>;

@@ -1,23 +1,18 @@
 //! What the clients do, and what is measured meanwhile.
 
-use crate::{
-    Result, account,
-    engine::{self, Client, Happened},
-    report::Row,
-};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
 use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
 use keyway::ssh::userauth::Credential;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-        mpsc,
-    },
-    time::{Duration, Instant},
-};
+
+use crate::engine::{self, Client, Happened};
+use crate::report::Row;
+use crate::{Result, account};
 
 /// Whom the load goes to.
 pub(crate) struct Target {

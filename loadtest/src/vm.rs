@@ -4,29 +4,26 @@
 //! front door is most of what runs, and its own cost shows. It is a process of its own, and lets in whom the laboratory's
 //! sshd lets in: the user's plain key, and certificates of the CA for one principal.
 
-use crate::{Result, link::Link};
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
 use clap::Args;
-use keyway::{
-    edge::clock,
-    ssh::{
-        connection::{Asked, ChannelEvent, Connection},
-        fault::Fault,
-        host_key::HostKey,
-        message,
-        private_key::PrivateKey,
-        publickey::{Fingerprint, PublicKey},
-        transport::{Algorithms, Context, RekeyLimits, ServerConfig, Transport},
-        userauth::{Authenticator, Gate, Identity, Offer, Pass, Policy, Step, Subject},
-        wire::Put,
-    },
-};
-use std::{
-    fs,
-    net::{SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use keyway::edge::clock;
+use keyway::ssh::connection::{Asked, ChannelEvent, Connection};
+use keyway::ssh::fault::Fault;
+use keyway::ssh::host_key::HostKey;
+use keyway::ssh::message;
+use keyway::ssh::private_key::PrivateKey;
+use keyway::ssh::publickey::{Fingerprint, PublicKey};
+use keyway::ssh::transport::{Algorithms, Context, RekeyLimits, ServerConfig, Transport};
+use keyway::ssh::userauth::{Authenticator, Gate, Identity, Offer, Pass, Policy, Step, Subject};
+use keyway::ssh::wire::Put;
+
+use crate::Result;
+use crate::link::Link;
 
 /// Refused signatures on one connection.
 const ATTEMPTS_MAX: u32 = 3;

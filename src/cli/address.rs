@@ -5,14 +5,12 @@ use std::net::{IpAddr, Ipv6Addr};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::{
-    FAULTS,
-    api_session::{Change, each},
-    error::Outcome,
-    remote::{ChangeArgs, Remote, Terminal, path},
-    table::{Column, cell},
-    vm::put,
-};
+use super::FAULTS;
+use super::api_session::{Change, each};
+use super::error::Outcome;
+use super::remote::{ChangeArgs, Remote, Terminal, path};
+use super::table::{Column, cell};
+use super::vm::put;
 use crate::registry::Label;
 
 #[derive(Debug, Subcommand)]

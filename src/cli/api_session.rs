@@ -2,23 +2,20 @@
 
 #![expect(clippy::disallowed_methods, reason = "a thread reads on while the answer is printed")]
 
-use std::{
-    io::{self, Write as _},
-    sync::mpsc::{SyncSender, sync_channel},
-    thread,
-};
+use std::io::{self, Write as _};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
 
-use hyper::{Method, body::Bytes};
+use hyper::Method;
+use hyper::body::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{
-    DONE, Output,
-    client::{Client, Request},
-    error::{CliError, Outcome},
-    remote::{ChangeArgs, Terminal, with_query},
-    table::{Column, Table, cell, json, plain, write_fields},
-};
+use super::client::{Client, Request};
+use super::error::{CliError, Outcome};
+use super::remote::{ChangeArgs, Terminal, with_query};
+use super::table::{Column, Table, cell, json, plain, write_fields};
+use super::{DONE, Output};
 
 /// Items asked for at a time: what the server gives at most.
 const PAGE: usize = 1000;

@@ -6,21 +6,16 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
-    DONE, FAULTS, Output,
-    api_session::{ApiSession, Change, each, told_move},
-    check,
-    client::Request,
-    error::{CliError, Outcome},
-    key, keyfile,
-    remote::{ChangeArgs, Remote, Terminal, path},
-    table::{self, Column, Table, cell, plain},
-};
-use crate::{
-    config::read_fleet,
-    plural::count,
-    registry::{Label, fleet::Fleet},
-};
+use super::api_session::{ApiSession, Change, each, told_move};
+use super::client::Request;
+use super::error::{CliError, Outcome};
+use super::remote::{ChangeArgs, Remote, Terminal, path};
+use super::table::{self, Column, Table, cell, plain};
+use super::{DONE, FAULTS, Output, check, key, keyfile};
+use crate::config::read_fleet;
+use crate::plural::count;
+use crate::registry::Label;
+use crate::registry::fleet::Fleet;
 
 /// VMs of an export that are written together.
 const TOGETHER: usize = 1000;

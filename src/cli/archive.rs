@@ -1,14 +1,13 @@
 //! What `keyway backup` writes: files as a tar, sealed in the age format (age-encryption.org/v1), so that `age -d | tar x`
 //! opens it where there is no Keyway. Whole or not at all, and never over a file that is there.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, BufReader, BufWriter, Read, Seek as _, Write},
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Read, Seek as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 
-use age::{Decryptor, Encryptor, secrecy::SecretString, x25519};
+use age::secrecy::SecretString;
+use age::{Decryptor, Encryptor, x25519};
 
 use super::error::CliError;
 use crate::durable::{self, FILE_MODE};

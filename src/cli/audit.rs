@@ -5,14 +5,12 @@ use std::collections::HashSet;
 use clap::Subcommand;
 use serde_json::Value;
 
-use super::{
-    Output,
-    api_session::{ApiSession, each, told_move},
-    client::Request,
-    error::{CliError, Outcome},
-    remote::{Remote, Terminal, path},
-    table::{Column, cell, json, plain},
-};
+use super::Output;
+use super::api_session::{ApiSession, each, told_move};
+use super::client::Request;
+use super::error::{CliError, Outcome};
+use super::remote::{Remote, Terminal, path};
+use super::table::{Column, cell, json, plain};
 use crate::registry::refusal::utc;
 
 /// Entries asked for at a time.

@@ -1,40 +1,35 @@
 //! `keyway backup` and `keyway restore`: all that this front door is, in one sealed file: its registry, its CA, its host
 //! keys and what it is to agents. A copy of the store alone lets nobody in elsewhere.
 
-use std::{
-    collections::BTreeSet,
-    fmt::Write as _,
-    fs,
-    io::{self, Read, Seek as _},
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Read, Seek as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
-use age::{secrecy::SecretString, x25519};
+use age::secrecy::SecretString;
+use age::x25519;
 use clap::Args;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{
-    DONE, Output,
-    archive::{self, Content, Opens, SMALL_BYTES_MAX, Seal, Temporary},
-    error::{CliError, Outcome},
-    remote::{Remote, Terminal, read},
-    store::{next, put_back},
-    table,
-    table::plain,
-};
-use crate::{
-    config::{Config, HostKeys, UserCa, VmCredential},
-    durable::MODE_OTHERS,
-    registry::{
-        refusal::utc,
-        store::{Head, Sqlite, Store as _, sqlite, sqlite::Restored},
-    },
-    ssh::{entropy::SystemEntropy, host_key::HostKey, private_key::PrivateKey},
-    state::{HOST_KEY, IDENTITY, PINS, Placed, STORE, State, USER_CA},
-    unix_time::unix_s,
-};
+use super::archive::{self, Content, Opens, SMALL_BYTES_MAX, Seal, Temporary};
+use super::error::{CliError, Outcome};
+use super::remote::{Remote, Terminal, read};
+use super::store::{next, put_back};
+use super::table::plain;
+use super::{DONE, Output, table};
+use crate::config::{Config, HostKeys, UserCa, VmCredential};
+use crate::durable::MODE_OTHERS;
+use crate::registry::refusal::utc;
+use crate::registry::store::sqlite::Restored;
+use crate::registry::store::{Head, Sqlite, Store as _, sqlite};
+use crate::ssh::entropy::SystemEntropy;
+use crate::ssh::host_key::HostKey;
+use crate::ssh::private_key::PrivateKey;
+use crate::state::{HOST_KEY, IDENTITY, PINS, Placed, STORE, State, USER_CA};
+use crate::unix_time::unix_s;
 
 /// What the archive says of itself; its first file.
 const ABOUT: &str = "keyway-backup.json";

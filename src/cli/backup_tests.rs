@@ -1,17 +1,17 @@
 //! Tests of `backup`, `restore` and of what goes in and out of `ca`.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use age::secrecy::ExposeSecret as _;
 
 use super::testing::{ALICE, Fake, Said, Scratch, Sitting, refusing, say_with};
 use super::*;
-use crate::{
-    durable,
-    registry::store::{Sqlite, Store as _, StoreId, Transaction},
-    ssh::entropy::SystemEntropy,
-    state::State,
-};
+use crate::durable;
+use crate::registry::store::{Sqlite, Store as _, StoreId, Transaction};
+use crate::ssh::entropy::SystemEntropy;
+use crate::state::State;
 
 fn say(arguments: &[&str]) -> Said {
     say_with(arguments, &refusing(), &[], "", Sitting::Nobody)

@@ -1,26 +1,24 @@
 //! `keyway ca`: the CA whose certificates the VMs trust, and what a VM needs for that.
 
-use std::{fmt::Write as _, net::IpAddr, path::PathBuf};
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
 use serde_json::json;
 
-use super::{
-    DONE, FAULTS,
-    api_session::Change,
-    check,
-    error::{CliError, Outcome},
-    hostkey::{private, say, write_private},
-    remote::{ChangeArgs, Remote, Terminal, path},
-    table::cell,
-};
-use crate::{
-    config::{self, Logins, Of, Principals, UserCa, VmCredential},
-    route::{is_id, is_label},
-    ssh::{entropy::SystemEntropy, publickey::PublicKey},
-    state::{Imported, State, StateFault},
-};
+use super::api_session::Change;
+use super::error::{CliError, Outcome};
+use super::hostkey::{private, say, write_private};
+use super::remote::{ChangeArgs, Remote, Terminal, path};
+use super::table::cell;
+use super::{DONE, FAULTS, check};
+use crate::config::{self, Logins, Of, Principals, UserCa, VmCredential};
+use crate::route::{is_id, is_label};
+use crate::ssh::entropy::SystemEntropy;
+use crate::ssh::publickey::PublicKey;
+use crate::state::{Imported, State, StateFault};
 
 /// Names the file of a CA that is not in the state directory.
 const NAMED_BY: &str = "vm_leg.user_ca";

@@ -1,14 +1,14 @@
 //! Tests of `cli`.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 
 use clap::CommandFactory;
 
-use super::{
-    testing::{Fake, Said, Scratch, Sitting, refusing, say_with},
-    *,
-};
-
+use super::testing::{Fake, Said, Scratch, Sitting, refusing, say_with};
+use super::*;
 use crate::registry::store::{Sqlite, Store as _, StoreId, Transaction};
 use crate::ssh::publickey::PublicKey;
 

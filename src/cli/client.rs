@@ -3,30 +3,24 @@
 //! A connection carries one request: to make one costs microseconds beside what a change costs, and no request is ever
 //! sent twice because an old connection had ended.
 
-use std::{
-    io,
-    path::PathBuf,
-    pin::pin,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::io;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
-use hyper::{
-    Method, Response, StatusCode,
-    body::{Body as _, Bytes, Incoming},
-    client::conn::http1,
-    header,
-};
+use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::{Method, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream},
-    runtime::{Builder, Runtime},
-    time::timeout,
-};
-use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::error::CliError;
 

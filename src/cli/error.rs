@@ -2,7 +2,8 @@
 
 use std::io;
 
-use super::{CHANGED, FAULTS, UNREACHABLE, USAGE, table::plain};
+use super::table::plain;
+use super::{CHANGED, FAULTS, UNREACHABLE, USAGE};
 
 /// Why a command was not done.
 #[derive(Debug, thiserror::Error)]

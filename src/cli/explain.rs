@@ -5,17 +5,15 @@ use std::net::IpAddr;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{
-    DONE, Output,
-    api_session::each,
-    client::Request,
-    error::Outcome,
-    keyfile,
-    remote::{Remote, Terminal, path},
-    table::{self, Column, cell, plain, write_fields},
-    vm::put,
-};
-use crate::{registry::Label, ssh::publickey::Fingerprint};
+use super::api_session::each;
+use super::client::Request;
+use super::error::Outcome;
+use super::remote::{Remote, Terminal, path};
+use super::table::{self, Column, cell, plain, write_fields};
+use super::vm::put;
+use super::{DONE, Output, keyfile};
+use crate::registry::Label;
+use crate::ssh::publickey::Fingerprint;
 
 #[derive(Args, Debug)]
 #[group(skip)]

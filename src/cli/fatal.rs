@@ -6,13 +6,11 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use super::{check, table};
-use crate::{
-    config::{self, AgentFiles, Files, Finding, Log, Report},
-    plural::count,
-    registry::refusal::utc,
-    serve::Failure,
-    unix_time::unix_s,
-};
+use crate::config::{self, AgentFiles, Files, Finding, Log, Report};
+use crate::plural::count;
+use crate::registry::refusal::utc;
+use crate::serve::Failure;
+use crate::unix_time::unix_s;
 
 /// How it is told.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

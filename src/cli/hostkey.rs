@@ -1,32 +1,24 @@
 //! `keyway hostkey`: the keys that clients know this front door by. Every edge of a fleet has the same.
 
-use std::{
-    fs,
-    io::{ErrorKind, Write as _},
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::{
-    DONE, Output,
-    api_session::each,
-    archive::Temporary,
-    error::{CliError, Outcome},
-    remote::{Remote, Terminal, path, read},
-    table::{self, Column, cell, plain},
-};
-use crate::{
-    durable,
-    ssh::{
-        entropy::SystemEntropy,
-        private_key::PrivateKey,
-        publickey::{KeyFault, KeyType},
-    },
-    state::Imported,
-};
+use super::api_session::each;
+use super::archive::Temporary;
+use super::error::{CliError, Outcome};
+use super::remote::{Remote, Terminal, path, read};
+use super::table::{self, Column, cell, plain};
+use super::{DONE, Output};
+use crate::durable;
+use crate::ssh::entropy::SystemEntropy;
+use crate::ssh::private_key::PrivateKey;
+use crate::ssh::publickey::{KeyFault, KeyType};
+use crate::state::Imported;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum HostKey {

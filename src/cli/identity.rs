@@ -3,12 +3,9 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{
-    DONE, Output,
-    error::{CliError, Outcome},
-    remote::{Remote, Terminal},
-    table,
-};
+use super::error::{CliError, Outcome};
+use super::remote::{Remote, Terminal};
+use super::{DONE, Output, table};
 use crate::ssh::entropy::SystemEntropy;
 
 #[derive(Args, Debug)]

@@ -3,14 +3,11 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{
-    DONE,
-    api_session::{ApiSession, Change},
-    error::{CliError, Outcome},
-    keyfile,
-    remote::{ChangeArgs, Remote, Terminal, path},
-    table::{Column, cell},
-};
+use super::api_session::{ApiSession, Change};
+use super::error::{CliError, Outcome};
+use super::remote::{ChangeArgs, Remote, Terminal, path};
+use super::table::{Column, cell};
+use super::{DONE, keyfile};
 use crate::registry::Label;
 
 #[derive(Debug, Subcommand)]

@@ -1,19 +1,14 @@
 //! Keys that arguments name: files of `authorized_keys` lines, stdin, fingerprints, host keys.
 
-use std::{io::Read, path::Path};
+use std::io::Read;
+use std::path::Path;
 
-use super::{
-    error::CliError,
-    remote::{Terminal, read},
-};
-use crate::{
-    registry::refusal::utc,
-    ssh::{
-        authorized_keys::AuthorizedKey,
-        certificate::{Certificate, CertificateFault},
-        publickey::{Fingerprint, PublicKey},
-    },
-};
+use super::error::CliError;
+use super::remote::{Terminal, read};
+use crate::registry::refusal::utc;
+use crate::ssh::authorized_keys::AuthorizedKey;
+use crate::ssh::certificate::{Certificate, CertificateFault};
+use crate::ssh::publickey::{Fingerprint, PublicKey};
 
 /// Largest file of keys read, in bytes: a thousand keys of the longest kind.
 const BYTES_MAX: u64 = 16 << 20;

@@ -3,27 +3,22 @@
 //! Results go to stdout, faults and progress to stderr. A change asks a running server over its socket (`client`), and what
 //! it says no to is told in its words. The long-running roles are handed in, so that this room knows none of theirs.
 
-use std::{
-    ffi::OsString,
-    io::{self, IsTerminal as _, Write},
-    os::{
-        fd::AsFd as _,
-        unix::fs::{MetadataExt as _, PermissionsExt as _},
-    },
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::ffi::OsString;
+use std::io::{self, IsTerminal as _, Write};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use self::error::Outcome;
+use self::exit_code::{CHANGED, DONE, FAULTS, UNREACHABLE, USAGE};
+use self::output::Output;
+use self::remote::{Remote, Terminal};
 use crate::config::{self, AgentFiles, Files};
 use crate::durable::MODE_OTHERS;
 use crate::serve::{AgentStart, Failure, Start};
-
-use error::Outcome;
-use exit_code::{CHANGED, DONE, FAULTS, UNREACHABLE, USAGE};
-use output::Output;
-use remote::{Remote, Terminal};
 
 mod address;
 mod api_session;

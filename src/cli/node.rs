@@ -3,13 +3,11 @@
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::{
-    api_session::Change,
-    error::Outcome,
-    remote::{ChangeArgs, Remote, Terminal, path},
-    table::{Column, cell},
-    vm::put,
-};
+use super::api_session::Change;
+use super::error::Outcome;
+use super::remote::{ChangeArgs, Remote, Terminal, path};
+use super::table::{Column, cell};
+use super::vm::put;
 use crate::registry::{self, Label};
 
 #[derive(Debug, Subcommand)]

@@ -1,14 +1,15 @@
 //! Tests of what needs files: a fleet applied and exported, the store and the host key beside a service that is stopped.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use super::testing::{ALICE, Fake, Said, Scratch, Sitting, refusing, say_with};
 use super::*;
-use crate::{
-    registry::store::{Sqlite, Store as _, StoreId, Transaction},
-    ssh::{entropy::SystemEntropy, private_key::PrivateKey},
-    state::State,
-};
+use crate::registry::store::{Sqlite, Store as _, StoreId, Transaction};
+use crate::ssh::entropy::SystemEntropy;
+use crate::ssh::private_key::PrivateKey;
+use crate::state::State;
 
 const PLAN: &str = r#"{"planned_at":3,"revision":4,"dry_run":true,"plan":[
     {"command":"user-add","subject":"alice","text":"with 1 key","result":"ok","detail":null},

@@ -1,36 +1,30 @@
 //! What every command that asks a server has in common: where the server is, who sits here, how a change is meant.
 
-use std::{
-    ffi::OsString,
-    fmt::Write as _,
-    fs,
-    io::{self, BufRead},
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, BufRead};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 use hyper::Uri;
-use tokio_rustls::rustls::{
-    ClientConfig, RootCertStore,
-    client::WebPkiServerVerifier,
-    crypto,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-};
+use tokio_rustls::rustls::client::WebPkiServerVerifier;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
-use super::{
-    Output,
-    api_session::ApiSession,
-    client::{Client, ServerAt, Tls},
-    error::CliError,
-    trust::Named,
+use super::Output;
+use super::api_session::ApiSession;
+use super::client::{Client, ServerAt, Tls};
+use super::error::CliError;
+use super::trust::Named;
+use crate::config::{
+    self, Config, Found, HostKeys, Report, SOCKET, STATE_DIR, UserCa, VmCredential,
 };
-use crate::{
-    config::{self, Config, Found, HostKeys, Report, SOCKET, STATE_DIR, UserCa, VmCredential},
-    durable::MODE_OTHERS,
-    state::State,
-};
+use crate::durable::MODE_OTHERS;
+use crate::state::State;
 
 /// Names the socket.
 const SOCKET_VARIABLE: &str = "KEYWAY_SOCKET";

@@ -1,9 +1,9 @@
 //! Tests of `remote`, `client` and `table`: how a server is found and asked, and how its answers look.
 
-use std::{
-    fs, io::Read as _, io::Write as _, os::unix::fs::PermissionsExt as _,
-    os::unix::net::UnixListener,
-};
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
 
 use super::testing::{Fake, Said, Scratch, Sitting, refusing, say_with};
 use super::*;

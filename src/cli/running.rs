@@ -7,15 +7,13 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{
-    DONE, FAULTS, Output, UNREACHABLE,
-    api_session::{ApiSession, Change, each, tell_warnings},
-    client::Request,
-    error::{CliError, Outcome},
-    keyfile::time,
-    remote::{ChangeArgs, Remote, Terminal, path},
-    table::{self, Column, Table, cell, plain, write_fields},
-};
+use super::api_session::{ApiSession, Change, each, tell_warnings};
+use super::client::Request;
+use super::error::{CliError, Outcome};
+use super::keyfile::time;
+use super::remote::{ChangeArgs, Remote, Terminal, path};
+use super::table::{self, Column, Table, cell, plain, write_fields};
+use super::{DONE, FAULTS, Output, UNREACHABLE};
 
 /// Between two looks at a front door that is not up yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);

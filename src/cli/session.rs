@@ -3,15 +3,13 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{
-    DONE, Output,
-    api_session::{ApiSession, tell_warnings},
-    client::Request,
-    error::{CliError, Outcome},
-    keyfile::time,
-    remote::{Remote, Terminal, path},
-    table::{self, Column, cell, plain},
-};
+use super::api_session::{ApiSession, tell_warnings};
+use super::client::Request;
+use super::error::{CliError, Outcome};
+use super::keyfile::time;
+use super::remote::{Remote, Terminal, path};
+use super::table::{self, Column, cell, plain};
+use super::{DONE, Output};
 use crate::registry::Label;
 
 #[derive(Debug, Subcommand)]

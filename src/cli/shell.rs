@@ -1,18 +1,14 @@
 //! `keyway completions`, `keyway man`: what shells and `man` know of this program, from the arguments themselves.
 
-use std::{
-    fs,
-    io::{self, Write},
-    path::Path,
-};
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
 
 use clap::{Arg, Command, ValueEnum};
 use clap_complete::Shell;
 
-use super::{
-    DONE,
-    error::{CliError, Outcome},
-};
+use super::DONE;
+use super::error::{CliError, Outcome};
 
 /// A shell.
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -1,30 +1,24 @@
 //! `keyway store`: where the registry is kept, copies of it, and which history is believed.
 
-use std::{
-    fmt::Write as _,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-};
+use std::fmt::Write as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{
-    DONE, Output,
-    api_session::Change,
-    error::{CliError, Outcome},
-    remote::{ChangeArgs, Remote, Terminal, path},
-    table::{self, Column, cell, plain},
-};
-use crate::{
-    registry::{
-        refusal::utc,
-        store::{Head, Sqlite, Store as _, StoreId, sqlite, sqlite::Restored},
-    },
-    ssh::entropy::{Entropy as _, SystemEntropy},
-    state::{self, Adopted, State, StoreUse, routes::differs},
-    unix_time::unix_s,
-};
+use super::api_session::Change;
+use super::error::{CliError, Outcome};
+use super::remote::{ChangeArgs, Remote, Terminal, path};
+use super::table::{self, Column, cell, plain};
+use super::{DONE, Output};
+use crate::registry::refusal::utc;
+use crate::registry::store::sqlite::Restored;
+use crate::registry::store::{Head, Sqlite, Store as _, StoreId, sqlite};
+use crate::ssh::entropy::{Entropy as _, SystemEntropy};
+use crate::state::routes::differs;
+use crate::state::{self, Adopted, State, StoreUse};
+use crate::unix_time::unix_s;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Store {

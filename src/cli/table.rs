@@ -1,6 +1,7 @@
 //! How answers look: aligned columns for people, JSON for programs. Text of others never commands the terminal.
 
-use std::{fmt::Write as _, io};
+use std::fmt::Write as _;
+use std::io;
 
 use serde_json::Value;
 

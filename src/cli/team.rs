@@ -3,14 +3,13 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{
-    api_session::{Change, named},
-    error::Outcome,
-    remote::{ChangeArgs, Remote, Terminal, path},
-    table::{Column, cell},
-    user::count,
-};
-use crate::registry::{Label, document::Access};
+use super::api_session::{Change, named};
+use super::error::Outcome;
+use super::remote::{ChangeArgs, Remote, Terminal, path};
+use super::table::{Column, cell};
+use super::user::count;
+use crate::registry::Label;
+use crate::registry::document::Access;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Team {

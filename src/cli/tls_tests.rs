@@ -1,18 +1,15 @@
 //! Tests of a server behind TLS: whom it shows a token, and whom it is not trusted by.
 
-use std::{
-    fs,
-    io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
-    os::unix::fs::PermissionsExt as _,
-    sync::Arc,
-    thread::JoinHandle,
-};
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+use std::thread::JoinHandle;
 
-use tokio_rustls::rustls::{
-    ServerConfig, ServerConnection, StreamOwned, crypto,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-};
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned, crypto};
 
 use super::testing::{Said, Scratch, Sitting, refusing, say_with};
 use super::*;

@@ -3,16 +3,15 @@
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{
-    DONE, Output,
-    api_session::Change,
-    error::{CliError, Outcome},
-    keyfile::time,
-    remote::{ChangeArgs, Remote, Terminal, path},
-    table::{self, Column, cell},
-    vm::put,
-};
-use crate::registry::{Label, refusal::utc};
+use super::api_session::Change;
+use super::error::{CliError, Outcome};
+use super::keyfile::time;
+use super::remote::{ChangeArgs, Remote, Terminal, path};
+use super::table::{self, Column, cell};
+use super::vm::put;
+use super::{DONE, Output};
+use crate::registry::Label;
+use crate::registry::refusal::utc;
 use crate::unix_time::unix_s;
 
 /// Longest life that can be asked for, in days: a century.

@@ -3,13 +3,11 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{
-    api_session::{Change, named},
-    error::Outcome,
-    keyfile,
-    remote::{ChangeArgs, Remote, Terminal, path},
-    table::{Column, cell, cells},
-};
+use super::api_session::{Change, named};
+use super::error::Outcome;
+use super::keyfile;
+use super::remote::{ChangeArgs, Remote, Terminal, path};
+use super::table::{Column, cell, cells};
 use crate::registry::Label;
 
 #[derive(Debug, Subcommand)]

@@ -3,15 +3,14 @@
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use super::{
-    api_session::{ApiSession, Change, each},
-    error::{CliError, Outcome},
-    keyfile::{self, time},
-    remote::{ChangeArgs, Remote, Terminal, path},
-    table::{Column, cell, cells},
-    team::{access, grants},
-};
-use crate::registry::{self, Label, Principal, is_login, refusal::utc};
+use super::api_session::{ApiSession, Change, each};
+use super::error::{CliError, Outcome};
+use super::keyfile::{self, time};
+use super::remote::{ChangeArgs, Remote, Terminal, path};
+use super::table::{Column, cell, cells};
+use super::team::{access, grants};
+use crate::registry::refusal::utc;
+use crate::registry::{self, Label, Principal, is_login};
 use crate::route::{Carry, SourceAddress};
 
 #[derive(Debug, Subcommand)]

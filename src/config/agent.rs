@@ -1,21 +1,18 @@
 //! Walks `agent.toml`: whom an agent believes, and who may go where by its own reading.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
-};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ipnet::IpNet;
 
+use super::document::{Document, Section, Value};
+use super::door::{check_metrics, door, log, read_listen, read_metrics, read_vm_leg, state_dir};
+use super::lines::Lines;
+use super::values::{path, read_networks};
 use super::{
-    Edge, Finding, Fleet, Location, Log, Metrics, Report, Rights, Source, VmLeg,
-    document::{Document, Section, Value},
-    door::{check_metrics, door, log, read_listen, read_metrics, read_vm_leg, state_dir},
-    fleet, keys,
-    lines::Lines,
+    Edge, Finding, Fleet, Location, Log, Metrics, Report, Rights, Source, VmLeg, fleet, keys,
     reread, source,
-    values::{path, read_networks},
 };
 use crate::ssh::publickey::{KeyType, PublicKey};
 

@@ -1,8 +1,8 @@
 //! Tests of `agent`: every fault of an `agent.toml` at once, and what a fault leaves of the rest.
 
 use super::*;
-use crate::config::{Count, UserCa, VmCredential, find, tests::ALICE, tests::BOB, tests::Scratch};
-use crate::config::{tests::THIRD, tests::fleet};
+use crate::config::tests::{ALICE, BOB, Scratch, THIRD, fleet};
+use crate::config::{Count, UserCa, VmCredential, find};
 
 /// A P-256 key: no identity, but a host key.
 const P256: &str = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBGsX0fLhLEJH+Lzm5WOkQPJ3A32BLeszoPShOUXYmMKWT+NC4v4af5uO5+tKfA+eFivOM1drMV7Oy7ZAaDe/UfU=";

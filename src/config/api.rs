@@ -1,15 +1,16 @@
 //! Walks `[api]`: where operators and their machines talk to this front door, and who may.
 
-use std::{fs, os::unix::ffi::OsStrExt, os::unix::fs::MetadataExt, path::Path};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
-use super::{
-    Api, ApiTls, Config, Peer,
-    document::{Document, Section, Value},
-    keys,
-    lines::Lines,
-    values::{meet, path, path_or_none, socket_address},
-};
-use crate::{durable::MODE_OTHERS, registry::document::Role};
+use super::document::{Document, Section, Value};
+use super::lines::Lines;
+use super::values::{meet, path, path_or_none, socket_address};
+use super::{Api, ApiTls, Config, Peer, keys};
+use crate::durable::MODE_OTHERS;
+use crate::registry::document::Role;
 
 /// Longest path of a socket, in bytes: what `sockaddr_un` holds beside its last zero.
 const SOCKET_BYTES_MAX: usize = 107;

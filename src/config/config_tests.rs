@@ -1,20 +1,16 @@
 //! Tests of `config`.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    process::Command,
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::{
-    route::{Admission, KeyLine, Pin, Table, Who},
-    ssh::{
-        authorized_keys::KeyOptions, entropy::SystemEntropy, private_key::PrivateKey,
-        publickey::PublicKey,
-    },
-};
+use crate::route::{Admission, KeyLine, Pin, Table, Who};
+use crate::ssh::authorized_keys::KeyOptions;
+use crate::ssh::entropy::SystemEntropy;
+use crate::ssh::private_key::PrivateKey;
+use crate::ssh::publickey::PublicKey;
 
 pub(super) const ALICE: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINILzCr80scSuAcnYpxLu4nnirz6xztusEayvak/vj9f laptop";

@@ -1,29 +1,23 @@
 //! The `[dns]` section: the zone of the VMs' names, and who may ask for all of it.
 
-use std::{
-    collections::HashSet,
-    fmt,
-    net::{IpAddr, SocketAddr},
-    num::NonZeroU32,
-    ops::RangeInclusive,
-    path::Path,
-    sync::Arc,
-};
+use std::collections::HashSet;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{
-    Config,
-    document::{Document, Section, Value},
-    keys,
-    lines::Lines,
-    values::{meet, network, path_or_none, socket_address},
-};
-use crate::{
-    plural::count,
-    route::{LABEL_BYTES_MAX, is_label},
-    ssh::{keytype::KeyType, private_key::PrivateKey},
-};
+use super::document::{Document, Section, Value};
+use super::lines::Lines;
+use super::values::{meet, network, path_or_none, socket_address};
+use super::{Config, keys};
+use crate::plural::count;
+use crate::route::{LABEL_BYTES_MAX, is_label};
+use crate::ssh::keytype::KeyType;
+use crate::ssh::private_key::PrivateKey;
 
 /// Longest domain name in dotted form without its final dot (RFC 1035 §2.3.4: 255 bytes on the wire).
 const NAME_BYTES_MAX: usize = 253;

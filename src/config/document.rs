@@ -3,12 +3,14 @@
 //! Serde would stop at the first one. Here a value of the wrong type is told and replaced by nothing, and the walk goes
 //! on: whoever edits the file sees everything at once.
 
-use std::{cell::RefCell, collections::BTreeSet, fmt::Display, ops::RangeInclusive, sync::Arc};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 
-use toml::{
-    Spanned,
-    de::{DeTable, DeValue},
-};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 use super::finding::Finding;
 use crate::plain_text::escaped;

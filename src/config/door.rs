@@ -1,24 +1,22 @@
 //! What a front door and an agent are told alike: the keys of the door itself, `[vm_leg]`, `[metrics]`.
 
-use std::{
-    collections::HashSet,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    num::NonZeroU32,
-    ops::RangeInclusive,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::document::{Document, Section, Value};
+use super::lines::Lines;
+use super::values::{meet, path, path_or_none, read_networks, read_source_address, socket_address};
 use super::{
-    Count, Edge, HostKeys, Log, Metrics, PreferGcm, Principals, UserCa, VmCredential, VmLeg,
-    document::{Document, Section, Value},
-    keys,
-    lines::Lines,
-    values::{meet, path, path_or_none, read_networks, read_source_address, socket_address},
+    Count, Edge, HostKeys, Log, Metrics, PreferGcm, Principals, UserCa, VmCredential, VmLeg, keys,
 };
-use crate::ssh::{publickey::PublicKey, revocation::Revocations};
+use crate::ssh::publickey::PublicKey;
+use crate::ssh::revocation::Revocations;
 
 /// Beyond any machine's file descriptors for one process (`fs.nr_open`'s ceiling is 2^30, half for each leg).
 pub(super) const SESSIONS_MAX: u32 = 1 << 29;

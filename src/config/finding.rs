@@ -1,6 +1,7 @@
 //! What is wrong in a file, where, and what to do about it.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
+use std::sync::Arc;
 
 use crate::plural::count;
 

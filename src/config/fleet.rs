@@ -1,37 +1,26 @@
 //! Walks `fleet.toml`: pool addresses, users, teams, nodes, VMs. What can be wrong with the file by itself is told with its
 //! line; beside a `keyway.toml`, what the two say about each other too, and what would lead anybody astray.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::{IpAddr, SocketAddr},
-    path::Path,
-    sync::Arc,
-};
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
 
-use super::{
-    Config, Finding, Report, Source,
-    document::{Document, Section, Value},
-    fleet_values::{label, login, parse_ip, principal, vm_id},
-    keys,
-    keyway::ConfigDraft,
-    source,
-    values::read_source_address,
-};
-use crate::{
-    registry::{
-        self, Label,
-        document::{AddressState, Origin, VmState},
-        endpoint,
-        fleet::{FleetAddress, FleetTeam, FleetUser, FleetVm},
-    },
-    route::{Carry, Contradiction, EntryIndex, Snapshot, TEAM_PREFIX, What},
-    ssh::publickey::Fingerprint,
-};
+use super::document::{Document, Section, Value};
+use super::fleet_values::{label, login, parse_ip, principal, vm_id};
+use super::keyway::ConfigDraft;
+use super::values::read_source_address;
+use super::{Config, Finding, Report, Source, keys, source};
+use crate::registry::document::{AddressState, Origin, VmState};
+use crate::registry::fleet::{FleetAddress, FleetTeam, FleetUser, FleetVm};
+use crate::registry::{self, Label, endpoint};
+use crate::route::{Carry, Contradiction, EntryIndex, Snapshot, TEAM_PREFIX, What};
+use crate::ssh::publickey::Fingerprint;
 
 mod node;
 mod replica;
 
-pub(super) use replica::read_alone;
+pub(super) use self::replica::read_alone;
 
 const VM_STATES: [(&str, VmState); 2] =
     [(VmState::Ready.word(), VmState::Ready), (VmState::Maint.word(), VmState::Maint)];

@@ -3,10 +3,8 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::{
-    config::load_sources,
-    route::{Admission, Carriage, Table, Who},
-};
+use crate::config::load_sources;
+use crate::route::{Admission, Carriage, Table, Who};
 
 const KEYS: [&str; 3] = [
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINILzCr80scSuAcnYpxLu4nnirz6xztusEayvak/vj9f",

@@ -2,14 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{
-    Report, Source, agent,
-    document::{Document, Section},
-    door::state_dir,
-    keyway::{SOCKET, STATE_DIR},
-    source,
-    values::path_or_none,
-};
+use super::document::{Document, Section};
+use super::door::state_dir;
+use super::keyway::{SOCKET, STATE_DIR};
+use super::values::path_or_none;
+use super::{Report, Source, agent, source};
 
 /// Where a running front door is found.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -1,27 +1,21 @@
 //! Reads key material that a configuration file names: the one place where configuration meets `ssh`.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
 use super::document::Value;
-use crate::{
-    durable::MODE_OTHERS,
-    route::Pin,
-    ssh::{
-        authorized_keys::{AuthorizedKey, LineFault},
-        certificate::Certificate,
-        host_key::HostKey,
-        private_key::PrivateKey,
-        publickey::{Fingerprint, KeyFault, KeyType, PublicKey},
-        revocation::Revocations,
-    },
-};
+use crate::durable::MODE_OTHERS;
+use crate::route::Pin;
+use crate::ssh::authorized_keys::{AuthorizedKey, LineFault};
+use crate::ssh::certificate::Certificate;
+use crate::ssh::host_key::HostKey;
+use crate::ssh::private_key::PrivateKey;
+use crate::ssh::publickey::{Fingerprint, KeyFault, KeyType, PublicKey};
+use crate::ssh::revocation::Revocations;
 
 /// Largest key file read, in bytes: an RSA-8192 private key takes 7 kB.
 const KEY_FILE_BYTES_MAX: u64 = 64 << 10;

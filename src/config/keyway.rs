@@ -1,25 +1,21 @@
 //! Walks `keyway.toml`. What is faulty falls back to its default, so that the walk can go on; the result is used only
 //! if no fault was found.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    ops::RangeInclusive,
-    path::Path,
-};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::Path;
 
-use super::{
-    Config, Edge, FleetFile, HostKeys, Log, Registry, Source, api, dns,
-    document::{Document, Section, Value},
-    door::{
-        SESSIONS_MAX, check_metrics, count, door, log, read_listen, read_metrics, read_vm_leg,
-        state_dir,
-    },
-    keys,
-    lines::Lines,
-    values::read_networks,
+use super::document::{Document, Section, Value};
+use super::door::{
+    SESSIONS_MAX, check_metrics, count, door, log, read_listen, read_metrics, read_vm_leg,
+    state_dir,
 };
-use crate::registry::{Limits, apply::served_file::RemovalsMax};
+use super::lines::Lines;
+use super::values::read_networks;
+use super::{Config, Edge, FleetFile, HostKeys, Log, Registry, Source, api, dns, keys};
+use crate::registry::Limits;
+use crate::registry::apply::served_file::RemovalsMax;
 
 /// The state directory if nothing says otherwise.
 pub(crate) const STATE_DIR: &str = "/var/lib/keyway";

@@ -7,22 +7,21 @@
 //!
 //! Paths in a file are meant from the file's own directory.
 
-use std::{
-    net::SocketAddr,
-    num::NonZeroU32,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::registry::apply::served_file::RemovalsMax;
 use crate::registry::document::Role;
 use crate::route::SourceAddress;
-use crate::ssh::{
-    host_key::HostKey, private_key::PrivateKey, publickey::PublicKey, revocation::Revocations,
-};
+use crate::ssh::host_key::HostKey;
+use crate::ssh::private_key::PrivateKey;
+use crate::ssh::publickey::PublicKey;
+use crate::ssh::revocation::Revocations;
 
 mod agent;
 mod api;
@@ -39,16 +38,16 @@ mod lines;
 mod reread;
 mod values;
 
-pub use agent::{
+pub use self::agent::{
     AgentConfig, AgentFiles, AgentReread, AgentRights, LoadedAgent, Logins, Of, agent_log,
     load_agent, load_logins, reread_agent,
 };
-pub use dns::{Dns, DomainName, NameServer, Secondary};
-pub use finding::{Finding, Report};
-pub use fleet::{Fleet, read_fleet};
-pub use found::{Found, find};
-pub(crate) use keyway::{SOCKET, STATE_DIR};
-pub use reread::{Reread, Rights, reread};
+pub use self::dns::{Dns, DomainName, NameServer, Secondary};
+pub use self::finding::{Finding, Report};
+pub use self::fleet::{Fleet, read_fleet};
+pub use self::found::{Found, find};
+pub(crate) use self::keyway::{SOCKET, STATE_DIR};
+pub use self::reread::{Reread, Rights, reread};
 
 /// How this front door runs: `keyway.toml`.
 #[derive(Debug)]

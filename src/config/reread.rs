@@ -5,13 +5,11 @@
 
 use std::path::Path;
 
-use super::{
-    Config, Finding, Fleet, Location, Source, config_source,
-    document::{Document, Section},
-    door::{self, Get},
-    fleet, keys, keyway, source,
-};
-use crate::ssh::{publickey::PublicKey, revocation::Revocations};
+use super::document::{Document, Section};
+use super::door::{self, Get};
+use super::{Config, Finding, Fleet, Location, Source, config_source, fleet, keys, keyway, source};
+use crate::ssh::publickey::PublicKey;
+use crate::ssh::revocation::Revocations;
 
 /// What the files hold now.
 #[derive(Debug)]

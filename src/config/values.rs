@@ -1,14 +1,14 @@
 //! Values that both the files of a front door and that of an agent have: addresses, networks, paths.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
-};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
-use super::{document::Value, keys};
-use crate::{plural, route::SourceAddress};
+use super::document::Value;
+use super::keys;
+use crate::plural;
+use crate::route::SourceAddress;
 
 /// Bounds the linear search at each accept and dial.
 const NETWORKS_MAX: usize = 1024;

@@ -1,10 +1,8 @@
 //! Tests of `http`: how long a connection lasts, and who reads too slowly. Their time is tokio's paused one.
 
 use axum::routing::get;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
-    time::Instant,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::time::Instant;
 
 use super::*;
 

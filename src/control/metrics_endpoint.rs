@@ -8,30 +8,22 @@
     reason = "runs on a thread of its own, and a connection has its time"
 )]
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use axum::{
-    Router,
-    extract::State,
-    http::{StatusCode, header},
-    response::IntoResponse,
-    routing::get,
-};
-use tokio::{
-    net::{TcpListener, TcpSocket},
-    sync::oneshot,
-};
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::oneshot;
 
-use super::{
-    http::{self, Limits, serve_each},
-    places::network_of,
-};
+use super::http::{self, Limits, serve_each};
+use super::places::network_of;
 
 /// Connections served at a time. Nobody has to prove anything here, so any of them makes room for a newcomer: a scrape
 /// is over before its turn comes.
@@ -202,11 +194,9 @@ fn answer(probed: Result<String, String>) -> impl IntoResponse {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::{Read as _, Write as _},
-        net::TcpStream as Client,
-        sync::atomic::{AtomicU32, Ordering},
-    };
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream as Client;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
 

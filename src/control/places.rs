@@ -7,21 +7,17 @@
 
 #![expect(clippy::disallowed_methods, reason = "how often to warn is measured by the clock")]
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    future::Future,
-    hash::Hash,
-    net::IpAddr,
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::{
-    sync::{Notify, oneshot},
-    time::Instant,
-};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 /// One peer may hold this part (1/n) of all places before it is the first to lose one.
 const SHARE: usize = 8;

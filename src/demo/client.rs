@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollTimeout, poll};
 
+use super::link::{Broken, Link, takes_data};
 use crate::ssh::fault::Fault;
 use crate::ssh::message;
 use crate::ssh::publickey::SignatureAlgorithm;
@@ -15,8 +16,6 @@ use crate::ssh::text::printable;
 use crate::ssh::transport::{Algorithms, ClientConfig, Context, Event, RekeyLimits, Transport};
 use crate::ssh::userauth::{Credential, Login, LoginStep};
 use crate::ssh::wire::{Malformed, Put, Reader};
-
-use super::link::{Broken, Link, takes_data};
 
 /// OpenSSH PROTOCOL §2.1.
 const NO_MORE_OUTPUT: &[u8] = b"eow@openssh.com";

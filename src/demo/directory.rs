@@ -88,10 +88,11 @@ pub(super) fn quoted(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Directory, quoted};
-    use crate::ssh::entropy::SystemEntropy;
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
+
+    use super::{Directory, quoted};
+    use crate::ssh::entropy::SystemEntropy;
 
     #[test]
     fn the_directory_is_private_and_leaves_nothing_behind() {

@@ -7,19 +7,17 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::directory::Directory;
+use super::stage::POOL;
 use crate::config::{self, Config, Loaded};
 use crate::edge::first_use::{FirstUse, Shown};
 use crate::edge::{Edge, Start, listen};
-use crate::host;
 use crate::metrics::{Inventory, Registry};
 use crate::route::Vm;
-use crate::serve;
 use crate::serve::Failure;
 use crate::ssh::publickey::PublicKey;
 use crate::state::State;
-
-use super::directory::Directory;
-use super::stage::POOL;
+use crate::{host, serve};
 
 const SESSIONS_MAX: usize = 256;
 const HALF_OPEN_MAX: NonZeroU32 = NonZeroU32::new(64).unwrap();

@@ -28,13 +28,12 @@ use std::io::{self, IsTerminal, Write};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::serve::Failure;
-use crate::ssh::entropy::SystemEntropy;
-use crate::state::State;
-
 use self::directory::Directory;
 use self::door::FrontDoor;
 use self::stage::{Kind, Stage};
+use crate::serve::Failure;
+use crate::ssh::entropy::SystemEntropy;
+use crate::state::State;
 
 /// What the demonstration is asked to do.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

@@ -21,12 +21,11 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
+use super::link::{is_later, takes_data};
+use super::terminal::{self, Terminal};
 use crate::ssh::connection::{ChannelId, Connection};
 use crate::ssh::fault::Fault;
 use crate::ssh::transport::{Context, Transport};
-
-use super::link::{is_later, takes_data};
-use super::terminal::{self, Terminal};
 
 /// Output that is read and sent at once: one full data message.
 pub(super) const CHUNK_BYTES: usize = 32 << 10;

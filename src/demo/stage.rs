@@ -9,15 +9,14 @@ use std::sync::Arc;
 use nix::unistd::{Uid, User};
 use socket2::{Domain, Socket, Type};
 
+use super::directory::Directory;
+use super::sshd::{Files, Sshd};
+use super::vm::{self, Vm};
 use crate::serve::Failure;
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::PublicKey;
 use crate::ssh::userauth::Credential;
-
-use super::directory::Directory;
-use super::sshd::{Files, Sshd};
-use super::vm::{self, Vm};
 
 /// A pool address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

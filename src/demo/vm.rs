@@ -17,6 +17,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::link::{Broken, Link};
+use super::process::{CHUNK_BYTES, Process, Program, Surroundings, Turn};
+use super::terminal::Terminal;
 use crate::edge::clock;
 use crate::ssh::certificate::Restrictions;
 use crate::ssh::connection::{Asked, ChannelEvent, ChannelId, Connection};
@@ -26,10 +29,6 @@ use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::PublicKey;
 use crate::ssh::transport::{Algorithms, Context, Event, RekeyLimits, ServerConfig, Transport};
 use crate::ssh::userauth::{Authenticator, Gate, Identity, Offer, Pass, Policy, ProvedKey, Step};
-
-use super::link::{Broken, Link};
-use super::process::{CHUNK_BYTES, Process, Program, Surroundings, Turn};
-use super::terminal::Terminal;
 
 /// Channels of one connection, as OpenSSH's `MaxSessions`.
 const CHANNELS_MAX: usize = 10;

@@ -1,5 +1,8 @@
 //! Tests of `vm`.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use super::super::client::{self, Answer, Ask, Begin, End, Task, Trouble};
 use super::super::directory::Directory;
 use super::{Setup, Vm};
@@ -8,8 +11,6 @@ use crate::ssh::certificate::{Restrictions, UserCertificate};
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::private_key::PrivateKey;
 use crate::ssh::userauth::Credential;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// For a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_mins(1);

@@ -12,7 +12,9 @@
 //! Per shard, no locks, no clock: age is order of arrival. Every call is O(1), amortised over growth. About 30 bytes a
 //! connection and 70 more a source network, given out as they come and reused.
 
-use std::{collections::HashMap, net::IpAddr, num::NonZeroU32};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 
 use crate::log_limiter::Network;
 

@@ -1,6 +1,7 @@
 //! Tests of `admission`.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
 

@@ -10,11 +10,10 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
-use crate::ended::{Cause, Stage};
-use crate::metrics::Counters;
-
 use super::executor::Wake;
 use super::report::Report;
+use crate::ended::{Cause, Stage};
+use crate::metrics::Counters;
 
 /// How far somebody who proved a key has come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

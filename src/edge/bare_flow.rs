@@ -9,9 +9,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::executor::{Control, Executor};
-use super::listen;
-use super::pump;
 use super::stream::{Acceptor, Read, Stream};
+use super::{listen, pump};
 
 /// Bytes of a message; every turn is one each way.
 pub const MESSAGE_BYTES: usize = 64;

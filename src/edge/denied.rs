@@ -2,9 +2,8 @@
 
 use std::fmt;
 
-use crate::ssh::publickey::Fingerprint;
-
 use super::gate::Refusal;
+use crate::ssh::publickey::Fingerprint;
 
 /// What a refusal was judged by.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

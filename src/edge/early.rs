@@ -8,15 +8,14 @@
 
 use std::collections::VecDeque;
 
-use crate::ssh::fault::Fault;
-use crate::ssh::message::{CHANNEL_OPEN, GLOBAL_REQUEST, IGNORE};
-use crate::ssh::transport::{Context, Event, Transport};
-use crate::ssh::wire::{Malformed, Reader};
-
 use super::global_requests::{self as requests, Replies, Request};
 use super::login_leg::{Broken, LoginLeg, Scratch};
 use super::packet_size;
 use super::relay::Proof;
+use crate::ssh::fault::Fault;
+use crate::ssh::message::{CHANNEL_OPEN, GLOBAL_REQUEST, IGNORE};
+use crate::ssh::transport::{Context, Event, Transport};
+use crate::ssh::wire::{Malformed, Reader};
 
 /// Bytes that wait before no more is read: room for the opens and requests of any client, and nobody's data, which may
 /// come only once a channel is open. One packet may be over it.

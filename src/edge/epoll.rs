@@ -1,11 +1,13 @@
 //! Readiness of many sockets, edge-triggered, and the way for other threads to end a wait.
 
-use super::slab::Key;
+use std::io;
+use std::os::fd::AsFd;
+
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use std::io;
-use std::os::fd::AsFd;
+
+use super::slab::Key;
 
 /// Most events taken by one wait. More stay in the kernel and come with the next.
 const EVENTS_MAX: usize = 256;

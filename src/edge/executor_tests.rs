@@ -1,11 +1,12 @@
 //! Tests of the executor and of its sockets: real ones, on loopback.
 
-use super::*;
-use crate::edge::listen;
-use crate::edge::stream::{Acceptor, Read, Stream};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
+
+use super::*;
+use crate::edge::listen;
+use crate::edge::stream::{Acceptor, Read, Stream};
 
 /// Stops the executor when it goes, also with a task that panics.
 struct StopAtLast(Control);

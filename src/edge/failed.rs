@@ -4,11 +4,10 @@ use std::io;
 
 use nix::errno::Errno;
 
+use super::login_leg::Broken;
 use crate::ended::{Cause, Detail, Ended, Side, Stage};
 use crate::ssh::fault::Fault;
 use crate::ssh::transport::Transport;
-
-use super::login_leg::Broken;
 
 /// An attempt that ended.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -1,6 +1,8 @@
 //! Tests of the judge: what is against a key, and what ends a session. That door, re-check and `explain` agree is tested
 //! where all three are in reach, in `serve`.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::edge::recheck::recheck_right;
 use crate::edge::report::{Proved, Report, RequestId};
@@ -10,7 +12,6 @@ use crate::route::{Admission, Change, Contents, Delta, Snapshot};
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::private_key::PrivateKey;
 use crate::ssh::userauth::Presented;
-use std::collections::BTreeSet;
 
 const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const NOW_S: u64 = 1_800_000_000;

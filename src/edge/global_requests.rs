@@ -4,12 +4,13 @@
 //! Replies to global requests carry no identifier: the n-th reply answers the n-th request that wanted one
 //! (RFC 4254 §4). An answer of ours therefore waits until all earlier requests have theirs.
 
+use std::collections::VecDeque;
+
 use crate::ssh::fault::Fault;
 use crate::ssh::host_key::HostKey;
 use crate::ssh::message::{GLOBAL_REQUEST, REQUEST_FAILURE, REQUEST_SUCCESS};
 use crate::ssh::publickey::{KeyType, SignatureAlgorithm};
 use crate::ssh::wire::{Malformed, Put, Reader};
-use std::collections::VecDeque;
 
 /// Sent by a server that tells its host keys.
 const HOST_KEYS: &[u8] = b"hostkeys-00@openssh.com";

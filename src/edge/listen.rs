@@ -7,12 +7,10 @@
 //! Source: socket(7), ip(7), tcp(7); Linux `net/core/sock_reuseport.c` (the index a program returns is the order in
 //! which the sockets of the group began to listen).
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    os::fd::{AsFd, AsRawFd},
-    time::Duration,
-};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};

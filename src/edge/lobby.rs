@@ -13,22 +13,20 @@ use std::time::Duration;
 
 use futures_lite::FutureExt;
 
+use super::attended::Waiting;
+use super::executor::Executor;
+use super::gate::Refusal;
+use super::login_leg::{Broken, LoginLeg, Scratch};
+use super::pump::Stay;
+use super::report::Report;
+use super::seats::{Share, Shares};
+use super::shared::Shared;
+use super::{clock, recheck};
 use crate::ended::{Cause, Ended, Side, Stage};
 use crate::route::{Address, Vm};
 use crate::ssh::connection::{Asked, ChannelEvent, ChannelId, Connection};
 use crate::ssh::fault::Fault;
 use crate::ssh::transport::{Context, Event, Transport};
-
-use super::attended::Waiting;
-use super::clock;
-use super::executor::Executor;
-use super::gate::Refusal;
-use super::login_leg::{Broken, LoginLeg, Scratch};
-use super::pump::Stay;
-use super::recheck;
-use super::report::Report;
-use super::seats::{Share, Shares};
-use super::shared::Shared;
 
 /// Channels one visitor may have open.
 const CHANNELS_MAX: usize = 4;

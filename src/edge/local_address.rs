@@ -11,16 +11,12 @@
 //!
 //! Source: Linux `net/ipv4/ip_sockglue.c` (`IP_PKTOPTIONS`), `net/ipv6/ipv6_sockglue.c`, tcp(7).
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
-    os::fd::{AsRawFd, BorrowedFd},
-};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
-use nix::{
-    errno::Errno,
-    sys::socket::{getsockopt, sockopt},
-};
+use nix::errno::Errno;
+use nix::sys::socket::{getsockopt, sockopt};
 use socket2::SockRef;
 
 /// Bytes that one `IP_PKTINFO` control message needs, with room for another that somebody may have asked for.

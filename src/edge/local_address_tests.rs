@@ -1,19 +1,15 @@
 //! Tests of `local_address`.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
-    os::fd::AsFd as _,
-    time::Duration,
-};
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd as _;
+use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
 use super::*;
-use crate::edge::{
-    listen::{self, Listener},
-    testing::{self, Cable, ip},
-};
+use crate::edge::listen::{self, Listener};
+use crate::edge::testing::{self, Cable, ip};
 
 fn listening(address: &str) -> Listener {
     let address = address.parse().expect("an address");

@@ -5,19 +5,17 @@
 //! it comes in, each of its bytes is moved a few times at most.
 
 use std::cell::RefCell;
-use std::io;
-use std::mem;
 use std::net::IpAddr;
+use std::{io, mem};
 
 use socket2::SockRef;
 
+use super::stream::{Read, Stream};
+use super::{clock, relay, socket_options};
 use crate::ended::{Cause, Detail, Ended, Side, Stage};
 use crate::ssh::entropy::{Entropy, SystemEntropy};
 use crate::ssh::fault::Fault;
 use crate::ssh::transport::{Context, Event, Instant, Transport};
-
-use super::stream::{Read, Stream};
-use super::{clock, relay, socket_options};
 
 /// What a shard's legs share: one read buffer and one source of randomness, used by one leg at a time
 /// and never across an await.

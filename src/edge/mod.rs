@@ -50,5 +50,5 @@ mod testing;
 mod vm_leg;
 mod workers;
 
-pub use attended::Progress;
-pub use running::{Edge, Present, Start, StartFault};
+pub use self::attended::Progress;
+pub use self::running::{Edge, Present, Start, StartFault};

@@ -3,18 +3,17 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::ended::{About, Cause, Detail, Ended, notice};
-use crate::route::{Address, Admitted};
-use crate::ssh::publickey::Fingerprint;
-use crate::ssh::text::printable;
-use crate::ssh::userauth::{Presented, ProvedKey};
-
 use super::denied::Denied;
 use super::gate::Grant;
 use super::handoff::Handed;
 use super::presence::ConnectionGuard;
 use super::pump::Carry;
 use super::seats::SessionPermit;
+use crate::ended::{About, Cause, Detail, Ended, notice};
+use crate::route::{Address, Admitted};
+use crate::ssh::publickey::Fingerprint;
+use crate::ssh::text::printable;
+use crate::ssh::userauth::{Presented, ProvedKey};
 
 /// Longest peer text in a log line, in bytes.
 const TEXT_MAX_BYTES: usize = 128;

@@ -3,16 +3,15 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use crate::route::{Address, Admission, Admitted, Way};
-use crate::ssh::certificate::CertificateFault;
-use crate::ssh::publickey::Fingerprint;
-use crate::ssh::userauth::{Gate, Offer, Pass, ProvedKey, Subject};
-
 use super::clock;
 use super::denied::{Vain, Word};
 use super::gate::{self, Case, CasePlace, Grant, Refusal, Right};
 use super::report::Report;
 use super::shared::Shared;
+use crate::route::{Address, Admission, Admitted, Way};
+use crate::ssh::certificate::CertificateFault;
+use crate::ssh::publickey::Fingerprint;
+use crate::ssh::userauth::{Gate, Offer, Pass, ProvedKey, Subject};
 
 /// Where a proved key leads.
 pub enum Entry {

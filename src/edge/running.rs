@@ -12,16 +12,15 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::ended::Cause;
-use crate::metrics::Registry;
-use crate::route::{Changed, Contradiction, Delta, Snapshot};
-
 use super::attended::Progress;
 use super::report::{Carried, Info, RequestId};
 use super::settings::Live;
 use super::shard::Shard;
 use super::shared::Shared;
 use super::{clock, door, gate, listen, pump, recheck, report, settings};
+use crate::ended::Cause;
+use crate::metrics::Registry;
+use crate::route::{Changed, Contradiction, Delta, Snapshot};
 
 /// What an edge is started with.
 pub struct Start {

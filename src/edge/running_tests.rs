@@ -1,5 +1,7 @@
 //! Tests of `edge` as a whole.
 
+use std::fs;
+
 use super::*;
 use crate::edge::clock::monotonic_ms;
 use crate::edge::first_use::{FirstUse, Shown};
@@ -25,7 +27,6 @@ use crate::ssh::publickey::PublicKey;
 use crate::ssh::testing::server_config;
 use crate::ssh::transport::{Algorithms, RekeyLimits};
 use crate::ssh::userauth::{Policy, Presented};
-use std::fs;
 
 /// No VM is reached here.
 struct Nobody;

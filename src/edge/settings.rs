@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::route::SourceAddress;
-use crate::ssh::private_key::PrivateKey;
-use crate::ssh::transport::ServerConfig;
-use crate::ssh::userauth::Policy;
-
 use super::local_address::Destination;
 use super::proxy_header::Senders;
 use super::relay::{ClientAlive, PreferGcm};
 use super::seats::Most;
+use crate::route::SourceAddress;
+use crate::ssh::private_key::PrivateKey;
+use crate::ssh::transport::ServerConfig;
+use crate::ssh::userauth::Policy;
 
 /// What a restart is needed for to change.
 pub struct Settings {

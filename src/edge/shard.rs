@@ -12,8 +12,6 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::metrics::Counters;
-
 use super::attended::Attended;
 use super::clock;
 use super::door::{Door, HalfOpenSlot};
@@ -24,6 +22,7 @@ use super::pump::{self, PumpHandle};
 use super::report::Info;
 use super::shared::Shared;
 use super::stream::Acceptor;
+use crate::metrics::Counters;
 
 /// How long accepting rests when descriptors or memory have run out.
 const ACCEPT_REST: Duration = Duration::from_millis(100);

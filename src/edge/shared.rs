@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::route::Table;
-
 use super::first_use::FirstUse;
 use super::handoff::Part;
 use super::names::Names;
@@ -17,6 +15,7 @@ use super::report::RequestId;
 use super::seats::{Full, Seats, SessionPermit, Shares};
 use super::settings::{Live, Settings};
 use super::workers::Workers;
+use crate::route::Table;
 
 /// Host keys that are written down at a time, of all shards together: the registry makes them durable in one go.
 const PINS_MAX: usize = 4;

@@ -104,8 +104,9 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::sync::mpsc;
+
+    use super::*;
 
     #[test]
     fn work_waits_for_a_thread_and_is_refused_only_when_too_much_waits() {

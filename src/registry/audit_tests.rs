@@ -1,15 +1,13 @@
 //! Tests of `audit`: what a page costs, and what is forgotten when.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
-};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
-use super::super::{
-    Label, Limits, Options, Service,
-    store::{EntryRef, Head, Revision, StoreId, TransactFault, Watch, testing::memory::Memory},
-    writer::{self, Mode},
-};
+use super::super::store::testing::memory::Memory;
+use super::super::store::{EntryRef, Head, Revision, StoreId, TransactFault, Watch};
+use super::super::writer::{self, Mode};
+use super::super::{Label, Limits, Options, Service};
 use super::*;
 use crate::ssh::testing::Seeded;
 

@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::document::is_auto;
-use super::document::{Access, AddressState, Key, Origin, Role, Serial, VmState};
+use super::document::{Access, AddressState, Key, Origin, Role, Serial, VmState, is_auto};
 use super::name::{Label, Principal};
 use crate::route::Carry;
 

@@ -1,12 +1,10 @@
 //! What a store keeps: one document for each user, team, VM, address, node and token, and one for what each principal must not
 //! see again yet. JSON under short keys, so that an operator can read a backup.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    net::{IpAddr, SocketAddr},
-    str::FromStr,
-};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

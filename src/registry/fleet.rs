@@ -1,10 +1,8 @@
 //! A whole fleet as one text: what should be, or what is. In the shape of `fleet.toml`.
 
-use std::{
-    collections::BTreeMap,
-    fmt::{self, Write as _},
-    net::{IpAddr, SocketAddr},
-};
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,9 +13,8 @@ use super::document::{
 };
 use super::model::Model;
 use super::name::{Label, Principal};
-use super::object;
-use super::routes;
 use super::values::{agent_key, parse_key};
+use super::{object, routes};
 use crate::plain_text::is_unsafe;
 use crate::route::{Carry, Contents};
 

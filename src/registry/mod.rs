@@ -33,14 +33,14 @@ pub mod store;
 mod values;
 pub mod writer;
 
-pub use command::{Command, Options};
-pub use document::{Document, Key};
-pub use draft::{Draft, Move, Report, Written};
-pub use model::{CommandContext, Limits, Model};
-pub use name::{Label, Principal};
-pub use refusal::Refusal;
-pub(crate) use values::{agent_address, agent_key, endpoint, is_login};
-pub use writer::Service;
+pub use self::command::{Command, Options};
+pub use self::document::{Document, Key};
+pub use self::draft::{Draft, Move, Report, Written};
+pub use self::model::{CommandContext, Limits, Model};
+pub use self::name::{Label, Principal};
+pub use self::refusal::Refusal;
+pub(crate) use self::values::{agent_address, agent_key, endpoint, is_login};
+pub use self::writer::Service;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

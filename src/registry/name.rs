@@ -1,6 +1,10 @@
 //! Names: what users, teams, VMs and addresses are called, and whom a right is given to.
 
-use std::{borrow::Borrow, fmt, marker::PhantomData, str::FromStr, sync::Arc};
+use std::borrow::Borrow;
+use std::fmt;
+use std::marker::PhantomData;
+use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};

@@ -1,6 +1,7 @@
 //! Why a command is not carried out: what is in the way, and what to do about it. Nothing has changed.
 
-use std::{fmt, net::IpAddr};
+use std::fmt;
+use std::net::IpAddr;
 
 use serde::Serialize;
 

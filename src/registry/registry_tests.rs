@@ -6,7 +6,8 @@ use super::draft::{Draft, Report};
 use super::model::{CommandContext, Limits, Model};
 use super::name::{Label, Principal};
 use super::refusal::{Refusal, utc};
-use crate::ssh::{entropy::SystemEntropy, private_key::PrivateKey};
+use crate::ssh::entropy::SystemEntropy;
+use crate::ssh::private_key::PrivateKey;
 
 const NOW_S: u64 = 1_000_000;
 

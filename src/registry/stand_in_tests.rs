@@ -3,7 +3,8 @@
 use super::*;
 use crate::registry::document::{OldSlot, Role, Token};
 use crate::route::Carry;
-use crate::ssh::{entropy::SystemEntropy, private_key::PrivateKey};
+use crate::ssh::entropy::SystemEntropy;
+use crate::ssh::private_key::PrivateKey;
 
 fn name(name: &str) -> Label {
     Label::new(name).unwrap()

@@ -1,22 +1,20 @@
 //! Makes the table equal to a snapshot.
 
-use std::{
-    collections::{HashMap, HashSet},
-    hash::RandomState,
-    net::IpAddr,
-    sync::Arc,
-};
+use std::collections::{HashMap, HashSet};
+use std::hash::RandomState;
+use std::net::IpAddr;
+use std::sync::Arc;
 
+use super::contents::columns;
+use super::hash::Fingerprint;
+use super::node::Host;
+use super::snapshot::{Resolved, Snapshot, TeamIndex, TeamsOf};
+use super::table::{Marks, Table};
+use super::user_routes::{Named, Reaching, Rest, Team, UserRoutes, VmId, VmName};
+use super::writer::{Known, KnownAddress, KnownNode, Writer};
 use super::{
     Address, AddressEntry, AddressId, Carry, Counts, KeyEntry, NodeEntry, PrincipalId, TEAM_PREFIX,
     TeamEntry, UserEntry,
-    contents::columns,
-    hash::Fingerprint,
-    node::Host,
-    snapshot::{Resolved, Snapshot, TeamIndex, TeamsOf},
-    table::{Marks, Table},
-    user_routes::{Named, Reaching, Rest, Team, UserRoutes, VmId, VmName},
-    writer::{Known, KnownAddress, KnownNode, Writer},
 };
 
 impl Table {

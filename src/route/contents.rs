@@ -1,9 +1,7 @@
 //! What a snapshot is made from, and what a delta changes of it: plain entries, each naming the others.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,7 @@
 //! What cannot be true beside the rest: the operator's fault, told with the entry to change.
 
-use std::{fmt::Write, net::IpAddr};
+use std::fmt::Write;
+use std::net::IpAddr;
 
 #[cfg(doc)]
 use super::{Contents, Delta, RESERVED, Table};

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use super::draft::TableDraft;
+use super::table::{Marks, Table};
 use super::{
     AddressEntry, Change, Contradiction, Delta, EntryIndex, NodeEntry, TeamEntry, UserEntry,
     VmEntry, What,
-    draft::TableDraft,
-    table::{Marks, Table},
 };
 
 /// What came of a delta.

@@ -1,25 +1,19 @@
 //! Tests of `delta` and of the draft behind it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
-
-use proptest::prelude::*;
-
-use super::*;
-use crate::route::{
-    Admission, Admitted, Contents, Slot, Snapshot, TEAMS_MAX, VmEntry, Who, testing::*,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use Change::{
     PutAddress, PutNode, PutTeam, PutUser, PutVm, RemoveAddress, RemoveNode, RemoveTeam,
     RemoveUser, RemoveVm,
 };
+use proptest::prelude::*;
+
+use super::*;
+use crate::route::testing::*;
+use crate::route::{Admission, Admitted, Contents, Slot, Snapshot, TEAMS_MAX, VmEntry, Who};
 
 fn change(table: &Table, changes: Vec<Change>) -> Changed {
     table.change(Delta { changes }).unwrap()

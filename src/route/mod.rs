@@ -9,15 +9,11 @@
 //! most one VM. A lookup takes two steps, {key -> principals} and {principal, address -> VM}, so that the size of a team
 //! multiplies nothing: its slots stand once, and each member has its id.
 
-use std::{
-    borrow::Cow,
-    net::IpAddr,
-    num::NonZeroU64,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -38,18 +34,18 @@ mod user_routes;
 mod versioned;
 mod writer;
 
-pub use contents::{
+pub use self::contents::{
     AddressEntry, Agent, Change, Contents, Delta, KeyEntry, NodeEntry, Slot, TEAMS_MAX, TeamEntry,
     UserEntry, VmEntry,
 };
-pub use contradiction::{Contradiction, EntryIndex, What};
-pub use delta::Changed;
-pub use node::{Carriage, Carry, NoHandoff, Node};
-pub use snapshot::{
+pub use self::contradiction::{Contradiction, EntryIndex, What};
+pub use self::delta::Changed;
+pub use self::node::{Carriage, Carry, NoHandoff, Node};
+pub use self::snapshot::{
     LABEL_BYTES_MAX, RESERVED, Snapshot, TEAM_PREFIX, is_dialable, is_id, is_label,
 };
-pub use source_address::SourceAddress;
-pub use table::{Table, Way};
+pub use self::source_address::SourceAddress;
+pub use self::table::{Table, Way};
 
 /// Who asks: the fingerprint of a key, or the user a trusted certificate names.
 #[derive(Clone, Copy, Debug)]

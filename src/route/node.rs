@@ -1,6 +1,7 @@
 //! Hosts that hold VMs, and what carries a session there: decided by configuration, never by what can be reached.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

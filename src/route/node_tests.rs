@@ -1,11 +1,9 @@
 //! Tests of `node`: what carries a session, and what nodes and VMs must not say of each other.
 
 use super::*;
-use crate::route::{
-    Change::{self, PutNode, PutVm, RemoveNode, RemoveVm},
-    Changed, Contents, Delta, Snapshot, Table, VmEntry,
-    testing::{carried, contents, node, table, vm},
-};
+use crate::route::Change::{self, PutNode, PutVm, RemoveNode, RemoveVm};
+use crate::route::testing::{carried, contents, node, table, vm};
+use crate::route::{Changed, Contents, Delta, Snapshot, Table, VmEntry};
 
 fn on(name: &str, node: Option<&str>, carry: Carry) -> VmEntry {
     let entry = vm(name, "carol", "s001");

@@ -7,7 +7,8 @@
 //! [`encode`] gives pieces to write one after the other, [`Decoder`] takes pieces as they are read: neither needs all bytes
 //! at once.
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::{Contents, Delta};
 

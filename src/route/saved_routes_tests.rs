@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::route::{Change, testing::*};
+use crate::route::Change;
+use crate::route::testing::*;
 
 const HEAD: Head = Head { store: [7; 16], program: [8; 8], revision: 1 << 40 };
 

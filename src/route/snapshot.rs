@@ -1,14 +1,13 @@
 //! Everything at one moment: what a table is made equal to, checked as a whole before anybody sees it.
 
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 
+use super::node::Host;
 use super::{
     AddressEntry, Contents, Contradiction, EntryIndex, KeyEntry, NodeEntry, Slot, TEAMS_MAX,
-    TeamEntry, UserEntry, Vm, VmEntry, What, node::Host,
+    TeamEntry, UserEntry, Vm, VmEntry, What,
 };
 
 /// Length of a name, in bytes (RFC 1035 §2.3.4).

@@ -8,26 +8,22 @@
 //! Why it must be so: when a key moves from alice to bob and a slot of alice's gets another VM in the same change, a
 //! reader that combined the old key with the new slot would let bob's machine into a VM that was never meant for it.
 
-use std::{
-    fmt,
-    hash::RandomState,
-    net::IpAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering, fence},
-    },
-};
+use std::fmt;
+use std::hash::RandomState;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use super::hash::{Asked, Fingerprint, Seeded};
+use super::node::Host;
+use super::user_routes::{InlineSlots, Named, SpilledSlots, Team, UserRoutes, VmName};
+use super::versioned::{Marked, Versioned};
+use super::writer::Writer;
 use super::{
     Address, AddressId, Admission, Admitted, Carriage, Carry, Counts, KeyLine, Node, PrincipalId,
     Refusal, Vm, Who,
-    hash::{Asked, Fingerprint, Seeded},
-    node::Host,
-    user_routes::{InlineSlots, Named, SpilledSlots, Team, UserRoutes, VmName},
-    versioned::{Marked, Versioned},
-    writer::Writer,
 };
 
 /// The live map of who may go where.

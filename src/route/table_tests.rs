@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::route::testing::*;
 use crate::route::user_routes::{NEAR, Rest, SpilledSlots};
+use crate::route::versioned::Cell;
 use crate::route::{
     Carry, Contents, EntryIndex, KeyEntry, Slot, Snapshot, TEAMS_MAX, UserEntry, What,
-    versioned::Cell,
 };
 
 #[test]

@@ -3,7 +3,9 @@
 //! A lookup costs what its misses cost, each of them a read that waits for the one before. So what nearly every lookup
 //! needs stands in the table's entry itself, beside the key, and the rest is behind one pointer that few of them follow.
 
-use std::{borrow::Borrow, hash, sync::Arc};
+use std::borrow::Borrow;
+use std::hash;
+use std::sync::Arc;
 
 use super::{AddressId, PrincipalId, Vm};
 

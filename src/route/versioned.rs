@@ -3,10 +3,8 @@
 //! Every entry carries the revision it is true from and, while a change is being written, what was true before. A writer
 //! marks all its changes with the next revision, then shows that revision, then settles: forgets what was before.
 
-use std::{
-    collections::HashSet,
-    hash::{BuildHasher, Hash},
-};
+use std::collections::HashSet;
+use std::hash::{BuildHasher, Hash};
 
 use super::hash::{Asked, Fingerprint};
 

@@ -1,14 +1,14 @@
 //! What only the writer of a table needs: which identities were given out, and who is behind them.
 
-use std::{
-    collections::{HashMap, HashSet},
-    hash::RandomState,
-    num::NonZeroU64,
-    sync::Arc,
-    sync::atomic::AtomicU64,
-};
+use std::collections::{HashMap, HashSet};
+use std::hash::RandomState;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-use super::{Address, AddressEntry, AddressId, Counts, PrincipalId, node::Host, user_routes::VmId};
+use super::node::Host;
+use super::user_routes::VmId;
+use super::{Address, AddressEntry, AddressId, Counts, PrincipalId};
 
 /// One writer at a time has it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

@@ -15,7 +15,15 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use super::Failure;
+use super::adoption::{Adoption, Known};
+use super::data_plane::LiveDataPlane;
+use super::dns_names::LiveNames;
+use super::events::Asking;
+use super::first_use::InRegistry;
+use super::gauges::Gauges;
+use super::health::{self, Health};
+use super::route_feed::Feed;
+use super::{Failure, vm_ca};
 use crate::config::{Api, Config, Dns};
 use crate::control::api::condition::Reload;
 use crate::control::{api, dns};
@@ -25,24 +33,13 @@ use crate::registry::apply::served_file::{self, Outcome, PlannedRevision, Remova
 use crate::registry::command::Noted;
 use crate::registry::fleet::Fleet;
 use crate::registry::store::{Sqlite, Store as _, StoreId};
-use crate::registry::writer::Follower;
-use crate::registry::writer::{Actor, CommandRequest, Mode, Update};
+use crate::registry::writer::{Actor, CommandRequest, Follower, Mode, Update};
 use crate::registry::{Command, Limits, Model, Service, writer};
 use crate::route::saved_routes::Head;
 use crate::ssh::entropy::{Entropy, SystemEntropy};
 use crate::ssh::publickey::PublicKey;
 use crate::state::routes::{Saved, program};
 use crate::state::{State, StoreUse};
-
-use super::adoption::{Adoption, Known};
-use super::data_plane::LiveDataPlane;
-use super::dns_names::LiveNames;
-use super::events::Asking;
-use super::first_use::InRegistry;
-use super::gauges::Gauges;
-use super::health::{self, Health};
-use super::route_feed::Feed;
-use super::vm_ca;
 
 /// What the plane needs of the configuration.
 pub(super) struct Settings {

@@ -4,6 +4,10 @@
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
+use super::events::Asking;
+use super::explain::Walk;
+use super::health::Health;
+use super::vm_ca;
 use crate::control::api::condition::{Reload, Reloaded, Status};
 use crate::control::api::dto::{Explanation, HostKey, Session, SessionState};
 use crate::control::api::{DataPlane, DataPlaneError, Question, WriteText};
@@ -15,11 +19,6 @@ use crate::edge::{Edge, Present, Progress, clock};
 use crate::registry::Service;
 use crate::registry::store::{Sqlite, StoreError};
 use crate::ssh::publickey::Fingerprint;
-
-use super::events::Asking;
-use super::explain::Walk;
-use super::health::Health;
-use super::vm_ca;
 
 /// All of one process that the API may ask.
 pub(super) struct LiveDataPlane {

@@ -3,6 +3,8 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use super::last_words::{PLUS_WORDS, last_words};
+use super::start::Failure;
 use crate::config::{self, Count, HostKeys, Principals, UserCa, VmCredential};
 use crate::edge::first_use::FirstUse;
 use crate::edge::local_address::Destination;
@@ -20,9 +22,6 @@ use crate::ssh::host_key::HostKey;
 use crate::ssh::transport::{Algorithms, RekeyLimits, ServerConfig};
 use crate::ssh::userauth::Policy;
 use crate::state::State;
-
-use super::last_words::{PLUS_WORDS, last_words};
-use super::start::Failure;
 
 /// Refused signatures and unknown methods one connection may send, as OpenSSH's `MaxAuthTries`.
 const ATTEMPTS_MAX: u32 = 6;

@@ -10,14 +10,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::events::{Event, Events};
+use super::notify::{self, State as Told};
+use super::told;
 use crate::edge::Edge;
 use crate::edge::shared::Shared;
 use crate::metrics::Registry;
 use crate::state::{Doors, State};
-
-use super::events::{Event, Events};
-use super::notify::{self, State as Told};
-use super::told;
 
 /// For a successor that is started right after the end of this one was asked for, to say that it is there.
 const SUCCESSOR_COMES: Duration = Duration::from_secs(2);

@@ -9,17 +9,16 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::edge::clock;
 use crate::edge::denied::Denied;
 use crate::edge::first_use::{FirstUse, Shown};
 use crate::edge::local_address::Destination;
 use crate::edge::proxy_header::Senders;
-use crate::edge::recheck;
 use crate::edge::relay::{ClientAlive, PreferGcm};
 use crate::edge::report::{Proved, Report, RequestId};
 use crate::edge::route_gate::{Entry, RouteGate};
 use crate::edge::settings::{Settings, VmCredential};
 use crate::edge::shared::Shared;
+use crate::edge::{clock, recheck};
 use crate::route::testing::{arbitrary, model, sound};
 use crate::route::{Contents, Snapshot, UserEntry};
 use crate::ssh::authorized_keys::KeyOptions;

@@ -6,9 +6,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::control::dns::{Counters, Event, ResponseKind, Transport};
-
 use super::health::Health;
+use crate::control::dns::{Counters, Event, ResponseKind, Transport};
 
 /// What is scraped of the plane; lives as long as the endpoint.
 #[derive(Clone)]

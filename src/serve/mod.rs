@@ -42,6 +42,20 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+pub use self::agent::{AgentStart, agent};
+use self::control_plane::{ControlPlane, Opens};
+pub(crate) use self::door::shared;
+use self::door::{at, cpus, inventory};
+use self::drain::Leaves;
+use self::events::Events;
+use self::first_use::{Applied, InRegistry};
+use self::fixed::Fixed;
+use self::gauges::Gauges;
+use self::health::Health;
+use self::process::Role;
+use self::reload::StartsFrom;
+pub use self::start::{Failure, Start};
+use self::turn::{follow_at_the_doors, take_turn};
 use crate::config::{self, Config, Files, Fleet, Loaded};
 use crate::control::api::condition::{Reload, Reloaded};
 use crate::control::metrics_endpoint::{self, Pages};
@@ -53,22 +67,6 @@ use crate::metrics::Registry;
 use crate::registry::apply::served_file::RemovalsMax;
 use crate::ssh::entropy::SystemEntropy;
 use crate::state::{Doors, Lock, State, Turn};
-
-pub use agent::{AgentStart, agent};
-pub(crate) use door::shared;
-pub use start::{Failure, Start};
-
-use control_plane::{ControlPlane, Opens};
-use door::{at, cpus, inventory};
-use drain::Leaves;
-use events::Events;
-use first_use::{Applied, InRegistry};
-use fixed::Fixed;
-use gauges::Gauges;
-use health::Health;
-use process::Role;
-use reload::StartsFrom;
-use turn::{follow_at_the_doors, take_turn};
 
 /// Runs the front door that `start` describes.
 ///

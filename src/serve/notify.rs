@@ -2,12 +2,11 @@
 
 #![expect(clippy::disallowed_methods, reason = "systemd names its socket in the environment")]
 
-use std::env;
 use std::ffi::OsStr;
-use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::{env, io};
 
 use crate::edge::clock;
 

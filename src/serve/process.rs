@@ -5,14 +5,12 @@ use std::io;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
-use crate::config::Log;
-use crate::control::api::condition::{Reload, Reloaded};
-use crate::host;
-use crate::log;
-
 use super::Failure;
 use super::events::{Event, Events};
 use super::notify::{self, State as Told};
+use crate::config::Log;
+use crate::control::api::condition::{Reload, Reloaded};
+use crate::{host, log};
 
 /// What a process is while it runs.
 pub(super) trait Role {

@@ -1,13 +1,12 @@
 //! The files of a front door that runs, read again: what takes access away first and by itself, then each part as a whole
 //! or not at all. SIGHUP and `keyway reload` do the same.
 
-use crate::config::{self, Config, Files, Finding, Fleet, Reread};
-use crate::control::api::condition::{PartReloaded, Reload, Reloaded, Renewal, Renewed};
-
 use super::door::live;
 use super::fixed::Fixed;
 use super::rights::{self, Told};
 use super::{Failure, Running, told};
+use crate::config::{self, Config, Files, Finding, Fleet, Reread};
+use crate::control::api::condition::{PartReloaded, Reload, Reloaded, Renewal, Renewed};
 
 /// Why a part is left as it is that has no faults of its own.
 const FAULTS: &str = "keyway.toml has faults";

@@ -4,19 +4,17 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
+use super::last_words::last_words;
 use crate::edge::Edge;
 use crate::edge::settings::Live;
 use crate::edge::shared::Shared;
-use crate::registry::Model;
 use crate::registry::document::Key;
 use crate::registry::draft::Written;
-use crate::registry::routes;
 use crate::registry::writer::Update;
+use crate::registry::{Model, routes};
 use crate::route::saved_routes::Head;
 use crate::route::{Contents, Snapshot};
 use crate::ssh::userauth::Policy;
-
-use super::last_words::last_words;
 use crate::state::routes::{Appended, Saved};
 
 /// Keeps one edge up with one registry.

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::edge::Edge;
-use crate::state::{Doors, Lock, State, StateFault, Turn};
-
 use super::events::{Event, Events};
 use super::notify::{self, State as Told};
 use super::start::Failure;
+use crate::edge::Edge;
+use crate::state::{Doors, Lock, State, StateFault, Turn};
 
 /// How long a successor waits for its turn. Whoever was started by mistake is told then.
 const TURN_COMES: Duration = Duration::from_mins(1);

@@ -13,10 +13,9 @@ use base64::engine::general_purpose::STANDARD;
 use super::entropy::Entropy;
 use super::private_key::PrivateKey;
 use super::publickey::{KeyFault, KeyType, PublicKey, SignatureAlgorithm, split_line};
+pub use super::restrictions::{Restrictions, Standing};
 use super::source_address::is_in_networks;
 use super::wire::{Malformed, Put, Reader};
-
-pub use super::restrictions::{Restrictions, Standing};
 
 /// Most principals in one certificate, as in OpenSSH (`SSHKEY_CERT_MAX_PRINCIPALS`).
 const PRINCIPALS_MAX: usize = 256;

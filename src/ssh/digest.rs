@@ -1,6 +1,7 @@
 //! Hashes and comparisons for secrets beside SSH's own: the API's tokens.
 
-use aws_lc_rs::{constant_time::verify_slices_are_equal, digest};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest;
 
 /// SHA-256 of `data`.
 #[must_use]

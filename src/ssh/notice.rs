@@ -6,14 +6,13 @@
 //! `CHANNEL_OPEN_FAILURE`. The caller disconnects when [`Progress::Done`] comes, or at its own deadline for a client
 //! that opens nothing.
 
-use super::{
-    connection::{Asked, ChannelEvent, ChannelId, Connection},
-    fault::Fault,
-    outlet::{Outlet, Sealed},
-    text::{LineEnd, printable_lines},
-    transport::{Context, Transport},
-};
 use std::collections::BTreeMap;
+
+use super::connection::{Asked, ChannelEvent, ChannelId, Connection};
+use super::fault::Fault;
+use super::outlet::{Outlet, Sealed};
+use super::text::{LineEnd, printable_lines};
+use super::transport::{Context, Transport};
 
 /// Longest notice, and longest text before it, in bytes.
 const NOTICE_BYTES_MAX: usize = 4 << 10;

@@ -1,10 +1,8 @@
 //! Notices message by message, without packets.
 
 use super::*;
-use crate::ssh::{
-    message,
-    wire::{Put, Reader},
-};
+use crate::ssh::message;
+use crate::ssh::wire::{Put, Reader};
 
 type Sent = Vec<Vec<u8>>;
 

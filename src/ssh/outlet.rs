@@ -1,10 +1,8 @@
 //! Where the layers above the transport put their messages: the one seam between their state machines and the
 //! packets, so that these can be driven message by message.
 
-use super::{
-    fault::Fault,
-    transport::{Context, Transport},
-};
+use super::fault::Fault;
+use super::transport::{Context, Transport};
 
 /// Takes whole messages for the peer, in order.
 pub(super) trait Outlet {

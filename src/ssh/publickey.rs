@@ -18,9 +18,8 @@ use aws_lc_rs::signature::{
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
-use super::wire::{Malformed, Put, Reader};
-
 pub use super::keytype::{KeyType, SignatureAlgorithm};
+use super::wire::{Malformed, Put, Reader};
 
 /// Shortest RSA modulus let in, in bits: what NIST SP 800-131A still allows.
 pub const RSA_BITS_MIN: u32 = 2048;

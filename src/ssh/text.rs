@@ -62,8 +62,9 @@ pub fn printable_lines(text: &str, end: LineEnd, max_len: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn trap_46_controls_are_escaped_and_other_scripts_replaced() {

@@ -3,28 +3,20 @@
 //! Everything in it is for the service's user alone (directory 0700, files 0600). A file appears whole or not at all,
 //! and nothing that exists is ever replaced by something newly made: two processes that start together agree on one key.
 
-use std::{
-    fmt::Write as _,
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Read as _, Write as _},
-    os::unix::{
-        ffi::{OsStrExt as _, OsStringExt as _},
-        fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
-    },
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::fmt::Write as _;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use crate::{
-    durable::{self, FILE_MODE, MODE_OTHERS, write_new},
-    ssh::{
-        entropy::{Entropy, SystemEntropy},
-        private_key::PrivateKey,
-        publickey::{Fingerprint, KeyFault},
-    },
-};
+use crate::durable::{self, FILE_MODE, MODE_OTHERS, write_new};
+use crate::ssh::entropy::{Entropy, SystemEntropy};
+use crate::ssh::private_key::PrivateKey;
+use crate::ssh::publickey::{Fingerprint, KeyFault};
 
 mod marks;
 mod pins;
@@ -32,12 +24,12 @@ mod quarantine;
 pub(crate) mod routes;
 mod succession;
 
-pub(crate) use marks::Adopting;
-pub use marks::{Adopted, Restored};
-pub(crate) use pins::PINS;
-pub use pins::{KeptPins, OldPins};
-use routes::Saved;
-pub use succession::{Doors, Turn};
+pub(crate) use self::marks::Adopting;
+pub use self::marks::{Adopted, Restored};
+pub(crate) use self::pins::PINS;
+pub use self::pins::{KeptPins, OldPins};
+use self::routes::Saved;
+pub use self::succession::{Doors, Turn};
 
 pub(crate) const HOST_KEY: &str = "ssh_host_ed25519_key";
 pub(crate) const USER_CA: &str = "user_ca";

@@ -1,10 +1,16 @@
 //! Host keys of VMs in a file of this directory: those that an earlier Keyway pinned, for the registry to take over, and those
 //! that an agent pins, which has no registry.
 
-use std::{collections::BTreeMap, fmt::Write as _, io, path::Path, path::PathBuf};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use super::{StateFault, read, replace};
-use crate::{durable, plain_text::escaped, route::is_id, ssh::publickey::PublicKey};
+use crate::durable;
+use crate::plain_text::escaped;
+use crate::route::is_id;
+use crate::ssh::publickey::PublicKey;
 
 pub(crate) const PINS: &str = "pins";
 /// What the file is called when the registry has them.

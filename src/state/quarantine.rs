@@ -4,20 +4,18 @@
 //! A line a quarantined slot, appended when its quarantine begins. Like the journal of the routes it is not synced: after
 //! a crash of the host its last seconds may be missing, and a line may be torn.
 
-use std::{
-    collections::HashSet,
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::PathBuf,
-};
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::durable::{self, FILE_MODE};
-use crate::registry::{
-    Document, Key, Model, Principal, Written, command::Way, document::QuarantinedSlot,
-};
+use crate::registry::command::Way;
+use crate::registry::document::QuarantinedSlot;
+use crate::registry::{Document, Key, Model, Principal, Written};
 
 /// The file may grow by this, or to twice what it held when it was written anew, if that is more.
 const GROWTH_BYTES: u64 = 4 << 20;

@@ -1,12 +1,12 @@
 //! Tests of `state`.
 
-use std::{
-    os::unix::fs::PermissionsExt,
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::ssh::{entropy::SystemEntropy, private_key::PrivateKey, publickey::PublicKey};
+use crate::ssh::entropy::SystemEntropy;
+use crate::ssh::private_key::PrivateKey;
+use crate::ssh::publickey::PublicKey;
 
 struct Scratch(PathBuf);
 

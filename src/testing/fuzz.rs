@@ -237,9 +237,10 @@ pub fn dns_request(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
     use crate::ssh::testing::Seeded;
-    use std::time::{Duration, Instant};
 
     /// A short run is the smoke test of every check; `KEYWAY_FUZZ_SECONDS` makes it longer.
     #[expect(clippy::print_stdout, reason = "says how to repeat a run that failed")]

@@ -1,11 +1,9 @@
 //! For tests: a directory of their own.
 
-use std::{
-    fs::{self, DirBuilder},
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
-    path::PathBuf,
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A directory for this user alone, removed with it.
 #[derive(Debug)]

@@ -1,17 +1,13 @@
 //! Which address counts: the one in a load balancer's PROXY header, the one behind a NAT, or the socket's own.
 
-use crate::harness::{
-    Output, Target, World,
-    network::{Cable, in_own_network, ip, nft},
-    peers, wait,
-    world::port,
-};
-use std::{
-    fmt::Write as _,
-    io::{Read, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
-    time::Duration,
-};
+use std::fmt::Write as _;
+use std::io::{Read, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use crate::harness::network::{Cable, in_own_network, ip, nft};
+use crate::harness::world::port;
+use crate::harness::{Output, Target, World, peers, wait};
 
 /// Pool addresses of one front door, and how many of them are tried.
 const ADDRESSES: u16 = 1_000;

@@ -1,13 +1,14 @@
 //! An agent as its operator meets it: it starts from two files, knows edges by their keys, reads its files again, and drains.
 
-use crate::harness::{Output, Process, World, process, run, wait, world::page_at};
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+
 use nix::sys::signal::Signal;
-use std::{
-    fs,
-    net::{SocketAddr, TcpStream},
-    path::PathBuf,
-    process::Command,
-};
+
+use crate::harness::world::page_at;
+use crate::harness::{Output, Process, World, process, run, wait};
 
 /// An agent beside a front door whose edge it knows.
 struct Agent {

@@ -1,18 +1,14 @@
 //! The API as strangers' programs meet it: curl over the socket and over TLS, and a fuzzer that reads its description.
 
-use crate::harness::{
-    Process, Scratch,
-    peers::{program, python},
-    run, wait,
-};
-use std::{
-    fs,
-    net::{Ipv4Addr, SocketAddr},
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::atomic::{AtomicU8, Ordering},
-};
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::harness::peers::{program, python};
+use crate::harness::{Process, Scratch, run, wait};
 
 /// What the fuzzer holds an answer against: no status from 500 on, and nothing that the description does not say.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\

@@ -1,7 +1,9 @@
 //! What outside checkers say: `ssh-audit` about the algorithms, `promtool` about the metrics.
 
+use std::fs;
+use std::process::Command;
+
 use crate::harness::{World, peers, run, run_with_input};
-use std::{fs, process::Command};
 
 /// The only algorithms that `ssh-audit` may warn about: plain HMAC for old libssh2, and an exchange that no
 /// quantum computer must ever record.

@@ -1,16 +1,14 @@
 //! The registry is away, or its disk is full: people get in, operators see, and nothing says that all is well.
 
-use crate::{
-    audit::scrape,
-    harness::{Process, World, network::may_miss, run, wait},
-    operations::{Held, keyway, neighbours},
-};
-use std::{
-    fs,
-    io::Write as _,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::audit::scrape;
+use crate::harness::network::may_miss;
+use crate::harness::{Process, World, run, wait};
+use crate::operations::{Held, keyway, neighbours};
 
 /// `keyway_registry_up`, as it is scraped.
 fn is_up(world: &World) -> bool {

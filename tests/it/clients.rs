@@ -1,9 +1,14 @@
 //! Every other client that people use, each with its own view of the protocol.
 
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::sshd::Server;
 use crate::harness::{
-    Output, Target, World, assert_same_file, peers, run, run_with_input, sshd::Server, write_noise,
+    Output, Target, World, assert_same_file, peers, run, run_with_input, write_noise,
 };
-use std::{ffi::OsStr, fs, path::Path, process::Command};
 
 const MB: u64 = 1_000_000;
 

@@ -1,7 +1,10 @@
 //! Copies of a front door: what `keyway backup` holds lets people in on another host.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
 use crate::harness::{Output, Process, World, run, wait};
-use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
 /// Runs a command that needs no server.
 #[track_caller]

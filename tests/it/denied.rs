@@ -1,9 +1,14 @@
 //! What operators read of people who were not let in: one line each, with what they offered and why not, in words that
 //! `docs/fail2ban.md` bans by.
 
-use crate::harness::{Key, Output, Target, World, keys::Agent, peers, run, wait};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
 use serde_json::Value;
-use std::{fs, path::Path, process::Command};
+
+use crate::harness::keys::Agent;
+use crate::harness::{Key, Output, Target, World, peers, run, wait};
 
 /// The log's lines that hold `message`.
 fn lines(world: &World, message: &str) -> Vec<Value> {

@@ -1,15 +1,19 @@
 //! The DNS server as other people's programs see it: `dig`, `delv` and `named-checkzone` of BIND, `kdig` of Knot.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use keyway::config::{Dns, DomainName, NameServer, Secondary};
+use keyway::control::dns::{self, Addresses, Entry, Handle, Label, Names, PointsAt, Zone, export};
+use keyway::ssh::private_key::PrivateKey;
+use keyway::ssh::publickey::PublicKey;
+
 use crate::harness::{Key, Scratch, peers, run};
-use keyway::{
-    config::{Dns, DomainName, NameServer, Secondary},
-    control::dns::{self, Addresses, Entry, Handle, Label, Names, PointsAt, Zone, export},
-    ssh::{private_key::PrivateKey, publickey::PublicKey},
-};
-use std::{
-    collections::BTreeMap, fs, net::SocketAddr, ops::ControlFlow, path::Path, process::Command,
-    sync::Arc,
-};
 
 const ED25519: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINILzCr80scSuAcnYpxLu4nnirz6xztusEayvak/vj9f edge";

@@ -1,17 +1,15 @@
 //! What becomes of people when the fleet file loses what it held: nothing, until somebody has seen it and says so.
 
-use crate::{
-    harness::{World, process, wait},
-    operations::{Held, keyway, neighbours, reload},
-};
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use std::{
-    fmt::Write as _,
-    fs,
-    io::{Read as _, Write as _},
-    os::unix::net::UnixStream,
-};
+
+use crate::harness::{World, process, wait};
+use crate::operations::{Held, keyway, neighbours, reload};
 
 /// More than may go unasked.
 const MANY: usize = 12;

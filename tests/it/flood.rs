@@ -1,12 +1,12 @@
 //! Crowds: connections that do nothing must not keep people out, and must leave nothing behind.
 
-use crate::harness::{Target, World, full, wait};
+use std::io::{ErrorKind, Read};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use std::{
-    io::{ErrorKind, Read},
-    net::TcpStream,
-    time::{Duration, Instant},
-};
+
+use crate::harness::{Target, World, full, wait};
 
 const GRACE: Duration = Duration::from_secs(8);
 

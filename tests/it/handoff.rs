@@ -1,8 +1,10 @@
 //! Sessions that an agent carries: the edge hands them over once the key is proved, and only splices from then on.
 
-use crate::harness::{Key, World, process, wait};
-use nix::sys::signal::Signal;
 use std::fs;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Key, World, process, wait};
 
 fn world() -> Option<World> {
     (!World::is_passed_by()).then(|| World::usual_plan().handed().start())

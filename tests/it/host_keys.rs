@@ -1,10 +1,11 @@
 //! Host keys that a reload changes: what the zone says from then on, and what those hear who were half way in.
 
-use crate::{
-    harness::{Key, Process, World, run, wait},
-    operations::{keyway, neighbours, replace},
-};
-use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use crate::harness::{Key, Process, World, run, wait};
+use crate::operations::{keyway, neighbours, replace};
 
 /// The serial of the zone, and what its SSHFP records say.
 #[track_caller]

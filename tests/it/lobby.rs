@@ -1,33 +1,31 @@
 //! The lobby as a stock client sees it: of somebody with thousands of VMs, and of people who lose their right to it.
 
-use crate::harness::{Key, Output, Process, Scratch, World, peers, run, wait};
-use keyway::{
-    edge::{
-        Edge, Start,
-        first_use::{FirstUse, Shown},
-        listen,
-        local_address::Destination,
-        proxy_header::Senders,
-        relay::{ClientAlive, PreferGcm},
-        seats::Most,
-        settings::{Live, Settings, VmCredential},
-        shared::Shared,
-    },
-    host,
-    metrics::{Inventory, Registry},
-    route::{
-        AddressEntry, Carry, Contents, KeyEntry, Snapshot, SourceAddress, Table, UserEntry, Vm,
-        VmEntry,
-    },
-    ssh::{
-        host_key::HostKey,
-        private_key::PrivateKey,
-        publickey::PublicKey,
-        transport::{Algorithms, RekeyLimits, ServerConfig},
-        userauth::Policy,
-    },
+use std::fs;
+use std::num::NonZeroU32;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyway::edge::first_use::{FirstUse, Shown};
+use keyway::edge::local_address::Destination;
+use keyway::edge::proxy_header::Senders;
+use keyway::edge::relay::{ClientAlive, PreferGcm};
+use keyway::edge::seats::Most;
+use keyway::edge::settings::{Live, Settings, VmCredential};
+use keyway::edge::shared::Shared;
+use keyway::edge::{Edge, Start, listen};
+use keyway::host;
+use keyway::metrics::{Inventory, Registry};
+use keyway::route::{
+    AddressEntry, Carry, Contents, KeyEntry, Snapshot, SourceAddress, Table, UserEntry, Vm, VmEntry,
 };
-use std::{fs, num::NonZeroU32, process::Command, sync::Arc, time::Duration};
+use keyway::ssh::host_key::HostKey;
+use keyway::ssh::private_key::PrivateKey;
+use keyway::ssh::publickey::PublicKey;
+use keyway::ssh::transport::{Algorithms, RekeyLimits, ServerConfig};
+use keyway::ssh::userauth::Policy;
+
+use crate::harness::{Key, Output, Process, Scratch, World, peers, run, wait};
 
 const MANY: usize = 16_000;
 

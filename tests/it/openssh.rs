@@ -1,15 +1,15 @@
 //! OpenSSH through the front door: all that people do with it.
 
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::keys::Agent;
 use crate::harness::{
-    Key, Output, Process, Target, World, assert_echoes, assert_same_file, echo_server, full,
-    keys::Agent, peers, run, run_with_input, wait, write_noise,
-};
-use std::{
-    fs,
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
-    process::Command,
+    Key, Output, Process, Target, World, assert_echoes, assert_same_file, echo_server, full, peers,
+    run, run_with_input, wait, write_noise,
 };
 
 const MB: u64 = 1_000_000;

@@ -1,14 +1,15 @@
 //! What operators do to a front door that runs: they edit its files, send it signals, start it twice.
 
-use crate::harness::{Key, Output, Process, Target, World, process, run, wait, world::Plan};
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
 use nix::sys::signal::Signal;
-use std::{
-    fs,
-    net::TcpStream,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::{Child, Command},
-};
+
+use crate::harness::world::Plan;
+use crate::harness::{Key, Output, Process, Target, World, process, run, wait};
 
 /// A session that lasts until it is let go, or is ended.
 pub(crate) struct Held {

@@ -1,15 +1,15 @@
 //! Clients, servers and load balancers of other people, in the corners where their habits differ from ours.
 
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+
+use crate::harness::sshd::Server;
 use crate::harness::{
-    Key, Output, Process, Scratch, Target, World, assert_same_file, peers, run, sshd::Server, wait,
-    write_noise,
-};
-use std::{
-    fs,
-    io::{Read, Write},
-    net::TcpStream,
-    os::unix::{fs::PermissionsExt, net::UnixStream},
-    process::Command,
+    Key, Output, Process, Scratch, Target, World, assert_same_file, peers, run, wait, write_noise,
 };
 
 fn one() -> crate::harness::world::Plan {

@@ -1,8 +1,12 @@
 //! Who reaches which VM, and what people read when they reach none. Only Keyway does these things.
 
-use crate::harness::{Key, Target, World, keys::Agent, run, wait};
+use std::fs;
+use std::process::Command;
+
 use keyway::ssh::userauth::OFFERS_MAX;
-use std::{fs, process::Command};
+
+use crate::harness::keys::Agent;
+use crate::harness::{Key, Target, World, run, wait};
 
 #[track_caller]
 fn reaches(target: &Target) -> String {

@@ -1,7 +1,12 @@
 //! The README's quick start, as it is written: every line of its blocks, in one shell, on a machine of its own.
 
-use crate::harness::{Scratch, network::may_miss, run};
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::network::may_miss;
+use crate::harness::{Scratch, run};
 
 /// The shell blocks of a section of the README, in order.
 fn blocks(section: &str) -> Vec<String> {

@@ -1,22 +1,19 @@
 //! From nothing to `ssh vm.zone`: a registry that is filled by the command line, found by name through real DNS with a
 //! stock resolver, in a network of its own.
 
-use crate::harness::{
-    Key, Output, Process, Scratch, World,
-    network::may_miss,
-    process::{kill_tree, signal},
-    run, sshd, wait,
-    world::{beside, login},
-};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
-use std::{
-    fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    os::unix::net::UnixStream,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::Duration,
-};
+
+use crate::harness::network::may_miss;
+use crate::harness::process::{kill_tree, signal};
+use crate::harness::world::{beside, login};
+use crate::harness::{Key, Output, Process, Scratch, World, run, sshd, wait};
 
 #[path = "registry_rights.rs"]
 mod rights;

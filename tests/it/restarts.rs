@@ -1,16 +1,14 @@
 //! Starts, reloads and hand-overs of a front door, while people come in.
 
-use crate::{
-    harness::{Key, Process, World, process, run, wait},
-    operations::{Held, keyway, neighbours, replace, revoke, serve, with_key},
-};
+use std::fs;
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
 use nix::sys::signal::Signal;
-use std::{
-    fs,
-    io::Read as _,
-    net::{SocketAddr, TcpStream},
-    sync::atomic::{AtomicBool, AtomicU32, Ordering},
-};
+
+use crate::harness::{Key, Process, World, process, run, wait};
+use crate::operations::{Held, keyway, neighbours, replace, revoke, serve, with_key};
 
 /// How often a front door is followed by another one: what a busy machine bears, or what was asked for.
 fn restarts() -> u32 {

@@ -1,12 +1,14 @@
 //! russh as a client: the one peer here that speaks ML-KEM.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::client::{self, Handle};
+use russh::keys::{PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate, load_secret_key};
+use russh::{ChannelMsg, Preferred};
+
 use crate::harness::{Target, World};
-use russh::{
-    ChannelMsg, Preferred,
-    client::{self, Handle},
-    keys::{PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate, load_secret_key},
-};
-use std::{borrow::Cow, sync::Arc, time::Duration};
 
 /// Trusts exactly one host key.
 struct Pinned(PublicKey);

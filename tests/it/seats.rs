@@ -1,11 +1,11 @@
 //! Seats for sessions: nobody keeps everybody else out, and who waits for a VM is seen, heard and let go.
 
-use crate::{
-    audit::scrape,
-    harness::{Process, World, wait},
-    operations::keyway,
-};
-use std::{io::Read, net::TcpListener};
+use std::io::Read;
+use std::net::TcpListener;
+
+use crate::audit::scrape;
+use crate::harness::{Process, World, wait};
+use crate::operations::keyway;
 
 /// Two users with a VM each behind one address, with one seat for each of them.
 fn narrow() -> World {

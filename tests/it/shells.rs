@@ -1,6 +1,8 @@
 //! Completions in the shells that they are for.
 
-use std::{env, fs, path::Path, process::Command};
+use std::path::Path;
+use std::process::Command;
+use std::{env, fs};
 
 use crate::harness::{peers, run};
 

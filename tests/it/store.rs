@@ -3,18 +3,18 @@
 //! The process that is killed is this test program itself, started anew with the one test that writes. A kill takes the
 //! process, not the machine: that every commit is also synced is a setting, tested beside the engine.
 
-use super::harness::{Scratch, full};
+use std::env;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
 use keyway::registry::store::{
     Change, Commit, Expected, Revision, Sqlite, Store, StoreError, StoreId, Transaction, Watch,
 };
-use std::{
-    env,
-    hash::{BuildHasher, RandomState},
-    io::{BufRead, BufReader, Write},
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+
+use super::harness::{Scratch, full};
 
 const WRITER: &str = "store::a_writer_finds_again_what_it_wrote";
 /// Tells the writer to go on until it is killed: the store's file.

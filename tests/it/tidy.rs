@@ -3,18 +3,19 @@
 
 mod circles;
 mod dead;
+mod imports;
 mod long_functions;
 mod rooms;
 mod source;
 mod testing;
 
-use self::source::{blank, has_word, is_word_char, line_of, words};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
 use keyway::ended::{Cause, Side, Stage};
-use std::{
-    ffi::OsStr,
-    path::{Path, PathBuf},
-    process::Command,
-};
+
+use self::source::{blank, has_word, is_word_char, line_of, words};
 
 /// Which room (a path prefix under `src/`) may name which crate.
 const CRATES: &[(&str, &[&str])] = &[
@@ -163,6 +164,12 @@ const RULES: &[Rule] = &[
         applies: |path| is_rust(path) && path.starts_with("src/"),
         find: testing::elsewhere,
         plant: ("src/ssh/mod.rs", "//! x\n#[cfg(test)]\npub(crate) mod hunt;\n"),
+    },
+    Rule {
+        name: "imports have one style",
+        applies: is_rust,
+        find: imports::out_of_style,
+        plant: ("src/ssh/wire.rs", "//! x\nuse std::{fmt, path::Path};\n"),
     },
     Rule {
         name: "no test waits by the clock",
@@ -489,7 +496,7 @@ fn every_rule_catches_its_planted_violation() {
 #[test]
 fn no_rule_minds_code_that_keeps_it() {
     let clean = "//! Talks of papaya and of unsafe things, sleep( and all.\n\
-        use crate::ssh::{wire::{self, Reader}, fault};\n\
+        use crate::ssh::{fault, wire};\n\
         /* #[ignore] /* nested */ todo!() */\n\
         fn f<'a>(x: &'a str) -> char { let _ = (r#\"unsafe \"nix::\" \"#, \"\\\"libc::x\"); '\"' }\n\
         fn unsafe_free() { self.tokio_free(); super::fault::f() }\n";

@@ -1,10 +1,8 @@
 //! For the tests of `cli`: a server that answers what it is told to, and a terminal whose output is kept.
 
-use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    os::unix::net::{UnixListener, UnixStream},
-    thread::JoinHandle,
-};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread::JoinHandle;
 
 use super::*;
 pub(super) use crate::testing::scratch::Scratch;

@@ -1,10 +1,9 @@
 //! Nodes of a fleet file, and whether VMs can be handed off there.
 
 use super::{Lines, Section, Value, Walk, origin};
-use crate::{
-    registry::{agent_address, agent_key, fleet::FleetNode},
-    route::Carry,
-};
+use crate::registry::fleet::FleetNode;
+use crate::registry::{agent_address, agent_key};
+use crate::route::Carry;
 
 /// What `read` makes of a value.
 fn parsed<T>(

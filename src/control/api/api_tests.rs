@@ -4,15 +4,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{
-    problem::Problem,
-    testing::{World, key, now_s, user},
-};
-use crate::registry::{
-    Command, Label, Options,
-    document::Role,
-    writer::{Actor, CommandRequest, Mode, ServiceError},
-};
+use super::problem::Problem;
+use super::testing::{World, key, now_s, user};
+use crate::registry::document::Role;
+use crate::registry::writer::{Actor, CommandRequest, Mode, ServiceError};
+use crate::registry::{Command, Label, Options};
 
 fn address(world: &World, name: &str, public: &str) {
     world.must("POST", "/v1/addresses", &json!({"name": name, "public": public}));

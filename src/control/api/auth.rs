@@ -1,18 +1,18 @@
 //! Who asks, and what they may: a peer of the socket by what the kernel says of it, everybody else by a token.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::problem::Problem;
-use crate::{
-    config::Peer,
-    registry::{Model, document::Role, writer::Actor},
-    ssh::{digest, entropy::Entropy},
-};
+use crate::config::Peer;
+use crate::registry::Model;
+use crate::registry::document::Role;
+use crate::registry::writer::Actor;
+use crate::ssh::digest;
+use crate::ssh::entropy::Entropy;
 
 /// What every token begins with, so that scanners of leaked secrets can tell it.
 const TOKEN_PREFIX: &str = "kw_";

@@ -2,11 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    routes::{ROUTES, Source},
-    testing::{Reply, World},
-    walk_tests::{example, prepare},
-};
+use super::routes::{ROUTES, Source};
+use super::testing::{Reply, World};
+use super::walk_tests::{example, prepare};
 use crate::registry::document::Role;
 
 const WHY: &str = "the registry is away: registry.db is damaged; fix: keyway store restore";

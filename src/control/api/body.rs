@@ -5,18 +5,14 @@
     reason = "a long text is made on a thread beside the one that sends it"
 )]
 
-use std::{
-    io::{self, Write},
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::io::{self, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use axum::body::{Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
-use tokio::sync::{
-    OwnedSemaphorePermit,
-    mpsc::{self, Receiver, Sender},
-};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::{self, Receiver, Sender};
 
 /// Bytes of one piece of a long text.
 const PIECE_BYTES: usize = 64 << 10;

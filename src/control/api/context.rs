@@ -5,22 +5,18 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use serde::de::DeserializeOwned;
 
-use super::{
-    auth::Caller,
-    problem::Problem,
-    query::Queries,
-    reply::{Changed, Gone, Seen},
-    shared::Api,
-    trace,
-};
+use super::auth::Caller;
+use super::problem::Problem;
+use super::query::Queries;
+use super::reply::{Changed, Gone, Seen};
+use super::shared::Api;
+use super::trace;
 use crate::plain_text::masked;
-use crate::registry::{
-    Command, Label, Options, Principal, Refusal,
-    command::Noted,
-    document::Origin,
-    object::Object,
-    writer::{CommandRequest, Committed, Mode, ServiceError},
-};
+use crate::registry::command::Noted;
+use crate::registry::document::Origin;
+use crate::registry::object::Object;
+use crate::registry::writer::{CommandRequest, Committed, Mode, ServiceError};
+use crate::registry::{Command, Label, Options, Principal, Refusal};
 
 /// A request on its way through a handler.
 pub(super) struct Context {

@@ -1,16 +1,12 @@
 //! What the API asks of the data plane, which it does not know: one trait, and what goes in and out of it.
 
-use std::{
-    io::{self, Write},
-    net::IpAddr,
-    path::Path,
-};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::Path;
 
 use super::{condition, dto};
-use crate::ssh::{
-    certificate::{Certificate, CertificateFault},
-    publickey::{Fingerprint, PublicKey},
-};
+use crate::ssh::certificate::{Certificate, CertificateFault};
+use crate::ssh::publickey::{Fingerprint, PublicKey};
 
 /// Writes a text that may be long, to whoever takes it as slowly as they like.
 pub type WriteText = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;

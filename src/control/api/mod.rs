@@ -30,13 +30,11 @@ mod watch;
 
 use std::sync::Arc;
 
-pub use data_plane::{Asked, DataPlane, DataPlaneError, Question, Target, WriteText};
-pub use server::{ApiServeError, Handle, Reserved, reserve};
-
-use crate::{
-    config::Peer,
-    registry::{Service, document::Role},
-};
+pub use self::data_plane::{Asked, DataPlane, DataPlaneError, Question, Target, WriteText};
+pub use self::server::{ApiServeError, Handle, Reserved, reserve};
+use crate::config::Peer;
+use crate::registry::Service;
+use crate::registry::document::Role;
 
 /// What the API is started with.
 pub struct Start {

@@ -1,17 +1,17 @@
 //! The API's description (OpenAPI 3.1), made from the table of routes.
 
 use axum::http::Method;
-use schemars::{Schema, SchemaGenerator, generate::SchemaSettings, transform::RecursiveTransform};
+use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
+use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use super::{
-    auth::role_word,
-    dto::{NAME, PRINCIPAL},
-    problem::{BUSY, COME_AGAIN_S, ProblemBody, REGISTRY_AWAY},
-    query::Query,
-    routes::{Gives, Kind, ROUTES, Route, Source},
-    shared::WHOLE_MAX,
-};
+use super::auth::role_word;
+use super::dto::{NAME, PRINCIPAL};
+use super::problem::{BUSY, COME_AGAIN_S, ProblemBody, REGISTRY_AWAY};
+use super::query::Query;
+use super::routes::{Gives, Kind, ROUTES, Route, Source};
+use super::shared::WHOLE_MAX;
 
 /// The whole document.
 pub(super) fn describe() -> Value {

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::auth::Process;
-use crate::{control::places::Place, registry::writer::Actor};
+use crate::control::places::Place;
+use crate::registry::writer::Actor;
 
 /// Where a connection comes from.
 pub(super) enum Origin {

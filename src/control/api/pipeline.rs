@@ -1,38 +1,29 @@
 //! From a request to its answer: who asks, what for, may they, is it well formed; then, on a thread that may wait, the
 //! handler.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use axum::{
-    body::{Body, Bytes, HttpBody as _},
-    extract::{Request, State},
-    http::{
-        HeaderMap, StatusCode,
-        header::{self, HeaderValue},
-        request::Parts,
-    },
-    response::Response,
-};
+use axum::body::{Body, Bytes, HttpBody as _};
+use axum::extract::{Request, State};
+use axum::http::header::{self, HeaderValue};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
-use super::{
-    auth::{Caller, Proof, TokenHash, role_word},
-    context::Context,
-    origin::Origin,
-    problem::Problem,
-    query::Queries,
-    response::Answer,
-    routes::{self, Kind, Route, Source},
-    shared::{Api, WHOLE_MAX},
-    trace::Asked,
-};
+use super::auth::{Caller, Proof, TokenHash, role_word};
+use super::context::Context;
+use super::origin::Origin;
+use super::problem::Problem;
+use super::query::Queries;
+use super::response::Answer;
+use super::routes::{self, Kind, Route, Source};
+use super::shared::{Api, WHOLE_MAX};
+use super::trace::Asked;
 use crate::registry::writer::Actor;
 
 /// For the whole body of a request.

@@ -1,14 +1,15 @@
 //! Why a request is not answered as asked: a problem (RFC 9457), with a code that stays the same.
 
-use axum::http::{
-    Response, StatusCode,
-    header::{self, HeaderValue},
-};
+use axum::http::header::{self, HeaderValue};
+use axum::http::{Response, StatusCode};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{body::Body, response::with};
-use crate::registry::{Refusal, name::NotALabel, store, writer::ServiceError};
+use super::body::Body;
+use super::response::with;
+use crate::registry::name::NotALabel;
+use crate::registry::writer::ServiceError;
+use crate::registry::{Refusal, store};
 
 /// Characters of a reason that are told: some name what was sent.
 const DETAIL_CHARS: usize = 500;

@@ -3,16 +3,14 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{problem::Problem, query::Queries, response::Answer};
-use crate::{
-    plural::count,
-    registry::{
-        Label, Model, Move, Written,
-        document::{Address, Document, Key, Origin, Vm},
-        draft::Progress,
-        writer::Committed,
-    },
-};
+use super::problem::Problem;
+use super::query::Queries;
+use super::response::Answer;
+use crate::plural::count;
+use crate::registry::document::{Address, Document, Key, Origin, Vm};
+use crate::registry::draft::Progress;
+use crate::registry::writer::Committed;
+use crate::registry::{Label, Model, Move, Written};
 
 /// What a handler answers, with its type, for the API's description.
 pub(super) struct Reply<T> {

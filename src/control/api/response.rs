@@ -1,9 +1,7 @@
 //! What a request is answered: JSON, text or a stream, and what every answer says about itself.
 
-use axum::http::{
-    Response, StatusCode,
-    header::{self, HeaderValue},
-};
+use axum::http::header::{self, HeaderValue};
+use axum::http::{Response, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::{Body, Lines, Text};

@@ -1,22 +1,18 @@
 //! THE TABLE: every route, who may use it, what it takes and gives, and what carries it out. Authorisation and the check
 //! of queries, revisions and bodies follow from it before any handler runs; so do the API's description and the tests.
 
+use Source::{Process, Registry};
 use axum::http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use super::{
-    condition::{Reloaded, Status},
-    context::Context,
-    dto,
-    handlers::{addresses_tokens, condition, data_plane, fleet, nodes, users_teams, vms},
-    problem::Problem,
-    query::{Query, percent_decoded},
-    reply::{Changed, Gone, List, Reply},
-    response::Answer,
-    watch,
-};
-use Source::{Process, Registry};
-
+use super::condition::{Reloaded, Status};
+use super::context::Context;
+use super::handlers::{addresses_tokens, condition, data_plane, fleet, nodes, users_teams, vms};
+use super::problem::Problem;
+use super::query::{Query, percent_decoded};
+use super::reply::{Changed, Gone, List, Reply};
+use super::response::Answer;
+use super::{dto, watch};
 use crate::registry::document::Role::{self, Admin, Operator, Reader};
 
 /// Bytes of a usual body.

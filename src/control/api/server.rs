@@ -3,50 +3,36 @@
 
 #![expect(clippy::disallowed_methods, reason = "the API runs on a thread of its own")]
 
-use std::{
-    fs, io,
-    net::{SocketAddr, TcpListener as StdTcp},
-    os::unix::{
-        fs::{FileTypeExt, MetadataExt, PermissionsExt},
-        net::{UnixListener as StdUnix, UnixStream as StdUnixStream},
-    },
-    path::{Path, PathBuf},
-    sync::Arc,
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::net::{SocketAddr, TcpListener as StdTcp};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener as StdUnix, UnixStream as StdUnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use std::{fs, io};
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener, UnixStream},
-    sync::oneshot,
-    time::timeout,
-};
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{
-        ServerConfig,
-        crypto::aws_lc_rs,
-        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    },
-};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::{
-    auth::{Credentials, Process},
-    origin::Origin,
-    pipeline::{Connection, respond},
-    shared::{Api, Roles, TURNS_MAX, role_of},
-};
-use crate::{
-    config::{ApiTls, Peer},
-    control::{
-        http::{self, Limits, serve_each},
-        places::network_of,
-    },
-    registry::{document::Role, writer::Actor},
-};
+use super::auth::{Credentials, Process};
+use super::origin::Origin;
+use super::pipeline::{Connection, respond};
+use super::shared::{Api, Roles, TURNS_MAX, role_of};
+use crate::config::{ApiTls, Peer};
+use crate::control::http::{self, Limits, serve_each};
+use crate::control::places::network_of;
+use crate::registry::document::Role;
+use crate::registry::writer::Actor;
 
 /// Connections served at a time on each listener. One on which nobody has shown a right makes room for a newcomer.
 const CONNECTIONS_MAX: usize = 128;

@@ -1,33 +1,22 @@
 //! The listeners: their files, their certificates, and peers that misbehave.
 
-use std::{
-    fs,
-    io::{BufRead, BufReader, Read, Write},
-    os::unix::{
-        fs::PermissionsExt,
-        net::{UnixListener, UnixStream},
-    },
-    sync::Arc,
-};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tokio_rustls::rustls::{ALL_VERSIONS, version};
 
-use super::{
-    ApiServeError,
-    auth::{Credentials, Process, new_token},
-    server,
-    testing::{World, head, now_s, read_head, read_reply},
-};
-use crate::{
-    config::{ApiTls, Peer},
-    registry::{
-        Command, Label, Options,
-        document::Role,
-        writer::{Actor, CommandRequest, Mode},
-    },
-    ssh::entropy::SystemEntropy,
-};
+use super::auth::{Credentials, Process, new_token};
+use super::testing::{World, head, now_s, read_head, read_reply};
+use super::{ApiServeError, server};
+use crate::config::{ApiTls, Peer};
+use crate::registry::document::Role;
+use crate::registry::writer::{Actor, CommandRequest, Mode};
+use crate::registry::{Command, Label, Options};
+use crate::ssh::entropy::SystemEntropy;
 
 /// Another API on the same registry.
 fn start(

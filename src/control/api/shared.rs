@@ -1,19 +1,17 @@
 //! What all connections of the API share: whom to ask, how much at a time, and who may what.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
-use super::{
-    auth::{Peers, Process},
-    data_plane::DataPlane,
-    trace::Traces,
-};
-use crate::{
-    config::Peer,
-    registry::{Service, document::Role},
-};
+use super::auth::{Peers, Process};
+use super::data_plane::DataPlane;
+use super::trace::Traces;
+use crate::config::Peer;
+use crate::registry::Service;
+use crate::registry::document::Role;
 
 /// Watchers at a time: each has a thread of its own.
 pub(super) const WATCHERS_MAX: usize = 16;

@@ -1,21 +1,17 @@
 //! Whoever reads slowly, or not at all: what is held for them is little, and nobody else waits.
 
-use std::{
-    future::{Future, poll_fn},
-    io::{BufReader, Read, Write},
-    pin::Pin,
-    sync::atomic::Ordering,
-};
+use std::future::{Future, poll_fn};
+use std::io::{BufReader, Read, Write};
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
 
 use axum::body::HttpBody as _;
 use serde_json::json;
 
-use super::{
-    body::{Body, Text},
-    routes::{Kind, ROUTES},
-    shared::{TURNS_MAX, WHOLE_MAX},
-    testing::{Reply, World, head, read_head},
-};
+use super::body::{Body, Text};
+use super::routes::{Kind, ROUTES};
+use super::shared::{TURNS_MAX, WHOLE_MAX};
+use super::testing::{Reply, World, head, read_head};
 use crate::registry::document::Role;
 
 /// More than sockets and queues hold.

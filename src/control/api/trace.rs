@@ -4,25 +4,21 @@
 
 #![expect(clippy::disallowed_methods, reason = "a trace tells how long each step took")]
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{Mutex, PoisonError},
-    time::Instant,
-};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
-use axum::http::{StatusCode, request::Parts};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
 
-use super::{origin::Origin, problem::Problem};
-use crate::{
-    log_limiter::{LogLimiter, Network},
-    registry::{
-        Command, Options, Service,
-        command::Noted,
-        writer::{Actor, CommandRequest, Mode},
-    },
-    ssh::text::printable,
-};
+use super::origin::Origin;
+use super::problem::Problem;
+use crate::log_limiter::{LogLimiter, Network};
+use crate::registry::command::Noted;
+use crate::registry::writer::{Actor, CommandRequest, Mode};
+use crate::registry::{Command, Options, Service};
+use crate::ssh::text::printable;
 
 /// Longest method, in bytes: those that are known are shorter, others are what a peer sent.
 const METHOD_MAX_BYTES: usize = 16;

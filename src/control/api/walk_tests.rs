@@ -4,12 +4,10 @@ use axum::http::Method;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{
-    dto::Session,
-    query::Query,
-    routes::{Kind, ROUTES, Route},
-    testing::{Reply, World, read_head},
-};
+use super::dto::Session;
+use super::query::Query;
+use super::routes::{Kind, ROUTES, Route};
+use super::testing::{Reply, World, read_head};
 use crate::registry::document::Role;
 
 const KEY: &str =

@@ -2,19 +2,23 @@
 
 #![expect(clippy::disallowed_methods, reason = "a watch is fed by a thread of its own")]
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
-use axum::{body::Bytes, http::StatusCode};
+use axum::body::Bytes;
+use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::{auth::Proof, body::Lines, context::Context, problem::Problem, shared::WATCHERS_MAX};
-use crate::registry::{
-    Key,
-    document::Vm,
-    store::{Commit, StoreError, Watch},
-};
+use super::auth::Proof;
+use super::body::Lines;
+use super::context::Context;
+use super::problem::Problem;
+use super::shared::WATCHERS_MAX;
+use crate::registry::Key;
+use crate::registry::document::Vm;
+use crate::registry::store::{Commit, StoreError, Watch};
 
 /// Lines that wait for a slow reader; then the store's history waits for it.
 const LINES_WAITING: usize = 64;

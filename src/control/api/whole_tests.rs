@@ -4,21 +4,15 @@ use std::io::{BufRead, BufReader, Write};
 
 use serde_json::{Value, json};
 
-use super::{
-    Asked, Question, Target,
-    dto::Session,
-    routes::ROUTES,
-    shared::WATCHERS_MAX,
-    testing::{World, head, key, read_head, user},
-    walk_tests::prepare,
-};
-use crate::{
-    registry::{
-        document::Role,
-        store::{Revision, Store},
-    },
-    ssh::publickey::{Fingerprint, PublicKey},
-};
+use super::dto::Session;
+use super::routes::ROUTES;
+use super::shared::WATCHERS_MAX;
+use super::testing::{World, head, key, read_head, user};
+use super::walk_tests::prepare;
+use super::{Asked, Question, Target};
+use crate::registry::document::Role;
+use crate::registry::store::{Revision, Store};
+use crate::ssh::publickey::{Fingerprint, PublicKey};
 
 #[test]
 fn a_watcher_hears_of_every_commit_and_of_nobodys_secrets() {

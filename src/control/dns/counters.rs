@@ -1,6 +1,7 @@
 //! What the DNS server counts. Labels are closed sets; nothing of a question is in them.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// How a question came.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -1,9 +1,7 @@
 //! The zone as a file, for people with their own name servers (RFC 1035 §5, RFC 3597).
 
-use std::{
-    io::{self, Write},
-    ops::ControlFlow,
-};
+use std::io::{self, Write};
+use std::ops::ControlFlow;
 
 use super::zone::Zone;
 

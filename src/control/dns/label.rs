@@ -1,9 +1,7 @@
 //! One label of a name below the zone, by value.
 
-use std::{
-    fmt,
-    hash::{Hash, Hasher},
-};
+use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use crate::route::{LABEL_BYTES_MAX, is_label};
 

@@ -7,11 +7,9 @@
 //!
 //! Pure: time is an argument. A table of fixed size, which no packet makes grow.
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    net::IpAddr,
-    num::NonZeroU32,
-};
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 
 use crate::log_limiter::Network;
 

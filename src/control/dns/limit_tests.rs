@@ -1,9 +1,7 @@
 //! Tests of `limit`: whatever comes, nobody gets more than the limit; whoever stays below it gets everything.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, DefaultHasher},
-};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 
 use proptest::prelude::*;
 

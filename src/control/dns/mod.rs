@@ -15,15 +15,15 @@
 //! has no back-pressure for a transfer (a full queue loses messages of it), and logs a line of the peer's text at
 //! `info` for every question.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use tokio::{net::TcpListener, sync::oneshot, task};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task;
 
 use crate::config::Dns;
 
@@ -41,13 +41,12 @@ mod testing;
 pub mod transfer;
 pub mod zone;
 
-pub use counters::{Counters, Event, ResponseKind, Transport};
-pub use label::Label;
-pub use zone::{Addresses, Entry, Names, PointsAt, Zone};
-
-use limit::Limiter;
-use server::{Shared, TRANSFERS_MAX};
-use socket::Datagrams;
+pub use self::counters::{Counters, Event, ResponseKind, Transport};
+pub use self::label::Label;
+use self::limit::Limiter;
+use self::server::{Shared, TRANSFERS_MAX};
+use self::socket::Datagrams;
+pub use self::zone::{Addresses, Entry, Names, PointsAt, Zone};
 
 /// How long a transfer's thread may take to see that the server ends.
 const FAREWELL_WAIT: Duration = Duration::from_secs(2);

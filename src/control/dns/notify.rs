@@ -5,24 +5,19 @@
 
 #![expect(clippy::disallowed_methods, reason = "when to tell again is measured by the clock")]
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
-use hickory_proto::{
-    op::{Header, Message, MessageType, OpCode, Query, ResponseCode},
-    rr::{Name, RecordType},
-    serialize::binary::{BinDecodable, BinDecoder},
-};
-use tokio::{
-    net::UdpSocket,
-    time::{Instant, sleep_until, timeout_at},
-};
+use hickory_proto::op::{Header, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{counters::Event, server::Shared};
+use super::counters::Event;
+use super::server::Shared;
 
 /// How often the serial is looked at, and the least between two NOTIFYs to one secondary.
 const TICK: Duration = Duration::from_secs(1);

@@ -5,19 +5,20 @@
 //! questions as a header claims (65,535 make 8 MB), and logs what it finds in options. Here a request has exactly one
 //! question and at most [`RECORDS_MAX`] records, which are stepped over.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
+use std::sync::Arc;
 
-use hickory_proto::{
-    op::{Edns, Header, MessageType, Metadata, OpCode, Query, ResponseCode, emit_message_parts},
-    rr::{Name, Record, RecordType},
-    serialize::binary::{BinDecodable, BinDecoder, BinEncodable, BinEncoder, DecodeError},
+use hickory_proto::op::{
+    Edns, Header, MessageType, Metadata, OpCode, Query, ResponseCode, emit_message_parts,
+};
+use hickory_proto::rr::{Name, Record, RecordType};
+use hickory_proto::serialize::binary::{
+    BinDecodable, BinDecoder, BinEncodable, BinEncoder, DecodeError,
 };
 
-use super::{
-    counters::{ResponseKind, Transport},
-    sign,
-    zone::{Answer, Outcome, Zone},
-};
+use super::counters::{ResponseKind, Transport};
+use super::sign;
+use super::zone::{Answer, Outcome, Zone};
 use crate::unix_time::unix_s;
 
 /// Most bytes of a UDP answer, whatever the asker can take: fits every path without fragments (DNS flag day 2020).

@@ -1,16 +1,14 @@
 //! Tests of `responder`: what every kind of request gets, byte for byte where it matters.
 
-use hickory_proto::{
-    op::{Message, Query},
-    rr::{DNSClass, RecordType::A},
-};
+use hickory_proto::op::{Message, Query};
+use hickory_proto::rr::DNSClass;
+use hickory_proto::rr::RecordType::A;
 use proptest::prelude::*;
 
-use super::{
-    super::testing::{label, listing, query, settings, with_edns, zone, zone_of},
-    *,
-};
-use crate::{config::Secondary, control::dns::Names as _};
+use super::super::testing::{label, listing, query, settings, with_edns, zone, zone_of};
+use super::*;
+use crate::config::Secondary;
+use crate::control::dns::Names as _;
 
 const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 

@@ -2,32 +2,26 @@
 
 #![expect(clippy::disallowed_methods, reason = "answers are limited by the clock")]
 
-use std::{
-    collections::HashMap,
-    io,
-    net::{IpAddr, SocketAddr},
-    ops::ControlFlow,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
-    task,
-    time::{sleep, timeout},
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task;
+use tokio::time::{sleep, timeout};
 
-use super::{
-    counters::{Counters, Event, Transport},
-    limit::{LimitVerdict, Limiter},
-    responder::{Reply, Request, Responder},
-    socket::Datagrams,
-    transfer,
-    zone::Zone,
-};
+use super::counters::{Counters, Event, Transport};
+use super::limit::{LimitVerdict, Limiter};
+use super::responder::{Reply, Request, Responder};
+use super::socket::Datagrams;
+use super::transfer;
+use super::zone::Zone;
 use crate::control::places::{Place, Places, network_of};
 
 /// No request is longer; what is cut off here was none (a question has at most 271 bytes, options the rest).

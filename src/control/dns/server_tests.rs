@@ -1,23 +1,17 @@
 //! Tests of the running server, over real sockets on loopback.
 
-use std::{
-    collections::HashSet,
-    io::{Read as _, Write as _},
-    net::{IpAddr, UdpSocket},
-    sync::atomic::Ordering,
-};
+use std::collections::HashSet;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, UdpSocket};
+use std::sync::atomic::Ordering;
 
-use hickory_proto::{
-    op::{Message, OpCode, ResponseCode},
-    rr::RecordType::{self, A},
-};
+use hickory_proto::op::{Message, OpCode, ResponseCode};
+use hickory_proto::rr::RecordType::{self, A};
 
-use super::{
-    testing::{
-        ask_udp, connect, label, listing, query, receive, send, settings, with_edns, zone, zone_of,
-    },
-    *,
+use super::testing::{
+    ask_udp, connect, label, listing, query, receive, send, settings, with_edns, zone, zone_of,
 };
+use super::*;
 use crate::config::Secondary;
 
 fn started(settings: &Dns) -> Handle {

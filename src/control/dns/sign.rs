@@ -6,26 +6,20 @@
 //!
 //! Signatures are kept and used again. Those of denied names are not: strangers choose the names.
 
-use std::{
-    collections::HashMap,
-    fmt::Write as _,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use hickory_proto::{
-    ProtoError,
-    dnssec::{
-        Algorithm, DigestType, PublicKeyBuf,
-        rdata::{DNSKEY, DNSSECRData, NSEC, RRSIG, SigInput},
-    },
-    rr::{DNSClass, Name, RData, Record, RecordType, SerialNumber},
-    serialize::binary::{BinEncodable, BinEncoder, NameEncoding},
-};
+use hickory_proto::ProtoError;
+use hickory_proto::dnssec::rdata::{DNSKEY, DNSSECRData, NSEC, RRSIG, SigInput};
+use hickory_proto::dnssec::{Algorithm, DigestType, PublicKeyBuf};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType, SerialNumber};
+use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
 
-use crate::ssh::{
-    keytype::SignatureAlgorithm, private_key::PrivateKey, publickey::KeyFault, wire::Malformed,
-    wire::Reader,
-};
+use crate::ssh::keytype::SignatureAlgorithm;
+use crate::ssh::private_key::PrivateKey;
+use crate::ssh::publickey::KeyFault;
+use crate::ssh::wire::{Malformed, Reader};
 
 /// A signature is good from an hour ago, for resolvers whose clock is late.
 const BACKDATED_S: u64 = 3600;

@@ -1,20 +1,17 @@
 //! Tests of `sign`: hickory's own validator, which shares no line with the signer, checks what was signed.
 
-use hickory_proto::{
-    dnssec::{Verifier as _, rdata::RRSIG},
-    op::{Message, ResponseCode},
-    rr::RecordType::{A, AAAA, CNAME, DNSKEY as DNSKEY_TYPE, NS, NSEC as NSEC_TYPE, SOA, SSHFP},
+use hickory_proto::dnssec::Verifier as _;
+use hickory_proto::dnssec::rdata::RRSIG;
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::RecordType::{
+    A, AAAA, CNAME, DNSKEY as DNSKEY_TYPE, NS, NSEC as NSEC_TYPE, SOA, SSHFP,
 };
 
-use super::{
-    super::{
-        ResponseKind, Transport,
-        responder::{Reply, Responder},
-        testing::{host_keys, listing, name, query, settings, with_edns, zone_of},
-        zone::Zone,
-    },
-    *,
-};
+use super::super::responder::{Reply, Responder};
+use super::super::testing::{host_keys, listing, name, query, settings, with_edns, zone_of};
+use super::super::zone::Zone;
+use super::super::{ResponseKind, Transport};
+use super::*;
 
 const KEY: &str = include_str!("testdata/ecdsa_p256");
 const NOW: u64 = 1_800_000_000;

@@ -4,21 +4,18 @@
 //! what comes from elsewhere. So the kernel is asked for each datagram's destination (IP_PKTINFO, RFC 3542 §6.1), and
 //! the answer carries it as its source.
 
-use std::{
-    io::{self, IoSlice, IoSliceMut},
-    net::{SocketAddr, TcpListener as StdListener, UdpSocket as StdUdp},
-    os::fd::AsRawFd,
-};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket as StdUdp};
+use std::os::fd::AsRawFd;
 
-use nix::{
-    cmsg_space,
-    sys::socket::{
-        ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg,
-        setsockopt, sockopt,
-    },
+use nix::cmsg_space;
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt,
+    sockopt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{io::Interest, net::UdpSocket};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
 
 use super::counters::Transport;
 

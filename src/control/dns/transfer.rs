@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 
 use hickory_proto::rr::Record;
 
-use super::{responder::Request, zone::Zone};
+use super::responder::Request;
+use super::zone::Zone;
 
 /// Records of a message. Names of the longest kind on both sides make 52 kB of them, which is below the 64 kB of a
 /// message; usual ones 4 kB.

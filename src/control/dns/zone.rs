@@ -13,32 +13,21 @@
 //! Negative answers carry the SOA with its own TTL = MINIMUM = 60 s (RFC 2308 §3 takes the smaller, some resolvers take
 //! the SOA's): a new VM is found a minute later by whoever asked too early. Nothing matches a wildcard.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    ops::ControlFlow,
-    sync::Arc,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use hickory_proto::{
-    op::Query,
-    rr::{
-        DNSClass, Name, RData, Record, RecordType,
-        rdata::{
-            A, AAAA, CNAME, NS, SOA, SSHFP,
-            sshfp::{Algorithm, FingerprintType},
-        },
-    },
-};
+use hickory_proto::op::Query;
+use hickory_proto::rr::rdata::sshfp::{Algorithm, FingerprintType};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, SOA, SSHFP};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
-use super::{
-    label::Label,
-    sign::{self, Keep, Signer},
-};
-use crate::{
-    config::{Dns, Secondary},
-    ssh::{keytype::KeyType, publickey::PublicKey},
-};
+use super::label::Label;
+use super::sign::{self, Keep, Signer};
+use crate::config::{Dns, Secondary};
+use crate::ssh::keytype::KeyType;
+use crate::ssh::publickey::PublicKey;
 
 /// How long a resolver may believe that a name does not exist; also the SOA's own TTL.
 pub const NEGATIVE_TTL_S: u32 = 60;

@@ -2,13 +2,9 @@
 
 use hickory_proto::rr::RecordType::{self, A, AAAA, ANY, CNAME, NS, SOA, SSHFP, TXT};
 
-use super::{
-    super::{
-        export,
-        testing::{host_keys, label, listing, name, query, settings, zone, zone_of},
-    },
-    *,
-};
+use super::super::export;
+use super::super::testing::{host_keys, label, listing, name, query, settings, zone, zone_of};
+use super::*;
 
 const PRINT: &str = "SSHFP 4 2";
 const SOA_LINE: &str = "vm.test. 60 IN SOA ns1.vm.test. hostmaster.vm.test. 7 60 30 604800 60";

@@ -4,15 +4,14 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
-use crate::ended::{Cause, Detail, Ended, Stage};
-use crate::ssh::ident;
-
 use super::super::local_address;
 use super::super::login_leg::Broken;
 use super::super::proxy_header::{self, Expected, HeaderVerdict, Origin};
 use super::super::report::Report;
 use super::super::stream::{Read, Stream};
 use super::{Door, HalfOpenSlot};
+use crate::ended::{Cause, Detail, Ended, Stage};
+use crate::ssh::ident;
 
 impl Door {
     /// Finds the address that was dialled, reading a PROXY header where one is due. Returns the bytes read behind it;

@@ -8,11 +8,6 @@ use std::sync::Arc;
 
 use futures_lite::FutureExt;
 
-use crate::ended::{Cause, Ended, Side, Stage};
-use crate::metrics::LoginStage;
-use crate::route::Admitted;
-use crate::ssh::userauth::ProvedKey;
-
 use super::super::attended::Waiting;
 use super::super::clock;
 use super::super::early::{Early, attend};
@@ -24,6 +19,10 @@ use super::super::report::{Info, Report};
 use super::super::seats::{Full, SessionPermit};
 use super::super::vm_leg::{Guest, Reached};
 use super::{Door, HalfOpenSlot, Outcome};
+use crate::ended::{Cause, Ended, Side, Stage};
+use crate::metrics::LoginStage;
+use crate::route::Admitted;
+use crate::ssh::userauth::ProvedKey;
 
 /// What comes of the wait for a VM.
 enum Way {

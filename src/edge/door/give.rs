@@ -6,13 +6,6 @@ use std::time::Duration;
 use futures_lite::FutureExt;
 use futures_lite::future::try_zip;
 
-use crate::ended::{Cause, Detail, Ended, Side, Stage};
-use crate::route::{self, Admitted};
-use crate::ssh::fault::Fault;
-use crate::ssh::handoff::{Answered, Asked, Claim, EdgeEnd, Passed};
-use crate::ssh::message::Reason;
-use crate::ssh::publickey::Fingerprint;
-
 use super::super::early::Early;
 use super::super::failed::Failed;
 use super::super::handoff::{Details, Part, Peer};
@@ -24,6 +17,12 @@ use super::super::route_gate::Entry;
 use super::super::stream::{Read, Stream};
 use super::begin_session::why;
 use super::{Door, HalfOpenSlot, Outcome};
+use crate::ended::{Cause, Detail, Ended, Side, Stage};
+use crate::route::{self, Admitted};
+use crate::ssh::fault::Fault;
+use crate::ssh::handoff::{Answered, Asked, Claim, EdgeEnd, Passed};
+use crate::ssh::message::Reason;
+use crate::ssh::publickey::Fingerprint;
 
 /// How long an agent may take to judge: it waits two seconds for an announcement, and as long for its map.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);

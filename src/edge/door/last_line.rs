@@ -2,12 +2,11 @@
 
 use std::cell::RefCell;
 
-use crate::ended::{Cause, Ended, Side, Stage};
-use crate::log_limiter::Network;
-
 use super::super::clock;
 use super::super::report::{Carried, Report};
 use super::Door;
+use crate::ended::{Cause, Ended, Side, Stage};
+use crate::log_limiter::Network;
 
 /// The end of a connection whose task was dropped with the whole door.
 pub(super) const KILLED: Ended =

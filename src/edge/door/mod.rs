@@ -16,22 +16,15 @@ use std::time::Duration;
 
 use futures_lite::FutureExt;
 
-use crate::ended::{Cause, Ended, Side, Stage};
-use crate::log_limiter::{LogLimiter, Network};
-use crate::metrics::{Counters, LoginStage};
-use crate::route::Address;
-use crate::ssh::message::Reason;
-use crate::ssh::notice::{Notice, Progress};
-use crate::ssh::transport::{Context, Event, Transport};
-use crate::ssh::userauth::{Authenticator, Step};
-use crate::unix_time::unix_s;
-
+use self::give::Next;
+pub(super) use self::half_open::HalfOpenSlot;
+use self::last_line::{KILLED, LastLine};
+use self::patience::{PROOF_WAIT, Patience};
 use super::admission::{self, Admission};
 use super::attended::Attended;
 use super::denied::Denied;
 use super::early::Early;
 use super::executor::Executor;
-
 use super::global_requests::host_keys;
 use super::handoff::Part;
 use super::login_leg::{LoginLeg, Scratch};
@@ -43,10 +36,15 @@ use super::shared::Shared;
 use super::stream::Stream;
 use super::vm_leg::VmLegs;
 use super::{clock, lobby};
-use give::Next;
-pub(super) use half_open::HalfOpenSlot;
-use last_line::{KILLED, LastLine};
-use patience::{PROOF_WAIT, Patience};
+use crate::ended::{Cause, Ended, Side, Stage};
+use crate::log_limiter::{LogLimiter, Network};
+use crate::metrics::{Counters, LoginStage};
+use crate::route::Address;
+use crate::ssh::message::Reason;
+use crate::ssh::notice::{Notice, Progress};
+use crate::ssh::transport::{Context, Event, Transport};
+use crate::ssh::userauth::{Authenticator, Step};
+use crate::unix_time::unix_s;
 
 mod arrival;
 mod begin_session;

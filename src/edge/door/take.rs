@@ -6,6 +6,13 @@ use std::cell::{Cell, RefCell};
 use futures_lite::FutureExt;
 use zeroize::Zeroize;
 
+use super::super::handoff::{Agent, Details};
+use super::super::login_leg::{Broken, LoginLeg};
+use super::super::presence::ConnectionGuard;
+use super::super::report::{Proved, Report};
+use super::super::route_gate::{Entry, RouteGate};
+use super::super::stream::{Read, Stream};
+use super::{Door, HalfOpenSlot, Outcome};
 use crate::ended::{Cause, Detail, Ended, Side, Stage};
 use crate::route::Admitted;
 use crate::ssh::certificate::Restrictions;
@@ -18,14 +25,6 @@ use crate::ssh::userauth::{
     Authenticator, Gate, Identity, Offer, Pass, Policy, ProvedKey, Step, Subject,
 };
 use crate::unix_time::unix_s;
-
-use super::super::handoff::{Agent, Details};
-use super::super::login_leg::{Broken, LoginLeg};
-use super::super::presence::ConnectionGuard;
-use super::super::report::{Proved, Report};
-use super::super::route_gate::{Entry, RouteGate};
-use super::super::stream::{Read, Stream};
-use super::{Door, HalfOpenSlot, Outcome};
 
 /// Most bytes kept of a data connection before its OPEN is whole.
 const OPENING_BYTES_MAX: usize = CLAIM_ID_BYTES + OPEN_LENGTH_MAX as usize + 64;

@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use crate::ssh::handoff::{Claim, ClaimId, SAID_AGO_S_MAX};
-use crate::ssh::publickey::Fingerprint;
-
 use super::super::clock;
 use super::super::executor::{Executor, Wake};
+use crate::ssh::handoff::{Claim, ClaimId, SAID_AGO_S_MAX};
+use crate::ssh::publickey::Fingerprint;
 
 /// How long an announced data connection may take to come, in milliseconds.
 const COMES_MS_MAX: u64 = 30_000;
@@ -130,10 +129,11 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::super::executor::tests::run;
     use super::*;
     use crate::ssh::testing::Seeded;
-    use std::sync::Arc;
 
     const EDGE: Fingerprint = Fingerprint([1; 32]);
 

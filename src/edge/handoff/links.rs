@@ -4,17 +4,22 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
-use std::io;
-use std::mem;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+use std::{io, mem};
 
 use futures_lite::FutureExt;
 use zeroize::Zeroizing;
 
+use super::super::clock;
+use super::super::executor::{Control, Executor, Order, Wake};
+use super::super::login_leg::{Broken, LoginLeg, Scratch};
+use super::super::stream::Stream;
+use super::rates::{Question, Questions};
+use super::{LOGIN, Peer};
 use crate::ssh::fault::Fault;
 use crate::ssh::handoff::{self, Claim, Said};
 use crate::ssh::message::Reason;
@@ -24,13 +29,6 @@ use crate::ssh::transport::{
     Algorithms, ClientConfig, Event, RekeyLimits, ServerConfig, Transport,
 };
 use crate::ssh::userauth::{Credential, Login, LoginStep};
-
-use super::super::clock;
-use super::super::executor::{Control, Executor, Order, Wake};
-use super::super::login_leg::{Broken, LoginLeg, Scratch};
-use super::super::stream::Stream;
-use super::rates::{Question, Questions};
-use super::{LOGIN, Peer};
 
 /// From the TCP connection to the agent's USERAUTH_SUCCESS.
 const OPEN_WAIT: Duration = Duration::from_secs(10);

@@ -16,14 +16,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
+use self::claims::{Claims, Seen};
+pub use self::links::{Handed, Links};
+use self::signers::Signers;
+use super::report::RequestId;
 use crate::ssh::publickey::{Fingerprint, PublicKey};
 use crate::ssh::transport::ServerConfig;
 use crate::ssh::wire::{Malformed, Put, Reader};
-
-use super::report::RequestId;
-use claims::{Claims, Seen};
-pub use links::{Handed, Links};
-use signers::Signers;
 
 /// The login of an edge at an agent's control link.
 const LOGIN: &str = "keyway-edge";

@@ -8,10 +8,9 @@ use std::task::Poll;
 
 use zeroize::Zeroizing;
 
-use crate::ssh::handoff::Said;
-
 use super::super::executor::Wake;
 use super::super::pump::Deliver;
+use crate::ssh::handoff::Said;
 
 /// Questions that are not answered, of all sessions together: as many as can be in a key exchange.
 const ASKED_MAX: usize = 1 << 16;
@@ -160,9 +159,10 @@ impl Drop for SigningLink<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::super::super::executor::tests::run;
     use super::*;
-    use std::sync::mpsc;
 
     const HASH: [u8; 32] = [5; 32];
 

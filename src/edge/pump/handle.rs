@@ -1,11 +1,12 @@
 //! The way into a pump from other threads: a queue and a wake.
 
-use super::super::epoll::Waker;
-use super::super::slab::Key;
-use super::{Ask, Check, Session, Visit};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::super::epoll::Waker;
+use super::super::slab::Key;
+use super::{Ask, Check, Session, Visit};
 
 /// What a pump is told.
 pub(super) enum Command<I> {

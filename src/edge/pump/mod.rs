@@ -4,19 +4,6 @@
 //! wakes once a minute to see which have gone quiet. Every session that came in ends in exactly one call of the
 //! `on_end` given at the start. A panic while a session is served ends that session.
 
-use super::buffers::Pool;
-use super::clock::monotonic_ms;
-use super::epoll::{Event, Interest, Poller, Readiness, Target};
-use super::relay::Turn;
-use super::relay::leg::{Party, PumpContext, Tally};
-use super::slab::{Key, Slab};
-use crate::ended::{Cause, Ended, Side, Stage};
-use crate::metrics::{Counters, Direction, Passage};
-use crate::ssh::entropy::SystemEntropy;
-use crate::ssh::transport::Instant;
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::sys::epoll::EpollTimeout;
-use nix::unistd::Pid;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
@@ -26,19 +13,33 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::epoll::EpollTimeout;
+use nix::unistd::Pid;
+
+use self::handle::{Command, Queue, Shared};
+use super::buffers::Pool;
+use super::clock::monotonic_ms;
+use super::epoll::{Event, Interest, Poller, Readiness, Target};
+use super::relay::Turn;
+use super::relay::leg::{Party, PumpContext, Tally};
 pub use super::relay::{ClientAlive, EstablishedLeg, PreferGcm};
-use handle::{Command, Queue, Shared};
+use super::slab::{Key, Slab};
+use crate::ended::{Cause, Ended, Side, Stage};
+use crate::metrics::{Counters, Direction, Passage};
+use crate::ssh::entropy::SystemEntropy;
+use crate::ssh::transport::Instant;
 
 mod carriage;
 mod handle;
 mod pipes;
 mod session;
 mod splice;
-pub use carriage::{Carriage, Carry};
-pub use handle::PumpHandle;
-pub(in crate::edge) use pipes::Pipes;
-pub use session::{Ask, Check, Deliver, Report, Seen, Session, Stay, Visit};
-pub use splice::{Splice, SplicedLeg};
+pub use self::carriage::{Carriage, Carry};
+pub use self::handle::PumpHandle;
+pub(in crate::edge) use self::pipes::Pipes;
+pub use self::session::{Ask, Check, Deliver, Report, Seen, Session, Stay, Visit};
+pub use self::splice::{Splice, SplicedLeg};
 
 /// How often sessions are looked at for memory that they can do without and key exchanges that are stuck, in milliseconds.
 const SCAN_MS: u64 = 60_000;

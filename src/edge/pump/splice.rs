@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 use socket2::SockRef;
 
+use self::leg::{Leg, Lost};
 use super::super::buffers::Pool;
 use super::super::epoll::Readiness;
 use super::super::relay::leg::{Party, PumpContext, Read, Reading, Writing};
@@ -21,10 +22,8 @@ use super::super::relay::{HALF_CLOSED_MS_MAX, LINGER_MS_MAX, READS_MAX, Turn};
 use super::super::socket_options;
 use crate::ended::{Cause, Ended, Stage};
 
-use leg::{Leg, Lost};
-
 mod leg;
-pub use leg::SplicedLeg;
+pub use self::leg::SplicedLeg;
 
 /// How long the agent may take for its last words once a session is to end, in milliseconds. What comes from the client
 /// meanwhile goes nowhere.

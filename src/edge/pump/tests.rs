@@ -1,5 +1,10 @@
 //! Tests of `pump`: its own thread and real TCP connections; the peers are threads of the test that block.
 
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::mpsc::{Receiver, channel};
+
 use super::super::epoll::Readiness;
 use super::super::relay::Relay;
 use super::*;
@@ -11,10 +16,6 @@ use crate::ssh::kex::Method;
 use crate::ssh::message::{CHANNEL_DATA, GLOBAL_REQUEST};
 use crate::ssh::testing::{End, Pair, Seeded, client_config, server_config};
 use crate::ssh::transport::{Algorithms, Context, RekeyLimits};
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::mpsc::{Receiver, channel};
 
 /// One end outside the edge, with a blocking socket.
 pub(in crate::edge) struct Peer {

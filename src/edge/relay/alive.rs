@@ -3,11 +3,13 @@
 //!
 //! Costs an idle session one wake an interval, and no memory that stays.
 
+use std::time::Duration;
+
+use nix::errno::Errno;
+
 use super::super::global_requests::{Question, keep_alive};
 use super::leg::{Party, PumpContext, Stop};
 use super::{Relay, Turn};
-use nix::errno::Errno;
-use std::time::Duration;
 
 /// Longest `TCP_USER_TIMEOUT` the kernel takes (it reads a signed int), in milliseconds.
 const USER_TIMEOUT_MS_MAX: u64 = 0x7fff_ffff;

@@ -2,6 +2,13 @@
 //!
 //! Knows how to read, to write in order and to seal; `relay` decides what goes where and when.
 
+use std::ops::Range;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+use socket2::SockRef;
+
 use super::super::buffers::{Inbox, Pool};
 use super::super::epoll::Readiness;
 use super::super::global_requests::Replies;
@@ -14,11 +21,6 @@ use crate::ssh::fault::Fault;
 use crate::ssh::message::{DISCONNECT, Reason, UNIMPLEMENTED};
 use crate::ssh::transport::{Context, Instant, Resealed, Transport};
 use crate::ssh::wire::Put;
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
-use socket2::SockRef;
-use std::ops::Range;
-use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Reads up to this many bytes from the VM are acknowledged at once.
 const QUICK_ACK_MAX: usize = 16 << 10;

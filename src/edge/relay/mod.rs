@@ -27,6 +27,12 @@
 //! A leg's exchange that we started waits for a full socket on the other leg like data does. That is
 //! the peers' own back-pressure: it ends when they read.
 
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use self::alive::Alive;
+pub use self::leg::EstablishedLeg;
 use self::leg::{
     Exchange, Party, PumpContext, Read, RelayLeg, Stop, Writing, reseal_for_other_leg,
 };
@@ -42,12 +48,6 @@ use crate::ssh::message::{
     REQUEST_SUCCESS,
 };
 use crate::ssh::transport::{Event, ExchangeHash, ServerConfig};
-use std::ops::Range;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
-
-use self::alive::Alive;
-pub use self::leg::EstablishedLeg;
 
 mod alive;
 pub(super) mod leg;
@@ -55,8 +55,8 @@ mod parting;
 pub(super) mod rekey;
 mod resume;
 
-pub use alive::ClientAlive;
-pub(super) use parting::{HALF_CLOSED_MS_MAX, LINGER_MS_MAX};
+pub use self::alive::ClientAlive;
+pub(super) use self::parting::{HALF_CLOSED_MS_MAX, LINGER_MS_MAX};
 
 /// Reads a turn. A session with more to read waits until the others had their turn.
 pub(super) const READS_MAX: u32 = 4;

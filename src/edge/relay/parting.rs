@@ -1,11 +1,12 @@
 //! How a session ends: by a half-close that passes, by a leg that cannot go on, or from our side.
 
+use nix::errno::Errno;
+
 use super::leg::{Party, PumpContext, Read, Reading, Stop, Writing};
 use super::{Phase, READS_MAX, Relay, Turn};
 use crate::ended::{Cause, Detail, Ended, Stage};
 use crate::ssh::fault::Fault;
 use crate::ssh::message::Reason;
-use nix::errno::Errno;
 
 /// How long a session that is over may take to get its last words out and see the peers close, in milliseconds.
 pub(in super::super) const LINGER_MS_MAX: u64 = 2_000;

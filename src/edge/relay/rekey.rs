@@ -1,10 +1,11 @@
 //! When we start a key exchange of a relayed session, and when we stop waiting for one.
 
+use nix::errno::Errno;
+
 use super::leg::{Exchange, Party, PumpContext, Stop};
 use super::{Phase, PreferGcm, Relay, Turn, Upgrade};
 use crate::ssh::cipher::Cipher;
 use crate::ssh::transport::Transport;
-use nix::errno::Errno;
 
 /// How long a key exchange may take once a session lives. Long: a client that is stopped answers when it is
 /// continued, and `alive` sees to those that are gone.

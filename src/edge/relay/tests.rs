@@ -1,6 +1,12 @@
 //! Tests of `relay`: a client and a VM made of our own transports, real sockets and a real epoll between
 //! them and the session, virtual time and seeded randomness. One thread: nothing here waits.
 
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use nix::sys::epoll::EpollTimeout;
+
 use super::super::buffers::Inbox;
 use super::super::epoll::{Event as Ready, Interest, Poller, Target};
 use super::super::pump::Pipes;
@@ -13,14 +19,9 @@ use crate::ssh::cipher::{Cipher, Mac};
 use crate::ssh::entropy::Entropy as _;
 use crate::ssh::fault::Fault;
 use crate::ssh::kex::Method;
-use crate::ssh::message::Reason;
-use crate::ssh::message::{self, CHANNEL_DATA};
+use crate::ssh::message::{self, CHANNEL_DATA, Reason};
 use crate::ssh::testing::{End, Pair, Seeded, client_config, server_config};
 use crate::ssh::transport::{Algorithms, Context, Instant, RekeyLimits};
-use nix::sys::epoll::EpollTimeout;
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 mod alive;
 mod exchange;

@@ -1,6 +1,8 @@
 //! Networks of their own for tests, as threads see them: nothing outside the test's own thread changes.
 
-use std::{fs::File, process::Command, thread};
+use std::fs::File;
+use std::process::Command;
+use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
 

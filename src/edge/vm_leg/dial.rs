@@ -5,12 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ended::{Cause, Detail, Ended, Stage};
-use crate::metrics::{Counters, LoginStage};
-use crate::plural;
-use crate::route::Vm;
-use crate::ssh::transport::{ClientConfig, Transport};
-
 use super::super::clock;
 use super::super::failed::Failed;
 use super::super::login_leg::{LoginLeg, Scratch};
@@ -18,6 +12,11 @@ use super::super::names::Stale;
 use super::super::shared::Shared;
 use super::super::stream::Stream;
 use super::VmLegs;
+use crate::ended::{Cause, Detail, Ended, Stage};
+use crate::metrics::{Counters, LoginStage};
+use crate::plural;
+use crate::route::Vm;
+use crate::ssh::transport::{ClientConfig, Transport};
 
 impl VmLegs {
     /// Connects to the first of `endpoints` that answers, all of them within the time for a dial.

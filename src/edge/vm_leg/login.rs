@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::ended::{Cause, Ended, Stage};
-use crate::ssh::certificate::UserCertificate;
-use crate::ssh::private_key::PrivateKey;
-use crate::ssh::transport::Event;
-use crate::ssh::userauth::{Credential, Login, LoginStep};
-
 use super::super::failed::{self, Failed};
 use super::super::login_leg::{LoginLeg, Scratch};
 use super::super::settings::{Principal, VmCredential};
 use super::super::shared::Shared;
 use super::super::{clock, recheck};
 use super::{Guest, VmLegs};
+use crate::ended::{Cause, Ended, Stage};
+use crate::ssh::certificate::UserCertificate;
+use crate::ssh::private_key::PrivateKey;
+use crate::ssh::transport::Event;
+use crate::ssh::userauth::{Credential, Login, LoginStep};
 
 /// A certificate is valid from this long ago: clocks of resumed VMs run behind.
 const VALID_BEFORE_S: u64 = 600;

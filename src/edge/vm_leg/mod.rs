@@ -11,6 +11,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::clock;
+use super::executor::Executor;
+use super::failed::Failed;
+use super::login_leg::{LoginLeg, Scratch};
+use super::report::Report;
+use super::shared::Shared;
 use crate::ended::{Cause, Detail, Ended, Stage};
 use crate::metrics::{Counters, LoginStage};
 use crate::route::{Admitted, Pin};
@@ -18,13 +24,6 @@ use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::SignatureAlgorithm;
 use crate::ssh::transport::{Algorithms, ClientConfig, Event, RekeyLimits};
 use crate::ssh::userauth::ProvedKey;
-
-use super::clock;
-use super::executor::Executor;
-use super::failed::Failed;
-use super::login_leg::{LoginLeg, Scratch};
-use super::report::Report;
-use super::shared::Shared;
 
 /// From the TCP connection to the VM's USERAUTH_SUCCESS.
 const VM_LOGIN: Duration = Duration::from_secs(30);

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::ended::{Cause, Ended, Stage};
-use crate::route::{Pin, Vm};
-use crate::ssh::publickey::{KeyType, PublicKey};
-use crate::ssh::transport::ClientConfig;
-
 use super::super::first_use::Shown;
 use super::super::login_leg::LoginLeg;
 use super::super::shared::Shared;
 use super::VmLegs;
+use crate::ended::{Cause, Ended, Stage};
+use crate::route::{Pin, Vm};
+use crate::ssh::publickey::{KeyType, PublicKey};
+use crate::ssh::transport::ClientConfig;
 
 impl VmLegs {
     /// What to ask for, in order.

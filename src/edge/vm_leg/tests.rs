@@ -1,5 +1,6 @@
 //! Tests of `dial`: host keys at their first use, and a registry that is slow to take them.
 
+use std::io;
 use std::rc::Rc;
 use std::sync::{Mutex, mpsc};
 
@@ -13,7 +14,6 @@ use crate::edge::first_use::Shown;
 use crate::route::{Carry, Vm};
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::publickey::PublicKey;
-use std::io;
 
 /// Pins what it is shown, once it is let; says so before.
 struct Slow {

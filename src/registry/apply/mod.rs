@@ -14,6 +14,6 @@ mod plan;
 pub mod served_file;
 mod transition;
 
-pub use desired::Prune;
-pub use execute::{Applied, apply};
-pub use plan::{Step, plan};
+pub use self::desired::Prune;
+pub use self::execute::{Applied, apply};
+pub use self::plan::{Step, plan};

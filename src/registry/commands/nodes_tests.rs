@@ -7,8 +7,9 @@ use crate::registry::model::{CommandContext, Limits, Model};
 use crate::registry::name::{Label, Principal};
 use crate::registry::refusal::Refusal;
 use crate::route::Carry;
+use crate::ssh::entropy::SystemEntropy;
+use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::Fingerprint;
-use crate::ssh::{entropy::SystemEntropy, private_key::PrivateKey};
 
 fn label(name: &str) -> Label {
     Label::new(name).unwrap()

@@ -1,6 +1,7 @@
 //! What goes wrong with a store, whose fault it is and what to do.
 
-use std::{fmt, io, path::Path, path::PathBuf};
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use super::{
     KEY_BYTES_MAX, OPERATIONS_MAX, Revision, StoreId, TRANSACTION_BYTES_MAX, VALUE_BYTES_MAX,

@@ -12,7 +12,8 @@
 //!   of it; a transaction that changes nothing takes no revision and answers the current one.
 //! - Keys are in the order of their bytes. A watcher hears of every change once, in order, whole transactions only.
 
-use std::{fmt, time::Duration};
+use std::fmt;
+use std::time::Duration;
 
 mod fault;
 pub mod sqlite;
@@ -20,8 +21,8 @@ pub mod sqlite;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use fault::{Refusal, StoreError, TransactFault};
-pub use sqlite::Sqlite;
+pub use self::fault::{Refusal, StoreError, TransactFault};
+pub use self::sqlite::Sqlite;
 
 /// Most changes (puts and deletes together), and most compares, of one transaction: etcd's `--max-txn-ops`.
 pub const OPERATIONS_MAX: usize = 128;

@@ -16,9 +16,9 @@ mod request;
 mod service;
 mod thread;
 
-pub use super::audit::{Actor, Audit, Moved};
-pub use follower::Follower;
-pub use request::{
+pub use self::follower::Follower;
+pub use self::request::{
     CommandRequest, Committed, Mode, RegistryError, ServiceError, StoreHealth, Subscriber, Update,
 };
-pub use service::{Service, Start, load};
+pub use self::service::{Service, Start, load};
+pub use super::audit::{Actor, Audit, Moved};

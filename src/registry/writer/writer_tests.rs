@@ -1,19 +1,17 @@
 //! The writer batch by batch: what takes many of them, and a store that fails.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, mpsc::TryRecvError};
+use std::sync::mpsc::TryRecvError;
 
 use super::*;
-use crate::registry::Limits;
-use crate::registry::Options;
 use crate::registry::command::{NewAddress, NewVm, Placement};
 use crate::registry::document::{Access, Origin};
 use crate::registry::name::{Label, Principal};
-use crate::registry::routes;
-use crate::registry::store::{
-    self, EntryRef, Head, Part, StoreError, StoreId, Watch, testing::memory::Memory,
-};
+use crate::registry::store::testing::memory::Memory;
+use crate::registry::store::{self, EntryRef, Head, Part, StoreError, StoreId, Watch};
 use crate::registry::writer::Actor;
+use crate::registry::{Limits, Options, routes};
 use crate::route::{Snapshot, Table, Who};
 use crate::ssh::testing::Seeded;
 

@@ -1,12 +1,11 @@
 //! What can be judged only when all of a delta is drafted.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
+use std::sync::Arc;
 
-use super::super::{
-    Address, AddressId, PrincipalId, TEAM_PREFIX, TEAMS_MAX, Vm, What,
-    delta::Sorted,
-    writer::{Known, KnownAddress},
-};
+use super::super::delta::Sorted;
+use super::super::writer::{Known, KnownAddress};
+use super::super::{Address, AddressId, PrincipalId, TEAM_PREFIX, TEAMS_MAX, Vm, What};
 use super::{Life, TableDraft};
 
 impl TableDraft<'_> {

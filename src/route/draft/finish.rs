@@ -1,20 +1,16 @@
 //! From a draft without contradictions to the entries to mark, and to what the writer notes.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 
-use super::super::{
-    Address, AddressId, Contradiction, Counts, PrincipalId,
-    hash::Fingerprint,
-    node::Host,
-    user_routes::{
-        InlineSlots, Named, Reaching, Rest, SpilledSlots, Team, UserRoutes, VmId, VmName,
-    },
-    writer::{IdAllocator, Known, KnownAddress, KnownNode, Writer},
+use super::super::hash::Fingerprint;
+use super::super::node::Host;
+use super::super::user_routes::{
+    InlineSlots, Named, Reaching, Rest, SpilledSlots, Team, UserRoutes, VmId, VmName,
 };
+use super::super::writer::{IdAllocator, Known, KnownAddress, KnownNode, Writer};
+use super::super::{Address, AddressId, Contradiction, Counts, PrincipalId};
 use super::{Life, Reach, TableDraft, User};
 
 type AddressChanges = Vec<(AddressId, Option<Arc<Address>>)>;

@@ -3,23 +3,21 @@
 //! In reading order: here who and where there is, in `nodes` what VMs lie on, in `vms` what may be entered, in `checks` what can be judged only at the
 //! end, in `finish` what the table must hold.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 
+use super::contents::columns;
+use super::delta::{Changes, Sorted};
+use super::hash::{Asked, Fingerprint};
+use super::node::Host;
+use super::snapshot::{judge_ip, judge_name};
+use super::table::Table;
+use super::user_routes::{Named, UserRoutes, VmId, VmName};
+use super::writer::{IdAllocator, Known, Writer};
 use super::{
     Address, AddressEntry, AddressId, Contradiction, Counts, EntryIndex, KeyEntry, PrincipalId,
     TEAM_PREFIX, TeamEntry, UserEntry, Vm, What,
-    contents::columns,
-    delta::{Changes, Sorted},
-    hash::{Asked, Fingerprint},
-    node::Host,
-    snapshot::{judge_ip, judge_name},
-    table::Table,
-    user_routes::{Named, UserRoutes, VmId, VmName},
-    writer::{IdAllocator, Known, Writer},
 };
 
 mod checks;

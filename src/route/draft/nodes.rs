@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use super::super::{
-    Carry, NodeEntry, Vm, What, delta::Changes, node::Host, snapshot::judge_name, writer::KnownNode,
-};
+use super::super::delta::Changes;
+use super::super::node::Host;
+use super::super::snapshot::judge_name;
+use super::super::writer::KnownNode;
+use super::super::{Carry, NodeEntry, Vm, What};
 use super::{Lying, TableDraft};
 
 impl TableDraft<'_> {

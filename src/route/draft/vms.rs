@@ -1,14 +1,13 @@
 //! What a delta changes about VMs: who may enter them, and where.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::super::{
-    AddressId, PrincipalId, Slot, Vm, VmEntry, What,
-    delta::Changes,
-    snapshot::{judge_id, judge_name},
-    user_routes::{InlineSlots, Named, SpilledSlots, Team, UserRoutes, VmId, VmName},
-    writer::Known,
-};
+use super::super::delta::Changes;
+use super::super::snapshot::{judge_id, judge_name};
+use super::super::user_routes::{InlineSlots, Named, SpilledSlots, Team, UserRoutes, VmId, VmName};
+use super::super::writer::Known;
+use super::super::{AddressId, PrincipalId, Slot, Vm, VmEntry, What};
 use super::{Reach, TableDraft};
 
 impl TableDraft<'_> {

@@ -1,6 +1,7 @@
 //! Small fleets for the tests of this room, and the rules once more, as plainly as they can be said.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 

@@ -1,5 +1,6 @@
 //! What an agent's files say now: what takes access away, and what a start begins with that had to wait.
 
+use super::super::rights::{self, Told};
 use crate::config::{
     AgentConfig, AgentFiles, AgentReread, AgentRights, Finding, Fleet, reread_agent,
 };
@@ -7,8 +8,6 @@ use crate::edge::Edge;
 use crate::edge::handoff::{Part, Trusted};
 use crate::edge::shared::Shared;
 use crate::ssh::publickey::PublicKey;
-
-use super::super::rights::{self, Told};
 
 /// Takes away what the file takes away, whatever else is wrong with it: without a `whole` file nothing comes back, and nobody
 /// new is believed.

@@ -15,6 +15,8 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use self::pins::InFile;
+pub use self::start::AgentStart;
 use super::door::{self, at, cpus, identity, inventory, shared};
 use super::drain::Leaves;
 use super::events::Events;
@@ -32,9 +34,6 @@ use crate::edge::{Edge, clock, listen};
 use crate::host;
 use crate::metrics::Registry;
 use crate::state::{Doors, Lock, State, Turn};
-
-use pins::InFile;
-pub use start::AgentStart;
 
 /// Runs the agent that `start` describes.
 ///

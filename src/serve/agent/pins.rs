@@ -3,13 +3,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::super::start::Failure;
 use crate::config::Fleet;
 use crate::edge::first_use::{FirstUse, Shown};
 use crate::route::{Pin, Snapshot, Vm};
 use crate::ssh::publickey::PublicKey;
 use crate::state::{KeptPins, State, StateFault};
-
-use super::super::start::Failure;
 
 /// The file, while this process has it.
 pub(super) struct InFile(Mutex<KeptPins>);

@@ -1,15 +1,14 @@
 //! The files of an agent that runs, read again: what takes access away first and by itself, then each file as a whole or not
 //! at all.
 
-use crate::config::{AgentConfig, AgentReread, Finding, Fleet, reread_agent};
-use crate::control::api::condition::Renewal;
-
 use super::super::door::{identity, live};
 use super::super::fixed::Fixed;
 use super::super::rights::{self, Told};
 use super::super::start::Failure;
 use super::super::told;
 use super::{Running, again};
+use crate::config::{AgentConfig, AgentReread, Finding, Fleet, reread_agent};
+use crate::control::api::condition::Renewal;
 
 /// Why a part is left as it is that has no faults of its own.
 const FAULTS: &str = "agent.toml has faults";

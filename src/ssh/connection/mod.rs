@@ -6,18 +6,16 @@
 
 mod request;
 
-pub use request::{Asked, Pty};
-
-use super::{
-    fault::{Fault, Stage},
-    message,
-    outlet::{Outlet, Sealed},
-    text::printable,
-    transport::{Context, Transport},
-    wire::{Malformed, Put, Reader},
-};
-use request::{NAME_BYTES_MAX, Parsed, parse};
 use std::collections::BTreeMap;
+
+pub use self::request::{Asked, Pty};
+use self::request::{NAME_BYTES_MAX, Parsed, parse};
+use super::fault::{Fault, Stage};
+use super::message;
+use super::outlet::{Outlet, Sealed};
+use super::text::printable;
+use super::transport::{Context, Transport};
+use super::wire::{Malformed, Put, Reader};
 
 /// The window we give each channel, in bytes: what one channel can make the caller hold.
 const WINDOW_BYTES: u32 = 64 << 10;

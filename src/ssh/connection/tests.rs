@@ -1,10 +1,9 @@
 //! The connection protocol message by message, without packets.
 
-use super::{
-    request::{ENV_BYTES_MAX, MODES_MAX, modes},
-    *,
-};
 use proptest::prelude::*;
+
+use super::request::{ENV_BYTES_MAX, MODES_MAX, modes};
+use super::*;
 
 type Sent = Vec<Vec<u8>>;
 

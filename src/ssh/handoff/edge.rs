@@ -1,5 +1,7 @@
 //! The edge's end of a handoff.
 
+use std::sync::Arc;
+
 use super::{Claim, OPEN_LENGTH_MAX, Open, number};
 use crate::ssh::cipher::Cipher;
 use crate::ssh::fault::{Fault, Stage};
@@ -11,7 +13,6 @@ use crate::ssh::transport::{
     Context, GivenUp, PACKET_MAX_BYTES, ServerConfig, Transport, kex_reply,
 };
 use crate::ssh::wire::{Malformed, Put, Reader};
-use std::sync::Arc;
 
 /// Most bytes that `packet_length` may claim of what an agent says.
 const SAID_LENGTH_MAX: u32 = 8 * 1024;

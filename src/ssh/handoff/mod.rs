@@ -32,9 +32,9 @@ use super::wire::{Malformed, Put, Reader};
 mod edge;
 mod link;
 mod open;
-pub use edge::{Answered, Asked, EdgeEnd, Passed};
-pub use link::{Said, sign};
-pub use open::{Open, Refused, SAID_AGO_S_MAX, Session, Taken, refuse};
+pub use self::edge::{Answered, Asked, EdgeEnd, Passed};
+pub use self::link::{Said, sign};
+pub use self::open::{Open, Refused, SAID_AGO_S_MAX, Session, Taken, refuse};
 
 /// Messages of a data connection, in the range of local extensions (RFC 4250 §4.1.2): no client's message has such a number
 /// and passes.

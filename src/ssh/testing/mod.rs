@@ -17,12 +17,14 @@ use super::entropy::Entropy;
 use super::fault::Fault;
 use super::host_key::HostKey;
 use super::private_key::PrivateKey;
+#[cfg(test)]
+use super::publickey::PublicKey;
 use super::publickey::SignatureAlgorithm;
 use super::transport::{
     Algorithms, ClientConfig, Context, Event, Instant, RekeyLimits, ServerConfig, Transport,
 };
 #[cfg(test)]
-use super::{publickey::PublicKey, wire::Put};
+use super::wire::Put;
 
 /// SplitMix64: the same bytes for the same seed, on every machine.
 pub(crate) struct Seeded(pub(crate) u64);

@@ -7,14 +7,13 @@ use super::{
 use crate::ssh::certificate::Certificate;
 use crate::ssh::cipher::Cipher;
 use crate::ssh::fault::Fault;
-use crate::ssh::handoff;
 use crate::ssh::kex::{self, Ephemeral, Flow, Secret, Transcript};
-use crate::ssh::message;
 use crate::ssh::negotiate::{Agreement, HostKeyAlgorithm, KexInit};
 use crate::ssh::packet::Sealer;
 use crate::ssh::publickey::PublicKey;
 use crate::ssh::role::Role;
 use crate::ssh::wire::{Put, Reader};
+use crate::ssh::{handoff, message};
 
 /// Key exchanges a peer may start before a user is authenticated: each costs us the arithmetic.
 pub(super) const EARLY_EXCHANGES_MAX: u32 = 2;

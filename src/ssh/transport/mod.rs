@@ -12,7 +12,6 @@ use super::cipher::{Cipher, Keys};
 use super::fault::{Fault, Stage};
 use super::ident::{self, IdentReader, Line};
 pub use super::kex::ExchangeHash;
-
 use super::kex::{Ephemeral, Secret, Transcript};
 use super::message;
 pub use super::negotiate::Algorithms;
@@ -29,13 +28,13 @@ mod farewell;
 mod handoff;
 mod handover;
 mod output;
-pub use config::{ClientConfig, Context, Instant, RekeyLimits, ServerConfig};
-use config::{End, Ours, Reply};
-pub(super) use exchange::kex_reply;
-use farewell::Farewell;
-use handoff::FirstExchange;
-pub(super) use handoff::{Continuation, GivenUp, peer_can};
-pub use handover::Handover;
+pub use self::config::{ClientConfig, Context, Instant, RekeyLimits, ServerConfig};
+use self::config::{End, Ours, Reply};
+pub(super) use self::exchange::kex_reply;
+use self::farewell::Farewell;
+use self::handoff::FirstExchange;
+pub(super) use self::handoff::{Continuation, GivenUp, peer_can};
+pub use self::handover::Handover;
 
 /// Most bytes `packet_length` may claim before a user is authenticated (RFC 4253 §6.1).
 const PACKET_MAX_EARLY_BYTES: u32 = 35_000;

@@ -1,17 +1,14 @@
 //! The client's side: one login with one key, towards a VM's sshd.
 
-use super::{
-    super::{
-        fault::{Fault, Stage},
-        message,
-        private_key::PrivateKey,
-        publickey::SignatureAlgorithm,
-        transport::{Context, Transport},
-        wire::{Malformed, Put, Reader},
-    },
-    Method, SERVICE, request, service_message, signed_data,
-};
 use std::sync::Arc;
+
+use super::super::fault::{Fault, Stage};
+use super::super::message;
+use super::super::private_key::PrivateKey;
+use super::super::publickey::SignatureAlgorithm;
+use super::super::transport::{Context, Transport};
+use super::super::wire::{Malformed, Put, Reader};
+use super::{Method, SERVICE, request, service_message, signed_data};
 
 /// Most banners of one login. sshd sends one, PAM modules some more.
 const BANNERS_MAX: u32 = 16;

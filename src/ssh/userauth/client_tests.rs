@@ -1,7 +1,8 @@
 //! The client's side message by message, with real keys and without packets.
 
 use super::*;
-use crate::ssh::{entropy::SystemEntropy, publickey::PublicKey};
+use crate::ssh::entropy::SystemEntropy;
+use crate::ssh::publickey::PublicKey;
 
 const SESSION: [u8; 32] = [7; 32];
 

@@ -11,12 +11,12 @@ mod proof;
 mod server;
 mod standing;
 
-pub use client::{Credential, Login, LoginStep};
-pub use proof::{Gate, Identity, Method, Presented, ProvedKey};
-pub use server::{Authenticator, OFFERS_MAX, Policy, Step};
-pub use standing::{Offer, Pass, Subject};
-
-use super::{message, wire::Put};
+pub use self::client::{Credential, Login, LoginStep};
+pub use self::proof::{Gate, Identity, Method, Presented, ProvedKey};
+pub use self::server::{Authenticator, OFFERS_MAX, Policy, Step};
+pub use self::standing::{Offer, Pass, Subject};
+use super::message;
+use super::wire::Put;
 
 /// The service that authentication itself is (RFC 4252 §4).
 const SERVICE: &str = "ssh-userauth";

@@ -4,16 +4,14 @@
 //! it saves ([`CaChecks`]). It verifies; whether a key may enter is for the [`Gate`] to judge, and that comes first: a
 //! lookup costs a thousandth of a signature.
 
-use super::{
-    super::{
-        certificate::{Certificate, CertificateFault, Claimed, Restrictions},
-        publickey::{Fingerprint, PublicKey, SignatureAlgorithm, Touch},
-        wire::{Malformed, Put, Reader},
-    },
-    PUBLIC_KEY, PUBLIC_KEY_HOST_BOUND, Policy, request, signed_data,
-    standing::{Offer, Pass, Subject},
-};
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::super::certificate::{Certificate, CertificateFault, Claimed, Restrictions};
+use super::super::publickey::{Fingerprint, PublicKey, SignatureAlgorithm, Touch};
+use super::super::wire::{Malformed, Put, Reader};
+use super::standing::{Offer, Pass, Subject};
+use super::{PUBLIC_KEY, PUBLIC_KEY_HOST_BOUND, Policy, request, signed_data};
 
 /// Longest key or certificate blob, in bytes. An RSA key of 16384 bits is 2 kB; OpenSSH's certificates with 256
 /// principals stay below this.

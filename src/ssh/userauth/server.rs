@@ -1,23 +1,22 @@
 //! The server's side: which keys may be used, and which one was proved.
 
+use std::mem;
+use std::net::IpAddr;
+
+use super::super::certificate::CertificateFault;
+use super::super::fault::{Fault, Stage};
+use super::super::message;
+use super::super::outlet::{Outlet, Sealed};
+use super::super::publickey::PublicKey;
+use super::super::revocation::Revocations;
+use super::super::text::{LineEnd, printable_lines};
+use super::super::transport::{Context, Transport};
+use super::super::wire::{Malformed, Put, Reader};
+use super::proof::{CaChecks, Gate, Method, ProvedKey, Request, RequestJudge, RequestVerdict};
 use super::{
-    super::{
-        certificate::CertificateFault,
-        fault::{Fault, Stage},
-        message,
-        outlet::{Outlet, Sealed},
-        publickey::PublicKey,
-        revocation::Revocations,
-        text::{LineEnd, printable_lines},
-        transport::{Context, Transport},
-        wire::{Malformed, Put, Reader},
-    },
     CONNECTION, KEYBOARD_INTERACTIVE, LOGIN_BYTES_MAX, PUBLIC_KEY, PUBLIC_KEY_HOST_BOUND, SERVICE,
-    is_login,
-    proof::{CaChecks, Gate, Method, ProvedKey, Request, RequestJudge, RequestVerdict},
-    service_message,
+    is_login, service_message,
 };
-use std::{mem, net::IpAddr};
 
 /// Most offers refused on one connection. A refused offer is no failed login: a stock client walks through every
 /// key of its agent, and to count that as OpenSSH's `MaxAuthTries` does would shut out people with many keys. The

@@ -1,19 +1,18 @@
 //! The server's side message by message, with real keys and without packets.
 
-use super::super::{
-    proof::{BLOB_BYTES_MAX, SIGNATURE_BYTES_MAX},
-    standing::{Offer, Pass},
-    *,
-};
-use super::*;
-use crate::ssh::{
-    certificate::{CertificateFault, Restrictions, UserCertificate},
-    entropy::Entropy,
-    private_key::PrivateKey,
-    publickey::{Fingerprint, SignatureAlgorithm},
-};
+use std::cell::RefCell;
+use std::net::Ipv4Addr;
+
 use proptest::prelude::*;
-use std::{cell::RefCell, net::Ipv4Addr};
+
+use super::super::proof::{BLOB_BYTES_MAX, SIGNATURE_BYTES_MAX};
+use super::super::standing::{Offer, Pass};
+use super::super::*;
+use super::*;
+use crate::ssh::certificate::{CertificateFault, Restrictions, UserCertificate};
+use crate::ssh::entropy::Entropy;
+use crate::ssh::private_key::PrivateKey;
+use crate::ssh::publickey::{Fingerprint, SignatureAlgorithm};
 
 #[path = "server_limit_tests.rs"]
 mod limits;

@@ -1,7 +1,8 @@
 //! The mistakes of other servers, by their numbers in the list of traps.
 
-use super::*;
 use aws_lc_rs::digest::{SHA256, digest};
+
+use super::*;
 
 #[test]
 fn trap_1_the_proved_key_decides_never_the_offered_one() {

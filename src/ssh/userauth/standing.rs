@@ -3,10 +3,8 @@
 
 use std::net::IpAddr;
 
-use super::super::{
-    certificate::{Certificate, CertificateFault, Restrictions, Standing},
-    publickey::{Fingerprint, PublicKey},
-};
+use super::super::certificate::{Certificate, CertificateFault, Restrictions, Standing};
+use super::super::publickey::{Fingerprint, PublicKey};
 use super::{Identity, Policy, Presented};
 
 /// What is judged.

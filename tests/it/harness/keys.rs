@@ -1,12 +1,11 @@
 //! Throw-away keys, certificates and agents, all made by OpenSSH's own tools.
 
-use super::{Process, run, wait};
+use std::fs;
 use std::os::unix::net::UnixStream;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{Process, run, wait};
 
 /// A key pair on disk, without a passphrase.
 #[derive(Clone, Debug)]

@@ -13,17 +13,15 @@ pub(crate) mod sshd;
 pub(crate) mod wait;
 pub(crate) mod world;
 
-pub(crate) use keys::Key;
-pub(crate) use process::{Output, Process, run, run_with_input};
-pub(crate) use world::{Target, World};
+use std::fs;
+use std::io::{BufWriter, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use std::{
-    fs,
-    io::{BufWriter, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
-};
+pub(crate) use self::keys::Key;
+pub(crate) use self::process::{Output, Process, run, run_with_input};
+pub(crate) use self::world::{Target, World};
 
 /// A directory of one test, removed when the test has passed and kept, named in the output, when it failed.
 #[derive(Debug)]

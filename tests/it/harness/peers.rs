@@ -1,11 +1,9 @@
 //! Programs of other people that the tests run against. A missing one fails its test, unless
 //! `KEYWAY_ALLOW_MISSING` names its peer: then `tests/run` lists it last.
 
-use std::{
-    env, fs,
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 /// Where `program` of `peer` is: a name to look up in PATH, or a path.
 #[track_caller]

@@ -1,17 +1,15 @@
 //! Programs that the tests start: each has a deadline, its output is kept, and nothing outlives its test.
 
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use super::wait;
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use std::{
-    fs,
-    io::Read,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
 
 /// Most that one client run may take: a hundred megabytes through a debug build on a busy machine.
 const RUN_MAX: Duration = Duration::from_mins(4);

@@ -1,12 +1,11 @@
 //! One stock `sshd`, standing for a VM.
 
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
 use super::{Key, Process, peers, wait, world};
-use std::{
-    fs,
-    net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
-    process::Command,
-};
 
 /// A VM: an `sshd` with its own host key. Its sessions find its name in `KEYWAY_VM`, and an empty home: start-up
 /// files of whoever runs the tests would slow each shell down.

@@ -1,10 +1,9 @@
 //! The one place that waits: it polls, with a deadline and a name for what never came.
 
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
 use super::Process;
-use std::{
-    net::{SocketAddr, TcpStream},
-    time::{Duration, Instant},
-};
 
 /// Most that anything may take that should be there at once.
 pub(crate) const SOON: Duration = Duration::from_secs(20);

@@ -1,16 +1,17 @@
 //! A world: users, pool addresses, VMs, and the Keyway in front of them, on loopback addresses of its own.
 
-use super::{Key, Output, Process, Scratch, keys::Agent, peers, process, run, sshd, wait};
+use std::fmt::Write;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use nix::sys::signal::Signal;
-use std::{
-    fmt::Write,
-    fs,
-    io::{Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
-    path::{Path, PathBuf},
-    process::Command,
-    sync::atomic::{AtomicU8, Ordering},
-};
+
+use super::keys::Agent;
+use super::{Key, Output, Process, Scratch, peers, process, run, sshd, wait};
 
 /// The port of the front door, at every pool address of the world. One of the process's own, below those that the
 /// kernel hands out: whoever listens on a wildcard address would otherwise answer in our place.

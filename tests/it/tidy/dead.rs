@@ -3,10 +3,8 @@
 
 use std::collections::HashMap;
 
-use super::{
-    File, is_rust, is_test, is_word_char, repository,
-    source::{functions, without_tests},
-};
+use super::source::{functions, without_tests};
+use super::{File, is_rust, is_test, is_word_char, repository};
 
 /// Public functions that nobody but tests calls, and what they wait for.
 const WAITING: &[(&str, &str)] = &[

@@ -1,6 +1,7 @@
 //! Functions fit a screen; those that do not stand on a list that only shrinks.
 
-use super::{File, is_rust, repository, source::functions};
+use super::source::functions;
+use super::{File, is_rust, repository};
 
 /// What fits a screen. Lines that are nothing but a comment do not count.
 const LINES_USUAL: usize = 70;

@@ -1,6 +1,7 @@
 //! Where files lie that only tests have.
 
-use super::{File, Finding, source::TEST_ONLY, squeezed};
+use super::source::TEST_ONLY;
+use super::{File, Finding, squeezed};
 
 /// Modules of tests that are neither the tests of a file nor the room's `testing`.
 pub(super) fn elsewhere(file: &File) -> Vec<Finding> {

@@ -6,10 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::pattern::NAME;
-use crate::registry::{
-    Label, Model,
-    document::{self, AddressState, Origin},
-};
+use crate::registry::document::{self, AddressState, Origin};
+use crate::registry::{Label, Model};
 
 /// A pool address.
 #[derive(Clone, Debug, JsonSchema, Serialize)]

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::{registry::document, ssh::publickey::PublicKey};
+use crate::registry::document;
+use crate::ssh::publickey::PublicKey;
 
 /// A host key of this front door.
 #[derive(Clone, Debug, Eq, JsonSchema, PartialEq, Serialize)]

@@ -6,10 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::pattern::NAME;
-use crate::registry::{
-    Label, Model,
-    document::{self, Origin},
-};
+use crate::registry::document::{self, Origin};
+use crate::registry::{Label, Model};
 
 /// What carries a session.
 #[derive(Clone, Copy, Debug, Eq, JsonSchema, PartialEq, Serialize)]

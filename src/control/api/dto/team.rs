@@ -4,10 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::pattern::NAME;
-use crate::registry::{
-    Label, Model, Principal,
-    document::{self, Access, Origin},
-};
+use crate::registry::document::{self, Access, Origin};
+use crate::registry::{Label, Model, Principal};
 
 /// A team.
 #[derive(Clone, Debug, JsonSchema, Serialize)]

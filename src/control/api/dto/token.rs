@@ -4,10 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::pattern::NAME;
-use crate::registry::{
-    Label,
-    document::{self, Role},
-};
+use crate::registry::Label;
+use crate::registry::document::{self, Role};
 
 /// An API token, of which only a hash is kept.
 #[derive(Clone, Debug, JsonSchema, Serialize)]

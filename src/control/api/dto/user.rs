@@ -4,10 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::pattern::NAME;
-use crate::registry::{
-    Label, Model, Principal,
-    document::{self, Origin, UserKey},
-};
+use crate::registry::document::{self, Origin, UserKey};
+use crate::registry::{Label, Model, Principal};
 
 /// A key that nobody has: the private half was thrown away.
 const LINE: &str =

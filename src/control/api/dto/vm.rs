@@ -5,15 +5,11 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    host_key::Pinned,
-    node::Carried,
-    pattern::{NAME, PRINCIPAL},
-};
-use crate::registry::{
-    Model, Principal,
-    document::{self, Access, Origin, VmState},
-};
+use super::host_key::Pinned;
+use super::node::Carried;
+use super::pattern::{NAME, PRINCIPAL};
+use crate::registry::document::{self, Access, Origin, VmState};
+use crate::registry::{Model, Principal};
 use crate::route::Carry;
 
 /// A virtual machine.

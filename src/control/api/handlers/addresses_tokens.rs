@@ -1,23 +1,17 @@
 //! Pool addresses and tokens.
 
 use super::{behind, unknown};
-use crate::{
-    control::api::{
-        auth::new_token,
-        context::Context,
-        dto,
-        problem::Problem,
-        reply::{Changed, Gone, List, Moved, Reply},
-    },
-    registry::{
-        Command, Key, Label,
-        command::{NewAddress, Placement},
-        document::{AddressState, Document},
-        refusal::Kind,
-        writer::{Committed, Mode, ServiceError},
-    },
-    ssh::entropy::SystemEntropy,
-};
+use crate::control::api::auth::new_token;
+use crate::control::api::context::Context;
+use crate::control::api::dto;
+use crate::control::api::problem::Problem;
+use crate::control::api::reply::{Changed, Gone, List, Moved, Reply};
+use crate::registry::command::{NewAddress, Placement};
+use crate::registry::document::{AddressState, Document};
+use crate::registry::refusal::Kind;
+use crate::registry::writer::{Committed, Mode, ServiceError};
+use crate::registry::{Command, Key, Label};
+use crate::ssh::entropy::SystemEntropy;
 
 type Answer<T> = Result<T, Problem>;
 

@@ -1,11 +1,9 @@
 //! How the front door is, and its files read again.
 
-use crate::control::api::{
-    condition::{Reload, Reloaded, Status},
-    context::Context,
-    dto,
-    problem::Problem,
-};
+use crate::control::api::condition::{Reload, Reloaded, Status};
+use crate::control::api::context::Context;
+use crate::control::api::dto;
+use crate::control::api::problem::Problem;
 
 pub(in super::super) fn status(context: &Context) -> Result<Status, Problem> {
     Ok(context.api.beside.status())

@@ -7,23 +7,20 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::unknown;
-use crate::{
-    control::api::{
-        body::Text,
-        context::Context,
-        data_plane::{Asked, DataPlaneError, Question, Target},
-        dto,
-        problem::Problem,
-        query::plain,
-        reply::{Changed, Gone, List},
-    },
-    registry::{Command, command::Noted, refusal::Kind, writer::Mode},
-    ssh::{
-        authorized_keys::AuthorizedKey,
-        certificate::{Certificate, CertificateFault},
-        publickey::{Fingerprint, PublicKey},
-    },
-};
+use crate::control::api::body::Text;
+use crate::control::api::context::Context;
+use crate::control::api::data_plane::{Asked, DataPlaneError, Question, Target};
+use crate::control::api::dto;
+use crate::control::api::problem::Problem;
+use crate::control::api::query::plain;
+use crate::control::api::reply::{Changed, Gone, List};
+use crate::registry::Command;
+use crate::registry::command::Noted;
+use crate::registry::refusal::Kind;
+use crate::registry::writer::Mode;
+use crate::ssh::authorized_keys::AuthorizedKey;
+use crate::ssh::certificate::{Certificate, CertificateFault};
+use crate::ssh::publickey::{Fingerprint, PublicKey};
 
 /// Sessions that are named of those that begin alike.
 const AMBIGUOUS_SHOWN: usize = 5;

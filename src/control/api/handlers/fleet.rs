@@ -4,27 +4,19 @@ use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    control::api::{
-        body::Lines,
-        context::Context,
-        dto, openapi,
-        problem::Problem,
-        reply::{List, Moved, Reply},
-        watch,
-    },
-    registry::{
-        Command,
-        apply::served_file::{self, RemovalsMax, Tally},
-        apply::{self, Prune},
-        command::Thing,
-        document::Role,
-        draft::Progress,
-        fleet::Fleet,
-        object,
-        writer::{self, Mode},
-    },
-};
+use crate::control::api::body::Lines;
+use crate::control::api::context::Context;
+use crate::control::api::problem::Problem;
+use crate::control::api::reply::{List, Moved, Reply};
+use crate::control::api::{dto, openapi, watch};
+use crate::registry::apply::served_file::{self, RemovalsMax, Tally};
+use crate::registry::apply::{self, Prune};
+use crate::registry::command::Thing;
+use crate::registry::document::Role;
+use crate::registry::draft::Progress;
+use crate::registry::fleet::Fleet;
+use crate::registry::writer::{self, Mode};
+use crate::registry::{Command, object};
 
 type Answer<T> = Result<T, Problem>;
 

@@ -14,10 +14,12 @@ pub(super) mod nodes;
 pub(super) mod users_teams;
 pub(super) mod vms;
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use super::problem::Problem;
-use crate::registry::{Label, Refusal, refusal::Kind};
+use crate::registry::refusal::Kind;
+use crate::registry::{Label, Refusal};
 
 /// What comes behind a cursor, which is a name. A cursor that is no name stands where it would.
 fn behind<'m, T>(

@@ -1,18 +1,15 @@
 //! Nodes.
 
 use super::{behind, unknown};
-use crate::{
-    control::api::{
-        context::Context,
-        dto,
-        problem::Problem,
-        reply::{Changed, Gone, List, Reply},
-    },
-    registry::{
-        Command, Key, Label, command::NodeSettings, document::Document, refusal::Kind,
-        writer::Committed,
-    },
-};
+use crate::control::api::context::Context;
+use crate::control::api::dto;
+use crate::control::api::problem::Problem;
+use crate::control::api::reply::{Changed, Gone, List, Reply};
+use crate::registry::command::NodeSettings;
+use crate::registry::document::Document;
+use crate::registry::refusal::Kind;
+use crate::registry::writer::Committed;
+use crate::registry::{Command, Key, Label};
 
 type Answer<T> = Result<T, Problem>;
 

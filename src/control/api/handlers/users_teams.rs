@@ -3,20 +3,14 @@
 use std::ops::Bound;
 
 use super::{behind, unknown};
-use crate::{
-    control::api::{
-        context::Context,
-        dto,
-        problem::Problem,
-        reply::{Changed, Gone, List, Reply, Seen},
-    },
-    registry::{
-        Command, Key, Label,
-        document::{Document, UserKey},
-        refusal::Kind,
-        writer::Committed,
-    },
-};
+use crate::control::api::context::Context;
+use crate::control::api::dto;
+use crate::control::api::problem::Problem;
+use crate::control::api::reply::{Changed, Gone, List, Reply, Seen};
+use crate::registry::document::{Document, UserKey};
+use crate::registry::refusal::Kind;
+use crate::registry::writer::Committed;
+use crate::registry::{Command, Key, Label};
 
 type Answer<T> = Result<T, Problem>;
 

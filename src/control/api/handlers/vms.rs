@@ -3,22 +3,16 @@
 use std::collections::BTreeSet;
 
 use super::{behind, unknown};
-use crate::{
-    control::api::{
-        context::Context,
-        dto,
-        problem::Problem,
-        reply::{Changed, Gone, List, Reply},
-    },
-    registry::{
-        Command, Label, Model, Principal,
-        command::{NewVm, Placement, VmSettings},
-        document::{Document, Serial, Vm},
-        model::Stored,
-        refusal::Kind,
-        writer::Committed,
-    },
-};
+use crate::control::api::context::Context;
+use crate::control::api::dto;
+use crate::control::api::problem::Problem;
+use crate::control::api::reply::{Changed, Gone, List, Reply};
+use crate::registry::command::{NewVm, Placement, VmSettings};
+use crate::registry::document::{Document, Serial, Vm};
+use crate::registry::model::Stored;
+use crate::registry::refusal::Kind;
+use crate::registry::writer::Committed;
+use crate::registry::{Command, Label, Model, Principal};
 
 type Answer<T> = Result<T, Problem>;
 

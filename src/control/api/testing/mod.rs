@@ -1,41 +1,35 @@
 //! A running API for tests: a registry in memory, a data plane that is none, and a client of few words.
 
-use std::{
-    fs,
-    io::{BufRead, BufReader, Read, Write},
-    net::TcpStream,
-    os::unix::net::UnixStream,
-    path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{
     ALL_VERSIONS, ClientConfig, ClientConnection, RootCertStore, StreamOwned,
     SupportedProtocolVersion,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 
-use super::{
-    DataPlane, DataPlaneError, Handle, Question, WriteText, condition, dto, server, shared::Api,
-};
-use crate::{
-    config::ApiTls,
-    registry::{
-        Command, Label, Limits, Model, Options, Service,
-        command::Dialled,
-        document::Role,
-        store::{StoreId, testing::memory::Memory},
-        writer::{self, Actor, CommandRequest, Mode},
-    },
-    ssh::{
-        entropy::SystemEntropy, private_key::PrivateKey, publickey::Fingerprint, testing::Seeded,
-    },
-};
+use super::shared::Api;
+use super::{DataPlane, DataPlaneError, Handle, Question, WriteText, condition, dto, server};
+use crate::config::ApiTls;
+use crate::registry::command::Dialled;
+use crate::registry::document::Role;
+use crate::registry::store::StoreId;
+use crate::registry::store::testing::memory::Memory;
+use crate::registry::writer::{self, Actor, CommandRequest, Mode};
+use crate::registry::{Command, Label, Limits, Model, Options, Service};
+use crate::ssh::entropy::SystemEntropy;
+use crate::ssh::private_key::PrivateKey;
+use crate::ssh::publickey::Fingerprint;
+use crate::ssh::testing::Seeded;
 
 /// For an answer that must come.
 const PATIENCE: Duration = Duration::from_mins(1);

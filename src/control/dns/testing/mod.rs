@@ -1,27 +1,19 @@
 //! A small zone for the tests, and a client that speaks UDP and TCP.
 
-use std::{
-    collections::HashMap,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream, UdpSocket},
-    ops::ControlFlow,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use hickory_proto::{
-    op::{Edns, Message, MessageType, OpCode, Query},
-    rr::{Name, RecordType},
-};
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
+use hickory_proto::rr::{Name, RecordType};
 
 use super::{Addresses, Entry, Label, Names, PointsAt, Zone};
-use crate::{
-    config::{Dns, DomainName, NameServer},
-    ssh::publickey::PublicKey,
-};
+use crate::config::{Dns, DomainName, NameServer};
+use crate::ssh::publickey::PublicKey;
 
 const HOST_KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINILzCr80scSuAcnYpxLu4nnirz6xztusEayvak/vj9f edge";

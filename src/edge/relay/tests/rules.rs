@@ -1,10 +1,11 @@
 //! Tests of what a relay does not carry as it is, and of how sessions end.
 
+use std::net::Shutdown as Close;
+
 use super::*;
 use crate::ssh::message::UNIMPLEMENTED;
 use crate::ssh::transport::{Context, Transport};
 use crate::ssh::wire::{Put, Reader};
-use std::net::Shutdown as Close;
 
 fn request(name: &str, wants_reply: bool, rest: &[u8]) -> Vec<u8> {
     let mut message = vec![GLOBAL_REQUEST];

@@ -1,10 +1,8 @@
 //! Backup and restore: a copy appears whole or not at all, and no file is removed or written over that was not made here.
 
-use std::{
-    fs::{self, File},
-    io,
-    path::{Path, PathBuf},
-};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 

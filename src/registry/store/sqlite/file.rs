@@ -3,13 +3,11 @@
 //! Nothing here opens a store's file by other means than SQLite: closing it would drop every lock that the process's
 //! connections hold on it (POSIX record locks belong to the process).
 
-use std::{
-    fs::{self, DirBuilder, OpenOptions},
-    io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 

@@ -1,11 +1,9 @@
 //! Stores that a restore has replaced: each is kept under a name that says when, none is ever written over, and they are
 //! read as they lie.
 
-use std::{
-    fs, io,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use super::file;
 use crate::durable;

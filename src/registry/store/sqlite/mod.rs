@@ -4,17 +4,13 @@
 //! `kv` (what is), `log` (what became of it since the last compaction) and `meta` (one row: store id, revision, how far
 //! the log is compacted). Another process may use the file too, such as the successor in a restart.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use rusqlite::{
-    Connection, OptionalExtension, Row, TransactionBehavior,
-    types::{FromSqlError, Value},
-};
+use rusqlite::types::{FromSqlError, Value};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior};
 
 use super::{
     EntryRef, Head, Order, Part, Refusal, Revision, Store, StoreError, StoreId, TransactFault,
@@ -26,10 +22,9 @@ mod file;
 mod kept;
 mod watch;
 
-pub use copy::{Restored, backup, restore};
-pub use kept::{Replaced, replaced};
-
-use file::Access;
+pub use self::copy::{Restored, backup, restore};
+use self::file::Access;
+pub use self::kept::{Replaced, replaced};
 
 /// Transactions that share one commit: at most 256 times 1.25 MiB go to the write-ahead log at once.
 const GROUP_MAX: usize = 256;

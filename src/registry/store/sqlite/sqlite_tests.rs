@@ -1,16 +1,12 @@
 //! Tests of `sqlite`: the suite, and what only a file has.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::registry::store::{
-    Expected,
-    testing::conformance::{self, Factory, LONG},
-};
+use crate::registry::store::Expected;
+use crate::registry::store::testing::conformance::{self, Factory, LONG};
 
 const ID: StoreId = StoreId([1; 16]);
 /// When stores are replaced here.

@@ -2,11 +2,9 @@
 
 #![expect(clippy::disallowed_methods, reason = "a wait for a change is measured by the clock")]
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::{Inner, meta, number, revision};
 use crate::registry::store::{Change, Commit, Revision, StoreError, Watch};

@@ -1,10 +1,8 @@
 //! The reference engine: what every engine must do, in the fewest words, and a store for other rooms' tests.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Condvar, Mutex},
-    time::Duration,
-};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use crate::registry::store::{
     Change, Commit, EntryRef, Head, Order, Part, Refusal, Revision, Store, StoreError, StoreId,

@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use super::Memory;
-use crate::registry::store::{
-    Store, StoreId,
-    testing::conformance::{self, Factory},
-};
+use crate::registry::store::testing::conformance::{self, Factory};
+use crate::registry::store::{Store, StoreId};
 
 struct Memories;
 

@@ -2,20 +2,17 @@
 //!
 //! Revisions are an engine's own, so what is compared is their order: each history keeps the two side by side.
 
-use std::{
-    collections::BTreeMap,
-    hash::{BuildHasher, RandomState},
-    sync::Arc,
-    time::Duration,
-};
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
 
-use proptest::{
-    collection::vec,
-    prelude::*,
-    test_runner::{RngSeed, TestRunner},
-};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{RngSeed, TestRunner};
 
-use super::{super::memory::Memory, Factory, ID};
+use super::super::memory::Memory;
+use super::{Factory, ID};
 use crate::registry::store::{
     Expected, Refusal, Revision, Store, StoreError, TransactFault, Transaction, Watch,
 };

@@ -1,9 +1,7 @@
 //! The suite every engine is held to. A new engine gives a [`Factory`] and calls [`hold`].
 
-use std::{
-    sync::{Arc, Barrier},
-    time::Duration,
-};
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
 
 use crate::registry::store::{
     Change, Commit, Entry, Expected, Head, KEY_BYTES_MAX, OPERATIONS_MAX, Order, Part, Refusal,
