@@ -1,9 +1,11 @@
-//! Answers a second over UDP on loopback, beside a bare hickory server, with dnsperf as the asker. Prints answers a second,
-//! what each cost the server in CPU time, and what was lost; medians of rounds that take turns.
+//! Answers a second over UDP on loopback, beside a bare hickory server, with dnsperf as the asker.
+//! Prints answers a second, what each cost the server in CPU time, and what was lost; medians of
+//! rounds that take turns.
 //!
-//! `cargo bench --bench dns [SECONDS]`. Ours serves a million VMs at a thousand pool addresses; the questions are random VM
-//! names (answer: CNAME and A) or random pool addresses (answer: A). The bare servers are `hickory-server` with a handler
-//! that answers every question with one fixed A record, on one thread, as ours, and on two; then our zone behind it.
+//! `cargo bench --bench dns [SECONDS]`. Ours serves a million VMs at a thousand pool addresses; the
+//! questions are random VM names (answer: CNAME and A) or random pool addresses (answer: A). The
+//! bare servers are `hickory-server` with a handler that answers every question with one fixed A
+//! record, on one thread, as ours, and on two; then our zone behind it.
 
 #![expect(clippy::disallowed_methods, reason = "it measures, by threads and clocks")]
 #![expect(

@@ -1,9 +1,10 @@
-//! The door's executor beside glommio 0.9 (`benches/glommio`): one flow of accept, read, write and connect on both, in
-//! processes of their own. `cargo bench --bench executor`.
+//! The door's executor beside glommio 0.9 (`benches/glommio`): one flow of accept, read, write and
+//! connect on both, in processes of their own. `cargo bench --bench executor`.
 //!
-//! For each: system calls a flow (counted with ptrace, in a short run of its own), CPU a flow of the child alone, and
-//! flows that stood still for [`STALL`] and more: a wake that was lost until something else came along. A flow is what a
-//! login waits for, without its cryptography: see `keyway::edge::bare_flow`. The choice is explained in docs/choices.md.
+//! For each: system calls a flow (counted with ptrace, in a short run of its own), CPU a flow of
+//! the child alone, and flows that stood still for [`STALL`] and more: a wake that was lost until
+//! something else came along. A flow is what a login waits for, without its cryptography: see
+//! `keyway::edge::bare_flow`. The choice is explained in docs/choices.md.
 
 #![expect(clippy::disallowed_methods, reason = "it measures, by threads and clocks")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
@@ -44,7 +45,8 @@ const CPU: usize = 0;
 const GLOMMIO: &str = "glommio";
 const EXECUTORS: [&str; 2] = ["keyway", GLOMMIO];
 
-/// Where the program on glommio is built: a package of its own, so that no other build of this repository has its crates.
+/// Where the program on glommio is built: a package of its own, so that no other build of this
+/// repository has its crates.
 const PEER_TARGET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/glommio");
 
 fn peer() -> String {

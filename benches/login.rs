@@ -1,10 +1,11 @@
-//! What one login costs without sockets: the edge's two SSH legs in memory, and the cryptographic operations in them
-//! alone. `cargo bench --bench login`.
+//! What one login costs without sockets: the edge's two SSH legs in memory, and the cryptographic
+//! operations in them alone. `cargo bench --bench login`.
 //!
-//! The client's leg: mlkem768x25519-sha256 (or curve25519-sha256), the host key's signature, the user's signature
-//! checked. The VM's leg: curve25519-sha256, the VM's signature checked, a user certificate minted and used. All keys
-//! are Ed25519. Only the edge's side is timed, each call by itself, and the figures are medians: nothing waits in
-//! them, so on a thread that is not interrupted they are CPU time.
+//! The client's leg: mlkem768x25519-sha256 (or curve25519-sha256), the host key's signature, the
+//! user's signature checked. The VM's leg: curve25519-sha256, the VM's signature checked, a user
+//! certificate minted and used. All keys are Ed25519. Only the edge's side is timed, each call by
+//! itself, and the figures are medians: nothing waits in them, so on a thread that is not
+//! interrupted they are CPU time.
 
 #![expect(clippy::disallowed_methods, reason = "it measures, by threads and clocks")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]

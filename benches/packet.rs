@@ -1,8 +1,9 @@
-//! What packet protection costs: nanoseconds of CPU per packet and GB/s of payload, per suite and size, and what one
-//! idle direction holds in memory. `cargo bench --bench packet`.
+//! What packet protection costs: nanoseconds of CPU per packet and GB/s of payload, per suite and
+//! size, and what one idle direction holds in memory. `cargo bench --bench packet`.
 //!
-//! CPU time of this thread alone, by the kernel's own account, so that a busy machine moves the figures little.
-//! Each figure is the minimum and the median of [`ROUNDS`] rounds, taken suite by suite in turn.
+//! CPU time of this thread alone, by the kernel's own account, so that a busy machine moves the
+//! figures little. Each figure is the minimum and the median of [`ROUNDS`] rounds, taken suite
+//! by suite in turn.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 #![expect(clippy::expect_used, reason = "a benchmark that cannot measure must end")]
 #![expect(clippy::cast_precision_loss, reason = "figures are printed with three digits")]
@@ -15,13 +16,15 @@ use keyway::ssh::packet::{Opener, Sealer};
 
 const ROUNDS: usize = 25;
 const PAYLOADS: [usize; 3] = [32, 1024, 32 * 1024];
-/// Packets of one round together carry about this much, so that a round is far above the clock's resolution.
+/// Packets of one round together carry about this much, so that a round is far above the
+/// clock's resolution.
 const ROUND_BYTES: usize = 1 << 20;
 const ROUND_PACKETS_MAX: usize = 2048;
 const LIMIT: u32 = 1 << 20;
 
-/// CPU nanoseconds of this thread so far (`Documentation/scheduler/sched-stats.rst`). The kernel brings the figure up to
-/// date at every tick and whenever the thread lets go of its CPU: so it lets go.
+/// CPU nanoseconds of this thread so far (`Documentation/scheduler/sched-stats.rst`). The
+/// kernel brings the figure up to date at every tick and whenever the thread lets go of its
+/// CPU: so it lets go.
 fn cpu_ns() -> u64 {
     std::thread::yield_now();
     std::fs::read_to_string("/proc/thread-self/schedstat")
@@ -174,8 +177,9 @@ fn main() {
     memory(&mut entropy);
 }
 
-/// Growth of the resident set per direction, the struct itself included: awake, with expanded keys after a packet, and
-/// resting. Nothing is freed in between, so that no figure profits from the one before.
+/// Growth of the resident set per direction, the struct itself included: awake, with expanded
+/// keys after a packet, and resting. Nothing is freed in between, so that no figure profits
+/// from the one before.
 fn memory(entropy: &mut dyn Entropy) {
     let (opener, sealer) = (size_of::<Opener>(), size_of::<Sealer>());
     println!("size_of: Opener {opener} bytes, Sealer {sealer} bytes; bytes held per direction:");

@@ -1,14 +1,16 @@
-//! One route lookup at a million slots, alone and beside a writer, in nanoseconds of thread CPU; what a delta costs its
-//! writer; and how long a start from a saved snapshot takes.
+//! One route lookup at a million slots, alone and beside a writer, in nanoseconds of thread CPU;
+//! what a delta costs its writer; and how long a start from a saved snapshot takes.
 //!
-//! `cargo bench --bench route`. The fleet is 200,000 users with 5 VMs each over 1,000 pool addresses, and 20,000 teams of 5
-//! members with one VM; lookups pick a random {key, address} where a user has a VM, so that little stays in the caches.
-//! One writer applies deltas of one VM each, 10,000 a second: a new VM, the same moved, and deleted. The other applies
-//! whole snapshots in a loop, between which 10,000 VMs change their login.
+//! `cargo bench --bench route`. The fleet is 200,000 users with 5 VMs each over 1,000 pool
+//! addresses, and 20,000 teams of 5 members with one VM; lookups pick a random {key, address} where
+//! a user has a VM, so that little stays in the caches. One writer applies deltas of one VM each,
+//! 10,000 a second: a new VM, the same moved, and deleted. The other applies whole snapshots in a
+//! loop, between which 10,000 VMs change their login.
 //!
-//! Four ways to ask: `lookup` reads the VM's address only, `lookup, VM kept` also counts a reference to it, `admits`
-//! answers an offered key, and `admit` gives everything that a login needs (once a login, after the signature). A CPU
-//! works on several lookups at a time where it can; `one by one` is a lookup that waits for the answer to the last.
+//! Four ways to ask: `lookup` reads the VM's address only, `lookup, VM kept` also counts a
+//! reference to it, `admits` answers an offered key, and `admit` gives everything that a login
+//! needs (once a login, after the signature). A CPU works on several lookups at a time where it
+//! can; `one by one` is a lookup that waits for the answer to the last.
 
 #![expect(clippy::disallowed_methods, reason = "it measures, by threads and clocks")]
 #![expect(

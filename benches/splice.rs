@@ -1,9 +1,10 @@
-//! What it costs to carry a session whose keys are elsewhere: the pump's splice beside a bare splice loop and a plain copy
-//! loop. `cargo bench --bench splice`.
+//! What it costs to carry a session whose keys are elsewhere: the pump's splice beside a bare
+//! splice loop and a plain copy loop. `cargo bench --bench splice`.
 //!
-//! CPU time of the carrying thread alone, by the kernel's own account: seconds a GB in bulk, and microseconds for a small
-//! message there and back. The loops block and know one direction each; the pump waits with epoll and is fair. All three
-//! take turns in every round, between the same two peers on loopback; minimum and median of [`ROUNDS`] rounds.
+//! CPU time of the carrying thread alone, by the kernel's own account: seconds a GB in bulk, and
+//! microseconds for a small message there and back. The loops block and know one direction each;
+//! the pump waits with epoll and is fair. All three take turns in every round, between the same two
+//! peers on loopback; minimum and median of [`ROUNDS`] rounds.
 #![expect(clippy::disallowed_methods, reason = "it measures, by threads and clocks")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 #![expect(clippy::expect_used, reason = "a benchmark that cannot measure must end")]
@@ -216,8 +217,8 @@ fn cpu_of_carriers() -> f64 {
     paths.filter(is_carrier).map(|path| cpu_of(&path)).sum()
 }
 
-/// CPU seconds of a thread (`Documentation/scheduler/sched-stats.rst`). The kernel brings the figure up to date at every
-/// tick and whenever the thread lets go of its CPU.
+/// CPU seconds of a thread (`Documentation/scheduler/sched-stats.rst`). The kernel brings the
+/// figure up to date at every tick and whenever the thread lets go of its CPU.
 fn cpu_of(path: &str) -> f64 {
     thread::yield_now();
     let line = fs::read_to_string(format!("{path}/schedstat")).expect("CONFIG_SCHED_INFO");

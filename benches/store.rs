@@ -1,8 +1,9 @@
-//! The store on this machine's disk: what a durable transaction costs, and how fast a million keys go in and out.
+//! The store on this machine's disk: what a durable transaction costs, and how fast a million
+//! keys go in and out.
 //!
-//! `cargo bench --bench store`. The store stands in the temporary directory (`TMPDIR=... ` for another disk). A value
-//! has 150 bytes, as much as a VM's document; a transaction of the first two figures puts three keys, as much as a new
-//! VM. Wall-clock time: a commit waits for the disk.
+//! `cargo bench --bench store`. The store stands in the temporary directory (`TMPDIR=... ` for
+//! another disk). A value has 150 bytes, as much as a VM's document; a transaction of the first two
+//! figures puts three keys, as much as a new VM. Wall-clock time: a commit waits for the disk.
 
 #![expect(clippy::disallowed_methods, reason = "it measures, by threads and clocks")]
 #![expect(clippy::print_stdout, clippy::expect_used, reason = "a program of its own")]
@@ -71,8 +72,8 @@ fn value(number: usize) -> Vec<u8> {
     (0..VALUE_BYTES).map(|at| u8::try_from((at * 7 + number) % 256).unwrap_or(0)).collect()
 }
 
-/// What the disk alone takes to sync a few pages: it differs by a factor of ten from one minute to the next on a virtual
-/// one, so no figure below means much without it.
+/// What the disk alone takes to sync a few pages: it differs by a factor of ten from one minute to
+/// the next on a virtual one, so no figure below means much without it.
 fn disk(path: &Path) {
     let file = fs::File::create(path).expect("a file");
     let pages = vec![1; 5 * 4096];

@@ -1,5 +1,5 @@
-//! Files that are there after a crash of the host: what is in a file is on the disk before it has its name, and its name is
-//! before anybody relies on it.
+//! Files that are there after a crash of the host: what is in a file is on the disk before it has
+//! its name, and its name is before anybody relies on it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -11,7 +11,8 @@ pub(crate) const MODE_OTHERS: u32 = 0o077;
 /// Mode of a file that is for the service's user alone.
 pub(crate) const FILE_MODE: u32 = 0o600;
 
-/// Writes a file that must not exist. Its name may be lost by a crash until it is linked, renamed or its directory synced.
+/// Writes a file that must not exist. Its name may be lost by a crash until it is linked, renamed
+/// or its directory synced.
 pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)?;
     file.write_all(bytes)?;

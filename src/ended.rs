@@ -1,7 +1,9 @@
-//! Why a connection ended: side x stage x cause -> one log line, one metric label, one message to the user.
+//! Why a connection ended: side x stage x cause -> one log line, one metric label, one
+//! message to the user.
 //!
-//! Every connection ends with exactly one [`Ended`]. All three are closed sets of ours, so peer text never reaches a
-//! label, and a dashboard can name each value. The texts for users are here too, so that they sound alike.
+//! Every connection ends with exactly one [`Ended`]. All three are closed sets of ours, so peer
+//! text never reaches a label, and a dashboard can name each value. The texts for users are here
+//! too, so that they sound alike.
 
 use std::fmt;
 
@@ -118,7 +120,8 @@ labelled! {
         DialFailed = "dial_failed",
         /// The VM's host answered that nothing listens.
         DialRefused = "dial_refused",
-        /// The VM's SSH server took the connection and said why it does not want it: it is busy, or punishes us.
+        /// The VM's SSH server took the connection and said why it does not want it: it is
+        /// busy, or punishes us.
         TurnedAway = "turned_away",
         /// The VM's endpoint lies outside `vm_leg.networks`.
         NetworkNotAllowed = "network_not_allowed",
@@ -285,7 +288,8 @@ pub enum Detail {
 }
 
 impl Detail {
-    /// Longest detail, in bytes: with it every notice fits into a DISCONNECT, its request id included.
+    /// Longest detail, in bytes: with it every notice fits into a DISCONNECT, its
+    /// request id included.
     pub const BYTES_MAX: usize = 160;
 
     /// `text` may be anything that a peer sent.
@@ -341,7 +345,8 @@ pub struct About<'a> {
 /// Characters of a name that a notice repeats; longer ones are cut.
 const NAME_CHARS_MAX: usize = 64;
 
-/// The line a user sees, after a proved key only. One line of printable ASCII without a line end, whatever the names.
+/// The line a user sees, after a proved key only. One line of printable ASCII without a line end,
+/// whatever the names.
 #[must_use]
 pub fn notice(cause: Cause, about: &About<'_>) -> String {
     let vm = printable(about.vm);
@@ -446,8 +451,8 @@ pub fn notice(cause: Cause, about: &About<'_>) -> String {
     format!("keyway: {text}{detail} [request {}]", printable(about.request))
 }
 
-/// Of a VM that does not let its user in. Another login name is a guess: it is not advised where it is `known` what the VM
-/// wants.
+/// Of a VM that does not let its user in. Another login name is a guess: it is not advised where it
+/// is `known` what the VM wants.
 fn refusal(cause: Cause, vm: &str, login: &str, known: bool) -> String {
     if cause == Cause::SecondFactor {
         return format!(
@@ -471,7 +476,8 @@ fn refusal(cause: Cause, vm: &str, login: &str, known: bool) -> String {
     if known { text } else { text + advice }
 }
 
-/// `name` cut to [`NAME_CHARS_MAX`], with anything but printable ASCII replaced: it may be what a client sent.
+/// `name` cut to [`NAME_CHARS_MAX`], with anything but printable ASCII replaced: it may be
+/// what a client sent.
 fn printable(name: &str) -> String {
     name.chars()
         .take(NAME_CHARS_MAX)

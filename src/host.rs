@@ -9,7 +9,8 @@ use nix::unistd::Pid;
 use crate::config::{Count, Edge};
 use crate::plural;
 
-/// Descriptors kept for everything that is not a connection: executors, listeners, pipes, files, scrapes.
+/// Descriptors kept for everything that is not a connection: executors, listeners,
+/// pipes, files, scrapes.
 const RESERVE: u64 = 512;
 
 /// Descriptors for connections where the limit leaves none.
@@ -24,8 +25,8 @@ pub struct Budget {
     pub half_open: u32,
 }
 
-/// Raises the soft descriptor limit to the hard one and divides what it allows: a quarter for half-open connections,
-/// the rest for sessions.
+/// Raises the soft descriptor limit to the hard one and divides what it allows: a quarter for
+/// half-open connections, the rest for sessions.
 ///
 /// # Errors
 /// What the system said.
@@ -44,8 +45,9 @@ pub fn descriptors() -> io::Result<u64> {
     Ok(hard)
 }
 
-/// What is wrong and what to do about it if what is configured needs more than `descriptors`: people would then be refused,
-/// without a word to those who are not yet accepted, before `sessions_max` is reached.
+/// What is wrong and what to do about it if what is configured needs more than `descriptors`:
+/// people would then be refused, without a word to those who are not yet accepted, before
+/// `sessions_max` is reached.
 #[must_use]
 pub fn check(edge: &Edge, descriptors: u64) -> Option<(String, String)> {
     let budget = divide(descriptors);
@@ -103,9 +105,9 @@ pub fn keep_secrets_in_memory() -> io::Result<()> {
     Ok(())
 }
 
-/// No huge pages. Half-open connections are small and come and go in crowds: in pages of 2 MiB they took more than twice
-/// the memory and gave little of it back (7.0 against 2.7 kB each), while lookups in a map of a million routes cost
-/// the same.
+/// No huge pages. Half-open connections are small and come and go in crowds: in pages of 2 MiB they
+/// took more than twice the memory and gave little of it back (7.0 against 2.7 kB each), while
+/// lookups in a map of a million routes cost the same.
 pub fn use_small_pages() {
     // A kernel without huge pages has nothing to switch off.
     let _unsupported = nix::sys::prctl::set_thp_disable(true);

@@ -1,9 +1,11 @@
-//! The log's way to stderr: shards leave their lines in a buffer, one thread writes them in batches.
+//! The log's way to stderr: shards leave their lines in a buffer, one thread writes
+//! them in batches.
 //!
-//! A slow or failing stderr costs lines, never a shard: a line that finds the buffer full is dropped and counted, and so
-//! is what cannot be written; the count is written once there is room, and is a metric. A stderr that does not block
-//! (somebody else made it so, for both of us) is waited for as one that does. A shard pays for a lock and a copy; waking
-//! the thread costs a system call and two context switches, so it is woken once a batch and not once a line.
+//! A slow or failing stderr costs lines, never a shard: a line that finds the buffer full is
+//! dropped and counted, and so is what cannot be written; the count is written once there is room,
+//! and is a metric. A stderr that does not block (somebody else made it so, for both of us) is
+//! waited for as one that does. A shard pays for a lock and a copy; waking the thread costs a
+//! system call and two context switches, so it is woken once a batch and not once a line.
 
 #![expect(
     clippy::disallowed_methods,
@@ -110,7 +112,8 @@ pub struct Written {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts the thread that writes to `out`. `told` is the line, with its end, that says how many lines were lost.
+/// Starts the thread that writes to `out`. `told` is the line, with its end, that says how many
+/// lines were lost.
 ///
 /// # Errors
 /// Out of threads.
@@ -317,7 +320,8 @@ mod tests {
         let (mut lines, written) = start(Slow { leave, seen }, told).unwrap();
         let line = vec![b'x'; WAITING_BYTES_MAX / 4];
         let before = lines_lost();
-        // Four fit into the buffer and at most four are in the writer's hands: two at least are dropped.
+        // Four fit into the buffer and at most four are in the writer's hands: two at
+        // least are dropped.
         for _ in 0..10 {
             lines.write_all(&line).unwrap();
         }
@@ -333,7 +337,8 @@ mod tests {
         assert!(lines_lost() - before >= u64::try_from(dropped).unwrap());
     }
 
-    /// A pipe that nobody reads until it has been waited for, written as a socket that does not block.
+    /// A pipe that nobody reads until it has been waited for, written as a socket
+    /// that does not block.
     struct Reluctant {
         to: io::PipeWriter,
         /// Told whenever a write would have blocked.

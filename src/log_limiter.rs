@@ -1,9 +1,12 @@
-//! How many log lines somebody may cause: a flood must neither drown the log nor hide who else came meanwhile.
+//! How many log lines somebody may cause: a flood must neither drown the log nor hide who
+//! else came meanwhile.
 //!
-//! Every source has a burst, then a trickle; all together have a rate of their own. What is kept back is counted and told
-//! once a minute. Memory is bounded: beyond the sources that are remembered, newcomers share one allowance.
+//! Every source has a burst, then a trickle; all together have a rate of their own. What is kept
+//! back is counted and told once a minute. Memory is bounded: beyond the sources that are
+//! remembered, newcomers share one allowance.
 //!
-//! Source: the virtual scheduling of the generic cell rate algorithm (ITU-T I.371, annex A): one time for each source.
+//! Source: the virtual scheduling of the generic cell rate algorithm (ITU-T I.371, annex A): one
+//! time for each source.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -83,7 +86,8 @@ impl<S> Default for LogLimiter<S> {
 }
 
 impl<S: Eq + Hash> LogLimiter<S> {
-    /// Whether `source` may cause one more at `now_ms`, on a clock that never goes back. Else it is counted.
+    /// Whether `source` may cause one more at `now_ms`, on a clock that never goes back.
+    /// Else it is counted.
     pub(crate) fn allow(&mut self, source: S, now_ms: u64) -> bool {
         // First, so that a flood costs no more than this.
         let Some(all) = self.all.after_one(ALL, now_ms) else {
@@ -108,7 +112,8 @@ impl<S: Eq + Hash> LogLimiter<S> {
         true
     }
 
-    /// [`LogLimiter::allow`] for a line of the log, and how many were kept back, if that is to be told now.
+    /// [`LogLimiter::allow`] for a line of the log, and how many were kept back, if that
+    /// is to be told now.
     pub(crate) fn allow_line(&mut self, source: S, now_ms: u64) -> (bool, Option<u64>) {
         let allowed = self.allow(source, now_ms);
         if !allowed {

@@ -1,9 +1,10 @@
 //! What the data plane counts, and how a scrape reads it.
 //!
-//! Every thread of the data plane (the door and the pump of each shard) owns one [`Counters`]: it alone writes, by a
-//! relaxed load and a relaxed store, so counting is two plain moves with no locked instruction and no cache line that
-//! another writer touches. [`Registry::render`] reads them all and adds them up, as text format 0.0.4. A scrape sees
-//! each number whole but not all at one instant; sums and counts of one histogram are made to agree.
+//! Every thread of the data plane (the door and the pump of each shard) owns one [`Counters`]: it
+//! alone writes, by a relaxed load and a relaxed store, so counting is two plain moves with no
+//! locked instruction and no cache line that another writer touches. [`Registry::render`] reads
+//! them all and adds them up, as text format 0.0.4. A scrape sees each number whole but not all at
+//! one instant; sums and counts of one histogram are made to agree.
 //!
 //! Labels are our own closed sets, never peer text. Combinations that never happened are left out.
 //!
@@ -21,7 +22,8 @@ use crate::log;
 
 mod process;
 
-/// One writer thread's counters. Aligned to two cache lines, because processors fetch them in pairs.
+/// One writer thread's counters. Aligned to two cache lines, because processors
+/// fetch them in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Counters {
@@ -172,7 +174,8 @@ impl Tally {
     }
 
     fn add(&self, count: u64) {
-        // Not `fetch_add`: with one writer nothing can come between, and a locked one costs 15 times as much.
+        // Not `fetch_add`: with one writer nothing can come between, and a locked one costs
+        // 15 times as much.
         self.0.store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
     }
 
@@ -217,8 +220,9 @@ const CEILING_BITS: u32 = 27;
 /// One bucket for each microsecond below 16, then 16 for each doubling.
 const BUCKETS: usize = ((CEILING_BITS - KEPT_BITS + 1) as usize) << KEPT_BITS;
 
-/// Durations of one stage, in log-linear buckets, 3 kB. Recording is a shift and two tallies (7 ns); the
-/// `hdrhistogram` is made of it at the scrape, because its own recorder is neither lock-free for a reader nor as cheap.
+/// Durations of one stage, in log-linear buckets, 3 kB. Recording is a shift and two tallies (7
+/// ns); the `hdrhistogram` is made of it at the scrape, because its own recorder is neither
+/// lock-free for a reader nor as cheap.
 #[derive(Debug)]
 struct Timings {
     buckets: [Tally; BUCKETS],
@@ -242,7 +246,8 @@ impl Timings {
 /// The bucket of a duration below the ceiling.
 fn bucket_of(micros: u64) -> usize {
     let doublings = (u64::BITS - micros.leading_zeros()).saturating_sub(KEPT_BITS + 1);
-    // Above 16 the kept bits still have their top bit set, which is what moves on by one row for each doubling.
+    // Above 16 the kept bits still have their top bit set, which is what moves on by one row
+    // for each doubling.
     ((doublings as usize) << KEPT_BITS)
         + usize::try_from(micros >> doublings).unwrap_or(BUCKETS - 1)
 }
@@ -285,7 +290,8 @@ impl fmt::Debug for Registry {
 }
 
 impl Registry {
-    /// `inventory` is called at each scrape, on the scraping thread; `started_unix_s` is when this process began.
+    /// `inventory` is called at each scrape, on the scraping thread; `started_unix_s` is when
+    /// this process began.
     pub fn new(
         started_unix_s: u64,
         inventory: impl Fn() -> Inventory + Send + Sync + 'static,
@@ -293,7 +299,8 @@ impl Registry {
         Self { counters: Mutex::default(), inventory: Box::new(inventory), started_unix_s }
     }
 
-    /// Counters for one more writer thread. They count in every later scrape, also when the thread is gone.
+    /// Counters for one more writer thread. They count in every later scrape, also when
+    /// the thread is gone.
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
         let counters = Arc::new(Counters::default());
@@ -521,8 +528,8 @@ impl Page {
     }
 }
 
-/// The exponents of the histogram's bounds, in microseconds: 128 us to 34 s. Powers of two, so they are bounds of our
-/// own buckets too and the counts are exact.
+/// The exponents of the histogram's bounds, in microseconds: 128 us to 34 s. Powers of two, so they
+/// are bounds of our own buckets too and the counts are exact.
 const LE_BITS: std::ops::RangeInclusive<u32> = 7..=25;
 
 /// One stage, added up over all writers.
@@ -543,7 +550,8 @@ impl Merged {
                 *total += part.get();
             }
         }
-        // Counted from the buckets rather than apart: then the last bucket and the count always agree.
+        // Counted from the buckets rather than apart: then the last bucket and the
+        // count always agree.
         Self { buckets, count: buckets.iter().sum(), sum_us }
     }
 
@@ -573,7 +581,8 @@ impl fmt::Display for Seconds {
 }
 
 fn live_sessions(all: &[Arc<Counters>]) -> u64 {
-    // Ends first: a session that starts and ends between the two reads must not make the difference negative.
+    // Ends first: a session that starts and ends between the two reads must not make the
+    // difference negative.
     let ended = sum(all, |c| &c.sessions_ended);
     sum(all, |c| &c.sessions_started).saturating_sub(ended)
 }

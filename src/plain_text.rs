@@ -1,18 +1,21 @@
-//! Text of others, as it may be shown again: what would command a terminal, turn the text around it or not be seen at all.
+//! Text of others, as it may be shown again: what would command a terminal, turn the text around it
+//! or not be seen at all.
 //!
-//! What a peer of SSH says is shown as printable ASCII and nothing else, which is stricter: [`crate::ssh::text`].
+//! What a peer of SSH says is shown as printable ASCII and nothing else, which is stricter:
+//! [`crate::ssh::text`].
 
 /// Characters of a wrong name or value that are said again to whoever wrote it.
 pub(crate) const SHOWN_CHARS_MAX: usize = 80;
 
-/// Whether a character is a control (C0, DEL, C1), ends a line or a paragraph, changes the direction of writing, or is
-/// not seen: the general categories Cc, Cf, Zl and Zp, and `Default_Ignorable_Code_Point` (UAX 44 §5.7, UAX 9 §2).
+/// Whether a character is a control (C0, DEL, C1), ends a line or a paragraph, changes the
+/// direction of writing, or is not seen: the general categories Cc, Cf, Zl and Zp, and
+/// `Default_Ignorable_Code_Point` (UAX 44 §5.7, UAX 9 §2).
 pub(crate) const fn is_unsafe(c: char) -> bool {
     let commands = matches!(c, '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}');
     // What embeds, overrides and isolates directions, and the marks of one.
     let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}');
-    // Joiners, spaces without width, invisible operators, isolates, byte order marks; soft hyphen, grapheme joiner,
-    // fillers, vowels and selectors of variations; tags.
+    // Joiners, spaces without width, invisible operators, isolates, byte order marks; soft hyphen,
+    // grapheme joiner, fillers, vowels and selectors of variations; tags.
     let hides = matches!(
         c,
         '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{ad}' | '\u{34f}'
@@ -29,7 +32,8 @@ pub(crate) const fn is_unsafe(c: char) -> bool {
     commands || turns || hides || formats
 }
 
-/// Whether a text holds nothing but printable ASCII, as nearly all do: found out many bytes at a time.
+/// Whether a text holds nothing but printable ASCII, as nearly all do: found out many
+/// bytes at a time.
 pub(crate) fn is_ascii(text: &str) -> bool {
     text.bytes().fold(true, |plain, byte| plain & (b' '..=b'~').contains(&byte))
 }
@@ -63,7 +67,8 @@ mod tests {
     #[test]
     fn of_all_characters_those_that_command_turn_or_hide_are_unsafe() {
         let all = || (0..=u32::from(char::MAX)).filter_map(char::from_u32);
-        // Unicode 16: 65 of Cc, 170 of Cf, one each of Zl and Zp, and 4,036 more that are ignorable by default.
+        // Unicode 16: 65 of Cc, 170 of Cf, one each of Zl and Zp, and 4,036 more that are
+        // ignorable by default.
         assert_eq!(all().filter(|c| is_unsafe(*c)).count(), 4_273);
         for c in all() {
             let shown = format!("U+{:04X}", u32::from(c));

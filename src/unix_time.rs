@@ -4,8 +4,8 @@ use nix::time::{ClockId, clock_gettime};
 
 /// Seconds since 1970 (UTC), for dates and the log. May step when the host's time is set.
 ///
-/// Reads the coarse clock: it moves once per kernel tick (1 to 10 ms) and costs a few nanoseconds. A clock before 1970
-/// reads as 1970.
+/// Reads the coarse clock: it moves once per kernel tick (1 to 10 ms) and costs a few nanoseconds.
+/// A clock before 1970 reads as 1970.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the one place that reads this clock")]
 pub fn unix_s() -> u64 {

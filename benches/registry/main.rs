@@ -1,10 +1,12 @@
-//! The registry at the size of a large edge host, 1M VMs of 200k users and 20k teams at 1,000 addresses: a start from the
-//! store and from the saved map, what it takes in memory, and how long a change takes to be a route and a DNS answer.
+//! The registry at the size of a large edge host, 1M VMs of 200k users and 20k teams at 1,000
+//! addresses: a start from the store and from the saved map, what it takes in memory, and how long
+//! a change takes to be a route and a DNS answer.
 //!
-//! `cargo bench --bench registry`. Each part runs in a process of its own, so that none finds the memory of another. The
-//! state directory stands in the temporary directory (`TMPDIR=...` for another disk) and is removed; `-- --keep DIR`
-//! makes it there and leaves it, `-- --use DIR` takes what an earlier run left. A word behind that runs one part only:
-//! `split`, `store`, `saved`, `changes` or `served`. Wall-clock time: a commit waits for the disk, whose share is printed.
+//! `cargo bench --bench registry`. Each part runs in a process of its own, so that none finds the
+//! memory of another. The state directory stands in the temporary directory (`TMPDIR=...` for
+//! another disk) and is removed; `-- --keep DIR` makes it there and leaves it, `-- --use DIR` takes
+//! what an earlier run left. A word behind that runs one part only: `split`, `store`, `saved`,
+//! `changes` or `served`. Wall-clock time: a commit waits for the disk, whose share is printed.
 
 #![expect(clippy::disallowed_methods, reason = "it measures, by threads and clocks")]
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on may end")]

@@ -1,5 +1,5 @@
-//! What the target's processes cost, from `/proc`: CPU of a process tree, its resident memory, and the kernel's
-//! socket memory.
+//! What the target's processes cost, from `/proc`: CPU of a process tree, its resident memory, and
+//! the kernel's socket memory.
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,7 +18,8 @@ pub(crate) struct Reading {
     pub(crate) cpu_s: f64,
     /// Those of them spent in system calls, as the kernel's ticks sample it.
     pub(crate) system_s: f64,
-    /// How often a thread of the tree went to sleep and was woken; ended threads and processes are not counted.
+    /// How often a thread of the tree went to sleep and was woken; ended threads and processes
+    /// are not counted.
     pub(crate) wakes: u64,
     /// Resident bytes of the tree.
     pub(crate) rss_bytes: u64,
@@ -82,7 +83,8 @@ pub(crate) fn read(roots: &[u32]) -> Result<Reading> {
 }
 
 fn parse(stat: &str) -> Option<Stat> {
-    // The name stands in brackets and may hold anything: fields count from behind it, the state being field 3.
+    // The name stands in brackets and may hold anything: fields count from behind it, the
+    // state being field 3.
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
     // utime, stime, and the same of children that were waited for.
@@ -91,7 +93,8 @@ fn parse(stat: &str) -> Option<Stat> {
     Some(Stat { parent: u32::try_from(number(4)?).ok()?, ticks, system_ticks })
 }
 
-/// The figure of `stat` is late by up to 64 pages for each thread; this one is counted when it is read.
+/// The figure of `stat` is late by up to 64 pages for each thread; this one is counted
+/// when it is read.
 fn rss_bytes(id: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).unwrap_or_default();
     let figure = text.lines().find_map(|line| line.strip_prefix("Rss:")?.split_whitespace().next());

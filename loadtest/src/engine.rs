@@ -1,6 +1,7 @@
 //! A small blocking SSH client on Keyway's own protocol core.
 //!
-//! It trusts whatever host key it meets: it only ever talks to targets that were set up to be loaded.
+//! It trusts whatever host key it meets: it only ever talks to targets that were set
+//! up to be loaded.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -18,7 +19,8 @@ use keyway::ssh::wire::{Put, Reader};
 use crate::Result;
 use crate::link::Link;
 
-/// The window we grant, renewed when half of it is used: OpenSSH's own figures, so that the load resembles its.
+/// The window we grant, renewed when half of it is used: OpenSSH's own figures, so that the
+/// load resembles its.
 const WINDOW_BYTES: u32 = 2 << 20;
 const PACKET_BYTES: u32 = 32 << 10;
 /// A target that says nothing for this long has failed.

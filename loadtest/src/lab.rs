@@ -1,5 +1,5 @@
-//! A whole set-up on loopback addresses: a stock sshd or the light one as the VM, HAProxy in TCP mode and Keyway in
-//! front of it, so that all are measured in one run.
+//! A whole set-up on loopback addresses: a stock sshd or the light one as the VM, HAProxy in TCP
+//! mode and Keyway in front of it, so that all are measured in one run.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -385,7 +385,8 @@ pub(crate) fn compare(compare: &Compare) -> Result<Vec<Row>> {
                 lab = Lab::start(&compare.keyway, backend)?;
             }
             for (target, rows) in std::iter::zip(&lab.targets(), &mut rows) {
-                // A stock sshd cannot take a thousand handshakes a second, nor can what stands in front of it.
+                // A stock sshd cannot take a thousand handshakes a second, nor can what
+                // stands in front of it.
                 let flooded = name == "echo 1000" && target.name != "keyway";
                 if flooded || !compare.targets.contains(&target.name) {
                     continue;

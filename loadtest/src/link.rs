@@ -1,4 +1,5 @@
-//! One SSH transport over one blocking socket, for both roles: clients log in with it, the light VM answers with it.
+//! One SSH transport over one blocking socket, for both roles: clients log in with it, the light VM
+//! answers with it.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -29,7 +30,8 @@ pub(crate) struct Link {
 pub(crate) type Message = Range<usize>;
 
 impl Link {
-    /// Takes over a connected socket; reads nothing yet. A peer that neither sends nor reads for `patience` has failed.
+    /// Takes over a connected socket; reads nothing yet. A peer that neither sends nor reads for
+    /// `patience` has failed.
     pub(crate) fn new(
         stream: TcpStream,
         patience: Duration,
@@ -44,7 +46,8 @@ impl Link {
         Ok(Self { stream, transport, entropy, began, input: vec![], pending: 0..0 })
     }
 
-    /// Runs `body` with the transport and a context of now. What it says goes out before the next read.
+    /// Runs `body` with the transport and a context of now. What it says goes out
+    /// before the next read.
     pub(crate) fn with<T>(
         &mut self,
         body: impl FnOnce(&mut Transport, &mut Context<'_>) -> std::result::Result<T, Fault>,

@@ -1,10 +1,11 @@
-//! Load for Keyway and for the front doors beside it: latencies on the client's side, CPU and memory of the target's
-//! processes on the other.
+//! Load for Keyway and for the front doors beside it: latencies on the client's side, CPU and
+//! memory of the target's processes on the other.
 //!
-//! `engine` is a client on Keyway's own protocol core, so that thousands of sessions cost little beside what they
-//! measure, and `vm` a server on it, for what a stock sshd would drown; `link` is the socket below both. `scenario` says
-//! what the clients do; `account` reads `/proc`; `lab` starts a whole set-up (VMs, Keyway, HAProxy) to compare targets in
-//! one run; `report` prints. Every load ends by itself.
+//! `engine` is a client on Keyway's own protocol core, so that thousands of sessions cost little
+//! beside what they measure, and `vm` a server on it, for what a stock sshd would drown; `link` is
+//! the socket below both. `scenario` says what the clients do; `account` reads `/proc`; `lab`
+//! starts a whole set-up (VMs, Keyway, HAProxy) to compare targets in one run; `report` prints.
+//! Every load ends by itself.
 
 #![expect(clippy::disallowed_methods, reason = "it measures, by threads and clocks")]
 

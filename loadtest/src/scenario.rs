@@ -316,7 +316,8 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// Lets one start `rate` times a second until it is over; what the starters cannot take in time is not made up for.
+/// Lets one start `rate` times a second until it is over; what the starters cannot take in time is
+/// not made up for.
 fn pace(rate: f64, over: &AtomicBool, start: &mpsc::SyncSender<()>) {
     let began = Instant::now();
     let mut started = 0.0;
@@ -329,7 +330,8 @@ fn pace(rate: f64, over: &AtomicBool, start: &mpsc::SyncSender<()>) {
     }
 }
 
-/// Holds what `open` makes; memory before and while, CPU while nothing happens, memory when all are gone.
+/// Holds what `open` makes; memory before and while, CPU while nothing happens, memory
+/// when all are gone.
 fn hold<T: Send>(
     target: &Target,
     scenario: String,

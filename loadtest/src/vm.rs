@@ -1,8 +1,10 @@
-//! A light VM: an SSH server on Keyway's own protocol core that answers `exec true` and nothing else.
+//! A light VM: an SSH server on Keyway's own protocol core that answers `exec true`
+//! and nothing else.
 //!
-//! A stock sshd burns more CPU on one login than any front door, on the same cores and caches. In front of this one the
-//! front door is most of what runs, and its own cost shows. It is a process of its own, and lets in whom the laboratory's
-//! sshd lets in: the user's plain key, and certificates of the CA for one principal.
+//! A stock sshd burns more CPU on one login than any front door, on the same cores and caches. In
+//! front of this one the front door is most of what runs, and its own cost shows. It is a process
+//! of its own, and lets in whom the laboratory's sshd lets in: the user's plain key, and
+//! certificates of the CA for one principal.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -125,7 +127,8 @@ fn accept(vm: &Vm, listener: &TcpListener) -> Result<()> {
     loop {
         let (stream, peer) = listener.accept()?;
         let mut visit = Visit::new(vm, peer);
-        // Whoever is refused is told so in its own protocol, and most just hang up when they are done.
+        // Whoever is refused is told so in its own protocol, and most just hang up
+        // when they are done.
         let _why = visit.run(stream);
     }
 }
@@ -212,7 +215,8 @@ impl<'a> Visit<'a> {
     }
 }
 
-/// What a stock sshd tells whoever has logged in (OpenSSH PROTOCOL §2.5): a front door has to deal with it.
+/// What a stock sshd tells whoever has logged in (OpenSSH PROTOCOL §2.5): a front door has
+/// to deal with it.
 fn host_keys(config: &ServerConfig) -> Vec<u8> {
     let mut told = vec![message::GLOBAL_REQUEST];
     told.put_string(b"hostkeys-00@openssh.com");

@@ -166,8 +166,8 @@ impl ApiSession<'_, '_> {
         Ok(DONE)
     }
 
-    /// Prints the items of a list that `keep` keeps. While a page is written the next one is asked for: of a list of a
-    /// million things both sides have as much to do.
+    /// Prints the items of a list that `keep` keeps. While a page is written the next one is asked
+    /// for: of a list of a million things both sides have as much to do.
     pub(super) fn list(
         &mut self,
         path: &str,
@@ -237,7 +237,8 @@ impl ApiSession<'_, '_> {
         read_page(&self.client, &answer, after)
     }
 
-    /// Makes a change and says what came of it in the words of `line`, which is given what was changed.
+    /// Makes a change and says what came of it in the words of `line`, which is given
+    /// what was changed.
     pub(super) fn change(
         &mut self,
         change: Change,
@@ -253,8 +254,8 @@ impl ApiSession<'_, '_> {
         self.client.ask_json(&change.request(edit))
     }
 
-    /// Makes a change of many steps. Whoever looks on is told what is done and how many of the steps have been, once it
-    /// takes more than a moment: each step is a revision of the registry.
+    /// Makes a change of many steps. Whoever looks on is told what is done and how many of the
+    /// steps have been, once it takes more than a moment: each step is a revision of the registry.
     pub(super) fn make_many(
         &mut self,
         change: Change,

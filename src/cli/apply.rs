@@ -1,4 +1,5 @@
-//! `keyway apply`, `keyway export`, `keyway import-authorized-keys`, `keyway zone`: much at once, from files and to files.
+//! `keyway apply`, `keyway export`, `keyway import-authorized-keys`, `keyway zone`: much at once,
+//! from files and to files.
 
 use std::path::PathBuf;
 

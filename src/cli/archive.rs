@@ -1,5 +1,6 @@
-//! What `keyway backup` writes: files as a tar, sealed in the age format (age-encryption.org/v1), so that `age -d | tar x`
-//! opens it where there is no Keyway. Whole or not at all, and never over a file that is there.
+//! What `keyway backup` writes: files as a tar, sealed in the age format (age-encryption.org/v1),
+//! so that `age -d | tar x` opens it where there is no Keyway. Whole or not at all, and never over
+//! a file that is there.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Seek as _, Write};
@@ -148,8 +149,8 @@ pub(super) fn is_sealed(from: &Path) -> io::Result<bool> {
 /// Takes a file of an archive: its name, its size in bytes, and what is in it.
 pub(super) type Each<'a> = dyn FnMut(&str, u64, &mut dyn Read) -> Result<(), CliError> + 'a;
 
-/// Shows `each` every file of an archive. All of it is true only when this has returned: what was altered or cut off may be
-/// noticed last.
+/// Shows `each` every file of an archive. All of it is true only when this has returned: what was
+/// altered or cut off may be noticed last.
 pub(super) fn read(from: &Path, opens: &Opens, each: &mut Each<'_>) -> Result<(), CliError> {
     let shown = from.display();
     let failed = |error: io::Error| CliError::failed(format!("{shown}: {error}"));

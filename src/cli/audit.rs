@@ -100,7 +100,8 @@ pub(super) fn run(command: Audit, remote: &Remote, terminal: &mut Terminal<'_>) 
             talk.items(entries, COLUMNS)
         }
         Audit::List { limit, follow: true, .. } => {
-            // Where the stream begins is asked first, so that nothing falls between the list and the stream.
+            // Where the stream begins is asked first, so that nothing falls between the
+            // list and the stream.
             let head = talk.get(path(["audit"]) + "?limit=1")?;
             let revision = cell(&head, "revision");
             let mut seen = Seen::default();
@@ -149,7 +150,8 @@ fn at_s(entry: &Value) -> u64 {
     entry.get("at_s").and_then(Value::as_u64).unwrap_or_default()
 }
 
-/// The newest entries as long as they are `wanted`, which is told how many there are already; the oldest first.
+/// The newest entries as long as they are `wanted`, which is told how many there are already;
+/// the oldest first.
 fn newest(
     talk: &ApiSession<'_, '_>,
     wanted: &mut dyn FnMut(&Value, usize) -> bool,
@@ -174,7 +176,8 @@ fn newest(
     Ok(entries)
 }
 
-/// What was printed. Keys of one second come in any order, so those of the last second are remembered.
+/// What was printed. Keys of one second come in any order, so those of the last
+/// second are remembered.
 #[derive(Default)]
 struct Seen {
     last_s: u64,

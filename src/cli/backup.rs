@@ -1,5 +1,6 @@
-//! `keyway backup` and `keyway restore`: all that this front door is, in one sealed file: its registry, its CA, its host
-//! keys and what it is to agents. A copy of the store alone lets nobody in elsewhere.
+//! `keyway backup` and `keyway restore`: all that this front door is, in one sealed file: its
+//! registry, its CA, its host keys and what it is to agents. A copy of the store alone lets
+//! nobody in elsewhere.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -33,7 +33,8 @@ Examples:
 
 --vm asks the running server for the VM's id: certificates name that, whatever the VM is called now.")]
     Show(CaShow),
-    /// Copy the private key of the CA out of state_dir to a new file (mode 0600); it is made if there is none
+    /// Copy the private key of the CA out of state_dir to a new file (mode 0600); it is made
+    /// if there is none
     #[command(after_help = "\
 Example:
   keyway ca export --config /etc/keyway/keyway.toml user_ca")]
@@ -49,7 +50,8 @@ Example:
         /// An Ed25519 key as ssh-keygen writes it, without a passphrase
         file: PathBuf,
     },
-    /// Say that the VMs trust the CA in use now: a start warns no more that they were prepared for another
+    /// Say that the VMs trust the CA in use now: a start warns no more that they were
+    /// prepared for another
     #[command(after_help = "\
 Example:
   keyway ca confirm")]
@@ -113,8 +115,8 @@ pub(super) fn run(command: Ca, remote: &Remote, terminal: &mut Terminal<'_>) -> 
 const PENALTIES_FROM: Version = Version { major: 9, minor: 8 };
 /// The first sshd with `PerSourceMaxStartups`.
 const OLDEST: Version = Version { major: 8, minor: 5 };
-/// Logins that may be under way in one VM at a time. All users come from the edge's few addresses, and sshd's own
-/// default of 10 would refuse them at random as soon as a few log in together.
+/// Logins that may be under way in one VM at a time. All users come from the edge's few addresses,
+/// and sshd's own default of 10 would refuse them at random as soon as a few log in together.
 const MAX_STARTUPS: &str = "100:30:300";
 
 /// An OpenSSH version.

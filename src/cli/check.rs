@@ -75,8 +75,8 @@ pub(super) fn run(
     }
 }
 
-/// What is wrong if the VMs were prepared for another CA than the one that this configuration has, as far as somebody says:
-/// the keyway that serves, or the store that is there.
+/// What is wrong if the VMs were prepared for another CA than the one that this configuration has,
+/// as far as somebody says: the keyway that serves, or the store that is there.
 fn other_ca(config: &Config) -> Option<String> {
     let in_use = match &config.vm_leg.credential {
         VmCredential::Key(_) => return None,

@@ -1,7 +1,7 @@
 //! Asks a running keyway: HTTP/1.1 over its unix socket, or over TLS with a token.
 //!
-//! A connection carries one request: to make one costs microseconds beside what a change costs, and no request is ever
-//! sent twice because an old connection had ended.
+//! A connection carries one request: to make one costs microseconds beside what a change costs, and
+//! no request is ever sent twice because an old connection had ended.
 
 use std::io;
 use std::path::PathBuf;
@@ -26,7 +26,8 @@ use super::error::CliError;
 
 /// Whoever does not take a connection by then will not.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
-/// Longest wait for the head of an answer: the fleet file of a million VMs takes minutes to carry out.
+/// Longest wait for the head of an answer: the fleet file of a million VMs takes
+/// minutes to carry out.
 const ANSWER_MAX: Duration = Duration::from_mins(30);
 /// How often somebody who looks on is told how far a long change has come.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
@@ -34,7 +35,8 @@ const TOLD_EVERY: Duration = Duration::from_secs(1);
 const ANSWER_BYTES_MAX: usize = 1 << 30;
 /// No server minds a body of this many bytes.
 const BODY_BYTES_USUAL: u64 = 1 << 20;
-/// Longest line of an answer that goes on, in bytes: a commit names what it changed, a few hundred things at most.
+/// Longest line of an answer that goes on, in bytes: a commit names what it changed, a few
+/// hundred things at most.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// Where a server is.
@@ -106,7 +108,8 @@ impl Client {
     /// The body of a good answer.
     ///
     /// # Errors
-    /// [`CliError::Unreachable`], [`CliError::Refused`]; [`CliError::Failed`] for what is no answer of keyway's.
+    /// [`CliError::Unreachable`], [`CliError::Refused`]; [`CliError::Failed`] for what is no
+    /// answer of keyway's.
     pub(super) fn ask(&self, request: &Request) -> Result<Bytes, CliError> {
         self.runtime.block_on(async {
             let response = self.exchange(request).await?;
@@ -121,8 +124,8 @@ impl Client {
         self.runtime.block_on(async { self.good_json(self.exchange(request).await?).await })
     }
 
-    /// As [`Client::ask_json`], for what may take its time: meanwhile tells `far` every second at which revision the
-    /// registry is, if that can be learned.
+    /// As [`Client::ask_json`], for what may take its time: meanwhile tells `far` every second at
+    /// which revision the registry is, if that can be learned.
     pub(super) fn ask_long(
         &self,
         request: &Request,

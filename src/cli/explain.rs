@@ -1,4 +1,5 @@
-//! `keyway explain`: why a key is let in somewhere, or is not. The server walks the code that the edge walks.
+//! `keyway explain`: why a key is let in somewhere, or is not. The server walks the code
+//! that the edge walks.
 
 use std::net::IpAddr;
 

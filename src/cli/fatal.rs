@@ -1,5 +1,5 @@
-//! What keeps `serve` or `agent` from running, told as its log is: in lines for people, or in JSON for whoever collects them. Of all lines
-//! these are the ones that nobody may fail to understand.
+//! What keeps `serve` or `agent` from running, told as its log is: in lines for people, or in JSON
+//! for whoever collects them. Of all lines these are the ones that nobody may fail to understand.
 
 use std::io::{self, Write};
 
@@ -22,7 +22,8 @@ pub(super) enum Form {
 }
 
 impl Form {
-    /// As the log of these files is, whatever else is wrong with them. `seen`: stderr is a terminal.
+    /// As the log of these files is, whatever else is wrong with them. `seen`:
+    /// stderr is a terminal.
     pub(super) fn of(files: &Files, seen: bool) -> Self {
         Self::like(config::log(files.config.as_deref()), seen)
     }

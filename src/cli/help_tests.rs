@@ -1,4 +1,5 @@
-//! Tests of the arguments: every example parses, and what makes no sense is refused before anything is sent.
+//! Tests of the arguments: every example parses, and what makes no sense is refused before
+//! anything is sent.
 
 use clap::{Command as Clap, CommandFactory as _};
 
@@ -20,7 +21,8 @@ fn commands() -> Vec<(Vec<String>, Clap)> {
     all
 }
 
-/// The words of a command line as a shell splits them, up to the comment behind it, a pipe or a redirection.
+/// The words of a command line as a shell splits them, up to the comment behind it, a pipe
+/// or a redirection.
 fn words(line: &str) -> Vec<String> {
     let line = line.trim_start();
     let end = line.match_indices("  ").map(|(at, _)| at).next().unwrap_or(line.len());

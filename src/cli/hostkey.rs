@@ -1,4 +1,5 @@
-//! `keyway hostkey`: the keys that clients know this front door by. Every edge of a fleet has the same.
+//! `keyway hostkey`: the keys that clients know this front door by. Every edge of a
+//! fleet has the same.
 
 use std::fs;
 use std::io::{ErrorKind, Write as _};
@@ -27,7 +28,8 @@ pub(super) enum HostKey {
 Example:
   keyway hostkey list --output json | jq -r '.[].line'")]
     List,
-    /// Copy the private host key out of state_dir to a new file (mode 0600); it is made if there is none
+    /// Copy the private host key out of state_dir to a new file (mode 0600); it is made
+    /// if there is none
     #[command(after_help = "\
 Example:
   keyway hostkey export --config /etc/keyway/keyway.toml edge_host_key")]
@@ -85,7 +87,8 @@ pub(super) fn run(command: HostKey, remote: &Remote, terminal: &mut Terminal<'_>
 /// Names the files of host keys that are not in the state directory.
 const NAMED_BY: &str = "edge.host_keys";
 
-/// Reads a private key that can be one in the state directory; others are named by a key of the configuration.
+/// Reads a private key that can be one in the state directory; others are named by a key of
+/// the configuration.
 pub(super) fn private(
     file: &Path,
     named_by: &str,

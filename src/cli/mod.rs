@@ -1,7 +1,8 @@
 //! The command line: arguments -> what to do, and what it says about it.
 //!
-//! Results go to stdout, faults and progress to stderr. A change asks a running server over its socket (`client`), and what
-//! it says no to is told in its words. The long-running roles are handed in, so that this room knows none of theirs.
+//! Results go to stdout, faults and progress to stderr. A change asks a running server over its
+//! socket (`client`), and what it says no to is told in its words. The long-running roles are
+//! handed in, so that this room knows none of theirs.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write};
@@ -82,19 +83,22 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the front door until SIGTERM (drains) or SIGINT; SIGHUP reloads keys, revocations and fleet
+    /// Run the front door until SIGTERM (drains) or SIGINT; SIGHUP reloads keys,
+    /// revocations and fleet
     #[command(after_help = "\
 Examples:
   keyway serve --config /etc/keyway/keyway.toml
   keyway serve --config /etc/keyway/keyway.toml --fleet /etc/keyway/fleet.toml")]
     Serve(Files),
-    /// Run an agent beside the VMs: it takes sessions from front doors and relays them; signals as of serve
+    /// Run an agent beside the VMs: it takes sessions from front doors and relays them;
+    /// signals as of serve
     #[command(after_help = "\
 Examples:
   keyway agent --config /etc/keyway/agent.toml
   keyway agent --config agent.toml --fleet fleet.toml")]
     Agent(AgentFiles),
-    /// Have a running front door read its files again, as SIGHUP does, and say what came of each part
+    /// Have a running front door read its files again, as SIGHUP does, and say what
+    /// came of each part
     #[command(after_help = "\
 Examples:
   keyway reload
@@ -108,7 +112,8 @@ Exit code 1 if something of the files is not in force; what takes a restart is t
         #[command(flatten)]
         remote: Remote,
     },
-    /// How a front door is, part by part; exit code 3 if nobody gets in, 1 if something else does not work
+    /// How a front door is, part by part; exit code 3 if nobody gets in, 1 if something
+    /// else does not work
     #[command(after_help = "\
 Examples:
   keyway status
@@ -330,7 +335,8 @@ Examples:
   keyway hostkey import edge_host_key"
     )]
     Hostkey(Noun<hostkey::HostKey>),
-    /// What this front door is to agents, or with its agent.toml an agent to front doors: its public key, made now if there is none
+    /// What this front door is to agents, or with its agent.toml an agent to front doors: its
+    /// public key, made now if there is none
     #[command(after_help = "\
 Examples:
   keyway identity --config /etc/keyway/keyway.toml            a line for edges in agent.toml
@@ -459,7 +465,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, roles: &Roles) -> Exit
     ExitCode::from(run_with(arguments, roles, terminal).unwrap_or(FAULTS))
 }
 
-/// Takes from others what they may do with the file that stdout is, if it is one; whether they might have.
+/// Takes from others what they may do with the file that stdout is, if it is one; whether
+/// they might have.
 fn keep_stdout() -> io::Result<bool> {
     let stdout = std::fs::File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let about = stdout.metadata()?;

@@ -57,7 +57,8 @@ pub(super) struct Add {
     /// The agent's identity: SHA256:..., or the line that `keyway identity` prints there
     #[arg(long, value_name = "KEY", value_parser = parse_agent_key, requires = "agent")]
     agent_key: Option<String>,
-    /// Sessions may be handed to it, and its agent may have digests signed with this front door's host keys
+    /// Sessions may be handed to it, and its agent may have digests signed with this front
+    /// door's host keys
     #[arg(long)]
     trusted: bool,
     #[command(flatten)]

@@ -1,4 +1,5 @@
-//! Tests of what needs files: a fleet applied and exported, the store and the host key beside a service that is stopped.
+//! Tests of what needs files: a fleet applied and exported, the store and the host key beside a
+//! service that is stopped.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -209,7 +210,8 @@ fn the_audit_log_is_told_oldest_first_and_followed_without_a_gap() {
     assert_eq!(said.out, out);
     assert_eq!(fake.asked(), ["GET /v1/audit?newest=true&limit=1000"]);
 
-    // `z` is as old as `b` and was not to be shown; `c` comes later in the same second and stands behind `b`.
+    // `z` is as old as `b` and was not to be shown; `c` comes later in the same second and
+    // stands behind `b`.
     let more = page(&[last, second.clone(), same, unseen.clone(), first.clone()]);
     let two = page(&[second, unseen, first.clone()]);
     let stream = "{\"revision\":6}\n{\"revision\":7}\n";

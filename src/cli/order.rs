@@ -1,7 +1,8 @@
-//! Where options may stand: those that say which server or which files, and how to say it, also before the noun.
+//! Where options may stand: those that say which server or which files, and how to say it, also
+//! before the noun.
 //!
-//! `keyway --config FILE vm list` is what people write who know git, docker or kubectl. Every command knows its own
-//! options; what stands before it is handed to it, as if it stood behind.
+//! `keyway --config FILE vm list` is what people write who know git, docker or kubectl. Every
+//! command knows its own options; what stands before it is handed to it, as if it stood behind.
 
 use std::ffi::{OsStr, OsString};
 

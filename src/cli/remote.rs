@@ -1,4 +1,5 @@
-//! What every command that asks a server has in common: where the server is, who sits here, how a change is meant.
+//! What every command that asks a server has in common: where the server is, who sits here, how a
+//! change is meant.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -43,7 +44,8 @@ pub(super) struct Terminal<'a> {
     pub(super) asks: bool,
     /// Whether somebody looks at stderr.
     pub(super) seen: bool,
-    /// Takes from others what they may do with the file that stdout is, if it is one; whether they might have.
+    /// Takes from others what they may do with the file that stdout is, if it is one; whether
+    /// they might have.
     pub(super) keep: &'a dyn Fn() -> io::Result<bool>,
 }
 
@@ -54,7 +56,8 @@ pub(super) struct ServerArgs {
     /// The server's unix socket [default: $KEYWAY_SOCKET, else the one of --config]
     #[arg(long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
-    /// The configuration whose state_dir holds the socket [default: keyway.toml or /etc/keyway/keyway.toml, if there]
+    /// The configuration whose state_dir holds the socket [default: keyway.toml or
+    /// /etc/keyway/keyway.toml, if there]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// A server elsewhere, https://HOST:PORT
@@ -63,7 +66,8 @@ pub(super) struct ServerArgs {
     /// The file with the token for --server
     #[arg(long, value_name = "FILE", global = true)]
     token_file: Option<PathBuf>,
-    /// The CAs that --server is trusted by, or its own certificate, in PEM [default: the system's CAs]
+    /// The CAs that --server is trusted by, or its own certificate, in PEM [default:
+    /// the system's CAs]
     #[arg(long, value_name = "FILE", global = true)]
     ca: Option<PathBuf>,
 }
@@ -147,7 +151,8 @@ impl ServerArgs {
 }
 
 impl Remote {
-    /// The state directory, if the host key is kept there and not in files that the configuration names.
+    /// The state directory, if the host key is kept there and not in files that the
+    /// configuration names.
     pub(super) fn state_with_host_key(&self) -> Result<State, CliError> {
         if let Some(file) = self.server.config_file() {
             let (config, _) = config::load_config(file).map_err(|report| faults(&report))?;

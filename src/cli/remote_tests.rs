@@ -1,4 +1,5 @@
-//! Tests of `remote`, `client` and `table`: how a server is found and asked, and how its answers look.
+//! Tests of `remote`, `client` and `table`: how a server is found and asked, and how
+//! its answers look.
 
 use std::fs;
 use std::io::{Read as _, Write as _};

@@ -41,7 +41,8 @@ pub(super) struct ReloadAsked {
     /// Say what would come of it, change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Carry out a fleet file that is held back because it removes much, if it is still what --dry-run shows now
+    /// Carry out a fleet file that is held back because it removes much, if it is still what
+    /// --dry-run shows now
     #[arg(long, conflicts_with = "dry_run")]
     allow_mass_removal: bool,
 }

@@ -1,4 +1,5 @@
-//! Tests of `keyway status` and `keyway reload`: what is asked, what is said, and with which exit code.
+//! Tests of `keyway status` and `keyway reload`: what is asked, what is said, and with
+//! which exit code.
 
 use super::testing::{Fake, Said, Sitting, refusing, say_with};
 use super::*;

@@ -1,4 +1,5 @@
-//! `keyway completions`, `keyway man`: what shells and `man` know of this program, from the arguments themselves.
+//! `keyway completions`, `keyway man`: what shells and `man` know of this program, from the
+//! arguments themselves.
 
 use std::fs;
 use std::io::{self, Write};
@@ -39,8 +40,8 @@ pub(super) fn completions(mut command: Command, shell: Known, stdout: &mut dyn W
     Ok(DONE)
 }
 
-/// What stands behind a command of one word, where only some words can: clap_complete (4.6) leaves that out for fish,
-/// which then offers files.
+/// What stands behind a command of one word, where only some words can: clap_complete (4.6) leaves
+/// that out for fish, which then offers files.
 fn fish_words(command: &Command, stdout: &mut dyn Write) -> io::Result<()> {
     let name = command.get_name();
     let values = command.get_positionals().flat_map(Arg::get_possible_values);

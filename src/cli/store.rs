@@ -86,7 +86,8 @@ pub(super) fn run(command: Store, remote: &Remote, terminal: &mut Terminal<'_>) 
         }
         Store::Restore { path } => {
             let state = remote.state()?;
-            // Whoever serves holds it; the store itself would be found locked too, but not say by whom.
+            // Whoever serves holds it; the store itself would be found locked too, but
+            // not say by whom.
             let _nobody_serves = state.lock().map_err(failed)?;
             let nobody_drains = state.have_store().map_err(failed)?;
             let Restored { head, replaced } = put_back(&state, &nobody_drains, &path, &path)?;
@@ -121,7 +122,8 @@ fn failed(fault: impl std::fmt::Display) -> CliError {
     CliError::failed(fault.to_string())
 }
 
-/// Puts the backup `from`, which the operator calls `named`, in the place of the store. Nobody may serve, nor drain.
+/// Puts the backup `from`, which the operator calls `named`, in the place of the store. Nobody may
+/// serve, nor drain.
 pub(super) fn put_back(
     state: &State,
     _nobody_drains: &StoreUse,

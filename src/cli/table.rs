@@ -1,4 +1,5 @@
-//! How answers look: aligned columns for people, JSON for programs. Text of others never commands the terminal.
+//! How answers look: aligned columns for people, JSON for programs. Text of others never
+//! commands the terminal.
 
 use std::fmt::Write as _;
 use std::io;
@@ -19,7 +20,8 @@ pub(super) type Column = (&'static str, fn(&Value) -> String);
 /// Behind every cell that waits to be written; [`plain`] leaves none in a cell.
 const CELL_END: char = '\x1f';
 
-/// Lines of cells. They wait as one text: of a million lines each cell for itself would take more than what it says.
+/// Lines of cells. They wait as one text: of a million lines each cell for itself would take more
+/// than what it says.
 pub(super) struct Table {
     headers: Vec<&'static str>,
     widths: Vec<usize>,
@@ -105,7 +107,8 @@ fn shown(value: &Value) -> String {
 /// A value on one line, with every character escaped that is not safe on a terminal (RFC 8259 §7).
 pub(super) fn json(value: &Value) -> String {
     let written = value.to_string();
-    // serde_json escapes the controls of ASCII but DEL, and writes nothing outside strings that is not ASCII.
+    // serde_json escapes the controls of ASCII but DEL, and writes nothing outside strings
+    // that is not ASCII.
     if is_ascii(&written) || !written.chars().any(is_unsafe) {
         return written;
     }

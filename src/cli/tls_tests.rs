@@ -115,7 +115,8 @@ fn a_server_that_the_ca_vouches_for_is_shown_the_token() {
     }
 }
 
-/// A certificate as `openssl req -x509` makes it: a CA's, signed by itself, good until the year that is given.
+/// A certificate as `openssl req -x509` makes it: a CA's, signed by itself, good until the
+/// year that is given.
 fn own(host: &str, until: i32) -> (String, String) {
     let mut params = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

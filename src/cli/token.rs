@@ -26,7 +26,8 @@ pub(super) enum Token {
         /// Which
         name: Label,
     },
-    /// A new token: stdout gets it and nothing else, this once; a file that stdout is, is made yours alone (0600)
+    /// A new token: stdout gets it and nothing else, this once; a file that stdout is, is made
+    /// yours alone (0600)
     #[command(
         visible_alias = "create",
         after_help = "\
@@ -117,7 +118,8 @@ pub(super) fn run(command: Token, remote: &Remote, terminal: &mut Terminal<'_>) 
             let mut body = json!({ "name": name, "role": role.word() });
             let ends_s = expires.map(|seconds| unix_s().saturating_add(seconds));
             put(&mut body, [("expires_s", ends_s.map(Value::from))]);
-            // Before there is anything to read in it; a token in a file that is open to others is refused later.
+            // Before there is anything to read in it; a token in a file that is open to others
+            // is refused later.
             let kept = (talk.terminal.keep)().map_err(|error| {
                 let fix = "fix: umask 077 before, or a directory of your own";
                 CliError::failed(format!(

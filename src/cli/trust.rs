@@ -1,5 +1,5 @@
-//! Which servers are trusted over TLS where the operator named somebody: those of a CA of theirs, and the very server whose
-//! certificate they named.
+//! Which servers are trusted over TLS where the operator named somebody: those of a CA of theirs,
+//! and the very server whose certificate they named.
 
 use std::sync::Arc;
 
@@ -11,8 +11,9 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
-/// Trusts what the CAs among the named certificates signed, and the named ones themselves: a server's own certificate, made
-/// by `openssl req -x509`, says that it is a CA's, and by the rules of the web no server's then.
+/// Trusts what the CAs among the named certificates signed, and the named ones themselves: a
+/// server's own certificate, made by `openssl req -x509`, says that it is a CA's, and by the rules
+/// of the web no server's then.
 #[derive(Debug)]
 pub(super) struct Named {
     by_ca: Arc<WebPkiServerVerifier>,

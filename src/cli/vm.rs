@@ -169,7 +169,8 @@ pub(super) struct Add {
     /// Its host key: SHA256:..., a public key line, or a file [default: the first one it shows]
     #[arg(long, value_name = "KEY")]
     host_key: Option<String>,
-    /// From where this server comes, as the VM sees it: own, none, or NETWORK,NETWORK [default: vm_leg.source_address]
+    /// From where this server comes, as the VM sees it: own, none, or NETWORK,NETWORK [default:
+    /// vm_leg.source_address]
     #[arg(long, value_name = "WHERE", value_parser = parse_source)]
     source_address: Option<String>,
     /// The pool address [default: the least loaded one]
@@ -181,7 +182,8 @@ pub(super) struct Add {
     /// The node that it lies on
     #[arg(long, value_name = "NAME")]
     node: Option<Label>,
-    /// How its sessions are carried: auto (handed off where the node has an agent and is trusted), relay, handoff
+    /// How its sessions are carried: auto (handed off where the node has an agent and is
+    /// trusted), relay, handoff
     #[arg(long, value_name = "HOW", value_parser = carries(), hide_possible_values = true)]
     carry: Option<String>,
     #[command(flatten)]
@@ -210,7 +212,8 @@ struct Settings {
     /// Its host key: SHA256:..., a public key line, or a file; '': the first one it shows
     #[arg(long, value_name = "KEY")]
     host_key: Option<String>,
-    /// From where this server comes, as the VM sees it: own, none, or NETWORK,NETWORK; '': vm_leg.source_address
+    /// From where this server comes, as the VM sees it: own, none, or NETWORK,NETWORK; '':
+    /// vm_leg.source_address
     #[arg(long, value_name = "WHERE", value_parser = parse_source_or_none)]
     source_address: Option<String>,
     /// Whether it can be entered
@@ -219,7 +222,8 @@ struct Settings {
     /// The node that it lies on; '': none
     #[arg(long, value_name = "NAME", value_parser = parse_name_or_none)]
     node: Option<String>,
-    /// How its sessions are carried: auto (handed off where the node has an agent and is trusted), relay, handoff
+    /// How its sessions are carried: auto (handed off where the node has an agent and is
+    /// trusted), relay, handoff
     #[arg(long, value_name = "HOW", value_parser = carries(), hide_possible_values = true)]
     carry: Option<String>,
 }

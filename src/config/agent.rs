@@ -80,7 +80,8 @@ pub struct AgentReread {
     pub rights: AgentRights,
     /// `agent.toml`, or everything that is wrong with it.
     pub config: Result<AgentConfig, Vec<Finding>>,
-    /// The fleet file, or everything that is wrong with it; nothing where `agent.toml` does not say which.
+    /// The fleet file, or everything that is wrong with it; nothing where `agent.toml`
+    /// does not say which.
     pub fleet: Option<Result<Fleet, Vec<Finding>>>,
     /// Not wrong, but the operator should know.
     pub warnings: Vec<Finding>,
@@ -114,7 +115,8 @@ pub fn load_agent(files: &AgentFiles) -> Result<LoadedAgent, Report> {
     }
 }
 
-/// Reads an agent's files again. `revoked_keys`: the list that was used last, for when `agent.toml` no longer says.
+/// Reads an agent's files again. `revoked_keys`: the list that was used last, for when
+/// `agent.toml` no longer says.
 pub fn reread_agent(files: &AgentFiles, revoked_keys: Option<&Path>) -> AgentReread {
     let read = match source(&files.config, 0) {
         Ok(read) => read,
@@ -307,8 +309,8 @@ pub struct Logins {
     pub warnings: Vec<Finding>,
 }
 
-/// Reads how a front door or an agent logs in to VMs, whichever the file describes; an agent's fleet is not looked at.
-/// Where no file is named it is a front door's, as [`super::load`] has it.
+/// Reads how a front door or an agent logs in to VMs, whichever the file describes; an agent's
+/// fleet is not looked at. Where no file is named it is a front door's, as [`super::load`] has it.
 ///
 /// # Errors
 /// Everything that is wrong with the file.

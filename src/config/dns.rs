@@ -19,11 +19,13 @@ use crate::route::{LABEL_BYTES_MAX, is_label};
 use crate::ssh::keytype::KeyType;
 use crate::ssh::private_key::PrivateKey;
 
-/// Longest domain name in dotted form without its final dot (RFC 1035 §2.3.4: 255 bytes on the wire).
+/// Longest domain name in dotted form without its final dot (RFC 1035 §2.3.4: 255
+/// bytes on the wire).
 const NAME_BYTES_MAX: usize = 253;
 /// So that the longest label still fits below the zone, with its dot.
 const ZONE_BYTES_MAX: usize = NAME_BYTES_MAX - LABEL_BYTES_MAX - 1;
-/// Below a second nothing may be cached; beyond an hour a renumbered VM is sought where it no longer is.
+/// Below a second nothing may be cached; beyond an hour a renumbered VM is sought where
+/// it no longer is.
 const TTL_S: RangeInclusive<u32> = 1..=3600;
 const TTL_USUAL_S: u32 = 60;
 /// Each is a socket, a listener and two tasks.
@@ -39,8 +41,9 @@ const NOTIFY_PORT: u16 = 53;
 
 /// More than one thread answers.
 const RESPONSES_PER_SECOND: RangeInclusive<u32> = 0..=1_000_000;
-/// As NSD has it. The largest public resolvers ask from many networks, and each remembers an answer for the TTL; whoever
-/// asks more often is told to come by TCP. An attacker has 50 kB a second sent to somebody at most.
+/// As NSD has it. The largest public resolvers ask from many networks, and each remembers an answer
+/// for the TTL; whoever asks more often is told to come by TCP. An attacker has 50 kB a second sent
+/// to somebody at most.
 const RESPONSES_PER_SECOND_USUAL: u32 = 200;
 
 /// A week: longest time that a secondary serves a copy which it cannot renew.
@@ -59,8 +62,8 @@ pub struct Dns {
     pub ns: Vec<NameServer>,
     /// Of every record but the SOA, in seconds.
     pub ttl_s: u32,
-    /// How long a secondary serves a copy that it cannot renew, in seconds: with the TTL behind it, no longer than a slot
-    /// leads to no other VM.
+    /// How long a secondary serves a copy that it cannot renew, in seconds: with the TTL behind it,
+    /// no longer than a slot leads to no other VM.
     pub expire_s: u32,
     /// Who may copy the zone, and who is told that it changed.
     pub secondaries: Vec<Secondary>,
@@ -237,7 +240,8 @@ fn in_zone(name: &DomainName, zone: &DomainName) -> bool {
     name.below(zone).is_some()
 }
 
-/// Given addresses come first; a name in the zone without any is taken to be this host, where it listens.
+/// Given addresses come first; a name in the zone without any is taken to be this host,
+/// where it listens.
 fn with_addresses(
     names: Vec<DomainName>,
     zone: &DomainName,

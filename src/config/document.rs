@@ -1,7 +1,7 @@
 //! Walks a TOML file by hand and collects every fault on the way.
 //!
-//! Serde would stop at the first one. Here a value of the wrong type is told and replaced by nothing, and the walk goes
-//! on: whoever edits the file sees everything at once.
+//! Serde would stop at the first one. Here a value of the wrong type is told and replaced by
+//! nothing, and the walk goes on: whoever edits the file sees everything at once.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -43,8 +43,8 @@ impl Document {
         }
     }
 
-    /// The root of the file. Syntax errors become faults; what could be read around them is still there, but keys may
-    /// be missing through no fault of their own.
+    /// The root of the file. Syntax errors become faults; what could be read around them is still
+    /// there, but keys may be missing through no fault of their own.
     pub(super) fn parse<'i>(&self, text: &'i str) -> Spanned<DeTable<'i>> {
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in errors {

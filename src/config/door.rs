@@ -1,4 +1,5 @@
-//! What a front door and an agent are told alike: the keys of the door itself, `[vm_leg]`, `[metrics]`.
+//! What a front door and an agent are told alike: the keys of the door itself,
+//! `[vm_leg]`, `[metrics]`.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,11 +19,13 @@ use super::{
 use crate::ssh::publickey::PublicKey;
 use crate::ssh::revocation::Revocations;
 
-/// Beyond any machine's file descriptors for one process (`fs.nr_open`'s ceiling is 2^30, half for each leg).
+/// Beyond any machine's file descriptors for one process (`fs.nr_open`'s ceiling is 2^30,
+/// half for each leg).
 pub(super) const SESSIONS_MAX: u32 = 1 << 29;
 /// Beyond any machine's cores.
 const SHARDS_MAX: u32 = 1024;
-/// Longer than the slowest touch of a security key; shorter lets honest clients in on bad lines fail.
+/// Longer than the slowest touch of a security key; shorter lets honest clients in
+/// on bad lines fail.
 const LOGIN_GRACE_S: RangeInclusive<u32> = 1..=600;
 /// A week: whoever wants to wait longer for sessions to end does not want to drain.
 const DRAIN_S: RangeInclusive<u32> = 0..=604_800;
@@ -44,7 +47,8 @@ const NETWORKS: [(IpAddr, u8); 5] = [
 /// Reads keys of a table one by one.
 pub(super) type Get<'g, 'd, 'i> = &'g dyn Fn(&'static str) -> Option<Value<'d, 'i>>;
 
-/// The keys that both have. What only a front door has is as it is where nobody says anything, and nothing listens.
+/// The keys that both have. What only a front door has is as it is where nobody says anything, and
+/// nothing listens.
 pub(super) fn door<'d, 'i: 'd>(get: Get<'_, 'd, 'i>, base: &Path, lines: &mut Lines) -> Edge {
     let seconds = |key, range, otherwise| {
         let number = get(key).and_then(|value| value.integer(range, "seconds"));
@@ -235,7 +239,8 @@ pub(super) fn read_metrics(
     Metrics { listen: listen.unwrap_or(usual) }
 }
 
-/// The metrics must not meet the clients. Pool addresses are held against them where the fleet is known.
+/// The metrics must not meet the clients. Pool addresses are held against them where
+/// the fleet is known.
 ///
 /// `door`: the key that says where clients are let in, and what is there, in words.
 pub(super) fn check_metrics(

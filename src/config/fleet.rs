@@ -1,5 +1,6 @@
-//! Walks `fleet.toml`: pool addresses, users, teams, nodes, VMs. What can be wrong with the file by itself is told with its
-//! line; beside a `keyway.toml`, what the two say about each other too, and what would lead anybody astray.
+//! Walks `fleet.toml`: pool addresses, users, teams, nodes, VMs. What can be wrong with the file by
+//! itself is told with its line; beside a `keyway.toml`, what the two say about each other too, and
+//! what would lead anybody astray.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -46,7 +47,8 @@ pub struct Fleet {
     order: usize,
 }
 
-/// A file that says nothing: a start is not kept from opening its door by it, and nothing is done that it does not say.
+/// A file that says nothing: a start is not kept from opening its door by it, and nothing is done
+/// that it does not say.
 const EMPTY: &str = "there is nothing in it";
 const EMPTY_FIX: &str = "name what there is to be; `keyway export` writes what there is";
 
@@ -141,7 +143,8 @@ struct EntryLines {
     vms: Vec<Lines>,
 }
 
-/// Names of entries that were left out for another fault: to miss them is no fault of who refers to them.
+/// Names of entries that were left out for another fault: to miss them is no fault of
+/// who refers to them.
 #[derive(Default)]
 struct Broken {
     addresses: HashSet<String>,
@@ -330,7 +333,8 @@ impl<'d> Walk<'d> {
             .get("source_address")
             .and_then(|value| read_source_address(&value).map(|source| source.to_string()));
         section.finish();
-        // Without the rest the fault is told already, and the other entries are still held against this one.
+        // Without the rest the fault is told already, and the other entries are still held
+        // against this one.
         if let (Some(name), Some(owner)) = (name, owner) {
             let ssh = ssh.unwrap_or_default();
             let vm = FleetVm {

@@ -17,11 +17,13 @@ pub struct Found {
     pub socket: PathBuf,
 }
 
-/// Where the front door of this `keyway.toml` is found, or the agent of this `agent.toml`. Nothing else of the file is read, nor has to be right: whoever
-/// asks a running front door for something may not be able to read its keys.
+/// Where the front door of this `keyway.toml` is found, or the agent of this `agent.toml`. Nothing
+/// else of the file is read, nor has to be right: whoever asks a running front door for something
+/// may not be able to read its keys.
 ///
 /// # Errors
-/// That there is no such file, that it is not TOML, or what is wrong with `state_dir` or `api.socket`.
+/// That there is no such file, that it is not TOML, or what is wrong with `state_dir`
+/// or `api.socket`.
 pub fn find(config: &Path) -> Result<Found, Report> {
     let source =
         source(config, 0).map_err(|fault| Report { faults: vec![fault], warnings: Vec::new() })?;

@@ -1,4 +1,5 @@
-//! Reads key material that a configuration file names: the one place where configuration meets `ssh`.
+//! Reads key material that a configuration file names: the one place where
+//! configuration meets `ssh`.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -34,8 +35,8 @@ pub(super) fn resolve(base: &Path, path: &str) -> PathBuf {
     base.join(path)
 }
 
-/// Reads a private key, which nobody but its owner may be able to read, as `ssh` wants it too. `kind` is the type to make
-/// where there is none, as `ssh-keygen` is told it.
+/// Reads a private key, which nobody but its owner may be able to read, as `ssh` wants it too.
+/// `kind` is the type to make where there is none, as `ssh-keygen` is told it.
 pub(super) fn private_key(value: &Value<'_, '_>, path: &Path, kind: &str) -> Option<PrivateKey> {
     let shown = path.display();
     let (bytes, mode) = match read(path, KEY_FILE_BYTES_MAX) {
@@ -50,7 +51,8 @@ pub(super) fn private_key(value: &Value<'_, '_>, path: &Path, kind: &str) -> Opt
             return None;
         }
     };
-    // Before its mode: nobody should make a public key unreadable to find out that it is none of use here.
+    // Before its mode: nobody should make a public key unreadable to find out that it is
+    // none of use here.
     if PublicKey::parse_line(lossy(&bytes).trim()).is_ok() {
         let private = path.with_extension("");
         let named = path.extension().is_some_and(|end| end == "pub");

@@ -1,5 +1,5 @@
-//! Walks `keyway.toml`. What is faulty falls back to its default, so that the walk can go on; the result is used only
-//! if no fault was found.
+//! Walks `keyway.toml`. What is faulty falls back to its default, so that the walk can go on; the
+//! result is used only if no fault was found.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,9 +1,11 @@
-//! Files -> a [`Config`] and a [`Fleet`], which cannot be wrong; or everything that is wrong with them.
+//! Files -> a [`Config`] and a [`Fleet`], which cannot be wrong; or everything that is
+//! wrong with them.
 //!
-//! `keyway.toml` says how this front door runs, `agent.toml` how an agent does, `fleet.toml` who may go where. Each is walked
-//! once, all faults are told together with their lines, and what comes out needs no further check: key files are read and
-//! parsed, numbers are in range, names and addresses do not contradict each other. A reload is the same walk again. Nothing
-//! here creates a file; see [`crate::state`] for what is made once.
+//! `keyway.toml` says how this front door runs, `agent.toml` how an agent does, `fleet.toml` who
+//! may go where. Each is walked once, all faults are told together with their lines, and what comes
+//! out needs no further check: key files are read and parsed, numbers are in range, names and
+//! addresses do not contradict each other. A reload is the same walk again. Nothing here creates a
+//! file; see [`crate::state`] for what is made once.
 //!
 //! Paths in a file are meant from the file's own directory.
 
@@ -260,7 +262,8 @@ pub struct FleetFile {
 /// The files of a front door.
 #[derive(clap::Args, Clone, Debug, Eq, PartialEq)]
 pub struct Files {
-    /// How the front door runs [default: keyway.toml or /etc/keyway/keyway.toml, if there, else all defaults]
+    /// How the front door runs [default: keyway.toml or /etc/keyway/keyway.toml, if there,
+    /// else all defaults]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Who may go where: applied to the registry at start and at SIGHUP
@@ -281,7 +284,8 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Adds a warning about `sessions_max` and `half_open_max`: what this host carries no file knows.
+    /// Adds a warning about `sessions_max` and `half_open_max`: what this host
+    /// carries no file knows.
     pub fn warn_of_counts(&mut self, odd: (String, String)) {
         self.counts.warn(odd, &mut self.warnings);
     }
@@ -303,7 +307,8 @@ impl Location {
     }
 }
 
-/// Where `keyway.toml` is where nobody names it: in the working directory, or where a system keeps it.
+/// Where `keyway.toml` is where nobody names it: in the working directory, or where a
+/// system keeps it.
 const USUAL: [&str; 2] = ["keyway.toml", "/etc/keyway/keyway.toml"];
 
 /// The configuration that is read where none is named: the first of the usual ones that is there.
@@ -312,8 +317,8 @@ pub fn usual<'p>() -> Option<&'p Path> {
     USUAL.map(Path::new).into_iter().find(|path| path.exists())
 }
 
-/// Reads `keyway.toml`, and a fleet file if one is named. Where no configuration is named, the [`usual`] one is read if
-/// there is one; without it everything has its default.
+/// Reads `keyway.toml`, and a fleet file if one is named. Where no configuration is named, the
+/// [`usual`] one is read if there is one; without it everything has its default.
 ///
 /// # Errors
 /// Everything that is wrong with either.
@@ -372,8 +377,8 @@ pub fn load_config(config: &Path) -> Result<(Config, Vec<Finding>), Report> {
     }
 }
 
-/// How the log of the front door of this `keyway.toml` looks, or of the usual one: what is said about its faults is to look
-/// the same. Whatever cannot be read is as if it were not there.
+/// How the log of the front door of this `keyway.toml` looks, or of the usual one: what is said
+/// about its faults is to look the same. Whatever cannot be read is as if it were not there.
 #[must_use]
 pub fn log(config: Option<&Path>) -> Log {
     let source = config.or_else(usual).and_then(|config| source(config, 0).ok());

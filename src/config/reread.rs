@@ -1,7 +1,8 @@
-//! The files read again while a front door runs: each part by itself, so that a fault in one keeps no other from being used.
+//! The files read again while a front door runs: each part by itself, so that a fault in one keeps
+//! no other from being used.
 //!
-//! What takes access away is read twice: once with everything, and once alone. A missing certificate or a misspelt VM must
-//! not keep a stolen key in.
+//! What takes access away is read twice: once with everything, and once alone. A missing
+//! certificate or a misspelt VM must not keep a stolen key in.
 
 use std::path::Path;
 
@@ -18,8 +19,8 @@ pub struct Reread {
     pub rights: Rights,
     /// `keyway.toml`, or everything that is wrong with it.
     pub config: Result<Config, Vec<Finding>>,
-    /// The fleet file if one was named. Without faults of its own it is none if `keyway.toml` has any: one is held against
-    /// the other.
+    /// The fleet file if one was named. Without faults of its own it is none if `keyway.toml` has
+    /// any: one is held against the other.
     pub fleet: Option<Result<Fleet, Vec<Finding>>>,
     /// Not wrong, but the operator should know.
     pub warnings: Vec<Finding>,
@@ -35,7 +36,8 @@ pub struct Rights {
     pub trusted_user_cas: Option<Vec<PublicKey>>,
 }
 
-/// Reads the files again. `revoked_keys`: the list that was used last, for when `keyway.toml` no longer says.
+/// Reads the files again. `revoked_keys`: the list that was used last, for when
+/// `keyway.toml` no longer says.
 pub fn reread(config: Option<&Path>, fleet: Option<&Path>, revoked_keys: Option<&Path>) -> Reread {
     let (config, fleet) = (config_source(config), fleet.map(|fleet| source(fleet, 1)));
     match config {

@@ -66,7 +66,8 @@ fn what_cannot_be_read_of_the_rights_is_not_taken_for_nothing() {
     let missing = rights("").replace("\"revoked\"", "\"none\"");
     let Rights { revocations, trusted_user_cas } = read_with(&missing, Some(&last));
     assert!(revocations.is_none() && trusted_user_cas.unwrap().is_empty());
-    // Where it is not TOML, or not there, the list that was named before is read, and no CA is missed.
+    // Where it is not TOML, or not there, the list that was named before is read, and
+    // no CA is missed.
     for broken in ["[edge\nshards = 1\n", "[edge]\nrevoked_keys = \n", "edge = 1\n"] {
         let Rights { revocations, trusted_user_cas } = read_with(broken, Some(&last));
         assert!(revocations.unwrap().revokes_key(&key(THIRD)), "{broken}");

@@ -1,4 +1,5 @@
-//! Values that both the files of a front door and that of an agent have: addresses, networks, paths.
+//! Values that both the files of a front door and that of an agent have: addresses,
+//! networks, paths.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
-//! HTTP/1.1 as everything in this room serves it: axum's routes, behind connections that are few, each with a deadline
-//! for all that it may wait for.
+//! HTTP/1.1 as everything in this room serves it: axum's routes, behind connections that are few,
+//! each with a deadline for all that it may wait for.
 //!
-//! Knows no listener, no route and no right. Whoever serves says how many connections there may be, how long each may
-//! last, and who keeps its place (`places`).
+//! Knows no listener, no route and no right. Whoever serves says how many connections there may be,
+//! how long each may last, and who keeps its place (`places`).
 
 use std::future::Future;
 use std::io;
@@ -26,9 +26,11 @@ use super::places::{Peer, Place, Places};
 
 /// Bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// How long a peer may take to take the next [`STALL_BYTES`] of what is written to it, or what is left.
+/// How long a peer may take to take the next [`STALL_BYTES`] of what is written to it,
+/// or what is left.
 const STALL_MAX: Duration = Duration::from_secs(30);
-/// 35 kB a second: slower than any line that somebody administers a fleet by, and a large answer is over some time.
+/// 35 kB a second: slower than any line that somebody administers a fleet by, and a large answer
+/// is over some time.
 const STALL_BYTES: usize = 1 << 20;
 /// Before another try where the process has no descriptor left.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -46,8 +48,9 @@ pub(super) struct Limits {
     pub(super) last_request: Duration,
 }
 
-/// Takes connections for as long as it is polled, and serves each by itself, in a place of its own. `name` is what the
-/// log calls the listener; `accept` gives nothing for a peer that is gone already.
+/// Takes connections for as long as it is polled, and serves each by itself, in a place of
+/// its own. `name` is what the log calls the listener; `accept` gives nothing for a peer that
+/// is gone already.
 pub(super) async fn serve_each<P, C, F>(
     name: &'static str,
     connections_max: usize,
@@ -75,7 +78,8 @@ pub(super) async fn serve_each<P, C, F>(
     }
 }
 
-/// Serves one connection to its end. `lingers` says whether the request that is under way may outlast every limit.
+/// Serves one connection to its end. `lingers` says whether the request that is under way may
+/// outlast every limit.
 pub(super) async fn converse<S>(
     stream: S,
     routes: Router,
@@ -135,8 +139,8 @@ impl<S> Patient<S> {
         }
     }
 
-    /// Passes on what a write came to, unless too little could be written for too long. `took` says how much of it was
-    /// taken; all there was, if everything was flushed.
+    /// Passes on what a write came to, unless too little could be written for too long. `took` says
+    /// how much of it was taken; all there was, if everything was flushed.
     fn bounded<T>(
         &mut self,
         cx: &mut Context<'_>,

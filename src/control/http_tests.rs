@@ -1,4 +1,5 @@
-//! Tests of `http`: how long a connection lasts, and who reads too slowly. Their time is tokio's paused one.
+//! Tests of `http`: how long a connection lasts, and who reads too slowly. Their time is
+//! tokio's paused one.
 
 use axum::routing::get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};

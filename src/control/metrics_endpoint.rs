@@ -1,7 +1,8 @@
 //! The metrics endpoint: `GET /metrics`, `GET /healthz` and `GET /readyz`, on a thread of its own.
 //!
-//! A scrape must cost sessions nothing, so nothing here runs on a shard. There is no authentication: it belongs on
-//! loopback or a management network, never on a pool address. Everything a client can make it hold is bounded.
+//! A scrape must cost sessions nothing, so nothing here runs on a shard. There is no
+//! authentication: it belongs on loopback or a management network, never on a pool address.
+//! Everything a client can make it hold is bounded.
 
 #![expect(
     clippy::disallowed_methods,
@@ -25,11 +26,12 @@ use tokio::sync::oneshot;
 use super::http::{self, Limits, serve_each};
 use super::places::network_of;
 
-/// Connections served at a time. Nobody has to prove anything here, so any of them makes room for a newcomer: a scrape
-/// is over before its turn comes.
+/// Connections served at a time. Nobody has to prove anything here, so any of them makes room for a
+/// newcomer: a scrape is over before its turn comes.
 const CONNECTIONS_MAX: usize = 32;
 
-/// How long a connection may last, idle or not. A scraper that keeps it open makes a new one now and then.
+/// How long a connection may last, idle or not. A scraper that keeps it open makes a new
+/// one now and then.
 const CONNECTION_MAX: Duration = Duration::from_mins(1);
 
 /// Of one connection: it is cut at its age, whatever is under way.

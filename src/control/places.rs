@@ -1,9 +1,11 @@
 //! Places for the connections of one listener: a full house shows somebody out for a newcomer.
 //!
-//! Whoever may be there (see [`Place::asks`]) keeps its place, if it holds no more than an eighth of them. Of all others, a peer that holds more than an eighth of
-//! the places is the first to lose one, its oldest; otherwise the oldest of all goes. So connections that say nothing
-//! cost others nothing, however many there are and wherever they come from. Where everybody may be there, whoever holds most
-//! and more than that eighth loses the place that has rested longest; if nobody does, a newcomer waits until somebody goes.
+//! Whoever may be there (see [`Place::asks`]) keeps its place, if it holds no more than an eighth
+//! of them. Of all others, a peer that holds more than an eighth of the places is the first to lose
+//! one, its oldest; otherwise the oldest of all goes. So connections that say nothing cost others
+//! nothing, however many there are and wherever they come from. Where everybody may be there,
+//! whoever holds most and more than that eighth loses the place that has rested longest; if nobody
+//! does, a newcomer waits until somebody goes.
 
 #![expect(clippy::disallowed_methods, reason = "how often to warn is measured by the clock")]
 
@@ -82,7 +84,8 @@ impl<P: Peer> Places<P> {
         Self(Arc::new(House { name, places, guests: Mutex::new(guests), left: Notify::new() }))
     }
 
-    /// A place for a newcomer. Waits only while everybody inside may be there and holds no more than a share.
+    /// A place for a newcomer. Waits only while everybody inside may be there and holds no
+    /// more than a share.
     pub(super) async fn take(&self, peer: P) -> (Place<P>, ShownOut) {
         loop {
             if let Some(taken) = self.try_take(peer) {

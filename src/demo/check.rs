@@ -1,6 +1,7 @@
 //! `keyway demo --check`: does what the screen promises, and says whether it came out so.
 //!
-//! Everything with the built-in client; the printed lines also with the installed `ssh`, if there is one.
+//! Everything with the built-in client; the printed lines also with the installed `ssh`,
+//! if there is one.
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -261,7 +262,8 @@ fn enough(demo: &Demo) -> TaskVerdict {
 }
 
 fn terminal(demo: &Demo) -> TaskVerdict {
-    // Where the system's terminals do not belong to the group `tty` from the start, only root's sshd can give one.
+    // Where the system's terminals do not belong to the group `tty` from the start, only root's
+    // sshd can give one.
     if demo.stage.kind == Kind::Sshd && !Uid::effective().is_root() {
         return TaskVerdict::Skipped;
     }

@@ -1,4 +1,5 @@
-//! The built-in client of the check: one login, one program, its input, its two outputs and its exit status.
+//! The built-in client of the check: one login, one program, its input, its two outputs and
+//! its exit status.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -60,9 +61,11 @@ pub(super) enum End {
     AtOnce,
     /// When some output came: the program answers what it reads, and ends with its input.
     AfterOutput,
-    /// Not at all. Instead no more output is wanted as soon as some came, as when `head` has seen enough.
+    /// Not at all. Instead no more output is wanted as soon as some came, as when `head`
+    /// has seen enough.
     NoMoreOutput,
-    /// Not at all: the client is gone without a word as soon as some output came. That is [`Trouble::Late`].
+    /// Not at all: the client is gone without a word as soon as some output came. That is
+    /// [`Trouble::Late`].
     #[cfg(test)]
     Vanish,
 }

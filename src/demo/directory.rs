@@ -1,4 +1,5 @@
-//! The demonstration's own directory: keys, known hosts, the homes of the VMs. Gone when the demonstration ends.
+//! The demonstration's own directory: keys, known hosts, the homes of the VMs. Gone when the
+//! demonstration ends.
 
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -11,7 +12,8 @@ use crate::ssh::entropy::Entropy;
 
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
-/// Random bytes in its name. Somebody else who made the same name first is a fault, not a race to win.
+/// Random bytes in its name. Somebody else who made the same name first is a fault,
+/// not a race to win.
 const SUFFIX_BYTES: usize = 4;
 /// Shells that were just hung up may still write into their homes while these are removed.
 const REMOVALS_MAX: u32 = 10;

@@ -1,4 +1,5 @@
-//! The front door of the demonstration: the edge itself, as `serve` runs it, on one shard and loopback addresses.
+//! The front door of the demonstration: the edge itself, as `serve` runs it, on one shard and
+//! loopback addresses.
 
 use std::fmt::Write as _;
 use std::io;
@@ -46,8 +47,8 @@ impl FrontDoor {
 /// The configuration files, as written.
 pub(super) const FILES: [&str; 2] = ["keyway.toml", "fleet.toml"];
 
-/// Writes both files and loads them, so that the demonstration is configured the way everything else is. Listens at
-/// `port` of every pool address, or at one that is free.
+/// Writes both files and loads them, so that the demonstration is configured the way everything
+/// else is. Listens at `port` of every pool address, or at one that is free.
 pub(super) fn configured(
     directory: &Directory,
     fleet: &str,

@@ -1,5 +1,5 @@
-//! One SSH transport over one TCP socket, for a thread that waits with poll(2). Both roles use it: the VMs answer with
-//! it, the check logs in with it.
+//! One SSH transport over one TCP socket, for a thread that waits with poll(2). Both roles use it:
+//! the VMs answer with it, the check logs in with it.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -114,8 +114,9 @@ impl Link {
         }
     }
 
-    /// Room for at least one more byte: by moving what is unread to the front, or, for a packet longer than the inbox,
-    /// by growing to what the transport says it takes. The transport has checked that against its own limit.
+    /// Room for at least one more byte: by moving what is unread to the front, or, for a packet
+    /// longer than the inbox, by growing to what the transport says it takes. The transport has
+    /// checked that against its own limit.
     fn make_room(&mut self) {
         self.inbox.copy_within(self.unread.clone(), 0);
         self.unread = 0..self.unread.len();

@@ -1,10 +1,12 @@
 //! `keyway demo`: the whole product on one machine, with nothing to set up and nothing left behind.
 //!
-//! A front door on loopback addresses, two users, VMs that run real commands. It shows that one address leads each user
-//! elsewhere, and runs until it is interrupted; or checks itself and says whether everything went right. Needs no other
-//! program and no root. Keys are thrown away at the end, and nothing outside this machine can reach any of it.
+//! A front door on loopback addresses, two users, VMs that run real commands. It shows that one
+//! address leads each user elsewhere, and runs until it is interrupted; or checks itself and says
+//! whether everything went right. Needs no other program and no root. Keys are thrown away at the
+//! end, and nothing outside this machine can reach any of it.
 //!
-//! In reading order: `stage` (who and what), `door` (the edge), `vm` and `process` (the built-in VMs), `check`.
+//! In reading order: `stage` (who and what), `door` (the edge), `vm` and `process` (the
+//! built-in VMs), `check`.
 
 #![expect(
     clippy::disallowed_methods,

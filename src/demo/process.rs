@@ -1,8 +1,9 @@
-//! The process behind one channel: how it is started, and its pipes or terminal without ever blocking.
+//! The process behind one channel: how it is started, and its pipes or terminal
+//! without ever blocking.
 //!
-//! Back-pressure both ways by the channel's windows: output is read only as far as the peer's window and the link take
-//! it, and input gives its window back only once the process has it. So a channel holds at most one window of input and
-//! no output at all.
+//! Back-pressure both ways by the channel's windows: output is read only as far as the peer's
+//! window and the link take it, and input gives its window back only once the process has it. So a
+//! channel holds at most one window of input and no output at all.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -71,8 +72,8 @@ pub(super) struct Surroundings {
     pub(super) connection: String,
 }
 
-/// Whether the process lives. It is signalled and reaped under one lock, so that no signal meets a number that the
-/// system has given to somebody else.
+/// Whether the process lives. It is signalled and reaped under one lock, so that no signal meets a
+/// number that the system has given to somebody else.
 #[derive(Debug)]
 enum Life {
     Running(Pid),
@@ -211,7 +212,8 @@ impl Process {
         }
     }
 
-    /// What to wait for: input that waits, and output if the peer takes `window` bytes and the link takes data.
+    /// What to wait for: input that waits, and output if the peer takes `window` bytes and the
+    /// link takes data.
     pub(super) fn interest<'a>(&'a self, window: u32, takes_data: bool, fds: &mut Vec<PollFd<'a>>) {
         if let Input::Open { sink, waiting, .. } = &self.input
             && !waiting.is_empty()

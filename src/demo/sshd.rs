@@ -1,4 +1,5 @@
-//! The installed sshd as a VM, set up as a real VM has to be: it trusts the user CA, for the principal `vm:<name>`.
+//! The installed sshd as a VM, set up as a real VM has to be: it trusts the user CA, for the
+//! principal `vm:<name>`.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -13,7 +14,8 @@ use super::directory::Directory;
 
 /// Where distributions put it. It insists on being started by its absolute path.
 const PATHS: [&str; 3] = ["/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd"];
-/// Where it wants to lock its unprivileged half in when it is started by root. Its service makes it, and so do we.
+/// Where it wants to lock its unprivileged half in when it is started by root. Its service makes
+/// it, and so do we.
 const PRIVILEGE_SEPARATION: &str = "/run/sshd";
 /// How long it may take to listen.
 const START_WAIT: Duration = Duration::from_secs(10);

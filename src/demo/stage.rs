@@ -1,4 +1,5 @@
-//! The set-up of the demonstration: who is there, which VMs, at which addresses, with which throw-away keys.
+//! The set-up of the demonstration: who is there, which VMs, at which addresses, with which
+//! throw-away keys.
 
 use std::fmt::Write as _;
 use std::io;

@@ -1,5 +1,6 @@
-//! Pseudo-terminals: the one file here with `unsafe`, because a shell needs its terminal as *controlling* terminal,
-//! which can only be arranged in the child itself, and because a terminal's size has no safe call.
+//! Pseudo-terminals: the one file here with `unsafe`, because a shell needs its terminal as
+//! *controlling* terminal, which can only be arranged in the child itself, and because a terminal's
+//! size has no safe call.
 
 #![allow(
     unsafe_code,
@@ -41,7 +42,8 @@ pub(super) struct Terminal {
 impl Terminal {
     /// Opens one as the client describes it.
     pub(super) fn open(pty: &Pty) -> io::Result<Self> {
-        // openpty(3) has no close-on-exec: a child spawned at this moment would keep the terminal open.
+        // openpty(3) has no close-on-exec: a child spawned at this moment would keep
+        // the terminal open.
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let master = posix_openpt(flags)?;
         grantpt(&master)?;
@@ -62,8 +64,9 @@ impl Terminal {
         Ok(Self { master, slave, path, term: pty.term.clone() })
     }
 
-    /// Makes it the controlling terminal, standard input, output and error of `command`, whose process leads a session
-    /// of its own. Returns the master; drop `command` once it runs, for it holds the other end.
+    /// Makes it the controlling terminal, standard input, output and error of `command`, whose
+    /// process leads a session of its own. Returns the master; drop `command` once it runs, for it
+    /// holds the other end.
     pub(super) fn attach(self, command: &mut Command) -> io::Result<File> {
         command.stdin(self.slave.try_clone()?);
         command.stdout(self.slave.try_clone()?);
@@ -71,16 +74,18 @@ impl Terminal {
         let hook = || {
             setsid()?;
             for signal in [libc::SIGINT, libc::SIGQUIT] {
-                // SAFETY: sets a disposition of this process and touches no memory. Started in the background we may
-                // ignore these, and a shell cannot trap what it was started to ignore.
+                // SAFETY: sets a disposition of this process and touches no memory. Started in
+                // the background we may ignore these, and a shell cannot trap what it was
+                // started to ignore.
                 unsafe { libc::signal(signal, libc::SIG_DFL) };
             }
-            // SAFETY: TIOCSCTTY takes an integer and touches no memory. Descriptor 0 is the terminal by now.
+            // SAFETY: TIOCSCTTY takes an integer and touches no memory. Descriptor 0 is the
+            // terminal by now.
             let failed = unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } != 0;
             if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
         };
-        // SAFETY: between fork and exec the hook makes system calls alone; it takes no lock and allocates nothing (an
-        // error made from an errno does not either).
+        // SAFETY: between fork and exec the hook makes system calls alone; it takes no lock and
+        // allocates nothing (an error made from an errno does not either).
         unsafe { command.pre_exec(hook) };
         Ok(self.master)
     }
@@ -90,12 +95,14 @@ impl Terminal {
 pub(super) fn resize(master: &File, columns: u32, rows: u32) -> io::Result<()> {
     let cells = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
     let size = Winsize { ws_row: cells(rows), ws_col: cells(columns), ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: the descriptor is open while `master` is borrowed, and TIOCSWINSZ reads one winsize, which `size` is.
+    // SAFETY: the descriptor is open while `master` is borrowed, and TIOCSWINSZ reads one winsize,
+    // which `size` is.
     let failed = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) } != 0;
     if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Applies one terminal mode (RFC 4254 §8). Opcodes that Linux does not have, and speeds, change nothing.
+/// Applies one terminal mode (RFC 4254 §8). Opcodes that Linux does not have, and
+/// speeds, change nothing.
 fn set_mode(modes: &mut Termios, opcode: u8, value: u32) {
     let key = match opcode {
         1 => Some(Key::VINTR),

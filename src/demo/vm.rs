@@ -1,7 +1,9 @@
-//! A VM of the demonstration: a small SSH server that runs real commands as the user who started the demonstration.
+//! A VM of the demonstration: a small SSH server that runs real commands as the user who started
+//! the demonstration.
 //!
-//! It is entered the way a real VM is: by a certificate of the user CA whose principal is `vm:<name>`, and by nothing
-//! else. Forwarding is refused. One thread a connection, which waits with poll(2) for everything at once.
+//! It is entered the way a real VM is: by a certificate of the user CA whose principal is
+//! `vm:<name>`, and by nothing else. Forwarding is refused. One thread a connection, which waits
+//! with poll(2) for everything at once.
 
 use std::collections::BTreeMap;
 use std::io;

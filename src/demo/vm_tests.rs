@@ -143,7 +143,8 @@ fn a_terminal_has_the_size_and_the_name_that_were_asked_for() {
 
 #[test]
 fn an_interrupt_typed_on_a_terminal_reaches_the_program() {
-    // No child in the foreground: a shell drops an interrupt that comes just as its child has ended by itself.
+    // No child in the foreground: a shell drops an interrupt that comes just as its child has
+    // ended by itself.
     let command = "trap 'echo interrupted; exit 4' INT; echo ready; while :; do read -r line; done";
     let typed = Task {
         terminal: Some((80, 24)),
@@ -191,7 +192,8 @@ fn a_client_that_wants_no_more_output_ends_the_program() {
 
 #[test]
 fn a_client_that_goes_away_hangs_its_program_up() {
-    // Whoever runs the tests may ignore SIGHUP, which programs would inherit; one that is caught is theirs again.
+    // Whoever runs the tests may ignore SIGHUP, which programs would inherit; one that is caught
+    // is theirs again.
     signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::default()).unwrap();
     let scene = Scene::new();
     // Its own words about it would end the shell: nobody reads them any more.

@@ -1,16 +1,19 @@
 //! Who may be half-open: accepted, but not authenticated yet.
 //!
-//! A full house never turns a newcomer away; it shows somebody else out. That way ten thousand connections that say
-//! nothing cost a user nothing but a place that a silent one held. Whom:
-//! 1. Connections that have not finished their key exchange (*silent*) and those that have (*exchanged*: at a
-//!    passphrase prompt, waiting for a touch, or part of a flood that does the work) are two queues. The exchanged
-//!    ones lose a place only when they hold more than half of all; so neither kind of flood can starve the other kind of user.
-//! 2. Within the queue, if one source network (/24 or /56) holds more than an eighth of all places, the one that holds
-//!    most loses its oldest. Otherwise the oldest of all goes. The share keeps a botnet with one connection per
-//!    network from pushing out an office behind one NAT, which would always be the biggest.
+//! A full house never turns a newcomer away; it shows somebody else out. That way ten thousand
+//! connections that say nothing cost a user nothing but a place that a silent one held. Whom:
+//! 1. Connections that have not finished their key exchange (*silent*) and those that have
+//!    (*exchanged*: at a passphrase prompt, waiting for a touch, or part of a flood that does the
+//!    work) are two queues. The exchanged ones lose a place only when they hold more than half of
+//!    all; so neither kind of flood can starve the other kind of user.
+//! 2. Within the queue, if one source network (/24 or /56) holds more than an eighth of all places,
+//!    the one that holds most loses its oldest. Otherwise the oldest of all goes. The share keeps a
+//!    botnet with one connection per network from pushing out an office behind one NAT, which would
+//!    always be the biggest.
 //!
-//! Per shard, no locks, no clock: age is order of arrival. Every call is O(1), amortised over growth. About 30 bytes a
-//! connection and 70 more a source network, given out as they come and reused.
+//! Per shard, no locks, no clock: age is order of arrival. Every call is O(1), amortised
+//! over growth. About 30 bytes a connection and 70 more a source network, given out as they
+//! come and reused.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -24,7 +27,8 @@ const SHARE: u32 = 8;
 /// The end of a list, or no list.
 const NONE: u32 = u32::MAX;
 
-/// A half-open connection. Never means another one, even after it was shown out and its place given on.
+/// A half-open connection. Never means another one, even after it was shown out and
+/// its place given on.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Id {
     index: u32,
@@ -32,7 +36,8 @@ pub struct Id {
 }
 
 impl Id {
-    /// A small number, unique among the connections that are in: an index for what the caller keeps beside it.
+    /// A small number, unique among the connections that are in: an index for what the caller
+    /// keeps beside it.
     #[must_use]
     pub const fn index(self) -> usize {
         self.index as usize
@@ -44,7 +49,8 @@ impl Id {
 pub struct Admitted {
     /// The newcomer.
     pub id: Id,
-    /// The connection that has to be closed for it. It is already out here, and its index may be the newcomer's.
+    /// The connection that has to be closed for it. It is already out here, and its index may
+    /// be the newcomer's.
     pub evict: Option<Id>,
 }
 
@@ -91,7 +97,8 @@ impl Admission {
         }
     }
 
-    /// `id` came through a load balancer, whose header names `source`. Does nothing if it is out already.
+    /// `id` came through a load balancer, whose header names `source`. Does nothing if
+    /// it is out already.
     pub fn sourced(&mut self, id: Id, source: IpAddr) {
         if let Some(class) = self.class(id) {
             self.leave(id.index);
@@ -206,7 +213,8 @@ struct Queue {
     known: HashMap<Network, u32>,
     /// Position n lists the sources that hold n + 1 connections.
     by_count: Vec<List>,
-    /// The most that any source holds: the length of `by_count` up to its last list that is not empty.
+    /// The most that any source holds: the length of `by_count` up to its last list
+    /// that is not empty.
     most: u32,
 }
 
@@ -289,7 +297,8 @@ impl Queue {
             );
             self.most = self.most.max(held);
         }
-        // A source moves by one, so this is at most one step: the emptied list is the one it has left.
+        // A source moves by one, so this is at most one step: the emptied list is the
+        // one it has left.
         while self.most > 0 && self.by_count[self.most as usize - 1].len == 0 {
             self.most -= 1;
         }

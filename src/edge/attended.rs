@@ -1,8 +1,9 @@
-//! Connections of users that the door attends to itself: their VM is reached, or they visit the lobby. Listed and ended
-//! like sessions.
+//! Connections of users that the door attends to itself: their VM is reached, or they visit the
+//! lobby. Listed and ended like sessions.
 //!
-//! One list a shard. The door enters a connection and takes it out; every other thread may look, and say of one that it
-//! has to end, which its task then hears. What is handed over to the pump is always in one of the two, or in both.
+//! One list a shard. The door enters a connection and takes it out; every other thread may look,
+//! and say of one that it has to end, which its task then hears. What is handed over to the pump is
+//! always in one of the two, or in both.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -61,7 +62,8 @@ impl Attended {
         Self { all: Mutex::default(), counters }
     }
 
-    /// Enters the connection that `report` tells of, whose task `wake` wakes, and which has come to `stage`.
+    /// Enters the connection that `report` tells of, whose task `wake` wakes, and which has
+    /// come to `stage`.
     pub(super) fn enter(self: &Arc<Self>, report: Report, stage: Stage, wake: Wake) -> Waiting {
         let report = Arc::new(report);
         let progress = if stage == Stage::Lobby { Progress::Lobby } else { Progress::Dialling };
@@ -74,7 +76,8 @@ impl Attended {
         Waiting { of: Arc::clone(self), report, stage: Cell::new(stage) }
     }
 
-    /// Shows every connection there is to `visit`, and has those ended that it has a cause for. Must be quick.
+    /// Shows every connection there is to `visit`, and has those ended that it has a cause
+    /// for. Must be quick.
     pub(super) fn visit(&self, mut visit: impl FnMut(&Report, Progress) -> Option<Cause>) {
         for entry in self.all().entries.values_mut() {
             if let Some(cause) = visit(&entry.report, entry.progress) {
@@ -103,8 +106,8 @@ impl Waiting {
         all.entries.get_mut(&self.report.request.0)?.eviction.take()
     }
 
-    /// Hands the connection over by `hand_over`, unless it has to end: nobody who looks here and then where it went to
-    /// misses it.
+    /// Hands the connection over by `hand_over`, unless it has to end: nobody who looks here and
+    /// then where it went to misses it.
     ///
     /// # Errors
     /// Why it has to end.

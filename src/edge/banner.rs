@@ -1,12 +1,12 @@
 //! What a VM says to its user before it lets them in, for the first terminal that the user opens.
 //!
-//! The client is authenticated before the VM is dialled, so the text comes too late to be a banner of ours. It is written
-//! to standard error of a terminal, where people read; a program that runs a command over SSH, scp, sftp and git get
-//! nothing, as they may take any text for a fault.
+//! The client is authenticated before the VM is dialled, so the text comes too late to be a banner
+//! of ours. It is written to standard error of a terminal, where people read; a program that runs a
+//! command over SSH, scp, sftp and git get nothing, as they may take any text for a fault.
 //!
-//! Windows stay what both sides believe: room for the text is taken off the window in the client's `CHANNEL_OPEN` as
-//! that passes. The VM then never sends so much that both together do not fit, and what the client gives back for
-//! the text is the VM's.
+//! Windows stay what both sides believe: room for the text is taken off the window in the client's
+//! `CHANNEL_OPEN` as that passes. The VM then never sends so much that both together do not fit,
+//! and what the client gives back for the text is the VM's.
 
 use crate::ssh::message::{CHANNEL_EXTENDED_DATA, CHANNEL_OPEN};
 use crate::ssh::text::{LineEnd, printable_lines};
@@ -63,7 +63,8 @@ impl Banner {
         }
     }
 
-    /// The client's number of a session channel, and what is left of its window. `None`: not a session, or no room.
+    /// The client's number of a session channel, and what is left of its window. `None`: not a
+    /// session, or no room.
     fn reserve(&self, message: &[u8]) -> Result<Option<(u32, u32)>, Malformed> {
         let mut reader = Reader::new(message);
         if reader.u8()? != CHANNEL_OPEN || reader.string()? != SESSION {
@@ -85,8 +86,8 @@ impl Banner {
         }
     }
 
-    /// The client's `CHANNEL_REQUEST` passes. The message to send to the client if it asks for a terminal: then this
-    /// banner is done.
+    /// The client's `CHANNEL_REQUEST` passes. The message to send to the client if it asks for a
+    /// terminal: then this banner is done.
     pub(super) fn requested(&self, message: &[u8]) -> Option<Vec<u8>> {
         let At::Confirmed { client, vm } = self.at else { return None };
         let mut reader = Reader::new(message);

@@ -1,7 +1,8 @@
-//! A login's pattern of waits without SSH: accept, turns with the client, connect, turns with the VM, a last word, close.
+//! A login's pattern of waits without SSH: accept, turns with the client, connect, turns with the
+//! VM, a last word, close.
 //!
-//! For `cargo bench --bench executor` alone, which runs the same on another executor and compares what both ask of the
-//! kernel.
+//! For `cargo bench --bench executor` alone, which runs the same on another executor and compares
+//! what both ask of the kernel.
 
 use std::cell::Cell;
 use std::io;
@@ -19,7 +20,8 @@ pub const CLIENT_TURNS: usize = 4;
 /// Turns with the VM: version lines, key exchange, login.
 pub const VM_TURNS: usize = 3;
 
-/// Serves flows at `listen` towards `vm` on the calling thread, which it pins to `cpu`. Ends with an error or never.
+/// Serves flows at `listen` towards `vm` on the calling thread, which it pins to `cpu`. Ends with
+/// an error or never.
 ///
 /// # Errors
 /// What keeps it from listening.

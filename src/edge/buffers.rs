@@ -1,7 +1,8 @@
 //! Read buffers: a pool a pump, and what one leg holds of it.
 //!
-//! A session with no unprocessed byte has no buffer. A busy one has one a direction, large enough that
-//! a bulk stream makes few and large wake-ups: on real SSH traffic these cost more than the bytes do.
+//! A session with no unprocessed byte has no buffer. A busy one has one a direction, large
+//! enough that a bulk stream makes few and large wake-ups: on real SSH traffic these cost more
+//! than the bytes do.
 
 use std::ops::Range;
 
@@ -11,17 +12,17 @@ pub(super) const BUFFER: usize = 128 << 10;
 /// Idle buffers kept for the next reader. One is in use at a time, unless peers are slow.
 const FREE_MAX: usize = 4;
 
-/// Buffers that sessions may keep across turns (8 MiB a pump). Beyond that many, what a session must keep
-/// is copied to an allocation of its own size, so that a crowd of peers that stop in the middle of
-/// a packet costs what they sent, not a whole buffer each.
+/// Buffers that sessions may keep across turns (8 MiB a pump). Beyond that many, what a session
+/// must keep is copied to an allocation of its own size, so that a crowd of peers that stop in the
+/// middle of a packet costs what they sent, not a whole buffer each.
 const KEPT_MAX: usize = 64;
 
-/// With less room than this behind the unopened bytes, they are moved to the front before a read: a read
-/// should be able to take all that the kernel has.
+/// With less room than this behind the unopened bytes, they are moved to the front before a read: a
+/// read should be able to take all that the kernel has.
 const ROOM_MIN: usize = 64 << 10;
 
-/// Most bytes one leg's inbox may grow to: the largest packet the transport lets through (256 KiB of data), with
-/// its framing and a sealed run before it.
+/// Most bytes one leg's inbox may grow to: the largest packet the transport lets through (256 KiB
+/// of data), with its framing and a sealed run before it.
 const INBOX_MAX: usize = 512 << 10;
 
 /// Buffers of one pump.
@@ -89,7 +90,8 @@ impl Inbox {
         !self.unopened.is_empty()
     }
 
-    /// Sealed packets for the other leg, to be written before anything that was sealed for it later.
+    /// Sealed packets for the other leg, to be written before anything that was
+    /// sealed for it later.
     pub(super) fn run(&self) -> &[u8] {
         &self.bytes[self.run.clone()]
     }
@@ -100,14 +102,16 @@ impl Inbox {
         debug_assert!(self.unopened.start <= self.unopened.end, "skipped more than there was");
     }
 
-    /// Of the first `used` unopened bytes the first `sealed` are now a packet for the other leg: it joins the run.
+    /// Of the first `used` unopened bytes the first `sealed` are now a packet for the other leg:
+    /// it joins the run.
     pub(super) fn keep(&mut self, used: usize, sealed: usize) {
         let start = self.unopened.start;
         self.skip(used);
         if self.run.is_empty() {
             self.run = start..start + sealed;
         } else {
-            // A packet that went no further lies between: close the gap, so that one send takes all.
+            // A packet that went no further lies between: close the gap, so that
+            // one send takes all.
             if self.run.end != start {
                 self.bytes.copy_within(start..start + sealed, self.run.end);
             }
@@ -131,10 +135,10 @@ impl Inbox {
         self.run = 0..0;
     }
 
-    /// Room to read into. `packet` is how long the first unopened packet is, as far as known: the inbox grows
-    /// beyond a pooled buffer only for it, and only once the peer has filled the buffer, or behind a run that
-    /// nobody takes, in steps that a read is worth. `None`: no room, because whole packets wait, or the packet is
-    /// longer than any may be.
+    /// Room to read into. `packet` is how long the first unopened packet is, as far as known: the
+    /// inbox grows beyond a pooled buffer only for it, and only once the peer has filled the
+    /// buffer, or behind a run that nobody takes, in steps that a read is worth. `None`: no room,
+    /// because whole packets wait, or the packet is longer than any may be.
     pub(super) fn room(&mut self, packet: usize, pool: &mut Pool) -> Option<&mut [u8]> {
         if self.bytes.is_empty() {
             self.bytes = pool.take();
@@ -180,8 +184,8 @@ impl Inbox {
         debug_assert!(self.unopened.end <= self.bytes.len(), "read more than there was room for");
     }
 
-    /// At the end of a turn: gives the buffer back if nothing is in it, and a smaller one takes its place
-    /// if little is and many are out.
+    /// At the end of a turn: gives the buffer back if nothing is in it, and a smaller one takes its
+    /// place if little is and many are out.
     pub(super) fn settle(&mut self, pool: &mut Pool) {
         if self.run.is_empty() && self.unopened.is_empty() {
             self.release(pool);

@@ -1,5 +1,6 @@
-//! The data plane's clocks. Whoever serves connections reads them here or takes time as an argument; only waits of other
-//! threads for this room (`presence`, `running`) are measured by the standard library's clock.
+//! The data plane's clocks. Whoever serves connections reads them here or takes time as an
+//! argument; only waits of other threads for this room (`presence`, `running`) are measured by the
+//! standard library's clock.
 
 #![expect(clippy::disallowed_methods, reason = "the data plane's clock")]
 
@@ -7,7 +8,8 @@ use std::mem::MaybeUninit;
 
 pub use crate::unix_time::unix_s;
 
-/// Milliseconds since some fixed moment before this process started, for deadlines. Never goes back.
+/// Milliseconds since some fixed moment before this process started, for deadlines.
+/// Never goes back.
 ///
 /// Reads the coarse clock: it moves once per kernel tick (1 to 10 ms) and costs a few nanoseconds.
 #[must_use]
@@ -16,15 +18,16 @@ pub fn monotonic_ms() -> u64 {
     now.seconds * 1_000 + now.nanos / 1_000_000
 }
 
-/// Microseconds since the same moment as [`monotonic_ms`], for measuring: precise, some 30 ns a call.
+/// Microseconds since the same moment as [`monotonic_ms`], for measuring: precise,
+/// some 30 ns a call.
 #[must_use]
 pub fn monotonic_us() -> u64 {
     let now = read(libc::CLOCK_MONOTONIC);
     now.seconds * 1_000_000 + now.nanos / 1_000
 }
 
-/// When the second `at_s` of [`unix_s`] comes, on the clock of [`monotonic_ms`]: up to a second late, never early as long
-/// as nobody sets the host's time.
+/// When the second `at_s` of [`unix_s`] comes, on the clock of [`monotonic_ms`]: up to a second
+/// late, never early as long as nobody sets the host's time.
 #[must_use]
 pub fn at_ms(at_s: u64) -> u64 {
     let wait_s = at_s.saturating_sub(unix_s());

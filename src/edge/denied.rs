@@ -10,7 +10,8 @@ use crate::ssh::publickey::Fingerprint;
 pub enum Word {
     /// By what is known.
     Fact,
-    /// By what a certificate says of which nobody has verified that its CA signed it: anybody's words, in anybody's name.
+    /// By what a certificate says of which nobody has verified that its CA signed it: anybody's
+    /// words, in anybody's name.
     Claim,
 }
 
@@ -34,13 +35,15 @@ impl Vain {
 /// Keys remembered of one connection.
 const DENIED_MAX: usize = 6;
 
-/// What a connection offered in vain: for its log line, if nobody gets in. Takes a pointer where nothing was.
+/// What a connection offered in vain: for its log line, if nobody gets in. Takes a pointer
+/// where nothing was.
 #[derive(Clone, Debug, Default)]
 pub struct Denied(Option<Box<Noted>>);
 
 #[derive(Clone, Debug, Default)]
 struct Noted {
-    /// At most [`DENIED_MAX`], each key once with the last reason against it, and once with the last one that is claimed.
+    /// At most [`DENIED_MAX`], each key once with the last reason against it, and once with the
+    /// last one that is claimed.
     all: Vec<Vain>,
     /// Further ones, of which some may be the same.
     more: u32,
@@ -152,7 +155,8 @@ mod tests {
         }
     }
 
-    /// Anybody can write a certificate in the name of a CA that is trusted: its public key is no secret.
+    /// Anybody can write a certificate in the name of a CA that is trusted: its public
+    /// key is no secret.
     #[test]
     fn what_an_unverified_certificate_says_is_nobodys_word_and_never_a_fact() {
         for &why in Refusal::ALL {

@@ -1,10 +1,11 @@
 //! What a client says before its VM is reached.
 //!
-//! It may go on at once after its login, so its messages wait here, in order and bounded, for the VM or for the words
-//! that there is none. What asks for nothing but a sign of life is answered: a client that gives up after some silence
-//! (`ServerAliveInterval`) lives through a slow dial. So is what asks for proof of our own host keys. Replies to global
-//! requests carry no identifier (RFC 4254 §4): once one waits for the VM, later ones wait behind it, and the sign of life
-//! is a message that means nothing. PING and IGNORE are the transport's.
+//! It may go on at once after its login, so its messages wait here, in order and bounded, for the
+//! VM or for the words that there is none. What asks for nothing but a sign of life is answered: a
+//! client that gives up after some silence (`ServerAliveInterval`) lives through a slow dial. So is
+//! what asks for proof of our own host keys. Replies to global requests carry no identifier (RFC
+//! 4254 §4): once one waits for the VM, later ones wait behind it, and the sign of life is a
+//! message that means nothing. PING and IGNORE are the transport's.
 
 use std::collections::VecDeque;
 
@@ -17,8 +18,8 @@ use crate::ssh::message::{CHANNEL_OPEN, GLOBAL_REQUEST, IGNORE};
 use crate::ssh::transport::{Context, Event, Transport};
 use crate::ssh::wire::{Malformed, Reader};
 
-/// Bytes that wait before no more is read: room for the opens and requests of any client, and nobody's data, which may
-/// come only once a channel is open. One packet may be over it.
+/// Bytes that wait before no more is read: room for the opens and requests of any client, and
+/// nobody's data, which may come only once a channel is open. One packet may be over it.
 const WAITING_MAX: usize = 64 << 10;
 /// What one message takes beside its bytes.
 const MESSAGE_BYTES: usize = 64;
@@ -162,8 +163,8 @@ fn wants_reply(message: &[u8]) -> Result<bool, Malformed> {
     reader.bool()
 }
 
-/// Serves a client whose VM is being reached, until it goes. May be dropped at any time: what was read is in `early` or
-/// in the leg.
+/// Serves a client whose VM is being reached, until it goes. May be dropped at any time: what was
+/// read is in `early` or in the leg.
 pub(super) async fn attend(leg: &mut LoginLeg, scratch: &Scratch, early: &mut Early) -> Broken {
     let full = leg.drive(scratch, |transport, event, message, cx| {
         if matches!(event, Event::Payload(_)) {

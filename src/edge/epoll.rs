@@ -87,8 +87,8 @@ pub(super) enum Event {
 pub(super) struct Waker(EventFd);
 
 impl Waker {
-    /// The next or current wait returns. The counter cannot overflow in practice, and if it did, the
-    /// poller would be awake: so there is nothing to report.
+    /// The next or current wait returns. The counter cannot overflow in practice, and if it did,
+    /// the poller would be awake: so there is nothing to report.
     pub(super) fn wake(&self) {
         let _ = self.0.write(1);
     }

@@ -1,9 +1,10 @@
 //! The door's executor: one thread, one epoll set, futures that wait for sockets and deadlines.
 //!
-//! A task is polled when one of its sockets changed, its deadline passed, its blocking work is done, or it asked for
-//! another turn, and at no other time: the futures of this room are the only leaves, and none of them uses a
-//! [`Waker`](std::task::Waker). Spurious polls are allowed everywhere. A thread that has nothing to do sleeps without a
-//! timeout. One wake is one `epoll_wait`, whatever it brings, and costs nothing per idle task.
+//! A task is polled when one of its sockets changed, its deadline passed, its blocking work is
+//! done, or it asked for another turn, and at no other time: the futures of this room are the only
+//! leaves, and none of them uses a [`Waker`](std::task::Waker). Spurious polls are allowed
+//! everywhere. A thread that has nothing to do sleeps without a timeout. One wake is one
+//! `epoll_wait`, whatever it brings, and costs nothing per idle task.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
@@ -82,7 +83,8 @@ struct Source {
     interest: Interest,
 }
 
-/// Has one task polled, from any thread; nothing happens if it is over. Two are equal if they are of one task.
+/// Has one task polled, from any thread; nothing happens if it is over. Two are equal if they
+/// are of one task.
 #[derive(Clone)]
 pub(super) struct Wake {
     remote: Arc<Remote>,
@@ -187,7 +189,8 @@ impl Executor {
         self.0.enqueue(task);
     }
 
-    /// Runs until [`Order::Stop`] comes; `drain` is called at [`Order::Drain`]. Tasks that are left are dropped.
+    /// Runs until [`Order::Stop`] comes; `drain` is called at [`Order::Drain`]. Tasks that are
+    /// left are dropped.
     ///
     /// # Errors
     /// A broken epoll descriptor, which is our own bug.
@@ -249,7 +252,8 @@ impl Executor {
 
     /// Runs `phase` for at most `limit`; `None` when the time is up.
     ///
-    /// The phase is boxed: a connection then takes the memory of the phase it is in and not that of its largest one.
+    /// The phase is boxed: a connection then takes the memory of the phase it is in and not that of
+    /// its largest one.
     pub(super) async fn timeout<T>(
         &self,
         limit: Duration,
@@ -269,7 +273,8 @@ impl Executor {
         Some(Wake { remote: Arc::clone(&self.0.remote), task })
     }
 
-    /// Has `work` done by `workers`; `None` if it panicked or they took it not. It is not begun once nobody waits for it.
+    /// Has `work` done by `workers`; `None` if it panicked or they took it not. It is not begun
+    /// once nobody waits for it.
     pub(super) async fn blocking<T: Send + 'static>(
         &self,
         workers: &Workers,
@@ -322,8 +327,8 @@ enum Answer<T> {
     Some(T),
 }
 
-/// One socket's place among those that are watched. Dropping it forgets what was seen; the kernel stops watching when
-/// the socket is closed, or by [`Watch::end`].
+/// One socket's place among those that are watched. Dropping it forgets what was seen; the kernel
+/// stops watching when the socket is closed, or by [`Watch::end`].
 pub(super) struct Watch {
     tasks: Executor,
     key: Key,
@@ -410,7 +415,8 @@ impl Core {
         match self.deadlines.borrow().first() {
             None => EpollTimeout::NONE,
             Some((at, _)) => {
-                // The coarse clock lags by up to a tick: a millisecond more and the deadline has passed when we look.
+                // The coarse clock lags by up to a tick: a millisecond more and the deadline has
+                // passed when we look.
                 let wait = at.saturating_sub(clock::monotonic_ms()).saturating_add(1);
                 EpollTimeout::try_from(Duration::from_millis(wait)).unwrap_or(EpollTimeout::MAX)
             }

@@ -30,7 +30,8 @@ impl Failed {
     /// The VM's leg broke in `stage`.
     pub(super) fn broke(broken: &Broken, stage: Stage, transport: &Transport) -> Self {
         let (mut ended, detail) = (broken.ended(Side::Vm, stage), broken.detail(transport));
-        // sshd says in a line of text, in place of its version, that it is busy or punishes our address.
+        // sshd says in a line of text, in place of its version, that it is busy or
+        // punishes our address.
         let hung_up = matches!(broken, Broken::Closed | Broken::Socket(_));
         if hung_up && matches!(detail, Some(Detail::Said(_))) {
             ended.cause = Cause::TurnedAway;

@@ -3,10 +3,11 @@
 use crate::route::Vm;
 use crate::ssh::publickey::PublicKey;
 
-/// Keeps the host keys that VMs show when there is none they have to show. What is kept comes back with the routing map.
+/// Keeps the host keys that VMs show when there is none they have to show. What is kept comes back
+/// with the routing map.
 pub trait FirstUse: Send + Sync {
-    /// What answers for `vm`, as it was dialled, has shown `key`, and has proved that it holds the private half. Blocks
-    /// (a few milliseconds).
+    /// What answers for `vm`, as it was dialled, has shown `key`, and has proved that it holds the
+    /// private half. Blocks (a few milliseconds).
     fn shown(&self, vm: &Vm, key: &PublicKey) -> Shown;
 }
 

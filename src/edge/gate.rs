@@ -1,9 +1,10 @@
 //! THE ONE JUDGE: may this key or certificate, from here, now, go there? And if not, why.
 //!
-//! Everybody who decides about a right asks [`judge`]: the door about an offer and about a proof, the login that waits
-//! in the dial, the pump about its live sessions, and `explain`. Three functions for one question would drift apart. It
-//! looks nothing up but the routing map, has no side effect, and allocates nothing for a plain key without options.
-//! Signatures are verified elsewhere (`ssh`), after this has said yes.
+//! Everybody who decides about a right asks [`judge`]: the door about an offer and about a proof,
+//! the login that waits in the dial, the pump about its live sessions, and `explain`. Three
+//! functions for one question would drift apart. It looks nothing up but the routing map, has no
+//! side effect, and allocates nothing for a plain key without options. Signatures are verified
+//! elsewhere (`ssh`), after this has said yes.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use crate::ssh::certificate::{CertificateFault, Restrictions};
 use crate::ssh::userauth::{Identity, Policy, ProvedKey, Subject, is_login};
 
 labelled! {
-    /// Why somebody is not let in. A closed set: a log field. For operators only; a stranger must not learn which it was.
+    /// Why somebody is not let in. A closed set: a log field. For operators only; a stranger must
+    /// not learn which it was.
     pub enum Refusal {
         /// The user name asked for is longer than any can be, or has a control character.
         LoginName = "login_name",
@@ -221,7 +223,8 @@ pub enum CasePlace<'a> {
         /// The user name as sent.
         login: &'a str,
     },
-    /// In the VM where a session is, whichever way leads there by now: it may have moved, been renamed or changed hands.
+    /// In the VM where a session is, whichever way leads there by now: it may have moved, been
+    /// renamed or changed hands.
     Held(&'a Admitted),
     /// At the lobby where a visitor is. As with sessions, the address may be in maintenance.
     Visited {
@@ -243,8 +246,8 @@ pub struct Right<T> {
     pub restrictions: Restrictions,
     /// Whether it is had from some addresses only.
     pub source_bound: bool,
-    /// Whether it depends on more of the key than its fingerprint, which is all that was given: on its SHA-1 hash, or on
-    /// its type.
+    /// Whether it depends on more of the key than its fingerprint, which is all that was given: on
+    /// its SHA-1 hash, or on its type.
     pub key_bound: bool,
     /// The first second in which it is had no more.
     pub until_s: Option<u64>,
@@ -286,13 +289,13 @@ impl<T> Right<T> {
     }
 }
 
-/// The judgement. `read` makes of the way what the caller needs; it runs on a read of the routing map, maybe twice, and
-/// must be short. The way and what the key's line says are of one revision: what a change gives with a restriction is not
-/// had without it.
+/// The judgement. `read` makes of the way what the caller needs; it runs on a read of the routing
+/// map, maybe twice, and must be short. The way and what the key's line says are of one revision:
+/// what a change gives with a restriction is not had without it.
 ///
 /// # Errors
-/// The first reason against, in this order: the login, the key or certificate itself, whom it names, the way, the key's
-/// line.
+/// The first reason against, in this order: the login, the key or certificate itself, whom it
+/// names, the way, the key's line.
 pub fn judge<T>(
     case: &Case<'_>,
     read: impl Fn(&Arc<str>, Way<'_>) -> T,
@@ -353,8 +356,9 @@ pub fn judge<T>(
     Ok(Right { found, identity, restrictions, source_bound, key_bound, until_s, closed })
 }
 
-/// The one of a certificate's principals that is a user. Other names in it are for other servers. Whoever is in already is
-/// who that was: it ends no session that somebody else is added whom its certificate names.
+/// The one of a certificate's principals that is a user. Other names in it are for other servers.
+/// Whoever is in already is who that was: it ends no session that somebody else is added whom its
+/// certificate names.
 fn user_of<'a>(
     table: &Table,
     principals: &'a [String],
@@ -373,7 +377,8 @@ fn user_of<'a>(
     Ok(user)
 }
 
-/// Whether the key's signature could show that its user was verified. Of one whose type is not known, it might.
+/// Whether the key's signature could show that its user was verified. Of one whose type is not
+/// known, it might.
 fn can_verify(subject: Subject<'_>) -> bool {
     match subject {
         Subject::Key(key) => key.key_type().is_security_key(),

@@ -1,5 +1,5 @@
-//! Tests of the judge: what is against a key, and what ends a session. That door, re-check and `explain` agree is tested
-//! where all three are in reach, in `serve`.
+//! Tests of the judge: what is against a key, and what ends a session. That door, re-check and
+//! `explain` agree is tested where all three are in reach, in `serve`.
 
 use std::collections::BTreeSet;
 

@@ -1,8 +1,9 @@
-//! The few global requests that concern one leg alone: host keys are the edge's towards the client, the VM's
-//! towards the edge (OpenSSH PROTOCOL §2.5).
+//! The few global requests that concern one leg alone: host keys are the edge's towards the client,
+//! the VM's towards the edge (OpenSSH PROTOCOL §2.5).
 //!
-//! Replies to global requests carry no identifier: the n-th reply answers the n-th request that wanted one
-//! (RFC 4254 §4). An answer of ours therefore waits until all earlier requests have theirs.
+//! Replies to global requests carry no identifier: the n-th reply answers the n-th request
+//! that wanted one (RFC 4254 §4). An answer of ours therefore waits until all earlier
+//! requests have theirs.
 
 use std::collections::VecDeque;
 
@@ -18,11 +19,12 @@ const HOST_KEYS: &[u8] = b"hostkeys-00@openssh.com";
 /// Sent by a client that wants a proof for keys told; also the first field of what is signed.
 const PROVE: &[u8] = b"hostkeys-prove-00@openssh.com";
 
-/// A request that nobody knows and everybody must refuse: whoever does is there (OpenSSH `serverloop.c`).
+/// A request that nobody knows and everybody must refuse: whoever does is there (OpenSSH
+/// `serverloop.c`).
 const KEEP_ALIVE: &[u8] = b"keepalive@openssh.com";
 
-/// Answers of ours that may wait for answers of the other side. One proof is answered a session, so only a client
-/// that asks again and again has more than one.
+/// Answers of ours that may wait for answers of the other side. One proof is answered a session, so
+/// only a client that asks again and again has more than one.
 const WAITING_MAX: usize = 16;
 
 /// A global request, as far as a relay has to tell them apart.
@@ -79,8 +81,8 @@ pub(super) fn keep_alive() -> Vec<u8> {
     message
 }
 
-/// The reply to [`Request::Prove`]: a signature for each key asked for, or a failure if one is not ours. `rsa`: the
-/// algorithm for RSA keys, if the client takes one.
+/// The reply to [`Request::Prove`]: a signature for each key asked for, or a failure if one is not
+/// ours. `rsa`: the algorithm for RSA keys, if the client takes one.
 pub(super) fn prove(
     asked: &[u8],
     keys: &[HostKey],
@@ -144,7 +146,8 @@ pub(super) enum Question {
 }
 
 impl Question {
-    /// The question goes out now, in packet `seq`, behind `owed` requests that wait for their replies.
+    /// The question goes out now, in packet `seq`, behind `owed` requests that wait
+    /// for their replies.
     pub(super) const fn ask(&mut self, owed: u32, seq: u32) {
         *self = Self::Asked { after: owed, seq };
     }

@@ -1,11 +1,11 @@
 //! The listening sockets: for every shard and every address one, all with the same options.
 //!
-//! All listeners of one address form a reuseport group in shard order, and a small packet-filter program picks the
-//! listener of the shard that runs on the CPU that received the SYN: the connection, its softirq work and its shard
-//! stay on one CPU.
+//! All listeners of one address form a reuseport group in shard order, and a small packet-filter
+//! program picks the listener of the shard that runs on the CPU that received the SYN: the
+//! connection, its softirq work and its shard stay on one CPU.
 //!
-//! Source: socket(7), ip(7), tcp(7); Linux `net/core/sock_reuseport.c` (the index a program returns is the order in
-//! which the sockets of the group began to listen).
+//! Source: socket(7), ip(7), tcp(7); Linux `net/core/sock_reuseport.c` (the index a program returns
+//! is the order in which the sockets of the group began to listen).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +17,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::socket_options;
 
-/// Connections that may wait to be accepted, per listener. The kernel cuts it to `net.core.somaxconn` (4,096 by default).
+/// Connections that may wait to be accepted, per listener. The kernel cuts it to
+/// `net.core.somaxconn` (4,096 by default).
 pub const BACKLOG: i32 = 4096;
 
 /// One listening socket of one shard.
@@ -65,7 +66,8 @@ impl Listeners {
 /// The listeners are up, but the operator should know this.
 #[derive(Debug, thiserror::Error)]
 pub enum Warning {
-    /// The kernel refused the steering program: it spreads connections over the shards by hash instead.
+    /// The kernel refused the steering program: it spreads connections over the shards
+    /// by hash instead.
     #[error("{address}: connections are not steered to the CPU that receives them ({source})")]
     Unsteered {
         /// The listeners' address.
@@ -73,7 +75,8 @@ pub enum Warning {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// The address is not on this host. It is listened on all the same and works as soon as it comes.
+    /// The address is not on this host. It is listened on all the same and works as
+    /// soon as it comes.
     #[error(
         "{address} is not an address of this host yet: nobody reaches it before it is added \
          (`ip addr add`, or `ip route add local ... dev lo` for a whole pool)"
@@ -151,7 +154,8 @@ pub struct Reserved {
     cpus: Vec<usize>,
 }
 
-/// Listens on every address once for each shard; `cpus` names the CPU of each shard, in shard order.
+/// Listens on every address once for each shard; `cpus` names the CPU of each
+/// shard, in shard order.
 ///
 /// # Errors
 /// The first [`ListenError`]; sockets opened before it are closed again.
@@ -159,8 +163,9 @@ pub fn bind(addresses: &[SocketAddr], cpus: &[usize]) -> Result<Listeners, Liste
     reserve(addresses, cpus, false)?.open(0)
 }
 
-/// Takes every address once for each shard, without listening: what can fail has failed before anybody is let in.
-/// `is_beside`: a process of ours listens at these addresses, and goes on until we do.
+/// Takes every address once for each shard, without listening: what can fail has failed
+/// before anybody is let in. `is_beside`: a process of ours listens at these addresses, and
+/// goes on until we do.
 ///
 /// # Errors
 /// As [`bind`].
@@ -175,7 +180,8 @@ pub fn reserve(
         }
     }
     let mut warnings = Vec::new();
-    // All before the first of ours listens: a wildcard beside a named address of the same port is no conflict.
+    // All before the first of ours listens: a wildcard beside a named address of the same
+    // port is no conflict.
     for &address in addresses {
         match probe(address) {
             Ok(warning) => warnings.extend(warning),
@@ -208,7 +214,8 @@ impl Reserved {
         self.listeners.be_patient(patience)
     }
 
-    /// Listens: from now on whoever connects waits for us. `beside`: so many shards of a process of ours listen here now.
+    /// Listens: from now on whoever connects waits for us. `beside`: so many shards of a process of
+    /// ours listen here now.
     ///
     /// # Errors
     /// As [`bind`].
@@ -221,7 +228,8 @@ impl Reserved {
                 let failed = |cause| refused(listener.address, "listen", cause);
                 listener.socket.listen(BACKLOG).map_err(failed)?;
             }
-            // The program belongs to the group, so any member may set it; the group is complete only now.
+            // The program belongs to the group, so any member may set it; the group is
+            // complete only now.
             if let Some(last) = listeners.shards.last().and_then(|shard| shard.get(at)) {
                 listeners.warnings.extend(steered(last, &cpus, beside));
             }
@@ -230,15 +238,17 @@ impl Reserved {
     }
 }
 
-/// Steers connections at `listener`'s address to the shards of this process, which has it for itself from now on.
+/// Steers connections at `listener`'s address to the shards of this process, which has it for
+/// itself from now on.
 pub fn steer_alone(listener: &Listener, cpus: &[usize]) -> Option<Warning> {
     steer(&listener.socket, cpus, 0)
         .err()
         .map(|source| Warning::Unsteered { address: listener.address, source })
 }
 
-/// Asks for `address` alone. `SO_REUSEPORT` would let a second Keyway of the same user share the port and take half of
-/// the connections, and `IP_FREEBIND` takes any address: only a bind without both tells.
+/// Asks for `address` alone. `SO_REUSEPORT` would let a second Keyway of the same user share the
+/// port and take half of the connections, and `IP_FREEBIND` takes any address: only a bind
+/// without both tells.
 fn probe(address: SocketAddr) -> Result<Option<Warning>, ListenError> {
     if let IpAddr::V6(ip) = address.ip()
         && ip.to_ipv4_mapped().is_some()
@@ -268,8 +278,8 @@ fn plain(address: SocketAddr) -> Result<Socket, ListenError> {
     Ok(socket)
 }
 
-/// One listener with all its options; accepted sockets inherit those of a connection and the two that tell the local
-/// address.
+/// One listener with all its options; accepted sockets inherit those of a connection and the two
+/// that tell the local address.
 fn open(address: SocketAddr) -> Result<Socket, ListenError> {
     let failed = |step| move |cause| refused(address, step, cause);
     let socket = plain(address)?;
@@ -288,10 +298,12 @@ fn open(address: SocketAddr) -> Result<Socket, ListenError> {
     Ok(socket)
 }
 
-/// Keeps the headers of each SYN until `local_address` has read them (about 80 bytes of kernel memory a connection).
+/// Keeps the headers of each SYN until `local_address` has read them (about 80 bytes of kernel
+/// memory a connection).
 fn save_syn(socket: &Socket) -> io::Result<()> {
     let on: libc::c_int = 1;
-    // SAFETY: the pointer and the length are those of one live c_int, which is what the option takes.
+    // SAFETY: the pointer and the length are those of one live c_int, which is what
+    // the option takes.
     let answer = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),
@@ -322,8 +334,8 @@ fn refused(address: SocketAddr, step: &'static str, source: io::Error) -> Listen
     }
 }
 
-/// `beside`: so many listeners of another process of ours came before ours. All that is new comes to us, so that it can
-/// close its own when those who were on their way to it are in.
+/// `beside`: so many listeners of another process of ours came before ours. All that is new comes
+/// to us, so that it can close its own when those who were on their way to it are in.
 fn steered(member: &Listener, cpus: &[usize], beside: usize) -> Option<Warning> {
     if cpus.len() < 2 && beside == 0 {
         return None;
@@ -340,9 +352,10 @@ fn steer(member: &Socket, cpus: &[usize], before: usize) -> io::Result<()> {
     setsockopt(member, sockopt::AttachReusePortCbpf, &whole).map_err(io::Error::from)
 }
 
-/// From the CPU that runs the softirq to the index of the listener: `cpu % shards` where shard n runs on CPU n, else a
-/// comparison for each shard first. A CPU without a shard takes the remainder. `before`: listeners of the group that
-/// are before ours; an index that is none (they are gone) leaves the choice to the kernel.
+/// From the CPU that runs the softirq to the index of the listener: `cpu % shards` where shard n
+/// runs on CPU n, else a comparison for each shard first. A CPU without a shard takes the
+/// remainder. `before`: listeners of the group that are before ours; an index that is none (they
+/// are gone) leaves the choice to the kernel.
 fn steering(cpus: &[usize], before: usize) -> io::Result<Vec<libc::sock_filter>> {
     // A load at SKF_AD_OFF + SKF_AD_CPU is the kernel's extension "which CPU am I on".
     let cpu = libc::SKF_AD_OFF.wrapping_add(libc::SKF_AD_CPU).cast_unsigned();
@@ -364,7 +377,8 @@ fn steering(cpus: &[usize], before: usize) -> io::Result<Vec<libc::sock_filter>>
 
 /// One instruction; a jump skips `unless` instructions when its condition does not hold.
 fn instruction(code: u32, k: u32, unless: u8) -> libc::sock_filter {
-    // Every code of classic BPF fits 16 bits (linux/filter.h); an impossible one is refused by the kernel.
+    // Every code of classic BPF fits 16 bits (linux/filter.h); an impossible one is
+    // refused by the kernel.
     libc::sock_filter { code: u16::try_from(code).unwrap_or(u16::MAX), jt: 0, jf: unless, k }
 }
 

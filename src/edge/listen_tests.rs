@@ -62,7 +62,8 @@ fn accepted_sockets_inherit_the_options_of_a_connection() {
     }
 }
 
-/// Without a limit of its own a connection lasts as long as that of a program that sets nothing: two hours.
+/// Without a limit of its own a connection lasts as long as that of a program that sets
+/// nothing: two hours.
 #[test]
 fn accepted_sockets_have_the_patience_that_was_asked_for() {
     let listeners = bind(&[local("127.0.77.1")], &[0]).expect("listens");
@@ -125,7 +126,8 @@ fn sessions_of_an_earlier_process_do_not_keep_a_new_one_from_listening() {
 #[test]
 fn a_low_port_without_the_right_says_how_to_get_it() {
     let fault = testing::in_own_network(|| {
-        // The raw call changes this thread alone; glibc's wrapper would change every thread of the tests.
+        // The raw call changes this thread alone; glibc's wrapper would change every
+        // thread of the tests.
         // SAFETY: three plain numbers; the thread ends with this closure.
         let answer = unsafe { libc::syscall(libc::SYS_setresuid, 65_534, 65_534, 65_534) };
         assert_eq!(answer, 0);

@@ -1,9 +1,9 @@
 //! The lobby: a pool address where any registered key gets the list of its VMs.
 //!
-//! `ssh lobby` prints a table, `ssh lobby -- --json` the same as JSON. A list is made when it is asked for, on another
-//! thread, and written in pages: what waits for a visitor is bounded by us, not by the window that it gives. One that reads
-//! too slowly is given up. The right to be here is judged as that to a session is: on arrival, at each list, and whenever
-//! rights change.
+//! `ssh lobby` prints a table, `ssh lobby -- --json` the same as JSON. A list is made when it is
+//! asked for, on another thread, and written in pages: what waits for a visitor is bounded by us,
+//! not by the window that it gives. One that reads too slowly is given up. The right to be here is
+//! judged as that to a session is: on arrival, at each list, and whenever rights change.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -30,7 +30,8 @@ use crate::ssh::transport::{Context, Event, Transport};
 
 /// Channels one visitor may have open.
 const CHANNELS_MAX: usize = 4;
-/// Lists that one user may have on their way, on all connections together: each holds every VM's name.
+/// Lists that one user may have on their way, on all connections together: each holds
+/// every VM's name.
 const LISTS_MAX: usize = 4;
 /// How long a visitor may stay who reads nothing.
 const VISIT: Duration = Duration::from_mins(1);
@@ -429,7 +430,8 @@ impl List {
     }
 }
 
-/// Its name in the zone, where that leads to the address at which this user enters: it may lead to another one.
+/// Its name in the zone, where that leads to the address at which this user enters: it may
+/// lead to another one.
 fn host_name((vm, address): &Visible, zone: Option<&str>) -> Option<String> {
     let here = address.as_ref()?.name.as_str();
     let zone = zone.filter(|_| vm.address.as_deref() == Some(here))?;

@@ -427,7 +427,8 @@ fn a_list_is_made_for_whoever_may_still_come_and_for_nobody_else() {
     assert_eq!(right.then(|_| {}), Err(Refusal::Revoked));
 }
 
-/// What becomes of a visit on which nothing is asked, when `meanwhile` is done once it is in the list.
+/// What becomes of a visit on which nothing is asked, when `meanwhile` is done once
+/// it is in the list.
 fn visit(right: Right, meanwhile: impl FnOnce(&Right, &Attended) + 'static) -> Cause {
     let (told, heard) = std::sync::mpsc::channel();
     run(|tasks| async move {

@@ -1,11 +1,13 @@
-//! Which of our addresses a client dialled: the half of the route that the client's key does not name.
+//! Which of our addresses a client dialled: the half of the route that the client's
+//! key does not name.
 //!
-//! The socket's own name is checked against a second witness, and a disagreement refuses the connection: routing on a
-//! wrong address would ask for another VM than the user did.
+//! The socket's own name is checked against a second witness, and a disagreement refuses the
+//! connection: routing on a wrong address would ask for another VM than the user did.
 //! - IPv4: the `IP_PKTINFO` control message that `IP_PKTOPTIONS` returns on an accepted socket.
-//! - IPv6: the headers of the SYN itself (`TCP_SAVED_SYN`). `IPV6_2292PKTOPTIONS` names the **peer** as soon as the
-//!   client has sent a byte (OpenSSH clients speak first), and its packet stays in memory once the option is off
-//!   again. The saved SYN is freed by reading it. There is none under SYN cookies: then the name stands alone.
+//! - IPv6: the headers of the SYN itself (`TCP_SAVED_SYN`). `IPV6_2292PKTOPTIONS` names the
+//!   **peer** as soon as the client has sent a byte (OpenSSH clients speak first), and its packet
+//!   stays in memory once the option is off again. The saved SYN is freed by reading it. There is
+//!   none under SYN cookies: then the name stands alone.
 //!
 //! Both want the listener's options as [`listen`](super::listen) sets them. Nothing here allocates.
 //!
@@ -19,18 +21,22 @@ use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 use socket2::SockRef;
 
-/// Bytes that one `IP_PKTINFO` control message needs, with room for another that somebody may have asked for.
+/// Bytes that one `IP_PKTINFO` control message needs, with room for another that somebody
+/// may have asked for.
 const CONTROL_BYTES: usize = 128;
 
-/// Bytes of a SYN's headers: IPv6 with extension headers, and at most 60 of TCP. More is answered as no witness.
+/// Bytes of a SYN's headers: IPv6 with extension headers, and at most 60 of TCP. More is
+/// answered as no witness.
 const SYN_BYTES: usize = 512;
 
 /// Who knows what the client dialled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Destination {
-    /// The socket: the packets arrive as the client sent them, or a private -> public map undoes what was done to them.
+    /// The socket: the packets arrive as the client sent them, or a private -> public map undoes
+    /// what was done to them.
     Socket,
-    /// This host's connection tracking, which rewrote the destination (`DNAT`, `REDIRECT`): `SO_ORIGINAL_DST`.
+    /// This host's connection tracking, which rewrote the destination (`DNAT`, `REDIRECT`):
+    /// `SO_ORIGINAL_DST`.
     Tracked,
 }
 
@@ -59,7 +65,8 @@ pub enum LocalAddressError {
     Untracked(Errno),
 }
 
-/// The address that the peer of the accepted socket `fd` dialled, with its port; a link-local one keeps its scope.
+/// The address that the peer of the accepted socket `fd` dialled, with its port; a link-local one
+/// keeps its scope.
 ///
 /// Call it once per connection: reading the saved SYN frees it.
 ///
@@ -109,7 +116,8 @@ fn packet_info(fd: BorrowedFd<'_>) -> Result<Ipv4Addr, LocalAddressError> {
     destination_of(control.get(..used).unwrap_or_default()).ok_or(LocalAddressError::NoPacketInfo)
 }
 
-/// Walks control messages (cmsg(3)) to `IP_PKTINFO`: {interface, address to answer from, destination in the header}.
+/// Walks control messages (cmsg(3)) to `IP_PKTINFO`: {interface, address to answer from,
+/// destination in the header}.
 fn destination_of(mut control: &[u8]) -> Option<Ipv4Addr> {
     const WORD: usize = size_of::<usize>();
     const HEAD: usize = size_of::<libc::cmsghdr>();
@@ -172,7 +180,8 @@ fn option(
     buffer: &mut [u8],
 ) -> io::Result<usize> {
     let mut len = libc::socklen_t::try_from(buffer.len()).unwrap_or(libc::socklen_t::MAX);
-    // SAFETY: `buffer` is writable for `len` bytes, `len` is a live socklen_t, and the kernel writes no more than `len`.
+    // SAFETY: `buffer` is writable for `len` bytes, `len` is a live socklen_t, and the kernel
+    // writes no more than `len`.
     let answer = unsafe {
         libc::getsockopt(fd.as_raw_fd(), level, name, buffer.as_mut_ptr().cast(), &raw mut len)
     };

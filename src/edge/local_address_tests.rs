@@ -136,7 +136,8 @@ fn witnesses_that_disagree_refuse_the_connection() {
 
 #[test]
 fn control_messages_are_walked_without_trust_in_their_lengths() {
-    // A TTL message (type 2), padded to 24 bytes, then IP_PKTINFO (type 8), as x86-64 lays them out.
+    // A TTL message (type 2), padded to 24 bytes, then IP_PKTINFO (type 8), as
+    // x86-64 lays them out.
     let mut control = Vec::new();
     control.extend(20_usize.to_ne_bytes());
     control

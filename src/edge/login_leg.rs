@@ -1,8 +1,9 @@
 //! One SSH transport over one socket, while the door owns it.
 //!
-//! A waiting leg holds no read buffer: it waits for readability, then borrows the shard's one scratch buffer for a
-//! single synchronous turn. Only a cut-off packet is kept, and completed where it lies: however small the pieces that
-//! it comes in, each of its bytes is moved a few times at most.
+//! A waiting leg holds no read buffer: it waits for readability, then borrows the shard's
+//! one scratch buffer for a single synchronous turn. Only a cut-off packet is kept, and
+//! completed where it lies: however small the pieces that it comes in, each of its bytes is
+//! moved a few times at most.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -17,8 +18,8 @@ use crate::ssh::entropy::{Entropy, SystemEntropy};
 use crate::ssh::fault::Fault;
 use crate::ssh::transport::{Context, Event, Instant, Transport};
 
-/// What a shard's legs share: one read buffer and one source of randomness, used by one leg at a time
-/// and never across an await.
+/// What a shard's legs share: one read buffer and one source of randomness, used by one leg at a
+/// time and never across an await.
 pub(super) struct Scratch {
     buffer: RefCell<Box<[u8]>>,
     entropy: RefCell<SystemEntropy>,
@@ -26,7 +27,8 @@ pub(super) struct Scratch {
 
 /// Turns one leg may take in a row before others get the thread.
 const TURNS_MAX: u32 = 16;
-/// Packets one leg may have handled in a row before others get the thread: each may cost a signature.
+/// Packets one leg may have handled in a row before others get the thread: each may
+/// cost a signature.
 const PACKETS_MAX: u32 = 4;
 /// Most bytes read at once: what is left over while others have their turn is kept in memory.
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -140,7 +142,8 @@ enum Turn<T> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Towards {
     Client,
-    /// Its Nagle waits for our delayed ACK: acknowledge every read at once (a login takes half the time).
+    /// Its Nagle waits for our delayed ACK: acknowledge every read at once (a login
+    /// takes half the time).
     Vm,
 }
 
@@ -155,9 +158,10 @@ impl LoginLeg {
         Self { stream, towards: Towards::Vm, transport, unread: Vec::new(), handled: 0 }
     }
 
-    /// Reads and handles packets until `handle` returns something, writing all output on the way except what came with
-    /// that last packet: it goes out with what the caller adds to it. `handle` gets every event but
-    /// [`Event::Starved`], with the payload's bytes where there is one.
+    /// Reads and handles packets until `handle` returns something, writing all output on
+    /// the way except what came with that last packet: it goes out with what the caller
+    /// adds to it. `handle` gets every event but [`Event::Starved`], with the payload's
+    /// bytes where there is one.
     pub(super) async fn drive<T>(
         &mut self,
         scratch: &Scratch,
@@ -204,7 +208,8 @@ impl LoginLeg {
         }
     }
 
-    /// One read, or none, and the packets in it, up to a bound. Synchronous: it borrows the shard's buffer.
+    /// One read, or none, and the packets in it, up to a bound. Synchronous: it borrows
+    /// the shard's buffer.
     fn turn<T>(
         &mut self,
         scratch: &Scratch,
@@ -260,7 +265,8 @@ impl LoginLeg {
             }
         });
         let left = &bytes[start..];
-        // What is left moves to the front, into as much memory as it needs, once it is the smaller part.
+        // What is left moves to the front, into as much memory as it needs, once it is
+        // the smaller part.
         if lies_in_scratch || left.len() <= start {
             self.unread = left.to_vec();
         } else {
@@ -286,8 +292,8 @@ impl LoginLeg {
         self.stream.write_now(self.transport.output());
     }
 
-    /// Writes what is left, closes our direction and reads the peer's to its end: data that nobody reads would turn
-    /// the close into a reset, and the last words would be lost with it.
+    /// Writes what is left, closes our direction and reads the peer's to its end: data that nobody
+    /// reads would turn the close into a reset, and the last words would be lost with it.
     pub(super) async fn finish(&mut self, scratch: &Scratch) -> Result<(), Broken> {
         self.flush().await?;
         self.stream.finish()?;

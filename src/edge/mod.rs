@@ -1,8 +1,9 @@
-//! THE DATA PLANE: accepts, authenticates, routes, dials and carries. The only room with epoll and unsafe.
+//! THE DATA PLANE: accepts, authenticates, routes, dials and carries. The only room with
+//! epoll and unsafe.
 //!
-//! Fed by the kernel and by `route`; it never parses SSH itself (that is `ssh`), never says who may go where (that is
-//! `route`), and never names `control`. In reading order: [`Edge`] (`running`), then `shard`, `door`, `gate`, `vm_leg`,
-//! `pump`, `relay`.
+//! Fed by the kernel and by `route`; it never parses SSH itself (that is `ssh`), never says who may
+//! go where (that is `route`), and never names `control`. In reading order: [`Edge`] (`running`),
+//! then `shard`, `door`, `gate`, `vm_leg`, `pump`, `relay`.
 
 #![allow(unsafe_code, reason = "descriptors, socket options and epoll; one operation a block")]
 

@@ -1,9 +1,10 @@
 //! Host names of VMs' endpoints, looked up by the system's resolver on threads of their own.
 //!
-//! The resolver gives no time to live, so an answer is good for [`FRESH_MS`]. While lookups fail or hang, the last good
-//! answer goes on for an hour: an outage of DNS is none of VMs that stay where they are. That a name did not resolve is
-//! believed for [`FAILED_MS`]. A name is looked up once at a time, however many wait for it. Names come from the
-//! operator alone, and how many are kept is bounded.
+//! The resolver gives no time to live, so an answer is good for [`FRESH_MS`]. While lookups fail
+//! or hang, the last good answer goes on for an hour: an outage of DNS is none of VMs that stay
+//! where they are. That a name did not resolve is believed for [`FAILED_MS`]. A name is looked up
+//! once at a time, however many wait for it. Names come from the operator alone, and how many are
+//! kept is bounded.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -228,8 +229,8 @@ impl Names {
     }
 }
 
-/// Forgets what is of no use any more if there is no room, and any eighth if that was nothing: not every newcomer shall
-/// have to look through all of them.
+/// Forgets what is of no use any more if there is no room, and any eighth if that was nothing: not
+/// every newcomer shall have to look through all of them.
 fn make_room(all: &mut HashMap<String, Known>, now_ms: u64) {
     if all.len() < NAMES_MAX {
         return;

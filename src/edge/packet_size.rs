@@ -1,14 +1,15 @@
 //! Lowers the maximum packet size that peers announce to each other to what we carry.
 //!
-//! A relay passes channels and windows on as they are. But a maximum packet size is a promise about the way as much as
-//! about its end: whoever may send a message that we refuse to carry loses data and session. So a size above ours is
-//! lowered where it lies as the message passes; less than announced is always right (RFC 4254 §5.1).
+//! A relay passes channels and windows on as they are. But a maximum packet size is a promise about
+//! the way as much as about its end: whoever may send a message that we refuse to carry loses data
+//! and session. So a size above ours is lowered where it lies as the message passes; less than
+//! announced is always right (RFC 4254 §5.1).
 
 use crate::ssh::message::CHANNEL_OPEN;
 use crate::ssh::transport::DATA_MAX_BYTES;
 
-/// Lowers the maximum packet size in a `CHANNEL_OPEN` or its confirmation. One that does not parse as far as that goes
-/// on as it is: whom it is for will say so.
+/// Lowers the maximum packet size in a `CHANNEL_OPEN` or its confirmation. One that does not parse
+/// as far as that goes on as it is: whom it is for will say so.
 pub(super) fn lower(message: &mut [u8]) {
     if let Some(field) = field(message)
         && u32::from_be_bytes(*field) > DATA_MAX_BYTES

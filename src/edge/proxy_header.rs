@@ -1,9 +1,11 @@
-//! The PROXY protocol, versions 1 and 2: how a load balancer says who connected and what they dialled.
+//! The PROXY protocol, versions 1 and 2: how a load balancer says who connected and
+//! what they dialled.
 //!
-//! A header is *required* from the listed networks, which may send nothing else first, and *refused* from everybody
-//! else, who would choose their own source and destination by it (CVE-2024-35175). Pure: the caller keeps the bytes it
-//! has read, gives all of them from the first on, and drops as many as the verdict says were used; what follows them
-//! is the client's SSH. Until the header is whole the edge sends nothing, so no banner is lost in a balancer.
+//! A header is *required* from the listed networks, which may send nothing else first, and
+//! *refused* from everybody else, who would choose their own source and destination by it
+//! (CVE-2024-35175). Pure: the caller keeps the bytes it has read, gives all of them from the first
+//! on, and drops as many as the verdict says were used; what follows them is the client's SSH.
+//! Until the header is whole the edge sends nothing, so no banner is lost in a balancer.
 //!
 //! Source: HAProxy `doc/proxy-protocol.txt`, 2020/03/05, §2.1 (text), §2.2 (binary).
 
@@ -11,8 +13,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-/// The most bytes a header may have, so the most a caller needs to keep while waiting for one. The binary form could
-/// say 65,551; balancers send under 300.
+/// The most bytes a header may have, so the most a caller needs to keep while waiting for one. The
+/// binary form could say 65,551; balancers send under 300.
 pub const HEADER_BYTES_MAX: usize = 4096;
 
 /// The most bytes a text header has with its line end (§2.1).
@@ -69,12 +71,13 @@ pub enum HeaderVerdict {
         /// Bytes of the header.
         used: usize,
     },
-    /// The balancer itself (`LOCAL`, `UNKNOWN`, `UNSPEC`), which wants to know whether SSH is spoken here: gets the
-    /// identification line and is closed, uncounted, never penalised.
+    /// The balancer itself (`LOCAL`, `UNKNOWN`, `UNSPEC`), which wants to know whether SSH is
+    /// spoken here: gets the identification line and is closed, uncounted, never penalised.
     HealthCheck,
 }
 
-/// Why the bytes are refused. Never the client's fault: it is the sender in between that is wrong, or not listed.
+/// Why the bytes are refused. Never the client's fault: it is the sender in between that is
+/// wrong, or not listed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ProxyHeaderError {
     /// A header from a peer that may not send one.
@@ -209,7 +212,8 @@ fn address<A: std::str::FromStr + Into<IpAddr>>(word: &str) -> Result<IpAddr, Pr
     Ok(parsed.into().to_canonical())
 }
 
-/// Decimal without sign or leading zeros (§2.1): what two readers could read differently is refused.
+/// Decimal without sign or leading zeros (§2.1): what two readers could read
+/// differently is refused.
 fn port(word: &str) -> Result<u16, ProxyHeaderError> {
     let plain = word.bytes().all(|byte| byte.is_ascii_digit());
     if !plain || (word.len() > 1 && word.starts_with('0')) {
@@ -246,7 +250,8 @@ fn parse_binary(input: &[u8]) -> Result<HeaderVerdict, ProxyHeaderError> {
     Ok(HeaderVerdict::Proxied { origin, used })
 }
 
-/// Source, destination, and their ports, at the start of a binary header's body (§2.2); the rest are its fields.
+/// Source, destination, and their ports, at the start of a binary header's body (§2.2); the
+/// rest are its fields.
 fn endpoints<const WIDTH: usize>(body: &[u8]) -> Result<(Origin, &[u8]), ProxyHeaderError>
 where
     IpAddr: From<[u8; WIDTH]>,
@@ -292,7 +297,8 @@ fn check(header: &[u8], mut fields: &[u8]) -> Result<(), ProxyHeaderError> {
     Ok(())
 }
 
-/// CRC-32C (Castagnoli), reflected (RFC 4960 appendix B). Bit by bit: at most 4 KiB, once a connection.
+/// CRC-32C (Castagnoli), reflected (RFC 4960 appendix B). Bit by bit: at most 4 KiB,
+/// once a connection.
 fn crc32c(bytes: impl Iterator<Item = u8>) -> u32 {
     const POLYNOMIAL: u32 = 0x82f6_3b78;
     !bytes.fold(u32::MAX, |sum, byte| {

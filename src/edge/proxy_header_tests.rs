@@ -257,7 +257,8 @@ fn one_flipped_bit_anywhere_breaks_the_checksum() {
             let mut wrong = header.clone();
             wrong[at] ^= 1 << bit;
             let found = inspect(Expected::Header, &wrong);
-            // A flip in a field's type or length may hide the checksum; it never makes another origin pass.
+            // A flip in a field's type or length may hide the checksum; it never makes
+            // another origin pass.
             if at < FIXED_BYTES + 12 {
                 assert_eq!(found, Err(ProxyHeaderError::Checksum), "byte {at} bit {bit}");
             }

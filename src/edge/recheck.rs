@@ -1,5 +1,5 @@
-//! Whether somebody who is in still may be, as everything stands now: asked of the one judge ([`gate::judge`]) with what is
-//! known of the connection.
+//! Whether somebody who is in still may be, as everything stands now: asked of the one judge
+//! ([`gate::judge`]) with what is known of the connection.
 
 use super::gate::{self, Case, CasePlace, Refusal};
 use super::report::Report;
@@ -9,8 +9,8 @@ use super::{clock, pump};
 /// How long a right that ends may go unjudged, in seconds.
 const LOOK_AGAIN_S: u64 = 60;
 
-/// Whether a login that waits for its VM, a live session or a visit of the lobby may go on, and until when if its right
-/// has an end: the first second of Unix time in which it may not.
+/// Whether a login that waits for its VM, a live session or a visit of the lobby may go on, and
+/// until when if its right has an end: the first second of Unix time in which it may not.
 ///
 /// # Errors
 /// How it ends.
@@ -47,7 +47,8 @@ pub fn recheck_right(
 pub(super) fn may_stay(shared: &Shared, report: &Report) -> pump::Stay {
     let unix_s = clock::unix_s();
     match recheck_right(shared, report, unix_s) {
-        // Looked at again every minute: while a host sleeps, or when its time is set, the two clocks part.
+        // Looked at again every minute: while a host sleeps, or when its time is set, the
+        // two clocks part.
         Ok(until_s) => pump::Stay::Until(
             until_s.map(|until_s| clock::at_ms(until_s.min(unix_s.saturating_add(LOOK_AGAIN_S)))),
         ),

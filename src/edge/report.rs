@@ -1,4 +1,5 @@
-//! One line per connection, written when it ends: who, where, how much, and which side ended it in which stage.
+//! One line per connection, written when it ends: who, where, how much, and which side ended
+//! it in which stage.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! The one judge ([`gate::judge`]) at one pool address, for one connection: what the door asks about offers and proofs.
+//! The one judge ([`gate::judge`]) at one pool address, for one connection: what the door asks
+//! about offers and proofs.
 
 use std::cell::RefCell;
 use std::sync::Arc;

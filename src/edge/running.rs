@@ -71,7 +71,8 @@ pub struct Edge {
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
     cpus: Vec<usize>,
-    /// A listener of each address, to steer by; none once this has the addresses for itself, or listens no more.
+    /// A listener of each address, to steer by; none once this has the addresses for itself, or
+    /// listens no more.
     members: Mutex<Vec<listen::Listener>>,
 }
 
@@ -129,7 +130,8 @@ impl Edge {
         self.shards.iter().any(Shard::has_fallen)
     }
 
-    /// Replaces what a reload replaces, and ends the sessions whose right is gone. Others do not notice.
+    /// Replaces what a reload replaces, and ends the sessions whose right is gone.
+    /// Others do not notice.
     pub fn renew(&self, live: Live) {
         self.shared.live.store(Arc::new(live));
         self.shared.sign_with();
@@ -154,8 +156,8 @@ impl Edge {
         Ok(changed)
     }
 
-    /// Checks the right of every session again. Comes after what took rights away: a session that is not on a pump by then
-    /// is checked when it comes there.
+    /// Checks the right of every session again. Comes after what took rights away: a session that
+    /// is not on a pump by then is checked when it comes there.
     fn recheck_rights(&self) {
         let shared = Arc::clone(&self.shared);
         let check: pump::Check<Info> =
@@ -171,8 +173,8 @@ impl Edge {
         }
     }
 
-    /// Everybody who has a seat or is at the lobby, at about one moment. Asks every pump, and waits for them a second at
-    /// most.
+    /// Everybody who has a seat or is at the lobby, at about one moment. Asks every pump, and waits
+    /// for them a second at most.
     pub fn sessions(&self) -> Vec<Present> {
         let (found, all) = std::sync::mpsc::channel();
         let mut present = HashMap::new();
@@ -205,7 +207,8 @@ impl Edge {
         present.into_values().collect()
     }
 
-    /// Ends a session, what is to be one, or a visit of the lobby, with a word to its user; true if there was one.
+    /// Ends a session, what is to be one, or a visit of the lobby, with a word to its user; true
+    /// if there was one.
     pub fn kill(&self, id: RequestId) -> bool {
         let (found, any) = std::sync::mpsc::channel();
         for shard in &self.shards {
@@ -243,15 +246,15 @@ impl Edge {
     /// Accepts nothing more; returns when the listeners are closed.
     pub fn stop_accepting(&self) {
         self.members.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        // The last first: the kernel fills each gap with the last listener of the group, and so a successor's come to
-        // stand in the order of its shards.
+        // The last first: the kernel fills each gap with the last listener of the group, and so a
+        // successor's come to stand in the order of its shards.
         for shard in self.shards.iter().rev() {
             shard.stop_accepting();
         }
     }
 
-    /// Accepts nothing more and lets sessions go on until they end, at most `patience`; then tells `over`, and ends them with
-    /// a word.
+    /// Accepts nothing more and lets sessions go on until they end, at most `patience`; then tells
+    /// `over`, and ends them with a word.
     pub fn drain(&self, patience: Duration, over: impl FnOnce()) {
         self.stop_accepting();
         if self.shared.wait_empty(patience) {

@@ -1,8 +1,9 @@
-//! Seats: who may have a session, and how many of them. All together, and for each user and each VM a share, so that
-//! nobody keeps everybody else out, whether with idle sessions or with logins to a VM that says nothing.
+//! Seats: who may have a session, and how many of them. All together, and for each user and each VM
+//! a share, so that nobody keeps everybody else out, whether with idle sessions or with logins to a
+//! VM that says nothing.
 //!
-//! A seat is taken before a VM is dialled and given back when the connection is over: two short locks a session, each on
-//! one of a few maps.
+//! A seat is taken before a VM is dialled and given back when the connection is over: two short
+//! locks a session, each on one of a few maps.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;

@@ -2,10 +2,12 @@
 //!
 //! UNIMPLEMENTED names a packet by its sequence number, and the two legs count on their own.
 
-/// Packets remembered. An answer comes within a round trip; only messages nobody knows get this one.
+/// Packets remembered. An answer comes within a round trip; only messages nobody
+/// knows get this one.
 const REMEMBERED: u32 = 64;
 
-/// The last [`REMEMBERED`] sequence numbers sent on one leg, with the number under which each came in on the other.
+/// The last [`REMEMBERED`] sequence numbers sent on one leg, with the number under which each came
+/// in on the other.
 #[derive(Debug)]
 pub(super) struct Origins {
     /// By sent number modulo [`REMEMBERED`].
@@ -26,7 +28,8 @@ impl Origins {
     /// Packet `received` of the other leg went out as packet `sent` of this one.
     pub(super) const fn record(&mut self, sent: u32, received: u32) {
         let ahead = sent.wrapping_sub(self.newest);
-        // Behind, or the same again: strict key exchange began to count anew, the old numbers mean nothing.
+        // Behind, or the same again: strict key exchange began to count anew, the old
+        // numbers mean nothing.
         if ahead == 0 || ahead >= REMEMBERED {
             (self.relayed, self.asked) = (0, 0);
         } else {
@@ -54,7 +57,8 @@ impl Origins {
         asked
     }
 
-    /// The number under which packet `sent` of this leg came in, if it was relayed and not too long ago.
+    /// The number under which packet `sent` of this leg came in, if it was relayed and
+    /// not too long ago.
     pub(super) const fn find(&self, sent: u32) -> Option<u32> {
         let behind = self.newest.wrapping_sub(sent);
         if behind < REMEMBERED && (self.relayed >> behind) & 1 == 1 {

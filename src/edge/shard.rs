@@ -1,4 +1,5 @@
-//! One shard: everything that runs on one core. Two threads, the door and the pump, each with an epoll set of its own.
+//! One shard: everything that runs on one core. Two threads, the door and the pump, each with an
+//! epoll set of its own.
 
 #![expect(clippy::disallowed_methods, reason = "a shard's door is a thread")]
 
@@ -30,9 +31,11 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// How often the log hears that nobody can be accepted, in milliseconds.
 const WARN_MS: u64 = 60_000;
-/// Connections that all listeners of a shard together accept before those who are in get their turn.
+/// Connections that all listeners of a shard together accept before those who are
+/// in get their turn.
 const ACCEPTS_A_ROUND: u32 = 8;
-/// The door yields to the pump of its core: a burst of handshakes must not be felt by people who type.
+/// The door yields to the pump of its core: a burst of handshakes must not be felt by
+/// people who type.
 const DOOR_NICE: i32 = 5;
 
 /// A running shard. Dropping it ends its connections.
@@ -119,7 +122,8 @@ impl Shard {
         ended(&self.door) || ended(&self.pump_thread)
     }
 
-    /// Accepts nothing more than what already waits; connections go on. Returns when the listeners are closed.
+    /// Accepts nothing more than what already waits; connections go on. Returns when the
+    /// listeners are closed.
     pub(super) fn stop_accepting(&self) {
         self.control.order(Order::Drain);
         let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -151,8 +155,8 @@ async fn accept(open: ConnectionGuard, acceptor: Acceptor, door: Rc<Door>, commo
     loop {
         match acceptor.accept() {
             Ok(Some((stream, peer))) => {
-                // Place and presence are taken here: accepting must not outrun the limit on half-open connections, and
-                // a drain must not miss whom we have just let in.
+                // Place and presence are taken here: accepting must not outrun the limit on
+                // half-open connections, and a drain must not miss whom we have just let in.
                 let place = HalfOpenSlot::take(&door, &stream, peer.ip());
                 let presence = door.enter();
                 tasks.spawn(Rc::clone(&door).serve(stream, peer, place, presence));
@@ -202,8 +206,9 @@ impl Accepting {
     }
 }
 
-/// Is this about the connection that was to be accepted (accept(2)), and not about the listener or about us? The others
-/// (no descriptors, no memory) come back at once, and trying again without a rest would spin.
+/// Is this about the connection that was to be accepted (accept(2)), and not about the listener or
+/// about us? The others (no descriptors, no memory) come back at once, and trying again without a
+/// rest would spin.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use Errno as E;
     let code = error.raw_os_error().map(Errno::from_raw);
@@ -226,6 +231,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 fn lower_weight() {
-    // SAFETY: a system call on the calling thread that touches no memory; it can only fail, which costs fairness.
+    // SAFETY: a system call on the calling thread that touches no memory; it can only fail,
+    // which costs fairness.
     let _unfair = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, DOOR_NICE) };
 }

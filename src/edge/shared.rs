@@ -17,9 +17,11 @@ use super::settings::{Live, Settings};
 use super::workers::Workers;
 use crate::route::Table;
 
-/// Host keys that are written down at a time, of all shards together: the registry makes them durable in one go.
+/// Host keys that are written down at a time, of all shards together: the registry makes them
+/// durable in one go.
 const PINS_MAX: usize = 4;
-/// Host keys that wait for that; further ones are refused. Each is a login that waits, and has its deadline.
+/// Host keys that wait for that; further ones are refused. Each is a login that waits, and
+/// has its deadline.
 const PINS_WAITING_MAX: usize = 4096;
 /// Lists of VMs made at a time: some milliseconds each for somebody with thousands.
 const LISTERS_MAX: usize = 1;

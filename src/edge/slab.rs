@@ -1,7 +1,8 @@
-//! A slab whose keys carry a generation: a key that outlived its entry finds nothing, never the entry that came after.
+//! A slab whose keys carry a generation: a key that outlived its entry finds nothing, never the
+//! entry that came after.
 //!
-//! The kernel may still report an event for a socket that was closed earlier in the same batch, and timers
-//! are never taken back. Both hold keys, and both must miss.
+//! The kernel may still report an event for a socket that was closed earlier in the same batch, and
+//! timers are never taken back. Both hold keys, and both must miss.
 
 /// Most entries: keys share a `u64` of epoll data with two more bits.
 const ENTRIES_MAX: usize = 1 << 30;

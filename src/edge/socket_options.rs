@@ -7,16 +7,18 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{SockRef, Socket, TcpKeepalive};
 
-/// Data that a VM does not acknowledge for this long ends the connection. The kernel counts unanswered keepalive probes
-/// against it too, and peers that acknowledge but take no data: a VM that is paused or moved deserves the patience that a
-/// client has. Before a session is established there are deadlines, which are much shorter.
+/// Data that a VM does not acknowledge for this long ends the connection. The kernel counts
+/// unanswered keepalive probes against it too, and peers that acknowledge but take no data: a VM
+/// that is paused or moved deserves the patience that a client has. Before a session is established
+/// there are deadlines, which are much shorter.
 const USER_TIMEOUT: Duration = Duration::from_hours(1);
-/// Idle time before the first keepalive probe, below the 350 s after which load balancers forget a connection.
+/// Idle time before the first keepalive probe, below the 350 s after which load balancers
+/// forget a connection.
 const KEEPALIVE_IDLE: Duration = Duration::from_mins(2);
 /// Time between probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-/// Time between probes where only their number ends a connection, and the most that the kernel counts: two hours, as
-/// long as a system without settings waits.
+/// Time between probes where only their number ends a connection, and the most that the kernel
+/// counts: two hours, as long as a system without settings waits.
 const KEEPALIVE_ALONE: (Duration, u32) = (Duration::from_mins(1), 127);
 
 /// Sets what a connection needs: it sends small packets at once and notices a peer that is gone.
@@ -28,7 +30,8 @@ pub(super) fn established(socket: &Socket) -> io::Result<()> {
     )
 }
 
-/// Sets how long a peer may acknowledge nothing; `None`: as long as a system without settings waits.
+/// Sets how long a peer may acknowledge nothing; `None`: as long as a system
+/// without settings waits.
 pub(super) fn be_patient(socket: &Socket, patience: Option<Duration>) -> io::Result<()> {
     socket.set_tcp_user_timeout(patience)?;
     if patience.is_none() {
@@ -68,7 +71,8 @@ pub(super) fn send_buffer(fd: &impl AsRawFd) -> Option<SendBuffer> {
     const PLACES: [usize; 2] = [3, 5];
     let mut numbers = [0_u32; COUNT];
     let mut len = libc::socklen_t::try_from(size_of_val(&numbers)).ok()?;
-    // SAFETY: `numbers` is writable for the `len` bytes that the kernel is told of, and any bytes make numbers of it.
+    // SAFETY: `numbers` is writable for the `len` bytes that the kernel is told of, and any bytes
+    // make numbers of it.
     let done = unsafe {
         libc::getsockopt(
             fd.as_raw_fd(),

@@ -34,7 +34,8 @@ pub(super) enum Read {
 }
 
 impl Stream {
-    /// Begins to connect. The first [`Stream::write`] succeeds, or says why it failed, when that is decided.
+    /// Begins to connect. The first [`Stream::write`] succeeds, or says why it failed, when
+    /// that is decided.
     ///
     /// # Errors
     /// What the kernel refuses at once.
@@ -73,7 +74,8 @@ impl Stream {
     /// Reads what is there.
     ///
     /// # Errors
-    /// The connection is gone; [`io::ErrorKind::InvalidInput`] for an empty buffer, which would look like a FIN.
+    /// The connection is gone; [`io::ErrorKind::InvalidInput`] for an empty buffer, which would
+    /// look like a FIN.
     pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<Read> {
         if buffer.is_empty() {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -155,7 +157,8 @@ impl Acceptor {
         Ok(Self { socket, watch })
     }
 
-    /// Waits until somebody may be there, or until `over` says that waiting is over and the task is woken.
+    /// Waits until somebody may be there, or until `over` says that waiting is over and
+    /// the task is woken.
     pub(super) async fn waiting(&self, over: &Cell<bool>) {
         poll_fn(|_| {
             if over.get() {
@@ -167,7 +170,8 @@ impl Acceptor {
         .await;
     }
 
-    /// Takes one connection out of the kernel's queue; `None` when nobody waits there. It has the listener's options.
+    /// Takes one connection out of the kernel's queue; `None` when nobody waits there. It has the
+    /// listener's options.
     ///
     /// # Errors
     /// Out of descriptors or memory, or that one connection was gone already.

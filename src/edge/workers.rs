@@ -1,7 +1,8 @@
-//! A few threads for work that blocks, and a queue before them: how many wait is not how many threads there are.
+//! A few threads for work that blocks, and a queue before them: how many wait is not how many
+//! threads there are.
 //!
-//! One pool a kind of work, so that what hangs keeps nothing else waiting. Threads come with the first work, as many as
-//! there is work for, and stay.
+//! One pool a kind of work, so that what hangs keeps nothing else waiting. Threads come with the
+//! first work, as many as there is work for, and stay.
 
 #![expect(
     clippy::disallowed_methods,
@@ -43,7 +44,8 @@ impl Workers {
         Self(Arc::new(Pool { name, threads_max, waiting_max, state, changed }))
     }
 
-    /// Has `job` done in its turn. False, and it is dropped: too much waits already, or no thread can be had.
+    /// Has `job` done in its turn. False, and it is dropped: too much waits already, or no
+    /// thread can be had.
     pub(super) fn run(&self, job: impl FnOnce() + Send + 'static) -> bool {
         let pool = &self.0;
         let mut state = pool.state();

@@ -1,4 +1,5 @@
-//! Who sees what: from principals to everybody who sees what they see, and from one of those to all that is seen.
+//! Who sees what: from principals to everybody who sees what they see, and from one of those to
+//! all that is seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,7 +62,8 @@ impl Model {
         viewers
     }
 
-    /// The principals whose slots a viewer sees: the viewer, and the teams a user is in with slots. Without `but`.
+    /// The principals whose slots a viewer sees: the viewer, and the teams a user is in with
+    /// slots. Without `but`.
     pub(super) fn seen_through(
         &self,
         viewer: PrincipalIx,
@@ -166,8 +168,9 @@ impl Model {
         })
     }
 
-    /// The ways of another history, and the same for each of the users who had them by being in a team there (team, user)
-    /// and are not in it here: what is remembered of the team is not remembered of them.
+    /// The ways of another history, and the same for each of the users who had them by being in a
+    /// team there (team, user) and are not in it here: what is remembered of the team is not
+    /// remembered of them.
     #[must_use]
     pub fn with_members<'a>(
         &self,

@@ -1,4 +1,5 @@
-//! Finds an address for a VM: one at which nobody who may enter it sees another VM, or saw one not long ago.
+//! Finds an address for a VM: one at which nobody who may enter it sees another VM, or saw
+//! one not long ago.
 
 use std::collections::HashSet;
 
@@ -9,8 +10,8 @@ use super::name::{Label, Principal};
 use super::refusal::{Collision, Kind, Refusal, WayOut};
 
 impl Model {
-    /// The least loaded ready address that is free for all of `viewers`, by name among equals. Takes time in proportion
-    /// to what they see and to the pool.
+    /// The least loaded ready address that is free for all of `viewers`, by name among equals.
+    /// Takes time in proportion to what they see and to the pool.
     ///
     /// # Errors
     /// [`Refusal::Exhausted`] names who sees the most.
@@ -32,7 +33,8 @@ impl Model {
         but: Option<&Label>,
     ) -> Result<Label, Refusal> {
         let mut taken = vec![false; self.sites().len()];
-        // Plain loops: of a team of a thousand this is nearly all that a VM costs, and half of it if they are chained.
+        // Plain loops: of a team of a thousand this is nearly all that a VM costs, and half of it
+        // if they are chained.
         let mut take = |reach: &Reach| {
             for Slot { address, .. } in reach.slots.iter().filter(|slot| slot.vm != vm) {
                 if let Some(taken) = taken.get_mut(address.index()) {
@@ -56,7 +58,8 @@ impl Model {
                 }
             }
         }
-        // Members of one team share others too: each team is looked at once, and each viewer is another.
+        // Members of one team share others too: each team is looked at once, and each
+        // viewer is another.
         teams.sort_unstable();
         teams.dedup();
         for team in teams {
@@ -155,7 +158,8 @@ impl Model {
         Err(Refusal::Conflict { collisions, way_out })
     }
 
-    /// What `viewer` sees at an address beside `vm`, or saw there until its quarantine is over, through everybody but `but`.
+    /// What `viewer` sees at an address beside `vm`, or saw there until its quarantine is over,
+    /// through everybody but `but`.
     pub(super) fn collisions<'a>(
         &'a self,
         viewer: PrincipalIx,

@@ -7,7 +7,8 @@ use super::draft::Move;
 use super::refusal::utc;
 use super::store::{OPERATIONS_MAX, Order, Part, Store, StoreError, Transaction};
 
-/// The log's prefix in the store. The key of an entry is its revision, in the order of what was done.
+/// The log's prefix in the store. The key of an entry is its revision, in the order
+/// of what was done.
 const PREFIX: &str = "audit/";
 /// Entries removed at once, beside a note of it and the note before.
 const REMOVED_AT_ONCE: usize = OPERATIONS_MAX - 2;
@@ -17,7 +18,8 @@ pub(super) fn key(revision: u64) -> String {
     format!("{PREFIX}{revision:016x}")
 }
 
-/// Up to `count` entries with their keys, behind the key `after` in this order. What cannot be read is left out.
+/// Up to `count` entries with their keys, behind the key `after` in this order. What cannot be
+/// read is left out.
 pub(super) fn page(
     store: &dyn Store,
     after: Option<&str>,
@@ -52,8 +54,8 @@ pub(super) struct Forget {
 }
 
 impl Forget {
-    /// The next part of what is older than `keep_s`: what to do to the store, which will then be at `revision`. Nothing if
-    /// nothing is.
+    /// The next part of what is older than `keep_s`: what to do to the store, which will then be at
+    /// `revision`. Nothing if nothing is.
     pub(super) fn next(
         &mut self,
         store: &dyn Store,

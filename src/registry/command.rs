@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{Access, AddressState, Key, Origin, Role, Serial, VmState, is_auto};
 use super::name::{Label, Principal};
+pub use super::settings::{NodeSettings, VmSettings};
 use crate::route::Carry;
 
-/// One change, carried out whole or not at all; what goes and is too large for that goes in parts, access first.
+/// One change, carried out whole or not at all; what goes and is too large for that goes in
+/// parts, access first.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Command {
@@ -127,7 +129,8 @@ pub enum Command {
         #[serde(flatten)]
         set: VmSettings,
     },
-    /// A VM has shown its host key, and no other counts from now on. The edge's own; nothing happens if it is known.
+    /// A VM has shown its host key, and no other counts from now on. The edge's own; nothing
+    /// happens if it is known.
     VmPin {
         /// Its id.
         id: String,
@@ -171,7 +174,8 @@ pub enum Command {
         #[serde(flatten)]
         address: NewAddress,
     },
-    /// Takes VMs, takes none, or refuses connections. Draining moves the VMs away with [`Command::VmRenumber`].
+    /// Takes VMs, takes none, or refuses connections. Draining moves the VMs away with
+    /// [`Command::VmRenumber`].
     AddressState {
         /// The address's name.
         name: Label,
@@ -216,8 +220,8 @@ pub enum Command {
         /// The token's name.
         name: Label,
     },
-    /// A thing becomes the fleet file's, which keeps it from then on and takes it away once it no longer names it. Nothing
-    /// else of it changes, and nobody's session ends.
+    /// A thing becomes the fleet file's, which keeps it from then on and takes it away once it no
+    /// longer names it. Nothing else of it changes, and nobody's session ends.
     TakeOver {
         /// The thing that becomes the file's.
         #[serde(flatten)]
@@ -225,7 +229,8 @@ pub enum Command {
     },
     /// What time alone changes: second ways end, quarantines are over.
     Sweep,
-    /// Ways that another history of this registry had, before a backup was restored: they lead to no other VM soon.
+    /// Ways that another history of this registry had, before a backup was restored: they lead to
+    /// no other VM soon.
     #[serde(rename = "remember")]
     QuarantineWays {
         /// Where to.
@@ -238,7 +243,8 @@ pub enum Command {
         /// The code of the refusal.
         code: String,
     },
-    /// Nobody is given a slot that they have not before a time: too little is known of a registry that was lost.
+    /// Nobody is given a slot that they have not before a time: too little is known of a
+    /// registry that was lost.
     Close {
         /// Unix time.
         until_s: u64,
@@ -273,7 +279,8 @@ pub enum Thing {
     Vm(Label),
 }
 
-/// What was dialled when a VM showed its host key. Between that and the pin the VM's id may have become another VM's.
+/// What was dialled when a VM showed its host key. Between that and the pin the VM's id may have
+/// become another VM's.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Dialled {
     /// The owner's name, `team:` before a team's.
@@ -291,7 +298,8 @@ pub struct Way {
     pub address: Label,
     /// The VM it led to.
     pub vm: Serial,
-    /// Unix time from which on another VM may stand there, if that is known; else the quarantine begins now.
+    /// Unix time from which on another VM may stand there, if that is known; else the
+    /// quarantine begins now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_s: Option<u64>,
     /// As in [`QuarantinedSlot`](super::document::QuarantinedSlot).
@@ -342,7 +350,8 @@ pub struct NewVm {
     /// Its address.
     #[serde(default)]
     pub placement: Placement,
-    /// What certificates for it name, where that is not its name: it was made elsewhere, and renamed there.
+    /// What certificates for it name, where that is not its name: it was made elsewhere,
+    /// and renamed there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Whether it can be entered.
@@ -389,46 +398,6 @@ pub enum Placement {
     Nowhere,
 }
 
-/// What can be set of a VM.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
-pub struct VmSettings {
-    /// `host:port` of its sshd.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ssh: Option<String>,
-    /// The login to use; empty: the name the user asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub login: Option<String>,
-    /// Its host key; empty: the first one it shows, or that it has shown since this one was given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host_key: Option<String>,
-    /// From where the edge may come, as the VM sees it: `own`, `none`, or networks; empty: as for all VMs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source_address: Option<String>,
-    /// Whether it can be entered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state: Option<VmState>,
-    /// The node that it lies on, by name; empty: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
-    /// How its sessions are to be carried.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub carry: Option<Carry>,
-}
-
-/// What can be set of a node.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
-pub struct NodeSettings {
-    /// Where its agent listens, `ip:port`; empty: it has none, and no key of one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agent: Option<String>,
-    /// The identity of its agent: `SHA256:...`, or an Ed25519 public key line.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agent_key: Option<String>,
-    /// Whether the agent may have digests signed with the host keys of this front door.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trusted: Option<bool>,
-}
-
 /// What can be set of a pool address.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct NewAddress {
@@ -457,12 +426,14 @@ pub struct NewAddress {
 pub struct Options {
     /// Give VMs other addresses where the command needs it.
     pub renumber: bool,
-    /// Whose what is made becomes. Whose something is that stands changes by [`Command::TakeOver`] alone.
+    /// Whose what is made becomes. Whose something is that stands changes by
+    /// [`Command::TakeOver`] alone.
     pub origin: Origin,
 }
 
 impl Command {
-    /// The document that the command is about, for the check of a revision. A VM is found by its name.
+    /// The document that the command is about, for the check of a revision. A VM is
+    /// found by its name.
     #[must_use]
     pub fn subject(&self) -> Option<Subject<'_>> {
         Some(match self {
@@ -535,7 +506,8 @@ impl Command {
         matches!(self, Self::Note { .. } | Self::Refused { .. })
     }
 
-    /// What it does, in a word: that of the audit log, of plans, and of the command line with its parts joined.
+    /// What it does, in a word: that of the audit log, of plans, and of the command line with
+    /// its parts joined.
     #[must_use]
     pub const fn word(&self) -> &'static str {
         match self {

@@ -1,5 +1,6 @@
-//! What a store keeps: one document for each user, team, VM, address, node and token, and one for what each principal must not
-//! see again yet. JSON under short keys, so that an operator can read a backup.
+//! What a store keeps: one document for each user, team, VM, address, node and token, and one
+//! for what each principal must not see again yet. JSON under short keys, so that an operator
+//! can read a backup.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::name::{Label, Principal};
 use crate::route::{Carry, NoHandoff, SourceAddress};
 
-/// A VM over all its names and owners: drawn by chance, never given to another VM. One that is made anew by the same owner
-/// at the same endpoint before its slots are free is the same VM.
+/// A VM over all its names and owners: drawn by chance, never given to another VM. One that is made
+/// anew by the same owner at the same endpoint before its slots are free is the same VM.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Serial(pub u64);
@@ -142,8 +143,8 @@ impl Document {
     }
 }
 
-/// Whose a thing is: what a served fleet file names is the file's, however it was made, and goes when the file no longer
-/// names it.
+/// Whose a thing is: what a served fleet file names is the file's, however it was made, and goes
+/// when the file no longer names it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
@@ -285,7 +286,8 @@ pub struct OldSlot {
 pub struct Vm {
     /// A DNS label, unique among VMs and addresses.
     pub name: Label,
-    /// What certificates for it name (`vm:<id>`): the name it was made with, unless another VM has that id.
+    /// What certificates for it name (`vm:<id>`): the name it was made with, unless
+    /// another VM has that id.
     pub id: String,
     /// Whose it is.
     pub owner: Principal,
@@ -306,8 +308,8 @@ pub struct Vm {
     /// Its host key if given: a public key line or `SHA256:...`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_key: Option<String>,
-    /// From where the edge may come, as the VM sees it: `own`, `none`, or networks with commas between; as for all VMs if
-    /// not given.
+    /// From where the edge may come, as the VM sees it: `own`, `none`, or networks with commas
+    /// between; as for all VMs if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_address: Option<SourceAddress>,
     /// The public key it showed at its first use: type and base64.
@@ -336,7 +338,8 @@ pub struct Node {
     /// What takes sessions over there, if anything does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
-    /// Whether the agent may have digests signed with the host keys of this front door, and so impersonate it.
+    /// Whether the agent may have digests signed with the host keys of this front door, and
+    /// so impersonate it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub trusted: bool,
     /// Whose it is.
@@ -421,8 +424,8 @@ pub struct QuarantinedSlot {
     pub vm: Serial,
     /// Unix time from which on another VM may stand there.
     pub until_s: u64,
-    /// Where that VM's sshd was, in what its owner holds of one that was removed: the same owner's VM at the same endpoint
-    /// is the same one, made anew, and may have the slot back.
+    /// Where that VM's sshd was, in what its owner holds of one that was removed: the same owner's
+    /// VM at the same endpoint is the same one, made anew, and may have the slot back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
 }
@@ -430,11 +433,12 @@ pub struct QuarantinedSlot {
 /// What is true of the registry as a whole.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Registry {
-    /// The CA that its VMs trust, as far as is known: the fingerprint of the one that was used first, or confirmed.
+    /// The CA that its VMs trust, as far as is known: the fingerprint of the one that was used
+    /// first, or confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
-    /// Unix time until which nobody is given a slot that they have not: it may have led to a VM of a registry that was
-    /// lost, and somebody's resolver may remember.
+    /// Unix time until which nobody is given a slot that they have not: it may have led to a VM of
+    /// a registry that was lost, and somebody's resolver may remember.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_new_slots_until_s: Option<u64>,
 }
@@ -469,7 +473,8 @@ pub enum Role {
 /// A bearer token, of which only a hash is kept.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Token {
-    /// SHA-256 of the token in hexadecimal. Tokens have 256 random bits: a fast hash gives nothing away.
+    /// SHA-256 of the token in hexadecimal. Tokens have 256 random bits: a fast hash
+    /// gives nothing away.
     pub hash: String,
     /// What its bearer may do.
     pub role: Role,

@@ -1,4 +1,5 @@
-//! A change under way: written into the model at once, so that the next step sees it, and taken back unless it is kept.
+//! A change under way: written into the model at once, so that the next step sees it, and taken
+//! back unless it is kept.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,8 @@ pub struct Move {
     pub old_for: Vec<Principal>,
 }
 
-/// Documents after which a part of a large change ends: with what its last step adds, they fit into one transaction.
+/// Documents after which a part of a large change ends: with what its last step adds, they fit into
+/// one transaction.
 pub const PART_DOCUMENTS: usize = 64;
 
 /// How far a command came.
@@ -78,7 +80,8 @@ impl<'m> Draft<'m> {
         Self::within(model, stamp, PART_DOCUMENTS)
     }
 
-    /// As [`Draft::new`], for a part that ends after `room` documents, of which there is at least one.
+    /// As [`Draft::new`], for a part that ends after `room` documents, of which there
+    /// is at least one.
     pub(super) fn within(model: &'m mut Model, stamp: CommandContext, room: usize) -> Self {
         let revision = model.revision() + 1;
         let (before, report) = (BTreeMap::new(), Report::default());
@@ -106,7 +109,8 @@ impl<'m> Draft<'m> {
         self.room.saturating_sub(self.before.len())
     }
 
-    /// What stood under `key` when the draft began, if the draft has written there; else what stands.
+    /// What stood under `key` when the draft began, if the draft has written there;
+    /// else what stands.
     pub(super) fn first(&self, key: &Key) -> Option<Document> {
         match self.before.get(key) {
             Some(before) => before.as_ref().map(|(document, _)| document.clone()),

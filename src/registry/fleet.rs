@@ -85,7 +85,8 @@ pub struct FleetAddress {
     /// Whether VMs are put here. Absent: as it is; of a new one `ready`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<AddressState>,
-    /// Whose it is; what a served file names is the file's whatever this says. Absent: whose it is already.
+    /// Whose it is; what a served file names is the file's whatever this says. Absent:
+    /// whose it is already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
 }
@@ -100,7 +101,8 @@ pub struct FleetUser {
     /// `authorized_keys` lines: these and no others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<String>,
-    /// Whose it is; what a served file names is the file's whatever this says. Absent: whose it is already.
+    /// Whose it is; what a served file names is the file's whatever this says. Absent:
+    /// whose it is already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
 }
@@ -120,7 +122,8 @@ pub struct FleetTeam {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub members_by_name: Vec<Label>,
-    /// Whose it is; what a served file names is the file's whatever this says. Absent: whose it is already.
+    /// Whose it is; what a served file names is the file's whatever this says. Absent:
+    /// whose it is already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
 }
@@ -139,10 +142,12 @@ pub struct FleetNode {
     /// The agent's identity: `SHA256:...`, or an Ed25519 public key line. Given with `agent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_key: Option<String>,
-    /// Whether the agent may have digests signed with the host keys of this front door, and so impersonate it.
+    /// Whether the agent may have digests signed with the host keys of this front door, and
+    /// so impersonate it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub trusted: bool,
-    /// Whose it is; what a served file names is the file's whatever this says. Absent: whose it is already.
+    /// Whose it is; what a served file names is the file's whatever this says. Absent:
+    /// whose it is already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
 }
@@ -165,10 +170,12 @@ pub struct FleetVm {
     /// Its host key: a public key line or `SHA256:...`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_key: Option<String>,
-    /// From where the edge may come, as the VM sees it: `own`, `none`, or networks with commas between.
+    /// From where the edge may come, as the VM sees it: `own`, `none`, or networks
+    /// with commas between.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_address: Option<String>,
-    /// Its address. Without one a new VM gets the least loaded, and one that stands stays where it is.
+    /// Its address. Without one a new VM gets the least loaded, and one that stands
+    /// stays where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub address: Option<Label>,
@@ -190,14 +197,15 @@ pub struct FleetVm {
     /// How its sessions are to be carried.
     #[serde(default, skip_serializing_if = "is_auto")]
     pub carry: Carry,
-    /// Which VM it is, whatever it is called: what certificates for it name. Absent: the one of this name; a new one has
-    /// its name as its id.
+    /// Which VM it is, whatever it is called: what certificates for it name. Absent: the one of
+    /// this name; a new one has its name as its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Whether it can be entered. Absent: as it is; a new one can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<VmState>,
-    /// Whose it is; what a served file names is the file's whatever this says. Absent: whose it is already.
+    /// Whose it is; what a served file names is the file's whatever this says. Absent:
+    /// whose it is already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
 }

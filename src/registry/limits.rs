@@ -11,7 +11,8 @@ pub struct Limits {
     pub zone: Option<String>,
     /// Labels of the zone that are neither VMs nor addresses: name servers.
     pub reserved: Vec<String>,
-    /// Seconds for which a slot points at no other VM after its last use: the TTL in DNS and a margin.
+    /// Seconds for which a slot points at no other VM after its last use: the TTL in
+    /// DNS and a margin.
     pub quarantine_s: u64,
     /// How long the audit log remembers, in seconds; 0: for ever.
     pub audit_keep_s: u64,

@@ -1,14 +1,17 @@
-//! WHO OWNS WHAT: users, keys, teams, VMs, pool addresses, nodes, tokens, and the allocator that gives every VM an address at
-//! which nobody who may enter it sees another one.
+//! WHO OWNS WHAT: users, keys, teams, VMs, pool addresses, nodes, tokens, and the allocator that
+//! gives every VM an address at which nobody who may enter it sees another one.
 //!
-//! [`Model`] is everything at one revision with the indexes that the allocator needs. It is pure: time and chance are
-//! arguments, and no file is touched. A [`Command`] is carried out on a [`Draft`] of the model, which can be thrown away;
-//! what a draft changed are [`Document`]s, and those are what a store keeps and what the routing map is fed from.
+//! [`Model`] is everything at one revision with the indexes that the allocator needs. It is pure:
+//! time and chance are arguments, and no file is touched. A [`Command`] is carried out on a
+//! [`Draft`] of the model, which can be thrown away; what a draft changed are [`Document`]s, and
+//! those are what a store keeps and what the routing map is fed from.
 //!
 //! What always holds, over all histories (property-tested against a brute-force model):
-//! - No principal sees two VMs at one pool address: owner, team members and shares all count, access by name does not.
+//! - No principal sees two VMs at one pool address: owner, team members and shares all count,
+//!   access by name does not.
 //! - A slot, {principal, address}, points at no other VM within the quarantine of its last use.
-//! - A command is carried out whole or not at all, and a refusal names who or what is in the way and what to do.
+//! - A command is carried out whole or not at all, and a refusal names who or what is in the
+//!   way and what to do.
 
 mod access;
 mod allocator;
@@ -28,6 +31,7 @@ mod place;
 mod quarantine;
 pub mod refusal;
 pub mod routes;
+mod settings;
 mod stand_in;
 pub mod store;
 mod values;

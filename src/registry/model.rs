@@ -1,8 +1,9 @@
 //! Everything at one revision, with the indexes that the allocator and the lists need.
 //!
-//! The documents are the truth; every index follows from them. [`Model::put`] is the one way to change anything: it
-//! takes what the old document brought out of the indexes and puts what the new one brings in, at a cost in proportion
-//! to the two. Names stand once; everything else refers to them by small numbers.
+//! The documents are the truth; every index follows from them. [`Model::put`] is the one way to
+//! change anything: it takes what the old document brought out of the indexes and puts what the new
+//! one brings in, at a cost in proportion to the two. Names stand once; everything else refers to
+//! them by small numbers.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -56,7 +57,8 @@ pub(super) struct Slot {
     pub(super) until_s: Option<u64>,
 }
 
-/// What holds for one principal. It may stand here although the principal is gone, for what is quarantined.
+/// What holds for one principal. It may stand here although the principal is gone, for
+/// what is quarantined.
 #[derive(Debug)]
 pub(super) struct Reach {
     pub(super) name: Principal,
@@ -72,7 +74,8 @@ pub(super) struct Reach {
     pub(super) members: Vec<(PrincipalIx, Access)>,
 }
 
-/// An address and what stands on it. It may stand here although the address is gone, for what is held.
+/// An address and what stands on it. It may stand here although the address is gone,
+/// for what is held.
 #[derive(Debug)]
 pub(super) struct Site {
     pub(super) name: Label,
@@ -97,7 +100,8 @@ pub struct Model {
     names: BTreeMap<Label, AddressIx>,
     pub(super) sites: Vec<Site>,
     ips: HashMap<IpAddr, AddressIx>,
-    /// In the order of the store, which is that of memory after a start: who walks through all of them need not jump.
+    /// In the order of the store, which is that of memory after a start: who walks through all of
+    /// them need not jump.
     vms: BTreeMap<Serial, Stored<Box<Vm>>>,
     vm_names: BTreeMap<Label, Serial>,
     /// Of those few that are not the name.
@@ -272,8 +276,8 @@ impl Model {
         self.site(*self.ips.get(&ip)?).map(|site| &site.name)
     }
 
-    /// The VM of this id, or what stands for a VM that is no more and of which only the id is known: the same for the same
-    /// id (FNV-1a), another VM's by chance only.
+    /// The VM of this id, or what stands for a VM that is no more and of which only the id is
+    /// known: the same for the same id (FNV-1a), another VM's by chance only.
     #[must_use]
     pub fn serial_of(&self, id: &str) -> Serial {
         self.of_id(id).unwrap_or_else(|| {
@@ -362,7 +366,8 @@ impl Model {
             .map(|(user, access)| (self.intern_principal(&Principal::User(user.clone())), *access))
             .collect();
         let before = before.unwrap_or_default();
-        // Both are in the order of names, so in a team of thousands only those who differ are touched.
+        // Both are in the order of names, so in a team of thousands only those who
+        // differ are touched.
         let after: HashMap<PrincipalIx, Access> = now.iter().copied().collect();
         for (user, access) in &before {
             if after.get(user) != Some(access)
@@ -402,8 +407,8 @@ impl Model {
         old.map(|old| (Document::Vm(old.document), old.revision))
     }
 
-    /// Puts a VM that is not here, without its name, for [`Model::fill_vm_names`]: a million names one by one, in the
-    /// order of serials, are a million walks down a tree.
+    /// Puts a VM that is not here, without its name, for [`Model::fill_vm_names`]: a million names
+    /// one by one, in the order of serials, are a million walks down a tree.
     pub(super) fn fill_vm(&mut self, serial: Serial, new: Stored<Box<Vm>>) {
         self.enter_vm(serial, new, None);
     }
@@ -433,8 +438,9 @@ impl Model {
         self.vm_names = names;
     }
 
-    /// Brings what a VM's document means into the indexes but that of names, or takes it out. Who had the same by the
-    /// document before, or has it by the one after, is left alone: to find one VM of a million takes a millisecond.
+    /// Brings what a VM's document means into the indexes but that of names, or takes it out. Who
+    /// had the same by the document before, or has it by the one after, is left alone: to find one
+    /// VM of a million takes a millisecond.
     fn index_vm(&mut self, serial: Serial, vm: &Vm, enter: bool, beside: Option<&Vm>) {
         if vm.id != vm.name.as_str() {
             if enter {

@@ -12,7 +12,8 @@ use serde::ser::{Serialize, Serializer};
 use crate::plain_text::{SHOWN_CHARS_MAX, masked};
 use crate::route::{TEAM_PREFIX, is_label};
 
-/// One label of a DNS name: 1 to 63 of `a-z 0-9 -`, no hyphen at either end (RFC 1035 §2.3.1, lower case only).
+/// One label of a DNS name: 1 to 63 of `a-z 0-9 -`, no hyphen at either end (RFC 1035 §2.3.1,
+/// lower case only).
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Label(Arc<str>);
 

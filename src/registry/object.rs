@@ -1,5 +1,5 @@
-//! JSON objects that have to be objects. serde takes an array for a struct too, its fields in their order: what a client
-//! sends by mistake would be carried out.
+//! JSON objects that have to be objects. serde takes an array for a struct too, its fields in their
+//! order: what a client sends by mistake would be carried out.
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -1,5 +1,5 @@
-//! Where a VM is put: the address it gets, the one it is moved to, and how VMs are moved out of each other's way. Which address
-//! is free is the allocator's to say.
+//! Where a VM is put: the address it gets, the one it is moved to, and how VMs are moved out of
+//! each other's way. Which address is free is the allocator's to say.
 
 use super::allocator::shown;
 use super::command::Placement;
@@ -43,8 +43,8 @@ impl Draft<'_> {
         }
     }
 
-    /// Gives a VM another address. The old one goes on leading there for those who had it when the draft began, where
-    /// that collides with nothing.
+    /// Gives a VM another address. The old one goes on leading there for those who had it when the
+    /// draft began, where that collides with nothing.
     pub(super) fn renumber(
         &mut self,
         serial: Serial,
@@ -108,9 +108,10 @@ impl Draft<'_> {
         }
     }
 
-    /// Sees to it that `viewers` see one VM at each of the places they have gained, through everybody but `but`: by
-    /// moving the VM that they have gained if `renumber` says so, else by refusing: tried all the same, for only what would
-    /// help is offered, and a draft that is refused is taken back.
+    /// Sees to it that `viewers` see one VM at each of the places they have gained, through
+    /// everybody but `but`: by moving the VM that they have gained if `renumber` says so, else by
+    /// refusing: tried all the same, for only what would help is offered, and a draft that is
+    /// refused is taken back.
     pub(super) fn settle(
         &mut self,
         gained: &[(PrincipalIx, Serial)],
@@ -134,8 +135,9 @@ impl Draft<'_> {
                     |collisions| Refusal::Conflict { collisions, way_out: WayOut::Renumber };
                 return in_the_way.map(refused).map_or(Ok(()), Err);
             };
-            // The other one cannot be moved out of the way: whoever saw it there must not see this one there soon. Each
-            // round moves one VM to where it collides with nothing, so there are as many rounds as VMs in clashes.
+            // The other one cannot be moved out of the way: whoever saw it there must not see this
+            // one there soon. Each round moves one VM to where it collides with nothing, so there
+            // are as many rounds as VMs in clashes.
             let moved = clash.vm;
             if !renumber && in_the_way.is_none() {
                 in_the_way = Some(shown(clashes));

@@ -1,10 +1,12 @@
-//! The quarantine: a slot, {principal, address}, that led to a VM points at no other one until its quarantine is over,
-//! because somebody's resolver, known_hosts or shell history may still mean the first.
+//! The quarantine: a slot, {principal, address}, that led to a VM points at no other one
+//! until its quarantine is over, because somebody's resolver, known_hosts or shell history
+//! may still mean the first.
 //!
-//! A draft puts in quarantine whatever its writes take from somebody. It is enforced in the allocator: an address is chosen
-//! by [`Quarantined::bars`], and `Model::collisions`, which every other check of an address asks, counts what is
-//! quarantined. Time gives a slot free, or the same owner's VM at the same endpoint. What a registry that was lost had
-//! given out comes here by [`Draft::quarantine_ways`], and where not even that is known no new way is opened at all.
+//! A draft puts in quarantine whatever its writes take from somebody. It is enforced in the
+//! allocator: an address is chosen by [`Quarantined::bars`], and `Model::collisions`, which every
+//! other check of an address asks, counts what is quarantined. Time gives a slot free, or the same
+//! owner's VM at the same endpoint. What a registry that was lost had given out comes here by
+//! [`Draft::quarantine_ways`], and where not even that is known no new way is opened at all.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -121,8 +123,8 @@ impl Model {
 }
 
 impl Draft<'_> {
-    /// What the draft's write of a document takes from somebody who had it when the draft began. `before` stood there until
-    /// the write, `now` is what stands there.
+    /// What the draft's write of a document takes from somebody who had it when the draft began.
+    /// `before` stood there until the write, `now` is what stands there.
     pub(super) fn quarantine_lost(&mut self, key: &Key, before: &Document, now: Opened) {
         let until_s = self.stamp().now_s.saturating_add(self.model().limits().quarantine_s);
         // A way that this same draft had opened was never used by anybody.
@@ -177,7 +179,8 @@ impl Draft<'_> {
         self.quarantine_all(principal, vec![quarantine]);
     }
 
-    /// Takes the time of what is quarantined of the principal and of `more`, not of one times the other.
+    /// Takes the time of what is quarantined of the principal and of `more`, not of one
+    /// times the other.
     fn quarantine_all(&mut self, principal: &Principal, more: Vec<QuarantinedSlot>) {
         if more.is_empty() {
             return;
@@ -221,8 +224,8 @@ impl Draft<'_> {
         }
     }
 
-    /// What is quarantined for the owner of a VM that was removed at the same endpoint: the new one is that one, and nobody is led
-    /// astray where it stood.
+    /// What is quarantined for the owner of a VM that was removed at the same endpoint: the new one
+    /// is that one, and nobody is led astray where it stood.
     pub(super) fn own_quarantined(
         &self,
         owner: &Principal,
@@ -242,8 +245,9 @@ impl Draft<'_> {
         })
     }
 
-    /// Quarantines the ways of another history. A VM that has taken the place of another one since is moved, if it can be, and a
-    /// second way there ends: whoever remembers the other one must not find this one.
+    /// Quarantines the ways of another history. A VM that has taken the place of another one since
+    /// is moved, if it can be, and a second way there ends: whoever remembers the other one must
+    /// not find this one.
     pub(super) fn quarantine_ways(&mut self, ways: &[KnownWay]) -> Result<(), Refusal> {
         let quarantine_s = self.model().limits().quarantine_s;
         let latest_s = self.stamp().now_s.saturating_add(quarantine_s);
@@ -294,8 +298,8 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// While too little is known of a registry that was lost, nobody is given a way that they had not when the draft
-    /// began.
+    /// While too little is known of a registry that was lost, nobody is given a way that they had
+    /// not when the draft began.
     ///
     /// # Errors
     /// [`Refusal::Closed`].

@@ -1,4 +1,5 @@
-//! Why a command is not carried out: what is in the way, and what to do about it. Nothing has changed.
+//! Why a command is not carried out: what is in the way, and what to do about it.
+//! Nothing has changed.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -54,8 +55,8 @@ pub struct Collision {
     pub address: Label,
     /// The other VM, or nothing if it is gone.
     pub other: Option<Label>,
-    /// Set if the other one is there no more, but must not be followed by another before this Unix time. Called by its name
-    /// in the API.
+    /// Set if the other one is there no more, but must not be followed by another before this Unix
+    /// time. Called by its name in the API.
     #[serde(rename = "held_until_s")]
     pub quarantined_until_s: Option<u64>,
 }
@@ -284,7 +285,8 @@ pub enum Refusal {
         /// The other.
         of: Label,
     },
-    /// A host key is of what a VM's id meant when it was dialled, and it means something else by now.
+    /// A host key is of what a VM's id meant when it was dialled, and it means
+    /// something else by now.
     #[error(
         "VM `{vm}` has another owner or endpoint than the one that showed the host key; connect again"
     )]
@@ -452,7 +454,8 @@ fn before(done: usize) -> String {
 #[must_use]
 pub fn utc(unix_s: u64) -> String {
     let (days, rest) = (unix_s / DAY_S, unix_s % DAY_S);
-    // From days to a date of the proleptic Gregorian calendar, by years that begin in March and eras of 400 years.
+    // From days to a date of the proleptic Gregorian calendar, by years that begin in March and
+    // eras of 400 years.
     let z = days + 719_468;
     let era = z / 146_097;
     let of_era = z % 146_097;

@@ -1,4 +1,5 @@
-//! What documents mean for the routing map: a document written becomes a change of the map, all of them its contents.
+//! What documents mean for the routing map: a document written becomes a change of the map, all of
+//! them its contents.
 
 use std::sync::Arc;
 
@@ -42,7 +43,8 @@ pub(super) fn enter(contents: &mut Contents, key: &Key, document: &Document) {
     }
 }
 
-/// What a change of documents means for the routing map. Of one document written twice, the later one counts.
+/// What a change of documents means for the routing map. Of one document written twice, the
+/// later one counts.
 #[must_use]
 pub fn delta(written: &[Written]) -> Delta {
     let mut changes = Vec::new();

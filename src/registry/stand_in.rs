@@ -1,7 +1,8 @@
 //! What a routing map says of the registry it was made of: a model to show while the store is away.
 //!
-//! Never one to change: what no route needs is not in it. Keys are known by their fingerprints, host keys stand as pinned,
-//! whoever gave them, and tokens, quarantined slots, and the addresses that VMs had before are not there at all.
+//! Never one to change: what no route needs is not in it. Keys are known by their fingerprints,
+//! host keys stand as pinned, whoever gave them, and tokens, quarantined slots, and the addresses
+//! that VMs had before are not there at all.
 
 use super::document::{
     Access, Address, AddressState, Agent, Document, Key, Node, Origin, Serial, Team, User, UserKey,

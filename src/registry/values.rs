@@ -14,7 +14,8 @@ use crate::ssh::publickey::{Fingerprint, PublicKey};
 
 /// Longest endpoint, in bytes: a DNS name and a port.
 const ENDPOINT_BYTES_MAX: usize = 260;
-/// Longest login name, in bytes: what one `USERAUTH_REQUEST` may reasonably hold, and the limit of our own user names.
+/// Longest login name, in bytes: what one `USERAUTH_REQUEST` may reasonably hold, and the limit of
+/// our own user names.
 const LOGIN_BYTES_MAX: usize = 255;
 /// Longest host name, in bytes (RFC 1035 §2.3.4).
 const HOST_BYTES_MAX: usize = 253;
@@ -79,7 +80,8 @@ pub(crate) fn endpoint(text: &str) -> Result<Option<IpAddr>, &'static str> {
         (1..=63).contains(&label.len()) && label.bytes().all(inner)
     };
     let name = host.strip_suffix('.').unwrap_or(host);
-    // All digits and dots would be a mistyped address that some resolvers take for another one (1.2.3 = 1.2.0.3).
+    // All digits and dots would be a mistyped address that some resolvers take for another one
+    // (1.2.3 = 1.2.0.3).
     let numeric = name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     if host.len() > HOST_BYTES_MAX || numeric || !name.split('.').all(label) {
         return Err(FORM);
@@ -87,7 +89,8 @@ pub(crate) fn endpoint(text: &str) -> Result<Option<IpAddr>, &'static str> {
     Ok(None)
 }
 
-/// Where an agent listens: an IP address and a port, for whom it is dialled by is not for a resolver to say.
+/// Where an agent listens: an IP address and a port, for whom it is dialled by is not for a
+/// resolver to say.
 ///
 /// # Errors
 /// What to do.

@@ -18,11 +18,11 @@ use super::{
 };
 
 impl Table {
-    /// Makes the table equal to `snapshot`, for every reader at one instant. Takes time and memory in proportion to the
-    /// snapshot: not for a shard's thread.
+    /// Makes the table equal to `snapshot`, for every reader at one instant. Takes time and memory
+    /// in proportion to the snapshot: not for a shard's thread.
     pub fn apply(&self, snapshot: Snapshot) {
-        // A writer that panicked published nothing, and what it marked is overwritten here. Of what it noted for itself
-        // nothing is believed but which identities may have been given out.
+        // A writer that panicked published nothing, and what it marked is overwritten here. Of what
+        // it noted for itself nothing is believed but which identities may have been given out.
         let mut writer = self.writer.lock().unwrap_or_else(|poisoned| {
             let mut writer = poisoned.into_inner();
             *writer = Writer { given: writer.given, ..Writer::default() };

@@ -1,4 +1,5 @@
-//! What a snapshot is made from, and what a delta changes of it: plain entries, each naming the others.
+//! What a snapshot is made from, and what a delta changes of it: plain entries, each
+//! naming the others.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -56,7 +57,8 @@ pub(super) fn columns(
 pub struct KeyEntry {
     /// SHA-256 of the raw public key blob. Globally unique.
     pub fingerprint: [u8; 32],
-    /// The options of its `authorized_keys` line, as they were written. This room does not read them.
+    /// The options of its `authorized_keys` line, as they were written. This room
+    /// does not read them.
     pub options: Option<Arc<str>>,
 }
 
@@ -75,8 +77,8 @@ pub struct UserEntry {
     pub name: String,
     /// Of any number of machines.
     pub keys: Vec<KeyEntry>,
-    /// Whether nobody is this user any more, by a certificate either: there are no keys then. The name stays, for what
-    /// names it.
+    /// Whether nobody is this user any more, by a certificate either: there are no keys then. The
+    /// name stays, for what names it.
     pub closed: bool,
 }
 
@@ -98,7 +100,8 @@ pub struct NodeEntry {
     pub name: String,
     /// What takes sessions over there, if anything does.
     pub agent: Option<Agent>,
-    /// Whether the agent may have digests signed with the host keys of this front door, and so impersonate it.
+    /// Whether the agent may have digests signed with the host keys of this front door, and
+    /// so impersonate it.
     pub trusted: bool,
 }
 
@@ -155,8 +158,8 @@ pub struct Contents {
     pub vms: Vec<VmEntry>,
 }
 
-/// One entry put in, in the place of one of its kind and name if there is one, or taken out by its name. To take out what
-/// is not there changes nothing.
+/// One entry put in, in the place of one of its kind and name if there is one, or taken out by its
+/// name. To take out what is not there changes nothing.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Change {
     /// A pool address, new or altered.
@@ -181,8 +184,9 @@ pub enum Change {
     RemoveVm(String),
 }
 
-/// One step from one state to the next. The end state counts, not the order of the changes; of two changes to one entry
-/// the later one. A VM is renamed by taking it out and putting it in under the new name, with the same id.
+/// One step from one state to the next. The end state counts, not the order of the changes; of two
+/// changes to one entry the later one. A VM is renamed by taking it out and putting it in under the
+/// new name, with the same id.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Delta {
     /// In any order.

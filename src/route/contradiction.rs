@@ -69,7 +69,8 @@ pub enum What {
         /// What names it: "VM `blue`", "team `ops`", "slots and VMs, 3 of them".
         by: String,
     },
-    /// An earlier change of this table ended in a bug of ours: only a whole snapshot makes it sound again.
+    /// An earlier change of this table ended in a bug of ours: only a whole snapshot
+    /// makes it sound again.
     #[error(
         "the table takes no change until a snapshot is applied: an earlier change was cut short"
     )]
@@ -82,7 +83,8 @@ pub enum What {
         /// What has it: "a VM", "an address"...
         by: &'static str,
     },
-    /// An IP address stands in two places, as public in one and private in another, or twice the same.
+    /// An IP address stands in two places, as public in one and private in another,
+    /// or twice the same.
     #[error("{column} {ip} is already {there} of address `{of}`")]
     IpTaken {
         /// The IP address.
@@ -94,7 +96,8 @@ pub enum What {
         /// The address that has it.
         of: String,
     },
-    /// An IP address that no client can dial: unspecified, multicast, broadcast or bound to one link.
+    /// An IP address that no client can dial: unspecified, multicast, broadcast or
+    /// bound to one link.
     #[error("{column} {ip} cannot be a pool address")]
     NotDialable {
         /// The IP address.
@@ -199,7 +202,8 @@ pub enum What {
     },
 }
 
-/// First 8 bytes in hexadecimal are enough to find a key by; the room does not know how SSH writes fingerprints.
+/// First 8 bytes in hexadecimal are enough to find a key by; the room does not know how SSH
+/// writes fingerprints.
 fn show(fingerprint: &[u8; 32]) -> String {
     fingerprint.iter().take(8).fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

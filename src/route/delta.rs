@@ -1,7 +1,9 @@
-//! Changes the table by a delta: one step, at a cost in proportion to the delta and to the principals it touches.
+//! Changes the table by a delta: one step, at a cost in proportion to the delta and to the
+//! principals it touches.
 //!
-//! A delta is first written over the present state as a [`TableDraft`], which copies nothing but what the delta touches. A draft
-//! without contradictions becomes the entries to mark; then they are shown all at once, as those of a snapshot are.
+//! A delta is first written over the present state as a [`TableDraft`], which copies nothing but
+//! what the delta touches. A draft without contradictions becomes the entries to mark; then they
+//! are shown all at once, as those of a snapshot are.
 
 use std::collections::BTreeMap;
 
@@ -17,18 +19,20 @@ use super::{
 pub struct Changed {
     /// Shown from now on.
     pub revision: u64,
-    /// Whether somebody may have lost the right to enter a VM, or a key: sessions have to be checked again
-    /// ([`Table::keeps`]). To lose a slot and keep the way by name is no loss in that sense.
+    /// Whether somebody may have lost the right to enter a VM, or a key: sessions have to
+    /// be checked again ([`Table::keeps`]). To lose a slot and keep the way by name is no
+    /// loss in that sense.
     pub takes_away: bool,
 }
 
 impl Table {
-    /// Changes what `delta` names, for every reader at one instant. Takes the time of the principals whose keys, teams or
-    /// VMs change: of each of them all VMs, and of a team that gets a slot all members who share its slots.
+    /// Changes what `delta` names, for every reader at one instant. Takes the time of the
+    /// principals whose keys, teams or VMs change: of each of them all VMs, and of a team that gets
+    /// a slot all members who share its slots.
     ///
     /// # Errors
-    /// All contradictions in the state that the delta leads to; nothing has changed then. [`EntryIndex::Change`] says which
-    /// change has to be another one.
+    /// All contradictions in the state that the delta leads to; nothing has changed then.
+    /// [`EntryIndex::Change`] says which change has to be another one.
     pub fn change(&self, delta: Delta) -> Result<Changed, Vec<Contradiction>> {
         let Ok(mut writer) = self.writer.lock() else {
             // What that writer marked would be shown with ours.
@@ -55,7 +59,8 @@ impl Table {
     }
 }
 
-/// The changes to the entries of one kind, by name, with their indexes in the delta; `None` takes the entry out.
+/// The changes to the entries of one kind, by name, with their indexes in the delta; `None`
+/// takes the entry out.
 pub(super) type Changes<T> = BTreeMap<String, (usize, Option<T>)>;
 
 /// A delta by kind. Of two changes to one entry the later one is left.

@@ -367,8 +367,9 @@ fn shown(table: &Table, user: &str) -> Vec<(String, Option<String>)> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// After every delta the table answers as one that was made from the end state alone, holds to the last entry what a
-    /// snapshot of it would make it hold, and refused what a snapshot would have refused.
+    /// After every delta the table answers as one that was made from the end state alone, holds
+    /// to the last entry what a snapshot of it would make it hold, and refused what a snapshot
+    /// would have refused.
     #[test]
     fn deltas_lead_where_a_snapshot_of_the_end_state_leads(
         start in arbitrary(),
@@ -475,8 +476,8 @@ proptest! {
 
 #[test]
 fn readers_see_all_of_a_delta_or_nothing_of_it() {
-    // With each step key 1 changes hands and both users' slots get other VMs: {key, VM} pairs of neither state would be
-    // misroutes, and so would a refusal be.
+    // With each step key 1 changes hands and both users' slots get other VMs: {key, VM} pairs of
+    // neither state would be misroutes, and so would a refusal be.
     let table = table(Contents { teams: Vec::new(), vms: Vec::new(), ..contents() });
     let before = [
         PutUser(user("alice", &[1])),

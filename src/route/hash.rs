@@ -1,8 +1,9 @@
 //! The hasher of the two maps on the way of every login.
 //!
-//! Both keys are short and of fixed size, and one of them is already a SHA-256, so `SipHash` would cost more than the
-//! lookup. But a user can grind keys whose fingerprints agree in any chosen 40 bits: the words are therefore multiplied
-//! with secrets of this process, and which keys collide cannot be known from outside.
+//! Both keys are short and of fixed size, and one of them is already a SHA-256, so `SipHash` would
+//! cost more than the lookup. But a user can grind keys whose fingerprints agree in any chosen 40
+//! bits: the words are therefore multiplied with secrets of this process, and which keys collide
+//! cannot be known from outside.
 
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 
@@ -38,7 +39,8 @@ pub(super) struct Folded {
 
 impl Folded {
     fn fold(&mut self, a: u64, b: u64) {
-        // The secret goes in again so that one word that meets `state` exactly does not erase what follows.
+        // The secret goes in again so that one word that meets `state` exactly does not
+        // erase what follows.
         self.state = folded(self.state ^ a, self.secret ^ b).wrapping_add(self.secret);
     }
 }
@@ -68,8 +70,9 @@ impl Hasher for Folded {
     }
 
     fn finish(&self) -> u64 {
-        // Once more: for one pair of secrets in a hundred, keys that differ in a few bits of their last word differ too
-        // regularly after the one multiplication that this word went through, and crowd into few buckets.
+        // Once more: for one pair of secrets in a hundred, keys that differ in a few bits of their
+        // last word differ too regularly after the one multiplication that this word went through,
+        // and crowd into few buckets.
         folded(self.state, self.secret)
     }
 }
@@ -89,8 +92,9 @@ impl Hash for Fingerprint {
     }
 }
 
-/// A fingerprint as it is asked for: where the caller has it. A copy would be written in other pieces than the
-/// comparison reads it in, which makes the CPU wait for every miss of the lookup before.
+/// A fingerprint as it is asked for: where the caller has it. A copy would be written in
+/// other pieces than the comparison reads it in, which makes the CPU wait for every miss of
+/// the lookup before.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a>(pub(super) &'a [u8; 32]);
 
@@ -123,7 +127,8 @@ mod tests {
         assert_ne!(Seeded::new().hash_one(7_u64), Seeded::new().hash_one(7_u64));
     }
 
-    /// Many secrets, the same in every run: a property that holds for most secrets holds for most processes only.
+    /// Many secrets, the same in every run: a property that holds for most secrets holds for
+    /// most processes only.
     fn many() -> impl Iterator<Item = Seeded> {
         let mut state = 42_u64;
         let mut next = move || {

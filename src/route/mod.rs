@@ -1,13 +1,14 @@
 //! WHO MAY GO WHERE: {proved identity, pool address} -> VM.
 //!
-//! Pure: no socket, no clock, no file, and of SSH only how a key is written. A [`Snapshot`] is built from [`Contents`] (a fleet file,
-//! or a registry) and cannot contradict itself; a [`Table`] is the live map every shard reads without a lock. One writer
-//! applies snapshots and [`Delta`]s; a reader sees all of one or all of the next, never a mixture. [`saved`] writes both
-//! as bytes.
+//! Pure: no socket, no clock, no file, and of SSH only how a key is written. A [`Snapshot`] is
+//! built from [`Contents`] (a fleet file, or a registry) and cannot contradict itself; a [`Table`]
+//! is the live map every shard reads without a lock. One writer applies snapshots and [`Delta`]s; a
+//! reader sees all of one or all of the next, never a mixture. [`saved`] writes both as bytes.
 //!
-//! Words: a *principal* is a user or a team (written `team:ops`), a *slot* is {principal, pool address} and holds at
-//! most one VM. A lookup takes two steps, {key -> principals} and {principal, address -> VM}, so that the size of a team
-//! multiplies nothing: its slots stand once, and each member has its id.
+//! Words: a *principal* is a user or a team (written `team:ops`), a *slot* is {principal, pool
+//! address} and holds at most one VM. A lookup takes two steps, {key -> principals} and {principal,
+//! address -> VM}, so that the size of a team multiplies nothing: its slots stand once, and each
+//! member has its id.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -59,8 +60,8 @@ pub enum Who<'a> {
 /// A VM as the data plane needs it. Never changes in place: a change makes a new one.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Vm {
-    /// Names it for good, whatever it is called: the certificate that lets the edge in is for this id. A VM of a fleet file
-    /// has none but its name.
+    /// Names it for good, whatever it is called: the certificate that lets the edge in is for this
+    /// id. A VM of a fleet file has none but its name.
     pub id: String,
     /// Its name, a DNS label.
     pub name: String,
@@ -76,7 +77,8 @@ pub struct Vm {
     pub source_address: Option<SourceAddress>,
     /// The pool address its DNS name points at, by name. Opens no way: slots do.
     pub address: Option<String>,
-    /// Whether nobody may enter it: it is in maintenance. Its name, its slots and everybody's right stay.
+    /// Whether nobody may enter it: it is in maintenance. Its name, its slots and
+    /// everybody's right stay.
     pub closed: bool,
     /// How its sessions are to be carried.
     pub carry: Carry,
@@ -91,7 +93,8 @@ pub enum Pin {
     Fingerprint([u8; 32]),
     /// The public key's wire blob.
     Key(Vec<u8>),
-    /// The key in a blob of the most common kind: with a million VMs the rest of the blob is worth leaving out.
+    /// The key in a blob of the most common kind: with a million VMs the rest of the blob is
+    /// worth leaving out.
     Ed25519([u8; 32]),
 }
 
@@ -117,8 +120,9 @@ impl Pin {
     }
 }
 
-/// One pool address as the live map holds it. Only a [`Table`] makes one: its hidden identity ties a connection to the
-/// address it dialled, so that an answer found before a reload cannot be used for another address after it.
+/// One pool address as the live map holds it. Only a [`Table`] makes one: its hidden identity ties
+/// a connection to the address it dialled, so that an answer found before a reload cannot be used
+/// for another address after it.
 #[derive(Debug)]
 pub struct Address {
     /// Its name, e.g. `s003`.
@@ -134,7 +138,8 @@ pub struct Address {
     /// Whether nobody gets in here: it is in maintenance. [`Table::address`] does not find it.
     pub closed: bool,
     id: AddressId,
-    /// The first revision in which the address of this id has other IP addresses, so that nothing is in this one's slots.
+    /// The first revision in which the address of this id has other IP addresses, so that nothing
+    /// is in this one's slots.
     retired: AtomicU64,
 }
 
@@ -143,7 +148,8 @@ impl Address {
         self.retired.load(Ordering::Relaxed) <= revision
     }
 
-    /// What a client may have dialled to be here. As long as this stays, a connection may go on with an older [`Address`].
+    /// What a client may have dialled to be here. As long as this stays, a connection may go on
+    /// with an older [`Address`].
     fn dialled(&self) -> (IpAddr, Option<IpAddr>, Option<IpAddr>, bool) {
         (self.public, self.public6, self.private, self.lobby)
     }
@@ -194,7 +200,8 @@ pub enum Admission {
     },
 }
 
-/// Why there is no way in. For `explain` and the operator's log only: a stranger must not learn which of these it was.
+/// Why there is no way in. For `explain` and the operator's log only: a stranger must not learn
+/// which of these it was.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Refusal {
     /// No user has this key, or no user has this name.
@@ -229,11 +236,13 @@ pub struct Counts {
     pub slots: usize,
 }
 
-/// Names one principal in one table. Given out once: a user removed and added again is another principal.
+/// Names one principal in one table. Given out once: a user removed and added again is
+/// another principal.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 struct PrincipalId(u64);
 
-/// Names one pool address in one table. Given out once; it stays when the address gets other IP addresses.
+/// Names one pool address in one table. Given out once; it stays when the address gets
+/// other IP addresses.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 struct AddressId(NonZeroU64);
 

@@ -1,4 +1,5 @@
-//! Hosts that hold VMs, and what carries a session there: decided by configuration, never by what can be reached.
+//! Hosts that hold VMs, and what carries a session there: decided by configuration, never by
+//! what can be reached.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,7 +37,8 @@ impl Carry {
     }
 }
 
-/// A node with an agent, as the live map holds it. Never changes in place: a change makes a new one.
+/// A node with an agent, as the live map holds it. Never changes in place: a change
+/// makes a new one.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Node {
     /// A DNS label.

@@ -10,7 +10,8 @@ fn on(name: &str, node: Option<&str>, carry: Carry) -> VmEntry {
     VmEntry { vm: Vm { node: node.map(Arc::from), carry, ..entry.vm }, slots: Vec::new(), ..entry }
 }
 
-/// Three nodes: trusted, not trusted, without an agent. Carol's VMs `a` to `d` lie on them and on none.
+/// Three nodes: trusted, not trusted, without an agent. Carol's VMs `a` to `d` lie on
+/// them and on none.
 fn hosts() -> Contents {
     let mut contents = contents();
     let plain = NodeEntry { agent: None, ..node("n3", 3, true) };

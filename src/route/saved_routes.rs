@@ -1,11 +1,12 @@
 //! Snapshots and deltas as bytes, for a disk or a wire. Pure: nothing here opens a file.
 //!
-//! A head, then chunks, each of them its kind, its length and a piece of the contents in postcard's encoding, with the
-//! CRC-32 of all bytes so far (but for the checksums) behind the head and behind every chunk; the last chunk is empty. A chunk is not looked at
-//! before its checksum holds, and what ends without the last chunk is torn.
+//! A head, then chunks, each of them its kind, its length and a piece of the contents in postcard's
+//! encoding, with the CRC-32 of all bytes so far (but for the checksums) behind the head and behind
+//! every chunk; the last chunk is empty. A chunk is not looked at before its checksum holds, and
+//! what ends without the last chunk is torn.
 //!
-//! [`encode`] gives pieces to write one after the other, [`Decoder`] takes pieces as they are read: neither needs all bytes
-//! at once.
+//! [`encode`] gives pieces to write one after the other, [`Decoder`] takes pieces as they are read:
+//! neither needs all bytes at once.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,9 +18,11 @@ pub const MAGIC: [u8; 8] = *b"keyway\0r";
 /// Which encoding follows. An older program does not read a newer one.
 pub const VERSION: u16 = 4;
 
-/// Entries in one chunk: few enough that nobody holds much more in memory than the contents themselves.
+/// Entries in one chunk: few enough that nobody holds much more in memory than the
+/// contents themselves.
 const CHUNK_ENTRIES: usize = 4096;
-/// Longest chunk read, in bytes: 4096 VMs take less than 1 MB, but one team may have a million members.
+/// Longest chunk read, in bytes: 4096 VMs take less than 1 MB, but one team may have a
+/// million members.
 const CHUNK_BYTES_MAX: usize = 256 << 20;
 /// Magic, version, kind, store id, program, revision.
 const HEAD_BYTES: usize = 8 + 2 + 1 + 16 + 8 + 8;
@@ -32,7 +35,8 @@ pub const HEAD_LEN: usize = HEAD_BYTES + CRC_BYTES;
 /// What was saved is true of this moment.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Head {
-    /// Names the store, renewed when a backup is restored: revisions of two stores cannot be compared.
+    /// Names the store, renewed when a backup is restored: revisions of two stores
+    /// cannot be compared.
     pub store: [u8; 16],
     /// Names the program that made routes of what the store holds: another one may make others.
     pub program: [u8; 8],

@@ -1,4 +1,5 @@
-//! Everything at one moment: what a table is made equal to, checked as a whole before anybody sees it.
+//! Everything at one moment: what a table is made equal to, checked as a whole before
+//! anybody sees it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -14,11 +15,12 @@ use super::{
 pub const LABEL_BYTES_MAX: usize = 63;
 /// Stands before a team's name where a user's name could stand too.
 pub const TEAM_PREFIX: &str = "team:";
-/// Names that mean something else in the zone of the VMs' names. A lobby address may be called `lobby`.
+/// Names that mean something else in the zone of the VMs' names. A lobby address may
+/// be called `lobby`.
 pub const RESERVED: [&str; 3] = ["lobby", "ns", "apex"];
 
-/// Whether `name` can be one label of a DNS name: 1 to 63 of `a-z 0-9 -`, no hyphen at either end. Upper case is out so
-/// that two names never differ for SSH and agree for DNS.
+/// Whether `name` can be one label of a DNS name: 1 to 63 of `a-z 0-9 -`, no hyphen at either end.
+/// Upper case is out so that two names never differ for SSH and agree for DNS.
 #[must_use]
 pub fn is_label(name: &str) -> bool {
     (1..=LABEL_BYTES_MAX).contains(&name.len())
@@ -27,14 +29,16 @@ pub fn is_label(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
-/// Whether `id` can name a VM for good: 1 to 63 of `a-z A-Z 0-9 - _`. It stands in certificates and in files of one VM a line.
+/// Whether `id` can name a VM for good: 1 to 63 of `a-z A-Z 0-9 - _`. It stands in certificates and
+/// in files of one VM a line.
 #[must_use]
 pub fn is_id(id: &str) -> bool {
     (1..=LABEL_BYTES_MAX).contains(&id.len())
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
-/// Everything at one moment, e.g. from fleet.toml. Cannot contradict itself (see [`Snapshot::new`]).
+/// Everything at one moment, e.g. from fleet.toml. Cannot contradict itself (see
+/// [`Snapshot::new`]).
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub(super) addresses: Vec<AddressEntry>,
@@ -236,8 +240,8 @@ fn check_ips(addresses: &[AddressEntry], found: &mut Vec<Contradiction>) {
     }
 }
 
-/// Whether an IP address can be dialled. Link-local addresses mean something else on every link, and nothing here has a
-/// scope beside an IP.
+/// Whether an IP address can be dialled. Link-local addresses mean something else on every link,
+/// and nothing here has a scope beside an IP.
 #[must_use]
 pub fn is_dialable(ip: IpAddr) -> bool {
     let elsewhere = match ip {
@@ -397,7 +401,8 @@ fn resolve(
     resolved
 }
 
-/// Nobody may see two VMs at one address, over everything that opens a way: the user's own slots and the teams'.
+/// Nobody may see two VMs at one address, over everything that opens a way: the user's own
+/// slots and the teams'.
 fn check_slots(
     addresses: &[AddressEntry],
     users: &[UserEntry],

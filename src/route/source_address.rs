@@ -10,7 +10,8 @@ use crate::plain_text::masked;
 /// Most networks: OpenSSH reads the list anew for every login.
 const NETWORKS_MAX: usize = 64;
 
-/// The critical option `source-address` of the certificates that let the edge into a VM (OpenSSH PROTOCOL.certkeys).
+/// The critical option `source-address` of the certificates that let the edge into a VM (OpenSSH
+/// PROTOCOL.certkeys).
 ///
 /// A VM behind a port forward sees the forwarder's address, not the one that the edge dialled from.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
@@ -43,7 +44,8 @@ pub enum SourceAddressError {
 }
 
 impl SourceAddress {
-    /// The value of the option in a certificate, for an edge that dials from `own`. `None`: no such option.
+    /// The value of the option in a certificate, for an edge that dials from `own`.
+    /// `None`: no such option.
     #[must_use]
     pub fn option(&self, own: Option<IpAddr>) -> Option<String> {
         match self {

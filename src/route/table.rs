@@ -1,12 +1,14 @@
 //! The live map: lock-free reads from every shard, one writer.
 //!
-//! Every entry carries the revision it is true from and, while a change is being written, what was true before. The
-//! writer marks all its changes with the next revision and only then publishes that revision. A reader notes the
-//! revision, reads each entry as of it, and starts again if another was published meanwhile: it sees all of one state
-//! or all of the next, it never waits for a writer, and a large change costs it nothing.
+//! Every entry carries the revision it is true from and, while a change is being written, what was
+//! true before. The writer marks all its changes with the next revision and only then publishes
+//! that revision. A reader notes the revision, reads each entry as of it, and starts again if
+//! another was published meanwhile: it sees all of one state or all of the next, it never waits for
+//! a writer, and a large change costs it nothing.
 //!
-//! Why it must be so: when a key moves from alice to bob and a slot of alice's gets another VM in the same change, a
-//! reader that combined the old key with the new slot would let bob's machine into a VM that was never meant for it.
+//! Why it must be so: when a key moves from alice to bob and a slot of alice's gets another VM in
+//! the same change, a reader that combined the old key with the new slot would let bob's machine
+//! into a VM that was never meant for it.
 
 use std::fmt;
 use std::hash::RandomState;
@@ -99,7 +101,8 @@ impl Way<'_> {
     pub fn admission(&self, user: &Arc<str>) -> Admission {
         match *self {
             Self::Vm { vm, login, by_name } => {
-                // Read before anything is counted: a CPU waits for one count before it reads what follows.
+                // Read before anything is counted: a CPU waits for one count before it
+                // reads what follows.
                 let login = vm.login.as_deref().unwrap_or(login).to_owned();
                 let (user, vm) = (Arc::clone(user), Arc::clone(vm));
                 Admission::Vm(Admitted { user, vm, login, by_name })
@@ -145,8 +148,8 @@ impl Table {
         }
     }
 
-    /// Shows what was marked, for every reader at one instant. Returns the revision shown from then on, which is the same
-    /// if nothing changed.
+    /// Shows what was marked, for every reader at one instant. Returns the revision shown from then
+    /// on, which is the same if nothing changed.
     pub(super) fn publish(&self, marks: Marks, counts: Counts) -> u64 {
         let shown = self.revision.load(Ordering::Relaxed);
         if marks.changes() == 0 {
@@ -157,7 +160,8 @@ impl Table {
             address.retired.store(shown + 1, Ordering::Relaxed);
         }
         self.revision.store(shown + 1, Ordering::Release);
-        // Pairs with the fence in `at_one_revision`: who sees anything settled below also sees the new revision.
+        // Pairs with the fence in `at_one_revision`: who sees anything settled below also sees
+        // the new revision.
         fence(Ordering::Release);
 
         self.addresses.settle(marks.addresses);
@@ -177,8 +181,9 @@ impl Table {
         self.revision.load(Ordering::Acquire)
     }
 
-    /// The pool address that `local` stands for, which is what the socket, a header or the NAT said, closed or not. `None`:
-    /// not in the pool (refuse the connection). The private -> public map and IPv4-mapped IPv6 are already applied.
+    /// The pool address that `local` stands for, which is what the socket, a header or the NAT
+    /// said, closed or not. `None`: not in the pool (refuse the connection). The private -> public
+    /// map and IPv4-mapped IPv6 are already applied.
     pub fn dialled(&self, local: IpAddr) -> Option<Arc<Address>> {
         let local = local.to_canonical();
         self.at_one_revision(|revision| self.addresses.get(&local, revision))
@@ -212,8 +217,8 @@ impl Table {
         })
     }
 
-    /// What carries a session with a VM that was admitted to. `None`: the VM is another one by now, and what it was cannot be
-    /// carried as it says.
+    /// What carries a session with a VM that was admitted to. `None`: the VM is another one by now,
+    /// and what it was cannot be carried as it says.
     pub fn carriage(&self, vm: &Vm) -> Option<Carriage> {
         let Some(name) = vm.node.as_deref().filter(|_| vm.carry != Carry::Relay) else {
             return vm.carriage(None).ok();
@@ -233,8 +238,9 @@ impl Table {
         host.node().map(Arc::clone)
     }
 
-    /// Tells `each` of every VM, in any order, as they are in the revision that is returned. Not for a shard's thread: it
-    /// takes 8 bytes a VM, and nothing can be changed until all are collected (some 100 ms for a million).
+    /// Tells `each` of every VM, in any order, as they are in the revision that is returned. Not
+    /// for a shard's thread: it takes 8 bytes a VM, and nothing can be changed until all are
+    /// collected (some 100 ms for a million).
     pub fn zone(&self, each: &mut dyn FnMut(&Vm)) -> u64 {
         let (revision, all) = {
             let _nobody_writes = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -254,9 +260,10 @@ impl Table {
         self.at_one_revision(|revision| self.line(&Who::Key(*fingerprint), revision))
     }
 
-    /// What `read` makes of the way of `who` at an address and of its user's name, with what the line of the key says, both of
-    /// one revision. `login` is the SSH user name as sent: `login+vm-name` (split at the last '+') asks by name among the VMs
-    /// that `who` may enter, and is never tried again as a plain login. Allocates nothing and copies nothing. `read` runs
+    /// What `read` makes of the way of `who` at an address and of its user's name, with what the
+    /// line of the key says, both of one revision. `login` is the SSH user name as sent:
+    /// `login+vm-name` (split at the last '+') asks by name among the VMs that `who` may enter, and
+    /// is never tried again as a plain login. Allocates nothing and copies nothing. `read` runs
     /// while memory cannot be reclaimed, maybe twice: it must be short.
     ///
     /// # Errors
@@ -275,9 +282,9 @@ impl Table {
         })
     }
 
-    /// As [`Table::ask`], of the VM that was admitted to once, however it is entered by now: `who` is still the same user,
-    /// and that user may still enter the VM in some way. It is known by its id: it may have moved, been renamed or changed
-    /// hands since.
+    /// As [`Table::ask`], of the VM that was admitted to once, however it is entered by now: `who`
+    /// is still the same user, and that user may still enter the VM in some way. It is known by its
+    /// id: it may have moved, been renamed or changed hands since.
     ///
     /// # Errors
     /// [`Refusal::Unregistered`], [`Refusal::Forbidden`].
@@ -304,8 +311,8 @@ impl Table {
         })
     }
 
-    /// The two steps alone: reads the VM in the slots of `who` at `address`. Allocates nothing and copies nothing. `read`
-    /// runs while memory cannot be reclaimed, maybe twice: it must be short.
+    /// The two steps alone: reads the VM in the slots of `who` at `address`. Allocates nothing and
+    /// copies nothing. `read` runs while memory cannot be reclaimed, maybe twice: it must be short.
     pub fn lookup<T>(
         &self,
         who: Who<'_>,
@@ -348,8 +355,9 @@ impl Table {
         })
     }
 
-    /// For the lobby: every VM `user` may enter, by name, with an address it answers at for that user (or none, where
-    /// it can be entered by name only): the one that its DNS name points at, if it is among them and open.
+    /// For the lobby: every VM `user` may enter, by name, with an address it answers at for that
+    /// user (or none, where it can be entered by name only): the one that its DNS name points at,
+    /// if it is among them and open.
     pub fn visible(&self, user: &str) -> Vec<(Arc<Vm>, Option<Arc<Address>>)> {
         let mut all = self.at_one_revision(|revision| {
             let mut all = Vec::new();
@@ -473,8 +481,8 @@ impl Table {
         teams.find_map(|team| self.teams.with(team, revision, slot).flatten())
     }
 
-    /// Runs `read` on one revision. It starts again only if another was published within the read, and to write one takes
-    /// longer than a read: it does not go round for long.
+    /// Runs `read` on one revision. It starts again only if another was published within the read,
+    /// and to write one takes longer than a read: it does not go round for long.
     fn at_one_revision<T>(&self, read: impl Fn(u64) -> T) -> T {
         loop {
             let revision = self.revision.load(Ordering::Acquire);

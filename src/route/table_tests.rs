@@ -279,7 +279,8 @@ fn a_session_keeps_its_right_until_the_user_loses_the_way_in() {
     assert!(!after(&|c| c.vms[0] = vm("blue", "carol", "s001")));
     // Another VM has its name now, which she may enter too.
     assert!(!after(&|c| c.vms[0].vm.id = "other".to_owned()));
-    // It changed hands, but she may still enter it: through a team, by name only, or under a new name.
+    // It changed hands, but she may still enter it: through a team, by name only, or
+    // under a new name.
     let belongs_to_the_team = |c: &mut Contents| c.vms[0] = vm("blue", "team:ops", "s003");
     let with_s003 = |c: &mut Contents| c.addresses.push(address("s003", 3));
     assert!(after(&|c| {
@@ -323,8 +324,8 @@ fn a_writer_that_died_half_way_is_overwritten() {
 
 #[test]
 fn readers_see_one_snapshot_or_the_other_and_never_a_mixture() {
-    // Between the two, key 1 changes hands, and both users' slots get other VMs. {key, VM} pairs of neither are
-    // misroutes; so is a refusal, for both snapshots let the key in.
+    // Between the two, key 1 changes hands, and both users' slots get other VMs. {key, VM} pairs of
+    // neither are misroutes; so is a refusal, for both snapshots let the key in.
     let before = contents();
     let mut after = contents();
     after.users[0].keys = vec![key_of(3)];
@@ -394,7 +395,8 @@ fn readers_see_one_snapshot_or_the_other_and_never_a_mixture() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// The model itself asserts that nobody has two VMs at one address: `Snapshot::new` let none through.
+    /// The model itself asserts that nobody has two VMs at one address: `Snapshot::new`
+    /// let none through.
     #[test]
     fn the_table_answers_as_the_plain_rules_do_after_any_history(
         history in prop::collection::vec(arbitrary(), 1..4)

@@ -1,7 +1,9 @@
-//! What the table's entries hold: a user with all that the user may enter, laid out for few cache misses.
+//! What the table's entries hold: a user with all that the user may enter, laid out for
+//! few cache misses.
 //!
-//! A lookup costs what its misses cost, each of them a read that waits for the one before. So what nearly every lookup
-//! needs stands in the table's entry itself, beside the key, and the rest is behind one pointer that few of them follow.
+//! A lookup costs what its misses cost, each of them a read that waits for the one before. So what
+//! nearly every lookup needs stands in the table's entry itself, beside the key, and the rest is
+//! behind one pointer that few of them follow.
 
 use std::borrow::Borrow;
 use std::hash;
@@ -9,8 +11,8 @@ use std::sync::Arc;
 
 use super::{AddressId, PrincipalId, Vm};
 
-/// A user: the first step of a lookup ends here. The user's own slots stand in it, for each further map on the way
-/// costs as much again as this one; what a team may enter is found through its id.
+/// A user: the first step of a lookup ends here. The user's own slots stand in it, for each further
+/// map on the way costs as much again as this one; what a team may enter is found through its id.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct UserRoutes {
     pub(super) near: InlineSlots,
@@ -49,8 +51,8 @@ pub(super) struct Team {
     pub(super) far: Arc<SpilledSlots>,
 }
 
-/// Slots that stand within an entry, where they cost no further cache miss. Few users have more VMs, and with this many
-/// the entry of a key fills two lines of cache, 128 bytes.
+/// Slots that stand within an entry, where they cost no further cache miss. Few users have more
+/// VMs, and with this many the entry of a key fills two lines of cache, 128 bytes.
 pub(super) const NEAR: usize = 6;
 
 /// The first slots of one principal, by address.
@@ -78,7 +80,8 @@ impl InlineSlots {
         far: &'a SpilledSlots,
     ) -> Option<&'a Arc<Vm>> {
         if let Some(short) = address.short() {
-            // All are compared: to stop at the one found would be a branch that cannot be predicted.
+            // All are compared: to stop at the one found would be a branch that
+            // cannot be predicted.
             let here = self.at.iter().zip(0..);
             let index =
                 here.fold(NEAR, |found, (at, index)| if *at == short { index } else { found });
@@ -136,7 +139,8 @@ impl Named {
     }
 }
 
-/// The name of a VM as the key of a map: the VM's own, for a copy of each would be as much memory again.
+/// The name of a VM as the key of a map: the VM's own, for a copy of each would be as
+/// much memory again.
 #[derive(Clone, Debug)]
 pub(super) struct VmName(pub(super) Arc<Vm>);
 

@@ -1,7 +1,8 @@
 //! A map of which two revisions can be read: the one shown and the one being written.
 //!
-//! Every entry carries the revision it is true from and, while a change is being written, what was true before. A writer
-//! marks all its changes with the next revision, then shows that revision, then settles: forgets what was before.
+//! Every entry carries the revision it is true from and, while a change is being written, what was
+//! true before. A writer marks all its changes with the next revision, then shows that revision,
+//! then settles: forgets what was before.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hash};
@@ -54,7 +55,8 @@ where
         Self { map }
     }
 
-    /// Reads one entry as of `revision`. The guard lives no longer than `read`, which must be short.
+    /// Reads one entry as of `revision`. The guard lives no longer than `read`,
+    /// which must be short.
     pub(super) fn with<Q, T>(&self, key: &Q, revision: u64, read: impl FnOnce(&V) -> T) -> Option<T>
     where
         Q: papaya::Equivalent<K> + Hash + ?Sized,
@@ -76,7 +78,8 @@ where
         self.map.values(&guard).filter_map(|cell| cell.at(revision)).for_each(read);
     }
 
-    /// Writes what differs between revision `shown` and `wanted`, visible from `shown + 1` on. All other entries end.
+    /// Writes what differs between revision `shown` and `wanted`, visible from `shown + 1` on. All
+    /// other entries end.
     pub(super) fn mark_all(&self, wanted: Vec<(K, V)>, shown: u64) -> Marked<K> {
         let guard = self.map.guard();
         let mut known = 0;
@@ -89,7 +92,8 @@ where
         let differs: Vec<bool> = wanted.iter().map(differs).collect();
 
         let mut marked = Marked { changes: 0, unsettled: Vec::new() };
-        // Where all entries were among the wanted ones, which is nearly always, there is no need to look for others.
+        // Where all entries were among the wanted ones, which is nearly always, there is no need to
+        // look for others.
         if known < self.map.len() {
             let wanted: HashSet<&K> = wanted.iter().map(|(key, _)| key).collect();
             let others = self.map.keys(&guard).filter(|key| !wanted.contains(key));
@@ -98,8 +102,9 @@ where
                 self.write(key, None, shown, &mut marked, &guard);
             }
         }
-        // All the room at once, instead of by doubling and copying, but hardly more than is needed: a dense table stays in
-        // the caches, which saves a reader more than the probes of a full one cost. papaya plans for a load of 75%.
+        // All the room at once, instead of by doubling and copying, but hardly more than is needed:
+        // a dense table stays in the caches, which saves a reader more than the probes of a full
+        // one cost. papaya plans for a load of 75%.
         let room = wanted.len() - wanted.len() / 8;
         if room > self.map.len() {
             self.map.reserve(room - self.map.len(), &guard);
@@ -110,8 +115,8 @@ where
         marked
     }
 
-    /// Writes these entries where they differ from revision `shown`, visible from `shown + 1` on. `None` ends an entry. No
-    /// key stands twice, and nothing is left of a writer that panicked.
+    /// Writes these entries where they differ from revision `shown`, visible from `shown + 1` on.
+    /// `None` ends an entry. No key stands twice, and nothing is left of a writer that panicked.
     pub(super) fn mark(&self, wanted: Vec<(K, Option<V>)>, shown: u64) -> Marked<K> {
         let guard = self.map.guard();
         let mut marked = Marked { changes: 0, unsettled: Vec::new() };

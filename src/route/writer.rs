@@ -83,7 +83,8 @@ impl IdAllocator {
         PrincipalId(self.principals)
     }
 
-    /// The present address if nothing about it changed, else a new one: of the same id if there is one of its name.
+    /// The present address if nothing about it changed, else a new one: of the same id if there is
+    /// one of its name.
     pub(super) fn address(
         &mut self,
         entry: &AddressEntry,

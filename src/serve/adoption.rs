@@ -1,9 +1,11 @@
-//! A store of another history than the routes that were saved last: whether it is to be believed, and what is to be
-//! remembered before it serves, so that no slot leads to another VM soon and no revision is told twice.
+//! A store of another history than the routes that were saved last: whether it is to be believed,
+//! and what is to be remembered before it serves, so that no slot leads to another VM soon and no
+//! revision is told twice.
 //!
-//! Every store that a restore replaced is read, and the routes and quarantined slots that were saved beside them. Where
-//! these may not tell all that there was (the store was damaged, or was never on this host: what is saved beside it is not
-//! synced), new slots are refused for one quarantine as well: what is not known cannot be quarantined.
+//! Every store that a restore replaced is read, and the routes and quarantined slots that were
+//! saved beside them. Where these may not tell all that there was (the store was damaged, or was
+//! never on this host: what is saved beside it is not synced), new slots are refused for one
+//! quarantine as well: what is not known cannot be quarantined.
 
 use std::path::Path;
 
@@ -19,8 +21,8 @@ use crate::route::saved_routes::Head;
 use crate::state::routes::{Saved, Ways, differs};
 use crate::state::{Adopted, Adopting, Restored, State};
 
-/// Revisions that a lost history may have made since its backup: more than any has. Twenty of them are half of what a serial
-/// of the zone can grow by and still be the later one (RFC 1982 §3.2).
+/// Revisions that a lost history may have made since its backup: more than any has. Twenty of them
+/// are half of what a serial of the zone can grow by and still be the later one (RFC 1982 §3.2).
 const REVISIONS_LOST_MAX: u64 = 100_000_000;
 /// Ways remembered by one command: each is a document at most, and some move a VM.
 const WAYS_TOGETHER: usize = 32;
@@ -66,7 +68,8 @@ impl Adoption {
     /// Raises the store's revision above all that were seen.
     ///
     /// # Errors
-    /// The store is another one, or an earlier state of it, and nobody has adopted it; or something cannot be read.
+    /// The store is another one, or an earlier state of it, and nobody has adopted it; or
+    /// something cannot be read.
     pub(super) fn begin(store: &Sqlite, known: &Known<'_>) -> Result<Option<Self>, Failure> {
         let Known { state, saved, before, limits, now_s } = *known;
         let head = store.head()?;
@@ -193,7 +196,8 @@ fn read(path: &Path, limits: &Limits) -> Result<(store::Head, Model), Failure> {
     Ok((head, writer::load(&store, limits)?))
 }
 
-/// The stores that restores replaced and whose ways may not lead elsewhere yet; and how many of them cannot be read.
+/// The stores that restores replaced and whose ways may not lead elsewhere yet; and how many of
+/// them cannot be read.
 fn read_replaced(
     state: &State,
     limits: &Limits,
@@ -235,7 +239,8 @@ fn slots(closed_until_s: Option<u64>) -> String {
     )
 }
 
-/// All ways that there were: those that were saved may have been used until now, those of a store until it was replaced.
+/// All ways that there were: those that were saved may have been used until now, those of a store
+/// until it was replaced.
 fn ways(
     model: &Model,
     routes: Option<&Ways>,
@@ -249,7 +254,8 @@ fn ways(
         ways.extend(model.with_members(all.collect(), before.seeing_members()));
     }
     if let Some(routes) = routes {
-        // The store that the routes are of knows best which VM had an id: another may have had it at the backup's time.
+        // The store that the routes are of knows best which VM had an id: another may have had it
+        // at the backup's time.
         let of = replaced.iter().filter(|before| before.head.store_id.0 == routes.head.store);
         let of = of.max_by_key(|before| before.head.revision.0);
         let way = |(principal, address, vm): &(String, String, String)| {

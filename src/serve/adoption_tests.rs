@@ -1,4 +1,5 @@
-//! Tests of adoptions: whatever is restored over whatever, no slot leads to another VM soon, and no revision comes twice.
+//! Tests of adoptions: whatever is restored over whatever, no slot leads to another VM soon, and no
+//! revision comes twice.
 
 use std::fs;
 use std::path::PathBuf;

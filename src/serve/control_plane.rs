@@ -1,8 +1,9 @@
 //! The registry beside the edge: the store, the service, the API and DNS.
 //!
-//! If the map that was saved last is the one of the store as it is, the front door runs from it at once, while the registry
-//! is read: with a million VMs that takes some seconds. If the store cannot be opened the edge runs from the map that was
-//! saved last, the API shows what that map says, and nothing can be changed until it is mended and keyway started again.
+//! If the map that was saved last is the one of the store as it is, the front door runs from it at
+//! once, while the registry is read: with a million VMs that takes some seconds. If the store
+//! cannot be opened the edge runs from the map that was saved last, the API shows what that map
+//! says, and nothing can be changed until it is mended and keyway started again.
 
 #![expect(
     clippy::disallowed_methods,
@@ -92,7 +93,8 @@ pub(super) struct ControlPlane {
 pub(super) enum Opens {
     /// At once; the registry is read meanwhile.
     AtOnce,
-    /// Once the registry is read: a fleet file takes away what it no longer says, and that before anybody comes in.
+    /// Once the registry is read: a fleet file takes away what it no longer says, and that before
+    /// anybody comes in.
     OnceRead,
 }
 
@@ -118,8 +120,8 @@ struct Open {
 }
 
 impl ControlPlane {
-    /// Fills the routing map: from what was saved last if that is all there is, and the registry is read meanwhile; from the
-    /// registry; or from what was saved because there is no registry.
+    /// Fills the routing map: from what was saved last if that is all there is, and the registry is
+    /// read meanwhile; from the registry; or from what was saved because there is no registry.
     pub(super) fn start(
         settings: Settings,
         shared: Arc<Shared>,
@@ -150,8 +152,8 @@ impl ControlPlane {
         Ok(plane)
     }
 
-    /// The routes that were right last. Those of before an adoption that has not come to its end: what was saved since is
-    /// the restored store's, of which nothing is held back yet.
+    /// The routes that were right last. Those of before an adoption that has not come to its end:
+    /// what was saved since is the restored store's, of which nothing is held back yet.
     fn saved(&self) -> Saved {
         let before = Saved::before_adoption(&self.settings.state_dir);
         if before.last().is_some() { before } else { Saved::at(&self.settings.state_dir) }
@@ -251,7 +253,8 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Fills the routing map from what was saved, if that is all there is `now`; says when it was saved.
+    /// Fills the routing map from what was saved, if that is all there is `now`; says
+    /// when it was saved.
     fn restore(&self, saved: &mut Saved, now: Head) -> Option<SystemTime> {
         match saved.restore(&self.shared.table) {
             Ok((head, written)) if head == now => {
@@ -301,8 +304,9 @@ impl ControlPlane {
         }
     }
 
-    /// Makes the registry hold what a fleet file says, and no longer hold what such a file said before. Tells what was
-    /// done, or line by line what was not; of what would remove too much to be meant, the plan that has to be allowed.
+    /// Makes the registry hold what a fleet file says, and no longer hold what such a file said
+    /// before. Tells what was done, or line by line what was not; of what would remove too much to
+    /// be meant, the plan that has to be allowed.
     pub(super) fn apply(
         &self,
         desired: &Fleet,
@@ -340,15 +344,17 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Ends all of this but one thing: whoever loses a right by what a successor writes into the store is still seen.
+    /// Ends all of this but one thing: whoever loses a right by what a successor writes into the
+    /// store is still seen.
     ///
-    /// When this returns nothing is written into the store or beside it from here. Nothing to follow if there is no
-    /// registry: the routes that were saved last stand until the end.
+    /// When this returns nothing is written into the store or beside it from here. Nothing to
+    /// follow if there is no registry: the routes that were saved last stand until the end.
     ///
     /// DNS is answered as long as its handle lives.
     pub(super) fn hand_over(self) -> (Option<Follower>, Option<dns::Handle>) {
         let Self { api, dns, registry, used, settings, shared, health, .. } = self;
-        // Until the process ends: the follower reads the store, and SQLite removes a log as it closes, by its name.
+        // Until the process ends: the follower reads the store, and SQLite removes a log as it
+        // closes, by its name.
         std::mem::forget(used);
         drop(api);
         let Registry::Open(Open { service, store }) = registry else { return (None, dns) };
@@ -360,7 +366,8 @@ impl ControlPlane {
         (Some(Follower::new(Arc::new(store), settings.limits, model, follow)), dns)
     }
 
-    /// Takes the addresses of DNS and the API. `shared`: a process of ours may answer DNS there until we do.
+    /// Takes the addresses of DNS and the API. `shared`: a process of ours may answer DNS
+    /// there until we do.
     pub(super) fn reserve(&mut self, shared: bool) -> Result<(), Failure> {
         if let Some(settings) = &self.settings.dns {
             self.reserved.1 = Some(dns::reserve(settings, shared)?);
@@ -370,7 +377,8 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// The zone has the host keys that clients see now, under a serial of its own: secondaries are told.
+    /// The zone has the host keys that clients see now, under a serial of its own:
+    /// secondaries are told.
     pub(super) fn renew_names(&self) -> Result<(), Failure> {
         let Some(zone) = &self.zone else { return Ok(()) };
         zone.renew_host_keys(&self.host_keys());
@@ -382,7 +390,8 @@ impl ControlPlane {
         live.server.host_keys().iter().map(|it| it.key.public().clone()).collect()
     }
 
-    /// If the zone had other host keys, before this start perhaps, its serial grows with the registry's revision.
+    /// If the zone had other host keys, before this start perhaps, its serial grows with the
+    /// registry's revision.
     fn note_host_keys(&self) -> Result<(), Failure> {
         let state = State::open(&self.settings.state_dir)?;
         let keys: Vec<String> =

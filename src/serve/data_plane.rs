@@ -1,5 +1,5 @@
-//! What the API shows and does that is not in the registry: sessions, host keys, the zone, and why a login goes
-//! where it goes, by the edge's own code.
+//! What the API shows and does that is not in the registry: sessions, host keys, the zone, and why
+//! a login goes where it goes, by the edge's own code.
 
 use std::path::Path;
 use std::sync::{Arc, Weak};

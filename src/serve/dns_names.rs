@@ -12,7 +12,8 @@ use crate::route::{Address, Table};
 /// Names from the map that the shards route by.
 pub(super) struct LiveNames {
     pub(super) shared: Arc<Shared>,
-    /// The registry's revision: the map's own begins anew with every start, and a serial must not go back.
+    /// The registry's revision: the map's own begins anew with every start, and a serial
+    /// must not go back.
     pub(super) revision: Arc<AtomicU64>,
 }
 
@@ -49,8 +50,8 @@ impl Names for LiveNames {
     }
 }
 
-/// A VM in maintenance has its name and address as before: whoever resolves it is told at the door, and not that there is
-/// no such name.
+/// A VM in maintenance has its name and address as before: whoever resolves it is told at the door,
+/// and not that there is no such name.
 fn points_at(table: &Table, name: &Label) -> Option<PointsAt> {
     let vm = table.vm(name.as_str())?;
     let address = table.address_named(vm.address.as_deref()?)?;

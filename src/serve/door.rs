@@ -132,7 +132,8 @@ pub(super) fn live(
     })
 }
 
-/// Opens the door at addresses that are reserved, beside so many shards of another process, with a shard on each of these CPUs.
+/// Opens the door at addresses that are reserved, beside so many shards of another process, with a
+/// shard on each of these CPUs.
 pub(super) fn open(
     (doors, beside, cpus): (listen::Reserved, usize, Vec<usize>),
     half_open_max: u32,

@@ -1,5 +1,5 @@
-//! The end of a front door or an agent: it goes on letting people in until its successor does, if there is one; then it gives up all that
-//! it listens at, and lets sessions end by themselves.
+//! The end of a front door or an agent: it goes on letting people in until its successor does, if
+//! there is one; then it gives up all that it listens at, and lets sessions end by themselves.
 
 #![expect(
     clippy::disallowed_methods,
@@ -18,11 +18,13 @@ use crate::edge::shared::Shared;
 use crate::metrics::Registry;
 use crate::state::{Doors, State};
 
-/// For a successor that is started right after the end of this one was asked for, to say that it is there.
+/// For a successor that is started right after the end of this one was asked for, to say
+/// that it is there.
 const SUCCESSOR_COMES: Duration = Duration::from_secs(2);
 /// For a successor to read the registry and to listen.
 const SUCCESSOR_OPENS: Duration = Duration::from_secs(30);
-/// For connections that were on their way to our listeners when the successor's took over: SYN and ACK, once lost.
+/// For connections that were on their way to our listeners when the successor's took over: SYN
+/// and ACK, once lost.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 /// How often a successor is looked for.
 const LOOK: Duration = Duration::from_millis(10);
@@ -56,8 +58,9 @@ pub(super) struct Leaves {
 }
 
 impl Leaves {
-    /// Lets sessions end by themselves for a while; a second signal ends the wait. `hand_over` gives up what a successor needs
-    /// before it can let anybody in; what comes of it is given up when the successor does, or there is none.
+    /// Lets sessions end by themselves for a while; a second signal ends the wait. `hand_over`
+    /// gives up what a successor needs before it can let anybody in; what comes of it is given up
+    /// when the successor does, or there is none.
     pub(super) fn drain<Kept>(self, events: Events, hand_over: impl FnOnce() -> Kept) {
         let Self { edge, shared, state, doors, patience, counted, withdraw } = self;
         let told = told::Drain::of(counted);
@@ -101,7 +104,8 @@ impl Leaves {
     }
 }
 
-/// A process on its way out: it hears signals, and takes away what its own files and those of its successor take away.
+/// A process on its way out: it hears signals, and takes away what its own files and those of its
+/// successor take away.
 struct Leaving {
     events: Events,
     withdraw: Withdraw,
@@ -134,7 +138,8 @@ impl Leaving {
         self.shared.stop_waiting();
     }
 
-    /// Whether all ends now. Ends sessions whose right is gone, by SIGHUP or when the successor reads its files.
+    /// Whether all ends now. Ends sessions whose right is gone, by SIGHUP or when the successor
+    /// reads its files.
     fn is_ended_within(&mut self, patience: Duration) -> bool {
         match self.events.next_within(patience) {
             Some(Event::Drain | Event::End) => {

@@ -1,4 +1,5 @@
-//! What a running front door is told, by signals and over the API: one thing after another, all on one thread.
+//! What a running front door is told, by signals and over the API: one thing after another,
+//! all on one thread.
 
 #![expect(clippy::disallowed_methods, reason = "signals come to a thread of their own")]
 
@@ -53,7 +54,8 @@ impl Events {
                     SIGHUP => Event::Reload(Reload::default(), None),
                     SIGTERM => Event::Drain,
                     SIGINT => Event::End,
-                    // They end a process that does not know them, and log rotation sends them to every daemon.
+                    // They end a process that does not know them, and log rotation sends them
+                    // to every daemon.
                     _ => {
                         tracing::info!("SIGUSR1 and SIGUSR2 mean nothing here: SIGHUP reloads, SIGTERM drains, SIGINT ends");
                         continue;

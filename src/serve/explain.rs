@@ -1,5 +1,5 @@
-//! Why a login goes where it goes: the edge's own judgement ([`gate::judge`]), and on the way to it the facts that people
-//! look for. The facts decide nothing.
+//! Why a login goes where it goes: the edge's own judgement ([`gate::judge`]), and on the way to it
+//! the facts that people look for. The facts decide nothing.
 
 use std::net::IpAddr;
 use std::sync::Arc;

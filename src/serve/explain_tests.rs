@@ -1,5 +1,6 @@
-//! The door, the re-check of live sessions and `explain` are one judge: over generated registries, keys, certificates,
-//! revocations, states and addresses they agree, and with the rules said once more as plainly as can be.
+//! The door, the re-check of live sessions and `explain` are one judge: over generated registries,
+//! keys, certificates, revocations, states and addresses they agree, and with the rules said once
+//! more as plainly as can be.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -263,7 +264,8 @@ impl State {
         }
     }
 
-    /// As [`model::admit`], of somebody who may come at all: `-` if not, and `closed ` before what cannot be used now.
+    /// As [`model::admit`], of somebody who may come at all: `-` if not, and `closed ` before what
+    /// cannot be used now.
     fn leads(
         &self,
         comes: &Comes,
@@ -410,7 +412,8 @@ proptest! {
                 let expected = before.leads(&comes, source, None, &address.name, login);
                 let report = report(source);
 
-                // An offer, before anything is proved. Whether the CA signed is not the gate's to know.
+                // An offer, before anything is proved. Whether the CA signed is not
+                // the gate's to know.
                 let presented = match comes.asked(clock::unix_s()) {
                     Asked::Key(key) => Some(Presented::Key(key)),
                     Asked::Certificate(read) => read.ok().map(|it| Presented::Certificate(*it)),
@@ -461,7 +464,8 @@ proptest! {
                             expected == "-" || told.strip_prefix("depends ") == Some(&*expected)
                         ),
                         Decision::Vm | Decision::Lobby | Decision::Refused if told != expected => {
-                            // A refusal, and of something that is in maintenance too: the door's comes first.
+                            // A refusal, and of something that is in maintenance too: the
+                            // door's comes first.
                             prop_assert!(expected == "-" && told.starts_with("closed"), "{}", told);
                         }
                         Decision::Vm | Decision::Lobby | Decision::Refused => {}
@@ -481,7 +485,8 @@ proptest! {
         for (session, _) in &sessions {
             prop_assert!(recheck::recheck_right(&shared, session, clock::unix_s()).is_ok());
         }
-        // And after any change just if the same login would lead to the same VM by some way, with no less.
+        // And after any change just if the same login would lead to the same VM by some
+        // way, with no less.
         shared.table.apply(after.snapshot());
         shared.live.store(Arc::new(after.live()));
         for (session, dialled) in &sessions {

@@ -3,7 +3,8 @@
 use super::*;
 use crate::route::{AddressEntry, Agent, Carry, KeyEntry, NodeEntry, VmEntry};
 
-/// Alice, whose key is the first, has v0 at s0; bob, of the second, may enter it by name; v1 has no address.
+/// Alice, whose key is the first, has v0 at s0; bob, of the second, may enter it by name;
+/// v1 has no address.
 fn told_state() -> State {
     let vm = |name: &str, at: Option<&str>| Vm {
         id: name.to_owned(),
@@ -184,7 +185,8 @@ fn maintenance_is_named_whoever_asks_and_however_the_place_is_given() {
             let is_named = !vm || matches!(target, Target::Name(_));
             assert_eq!(steps(&said).contains(words), is_named, "{said:?}");
         }
-        // Somebody who would not get in anyway hears that first, and reads of the maintenance among the steps.
+        // Somebody who would not get in anyway hears that first, and reads of the maintenance
+        // among the steps.
         let said = explain(&state, Asked::Key(KEYS[2].public().clone()), at_v0(), None);
         assert_eq!(said.code, "not-registered");
         assert!(steps(&said).contains(words), "{said:?}");

@@ -1,4 +1,5 @@
-//! Host keys that VMs show at their first use go into the registry, and from there into the routing map.
+//! Host keys that VMs show at their first use go into the registry, and from there into
+//! the routing map.
 
 #![expect(clippy::disallowed_methods, reason = "a store that failed is let rest for a time")]
 
@@ -14,7 +15,8 @@ use crate::route::Vm;
 use crate::ssh::publickey::PublicKey;
 use crate::state::{OldPins, StateFault};
 
-/// How long a store that failed is not asked again: a try may wait for its lock for seconds, and every change waits with it.
+/// How long a store that failed is not asked again: a try may wait for its lock for seconds, and
+/// every change waits with it.
 const STORE_REST: Duration = Duration::from_secs(5);
 
 /// Old pins that are brought into the registry by one request: others' changes come in between.
@@ -27,7 +29,8 @@ pub(super) struct InRegistry {
     old: Mutex<Old>,
 }
 
-/// Pins of an earlier Keyway, which the registry has to have before a VM without a pin is one that nobody was in.
+/// Pins of an earlier Keyway, which the registry has to have before a VM without a pin is one
+/// that nobody was in.
 #[derive(Debug)]
 enum Old {
     /// It has them, or there are none.
@@ -89,8 +92,8 @@ impl InRegistry {
         self.old.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Brings the pins of an earlier Keyway into the registry, if there are any. To be called once it is open and a fleet
-    /// file is applied as a whole: what it does not have then is gone.
+    /// Brings the pins of an earlier Keyway into the registry, if there are any. To be called once
+    /// it is open and a fleet file is applied as a whole: what it does not have then is gone.
     pub(super) fn import(&self, applied: Applied) {
         let mut old = self.old();
         let Old::Waiting(pins) = &*old else { return };

@@ -1,7 +1,8 @@
-//! What of `keyway.toml` or `agent.toml` takes a restart: every key that a reload does not renew, with its value in words.
+//! What of `keyway.toml` or `agent.toml` takes a restart: every key that a reload does not renew,
+//! with its value in words.
 //!
-//! The configuration is taken apart whole, so that a new key does not compile before somebody has said here whether a
-//! reload renews it.
+//! The configuration is taken apart whole, so that a new key does not compile before somebody has
+//! said here whether a reload renews it.
 
 use std::fmt::Display;
 use std::time::Duration;

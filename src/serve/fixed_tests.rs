@@ -1,4 +1,5 @@
-//! Tests of `fixed`: every key of `keyway.toml` is renewed by a reload, or is named as one that takes a restart.
+//! Tests of `fixed`: every key of `keyway.toml` is renewed by a reload, or is named as one that
+//! takes a restart.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -17,7 +18,8 @@ enum Takes {
 }
 use Takes::{Reload, Restart};
 
-/// Every key of the reference in docs/configuration.md, with another value than its default or than that of [`WHOLE`].
+/// Every key of the reference in docs/configuration.md, with another value than its default or than
+/// that of [`WHOLE`].
 const KEYS: &[(&str, &str, Takes)] = &[
     ("state_dir", "\"elsewhere\"", Restart),
     ("edge.listen", "[\"127.0.0.1:2222\"]", Restart),

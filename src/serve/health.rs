@@ -54,7 +54,8 @@ pub(super) enum Registry {
     },
 }
 
-/// What came of the fleet file that was named last: what was done, or why it is not in force. For people, line by line.
+/// What came of the fleet file that was named last: what was done, or why it is not in force. For
+/// people, line by line.
 pub(super) type FleetFile = Option<Result<String, String>>;
 
 impl Health {

@@ -2,7 +2,8 @@
 
 use crate::route::Table;
 
-/// Said once before the failure that ends a connection, the same bytes whoever asks and whatever was offered.
+/// Said once before the failure that ends a connection, the same bytes whoever asks and
+/// whatever was offered.
 const LAST_WORDS: &str = "no VM answers here for the keys you offered. Check the name you connected to and the key \
                           (ssh -v shows which were offered).";
 

@@ -1,17 +1,21 @@
 //! `keyway serve`: configuration and registry -> a running front door, until a signal ends it.
 //!
-//! SIGHUP reads the files again and replaces what can be replaced under live sessions; SIGTERM drains, and a second
-//! one ends the drain; SIGINT ends at once.
+//! SIGHUP reads the files again and replaces what can be replaced under live sessions; SIGTERM
+//! drains, and a second one ends the drain; SIGINT ends at once.
 //! - `agent`: `keyway agent`, the other end of a handoff.
 //! - `control_plane`: the registry with its API and DNS, beside the edge.
-//! - `route_feed`: from the registry to the routing map; `adoption`: what a store of another history is asked before it is believed.
+//! - `route_feed`: from the registry to the routing map; `adoption`: what a store of another
+//!   history is asked before it is believed.
 //! - `first_use`: host keys of VMs, from the edge to the registry.
-//! - `process`: what every role begins with, and its loop; `events`: signals, and what the API asks for; `turn`: two processes on
-//!   one state directory; `door`: what the edge is started with; `drain`: the end of it all.
-//! - `reload`: the files read again; `rights`: what takes access away; `fixed`: what of the files takes a restart.
+//! - `process`: what every role begins with, and its loop; `events`: signals, and what the API asks
+//!   for; `turn`: two processes on one state directory; `door`: what the edge is started with;
+//!   `drain`: the end of it all.
+//! - `reload`: the files read again; `rights`: what takes access away; `fixed`: what of the files
+//!   takes a restart.
 //! - `health`: how each part is; `notify`: systemd; `told`: what the log says of all of them.
 //! - `vm_ca`: whether the VMs were prepared for the CA in use.
-//! - `dns_names`, `data_plane`, `explain`: what DNS and the API ask of the edge; `gauges`: what they add to the metrics.
+//! - `dns_names`, `data_plane`, `explain`: what DNS and the API ask of the edge; `gauges`: what
+//!   they add to the metrics.
 
 mod adoption;
 mod agent;
@@ -260,8 +264,8 @@ impl Role for Running {
     }
 }
 
-/// Has the registry say what the fleet file says, or says why it does not: what was right before is right still, and a door
-/// that is shut helps nobody.
+/// Has the registry say what the fleet file says, or says why it does not: what was right before is
+/// right still, and a door that is shut helps nobody.
 fn apply_at_start(
     plane: &ControlPlane,
     fleet: Result<Fleet, String>,
@@ -277,7 +281,8 @@ fn apply_at_start(
     applied
 }
 
-/// Sessions with VMs on nodes that have an agent are handed to it. Nodes come and go while this runs, so it is always ready.
+/// Sessions with VMs on nodes that have an agent are handed to it. Nodes come and go while this
+/// runs, so it is always ready.
 fn part(state: &State) -> Result<Part, Failure> {
     let identity = state.identity(&mut SystemEntropy::default())?;
     Ok(Part::Edge(Links::start(Arc::new(identity))?))

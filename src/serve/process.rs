@@ -1,4 +1,5 @@
-//! What every long-running role begins with, and how it is told what to do: its log, its signals, systemd.
+//! What every long-running role begins with, and how it is told what to do: its log, its
+//! signals, systemd.
 
 use std::io;
 

@@ -1,5 +1,5 @@
-//! The files of a front door that runs, read again: what takes access away first and by itself, then each part as a whole
-//! or not at all. SIGHUP and `keyway reload` do the same.
+//! The files of a front door that runs, read again: what takes access away first and by itself,
+//! then each part as a whole or not at all. SIGHUP and `keyway reload` do the same.
 
 use super::door::live;
 use super::fixed::Fixed;
@@ -100,9 +100,10 @@ pub(super) struct StartsFrom {
 }
 
 impl StartsFrom {
-    /// The files as they are now, for a start that had to wait since it read them: what was taken away meanwhile must not
-    /// come back. As at a reload, a `keyway.toml` with faults leaves all as it was but what is revoked, and a fleet file with
-    /// faults leaves the registry as it is. What was taken before the wait stays until a restart.
+    /// The files as they are now, for a start that had to wait since it read them: what was taken
+    /// away meanwhile must not come back. As at a reload, a `keyway.toml` with faults leaves all as
+    /// it was but what is revoked, and a fleet file with faults leaves the registry as it is. What
+    /// was taken before the wait stays until a restart.
     pub(super) fn read_again(files: &Files, before: Config) -> Self {
         let last = before.edge.revoked_keys.as_deref();
         let read = config::reread(files.config.as_deref(), files.fleet.as_deref(), last);

@@ -1,4 +1,5 @@
-//! What the files take away while a process runs or drains: who is let in no more, whatever else is wrong with them.
+//! What the files take away while a process runs or drains: who is let in no more, whatever else is
+//! wrong with them.
 
 use std::path::Path;
 
@@ -22,7 +23,8 @@ pub(super) fn follow_files(state: &State, config: Option<&Path>) {
     }
 }
 
-/// What a process that drains reads again: who is let in no more, of its own files or those of its successor.
+/// What a process that drains reads again: who is let in no more, of its own files or those
+/// of its successor.
 pub(super) fn follow(edge: &Edge, shared: &Shared, config: &Path, last: Option<&Path>) {
     let Reread { rights, config, .. } = config::reread(Some(config), None, last);
     let whole = config.as_ref().ok().map(|config| &config.edge);
@@ -41,8 +43,8 @@ pub(super) fn log(told: Told) {
     }
 }
 
-/// Takes away what the file takes away, whatever else is wrong with it: without a `whole` file nothing comes back, and
-/// nobody new is let in.
+/// Takes away what the file takes away, whatever else is wrong with it: without a `whole` file
+/// nothing comes back, and nobody new is let in.
 pub(super) fn withdraw(
     edge: &Edge,
     shared: &Shared,
@@ -76,7 +78,8 @@ pub(super) fn withdraw(
     if unknown.is_empty() { Ok(Vec::new()) } else { Err(unknown) }
 }
 
-/// What is revoked is so from now on, whatever was before; a CA that is not named is trusted no more.
+/// What is revoked is so from now on, whatever was before; a CA that is not named is
+/// trusted no more.
 pub(super) fn narrow(revocations: &mut Revocations, cas: &mut Vec<PublicKey>, rights: Rights) {
     let Rights { revocations: more, trusted_user_cas } = rights;
     revocations.extend(more.unwrap_or_default());

@@ -1,5 +1,5 @@
-//! From the registry to the edge: every change of documents becomes a change of the routing map, of the banner's words, and
-//! of what is saved for a start without the registry.
+//! From the registry to the edge: every change of documents becomes a change of the routing map, of
+//! the banner's words, and of what is saved for a start without the registry.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};

@@ -1,5 +1,5 @@
-//! What the log says of the front door as a whole: what it begins from, that it is of no use to anybody yet, and what a drain
-//! waits for.
+//! What the log says of the front door as a whole: what it begins from, that it is of no use to
+//! anybody yet, and what a drain waits for.
 
 #![expect(clippy::disallowed_methods, reason = "a drain tells how long it took")]
 

@@ -1,4 +1,5 @@
-//! Two processes on one state directory: the later one takes its turn, and listens beside the other until that has closed.
+//! Two processes on one state directory: the later one takes its turn, and listens beside the other
+//! until that has closed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +31,8 @@ pub(super) fn take_turn(state: &State, events: &Events) -> Result<(Lock, Turn), 
     Ok(state.lock_in_turn(&says, &mut waits)?)
 }
 
-/// Says that this process listens: at once, or when the one that listens beside it has closed its doors.
+/// Says that this process listens: at once, or when the one that listens beside it has
+/// closed its doors.
 #[expect(clippy::disallowed_methods, reason = "a thread waits until the predecessor is gone")]
 pub(super) fn follow_at_the_doors(
     doors: &Arc<Doors>,

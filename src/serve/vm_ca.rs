@@ -1,4 +1,5 @@
-//! Whether the VMs were prepared for the CA in use: a registry that came without its CA looks well and lets nobody in.
+//! Whether the VMs were prepared for the CA in use: a registry that came without its CA looks well
+//! and lets nobody in.
 
 use crate::control::api::condition::PartState;
 use crate::edge::settings::VmCredential;

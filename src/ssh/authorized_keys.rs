@@ -1,7 +1,8 @@
-//! One line of an `authorized_keys` file: options, key, comment (sshd(8), "authorized keys file format").
+//! One line of an `authorized_keys` file: options, key, comment (sshd(8), "authorized
+//! keys file format").
 //!
-//! Every option is either honoured or refuses the whole line by its name: an option that were dropped in silence would
-//! be a permission that nobody gave.
+//! Every option is either honoured or refuses the whole line by its name: an option that were
+//! dropped in silence would be a permission that nobody gave.
 
 use std::net::IpAddr;
 
@@ -67,7 +68,8 @@ pub struct AuthorizedKey {
     pub comment: String,
     /// What the options say.
     pub options: KeyOptions,
-    /// The options as they were written, which [`KeyOptions::parse`] reads; `None` if there are none.
+    /// The options as they were written, which [`KeyOptions::parse`] reads; `None`
+    /// if there are none.
     pub options_text: Option<String>,
 }
 
@@ -102,7 +104,8 @@ pub struct KeyOptions {
     pub restrictions: Restrictions,
     /// `from=`, if given.
     pub from: Option<SourcePatterns>,
-    /// `expiry-time=` as Unix time, if given. A time without `Z` is taken as UTC: the edge has no time zone.
+    /// `expiry-time=` as Unix time, if given. A time without `Z` is taken as UTC: the edge
+    /// has no time zone.
     pub expires_s: Option<u64>,
 }
 
@@ -146,8 +149,8 @@ impl KeyOptions {
         Ok(())
     }
 
-    /// Takes the options off the front of `line`; returns what follows the blank after them. They apply in the order
-    /// written: `restrict,pty` gives the terminal back.
+    /// Takes the options off the front of `line`; returns what follows the blank after them. They
+    /// apply in the order written: `restrict,pty` gives the terminal back.
     fn read<'a>(&mut self, mut line: &'a str) -> Result<&'a str, LineFault> {
         loop {
             let end = line.find(['=', ',', ' ', '\t']).ok_or(KeyFault::Malformed)?;

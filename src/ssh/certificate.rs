@@ -1,9 +1,11 @@
-//! OpenSSH certificates: reading, the one enforcement point for users, and minting (OpenSSH PROTOCOL.certkeys).
+//! OpenSSH certificates: reading, the one enforcement point for users, and minting (OpenSSH
+//! PROTOCOL.certkeys).
 //!
-//! A certificate's CA signature is verified while it is parsed, so a [`Certificate`] in hand says what its CA said; the
-//! one exception is a [`Claimed`] one, which is judged before anybody does arithmetic for it and lent out for that alone.
-//! Whether that CA is trusted, and for what, only [`Certificate::admit_user`] decides: nothing else yields the principals
-//! together with the restrictions.
+//! A certificate's CA signature is verified while it is parsed, so a [`Certificate`] in hand
+//! says what its CA said; the one exception is a [`Claimed`] one, which is judged before anybody
+//! does arithmetic for it and lent out for that alone. Whether that CA is trusted, and for what,
+//! only [`Certificate::admit_user`] decides: nothing else yields the principals together with
+//! the restrictions.
 
 use std::net::IpAddr;
 
@@ -19,7 +21,8 @@ use super::wire::{Malformed, Put, Reader};
 
 /// Most principals in one certificate, as in OpenSSH (`SSHKEY_CERT_MAX_PRINCIPALS`).
 const PRINCIPALS_MAX: usize = 256;
-/// Bytes of randomness in a new certificate, against chosen-prefix collisions in its signature's hash.
+/// Bytes of randomness in a new certificate, against chosen-prefix collisions in its
+/// signature's hash.
 const NONCE_BYTES: usize = 32;
 /// `valid before` of a certificate without an end.
 pub const FOREVER: u64 = u64::MAX;
@@ -125,8 +128,8 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// From a wire blob. The CA's key must be plain, its signature of an algorithm that fits its type (so never
-    /// SHA-1), and a CA that is a security key must have been touched.
+    /// From a wire blob. The CA's key must be plain, its signature of an algorithm that fits its
+    /// type (so never SHA-1), and a CA that is a security key must have been touched.
     ///
     /// # Errors
     /// [`CertificateFault::Key`], [`CertificateFault::Signature`].
@@ -245,9 +248,9 @@ impl Certificate {
         &self.principals
     }
 
-    /// The one enforcement point for user certificates: type, CA in `cas`, dates at `unix_s`, principals that are names,
-    /// critical options all known, `source-address` against `source` where that is known. Which of the principals logs in
-    /// is for whoever knows the users to say.
+    /// The one enforcement point for user certificates: type, CA in `cas`, dates at `unix_s`,
+    /// principals that are names, critical options all known, `source-address` against `source`
+    /// where that is known. Which of the principals logs in is for whoever knows the users to say.
     ///
     /// # Errors
     /// Every [`CertificateFault`] but `Revoked` and `Signature`.
@@ -278,8 +281,8 @@ impl Certificate {
         Ok(Standing { principals: &self.principals, restrictions, source_bound, until_s })
     }
 
-    /// Reads the extensions, of which unknown ones mean nothing, then the critical options, of which unknown ones refuse.
-    /// Says too whether it is good from some addresses only.
+    /// Reads the extensions, of which unknown ones mean nothing, then the critical options, of
+    /// which unknown ones refuse. Says too whether it is good from some addresses only.
     fn restrictions(
         &self,
         source: Option<IpAddr>,
@@ -352,7 +355,8 @@ impl Claimed {
         &self.certificate
     }
 
-    /// Does the arithmetic with its CA's key, which a stranger may have chosen, and the dearest one there is.
+    /// Does the arithmetic with its CA's key, which a stranger may have chosen, and the
+    /// dearest one there is.
     ///
     /// # Errors
     /// [`CertificateFault::Signature`].
@@ -471,12 +475,14 @@ pub struct UserCertificate<'a> {
 impl UserCertificate<'_> {
     /// Signs with `ca`; returns the certificate's wire blob.
     ///
-    /// `verify-required` and `no-touch-required` are written for security keys only: they say how *this* key must
-    /// sign, other keys cannot, and an sshd too old to know the option would refuse the certificate.
+    /// `verify-required` and `no-touch-required` are written for security keys only: they say how
+    /// *this* key must sign, other keys cannot, and an sshd too old to know the option would refuse
+    /// the certificate.
     ///
     /// # Errors
-    /// [`KeyFault::Malformed`] for what sshd would refuse or take for more than was meant: no principal, an empty one,
-    /// too many, a NUL in a text, an empty validity, a malformed `source_address`. [`KeyFault::Signature`].
+    /// [`KeyFault::Malformed`] for what sshd would refuse or take for more than was meant: no
+    /// principal, an empty one, too many, a NUL in a text, an empty validity, a malformed
+    /// `source_address`. [`KeyFault::Signature`].
     pub fn mint(&self, ca: &PrivateKey, entropy: &mut dyn Entropy) -> Result<Vec<u8>, KeyFault> {
         self.check()?;
         let key_type = self.key.key_type();

@@ -329,7 +329,8 @@ fn a_certificate_is_good_only_from_its_source_addresses() {
     }
 }
 
-/// Trap 9: an unknown critical option; a known one that is malformed, repeated, or in the other list.
+/// Trap 9: an unknown critical option; a known one that is malformed, repeated, or
+/// in the other list.
 #[test]
 fn a_critical_option_that_is_not_understood_admits_nobody() {
     let trailing = [string("true"), vec![0]].concat();

@@ -1,7 +1,7 @@
 //! What protects one direction of a connection: cipher, MAC, and the key material for both.
 //!
-//! Names and lengths only. What is done with them stands in `packet` and `protection`; where the material comes
-//! from, in `kex` (RFC 4253 §7.2).
+//! Names and lengths only. What is done with them stands in `packet` and `protection`; where the
+//! material comes from, in `kex` (RFC 4253 §7.2).
 
 use std::ops::Range;
 
@@ -15,7 +15,8 @@ pub const IV_LEN_MAX: usize = 16;
 /// Which cipher protects one direction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Cipher {
-    /// Two `ChaCha20` keys and Poly1305; hides the packet length too (draft-ietf-sshm-chacha20-poly1305).
+    /// Two `ChaCha20` keys and Poly1305; hides the packet length too
+    /// (draft-ietf-sshm-chacha20-poly1305).
     Chacha20Poly1305,
     /// AES-128-GCM with the length as associated data (RFC 5647 under OpenSSH's name).
     Aes128Gcm,
@@ -52,8 +53,8 @@ pub struct Suite {
 }
 
 impl Suite {
-    /// Pairs a cipher with a MAC: an AEAD cipher drops the MAC (OpenSSH PROTOCOL §1.6, RFC 5647 §5.1), another
-    /// without a MAC is `None`.
+    /// Pairs a cipher with a MAC: an AEAD cipher drops the MAC (OpenSSH PROTOCOL §1.6, RFC 5647
+    /// §5.1), another without a MAC is `None`.
     pub const fn new(cipher: Cipher, mac: Option<Mac>) -> Option<Self> {
         match (cipher.is_aead(), mac) {
             (true, _) => Some(Self { cipher, mac: None }),
@@ -146,7 +147,8 @@ impl Mac {
         }
     }
 
-    /// Whether the MAC covers the ciphertext, so that a packet is refused before anything is decrypted.
+    /// Whether the MAC covers the ciphertext, so that a packet is refused before
+    /// anything is decrypted.
     pub const fn is_etm(self) -> bool {
         match self {
             Self::Sha256Etm | Self::Sha512Etm => true,
@@ -157,8 +159,8 @@ impl Mac {
 
 /// Key material of one direction as derived by RFC 4253 §7.2, exactly as long as the suite needs.
 ///
-/// The bytes are born in a box of their own and stay there until they are zeroised on drop: whatever holds the keys can
-/// be moved, and leaves none behind.
+/// The bytes are born in a box of their own and stay there until they are zeroised on drop:
+/// whatever holds the keys can be moved, and leaves none behind.
 pub struct Keys {
     suite: Suite,
     /// The IV's block, the key, the MAC key.
@@ -178,8 +180,9 @@ impl Keys {
         self.suite
     }
 
-    /// [`Cipher::iv_len`] bytes. They are live: GCM's next nonce (4 fixed bytes, 8 bytes of invocation counter) or CTR's
-    /// next counter block, so that keys handed on continue exactly where they were.
+    /// [`Cipher::iv_len`] bytes. They are live: GCM's next nonce (4 fixed bytes, 8 bytes of
+    /// invocation counter) or CTR's next counter block, so that keys handed on continue exactly
+    /// where they were.
     pub fn iv(&self) -> &[u8] {
         self.bytes.get(..self.suite.cipher.iv_len()).unwrap_or_default()
     }

@@ -17,7 +17,8 @@ impl HostKey {
     /// A host key with its certificate, which must be a host certificate for this very key.
     ///
     /// # Errors
-    /// [`CertificateFault::Type`] for a user certificate, [`CertificateFault::Key`] for another key's.
+    /// [`CertificateFault::Type`] for a user certificate, [`CertificateFault::Key`]
+    /// for another key's.
     pub fn with_certificate(
         key: PrivateKey,
         certificate: Certificate,

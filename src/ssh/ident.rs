@@ -6,18 +6,20 @@ use super::role::Role;
 /// What we call ourselves towards VMs, without CR LF.
 pub const TO_SERVERS: &str = "SSH-2.0-Keyway_0.1";
 
-/// What we call ourselves towards clients, without CR LF. Behind us stands the VM's own sshd, and OpenSSH clients say some
-/// things only to a peer whose name begins like theirs: without `eow@openssh.com`, `ssh vm yes | head` never ends. With
-/// the name come the rules that others keep for its versions, so it is one that no such rule is about: one digit before
-/// the point (paramiko to 4.0 reads `OpenSSH_10` as older than 7.8 and signs RSA certificates with SHA-1) and the last
-/// of those.
+/// What we call ourselves towards clients, without CR LF. Behind us stands the VM's own sshd, and
+/// OpenSSH clients say some things only to a peer whose name begins like theirs: without
+/// `eow@openssh.com`, `ssh vm yes | head` never ends. With the name come the rules that others
+/// keep for its versions, so it is one that no such rule is about: one digit before the point
+/// (paramiko to 4.0 reads `OpenSSH_10` as older than 7.8 and signs RSA certificates with SHA-1)
+/// and the last of those.
 pub const TO_CLIENTS: &str = "SSH-2.0-OpenSSH_9.9 Keyway_0.1";
 
 /// Longest identification line of a client, CR LF included (RFC 4253 §4.2).
 const LINE_MAX_BYTES: usize = 255;
 /// Longest line of a server, before its identification or that itself: what OpenSSH reads from one.
 const SERVER_LINE_MAX_BYTES: usize = 8192;
-/// Most lines a server may send before its identification line, as with OpenSSH; a client may send none.
+/// Most lines a server may send before its identification line, as with OpenSSH; a
+/// client may send none.
 const PREAMBLE_LINES_MAX: u32 = 1024;
 /// The same in bytes, which OpenSSH does not bound: a login that waits reads no more than this.
 const PREAMBLE_BYTES_MAX: u32 = 256 * 1024;
@@ -129,16 +131,17 @@ mod tests {
         assert!(matches!(found, Ok(Line::Ident { .. })), "{found:?}");
     }
 
-    /// Rules that clients keep for versions of OpenSSH, each found in the program named: all are about one that lacks
-    /// something or has a bug.
+    /// Rules that clients keep for versions of OpenSSH, each found in the program named: all are
+    /// about one that lacks something or has a bug.
     #[test]
     fn no_clients_rule_about_some_version_of_openssh_is_about_ours() {
         let software = TO_CLIENTS.strip_prefix("SSH-2.0-").expect("version 2");
         let version = software.strip_prefix("OpenSSH_").expect("clients look for this name");
         let digit = |at: usize| version.as_bytes()[at].is_ascii_digit();
-        // libssh and libssh2 read one digit, a point and a number; paramiko (to 4.0) `OpenSSH_(?:[1-6]|7\.[0-7])`;
-        // OpenSSH's own compat.c `OpenSSH_2*` to `OpenSSH_7.7*`; PuTTY `OpenSSH_[2-5].*`, `OpenSSH_6.[0-6]*`,
-        // `OpenSSH_7.[0-4]*`; node's ssh2 `^OpenSSH_5\.\d+` and `^OpenSSH_7\.4`.
+        // libssh and libssh2 read one digit, a point and a number; paramiko (to 4.0)
+        // `OpenSSH_(?:[1-6]|7\.[0-7])`; OpenSSH's own compat.c `OpenSSH_2*` to `OpenSSH_7.7*`;
+        // PuTTY `OpenSSH_[2-5].*`, `OpenSSH_6.[0-6]*`, `OpenSSH_7.[0-4]*`; node's ssh2
+        // `^OpenSSH_5\.\d+` and `^OpenSSH_7\.4`.
         assert!(digit(0) && version.as_bytes()[1] == b'.' && digit(2), "{version}");
         assert!(version.as_bytes()[0] >= b'8', "{version}");
         // And some only about the newest: what it may do that we do not is not theirs to guess.

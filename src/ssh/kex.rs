@@ -1,5 +1,6 @@
-//! Key exchange arithmetic: X25519 alone (RFC 8731) and with ML-KEM-768 (draft-ietf-sshm-mlkem-hybrid-kex), ECDH on NIST
-//! curves (RFC 5656 §4), the exchange hash and key derivation (RFC 4253 §7.2, §8).
+//! Key exchange arithmetic: X25519 alone (RFC 8731) and with ML-KEM-768
+//! (draft-ietf-sshm-mlkem-hybrid-kex), ECDH on NIST curves (RFC 5656 §4), the exchange hash and key
+//! derivation (RFC 4253 §7.2, §8).
 
 use aws_lc_rs::{agreement, digest, kem};
 use zeroize::{Zeroize, Zeroizing};
@@ -18,7 +19,8 @@ const CIPHERTEXT_BYTES: usize = 1088;
 
 /// The longest exchange hash, SHA-384, in bytes.
 const HASH_BYTES_MAX: usize = 48;
-/// What an uncompressed point begins with (SEC 1 §2.3.3). Compressed ones are optional (RFC 5656 §3.1): not here.
+/// What an uncompressed point begins with (SEC 1 §2.3.3). Compressed ones are optional (RFC 5656
+/// §3.1): not here.
 const UNCOMPRESSED: u8 = 4;
 /// Private keys drawn before we give up: one of 2^32 is out of range for P-256, of 2^190 for P-384.
 const DRAWS_MAX: u32 = 8;
@@ -184,8 +186,8 @@ impl Curve {
     }
 
     fn agree(self, private: &agreement::PrivateKey, peer: &[u8]) -> Result<Secret, Fault> {
-        // The provider takes compressed points and DER too; that the point is on the curve and not its zero is checked
-        // there (RFC 5656 §4).
+        // The provider takes compressed points and DER too; that the point is on the curve and not
+        // its zero is checked there (RFC 5656 §4).
         let len = self.bytes().saturating_mul(2).saturating_add(1);
         if peer.len() != len || peer.first() != Some(&UNCOMPRESSED) {
             return Err(Fault::KeyExchange);

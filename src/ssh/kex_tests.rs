@@ -1,4 +1,5 @@
-//! Tests of `kex`: what stays of a key exchange. Its results are compared in the tests of `transport`.
+//! Tests of `kex`: what stays of a key exchange. Its results are compared in the
+//! tests of `transport`.
 
 use super::*;
 use crate::ssh::cipher::{Cipher, Mac};

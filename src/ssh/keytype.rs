@@ -1,5 +1,6 @@
-//! The names of key types and signature algorithms, and which belong together (RFC 8332, RFC 5656, RFC 8709, OpenSSH
-//! PROTOCOL.certkeys). A key type is not an algorithm: an `ssh-rsa` key signs as `rsa-sha2-256` or `rsa-sha2-512`.
+//! The names of key types and signature algorithms, and which belong together (RFC 8332, RFC 5656,
+//! RFC 8709, OpenSSH PROTOCOL.certkeys). A key type is not an algorithm: an `ssh-rsa` key signs as
+//! `rsa-sha2-256` or `rsa-sha2-512`.
 
 /// The type of a plain public key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
@@ -141,7 +142,8 @@ impl SignatureAlgorithm {
         Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
     }
 
-    /// The algorithm whose certificate form is called `name`; `ssh-rsa-cert-v01@openssh.com` is none.
+    /// The algorithm whose certificate form is called `name`;
+    /// `ssh-rsa-cert-v01@openssh.com` is none.
     pub fn from_certificate_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.certificate_name() == name)
     }

@@ -79,8 +79,8 @@ numbers! {
 /// Connection-protocol messages: what a relay carries verbatim (RFC 4250 §4.1.1).
 pub const CONNECTION: std::ops::RangeInclusive<u8> = 80..=127;
 
-/// Numbers that no protocol spoken here has: client protocols, and local extensions but for PING and PONG (RFC 4250
-/// §4.1.1).
+/// Numbers that no protocol spoken here has: client protocols, and local extensions but for PING
+/// and PONG (RFC 4250 §4.1.1).
 pub const fn is_foreign(number: u8) -> bool {
     matches!(number, 128..=191 | 194..=255)
 }

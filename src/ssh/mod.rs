@@ -1,8 +1,9 @@
-//! THE PROTOCOL, both roles: SSH transport, authentication and the connection messages we answer ourselves.
+//! THE PROTOCOL, both roles: SSH transport, authentication and the connection messages we
+//! answer ourselves.
 //!
-//! Sans-IO: no socket, no clock, no log. Bytes, time and randomness are arguments; bytes and events come back (`entropy`
-//! alone knows the system's source, for whoever passes it in). Fed by the door and the pump. It never panics on peer
-//! bytes and never allocates by their say-so.
+//! Sans-IO: no socket, no clock, no log. Bytes, time and randomness are arguments; bytes and events
+//! come back (`entropy` alone knows the system's source, for whoever passes it in). Fed by the door
+//! and the pump. It never panics on peer bytes and never allocates by their say-so.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]

@@ -189,7 +189,8 @@ pub(super) struct Agreement {
 pub(super) struct PeerCan {
     /// AES-GCM, both ways.
     pub(super) gcm: bool,
-    /// How this client verifies a proof of an RSA host key that is not the exchange's own; `None`: it has none but SHA-1.
+    /// How this client verifies a proof of an RSA host key that is not the exchange's own; `None`:
+    /// it has none but SHA-1.
     pub(super) rsa_proofs: Option<SignatureAlgorithm>,
 }
 
@@ -238,8 +239,9 @@ impl<'a> KexInit<'a> {
         Ok(parsed)
     }
 
-    /// How this client verifies a proof of an RSA host key that is not the exchange's own: by the algorithm of the
-    /// exchange if that is RSA, else by the best it has. `None`: it has none but SHA-1.
+    /// How this client verifies a proof of an RSA host key that is not the exchange's own:
+    /// by the algorithm of the exchange if that is RSA, else by the best it has. `None`: it
+    /// has none but SHA-1.
     ///
     /// Source: OpenSSH PROTOCOL §2.5, `server_input_hostkeys_prove`.
     pub(super) fn rsa_proofs(&self, agreed: HostKeyAlgorithm) -> Option<SignatureAlgorithm> {
@@ -251,7 +253,8 @@ impl<'a> KexInit<'a> {
         })
     }
 
-    /// The method that this client's first KEXINIT and that of `server` agree on, and whether both want strict KEX.
+    /// The method that this client's first KEXINIT and that of `server` agree on, and whether both
+    /// want strict KEX.
     pub(super) fn agreed_method(&self, server: &KexInit<'_>) -> Option<(Method, bool)> {
         let wants = |list, marker| names(list).any(|name| name == marker);
         let strict = wants(self.methods, STRICT_CLIENT) && wants(server.methods, STRICT_SERVER);
@@ -265,8 +268,8 @@ impl<'a> KexInit<'a> {
         HostKeyAlgorithm::from_name(names(self.host_keys).find(theirs)?)
     }
 
-    /// What this KEXINIT offers, and the host key algorithms; `None` for names that we do not speak, and where the two
-    /// directions differ: no KEXINIT of ours does either.
+    /// What this KEXINIT offers, and the host key algorithms; `None` for names that we do not
+    /// speak, and where the two directions differ: no KEXINIT of ours does either.
     pub(super) fn offered(&self) -> Option<(Algorithms, Vec<HostKeyAlgorithm>)> {
         let both = self.ciphers_to_server == self.ciphers_to_client
             && self.macs_to_server == self.macs_to_client;

@@ -1,10 +1,10 @@
 //! One readable text for a user whose key was right and whose VM does not answer.
 //!
-//! After a correct key no failure may look like a failed login, or the client would burn its other keys. So the
-//! channel opens, the first shell, exec or subsystem request gets the text on **stderr** (on stdout it would break
-//! scp, sftp and git), then exit status 255, EOF and CLOSE. A forward opened first gets the text in its
-//! `CHANNEL_OPEN_FAILURE`. The caller disconnects when [`Progress::Done`] comes, or at its own deadline for a client
-//! that opens nothing.
+//! After a correct key no failure may look like a failed login, or the client would burn its other
+//! keys. So the channel opens, the first shell, exec or subsystem request gets the text on
+//! **stderr** (on stdout it would break scp, sftp and git), then exit status 255, EOF and CLOSE. A
+//! forward opened first gets the text in its `CHANNEL_OPEN_FAILURE`. The caller disconnects when
+//! [`Progress::Done`] comes, or at its own deadline for a client that opens nothing.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,8 @@ const NOTICE_BYTES_MAX: usize = 4 << 10;
 /// Most channels that get the notice at a time: OpenSSH's `MaxSessions`.
 const CHANNELS_MAX: usize = 10;
 
-/// What a client makes of 255: `ssh` uses it for its own errors, and git, scp and sftp take it as one.
+/// What a client makes of 255: `ssh` uses it for its own errors, and git, scp and
+/// sftp take it as one.
 const EXIT_STATUS: u32 = 255;
 
 /// How far a notice is.

@@ -72,7 +72,8 @@ fn status(sent: &Sent) -> u32 {
     reader.u32().unwrap()
 }
 
-/// Trap 13: a correct key whose VM is down is let in and told so; FAILURE would burn the client's other keys.
+/// Trap 13: a correct key whose VM is down is let in and told so; FAILURE would burn the
+/// client's other keys.
 #[test]
 fn a_command_gets_the_text_on_stderr_and_255() {
     for (name, body) in [

@@ -1,5 +1,5 @@
-//! Where the layers above the transport put their messages: the one seam between their state machines and the
-//! packets, so that these can be driven message by message.
+//! Where the layers above the transport put their messages: the one seam between their state
+//! machines and the packets, so that these can be driven message by message.
 
 use super::fault::Fault;
 use super::transport::{Context, Transport};

@@ -1,8 +1,8 @@
 //! Packet protection: opens and seals SSH packets in place (RFC 4253 §6).
 //!
-//! Never allocates for a packet (but for what the output vector grows) and never sees a socket. Fed by
-//! `transport`, and by the relay, which opens on one leg and reseals on the other in the same buffer. Keys arrive
-//! from `kex` and leave only through a handoff.
+//! Never allocates for a packet (but for what the output vector grows) and never sees a socket. Fed
+//! by `transport`, and by the relay, which opens on one leg and reseals on the other in the same
+//! buffer. Keys arrive from `kex` and leave only through a handoff.
 
 use std::ops::Range;
 
@@ -13,16 +13,18 @@ use super::entropy::Entropy;
 use super::fault::Fault;
 use super::protection::{ChachaKey, Framing, LENGTH_LEN, Length, Protection};
 
-/// Most packets under one set of keys, in either direction. From 2^32 on chacha20-poly1305 would use a nonce twice
-/// and a MAC could not tell a replay; OpenSSH asks for a re-key at 2^31, we at a small part of that, and this leaves
-/// both room to finish it. Before the first NEWKEYS it keeps the sequence number from wrapping.
+/// Most packets under one set of keys, in either direction. From 2^32 on chacha20-poly1305 would
+/// use a nonce twice and a MAC could not tell a replay; OpenSSH asks for a re-key at 2^31, we at a
+/// small part of that, and this leaves both room to finish it. Before the first NEWKEYS it keeps
+/// the sequence number from wrapping.
 pub const PACKETS_PER_KEY_MAX: u64 = 3 << 30;
 /// Least `packet_length`: padding length, one byte of payload (its message number), 4 of padding.
 pub const PACKET_LENGTH_MIN: u32 = 6;
 /// Least padding (RFC 4253 §6).
 const PADDING_MIN: u32 = 4;
-/// Bytes of randomness a sealer draws at a time. The generator's price is per call (0.4 us, for 8 bytes as for 128) and
-/// a packet pads with 4 to 19: undivided it would cost four times what AES-GCM does for a short packet.
+/// Bytes of randomness a sealer draws at a time. The generator's price is per call (0.4 us, for 8
+/// bytes as for 128) and a packet pads with 4 to 19: undivided it would cost four times what
+/// AES-GCM does for a short packet.
 const PADDING_POOL: usize = 128;
 /// What [`Fault::Length`] names where the true value must not be told: see [`Opener::open`].
 const LENGTH_UNTOLD: u32 = u32::MAX;
@@ -56,8 +58,8 @@ impl Used {
     }
 }
 
-/// What opening and sealing have in common: keys, the sequence number, and what went through these keys. `C` is the
-/// provider's chacha20-poly1305 key of this direction.
+/// What opening and sealing have in common: keys, the sequence number, and what went through these
+/// keys. `C` is the provider's chacha20-poly1305 key of this direction.
 struct Direction<C> {
     seq: u32,
     used: Used,
@@ -105,15 +107,15 @@ macro_rules! direction {
                 self.way.protection.suite()
             }
 
-            /// Frees what was expanded from the keys, for a connection that has gone quiet; the next packet expands
-            /// them again (0.2 to 1 us).
+            /// Frees what was expanded from the keys, for a connection that has gone quiet; the
+            /// next packet expands them again (0.2 to 1 us).
             pub fn rest(&mut self) {
                 self.way.protection.rest();
             }
 
-            /// Gives up keys (with GCM's current invocation counter or CTR's current counter block in `iv`) and the
-            /// sequence number. `None` while plain. Of an opener, bytes of a packet that is not whole yet are still
-            /// sealed: hand them on.
+            /// Gives up keys (with GCM's current invocation counter or CTR's current counter block
+            /// in `iv`) and the sequence number. `None` while plain. Of an opener, bytes of a
+            /// packet that is not whole yet are still sealed: hand them on.
             pub fn into_keys(self) -> Option<(Keys, u32)> {
                 let Direction { seq, protection, .. } = self.way;
                 protection.into_keys().map(|keys| (keys, seq))
@@ -127,8 +129,8 @@ macro_rules! direction {
                 Self::of(Direction::new(Protection::keyed(keys), seq))
             }
 
-            /// Counts on from what these keys have done elsewhere, so that [`PACKETS_PER_KEY_MAX`] holds over a
-            /// handoff.
+            /// Counts on from what these keys have done elsewhere, so that [`PACKETS_PER_KEY_MAX`]
+            /// holds over a handoff.
             #[must_use]
             pub fn continuing(mut self, used: Used) -> Self {
                 self.way.used = used;
@@ -143,8 +145,9 @@ direction!(Sealer);
 
 /// Opens received packets in place.
 ///
-/// It keeps numbers about the packet at the front of the input, never a pointer: between two calls the caller may
-/// move the unread bytes anywhere and append to them, as long as the next call gets them from the same byte on.
+/// It keeps numbers about the packet at the front of the input, never a pointer: between two calls
+/// the caller may move the unread bytes anywhere and append to them, as long as the next call gets
+/// them from the same byte on.
 pub struct Opener {
     way: Direction<OpeningKey>,
     front: Front,
@@ -157,8 +160,8 @@ enum Front {
     Unread,
     /// It takes this many bytes in all.
     Claimed(usize),
-    /// An encrypt-and-MAC packet that is false: refused once `whole` bytes are there, of which `spent` had their
-    /// MAC computed already.
+    /// An encrypt-and-MAC packet that is false: refused once `whole` bytes are there, of which
+    /// `spent` had their MAC computed already.
     Doomed { whole: usize, spent: usize },
     /// Over: every later call gets this answer.
     Ended(Fault),
@@ -181,24 +184,26 @@ impl Opener {
         };
     }
 
-    /// Opens the first packet of `input` in place: afterwards `input[..used]` is the packet in plaintext
-    /// (`uint32` length, padding length, payload, padding) followed by its stale tag, ready for
-    /// [`Sealer::reseal`]. `limit`: most bytes `packet_length` may claim.
+    /// Opens the first packet of `input` in place: afterwards `input[..used]` is the packet in
+    /// plaintext (`uint32` length, padding length, payload, padding) followed by its stale tag,
+    /// ready for [`Sealer::reseal`]. `limit`: most bytes `packet_length` may claim.
     ///
-    /// `None` until the packet is whole, with no byte of `input` changed (but for a false encrypt-and-MAC packet, of
-    /// which nothing will come): the caller comes back with the same bytes and more, at this place or another, best
-    /// when there are [`Opener::needs`] of them. A length is decrypted once, then remembered; coming back early
-    /// costs a comparison.
+    /// `None` until the packet is whole, with no byte of `input` changed (but for a false
+    /// encrypt-and-MAC packet, of which nothing will come): the caller comes back with the same
+    /// bytes and more, at this place or another, best when there are [`Opener::needs`] of them. A
+    /// length is decrypted once, then remembered; coming back early costs a comparison.
     ///
     /// # Errors
     /// All are final.
-    /// - [`Fault::Length`]: under [`PACKET_LENGTH_MIN`], over `limit`, or not whole blocks. Said as soon as the length
-    ///   is there, since it is public on the wire or authenticated with the packet. chacha20-poly1305 decrypts it
-    ///   before it is authenticated; like OpenSSH we refuse at once, but the fault then names a constant, not the
-    ///   value: a man in the middle who flips bits of the length must not read what became of it in a message.
-    /// - [`Fault::Corrupt`]: tag or padding is wrong, or the payload is empty. Under plain HMAC (encrypt-and-MAC) a
-    ///   bad length ends here too, and every false packet only once `limit` bytes have come, with as much MAC work:
-    ///   otherwise the point of failure would tell what a forged length decrypts to.
+    /// - [`Fault::Length`]: under [`PACKET_LENGTH_MIN`], over `limit`, or not whole blocks. Said as
+    ///   soon as the length is there, since it is public on the wire or authenticated with the
+    ///   packet. chacha20-poly1305 decrypts it before it is authenticated; like OpenSSH we refuse
+    ///   at once, but the fault then names a constant, not the value: a man in the middle who flips
+    ///   bits of the length must not read what became of it in a message.
+    /// - [`Fault::Corrupt`]: tag or padding is wrong, or the payload is empty. Under plain HMAC
+    ///   (encrypt-and-MAC) a bad length ends here too, and every false packet only once `limit`
+    ///   bytes have come, with as much MAC work: otherwise the point of failure would tell what a
+    ///   forged length decrypts to.
     /// - [`Fault::KeysUsedUp`].
     pub fn open(&mut self, input: &mut [u8], limit: u32) -> Result<Option<Opened>, Fault> {
         let result = self.advance(input, limit);
@@ -262,8 +267,8 @@ impl Opener {
         Ok(Some(Opened { payload, used: whole }))
     }
 
-    /// Takes all that a false encrypt-and-MAC packet could have been, and does the work that it could have cost
-    /// (CVE-2008-5161; OpenSSH does the same for CBC).
+    /// Takes all that a false encrypt-and-MAC packet could have been, and does the work that it
+    /// could have cost (CVE-2008-5161; OpenSSH does the same for CBC).
     fn discard(
         &mut self,
         whole: usize,
@@ -278,8 +283,8 @@ impl Opener {
         Err(Fault::Corrupt)
     }
 
-    /// How many input bytes the packet at the front needs in all: exact once [`Opener::open`] has seen its length,
-    /// until then those that tell it.
+    /// How many input bytes the packet at the front needs in all: exact once [`Opener::open`] has
+    /// seen its length, until then those that tell it.
     pub fn needs(&self) -> usize {
         match self.front {
             Front::Unread => self.way.protection.framing().head,
@@ -330,8 +335,8 @@ impl Sealer {
     /// Appends one sealed packet to `out`, with the least padding that RFC 4253 §6 allows, random.
     ///
     /// # Errors
-    /// [`Fault::KeysUsedUp`], and [`Fault::Length`] for a payload that is empty or near 4 GiB. `out` is then as it
-    /// was.
+    /// [`Fault::KeysUsedUp`], and [`Fault::Length`] for a payload that is empty or near 4 GiB.
+    /// `out` is then as it was.
     pub fn seal(
         &mut self,
         payload: &[u8],
@@ -359,9 +364,9 @@ impl Sealer {
         Ok(())
     }
 
-    /// Seals a packet that [`Opener::open`] has just opened, where it lies (`packet` is its `input[..used]`),
-    /// padding and all. False, and nothing touched, when its length is not whole blocks here or the tag lengths
-    /// differ.
+    /// Seals a packet that [`Opener::open`] has just opened, where it lies (`packet` is its
+    /// `input[..used]`), padding and all. False, and nothing touched, when its length is not whole
+    /// blocks here or the tag lengths differ.
     ///
     /// # Errors
     /// [`Fault::KeysUsedUp`], with nothing touched.

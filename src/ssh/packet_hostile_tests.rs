@@ -1,4 +1,5 @@
-//! What a hostile peer or a man in the middle can send: false lengths, false padding, flipped bits, used-up keys.
+//! What a hostile peer or a man in the middle can send: false lengths, false padding, flipped
+//! bits, used-up keys.
 
 use super::*;
 
@@ -105,7 +106,8 @@ fn a_false_length_under_plain_hmac_looks_like_a_false_mac() {
     for suite in suites().into_iter().filter(|suite| encrypt_and_mac(*suite)) {
         let all = 4 + LIMIT as usize + suite.mac.map_or(0, Mac::key_len);
         for length in [0, 1, 5, 11, 13, 28, 44, 34_988, 34_989, 35_001, 1 << 31, u32::MAX] {
-            // Length 28 is right for the body and 44 and 34,988 would be in range: only their MAC is false.
+            // Length 28 is right for the body and 44 and 34,988 would be in range: only
+            // their MAC is false.
             let mut packet = forged(suite, length, &[7; 28]);
             if let Some(last) = packet.last_mut() {
                 *last ^= 1;

@@ -1,5 +1,5 @@
-//! Tests of `packet`: vectors made by other implementations, every suite at every size, every way to cut, flip or
-//! forge a packet, and the ends of the counters.
+//! Tests of `packet`: vectors made by other implementations, every suite at every size, every way
+//! to cut, flip or forge a packet, and the ends of the counters.
 #![allow(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -83,7 +83,8 @@ fn sealed(sealer: &mut Sealer, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Opens the one packet that `packet` must be, checks the frame left behind, and returns the payload.
+/// Opens the one packet that `packet` must be, checks the frame left behind, and
+/// returns the payload.
 fn opened(opener: &mut Opener, packet: &mut [u8]) -> Vec<u8> {
     let found = opener.open(packet, u32::MAX).unwrap().expect("a whole packet");
     assert_eq!(found.used, packet.len());
@@ -214,7 +215,8 @@ fn reseal_in_place_gives_the_bytes_that_sealing_gives_for_every_pair_of_suites()
                     in_place += 1;
                     assert_eq!(onward.seq(), 6);
                     assert_eq!(onward.used().bytes, packet.len() as u64);
-                    // The received padding may be a block more than the least; else the bytes are the same.
+                    // The received padding may be a block more than the least; else the
+                    // bytes are the same.
                     if expected.len() == packet.len() {
                         assert_eq!(packet, expected, "{from:?} {to:?} {len}");
                     }
@@ -229,8 +231,8 @@ fn reseal_in_place_gives_the_bytes_that_sealing_gives_for_every_pair_of_suites()
             }
         }
     }
-    // Of 11 sizes each: AEAD to the same or a smaller block 7 pairs, HMAC of one kind 9 pairs for each of 4; and 7
-    // of chacha20's packets happen to fill the blocks of either GCM.
+    // Of 11 sizes each: AEAD to the same or a smaller block 7 pairs, HMAC of one kind 9 pairs for
+    // each of 4; and 7 of chacha20's packets happen to fill the blocks of either GCM.
     assert_eq!(in_place, 11 * (7 + 36) + 2 * 7);
 }
 
@@ -339,7 +341,8 @@ fn new_keys_take_over_with_the_sequence_number_kept_or_reset() {
         assert_eq!((sealer.used(), opener.used()), (Used::default(), Used::default()));
         assert_eq!((sealer.suite(), opener.suite()), (Some(suite), Some(suite)));
         let mut packet = sealed(&mut sealer, b"under new keys");
-        // A peer that counted otherwise is refused: the number is part of what is authenticated, but for GCM.
+        // A peer that counted otherwise is refused: the number is part of what is
+        // authenticated, but for GCM.
         let mut other = Opener::from_keys(keys(suite, 12), start + 1);
         let gcm = matches!(suite.cipher, Cipher::Aes128Gcm | Cipher::Aes256Gcm);
         let mut long = packet.clone();

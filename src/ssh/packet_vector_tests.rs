@@ -1,5 +1,5 @@
-//! Known answers. The AES packets were made with OpenSSL 3 and Python's `hmac`, under the keys and counter of NIST
-//! SP 800-38A F.5, so that their keystream is also the one printed there.
+//! Known answers. The AES packets were made with OpenSSL 3 and Python's `hmac`, under the keys and
+//! counter of NIST SP 800-38A F.5, so that their keystream is also the one printed there.
 
 use super::*;
 

@@ -1,7 +1,7 @@
 //! Private keys that sign: host keys, CA keys, identities, one-time user keys.
 //!
-//! Reads and writes the `openssh-key-v1` format without a passphrase (OpenSSH PROTOCOL.key). Secrets are wiped when
-//! dropped, here and in the provider, and no `Debug` shows one.
+//! Reads and writes the `openssh-key-v1` format without a passphrase (OpenSSH PROTOCOL.key).
+//! Secrets are wiped when dropped, here and in the provider, and no `Debug` shows one.
 
 use std::fmt;
 
@@ -35,11 +35,13 @@ const BLOCK_BYTES: usize = 8;
 pub struct PrivateKey {
     public: PublicKey,
     signer: Signer,
-    /// The key's fields of an openssh-key-v1 private part, after the type: the provider gives no secret back.
+    /// The key's fields of an openssh-key-v1 private part, after the type: the provider
+    /// gives no secret back.
     fields: Zeroizing<Vec<u8>>,
 }
 
-/// The provider's half of a key. All three keep their secret behind a pointer that the provider wipes when freed.
+/// The provider's half of a key. All three keep their secret behind a pointer that the provider
+/// wipes when freed.
 enum Signer {
     Ed25519(Ed25519KeyPair),
     Ecdsa(EcdsaKeyPair),
@@ -64,8 +66,9 @@ impl PrivateKey {
     /// Reads an unencrypted `-----BEGIN OPENSSH PRIVATE KEY-----` file; also returns the comment.
     ///
     /// # Errors
-    /// [`KeyFault::Encrypted`]; [`KeyFault::Unsupported`] for other formats and key types; [`KeyFault::Weak`];
-    /// [`KeyFault::Malformed`], also when the private and the public part do not belong together.
+    /// [`KeyFault::Encrypted`]; [`KeyFault::Unsupported`] for other formats and key types;
+    /// [`KeyFault::Weak`]; [`KeyFault::Malformed`], also when the private and the public part do
+    /// not belong together.
     pub fn from_openssh(text: &str) -> Result<(Self, String), KeyFault> {
         let file = decode_pem(text)?;
         let mut reader = Reader::new(file.strip_prefix(MAGIC).ok_or(KeyFault::Malformed)?);
@@ -232,7 +235,8 @@ impl PrivateKey {
         blob.put_string(KeyType::Rsa.name().as_bytes());
         blob.put_mpint(exponent);
         blob.put_mpint(modulus);
-        // Bounds every length below: the public key's limits hold, and no factor is longer than the modulus.
+        // Bounds every length below: the public key's limits hold, and no factor is longer
+        // than the modulus.
         let public = PublicKey::parse(&blob)?;
         if [d, iqmp, p, q].iter().any(|part| part.len() > modulus.len()) {
             return Err(KeyFault::Malformed);
@@ -350,10 +354,12 @@ fn less_one(prime: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyFault> {
     Ok(less)
 }
 
-/// `value` modulo `modulus`, both big-endian. OpenSSH's files leave the two CRT exponents out, and the provider
-/// has no public function for it. Runs once per key loaded; the same steps whatever the bits are.
+/// `value` modulo `modulus`, both big-endian. OpenSSH's files leave the two CRT exponents out,
+/// and the provider has no public function for it. Runs once per key loaded; the same steps
+/// whatever the bits are.
 fn reduce(value: &[u8], modulus: &[u8]) -> Zeroizing<Vec<u8>> {
-    // One byte more than the modulus, for the bit shifted out on top. Equal widths make `zip` line the digits up.
+    // One byte more than the modulus, for the bit shifted out on top. Equal widths make `zip`
+    // line the digits up.
     let width = modulus.len().saturating_add(1);
     let mut rest = Zeroizing::new(vec![0u8; width]);
     let mut less = Zeroizing::new(vec![0u8; width]);

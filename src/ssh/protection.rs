@@ -1,7 +1,8 @@
-//! The cryptography under `packet`: one direction's keys, and a whole packet opened or sealed with them in place.
+//! The cryptography under `packet`: one direction's keys, and a whole packet opened or sealed
+//! with them in place.
 //!
-//! Knows nothing of streams, limits or padding: it gets exactly one packet, `uint32 packet_length || body || tag`,
-//! and the sequence number.
+//! Knows nothing of streams, limits or padding: it gets exactly one packet,
+//! `uint32 packet_length || body || tag`, and the sequence number.
 
 use aws_lc_rs::aead::chacha20_poly1305_openssh::{OpeningKey, SealingKey};
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -37,7 +38,8 @@ impl From<Unspecified> for Refused {
 pub(super) struct Framing {
     /// The padded packet is a multiple of this many bytes.
     pub(super) block: u32,
-    /// How many bytes of the length field belong to that multiple: none where it is not encrypted with the rest.
+    /// How many bytes of the length field belong to that multiple: none where it is not
+    /// encrypted with the rest.
     pub(super) counted: u32,
     /// Bytes that must have arrived before the length can be told.
     pub(super) head: usize,
@@ -54,8 +56,8 @@ pub(super) enum Length {
     Public,
     /// It is encrypted: to name a false one would tell a man in the middle the keystream over it.
     Secret,
-    /// It is encrypted as part of the first block (encrypt-and-MAC): even *when* a false one is refused must not
-    /// depend on its value.
+    /// It is encrypted as part of the first block (encrypt-and-MAC): even *when* a false one is
+    /// refused must not depend on its value.
     Untimed,
 }
 
@@ -159,7 +161,8 @@ impl ChachaKey for SealingKey {
     }
 }
 
-/// What one direction's packets are protected with. `C` is the provider's chacha20-poly1305 key of that direction.
+/// What one direction's packets are protected with. `C` is the provider's chacha20-poly1305 key
+/// of that direction.
 pub(super) enum Protection<C> {
     /// Before the first NEWKEYS.
     Plain,
@@ -167,7 +170,8 @@ pub(super) enum Protection<C> {
     Keyed(Box<Keyed<C>>),
 }
 
-/// Keys and what has been expanded from them. Neither lies here itself, so that a move leaves nothing behind.
+/// Keys and what has been expanded from them. Neither lies here itself, so that a move
+/// leaves nothing behind.
 pub(super) struct Keyed<C> {
     framing: Framing,
     mode: Mode,
@@ -175,7 +179,8 @@ pub(super) struct Keyed<C> {
     schedule: Schedule<C>,
 }
 
-/// The expanded keys. The large ones are boxed each, so that a GCM direction does not pay for an HMAC.
+/// The expanded keys. The large ones are boxed each, so that a GCM direction does not
+/// pay for an HMAC.
 enum Schedule<C> {
     /// Nothing is expanded: the next packet does it (0.2 to 1 us).
     Resting,
@@ -234,8 +239,8 @@ impl<C: ChachaKey> Protection<C> {
 }
 
 impl Protection<OpeningKey> {
-    /// The claimed `packet_length` of the packet that begins with `head` (at least [`Framing::head`] bytes, which
-    /// stay as they are).
+    /// The claimed `packet_length` of the packet that begins with `head` (at least
+    /// [`Framing::head`] bytes, which stay as they are).
     pub(super) fn length(&mut self, seq: u32, head: &[u8]) -> Result<u32, Refused> {
         let field = *head.first_chunk::<LENGTH_LEN>().ok_or(Refused)?;
         let clear = match self {
@@ -253,8 +258,8 @@ impl Protection<OpeningKey> {
         Ok(u32::from_be_bytes(clear))
     }
 
-    /// Opens one whole packet in place: `packet` is length field, body and tag. The tag stays as it was, the rest
-    /// is plaintext afterwards; after an error it is rubbish.
+    /// Opens one whole packet in place: `packet` is length field, body and tag. The tag stays as it
+    /// was, the rest is plaintext afterwards; after an error it is rubbish.
     pub(super) fn open(&mut self, seq: u32, packet: &mut [u8]) -> Result<(), Refused> {
         let Self::Keyed(keyed) = self else { return Ok(()) };
         let (sealed, tag) = keyed.framing.split(packet)?;
@@ -288,7 +293,8 @@ impl Protection<OpeningKey> {
 }
 
 impl Protection<SealingKey> {
-    /// Seals one whole packet in place: `packet` is length field and body in plaintext, then room for the tag.
+    /// Seals one whole packet in place: `packet` is length field and body in plaintext, then
+    /// room for the tag.
     pub(super) fn seal(&mut self, seq: u32, packet: &mut [u8]) -> Result<(), Refused> {
         let Self::Keyed(keyed) = self else { return Ok(()) };
         let (clear, tag) = keyed.framing.split(packet)?;
@@ -371,7 +377,8 @@ impl Ctr {
         Ok(())
     }
 
-    /// As [`Ctr::crypt`], and moves the counter past `data` (RFC 4344 §4: 128 bit, big-endian, wraps).
+    /// As [`Ctr::crypt`], and moves the counter past `data` (RFC 4344 §4: 128 bit,
+    /// big-endian, wraps).
     fn advance(&self, iv: &mut [u8; IV_LEN_MAX], data: &mut [u8]) -> Result<(), Refused> {
         self.crypt(*iv, data)?;
         let blocks = u128::try_from(data.len().div_ceil(AES_BLOCK)).map_err(|_| Refused)?;
@@ -397,9 +404,9 @@ fn write_tag(from: &hmac::Tag, to: &mut [u8]) -> Result<(), Refused> {
     Ok(())
 }
 
-/// The nonce of this packet; moves the invocation counter on (RFC 5647 §7.1). The counter is 64 bit and does not
-/// carry into the fixed field: it starts anywhere, so it may pass zero, but comes nowhere near its start again
-/// because the packets under one key are limited far below.
+/// The nonce of this packet; moves the invocation counter on (RFC 5647 §7.1). The counter is 64 bit
+/// and does not carry into the fixed field: it starts anywhere, so it may pass zero, but comes
+/// nowhere near its start again because the packets under one key are limited far below.
 fn next_nonce(iv: &mut [u8; IV_LEN_MAX]) -> [u8; 12] {
     let [nonce @ .., _, _, _, _] = *iv;
     let [_, _, _, _, counter @ .., _, _, _, _] = iv;

@@ -1,8 +1,9 @@
-//! Public keys of users, hosts and CAs, their fingerprints, and the one place where signatures are verified.
+//! Public keys of users, hosts and CAs, their fingerprints, and the one place where
+//! signatures are verified.
 //!
-//! Key type, signature algorithm, curve name and blob type must all agree; whatever disagrees is refused, never
-//! guessed. SHA-1 (`ssh-rsa` signatures) is not known here at all. Keys keep their wire blob: it is what is
-//! hashed, compared and sent.
+//! Key type, signature algorithm, curve name and blob type must all agree; whatever disagrees is
+//! refused, never guessed. SHA-1 (`ssh-rsa` signatures) is not known here at all. Keys keep their
+//! wire blob: it is what is hashed, compared and sent.
 //!
 //! Sources: RFC 4253 §6.6, RFC 5656 §3, RFC 8332, RFC 8709, OpenSSH PROTOCOL.u2f.
 
@@ -23,7 +24,8 @@ use super::wire::{Malformed, Put, Reader};
 
 /// Shortest RSA modulus let in, in bits: what NIST SP 800-131A still allows.
 pub const RSA_BITS_MIN: u32 = 2048;
-/// Longest RSA modulus, in bits. Verification grows with its square; the provider stops at the same size.
+/// Longest RSA modulus, in bits. Verification grows with its square; the provider stops
+/// at the same size.
 pub const RSA_BITS_MAX: u32 = 8192;
 /// Longest RSA public exponent, in bits: the provider's own limit, and far above the usual 65537.
 const RSA_EXPONENT_BITS_MAX: u32 = 33;
@@ -63,7 +65,8 @@ impl From<Malformed> for KeyFault {
     }
 }
 
-/// SHA-256 of the raw public key blob (never of a certificate). Display: `SHA256:base64-without-padding`.
+/// SHA-256 of the raw public key blob (never of a certificate). Display:
+/// `SHA256:base64-without-padding`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash, Ord, PartialOrd)]
 pub struct Fingerprint(pub [u8; 32]);
 
@@ -163,9 +166,9 @@ impl PublicKey {
         format!("{} {}", self.key_type.name(), STANDARD.encode(&self.blob))
     }
 
-    /// Verifies a signature blob (string algorithm, string signature, security keys: flags and counter) over
-    /// `data`. `algorithm` is the one negotiated in the request: the blob must name the same one. A security key
-    /// must have been touched.
+    /// Verifies a signature blob (string algorithm, string signature, security keys: flags and
+    /// counter) over `data`. `algorithm` is the one negotiated in the request: the blob must name
+    /// the same one. A security key must have been touched.
     ///
     /// # Errors
     /// [`KeyFault::Unsupported`] if a key of this type does not sign with `algorithm`;
@@ -292,7 +295,8 @@ impl Curve {
             .map_err(|_| KeyFault::Signature)
     }
 
-    /// The provider wants r and s at full width. Both mpints must be minimal, so one signature has one encoding.
+    /// The provider wants r and s at full width. Both mpints must be minimal, so one signature
+    /// has one encoding.
     fn fixed_width(self, signature: &[u8]) -> Result<Vec<u8>, Malformed> {
         let mut reader = Reader::new(signature);
         let mut fixed = Vec::with_capacity(self.width().saturating_mul(2));
@@ -462,8 +466,8 @@ const fn rsa_parameters(algorithm: SignatureAlgorithm) -> Result<&'static RsaPar
     }
 }
 
-/// A signature shorter than the modulus lost its leading zeros on the way (some agents strip them): they are put
-/// back, as OpenSSH does. A longer one is refused.
+/// A signature shorter than the modulus lost its leading zeros on the way (some agents strip them):
+/// they are put back, as OpenSSH does. A longer one is refused.
 fn verify_rsa(
     parameters: &RsaParameters,
     exponent: &[u8],
@@ -491,7 +495,8 @@ impl Assertion {
         Ok(assertion)
     }
 
-    /// What the security key really signed: SHA-256 of the application, flags, counter, SHA-256 of the message.
+    /// What the security key really signed: SHA-256 of the application, flags, counter,
+    /// SHA-256 of the message.
     fn signed_data(&self, application: &[u8], data: &[u8]) -> Vec<u8> {
         let mut signed = Vec::with_capacity(69);
         signed.put_bytes(digest(&SHA256, application).as_ref());
@@ -501,7 +506,8 @@ impl Assertion {
         signed
     }
 
-    /// The one place that enforces touch. Only called once the signature holds: until then the flags are hearsay.
+    /// The one place that enforces touch. Only called once the signature holds: until then the
+    /// flags are hearsay.
     fn proof(&self, touch: Touch) -> Result<Proof, KeyFault> {
         match touch {
             Touch::Required if self.flags & FLAG_USER_PRESENT == 0 => Err(KeyFault::Touch),

@@ -6,8 +6,8 @@ use super::super::private_key::PrivateKey;
 use super::super::testing::keygen::{Counter, Dir, KINDS, SecurityKey, SshSig, mutations};
 use super::*;
 
-// OpenSSH's own security key signatures, its known answers for PROTOCOL.u2f: regress/unittests/sshsig/testdata,
-// files ed25519_sk, ecdsa_sk, namespace and signed-data.
+// OpenSSH's own security key signatures, its known answers for PROTOCOL.u2f:
+// regress/unittests/sshsig/testdata, files ed25519_sk, ecdsa_sk, namespace and signed-data.
 const SK_NAMESPACE: &[u8] = b"unittest";
 const SK_MESSAGE: &[u8] = b"This is a test, this is only a test";
 const SK_ED25519: (&str, &str) = (
@@ -246,7 +246,8 @@ fn a_key_whose_curve_is_not_its_types_is_malformed() {
 fn sha1_signatures_are_refused_under_every_name() {
     let dir = Dir::new();
     let key = dir.new_key("key", "rsa", "2048");
-    // As any SHA-1 signer would send it; its bytes do not matter, nothing here computes SHA-1 for signatures.
+    // As any SHA-1 signer would send it; its bytes do not matter, nothing here computes
+    // SHA-1 for signatures.
     let (_, inner) = split(&key.sign(SignatureAlgorithm::RsaSha256, b"data").unwrap());
     let sha1 = join(b"ssh-rsa", &inner);
     for algorithm in SignatureAlgorithm::ALL {

@@ -2,7 +2,8 @@
 
 use super::publickey::{Proof, Touch};
 
-/// What a key or certificate takes away from its session. Carried into the certificate of the VM leg.
+/// What a key or certificate takes away from its session. Carried into the
+/// certificate of the VM leg.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -38,13 +39,14 @@ impl Restrictions {
             || self.no_user_rc
     }
 
-    /// What to demand of the signature, for [`PublicKey::verify_with`](super::publickey::PublicKey::verify_with).
+    /// What to demand of the signature, for
+    /// [`PublicKey::verify_with`](super::publickey::PublicKey::verify_with).
     pub const fn touch(&self) -> Touch {
         if self.no_touch_required { Touch::NotRequired } else { Touch::Required }
     }
 
-    /// Whether it forbids or demands something that `before` does not: a session that began under `before` would have
-    /// more than it may. What takes less away is no reason to end anything.
+    /// Whether it forbids or demands something that `before` does not: a session that began under
+    /// `before` would have more than it may. What takes less away is no reason to end anything.
     pub fn is_narrower_than(&self, before: &Self) -> bool {
         let forbids = |now: bool, then: bool| now && !then;
         let forced = self.force_command.is_some() && self.force_command != before.force_command;
@@ -57,8 +59,8 @@ impl Restrictions {
             || forbids(before.no_touch_required, self.no_touch_required)
     }
 
-    /// Whether a verified signature proved enough. A key that is no security key cannot show a verified user, so
-    /// `verify-required` refuses it (sshd lets it pass).
+    /// Whether a verified signature proved enough. A key that is no security key cannot show a
+    /// verified user, so `verify-required` refuses it (sshd lets it pass).
     pub const fn is_satisfied_by(&self, proof: Proof) -> bool {
         proof.user_verified || !self.verify_required
     }
@@ -67,7 +69,8 @@ impl Restrictions {
 /// What a key or certificate is worth by itself, before anybody asks where it leads.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Standing<'a> {
-    /// The names a certificate gives its holder, none of them empty. A plain key has none: it stands for itself.
+    /// The names a certificate gives its holder, none of them empty. A plain key has none: it
+    /// stands for itself.
     pub principals: &'a [String],
     /// What it takes away.
     pub restrictions: Restrictions,

@@ -1,7 +1,9 @@
-//! What is revoked: OpenSSH key revocation lists and plain lists of keys (OpenSSH PROTOCOL.krl, ssh-keygen(1) -k).
+//! What is revoked: OpenSSH key revocation lists and plain lists of keys (OpenSSH PROTOCOL.krl,
+//! ssh-keygen(1) -k).
 //!
-//! The file is the operator's own, yet it is read like any other: nothing is allocated beyond a small multiple of its
-//! size, and what is not understood refuses the whole file. A lookup hashes, or searches a sorted list.
+//! The file is the operator's own, yet it is read like any other: nothing is allocated beyond a
+//! small multiple of its size, and what is not understood refuses the whole file. A lookup hashes,
+//! or searches a sorted list.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +13,8 @@ use super::certificate::Certificate;
 use super::publickey::{Fingerprint, KeyFault, PublicKey, split_line};
 use super::wire::{Malformed, Reader};
 
-/// Largest file read, in bytes: about 8 million serial numbers one by one, and far more as ranges or bits.
+/// Largest file read, in bytes: about 8 million serial numbers one by one, and far more
+/// as ranges or bits.
 pub const FILE_BYTES_MAX: usize = 64 << 20;
 /// What a KRL starts with.
 const MAGIC: &[u8] = b"SSHKRL\n\0";
@@ -41,7 +44,8 @@ pub struct Revocations {
 }
 
 impl Revocations {
-    /// A binary KRL or a plain list of public key lines / `SHA256:` fingerprints. Error: readable text with a line where it has one.
+    /// A binary KRL or a plain list of public key lines / `SHA256:` fingerprints. Error: readable
+    /// text with a line where it has one.
     ///
     /// # Errors
     /// Text for the operator; the list must not be used then, in whole or in part.
@@ -89,7 +93,8 @@ impl Revocations {
         self.revokes_blob(key.blob())
     }
 
-    /// Whether a key's SHA-256 fingerprint says all there is to know: a list of SHA-1 hashes cannot say anything about it.
+    /// Whether a key's SHA-256 fingerprint says all there is to know: a list of SHA-1 hashes cannot
+    /// say anything about it.
     pub fn knows_fingerprints(&self) -> bool {
         self.sha1.is_empty()
     }
@@ -115,7 +120,8 @@ impl Revocations {
                 && self.sha1.contains(digest(&SHA1_FOR_LEGACY_USE_ONLY, blob).as_ref())
     }
 
-    /// One line of a plain list. A certificate's line revokes its key, as in sshd, and so every certificate for it.
+    /// One line of a plain list. A certificate's line revokes its key, as in sshd, and so every
+    /// certificate for it.
     fn read_line(&mut self, line: &str) -> Result<(), &'static str> {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -174,8 +180,9 @@ impl Revocations {
                         self.sha256.insert(Fingerprint(hash));
                     }
                 }
-                // The first string was the signing key, the signature follows. No OpenSSH ever wrote one and since
-                // 9.4 none looks at it: the file is trusted because of where it lies.
+                // The first string was the signing key, the signature follows. No OpenSSH
+                // ever wrote one and since 9.4 none looks at it: the file is trusted because
+                // of where it lies.
                 SECTION_SIGNATURE => {
                     reader.string()?;
                 }
@@ -239,8 +246,8 @@ enum KrlFault {
 /// Certificates of one CA, or of any.
 #[derive(Clone, Debug, Default)]
 struct Issued {
-    /// 64 serial numbers a word: {serial / 64, one bit each}. Sorted and merged once read. A bit of a bitmap costs no
-    /// more than in the file, a serial of a list twice its size.
+    /// 64 serial numbers a word: {serial / 64, one bit each}. Sorted and merged once read. A bit of
+    /// a bitmap costs no more than in the file, a serial of a list twice its size.
     words: Vec<(u64, u64)>,
     /// First and last serial. Sorted, disjoint once read.
     ranges: Vec<(u64, u64)>,
@@ -248,7 +255,8 @@ struct Issued {
 }
 
 impl Issued {
-    /// A CA that does not number its certificates gives them all serial 0: that number revokes nothing, as in OpenSSH.
+    /// A CA that does not number its certificates gives them all serial 0: that number revokes
+    /// nothing, as in OpenSSH.
     fn contains(&self, certificate: &Certificate) -> bool {
         self.key_ids.contains(certificate.key_id().as_bytes())
             || certificate.serial() != 0 && self.contains_serial(certificate.serial())
@@ -389,8 +397,9 @@ fn read_extension(data: &[u8]) -> Result<(), KrlFault> {
     if critical { Err(KrlFault::Extension) } else { Ok(()) }
 }
 
-/// Keys that never get in (too short, of an unknown type) may stand in a list made for other servers too. Garbage and
-/// certificates may not: they would revoke nothing and nobody would notice.
+/// Keys that never get in (too short, of an unknown type) may stand in a list made for
+/// other servers too. Garbage and certificates may not: they would revoke nothing and
+/// nobody would notice.
 fn is_key_blob(blob: &[u8]) -> Result<(), &'static str> {
     let fault = "malformed public key";
     match PublicKey::parse(blob) {

@@ -1,7 +1,8 @@
 //! Where a key or certificate may be used from: the address lists of `from=` and `source-address`.
 //!
-//! Addresses only. A host name would need a reverse lookup, whose answer belongs to whoever connects.
-//! An IPv4 address that arrives mapped into IPv6 (`::ffff:192.0.2.1`) is the IPv4 address, on both sides.
+//! Addresses only. A host name would need a reverse lookup, whose answer belongs to whoever
+//! connects. An IPv4 address that arrives mapped into IPv6 (`::ffff:192.0.2.1`) is the IPv4
+//! address, on both sides.
 
 use std::net::IpAddr;
 
@@ -26,8 +27,8 @@ pub enum SourceFault {
     Many,
 }
 
-/// The value of `from="..."`: addresses, networks and `*` `?` address patterns, each maybe negated by `!`
-/// (`ssh_config(5)`, PATTERNS).
+/// The value of `from="..."`: addresses, networks and `*` `?` address patterns, each maybe negated
+/// by `!` (`ssh_config(5)`, PATTERNS).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SourcePatterns(Vec<Pattern>);
 
@@ -97,8 +98,8 @@ impl Pattern {
     }
 }
 
-/// A certificate's `source-address`: a comma-separated list of addresses and networks, without negation or
-/// wildcards. `None` if any entry is malformed, else whether `source` is in it.
+/// A certificate's `source-address`: a comma-separated list of addresses and networks, without
+/// negation or wildcards. `None` if any entry is malformed, else whether `source` is in it.
 ///
 /// Source: OpenSSH `addr_match_cidr_list`.
 pub(super) fn is_in_networks(list: &str, source: IpAddr) -> Option<bool> {
@@ -127,7 +128,8 @@ fn unmap(network: IpNet) -> IpNet {
     }
 }
 
-/// True for what can only be meant for an address: digits and dots, or something with a colon, beside wildcards.
+/// True for what can only be meant for an address: digits and dots, or something with a colon,
+/// beside wildcards.
 fn is_address_glob(text: &str) -> bool {
     let wild = |byte: u8| matches!(byte, b'*' | b'?');
     text.bytes().any(wild)
@@ -138,7 +140,8 @@ fn is_address_glob(text: &str) -> bool {
                 }))
 }
 
-/// `*` is any run of bytes, `?` any one. At most pattern times text steps: only the last `*` is ever retried.
+/// `*` is any run of bytes, `?` any one. At most pattern times text steps: only the last `*`
+/// is ever retried.
 fn matches_glob(mut pattern: &[u8], mut text: &[u8]) -> bool {
     let mut retry: Option<(&[u8], &[u8])> = None;
     loop {

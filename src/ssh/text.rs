@@ -1,7 +1,8 @@
-//! Text that may safely reach a peer's terminal, a DISCONNECT or a log: printable ASCII and nothing else.
+//! Text that may safely reach a peer's terminal, a DISCONNECT or a log: printable ASCII
+//! and nothing else.
 //!
-//! Names, version lines and errors may hold peer bytes; a newline, ESC or 8-bit byte in them would forge
-//! lines or drive a terminal (RFC 4251 §9.2 asks for this filter).
+//! Names, version lines and errors may hold peer bytes; a newline, ESC or 8-bit byte in them would
+//! forge lines or drive a terminal (RFC 4251 §9.2 asks for this filter).
 
 use std::fmt::Write;
 
@@ -23,8 +24,8 @@ impl LineEnd {
     }
 }
 
-/// `text` as printable ASCII of at most `max_len` bytes: controls become `\n`, `\r`, `\t` or `\xNN`, every
-/// character outside ASCII becomes `?`, what does not fit is cut before it.
+/// `text` as printable ASCII of at most `max_len` bytes: controls become `\n`, `\r`, `\t` or
+/// `\xNN`, every character outside ASCII becomes `?`, what does not fit is cut before it.
 #[must_use]
 pub fn printable(text: &str, max_len: usize) -> String {
     let mut out = String::new();

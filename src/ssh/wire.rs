@@ -1,6 +1,7 @@
 //! The data types of RFC 4251 §5: a reader over borrowed bytes and a writer over a `Vec<u8>`.
 //!
-//! Reading never allocates and never trusts a length: every field is a slice of the input or an error.
+//! Reading never allocates and never trusts a length: every field is a slice of the
+//! input or an error.
 
 /// Why bytes are not the structure they claim to be. Always the peer's fault.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]

@@ -1,4 +1,5 @@
-//! What commands leave for the next start: that a store was restored, and that one of another history is to be believed.
+//! What commands leave for the next start: that a store was restored, and that one of another
+//! history is to be believed.
 
 use std::{fs, io};
 
@@ -24,7 +25,8 @@ pub struct Adopted {
     pub uid: u32,
 }
 
-/// An adoption that has begun, as it goes on if it is cut short: the same store, whatever was written into it since.
+/// An adoption that has begun, as it goes on if it is cut short: the same store, whatever was
+/// written into it since.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Adopting {
     /// The store's id.
@@ -101,8 +103,8 @@ impl State {
         Ok(self.read_mark(RESTORED)?.unwrap_or_default())
     }
 
-    /// The store that is there is believed, and what stood before it is forgotten: the next adoption has to be asked for
-    /// again.
+    /// The store that is there is believed, and what stood before it is forgotten: the next
+    /// adoption has to be asked for again.
     ///
     /// # Errors
     /// [`StateFault::Io`].

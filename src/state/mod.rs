@@ -1,7 +1,9 @@
-//! The state directory: keys made once, who serves with it, and the routes that were saved last (`routes`).
+//! The state directory: keys made once, who serves with it, and the routes that were saved
+//! last (`routes`).
 //!
-//! Everything in it is for the service's user alone (directory 0700, files 0600). A file appears whole or not at all,
-//! and nothing that exists is ever replaced by something newly made: two processes that start together agree on one key.
+//! Everything in it is for the service's user alone (directory 0700, files 0600). A file appears
+//! whole or not at all, and nothing that exists is ever replaced by something newly made: two
+//! processes that start together agree on one key.
 
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -43,7 +45,8 @@ const STORE_USE: &str = "store.use";
 const NAMED_HOST_KEYS: &str = "host_keys_in_zone";
 const FOLLOWED: &str = "configuration";
 const DIRECTORY_MODE: u32 = 0o700;
-/// Random bytes in the name of a temporary file: nobody else writes here, it only has to differ between two processes.
+/// Random bytes in the name of a temporary file: nobody else writes here, it only has to differ
+/// between two processes.
 const SUFFIX_BYTES: usize = 8;
 /// No process takes so long to write a file.
 const LEFT_AFTER: Duration = Duration::from_hours(1);
@@ -77,7 +80,8 @@ pub enum StateFault {
         /// What is wrong with it.
         fault: KeyFault,
     },
-    /// Lines of old pins that cannot be read. A lost pin would be taken anew from whoever answers, so none is skipped.
+    /// Lines of old pins that cannot be read. A lost pin would be taken anew from whoever answers,
+    /// so none is skipped.
     #[error("{}", lines(.path, .faults))]
     Pins {
         /// The file or directory.
@@ -93,7 +97,8 @@ pub enum StateFault {
         /// The other process, if it left its id.
         by: Option<u32>,
     },
-    /// A process uses the store. One that drains holds neither the directory nor, if the file is damaged, a lock of the store's own.
+    /// A process uses the store. One that drains holds neither the directory nor, if the file is
+    /// damaged, a lock of the store's own.
     #[error("{} is in use, maybe by a keyway that drains; fix: end that one (fuser shows it), then try again", .path.display())]
     StoreInUse {
         /// The store.
@@ -156,7 +161,8 @@ impl State {
         Ok(Self { path: path.to_owned() })
     }
 
-    /// Takes the directory for this process, until the lock is dropped or the process ends, however it ends.
+    /// Takes the directory for this process, until the lock is dropped or the process ends,
+    /// however it ends.
     ///
     /// # Errors
     /// [`StateFault::InUse`], [`StateFault::Io`].
@@ -197,8 +203,8 @@ impl State {
         self.key_made_once(USER_CA, "keyway user CA", entropy)
     }
 
-    /// What this edge is to agents, or this agent to edges, made at first use. Never a host key: what it signs proves who is
-    /// there, and nothing else.
+    /// What this edge is to agents, or this agent to edges, made at first use. Never a host key:
+    /// what it signs proves who is there, and nothing else.
     ///
     /// # Errors
     /// [`StateFault::Io`], [`StateFault::Open`], [`StateFault::Key`].
@@ -264,7 +270,8 @@ impl State {
         Err(StateFault::OtherKey { path, fingerprint })
     }
 
-    /// Puts a file of a backup in its place. Another one that is there is kept, under a name with `stamp` that was free.
+    /// Puts a file of a backup in its place. Another one that is there is kept, under a name with
+    /// `stamp` that was free.
     ///
     /// # Errors
     /// [`StateFault::Io`], [`StateFault::Open`].
@@ -324,7 +331,8 @@ impl State {
     /// Pins of an earlier Keyway, until the registry has them.
     ///
     /// # Errors
-    /// [`StateFault::Io`], [`StateFault::Open`], [`StateFault::Pins`] with every line that cannot be read.
+    /// [`StateFault::Io`], [`StateFault::Open`], [`StateFault::Pins`] with every line
+    /// that cannot be read.
     pub fn old_pins(&self) -> Result<Option<OldPins>, StateFault> {
         OldPins::open(&self.path)
     }
@@ -352,7 +360,8 @@ impl State {
         self.path.join(STORE)
     }
 
-    /// Takes part in the use of the store: until the last of those who do has ended, no backup is restored over it.
+    /// Takes part in the use of the store: until the last of those who do has ended, no backup is
+    /// restored over it.
     ///
     /// # Errors
     /// [`StateFault::StoreInUse`] while one is; [`StateFault::Io`].
@@ -360,7 +369,8 @@ impl State {
         self.lock_store(File::try_lock_shared)
     }
 
-    /// Makes sure that nobody uses the store, neither by serving nor in a drain, until the lock is dropped.
+    /// Makes sure that nobody uses the store, neither by serving nor in a drain, until the
+    /// lock is dropped.
     ///
     /// # Errors
     /// [`StateFault::StoreInUse`], [`StateFault::Io`].
@@ -407,7 +417,8 @@ impl State {
             .map_err(|error| StateFault::Io { path, error })
     }
 
-    /// Which files are followed by a process that drains: those that its successor was started with, or read again last.
+    /// Which files are followed by a process that drains: those that its successor was started
+    /// with, or read again last.
     ///
     /// # Errors
     /// [`StateFault::Io`].
@@ -417,7 +428,8 @@ impl State {
             .map_err(|error| StateFault::Io { path, error })
     }
 
-    /// The configuration that was read last by whoever serves, and which reading it was: it differs after every one.
+    /// The configuration that was read last by whoever serves, and which reading it was: it differs
+    /// after every one.
     pub fn followed(&self) -> Option<(PathBuf, (u64, i64))> {
         let path = self.path.join(FOLLOWED);
         let about = fs::metadata(&path).ok()?;
@@ -452,7 +464,8 @@ impl State {
         let io = |error| StateFault::Io { path: path.clone(), error };
         let temporary = self.path.join(temporary_name(name, suffix));
         let made = write_new(&temporary, text.as_bytes())
-            // A link fails if the name is taken, where a rename would replace another process's key.
+            // A link fails if the name is taken, where a rename would replace
+            // another process's key.
             .and_then(|()| match durable::link(&temporary, &path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                 linked => linked,
@@ -540,8 +553,8 @@ fn temporary_name(name: &str, suffix: [u8; SUFFIX_BYTES]) -> String {
     format!(".{name}.{:016x}", u64::from_le_bytes(suffix))
 }
 
-/// Removes what processes left that died while they wrote `name`: all that is much older than `new`. What cannot be
-/// removed is in nobody's way.
+/// Removes what processes left that died while they wrote `name`: all that is much older than
+/// `new`. What cannot be removed is in nobody's way.
 fn forget_left(directory: &Path, name: &str, new: &Path) {
     let modified = |path: &Path| fs::metadata(path).and_then(|about| about.modified());
     let (Ok(now), Ok(entries)) = (modified(new), fs::read_dir(directory)) else { return };

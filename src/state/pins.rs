@@ -1,5 +1,5 @@
-//! Host keys of VMs in a file of this directory: those that an earlier Keyway pinned, for the registry to take over, and those
-//! that an agent pins, which has no registry.
+//! Host keys of VMs in a file of this directory: those that an earlier Keyway pinned, for the
+//! registry to take over, and those that an agent pins, which has no registry.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -60,7 +60,8 @@ impl OldPins {
     }
 }
 
-/// Host keys that VMs have shown at their first use, where there is no registry. They are read again by making this anew.
+/// Host keys that VMs have shown at their first use, where there is no registry. They are read
+/// again by making this anew.
 #[derive(Debug)]
 pub struct KeptPins {
     path: PathBuf,
@@ -95,7 +96,8 @@ impl KeptPins {
         self.pins.iter().find(of_other).map(|(id, _)| id.as_str())
     }
 
-    /// Pins a key, in the place of another one, down to the disk. What an operator has removed meanwhile stays so.
+    /// Pins a key, in the place of another one, down to the disk. What an operator has removed
+    /// meanwhile stays so.
     ///
     /// # Errors
     /// [`StateFault::Io`], [`StateFault::Open`], [`StateFault::Pins`]; nothing has changed then.
@@ -114,8 +116,8 @@ impl KeptPins {
     }
 }
 
-/// Lines `VM type base64 owner`; empty lines and those that begin with `#` say nothing. The owner is that of the first use: a
-/// registry knows better.
+/// Lines `VM type base64 owner`; empty lines and those that begin with `#` say nothing. The owner
+/// is that of the first use: a registry knows better.
 fn parse(text: &str) -> Result<Pins, Vec<(usize, String)>> {
     let mut pins = Pins::new();
     let mut faults = Vec::new();

@@ -1,8 +1,9 @@
-//! Slots that led to a VM not long ago, in a file beside the routes: a store may be damaged, and what it knew of them
-//! with it.
+//! Slots that led to a VM not long ago, in a file beside the routes: a store may be damaged, and
+//! what it knew of them with it.
 //!
-//! A line a quarantined slot, appended when its quarantine begins. Like the journal of the routes it is not synced: after
-//! a crash of the host its last seconds may be missing, and a line may be torn.
+//! A line a quarantined slot, appended when its quarantine begins. Like the journal of the
+//! routes it is not synced: after a crash of the host its last seconds may be missing, and a
+//! line may be torn.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};

@@ -1,8 +1,10 @@
-//! The last routing map on disk, for a start without the registry: a snapshot, and a journal of the deltas since.
+//! The last routing map on disk, for a start without the registry: a snapshot, and a journal of
+//! the deltas since.
 //!
-//! A delta is appended as it is applied, and one without changes too: the map is known to be that of a revision. The
-//! snapshot is written anew when the journal has outgrown it. Nothing here is fsynced but the snapshot: after a crash of
-//! the host the map may be some seconds old, and then the registry is asked first.
+//! A delta is appended as it is applied, and one without changes too: the map is known to be that
+//! of a revision. The snapshot is written anew when the journal has outgrown it. Nothing here is
+//! fsynced but the snapshot: after a crash of the host the map may be some seconds old, and then
+//! the registry is asked first.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -96,7 +98,8 @@ impl Saved {
 
     /// Adds what was changed since.
     pub(crate) fn append(&mut self, head: Head, delta: &Delta) -> io::Result<Appended> {
-        // If this fails no other delta may follow: it would hide behind a torn one, or stand for what is missing.
+        // If this fails no other delta may follow: it would hide behind a torn one, or stand for
+        // what is missing.
         let Some(mut open) = self.open.take() else { return Ok(Appended::SnapshotWanted) };
         let bytes = saved_routes::encode_delta(head, open.revision, delta);
         let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
@@ -113,7 +116,8 @@ impl Saved {
         Self::named(|name| state_dir.join(format!("{name}.before-adoption")))
     }
 
-    /// Moves what was saved there, unless something is there: an adoption that was cut short begins again with it.
+    /// Moves what was saved there, unless something is there: an adoption that was cut short
+    /// begins again with it.
     pub(crate) fn set_aside(&self, there: &Self) -> io::Result<()> {
         if there.snapshot.exists() {
             return Ok(());
@@ -168,8 +172,8 @@ impl Saved {
         Ok(Ways { head, slots: ways.collect(), members: members.collect() })
     }
 
-    /// What was saved last, up to a revision, and of which moment its snapshot is. What cannot be read of the journal is
-    /// left out.
+    /// What was saved last, up to a revision, and of which moment its snapshot is. What cannot be
+    /// read of the journal is left out.
     pub(crate) fn contents(&self, up_to: u64) -> io::Result<(Head, Contents)> {
         let (head, Contents { addresses, users, teams, nodes, vms }) = self.read_snapshot()?;
         let mut addresses = by_name(addresses, |entry| &entry.name);
@@ -266,8 +270,8 @@ impl Saved {
         decoder.finish().map_err(|fault| wrong(&self.snapshot, Some(&fault)))
     }
 
-    /// Shows every whole entry of the journal, and says how many bytes they are. A torn last one is what a crash leaves:
-    /// all before it stand.
+    /// Shows every whole entry of the journal, and says how many bytes they are. A torn last one is
+    /// what a crash leaves: all before it stand.
     fn each_delta(&self, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<u64> {
         let mut journal = match File::open(&self.journal) {
             Ok(file) => BufReader::new(file),

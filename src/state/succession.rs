@@ -1,8 +1,9 @@
-//! How one front door follows another on a state directory: who still has its doors open, and who waits to take over.
+//! How one front door follows another on a state directory: who still has its doors open, and who
+//! waits to take over.
 //!
-//! Two files, each locked as long as something is so (flock(2): a process that dies gives both up). `doors`: a process
-//! listens, with as many shards as the file says. `successor`: a process waits for the directory, or has it and does not
-//! listen yet.
+//! Two files, each locked as long as something is so (flock(2): a process that dies gives both up).
+//! `doors`: a process listens, with as many shards as the file says. `successor`: a process waits
+//! for the directory, or has it and does not listen yet.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -51,8 +52,8 @@ impl State {
         Ok(Doors { path, file, are_open: AtomicBool::new(false) })
     }
 
-    /// Takes the directory as [`State::lock`] does; if another process has it, says so and waits as long as `waits`
-    /// returns true, which it does after a moment.
+    /// Takes the directory as [`State::lock`] does; if another process has it, says so and waits as
+    /// long as `waits` returns true, which it does after a moment.
     ///
     /// # Errors
     /// As there: also if somebody waits already.
@@ -101,7 +102,8 @@ impl State {
         self.is_held(SUCCESSOR)
     }
 
-    /// Whether another process has the directory and listens. One that ended on its way there has neither file.
+    /// Whether another process has the directory and listens. One that ended on its way there
+    /// has neither file.
     pub fn is_succeeded(&self) -> bool {
         self.is_held(LOCK) && !self.has_successor() && self.is_held(LOCK)
     }
@@ -113,7 +115,8 @@ impl State {
 }
 
 impl Doors {
-    /// How many shards another process listens with; nothing if none does, and then none may from now on.
+    /// How many shards another process listens with; nothing if none does, and then none
+    /// may from now on.
     ///
     /// # Errors
     /// [`StateFault::Io`].

@@ -1,5 +1,6 @@
-//! Fuzz bodies: plain functions from bytes to nothing, wrapped for libFuzzer by `fuzz/` and run on seeded inputs by the
-//! tests below. A body must neither panic nor grow memory beyond the limits it asserts.
+//! Fuzz bodies: plain functions from bytes to nothing, wrapped for libFuzzer by `fuzz/` and run
+//! on seeded inputs by the tests below. A body must neither panic nor grow memory beyond the
+//! limits it asserts.
 #![expect(clippy::missing_panics_doc, clippy::panic, reason = "a panic is the finding")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -26,8 +27,8 @@ use crate::ssh::userauth::{Authenticator, Gate, Identity, Offer, Pass, Policy, S
 const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Most output a peer can make a transport queue: its own limit and one message.
 const OUTPUT_MAX_BYTES: usize = 1024 * 1024 + 300 * 1024;
-/// Most memory that takes: as much again may be written and not cut off yet, and a vector doubles as it grows. What is
-/// held back for a key exchange is small beside it.
+/// Most memory that takes: as much again may be written and not cut off yet, and a vector doubles
+/// as it grows. What is held back for a key exchange is small beside it.
 const CAPACITY_MAX_BYTES: usize = 5 * OUTPUT_MAX_BYTES;
 
 fn bounded(end: &End) {
@@ -126,7 +127,8 @@ impl Gate for Open {
     }
 }
 
-/// Authentication messages after a finished key exchange, then connection messages: a length byte before each.
+/// Authentication messages after a finished key exchange, then connection messages: a length
+/// byte before each.
 pub fn userauth(data: &[u8]) {
     let mut pair = Pair::plain(5);
     if pair.settle().is_err() {

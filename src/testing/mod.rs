@@ -1,4 +1,5 @@
-//! What tests and fuzzing have in common with no single room: fuzz bodies, and directories of a test's own.
+//! What tests and fuzzing have in common with no single room: fuzz bodies, and directories
+//! of a test's own.
 
 pub mod fuzz;
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Which address counts: the one in a load balancer's PROXY header, the one behind a NAT, or the socket's own.
+//! Which address counts: the one in a load balancer's PROXY header, the one behind a NAT, or
+//! the socket's own.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};

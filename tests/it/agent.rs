@@ -1,4 +1,5 @@
-//! An agent as its operator meets it: it starts from two files, knows edges by their keys, reads its files again, and drains.
+//! An agent as its operator meets it: it starts from two files, knows edges by their keys, reads
+//! its files again, and drains.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -26,7 +27,8 @@ impl Agent {
         Self { world, process }
     }
 
-    /// Replaces something in `agent.toml`, sends SIGHUP and waits until the log tells what came of it.
+    /// Replaces something in `agent.toml`, sends SIGHUP and waits until the log tells
+    /// what came of it.
     #[track_caller]
     fn reload(&self, text: &str) -> String {
         fs::write(self.world.path("agent.toml"), text).expect("agent.toml");

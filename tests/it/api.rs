@@ -1,4 +1,5 @@
-//! The API as strangers' programs meet it: curl over the socket and over TLS, and a fuzzer that reads its description.
+//! The API as strangers' programs meet it: curl over the socket and over TLS, and a fuzzer that
+//! reads its description.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,7 +11,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use crate::harness::peers::{program, python};
 use crate::harness::{Process, Scratch, run, wait};
 
-/// What the fuzzer holds an answer against: no status from 500 on, and nothing that the description does not say.
+/// What the fuzzer holds an answer against: no status from 500 on, and nothing that the
+/// description does not say.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
                       response_schema_conformance,response_headers_conformance";
 

@@ -5,12 +5,13 @@ use std::process::Command;
 
 use crate::harness::{World, peers, run, run_with_input};
 
-/// The only algorithms that `ssh-audit` may warn about: plain HMAC for old libssh2, and an exchange that no
-/// quantum computer must ever record.
+/// The only algorithms that `ssh-audit` may warn about: plain HMAC for old libssh2, and an exchange
+/// that no quantum computer must ever record.
 const WARNED: &[&str] =
     &["hmac-sha2-256", "hmac-sha2-512", "curve25519-sha256", "curve25519-sha256@libssh.org"];
 
-/// The only ones that it may fail: last in the list, for those who have nothing else (`legacy_kex`).
+/// The only ones that it may fail: last in the list, for those who have nothing
+/// else (`legacy_kex`).
 const FAILED: &[&str] = &["ecdh-sha2-nistp256", "ecdh-sha2-nistp384"];
 
 /// The algorithms of `ssh-audit`'s lines at `level`, comments dropped.

@@ -1,4 +1,5 @@
-//! The registry is away, or its disk is full: people get in, operators see, and nothing says that all is well.
+//! The registry is away, or its disk is full: people get in, operators see, and nothing says
+//! that all is well.
 
 use std::fs;
 use std::io::Write as _;

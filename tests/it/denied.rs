@@ -1,5 +1,5 @@
-//! What operators read of people who were not let in: one line each, with what they offered and why not, in words that
-//! `docs/fail2ban.md` bans by.
+//! What operators read of people who were not let in: one line each, with what they offered and why
+//! not, in words that `docs/fail2ban.md` bans by.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! The DNS server as other people's programs see it: `dig`, `delv` and `named-checkzone` of BIND, `kdig` of Knot.
+//! The DNS server as other people's programs see it: `dig`, `delv` and `named-checkzone` of
+//! BIND, `kdig` of Knot.
 
 use std::collections::BTreeMap;
 use std::fs;

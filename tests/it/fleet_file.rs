@@ -1,4 +1,5 @@
-//! What becomes of people when the fleet file loses what it held: nothing, until somebody has seen it and says so.
+//! What becomes of people when the fleet file loses what it held: nothing, until somebody has
+//! seen it and says so.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,4 +1,5 @@
-//! Sessions that an agent carries: the edge hands them over once the key is proved, and only splices from then on.
+//! Sessions that an agent carries: the edge hands them over once the key is proved, and only
+//! splices from then on.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! Host keys that a reload changes: what the zone says from then on, and what those hear who were half way in.
+//! Host keys that a reload changes: what the zone says from then on, and what those hear who
+//! were half way in.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,4 +1,5 @@
-//! The lobby as a stock client sees it: of somebody with thousands of VMs, and of people who lose their right to it.
+//! The lobby as a stock client sees it: of somebody with thousands of VMs, and of people who lose
+//! their right to it.
 
 use std::fs;
 use std::num::NonZeroU32;

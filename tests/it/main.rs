@@ -1,4 +1,5 @@
-//! The integration tests, one crate: the rules of the code base (`tidy`), then the product as people meet it.
+//! The integration tests, one crate: the rules of the code base (`tidy`), then the product
+//! as people meet it.
 
 #![expect(
     clippy::disallowed_methods,

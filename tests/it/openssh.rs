@@ -86,7 +86,8 @@ fn five_gibibytes_arrive_unchanged_both_ways() {
     if !full("5 GiB both ways") {
         return;
     }
-    // Four legs of a gibibyte and more: past OpenSSH's own re-key limit and 2^32 bytes in one session.
+    // Four legs of a gibibyte and more: past OpenSSH's own re-key limit and 2^32
+    // bytes in one session.
     let world = World::usual();
     both_ways(&world, &world.target("alice", "s001"), &[], 5 << 30);
 }

@@ -1,4 +1,5 @@
-//! What operators do to a front door that runs: they edit its files, send it signals, start it twice.
+//! What operators do to a front door that runs: they edit its files, send it
+//! signals, start it twice.
 
 use std::fs;
 use std::net::TcpStream;

@@ -1,4 +1,5 @@
-//! Clients, servers and load balancers of other people, in the corners where their habits differ from ours.
+//! Clients, servers and load balancers of other people, in the corners where their habits
+//! differ from ours.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -54,7 +55,8 @@ fn packets_of_256_kib_pass_both_ways() {
     }
 }
 
-/// Trap 66: a check that hears nothing takes the door, and every login through the balancer with it, for dead.
+/// Trap 66: a check that hears nothing takes the door, and every login through the balancer
+/// with it, for dead.
 #[test]
 fn a_load_balancers_health_check_finds_ssh_here_and_is_no_connection() {
     let Some(haproxy) = peers::program("haproxy", "haproxy") else { return };
@@ -122,7 +124,8 @@ fn a_passphrase_may_take_longer_than_the_grace_time_and_who_offers_nothing_hears
         .args(["-q", "-p", "-P", "", "-N", "slow fingers", "-f"])
         .arg(&key))
     .ok();
-    // Asked for the passphrase, it waits until somebody who came later and said nothing was shown out.
+    // Asked for the passphrase, it waits until somebody who came later and said
+    // nothing was shown out.
     let (asks, heard) = (world.path("ask"), world.path("heard"));
     let text = format!(
         "#!/bin/bash\nexec 3<>/dev/tcp/{}/{}\ncat <&3 >{}\necho slow fingers\n",
@@ -240,7 +243,8 @@ fn a_vm_is_told_from_which_address_the_edge_comes_as_that_vm_sees_it() {
     );
 }
 
-/// Old and FIPS clients and servers have these methods alone; RFC 5656 hashes the second with SHA-384.
+/// Old and FIPS clients and servers have these methods alone; RFC 5656 hashes the
+/// second with SHA-384.
 #[test]
 fn nist_curves_serve_both_legs_first_exchange_and_re_key_unless_switched_off() {
     for method in ["ecdh-sha2-nistp256", "ecdh-sha2-nistp384"] {

@@ -255,7 +255,7 @@ fn a_fixed_login_wins_over_the_name_the_user_asked_for() {
     if World::is_passed_by() {
         return;
     }
-    let login = crate::harness::world::login();
+    let login = crate::harness::target::login();
     let world = World::plan()
         .address("s001")
         .user("alice")

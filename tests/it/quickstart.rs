@@ -1,4 +1,5 @@
-//! The README's quick start, as it is written: every line of its blocks, in one shell, on a machine of its own.
+//! The README's quick start, as it is written: every line of its blocks, in one shell, on a
+//! machine of its own.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,5 +1,5 @@
-//! From nothing to `ssh vm.zone`: a registry that is filled by the command line, found by name through real DNS with a
-//! stock resolver, in a network of its own.
+//! From nothing to `ssh vm.zone`: a registry that is filled by the command line, found by name
+//! through real DNS with a stock resolver, in a network of its own.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,7 +12,8 @@ use nix::sys::signal::Signal;
 
 use crate::harness::network::may_miss;
 use crate::harness::process::{kill_tree, signal};
-use crate::harness::world::{beside, login};
+use crate::harness::target::login;
+use crate::harness::world::beside;
 use crate::harness::{Key, Output, Process, Scratch, World, run, sshd, wait};
 
 #[path = "registry_rights.rs"]
@@ -159,7 +160,8 @@ impl Island {
         assert!(output.stderr.contains("Permission denied"), "{}", output.stderr);
     }
 
-    /// The list of sessions, once it has `count`: one whose client has left stands there for a moment more.
+    /// The list of sessions, once it has `count`: one whose client has left stands there
+    /// for a moment more.
     #[track_caller]
     fn sessions(&self, count: usize) -> serde_json::Value {
         let mut list = serde_json::Value::Null;
@@ -324,7 +326,8 @@ fn who_loses_the_right_is_shown_out_with_a_word() {
     ends_with_words(carol, "an operator ended this session");
 
     let bob = island.stays("bob", "green.vm.test");
-    // Another comment, or options that let the session be, end nothing: the key is there all the time.
+    // Another comment, or options that let the session be, end nothing: the key is
+    // there all the time.
     let line = fs::read_to_string(island.path("bob.pub")).expect("a set-up of ours");
     let words: Vec<&str> = line.split_whitespace().take(2).collect();
     let line = format!("expiry-time=\"20990101\" {} another\n", words.join(" "));
@@ -489,7 +492,8 @@ fn a_backup_is_believed_only_once_adopted_and_what_was_lost_with_it_leads_nowher
     assert_eq!(island.dig("other", "A"), ["s003.vm.test.", POOL[2]]);
 }
 
-/// Eight clients at once, and kills in between: what was acknowledged stands, and nobody sees two VMs at an address.
+/// Eight clients at once, and kills in between: what was acknowledged stands, and nobody sees two
+/// VMs at an address.
 #[test]
 fn eight_writers_and_a_process_that_is_killed_keep_the_invariant() {
     let Some(mut island) = settled() else { return };

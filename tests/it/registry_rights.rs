@@ -1,4 +1,5 @@
-//! Rights that become less under live sessions and waiting logins, and maintenance: what people read.
+//! Rights that become less under live sessions and waiting logins, and maintenance:
+//! what people read.
 
 use super::*;
 

@@ -10,7 +10,8 @@ use nix::sys::signal::Signal;
 use crate::harness::{Key, Process, World, process, run, wait};
 use crate::operations::{Held, keyway, neighbours, replace, revoke, serve, with_key};
 
-/// How often a front door is followed by another one: what a busy machine bears, or what was asked for.
+/// How often a front door is followed by another one: what a busy machine bears, or
+/// what was asked for.
 fn restarts() -> u32 {
     if std::env::var_os("KEYWAY_FULL").is_some() { 50 } else { 4 }
 }

@@ -1,4 +1,5 @@
-//! Seats for sessions: nobody keeps everybody else out, and who waits for a VM is seen, heard and let go.
+//! Seats for sessions: nobody keeps everybody else out, and who waits for a VM is seen,
+//! heard and let go.
 
 use std::io::Read;
 use std::net::TcpListener;
@@ -111,7 +112,8 @@ fn what_a_client_says_while_its_vm_is_slow_reaches_the_vm() {
         ssh.args(forward).args(["-o", "ServerAliveCountMax=1", "door", "echo $KEYWAY_VM"]),
     );
     let (dialled, _) = silence.accept().expect("it is dialled");
-    // Her login's own exchange goes on with the VM that comes up now: this connection is passed on to it.
+    // Her login's own exchange goes on with the VM that comes up now: this connection is
+    // passed on to it.
     drop(silence);
     world.vm("blue").up();
     let passed = passed_on(&dialled, world.vm("blue").address);
@@ -124,7 +126,8 @@ fn passed_on(
     near: &std::net::TcpStream,
     to: std::net::SocketAddr,
 ) -> [std::thread::JoinHandle<()>; 2] {
-    // One that says nothing is what was there before: a program started meanwhile can hold it a moment longer.
+    // One that says nothing is what was there before: a program started meanwhile can hold it
+    // a moment longer.
     let speaks = |far: &std::net::TcpStream| {
         let patience = far.set_read_timeout(Some(std::time::Duration::from_millis(100)));
         patience.is_ok() && far.peek(&mut [0]).is_ok_and(|count| count == 1)

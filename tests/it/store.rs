@@ -1,7 +1,8 @@
 //! The store against kill -9: whatever was acknowledged is there, and nothing is there by half.
 //!
-//! The process that is killed is this test program itself, started anew with the one test that writes. A kill takes the
-//! process, not the machine: that every commit is also synced is a setting, tested beside the engine.
+//! The process that is killed is this test program itself, started anew with the one test that
+//! writes. A kill takes the process, not the machine: that every commit is also synced is a
+//! setting, tested beside the engine.
 
 use std::env;
 use std::hash::{BuildHasher, RandomState};
@@ -85,7 +86,8 @@ fn parsed(value: &[u8]) -> u64 {
     str::from_utf8(value).expect("digits").parse().expect("a number")
 }
 
-/// Opens the store and looks at all that it holds; returns the last number. Fails if anything is there by half.
+/// Opens the store and looks at all that it holds; returns the last number. Fails if anything
+/// is there by half.
 fn verified(path: &Path) -> u64 {
     let store = Sqlite::open(path, StoreId([0; 16])).expect("the store opens");
     let snapshot = store.snapshot("").expect("a snapshot");
@@ -169,8 +171,8 @@ fn nothing_acknowledged_is_lost_when_the_writer_is_killed() {
             continue;
         }
         let found = verified(&path);
-        // Each kill may have met a writer whose group was durable and not acknowledged yet. A later writer's
-        // acknowledgement counts from there.
+        // Each kill may have met a writer whose group was durable and not acknowledged yet. A later
+        // writer's acknowledgement counts from there.
         assert!(
             (last..=last + GROUP_MAX * unverified).contains(&found),
             "round {round}: {last} was acknowledged, {found} found"

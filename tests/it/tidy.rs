@@ -1,7 +1,8 @@
-//! The rules of this code base that no tool knows, as one table. Each row carries a planted violation, and a
-//! canary shows that the row catches it.
+//! The rules of this code base that no tool knows, as one table. Each row carries a planted
+//! violation, and a canary shows that the row catches it.
 
 mod circles;
+mod comments;
 mod dead;
 mod imports;
 mod long_functions;
@@ -170,6 +171,15 @@ const RULES: &[Rule] = &[
         applies: is_rust,
         find: imports::out_of_style,
         plant: ("src/ssh/wire.rs", "//! x\nuse std::{fmt, path::Path};\n"),
+    },
+    Rule {
+        name: "a comment ends at 100 columns",
+        applies: is_rust,
+        find: comments::too_wide,
+        plant: (
+            "src/ssh/wire.rs",
+            "//! It is a line that goes on and on, beyond the last column that any screen of code ever has to show.\n",
+        ),
     },
     Rule {
         name: "no test waits by the clock",
@@ -457,7 +467,8 @@ fn the_repository_keeps_every_rule() {
     assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
 }
 
-/// A label that nothing gives is a line on a dashboard that stays at zero, and a text that nobody reads.
+/// A label that nothing gives is a line on a dashboard that stays at zero, and a text
+/// that nobody reads.
 #[test]
 fn every_label_of_an_end_is_given_by_some_code() {
     let files = repository();

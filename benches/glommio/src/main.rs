@@ -1,6 +1,8 @@
-//! The flow of `keyway::edge::bare_flow` on glommio 0.9, for `cargo bench --bench executor`, which builds and runs this.
+//! The flow of `keyway::edge::bare_flow` on glommio 0.9, for `cargo bench --bench executor`, which
+//! builds and runs this.
 //!
-//! LISTEN VM CLIENT_TURNS VM_TURNS MESSAGE_BYTES CPU: serves flows at LISTEN towards VM until it is killed.
+//! LISTEN VM CLIENT_TURNS VM_TURNS MESSAGE_BYTES CPU: serves flows at LISTEN towards VM
+//! until it is killed.
 
 use std::io;
 use std::net::SocketAddr;

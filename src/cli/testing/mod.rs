@@ -1,4 +1,5 @@
-//! For the tests of `cli`: a server that answers what it is told to, and a terminal whose output is kept.
+//! For the tests of `cli`: a server that answers what it is told to, and a terminal
+//! whose output is kept.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -66,7 +67,8 @@ pub(super) fn say_with(
     Said { code, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
 }
 
-/// A server on a unix socket that gives these answers, one a request, and remembers what it was asked.
+/// A server on a unix socket that gives these answers, one a request, and remembers
+/// what it was asked.
 pub(super) struct Fake {
     pub(super) scratch: Scratch,
     served: Option<JoinHandle<Vec<String>>>,
@@ -90,7 +92,8 @@ impl Fake {
         Self { scratch, served: Some(served) }
     }
 
-    /// A server that takes its time: the answer to the last request comes when all the others have theirs.
+    /// A server that takes its time: the answer to the last request comes when all the
+    /// others have theirs.
     pub(super) fn slow(first: &[&str], meanwhile: &[&str], last: &str) -> Self {
         let scratch = Scratch::new();
         let listener = UnixListener::bind(scratch.0.join("keyway.sock")).unwrap();

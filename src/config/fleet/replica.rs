@@ -4,7 +4,8 @@ use super::super::Source;
 use super::super::document::Document;
 use super::{EMPTY, EMPTY_FIX, Fleet, Walk};
 
-/// Walks a fleet file that is a map of its own, beside no `keyway.toml`: it may say nothing of what a registry decides.
+/// Walks a fleet file that is a map of its own, beside no `keyway.toml`: it may say nothing of what
+/// a registry decides.
 pub(in crate::config) fn read_alone(source: &Source) -> (Document, Option<Fleet>) {
     let document = Document::new(&source.name, source.order, &source.text);
     let walk = Walk::new(&document, None).all(&source.text);

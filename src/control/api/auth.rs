@@ -1,4 +1,5 @@
-//! Who asks, and what they may: a peer of the socket by what the kernel says of it, everybody else by a token.
+//! Who asks, and what they may: a peer of the socket by what the kernel says of it, everybody
+//! else by a token.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -84,7 +85,8 @@ impl TokenHash {
         }
     }
 
-    /// The name and role of the token, if it is good at `now_s`. Every token is compared, each in constant time.
+    /// The name and role of the token, if it is good at `now_s`. Every token is compared, each
+    /// in constant time.
     pub(super) fn find(&self, model: &Model, now_s: u64) -> Result<(String, Role), Problem> {
         let mut found = None;
         for (name, stored) in model.tokens() {
@@ -132,8 +134,9 @@ impl Peers {
         Self { rules, passwd: etc.join("passwd"), group: etc.join("group") }
     }
 
-    /// The greatest of the roles that the rules give. Names are looked up in the files of accounts, each time: whoever
-    /// is taken out of a group loses the role at the next request. `own_uid`: the user that this process runs as.
+    /// The greatest of the roles that the rules give. Names are looked up in the files of accounts,
+    /// each time: whoever is taken out of a group loses the role at the next request. `own_uid`:
+    /// the user that this process runs as.
     pub(super) fn role(&self, own_uid: u32, peer: Credentials) -> Option<Role> {
         let Credentials { uid, gid } = peer;
         if uid == 0 || uid == own_uid {

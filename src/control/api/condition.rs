@@ -1,4 +1,5 @@
-//! How a front door is, and what came of reading its files again. Shown to operators and asked for by their programs.
+//! How a front door is, and what came of reading its files again. Shown to operators and asked for
+//! by their programs.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -118,8 +119,8 @@ pub struct Reloaded {
     pub dry_run: bool,
     /// Each part by itself, in the order in which they were renewed: none waits for another.
     pub parts: Vec<PartReloaded>,
-    /// Names the plan of a fleet file that would remove too much to be meant: sent back as `allow_mass_removal` it is
-    /// carried out, if it is still the same.
+    /// Names the plan of a fleet file that would remove too much to be meant: sent back as
+    /// `allow_mass_removal` it is carried out, if it is still the same.
     pub plan: Option<String>,
     /// What has changed in `keyway.toml` and takes a restart.
     pub restart: Vec<NeedsRestart>,
@@ -142,7 +143,8 @@ pub struct PartReloaded {
 #[derive(Clone, Copy, Debug, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Renewed {
-    /// `revoked_keys` and `trusted_user_cas`: what they take away is gone whatever is wrong with the rest.
+    /// `revoked_keys` and `trusted_user_cas`: what they take away is gone whatever is
+    /// wrong with the rest.
     Revocations,
     /// `keyway.toml` as a whole, read and sound.
     Config,

@@ -1,4 +1,5 @@
-//! One request that is let in: who, what, and what was sent along, read once before a handler sees it.
+//! One request that is let in: who, what, and what was sent along, read once before a
+//! handler sees it.
 
 use std::sync::Arc;
 
@@ -89,8 +90,8 @@ impl Context {
         }
     }
 
-    /// Writes into the audit log what was done beside the registry, and answers so: it is done, whether or not it can be
-    /// written down.
+    /// Writes into the audit log what was done beside the registry, and answers so: it is done,
+    /// whether or not it can be written down.
     pub(super) fn noted(&self, what: Noted, about: impl Into<String>) -> Changed<Gone> {
         let about = about.into();
         let order = self.order(Command::Note { what, about });

@@ -1,4 +1,5 @@
-//! What the API asks of the data plane, which it does not know: one trait, and what goes in and out of it.
+//! What the API asks of the data plane, which it does not know: one trait, and what goes
+//! in and out of it.
 
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -34,7 +35,8 @@ pub trait DataPlane: Send + Sync {
     /// How all of it is.
     fn status(&self) -> condition::Status;
 
-    /// Reads the files again; returns when everything that can be renewed is. Nothing if the process ends meanwhile.
+    /// Reads the files again; returns when everything that can be renewed is. Nothing if the
+    /// process ends meanwhile.
     fn reload(&self, order: condition::Reload) -> Option<condition::Reloaded>;
 
     /// Copies the store to a file that must not exist. The path is absolute.

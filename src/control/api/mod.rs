@@ -1,8 +1,9 @@
 //! THE API: JSON over HTTP/1.1 on a unix socket, and over TLS where that is configured.
 //!
-//! One table (`routes`) says everything about every route; `server` serves it. The registry is asked through its
-//! service, and what is not in the registry through [`DataPlane`]: this room does not know the data plane. Whoever is at
-//! the socket is told by the kernel, whoever comes over TLS by a token; nothing is served on TCP without TLS.
+//! One table (`routes`) says everything about every route; `server` serves it. The registry is
+//! asked through its service, and what is not in the registry through [`DataPlane`]: this room does
+//! not know the data plane. Whoever is at the socket is told by the kernel, whoever comes over TLS
+//! by a token; nothing is served on TCP without TLS.
 //!
 //! Everything a peer can make it hold is bounded, and one bad connection ends alone.
 

@@ -21,7 +21,8 @@ pub(super) fn describe() -> Value {
     };
     let settings = SchemaSettings::draft2020_12().with(settings);
     let settings = settings.with_transform(RecursiveTransform(unwrap_description));
-    // What is taken and what is given differ: a field with a default may be left out, and is always there.
+    // What is taken and what is given differ: a field with a default may be left out, and
+    // is always there.
     let mut takes = settings.clone().for_deserialize().into_generator();
     let mut gives = settings.for_serialize().into_generator();
     let problem = gives.subschema_for::<ProblemBody<'static>>();

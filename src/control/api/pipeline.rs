@@ -1,5 +1,5 @@
-//! From a request to its answer: who asks, what for, may they, is it well formed; then, on a thread that may wait, the
-//! handler.
+//! From a request to its answer: who asks, what for, may they, is it well formed; then, on a thread
+//! that may wait, the handler.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -107,8 +107,8 @@ struct Sent {
 }
 
 impl Sent {
-    /// Takes what is left of a body that was refused: who still sends does not read the answer, and loses it if the
-    /// connection ends meanwhile. False if more is left.
+    /// Takes what is left of a body that was refused: who still sends does not read the answer, and
+    /// loses it if the connection ends meanwhile. False if more is left.
     async fn swallowed(&mut self, known: bool) -> bool {
         let Self { body, begun } = self;
         let mut left = if known { SWALLOWED_BYTES_MAX } else { SWALLOWED_UNKNOWN_BYTES_MAX };

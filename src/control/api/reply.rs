@@ -112,8 +112,8 @@ impl Seen<'_> {
     }
 }
 
-/// What somebody has to know who changes by a command what a fleet file says. States and host keys that were seen are
-/// changed by commands even so: a file rarely says them.
+/// What somebody has to know who changes by a command what a fleet file says. States and host keys
+/// that were seen are changed by commands even so: a file rarely says them.
 fn files(written: &[Written]) -> Option<String> {
     let mut all = written.iter().filter_map(|Written { key, now, before }| {
         let (before, _) = before.as_ref()?;

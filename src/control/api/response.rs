@@ -22,7 +22,8 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    /// `place`: of an answer that there may be few of; it is free again when all of the answer is gone.
+    /// `place`: of an answer that there may be few of; it is free again when all of
+    /// the answer is gone.
     pub(super) fn into_response(
         self,
         status: StatusCode,

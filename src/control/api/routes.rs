@@ -1,5 +1,6 @@
-//! THE TABLE: every route, who may use it, what it takes and gives, and what carries it out. Authorisation and the check
-//! of queries, revisions and bodies follow from it before any handler runs; so do the API's description and the tests.
+//! THE TABLE: every route, who may use it, what it takes and gives, and what carries it out.
+//! Authorisation and the check of queries, revisions and bodies follow from it before any handler
+//! runs; so do the API's description and the tests.
 
 use Source::{Process, Registry};
 use axum::http::Method;
@@ -38,7 +39,8 @@ pub(super) struct Route {
 pub(super) enum Source {
     /// This process: there is always one.
     Process,
-    /// What is known of the registry: at worst its routes as they were saved last, and then it says so.
+    /// What is known of the registry: at worst its routes as they were saved last, and
+    /// then it says so.
     Known,
     /// The registry itself: there is none.
     Registry,
@@ -121,8 +123,8 @@ fn describe<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
 }
 
-/// A handler with its types: `run!(handler -> Answer)`, `run!(Body => handler -> Answer)`. The table cannot say anything
-/// else of a route than what its handler does.
+/// A handler with its types: `run!(handler -> Answer)`, `run!(Body => handler -> Answer)`. The
+/// table cannot say anything else of a route than what its handler does.
 macro_rules! run {
     ($handler:path => text) => {
         Run { takes: None, gives: Gives::Text, carry_out: |context| $handler(context).map(Answer::Text) }

@@ -1,5 +1,5 @@
-//! Listens on a unix socket and for TLS, and serves what comes there: few connections at a time, each with a deadline for
-//! everything it may wait for.
+//! Listens on a unix socket and for TLS, and serves what comes there: few connections at a time,
+//! each with a deadline for everything it may wait for.
 
 #![expect(clippy::disallowed_methods, reason = "the API runs on a thread of its own")]
 
@@ -34,7 +34,8 @@ use crate::control::places::network_of;
 use crate::registry::document::Role;
 use crate::registry::writer::Actor;
 
-/// Connections served at a time on each listener. One on which nobody has shown a right makes room for a newcomer.
+/// Connections served at a time on each listener. One on which nobody has shown a right makes
+/// room for a newcomer.
 const CONNECTIONS_MAX: usize = 128;
 /// Threads that are left to find out who asks, whatever the others wait for.
 const KNOWING_MAX: usize = 4;
@@ -51,7 +52,8 @@ const LIMITS: Limits = Limits {
 };
 /// For what is under way when the API ends.
 const END_MAX: Duration = Duration::from_secs(5);
-/// Who may connect to the socket: the user and the group that own it. What they may do is another matter.
+/// Who may connect to the socket: the user and the group that own it. What they may do
+/// is another matter.
 const SOCKET_MODE: u32 = 0o660;
 
 /// Why the API did not start.
@@ -92,7 +94,8 @@ pub enum ApiServeError {
     Start(#[source] io::Error),
 }
 
-/// The running API. Dropping it ends it: connections are cut, its socket's file is removed, its thread is gone.
+/// The running API. Dropping it ends it: connections are cut, its socket's file is removed,
+/// its thread is gone.
 pub struct Handle {
     socket: Bound,
     tls: Option<(SocketAddr, Arc<ArcSwap<ServerConfig>>)>,
@@ -278,7 +281,8 @@ async fn serve_unix(listener: UnixListener, api: Arc<Api>, own_uid: u32) {
     serve_each("API socket", CONNECTIONS_MAX, accept, serve).await;
 }
 
-/// Who is at the other end of the socket: those whose credentials were in force when they connected.
+/// Who is at the other end of the socket: those whose credentials were in force
+/// when they connected.
 fn peer(stream: &UnixStream, own_uid: u32) -> Option<(Actor, Process)> {
     let is = stream.peer_cred().ok()?;
     let peer = Credentials { uid: is.uid(), gid: is.gid() };

@@ -15,9 +15,11 @@ use crate::registry::document::Role;
 
 /// Watchers at a time: each has a thread of its own.
 pub(super) const WATCHERS_MAX: usize = 16;
-/// Answers at a time that show everything there is: a registry of a million VMs is some 300 MB of text.
+/// Answers at a time that show everything there is: a registry of a million VMs is
+/// some 300 MB of text.
 pub(super) const WHOLE_MAX: usize = 2;
-/// Requests at a time that wait for the registry, each on a thread of its own; others wait for their turn.
+/// Requests at a time that wait for the registry, each on a thread of its own; others
+/// wait for their turn.
 pub(super) const TURNS_MAX: usize = 16;
 
 /// What all connections share.
@@ -31,8 +33,8 @@ pub(super) struct Api {
     pub(super) traces: Traces,
 }
 
-/// What a peer of the socket may do, by the user that this process runs as and by what the kernel says of it. May wait for
-/// files.
+/// What a peer of the socket may do, by the user that this process runs as and by what the kernel
+/// says of it. May wait for files.
 pub(super) type RoleOf = Box<dyn Fn(Process) -> Option<Role> + Send + Sync>;
 
 /// Replaced at a reload.

@@ -16,7 +16,8 @@ use crate::registry::document::Role;
 
 /// More than sockets and queues hold.
 const LONG: usize = 32 << 20;
-/// Requests until a place is free again: what was held is let go as soon as the peer is seen to be gone.
+/// Requests until a place is free again: what was held is let go as soon as the peer is
+/// seen to be gone.
 const TRIES: usize = 10_000;
 
 fn wholes() -> impl Iterator<Item = &'static str> {

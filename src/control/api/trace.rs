@@ -1,6 +1,6 @@
-//! What a request leaves behind: a log line for every change and for everything that was refused, and, where somebody known
-//! tried to change something and was refused, an entry of the audit log. Both are rationed by who asks: neither a scanner
-//! nor a script in a loop fills a disk.
+//! What a request leaves behind: a log line for every change and for everything that was refused,
+//! and, where somebody known tried to change something and was refused, an entry of the audit log.
+//! Both are rationed by who asks: neither a scanner nor a script in a loop fills a disk.
 
 #![expect(clippy::disallowed_methods, reason = "a trace tells how long each step took")]
 
@@ -26,7 +26,8 @@ const METHOD_MAX_BYTES: usize = 16;
 const PATH_MAX_BYTES: usize = 200;
 /// Longest reason, in bytes.
 const WHY_MAX_BYTES: usize = 300;
-/// Largest command that the audit log keeps of what was refused, in bytes of JSON: done is what has a limit of its own.
+/// Largest command that the audit log keeps of what was refused, in bytes of JSON: done is what has
+/// a limit of its own.
 const COMMAND_BYTES_MAX: usize = 4096;
 
 /// Who causes lines.
@@ -107,8 +108,8 @@ impl Asked {
         }
     }
 
-    /// What was refused before it was a command of the registry, if that belongs into the audit log: somebody known wanted
-    /// to change something and may not.
+    /// What was refused before it was a command of the registry, if that belongs into the audit
+    /// log: somebody known wanted to change something and may not.
     pub(super) fn forbidden(&self, problem: &Problem) -> Option<(Actor, Command)> {
         let meant =
             self.known && self.changes && !self.dry_run && problem.status == StatusCode::FORBIDDEN;

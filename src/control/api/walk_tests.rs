@@ -1,4 +1,5 @@
-//! Every route, walked: by every role over both transports, and with everything wrong that can be sent.
+//! Every route, walked: by every role over both transports, and with everything wrong
+//! that can be sent.
 
 use axum::http::Method;
 use proptest::prelude::*;
@@ -80,7 +81,8 @@ fn of_places(route: &Route) -> Option<(String, Value)> {
     })
 }
 
-/// A request that each route answers with 200 in a prepared world. Whoever adds a route adds its example.
+/// A request that each route answers with 200 in a prepared world. Whoever adds a route
+/// adds its example.
 pub(super) fn example(route: &Route) -> (String, Value) {
     let path = route.path.replace("{name}", "blue");
     let none = Value::Null;

@@ -1,4 +1,5 @@
-//! The stream of commits: each watcher has a thread of its own, which waits for the store and for nobody else.
+//! The stream of commits: each watcher has a thread of its own, which waits for the store and
+//! for nobody else.
 
 #![expect(clippy::disallowed_methods, reason = "a watch is fed by a thread of its own")]
 

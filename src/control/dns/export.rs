@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 
 use super::zone::Zone;
 
-/// Writes one record a line, in any order behind the SOA, with absolute names. Nothing is held but the line at hand.
+/// Writes one record a line, in any order behind the SOA, with absolute names. Nothing is held but
+/// the line at hand.
 ///
 /// # Errors
 /// Those of `out`.

@@ -5,8 +5,8 @@ use std::hash::{Hash, Hasher};
 
 use crate::route::{LABEL_BYTES_MAX, is_label};
 
-/// A VM's or an address' name: 1 to 63 of `a-z 0-9 -`, as [`is_label`] has it. Lives on the stack, so that a question
-/// costs no allocation before it is known that the name exists.
+/// A VM's or an address' name: 1 to 63 of `a-z 0-9 -`, as [`is_label`] has it. Lives on the stack,
+/// so that a question costs no allocation before it is known that the name exists.
 #[derive(Clone, Copy)]
 pub struct Label {
     bytes: [u8; LABEL_BYTES_MAX],
@@ -14,7 +14,8 @@ pub struct Label {
 }
 
 impl Label {
-    /// From a label of a question; upper case becomes lower case. `None` for what no VM can be called.
+    /// From a label of a question; upper case becomes lower case. `None` for what no
+    /// VM can be called.
     #[must_use]
     pub fn new(label: &[u8]) -> Option<Self> {
         let mut bytes = [0; LABEL_BYTES_MAX];

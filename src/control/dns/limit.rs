@@ -1,9 +1,11 @@
-//! Response rate limiting: how much anybody can have sent to somebody else by asking under a false address.
+//! Response rate limiting: how much anybody can have sent to somebody else by asking under
+//! a false address.
 //!
-//! The source of a datagram is its sender's word. Every network (/24, /56) gets so many answers a second and no more;
-//! of those beyond, every second one is a truncated header, on which a true resolver asks again over TCP, where nobody
-//! lies about who they are. After BIND's and NSD's RRL; NSD's in that a network is counted, whatever it asks: the names of
-//! a large fleet are many, and whoever knows them would have the limit once for each.
+//! The source of a datagram is its sender's word. Every network (/24, /56) gets so many answers a
+//! second and no more; of those beyond, every second one is a truncated header, on which a true
+//! resolver asks again over TCP, where nobody lies about who they are. After BIND's and NSD's RRL;
+//! NSD's in that a network is counted, whatever it asks: the names of a large fleet are many, and
+//! whoever knows them would have the limit once for each.
 //!
 //! Pure: time is an argument. A table of fixed size, which no packet makes grow.
 
@@ -52,7 +54,8 @@ pub struct Limiter<S = RandomState> {
 }
 
 impl Limiter {
-    /// So many answers a second for each network. The hash is a secret, so that nobody can choose who shares a place.
+    /// So many answers a second for each network. The hash is a secret, so that nobody can choose
+    /// who shares a place.
     pub fn new(per_second: NonZeroU32) -> Self {
         Self::with_hasher(per_second, SETS, RandomState::new())
     }
@@ -70,8 +73,8 @@ impl<S: BuildHasher> Limiter<S> {
         let tag = u32::try_from(hash >> 32).unwrap_or_default();
         let at = usize::try_from(hash & u64::from(u32::MAX)).unwrap_or_default() % self.sets.len();
         let Some(set) = self.sets.get_mut(at) else { return LimitVerdict::Answer };
-        // Without a place of its own a network takes the place of the least busy one, and what that one had: so nobody gets
-        // more than the limit, however many ask.
+        // Without a place of its own a network takes the place of the least busy one, and what that
+        // one had: so nobody gets more than the limit, however many ask.
         let mine = |seen: &&mut Seen| seen.tag == tag;
         let seen = match set.iter_mut().find(mine) {
             Some(seen) => seen,

@@ -1,4 +1,5 @@
-//! Tests of `limit`: whatever comes, nobody gets more than the limit; whoever stays below it gets everything.
+//! Tests of `limit`: whatever comes, nobody gets more than the limit; whoever stays below it
+//! gets everything.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher};

@@ -1,8 +1,8 @@
-//! DNS: authoritative for the zone of the VMs' names, straight from the live map. A change is answered at once; there
-//! is no copy of the zone that could be late.
+//! DNS: authoritative for the zone of the VMs' names, straight from the live map. A change is
+//! answered at once; there is no copy of the zone that could be late.
 //!
 //! ```text
-//! datagram or message -> responder reads -> zone (records) -> responder writes -> where it came from
+//! datagram or message -> responder reads -> zone (records) -> responder writes -> its sender
 //! ```
 //! - [`zone`]: {name, type} -> records; what exists and what does not.
 //! - [`responder`]: bytes -> bytes. EDNS, truncation, refusals. `sign`: DNSSEC, answer by answer.
@@ -10,10 +10,10 @@
 //! - `server`, `socket`: UDP and TCP, on a thread of their own, with a limit on everything.
 //! - [`transfer`], `notify`, [`export`]: the whole zone, for secondaries and as a file.
 //!
-//! hickory reads and writes what is on the wire. The server around it is our own, because `hickory-server`'s (0.26)
-//! answers a wildcard socket's questions from whatever address the route prefers, takes any number of connections,
-//! has no back-pressure for a transfer (a full queue loses messages of it), and logs a line of the peer's text at
-//! `info` for every question.
+//! hickory reads and writes what is on the wire. The server around it is our own, because
+//! `hickory-server`'s (0.26) answers a wildcard socket's questions from whatever address the route
+//! prefers, takes any number of connections, has no back-pressure for a transfer (a full queue
+//! loses messages of it), and logs a line of the peer's text at `info` for every question.
 
 use std::io;
 use std::net::SocketAddr;

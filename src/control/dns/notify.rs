@@ -1,7 +1,8 @@
-//! NOTIFY (RFC 1996): tells the secondaries that the zone has changed, a second after it did at the earliest.
+//! NOTIFY (RFC 1996): tells the secondaries that the zone has changed, a second after it did
+//! at the earliest.
 //!
-//! A change is looked for once a second, so that a thousand changes are one NOTIFY. It is repeated until the secondary
-//! answers, a few times; whoever misses them all looks at the SOA by itself.
+//! A change is looked for once a second, so that a thousand changes are one NOTIFY. It is repeated
+//! until the secondary answers, a few times; whoever misses them all looks at the SOA by itself.
 
 #![expect(clippy::disallowed_methods, reason = "when to tell again is measured by the clock")]
 
@@ -40,8 +41,8 @@ struct Pending {
     ticks_left: u32,
 }
 
-/// Tells `secondaries`, until the runtime ends. `listen` is where the zone is served: NOTIFY leaves from there, so that
-/// a secondary knows whom it hears.
+/// Tells `secondaries`, until the runtime ends. `listen` is where the zone is served: NOTIFY leaves
+/// from there, so that a secondary knows whom it hears.
 pub(super) async fn run(
     secondaries: Vec<SocketAddr>,
     listen: Vec<SocketAddr>,

@@ -1,9 +1,10 @@
-//! Answers queries: the bytes of a request -> the bytes of its answer. No socket, no log; what a peer sends is at most
-//! counted.
+//! Answers queries: the bytes of a request -> the bytes of its answer. No socket, no log; what a
+//! peer sends is at most counted.
 //!
-//! hickory reads names and writes messages. Its own reader of whole requests is not used: it reserves room for as many
-//! questions as a header claims (65,535 make 8 MB), and logs what it finds in options. Here a request has exactly one
-//! question and at most [`RECORDS_MAX`] records, which are stepped over.
+//! hickory reads names and writes messages. Its own reader of whole requests is not used: it
+//! reserves room for as many questions as a header claims (65,535 make 8 MB), and logs what it
+//! finds in options. Here a request has exactly one question and at most [`RECORDS_MAX`] records,
+//! which are stepped over.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use super::sign;
 use super::zone::{Answer, Outcome, Zone};
 use crate::unix_time::unix_s;
 
-/// Most bytes of a UDP answer, whatever the asker can take: fits every path without fragments (DNS flag day 2020).
+/// Most bytes of a UDP answer, whatever the asker can take: fits every path without fragments
+/// (DNS flag day 2020).
 const UDP_BYTES_MAX: u16 = 1232;
 /// What an asker takes that says nothing (RFC 1035 §4.2.1).
 const UDP_BYTES_PLAIN: u16 = 512;
@@ -123,7 +125,8 @@ impl Responder {
         self.emit(&request, said, transport, out)
     }
 
-    /// Says into `out`, which is emptied first, that the answer to `request` is to be had over TCP; nothing is looked up.
+    /// Says into `out`, which is emptied first, that the answer to `request` is to be had over TCP;
+    /// nothing is looked up.
     pub fn truncated(&mut self, request: &[u8], out: &mut Vec<u8>) -> Reply {
         out.clear();
         let Ok(request) = read(request) else { return Reply::Nothing };
@@ -143,7 +146,8 @@ impl Responder {
         if emitted.is_ok() { Reply::Message(ResponseKind::Truncated) } else { Reply::Nothing }
     }
 
-    /// RFC 5936, RFC 1995. There is no history of changes: a secondary that is behind gets the whole zone.
+    /// RFC 5936, RFC 1995. There is no history of changes: a secondary that is behind
+    /// gets the whole zone.
     fn transfer(
         &mut self,
         request: Request,
@@ -189,7 +193,8 @@ impl Responder {
     ) -> Reply {
         let Answer { answers, authority, additional, .. } = &self.answer;
         let mut metadata = Metadata::response_from_request(&request.metadata);
-        // The proof that a name does not exist says that nothing is there (RFC 9824 §3.2); the code must agree.
+        // The proof that a name does not exist says that nothing is there (RFC 9824 §3.2); the
+        // code must agree.
         let agrees = !self.answer.denied || request.edns.is_some_and(|edns| edns.compact_ok);
         metadata.response_code = if agrees { code(said) } else { ResponseCode::NoError };
         metadata.authoritative =
@@ -220,7 +225,8 @@ impl Responder {
         if fits(&metadata, [answers, authority, additional]) {
             return Reply::Message(said);
         }
-        // Addresses of name servers may be left out; what was asked for may not (RFC 2181 §9): all of it over TCP.
+        // Addresses of name servers may be left out; what was asked for may not (RFC 2181 §9):
+        // all of it over TCP.
         if !additional.is_empty() && fits(&metadata, [answers, authority, &[]]) {
             return Reply::Message(said);
         }
@@ -235,8 +241,8 @@ impl Responder {
 }
 
 impl Request {
-    /// A message of a transfer: `answers` in the answer section, the question in the first one only (RFC 5936 §2.2).
-    /// False if that is too much for one message.
+    /// A message of a transfer: `answers` in the answer section, the question in the first one only
+    /// (RFC 5936 §2.2). False if that is too much for one message.
     pub fn message(&self, first: bool, answers: &[Record], out: &mut Vec<u8>) -> bool {
         out.clear();
         let mut metadata = Metadata::response_from_request(&self.metadata);

@@ -1,4 +1,5 @@
-//! The loops: datagrams in, datagrams out; connections, and transfers over them. Everything has a limit.
+//! The loops: datagrams in, datagrams out; connections, and transfers over them.
+//! Everything has a limit.
 
 #![expect(clippy::disallowed_methods, reason = "answers are limited by the clock")]
 
@@ -24,7 +25,8 @@ use super::transfer;
 use super::zone::Zone;
 use crate::control::places::{Place, Places, network_of};
 
-/// No request is longer; what is cut off here was none (a question has at most 271 bytes, options the rest).
+/// No request is longer; what is cut off here was none (a question has at most 271 bytes,
+/// options the rest).
 const DATAGRAM_BYTES_MAX: usize = 4096;
 /// Datagrams answered before other sockets and connections get their turn.
 const BURST: usize = 64;
@@ -34,7 +36,8 @@ const CONNECTIONS_MAX: usize = 256;
 const CONNECTIONS_PER_PEER_MAX: usize = 16;
 /// From one request to the next, and for the whole of one.
 const REQUEST_WAIT: Duration = Duration::from_secs(10);
-/// Requests on one connection. An honest resolver has a handful before it must make a new connection.
+/// Requests on one connection. An honest resolver has a handful before it must make
+/// a new connection.
 const REQUESTS_MAX: usize = 1000;
 /// For one message to be taken.
 const WRITE_WAIT: Duration = Duration::from_secs(10);
@@ -261,7 +264,8 @@ async fn connection(
     Ok(())
 }
 
-/// One message behind its length. The length is the peer's word, but only what arrives takes memory.
+/// One message behind its length. The length is the peer's word, but only what
+/// arrives takes memory.
 async fn read(stream: &mut TcpStream, into: &mut Vec<u8>) -> io::Result<()> {
     let len = stream.read_u16().await?;
     into.clear();

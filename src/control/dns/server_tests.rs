@@ -58,7 +58,8 @@ fn a_network_that_asks_too_much_is_sent_to_tcp_and_others_are_not() {
     let asked = request("blue.vm.test.", A);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(server).unwrap();
-    // One answer, then every second question: the third is told to come by TCP, unless a second is over by then.
+    // One answer, then every second question: the third is told to come by TCP, unless a second
+    // is over by then.
     assert_eq!(ask_udp(server, &asked).answers.len(), 2);
     let told = (0..1000).find_map(|_| {
         socket.send(&asked).unwrap();

@@ -1,8 +1,9 @@
-//! DNSSEC, online: the records of one answer are signed when it is asked for, with one ECDSA P-256 key (RFC 6605). The
-//! zone itself is never signed, so a change costs no more than without.
+//! DNSSEC, online: the records of one answer are signed when it is asked for, with one ECDSA P-256
+//! key (RFC 6605). The zone itself is never signed, so a change costs no more than without.
 //!
-//! What does not exist is denied by one record made for the question: an NSEC of that very name whose bitmap holds
-//! NXNAME, or the types that are there (compact denial, RFC 9824). Nobody can list the zone by walking it.
+//! What does not exist is denied by one record made for the question: an NSEC of that very name
+//! whose bitmap holds NXNAME, or the types that are there (compact denial, RFC 9824). Nobody can
+//! list the zone by walking it.
 //!
 //! Signatures are kept and used again. Those of denied names are not: strangers choose the names.
 
@@ -23,7 +24,8 @@ use crate::ssh::wire::{Malformed, Reader};
 
 /// A signature is good from an hour ago, for resolvers whose clock is late.
 const BACKDATED_S: u64 = 3600;
-/// To three days from now: longer than a resolver's clock is wrong, shorter than a stolen key stays unnoticed.
+/// To three days from now: longer than a resolver's clock is wrong, shorter than a stolen key
+/// stays unnoticed.
 const VALID_S: u64 = 3 * 86_400;
 /// A kept one is made anew after a day, two before it ends.
 const KEPT_S: u64 = 86_400;
@@ -185,7 +187,8 @@ impl Signer {
     }
 }
 
-/// `types` exist at `name` in the zone `apex`, and no others. It covers nothing but the name itself.
+/// `types` exist at `name` in the zone `apex`, and no others. It covers nothing but
+/// the name itself.
 ///
 /// # Errors
 /// Never for a name that was read from a message.
@@ -200,9 +203,9 @@ pub fn nsec(
     Ok(Record::from_rdata(name.clone(), ttl_s, data))
 }
 
-/// The name behind `name` in canonical order (RFC 4034 §6.1): one label of a zero byte more. The longest names have no
-/// room for it, and nothing below them: behind them comes their own label, longer or greater by as little as can be (RFC
-/// 4471 §3.1.2), and behind the last of all the apex.
+/// The name behind `name` in canonical order (RFC 4034 §6.1): one label of a zero byte more. The
+/// longest names have no room for it, and nothing below them: behind them comes their own label,
+/// longer or greater by as little as can be (RFC 4471 §3.1.2), and behind the last of all the apex.
 fn successor(name: &Name, apex: &Name) -> Result<Name, ProtoError> {
     if let Ok(next) = name.prepend_label(&[0_u8][..]) {
         return Ok(next);
@@ -237,7 +240,8 @@ pub fn nxname() -> RecordType {
     RecordType::from(NXNAME)
 }
 
-/// The set as it is signed: owner in lower case, original TTL, data in canonical form and order (RFC 4034 §6).
+/// The set as it is signed: owner in lower case, original TTL, data in canonical form and
+/// order (RFC 4034 §6).
 fn canonical(first: &Record, set: &[Record]) -> Result<Vec<u8>, SigningError> {
     let mut all = Vec::with_capacity(set.len());
     for record in set {
@@ -271,8 +275,8 @@ fn encoder(into: &mut Vec<u8>) -> BinEncoder<'_> {
     encoder
 }
 
-/// An SSH signature (string algorithm, string of mpint r and mpint s) as DNSSEC writes it: r and s, 32 bytes each (RFC
-/// 6605 §4).
+/// An SSH signature (string algorithm, string of mpint r and mpint s) as DNSSEC writes it: r and s,
+/// 32 bytes each (RFC 6605 §4).
 fn fixed(blob: &[u8]) -> Result<Vec<u8>, SigningError> {
     let mut blob = Reader::new(blob);
     let _algorithm = blob.string()?;

@@ -1,4 +1,5 @@
-//! Tests of `sign`: hickory's own validator, which shares no line with the signer, checks what was signed.
+//! Tests of `sign`: hickory's own validator, which shares no line with the signer, checks
+//! what was signed.
 
 use hickory_proto::dnssec::Verifier as _;
 use hickory_proto::dnssec::rdata::RRSIG;
@@ -258,7 +259,8 @@ fn seconds_wrap_around_and_halves_are_filled_up() {
 fn what_is_denied_may_be_as_long_as_a_name_can_be() {
     let zone = signed_zone();
     let m = "m".repeat(63);
-    // 255 bytes on the wire, then one and two fewer: there is room for a byte of the label, or for a label.
+    // 255 bytes on the wire, then one and two fewer: there is room for a byte of the
+    // label, or for a label.
     let zone_bytes = ".vm.test.".len();
     let rest = 254 - zone_bytes - 3 * 64;
     for (less, next) in [(0, "b"), (1, "a\\000"), (2, "\\000.")] {

@@ -1,8 +1,9 @@
-//! Sockets of the DNS server: bound before it starts, and UDP that answers from the address it was asked at.
+//! Sockets of the DNS server: bound before it starts, and UDP that answers from the address
+//! it was asked at.
 //!
-//! A socket on a wildcard address would answer from whatever address the route to the asker prefers, and the asker drops
-//! what comes from elsewhere. So the kernel is asked for each datagram's destination (IP_PKTINFO, RFC 3542 §6.1), and
-//! the answer carries it as its source.
+//! A socket on a wildcard address would answer from whatever address the route to the asker
+//! prefers, and the asker drops what comes from elsewhere. So the kernel is asked for each
+//! datagram's destination (IP_PKTINFO, RFC 3542 §6.1), and the answer carries it as its source.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket as StdUdp};
@@ -23,7 +24,8 @@ use super::counters::Transport;
 const RECEIVE_BYTES: usize = 4 << 20;
 /// Connections that wait for a place.
 const BACKLOG: i32 = 256;
-/// Sizes of IP_PKTINFO and IPV6_PKTINFO (`in_pktinfo` is 12 bytes, `in6_pktinfo` 20), with their headers.
+/// Sizes of IP_PKTINFO and IPV6_PKTINFO (`in_pktinfo` is 12 bytes, `in6_pktinfo` 20),
+/// with their headers.
 const CONTROL_BYTES: usize = 64;
 /// How often both sockets of port 0 are sought on one port.
 const PORT_TRIES: usize = 16;
@@ -35,8 +37,8 @@ pub(super) struct Pair {
     pub(super) tcp: StdListener,
 }
 
-/// Binds UDP and TCP on the same port. Port 0 is any that is free for both. `shared`: a process of ours may have them until
-/// we answer; nobody else may.
+/// Binds UDP and TCP on the same port. Port 0 is any that is free for both. `shared`: a process of
+/// ours may have them until we answer; nobody else may.
 pub(super) fn bind(address: SocketAddr, shared: bool) -> Result<Pair, (Transport, io::Error)> {
     if !shared && address.port() != 0 {
         // SO_REUSEPORT would let a second server of the same user have half of the questions.
@@ -150,7 +152,8 @@ impl Datagrams {
             )?;
             let mut asked_at = None;
             for control in message.cmsgs()? {
-                // The interface is left to the routes: a forced one breaks where they are asymmetric.
+                // The interface is left to the routes: a forced one breaks where
+                // they are asymmetric.
                 if let ControlMessageOwned::Ipv4PacketInfo(mut info) = control {
                     info.ipi_ifindex = 0;
                     asked_at = Some(AskedAt::V4(info));

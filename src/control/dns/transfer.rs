@@ -7,18 +7,19 @@ use hickory_proto::rr::Record;
 use super::responder::Request;
 use super::zone::Zone;
 
-/// Records of a message. Names of the longest kind on both sides make 52 kB of them, which is below the 64 kB of a
-/// message; usual ones 4 kB.
+/// Records of a message. Names of the longest kind on both sides make 52 kB of them, which is below
+/// the 64 kB of a message; usual ones 4 kB.
 const RECORDS_PER_MESSAGE: usize = 100;
 
-/// Hands every message to `send`, each with its length before it, until `send` breaks. One message is built at a time.
-/// Returns whether all were taken.
+/// Hands every message to `send`, each with its length before it, until `send` breaks. One message
+/// is built at a time. Returns whether all were taken.
 pub fn stream(
     zone: &Zone,
     request: &Request,
     send: &mut dyn FnMut(Vec<u8>) -> ControlFlow<()>,
 ) -> bool {
-    // Of the beginning, at both ends: whatever changes meanwhile makes a newer one, and the next copy has it.
+    // Of the beginning, at both ends: whatever changes meanwhile makes a newer one, and the
+    // next copy has it.
     let soa = zone.soa();
     let mut messages = Messages { request, first: true, records: Vec::new(), send };
     let mut flow = messages.push(&soa);

@@ -6,12 +6,14 @@
 //! s003.vm.test   A AAAA SSHFP      a pool address; the host keys of the edge are the same at each
 //! blue.vm.test   CNAME s003        a VM; nothing else may stand beside a CNAME (RFC 1034 §3.6.2)
 //! ```
-//! A VM that has no address is entered by name only, through any address. **Its name does not exist here**: a name
-//! without records is none in DNS (RFC 8020 §2), and a secondary, which gets records only, could say nothing else. A
-//! NODATA answer would differ from what the secondaries say, and tell strangers about a VM that no resolver can reach.
+//! A VM that has no address is entered by name only, through any address. **Its name does not exist
+//! here**: a name without records is none in DNS (RFC 8020 §2), and a secondary, which gets records
+//! only, could say nothing else. A NODATA answer would differ from what the secondaries say, and
+//! tell strangers about a VM that no resolver can reach.
 //!
-//! Negative answers carry the SOA with its own TTL = MINIMUM = 60 s (RFC 2308 §3 takes the smaller, some resolvers take
-//! the SOA's): a new VM is found a minute later by whoever asked too early. Nothing matches a wildcard.
+//! Negative answers carry the SOA with its own TTL = MINIMUM = 60 s (RFC 2308 §3 takes the smaller,
+//! some resolvers take the SOA's): a new VM is found a minute later by whoever asked too early.
+//! Nothing matches a wildcard.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::ControlFlow;
@@ -47,8 +49,9 @@ pub trait Names: Send + Sync {
     /// Grows with every change of what the other functions say, modulo 2^32 (RFC 1982).
     fn serial(&self) -> u32;
 
-    /// Visits every VM that has an address, and every address, in any order, until told to stop. Runs on a thread of its
-    /// own and as slowly as a secondary reads: an implementation holds nothing that others wait for.
+    /// Visits every VM that has an address, and every address, in any order, until told to stop.
+    /// Runs on a thread of its own and as slowly as a secondary reads: an implementation holds
+    /// nothing that others wait for.
     fn walk(&self, visit: &mut dyn FnMut(Entry) -> ControlFlow<()>);
 }
 
@@ -158,10 +161,12 @@ enum Node<'z> {
 }
 
 impl Zone {
-    /// The zone of `settings` over `names`; `host_keys` are those that clients see at every pool address.
+    /// The zone of `settings` over `names`; `host_keys` are those that clients see at
+    /// every pool address.
     ///
     /// # Errors
-    /// A name does not fit the wire, or the key is of another type; never for settings that were read from a file.
+    /// A name does not fit the wire, or the key is of another type; never for settings that were
+    /// read from a file.
     pub fn new(
         settings: &Dns,
         host_keys: &[PublicKey],
@@ -200,7 +205,8 @@ impl Zone {
         &self.apex
     }
 
-    /// Clients see these host keys from now on; true if they saw others before. The serial has to grow after this.
+    /// Clients see these host keys from now on; true if they saw others before. The serial has to
+    /// grow after this.
     pub fn renew_host_keys(&self, host_keys: &[PublicKey]) -> bool {
         let now = fingerprints(host_keys);
         let before = self.sshfp.swap(Arc::new(now));
@@ -218,8 +224,8 @@ impl Zone {
         self.secondaries.iter().any(|secondary| secondary.network.contains(&ip))
     }
 
-    /// Answers one question of class IN or another, of a type that asks for records. Names compare without case, and an
-    /// answer's owner is the name as it was asked for.
+    /// Answers one question of class IN or another, of a type that asks for records. Names compare
+    /// without case, and an answer's owner is the name as it was asked for.
     pub fn answer(&self, question: &Query, into: &mut Answer) {
         into.clear();
         if question.query_class() != DNSClass::IN {
@@ -272,8 +278,8 @@ impl Zone {
         }
     }
 
-    /// Records that exist because the zone is signed: an alias has its own. RRSIG alone is of no use to anybody, and
-    /// large.
+    /// Records that exist because the zone is signed: an alias has its own. RRSIG alone is of no
+    /// use to anybody, and large.
     fn proof(&self, node: &Node<'_>, owner: Name, wanted: RecordType, into: &mut Answer) {
         match node {
             Node::Outside => into.outcome = Outcome::Refused,
@@ -288,7 +294,8 @@ impl Zone {
         }
     }
 
-    /// Adds the signatures to an answer, and the proof to a negative one. Nothing happens in a zone that has no key.
+    /// Adds the signatures to an answer, and the proof to a negative one. Nothing happens in a zone
+    /// that has no key.
     ///
     /// # Errors
     /// The key failed.
@@ -357,8 +364,8 @@ impl Zone {
         Node::Nothing
     }
 
-    /// The types that exist at a name, as records of the zone (a signed zone has more). The order is that in which ANY
-    /// picks one.
+    /// The types that exist at a name, as records of the zone (a signed zone has more). The order
+    /// is that in which ANY picks one.
     fn types(&self, node: &Node<'_>) -> [Option<RecordType>; 3] {
         match node {
             Node::Apex => [
@@ -438,8 +445,9 @@ impl Zone {
         Record::from_rdata(self.apex.clone(), NEGATIVE_TTL_S, RData::SOA(soa))
     }
 
-    /// Every record but the SOA, one after another; nothing is built beside the one at hand. What is added or removed
-    /// meanwhile may or may not be seen: the serial has grown by then, and the next copy has it.
+    /// Every record but the SOA, one after another; nothing is built beside the one at hand. What
+    /// is added or removed meanwhile may or may not be seen: the serial has grown by then, and the
+    /// next copy has it.
     pub fn walk(&self, visit: &mut dyn FnMut(&Record) -> ControlFlow<()>) {
         let mut fixed = self.ns.clone();
         self.glue(&mut fixed);
@@ -489,8 +497,8 @@ fn address(ip: IpAddr) -> RData {
     }
 }
 
-/// Types that are no records: transfers, what hickory calls by none of its names in 128..=255 but ANY (RFC 6895 §3.1),
-/// and OPT.
+/// Types that are no records: transfers, what hickory calls by none of its names in 128..=255 but
+/// ANY (RFC 6895 §3.1), and OPT.
 fn is_meta(wanted: RecordType) -> bool {
     let number = u16::from(wanted);
     wanted != RecordType::ANY && (wanted == RecordType::OPT || (128..=255).contains(&number))

@@ -1,4 +1,5 @@
-//! Before SSH: which address was dialled, by whom, and load balancers that only look whether somebody is here.
+//! Before SSH: which address was dialled, by whom, and load balancers that only look whether
+//! somebody is here.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -14,8 +15,8 @@ use crate::ended::{Cause, Detail, Ended, Stage};
 use crate::ssh::ident;
 
 impl Door {
-    /// Finds the address that was dialled, reading a PROXY header where one is due. Returns the bytes read behind it;
-    /// `None` for a health check, which alone is not counted as accepted.
+    /// Finds the address that was dialled, reading a PROXY header where one is due. Returns the
+    /// bytes read behind it; `None` for a health check, which alone is not counted as accepted.
     pub(super) async fn local(
         &self,
         stream: &Stream,
@@ -83,7 +84,8 @@ impl Door {
         }
     }
 
-    /// A load balancer looks whether SSH is spoken here: it must read our identification line, or it takes us for dead.
+    /// A load balancer looks whether SSH is spoken here: it must read our identification line, or
+    /// it takes us for dead.
     pub(super) async fn answer_check(&self, stream: &Stream) -> Result<(), Broken> {
         stream.write_now(format!("{}\r\n", ident::TO_CLIENTS).as_bytes());
         stream.finish()?;

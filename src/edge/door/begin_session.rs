@@ -1,7 +1,7 @@
 //! From a proved key with a route to a session on the pump, or to words about why there is none.
 //!
-//! A seat is taken first. While the VM is reached the client is attended to, and whoever may end the connection is heard:
-//! the one that comes first decides.
+//! A seat is taken first. While the VM is reached the client is attended to, and whoever may end
+//! the connection is heard: the one that comes first decides.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -78,7 +78,8 @@ impl Door {
             Way::Reached(Err(failed)) => {
                 report.borrow_mut().detail = failed.detail;
                 let ended = failed.ended;
-                // The seat stays taken while the reason is told, and whoever has it ended can be told of it.
+                // The seat stays taken while the reason is told, and whoever has it ended
+                // can be told of it.
                 let told = self.explain(client_leg, early, report, ended, &banner);
                 let cut = async {
                     waiting.eviction().await;

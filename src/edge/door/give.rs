@@ -1,4 +1,5 @@
-//! The edge's way from a proved key to a session that an agent has: asked, handed over, and from then on spliced.
+//! The edge's way from a proved key to a session that an agent has: asked, handed over, and from
+//! then on spliced.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -24,9 +25,11 @@ use crate::ssh::handoff::{Answered, Asked, Claim, EdgeEnd, Passed};
 use crate::ssh::message::Reason;
 use crate::ssh::publickey::Fingerprint;
 
-/// How long an agent may take to judge: it waits two seconds for an announcement, and as long for its map.
+/// How long an agent may take to judge: it waits two seconds for an announcement, and as
+/// long for its map.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
-/// How long a client may take to answer our KEXINIT. Long: one that is stopped answers when it is continued.
+/// How long a client may take to answer our KEXINIT. Long: one that is stopped answers when
+/// it is continued.
 const EXCHANGE_WAIT: Duration = Duration::from_mins(15);
 /// Most bytes kept of either side's packets until one is whole.
 const UNREAD_BYTES_MAX: usize = 320 * 1024;
@@ -65,7 +68,8 @@ struct Switched {
 }
 
 impl Door {
-    /// Begins the handoff of a session that an agent has to carry. Right behind the success, so that both leave in one piece.
+    /// Begins the handoff of a session that an agent has to carry. Right behind the success, so
+    /// that both leave in one piece.
     pub(super) fn begin_handoff(
         &self,
         leg: &mut LoginLeg,
@@ -212,7 +216,8 @@ impl Door {
         }
     }
 
-    /// Dials the agent and asks; returns the data connection and what was read of it behind the answer.
+    /// Dials the agent and asks; returns the data connection and what was read of it
+    /// behind the answer.
     async fn ask(&self, given: &mut Given) -> Result<(Stream, Vec<u8>), Failed> {
         let settings = &self.shared.settings;
         let Given { peer, asked, opening } = given;
@@ -289,7 +294,8 @@ impl Door {
         }
     }
 
-    /// Passes on what the agent says until it has said what to sign; returns what was read behind it.
+    /// Passes on what the agent says until it has said what to sign; returns what
+    /// was read behind it.
     async fn pass_down(
         &self,
         client: &Stream,
@@ -318,7 +324,8 @@ impl Door {
     }
 }
 
-/// Takes the whole packets at the front of `unread` away; true once the last one of its direction has come.
+/// Takes the whole packets at the front of `unread` away; true once the last one of its
+/// direction has come.
 fn pass(
     unread: &mut Vec<u8>,
     mut one: impl FnMut(&mut [u8]) -> Result<Passed, Fault>,

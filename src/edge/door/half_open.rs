@@ -11,7 +11,8 @@ use super::super::admission;
 use super::super::stream::Stream;
 use super::Door;
 
-/// A place among the half-open connections, given back when the key is accepted or the connection ends.
+/// A place among the half-open connections, given back when the key is accepted or the
+/// connection ends.
 pub(in crate::edge) struct HalfOpenSlot {
     door: Rc<Door>,
     id: admission::Id,

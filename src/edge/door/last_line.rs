@@ -1,4 +1,5 @@
-//! The last line of a connection that did not become a session: counted always, logged unless strangers flood the log.
+//! The last line of a connection that did not become a session: counted always, logged unless
+//! strangers flood the log.
 
 use std::cell::RefCell;
 
@@ -12,7 +13,8 @@ use crate::log_limiter::Network;
 pub(super) const KILLED: Ended =
     Ended { side: Side::Operator, stage: Stage::Authentication, cause: Cause::Killed };
 
-/// Counts and logs the end of a connection, however its task ends. `None`: that is the pump's to do now.
+/// Counts and logs the end of a connection, however its task ends. `None`: that is the
+/// pump's to do now.
 pub(super) struct LastLine<'a> {
     pub(super) door: &'a Door,
     pub(super) report: &'a RefCell<Report>,
@@ -33,8 +35,8 @@ impl Drop for LastLine<'_> {
 }
 
 impl Door {
-    /// Whether a connection on which nobody proved a key may have its line: a flood of them must not drown the log. The
-    /// metrics count all of them.
+    /// Whether a connection on which nobody proved a key may have its line: a flood of them must
+    /// not drown the log. The metrics count all of them.
     fn allows_line(&self, report: &Report, now_ms: u64) -> bool {
         let mut lines = self.stranger_lines.borrow_mut();
         let (allowed, kept_back) = lines.allow_line(Network::of(report.source()), now_ms);

@@ -1,8 +1,8 @@
 //! The door: from an accepted socket to an established session, on the shard's own executor.
 //!
-//! accept -> local address -> admission -> key exchange -> proved key -> route -> VM leg -> pump. Every wait has a
-//! deadline. A connection that fails after its key was proved is told why in a channel of its own; before that
-//! it hears what every stranger hears.
+//! accept -> local address -> admission -> key exchange -> proved key -> route -> VM leg -> pump.
+//! Every wait has a deadline. A connection that fails after its key was proved is told why in a
+//! channel of its own; before that it hears what every stranger hears.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -61,8 +61,8 @@ const FAREWELL_WAIT: Duration = Duration::from_secs(1);
 /// How long whoever is sent away may take to be gone: a notice, then a last word.
 pub(super) const PARTING_MAX: Duration =
     NOTICE_WAIT.saturating_add(FAREWELL_WAIT).saturating_add(Duration::from_secs(1));
-/// Said to whoever offered no key that has a VM at an address in maintenance, the same bytes whoever it is. Whose key has one
-/// hears it behind the signature.
+/// Said to whoever offered no key that has a VM at an address in maintenance, the same bytes
+/// whoever it is. Whose key has one hears it behind the signature.
 const MAINTENANCE_WORDS: &str = "the address you connected to is in maintenance. Try again later.";
 
 /// What authentication has come to.
@@ -127,8 +127,9 @@ impl Door {
         self.shared.enter()
     }
 
-    /// Takes one accepted connection to its end, or to the pump. A panic in it ends it alone. The presence goes behind the
-    /// last line: a drain, and the process with it, is over once nobody is present.
+    /// Takes one accepted connection to its end, or to the pump. A panic in it ends it alone.
+    /// The presence goes behind the last line: a drain, and the process with it, is over once
+    /// nobody is present.
     pub(super) async fn serve(
         self: Rc<Self>,
         stream: Stream,
@@ -192,7 +193,8 @@ impl Door {
             Err(ended) => return Outcome::Ended(ended),
         };
         match entry {
-            // A visitor of the lobby keeps the half-open place, and can lose it to a newcomer like everybody there.
+            // A visitor of the lobby keeps the half-open place, and can lose it to a newcomer like
+            // everybody there.
             Entry::Lobby { user } => {
                 report.borrow_mut().user = Some(user);
                 Outcome::Ended(Box::pin(self.lobby(leg, report)).await)
@@ -267,7 +269,8 @@ impl Door {
                         return Ok(None);
                     }
                 }
-                // Read anew each time: what a reload takes away is gone for those who are half way in, too.
+                // Read anew each time: what a reload takes away is gone for those who are
+                // half way in, too.
                 let live = self.shared.live.load();
                 let now_s = unix_s();
                 let step =
@@ -286,7 +289,8 @@ impl Door {
                 };
                 authenticator.accept(transport, cx)?;
                 // Right behind, as sshd does: one packet on the wire for both.
-                // Those of its own start, whatever a reload has brought since: the client has just seen one of them.
+                // Those of its own start, whatever a reload has brought since: the client has just
+                // seen one of them.
                 let own = transport.server_config().map(Arc::clone);
                 let server = own.unwrap_or_else(|| Arc::clone(&live.server));
                 transport.send(&host_keys(server.host_keys()), cx)?;
@@ -327,8 +331,9 @@ impl Door {
         Ok((entry, next))
     }
 
-    /// Tells an authenticated user why there is no session, and before it what the VM itself had to say, then says
-    /// goodbye. Returns `ended`: what the user does meanwhile changes nothing about it.
+    /// Tells an authenticated user why there is no session, and before it what the VM itself
+    /// had to say, then says goodbye. Returns `ended`: what the user does meanwhile changes
+    /// nothing about it.
     async fn explain(
         &self,
         mut leg: LoginLeg,
@@ -403,7 +408,8 @@ mod tests {
 
     impl<A, B, C, D, E, O, F: Fn(A, B, C, D, E) -> O> Asks<(A, B, C, D, E), O> for F {}
 
-    /// A half-open connection is these three, its transport's own memory and what its peer has sent of a packet.
+    /// A half-open connection is these three, its transport's own memory and what its peer has
+    /// sent of a packet.
     #[test]
     fn a_connection_that_waits_at_the_door_stays_small() {
         let serve = size_of_future(&Door::serve);

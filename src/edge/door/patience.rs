@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::plural;
 
-/// How long a client may take to sign once it was told that its key may enter: time to type a passphrase, to find a
-/// security key and touch it. OpenSSH's `LoginGraceTime` for the whole login.
+/// How long a client may take to sign once it was told that its key may enter: time to type a
+/// passphrase, to find a security key and touch it. OpenSSH's `LoginGraceTime` for the whole login.
 pub(super) const PROOF_WAIT: Duration = Duration::from_mins(2);
 
 /// What a client that has not proved a key is given time for.

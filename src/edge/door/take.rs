@@ -1,5 +1,5 @@
-//! The agent's door: a data connection becomes a session that is relayed like any other, once this agent has judged it by
-//! itself; a control link is where edges announce them.
+//! The agent's door: a data connection becomes a session that is relayed like any other, once this
+//! agent has judged it by itself; a control link is where edges announce them.
 
 use std::cell::{Cell, RefCell};
 
@@ -45,8 +45,8 @@ enum Denial {
 }
 
 impl Door {
-    /// Takes one connection of an edge to its end, or to the pump. `presence`: of the connection; a link gives it back, for
-    /// nobody waits for one to end.
+    /// Takes one connection of an edge to its end, or to the pump. `presence`: of the connection; a
+    /// link gives it back, for nobody waits for one to end.
     pub(super) async fn take(
         &self,
         agent: &Agent,
@@ -250,7 +250,8 @@ impl Door {
         Outcome::Linked
     }
 
-    /// Hears what an edge announces and signs, and asks it to sign, until the link breaks; returns why.
+    /// Hears what an edge announces and signs, and asks it to sign, until the link
+    /// breaks; returns why.
     async fn talk(
         &self,
         agent: &Agent,

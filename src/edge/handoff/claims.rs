@@ -1,4 +1,5 @@
-//! What an agent remembers: data connections that were announced, and sessions that it was asked to take.
+//! What an agent remembers: data connections that were announced, and sessions that it
+//! was asked to take.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,14 +19,16 @@ use crate::ssh::publickey::Fingerprint;
 const COMES_MS_MAX: u64 = 30_000;
 /// How long a data connection waits for its announcement, which takes another way.
 pub(super) const ANNOUNCED_WAIT: Duration = Duration::from_secs(2);
-/// Announcements that wait, of one edge: as many logins as it can have under way, and 200 bytes each.
+/// Announcements that wait, of one edge: as many logins as it can have under way,
+/// and 200 bytes each.
 const CLAIMS_MAX: usize = 8192;
 /// Data connections that wait for an announcement; who is one too many is told to go.
 const WAITING_MAX: usize = 8192;
 /// Sessions remembered, so that none comes twice: 15 minutes of 290 a second.
 const SEEN_MAX: usize = 1 << 18;
 
-/// Data connections that were announced and have not come, and those that have come and are not announced.
+/// Data connections that were announced and have not come, and those that have come and
+/// are not announced.
 #[derive(Default)]
 pub(in crate::edge) struct Claims(Mutex<All>);
 
@@ -43,7 +46,8 @@ struct Announced {
 }
 
 impl Claims {
-    /// `edge` announces a data connection. False: it has too many that have not come, or `claim` is none.
+    /// `edge` announces a data connection. False: it has too many that have not come, or
+    /// `claim` is none.
     pub(in crate::edge) fn announce(&self, edge: Fingerprint, claim: &[u8]) -> bool {
         let Ok(Claim { id, .. }) = Claim::parse(claim) else { return false };
         let now_ms = clock::monotonic_ms();
@@ -67,8 +71,8 @@ impl Claims {
         true
     }
 
-    /// The keys of a data connection, once it is announced, and who announced it. It stays announced: a false first packet
-    /// uses up nothing.
+    /// The keys of a data connection, once it is announced, and who announced it. It stays
+    /// announced: a false first packet uses up nothing.
     pub(in crate::edge) async fn announced(
         &self,
         tasks: &Executor,
@@ -116,7 +120,8 @@ impl Announced {
 pub(in crate::edge) struct Seen(Mutex<HashMap<Box<[u8]>, u64>>);
 
 impl Seen {
-    /// Takes note of a session whose first KEXINIT was sent at `said_s`. False: it was seen before, or there is no room.
+    /// Takes note of a session whose first KEXINIT was sent at `said_s`. False: it was seen before,
+    /// or there is no room.
     pub(in crate::edge) fn is_first(&self, session_id: &[u8], said_s: u64, unix_s: u64) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= SEEN_MAX {

@@ -1,5 +1,5 @@
-//! The edge's control links: one a process and agent, on a thread of their own. Opened when a data connection is announced,
-//! whatever became of the last one; closed when none was for a while.
+//! The edge's control links: one a process and agent, on a thread of their own. Opened when a data
+//! connection is announced, whatever became of the last one; closed when none was for a while.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -37,7 +37,8 @@ const IDLE: Duration = Duration::from_mins(5);
 /// How long a link that broke stays broken, if sessions live that it is for; longer each time.
 const REST_MIN: Duration = Duration::from_millis(200);
 const REST_MAX: Duration = Duration::from_secs(10);
-/// Announcements that wait for a link; the oldest are dropped for newer ones: their logins have given up.
+/// Announcements that wait for a link; the oldest are dropped for newer ones: their
+/// logins have given up.
 const WAITING_MAX: usize = 4096;
 
 /// All links of this process. Dropping it closes them.
@@ -144,7 +145,8 @@ impl Links {
         }
     }
 
-    /// Signs with these host keys from now on, and with earlier ones for the sessions that were shown those.
+    /// Signs with these host keys from now on, and with earlier ones for the sessions that
+    /// were shown those.
     pub(in crate::edge) fn sign_with(&self, server: &Arc<ServerConfig>) {
         let mut host_keys = self.all.host_keys();
         if let Some(earlier) = host_keys.current.replace(Arc::clone(server)) {
@@ -250,7 +252,8 @@ impl Link {
         let mut rest = REST_MIN;
         loop {
             let waiting = Box::pin(self.something_waits(tasks));
-            // Sessions that live on may want to be signed for: their link is opened again without being asked for.
+            // Sessions that live on may want to be signed for: their link is opened again without
+            // being asked for.
             if self.is_used() {
                 let _asked = tasks.timeout(rest, waiting).await;
                 rest = rest.saturating_mul(2).min(REST_MAX);

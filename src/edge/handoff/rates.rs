@@ -1,5 +1,5 @@
-//! How fast an edge signs for an agent: it cannot see what it signs, so a stolen agent gets no more than a session needs.
-//! What is over the rate waits.
+//! How fast an edge signs for an agent: it cannot see what it signs, so a stolen agent gets no more
+//! than a session needs. What is over the rate waits.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -1,5 +1,6 @@
-//! The agent's way to a signature for a later key exchange: any edge that has a link here signs. What is asked for while none
-//! has waits, and what was asked of a link that broke is asked of another one.
+//! The agent's way to a signature for a later key exchange: any edge that has a link here
+//! signs. What is asked for while none has waits, and what was asked of a link that broke is
+//! asked of another one.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -68,7 +69,8 @@ pub(in crate::edge) struct SigningLink<'a> {
 }
 
 impl Signers {
-    /// Asks for a signature over `hash`. False, and nobody will hear of it: too much is asked already.
+    /// Asks for a signature over `hash`. False, and nobody will hear of it: too much
+    /// is asked already.
     pub(in crate::edge) fn ask(
         &self,
         session: u64,

@@ -31,8 +31,8 @@ pub(super) struct Shared<I> {
 pub(super) enum Queue<I> {
     Open {
         commands: VecDeque<Command<I>>,
-        /// The last recheck that was asked for and has not begun. It stands for all before it: whatever they were about is
-        /// true by now.
+        /// The last recheck that was asked for and has not begun. It stands for all before it:
+        /// whatever they were about is true by now.
         recheck: Option<Check<I>>,
     },
     /// The thread is gone.
@@ -87,9 +87,9 @@ impl<I> PumpHandle<I> {
         })
     }
 
-    /// Ends the sessions that `check` says no to, with a word to their users. It also holds for the sessions that
-    /// come in later: they may have been admitted before what made this call necessary. However often this is called,
-    /// one recheck at most waits while another runs.
+    /// Ends the sessions that `check` says no to, with a word to their users. It also holds for the
+    /// sessions that come in later: they may have been admitted before what made this call
+    /// necessary. However often this is called, one recheck at most waits while another runs.
     pub fn request_recheck(&self, check: Check<I>) {
         let first = match &mut *self.shared.queue() {
             Queue::Closed => return,
@@ -100,8 +100,8 @@ impl<I> PumpHandle<I> {
         }
     }
 
-    /// Shows every session there is to `visit`, on the pump's thread, and ends those that it says no to. It is dropped when
-    /// all were shown, or when the pump has stopped.
+    /// Shows every session there is to `visit`, on the pump's thread, and ends those that it says
+    /// no to. It is dropped when all were shown, or when the pump has stopped.
     pub fn visit(&self, visit: Visit<I>) {
         let _ = self.push(Command::Visit(visit));
     }

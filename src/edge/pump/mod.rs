@@ -1,8 +1,10 @@
-//! The thread that carries established sessions: one a shard, on the door's CPU, waiting for readiness and nothing else.
+//! The thread that carries established sessions: one a shard, on the door's CPU, waiting for
+//! readiness and nothing else.
 //!
-//! Sessions and commands come in through a [`PumpHandle`]. An idle pump sleeps without a timeout; one with sessions
-//! wakes once a minute to see which have gone quiet. Every session that came in ends in exactly one call of the
-//! `on_end` given at the start. A panic while a session is served ends that session.
+//! Sessions and commands come in through a [`PumpHandle`]. An idle pump sleeps without a timeout;
+//! one with sessions wakes once a minute to see which have gone quiet. Every session that came in
+//! ends in exactly one call of the `on_end` given at the start. A panic while a session is served
+//! ends that session.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -41,7 +43,8 @@ pub(in crate::edge) use self::pipes::Pipes;
 pub use self::session::{Ask, Check, Deliver, Report, Seen, Session, Stay, Visit};
 pub use self::splice::{Splice, SplicedLeg};
 
-/// How often sessions are looked at for memory that they can do without and key exchanges that are stuck, in milliseconds.
+/// How often sessions are looked at for memory that they can do without and key exchanges that are
+/// stuck, in milliseconds.
 const SCAN_MS: u64 = 60_000;
 
 /// Deadlines that may stand for nobody, beside as many as there are sessions.
@@ -70,8 +73,9 @@ type OnEnd<I> = dyn FnMut(&I, &Report) + Send;
 /// What users read when their sessions are ended.
 type Words<I> = dyn Fn(&I, Cause) -> String + Send;
 
-/// Starts a pump on a thread of its own. `counters` have this thread as their one writer: the pump counts sessions, ends,
-/// bytes, re-keys and panics; `words` is what users read when their sessions are ended, `on_end` writes the log line.
+/// Starts a pump on a thread of its own. `counters` have this thread as their one writer: the pump
+/// counts sessions, ends, bytes, re-keys and panics; `words` is what users read when their sessions
+/// are ended, `on_end` writes the log line.
 ///
 /// # Errors
 /// Out of file descriptors or threads.
@@ -143,12 +147,14 @@ struct Pump<I> {
     entries: Slab<Box<Entry<I>>>,
     /// Sessions that want a turn, each at most once.
     ready: VecDeque<Key>,
-    /// Deadlines of sessions; those that were moved or whose session is gone are found out when they pass.
+    /// Deadlines of sessions; those that were moved or whose session is gone are found
+    /// out when they pass.
     deadlines: BinaryHeap<Reverse<(u64, Key)>>,
     /// When to look at all sessions next.
     scan_ms: u64,
     arrivals: Arrivals,
-    /// The check of the last recheck: asked too when somebody comes in, and when a right has its end.
+    /// The check of the last recheck: asked too when somebody comes in, and when a
+    /// right has its end.
     check: Option<Check<I>>,
     /// Whom to ask for signatures.
     ask: Option<Ask<I>>,
@@ -204,7 +210,8 @@ enum Life {
 }
 
 impl<I: Send + 'static> Pump<I> {
-    /// Runs until it is told to stop. A panic outside of any session is ours and must not end the others.
+    /// Runs until it is told to stop. A panic outside of any session is ours and must
+    /// not end the others.
     fn run(mut self) {
         for _ in 0..PANICS_MAX {
             if catch_unwind(AssertUnwindSafe(|| self.go_on())).is_ok() {
@@ -319,7 +326,8 @@ impl<I: Send + 'static> Pump<I> {
         }
     }
 
-    /// Goes on with a recheck, or begins the one that waits. Those that come in meanwhile are checked as they do.
+    /// Goes on with a recheck, or begins the one that waits. Those that come in meanwhile are
+    /// checked as they do.
     fn run_recheck(&mut self) {
         if self.unchecked.is_empty() {
             self.begin_recheck();
@@ -496,8 +504,9 @@ impl<I: Send + 'static> Pump<I> {
         }
     }
 
-    /// Drops the deadlines of sessions that are gone, and those that were moved, once they are most of all. Else a pump
-    /// with many short sessions would hold each for as long as a client may be silent.
+    /// Drops the deadlines of sessions that are gone, and those that were moved, once they are
+    /// most of all. Else a pump with many short sessions would hold each for as long as a
+    /// client may be silent.
     fn forget_deadlines(&mut self) {
         let Self { deadlines, entries, .. } = self;
         if deadlines.len() > 2 * entries.len() + DEADLINES_SPARE {

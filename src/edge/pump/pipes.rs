@@ -1,8 +1,9 @@
 //! The pipe that spliced bytes go through, and what it is when there is none to be had.
 //!
-//! One is enough for a pump: a session has it for one splice in and the splice out of the same bytes, and what the outgoing
-//! socket does not take is read out of it at once. So no session ever holds a pipe from one turn to the next, however
-//! many peers do not read, and the one stays warm in the CPU's cache.
+//! One is enough for a pump: a session has it for one splice in and the splice out of the same
+//! bytes, and what the outgoing socket does not take is read out of it at once. So no session ever
+//! holds a pipe from one turn to the next, however many peers do not read, and the one stays warm
+//! in the CPU's cache.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -10,12 +11,12 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::unistd::{pipe2, read};
 
-/// What a pipe shall have room for, in bytes. It has a place for each 4 KiB of that, and a segment off the wire takes one
-/// however short it is.
+/// What a pipe shall have room for, in bytes. It has a place for each 4 KiB of that, and a segment
+/// off the wire takes one however short it is.
 const PIPE_BYTES: i32 = 256 << 10;
 
-/// A pipe with less room is not worth the calls. The kernel makes them of 8 KiB, silently, for a user beyond
-/// `fs.pipe-user-pages-soft`.
+/// A pipe with less room is not worth the calls. The kernel makes them of 8 KiB, silently, for a
+/// user beyond `fs.pipe-user-pages-soft`.
 const PIPE_BYTES_MIN: i32 = 64 << 10;
 
 /// How long to do without a pipe before another is asked for, in milliseconds.
@@ -46,8 +47,8 @@ impl Pipe {
         Ok(Self { out, into })
     }
 
-    /// Moves at most `count` bytes from a socket to here; 0: the peer's FIN. The pipe is empty before, so `EAGAIN` is
-    /// the socket's.
+    /// Moves at most `count` bytes from a socket to here; 0: the peer's FIN. The pipe is empty
+    /// before, so `EAGAIN` is the socket's.
     pub(super) fn fill(&self, from: impl AsFd, count: usize) -> Result<usize, Errno> {
         splice(from, None, &self.into, None, count, SpliceFFlags::SPLICE_F_NONBLOCK)
     }
@@ -102,7 +103,8 @@ impl Pipes {
         }
     }
 
-    /// Takes an empty pipe back. One that still holds bytes is dropped instead: they must never reach somebody else.
+    /// Takes an empty pipe back. One that still holds bytes is dropped instead: they must never
+    /// reach somebody else.
     pub(super) fn give_back(&mut self, pipe: Pipe) {
         self.idle = Some(pipe);
     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::{Carriage, Carry};
 use crate::ended::{Cause, Detail, Ended};
 
-/// An established session. `I` says who and where: for the log line and for checking the right again.
+/// An established session. `I` says who and where: for the log line and for checking
+/// the right again.
 pub struct Session<I> {
     /// How its bytes get across.
     pub carriage: Carriage,
@@ -19,7 +20,8 @@ pub struct Session<I> {
 /// What a session's principal may do where it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stay {
-    /// Go on; asked again at a moment on the clock of [`crate::edge::clock`], if the right has an end.
+    /// Go on; asked again at a moment on the clock of [`crate::edge::clock`], if the
+    /// right has an end.
     Until(Option<u64>),
     /// No more.
     End(Cause),
@@ -28,8 +30,8 @@ pub enum Stay {
 /// Takes a signature to the session that waits for it; `None`: there will be none.
 pub type Deliver = Box<dyn FnOnce(Option<Vec<u8>>) + Send>;
 
-/// Asks somebody to sign for a session: the host key algorithm's name, what is shown under it, the exchange hash. False: nobody
-/// can be asked.
+/// Asks somebody to sign for a session: the host key algorithm's name, what is shown under it, the
+/// exchange hash. False: nobody can be asked.
 pub type Ask<I> = Arc<dyn Fn(&I, (&'static str, &[u8], &[u8]), Deliver) -> bool + Send + Sync>;
 
 /// Says whether a session's principal may still be where it is.

@@ -1,13 +1,15 @@
-//! One spliced session: moves the bytes of each leg to the other one as they are, through a pipe, without a look at them.
+//! One spliced session: moves the bytes of each leg to the other one as they are, through a pipe,
+//! without a look at them.
 //!
-//! For a session whose keys are elsewhere: between its client and the agent beside its VM. What was read before it came here
-//! goes out first. So there is nothing that this side could tell a user; it can only close.
+//! For a session whose keys are elsewhere: between its client and the agent beside its VM. What was
+//! read before it came here goes out first. So there is nothing that this side could tell a user;
+//! it can only close.
 //!
 //! # Back-pressure
-//! A splice takes no more than the outgoing socket has room for, and what is not taken stays in the kernel. Should the socket
-//! take less all the same, what is stuck in the pipe is copied out of it, and nothing is read for that direction before it
-//! is gone: so each direction holds one splice's bytes at most, and no pipe. Without a pipe bytes are copied, within the
-//! same bounds.
+//! A splice takes no more than the outgoing socket has room for, and what is not taken stays in the
+//! kernel. Should the socket take less all the same, what is stuck in the pipe is copied out of it,
+//! and nothing is read for that direction before it is gone: so each direction holds one splice's
+//! bytes at most, and no pipe. Without a pipe bytes are copied, within the same bounds.
 
 use std::os::fd::OwnedFd;
 
@@ -25,8 +27,8 @@ use crate::ended::{Cause, Ended, Stage};
 mod leg;
 pub use self::leg::SplicedLeg;
 
-/// How long the agent may take for its last words once a session is to end, in milliseconds. What comes from the client
-/// meanwhile goes nowhere.
+/// How long the agent may take for its last words once a session is to end, in milliseconds. What
+/// comes from the client meanwhile goes nowhere.
 pub(super) const PARTING_MS_MAX: u64 = 1_000;
 
 /// A session whose bytes pass as they are.
@@ -80,7 +82,8 @@ impl Splice {
         }
     }
 
-    /// Counts what goes out first. Whether the peers are there, the kernel alone finds out from now on.
+    /// Counts what goes out first. Whether the peers are there, the kernel alone finds
+    /// out from now on.
     pub(super) fn begin(&mut self, tools: &mut PumpContext) {
         tools.tally.up += self.client.received;
         tools.tally.down += self.vm.received;
@@ -198,7 +201,8 @@ impl Splice {
         Ok(if reads == 0 && more { Turn::Again } else { Turn::Wait })
     }
 
-    /// Moves one direction on, by at most one read. True if anything moved that another round could follow up.
+    /// Moves one direction on, by at most one read. True if anything moved that another round
+    /// could follow up.
     fn carry(
         &mut self,
         party: Party,
@@ -276,8 +280,8 @@ impl Splice {
         self.phase = Phase::Closing { ended, until: tools.now.0 + LINGER_MS_MAX };
     }
 
-    /// Writes what was read, says FIN, and reads on until the peers do: closing with bytes unread would reset the
-    /// connection, and the peer might lose what is under way to it.
+    /// Writes what was read, says FIN, and reads on until the peers do: closing with bytes unread
+    /// would reset the connection, and the peer might lose what is under way to it.
     fn linger(&mut self, tools: &mut PumpContext) -> Turn {
         let Phase::Closing { ended, .. } = self.phase else {
             return Turn::Wait;

@@ -1,4 +1,5 @@
-//! Tests of `pump`: its own thread and real TCP connections; the peers are threads of the test that block.
+//! Tests of `pump`: its own thread and real TCP connections; the peers are threads of the
+//! test that block.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

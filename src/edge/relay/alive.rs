@@ -1,5 +1,6 @@
-//! Whether a client that says nothing is still there: `ClientAliveInterval` and `ClientAliveCountMax` of
-//! sshd_config(5), asked through the protocol, so that neither a proxy nor a kernel can answer for it.
+//! Whether a client that says nothing is still there: `ClientAliveInterval` and
+//! `ClientAliveCountMax` of sshd_config(5), asked through the protocol, so that neither a proxy nor
+//! a kernel can answer for it.
 //!
 //! Costs an idle session one wake an interval, and no memory that stays.
 
@@ -72,7 +73,8 @@ impl Relay {
             self.alive.due_ms = Some(due);
             return Turn::Wait;
         }
-        // What it may have answered is not read: whether it is there the kernel finds out by our question.
+        // What it may have answered is not read: whether it is there the kernel finds out
+        // by our question.
         if !self.client.is_kept_waiting(&self.vm) {
             self.alive.unanswered = self.alive.unanswered.saturating_add(1);
         }

@@ -1,4 +1,5 @@
-//! One leg of a live session: its socket, its transport, and what lies between them and the other leg.
+//! One leg of a live session: its socket, its transport, and what lies between them
+//! and the other leg.
 //!
 //! Knows how to read, to write in order and to seal; `relay` decides what goes where and when.
 
@@ -255,8 +256,8 @@ impl RelayLeg {
         Ok(read)
     }
 
-    /// One read of bytes that nobody will look at. They never come near the inbox, where a run for the other leg may
-    /// wait, and over TCP not even out of the kernel (`MSG_TRUNC`, tcp(7)).
+    /// One read of bytes that nobody will look at. They never come near the inbox, where a run for
+    /// the other leg may wait, and over TCP not even out of the kernel (`MSG_TRUNC`, tcp(7)).
     pub(in crate::edge) fn discard(
         &mut self,
         party: Party,
@@ -291,8 +292,8 @@ impl RelayLeg {
         self.received.saturating_sub(self.idle)
     }
 
-    /// Writes what is sealed for this leg: the run in the other leg's inbox, then the transport's output. True if
-    /// that showed the peer to be gone.
+    /// Writes what is sealed for this leg: the run in the other leg's inbox, then the transport's
+    /// output. True if that showed the peer to be gone.
     pub(in crate::edge) fn flush(&mut self, run: &mut Inbox) -> bool {
         while self.writing == Writing::Ready {
             let in_run = !run.run().is_empty();
@@ -315,7 +316,8 @@ impl RelayLeg {
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => self.writing = Writing::Full,
                 Err(_) => {
-                    // The verdict is left to the reading side: the peer's last words may still lie there.
+                    // The verdict is left to the reading side: the peer's last words may
+                    // still lie there.
                     self.writing = Writing::Finished;
                     if self.reading == Reading::Drained {
                         self.reading = Reading::HungUp;
@@ -354,7 +356,8 @@ impl RelayLeg {
         }
     }
 
-    /// A reply of the other side has gone to this leg's peer: the answers of ours that waited for it follow.
+    /// A reply of the other side has gone to this leg's peer: the answers of ours that
+    /// waited for it follow.
     pub(in crate::edge) fn reply_passed(&mut self, tools: &mut PumpContext) -> Result<(), Fault> {
         for reply in self.replies.passed() {
             self.transport.send(&reply, &mut tools.context())?;
@@ -401,8 +404,8 @@ pub(in crate::edge) fn receive(
                 return Ok(Read::End);
             }
             Ok(count) => {
-                // Edge-triggered: a short read emptied the socket, and what comes later is a new event. Only the
-                // FIN of a hang-up seen already is not.
+                // Edge-triggered: a short read emptied the socket, and what comes later is a new
+                // event. Only the FIN of a hang-up seen already is not.
                 if count < room.len() && *reading == Reading::Ready {
                     *reading = Reading::Drained;
                 }
@@ -445,9 +448,10 @@ pub(in crate::edge) fn reseal_for_other_leg(
     Ok(())
 }
 
-/// Whether bytes from the VM are to be acknowledged at once. Its sshd has Nagle's algorithm on until a session
-/// is interactive, and would wait for our delayed acknowledgement; a login takes 42 ms more without. In bulk the kernel
-/// acknowledges every other segment anyway, and each call would cost a packet.
+/// Whether bytes from the VM are to be acknowledged at once. Its sshd has Nagle's algorithm on
+/// until a session is interactive, and would wait for our delayed acknowledgement; a login takes
+/// 42 ms more without. In bulk the kernel acknowledges every other segment anyway, and each call
+/// would cost a packet.
 const fn wants_quick_ack(count: usize) -> bool {
     count <= QUICK_ACK_MAX
 }

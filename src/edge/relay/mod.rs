@@ -1,31 +1,36 @@
 //! One relayed session: opens the packets of each leg and seals them for the other.
 //!
-//! Channel numbers, windows and payloads pass as they are, but for a maximum packet size over ours and room for a
-//! banner. What belongs to one leg alone stays there: key
+//! Channel numbers, windows and payloads pass as they are, but for a maximum packet size over ours
+//! and room for a banner. What belongs to one leg alone stays there: key
 //! exchange, EXT_INFO, PING, IGNORE and DEBUG inside the transport, host keys in `global_requests`.
 //!
 //! # Order
-//! A packet is sealed when it is relayed and must reach the socket in that order. Sealed packets for a leg lie
-//! in two places: resealed in the *other* leg's inbox (the run), or in the transport's output. The transport
-//! reseals in place only while its output is empty, so the run is always the older part and is written first.
+//! A packet is sealed when it is relayed and must reach the socket in that order. Sealed packets
+//! for a leg lie in two places: resealed in the *other* leg's inbox (the run), or in the
+//! transport's output. The transport reseals in place only while its output is empty, so the run is
+//! always the older part and is written first.
 //!
 //! # Back-pressure
-//! A packet is opened only when the other leg can take its payload: its socket is not full and its transport
-//! not held by a key exchange. What is not opened stays in the inbox, a full inbox stays in the kernel, and the
-//! peer's window does the rest. So each direction holds at most one inbox and one filled output.
+//! A packet is opened only when the other leg can take its payload: its socket is not full and its
+//! transport not held by a key exchange. What is not opened stays in the inbox, a full inbox stays
+//! in the kernel, and the peer's window does the rest. So each direction holds at most one inbox
+//! and one filled output.
 //!
 //! # Why two key exchanges cannot wait for each other
-//! While a leg is held, the other leg's packets are not opened. That could lock up if both legs were held, each
-//! with the peer's part of its exchange behind data for the other. It cannot happen:
-//! - A peer sends nothing but key exchange after its KEXINIT (RFC 4253 §7.1; what comes late all the same is bounded by
-//!   the transport, and a held leg can store all of it). So once an exchange was started by the *peer*, that leg's packets are opened whatever the other leg does: none of them needs it, and the exchange
-//!   completes by that peer alone. After its NEWKEYS the leg waits like any other.
-//! - An exchange that *we* start may have any amount of the peer's data before the peer's KEXINIT. That data needs
-//!   the other leg, so we start one only while no exchange runs there. One that the other peer starts meanwhile
-//!   completes by itself, as above, and then the data flows.
+//! While a leg is held, the other leg's packets are not opened. That could lock up if
+//! both legs were held, each with the peer's part of its exchange behind data for the
+//! other. It cannot happen:
+//! - A peer sends nothing but key exchange after its KEXINIT (RFC 4253 §7.1; what comes late all
+//!   the same is bounded by the transport, and a held leg can store all of it). So once an
+//!   exchange was started by the *peer*, that leg's packets are opened whatever the other leg
+//!   does: none of them needs it, and the exchange completes by that peer alone. After its NEWKEYS
+//!   the leg waits like any other.
+//! - An exchange that *we* start may have any amount of the peer's data before the peer's KEXINIT.
+//!   That data needs the other leg, so we start one only while no exchange runs there. One that the
+//!   other peer starts meanwhile completes by itself, as above, and then the data flows.
 //!
-//! A leg's exchange that we started waits for a full socket on the other leg like data does. That is
-//! the peers' own back-pressure: it ends when they read.
+//! A leg's exchange that we started waits for a full socket on the other leg like data does. That
+//! is the peers' own back-pressure: it ends when they read.
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -61,8 +66,8 @@ pub(super) use self::parting::{HALF_CLOSED_MS_MAX, LINGER_MS_MAX};
 /// Reads a turn. A session with more to read waits until the others had their turn.
 pub(super) const READS_MAX: u32 = 4;
 
-/// Output of a transport that is written before more is sealed, in bytes. The bound on what a leg's transport
-/// holds for a peer that does not read, beside one packet.
+/// Output of a transport that is written before more is sealed, in bytes. The bound on what a leg's
+/// transport holds for a peer that does not read, beside one packet.
 const OUTPUT_MAX: usize = 64 << 10;
 
 /// Whether we re-key a bulky client to a cipher that costs us a tenth.
@@ -158,7 +163,8 @@ impl Relay {
         }
     }
 
-    /// Shows `banner`, what the VM said before it let the user in, on the first terminal. As received.
+    /// Shows `banner`, what the VM said before it let the user in, on the first
+    /// terminal. As received.
     #[must_use]
     pub fn showing(mut self, banner: &str) -> Self {
         self.banner = Banner::new(banner);
@@ -318,7 +324,8 @@ impl Relay {
         from.may_read() && from.may_open(to)
     }
 
-    /// Moves one direction on, by at most one read. True if anything moved that another round could follow up.
+    /// Moves one direction on, by at most one read. True if anything moved that another round
+    /// could follow up.
     fn carry(
         &mut self,
         party: Party,
@@ -328,7 +335,8 @@ impl Relay {
         let (from, to) = self.lines(party);
         let mut broke = to.flush(&mut from.inbox);
         let mut moved = self.open(party, tools)?;
-        // What is read behind a run pushes both towards the buffer's end: a run goes out first, if it can.
+        // What is read behind a run pushes both towards the buffer's end: a run goes out
+        // first, if it can.
         let (from, to) = self.lines(party);
         broke |= to.flush(&mut from.inbox);
         if *reads > 0 && self.wants_read(party) {

@@ -8,7 +8,8 @@ use crate::ended::{Cause, Detail, Ended, Stage};
 use crate::ssh::fault::Fault;
 use crate::ssh::message::Reason;
 
-/// How long a session that is over may take to get its last words out and see the peers close, in milliseconds.
+/// How long a session that is over may take to get its last words out and see the peers close,
+/// in milliseconds.
 pub(in super::super) const LINGER_MS_MAX: u64 = 2_000;
 
 /// How long one direction may outlive the other without moving a byte, in milliseconds.
@@ -20,7 +21,8 @@ impl Relay {
         let carried = self.client.carried() + self.vm.carried();
         match &mut self.phase {
             Phase::HalfClosed { ended, until, moved_max } if *until <= tools.now.0 => {
-                // Never less than a minute ago: what has come of a packet counts until it is known to be idle.
+                // Never less than a minute ago: what has come of a packet counts until it is
+                // known to be idle.
                 if carried <= *moved_max {
                     return Turn::Over(*ended);
                 }
@@ -59,7 +61,8 @@ impl Relay {
     pub(super) fn half_close(&mut self, tools: &PumpContext) {
         for party in [Party::Client, Party::Vm] {
             let (from, to) = self.lines(party);
-            // With the other leg ready, what is still unopened is a packet that will never be whole.
+            // With the other leg ready, what is still unopened is a packet that
+            // will never be whole.
             if from.reading == Reading::Finished
                 && to.takes()
                 && from.inbox.run().is_empty()
@@ -115,7 +118,8 @@ impl Relay {
         }
     }
 
-    /// Leaves the phases in which data flows; false if that was done before. The first reason stands.
+    /// Leaves the phases in which data flows; false if that was done before. The
+    /// first reason stands.
     pub(super) fn close(&mut self, ended: Ended, tools: &PumpContext) -> bool {
         let until = tools.now.0 + LINGER_MS_MAX;
         self.phase = match self.phase {

@@ -7,8 +7,8 @@ use super::{Phase, PreferGcm, Relay, Turn, Upgrade};
 use crate::ssh::cipher::Cipher;
 use crate::ssh::transport::Transport;
 
-/// How long a key exchange may take once a session lives. Long: a client that is stopped answers when it is
-/// continued, and `alive` sees to those that are gone.
+/// How long a key exchange may take once a session lives. Long: a client that is stopped answers
+/// when it is continued, and `alive` sees to those that are gone.
 pub(super) const EXCHANGE_MS_MAX: u64 = 15 * 60_000;
 
 /// What costs us least.
@@ -18,8 +18,8 @@ pub(in crate::edge) const GCM: &[Cipher] = &[Cipher::Aes128Gcm, Cipher::Aes256Gc
 const BULK: u64 = 4 << 20;
 
 impl Relay {
-    /// Looked at now and then: a quiet session can do without some memory, and a key exchange that a peer never goes on
-    /// with must end some day.
+    /// Looked at now and then: a quiet session can do without some memory, and a key exchange that
+    /// a peer never goes on with must end some day.
     pub(in crate::edge) fn look(&mut self, tools: &mut PumpContext) -> Turn {
         let received = self.client.received + self.vm.received;
         if received == self.received_before {
@@ -42,8 +42,9 @@ impl Relay {
         Turn::Wait
     }
 
-    /// Starts a key exchange that is due; see the head of `relay` for when it may. How old keys are counts when their
-    /// peer is heard: one that is silent may be stopped or out of reach, and would only miss the exchange's deadline.
+    /// Starts a key exchange that is due; see the head of `relay` for when it may. How old keys are
+    /// counts when their peer is heard: one that is silent may be stopped or out of reach, and
+    /// would only miss the exchange's deadline.
     pub(super) fn start_exchange(&mut self, tools: &mut PumpContext) -> Result<bool, Stop> {
         if self.phase != Phase::Open
             || self.client.transport.is_exchanging()

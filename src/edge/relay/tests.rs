@@ -1,5 +1,6 @@
-//! Tests of `relay`: a client and a VM made of our own transports, real sockets and a real epoll between
-//! them and the session, virtual time and seeded randomness. One thread: nothing here waits.
+//! Tests of `relay`: a client and a VM made of our own transports, real sockets and a real
+//! epoll between them and the session, virtual time and seeded randomness. One thread:
+//! nothing here waits.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;

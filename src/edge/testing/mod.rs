@@ -1,4 +1,5 @@
-//! Networks of their own for tests, as threads see them: nothing outside the test's own thread changes.
+//! Networks of their own for tests, as threads see them: nothing outside the test's
+//! own thread changes.
 
 use std::fs::File;
 use std::process::Command;
@@ -15,7 +16,8 @@ pub(crate) fn may_miss(what: &str, cause: &str) {
     );
 }
 
-/// Runs `body` on a thread with an empty network of its own, `lo` up. None if that is missing and may be.
+/// Runs `body` on a thread with an empty network of its own, `lo` up. None if that is
+/// missing and may be.
 pub(crate) fn in_own_network<T: Send + 'static>(
     body: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
@@ -37,8 +39,8 @@ pub(crate) struct Cable {
 }
 
 impl Cable {
-    /// Makes the client's network beside the calling thread's own, which is the server's. The ends are `10.77.0.1`
-    /// and `fd77::1` here, `10.77.0.2` and `fd77::2` over there.
+    /// Makes the client's network beside the calling thread's own, which is the server's. The ends
+    /// are `10.77.0.1` and `fd77::1` here, `10.77.0.2` and `fd77::2` over there.
     pub(crate) fn lay() -> Self {
         let server = here();
         unshare(CloneFlags::CLONE_NEWNET).expect("a second network");
@@ -94,8 +96,8 @@ fn here() -> File {
     File::open("/proc/thread-self/ns/net").expect("this thread's network")
 }
 
-/// Waits until this thread's network takes its new IPv6 address for its own: the kernel makes that route later than the
-/// address, and later than another one to it that is good for nothing.
+/// Waits until this thread's network takes its new IPv6 address for its own: the kernel makes that
+/// route later than the address, and later than another one to it that is good for nothing.
 pub(crate) fn settled(address: &str) {
     /// Of linux/ipv6_route.h.
     const RTF_LOCAL: u32 = 0x8000_0000;

@@ -59,7 +59,8 @@ impl VmLegs {
         Err(last)
     }
 
-    /// The VM's addresses that lie in `vm_leg.networks`, checked *after* resolution, at every dial; at least one.
+    /// The VM's addresses that lie in `vm_leg.networks`, checked *after* resolution, at every
+    /// dial; at least one.
     pub(super) async fn resolve(
         &self,
         shared: &Shared,
@@ -68,7 +69,8 @@ impl VmLegs {
         let found = if let Ok(literal) = vm_entry.endpoint.parse::<SocketAddr>() {
             vec![literal]
         } else {
-            // Where nothing is pinned, an address that is somebody else's by now would pin the wrong key.
+            // Where nothing is pinned, an address that is somebody else's by now would
+            // pin the wrong key.
             let stale = if vm_entry.host_key.is_some() { Stale::Will } else { Stale::Not };
             let limit = shared.settings.dial_timeout;
             let found = shared.names.find(&self.tasks, &vm_entry.endpoint, limit, stale).await;

@@ -1,4 +1,5 @@
-//! The login at a VM: with a certificate minted for this one connection, or with the plain identity.
+//! The login at a VM: with a certificate minted for this one connection, or with
+//! the plain identity.
 
 use std::sync::Arc;
 
@@ -144,8 +145,9 @@ impl VmLegs {
         Ok(Presented { credential, principal: Some(named), source })
     }
 
-    /// The key that certificates are minted for. It never leaves this thread's memory; what a certificate is good for is
-    /// bound by its principal, source address and minute of life, so one key serves many.
+    /// The key that certificates are minted for. It never leaves this thread's memory; what a
+    /// certificate is good for is bound by its principal, source address and minute of life, so one
+    /// key serves many.
     fn subject(&self, scratch: &Scratch) -> Arc<PrivateKey> {
         let now = clock::monotonic_ms();
         let mut subject = self.subject.borrow_mut();

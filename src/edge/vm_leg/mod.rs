@@ -1,5 +1,5 @@
-//! The VM leg's beginning: dial the VM, check its host key against the pin, log in. Nothing here runs before a key was
-//! proved, and nothing falls back to another VM, address, key or method.
+//! The VM leg's beginning: dial the VM, check its host key against the pin, log in. Nothing here
+//! runs before a key was proved, and nothing falls back to another VM, address, key or method.
 
 mod dial;
 mod login;
@@ -31,7 +31,8 @@ const VM_LOGIN: Duration = Duration::from_secs(30);
 const REFUSAL_MS: u64 = 60_000;
 /// Refusals remembered per shard; the map is emptied of old ones when it is full.
 const REFUSALS_MAX: usize = 4096;
-/// Keys written down beside a session that has no need of it, at a time and shard; further ones at a later login.
+/// Keys written down beside a session that has no need of it, at a time and shard; further ones
+/// at a later login.
 const COMPLETIONS_MAX: usize = 2;
 
 /// A shard's way to VMs: configurations made once, and the refusals of the last minute.
@@ -47,7 +48,8 @@ pub(super) struct VmLegs {
     subject: RefCell<Option<(Arc<PrivateKey>, u64)>>,
 }
 
-/// Places for work on other threads. One is taken until the work is over, whether or not anybody still waits for it.
+/// Places for work on other threads. One is taken until the work is over, whether or not anybody
+/// still waits for it.
 #[derive(Default)]
 struct FirstUsePermits<const MAX: usize>(Arc<()>);
 
@@ -118,8 +120,8 @@ impl VmLegs {
         }
     }
 
-    /// Dials the VM that `admitted` names and logs in; the leg is ready for the pump. What the VM says to its user on the
-    /// way is added to `banner`, as received.
+    /// Dials the VM that `admitted` names and logs in; the leg is ready for the pump. What the VM
+    /// says to its user on the way is added to `banner`, as received.
     ///
     /// # Errors
     /// How the attempt ended.
@@ -188,7 +190,8 @@ impl VmLegs {
                 break;
             }
         }
-        // A fingerprint that matches none of its keys is a mismatch too, however the last try ended.
+        // A fingerprint that matches none of its keys is a mismatch too, however
+        // the last try ended.
         if by_fingerprint && last.ended.cause == Cause::NoCommonAlgorithm {
             last = Ended::vm(Stage::VmExchange, Cause::PinMismatch).into();
         }

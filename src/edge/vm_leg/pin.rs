@@ -1,4 +1,5 @@
-//! The host key that a VM has proved, against the one it has to show; and its first use, where there is none.
+//! The host key that a VM has proved, against the one it has to show; and its first use,
+//! where there is none.
 
 use std::sync::Arc;
 
@@ -47,7 +48,8 @@ impl VmLegs {
         if wanted.is_none() {
             return self.pin(shared, vm_entry, key).await;
         }
-        // The VM has shown what it has to; only the next login has to find out the key's type again.
+        // The VM has shown what it has to; only the next login has to find out the
+        // key's type again.
         if let Some(place) = self.completions.take() {
             let (first_use, entry) = (Arc::clone(&shared.first_use), Arc::clone(vm_entry));
             shared.pins.run(move || {

@@ -29,7 +29,8 @@ impl FirstUse for Slow {
     }
 }
 
-/// A registry that takes nothing until it is let, and its other ends: what it is asked, and what lets it.
+/// A registry that takes nothing until it is let, and its other ends: what it is asked,
+/// and what lets it.
 fn slow() -> (Arc<Slow>, mpsc::Receiver<String>, mpsc::Sender<()>) {
     let ((asked, questions), (go, let_go)) = (mpsc::channel(), mpsc::channel());
     let slow = Slow { asked, let_go: Mutex::new(let_go) };

@@ -16,8 +16,8 @@ use crate::registry::values::parse_key;
 pub enum Prune {
     /// It stays.
     Nothing,
-    /// The fleet is the served file: what it names becomes the file's, what was the file's goes, and what commands made
-    /// stays.
+    /// The fleet is the served file: what it names becomes the file's, what was the file's goes,
+    /// and what commands made stays.
     FromFleet,
     /// It goes.
     Everything,

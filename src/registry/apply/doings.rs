@@ -1,4 +1,5 @@
-//! What the steps of a served file do, counted and named: each thing once, whatever number of steps it takes.
+//! What the steps of a served file do, counted and named: each thing once, whatever number
+//! of steps it takes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -272,8 +273,8 @@ impl Doings {
     }
 }
 
-/// Whether so much can be meant. What a file cannot remove makes it no less, and a key for which its user gets another one is
-/// not lost.
+/// Whether so much can be meant. What a file cannot remove makes it no less, and a key for which
+/// its user gets another one is not lost.
 pub(super) fn held(doings: &Doings, model: &Model, most: RemovalsMax) -> Option<HeldBack> {
     let ours = |origin: Origin| origin == Origin::Fleet;
     // Keys and rights of what is named go with a file that takes it over, too.

@@ -18,10 +18,12 @@ pub struct Applied {
 /// Steps carried out together: others are served in between.
 const TOGETHER: usize = 256;
 
-/// Carries a plan out; one that was made at the revision `at`, only as long as nobody else changes anything.
+/// Carries a plan out; one that was made at the revision `at`, only as long as nobody else
+/// changes anything.
 ///
 /// # Errors
-/// [`ServiceError::Store`], [`ServiceError::Ended`] and [`Refusal::Outdated`]: what came before was carried out.
+/// [`ServiceError::Store`], [`ServiceError::Ended`] and [`Refusal::Outdated`]: what came before
+/// was carried out.
 pub fn apply(
     service: &Service,
     mut at: Option<u64>,
@@ -65,8 +67,8 @@ pub fn apply(
 }
 
 impl Applied {
-    /// The steps of a dry run that would be refused. What stands behind a removal of which only the beginning was tried may
-    /// not be, and is none of them.
+    /// The steps of a dry run that would be refused. What stands behind a removal of which only the
+    /// beginning was tried may not be, and is none of them.
     pub fn would_be_refused(&self) -> impl Iterator<Item = (&Step, &Refusal)> {
         let tried = self.steps.iter().take_while(|(_, result)| {
             let begun = |done: &Committed| done.report.progress == Progress::Begun;

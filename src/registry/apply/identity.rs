@@ -1,6 +1,6 @@
-//! Which VM that stands each VM of a fleet is: the one of its id; else the one of its name; else, where what a fleet does
-//! not name goes, the one that would go and has the same owner and endpoint. It was renamed, and keeps its slots, its
-//! sessions and its host key.
+//! Which VM that stands each VM of a fleet is: the one of its id; else the one of its name; else,
+//! where what a fleet does not name goes, the one that would go and has the same owner and
+//! endpoint. It was renamed, and keeps its slots, its sessions and its host key.
 
 use std::collections::{HashMap, HashSet};
 
@@ -57,7 +57,8 @@ impl<'a> Identities<'a> {
         })
     }
 
-    /// Those that get another name, in an order in which the names are free; names that go round in a circle are not.
+    /// Those that get another name, in an order in which the names are free; names that go round in
+    /// a circle are not.
     pub(super) fn renamed(&self, model: &'a Model) -> Vec<(&'a Label, &'a Label)> {
         let mut pending = HashMap::new();
         for (serial, wanted) in &self.wanted {

@@ -1,9 +1,11 @@
-//! From what is to what a fleet says: what is desired, the plan of commands that leads there, and its execution.
+//! From what is to what a fleet says: what is desired, the plan of commands that leads there,
+//! and its execution.
 //!
 //! - `desired`: a fleet, looked up by name. `identity`: which VM that stands each of its VMs is.
-//! - `plan`: the commands, in order; in `nodes` those of nodes. `transition`: what they must not take away in between. Both are pure.
-//! - `execute`: a plan through the service. `served_file`: whether the plan of a served file may be carried out at all, by its
-//!   `doings`.
+//! - `plan`: the commands, in order; in `nodes` those of nodes. `transition`: what they must not
+//!   take away in between. Both are pure.
+//! - `execute`: a plan through the service. `served_file`: whether the plan of a served file may be
+//!   carried out at all, by its `doings`.
 
 mod desired;
 mod doings;

@@ -1,4 +1,5 @@
-//! What a plan does about nodes: they are there before VMs are put on them, and go when none lies there any more.
+//! What a plan does about nodes: they are there before VMs are put on them, and go when none
+//! lies there any more.
 
 use super::desired::DesiredFleet;
 use super::plan::{Plan, Stage, differs};
@@ -59,7 +60,8 @@ impl Plan<'_> {
             agent_key: differs(&key, &read_key(wanted)).map(Option::unwrap_or_default),
             trusted: differs(&is.trusted, &wanted.trusted),
         };
-        // Trust is taken back at once, unless VMs that must be handed off there are to be put elsewhere first.
+        // Trust is taken back at once, unless VMs that must be handed off there are to be put
+        // elsewhere first.
         let ends = is.no_handoff().is_none() && !(wanted.trusted && wanted.agent.is_some());
         let now = if ends && holds_handoffs(self.model, name) { Stage::Late } else { Stage::Early };
         if now == stage && set != NodeSettings::default() {

@@ -1,10 +1,13 @@
-//! The plan: from what is to what should be, the commands that make a registry say what a fleet says, each with words for people.
+//! The plan: from what is to what should be, the commands that make a registry say what a fleet
+//! says, each with words for people.
 //!
-//! Pure: a plan is made of a model, and carried out elsewhere ([`execute`](super::execute)). What is equal takes no command, so that a fleet carried out twice takes none the second time. Rights are taken
-//! before others are given, but for those that are only had in another way from then on ([`transition`](super::transition)).
-//! A new key is there before an old one goes, unless it has to change hands. Which VM is which is said by
-//! [`identity`](super::identity); one of the same name with another owner is transferred. What a fleet says nothing of
-//! stays: a state that it does not give, the address of a VM that stands, tokens.
+//! Pure: a plan is made of a model, and carried out elsewhere ([`execute`](super::execute)). What
+//! is equal takes no command, so that a fleet carried out twice takes none the second time. Rights
+//! are taken before others are given, but for those that are only had in another way from then on
+//! ([`transition`](super::transition)). A new key is there before an old one goes, unless it has to
+//! change hands. Which VM is which is said by [`identity`](super::identity); one of the same name
+//! with another owner is transferred. What a fleet says nothing of stays: a state that it does not
+//! give, the address of a VM that stands, tokens.
 
 use std::collections::HashSet;
 
@@ -53,8 +56,8 @@ impl Step {
 /// The commands from `model` to `fleet`, in the order in which they can be carried out.
 ///
 /// # Errors
-/// [`Refusal::Invalid`]: the fleet contradicts itself, or holds a key that cannot be used. What contradicts the
-/// registry is refused command by command.
+/// [`Refusal::Invalid`]: the fleet contradicts itself, or holds a key that cannot be used. What
+/// contradicts the registry is refused command by command.
 pub fn plan(fleet: &Fleet, model: &Model, prune: Prune) -> Result<Vec<Step>, Refusal> {
     let wanted = DesiredFleet::new(fleet, model, prune)?;
     let transition = Transition::new(model, &wanted);
@@ -133,7 +136,8 @@ impl Plan<'_> {
         self.prune.takes(origin)
     }
 
-    /// Everything behind a rename means the VM by its new name: one that is not free there would stand for another VM.
+    /// Everything behind a rename means the VM by its new name: one that is not free there would
+    /// stand for another VM.
     fn rename(&mut self, wanted: &DesiredFleet<'_>) -> Result<(), Refusal> {
         let removed = |step: &Step| {
             let Command::VmRemove { name } = &step.command else { return None };
@@ -251,7 +255,8 @@ impl Plan<'_> {
             for key in is {
                 let taken = match kept {
                     Some(kept) => kept.iter().all(|other| other.fingerprint != key.fingerprint),
-                    // Of a user who goes, keys that another one gets: they must be free before the user is gone.
+                    // Of a user who goes, keys that another one gets: they must be free before
+                    // the user is gone.
                     None => goes && wanted.keys.contains_key(&key.fingerprint),
                 };
                 if taken {
@@ -268,7 +273,8 @@ impl Plan<'_> {
         self.add(Command::KeyAdd { user: user.clone(), line: key.line() }, text);
     }
 
-    /// Whether a new key is nobody's, and there is room for it beside those that go: so nobody is left without any.
+    /// Whether a new key is nobody's, and there is room for it beside those that go: so nobody is
+    /// left without any.
     fn comes_first(&self, user: &Label, key: &UserKey, wanted: &DesiredFleet<'_>) -> bool {
         let fingerprint = key.fingerprint.parse::<Fingerprint>();
         let free = fingerprint.is_ok_and(|it| self.model.user_of(&it.0).is_none());
@@ -531,8 +537,8 @@ pub(super) fn differs<T: Clone + PartialEq>(is: &T, wanted: &T) -> Option<T> {
     (is != wanted).then(|| wanted.clone())
 }
 
-/// What has to be set for something that may be absent: the new value, or nothing at all to clear it. What cannot be
-/// read is left to the command to refuse.
+/// What has to be set for something that may be absent: the new value, or nothing at all to clear
+/// it. What cannot be read is left to the command to refuse.
 fn cleared(
     is: Option<&str>,
     wanted: Option<&str>,

@@ -42,7 +42,8 @@ impl World {
         }
     }
 
-    /// A registry after so many random commands, with users, teams, addresses and keys to begin with.
+    /// A registry after so many random commands, with users, teams, addresses and
+    /// keys to begin with.
     fn random(seed: u64, steps: u64) -> Self {
         let mut world = Self::new();
         let mut dice = Dice(Seeded(seed));

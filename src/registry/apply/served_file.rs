@@ -1,7 +1,9 @@
-//! The fleet file that is served: what it would add, change and remove, whether so much can be meant, and what came of it.
+//! The fleet file that is served: what it would add, change and remove, whether so much can be
+//! meant, and what came of it.
 //!
-//! A file is read again and again without anybody looking, so its silence is no order by itself: an empty one is never
-//! carried out, and one that would remove much is not unless somebody says so of this very plan.
+//! A file is read again and again without anybody looking, so its silence is no order by itself:
+//! an empty one is never carried out, and one that would remove much is not unless somebody says
+//! so of this very plan.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -155,7 +157,8 @@ pub struct Planned {
     pub at: PlannedRevision,
     /// How much it is.
     pub tally: Tally,
-    /// Why it is not carried out unless somebody says so of this plan; [`HeldBack::Empty`] never is.
+    /// Why it is not carried out unless somebody says so of this plan;
+    /// [`HeldBack::Empty`] never is.
     pub held: Option<HeldBack>,
     steps: Vec<Step>,
     /// What each step does.
@@ -257,8 +260,8 @@ impl Outcome {
     }
 }
 
-/// Makes the registry say what the file says, and logs what that took. `allowed` is a plan that somebody has seen: it is
-/// carried out whatever it removes, if it is still the one.
+/// Makes the registry say what the file says, and logs what that took. `allowed` is a plan that
+/// somebody has seen: it is carried out whatever it removes, if it is still the one.
 ///
 /// # Errors
 /// [`ServiceError`]. [`Refusal::Outdated`]: `allowed` is not what would be done now.

@@ -123,7 +123,8 @@ fn nodes_that_a_file_no_longer_names_count_among_its_removals() {
     assert_eq!(outcome.told(), Ok("5 nodes removed".to_owned()));
 }
 
-/// Twelve users, of whom `members` are in team `ops`, and a VM that is shared with `shares` of them.
+/// Twelve users, of whom `members` are in team `ops`, and a VM that is shared with
+/// `shares` of them.
 fn shared(members: usize, shares: usize) -> Fleet {
     let names = |count: usize| (0..count).map(|number| format!("'u{number}'")).collect::<Vec<_>>();
     let (members, shares) = (names(members).join(","), names(shares).join(","));

@@ -1,8 +1,9 @@
-//! While a fleet is carried out: whoever may enter a VM before and after may enter it all the time, and nobody enters what
-//! is theirs neither before nor after.
+//! While a fleet is carried out: whoever may enter a VM before and after may enter it all the time,
+//! and nobody enters what is theirs neither before nor after.
 //!
-//! Rights are taken before others are given, so what leads to a VM in another way from now on would be missed in between.
-//! What leads there now is taken last then, if nobody new could use it until then; else whoever misses it is lent a share.
+//! Rights are taken before others are given, so what leads to a VM in another way from now on would
+//! be missed in between. What leads there now is taken last then, if nobody new could use it until
+//! then; else whoever misses it is lent a share.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 

@@ -56,7 +56,8 @@ impl Draft<'_> {
             seen.push(ip);
         }
         if let (IpAddr::V6(public), Some(public6)) = (address.public, address.public6) {
-            // DNS would have two addresses of one kind for one name, of which a client takes either.
+            // DNS would have two addresses of one kind for one name, of which a
+            // client takes either.
             return Err(Refusal::invalid(
                 format_args!("public is {public}, an IPv6 address, beside public6 {public6}"),
                 "write the IPv4 address as public, or leave public6 out",

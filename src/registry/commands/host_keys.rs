@@ -1,7 +1,8 @@
 //! Host keys of VMs: given by an operator, or pinned when a VM shows one at its first use.
 //!
-//! What is given comes before what was pinned. A key that a VM of another owner has is not pinned: whoever answers at an
-//! endpoint could show the key of a VM that somebody else trusts. Whoever clones images gives the host key.
+//! What is given comes before what was pinned. A key that a VM of another owner has is not pinned:
+//! whoever answers at an endpoint could show the key of a VM that somebody else trusts. Whoever
+//! clones images gives the host key.
 
 use crate::registry::command::Dialled;
 use crate::registry::document::{Document, Key, Serial, Vm};
@@ -53,8 +54,8 @@ fn all(vm: &Vm) -> impl Iterator<Item = Fingerprint> {
     texts.into_iter().flatten().filter_map(read).map(|pin| fingerprint(&pin))
 }
 
-/// Gives a VM a host key, or takes the one away that was given. A pin that is another key than what is given, or was,
-/// is out of date and goes.
+/// Gives a VM a host key, or takes the one away that was given. A pin that is another key than what
+/// is given, or was, is out of date and goes.
 pub(in crate::registry) fn give(vm: &mut Vm, host_key: Option<String>) {
     let pinned = vm.pin.as_deref().and_then(read).map(|pin| fingerprint(&pin));
     let before = std::mem::replace(&mut vm.host_key, host_key);
@@ -127,8 +128,9 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// A VM has another owner now. What it showed goes if a VM of somebody else shows it too: whoever has that one could
-    /// answer for this one. What was given stays, for whoever gives a key knows who has it.
+    /// A VM has another owner now. What it showed goes if a VM of somebody else shows it too:
+    /// whoever has that one could answer for this one. What was given stays, for whoever gives a
+    /// key knows who has it.
     pub(in crate::registry) fn keep_own_pin(&self, serial: Serial, vm: &mut Vm) {
         let pinned = vm.pin.as_deref().and_then(read);
         let other = pinned

@@ -1,6 +1,7 @@
-//! Carries a command out on a draft: each command is one function, under the noun that it is about. All that has to do with
-//! a VM's address goes through [`Draft::place`], [`Draft::renumber`] and [`Draft::settle`]; what is taken from somebody is
-//! quarantined by [`Draft::put`](super::draft::Draft).
+//! Carries a command out on a draft: each command is one function, under the noun that it is about.
+//! All that has to do with a VM's address goes through [`Draft::place`], [`Draft::renumber`] and
+//! [`Draft::settle`]; what is taken from somebody is quarantined by
+//! [`Draft::put`](super::draft::Draft).
 
 mod addresses;
 pub(super) mod host_keys;
@@ -21,7 +22,8 @@ use crate::route::RESERVED;
 type Done = Result<(), Refusal>;
 
 impl Draft<'_> {
-    /// Carries out one command, or as much of it as has room: [`Report::progress`](super::draft::Report) tells.
+    /// Carries out one command, or as much of it as has room:
+    /// [`Report::progress`](super::draft::Report) tells.
     ///
     /// # Errors
     /// [`Refusal`]; the draft is to be dropped then.

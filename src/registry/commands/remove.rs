@@ -1,7 +1,7 @@
-//! Takes away: users, teams, VMs, and what time ends. Much may hang on one of them, more than one transaction holds, so
-//! each goes in parts if need be. The first part ends all that somebody could enter by, each part leaves a registry that
-//! is whole, and the same command goes on where the last part ended, after a crash too. A part costs what it writes, however
-//! much is left.
+//! Takes away: users, teams, VMs, and what time ends. Much may hang on one of them, more than one
+//! transaction holds, so each goes in parts if need be. The first part ends all that somebody could
+//! enter by, each part leaves a registry that is whole, and the same command goes on where the last
+//! part ended, after a crash too. A part costs what it writes, however much is left.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,8 @@ use crate::registry::model::Reach;
 use crate::registry::name::{Label, Principal};
 use crate::registry::refusal::{Kind, Refusal};
 
-/// VMs that are looked at for the name of one that is owned, of a principal who may have been given a million.
+/// VMs that are looked at for the name of one that is owned, of a principal who may have been
+/// given a million.
 const LOOKED_AT_MAX: usize = 4096;
 
 impl Draft<'_> {
@@ -35,8 +36,8 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// The VMs first: what led members to them is the team's to hold, and members who leave take that along. Until then a
-    /// team that goes lets nobody in.
+    /// The VMs first: what led members to them is the team's to hold, and members who leave take
+    /// that along. Until then a team that goes lets nobody in.
     pub(in crate::registry) fn team_remove(&mut self, name: &Label) -> Done {
         let mut team = self.team(name)?;
         let principal = Principal::Team(name.clone());
@@ -109,7 +110,8 @@ impl Draft<'_> {
         })
     }
 
-    /// False if there was no room for all. Of what was given the first are taken: what is left moves up to their places.
+    /// False if there was no room for all. Of what was given the first are taken: what is left
+    /// moves up to their places.
     fn unshare_all(&mut self, principal: &Principal) -> bool {
         let Some(ix) = self.model().principal_ix(principal) else { return true };
         let room = self.room();

@@ -94,7 +94,8 @@ impl World {
         log.iter().map(|(_, entry)| entry.command.word()).collect()
     }
 
-    /// Tries, carries out and looks: it is one order in many transactions, and the store says the same as the model.
+    /// Tries, carries out and looks: it is one order in many transactions, and the store says the
+    /// same as the model.
     fn goes(&self, command: &Command, key: &Key) {
         let before = self.store.snapshot("").unwrap();
         let tried = self.order(command.clone(), Mode::DryRun).unwrap();
@@ -150,7 +151,8 @@ fn a_user_with_many_shares_and_teams_goes() {
 #[test]
 fn a_user_who_is_half_gone_has_no_key_and_goes_by_the_same_command() {
     let world = shared_with_u1();
-    // As a crash leaves it: of what the service makes durable together, the first transaction alone.
+    // As a crash leaves it: of what the service makes durable together, the first
+    // transaction alone.
     let mut model = writer::load(&world.store, &Limits::default()).unwrap();
     let remove = Command::UserRemove { name: label("u1") };
     for last in [false, false, false, true] {

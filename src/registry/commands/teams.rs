@@ -56,7 +56,8 @@ impl Draft<'_> {
         let Some(team_ix) = self.model().principal_ix(&team) else { return Ok(()) };
         let slots = self.model().reach(team_ix).map(|reach| reach.slots.clone());
         let slots = slots.unwrap_or_default();
-        // Newcomers get the addresses that the team's VMs have now. A second way that would lead one of them astray ends.
+        // Newcomers get the addresses that the team's VMs have now. A second way that would lead
+        // one of them astray ends.
         for slot in slots.iter().filter(|slot| slot.until_s.is_some()) {
             let mut vm = self.vm(slot.vm)?;
             let about = (slot.vm, &vm.name.clone(), slot.address);

@@ -75,14 +75,15 @@ pub enum TransactFault {
 /// Why a store cannot be used as asked.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum StoreError {
-    /// The reader is too late: what it asks for was compacted. Take a snapshot and watch from there.
+    /// The reader is too late: what it asks for was compacted. Take a snapshot and
+    /// watch from there.
     #[error("the history up to revision {oldest} is compacted; take a new snapshot")]
     Compacted {
         /// The oldest revision that a watch may begin after.
         oldest: Revision,
     },
-    /// The caller speaks of a revision that this store has not reached: it has read another store, or this one before
-    /// somebody put an old copy of the file back.
+    /// The caller speaks of a revision that this store has not reached: it has read another store,
+    /// or this one before somebody put an old copy of the file back.
     #[error("store {store_id} is at revision {current} only; was an old copy of it put back?")]
     Future {
         /// Which store this is.

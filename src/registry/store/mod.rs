@@ -1,16 +1,20 @@
 //! STORE: a key-value space with revisions behind four verbs, which any engine can give.
 //!
-//! [`Store`] is snapshot, transaction, watch and compaction, no more, so that an embedded file ([`sqlite`]) and a
-//! consensus store serve alike. It knows keys and bytes; what they mean is the business of those who write them. The
-//! registry writes, every edge reads: a snapshot once, then the commits behind it.
+//! [`Store`] is snapshot, transaction, watch and compaction, no more, so that an embedded file
+//! ([`sqlite`]) and a consensus store serve alike. It knows keys and bytes; what they mean is the
+//! business of those who write them. The registry writes, every edge reads: a snapshot once, then
+//! the commits behind it.
 //!
 //! Every engine is held to one suite (`testing::conformance`). What it demands:
-//! - A transaction is all or nothing, for a reader, a watcher and a crash. An acknowledged one is durable.
-//! - Revisions rise with every transaction that changes something, and with nothing else; by how much is the engine's
-//!   own affair. A fresh store stands at [`Revision::ZERO`].
-//! - A put is a change even if the value is the old one. Deleting an absent key changes nothing, and no watcher hears
-//!   of it; a transaction that changes nothing takes no revision and answers the current one.
-//! - Keys are in the order of their bytes. A watcher hears of every change once, in order, whole transactions only.
+//! - A transaction is all or nothing, for a reader, a watcher and a crash. An
+//!   acknowledged one is durable.
+//! - Revisions rise with every transaction that changes something, and with nothing else; by how
+//!   much is the engine's own affair. A fresh store stands at [`Revision::ZERO`].
+//! - A put is a change even if the value is the old one. Deleting an absent key changes nothing,
+//!   and no watcher hears of it; a transaction that changes nothing takes no revision and answers
+//!   the current one.
+//! - Keys are in the order of their bytes. A watcher hears of every change once, in order, whole
+//!   transactions only.
 
 use std::fmt;
 use std::time::Duration;
@@ -24,20 +28,23 @@ pub(crate) mod testing;
 pub use self::fault::{Refusal, StoreError, TransactFault};
 pub use self::sqlite::Sqlite;
 
-/// Most changes (puts and deletes together), and most compares, of one transaction: etcd's `--max-txn-ops`.
+/// Most changes (puts and deletes together), and most compares, of one transaction: etcd's
+/// `--max-txn-ops`.
 pub const OPERATIONS_MAX: usize = 128;
 /// Most bytes of a key. Ours are a word, a slash and an id or a name.
 pub const KEY_BYTES_MAX: usize = 512;
 /// Most bytes of a value.
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
-/// Most bytes of the keys and values of one transaction: etcd takes requests of 1.5 MiB, framing included.
+/// Most bytes of the keys and values of one transaction: etcd takes requests of 1.5 MiB,
+/// framing included.
 pub const TRANSACTION_BYTES_MAX: usize = VALUE_BYTES_MAX + (1 << 18);
 
-/// A key-value space with revisions. The rules that all engines keep stand at the head of this module.
+/// A key-value space with revisions. The rules that all engines keep stand at the
+/// head of this module.
 pub trait Store: Send + Sync {
-    /// Shows `visit` the entries of each of `parts`, one part after the other, all at one revision; returns which. Nothing
-    /// is held but the entry shown, and what it costs is in proportion to what it shows. Writers do not wait for it, nor
-    /// it for them.
+    /// Shows `visit` the entries of each of `parts`, one part after the other, all at one revision;
+    /// returns which. Nothing is held but the entry shown, and what it costs is in proportion to
+    /// what it shows. Writers do not wait for it, nor it for them.
     ///
     /// # Errors
     /// A [`StoreError`] may come after some entries were shown: they are then no snapshot.
@@ -56,7 +63,8 @@ pub trait Store: Send + Sync {
         self.snapshot_parts(&[part], visit)
     }
 
-    /// Shows `visit` every entry whose key begins with `prefix`, in the order of the keys, as [`Store::snapshot_part`].
+    /// Shows `visit` every entry whose key begins with `prefix`, in the order of the keys, as
+    /// [`Store::snapshot_part`].
     ///
     /// # Errors
     /// As there.
@@ -84,20 +92,20 @@ pub trait Store: Send + Sync {
         Ok(Snapshot { head, entries })
     }
 
-    /// If every compare holds, makes all changes and returns their revision once they are durable; if one does not,
-    /// changes nothing.
+    /// If every compare holds, makes all changes and returns their revision once they are durable;
+    /// if one does not, changes nothing.
     ///
     /// # Errors
-    /// [`TransactFault::Refused`]: nothing changed. [`TransactFault::Store`]: whether it did is not known until it is
-    /// read again.
+    /// [`TransactFault::Refused`]: nothing changed. [`TransactFault::Store`]: whether it did is not
+    /// known until it is read again.
     fn transact(&self, transaction: &Transaction) -> Result<Revision, TransactFault> {
         let mut answers = self.transact_all(std::slice::from_ref(transaction));
         answers.pop().unwrap_or(Ok(Revision::ZERO))
     }
 
-    /// Independent transactions, one behind another, each with an answer of its own, as [`Store::transact`] would have
-    /// given it; the answers are as many, in the same order. An engine whose commits cost much makes many durable at
-    /// once, and answers when they are.
+    /// Independent transactions, one behind another, each with an answer of its own, as
+    /// [`Store::transact`] would have given it; the answers are as many, in the same order. An
+    /// engine whose commits cost much makes many durable at once, and answers when they are.
     fn transact_all(&self, transactions: &[Transaction]) -> Vec<Result<Revision, TransactFault>>;
 
     /// Every commit after the revision `after`, those made before this call included.
@@ -106,8 +114,8 @@ pub trait Store: Send + Sync {
     /// [`StoreError::Compacted`], [`StoreError::Future`], and what else a [`StoreError`] is.
     fn watch(&self, after: Revision) -> Result<Box<dyn Watch>, StoreError>;
 
-    /// Forgets the commits up to and with `up_to`; the entries stay. From then on a watch begins at `up_to` or later.
-    /// What is compacted already may be again.
+    /// Forgets the commits up to and with `up_to`; the entries stay. From then on a watch begins at
+    /// `up_to` or later. What is compacted already may be again.
     ///
     /// # Errors
     /// [`StoreError::Future`], and what else a [`StoreError`] is.
@@ -157,11 +165,13 @@ fn behind(prefix: &str) -> Option<String> {
 
 /// A reader of commits. Watchers are as many as their callers like, each at its own place.
 pub trait Watch: Send {
-    /// The next commit; `None` if there was none for `timeout`. A commit of this process wakes it at once; one of
-    /// another process may be found only when the time is over, or at the next call.
+    /// The next commit; `None` if there was none for `timeout`. A commit of this process
+    /// wakes it at once; one of another process may be found only when the time is over, or
+    /// at the next call.
     ///
     /// # Errors
-    /// [`StoreError::Compacted`]: this watcher lags behind a compaction and stays there; take a snapshot and watch anew.
+    /// [`StoreError::Compacted`]: this watcher lags behind a compaction and stays there; take a
+    /// snapshot and watch anew.
     fn next(&mut self, timeout: Duration) -> Result<Option<Commit>, StoreError>;
 }
 
@@ -180,7 +190,8 @@ impl fmt::Display for Revision {
     }
 }
 
-/// Which history the revisions belong to: random, drawn by the caller for a new store and again for a restored one.
+/// Which history the revisions belong to: random, drawn by the caller for a new store and again
+/// for a restored one.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct StoreId(pub [u8; 16]);
 
@@ -312,7 +323,8 @@ impl Transaction {
         self
     }
 
-    /// What every engine refuses, whatever it holds. Engines call it before they look at a transaction.
+    /// What every engine refuses, whatever it holds. Engines call it before they look
+    /// at a transaction.
     ///
     /// # Errors
     /// Every [`Refusal`] but a conflict.

@@ -1,7 +1,8 @@
-//! Arbitrary histories, held against what the documents alone say: the oracle knows no index and no allocator.
+//! Arbitrary histories, held against what the documents alone say: the oracle knows no index
+//! and no allocator.
 //!
-//! A history is a seed. Each step lets time pass, notes who sees what, and carries out a random command; commands are
-//! thrown away, and models are built anew from their documents, on the way.
+//! A history is a seed. Each step lets time pass, notes who sees what, and carries out a random
+//! command; commands are thrown away, and models are built anew from their documents, on the way.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -195,7 +196,8 @@ impl History {
         }
     }
 
-    /// Carries a command out to its end, in parts that may be small; now and then all ends in the midst of it.
+    /// Carries a command out to its end, in parts that may be small; now and then all ends in
+    /// the midst of it.
     fn keep(&mut self, command: &Command, renumber: bool) {
         let room = [1, 2, 3, PART_DOCUMENTS][usize::try_from(self.dice.below(4)).unwrap()];
         let mut going_on = false;
@@ -331,7 +333,8 @@ impl History {
         }
     }
 
-    /// The model holds these documents and no others, and its indexes are those of a model made of them.
+    /// The model holds these documents and no others, and its indexes are those of a
+    /// model made of them.
     fn agrees(&self) {
         let fresh = self.truth.model(&self.limits);
         for (key, (document, revision)) in &self.truth.documents {

@@ -1,4 +1,5 @@
-//! Requests on their way through the writer: what was carried out of each, what came of it, and where it goes on.
+//! Requests on their way through the writer: what was carried out of each, what came of it, and
+//! where it goes on.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::SyncSender;
@@ -11,7 +12,8 @@ use crate::registry::model::Model;
 use crate::registry::name::{Label, Principal};
 use crate::registry::store::Transaction;
 
-/// Parts of large orders in one batch: as many documents as some dozen usual orders write, for which readers wait.
+/// Parts of large orders in one batch: as many documents as some dozen usual orders write, for
+/// which readers wait.
 pub(super) const PARTS_TOGETHER: usize = 8;
 
 /// A request.

@@ -1,6 +1,8 @@
-//! Keeps up with a store that another process writes: an edge that drains ends the sessions whose right its successor takes.
+//! Keeps up with a store that another process writes: an edge that drains ends the sessions whose
+//! right its successor takes.
 //!
-//! Where it is not sure, it takes rights away: a document that cannot be read, written by a newer program perhaps, is none.
+//! Where it is not sure, it takes rights away: a document that cannot be read, written by a newer
+//! program perhaps, is none.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -42,7 +44,8 @@ impl Follower {
     /// Tells the follower of every commit, until `stop` is set.
     pub fn run(mut self, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
-            // A bug here must not leave sessions with rights that are gone: what is known then is read anew.
+            // A bug here must not leave sessions with rights that are gone: what is known
+            // then is read anew.
             let kept_up = catch_unwind(AssertUnwindSafe(|| self.keep_up(stop)));
             match kept_up {
                 Ok(Ok(())) => return,

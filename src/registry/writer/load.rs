@@ -1,5 +1,5 @@
-//! From a store to a model and to the routing map, at a start: one thread reads, decodes, and fills the map, while another
-//! puts the model together.
+//! From a store to a model and to the routing map, at a start: one thread reads, decodes, and fills
+//! the map, while another puts the model together.
 
 #![expect(
     clippy::disallowed_methods,
@@ -18,7 +18,8 @@ use crate::registry::routes;
 use crate::registry::store::{EntryRef, Part, Store};
 use crate::route::Contents;
 
-/// Prefixes of all documents; the audit log is not one of them. What others name stands before them.
+/// Prefixes of all documents; the audit log is not one of them. What others name
+/// stands before them.
 const PREFIXES: [&str; 8] =
     ["address/", "node/", "user/", "team/", "vm/", "hold/", "token/", "registry/"];
 /// Documents handed over together.
@@ -38,7 +39,8 @@ pub(super) enum Unreadable {
 /// A document, where it stands, and the revision that wrote it.
 type Read = (Key, Document, u64);
 
-/// Reads all documents, and tells the follower, unless that is `known` to be at the store's revision.
+/// Reads all documents, and tells the follower, unless that is `known` to be at the
+/// store's revision.
 ///
 /// # Errors
 /// [`RegistryError`]; the follower was told nothing then.
@@ -54,7 +56,8 @@ pub(super) fn load(
         None => None,
     };
     let wanted = known.is_none() || known != now;
-    // Without a limit: what waits here is on its way into the model, which holds all of it in the end.
+    // Without a limit: what waits here is on its way into the model, which holds all
+    // of it in the end.
     let (hand, handed) = channel();
     let model = std::thread::scope(|scope| {
         let reader = std::thread::Builder::new().name("registry-load".to_owned());
@@ -95,8 +98,8 @@ pub(super) fn load(
     Ok(model)
 }
 
-/// Reads all documents and hands them over; returns the store's revision and, if wanted, what they mean for the routing
-/// map.
+/// Reads all documents and hands them over; returns the store's revision and, if wanted, what they
+/// mean for the routing map.
 fn read(
     store: &dyn Store,
     mut contents: Option<Contents>,

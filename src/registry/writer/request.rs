@@ -42,7 +42,8 @@ pub struct Committed {
     pub revision: u64,
     /// What was done, or would be.
     pub report: Report,
-    /// Every document written, or that would be; of an order that took several batches those of the last one.
+    /// Every document written, or that would be; of an order that took several batches those
+    /// of the last one.
     pub written: Vec<Written>,
 }
 
@@ -153,7 +154,8 @@ pub(super) struct Job {
     pub(super) answer: SyncSender<Vec<Result<Committed, ServiceError>>>,
 }
 
-/// The last revision that an operator's request made. Neither time makes one, nor the edge's own work, as pinning a host key.
+/// The last revision that an operator's request made. Neither time makes one, nor the edge's own
+/// work, as pinning a host key.
 #[derive(Clone, Debug)]
 pub(super) struct LastOperatorRevision(Arc<AtomicU64>);
 

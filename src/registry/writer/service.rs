@@ -81,7 +81,8 @@ impl Service {
         Ok(Self { model, kept, orders, writer, now_s, wanted, health })
     }
 
-    /// Stands in for a registry whose store is away: shows `model`, and refuses everything else because of `why`.
+    /// Stands in for a registry whose store is away: shows `model`, and refuses everything else
+    /// because of `why`.
     #[must_use]
     pub fn stand_in(model: Model, why: String, now_s: fn() -> u64) -> Self {
         Self {
@@ -123,7 +124,8 @@ impl Service {
         self.carry_out_all(vec![order], mode).pop().unwrap_or(Err(ServiceError::Ended))
     }
 
-    /// Carries out orders one behind another, each by itself: one that is refused does not keep the next from being tried.
+    /// Carries out orders one behind another, each by itself: one that is refused does not keep the
+    /// next from being tried.
     pub fn carry_out_all(
         &self,
         orders: Vec<CommandRequest>,
@@ -132,7 +134,8 @@ impl Service {
         self.carry_out_at(None, orders, mode)
     }
 
-    /// The same, if nobody has changed anything since this revision; else every answer is [`Refusal::Outdated`].
+    /// The same, if nobody has changed anything since this revision; else every answer is
+    /// [`Refusal::Outdated`].
     pub fn carry_out_at(
         &self,
         at: Option<u64>,
@@ -154,8 +157,9 @@ impl Service {
         if answers.len() == count { answers } else { vec![Err(ServiceError::Ended); count] }
     }
 
-    /// Takes no more orders, and returns when the last one is answered: the store is not written from here any more. Gives
-    /// the model, which is an empty one to whoever still reads it here; nothing if it may not be what the store says.
+    /// Takes no more orders, and returns when the last one is answered: the store is not written
+    /// from here any more. Gives the model, which is an empty one to whoever still reads it here;
+    /// nothing if it may not be what the store says.
     pub fn retire(&self) -> Option<Model> {
         if self.end() {
             return None;
@@ -197,7 +201,8 @@ impl Service {
         (self.now_s)()
     }
 
-    /// Up to `count` entries of the audit log with their keys, behind the key `after`: the oldest first, or the newest.
+    /// Up to `count` entries of the audit log with their keys, behind the key `after`: the oldest
+    /// first, or the newest.
     ///
     /// # Errors
     /// What the store says.

@@ -1,6 +1,7 @@
-//! The thread that writes: a batch of orders at a time, each carried out by itself, in parts if need be, all made durable
-//! together, told to the subscriber, and answered then. Of an order of many parts a batch takes a few: nobody waits for the
-//! whole of it, neither other orders nor those who read.
+//! The thread that writes: a batch of orders at a time, each carried out by itself, in parts if
+//! need be, all made durable together, told to the subscriber, and answered then. Of an order
+//! of many parts a batch takes a few: nobody waits for the whole of it, neither other orders
+//! nor those who read.
 
 #![expect(clippy::disallowed_methods, reason = "sweeps and forgetting come round by the clock")]
 
@@ -30,7 +31,8 @@ use crate::ssh::entropy::Entropy;
 const BATCH_MAX: usize = 64;
 /// How long those who wait for the model are let in between two batches of what is under way.
 const BREATH: Duration = Duration::from_millis(1);
-/// How often time alone is given the chance to change something: quarantines and second ways last an hour.
+/// How often time alone is given the chance to change something: quarantines and second
+/// ways last an hour.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Commits that the store keeps for those who watch; who is later takes a snapshot.
 const HISTORY_KEPT: u64 = 100_000;
@@ -57,7 +59,8 @@ pub(super) struct Writer {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Standing {
     Sound,
-    /// A change may have been made that was taken back here: it is so if the store is not at the model's revision.
+    /// A change may have been made that was taken back here: it is so if the store is not at the
+    /// model's revision.
     Doubted,
     /// All must be read.
     Lost,
@@ -89,7 +92,8 @@ impl Writer {
         }
     }
 
-    /// Takes orders until nobody can give any; whether the model may not be what the store says then.
+    /// Takes orders until nobody can give any; whether the model may not be what the
+    /// store says then.
     pub(super) fn run(&mut self, queue: &Receiver<Job>) -> bool {
         let mut sweep_at = Instant::now();
         loop {
@@ -108,7 +112,8 @@ impl Writer {
                     return self.standing != Standing::Sound;
                 }
             }
-            // What is new goes first: what is under way has waited already, and has ended all access it is to end.
+            // What is new goes first: what is under way has waited already, and has ended all
+            // access it is to end.
             batch.append(&mut self.under_way);
             if !batch.is_empty() {
                 self.guarded(|writer| writer.serve(batch));
@@ -144,8 +149,8 @@ impl Writer {
         answered.try_recv().ok().and_then(|mut answers| answers.pop())
     }
 
-    /// Whether the store takes changes. One that failed is tried with the audit log's entry of its fault: it is there once,
-    /// when it could be written.
+    /// Whether the store takes changes. One that failed is tried with the audit log's entry of its
+    /// fault: it is there once, when it could be written.
     fn works(&mut self) -> bool {
         let Some(about) = self.health.fault() else { return true };
         self.order(Command::Note { what: Noted::StoreFault, about });
@@ -307,7 +312,8 @@ impl Writer {
             self.standing = Standing::Doubted;
             let first = results.iter().find_map(|result| result.as_ref().err());
             if matches!(first, None | Some(TransactFault::Refused(_))) {
-                // The store is well and has something else than the model: only reading can tell what.
+                // The store is well and has something else than the model: only
+                // reading can tell what.
                 self.standing = Standing::Lost;
             }
         }
@@ -344,8 +350,9 @@ impl Writer {
         answers
     }
 
-    /// Sees to it that the model is what the store holds, if that can be read. Where only the outcome of changes that were
-    /// taken back is in doubt, the store's revision tells: a million documents are not read for a disk that is full.
+    /// Sees to it that the model is what the store holds, if that can be read. Where only the
+    /// outcome of changes that were taken back is in doubt, the store's revision tells: a million
+    /// documents are not read for a disk that is full.
     fn settle(&mut self, model: &mut Model) {
         if self.standing == Standing::Doubted {
             match self.store.head() {
@@ -376,8 +383,8 @@ impl Writer {
         }
     }
 
-    /// Carries an order out, or goes on with one: at once, or in parts, each of them with its transaction, as long as there
-    /// are `parts` left. Nothing has changed if it fails.
+    /// Carries an order out, or goes on with one: at once, or in parts, each of them with its
+    /// transaction, as long as there are `parts` left. Nothing has changed if it fails.
     fn carry_out(
         &mut self,
         model: &mut Model,
@@ -388,7 +395,8 @@ impl Writer {
         let going_on = rest.is_some();
         let (mut room, subject) = match rest {
             Some(Continuation { subject, .. }) if !subject.is_going(model) => {
-                // Somebody else has brought it to its end, and what has the name now is another one.
+                // Somebody else has brought it to its end, and what has the name
+                // now is another one.
                 return Ok(Carried { parts: Vec::new(), rest: None });
             }
             Some(Continuation { room, subject }) => (room, Some(subject)),

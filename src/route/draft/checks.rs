@@ -135,7 +135,8 @@ impl TableDraft<'_> {
         self.faults(faults);
     }
 
-    /// Told at the change that brought one of the two VMs there, else at the team that brought the user.
+    /// Told at the change that brought one of the two VMs there, else at the team that
+    /// brought the user.
     fn conflict(
         &self,
         delta: &Sorted,

@@ -106,8 +106,8 @@ impl TableDraft<'_> {
         Ok((writes, noted, self.takes_away))
     }
 
-    /// A user with all that the user may enter. `rest`: the teams whose slots are the user's too, the others, and whether
-    /// the user is closed; without it all that is as before.
+    /// A user with all that the user may enter. `rest`: the teams whose slots are the user's too,
+    /// the others, and whether the user is closed; without it all that is as before.
     fn person(
         &mut self,
         own: PrincipalId,

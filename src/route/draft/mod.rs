@@ -1,7 +1,7 @@
 //! The state a delta leads to, written over the present one: only what the delta touches is copied.
 //!
-//! In reading order: here who and where there is, in `nodes` what VMs lie on, in `vms` what may be entered, in `checks` what can be judged only at the
-//! end, in `finish` what the table must hold.
+//! In reading order: here who and where there is, in `nodes` what VMs lie on, in `vms` what may be
+//! entered, in `checks` what can be judged only at the end, in `finish` what the table must hold.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;

@@ -152,7 +152,8 @@ impl TableDraft<'_> {
                 let slots = near.slots(far).map(|(at, vm)| (at, Arc::clone(vm)));
                 let (slots, by_name) = (slots.collect(), far.by_name.to_vec());
                 let mut reach = Reach { slots, by_name, ..Reach::default() };
-                // Those that stand near come first, and an id that is too long to stand there may be smaller.
+                // Those that stand near come first, and an id that is too long to stand
+                // there may be smaller.
                 reach.slots.sort_unstable_by_key(|(at, _)| *at);
                 reach
             };

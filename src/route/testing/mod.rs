@@ -1,4 +1,5 @@
-//! Small fleets for the tests of this room, and the rules once more, as plainly as they can be said.
+//! Small fleets for the tests of this room, and the rules once more, as plainly as
+//! they can be said.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -96,8 +97,8 @@ pub(super) fn at(table: &Table, last: u8) -> Arc<Address> {
     table.address(ip(last)).unwrap()
 }
 
-/// As logins are judged, but for the lines of keys and everything else that is not of this room: what is closed leads
-/// nowhere.
+/// As logins are judged, but for the lines of keys and everything else that is not of this room:
+/// what is closed leads nowhere.
 impl Table {
     pub(crate) fn admit(&self, who: Who<'_>, address: &Address, login: &str) -> Option<Admission> {
         let open = |user: &Arc<str>, way: Way<'_>| (!way.closed()).then(|| way.admission(user));

@@ -1,4 +1,5 @@
-//! What an agent's files say now: what takes access away, and what a start begins with that had to wait.
+//! What an agent's files say now: what takes access away, and what a start begins with
+//! that had to wait.
 
 use super::super::rights::{self, Told};
 use crate::config::{
@@ -9,8 +10,8 @@ use crate::edge::handoff::{Part, Trusted};
 use crate::edge::shared::Shared;
 use crate::ssh::publickey::PublicKey;
 
-/// Takes away what the file takes away, whatever else is wrong with it: without a `whole` file nothing comes back, and nobody
-/// new is believed.
+/// Takes away what the file takes away, whatever else is wrong with it: without a `whole` file
+/// nothing comes back, and nobody new is believed.
 pub(super) fn withdraw(
     edge: &Edge,
     shared: &Shared,
@@ -44,8 +45,8 @@ pub(super) fn withdraw(
     if unknown.is_empty() { Ok(Vec::new()) } else { Err(unknown) }
 }
 
-/// The files as they are now, for a start that had to wait since it read them: what was taken away meanwhile must not come
-/// back. What was taken before the wait stays until a restart.
+/// The files as they are now, for a start that had to wait since it read them: what was taken away
+/// meanwhile must not come back. What was taken before the wait stays until a restart.
 pub(super) fn read_again(
     files: &AgentFiles,
     before: AgentConfig,

@@ -1,9 +1,11 @@
-//! `keyway agent`: takes sessions from edges that are pinned, and judges each by its own reading of who may go where.
+//! `keyway agent`: takes sessions from edges that are pinned, and judges each by its own reading of
+//! who may go where.
 //!
-//! The same edge, relay and drain as a front door's, without a registry: its map is a fleet file. SIGHUP reads that and
-//! `agent.toml` again; SIGTERM drains, and a second one ends the drain; SIGINT ends at once.
-//! - `pins`: host keys of VMs, from their first use to a file. `reload`: the files read again; `again`: what of that does not
-//!   need an agent that runs.
+//! The same edge, relay and drain as a front door's, without a registry: its map is a fleet file.
+//! SIGHUP reads that and `agent.toml` again; SIGTERM drains, and a second one ends the drain;
+//! SIGINT ends at once.
+//! - `pins`: host keys of VMs, from their first use to a file. `reload`: the files read again;
+//!   `again`: what of that does not need an agent that runs.
 
 mod again;
 mod pins;

@@ -1,5 +1,5 @@
-//! Host keys that VMs show at their first use go into a file of the agent's state directory, and into its map when that is
-//! read next.
+//! Host keys that VMs show at their first use go into a file of the agent's state directory, and
+//! into its map when that is read next.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,5 +1,5 @@
-//! The files of an agent that runs, read again: what takes access away first and by itself, then each file as a whole or not
-//! at all.
+//! The files of an agent that runs, read again: what takes access away first and by itself, then
+//! each file as a whole or not at all.
 
 use super::super::door::{identity, live};
 use super::super::fixed::Fixed;

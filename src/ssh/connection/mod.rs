@@ -1,8 +1,10 @@
-//! The connection protocol (RFC 4254), server side, for channels we answer ourselves: notices, the lobby, the
-//! demo's VMs. Relayed sessions never come here: the relay carries their messages verbatim.
+//! The connection protocol (RFC 4254), server side, for channels we answer ourselves: notices,
+//! the lobby, the demo's VMs. Relayed sessions never come here: the relay carries their
+//! messages verbatim.
 //!
-//! It keeps channel numbers, windows and the order of EOF and CLOSE; what a request means is the caller's. It opens
-//! no channel and sends no request that wants an answer, so a peer that answers one breaks the protocol.
+//! It keeps channel numbers, windows and the order of EOF and CLOSE; what a request means is the
+//! caller's. It opens no channel and sends no request that wants an answer, so a peer that answers
+//! one breaks the protocol.
 
 mod request;
 
@@ -20,10 +22,12 @@ use super::wire::{Malformed, Put, Reader};
 /// The window we give each channel, in bytes: what one channel can make the caller hold.
 const WINDOW_BYTES: u32 = 64 << 10;
 
-/// The window is opened again once this much was consumed: one `WINDOW_ADJUST` for many small messages.
+/// The window is opened again once this much was consumed: one `WINDOW_ADJUST` for
+/// many small messages.
 const WINDOW_STEP_BYTES: u32 = WINDOW_BYTES / 2;
 
-/// Most bytes of data in one message, both ways (RFC 4253 §6.1 has every side take 32768 bytes of payload).
+/// Most bytes of data in one message, both ways (RFC 4253 §6.1 has every side take 32768
+/// bytes of payload).
 const PACKET_BYTES: u32 = 32 << 10;
 
 /// Most requests of one channel that wait for our answer at a time.
@@ -42,15 +46,16 @@ const STDERR: u32 = 1;
 const ADMINISTRATIVELY_PROHIBITED: u32 = 1;
 const RESOURCE_SHORTAGE: u32 = 4;
 
-/// A channel number as *we* gave it out. Never given out twice on one connection, so that a late answer cannot hit
-/// a later channel.
+/// A channel number as *we* gave it out. Never given out twice on one connection, so that a late
+/// answer cannot hit a later channel.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Hash)]
 pub struct ChannelId(pub u32);
 
 /// What a message of the peer meant.
 #[derive(Debug, Eq, PartialEq)]
 pub enum ChannelEvent {
-    /// Nothing to do, but a window may have opened: bytes that `data` did not take can be tried again.
+    /// Nothing to do, but a window may have opened: bytes that `data` did not take
+    /// can be tried again.
     None,
     /// A session channel was opened (already confirmed).
     Opened(ChannelId),
@@ -107,7 +112,8 @@ struct Channel {
     env_count: u32,
 }
 
-/// Server side of the connection protocol. All channels but sessions are refused, and so are all global requests.
+/// Server side of the connection protocol. All channels but sessions are refused, and so are all
+/// global requests.
 pub struct Connection {
     channels: BTreeMap<ChannelId, Channel>,
     channels_max: usize,
@@ -118,8 +124,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// At most `channels_max` session channels at a time; `refusal`: the text for `CHANNEL_OPEN_FAILURE` of all
-    /// other kinds.
+    /// At most `channels_max` session channels at a time; `refusal`: the text for
+    /// `CHANNEL_OPEN_FAILURE` of all other kinds.
     #[must_use]
     pub fn new(channels_max: usize, refusal: &str) -> Self {
         Self {
@@ -134,9 +140,10 @@ impl Connection {
     /// Takes one connection-protocol message (80..=127).
     ///
     /// # Errors
-    /// Final: [`Fault::Malformed`] also for a channel that does not exist and for a window that is overrun or
-    /// overflows, [`Fault::Unexpected`] for what a client may not send now, [`Fault::Flood`] for too many requests
-    /// without waiting for answers; the transport's own faults.
+    /// Final: [`Fault::Malformed`] also for a channel that does not exist and for a window
+    /// that is overrun or overflows, [`Fault::Unexpected`] for what a client may not send
+    /// now, [`Fault::Flood`] for too many requests without waiting for answers; the
+    /// transport's own faults.
     pub fn receive(
         &mut self,
         payload: &[u8],
@@ -146,8 +153,8 @@ impl Connection {
         self.take(payload, &mut Sealed { transport, cx })
     }
 
-    /// `CHANNEL_SUCCESS` or `CHANNEL_FAILURE` for the oldest request that waits for one. Nothing on a channel that is
-    /// closed.
+    /// `CHANNEL_SUCCESS` or `CHANNEL_FAILURE` for the oldest request that waits for one. Nothing on
+    /// a channel that is closed.
     ///
     /// # Errors
     /// The transport's.
@@ -161,8 +168,8 @@ impl Connection {
         self.put_answer(channel, success, &mut Sealed { transport, cx })
     }
 
-    /// Sends as much as the peer's window allows; returns how many bytes were taken. A channel that is closed takes
-    /// all and drops them.
+    /// Sends as much as the peer's window allows; returns how many bytes were taken. A channel that
+    /// is closed takes all and drops them.
     ///
     /// # Errors
     /// The transport's.
@@ -318,7 +325,8 @@ impl Connection {
         })
     }
 
-    /// A client has no extended data to send (RFC 4254 §6.6 gives it one direction): dropped, but within the window.
+    /// A client has no extended data to send (RFC 4254 §6.6 gives it one direction): dropped, but
+    /// within the window.
     fn extended_input(
         &mut self,
         mut reader: Reader<'_>,
@@ -506,7 +514,8 @@ impl Channel {
     }
 }
 
-/// Refused, each and every one; with an answer where one is wanted, which is how clients ask whether we live.
+/// Refused, each and every one; with an answer where one is wanted, which is how clients ask
+/// whether we live.
 fn global(mut reader: Reader<'_>, out: &mut dyn Outlet) -> Result<ChannelEvent, Fault> {
     let _name = reader.name()?;
     if reader.bool()? {

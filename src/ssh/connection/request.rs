@@ -11,7 +11,8 @@ pub(super) const ENV_BYTES_MAX: usize = 4 << 10;
 /// Longest command, in bytes: Linux' own limit for one argument.
 const COMMAND_BYTES_MAX: usize = 128 << 10;
 
-/// Most terminal modes in one pty-req. RFC 4254 §8 defines fewer than 60 of the 159 opcodes with an argument.
+/// Most terminal modes in one pty-req. RFC 4254 §8 defines fewer than 60 of the 159 opcodes
+/// with an argument.
 pub(super) const MODES_MAX: usize = 130;
 
 /// A terminal as the client describes it (RFC 4254 §6.2). Text as sent, not printable-safe.
@@ -62,16 +63,17 @@ pub enum Asked {
     },
     /// A signal, without `SIG`.
     Signal(String),
-    /// Any other request, by name; also one of the above that is not fit: an `exec` whose command is no UTF-8 or
-    /// over 128 KiB, an `env` over the limits. Answer: no.
+    /// Any other request, by name; also one of the above that is not fit: an `exec` whose command
+    /// is no UTF-8 or over 128 KiB, an `env` over the limits. Answer: no.
     Other(String),
 }
 
 /// What the body of a channel request holds.
 pub(super) enum Parsed {
     Asked(Asked),
-    /// What no caller could do anything with: a variable too many, too long or not text; what only servers send
-    /// (RFC 4254 §6.10). Not even reported, unless it waits for an answer behind other requests.
+    /// What no caller could do anything with: a variable too many, too long or not text; what
+    /// only servers send (RFC 4254 §6.10). Not even reported, unless it waits for an answer
+    /// behind other requests.
     Unfit,
 }
 
@@ -128,7 +130,8 @@ fn env(name: &[u8], value: &[u8]) -> Option<Asked> {
     Some(Asked::Env { name: name.to_owned(), value: value.to_owned() })
 }
 
-/// Encoded terminal modes (RFC 4254 §8). They should end with `TTY_OP_END`; paramiko sends an empty list without it.
+/// Encoded terminal modes (RFC 4254 §8). They should end with `TTY_OP_END`; paramiko sends an empty
+/// list without it.
 pub(super) fn modes(encoded: &[u8]) -> Result<Vec<(u8, u32)>, Malformed> {
     let mut reader = Reader::new(encoded);
     let mut modes = Vec::new();

@@ -35,9 +35,10 @@ pub enum Answered {
 }
 
 impl Asked {
-    /// Starts the key exchange that changes hands, and puts into `out` what the data connection begins with. `request`: the
-    /// proof ([`ProvedKey::request`](crate::ssh::userauth::ProvedKey::request)). `details`: what else the agent is to know,
-    /// in the caller's own words.
+    /// Starts the key exchange that changes hands, and puts into `out` what the data connection
+    /// begins with. `request`: the proof
+    /// ([`ProvedKey::request`](crate::ssh::userauth::ProvedKey::request)). `details`: what else the
+    /// agent is to know, in the caller's own words.
     ///
     /// # Errors
     /// The transport's.
@@ -78,7 +79,8 @@ impl Asked {
         Ok(Some((answered, used)))
     }
 
-    /// The agent has said [`Answered::Ready`]: it goes on. What the transport has not written yet is put into `out`.
+    /// The agent has said [`Answered::Ready`]: it goes on. What the transport has not written yet
+    /// is put into `out`.
     ///
     /// # Errors
     /// The transport itself, if it is not one that [`Asked::begin`] left.
@@ -98,7 +100,8 @@ impl Asked {
     }
 }
 
-/// A session on its way from the edge to an agent: each direction is carried packet by packet until it is raw.
+/// A session on its way from the edge to an agent: each direction is carried packet by packet
+/// until it is raw.
 pub struct EdgeEnd {
     upwards: Upwards,
     downwards: Downwards,
@@ -162,7 +165,8 @@ impl EdgeEnd {
     /// Takes the first packet that the agent sent; what the client is to read is put into `out`.
     ///
     /// # Errors
-    /// The agent's, final, and ours: [`Fault::HostKey`] if it asks for a signature that we do not make.
+    /// The agent's, final, and ours: [`Fault::HostKey`] if it asks for a signature
+    /// that we do not make.
     pub fn from_agent(
         &mut self,
         input: &mut [u8],
@@ -237,8 +241,8 @@ fn reply(sign: &[u8], config: &ServerConfig) -> Result<Vec<u8>, Fault> {
     Ok(kex_reply(host_key, value, &signature))
 }
 
-/// Signs an exchange hash of somebody else's, who has to be trusted: that it is one cannot be seen. Returns the blob shown
-/// under `algorithm` too.
+/// Signs an exchange hash of somebody else's, who has to be trusted: that it is one cannot be seen.
+/// Returns the blob shown under `algorithm` too.
 ///
 /// # Errors
 /// [`Fault::HostKey`] for what no exchange hash is, and under an algorithm that is not ours.

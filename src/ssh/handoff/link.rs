@@ -1,4 +1,5 @@
-//! What edge and agent say to each other on their control link: global requests (RFC 4254 §4) that want no reply.
+//! What edge and agent say to each other on their control link: global requests (RFC 4254 §4)
+//! that want no reply.
 
 use zeroize::Zeroizing;
 
@@ -21,8 +22,8 @@ const SIGNED: &str = "signed@keyway";
 pub enum Said<'a> {
     /// Edge: a data connection is about to come ([`Claim::encoded`](super::Claim::encoded)).
     Claim(&'a [u8]),
-    /// Agent: sign the exchange hash of a later key exchange. `ticket` names the answer; `session` counts what one session
-    /// asks for.
+    /// Agent: sign the exchange hash of a later key exchange. `ticket` names the answer; `session`
+    /// counts what one session asks for.
     Sign {
         /// Of the agent's choice.
         ticket: u64,
@@ -45,7 +46,8 @@ pub enum Said<'a> {
 }
 
 impl<'a> Said<'a> {
-    /// As it goes over the link. Made in one piece: a claim holds keys, and what grows leaves copies.
+    /// As it goes over the link. Made in one piece: a claim holds keys, and what
+    /// grows leaves copies.
     #[must_use]
     pub fn message(&self) -> Zeroizing<Vec<u8>> {
         let (name, len) = match self {
@@ -112,11 +114,12 @@ impl<'a> Said<'a> {
     }
 }
 
-/// The edge's answer to [`Said::Sign`]: the signature blob. That `hash` is an exchange hash cannot be seen: whoever asks has
-/// to be trusted.
+/// The edge's answer to [`Said::Sign`]: the signature blob. That `hash` is an exchange hash cannot
+/// be seen: whoever asks has to be trusted.
 ///
 /// # Errors
-/// [`Fault::HostKey`] for what no exchange hash is, and under an algorithm or for a key that is not this server's.
+/// [`Fault::HostKey`] for what no exchange hash is, and under an algorithm or for a key that is
+/// not this server's.
 pub fn sign(
     config: &ServerConfig,
     (algorithm, host_key): (&str, &[u8]),

@@ -1,22 +1,25 @@
-//! Handoff: a session whose client has proved its key goes from the edge to an agent beside the VM, in the middle of a key
-//! exchange that the edge begins and the agent ends. From then on the edge holds no key of it.
+//! Handoff: a session whose client has proved its key goes from the edge to an agent beside the VM,
+//! in the middle of a key exchange that the edge begins and the agent ends. From then on the edge
+//! holds no key of it.
 //!
 //! ```text
 //! client <-- old keys --> edge <-- data connection --> agent
-//!                          |  id, OPEN                -->   judges by its own replica
+//!                          |  id, OPEN        -->   judges by its own replica
 //!                          |  <--  READY | REFUSED
-//!   each packet        --> |  the same packet         -->   KEXINIT, KEX_ECDH_INIT, what came beside them
-//!   KEX_ECDH_REPLY     <-- |  <--  SIGN                     H and Q_S
+//!   each packet        --> |  the same packet -->   KEXINIT, KEX_ECDH_INIT, what came beside
+//!   KEX_ECDH_REPLY     <-- |  <--  SIGN             H and Q_S
 //!   NEWKEYS            <-- |  <--  raw, from the next byte on
 //!   NEWKEYS            --> |  the same packet, then raw -->
 //! ```
 //!
-//! A data connection speaks the binary packet protocol (RFC 4253 §6) under AES-256-GCM from its first byte behind the id,
-//! with a key for each direction that went to the agent before, over the control link ([`Claim`]). So a client's packet is
-//! sealed again like any other, and its place in the stream is its sequence number. Each direction ends its own framing: the
-//! edge's with the client's NEWKEYS, the agent's with SIGN.
+//! A data connection speaks the binary packet protocol (RFC 4253 §6) under AES-256-GCM from its
+//! first byte behind the id, with a key for each direction that went to the agent before, over the
+//! control link ([`Claim`]). So a client's packet is sealed again like any other, and its place in
+//! the stream is its sequence number. Each direction ends its own framing: the edge's with the
+//! client's NEWKEYS, the agent's with SIGN.
 //!
-//! The agent believes nothing that it can compute: [`Open`] carries the whole first exchange and the proof.
+//! The agent believes nothing that it can compute: [`Open`] carries the whole first
+//! exchange and the proof.
 //!
 //! Sans-IO, like the rest of `ssh`. Driven by the edge's door and the agent's.
 
@@ -36,8 +39,8 @@ pub use self::edge::{Answered, Asked, EdgeEnd, Passed};
 pub use self::link::{Said, sign};
 pub use self::open::{Open, Refused, SAID_AGO_S_MAX, Session, Taken, refuse};
 
-/// Messages of a data connection, in the range of local extensions (RFC 4250 §4.1.2): no client's message has such a number
-/// and passes.
+/// Messages of a data connection, in the range of local extensions (RFC 4250 §4.1.2): no client's
+/// message has such a number and passes.
 mod number {
     pub(super) const OPEN: u8 = 224;
     pub(super) const READY: u8 = 225;
@@ -45,7 +48,8 @@ mod number {
     pub(super) const SIGN: u8 = 227;
 }
 
-/// Most bytes that `packet_length` of OPEN may claim: two KEXINITs of 35,000 at most, and a certificate.
+/// Most bytes that `packet_length` of OPEN may claim: two KEXINITs of 35,000 at most,
+/// and a certificate.
 pub const OPEN_LENGTH_MAX: u32 = 128 * 1024;
 /// Bytes of a data connection's id.
 pub const CLAIM_ID_BYTES: usize = 16;

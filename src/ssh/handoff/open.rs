@@ -45,8 +45,8 @@ pub enum Refused {
     KexInit,
 }
 
-/// A session as an edge asks to have it taken. Nothing of it is believed: [`Open::session`] and [`Open::prove`] compute what
-/// can be computed.
+/// A session as an edge asks to have it taken. Nothing of it is believed: [`Open::session`] and
+/// [`Open::prove`] compute what can be computed.
 pub struct Open<'a> {
     idents: [&'a [u8]; 2],
     kexinits: [&'a [u8]; 2],
@@ -65,8 +65,8 @@ pub struct Open<'a> {
 pub struct Session {
     /// The first exchange hash.
     pub id: ExchangeHash,
-    /// When the server's first KEXINIT was sent, in Unix seconds. The same id may not come again until this is
-    /// [`SAID_AGO_S_MAX`] ago.
+    /// When the server's first KEXINIT was sent, in Unix seconds. The same id may not come again
+    /// until this is [`SAID_AGO_S_MAX`] ago.
     pub said_s: u64,
     strict: bool,
     peer_can: PeerCan,
@@ -130,7 +130,8 @@ impl<'a> Open<'a> {
         Ok(open)
     }
 
-    /// Computes the session's id from the first key exchange, which has to be one with this front door, and fresh.
+    /// Computes the session's id from the first key exchange, which has to be one with this front
+    /// door, and fresh.
     ///
     /// # Errors
     /// A [`Refused`].
@@ -158,7 +159,8 @@ impl<'a> Open<'a> {
         Ok(Session { id, said_s, strict, peer_can })
     }
 
-    /// Judges the proof as if it had been made here; `None` if it is none, or lets nobody in. `source`: the client's address.
+    /// Judges the proof as if it had been made here; `None` if it is none, or lets nobody in.
+    /// `source`: the client's address.
     pub fn prove(
         &self,
         session: &Session,
@@ -170,8 +172,8 @@ impl<'a> Open<'a> {
         Authenticator::prove_again(self.request, over, (source, unix_s), policy, gate)
     }
 
-    /// Sees whether the key exchange that changes hands can be gone on with here: its KEXINIT has to be one that we would
-    /// have sent.
+    /// Sees whether the key exchange that changes hands can be gone on with here: its KEXINIT has
+    /// to be one that we would have sent.
     ///
     /// # Errors
     /// [`Refused::KexInit`].
@@ -215,8 +217,8 @@ pub struct Taken<'a> {
 }
 
 impl Taken<'_> {
-    /// Goes on with it: READY is the first that the transport has to say on the data connection, which `line` opens and seals
-    /// ([`Claim::at_agent`](super::Claim::at_agent), after OPEN).
+    /// Goes on with it: READY is the first that the transport has to say on the data connection,
+    /// which `line` opens and seals ([`Claim::at_agent`](super::Claim::at_agent), after OPEN).
     ///
     /// # Errors
     /// [`Fault::KeysUsedUp`], never of a data connection that has just begun.

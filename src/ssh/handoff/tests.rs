@@ -407,8 +407,8 @@ fn a_session_is_handed_over_and_goes_on_both_ways_and_through_later_exchanges() 
     }
 }
 
-/// Trap 28: whatever the client says around the moment arrives once and in order, wherever the bytes of one direction stop
-/// for a while.
+/// Trap 28: whatever the client says around the moment arrives once and in order, wherever the
+/// bytes of one direction stop for a while.
 #[test]
 fn nothing_is_lost_or_doubled_wherever_a_direction_is_cut() {
     let says: Vec<_> = (0..6_u8).map(|number| text(b'a' + number, 40)).collect();
@@ -507,8 +507,8 @@ fn an_open_that_was_changed_anywhere_lets_nobody_in() {
         let mut changed = open.clone();
         changed[at] ^= 1;
         let lets_in = matches!(judged(&world, &changed, NOW_S), Ok(true));
-        // The later KEXINIT's cookie and the edge's own words prove nothing; sequence numbers count nothing under keys
-        // that only the edge has.
+        // The later KEXINIT's cookie and the edge's own words prove nothing; sequence numbers count
+        // nothing under keys that only the edge has.
         let later = at > kexinit - 1200;
         assert!(!lets_in || later, "{at} of {}", open.len());
         unproved += usize::from(!lets_in);

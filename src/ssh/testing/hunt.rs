@@ -1,4 +1,5 @@
-//! Finds secrets in this process's own memory: for tests of what stays behind when keys are retired.
+//! Finds secrets in this process's own memory: for tests of what stays behind when
+//! keys are retired.
 #![expect(clippy::arithmetic_side_effects, reason = "for tests only; addresses of this process")]
 
 use std::collections::HashMap;

@@ -1,4 +1,5 @@
-//! For tests: the installed ssh-keygen as an oracle, a software security key, repeatable randomness.
+//! For tests: the installed ssh-keygen as an oracle, a software security key,
+//! repeatable randomness.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,4 +1,5 @@
-//! What tests of this room share: a seeded source of randomness and two transports joined in memory.
+//! What tests of this room share: a seeded source of randomness and two transports
+//! joined in memory.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,

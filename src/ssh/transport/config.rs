@@ -1,4 +1,5 @@
-//! What a transport is set up with: its role, its algorithms and host keys, and when it re-keys by itself.
+//! What a transport is set up with: its role, its algorithms and host keys, and when it
+//! re-keys by itself.
 
 use std::sync::Arc;
 
@@ -91,8 +92,9 @@ impl ServerConfig {
         }
     }
 
-    /// A server that goes on where another one is, whose latest KEXINIT `kexinit` is and who signs for both: it offers
-    /// the same, under each host key algorithm what `blob` says. `None` if that KEXINIT is none of our kind.
+    /// A server that goes on where another one is, whose latest KEXINIT `kexinit` is and who signs
+    /// for both: it offers the same, under each host key algorithm what `blob` says. `None` if that
+    /// KEXINIT is none of our kind.
     pub(in crate::ssh) fn elsewhere(
         kexinit: &KexInit<'_>,
         blob: impl Fn(HostKeyAlgorithm) -> Option<Box<[u8]>>,
@@ -220,8 +222,8 @@ pub(super) enum Reply {
     Ours,
     /// So it does, and what the exchange hash was made of is kept.
     Kept,
-    /// It is for whoever sent our KEXINIT to send, and NEWKEYS behind it, under keys of its own. `next_seq`: the number of
-    /// the packet after these two.
+    /// It is for whoever sent our KEXINIT to send, and NEWKEYS behind it, under keys of its own.
+    /// `next_seq`: the number of the packet after these two.
     Theirs { next_seq: u32 },
 }
 
@@ -232,7 +234,8 @@ impl Ours {
         Self { cookie, ciphers, reply: Reply::Ours }
     }
 
-    /// For a first exchange whose values are kept. Who is shown them later can see when they were made.
+    /// For a first exchange whose values are kept. Who is shown them later can see
+    /// when they were made.
     pub(super) fn dated(unix_s: u64, entropy: &mut dyn Entropy) -> Self {
         let mut ours = Self { reply: Reply::Kept, ..Self::fresh(None, entropy) };
         for (to, from) in ours.cookie.iter_mut().zip(unix_s.to_be_bytes()) {

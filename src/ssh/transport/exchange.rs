@@ -1,4 +1,5 @@
-//! Key exchange (RFC 4253 §7, §8; RFC 5656 §4): from a KEXINIT of either side to both NEWKEYS, the first and every later one.
+//! Key exchange (RFC 4253 §7, §8; RFC 5656 §4): from a KEXINIT of either side to both NEWKEYS, the
+//! first and every later one.
 
 use super::{
     Answer, Context, End, Event, Exchange, ExchangeHash, FirstExchange, Instant, Late, Ours, Phase,
@@ -176,8 +177,8 @@ impl Transport {
         self.switch(unsigned.agreement, blob, &unsigned.secret, unsigned.hash, None, cx)
     }
 
-    /// Tells whoever sent our KEXINIT what to reply, and seals for the client from here: the packets of the other one,
-    /// which it then sends, are its last.
+    /// Tells whoever sent our KEXINIT what to reply, and seals for the client from here: the
+    /// packets of the other one, which it then sends, are its last.
     fn hand(
         &mut self,
         unsigned: &Unsigned,
@@ -195,7 +196,8 @@ impl Transport {
         self.switch(*agreement, &blob, secret, *hash, Some(next_seq), cx)
     }
 
-    /// What is to be signed, and how, if a reply waits for that: the algorithm's name, what is shown under it, the hash.
+    /// What is to be signed, and how, if a reply waits for that: the algorithm's name, what is
+    /// shown under it, the hash.
     pub fn unsigned(&self) -> Option<(&'static str, &[u8], ExchangeHash)> {
         let (State::Exchange(exchange), End::Server(config)) = (&self.state, &self.end) else {
             return None;
@@ -208,7 +210,8 @@ impl Transport {
     /// Goes on with the signature that [`Transport::unsigned`] asked for.
     ///
     /// # Errors
-    /// [`Fault::HostKey`] if nothing waits for one, or this one is another's; the transport's own faults. Final.
+    /// [`Fault::HostKey`] if nothing waits for one, or this one is another's; the transport's
+    /// own faults. Final.
     pub fn signed(&mut self, signature: &[u8], cx: &mut Context<'_>) -> Result<(), Fault> {
         self.take_signature(signature, cx).inspect_err(|fault| self.fail(*fault, cx))
     }
@@ -267,8 +270,8 @@ impl Transport {
         }
     }
 
-    /// Seals under the new keys from here, and waits for the peer's NEWKEYS. `next_seq`: of the next packet, where it does
-    /// not follow from ours.
+    /// Seals under the new keys from here, and waits for the peer's NEWKEYS. `next_seq`: of the
+    /// next packet, where it does not follow from ours.
     fn switch(
         &mut self,
         agreement: Agreement,
@@ -283,7 +286,8 @@ impl Transport {
             Box::new(Session {
                 id: hash,
                 strict: agreement.strict,
-                // A client binds its signature to the first host key it saw, as it does to the session id.
+                // A client binds its signature to the first host key it saw, as it does
+                // to the session id.
                 host_key: host_key.into(),
                 peer_can: agreement.peer_can,
                 peer_sig_algs: None,
@@ -339,7 +343,8 @@ impl Transport {
     }
 
     /// A key exchange is due by our own limits and none runs. The caller starts it with
-    /// [`Transport::rekey`]; a relay does so on one of its legs at a time. `at`: when the keys' age is judged.
+    /// [`Transport::rekey`]; a relay does so on one of its legs at a time. `at`: when the
+    /// keys' age is judged.
     pub fn rekey_due(&self, at: Instant) -> bool {
         let limits = self.end.limits();
         let worn = [self.sealer.used(), self.opener.used()]

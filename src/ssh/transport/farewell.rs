@@ -5,13 +5,14 @@ use crate::ssh::fault::Fault;
 use crate::ssh::text::printable;
 use crate::ssh::wire::{Malformed, Reader};
 
-/// Longest text kept from a peer's DISCONNECT, or of what it said in place of its identification, in bytes.
+/// Longest text kept from a peer's DISCONNECT, or of what it said in place of its
+/// identification, in bytes.
 pub(super) const FAREWELL_MAX_BYTES: usize = 512;
 
 /// What the peer said last.
 pub(super) struct Farewell {
-    /// Of a DISCONNECT. `None`: a server's line in place of its identification, where sshd gives its reason for hanging
-    /// up ("Exceeded MaxStartups").
+    /// Of a DISCONNECT. `None`: a server's line in place of its identification, where sshd gives
+    /// its reason for hanging up ("Exceeded MaxStartups").
     reason: Option<u32>,
     text: Box<[u8]>,
 }
@@ -49,8 +50,8 @@ impl Transport {
         Some((farewell.reason?, &farewell.text))
     }
 
-    /// What the peer said last before it hung up, in a DISCONNECT or, a server, in place of its identification: printable
-    /// ASCII of at most `max_bytes`.
+    /// What the peer said last before it hung up, in a DISCONNECT or, a server, in place of its
+    /// identification: printable ASCII of at most `max_bytes`.
     pub fn last_words(&self, max_bytes: usize) -> Option<String> {
         let text = String::from_utf8_lossy(&self.farewell.as_deref()?.text);
         let text = printable(text.trim(), max_bytes);

@@ -1,5 +1,5 @@
-//! A transport in the middle of a key exchange that changes hands: at the edge, which began it, and at the agent, which
-//! goes on with it. See `ssh::handoff` for what passes between them.
+//! A transport in the middle of a key exchange that changes hands: at the edge, which began it, and
+//! at the agent, which goes on with it. See `ssh::handoff` for what passes between them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,8 +15,9 @@ use crate::ssh::kex::Secret;
 use crate::ssh::negotiate::{KexInit, PeerCan};
 use crate::ssh::packet::{Opener, Sealer};
 
-/// What the first exchange hash was made of, beside identification lines and host key. It is secret and makes a proof worth
-/// something elsewhere: kept from the first key exchange until the session has a route, or an agent has it.
+/// What the first exchange hash was made of, beside identification lines and host key. It is secret
+/// and makes a proof worth something elsewhere: kept from the first key exchange until the session
+/// has a route, or an agent has it.
 pub(super) struct FirstExchange {
     pub(super) our_cookie: [u8; 16],
     pub(super) peer_kexinit: Box<[u8]>,
@@ -56,7 +57,8 @@ pub(in crate::ssh) struct Continuation {
 }
 
 impl Transport {
-    /// Whether a session here can be handed over: what that takes was kept, and no key exchange runs.
+    /// Whether a session here can be handed over: what that takes was kept, and no
+    /// key exchange runs.
     pub fn can_hand_off(&self) -> bool {
         let kept = self.session.as_ref().is_some_and(|session| session.first_exchange.is_some());
         kept && matches!((&self.state, self.phase()), (State::Open, Some(Phase::Connection { .. })))
@@ -69,8 +71,9 @@ impl Transport {
         }
     }
 
-    /// Starts the key exchange that somebody else is to go on with, and hands out what that somebody needs of the first one.
-    /// Nothing more is sent before it is known who goes on, and nothing may be received.
+    /// Starts the key exchange that somebody else is to go on with, and hands out what that
+    /// somebody needs of the first one. Nothing more is sent before it is known who goes on, and
+    /// nothing may be received.
     ///
     /// # Errors
     /// [`Fault::KeyExchange`] unless [`Transport::can_hand_off`]; the transport's own faults.
@@ -125,7 +128,8 @@ impl Transport {
         }
     }
 
-    /// Goes on with the key exchange of a server elsewhere, whose KEXINIT is what `config` [sends](ServerConfig::sends).
+    /// Goes on with the key exchange of a server elsewhere, whose KEXINIT is what `config`
+    /// [sends](ServerConfig::sends).
     pub(in crate::ssh) fn go_on(
         from: Continuation,
         config: Arc<ServerConfig>,

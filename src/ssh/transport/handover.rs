@@ -1,4 +1,5 @@
-//! Giving up the whole state of an established transport, and going on from one: for a handoff or a hot restart.
+//! Giving up the whole state of an established transport, and going on from one: for a handoff
+//! or a hot restart.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -87,7 +88,8 @@ impl Transport {
     }
 }
 
-/// Everything another process needs to go on with an established transport. Keys are zeroised on drop.
+/// Everything another process needs to go on with an established transport. Keys are
+/// zeroised on drop.
 pub struct Handover {
     /// The first exchange hash.
     pub session_id: ExchangeHash,

@@ -1,8 +1,9 @@
 //! The transport layer of one connection (RFC 4253), either role.
 //!
-//! Order of use: feed what the socket gave to [`Transport::receive`] until it is starved, act on each
-//! event, write what stands in [`Transport::output`] and say so with [`Transport::sent`]. After an
-//! `Err` the output holds the DISCONNECT for the peer, and every later call gets the same answer.
+//! Order of use: feed what the socket gave to [`Transport::receive`] until it is starved, act
+//! on each event, write what stands in [`Transport::output`] and say so with
+//! [`Transport::sent`]. After an `Err` the output holds the DISCONNECT for the peer, and every
+//! later call gets the same answer.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -23,6 +24,7 @@ use super::text::printable;
 use super::wire::{Malformed, Put, Reader};
 
 mod config;
+mod event;
 mod exchange;
 mod farewell;
 mod handoff;
@@ -30,6 +32,7 @@ mod handover;
 mod output;
 pub use self::config::{ClientConfig, Context, Instant, RekeyLimits, ServerConfig};
 use self::config::{End, Ours, Reply};
+pub use self::event::{Event, Received, Resealed};
 pub(super) use self::exchange::kex_reply;
 use self::farewell::Farewell;
 use self::handoff::FirstExchange;
@@ -38,22 +41,24 @@ pub use self::handover::Handover;
 
 /// Most bytes `packet_length` may claim before a user is authenticated (RFC 4253 §6.1).
 const PACKET_MAX_EARLY_BYTES: u32 = 35_000;
-/// Most bytes of channel data in one message that we carry: what paramiko and asyncssh announce, and sshd then sends.
+/// Most bytes of channel data in one message that we carry: what paramiko and asyncssh announce,
+/// and sshd then sends.
 pub const DATA_MAX_BYTES: u32 = 256 * 1024;
-/// Most bytes `packet_length` may claim afterwards: such a message with its header (13 bytes at most) and with any
-/// padding (255 and its length).
+/// Most bytes `packet_length` may claim afterwards: such a message with its header (13 bytes at
+/// most) and with any padding (255 and its length).
 pub(super) const PACKET_MAX_BYTES: u32 = DATA_MAX_BYTES + 512;
-/// Connection messages that a peer may still send between its KEXINIT and its NEWKEYS. RFC 4253 §7.1
-/// forbids them, but JSch and others check too late and sshd takes them: what stood in their own
-/// queue, so a few windows' worth is generous.
+/// Connection messages that a peer may still send between its KEXINIT and its NEWKEYS. RFC 4253
+/// §7.1 forbids them, but JSch and others check too late and sshd takes them: what stood in their
+/// own queue, so a few windows' worth is generous.
 const LATE_MESSAGES_MAX: u32 = 64;
-/// The same in bytes of payload: one message of the largest kind is among what may stand in a queue.
+/// The same in bytes of payload: one message of the largest kind is among what may
+/// stand in a queue.
 const LATE_BYTES_MAX: usize = 257 * 1024;
-/// IGNORE, DEBUG, UNIMPLEMENTED and PING messages, and those that we answer with UNIMPLEMENTED, before a user is
-/// authenticated.
+/// IGNORE, DEBUG, UNIMPLEMENTED and PING messages, and those that we answer with UNIMPLEMENTED,
+/// before a user is authenticated.
 const IDLE_MESSAGES_MAX: u32 = 64;
-/// Longest data of a PING before a user is authenticated, in bytes: all answers together stay below 7 kB, however little
-/// the peer reads. OpenSSH sends 5.
+/// Longest data of a PING before a user is authenticated, in bytes: all answers together stay below
+/// 7 kB, however little the peer reads. OpenSSH sends 5.
 const PING_MAX_EARLY_BYTES: usize = 64;
 /// Longest `server-sig-algs` value kept, in bytes.
 const SIG_ALGS_MAX_BYTES: usize = 1024;
@@ -107,13 +112,15 @@ struct Unsigned {
     hash: ExchangeHash,
 }
 
-/// What the first key exchange fixed for the life of the connection, and how far the connection is since.
+/// What the first key exchange fixed for the life of the connection, and how far the
+/// connection is since.
 struct Session {
     /// The first exchange hash (RFC 4253 §7.2).
     id: ExchangeHash,
     /// Sequence numbers restart at every NEWKEYS (OpenSSH PROTOCOL §1.10).
     strict: bool,
-    /// Host key blob of the first key exchange: the server's as proved (client role), ours as presented (server role).
+    /// Host key blob of the first key exchange: the server's as proved (client role), ours as
+    /// presented (server role).
     host_key: Box<[u8]>,
     /// What the peer's latest KEXINIT had besides what was agreed.
     peer_can: PeerCan,
@@ -139,56 +146,6 @@ enum Phase {
 struct Late {
     messages: u32,
     bytes: usize,
-}
-
-/// What [`Transport::receive`] found at the front of the input.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Received {
-    /// Bytes of the input that are dealt with.
-    pub used: usize,
-    /// What they were.
-    pub event: Event,
-}
-
-/// What a packet meant.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Event {
-    /// No whole packet or line is there: read more. `used` is 0.
-    Starved,
-    /// The transport dealt with it; its answer, if any, stands in `output`.
-    Handled,
-    /// The first key exchange is done in both directions: the layer above may start.
-    Secured,
-    /// A later key exchange is done in both directions.
-    Rekeyed,
-    /// A message for the layer above, at this range of the input, opened in place.
-    Payload(Range<usize>),
-    /// The peer does not know the message that we sent with this sequence number.
-    Unimplemented(u32),
-}
-
-impl Event {
-    /// The message in the input that it was received from; empty for every event but [`Event::Payload`].
-    #[must_use]
-    pub fn payload<'a>(&self, input: &'a [u8]) -> &'a [u8] {
-        match self {
-            Self::Payload(range) => input.get(range.clone()).unwrap_or_default(),
-            Self::Starved
-            | Self::Handled
-            | Self::Secured
-            | Self::Rekeyed
-            | Self::Unimplemented(_) => &[],
-        }
-    }
-}
-
-/// Where [`Transport::reseal`] left the packet.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Resealed {
-    /// It lies sealed where it was received: to be written from there.
-    InPlace,
-    /// It was copied, sealed, to the end of `output`.
-    Copied,
 }
 
 /// One SSH transport.
@@ -221,8 +178,8 @@ impl Transport {
         Self::new(End::Server(config), ours, cx)
     }
 
-    /// As [`Transport::server`], and keeps what an agent must know of the first key exchange to take the session over; the
-    /// KEXINIT says when this was.
+    /// As [`Transport::server`], and keeps what an agent must know of the first key exchange to
+    /// take the session over; the KEXINIT says when this was.
     pub fn server_for_handoff(
         config: Arc<ServerConfig>,
         unix_s: u64,
@@ -268,8 +225,8 @@ impl Transport {
         transport
     }
 
-    /// Takes the first line or packet of `input`, opening it in place. Call again with the rest until
-    /// [`Event::Starved`]; bytes not used must stand at the front of the next call's input.
+    /// Takes the first line or packet of `input`, opening it in place. Call again with the rest
+    /// until [`Event::Starved`]; bytes not used must stand at the front of the next call's input.
     ///
     /// # Errors
     /// A [`Fault`], final. Its DISCONNECT stands in `output`.
@@ -422,7 +379,8 @@ impl Transport {
                 pong.put_string(data);
                 self.answer_idle(&pong, cx)
             }
-            // RFC 4253 §11.4. It also says MUST of numbers that only a wrong peer sends: those end the connection.
+            // RFC 4253 §11.4. It also says MUST of numbers that only a wrong peer sends: those
+            // end the connection.
             (number, Stage::Authentication | Stage::Connection) if message::is_foreign(number) => {
                 let mut unknown = vec![message::UNIMPLEMENTED];
                 unknown.put_u32(self.opener.seq().wrapping_sub(1));
@@ -476,8 +434,8 @@ impl Transport {
         Ok(Event::Handled)
     }
 
-    /// Counts a connection message inside the peer's key exchange. Before a user is authenticated, or
-    /// past the limits, there is none.
+    /// Counts a connection message inside the peer's key exchange. Before a user is authenticated,
+    /// or past the limits, there is none.
     fn take_late(&mut self, number: u8, len: usize) -> Result<(), Fault> {
         if let Some(Phase::Connection { late }) = self.phase_mut() {
             late.messages = late.messages.saturating_add(1);

@@ -14,8 +14,8 @@ use crate::ssh::wire::{Put, Reader};
 pub(super) const HELD_MAX_BYTES: usize = 64 * 1024 + LATE_BYTES_MAX;
 /// Output we make by ourselves for a peer that does not read it.
 pub(super) const OUTPUT_MAX_BYTES: usize = 1024 * 1024;
-/// Written output is cut off once there is this much of it, and it is half of the buffer: moving the
-/// rest then costs no more than writing it did.
+/// Written output is cut off once there is this much of it, and it is half of the buffer: moving
+/// the rest then costs no more than writing it did.
 pub(super) const WRITTEN_MIN_BYTES: usize = 64 * 1024;
 
 impl Transport {
@@ -57,7 +57,8 @@ impl Transport {
     /// Seals a connection packet that another transport's [`Transport::receive`] has just opened:
     /// `packet` is its `input[..used]`, `payload` the range it gave. In place when nothing waits in
     /// `output` and the framing fits, else as a copy at the end of `output`, or held back like
-    /// [`Transport::send`] does: no more than the peer's late messages while [`Transport::is_held`].
+    /// [`Transport::send`] does: no more than the peer's late messages while
+    /// [`Transport::is_held`].
     ///
     /// # Errors
     /// As [`Transport::send`].
@@ -82,8 +83,8 @@ impl Transport {
         self.out.get(self.out_sent..).unwrap_or_default()
     }
 
-    /// Drops the first `count` bytes of `output`: they were written. An empty buffer is freed, and one
-    /// that never empties, because the peer reads slowly, is cut down again and again.
+    /// Drops the first `count` bytes of `output`: they were written. An empty buffer is freed, and
+    /// one that never empties, because the peer reads slowly, is cut down again and again.
     pub fn sent(&mut self, count: usize) {
         let len = self.out.len();
         self.out_sent = self.out_sent.saturating_add(count).min(len);

@@ -386,8 +386,8 @@ fn the_host_key_that_signatures_are_bound_to_is_the_first_one() {
     assert_eq!(pair.server.transport.host_key(), first);
 }
 
-/// OpenSSH PROTOCOL §2.5: a client checks the proof of an RSA host key with the algorithm that the exchange has used, or
-/// with one that it has at all.
+/// OpenSSH PROTOCOL §2.5: a client checks the proof of an RSA host key with the algorithm that the
+/// exchange has used, or with one that it has at all.
 #[test]
 fn rsa_host_keys_are_proved_with_the_algorithm_that_the_client_expects() {
     use SignatureAlgorithm::{Ed25519, RsaSha256, RsaSha512};
@@ -478,7 +478,8 @@ fn a_disconnect_reaches_the_peer_with_its_text_and_both_ends_stay_ended() {
     assert!(pair.at_client(|t, cx| t.send(&data(9), cx)).is_err());
 }
 
-/// Trap 19, russh GHSA-5xvq and RFC 7748 §6.1: key exchange values of the wrong size, zero, or out of range.
+/// Trap 19, russh GHSA-5xvq and RFC 7748 §6.1: key exchange values of the wrong size, zero,
+/// or out of range.
 #[test]
 fn bad_key_exchange_values_end_the_connection_without_a_panic() {
     let mut bad_coefficients = vec![0xff; 1184];
@@ -489,7 +490,8 @@ fn bad_key_exchange_values_end_the_connection_without_a_panic() {
         (Method::Curve25519, vec![9; 33]),
         (Method::Curve25519, vec![]),
         (Method::Curve25519, [&[1][..], &[0; 31]].concat()),
-        // RFC 5656 §4: of the right length and form, and on the curve; the point at infinity has no such form.
+        // RFC 5656 §4: of the right length and form, and on the curve; the point at infinity
+        // has no such form.
         (Method::EcdhP256, vec![0]),
         (Method::EcdhP256, [&[4][..], &[0; 64]].concat()),
         (Method::EcdhP256, [&[4][..], &[9; 64]].concat()),

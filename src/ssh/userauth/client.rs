@@ -36,7 +36,8 @@ pub enum LoginStep {
     Success,
     /// The server refused; the methods that can continue.
     Refused(String),
-    /// The key was right and is not enough: one of these methods must follow (RFC 4252 §5.1, partial success).
+    /// The key was right and is not enough: one of these methods must follow (RFC 4252 §5.1,
+    /// partial success).
     MoreWanted(String),
     /// Text for people, unfiltered.
     Banner(String),
@@ -54,7 +55,8 @@ enum State {
     Ended(Fault),
 }
 
-/// The client's side: `SERVICE_REQUEST` and one signed public-key request in one go, no query before it.
+/// The client's side: `SERVICE_REQUEST` and one signed public-key request in one go, no
+/// query before it.
 pub struct Login {
     state: State,
 }
@@ -63,8 +65,9 @@ impl Login {
     /// Call once `transport` is Secured and its host key is checked: queues both messages.
     ///
     /// # Errors
-    /// [`Fault::Unexpected`] before the first key exchange, [`Fault::NoCommon`] when the key cannot sign with any
-    /// algorithm, [`Fault::Malformed`] for a user name over the limit; the transport's own faults.
+    /// [`Fault::Unexpected`] before the first key exchange, [`Fault::NoCommon`] when the key cannot
+    /// sign with any algorithm, [`Fault::Malformed`] for a user name over the limit; the
+    /// transport's own faults.
     pub fn start(
         login: &str,
         credential: &Credential,
@@ -84,8 +87,8 @@ impl Login {
     /// Takes one message that `transport` delivered.
     ///
     /// # Errors
-    /// Final: [`Fault::Unexpected`] for every message that is no answer to what we sent, [`Fault::Service`],
-    /// [`Fault::Flood`] for banners without end, [`Fault::Malformed`].
+    /// Final: [`Fault::Unexpected`] for every message that is no answer to what we sent,
+    /// [`Fault::Service`], [`Fault::Flood`] for banners without end, [`Fault::Malformed`].
     pub fn receive(
         &mut self,
         payload: &[u8],
@@ -179,8 +182,8 @@ fn signed_request(
     Ok(message)
 }
 
-/// The first of ours that the server lists. A server that lists none of them, or nothing at all (`EXT_INFO` is
-/// optional, and may still be under way), gets our best: refusing is its business.
+/// The first of ours that the server lists. A server that lists none of them, or nothing at all
+/// (`EXT_INFO` is optional, and may still be under way), gets our best: refusing is its business.
 fn preferred(
     ours: &[SignatureAlgorithm],
     server_sig_algs: Option<&str>,

@@ -1,10 +1,12 @@
 //! Authentication (RFC 4252), both roles, by public key only.
 //!
-//! `keyboard-interactive` is listed to people whose keys are refused, and lets nobody in: see `LastWords`.
+//! `keyboard-interactive` is listed to people whose keys are refused, and lets nobody in:
+//! see `LastWords`.
 //!
-//! The server side answers offers through a [`Gate`], verifies signatures and hands out [`ProvedKey`]s; it decides
-//! nothing about routes, dials nothing and counts nothing beyond its own connection. The client side logs in to a
-//! VM with one signed request. Both are fed by whoever drives the transport.
+//! The server side answers offers through a [`Gate`], verifies signatures and hands out
+//! [`ProvedKey`]s; it decides nothing about routes, dials nothing and counts nothing beyond its own
+//! connection. The client side logs in to a VM with one signed request. Both are fed by whoever
+//! drives the transport.
 
 mod client;
 mod proof;
@@ -33,11 +35,12 @@ const PUBLIC_KEY_HOST_BOUND: &str = "publickey-hostbound-v00@openssh.com";
 /// The method whose only answer is the last words (RFC 4256).
 const KEYBOARD_INTERACTIVE: &str = "keyboard-interactive";
 
-/// Longest user name, in bytes of UTF-8. POSIX's `LOGIN_NAME_MAX` is 256 with its NUL, and a user name with a
-/// VM name behind a `+` stays far below.
+/// Longest user name, in bytes of UTF-8. POSIX's `LOGIN_NAME_MAX` is 256 with its NUL, and a user
+/// name with a VM name behind a `+` stays far below.
 pub const LOGIN_BYTES_MAX: usize = 255;
 
-/// Whether an account can have this name, or a request ask for it: it is short enough, and has no control character.
+/// Whether an account can have this name, or a request ask for it: it is short enough, and has no
+/// control character.
 #[must_use]
 pub fn is_login(name: &str) -> bool {
     name.len() <= LOGIN_BYTES_MAX && !name.chars().any(char::is_control)

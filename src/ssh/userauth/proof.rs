@@ -1,8 +1,8 @@
 //! Public-key requests: which key they name, whose it is, and whether it signed (RFC 4252 §7).
 //!
-//! The only place that makes a [`ProvedKey`]. What came before a request means nothing to it, but for the arithmetic that
-//! it saves ([`CaChecks`]). It verifies; whether a key may enter is for the [`Gate`] to judge, and that comes first: a
-//! lookup costs a thousandth of a signature.
+//! The only place that makes a [`ProvedKey`]. What came before a request means nothing to it, but
+//! for the arithmetic that it saves ([`CaChecks`]). It verifies; whether a key may enter is for the
+//! [`Gate`] to judge, and that comes first: a lookup costs a thousandth of a signature.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use super::super::wire::{Malformed, Put, Reader};
 use super::standing::{Offer, Pass, Subject};
 use super::{PUBLIC_KEY, PUBLIC_KEY_HOST_BOUND, Policy, request, signed_data};
 
-/// Longest key or certificate blob, in bytes. An RSA key of 16384 bits is 2 kB; OpenSSH's certificates with 256
-/// principals stay below this.
+/// Longest key or certificate blob, in bytes. An RSA key of 16384 bits is 2 kB; OpenSSH's
+/// certificates with 256 principals stay below this.
 pub(super) const BLOB_BYTES_MAX: usize = 16 << 10;
 
 /// Longest signature blob, in bytes: RSA with 16384 bits needs 2048 and a name.
 pub(super) const SIGNATURE_BYTES_MAX: usize = 4 << 10;
 
-/// Most signatures of CAs verified for one connection. A client has one certificate, or a few; a P-521 CA's costs half a
-/// millisecond.
+/// Most signatures of CAs verified for one connection. A client has one certificate, or a few; a
+/// P-521 CA's costs half a millisecond.
 pub(super) const CA_CHECKS_MAX: u32 = 8;
 
 /// Whose key it is: a plain key stands for itself, a certificate for the user it names.
@@ -64,12 +64,13 @@ impl Presented {
 
 /// Judges offers; implemented over the routing map. Pure: no dial, no counter, no ban.
 pub trait Gate {
-    /// Whom a proof of this would let in here, if anybody: everything but signatures, which are verified afterwards.
+    /// Whom a proof of this would let in here, if anybody: everything but signatures, which are
+    /// verified afterwards.
     fn judge_offer(&self, offer: &Offer<'_>) -> Option<Pass>;
 
-    /// Hears of what is refused without being judged: a key or certificate that cannot be read, whatever comes under a
-    /// login that nobody can have, or what [`Gate::judge_offer`] let pass and its CA never signed. `login`: as sent. `key`: of
-    /// the plain key, if that much is known.
+    /// Hears of what is refused without being judged: a key or certificate that cannot be read,
+    /// whatever comes under a login that nobody can have, or what [`Gate::judge_offer`] let pass
+    /// and its CA never signed. `login`: as sent. `key`: of the plain key, if that much is known.
     fn hears(&self, _login: &str, _key: Option<Fingerprint>, _why: CertificateFault) {}
 }
 
@@ -95,8 +96,9 @@ impl Method {
 
 /// A key whose possession was proved by a signature over this session. Only this file makes one.
 ///
-/// It keeps the proof, so that somebody who trusts neither us nor the network can verify it again:
-/// [`ProvedKey::signed_data`] and [`ProvedKey::signature`]. Its size is bounded by the limits of this file.
+/// It keeps the proof, so that somebody who trusts neither us nor the network can verify it
+/// again: [`ProvedKey::signed_data`] and [`ProvedKey::signature`]. Its size is bounded by the
+/// limits of this file.
 #[derive(Clone, Debug)]
 pub struct ProvedKey {
     login: String,
@@ -289,8 +291,8 @@ impl What {
     }
 }
 
-/// Signatures of CAs verified on one connection. Clients ask about a certificate before they sign with it, and whoever
-/// wants to keep us busy goes on asking.
+/// Signatures of CAs verified on one connection. Clients ask about a certificate before they sign
+/// with it, and whoever wants to keep us busy goes on asking.
 pub(super) struct CaChecks {
     /// The last blob's hash, and what came of it.
     pub(super) last: Option<(Fingerprint, Result<(), CertificateFault>)>,
@@ -328,7 +330,8 @@ impl<'a> Request<'a> {
         let signed = match reader.u8()? {
             0 => false,
             1 => true,
-            // RFC 4251 §5 forbids senders to store anything else, and the signature covers this byte.
+            // RFC 4251 §5 forbids senders to store anything else, and the signature
+            // covers this byte.
             _ => return Err(Malformed::Range),
         };
         let name = reader.name()?;
@@ -375,7 +378,8 @@ impl RequestJudge<'_> {
         }
     }
 
-    /// What key this is, if it is one at all. The list of algorithms is asked before anything is parsed.
+    /// What key this is, if it is one at all. The list of algorithms is asked before
+    /// anything is parsed.
     fn claim(&self, request: &Request<'_>) -> Option<Claim> {
         let Request { login, name, blob, foreign, .. } = *request;
         if foreign || blob.len() > BLOB_BYTES_MAX {
@@ -415,8 +419,8 @@ impl RequestJudge<'_> {
         claim.what.certified(checks).inspect_err(hears)
     }
 
-    /// Asks the gate, then verifies. With `hide_keys` both signatures are verified whatever the gate says, so that the
-    /// time an answer takes says nothing about key or CA.
+    /// Asks the gate, then verifies. With `hide_keys` both signatures are verified whatever the
+    /// gate says, so that the time an answer takes says nothing about key or CA.
     fn proved(
         &self,
         claim: Claim,

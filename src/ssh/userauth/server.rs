@@ -18,40 +18,41 @@ use super::{
     is_login, service_message,
 };
 
-/// Most offers refused on one connection. A refused offer is no failed login: a stock client walks through every
-/// key of its agent, and to count that as OpenSSH's `MaxAuthTries` does would shut out people with many keys. The
-/// bound is there because each offer costs us a parse, and for a certificate a signature to verify.
+/// Most offers refused on one connection. A refused offer is no failed login: a stock client walks
+/// through every key of its agent, and to count that as OpenSSH's `MaxAuthTries` does would shut
+/// out people with many keys. The bound is there because each offer costs us a parse, and for a
+/// certificate a signature to verify.
 pub const OFFERS_MAX: u32 = 64;
 
-/// Most offers accepted on one connection; further ones are refused like unknown keys, whatever they are. A client that is
-/// told yes signs, and one that cannot goes on to its next key.
+/// Most offers accepted on one connection; further ones are refused like unknown keys, whatever
+/// they are. A client that is told yes signs, and one that cannot goes on to its next key.
 const ACCEPTED_MAX: u32 = 32;
 
-/// Most messages of one connection's authentication, whatever they are: offers that are accepted and never signed,
-/// and `SERVICE_REQUEST`s that are repeated (paramiko sends one per key).
+/// Most messages of one connection's authentication, whatever they are: offers that are accepted
+/// and never signed, and `SERVICE_REQUEST`s that are repeated (paramiko sends one per key).
 const MESSAGES_MAX: u32 = 256;
 
 /// Longest banner, in bytes.
 const BANNER_BYTES_MAX: usize = 2 << 10;
 
-/// Server-side settings, shared; replaced as a whole by a reload. Each call gets the current ones, so that what a
-/// reload revokes is revoked for connections that are half way in.
+/// Server-side settings, shared; replaced as a whole by a reload. Each call gets the current ones,
+/// so that what a reload revokes is revoked for connections that are half way in.
 #[derive(Clone, Default)]
 pub struct Policy {
     /// The CAs whose user certificates are believed.
     pub cas: Vec<PublicKey>,
     /// Keys and certificates that are treated as unknown.
     pub revocations: Revocations,
-    /// Most refused signed requests and requests of other methods; 0 acts as 1. The first `none` is free, as with
-    /// OpenSSH; refused offers have a limit of their own, [`OFFERS_MAX`].
+    /// Most refused signed requests and requests of other methods; 0 acts as 1. The first `none` is
+    /// free, as with OpenSSH; refused offers have a limit of their own, [`OFFERS_MAX`].
     pub attempts_max: u32,
     /// Says yes to every well-formed offer and decides after the signature.
     pub hide_keys: bool,
-    /// Sent once to somebody who has no key left to try: in answer to `keyboard-interactive`, or before the failure that
-    /// uses up the attempts. The same bytes whatever was offered.
+    /// Sent once to somebody who has no key left to try: in answer to `keyboard-interactive`, or
+    /// before the failure that uses up the attempts. The same bytes whatever was offered.
     pub last_words: String,
-    /// Said behind them to whoever has a `+` in the user name: what that means here. It tells nobody more than they
-    /// wrote themselves.
+    /// Said behind them to whoever has a `+` in the user name: what that means here. It tells
+    /// nobody more than they wrote themselves.
     pub plus_words: String,
 }
 
@@ -82,11 +83,12 @@ enum State {
 
 /// How far the last words are.
 ///
-/// Nothing in the protocol says that a client has no key left: a stock one just hangs up. But before that it walks
-/// through all methods that we list, and `keyboard-interactive` comes behind `publickey` with all of them. So once a key
-/// was refused that method is listed too, and whoever asks for it reads the words and is refused: no prompt, no answer
-/// to read, no second round. Clients that get in with a later key never see them, and to list it for some
-/// keys only would tell strangers which ones are known.
+/// Nothing in the protocol says that a client has no key left: a stock one just hangs up. But
+/// before that it walks through all methods that we list, and `keyboard-interactive` comes behind
+/// `publickey` with all of them. So once a key was refused that method is listed too, and whoever
+/// asks for it reads the words and is refused: no prompt, no answer to read, no second round.
+/// Clients that get in with a later key never see them, and to list it for some keys only would
+/// tell strangers which ones are known.
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum LastWords {
     /// No key was refused: `publickey` alone is listed.
@@ -129,7 +131,8 @@ pub struct Authenticator {
     source: IpAddr,
     state: State,
     last_words: LastWords,
-    /// Said instead of the policy's last words: as constant as those, for everybody who dials the same place.
+    /// Said instead of the policy's last words: as constant as those, for everybody who
+    /// dials the same place.
     instead: Option<&'static str>,
     /// Refused signed requests and requests of other methods.
     attempts: u32,
@@ -174,13 +177,13 @@ impl Authenticator {
         self.accepted > 0
     }
 
-    /// Takes one message (5 or 50) that `transport` delivered; answers go out through `transport.send`. `policy` is the
-    /// one in force now.
+    /// Takes one message (5 or 50) that `transport` delivered; answers go out through
+    /// `transport.send`. `policy` is the one in force now.
     ///
     /// # Errors
-    /// Every fault is final. [`Fault::Attempts`] comes after the last FAILURE was queued; [`Fault::Service`] for
-    /// any other service; [`Fault::Unexpected`] for a message out of order or a changed user name;
-    /// [`Fault::Flood`] beyond the limit on messages.
+    /// Every fault is final. [`Fault::Attempts`] comes after the last FAILURE was queued;
+    /// [`Fault::Service`] for any other service; [`Fault::Unexpected`] for a message out of order
+    /// or a changed user name; [`Fault::Flood`] beyond the limit on messages.
     pub fn receive(
         &mut self,
         payload: &[u8],
@@ -205,8 +208,9 @@ impl Authenticator {
         self.take(payload, &judge, &mut Sealed { transport, cx })
     }
 
-    /// Judges a proof that was made elsewhere, to whoever holds `host_key`, as if it had come here: nothing of what the
-    /// other place made of it is believed. `request`: a signed `USERAUTH_REQUEST`, whole.
+    /// Judges a proof that was made elsewhere, to whoever holds `host_key`, as if it had come here:
+    /// nothing of what the other place made of it is believed. `request`: a signed
+    /// `USERAUTH_REQUEST`, whole.
     #[must_use]
     pub fn prove_again(
         request: &[u8],
@@ -243,8 +247,8 @@ impl Authenticator {
     /// `USERAUTH_FAILURE` (counts as an attempt).
     ///
     /// # Errors
-    /// [`Fault::Attempts`] after the last FAILURE was queued; [`Fault::Unexpected`] when no proof waits for its
-    /// answer; the transport's own faults.
+    /// [`Fault::Attempts`] after the last FAILURE was queued; [`Fault::Unexpected`] when no proof
+    /// waits for its answer; the transport's own faults.
     pub fn refuse(
         &mut self,
         policy: &Policy,
@@ -413,8 +417,8 @@ impl Authenticator {
             _ => return Ok(self.attempt_failed(judge.policy)),
         };
         let request = Request::read(payload, login, method, reader, judge.host_key)?;
-        // No account has such a name: an unknown user, whatever the key. sshd hangs up on a NUL, which the edge's user
-        // would read as a fault of the VM.
+        // No account has such a name: an unknown user, whatever the key. sshd hangs up on a NUL,
+        // which the edge's user would read as a fault of the VM.
         if !is_login(login) {
             judge.gate.hears(login, None, CertificateFault::Login);
             return Ok(if request.is_query() {

@@ -1,9 +1,11 @@
-//! What a stranger can make us compute before anybody is authenticated: verifications are counted, not time.
+//! What a stranger can make us compute before anybody is authenticated: verifications are
+//! counted, not time.
 
 use super::*;
 use crate::ssh::userauth::proof::CA_CHECKS_MAX;
 
-/// A certificate of a P-521 CA that was asked about 250 times and never signed with took 132 ms of the door.
+/// A certificate of a P-521 CA that was asked about 250 times and never signed with took
+/// 132 ms of the door.
 #[test]
 fn offers_that_are_accepted_and_never_signed_have_a_limit() {
     let key = key(1);
@@ -19,7 +21,8 @@ fn offers_that_are_accepted_and_never_signed_have_a_limit() {
     server.proves(&signed("alice", &key));
 }
 
-/// Certificates of `ca` for alice that differ in their serial number; of `forged` ones the CA's signature is not.
+/// Certificates of `ca` for alice that differ in their serial number; of `forged` ones the CA's
+/// signature is not.
 fn certificates(key: &PublicKey, ca: &PrivateKey, count: u64, forged: bool) -> Vec<Vec<u8>> {
     let free = Restrictions::default();
     let one = |serial| {
@@ -65,8 +68,8 @@ fn one_connection_has_a_bounded_number_of_ca_signatures_verified() {
     }
 }
 
-/// Trap 9. Strangers choose the CA key of what they present, and so how dear its arithmetic is; and whoever has an old
-/// certificate may present it for ever.
+/// Trap 9. Strangers choose the CA key of what they present, and so how dear its arithmetic is; and
+/// whoever has an old certificate may present it for ever.
 #[test]
 fn a_certificate_that_opens_nothing_here_is_never_verified() {
     let (key, ca, other) = (key(1), key(9), key(10));
@@ -84,8 +87,9 @@ fn a_certificate_that_opens_nothing_here_is_never_verified() {
     assert_eq!(server.authenticator.ca_checks.done, 0);
 }
 
-/// With `hide_keys` an offer is answered without arithmetic, and a signed request with the same arithmetic whatever the
-/// certificate is worth: the time it takes says nothing about which CA is trusted.
+/// With `hide_keys` an offer is answered without arithmetic, and a signed request with the
+/// same arithmetic whatever the certificate is worth: the time it takes says nothing about
+/// which CA is trusted.
 #[test]
 fn hidden_keys_cost_nothing_to_ask_about_and_the_same_to_try() {
     let (key, ca, other) = (key(1), key(9), key(10));

@@ -54,8 +54,8 @@ fn identity(key: &PrivateKey) -> Identity {
     Identity::Key(key.public().fingerprint())
 }
 
-/// Lets some identities in, under any login, and remembers whom it was asked about. Of a certificate's principals the
-/// first that it knows.
+/// Lets some identities in, under any login, and remembers whom it was asked about. Of a
+/// certificate's principals the first that it knows.
 #[derive(Default)]
 struct List {
     accepted: Vec<Identity>,

@@ -423,8 +423,8 @@ fn trap_14_answers_are_the_same_for_every_user_name() {
     }
 }
 
-/// Trap 46: sshd hangs up on a NUL, and no account has a control character. Whatever the key is, the answer is the one to
-/// an unknown key, and the routing map is not asked.
+/// Trap 46: sshd hangs up on a NUL, and no account has a control character. Whatever the key is,
+/// the answer is the one to an unknown key, and the routing map is not asked.
 #[test]
 fn trap_46_a_login_with_a_control_character_is_an_unknown_one() {
     let (known, unknown) = (key(1), key(2));

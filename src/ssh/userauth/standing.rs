@@ -1,5 +1,6 @@
-//! What a key or certificate is worth by itself, and what is asked about one: the half of a judgement that needs nothing
-//! but the protocol. Where it leads is for the [`Gate`](super::Gate) to know.
+//! What a key or certificate is worth by itself, and what is asked about one: the half of a
+//! judgement that needs nothing but the protocol. Where it leads is for the
+//! [`Gate`](super::Gate) to know.
 
 use std::net::IpAddr;
 
@@ -39,7 +40,8 @@ impl<'a> From<&'a Presented> for Subject<'a> {
     }
 }
 
-/// A key a client claims to hold, with all that the protocol knows of the login. Answering must have no side effect.
+/// A key a client claims to hold, with all that the protocol knows of the login. Answering must
+/// have no side effect.
 #[derive(Clone, Copy)]
 pub struct Offer<'a> {
     /// The user name of the request, as sent (not printable-safe).
@@ -74,9 +76,10 @@ pub struct Pass {
 }
 
 impl Policy {
-    /// What `subject` is worth at `unix_s`, from `source` where that is known: neither it nor its CA is revoked; of a
-    /// certificate also that its CA is trusted and what [`Certificate::admit_user`] asks. No signature is verified. The
-    /// same for offers, proofs, live sessions and questions.
+    /// What `subject` is worth at `unix_s`, from `source` where that is known: neither it nor its
+    /// CA is revoked; of a certificate also that its CA is trusted and what
+    /// [`Certificate::admit_user`] asks. No signature is verified. The same for offers, proofs,
+    /// live sessions and questions.
     ///
     /// # Errors
     /// [`CertificateFault::Revoked`]; of a certificate also those of [`Certificate::admit_user`].

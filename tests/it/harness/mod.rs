@@ -1,8 +1,9 @@
-//! What the end-to-end tests stand on: throw-away worlds of stock `sshd`s behind a Keyway, and stock clients.
+//! What the end-to-end tests stand on: throw-away worlds of stock `sshd`s behind a Keyway,
+//! and stock clients.
 //!
-//! `KEYWAY_TEST_TARGET=direct` takes Keyway out: the same client command lines then go straight to the stock
-//! `sshd`, which shows that a failure is ours and not the command line's. Tests of what only Keyway does say so
-//! with [`World::is_direct`] and do nothing then.
+//! `KEYWAY_TEST_TARGET=direct` takes Keyway out: the same client command lines then go straight to
+//! the stock `sshd`, which shows that a failure is ours and not the command line's. Tests of what
+//! only Keyway does say so with [`World::is_direct`] and do nothing then.
 
 pub(crate) mod keys;
 #[path = "../../../src/edge/testing/mod.rs"]
@@ -10,6 +11,7 @@ pub(crate) mod network;
 pub(crate) mod peers;
 pub(crate) mod process;
 pub(crate) mod sshd;
+pub(crate) mod target;
 pub(crate) mod wait;
 pub(crate) mod world;
 
@@ -21,9 +23,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(crate) use self::keys::Key;
 pub(crate) use self::process::{Output, Process, run, run_with_input};
-pub(crate) use self::world::{Target, World};
+pub(crate) use self::target::Target;
+pub(crate) use self::world::World;
 
-/// A directory of one test, removed when the test has passed and kept, named in the output, when it failed.
+/// A directory of one test, removed when the test has passed and kept, named in the
+/// output, when it failed.
 #[derive(Debug)]
 pub(crate) struct Scratch(PathBuf);
 

@@ -1,4 +1,5 @@
-//! Programs that the tests start: each has a deadline, its output is kept, and nothing outlives its test.
+//! Programs that the tests start: each has a deadline, its output is kept, and nothing
+//! outlives its test.
 
 use std::fs;
 use std::io::Read;
@@ -14,7 +15,8 @@ use super::wait;
 /// Most that one client run may take: a hundred megabytes through a debug build on a busy machine.
 const RUN_MAX: Duration = Duration::from_mins(4);
 
-/// A program that runs beside the test. Its output goes to a file; dropping it kills it and its descendants.
+/// A program that runs beside the test. Its output goes to a file; dropping it kills it and
+/// its descendants.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
@@ -89,7 +91,8 @@ fn parents() -> Vec<(u32, u32)> {
         .filter_map(|entry| {
             let id = entry.file_name().to_str()?.parse().ok()?;
             let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-            // The program's name stands in brackets and may hold anything: fields count from behind it.
+            // The program's name stands in brackets and may hold anything: fields
+            // count from behind it.
             let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
             Some((id, parent))
         })
@@ -159,8 +162,8 @@ fn finish(command: &mut Command) -> Output {
         kill_tree(child.id());
     }
     let status = child.wait().expect("a child of ours").code().unwrap_or(-1);
-    // A background process of the client (a ControlMaster) may hold the pipes longer than the client lives:
-    // what stands in them when the client has ended is all that it said.
+    // A background process of the client (a ControlMaster) may hold the pipes longer than the
+    // client lives: what stands in them when the client has ended is all that it said.
     let stdout = stdout.finish();
     let stderr = String::from_utf8_lossy(&stderr.finish()).into_owned();
     assert!(ended, "{shown}\nstill runs after {RUN_MAX:?}\nstderr: {stderr}");
@@ -171,7 +174,8 @@ fn finish(command: &mut Command) -> Output {
 struct Drained(std::sync::mpsc::Receiver<Vec<u8>>);
 
 impl Drained {
-    /// All bytes until the pipe's end, or until nothing more comes for a while after its writer has ended.
+    /// All bytes until the pipe's end, or until nothing more comes for a while after its
+    /// writer has ended.
     fn finish(self) -> Vec<u8> {
         let mut all = vec![];
         while let Ok(part) = self.0.recv_timeout(Duration::from_secs(2)) {

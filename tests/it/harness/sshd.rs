@@ -7,8 +7,8 @@ use std::process::Command;
 
 use super::{Key, Process, peers, wait, world};
 
-/// A VM: an `sshd` with its own host key. Its sessions find its name in `KEYWAY_VM`, and an empty home: start-up
-/// files of whoever runs the tests would slow each shell down.
+/// A VM: an `sshd` with its own host key. Its sessions find its name in `KEYWAY_VM`, and an empty
+/// home: start-up files of whoever runs the tests would slow each shell down.
 #[derive(Debug)]
 pub(crate) struct Vm {
     pub(crate) name: String,
@@ -40,7 +40,8 @@ pub(crate) struct Trust<'a> {
 }
 
 impl Vm {
-    /// Prepares and starts it. `extra`: more lines of its configuration, which win over the usual ones.
+    /// Prepares and starts it. `extra`: more lines of its configuration, which win
+    /// over the usual ones.
     pub(crate) fn start(
         dir: &Path,
         name: &str,

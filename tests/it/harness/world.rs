@@ -1,4 +1,5 @@
-//! A world: users, pool addresses, VMs, and the Keyway in front of them, on loopback addresses of its own.
+//! A world: users, pool addresses, VMs, and the Keyway in front of them, on loopback
+//! addresses of its own.
 
 use std::fmt::Write;
 use std::fs;
@@ -10,11 +11,11 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use nix::sys::signal::Signal;
 
-use super::keys::Agent;
-use super::{Key, Output, Process, Scratch, peers, process, run, sshd, wait};
+use super::{Key, Process, Scratch, Target, peers, process, run, sshd, wait};
 
-/// The port of the front door, at every pool address of the world. One of the process's own, below those that the
-/// kernel hands out: whoever listens on a wildcard address would otherwise answer in our place.
+/// The port of the front door, at every pool address of the world. One of the process's own,
+/// below those that the kernel hands out: whoever listens on a wildcard address would otherwise
+/// answer in our place.
 pub(crate) fn port() -> u16 {
     10_000 + u16::try_from(std::process::id() % 20_000).expect("less than 20,000")
 }
@@ -81,7 +82,8 @@ impl Plan {
         self.address_with(name, Place::Natted, "")
     }
 
-    /// An address in a network of the test's own; see [`Plan::listen`]. `more`: further lines of its table.
+    /// An address in a network of the test's own; see [`Plan::listen`]. `more`: further
+    /// lines of its table.
     pub(crate) fn address_at(self, name: &str, ip: IpAddr, more: &'static str) -> Self {
         self.address_with(name, Place::At(ip), more)
     }
@@ -102,7 +104,8 @@ impl Plan {
         self
     }
 
-    /// One more key of `user`, made as `kind` tells `ssh-keygen`; found by [`World::key`] under `name`.
+    /// One more key of `user`, made as `kind` tells `ssh-keygen`; found by
+    /// [`World::key`] under `name`.
     pub(crate) fn extra_key(mut self, user: &str, name: &str, kind: &[&str]) -> Self {
         let kind = kind.iter().map(|&word| word.to_owned()).collect();
         self.keys.push((user.to_owned(), name.to_owned(), kind));
@@ -194,7 +197,8 @@ impl World {
         Self::usual_plan().start()
     }
 
-    /// Two users behind one address, where alice has blue and bob green; alice has red behind s002 as well.
+    /// Two users behind one address, where alice has blue and bob green; alice has red
+    /// behind s002 as well.
     pub(crate) fn two_users_plan() -> Plan {
         let plan = Self::plan().address("s001").address("s002").user("alice").user("bob");
         let plan = plan.vm("blue", "alice", "s001").vm("red", "alice", "s002");
@@ -216,7 +220,8 @@ impl World {
         std::env::var("KEYWAY_TEST_TARGET").is_ok_and(|target| target == "handoff")
     }
 
-    /// The same as [`World::is_direct`], for a test that has nothing to say then: it is listed as skipped.
+    /// The same as [`World::is_direct`], for a test that has nothing to say then: it is
+    /// listed as skipped.
     #[track_caller]
     pub(crate) fn is_passed_by() -> bool {
         let is_direct = Self::is_direct();
@@ -577,71 +582,6 @@ impl Drop for World {
             eprintln!("---- sshd {}\n{}", vm.name, tail(vm.log()));
         }
     }
-}
-
-/// All that a stock client needs to know to log in somewhere.
-#[derive(Clone, Debug)]
-pub(crate) struct Target {
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    pub(crate) login: String,
-    pub(crate) key: Key,
-    pub(crate) host_key: Key,
-    pub(crate) known_hosts: PathBuf,
-    /// An `ssh_config` whose host `door` is this target.
-    pub(crate) config: PathBuf,
-}
-
-impl Target {
-    fn new(dir: &Path, user: &str, address: &str, to: SocketAddr, host_key: Key, key: Key) -> Self {
-        let (host, port) = (to.ip().to_string(), to.port());
-        let login = login();
-        let known_hosts = dir.join(format!("known_hosts-{user}-{address}"));
-        // dropbear looks for the bare address, everybody else for address and port.
-        let line = host_key.public();
-        fs::write(&known_hosts, format!("[{host}]:{port} {line}\n{host} {line}\n"))
-            .expect("known_hosts");
-        let config = dir.join(format!("ssh_config-{user}-{address}"));
-        let text = format!(
-            "Host door\n  HostName {host}\n  Port {port}\n  User {login}\n  IdentityFile {}\n\
-             Host *\n  IdentitiesOnly yes\n  IdentityAgent none\n  UserKnownHostsFile {}\n  \
-             GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n  UpdateHostKeys no\n  \
-             BatchMode yes\n  ConnectTimeout 30\n",
-            key.path().display(),
-            known_hosts.display()
-        );
-        fs::write(&config, text).expect("ssh_config");
-        Self { host, port, login, key, host_key, known_hosts, config }
-    }
-
-    /// A program of OpenSSH, set up for this target: its host is `door`.
-    pub(crate) fn openssh(&self, program: &str) -> Command {
-        let program = peers::program("openssh", program).expect("no test runs without OpenSSH");
-        let mut command = Command::new(program);
-        command.arg("-F").arg(&self.config);
-        command
-    }
-
-    /// `ssh` with the keys of `agent` and no other.
-    pub(crate) fn ssh_with_agent(&self, agent: &Agent) -> Command {
-        let mut command = self.openssh("ssh");
-        command
-            .env("SSH_AUTH_SOCK", agent.socket())
-            .args(["-o", "IdentitiesOnly=no", "-o", "IdentityAgent=SSH_AUTH_SOCK"])
-            .args(["-o", "IdentityFile=none"]);
-        command
-    }
-
-    /// `ssh OPTIONS door COMMAND`.
-    #[track_caller]
-    pub(crate) fn ssh(&self, options: &[&str], command: &str) -> Output {
-        run(self.openssh("ssh").args(options).arg("door").arg(command))
-    }
-}
-
-/// Who runs the tests: an `sshd` that is not root's lets nobody else in.
-pub(crate) fn login() -> String {
-    run(Command::new("id").arg("-un")).ok().text()
 }
 
 /// A program in the networks, mounts and working directory of another process.

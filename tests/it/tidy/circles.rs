@@ -1,7 +1,8 @@
 //! No circle of files: what a file names, and what that names in turn, never comes back to it.
 //!
-//! An arrow is a path of the code (`use`, `crate::a::b`, `super::c`, `child::d`), followed through re-exports to the file
-//! where the item stands. Tests are left out, and so is a module that only passes on what its children hold.
+//! An arrow is a path of the code (`use`, `crate::a::b`, `super::c`, `child::d`), followed through
+//! re-exports to the file where the item stands. Tests are left out, and so is a module that only
+//! passes on what its children hold.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -10,8 +11,8 @@ use super::{File, is_test, is_word_char, repository};
 /// The one circle that is meant: the table of routes describes itself to whoever asks for it.
 const MEANT: (&str, &str) = ("src/control/api/openapi.rs", "src/control/api/routes.rs");
 
-/// Arrows that close a circle and stood here before this test. The list only shrinks: one that closes none any more
-/// must leave it.
+/// Arrows that close a circle and stood here before this test. The list only shrinks: one that
+/// closes none any more must leave it.
 const STILL: &[(&str, &str)] = &[
     ("src/cli/api_session.rs", "src/cli/remote.rs"),
     ("src/config/mod.rs", "src/config/reread.rs"),
@@ -90,8 +91,8 @@ impl<'a> Crate<'a> {
         arrows
     }
 
-    /// The module where the item stands that `path` leads to from `place`. Nothing if it is none of the crate's, or a
-    /// module as such.
+    /// The module where the item stands that `path` leads to from `place`. Nothing if it is none of
+    /// the crate's, or a module as such.
     fn stands(&self, place: &[String], path: &[String], more: usize) -> Option<Vec<String>> {
         let (mut at, rest) = self.begins(place, path, more)?;
         let mut rest = rest.as_slice();

@@ -1,5 +1,5 @@
-//! No function is public for nobody. The compiler takes a library's public functions for called; their names tell whether
-//! somebody but tests calls them.
+//! No function is public for nobody. The compiler takes a library's public functions for called;
+//! their names tell whether somebody but tests calls them.
 
 use std::collections::HashMap;
 

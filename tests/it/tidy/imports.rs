@@ -1,6 +1,7 @@
-//! Imports have one style: the standard library, then other crates, then ours, a blank line between them; one `use` a
-//! module. A nightly rustfmt writes it (`imports_granularity=Module,group_imports=StdExternalCrate`); the stable one, which
-//! is ours, keeps the order inside a group.
+//! Imports have one style: the standard library, then other crates, then ours, a blank line between
+//! them; one `use` a module. A nightly rustfmt writes it
+//! (`imports_granularity=Module,group_imports=StdExternalCrate`); the stable one, which is ours,
+//! keeps the order inside a group.
 
 use super::source::{is_word_char, line_of};
 use super::{File, Finding};

@@ -2,7 +2,8 @@
 
 use super::{File, Finding, is_test, line_of, paths_out};
 
-/// Every room, and the others that it may name. What stands in no row is no arrow, and a new room has none.
+/// Every room, and the others that it may name. What stands in no row is no arrow, and a
+/// new room has none.
 const ROOMS: &[(&str, &[&str])] = &[
     (
         "cli",

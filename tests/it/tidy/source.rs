@@ -1,4 +1,5 @@
-//! Rust text as the rules look at it: without comments and literals, its words, its items of tests, its functions.
+//! Rust text as the rules look at it: without comments and literals, its words, its items of
+//! tests, its functions.
 
 pub(super) fn is_word_char(c: char) -> bool {
     c.is_alphanumeric() || c == '_'

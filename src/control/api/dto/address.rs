@@ -26,8 +26,8 @@ pub struct Address {
     pub lobby: bool,
     /// How many VMs answer here.
     pub vms: usize,
-    /// Whose it is: what is the served fleet file's goes when that no longer names it. None while the registry is
-    /// away.
+    /// Whose it is: what is the served fleet file's goes when that no longer names it. None while
+    /// the registry is away.
     pub origin: Option<Origin>,
     /// Goes up with every change.
     pub revision: u64,

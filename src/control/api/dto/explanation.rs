@@ -60,7 +60,8 @@ pub enum Decision {
     Vm,
     /// It gets the list of its VMs.
     Lobby,
-    /// It depends on what the question does not say: where the client comes from, or more of the key than its fingerprint.
+    /// It depends on what the question does not say: where the client comes from, or more of the
+    /// key than its fingerprint.
     Depends,
     /// It is not let in.
     Refused,

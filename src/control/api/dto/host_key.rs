@@ -53,6 +53,7 @@ impl Pinned {
 pub struct Ca {
     /// The fingerprint of the one in use; none: VMs are logged in to with a plain key.
     pub in_use: Option<String>,
-    /// The one that the VMs of this registry were prepared for, as far as it knows: it was used first, or confirmed.
+    /// The one that the VMs of this registry were prepared for, as far as it knows: it was used
+    /// first, or confirmed.
     pub prepared_for: Option<String>,
 }

@@ -1,7 +1,8 @@
 //! WHAT GOES OVER THE WIRE: bodies of requests and what answers show, a file a noun.
 //!
-//! A request of the wrong shape is refused before a handler sees it; names and values are judged by the registry, in
-//! its own words. What is shown is made from the registry's model, or handed over by the data plane.
+//! A request of the wrong shape is refused before a handler sees it; names and values are judged by
+//! the registry, in its own words. What is shown is made from the registry's model, or handed over
+//! by the data plane.
 
 mod access;
 mod address;

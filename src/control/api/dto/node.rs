@@ -36,12 +36,13 @@ pub struct Node {
     pub agent: Option<SocketAddr>,
     /// The agent's identity: `SHA256:...`
     pub agent_key: Option<String>,
-    /// Whether the agent may have digests signed with the host keys of this front door, and so impersonate it.
+    /// Whether the agent may have digests signed with the host keys of this front door, and
+    /// so impersonate it.
     pub trusted: bool,
     /// How many VMs lie here.
     pub vms: usize,
-    /// Whose it is: what is the served fleet file's goes when that no longer names it. None while the registry is
-    /// away.
+    /// Whose it is: what is the served fleet file's goes when that no longer names it. None while
+    /// the registry is away.
     pub origin: Option<Origin>,
     /// Goes up with every change.
     pub revision: u64,
@@ -79,7 +80,8 @@ pub(in super::super) struct NewNode {
     pub(in super::super) agent: Option<String>,
     /// The agent's identity: `SHA256:...`, or an Ed25519 public key line. Given with `agent`.
     pub(in super::super) agent_key: Option<String>,
-    /// Whether the agent may have digests signed with the host keys of this front door, and so impersonate it.
+    /// Whether the agent may have digests signed with the host keys of this front door, and
+    /// so impersonate it.
     #[serde(default)]
     pub(in super::super) trusted: bool,
 }

@@ -15,6 +15,7 @@ pub(in super::super) struct Backup {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct Reload {
-    /// `plan` of an answer whose fleet file was held back: that one is carried out, however much it removes.
+    /// `plan` of an answer whose fleet file was held back: that one is carried out, however
+    /// much it removes.
     pub(in super::super) allow_mass_removal: Option<String>,
 }

@@ -16,10 +16,11 @@ pub struct Team {
     pub members: Vec<Member>,
     /// How many VMs the team owns or was given.
     pub vms: usize,
-    /// Whose it is: what is the served fleet file's goes when that no longer names it. None while the registry is
-    /// away.
+    /// Whose it is: what is the served fleet file's goes when that no longer names it. None while
+    /// the registry is away.
     pub origin: Option<Origin>,
-    /// Set while it is being removed. Whoever finds it so after a removal that was cut short removes it again.
+    /// Set while it is being removed. Whoever finds it so after a removal that was cut short
+    /// removes it again.
     pub going: bool,
     /// Goes up with every change.
     pub revision: u64,

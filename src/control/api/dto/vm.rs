@@ -29,7 +29,8 @@ pub struct Vm {
     pub public6: Option<IpAddr>,
     /// Its name in DNS, if there is a zone and it has an address.
     pub host: Option<String>,
-    /// What stands behind `ssh`: its name in DNS, else what clients dial; none if it is entered by name only.
+    /// What stands behind `ssh`: its name in DNS, else what clients dial; none if it is
+    /// entered by name only.
     pub ssh_dest: Option<String>,
     /// Whether it can be entered.
     pub state: VmState,
@@ -53,8 +54,8 @@ pub struct Vm {
     pub shares: Vec<Share>,
     /// Addresses it had that still lead to it for some.
     pub old_addresses: Vec<OldAddress>,
-    /// Whose it is: what is the served fleet file's goes when that no longer names it. None while the registry is
-    /// away.
+    /// Whose it is: what is the served fleet file's goes when that no longer names it. None while
+    /// the registry is away.
     pub origin: Option<Origin>,
     /// Goes up with every change.
     pub revision: u64,
@@ -137,7 +138,8 @@ pub(in super::super) struct NewVm {
     pub(in super::super) login: Option<String>,
     /// A public key line or `SHA256:...`.
     pub(in super::super) host_key: Option<String>,
-    /// From where the edge may come, as the VM sees it: `own`, `none`, or networks with commas between.
+    /// From where the edge may come, as the VM sees it: `own`, `none`, or networks
+    /// with commas between.
     #[schemars(example = "10.0.0.0/8")]
     pub(in super::super) source_address: Option<String>,
     /// Its address; without one the least loaded is chosen.

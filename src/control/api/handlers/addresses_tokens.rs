@@ -84,7 +84,8 @@ fn set_state(context: &Context, state: AddressState) -> Answer<Changed<dto::Addr
     Ok(changed(context, &done, &name))
 }
 
-/// No more VMs are put there, and those that stand there are moved, each by itself: one that cannot be is told.
+/// No more VMs are put there, and those that stand there are moved, each by itself: one that
+/// cannot be is told.
 pub(in super::super) fn drain(context: &Context) -> Answer<Changed<dto::Address>> {
     let name = context.name(0)?;
     let state = Command::AddressState { name: name.clone(), state: AddressState::Drain };

@@ -1,4 +1,5 @@
-//! The registry as a whole: a fleet carried out or written down, the audit log, the store, and who watches.
+//! The registry as a whole: a fleet carried out or written down, the audit log, the store,
+//! and who watches.
 
 use axum::http::StatusCode;
 use schemars::JsonSchema;
@@ -36,7 +37,8 @@ pub(in super::super) struct Apply {
 pub(in super::super) struct Applied {
     /// The registry's revision from then on.
     revision: u64,
-    /// The registry's revision that the plan was made at: with it in `If-Match`, exactly this plan is carried out.
+    /// The registry's revision that the plan was made at: with it in `If-Match`, exactly this
+    /// plan is carried out.
     planned_at: u64,
     /// Whether this only says what would happen.
     dry_run: bool,
@@ -69,7 +71,8 @@ pub(in super::super) enum Outcome {
     Ok,
     /// It was not, or would not be.
     Refused,
-    /// It would be refused as things stand, but a removal before it takes more parts than a dry run tries.
+    /// It would be refused as things stand, but a removal before it takes more parts than
+    /// a dry run tries.
     Untried,
 }
 
@@ -220,7 +223,8 @@ fn shown(key: &str, entry: &writer::Audit) -> dto::Audit {
     if let Some(fields) = command.as_object_mut() {
         // Good for nothing, but it has no place in a log that is passed around.
         fields.remove("hash");
-        // The words of plans, of the command line and of this log are the same; how it is stored is another matter.
+        // The words of plans, of the command line and of this log are the same; how it is stored
+        // is another matter.
         fields.insert("command".to_owned(), of.word().into());
         if matches!(of, Command::Note { .. }) {
             fields.remove("what");

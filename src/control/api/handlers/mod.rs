@@ -1,4 +1,5 @@
-//! What carries the routes out: each handler asks the registry or the data plane, and shows what came of it.
+//! What carries the routes out: each handler asks the registry or the data plane, and shows
+//! what came of it.
 
 #![expect(
     clippy::unnecessary_wraps,

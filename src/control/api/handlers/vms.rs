@@ -47,7 +47,8 @@ pub(in super::super) fn vms(context: &Context) -> Answer<List<dto::Vm>> {
     Ok(List::page(&context.query, model.revision(), items))
 }
 
-/// The VMs that are in all of `sets`, by name: a page of a few among a million does not look at the million.
+/// The VMs that are in all of `sets`, by name: a page of a few among a million does not
+/// look at the million.
 fn some_vms<'m>(
     model: &'m Model,
     sets: [Option<&BTreeSet<Serial>>; 4],

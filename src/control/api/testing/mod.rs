@@ -1,4 +1,5 @@
-//! A running API for tests: a registry in memory, a data plane that is none, and a client of few words.
+//! A running API for tests: a registry in memory, a data plane that is none, and a
+//! client of few words.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

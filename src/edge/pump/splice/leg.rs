@@ -1,8 +1,9 @@
-//! One leg of a spliced session: its socket, and what was read from it and is not yet gone to the other one.
+//! One leg of a spliced session: its socket, and what was read from it and is not yet gone
+//! to the other one.
 //!
 //! # Whose event ends a wait
-//! Edge-triggered epoll tells of room again only where the kernel has been asked for it and found none. A send that takes
-//! nothing asks; where our own sum says that there is no room, `poll` does.
+//! Edge-triggered epoll tells of room again only where the kernel has been asked for it and found
+//! none. A send that takes nothing asks; where our own sum says that there is no room, `poll` does.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -14,7 +15,8 @@ use super::super::super::relay::leg::{Party, PumpContext, Read, Reading, Writing
 use super::super::super::socket_options;
 use super::super::pipes::Pipe;
 
-/// Bytes that one splice takes at most: what is stuck fits into one buffer, and others get their turn.
+/// Bytes that one splice takes at most: what is stuck fits into one buffer, and
+/// others get their turn.
 pub(super) const SPLICE_BYTES_MAX: usize = BUFFER;
 
 /// Below this many bytes of room that are known of, the socket is asked how many there are.
@@ -27,7 +29,8 @@ const OVERHEAD: usize = 2 << 10;
 pub struct SplicedLeg {
     /// A connected TCP socket, non-blocking.
     pub fd: OwnedFd,
-    /// What goes to the other side before anything else: read from this one already, or owed to the other. Counts as read.
+    /// What goes to the other side before anything else: read from this one already, or owed to the
+    /// other. Counts as read.
     pub leftover: Vec<u8>,
 }
 
@@ -230,7 +233,8 @@ impl Leg {
         false
     }
 
-    /// A write has failed. The verdict is left to the reading side: the peer's last words may still lie there.
+    /// A write has failed. The verdict is left to the reading side: the peer's last words may
+    /// still lie there.
     fn is_gone(&mut self) {
         self.writing = Writing::Finished;
         if self.reading == Reading::Drained {

@@ -21,7 +21,8 @@ use crate::metrics::{Inventory, Registry};
 use crate::ssh::entropy::Entropy as _;
 use crate::ssh::testing::Seeded;
 
-/// Length of what is sent over and over; no power of two, so that nothing lost or doubled fits in again.
+/// Length of what is sent over and over; no power of two, so that nothing lost or
+/// doubled fits in again.
 const PATTERN: usize = 1_000_003;
 
 /// A session called `info` and its two outer ends; what goes out first, up and down.
@@ -69,7 +70,8 @@ fn send_all(mut to: &TcpStream, seed: u64, count: usize, most: u64) {
     }
 }
 
-/// Reads until the end, at most `most` at a time: the pattern of `seed`, byte for byte. How many there were.
+/// Reads until the end, at most `most` at a time: the pattern of `seed`, byte for byte. How
+/// many there were.
 fn receive_all(mut from: &TcpStream, seed: u64, most: u64) -> usize {
     let (pattern, mut random, mut got) = (pattern(seed), Seeded(seed ^ 7), 0);
     let mut room = vec![0; usize::try_from(most).unwrap()];

@@ -1,4 +1,5 @@
-//! Tests of `alive`: a client that says nothing is asked, and given up after as many questions as configured.
+//! Tests of `alive`: a client that says nothing is asked, and given up after as many
+//! questions as configured.
 
 use super::*;
 use crate::ssh::message::UNIMPLEMENTED;

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// Trap 22: any mixture of key exchanges, started by the two peers and by us on both legs, with data in flight.
+/// Trap 22: any mixture of key exchanges, started by the two peers and by us on both legs,
+/// with data in flight.
 #[test]
 fn key_exchanges_from_all_sides_at_once_complete_and_lose_nothing() {
     for case in 0..16_u64 {
@@ -129,7 +130,8 @@ fn a_key_exchange_behind_data_that_nobody_takes_completes_once_it_is_taken() {
     }
 }
 
-/// The packets of a peer's own key exchange need nothing of the other leg, so they do not wait for it.
+/// The packets of a peer's own key exchange need nothing of the other leg, so they do
+/// not wait for it.
 #[test]
 fn a_peers_key_exchange_completes_while_the_other_leg_is_full() {
     for party in EACH {

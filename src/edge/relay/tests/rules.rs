@@ -123,7 +123,8 @@ fn unimplemented_reaches_the_sender_with_the_senders_number() {
     assert!(world.client.end.events.contains(&Event::Unimplemented(number)));
 }
 
-/// Trap 24: a peer that does not know a request sends no reply, and the next one would answer the wrong request.
+/// Trap 24: a peer that does not know a request sends no reply, and the next one would answer
+/// the wrong request.
 #[test]
 fn unimplemented_answers_a_request_as_a_failure_would_and_once() {
     for party in EACH {
@@ -476,8 +477,8 @@ fn a_client_that_floods_us_with_pings_and_reads_nothing_is_ended() {
     assert_eq!(world.vm.fault, Some(Fault::Disconnected { reason: 10 }));
 }
 
-/// Trap 62: what is thrown away needs no room, and takes no more reads than it must. A run for a VM that reads nothing
-/// waits meanwhile.
+/// Trap 62: what is thrown away needs no room, and takes no more reads than it must. A run for a VM
+/// that reads nothing waits meanwhile.
 #[test]
 fn a_flood_into_a_session_that_is_over_is_thrown_away_in_large_pieces() {
     let mut world = World::new(44);

@@ -1,4 +1,5 @@
-//! Backup and restore: a copy appears whole or not at all, and no file is removed or written over that was not made here.
+//! Backup and restore: a copy appears whole or not at all, and no file is removed or written over
+//! that was not made here.
 
 use std::fs::{self, File};
 use std::io;
@@ -71,13 +72,13 @@ pub struct Restored {
     pub replaced: Option<PathBuf>,
 }
 
-/// Puts the backup `from` in the place of the store `to`, whose directory exists, and gives it the id `fresh` (random):
-/// whoever has read the store before sees that its history is another now. What was there is kept under a name with
-/// `stamp`, the moment as letters and digits.
+/// Puts the backup `from` in the place of the store `to`, whose directory exists, and gives it the
+/// id `fresh` (random): whoever has read the store before sees that its history is another now.
+/// What was there is kept under a name with `stamp`, the moment as letters and digits.
 ///
 /// # Errors
-/// [`StoreError::Locked`] if a process uses `to` and it is not damaged; every [`StoreError`] that is about a file. `to` is then as it
-/// was.
+/// [`StoreError::Locked`] if a process uses `to` and it is not damaged; every [`StoreError`] that
+/// is about a file. `to` is then as it was.
 pub fn restore(
     from: &Path,
     to: &Path,
@@ -112,7 +113,8 @@ fn write_partial(from: &Path, to: &Path) -> Result<Partial, StoreError> {
     Ok(partial)
 }
 
-/// Gives a copy its new id. No file stands beside it, now or after a crash: without an id of its own it is never used.
+/// Gives a copy its new id. No file stands beside it, now or after a crash: without an id of its
+/// own it is never used.
 fn renew(path: &Path, fresh: StoreId) -> Result<Head, StoreError> {
     let copy = file::connect(path)?;
     let renewed = copy
@@ -121,8 +123,8 @@ fn renew(path: &Path, fresh: StoreId) -> Result<Head, StoreError> {
     renewed.and_then(|_| Ok(meta(&copy)?.head)).map_err(|error| file::store_error(path, &error))
 }
 
-/// Makes sure that nobody uses the store at `path`, that its log is in its file, and gives it its second name.
-/// The connection returned keeps everybody else out.
+/// Makes sure that nobody uses the store at `path`, that its log is in its file, and gives it its
+/// second name. The connection returned keeps everybody else out.
 fn set_aside(
     path: &Path,
     stamp: &str,
@@ -143,7 +145,8 @@ fn set_aside(
 
 fn hold(path: &Path) -> Result<Connection, StoreError> {
     let connection = file::connect(path)?;
-    // Leaving the write-ahead mode takes a lock that no other connection may share, and empties the log.
+    // Leaving the write-ahead mode takes a lock that no other connection may share, and
+    // empties the log.
     let held = connection
         .pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get::<_, String>(0))
         .and_then(|_| connection.execute_batch("BEGIN EXCLUSIVE"));

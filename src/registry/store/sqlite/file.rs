@@ -1,7 +1,7 @@
 //! The file: who may read it, whether it is ours and whole, and how its connections are set up.
 //!
-//! Nothing here opens a store's file by other means than SQLite: closing it would drop every lock that the process's
-//! connections hold on it (POSIX record locks belong to the process).
+//! Nothing here opens a store's file by other means than SQLite: closing it would drop every lock
+//! that the process's connections hold on it (POSIX record locks belong to the process).
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
@@ -21,7 +21,8 @@ const APPLICATION_ID: i64 = 0x4b57_4159;
 const SCHEMA_VERSION: i64 = 1;
 /// Longest wait for another process that holds the file: a checkpoint, or a successor that starts.
 const BUSY_MAX: Duration = Duration::from_secs(5);
-/// The write-ahead log goes into the file at this many pages of 4 KiB: 16 MiB, read in well under a second at a start.
+/// The write-ahead log goes into the file at this many pages of 4 KiB: 16 MiB, read in well under a
+/// second at a start.
 const CHECKPOINT_PAGES: i64 = 4096;
 /// What a bulk load may leave of the log's length.
 const LOG_BYTES_KEPT: i64 = 64 << 20;
@@ -42,7 +43,8 @@ const SCHEMA: &str = "
         compacted INTEGER NOT NULL
     ) STRICT;";
 
-/// Makes the directory and an empty file if they are missing, closed to others from the first moment; checks them if not.
+/// Makes the directory and an empty file if they are missing, closed to others from the first
+/// moment; checks them if not.
 pub(super) fn create(path: &Path) -> Result<(), StoreError> {
     let directory = directory(path);
     DirBuilder::new()
@@ -86,7 +88,8 @@ pub(super) fn open_writer(path: &Path, fresh: StoreId) -> Result<Connection, Sto
     let mut writer = connect(path)?;
     let _either = check(path, &writer)?;
     let store_error = |error| store_error(path, &error);
-    // Before the tables: an empty file changes its mode at no cost, and nobody sees one without the other.
+    // Before the tables: an empty file changes its mode at no cost, and nobody sees one
+    // without the other.
     writer.pragma_update(None, "journal_mode", "WAL").map_err(store_error)?;
     writer.pragma_update(None, "synchronous", "FULL").map_err(store_error)?;
     writer.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(store_error)?;
@@ -195,7 +198,8 @@ pub(super) fn store_error(path: &Path, error: &rusqlite::Error) -> StoreError {
         | ErrorCode::DatabaseLocked
         | ErrorCode::FileLockingProtocolFailed => StoreError::Locked { path: path.to_owned() },
         ErrorCode::NotADatabase => StoreError::NotAStore { path: path.to_owned() },
-        // `Unknown` is SQLITE_ERROR: every statement of ours is right, so a table is not what we made.
+        // `Unknown` is SQLITE_ERROR: every statement of ours is right, so a table is
+        // not what we made.
         ErrorCode::DatabaseCorrupt
         | ErrorCode::ConstraintViolation
         | ErrorCode::TypeMismatch

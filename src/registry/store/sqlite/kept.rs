@@ -1,5 +1,5 @@
-//! Stores that a restore has replaced: each is kept under a name that says when, none is ever written over, and they are
-//! read as they lie.
+//! Stores that a restore has replaced: each is kept under a name that says when, none is ever
+//! written over, and they are read as they lie.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,8 @@ use super::file;
 use crate::durable;
 use crate::registry::store::StoreError;
 
-/// What stands behind the name of the store that was replaced. Earlier versions wrote no more than this.
+/// What stands behind the name of the store that was replaced. Earlier versions wrote
+/// no more than this.
 const REPLACED: &str = ".replaced";
 /// Restores within one second. A thousandth is no operator.
 const SAME_SECOND_MAX: u32 = 1000;
@@ -19,8 +20,8 @@ const SAME_SECOND_MAX: u32 = 1000;
 pub struct Replaced {
     /// Where it is kept.
     pub path: PathBuf,
-    /// The Unix time at which it was replaced: nobody has served from it since. Where its name does not say, its last
-    /// change.
+    /// The Unix time at which it was replaced: nobody has served from it since. Where its name does
+    /// not say, its last change.
     pub until_s: u64,
 }
 
@@ -75,8 +76,8 @@ fn is_beside(name: &[u8]) -> bool {
     [&b"-wal"[..], b"-shm", b"-journal"].iter().any(|end| name.ends_with(end))
 }
 
-/// Gives the file at `path` a second name that was free, with `stamp` in it, and moves the log and its index there; the
-/// second name.
+/// Gives the file at `path` a second name that was free, with `stamp` in it, and moves the log and
+/// its index there; the second name.
 pub(super) fn keep(path: &Path, stamp: &str) -> io::Result<PathBuf> {
     for number in 1..SAME_SECOND_MAX {
         let again = if number == 1 { String::new() } else { format!("-{number}") };
@@ -90,8 +91,8 @@ pub(super) fn keep(path: &Path, stamp: &str) -> io::Result<PathBuf> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             linked => {
                 linked?;
-                // SQLite removes a log as it closes, if it can. One that is still here belongs to a damaged file, and
-                // would be applied to the new one.
+                // SQLite removes a log as it closes, if it can. One that is still here belongs to a
+                // damaged file, and would be applied to the new one.
                 for (name, second) in file::beside(path).iter().zip(&file::beside(&second)) {
                     match fs::rename(name, second) {
                         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

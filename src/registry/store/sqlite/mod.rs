@@ -1,8 +1,10 @@
-//! The embedded engine: one SQLite file in write-ahead mode, every commit synced (`synchronous = FULL`).
+//! The embedded engine: one SQLite file in write-ahead mode, every commit synced
+//! (`synchronous = FULL`).
 //!
-//! One connection writes, in `BEGIN IMMEDIATE`; readers have their own and see the last commit when they began. Tables:
-//! `kv` (what is), `log` (what became of it since the last compaction) and `meta` (one row: store id, revision, how far
-//! the log is compacted). Another process may use the file too, such as the successor in a restart.
+//! One connection writes, in `BEGIN IMMEDIATE`; readers have their own and see the last commit when
+//! they began. Tables: `kv` (what is), `log` (what became of it since the last compaction) and
+//! `meta` (one row: store id, revision, how far the log is compacted). Another process may use the
+//! file too, such as the successor in a restart.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -26,7 +28,8 @@ pub use self::copy::{Restored, backup, restore};
 use self::file::Access;
 pub use self::kept::{Replaced, replaced};
 
-/// Transactions that share one commit: at most 256 times 1.25 MiB go to the write-ahead log at once.
+/// Transactions that share one commit: at most 256 times 1.25 MiB go to the
+/// write-ahead log at once.
 const GROUP_MAX: usize = 256;
 /// Idle connections kept for readers: a snapshot and a few watchers.
 const READERS_KEPT: usize = 4;
@@ -55,8 +58,9 @@ impl fmt::Debug for Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the store at `path` and checks its pages. If there is none it is made, with `fresh` (random) as its id,
-    /// and so is the directory. Both must be closed to others than the service's user.
+    /// Opens the store at `path` and checks its pages. If there is none it is made, with
+    /// `fresh` (random) as its id, and so is the directory. Both must be closed to others than
+    /// the service's user.
     ///
     /// # Errors
     /// Every [`StoreError`] that is about a file.
@@ -66,8 +70,8 @@ impl Sqlite {
         Ok(Self::new(path, Access::Used, writer))
     }
 
-    /// Opens a store to look at it: one that a restore has replaced, or that a process may use. Nothing is made, and what is
-    /// written to it is refused.
+    /// Opens a store to look at it: one that a restore has replaced, or that a process may use.
+    /// Nothing is made, and what is written to it is refused.
     ///
     /// # Errors
     /// Every [`StoreError`] that is about a file.
@@ -89,8 +93,9 @@ impl Sqlite {
         }))
     }
 
-    /// Makes `floor` the revision, if it is less, and forgets what was committed before: a restored store goes on behind
-    /// whatever was seen of the one that it takes the place of, and whoever watched that takes a snapshot.
+    /// Makes `floor` the revision, if it is less, and forgets what was committed before: a restored
+    /// store goes on behind whatever was seen of the one that it takes the place of, and whoever
+    /// watched that takes a snapshot.
     ///
     /// # Errors
     /// Every [`StoreError`] that is about a file.
@@ -104,8 +109,8 @@ impl Sqlite {
         })
     }
 
-    /// Writes what the store holds now, history and id included, to a new file (mode 0600) that a [`restore`] or
-    /// [`Sqlite::open`] can read. Writers do not wait for it.
+    /// Writes what the store holds now, history and id included, to a new file (mode 0600) that a
+    /// [`restore`] or [`Sqlite::open`] can read. Writers do not wait for it.
     ///
     /// # Errors
     /// [`StoreError::Exists`] if there is such a file already, and what else a [`StoreError`] is.
@@ -149,7 +154,8 @@ impl Store for Sqlite {
 
     fn compact(&self, up_to: Revision) -> Result<(), StoreError> {
         self.0.read(meta)?.reached(up_to)?;
-        // First it is said, then done: a watcher never meets a history with holes, whenever a crash comes.
+        // First it is said, then done: a watcher never meets a history with holes,
+        // whenever a crash comes.
         self.0.write(|writer| {
             let mut statement =
                 writer.prepare_cached("UPDATE meta SET compacted = ?1 WHERE compacted < ?1")?;
@@ -342,7 +348,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Tells the watchers of this process that there is something to read. Counts, so that none is missed in between.
+/// Tells the watchers of this process that there is something to read. Counts, so that none is
+/// missed in between.
 #[derive(Default)]
 struct Commits {
     count: Mutex<u64>,

@@ -13,8 +13,8 @@ const ID: StoreId = StoreId([1; 16]);
 const STAMP: &str = "20261130T013000Z";
 const OTHER: StoreId = StoreId([2; 16]);
 
-/// A directory of its own, removed with it. In memory where there is such a place: what a power failure would leave is
-/// not what these tests are about.
+/// A directory of its own, removed with it. In memory where there is such a place: what a power
+/// failure would leave is not what these tests are about.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -415,7 +415,8 @@ fn a_restore_heals_a_damaged_store_and_its_log_is_not_applied() {
     drop(store);
     let store = scratch.open();
     put(&store, "a", "lost");
-    // As after a crash: the log is still beside the file. It has no first page, which would make the file readable.
+    // As after a crash: the log is still beside the file. It has no first page, which would make
+    // the file readable.
     let log = fs::read(scratch.0.join("store.db-wal")).unwrap();
     drop(store);
     scratch.fault_of(

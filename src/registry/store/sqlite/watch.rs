@@ -1,4 +1,5 @@
-//! A watcher reads the log, some commits ahead, and waits for the writer's word when it has read all.
+//! A watcher reads the log, some commits ahead, and waits for the writer's word when
+//! it has read all.
 
 #![expect(clippy::disallowed_methods, reason = "a wait for a change is measured by the clock")]
 

@@ -1,4 +1,5 @@
-//! The reference engine: what every engine must do, in the fewest words, and a store for other rooms' tests.
+//! The reference engine: what every engine must do, in the fewest words, and a store for
+//! other rooms' tests.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};

@@ -1,6 +1,7 @@
 //! Which message is legal when: every number, at every step of every stage, towards both roles.
 //!
-//! The table stands here a second time, in the words of the RFCs, and the transport is asked for each of its entries.
+//! The table stands here a second time, in the words of the RFCs, and the transport is asked for
+//! each of its entries.
 
 use super::*;
 
@@ -249,8 +250,8 @@ fn what_the_table_does_not_allow_ends_a_client() {
     check_every_number(Role::Client);
 }
 
-/// RFC 4253 §11.4: in the order in which they came, with the number of the packet. Before a user is authenticated they
-/// count with all messages that make no progress.
+/// RFC 4253 §11.4: in the order in which they came, with the number of the packet. Before a user is
+/// authenticated they count with all messages that make no progress.
 #[test]
 fn a_number_that_nobody_speaks_is_answered_with_unimplemented() {
     for victim in [Role::Server, Role::Client] {
@@ -276,7 +277,8 @@ fn a_number_that_nobody_speaks_is_answered_with_unimplemented() {
     }
 }
 
-/// An answer in the middle of our own key exchange waits for its end: not every client takes one there.
+/// An answer in the middle of our own key exchange waits for its end: not every client
+/// takes one there.
 #[test]
 fn unimplemented_waits_for_the_end_of_a_key_exchange() {
     let mut scene = Scene::new(302, Role::Server, Reached::User, Step::Offered);
@@ -301,8 +303,8 @@ fn pings_before_authentication_are_short() {
     scene.inject(&ping(255)).unwrap();
 }
 
-/// Trap 15, CVE-2023-48795 (Terrapin), arXiv 2509.10895: whatever somebody in the middle slips in before the first
-/// NEWKEYS, in either direction, there will be no connection.
+/// Trap 15, CVE-2023-48795 (Terrapin), arXiv 2509.10895: whatever somebody in the middle slips in
+/// before the first NEWKEYS, in either direction, there will be no connection.
 #[test]
 fn nothing_slipped_in_before_the_first_newkeys_leaves_a_connection() {
     for victim in [Role::Server, Role::Client] {

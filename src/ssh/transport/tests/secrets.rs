@@ -24,8 +24,8 @@ fn look_for_keys(hunt: &mut Hunt, name: &str, transport: &mut Transport) {
     transport.sealer = Sealer::from_keys(sent, seq).continuing(used);
 }
 
-/// Trap 48: of no suite and no key exchange, the first or a later one, is a key left when it is retired or its session is
-/// over.
+/// Trap 48: of no suite and no key exchange, the first or a later one, is a key left when it is
+/// retired or its session is over.
 #[test]
 fn retired_keys_are_nowhere_in_memory() {
     let (mut retired, mut live, mut pairs) = (Hunt::default(), Hunt::default(), Vec::new());

@@ -3,7 +3,8 @@
 use super::*;
 use crate::ssh::cipher::Suite;
 
-/// Sends `payload` behind what `end` has sent, past all that its transport would refuse or hold back.
+/// Sends `payload` behind what `end` has sent, past all that its transport would
+/// refuse or hold back.
 fn smuggle(end: &mut Peer, payload: &[u8]) {
     let Transport { sealer, out, .. } = &mut end.transport;
     sealer.seal(payload, &mut Seeded(3), out).unwrap();
@@ -90,7 +91,8 @@ fn trap_4_connections_that_share_a_configuration_and_randomness_do_not_mix() {
     assert_eq!(other.server.receive(&mut cx), Err(Fault::Corrupt), "keys of the other connection");
 }
 
-/// RFC 4252 §5.1: requests behind the one that was let in are ignored, not answered and not delivered.
+/// RFC 4252 §5.1: requests behind the one that was let in are ignored, not answered
+/// and not delivered.
 #[test]
 fn trap_11_requests_after_success_are_ignored() {
     let mut pair = Pair::connected(43);
@@ -126,7 +128,8 @@ fn trap_11_authentication_messages_after_success_end_either_end() {
     }
 }
 
-/// wolfSSH CVE-2026-84897, towards our client: a VM's sshd asks us for a service, a login, a key exchange.
+/// wolfSSH CVE-2026-84897, towards our client: a VM's sshd asks us for a service, a
+/// login, a key exchange.
 #[test]
 fn trap_16_messages_only_a_client_may_send_are_refused_from_a_vm() {
     for number in
@@ -292,7 +295,8 @@ fn trap_21_every_false_packet_gets_the_same_disconnect() {
                 if padding.is_none() {
                     *packet.last_mut().unwrap() ^= 1;
                 }
-                // A false packet under a plain MAC is refused only when the largest one would be there.
+                // A false packet under a plain MAC is refused only when the largest
+                // one would be there.
                 packet.resize(packet.len() + usize::try_from(PACKET_MAX_BYTES).unwrap(), 0);
                 pair.server.inbox = packet;
                 let mut cx = Context { now: pair.now, entropy: &mut pair.random };
@@ -325,7 +329,8 @@ fn trap_22_key_exchanges_before_authentication_are_bounded() {
     }
 }
 
-/// A server that prefers curve25519, after a client's KEXINIT that says a guess follows, and `packets`.
+/// A server that prefers curve25519, after a client's KEXINIT that says a guess
+/// follows, and `packets`.
 fn guess(methods: &str, packets: &[&[u8]]) -> (Pair, Result<(), Fault>) {
     let algorithms = Algorithms { methods: vec![Method::Curve25519], ..Algorithms::default() };
     let mut pair = pair_with(52, &algorithms);

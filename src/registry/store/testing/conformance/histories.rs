@@ -1,6 +1,7 @@
 //! Random histories: an engine and the reference get the same, and must say the same.
 //!
-//! Revisions are an engine's own, so what is compared is their order: each history keeps the two side by side.
+//! Revisions are an engine's own, so what is compared is their order: each history keeps the
+//! two side by side.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};

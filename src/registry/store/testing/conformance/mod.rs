@@ -402,7 +402,8 @@ fn watchers_get_commits(factory: &dyn Factory) {
     }
 }
 
-/// The writer waits for each answer of the watcher's, so the watcher has nothing to read when it asks again.
+/// The writer waits for each answer of the watcher's, so the watcher has nothing to read
+/// when it asks again.
 fn watchers_wake(factory: &dyn Factory) {
     let store = factory.fresh(ID);
     let mut watcher = store.watch(Revision::ZERO).unwrap();
