@@ -89,7 +89,7 @@ fn a_session_ends_at_once_when_its_right_is_taken_away_at_the_agent() {
     let log = world.path("long");
     let out = fs::File::create(&log).expect("a file");
     command.stdout(out).stderr(fs::File::create(world.path("long.err")).expect("a file"));
-    let mut long = command.spawn().expect("ssh");
+    let mut ssh = command.spawn().expect("ssh");
     wait::until("the session", wait::SOON, || {
         fs::read_to_string(&log).is_ok_and(|it| it.contains("in"))
     });
@@ -98,7 +98,7 @@ fn a_session_ends_at_once_when_its_right_is_taken_away_at_the_agent() {
     let other = Key::ed25519(world.dir(), "other").public_line();
     fs::write(world.path("fleet.toml"), fleet.replace(&alice, &other)).expect("the fleet");
     process::signal(world.agent().id(), Signal::SIGHUP);
-    wait::until("its end", wait::SOON, || long.try_wait().is_ok_and(|ended| ended.is_some()));
+    wait::until("its end", wait::SOON, || ssh.try_wait().is_ok_and(|ended| ended.is_some()));
     let said = fs::read_to_string(world.path("long.err")).expect("what ssh said");
     assert!(said.contains("your access to blue was taken away"), "{said}");
 }

@@ -114,33 +114,31 @@ impl Door {
             Ended::edge(Stage::Handoff, Cause::HandoffRefused)
         };
         self.read_until(&stream, &mut bytes, CLAIM_ID_BYTES).await.map_err(broke)?;
-        let mut sealed = bytes.split_off(CLAIM_ID_BYTES);
+        let mut input = bytes.split_off(CLAIM_ID_BYTES);
         let id = bytes.first_chunk().copied().unwrap_or_default();
         let Some((claim, _edge)) = agent.claims.announced(&self.tasks, id).await else {
             return Err(refused("no edge announced this data connection"));
         };
-        let (mut opener, mut sealer) = claim.at_agent();
+        let (mut from_edge, mut to_edge) = claim.at_agent();
         let Opened { payload, used } = loop {
-            let opened = opener.open(&mut sealed, OPEN_LENGTH_MAX);
-            match opened.map_err(|fault| broke(fault.into()))? {
-                Some(opened) => break opened,
-                None => {
-                    let more = sealed.len().max(opener.needs().saturating_sub(1)).saturating_add(1);
-                    self.read_until(&stream, &mut sealed, more).await.map_err(broke)?;
-                }
+            let found = from_edge.open(&mut input, OPEN_LENGTH_MAX);
+            if let Some(opened) = found.map_err(|fault| broke(fault.into()))? {
+                break opened;
             }
+            let more = input.len().max(from_edge.needs().saturating_sub(1)).saturating_add(1);
+            self.read_until(&stream, &mut input, more).await.map_err(broke)?;
         };
         if !agent.claims.come(id) {
             return Err(refused("another data connection came under the same announcement"));
         }
-        let open = sealed.get(payload).unwrap_or_default();
+        let open = input.get(payload).unwrap_or_default();
         let judged = self.judge_open(agent, open, report);
         match judged {
             Ok((taken, admitted, key)) => {
-                let line = (opener, sealer);
+                let line = (from_edge, to_edge);
                 let transport = self.scratch.with_context(|cx| taken.go_on(line, cx));
-                let unread = sealed.split_off(used);
-                sealed.zeroize();
+                let unread = input.split_off(used);
+                input.zeroize();
                 let transport = transport.map_err(|fault| broke(fault.into()))?;
                 {
                     let mut report = report.borrow_mut();
@@ -153,11 +151,11 @@ impl Door {
                 Ok((leg, admitted, key))
             }
             Err(denial) => {
-                sealed.zeroize();
+                input.zeroize();
                 let text = denial.to_string();
                 let told = self
                     .scratch
-                    .with_context(|cx| handoff::refuse(&mut sealer, &text, cx))
+                    .with_context(|cx| handoff::refuse(&mut to_edge, &text, cx))
                     .unwrap_or_default();
                 let mut told = &told[..];
                 while !told.is_empty() {

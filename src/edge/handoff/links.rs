@@ -1,6 +1,8 @@
 //! The edge's control links: one a process and agent, on a thread of their own. Opened when a data
 //! connection is announced, whatever became of the last one; closed when none was for a while.
 
+#![expect(clippy::disallowed_methods, reason = "one thread carries all links of a process")]
+
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;

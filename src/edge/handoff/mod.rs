@@ -36,7 +36,7 @@ pub enum Part {
     /// It hands sessions to agents.
     Edge(Links),
     /// It takes them from edges.
-    Agent(Agent),
+    Agent(Box<Agent>),
 }
 
 /// What an agent is told at its start, and what it remembers.

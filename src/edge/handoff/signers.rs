@@ -176,7 +176,9 @@ mod tests {
             {
                 ticket
             }
-            other => panic!("{other:?}"),
+            other @ (Said::Claim(_) | Said::Sign { .. } | Said::Signed { .. }) => {
+                panic!("{other:?}")
+            }
         };
         all.iter().map(ticket).collect()
     }

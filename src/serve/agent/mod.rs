@@ -184,7 +184,7 @@ fn takes_over(
     let shared = shared(edge, vm_leg, map, state, sessions_max, pinning)?;
     let server = Arc::clone(&shared.live.load().server);
     let agent = Agent::new(edge_networks, server, Trusted { edges, host_keys });
-    Ok(shared.playing(Part::Agent(agent)))
+    Ok(shared.playing(Part::Agent(Box::new(agent))))
 }
 
 impl Role for Running {

@@ -1,5 +1,7 @@
 //! A client, an edge and an agent in memory, with virtual time and seeded randomness.
 
+#![expect(clippy::arithmetic_side_effects, reason = "counts of bytes in a test")]
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -15,7 +17,8 @@ use crate::ssh::publickey::PublicKey;
 use crate::ssh::testing::{End, Pair, Seeded, client_config, server_config};
 use crate::ssh::transport::{Algorithms, Context, Event, Instant, RekeyLimits, Transport};
 use crate::ssh::userauth::{
-    Authenticator, Credential, Gate, Identity, Login, LoginStep, Offer, Pass, Policy, Step,
+    Authenticator, Credential, Gate, Identity, Login, LoginStep, Offer, Pass, Policy, ProvedKey,
+    Step,
 };
 
 const NOW_S: u64 = 1_800_000_000;
@@ -63,14 +66,13 @@ struct Wires {
 /// One of the four directions.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Wire {
-    ToClient,
-    ToEdgeFromClient,
-    ToEdgeFromAgent,
-    ToAgent,
+    Client,
+    EdgeFromClient,
+    EdgeFromAgent,
+    Agent,
 }
 
-const WIRES: [Wire; 4] =
-    [Wire::ToClient, Wire::ToEdgeFromClient, Wire::ToEdgeFromAgent, Wire::ToAgent];
+const WIRES: [Wire; 4] = [Wire::Client, Wire::EdgeFromClient, Wire::EdgeFromAgent, Wire::Agent];
 
 /// Of one direction, only so many bytes arrive for now.
 struct Cut {
@@ -88,10 +90,10 @@ impl Cut {
 impl Wires {
     fn of(&mut self, wire: Wire) -> &mut Vec<u8> {
         match wire {
-            Wire::ToClient => &mut self.client,
-            Wire::ToEdgeFromClient => &mut self.edge_from_client,
-            Wire::ToEdgeFromAgent => &mut self.edge_from_agent,
-            Wire::ToAgent => &mut self.agent,
+            Wire::Client => &mut self.client,
+            Wire::EdgeFromClient => &mut self.edge_from_client,
+            Wire::EdgeFromAgent => &mut self.edge_from_agent,
+            Wire::Agent => &mut self.agent,
         }
     }
 }
@@ -240,7 +242,7 @@ impl World {
         }
         let out = self.client.output().to_vec();
         self.client.sent(out.len());
-        self.deliver(Wire::ToEdgeFromClient, out.clone());
+        self.deliver(Wire::EdgeFromClient, out.clone());
         Ok(received.event != Event::Starved || !out.is_empty())
     }
 
@@ -258,7 +260,7 @@ impl World {
                 let Ok(end) = asked.hand_off(transport, &mut out) else {
                     panic!("it has heard nothing since");
                 };
-                self.deliver(Wire::ToClient, out);
+                self.deliver(Wire::Client, out);
                 self.edge = Edge::HandedOff(end);
                 Ok(true)
             }
@@ -286,8 +288,8 @@ impl World {
                         }
                     }
                 }
-                self.deliver(Wire::ToAgent, out_up);
-                self.deliver(Wire::ToClient, out_down);
+                self.deliver(Wire::Agent, out_up);
+                self.deliver(Wire::Client, out_down);
                 self.edge = Edge::HandedOff(end);
                 Ok(any)
             }
@@ -314,7 +316,7 @@ impl World {
         let out = transport.output().to_vec();
         transport.sent(out.len());
         let said = !out.is_empty();
-        self.deliver(Wire::ToEdgeFromAgent, out);
+        self.deliver(Wire::EdgeFromAgent, out);
         Ok(any || said)
     }
 
@@ -350,7 +352,7 @@ impl World {
 }
 
 /// Logs `user` in and returns the proof.
-fn log_in(pair: &mut Pair, user: &PrivateKey) -> Box<crate::ssh::userauth::ProvedKey> {
+fn log_in(pair: &mut Pair, user: &PrivateKey) -> ProvedKey {
     let copy = PrivateKey::from_openssh(&user.to_openssh("", &mut Seeded(1))).unwrap().0;
     let credential = Credential { key: Arc::new(copy), certificate: None };
     let mut login = pair.at_client(|t, cx| Login::start("root", &credential, t, cx)).unwrap();
@@ -371,7 +373,7 @@ fn log_in(pair: &mut Pair, user: &PrivateKey) -> Box<crate::ssh::userauth::Prove
         for payload in std::mem::take(&mut pair.client.payloads) {
             let step = pair.at_client(|t, cx| login.receive(&payload, t, cx)).unwrap();
             if step == LoginStep::Success {
-                return proved.expect("who is let in has proved a key");
+                return *proved.expect("who is let in has proved a key");
             }
         }
     }
@@ -443,7 +445,7 @@ fn nothing_is_lost_or_doubled_wherever_a_direction_is_cut() {
                 break;
             }
             // OPEN is long, and nobody acts before all of it is there.
-            len += if wire == Wire::ToAgent && (100..3000).contains(&len) { 97 } else { 1 };
+            len += if wire == Wire::Agent && (100..3000).contains(&len) { 97 } else { 1 };
         }
         assert!(len > 100, "{wire:?}: {len} bytes in all");
     }
@@ -471,8 +473,8 @@ fn open_of(world: &mut World) -> Vec<u8> {
         panic!("taken already");
     };
     let (mut opener, _) = *line;
-    let opened = opener.open(&mut world.wires.agent, OPEN_LENGTH_MAX).unwrap().unwrap();
-    world.wires.agent[opened.payload].to_vec()
+    let found = opener.open(&mut world.wires.agent, OPEN_LENGTH_MAX).unwrap().unwrap();
+    world.wires.agent[found.payload].to_vec()
 }
 
 fn judged(world: &World, open: &[u8], now_s: u64) -> Result<bool, Refused> {
@@ -536,7 +538,7 @@ fn a_proof_for_another_server_or_of_another_time_is_refused() {
 
 #[test]
 fn a_data_connection_that_was_tampered_with_ends_and_no_byte_of_it_is_believed() {
-    for wire in [Wire::ToAgent, Wire::ToEdgeFromAgent] {
+    for wire in [Wire::Agent, Wire::EdgeFromAgent] {
         for at in [0, 4, 20] {
             let mut world = World::quick(7);
             while world.wires.of(wire).len() < at + 1 {
@@ -594,7 +596,7 @@ fn an_agent_that_ends_the_session_before_the_switch_is_heard_by_the_client() {
     let mut cx = Context { now: Instant(0), entropy: &mut world.random };
     transport.disconnect(message::Reason::ByApplication, "the VM is gone", &mut cx);
     let last = transport.output().to_vec();
-    world.deliver(Wire::ToEdgeFromAgent, last);
+    world.deliver(Wire::EdgeFromAgent, last);
     world.agent = Agent::Gone;
     let ended = loop {
         match world.step() {
