@@ -353,15 +353,11 @@ pub fn notice(cause: Cause, about: &About<'_>) -> String {
     let login = printable(about.login);
     let detail = about.detail.map_or_else(String::new, Detail::sentence);
     let text = match cause {
-        Cause::DialFailed => format!(
-            "{vm} is not reachable right now (no answer). Your key is fine; try again in a moment."
-        ),
-        Cause::AgentUnreachable | Cause::AgentRefused => format!(
-            "{vm} is not reachable right now (its host does not take sessions). Your key is fine; try again in a moment."
-        ),
-        Cause::DialRefused => format!(
-            "{vm} is not reachable right now (connection refused). Your key is fine; try again in a moment."
-        ),
+        Cause::DialFailed => out_of_reach(&vm, "no answer"),
+        Cause::DialRefused => out_of_reach(&vm, "connection refused"),
+        Cause::AgentUnreachable | Cause::AgentRefused => {
+            out_of_reach(&vm, "its host does not take sessions")
+        }
         Cause::TurnedAway => format!(
             "the SSH server of {vm} takes no connection right now. Your key is fine; try again in a moment."
         ),
@@ -449,6 +445,11 @@ pub fn notice(cause: Cause, about: &About<'_>) -> String {
         | Cause::HalfOpenFull => "this connection cannot be carried.".into(),
     };
     format!("keyway: {text}{detail} [request {}]", printable(about.request))
+}
+
+/// Of a VM that cannot be connected to.
+fn out_of_reach(vm: &str, why: &str) -> String {
+    format!("{vm} is not reachable right now ({why}). Your key is fine; try again in a moment.")
 }
 
 /// Of a VM that does not let its user in. Another login name is a guess: it is not advised where it

@@ -11,6 +11,8 @@ use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::ended::Cause;
+
 /// Maps that names are spread over, so that shards seldom meet at one.
 const STRIPES: usize = 16;
 
@@ -34,6 +36,17 @@ pub(super) enum Full {
     User(usize),
     /// The VM has so many.
     Vm(usize),
+}
+
+impl Full {
+    /// As a cause, and how many sessions stand in the way.
+    pub(super) const fn cause(self) -> (Cause, usize) {
+        match self {
+            Self::All => (Cause::SessionsFull, 0),
+            Self::User(others) => (Cause::UserSessionsFull, others),
+            Self::Vm(others) => (Cause::VmSessionsFull, others),
+        }
+    }
 }
 
 /// All seats of one process.

@@ -16,7 +16,7 @@ use super::super::login_leg::{Broken, LoginLeg};
 use super::super::pump::{Carriage, Session};
 use super::super::relay::Relay;
 use super::super::report::{Info, Report};
-use super::super::seats::{Full, SessionPermit};
+use super::super::seats::SessionPermit;
 use super::super::vm_leg::{Guest, Reached};
 use super::{Door, HalfOpenSlot, Outcome};
 use crate::ended::{Cause, Ended, Side, Stage};
@@ -44,13 +44,11 @@ impl Door {
         key: &ProvedKey,
     ) -> Outcome {
         place.leave();
-        let seat = match self.shared.take_seat(&admitted.user, &admitted.vm.id) {
+        let seat = match self.seat(report, &admitted) {
             Ok(seat) => seat,
-            Err(full) => {
-                let (cause, others) = why(full);
-                report.borrow_mut().others = others;
-                let (early, ended) = (Early::default(), Ended::edge(Stage::Session, cause));
-                return Outcome::Ended(self.explain(client_leg, early, report, ended, "").await);
+            Err(ended) => {
+                let told = self.explain(client_leg, Early::default(), report, ended, "");
+                return Outcome::Ended(told.await);
             }
         };
         let Some(wake) = self.tasks.wake_me() else {
@@ -98,6 +96,19 @@ impl Door {
         self.hand_over(legs, early, &banner, waiting, seat)
     }
 
+    /// A seat for a session, or why there is none.
+    pub(super) fn seat(
+        &self,
+        report: &RefCell<Report>,
+        admitted: &Admitted,
+    ) -> Result<SessionPermit, Ended> {
+        self.shared.take_seat(&admitted.user, &admitted.vm.id).map_err(|full| {
+            let (cause, others) = full.cause();
+            report.borrow_mut().others = others;
+            Ended::edge(Stage::Session, cause)
+        })
+    }
+
     /// Both legs go to the pump, unless somebody has the connection ended in the last moment.
     fn hand_over(
         &self,
@@ -136,14 +147,5 @@ impl Door {
             // In the last moment: there is nobody left to say it.
             Err(cause) => Outcome::Ended(Ended::evicted(Stage::Session, cause)),
         }
-    }
-}
-
-/// As a cause, and how many sessions stand in the way.
-pub(super) const fn why(full: Full) -> (Cause, usize) {
-    match full {
-        Full::All => (Cause::SessionsFull, 0),
-        Full::User(others) => (Cause::UserSessionsFull, others),
-        Full::Vm(others) => (Cause::VmSessionsFull, others),
     }
 }

@@ -7,16 +7,16 @@ use std::time::Duration;
 use futures_lite::FutureExt;
 use futures_lite::future::try_zip;
 
+use super::super::attended::Waiting;
 use super::super::early::Early;
 use super::super::failed::Failed;
-use super::super::handoff::{Details, Part, Peer};
+use super::super::handoff::{Details, Given, Next, Part, Peer};
 use super::super::login_leg::{Broken, LoginLeg};
 use super::super::pump::{Carriage, Session, Splice, SplicedLeg};
 use super::super::relay::rekey::{GCM, takes_gcm};
 use super::super::report::{Info, Report};
 use super::super::route_gate::Entry;
 use super::super::stream::{Read, Stream};
-use super::begin_session::why;
 use super::{Door, HalfOpenSlot, Outcome};
 use crate::ended::{Cause, Detail, Ended, Side, Stage};
 use crate::route::{self, Admitted};
@@ -34,24 +34,6 @@ const EXCHANGE_WAIT: Duration = Duration::from_mins(15);
 /// Most bytes kept of either side's packets until one is whole.
 const UNREAD_BYTES_MAX: usize = 320 * 1024;
 
-/// How a session with a VM goes on.
-pub(super) enum Next {
-    /// It is relayed here.
-    Relay,
-    /// An agent is asked.
-    Give(Box<Given>),
-    /// An agent would have to carry it, and cannot be asked: nothing takes its place.
-    Nobody(Ended),
-}
-
-/// A session that an agent is about to be asked to take: its KEXINIT is sealed.
-pub(super) struct Given {
-    peer: Peer,
-    asked: Asked,
-    /// What the data connection begins with.
-    opening: Vec<u8>,
-}
-
 /// What comes of asking.
 enum Way {
     Answered(Result<(Stream, Vec<u8>), Failed>),
@@ -59,12 +41,6 @@ enum Way {
     Left,
     /// Somebody has it ended.
     Told(Cause),
-}
-
-/// Two sockets, and what each direction's first bytes are.
-struct Switched {
-    upwards: Vec<u8>,
-    downwards: Vec<u8>,
 }
 
 impl Door {
@@ -92,7 +68,7 @@ impl Door {
             return Next::Nobody(Ended::edge(Stage::Handoff, Cause::AgentUnreachable));
         };
         let (request, client) = (report.borrow().request, report.borrow().client);
-        let details = Details { request, client, dialled, vm: admitted.vm.id.clone() };
+        let details = Details { request: request.0, client, dialled, vm: admitted.vm.id.clone() };
         let proof = key.request(leg.transport.host_key());
         let ciphers = takes_gcm(&leg.transport).then_some(GCM);
         let mut opening = Vec::new();
@@ -119,37 +95,26 @@ impl Door {
         mut given: Box<Given>,
     ) -> Outcome {
         place.leave();
-        let seat = match self.shared.take_seat(&admitted.user, &admitted.vm.id) {
+        let seat = match self.seat(report, &admitted) {
             Ok(seat) => seat,
-            Err(full) => {
-                let (cause, others) = why(full);
-                report.borrow_mut().others = others;
-                let (early, ended) = (Early::default(), Ended::edge(Stage::Session, cause));
-                return Outcome::Ended(self.explain(client_leg, early, report, ended, "").await);
+            Err(ended) => {
+                let told = self.explain(client_leg, Early::default(), report, ended, "");
+                return Outcome::Ended(told.await);
             }
         };
         let Some(wake) = self.tasks.wake_me() else {
             return Outcome::Ended(Ended::edge(Stage::Session, Cause::Resources));
         };
         let waiting = self.attended.enter(report.borrow().clone(), Stage::Handoff, wake);
-        let way = {
-            let answered = async { Way::Answered(self.ask(&mut given).await) };
-            let left = async {
-                client_leg.hung_up().await;
-                Way::Left
-            };
-            let told = async { Way::Told(waiting.eviction().await) };
-            Box::pin(answered.or(left).or(told)).await
-        };
-        let (agent, unread) = match way {
+        let asked = self.agent_answers(&mut given, &client_leg, &waiting).await;
+        let (agent, unread) = match asked {
             Way::Answered(Ok(answered)) => answered,
             Way::Left => {
                 return Outcome::Ended(Broken::Closed.ended(Side::Client, Stage::Handoff));
             }
-            Way::Answered(Err(failed)) => {
-                report.borrow_mut().detail = failed.detail;
-                let (ended, early) = (failed.ended, Early::default());
-                let told = self.explain(client_leg, early, report, ended, "");
+            Way::Answered(Err(Failed { ended, detail })) => {
+                report.borrow_mut().detail = detail;
+                let told = self.explain(client_leg, Early::default(), report, ended, "");
                 let cut = async {
                     waiting.eviction().await;
                     ended
@@ -157,8 +122,9 @@ impl Door {
                 return Outcome::Ended(told.or(cut).await);
             }
             Way::Told(cause) => {
-                let (ended, early) = (Ended::evicted(Stage::Handoff, cause), Early::default());
-                return Outcome::Ended(self.explain(client_leg, early, report, ended, "").await);
+                let ended = Ended::evicted(Stage::Handoff, cause);
+                let told = self.explain(client_leg, Early::default(), report, ended, "");
+                return Outcome::Ended(told.await);
             }
         };
         let (client, transport, client_unread) = client_leg.into_parts();
@@ -166,43 +132,29 @@ impl Door {
             Part::Edge(links) => Some(links.handed(&given.peer, transport.server_config())),
             Part::Alone | Part::Agent(_) => None,
         };
-        let mut downwards = Vec::new();
-        let Ok(end) = given.asked.hand_off(transport, &mut downwards) else {
+        let mut out = Vec::new();
+        let Ok(end) = given.asked.hand_off(transport, &mut out) else {
             return Outcome::Ended(Ended::edge(Stage::Handoff, Cause::Protocol));
         };
         let end = RefCell::new(end);
-        let ended = {
-            let up = self.pass_up(&client, &agent, &end, client_unread);
-            let down = self.pass_down(&client, &agent, &end, unread, downwards);
-            let switched = async { try_zip(up, down).await };
-            let told = async { Err(Ended::evicted(Stage::Handoff, waiting.eviction().await)) };
-            let both = Box::pin(switched.or(told));
-            match self.tasks.timeout(EXCHANGE_WAIT, both).await {
-                Some(Ok((upwards, downwards))) => Ok(Switched { upwards, downwards }),
-                Some(Err(ended)) => Err(ended),
-                None => {
-                    Err(Ended { side: Side::Client, stage: Stage::Handoff, cause: Cause::Deadline })
-                }
-            }
-        };
-        let switched = match ended {
-            Ok(switched) => switched,
+        let up = self.pass_up(&client, &agent, &end, client_unread);
+        let down = self.pass_down(&client, &agent, &end, unread, out);
+        let switched = async { try_zip(up, down).await };
+        let told = async { Err(Ended::evicted(Stage::Handoff, waiting.eviction().await)) };
+        let switched = self.tasks.timeout(EXCHANGE_WAIT, Box::pin(switched.or(told))).await;
+        let stuck = Ended::client(Stage::Handoff, Cause::Deadline);
+        let (upwards, downwards) = match switched.unwrap_or(Err(stuck)) {
+            Ok(leftovers) => leftovers,
             Err(ended) => {
-                let text = report.borrow().notice(ended.cause);
-                let mut last = Vec::new();
-                self.scratch.with_context(|cx| {
-                    let reason = Reason::ByApplication;
-                    end.borrow_mut().disconnect(reason, &text, &mut last, cx);
-                });
-                client.write_now(&last);
+                self.part(&client, &end, &report.borrow().notice(ended.cause));
                 return Outcome::Ended(ended);
             }
         };
-        let endpoint = given.peer.address;
         let splice = Splice::new(
-            SplicedLeg { fd: client.leave(), leftover: switched.upwards },
-            SplicedLeg { fd: agent.leave(), leftover: switched.downwards },
+            SplicedLeg { fd: client.leave(), leftover: upwards },
+            SplicedLeg { fd: agent.leave(), leftover: downwards },
         );
+        let endpoint = given.peer.address;
         let carried = waiting.leave(|report| {
             let report = Report { endpoint: Some(Box::new(endpoint)), ..report.clone() };
             let (carriage, started_ms) = (Carriage::Splice(Box::new(splice)), report.accepted_ms);
@@ -214,6 +166,31 @@ impl Door {
             Ok(Err(_stopped)) => Outcome::Ended(Ended::edge(Stage::Session, Cause::Drained)),
             Err(cause) => Outcome::Ended(Ended::evicted(Stage::Session, cause)),
         }
+    }
+
+    /// Tells the client why this is the end, as long as there is a key to say it under.
+    fn part(&self, client: &Stream, end: &RefCell<EdgeEnd>, text: &str) {
+        let mut last = Vec::new();
+        self.scratch.with_context(|cx| {
+            end.borrow_mut().disconnect(Reason::ByApplication, text, &mut last, cx);
+        });
+        client.write_now(&last);
+    }
+
+    /// The first of what may happen while the agent is asked.
+    async fn agent_answers(
+        &self,
+        given: &mut Given,
+        client_leg: &LoginLeg,
+        waiting: &Waiting,
+    ) -> Way {
+        let answered = async { Way::Answered(self.ask(given).await) };
+        let left = async {
+            client_leg.hung_up().await;
+            Way::Left
+        };
+        let told = async { Way::Told(waiting.eviction().await) };
+        Box::pin(answered.or(left).or(told)).await
     }
 
     /// Dials the agent and asks; returns the data connection and what was read of it

@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use futures_lite::FutureExt;
 
-use self::give::Next;
 pub(super) use self::half_open::HalfOpenSlot;
 use self::last_line::{KILLED, LastLine};
 use self::patience::{PROOF_WAIT, Patience};
@@ -26,7 +25,7 @@ use super::denied::Denied;
 use super::early::Early;
 use super::executor::Executor;
 use super::global_requests::host_keys;
-use super::handoff::Part;
+use super::handoff::{Next, Part};
 use super::login_leg::{LoginLeg, Scratch};
 use super::presence::ConnectionGuard;
 use super::pump::PumpHandle;
@@ -39,11 +38,11 @@ use super::{clock, lobby};
 use crate::ended::{Cause, Ended, Side, Stage};
 use crate::log_limiter::{LogLimiter, Network};
 use crate::metrics::{Counters, LoginStage};
-use crate::route::Address;
+use crate::route::{Address, Admitted};
 use crate::ssh::message::Reason;
 use crate::ssh::notice::{Notice, Progress};
 use crate::ssh::transport::{Context, Event, Transport};
-use crate::ssh::userauth::{Authenticator, Step};
+use crate::ssh::userauth::{Authenticator, ProvedKey, Step};
 use crate::unix_time::unix_s;
 
 mod arrival;
@@ -217,19 +216,28 @@ impl Door {
                     report.user = Some(Arc::clone(&admitted.user));
                     report.admitted = Some(admitted.clone());
                 }
-                match next {
-                    Next::Give(given) => {
-                        Box::pin(self.give(leg, report, place, admitted, given)).await
-                    }
-                    Next::Relay => {
-                        Box::pin(self.begin_session(leg, report, place, admitted, &key)).await
-                    }
-                    Next::Nobody(ended) => {
-                        place.leave();
-                        let told = self.explain(leg, Early::default(), report, ended, "");
-                        Outcome::Ended(Box::pin(told).await)
-                    }
-                }
+                Box::pin(self.go_on(next, leg, report, place, admitted, &key)).await
+            }
+        }
+    }
+
+    /// From a proved key that leads to a VM to a session, whoever carries it.
+    async fn go_on(
+        &self,
+        next: Next,
+        leg: LoginLeg,
+        report: &RefCell<Report>,
+        place: &HalfOpenSlot,
+        admitted: Admitted,
+        key: &ProvedKey,
+    ) -> Outcome {
+        match next {
+            Next::Give(given) => Box::pin(self.give(leg, report, place, admitted, given)).await,
+            Next::Relay => Box::pin(self.begin_session(leg, report, place, admitted, key)).await,
+            Next::Nobody(ended) => {
+                place.leave();
+                let told = self.explain(leg, Early::default(), report, ended, "");
+                Outcome::Ended(Box::pin(told).await)
             }
         }
     }
@@ -326,8 +334,7 @@ impl Door {
         let next = self.begin_handoff(leg, &entry, report);
         // The client goes on while the VM is dialled.
         leg.flush().await.map_err(|_| Ended::client(stage, Cause::Reset))?;
-        let spent_us = clock::monotonic_us() - secured_us;
-        self.counters.stage(LoginStage::Authentication, spent_us);
+        self.counters.stage(LoginStage::Authentication, clock::monotonic_us() - secured_us);
         Ok((entry, next))
     }
 

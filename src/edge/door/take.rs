@@ -9,7 +9,7 @@ use zeroize::Zeroize;
 use super::super::handoff::{Agent, Details};
 use super::super::login_leg::{Broken, LoginLeg};
 use super::super::presence::ConnectionGuard;
-use super::super::report::{Proved, Report};
+use super::super::report::{Proved, Report, RequestId};
 use super::super::route_gate::{Entry, RouteGate};
 use super::super::stream::{Read, Stream};
 use super::{Door, HalfOpenSlot, Outcome};
@@ -182,7 +182,7 @@ impl Door {
         let address = self.shared.table.dialled(details.dialled).ok_or(Denial::Address)?;
         {
             let mut report = report.borrow_mut();
-            report.request = details.request;
+            report.request = RequestId(details.request);
             report.client = details.client;
             report.dialled = Some(details.dialled);
             report.address = Some(address.clone());

@@ -7,6 +7,7 @@
 //!   to a session that is relayed like any other.
 
 mod claims;
+mod given;
 mod links;
 mod rates;
 mod signers;
@@ -18,9 +19,9 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 use self::claims::{Claims, Seen};
+pub(super) use self::given::{Given, Next};
 pub use self::links::{Handed, Links};
 use self::signers::Signers;
-use super::report::RequestId;
 use crate::ssh::publickey::{Fingerprint, PublicKey};
 use crate::ssh::transport::ServerConfig;
 use crate::ssh::wire::{Malformed, Put, Reader};
@@ -93,7 +94,7 @@ pub struct Peer {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Details {
     /// Names it in both logs.
-    pub(super) request: RequestId,
+    pub(super) request: u64,
     pub(super) client: SocketAddr,
     /// The pool address.
     pub(super) dialled: IpAddr,
@@ -104,7 +105,7 @@ pub(super) struct Details {
 impl Details {
     pub(super) fn encoded(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        out.put_u64(self.request.0);
+        out.put_u64(self.request);
         for text in [self.client.to_string(), self.dialled.to_string(), self.vm.clone()] {
             out.put_string(text.as_bytes());
         }
@@ -114,7 +115,7 @@ impl Details {
     pub(super) fn parse(encoded: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(encoded);
         let details = Self {
-            request: RequestId(reader.u64()?),
+            request: reader.u64()?,
             client: reader.text()?.parse().map_err(|_| Malformed::Text)?,
             dialled: reader.text()?.parse().map_err(|_| Malformed::Text)?,
             vm: reader.text()?.to_owned(),
@@ -131,7 +132,7 @@ mod tests {
     #[test]
     fn details_come_out_as_they_went_in_and_cut_ones_not_at_all() {
         let details = Details {
-            request: RequestId(7),
+            request: 7,
             client: "[2001:db8::1]:4711".parse().unwrap(),
             dialled: "192.0.2.3".parse().unwrap(),
             vm: "blue".into(),

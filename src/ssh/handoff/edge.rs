@@ -196,8 +196,8 @@ impl EdgeEnd {
     }
 
     /// Both directions are raw, and no key of the session is left.
-    #[must_use]
-    pub const fn is_raw(&self) -> bool {
+    #[cfg(test)]
+    pub(super) const fn is_raw(&self) -> bool {
         matches!((&self.upwards, &self.downwards), (Upwards::Raw, Downwards::Raw))
     }
 

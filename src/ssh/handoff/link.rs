@@ -8,7 +8,7 @@ use super::super::message::GLOBAL_REQUEST;
 use super::super::negotiate::HostKeyAlgorithm;
 use super::super::transport::ServerConfig;
 use super::super::wire::{Malformed, Put, Reader};
-use super::edge::sign_blindly;
+use super::sign_blindly;
 
 /// Longest signature, in bytes: RSA with 16384 bits, and names.
 const SIGNATURE_BYTES_MAX: usize = 4096;

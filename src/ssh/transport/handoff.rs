@@ -4,27 +4,15 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::config::{Ours, Reply};
 use super::{
-    Context, End, Exchange, ExchangeHash, Late, Phase, ServerConfig, Session, State, Transport,
+    Context, End, Exchange, ExchangeHash, FirstExchange, Late, Ours, Phase, Reply, ServerConfig,
+    Session, State, Transport,
 };
 use crate::ssh::cipher::Cipher;
 use crate::ssh::fault::Fault;
 use crate::ssh::handoff::FirstKeys;
-use crate::ssh::kex::Secret;
 use crate::ssh::negotiate::{KexInit, PeerCan};
 use crate::ssh::packet::{Opener, Sealer};
-
-/// What the first exchange hash was made of, beside identification lines and host key. It is secret
-/// and makes a proof worth something elsewhere: kept from the first key exchange until the session
-/// has a route, or an agent has it.
-pub(super) struct FirstExchange {
-    pub(super) our_cookie: [u8; 16],
-    pub(super) peer_kexinit: Box<[u8]>,
-    pub(super) init_value: Box<[u8]>,
-    pub(super) reply_value: Box<[u8]>,
-    pub(super) secret: Secret,
-}
 
 /// What is left of a transport whose key exchange somebody else goes on with.
 pub(in crate::ssh) struct GivenUp {

@@ -27,6 +27,7 @@ mod config;
 mod event;
 mod exchange;
 mod farewell;
+mod first_exchange;
 mod handoff;
 mod handover;
 mod output;
@@ -35,7 +36,7 @@ use self::config::{End, Ours, Reply};
 pub use self::event::{Event, Received, Resealed};
 pub(super) use self::exchange::kex_reply;
 use self::farewell::Farewell;
-use self::handoff::FirstExchange;
+use self::first_exchange::FirstExchange;
 pub(super) use self::handoff::{Continuation, GivenUp, peer_can};
 pub use self::handover::Handover;
 

@@ -8,7 +8,6 @@ use super::{File, is_rust, is_test, is_word_char, repository};
 
 /// Public functions that nobody but tests calls, and what they wait for.
 const WAITING: &[(&str, &str)] = &[
-    ("iv", "a handed-on key goes on from it"),
     ("signature", "a proof is kept for whoever verifies it again"),
     ("take_over_client", "a relay's VM leg after a hot restart"),
     ("take_over_server", "a session after a handoff or a hot restart"),
