@@ -2,6 +2,7 @@
 //! then on spliced.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_lite::FutureExt;
@@ -10,12 +11,13 @@ use futures_lite::future::try_zip;
 use super::super::attended::Waiting;
 use super::super::early::Early;
 use super::super::failed::Failed;
-use super::super::handoff::{Details, Given, Next, Part, Peer};
+use super::super::handoff::{Details, Given, Handed, Next, Part, Peer};
 use super::super::login_leg::{Broken, LoginLeg};
 use super::super::pump::{Carriage, Session, Splice, SplicedLeg};
 use super::super::relay::rekey::{GCM, takes_gcm};
 use super::super::report::{Info, Report};
 use super::super::route_gate::Entry;
+use super::super::seats::SessionPermit;
 use super::super::stream::{Read, Stream};
 use super::{Door, HalfOpenSlot, Outcome};
 use crate::ended::{Cause, Detail, Ended, Side, Stage};
@@ -150,11 +152,21 @@ impl Door {
                 return Outcome::Ended(ended);
             }
         };
-        let splice = Splice::new(
-            SplicedLeg { fd: client.leave(), leftover: upwards },
-            SplicedLeg { fd: agent.leave(), leftover: downwards },
-        );
-        let endpoint = given.peer.address;
+        let client = SplicedLeg { fd: client.leave(), leftover: upwards };
+        let agent = SplicedLeg { fd: agent.leave(), leftover: downwards };
+        let splice = Splice::new(client, agent);
+        self.hand_to_pump(splice, given.peer.address, waiting, seat, handed)
+    }
+
+    /// Two sockets go to the pump, unless somebody has the connection ended in the last moment.
+    fn hand_to_pump(
+        &self,
+        splice: Splice,
+        endpoint: SocketAddr,
+        waiting: Waiting,
+        seat: SessionPermit,
+        handed: Option<Handed>,
+    ) -> Outcome {
         let carried = waiting.leave(|report| {
             let report = Report { endpoint: Some(Box::new(endpoint)), ..report.clone() };
             let (carriage, started_ms) = (Carriage::Splice(Box::new(splice)), report.accepted_ms);

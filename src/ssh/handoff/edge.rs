@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::link::sign_blindly;
 use super::{Claim, OPEN_LENGTH_MAX, Open, number};
 use crate::ssh::cipher::Cipher;
 use crate::ssh::fault::{Fault, Stage};
@@ -239,25 +240,6 @@ fn reply(sign: &[u8], config: &ServerConfig) -> Result<Vec<u8>, Fault> {
     let algorithm = HostKeyAlgorithm::from_name(algorithm).ok_or(Malformed::Range)?;
     let (host_key, signature) = sign_blindly(config, algorithm, hash)?;
     Ok(kex_reply(host_key, value, &signature))
-}
-
-/// Signs an exchange hash of somebody else's, who has to be trusted: that it is one cannot be seen.
-/// Returns the blob shown under `algorithm` too.
-///
-/// # Errors
-/// [`Fault::HostKey`] for what no exchange hash is, and under an algorithm that is not ours.
-pub(super) fn sign_blindly<'a>(
-    config: &'a ServerConfig,
-    algorithm: HostKeyAlgorithm,
-    hash: &[u8],
-) -> Result<(&'a [u8], Vec<u8>), Fault> {
-    if !matches!(hash.len(), 32 | 48) {
-        return Err(Fault::HostKey);
-    }
-    let shown = config.shown(algorithm).ok_or(Fault::HostKey)?;
-    let key = shown.key.ok_or(Fault::HostKey)?;
-    let signature = key.sign(algorithm.signature, hash).map_err(|_| Fault::HostKey)?;
-    Ok((shown.blob, signature))
 }
 
 const fn unexpected(number: u8) -> Fault {

@@ -8,7 +8,6 @@ use super::super::message::GLOBAL_REQUEST;
 use super::super::negotiate::HostKeyAlgorithm;
 use super::super::transport::ServerConfig;
 use super::super::wire::{Malformed, Put, Reader};
-use super::sign_blindly;
 
 /// Longest signature, in bytes: RSA with 16384 bits, and names.
 const SIGNATURE_BYTES_MAX: usize = 4096;
@@ -112,6 +111,25 @@ impl<'a> Said<'a> {
         reader.end()?;
         Ok(said)
     }
+}
+
+/// Signs an exchange hash of somebody else's, who has to be trusted: that it is one cannot be seen.
+/// Returns the blob shown under `algorithm` too.
+///
+/// # Errors
+/// [`Fault::HostKey`] for what no exchange hash is, and under an algorithm that is not ours.
+pub(super) fn sign_blindly<'a>(
+    config: &'a ServerConfig,
+    algorithm: HostKeyAlgorithm,
+    hash: &[u8],
+) -> Result<(&'a [u8], Vec<u8>), Fault> {
+    if !matches!(hash.len(), 32 | 48) {
+        return Err(Fault::HostKey);
+    }
+    let shown = config.shown(algorithm).ok_or(Fault::HostKey)?;
+    let key = shown.key.ok_or(Fault::HostKey)?;
+    let signature = key.sign(algorithm.signature, hash).map_err(|_| Fault::HostKey)?;
+    Ok((shown.blob, signature))
 }
 
 /// The edge's answer to [`Said::Sign`]: the signature blob. That `hash` is an exchange hash cannot

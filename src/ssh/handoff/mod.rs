@@ -35,7 +35,6 @@ use super::wire::{Malformed, Put, Reader};
 mod edge;
 mod link;
 mod open;
-use self::edge::sign_blindly;
 pub use self::edge::{Answered, Asked, EdgeEnd, Passed};
 pub use self::link::{Said, sign};
 pub use self::open::{Open, Refused, SAID_AGO_S_MAX, Session, Taken, refuse};
