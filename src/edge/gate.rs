@@ -71,6 +71,8 @@ labelled! {
         VmMaintenance = "vm_maintenance",
         /// The pool address is in maintenance.
         AddressMaintenance = "address_maintenance",
+        /// The agent that has the session, or the edge that it came by, is trusted no more.
+        FarEnd = "far_end",
     }
 }
 
@@ -128,6 +130,9 @@ impl Refusal {
             Self::Narrowed => "the right is narrower than when the session began",
             Self::VmMaintenance => "the VM is in maintenance",
             Self::AddressMaintenance => "the address dialled is in maintenance",
+            Self::FarEnd => {
+                "the agent that has the session, or the edge it came by, is trusted no more"
+            }
         }
     }
 
@@ -143,6 +148,7 @@ impl Refusal {
             | Self::Narrowed => Cause::RightNarrowed,
             Self::VmMaintenance => Cause::VmMaintenance,
             Self::AddressMaintenance => Cause::AddressMaintenance,
+            Self::FarEnd => Cause::AgentUnreachable,
             Self::LoginName
             | Self::NotRegistered
             | Self::Revoked

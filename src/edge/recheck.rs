@@ -38,6 +38,9 @@ pub fn recheck_right(
         unix_s,
         place,
     };
+    if report.far_end.as_ref().is_some_and(|far_end| !shared.trusts(far_end)) {
+        return Err(Refusal::FarEnd);
+    }
     let right = gate::judge(&case, |_, _| ())?;
     right.covers(&proved.grant)?;
     Ok(right.until_s)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::denied::Denied;
 use super::gate::Grant;
-use super::handoff::Handed;
+use super::handoff::{FarEnd, Handed};
 use super::presence::ConnectionGuard;
 use super::pump::Carry;
 use super::seats::SessionPermit;
@@ -40,6 +40,8 @@ pub struct Report {
     pub admitted: Option<Admitted>,
     /// What was offered before somebody proved a key, or in vain.
     pub denied: Denied,
+    /// Who else has part in it, if it was handed over.
+    pub far_end: Option<Arc<FarEnd>>,
     /// What was dialled for the VM.
     pub endpoint: Option<Box<SocketAddr>>,
     /// What is known of its end beyond the cause.
@@ -112,6 +114,7 @@ impl Report {
             user: None,
             admitted: None,
             denied: Denied::default(),
+            far_end: None,
             endpoint: None,
             detail: None,
             others: 0,

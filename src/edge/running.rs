@@ -159,6 +159,7 @@ impl Edge {
     /// Checks the right of every session again. Comes after what took rights away: a session that
     /// is not on a pump by then is checked when it comes there.
     fn recheck_rights(&self) {
+        self.shared.cut_links();
         let shared = Arc::clone(&self.shared);
         let check: pump::Check<Info> =
             Arc::new(move |info| recheck::may_stay(&shared, &info.report));

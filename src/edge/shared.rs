@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::first_use::FirstUse;
-use super::handoff::Part;
+use super::handoff::{FarEnd, Part, Peer};
 use super::names::Names;
 use super::presence::{ConnectionGuard, Presence};
 use super::pump::Deliver;
@@ -74,6 +74,28 @@ impl Shared {
     #[must_use]
     pub fn playing(self, part: Part) -> Self {
         Self { part, ..self }
+    }
+
+    /// Whether somebody who has part in a session may have it.
+    pub(super) fn trusts(&self, far_end: &FarEnd) -> bool {
+        match (far_end, &self.part) {
+            (FarEnd::Agent(peer), _) => self.trusts_agent(peer),
+            (FarEnd::Edge(key), Part::Agent(agent)) => agent.trusts_edge(key),
+            (FarEnd::Edge(_), Part::Alone | Part::Edge(_)) => false,
+        }
+    }
+
+    fn trusts_agent(&self, peer: &Peer) -> bool {
+        self.table.node(&peer.node).is_some_and(|node| {
+            node.trusted && node.agent == peer.address && node.agent_key == peer.key.0
+        })
+    }
+
+    /// Links to agents that are trusted no more are cut, and nothing is signed for them.
+    pub(super) fn cut_links(&self) {
+        if let Part::Edge(links) = &self.part {
+            links.keep(|peer| self.trusts_agent(peer));
+        }
     }
 
     /// The host keys in use sign for agents too.

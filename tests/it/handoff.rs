@@ -2,6 +2,8 @@
 //! splices from then on.
 
 use std::fs;
+use std::path::PathBuf;
+use std::process::Child;
 
 use nix::sys::signal::Signal;
 
@@ -9,6 +11,18 @@ use crate::harness::{Key, World, process, wait};
 
 fn world() -> Option<World> {
     (!World::is_passed_by()).then(|| World::usual_plan().handed().start())
+}
+
+/// A session that stays, once it stands, and the file with what `ssh` says of it.
+fn stays(world: &World) -> (Child, PathBuf) {
+    let (came, said) = (world.path("came"), world.path("said"));
+    let file = |path| fs::File::create(path).expect("a file");
+    let mut ssh = world.target("alice", "s001").openssh("ssh");
+    ssh.arg("door").arg("echo in; sleep 600").stdout(file(&came)).stderr(file(&said));
+    let ssh = ssh.spawn().expect("ssh");
+    let stands = || fs::read_to_string(&came).is_ok_and(|text| text.contains("in"));
+    wait::until("the session", wait::SOON, stands);
+    (ssh, said)
 }
 
 /// The last line about a connection that ended, in the log of edge or agent.
@@ -83,22 +97,55 @@ fn later_key_exchanges_are_signed_by_the_edge() {
 #[test]
 fn a_session_ends_at_once_when_its_right_is_taken_away_at_the_agent() {
     let Some(mut world) = world() else { return };
-    let target = world.target("alice", "s001");
-    let mut command = target.openssh("ssh");
-    command.arg("door").arg("echo in; sleep 600");
-    let log = world.path("long");
-    let out = fs::File::create(&log).expect("a file");
-    command.stdout(out).stderr(fs::File::create(world.path("long.err")).expect("a file"));
-    let mut ssh = command.spawn().expect("ssh");
-    wait::until("the session", wait::SOON, || {
-        fs::read_to_string(&log).is_ok_and(|it| it.contains("in"))
-    });
+    let (mut ssh, said) = stays(&world);
     let fleet = fs::read_to_string(world.path("fleet.toml")).expect("the fleet");
     let alice = world.key("alice").public_line();
     let other = Key::ed25519(world.dir(), "other").public_line();
     fs::write(world.path("fleet.toml"), fleet.replace(&alice, &other)).expect("the fleet");
     process::signal(world.agent().id(), Signal::SIGHUP);
     wait::until("its end", wait::SOON, || ssh.try_wait().is_ok_and(|ended| ended.is_some()));
-    let said = fs::read_to_string(world.path("long.err")).expect("what ssh said");
+    let said = fs::read_to_string(said).expect("what ssh said");
     assert!(said.contains("your access to blue was taken away"), "{said}");
+}
+
+/// What an operator takes away from a node is gone within a moment: its sessions, and its signatures.
+#[test]
+fn a_node_that_is_trusted_no_more_loses_its_sessions_and_its_link() {
+    let Some(mut world) = world() else { return };
+    let (mut ssh, said) = stays(&world);
+    let fleet = fs::read_to_string(world.path("fleet.toml")).expect("the fleet");
+    let less = fleet.replace("trusted = true", "trusted = false");
+    fs::write(world.path("fleet.toml"), less).expect("the fleet");
+    process::signal(world.edge().id(), Signal::SIGHUP);
+    wait::until("its end", wait::SOON, || ssh.try_wait().is_ok_and(|ended| ended.is_some()));
+    drop(said);
+    let line = || last_line(&world.log()).contains("\"cause\":\"agent_unreachable\"");
+    wait::until("the line", wait::SOON, line);
+    let closed = || world.log().contains("\"why\":\"trusted no more\"");
+    wait::until("the link's end", wait::SOON, closed);
+}
+
+/// The same at the agent, of an edge.
+#[test]
+fn an_edge_that_an_agent_knows_no_more_loses_its_sessions_there() {
+    let Some(mut world) = world() else { return };
+    let (mut ssh, said) = stays(&world);
+    let text = fs::read_to_string(world.path("agent.toml")).expect("agent.toml");
+    let edge = world.identity("keyway.toml", &[]);
+    let alice = world.key("alice").public_line();
+    fs::write(world.path("agent.toml"), text.replace(&edge, &alice)).expect("agent.toml");
+    process::signal(world.agent().id(), Signal::SIGHUP);
+    wait::until("its end", wait::SOON, || ssh.try_wait().is_ok_and(|ended| ended.is_some()));
+    drop(said);
+}
+
+/// The edge's death is its sessions' death: the agent leaves the VM at once.
+#[test]
+fn with_the_edge_its_sessions_end_at_the_agent() {
+    let Some(mut world) = world() else { return };
+    let (mut ssh, said) = stays(&world);
+    process::signal(world.edge().id(), Signal::SIGKILL);
+    wait::until("its end", wait::SOON, || ssh.try_wait().is_ok_and(|ended| ended.is_some()));
+    wait::until("the agent's line", wait::SOON, || !last_line(&world.agent().log()).is_empty());
+    drop(said);
 }

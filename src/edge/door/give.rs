@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_lite::FutureExt;
@@ -11,7 +12,7 @@ use futures_lite::future::try_zip;
 use super::super::attended::Waiting;
 use super::super::early::Early;
 use super::super::failed::Failed;
-use super::super::handoff::{Details, Given, Handed, Next, Part, Peer};
+use super::super::handoff::{Details, FarEnd, Given, Handed, Next, Part, Peer};
 use super::super::login_leg::{Broken, LoginLeg};
 use super::super::pump::{Carriage, Session, Splice, SplicedLeg};
 use super::super::relay::rekey::{GCM, takes_gcm};
@@ -57,7 +58,8 @@ impl Door {
         let Entry::Vm(admitted, key) = entry else { return Next::Relay };
         let peer = match self.shared.table.carriage(&admitted.vm) {
             Some(route::Carriage::Handoff(node)) => {
-                Peer { address: node.agent, key: Fingerprint(node.agent_key) }
+                let (address, key) = (node.agent, Fingerprint(node.agent_key));
+                Peer { node: node.name.clone(), address, key }
             }
             Some(route::Carriage::Relay) => {
                 leg.transport.keep_session();
@@ -107,6 +109,7 @@ impl Door {
         let Some(wake) = self.tasks.wake_me() else {
             return Outcome::Ended(Ended::edge(Stage::Session, Cause::Resources));
         };
+        report.borrow_mut().far_end = Some(Arc::new(FarEnd::Agent(given.peer.clone())));
         let waiting = self.attended.enter(report.borrow().clone(), Stage::Handoff, wake);
         let asked = self.agent_answers(&mut given, &client_leg, &waiting).await;
         let (agent, unread) = match asked {

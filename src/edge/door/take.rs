@@ -2,11 +2,12 @@
 //! agent has judged it by itself; a control link is where edges announce them.
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 
 use futures_lite::FutureExt;
 use zeroize::Zeroize;
 
-use super::super::handoff::{Agent, Details};
+use super::super::handoff::{Agent, Details, FarEnd};
 use super::super::login_leg::{Broken, LoginLeg};
 use super::super::presence::ConnectionGuard;
 use super::super::report::{Proved, Report, RequestId};
@@ -116,7 +117,7 @@ impl Door {
         self.read_until(&stream, &mut bytes, CLAIM_ID_BYTES).await.map_err(broke)?;
         let mut input = bytes.split_off(CLAIM_ID_BYTES);
         let id = bytes.first_chunk().copied().unwrap_or_default();
-        let Some((claim, _edge)) = agent.claims.announced(&self.tasks, id).await else {
+        let Some((claim, edge)) = agent.claims.announced(&self.tasks, id).await else {
             return Err(refused("no edge announced this data connection"));
         };
         let (mut from_edge, mut to_edge) = claim.at_agent();
@@ -144,6 +145,7 @@ impl Door {
                     let mut report = report.borrow_mut();
                     report.user = Some(admitted.user.clone());
                     report.admitted = Some(admitted.clone());
+                    report.far_end = Some(Arc::new(FarEnd::Edge(edge)));
                     report.software = transport.peer_ident();
                 }
                 let mut leg = LoginLeg::from_client(stream, transport, unread);

@@ -84,6 +84,8 @@ pub struct Handed {
 struct LinkState {
     waiting: VecDeque<Zeroizing<Vec<u8>>>,
     wake: Option<Wake>,
+    /// The agent is trusted no more: its task ends.
+    is_cut: bool,
     /// Why the last attempt failed, until one succeeds.
     trouble: Option<Arc<str>>,
 }
@@ -165,6 +167,23 @@ impl Links {
     ) -> Handed {
         let link = self.all.link(peer);
         Handed { _link: Arc::clone(&link.sessions), _host_keys: server.map(Arc::clone) }
+    }
+
+    /// Cuts the links to all agents but these. One that is trusted again gets another.
+    pub(in crate::edge) fn keep(&self, trusted: impl Fn(&Peer) -> bool) {
+        let mut links = self.all.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|peer, link| {
+            let stays = trusted(peer);
+            if !stays {
+                let mut state = link.state();
+                state.is_cut = true;
+                state.waiting.clear();
+                if let Some(wake) = &state.wake {
+                    wake.wake();
+                }
+            }
+            stays
+        });
     }
 
     /// Why the agent cannot be told of anything, as far as is known.
@@ -262,6 +281,9 @@ impl Link {
             } else {
                 waiting.await;
             }
+            if self.state().is_cut {
+                return;
+            }
             let opening = Box::pin(self.open(tasks, scratch, config, &all.identity));
             let opened = tasks.timeout(OPEN_WAIT, opening).await;
             let trouble = match opened.unwrap_or(Err(Trouble::Deadline)) {
@@ -284,6 +306,13 @@ impl Link {
         }
     }
 
+    /// Says goodbye.
+    fn close(&self, scratch: &Scratch, leg: &mut LoginLeg, why: &str) {
+        tracing::info!(agent = %self.peer.address, why, "control link closed");
+        scratch.with_context(|cx| leg.transport.disconnect(Reason::ByApplication, why, cx));
+        leg.say_now();
+    }
+
     /// Whether a session lives that the agent carries.
     fn is_used(&self) -> bool {
         Arc::strong_count(&self.sessions) > 1
@@ -293,7 +322,8 @@ impl Link {
         poll_fn(|_| {
             let mut state = self.state();
             state.wake = tasks.wake_me();
-            if state.waiting.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+            let nothing = state.waiting.is_empty() && !state.is_cut;
+            if nothing { Poll::Pending } else { Poll::Ready(()) }
         })
         .await;
     }
@@ -345,6 +375,10 @@ impl Link {
     ) -> Option<Trouble> {
         let questions = RefCell::new(Questions::default());
         loop {
+            if self.state().is_cut {
+                self.close(scratch, leg, "trusted no more");
+                return None;
+            }
             let waiting = mem::take(&mut self.state().waiting);
             let said = scratch.with_context(|cx| {
                 waiting
@@ -386,10 +420,7 @@ impl Link {
                 Some(Some(broken)) => return Some(trouble(&broken, leg)),
                 None if next.is_some() || self.is_used() => {}
                 None => {
-                    scratch.with_context(|cx| {
-                        leg.transport.disconnect(Reason::ByApplication, "idle", cx);
-                    });
-                    leg.say_now();
+                    self.close(scratch, leg, "idle");
                     return None;
                 }
             }
