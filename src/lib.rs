@@ -27,8 +27,8 @@
 //!   list of the visitor's VMs.
 //! - *leg*: one of a session's two SSH connections, client and VM. *Pump*: the thread that carries
 //!   established sessions, each of them a *relay* from leg to leg.
-//! - *handoff*: an established session goes from the edge to an *agent* beside its VM in the middle of
-//!   a key exchange; from then on the edge splices it. *Node*: a host that VMs lie on.
+//! - *handoff*: an established session goes from the edge to an *agent* beside its VM in the middle
+//!   of a key exchange; from then on the edge splices it. *Node*: a host that VMs lie on.
 //! - *pin*: the host key that a VM has to show, recorded at its first use.
 //!
 //! What must always hold:

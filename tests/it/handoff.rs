@@ -79,8 +79,10 @@ fn an_agent_takes_nobody_whom_its_own_map_does_not_let_in() {
     assert!(said.contains("blue is not reachable right now"), "{said}");
     let refused = || last_line(&world.log()).contains("\"cause\":\"agent_refused\"");
     wait::until("the line", wait::SOON, refused);
-    let agent = world.agent().log();
-    assert!(agent.contains("not_registered") && agent.contains("handoff_refused"), "{agent}");
+    wait::until("the agent's line", wait::SOON, || {
+        let agent = world.agent().log();
+        agent.contains("not_registered") && agent.contains("handoff_refused")
+    });
 }
 
 /// Re-keys that the client starts: the agent asks the edge to sign each of them.
@@ -108,7 +110,8 @@ fn a_session_ends_at_once_when_its_right_is_taken_away_at_the_agent() {
     assert!(said.contains("your access to blue was taken away"), "{said}");
 }
 
-/// What an operator takes away from a node is gone within a moment: its sessions, and its signatures.
+/// What an operator takes away from a node is gone within a moment: its sessions,
+/// and its signatures.
 #[test]
 fn a_node_that_is_trusted_no_more_loses_its_sessions_and_its_link() {
     let Some(mut world) = world() else { return };
