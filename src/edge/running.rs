@@ -247,6 +247,7 @@ impl Edge {
     /// Accepts nothing more; returns when the listeners are closed.
     pub fn stop_accepting(&self) {
         self.members.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.shared.leave();
         // The last first: the kernel fills each gap with the last listener of the group, and so a
         // successor's come to stand in the order of its shards.
         for shard in self.shards.iter().rev() {

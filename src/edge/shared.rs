@@ -91,6 +91,13 @@ impl Shared {
         })
     }
 
+    /// An agent that listens no more says so to its edges.
+    pub(super) fn leave(&self) {
+        if let Part::Agent(agent) = &self.part {
+            agent.signers.leave();
+        }
+    }
+
     /// Links to agents that are trusted no more are cut, and nothing is signed for them.
     pub(super) fn cut_links(&self) {
         if let Part::Edge(links) = &self.part {

@@ -2,8 +2,9 @@
 //! splices from then on.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::Child;
+use std::process::{Child, Stdio};
 
 use nix::sys::signal::Signal;
 
@@ -151,4 +152,29 @@ fn with_the_edge_its_sessions_end_at_the_agent() {
     wait::until("its end", wait::SOON, || ssh.try_wait().is_ok_and(|ended| ended.is_some()));
     wait::until("the agent's line", wait::SOON, || !last_line(&world.agent().log()).is_empty());
     drop(said);
+}
+
+/// Traps 54 and 55: the successor takes what comes, and the one that drains keeps what it has
+/// and has it signed.
+#[test]
+fn an_agent_is_replaced_under_its_sessions_and_nobody_notices() {
+    let Some(mut world) = world() else { return };
+    let target = world.target("alice", "s001");
+    let (came, mut ssh) = (world.path("bytes"), target.openssh("ssh"));
+    ssh.args(["-o", "RekeyLimit=1M", "door"]);
+    ssh.arg("echo in >&2; read go; head -c 5000000 /dev/zero").stdin(Stdio::piped());
+    ssh.stdout(fs::File::create(&came).expect("a file"));
+    ssh.stderr(fs::File::create(world.path("said")).expect("a file"));
+    let mut ssh = ssh.spawn().expect("ssh");
+    let stands = || fs::read_to_string(world.path("said")).is_ok_and(|text| text.contains("in"));
+    wait::until("the session", wait::SOON, stands);
+    let before = world.replace_agent();
+    for _ in 0..3 {
+        assert_eq!(target.ssh(&[], "echo new").ok().text(), "new");
+    }
+    ssh.stdin.take().expect("a pipe").write_all(b"go\n").expect("a line");
+    let ended = || ssh.try_wait().expect("ssh").is_some();
+    wait::until("its end", wait::SOON, ended);
+    assert_eq!(fs::metadata(&came).expect("what came").len(), 5_000_000);
+    assert!(before.log().contains("connection ended"), "{}", before.log());
 }

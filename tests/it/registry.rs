@@ -12,8 +12,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::network::may_miss;
 use crate::harness::process::{kill_tree, signal};
-use crate::harness::target::login;
-use crate::harness::world::beside;
+use crate::harness::target::{beside, login};
 use crate::harness::{Key, Output, Process, Scratch, World, run, sshd, wait};
 
 #[path = "registry_rights.rs"]

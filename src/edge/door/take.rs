@@ -300,8 +300,8 @@ fn said(agent: &Agent, edge: Fingerprint, message: &[u8]) -> Result<(), Fault> {
             agent.signers.answered(ticket, signature);
             Ok(())
         }
-        // It is ours to ask.
-        Said::Sign { .. } => Err(Fault::Service),
+        // These are ours to say.
+        Said::Sign { .. } | Said::Leaving => Err(Fault::Service),
     }
 }
 

@@ -138,15 +138,7 @@ impl Links {
 
     /// Has the agent told of a data connection that is about to come.
     pub(in crate::edge) fn announce(&self, peer: &Peer, claim: &Claim) {
-        let link = self.all.link(peer);
-        let mut state = link.state();
-        if state.waiting.len() >= WAITING_MAX {
-            state.waiting.pop_front();
-        }
-        state.waiting.push_back(claim.encoded());
-        if let Some(wake) = &state.wake {
-            wake.wake();
-        }
+        self.all.link(peer).announce([claim.encoded()].into());
     }
 
     /// Signs with these host keys from now on, and with earlier ones for the sessions that
@@ -218,6 +210,23 @@ impl All {
         all.iter().find_map(sign).unwrap_or_default()
     }
 
+    /// An agent leaves: its successor gets a link of its own. This one stays as long as there are
+    /// sessions that it is for.
+    fn replace(&self, leaving: &Link) {
+        let waiting = {
+            let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_it = |link: &Arc<Link>| std::ptr::eq(Arc::as_ptr(link), leaving);
+            if !links.get(&leaving.peer).is_some_and(is_it) {
+                return;
+            }
+            links.remove(&leaving.peer);
+            mem::take(&mut leaving.state().waiting)
+        };
+        if !waiting.is_empty() {
+            self.link(&leaving.peer).announce(waiting);
+        }
+    }
+
     fn link(&self, peer: &Peer) -> Arc<Link> {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let link = links.entry(peer.clone()).or_insert_with(|| {
@@ -260,6 +269,17 @@ impl All {
 impl Link {
     fn state(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn announce(&self, claims: VecDeque<Zeroizing<Vec<u8>>>) {
+        let mut state = self.state();
+        state.waiting.extend(claims);
+        while state.waiting.len() > WAITING_MAX {
+            state.waiting.pop_front();
+        }
+        if let Some(wake) = &state.wake {
+            wake.wake();
+        }
     }
 
     /// Opens the link whenever something waits for it.
@@ -401,7 +421,15 @@ impl Link {
                     if !matches!(event, Event::Payload(_)) {
                         return Ok(None);
                     }
-                    let question = question(payload)?;
+                    let question = match Said::parse(payload)? {
+                        Said::Leaving => {
+                            all.replace(self);
+                            return Ok(None);
+                        }
+                        asked @ (Said::Claim(_) | Said::Sign { .. } | Said::Signed { .. }) => {
+                            question(asked)?
+                        }
+                    };
                     if questions.borrow_mut().push(question) {
                         Ok(Some(()))
                     } else {
@@ -428,9 +456,9 @@ impl Link {
     }
 }
 
-/// Of an agent's message: it asks, and says nothing else.
-fn question(message: &[u8]) -> Result<Question, Fault> {
-    match Said::parse(message)? {
+/// What an agent asks: it says nothing else.
+fn question(said: Said<'_>) -> Result<Question, Fault> {
+    match said {
         Said::Sign { ticket, session, algorithm, host_key, hash } => Ok(Question {
             ticket,
             session,
@@ -438,7 +466,7 @@ fn question(message: &[u8]) -> Result<Question, Fault> {
             host_key: host_key.to_vec(),
             hash: hash.to_vec(),
         }),
-        Said::Claim(_) | Said::Signed { .. } => Err(Fault::Service),
+        Said::Claim(_) | Said::Signed { .. } | Said::Leaving => Err(Fault::Service),
     }
 }
 

@@ -28,6 +28,8 @@ struct All {
     next_link: u64,
     asked: HashMap<u64, Asked>,
     next_ticket: u64,
+    /// This agent takes nothing more.
+    is_leaving: bool,
 }
 
 struct Asked {
@@ -96,10 +98,23 @@ impl Signers {
         let mut all = self.all();
         let number = all.next_link;
         all.next_link = number.wrapping_add(1);
+        if all.is_leaving {
+            outbox.waiting().push(Said::Leaving.message());
+        }
         all.links.push((number, Arc::clone(&outbox)));
         all.pass_all_on();
         drop(all);
         SigningLink { of: self, number, outbox }
+    }
+
+    /// Tells all edges that this agent takes nothing more.
+    pub(in crate::edge) fn leave(&self) {
+        let mut all = self.all();
+        all.is_leaving = true;
+        for (_, outbox) in &all.links {
+            outbox.waiting().push(Said::Leaving.message());
+            outbox.wake.wake();
+        }
     }
 
     /// An edge has answered.
@@ -176,7 +191,7 @@ mod tests {
             {
                 ticket
             }
-            other @ (Said::Claim(_) | Said::Sign { .. } | Said::Signed { .. }) => {
+            other @ (Said::Claim(_) | Said::Sign { .. } | Said::Signed { .. } | Said::Leaving) => {
                 panic!("{other:?}")
             }
         };

@@ -9,12 +9,17 @@ use super::super::negotiate::HostKeyAlgorithm;
 use super::super::transport::ServerConfig;
 use super::super::wire::{Malformed, Put, Reader};
 
+/// Longest host key or certificate shown, in bytes.
+const HOST_KEY_BYTES_MAX: usize = 4096;
+/// Longest hash that is asked about, in bytes: longer than any that is signed.
+const HASH_BYTES_MAX: usize = 64;
 /// Longest signature, in bytes: RSA with 16384 bits, and names.
 const SIGNATURE_BYTES_MAX: usize = 4096;
 
 const CLAIM: &str = "claim@keyway";
 const SIGN: &str = "sign@keyway";
 const SIGNED: &str = "signed@keyway";
+const LEAVING: &str = "leaving@keyway";
 
 /// One message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,6 +40,9 @@ pub enum Said<'a> {
         /// 32 or 48 bytes.
         hash: &'a [u8],
     },
+    /// Agent: announce nothing more here. Whoever listens at its address now is its successor; this
+    /// one keeps what it has, and asks for signatures for it.
+    Leaving,
     /// Edge: the signature blob; empty if there is none.
     Signed {
         /// Of the question.
@@ -53,6 +61,7 @@ impl<'a> Said<'a> {
             Self::Claim(claim) => (CLAIM, claim.len()),
             Self::Sign { host_key, hash, .. } => (SIGN, host_key.len().saturating_add(hash.len())),
             Self::Signed { signature, .. } => (SIGNED, signature.len()),
+            Self::Leaving => (LEAVING, 0),
         };
         let mut message = Zeroizing::new(Vec::with_capacity(len.saturating_add(128)));
         message.put_u8(GLOBAL_REQUEST);
@@ -60,6 +69,7 @@ impl<'a> Said<'a> {
         message.put_bool(false);
         match self {
             Self::Claim(claim) => message.put_string(claim),
+            Self::Leaving => {}
             Self::Sign { ticket, session, algorithm, host_key, hash } => {
                 message.put_u64(*ticket);
                 message.put_u64(*session);
@@ -92,13 +102,16 @@ impl<'a> Said<'a> {
         }
         let said = match name {
             CLAIM => Self::Claim(reader.string()?),
-            SIGN => Self::Sign {
-                ticket: reader.u64()?,
-                session: reader.u64()?,
-                algorithm: reader.name()?,
-                host_key: reader.string()?,
-                hash: reader.string()?,
-            },
+            LEAVING => Self::Leaving,
+            SIGN => {
+                let (ticket, session) = (reader.u64()?, reader.u64()?);
+                let algorithm = reader.name()?;
+                let (host_key, hash) = (reader.string()?, reader.string()?);
+                if host_key.len() > HOST_KEY_BYTES_MAX || hash.len() > HASH_BYTES_MAX {
+                    return Err(Malformed::Range.into());
+                }
+                Self::Sign { ticket, session, algorithm, host_key, hash }
+            }
             SIGNED => {
                 let (ticket, signature) = (reader.u64()?, reader.string()?);
                 if signature.len() > SIGNATURE_BYTES_MAX {
@@ -156,6 +169,7 @@ mod tests {
     fn what_is_said_comes_out_as_it_went_in_and_cut_or_longer_not_at_all() {
         for said in [
             Said::Claim(b"keys"),
+            Said::Leaving,
             Said::Sign {
                 ticket: 1,
                 session: 2,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Key, Process, peers, wait, world};
+use super::{Key, Process, peers, target, wait, world};
 
 /// A VM: an `sshd` with its own host key. Its sessions find its name in `KEYWAY_VM`, and an empty
 /// home: start-up files of whoever runs the tests would slow each shell down.
@@ -142,7 +142,7 @@ impl Vm {
                 let sshd = peers::program("openssh", "/usr/sbin/sshd");
                 let sshd = sshd.expect("no test runs without sshd");
                 command = match self.beside {
-                    Some(process) => world::beside(process, &sshd),
+                    Some(process) => target::beside(process, &sshd),
                     None => Command::new(sshd),
                 };
                 command.arg("-D").arg("-f").arg(&self.config).arg("-E").arg(dir.join("log"));

@@ -79,3 +79,10 @@ impl Target {
 pub(crate) fn login() -> String {
     run(Command::new("id").arg("-un")).ok().text()
 }
+
+/// A program in the networks, mounts and working directory of another process.
+pub(crate) fn beside(process: u32, program: &Path) -> Command {
+    let mut command = Command::new("nsenter");
+    command.args(["--net", "--mount", "--wd", "--target", &process.to_string()]).arg(program);
+    command
+}

@@ -270,7 +270,7 @@ impl World {
             }
             fs::write(world.path("fleet.toml"), world.fleet_toml()).expect("fleet.toml");
             if world.plan.handed {
-                world.start_agent();
+                world.start_agent("agent");
             }
             world.start_edge();
         }
@@ -323,13 +323,24 @@ impl World {
     }
 
     #[track_caller]
-    fn start_agent(&mut self) {
+    fn start_agent(&mut self, name: &str) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_keyway"));
         command.arg("agent").arg("--config").arg(self.path("agent.toml"));
-        let mut process = Process::start("agent", self.dir.path(), &mut command);
+        let mut process = Process::start(name, self.dir.path(), &mut command);
         // Comes up behind its door.
         wait::listens(&mut process, self.agent_metrics());
         self.agent = Some(process);
+    }
+
+    /// Has another agent take the place of the one there is, which drains; returns that one.
+    #[track_caller]
+    pub(crate) fn replace_agent(&mut self) -> Process {
+        let before = self.agent.take().expect("a world that hands its sessions over");
+        process::signal(before.id(), Signal::SIGTERM);
+        let closed = || before.log().contains("draining");
+        wait::until("the drain", wait::SOON, closed);
+        self.start_agent("successor");
+        before
     }
 
     /// What `keyway identity` says of a front door or an agent.
@@ -582,11 +593,4 @@ impl Drop for World {
             eprintln!("---- sshd {}\n{}", vm.name, tail(vm.log()));
         }
     }
-}
-
-/// A program in the networks, mounts and working directory of another process.
-pub(crate) fn beside(process: u32, program: &Path) -> Command {
-    let mut command = Command::new("nsenter");
-    command.args(["--net", "--mount", "--wd", "--target", &process.to_string()]).arg(program);
-    command
 }
