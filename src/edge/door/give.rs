@@ -78,12 +78,13 @@ impl Door {
         let mut opening = Vec::new();
         let asked = self.scratch.with_context(|cx| {
             let claim = Claim::generate(cx.entropy);
-            links.announce(&peer, &claim);
+            let handed = links.announce(&peer, &claim, leg.transport.server_config());
             let said = (&proof[..], &details.encoded()[..]);
-            Asked::begin(&mut leg.transport, claim, said, ciphers, &mut opening, cx)
+            let asked = Asked::begin(&mut leg.transport, claim, said, ciphers, &mut opening, cx);
+            asked.map(|asked| (asked, handed))
         });
         match asked {
-            Ok(asked) => Next::Give(Box::new(Given { peer, asked, opening })),
+            Ok((asked, handed)) => Next::Give(Box::new(Given { peer, asked, handed, opening })),
             // It began before there was any node.
             Err(_) => Next::Nobody(Ended::edge(Stage::Handoff, Cause::AgentUnreachable)),
         }
@@ -133,12 +134,9 @@ impl Door {
             }
         };
         let (client, transport, client_unread) = client_leg.into_parts();
-        let handed = match &self.shared.part {
-            Part::Edge(links) => Some(links.handed(&given.peer, transport.server_config())),
-            Part::Alone | Part::Agent(_) => None,
-        };
+        let Given { peer, asked, handed, .. } = *given;
         let mut out = Vec::new();
-        let Ok(end) = given.asked.hand_off(transport, &mut out) else {
+        let Ok(end) = asked.hand_off(transport, &mut out) else {
             return Outcome::Ended(Ended::edge(Stage::Handoff, Cause::Protocol));
         };
         let end = RefCell::new(end);
@@ -158,7 +156,7 @@ impl Door {
         let client = SplicedLeg { fd: client.leave(), leftover: upwards };
         let agent = SplicedLeg { fd: agent.leave(), leftover: downwards };
         let splice = Splice::new(client, agent);
-        self.hand_to_pump(splice, given.peer.address, waiting, seat, handed)
+        self.hand_to_pump(splice, peer.address, waiting, seat, handed)
     }
 
     /// Two sockets go to the pump, unless somebody has the connection ended in the last moment.
@@ -168,12 +166,12 @@ impl Door {
         endpoint: SocketAddr,
         waiting: Waiting,
         seat: SessionPermit,
-        handed: Option<Handed>,
+        handed: Handed,
     ) -> Outcome {
         let carried = waiting.leave(|report| {
             let report = Report { endpoint: Some(Box::new(endpoint)), ..report.clone() };
             let (carriage, started_ms) = (Carriage::Splice(Box::new(splice)), report.accepted_ms);
-            let info = Info { report, presence: self.enter(), seat, handed };
+            let info = Info { report, presence: self.enter(), seat, handed: Some(handed) };
             self.pump.carry(Session { carriage, info, started_ms })
         });
         match carried {
@@ -212,7 +210,7 @@ impl Door {
     /// behind the answer.
     async fn ask(&self, given: &mut Given) -> Result<(Stream, Vec<u8>), Failed> {
         let settings = &self.shared.settings;
-        let Given { peer, asked, opening } = given;
+        let Given { peer, asked, opening, .. } = given;
         let opening = std::mem::take(opening);
         let dialling = Box::pin(async {
             let stream = Stream::connect(&self.tasks, peer.address)?;

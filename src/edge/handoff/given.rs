@@ -1,6 +1,6 @@
 //! What the door decides of a session once its key is proved.
 
-use super::Peer;
+use super::{Handed, Peer};
 use crate::ended::Ended;
 use crate::ssh::handoff::Asked;
 
@@ -18,6 +18,8 @@ pub(in crate::edge) enum Next {
 pub(in crate::edge) struct Given {
     pub(in crate::edge) peer: Peer,
     pub(in crate::edge) asked: Asked,
+    /// Keeps the link that it was announced on.
+    pub(in crate::edge) handed: Handed,
     /// What the data connection begins with.
     pub(in crate::edge) opening: Vec<u8>,
 }

@@ -53,9 +53,16 @@ pub struct Links {
 struct All {
     identity: Arc<PrivateKey>,
     host_keys: Mutex<HostKeys>,
-    links: Mutex<HashMap<Peer, Arc<Link>>>,
+    links: Mutex<AllLinks>,
     /// Links that have no task yet, and whoever gives them one.
     new: Mutex<(Vec<Arc<Link>>, Option<Wake>)>,
+}
+
+/// One link an agent, and those to agents that leave.
+#[derive(Default)]
+struct AllLinks {
+    current: HashMap<Peer, Arc<Link>>,
+    leaving: Vec<Weak<Link>>,
 }
 
 /// What signs for agents: the host keys in use, and those that sessions began with.
@@ -86,6 +93,8 @@ struct LinkState {
     wake: Option<Wake>,
     /// The agent is trusted no more: its task ends.
     is_cut: bool,
+    /// The agent takes nothing more: its task ends with the link.
+    is_leaving: bool,
     /// Why the last attempt failed, until one succeeds.
     trouble: Option<Arc<str>>,
 }
@@ -136,9 +145,17 @@ impl Links {
         self.all.identity.public()
     }
 
-    /// Has the agent told of a data connection that is about to come.
-    pub(in crate::edge) fn announce(&self, peer: &Peer, claim: &Claim) {
-        self.all.link(peer).announce([claim.encoded()].into());
+    /// Has the agent told of a data connection that is about to come, for a session that was shown
+    /// the host keys of `server`.
+    pub(in crate::edge) fn announce(
+        &self,
+        peer: &Peer,
+        claim: &Claim,
+        server: Option<&Arc<ServerConfig>>,
+    ) -> Handed {
+        let link = self.all.link(peer);
+        link.announce([claim.encoded()].into());
+        Handed { _link: Arc::clone(&link.sessions), _host_keys: server.map(Arc::clone) }
     }
 
     /// Signs with these host keys from now on, and with earlier ones for the sessions that
@@ -151,30 +168,20 @@ impl Links {
         }
     }
 
-    /// A session is the agent's, which was shown the host keys of `server`.
-    pub(in crate::edge) fn handed(
-        &self,
-        peer: &Peer,
-        server: Option<&Arc<ServerConfig>>,
-    ) -> Handed {
-        let link = self.all.link(peer);
-        Handed { _link: Arc::clone(&link.sessions), _host_keys: server.map(Arc::clone) }
-    }
-
     /// Cuts the links to all agents but these. One that is trusted again gets another.
     pub(in crate::edge) fn keep(&self, trusted: impl Fn(&Peer) -> bool) {
         let mut links = self.all.links.lock().unwrap_or_else(PoisonError::into_inner);
-        links.retain(|peer, link| {
+        links.current.retain(|peer, link| {
             let stays = trusted(peer);
             if !stays {
-                let mut state = link.state();
-                state.is_cut = true;
-                state.waiting.clear();
-                if let Some(wake) = &state.wake {
-                    wake.wake();
-                }
+                link.cut();
             }
             stays
+        });
+        // Those that leave sign until they are gone.
+        links.leaving.retain(|link| {
+            let link = link.upgrade().filter(|link| trusted(&link.peer) || link.cut());
+            link.is_some()
         });
     }
 
@@ -216,11 +223,15 @@ impl All {
         let waiting = {
             let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
             let is_it = |link: &Arc<Link>| std::ptr::eq(Arc::as_ptr(link), leaving);
-            if !links.get(&leaving.peer).is_some_and(is_it) {
+            if !links.current.get(&leaving.peer).is_some_and(is_it) {
                 return;
             }
-            links.remove(&leaving.peer);
-            mem::take(&mut leaving.state().waiting)
+            let link = links.current.remove(&leaving.peer);
+            links.leaving.retain(|link| link.strong_count() > 0);
+            links.leaving.extend(link.iter().map(Arc::downgrade));
+            let mut state = leaving.state();
+            state.is_leaving = true;
+            mem::take(&mut state.waiting)
         };
         if !waiting.is_empty() {
             self.link(&leaving.peer).announce(waiting);
@@ -229,7 +240,7 @@ impl All {
 
     fn link(&self, peer: &Peer) -> Arc<Link> {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let link = links.entry(peer.clone()).or_insert_with(|| {
+        let link = links.current.entry(peer.clone()).or_insert_with(|| {
             let (peer, state, sessions) = (peer.clone(), Mutex::default(), Arc::default());
             let link = Arc::new(Link { peer, state, sessions });
             let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
@@ -269,6 +280,17 @@ impl All {
 impl Link {
     fn state(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing more is said or signed here. False, for whoever asks whether it stays.
+    fn cut(&self) -> bool {
+        let mut state = self.state();
+        state.is_cut = true;
+        state.waiting.clear();
+        if let Some(wake) = &state.wake {
+            wake.wake();
+        }
+        false
     }
 
     fn announce(&self, claims: VecDeque<Zeroizing<Vec<u8>>>) {
@@ -322,6 +344,10 @@ impl Link {
                 state.trouble = Some(text.into());
                 // Whoever waited for it hears so; the next one tries again at once.
                 state.waiting.clear();
+            }
+            // Its listener is another one's by now.
+            if self.state().is_leaving {
+                return;
             }
         }
     }
