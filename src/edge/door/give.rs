@@ -55,16 +55,21 @@ impl Door {
         entry: &Entry,
         report: &RefCell<Report>,
     ) -> Next {
+        let next = self.decide(leg, entry, report);
+        if !matches!(next, Next::Give(_)) {
+            leg.transport.keep_session();
+        }
+        next
+    }
+
+    fn decide(&self, leg: &mut LoginLeg, entry: &Entry, report: &RefCell<Report>) -> Next {
         let Entry::Vm(admitted, key) = entry else { return Next::Relay };
         let peer = match self.shared.table.carriage(&admitted.vm) {
             Some(route::Carriage::Handoff(node)) => {
                 let (address, key) = (node.agent, Fingerprint(node.agent_key));
                 Peer { node: node.name.clone(), address, key }
             }
-            Some(route::Carriage::Relay) => {
-                leg.transport.keep_session();
-                return Next::Relay;
-            }
+            Some(route::Carriage::Relay) => return Next::Relay,
             None => return Next::Nobody(agent(Cause::AgentUnreachable)),
         };
         let (Part::Edge(links), Some(dialled)) = (&self.shared.part, report.borrow().dialled)
