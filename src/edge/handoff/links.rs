@@ -337,6 +337,10 @@ impl Link {
                 }
                 Err(trouble) => Some(trouble),
             };
+            // Its listener is another one's by now.
+            if self.state().is_leaving {
+                return;
+            }
             if let Some(trouble) = trouble {
                 let text = trouble.to_string();
                 tracing::warn!(agent = %self.peer.address, trouble = text, "no control link");
@@ -344,10 +348,6 @@ impl Link {
                 state.trouble = Some(text.into());
                 // Whoever waited for it hears so; the next one tries again at once.
                 state.waiting.clear();
-            }
-            // Its listener is another one's by now.
-            if self.state().is_leaving {
-                return;
             }
         }
     }
