@@ -1,8 +1,8 @@
 //! What an agent remembers: data connections that were announced, and sessions that it
 //! was asked to take.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -18,7 +18,7 @@ use crate::ssh::publickey::Fingerprint;
 /// How long an announced data connection may take to come, in milliseconds.
 const COMES_MS_MAX: u64 = 30_000;
 /// How long a data connection waits for its announcement, which takes another way.
-pub(super) const ANNOUNCED_WAIT: Duration = Duration::from_secs(2);
+const ANNOUNCED_WAIT: Duration = Duration::from_secs(2);
 /// Announcements that wait, of one edge: as many logins as it can have under way,
 /// and 200 bytes each.
 const CLAIMS_MAX: usize = 8192;
@@ -35,6 +35,8 @@ pub(in crate::edge) struct Claims(Mutex<All>);
 #[derive(Default)]
 struct All {
     announced: HashMap<ClaimId, Announced>,
+    /// When each may be forgotten, the earliest first; some have come already.
+    order: VecDeque<(u64, ClaimId)>,
     waiting: HashMap<ClaimId, Wake>,
 }
 
@@ -52,18 +54,16 @@ impl Claims {
         let Ok(Claim { id, .. }) = Claim::parse(claim) else { return false };
         let now_ms = clock::monotonic_ms();
         let mut all = self.all();
-        let mut of_edge = all.announced.values().filter(|one| one.edge == edge).count();
-        if of_edge >= CLAIMS_MAX {
-            all.announced.retain(|_, one| one.until_ms > now_ms);
-            of_edge = all.announced.values().filter(|one| one.edge == edge).count();
-        }
-        if of_edge >= CLAIMS_MAX {
+        all.forget(now_ms);
+        // Few: those that have come are gone, and those that did not come in time.
+        if all.announced.values().filter(|one| one.edge == edge).count() >= CLAIMS_MAX {
             return false;
         }
         let claim = Zeroizing::new(claim.to_vec());
         let until_ms = now_ms.saturating_add(COMES_MS_MAX);
         if let Entry::Vacant(vacant) = all.announced.entry(id) {
             vacant.insert(Announced { claim, edge, until_ms });
+            all.order.push_back((until_ms, id));
         }
         if let Some(wake) = all.waiting.remove(&id) {
             wake.wake();
@@ -105,6 +105,19 @@ impl Claims {
 
     fn all(&self) -> MutexGuard<'_, All> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl All {
+    /// Drops the keys of data connections that did not come in time.
+    fn forget(&mut self, now_ms: u64) {
+        while let Some((until_ms, id)) = self.order.front().copied() {
+            if until_ms > now_ms {
+                break;
+            }
+            self.order.pop_front();
+            self.announced.remove(&id);
+        }
     }
 }
 
