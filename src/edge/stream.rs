@@ -116,6 +116,18 @@ impl Stream {
         }
     }
 
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// As [`Stream::write`].
+    pub(super) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let count = self.write(bytes).await?;
+            bytes = bytes.get(count..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
     /// Writes what the socket takes at once: words for a peer that may not be listening.
     pub(super) fn write_now(&self, bytes: &[u8]) {
         let _unheard = send(self.fd.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL);

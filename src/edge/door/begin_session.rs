@@ -1,9 +1,11 @@
 //! From a proved key with a route to a session on the pump, or to words about why there is none.
 //!
 //! A seat is taken first. While the VM is reached the client is attended to, and whoever may end
-//! the connection is heard: the one that comes first decides.
+//! the connection is heard: the one that comes first decides. How that wait may end, and how what
+//! carries a session comes to the pump, is the same for a session that an agent gets (`give`).
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_lite::FutureExt;
@@ -12,6 +14,7 @@ use super::super::attended::Waiting;
 use super::super::clock;
 use super::super::early::{Early, attend};
 use super::super::failed::Failed;
+use super::super::handoff::Handed;
 use super::super::login_leg::{Broken, LoginLeg};
 use super::super::pump::{Carriage, Session};
 use super::super::relay::Relay;
@@ -24,9 +27,9 @@ use crate::metrics::LoginStage;
 use crate::route::Admitted;
 use crate::ssh::userauth::ProvedKey;
 
-/// What comes of the wait for a VM.
-enum Way {
-    Reached(Result<Box<Reached>, Failed>),
+/// Why nobody was reached who would have the session.
+pub(super) enum Unreached {
+    Failed(Failed),
     /// The client has gone.
     Left(Broken),
     /// Somebody has it ended.
@@ -56,44 +59,61 @@ impl Door {
         };
         let waiting = self.attended.enter(report.borrow().clone(), Stage::Dial, wake);
         let (mut early, mut banner) = (Early::default(), String::new());
-        let way = {
+        let reached = {
             let (shared, scratch, counters) = (&self.shared, &self.scratch, &*self.counters);
             let (report, stage) = (&*waiting.report, &waiting.stage);
             let guest = Guest { report, admitted: &admitted, key, stage };
             let reach = self.vm_legs.reach(shared, scratch, counters, guest, &mut banner);
-            let reached = async { Way::Reached(reach.await.map(Box::new)) };
-            let left = async { Way::Left(attend(&mut client_leg, scratch, &mut early).await) };
-            let told = async { Way::Told(waiting.eviction().await) };
+            let reached = async { reach.await.map(Box::new).map_err(Unreached::Failed) };
+            let left =
+                async { Err(Unreached::Left(attend(&mut client_leg, scratch, &mut early).await)) };
+            let told = async { Err(Unreached::Told(waiting.eviction().await)) };
             Box::pin(reached.or(left).or(told)).await
         };
-        let stage = waiting.stage.get();
-        let reached = match way {
-            Way::Reached(Ok(reached)) => *reached,
-            Way::Left(broken) => {
-                report.borrow_mut().detail = broken.detail(&client_leg.transport);
-                return Outcome::Ended(broken.ended(Side::Client, stage));
+        match reached {
+            Ok(reached) => {
+                let legs = (client_leg, *reached);
+                self.hand_over(legs, early, &banner, waiting, seat)
             }
-            Way::Reached(Err(failed)) => {
-                report.borrow_mut().detail = failed.detail;
-                let ended = failed.ended;
+            Err(why) => {
+                let said = (early, &*banner);
+                Outcome::Ended(self.part(client_leg, said, report, &waiting, why).await)
+            }
+        }
+    }
+
+    /// Tells the client, if it is still there, why nobody has its session; returns how it ended.
+    /// `said`: by the client, and what the VM had to say.
+    pub(super) async fn part(
+        &self,
+        client_leg: LoginLeg,
+        (early, banner): (Early, &str),
+        report: &RefCell<Report>,
+        waiting: &Waiting,
+        why: Unreached,
+    ) -> Ended {
+        let stage = waiting.stage.get();
+        match why {
+            Unreached::Left(broken) => {
+                report.borrow_mut().detail = broken.detail(&client_leg.transport);
+                broken.ended(Side::Client, stage)
+            }
+            Unreached::Failed(Failed { ended, detail }) => {
+                report.borrow_mut().detail = detail;
                 // The seat stays taken while the reason is told, and whoever has it ended
                 // can be told of it.
-                let told = self.explain(client_leg, early, report, ended, &banner);
+                let told = self.explain(client_leg, early, report, ended, banner);
                 let cut = async {
                     waiting.eviction().await;
                     ended
                 };
-                return Outcome::Ended(told.or(cut).await);
+                told.or(cut).await
             }
-            Way::Told(cause) => {
+            Unreached::Told(cause) => {
                 let ended = Ended::evicted(stage, cause);
-                return Outcome::Ended(
-                    self.explain(client_leg, early, report, ended, &banner).await,
-                );
+                self.explain(client_leg, early, report, ended, banner).await
             }
-        };
-        let legs = (client_leg, reached);
-        self.hand_over(legs, early, &banner, waiting, seat)
+        }
     }
 
     /// A seat for a session, or why there is none.
@@ -109,7 +129,7 @@ impl Door {
         })
     }
 
-    /// Both legs go to the pump, unless somebody has the connection ended in the last moment.
+    /// Both legs go to the pump.
     fn hand_over(
         &self,
         (client_leg, reached): (LoginLeg, Reached),
@@ -134,10 +154,23 @@ impl Door {
                 return Outcome::Ended(Ended::vm(Stage::Session, Cause::from(&fault)));
             }
         };
+        self.hand_to_pump(Carriage::Reseal(Box::new(relay)), endpoint, waiting, seat, None)
+    }
+
+    /// What carries a session goes to the pump, unless somebody has the connection ended in the
+    /// last moment. `endpoint`: what was dialled.
+    pub(super) fn hand_to_pump(
+        &self,
+        carriage: Carriage,
+        endpoint: SocketAddr,
+        waiting: Waiting,
+        seat: SessionPermit,
+        handed: Option<Handed>,
+    ) -> Outcome {
         let carried = waiting.leave(|report| {
             let report = Report { endpoint: Some(Box::new(endpoint)), ..report.clone() };
-            let (carriage, started_ms) = (Carriage::Reseal(Box::new(relay)), report.accepted_ms);
-            let info = Info { report, presence: self.enter(), seat, handed: None };
+            let started_ms = report.accepted_ms;
+            let info = Info { report, presence: self.enter(), seat, handed };
             self.pump.carry(Session { carriage, info, started_ms })
         });
         match carried {

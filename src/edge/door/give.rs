@@ -2,7 +2,6 @@
 //! then on spliced.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,14 +11,14 @@ use futures_lite::future::try_zip;
 use super::super::attended::Waiting;
 use super::super::early::Early;
 use super::super::failed::Failed;
-use super::super::handoff::{Details, FarEnd, Given, Handed, Next, Part, Peer};
+use super::super::handoff::{Details, FarEnd, Given, Next, Part, Peer};
 use super::super::login_leg::{Broken, LoginLeg};
-use super::super::pump::{Carriage, Session, Splice, SplicedLeg};
+use super::super::pump::{Carriage, Splice, SplicedLeg};
 use super::super::relay::rekey::{GCM, takes_gcm};
-use super::super::report::{Info, Report};
+use super::super::report::Report;
 use super::super::route_gate::Entry;
-use super::super::seats::SessionPermit;
 use super::super::stream::{Read, Stream};
+use super::begin_session::Unreached;
 use super::{Door, HalfOpenSlot, Outcome};
 use crate::ended::{Cause, Detail, Ended, Side, Stage};
 use crate::route::{self, Admitted};
@@ -27,24 +26,15 @@ use crate::ssh::fault::Fault;
 use crate::ssh::handoff::{Answered, Asked, Claim, EdgeEnd, Passed};
 use crate::ssh::message::Reason;
 use crate::ssh::publickey::Fingerprint;
+use crate::ssh::transport::Context;
 
-/// How long an agent may take to judge: it waits two seconds for an announcement, and as
-/// long for its map.
+/// How long an agent may take to judge: it waits two seconds for an announcement.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// How long a client may take to answer our KEXINIT. Long: one that is stopped answers when
 /// it is continued.
 const EXCHANGE_WAIT: Duration = Duration::from_mins(15);
 /// Most bytes kept of either side's packets until one is whole.
 const UNREAD_BYTES_MAX: usize = 320 * 1024;
-
-/// What comes of asking.
-enum Way {
-    Answered(Result<(Stream, Vec<u8>), Failed>),
-    /// The client has gone.
-    Left,
-    /// Somebody has it ended.
-    Told(Cause),
-}
 
 impl Door {
     /// Begins the handoff of a session that an agent has to carry. Right behind the success, so
@@ -117,25 +107,11 @@ impl Door {
         };
         report.borrow_mut().far_end = Some(Arc::new(FarEnd::Agent(given.peer.clone())));
         let waiting = self.attended.enter(report.borrow().clone(), Stage::Handoff, wake);
-        let asked = self.agent_answers(&mut given, &client_leg, &waiting).await;
-        let (agent, unread) = match asked {
-            Way::Answered(Ok(answered)) => answered,
-            Way::Left => {
-                return Outcome::Ended(Broken::Closed.ended(Side::Client, Stage::Handoff));
-            }
-            Way::Answered(Err(Failed { ended, detail })) => {
-                report.borrow_mut().detail = detail;
-                let told = self.explain(client_leg, Early::default(), report, ended, "");
-                let cut = async {
-                    waiting.eviction().await;
-                    ended
-                };
-                return Outcome::Ended(told.or(cut).await);
-            }
-            Way::Told(cause) => {
-                let ended = Ended::evicted(Stage::Handoff, cause);
-                let told = self.explain(client_leg, Early::default(), report, ended, "");
-                return Outcome::Ended(told.await);
+        let (agent, unread) = match self.agent_answers(&mut given, &client_leg, &waiting).await {
+            Ok(answered) => answered,
+            Err(why) => {
+                let said = (Early::default(), "");
+                return Outcome::Ended(self.part(client_leg, said, report, &waiting, why).await);
             }
         };
         let (client, transport, client_unread) = client_leg.into_parts();
@@ -145,8 +121,20 @@ impl Door {
             return Outcome::Ended(Ended::edge(Stage::Handoff, Cause::Protocol));
         };
         let end = RefCell::new(end);
-        let up = self.pass_up(&client, &agent, &end, client_unread);
-        let down = self.pass_down(&client, &agent, &end, unread, out);
+        let agent_gone = Ended { side: Side::Agent, stage: Stage::Handoff, cause: Cause::Reset };
+        let client_gone = Ended::client(Stage::Handoff, Cause::Closed);
+        let up = self.pass_on(
+            (&client, Side::Client),
+            (&agent, agent_gone),
+            (client_unread, Vec::new()),
+            |input, out, cx| end.borrow_mut().from_client(input, out, cx),
+        );
+        let down = self.pass_on(
+            (&agent, Side::Agent),
+            (&client, client_gone),
+            (unread, out),
+            |input, out, cx| end.borrow_mut().from_agent(input, out, cx),
+        );
         let switched = async { try_zip(up, down).await };
         let told = async { Err(Ended::evicted(Stage::Handoff, waiting.eviction().await)) };
         let switched = self.tasks.timeout(EXCHANGE_WAIT, Box::pin(switched.or(told))).await;
@@ -154,40 +142,18 @@ impl Door {
         let (upwards, downwards) = match switched.unwrap_or(Err(stuck)) {
             Ok(leftovers) => leftovers,
             Err(ended) => {
-                self.part(&client, &end, &report.borrow().notice(ended.cause));
+                self.say_last(&client, &end, &report.borrow().notice(ended.cause));
                 return Outcome::Ended(ended);
             }
         };
         let client = SplicedLeg { fd: client.leave(), leftover: upwards };
         let agent = SplicedLeg { fd: agent.leave(), leftover: downwards };
-        let splice = Splice::new(client, agent);
-        self.hand_to_pump(splice, peer.address, waiting, seat, handed)
-    }
-
-    /// Two sockets go to the pump, unless somebody has the connection ended in the last moment.
-    fn hand_to_pump(
-        &self,
-        splice: Splice,
-        endpoint: SocketAddr,
-        waiting: Waiting,
-        seat: SessionPermit,
-        handed: Handed,
-    ) -> Outcome {
-        let carried = waiting.leave(|report| {
-            let report = Report { endpoint: Some(Box::new(endpoint)), ..report.clone() };
-            let (carriage, started_ms) = (Carriage::Splice(Box::new(splice)), report.accepted_ms);
-            let info = Info { report, presence: self.enter(), seat, handed: Some(handed) };
-            self.pump.carry(Session { carriage, info, started_ms })
-        });
-        match carried {
-            Ok(Ok(())) => Outcome::Carried,
-            Ok(Err(_stopped)) => Outcome::Ended(Ended::edge(Stage::Session, Cause::Drained)),
-            Err(cause) => Outcome::Ended(Ended::evicted(Stage::Session, cause)),
-        }
+        let carriage = Carriage::Splice(Box::new(Splice::new(client, agent)));
+        self.hand_to_pump(carriage, peer.address, waiting, seat, Some(handed))
     }
 
     /// Tells the client why this is the end, as long as there is a key to say it under.
-    fn part(&self, client: &Stream, end: &RefCell<EdgeEnd>, text: &str) {
+    fn say_last(&self, client: &Stream, end: &RefCell<EdgeEnd>, text: &str) {
         let mut last = Vec::new();
         self.scratch.with_context(|cx| {
             end.borrow_mut().disconnect(Reason::ByApplication, text, &mut last, cx);
@@ -201,13 +167,10 @@ impl Door {
         given: &mut Given,
         client_leg: &LoginLeg,
         waiting: &Waiting,
-    ) -> Way {
-        let answered = async { Way::Answered(self.ask(given).await) };
-        let left = async {
-            client_leg.hung_up().await;
-            Way::Left
-        };
-        let told = async { Way::Told(waiting.eviction().await) };
+    ) -> Result<(Stream, Vec<u8>), Unreached> {
+        let answered = async { self.ask(given).await.map_err(Unreached::Failed) };
+        let left = async { Err(Unreached::Left(client_leg.hung_up().await)) };
+        let told = async { Err(Unreached::Told(waiting.eviction().await)) };
         Box::pin(answered.or(left).or(told)).await
     }
 
@@ -219,7 +182,7 @@ impl Door {
         let opening = std::mem::take(opening);
         let dialling = Box::pin(async {
             let stream = Stream::connect(&self.tasks, peer.address)?;
-            write_all(&stream, &opening).await?;
+            stream.write_all(&opening).await?;
             Ok::<_, std::io::Error>(stream)
         });
         let unreachable = |detail| Failed::new(agent(Cause::AgentUnreachable), detail);
@@ -262,58 +225,30 @@ impl Door {
         }
     }
 
-    /// Passes the client's packets on until its NEWKEYS; returns what was read behind it.
-    async fn pass_up(
+    /// Passes on what one side says, packet by packet, until that direction is raw; returns
+    /// what was read behind its last packet. `out` goes first; `gone`: how it ends where
+    /// nothing can be written.
+    async fn pass_on(
         &self,
-        client: &Stream,
-        agent_stream: &Stream,
-        end: &RefCell<EdgeEnd>,
-        mut unread: Vec<u8>,
+        (from, side): (&Stream, Side),
+        (to, gone): (&Stream, Ended),
+        (mut unread, mut out): (Vec<u8>, Vec<u8>),
+        mut one: impl FnMut(&mut [u8], &mut Vec<u8>, &mut Context<'_>) -> Result<Passed, Fault>,
     ) -> Result<Vec<u8>, Ended> {
-        let broke = |broken: Broken| broken.ended(Side::Client, Stage::Handoff);
+        let broke = |broken: Broken| broken.ended(side, Stage::Handoff);
         loop {
-            let mut out = Vec::new();
-            let passed = self.scratch.with_context(|cx| {
-                pass(&mut unread, |input| end.borrow_mut().from_client(input, &mut out, cx))
-            });
+            let passed =
+                self.scratch.with_context(|cx| pass(&mut unread, |input| one(input, &mut out, cx)));
             let is_over = passed.map_err(|fault| broke(fault.into()))?;
-            write_all(agent_stream, &out).await.map_err(|_| agent(Cause::Reset))?;
-            if is_over {
-                return Ok(unread);
-            }
-            client.readable().await.map_err(|error| broke(error.into()))?;
-            let read = self.scratch.read(client, &mut unread, UNREAD_BYTES_MAX);
-            if read.map_err(|error| broke(error.into()))? == Read::End {
-                return Err(broke(Broken::Closed));
-            }
-        }
-    }
-
-    /// Passes on what the agent says until it has said what to sign; returns what
-    /// was read behind it.
-    async fn pass_down(
-        &self,
-        client: &Stream,
-        agent_stream: &Stream,
-        end: &RefCell<EdgeEnd>,
-        mut unread: Vec<u8>,
-        mut out: Vec<u8>,
-    ) -> Result<Vec<u8>, Ended> {
-        let gone = |_| Broken::Closed.ended(Side::Client, Stage::Handoff);
-        loop {
-            let passed = self.scratch.with_context(|cx| {
-                pass(&mut unread, |input| end.borrow_mut().from_agent(input, &mut out, cx))
-            });
-            let is_over = passed.map_err(|fault| agent(Cause::from(&fault)))?;
-            write_all(client, &out).await.map_err(gone)?;
+            to.write_all(&out).await.map_err(|_| gone)?;
             out.clear();
             if is_over {
                 return Ok(unread);
             }
-            agent_stream.readable().await.map_err(|_| agent(Cause::Reset))?;
-            let read = self.scratch.read(agent_stream, &mut unread, UNREAD_BYTES_MAX);
-            if read.map_err(|_| agent(Cause::Reset))? == Read::End {
-                return Err(agent(Cause::Closed));
+            from.readable().await.map_err(|error| broke(error.into()))?;
+            let read = self.scratch.read(from, &mut unread, UNREAD_BYTES_MAX);
+            if read.map_err(|error| broke(error.into()))? == Read::End {
+                return Err(broke(Broken::Closed));
             }
         }
     }
@@ -339,14 +274,6 @@ fn pass(
     };
     unread.drain(..start);
     Ok(is_over)
-}
-
-async fn write_all(stream: &Stream, mut bytes: &[u8]) -> std::io::Result<()> {
-    while !bytes.is_empty() {
-        let count = stream.write(bytes).await?;
-        bytes = bytes.get(count..).unwrap_or_default();
-    }
-    Ok(())
 }
 
 /// The agent, or the network on its side, ended it.

@@ -159,11 +159,8 @@ impl Door {
                     .scratch
                     .with_context(|cx| handoff::refuse(&mut to_edge, &text, cx))
                     .unwrap_or_default();
-                let mut told = &told[..];
-                while !told.is_empty() {
-                    let Ok(count) = stream.write(told).await else { break };
-                    told = told.get(count..).unwrap_or_default();
-                }
+                // Whoever is gone need not be told.
+                let _told = stream.write_all(&told).await;
                 Err(refused(&text))
             }
         }

@@ -139,12 +139,6 @@ impl Links {
         Ok(Self { all, control, thread: Some(thread) })
     }
 
-    /// What this edge is to agents.
-    #[must_use]
-    pub fn identity(&self) -> &PublicKey {
-        self.all.identity.public()
-    }
-
     /// Has the agent told of a data connection that is about to come, for a session that was shown
     /// the host keys of `server`.
     pub(in crate::edge) fn announce(

@@ -202,15 +202,6 @@ impl EdgeEnd {
         matches!((&self.upwards, &self.downwards), (Upwards::Raw, Downwards::Raw))
     }
 
-    /// Bytes that the packet at the front of the client's input takes in all, as far as known.
-    #[must_use]
-    pub fn needs(&self) -> usize {
-        match &self.upwards {
-            Upwards::Framed(line) => line.0.needs(),
-            Upwards::Raw => 1,
-        }
-    }
-
     /// Tells the client why this is the end, as long as we hold a key to say it under.
     pub fn disconnect(
         &mut self,
