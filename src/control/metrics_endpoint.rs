@@ -4,15 +4,9 @@
 //! authentication: it belongs on loopback or a management network, never on a pool address.
 //! Everything a client can make it hold is bounded.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "runs on a thread of its own, and a connection has its time"
-)]
-
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use axum::Router;
@@ -21,10 +15,10 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::oneshot;
 
 use super::http::{self, Limits, serve_each};
 use super::places::network_of;
+use super::server_thread::{ServerThread, Stopped};
 
 /// Connections served at a time. Nobody has to prove anything here, so any of them makes room for a
 /// newcomer: a scrape is over before its turn comes.
@@ -85,9 +79,7 @@ pub enum MetricsServeError {
 #[derive(Debug)]
 pub struct Handle {
     address: SocketAddr,
-    /// Dropped to stop: nothing is ever sent.
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _thread: ServerThread,
 }
 
 impl Handle {
@@ -95,16 +87,6 @@ impl Handle {
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic over there has been reported by its own hook; there is nobody left to tell.
-            let _ = thread.join();
-        }
     }
 }
 
@@ -148,16 +130,13 @@ impl Reserved {
                 .listen(BACKLOG)
                 .map_err(|source| MetricsServeError::Listen { address, source })?
         };
-        let (stop, stopped) = oneshot::channel();
-        let thread = thread::Builder::new()
-            .name("metrics".into())
-            .spawn(move || runtime.block_on(serve(listener, pages, stopped)))
-            .map_err(MetricsServeError::Start)?;
-        Ok(Handle { address, stop: Some(stop), thread: Some(thread) })
+        let serve = move |stopped| runtime.block_on(serve(listener, pages, stopped));
+        let thread = ServerThread::start("metrics", serve).map_err(MetricsServeError::Start)?;
+        Ok(Handle { address, _thread: thread })
     }
 }
 
-async fn serve(listener: TcpListener, pages: Pages, stopped: oneshot::Receiver<()>) {
+async fn serve(listener: TcpListener, pages: Pages, stopped: Stopped) {
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(async |State(pages): State<Pages>| answer((pages.healthy)())))

@@ -8,3 +8,4 @@ pub mod dns;
 mod http;
 pub mod metrics_endpoint;
 mod places;
+mod server_thread;

@@ -1,14 +1,11 @@
 //! Listens on a unix socket and for TLS, and serves what comes there: few connections at a time,
 //! each with a deadline for everything it may wait for.
 
-#![expect(clippy::disallowed_methods, reason = "the API runs on a thread of its own")]
-
 use std::net::{SocketAddr, TcpListener as StdTcp};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdUnix, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use std::{fs, io};
 
@@ -16,7 +13,6 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -31,6 +27,7 @@ use super::shared::{Api, Roles, TURNS_MAX, role_of};
 use crate::config::{ApiTls, Peer};
 use crate::control::http::{self, Limits, serve_each};
 use crate::control::places::network_of;
+use crate::control::server_thread::{ServerThread, Stopped};
 use crate::registry::document::Role;
 use crate::registry::writer::Actor;
 
@@ -97,12 +94,11 @@ pub enum ApiServeError {
 /// The running API. Dropping it ends it: connections are cut, its socket's file is removed,
 /// its thread is gone.
 pub struct Handle {
+    /// Ends before the socket's file goes.
+    _thread: ServerThread,
     socket: Bound,
     tls: Option<(SocketAddr, Arc<ArcSwap<ServerConfig>>)>,
     roles: Roles,
-    /// Dropped to stop: nothing is ever sent.
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl std::fmt::Debug for Handle {
@@ -138,16 +134,6 @@ impl Handle {
             config.store(tls_config(tls)?);
         }
         Ok(())
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic over there has been reported by its own hook; there is nobody left to tell.
-            let _ = thread.join();
-        }
     }
 }
 
@@ -204,10 +190,9 @@ pub(super) fn start(api: Arc<Api>, reserved: Reserved) -> Result<Handle, ApiServ
         });
         (unix, tls.transpose().map_err(ApiServeError::Start)?)
     };
-    let (stop, stopped) = oneshot::channel();
     let roles = Arc::clone(&api.roles);
     let reload = tls.as_ref().map(|(_, address, config)| (*address, Arc::clone(config)));
-    let thread = thread::Builder::new().name("api".to_owned()).spawn(move || {
+    let serve = move |stopped: Stopped| {
         runtime.block_on(async {
             let over_tls = Arc::clone(&api);
             tokio::select! {
@@ -217,9 +202,9 @@ pub(super) fn start(api: Arc<Api>, reserved: Reserved) -> Result<Handle, ApiServ
             }
         });
         runtime.shutdown_timeout(END_MAX);
-    });
-    let thread = thread.map_err(ApiServeError::Start)?;
-    Ok(Handle { socket: bound, tls: reload, roles, stop: Some(stop), thread: Some(thread) })
+    };
+    let thread = ServerThread::start("api", serve).map_err(ApiServeError::Start)?;
+    Ok(Handle { _thread: thread, socket: bound, tls: reload, roles })
 }
 
 /// The listener, its file, and the user that this process makes files as.

@@ -18,14 +18,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 use tokio::task;
 
 use crate::config::Dns;
+use crate::control::server_thread::{ServerThread, Stopped};
 
 mod counters;
 pub mod export;
@@ -93,9 +92,7 @@ fn fix(source: &io::Error, address: SocketAddr) -> String {
 pub struct Handle {
     addresses: Vec<SocketAddr>,
     counters: Arc<Counters>,
-    /// Dropped to stop: nothing is ever sent.
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _thread: ServerThread,
 }
 
 impl Handle {
@@ -109,16 +106,6 @@ impl Handle {
     #[must_use]
     pub const fn counters(&self) -> &Arc<Counters> {
         &self.counters
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic over there has been reported by its own hook; there is nobody left to tell.
-            let _ = thread.join();
-        }
     }
 }
 
@@ -156,7 +143,6 @@ impl Reserved {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "DNS runs on a thread of its own")]
 fn serve(
     pairs: Vec<socket::Pair>,
     settings: &Dns,
@@ -185,15 +171,12 @@ fn serve(
             task::spawn(notify::run(notified, addresses.clone(), shared));
         }
     }
-    let (stop, stopped) = oneshot::channel::<()>();
-    let thread = thread::Builder::new()
-        .name("dns".into())
-        .spawn(move || {
-            let _dropped = runtime.block_on(stopped);
-            runtime.shutdown_timeout(FAREWELL_WAIT);
-        })
-        .map_err(DnsServeError::Start)?;
-    Ok(Handle { addresses, counters, stop: Some(stop), thread: Some(thread) })
+    let serve = move |stopped: Stopped| {
+        let _dropped = runtime.block_on(stopped);
+        runtime.shutdown_timeout(FAREWELL_WAIT);
+    };
+    let thread = ServerThread::start("dns", serve).map_err(DnsServeError::Start)?;
+    Ok(Handle { addresses, counters, _thread: thread })
 }
 
 #[cfg(test)]
