@@ -14,7 +14,7 @@ use super::{
     Edge, Finding, Fleet, Location, Log, Metrics, Report, Rights, Source, VmLeg, fleet, keys,
     reread, source,
 };
-use crate::ssh::publickey::{KeyType, PublicKey};
+use crate::ssh::publickey::{Fingerprint, KeyType, PublicKey};
 
 /// The state directory of an agent if nothing says otherwise.
 pub(super) const STATE_DIR: &str = "/var/lib/keyway-agent";
@@ -47,7 +47,7 @@ pub struct AgentConfig {
     /// From where edges may come; at least one.
     pub edge_networks: Vec<IpNet>,
     /// Edges that may hand sessions over.
-    pub edges: Vec<PublicKey>,
+    pub edges: Vec<Fingerprint>,
     /// The front door's host keys; at least one.
     pub host_keys: Vec<PublicKey>,
     /// The fleet file that says who may go where.
@@ -94,7 +94,7 @@ pub struct AgentRights {
     /// Of the users.
     pub users: Rights,
     /// `edges`; nothing if they cannot be read.
-    pub edges: Option<Vec<PublicKey>>,
+    pub edges: Option<Vec<Fingerprint>>,
     /// `host_keys`; nothing if they cannot be read.
     pub host_keys: Option<Vec<PublicKey>>,
 }
@@ -202,7 +202,7 @@ fn require_edge_networks(root: &Section<'_, '_>) -> Vec<IpNet> {
 }
 
 /// None is no fault: the last edge may have been taken away.
-fn require_edges(root: &Section<'_, '_>) -> Vec<PublicKey> {
+fn require_edges(root: &Section<'_, '_>) -> Vec<Fingerprint> {
     let edges = root.require("edges", "[\"ssh-ed25519 AAAA... edge1\"]").and_then(|value| {
         let edges = edges_of(&value)?;
         if value.strings()?.is_empty() {
@@ -233,19 +233,22 @@ fn rights(read: &Source, revoked_keys: Option<&Path>) -> AgentRights {
     let root = Section::root(&document, &table);
     let get = |key| root.get(key);
     let users = reread::rights(&document, &get, &read.base, revoked_keys);
-    let all = |key, read: fn(&Value<'_, '_>) -> Option<Vec<PublicKey>>| {
-        // In a file that is no TOML any key may be missing through no fault of its own.
-        let faults = document.faults_found();
-        let keys = users.trusted_user_cas.as_ref().and(get(key)).and_then(|value| read(&value));
-        keys.filter(|_| document.faults_found() == faults)
-    };
-    let (edges, host_keys) = (all("edges", edges_of), all("host_keys", host_keys_of));
+    // In a file that is no TOML any key may be missing through no fault of its own.
+    let of = |key| users.trusted_user_cas.as_ref().and(get(key));
+    let edges = whole(&document, || edges_of(&of("edges")?));
+    let host_keys = whole(&document, || host_keys_of(&of("host_keys")?));
     AgentRights { users, edges, host_keys }
 }
 
+/// What `read` reads, if it finds no fault on the way.
+fn whole<T>(document: &Document, read: impl FnOnce() -> Option<T>) -> Option<T> {
+    let faults = document.faults_found();
+    read().filter(|_| document.faults_found() == faults)
+}
+
 /// The identities of edges.
-fn edges_of(value: &Value<'_, '_>) -> Option<Vec<PublicKey>> {
-    keys_of(value, |key_type| match key_type {
+fn edges_of(value: &Value<'_, '_>) -> Option<Vec<Fingerprint>> {
+    let keys = keys_of(value, |key_type| match key_type {
         KeyType::Ed25519 => None,
         KeyType::EcdsaP256
         | KeyType::EcdsaP384
@@ -256,7 +259,8 @@ fn edges_of(value: &Value<'_, '_>) -> Option<Vec<PublicKey>> {
             "holds a key that is no identity of an edge: those are Ed25519",
             "write what `keyway identity` prints at the edge",
         )),
-    })
+    });
+    keys.map(|keys| keys.iter().map(PublicKey::fingerprint).collect())
 }
 
 fn host_keys_of(value: &Value<'_, '_>) -> Option<Vec<PublicKey>> {

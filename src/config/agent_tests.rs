@@ -37,7 +37,10 @@ fn what_is_not_said_is_as_documented() {
     assert_eq!(config.metrics.listen, "127.0.0.1:9645".parse().unwrap());
     assert_eq!(config.edge.listen, ["127.0.0.1:7022".parse().unwrap()]);
     assert_eq!(config.edge_networks, ["10.0.0.0/24".parse().unwrap()]);
-    assert_eq!((config.edges, config.host_keys), (vec![key(ALICE)], vec![key(BOB), key(P256)]));
+    assert_eq!(
+        (config.edges, config.host_keys),
+        (vec![key(ALICE).fingerprint()], vec![key(BOB), key(P256)])
+    );
     assert_eq!(config.replica, scratch.0.join("fleet.toml"));
     assert_eq!(
         (config.edge.shards, config.edge.sessions_max),
@@ -176,14 +179,14 @@ fn what_takes_access_away_is_read_whatever_else_is_wrong() {
         let AgentReread { rights, .. } = reread_agent(&files(&scratch, &agent, &replica), None);
         assert!(rights.users.revocations.unwrap().revokes_key(&key(THIRD)), "{agent}");
         assert_eq!(rights.users.trusted_user_cas.unwrap(), [key(THIRD)], "{agent}");
-        assert_eq!(rights.edges.unwrap(), [key(ALICE)], "{agent}");
+        assert_eq!(rights.edges.unwrap(), [key(ALICE).fingerprint()], "{agent}");
         assert_eq!(rights.host_keys.unwrap(), [key(BOB), key(P256)], "{agent}");
     }
     // What cannot be read is not taken for nothing.
     let faulty = sound().replace(BOB, "no key");
     let read = reread_agent(&files(&scratch, &faulty, &fleet()), None);
     assert!(read.rights.host_keys.is_none() && read.config.is_err());
-    assert_eq!(read.rights.edges.unwrap(), [key(ALICE)]);
+    assert_eq!(read.rights.edges.unwrap(), [key(ALICE).fingerprint()]);
     assert!(read.fleet.unwrap().is_ok());
     let broken = reread_agent(
         &files(&scratch, &(sound() + "[oh"), &fleet()),

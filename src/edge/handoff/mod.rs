@@ -57,7 +57,7 @@ pub struct Agent {
 #[derive(Default)]
 pub struct Trusted {
     /// Edges that may hand sessions over.
-    pub edges: Vec<PublicKey>,
+    pub edges: Vec<Fingerprint>,
     /// The front door's host keys.
     pub host_keys: Vec<PublicKey>,
 }
@@ -77,7 +77,7 @@ impl Agent {
     }
 
     pub(super) fn trusts_edge(&self, key: &Fingerprint) -> bool {
-        self.trusted.load().edges.iter().any(|edge| edge.fingerprint() == *key)
+        self.trusted.load().edges.contains(key)
     }
 }
 

@@ -8,7 +8,6 @@ use crate::config::{
 use crate::edge::Edge;
 use crate::edge::handoff::{Part, Trusted};
 use crate::edge::shared::Shared;
-use crate::ssh::publickey::PublicKey;
 
 /// Takes away what the file takes away, whatever else is wrong with it: without a `whole` file
 /// nothing comes back, and nobody new is believed.
@@ -22,20 +21,13 @@ pub(super) fn withdraw(
     let mut unknown = Vec::new();
     if let Part::Agent(agent) = &shared.part {
         let before = agent.trusted.load_full();
-        let mut narrowed = |what: &str, before: &[PublicKey], named: Option<Vec<PublicKey>>| {
-            let Some(named) = named else {
-                unknown.push(format!("{what} cannot be read: those that were believed stay so"));
-                return before.to_vec();
-            };
-            before.iter().filter(|key| named.contains(key)).cloned().collect()
-        };
         let trusted = match whole {
             Some(AgentConfig { edges, host_keys, .. }) => {
                 Trusted { edges: edges.clone(), host_keys: host_keys.clone() }
             }
             None => Trusted {
-                edges: narrowed("edges", &before.edges, edges),
-                host_keys: narrowed("host_keys", &before.host_keys, host_keys),
+                edges: narrowed("edges", &before.edges, edges, &mut unknown),
+                host_keys: narrowed("host_keys", &before.host_keys, host_keys, &mut unknown),
             },
         };
         agent.trusted.store(trusted.into());
@@ -43,6 +35,21 @@ pub(super) fn withdraw(
     let told = rights::withdraw(edge, shared, users, whole.map(|config| &config.edge));
     unknown.extend(told.err().unwrap_or_default());
     if unknown.is_empty() { Ok(Vec::new()) } else { Err(unknown) }
+}
+
+/// Those of `before` that are `named` still. Whether they are cannot be known of a list that cannot
+/// be read.
+fn narrowed<T: Clone + PartialEq>(
+    what: &str,
+    before: &[T],
+    named: Option<Vec<T>>,
+    unknown: &mut Vec<String>,
+) -> Vec<T> {
+    let Some(named) = named else {
+        unknown.push(format!("{what} cannot be read: those that were believed stay so"));
+        return before.to_vec();
+    };
+    before.iter().filter(|one| named.contains(one)).cloned().collect()
 }
 
 /// The files as they are now, for a start that had to wait since it read them: what was taken away
