@@ -49,7 +49,7 @@ use std::time::Duration;
 pub use self::agent::{AgentStart, agent};
 use self::control_plane::{ControlPlane, Opens};
 pub(crate) use self::door::shared;
-use self::door::{at, cpus, inventory};
+use self::door::{at, inventory};
 use self::drain::Leaves;
 use self::events::Events;
 use self::first_use::{Applied, InRegistry};
@@ -59,18 +59,18 @@ use self::health::Health;
 use self::process::Role;
 use self::reload::StartsFrom;
 pub use self::start::{Failure, Start};
-use self::turn::{follow_at_the_doors, take_turn};
+use self::turn::{Taken, follow_at_the_doors};
 use crate::config::{self, Config, Files, Fleet, Loaded};
 use crate::control::api::condition::{Reload, Reloaded};
 use crate::control::metrics_endpoint::{self, Pages};
 use crate::edge::handoff::{Links, Part};
 use crate::edge::shared::Shared;
-use crate::edge::{Edge, clock, listen};
+use crate::edge::{Edge, clock};
 use crate::host;
 use crate::metrics::Registry;
 use crate::registry::apply::served_file::RemovalsMax;
 use crate::ssh::entropy::SystemEntropy;
-use crate::state::{Doors, Lock, State, Turn};
+use crate::state::{Doors, Lock, State};
 
 /// Runs the front door that `start` describes.
 ///
@@ -112,32 +112,16 @@ struct Running {
     metrics: metrics_endpoint::Handle,
 }
 
-/// What a front door has once its turn has come.
-struct Taken {
-    state: State,
-    doors: Arc<Doors>,
-    cpus: Vec<usize>,
-    reserved: listen::Reserved,
-    lock: Lock,
-    turn: Turn,
-}
-
 impl Running {
     fn start(files: Files, loaded: Loaded, events: &Events) -> Result<Self, Failure> {
         let Loaded { config, fleet, .. } = loaded;
         let state = State::open(&config.state_dir)?;
-        let cpus = cpus(config.edge.shards)?;
-        let doors = Arc::new(state.doors()?);
-        let is_beside = doors.others()?.is_some();
-        // What is in use by others is known before a predecessor is asked to go.
-        let reserved = listen::reserve(&config.edge.listen, &cpus, is_beside)?;
-        let (lock, turn) = take_turn(&state, events)?;
-        let from = if turn.has_waited() {
+        let taken = Taken::take(state, &config.edge, events)?;
+        let from = if taken.turn.has_waited() {
             StartsFrom::read_again(&files, config)
         } else {
             StartsFrom { config, fleet: fleet.map(Ok) }
         };
-        let taken = Taken { state, doors, cpus, reserved, lock, turn };
         Self::in_turn(taken, files, from, events)
     }
 

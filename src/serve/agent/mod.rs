@@ -19,23 +19,23 @@ use std::time::Duration;
 
 use self::pins::InFile;
 pub use self::start::AgentStart;
-use super::door::{self, at, cpus, identity, inventory, shared};
+use super::door::{self, at, identity, inventory, shared};
 use super::drain::Leaves;
 use super::events::Events;
 use super::fixed::Fixed;
 use super::process::{self, Role};
 use super::start::Failure;
-use super::turn::{follow_at_the_doors, take_turn};
+use super::turn::{Taken, follow_at_the_doors};
 use super::{gauges, health, rights, told};
 use crate::config::{AgentConfig, AgentFiles, AgentReread, Fleet, LoadedAgent, reread_agent};
 use crate::control::api::condition::{Reload, Reloaded};
 use crate::control::metrics_endpoint::{self, Pages};
 use crate::edge::handoff::{Agent, Part, Trusted};
 use crate::edge::shared::Shared;
-use crate::edge::{Edge, clock, listen};
+use crate::edge::{Edge, clock};
 use crate::host;
 use crate::metrics::Registry;
-use crate::state::{Doors, Lock, State, Turn};
+use crate::state::{Doors, Lock, State};
 
 /// Runs the agent that `start` describes.
 ///
@@ -75,16 +75,6 @@ struct Running {
     metrics: metrics_endpoint::Handle,
 }
 
-/// What an agent has once its turn has come.
-struct Taken {
-    state: State,
-    doors: Arc<Doors>,
-    cpus: Vec<usize>,
-    reserved: listen::Reserved,
-    lock: Lock,
-    turn: Turn,
-}
-
 impl Running {
     fn start(files: AgentFiles, loaded: LoadedAgent, events: &Events) -> Result<Self, Failure> {
         let LoadedAgent { config, fleet, .. } = loaded;
@@ -95,18 +85,12 @@ impl Running {
             let why = format!("{path} is the state_dir of a front door; fix: name one of its own");
             return Err(why.into());
         }
-        let cpus = cpus(config.edge.shards)?;
-        let doors = Arc::new(state.doors()?);
-        let is_beside = doors.others()?.is_some();
-        // What is in use by others is known before a predecessor is asked to go.
-        let reserved = listen::reserve(&config.edge.listen, &cpus, is_beside)?;
-        let (lock, turn) = take_turn(&state, events)?;
-        let from = if turn.has_waited() {
+        let taken = Taken::take(state, &config.edge, events)?;
+        let from = if taken.turn.has_waited() {
             again::read_again(&files, config, fleet)
         } else {
             (config, fleet)
         };
-        let taken = Taken { state, doors, cpus, reserved, lock, turn };
         Self::in_turn(taken, files, from)
     }
 
