@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::edge::recheck::recheck_right;
 use crate::edge::report::{Proved, Report, RequestId};
+use crate::edge::revocation::recheck;
 use crate::edge::running::tests::{contents, shared};
 use crate::edge::shared::Shared;
 use crate::route::{Admission, Change, Contents, Delta, Snapshot};
@@ -59,7 +59,7 @@ impl World {
         self.contents.users[0].keys[0].options = options.map(Arc::from);
         let put = Change::PutUser(self.contents.users[0].clone());
         self.shared.table.change(Delta { changes: vec![put] }).unwrap();
-        recheck_right(&self.shared, &self.report, NOW_S)
+        recheck(&self.shared, &self.report, NOW_S)
     }
 }
 
@@ -100,7 +100,7 @@ fn a_vm_in_maintenance_and_a_user_who_goes_keep_nobody() {
         world.contents.vms[0].vm.closed = is;
         let put = Change::PutVm(world.contents.vms[0].clone());
         let changed = world.shared.table.change(Delta { changes: vec![put] }).unwrap();
-        (recheck_right(&world.shared, &world.report, NOW_S), changed.takes_away)
+        (recheck(&world.shared, &world.report, NOW_S), changed.takes_away)
     };
     assert_eq!(closed(&mut world, true), (Err(Refusal::VmMaintenance), true));
     assert_eq!(closed(&mut world, false).0, Ok(None));
@@ -113,7 +113,7 @@ fn a_vm_in_maintenance_and_a_user_who_goes_keep_nobody() {
             .unwrap()
             .takes_away
     );
-    let gone = recheck_right(&world.shared, &world.report, NOW_S);
+    let gone = recheck(&world.shared, &world.report, NOW_S);
     assert_eq!(gone, Err(Refusal::NotRegistered));
 }
 

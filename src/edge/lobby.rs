@@ -21,7 +21,7 @@ use super::pump::Stay;
 use super::report::Report;
 use super::seats::{Share, Shares};
 use super::shared::Shared;
-use super::{clock, recheck};
+use super::{clock, revocation};
 use crate::ended::{Cause, Ended, Side, Stage};
 use crate::route::{Address, Vm};
 use crate::ssh::connection::{Asked, ChannelEvent, ChannelId, Connection};
@@ -67,7 +67,7 @@ pub(super) async fn host(
 async fn eviction(tasks: &Executor, shared: &Shared, visitor: &Waiting) -> Cause {
     loop {
         // At first too: what was taken away before the visitor was in the list was told to nobody.
-        match recheck::may_stay(shared, &visitor.report) {
+        match revocation::may_stay(shared, &visitor.report) {
             Stay::End(cause) => return cause,
             Stay::Until(None) => return visitor.eviction().await,
             Stay::Until(Some(at_ms)) => {
@@ -127,7 +127,7 @@ async fn serve(
 fn make(shared: &Shared, visitor: &Report, format: Format, share: Share) -> Result<List, Refusal> {
     let visible = shared.table.visible(visitor.user.as_deref().unwrap_or_default());
     // Judged behind the look: what was seen was the visitor's to see.
-    recheck::recheck_right(shared, visitor, clock::unix_s())?;
+    revocation::recheck(shared, visitor, clock::unix_s())?;
     Ok(List::new(visible, shared.settings.zone.clone(), format, share))
 }
 

@@ -17,7 +17,7 @@ use super::report::{Carried, Info, RequestId};
 use super::settings::Live;
 use super::shard::Shard;
 use super::shared::Shared;
-use super::{clock, door, gate, listen, pump, recheck, report, settings};
+use super::{clock, door, gate, listen, pump, report, revocation, settings};
 use crate::ended::Cause;
 use crate::metrics::Registry;
 use crate::route::{Changed, Contradiction, Delta, Snapshot};
@@ -162,11 +162,11 @@ impl Edge {
         self.shared.cut_links();
         let shared = Arc::clone(&self.shared);
         let check: pump::Check<Info> =
-            Arc::new(move |info| recheck::may_stay(&shared, &info.report));
+            Arc::new(move |info| revocation::may_stay(&shared, &info.report));
         for shard in &self.shards {
             // First those that may be there in a moment: the pump checks everybody who comes.
             shard.attended.visit(|report, _| {
-                recheck::recheck_right(&self.shared, report, clock::unix_s())
+                revocation::recheck(&self.shared, report, clock::unix_s())
                     .err()
                     .map(gate::Refusal::cause)
             });

@@ -42,7 +42,7 @@ impl Model {
                 }
             }
             for slot in &reach.quarantined {
-                if slot.bars(vm, now_s)
+                if slot.is_quarantined_for(vm, now_s)
                     && let Some(taken) = taken.get_mut(slot.address.index())
                 {
                     *taken = true;

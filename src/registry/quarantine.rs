@@ -3,10 +3,11 @@
 //! may still mean the first.
 //!
 //! A draft puts in quarantine whatever its writes take from somebody. It is enforced in the
-//! allocator: an address is chosen by [`Quarantined::bars`], and `Model::collisions`, which every
-//! other check of an address asks, counts what is quarantined. Time gives a slot free, or the same
-//! owner's VM at the same endpoint. What a registry that was lost had given out comes here by
-//! [`Draft::quarantine_ways`], and where not even that is known no new way is opened at all.
+//! allocator: an address is chosen by [`Quarantined::is_quarantined_for`], and
+//! `Model::collisions`, which every other check of an address asks, counts what is quarantined.
+//! Time gives a slot free, or the same owner's VM at the same endpoint. What a registry that was
+//! lost had given out comes here by [`Draft::quarantine_ways`], and where not even that is known no
+//! new way is opened at all.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -28,7 +29,7 @@ pub(super) struct Quarantined {
 
 impl Quarantined {
     /// Whether `vm` must not stand there yet.
-    pub(super) fn bars(&self, vm: Serial, now_s: u64) -> bool {
+    pub(super) fn is_quarantined_for(&self, vm: Serial, now_s: u64) -> bool {
         self.until_s > now_s && self.vm != vm
     }
 }

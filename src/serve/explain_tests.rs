@@ -19,7 +19,7 @@ use crate::edge::report::{Proved, Report, RequestId};
 use crate::edge::route_gate::{Entry, RouteGate};
 use crate::edge::settings::{Settings, VmCredential};
 use crate::edge::shared::Shared;
-use crate::edge::{clock, recheck};
+use crate::edge::{clock, revocation};
 use crate::route::testing::{arbitrary, model, sound};
 use crate::route::{Contents, Snapshot, UserEntry};
 use crate::ssh::authorized_keys::KeyOptions;
@@ -483,7 +483,7 @@ proptest! {
         }
         // A session may stay where it is.
         for (session, _) in &sessions {
-            prop_assert!(recheck::recheck_right(&shared, session, clock::unix_s()).is_ok());
+            prop_assert!(revocation::recheck(&shared, session, clock::unix_s()).is_ok());
         }
         // And after any change just if the same login would lead to the same VM by some
         // way, with no less.
@@ -523,7 +523,7 @@ proptest! {
                     && (has.no_port_forwarding <= had.no_port_forwarding)
                     && (has.force_command.is_none() || has.force_command == had.force_command)
             });
-            let stays = recheck::recheck_right(&shared, session, clock::unix_s());
+            let stays = revocation::recheck(&shared, session, clock::unix_s());
             let may = way != "-" && !way.starts_with("closed") && same;
             prop_assert_eq!(stays.is_ok(), may, "{:?}: {} {:?}", stays, way, &comes);
         }

@@ -47,11 +47,11 @@ use crate::unix_time::unix_s;
 
 mod arrival;
 mod begin_session;
-mod give;
 mod half_open;
+mod hand_over;
 mod last_line;
 mod patience;
-mod take;
+mod take_over;
 
 /// How long somebody with `-N` and no channel waits before the reason comes in the DISCONNECT.
 const NOTICE_WAIT: Duration = Duration::from_secs(5);

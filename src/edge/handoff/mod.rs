@@ -1,10 +1,10 @@
 //! Sessions that change places: the edge gives them, an agent takes them. What passes between the
 //! two is `ssh::handoff`'s.
 //!
-//! - `links`: the edge's control links, one a process and agent. `door/give` is the way from a
+//! - `links`: the edge's control links, one a process and agent. `door/hand_over` is the way from a
 //!   proved key to two sockets that are spliced.
-//! - `claims`: what edges have announced to an agent. `door/take` is the way from a data connection
-//!   to a session that is relayed like any other.
+//! - `claims`: what edges have announced to an agent. `door/take_over` is the way from a data
+//!   connection to a session that is relayed like any other.
 
 mod claims;
 mod given;

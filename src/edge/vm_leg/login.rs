@@ -7,7 +7,7 @@ use super::super::failed::{self, Failed};
 use super::super::login_leg::{LoginLeg, Scratch};
 use super::super::settings::{Principal, VmCredential};
 use super::super::shared::Shared;
-use super::super::{clock, recheck};
+use super::super::{clock, revocation};
 use super::{Guest, VmLegs};
 use crate::ended::{Cause, Ended, Stage};
 use crate::ssh::certificate::UserCertificate;
@@ -99,7 +99,7 @@ impl VmLegs {
         let Guest { report, admitted, key, .. } = guest;
         let live = shared.live.load_full();
         // The right may have gone, or be less, since the key was proved.
-        recheck::recheck_right(shared, report, clock::unix_s())
+        revocation::recheck(shared, report, clock::unix_s())
             .map_err(|why| Ended::edge(Stage::VmLogin, why.cause()))?;
         let restrictions = key.restrictions();
         let (ca, principal) = match &live.credential {

@@ -62,7 +62,8 @@ impl Presented {
     }
 }
 
-/// Judges offers; implemented over the routing map. Pure: no dial, no counter, no ban.
+/// Judges offers: a front door's is `RouteGate`, which asks `gate::judge`. Pure: no dial, no
+/// counter, no ban.
 pub trait Gate {
     /// Whom a proof of this would let in here, if anybody: everything but signatures, which are
     /// verified afterwards.

@@ -1,5 +1,5 @@
-//! Whether somebody who is in still may be, as everything stands now: asked of the one judge
-//! ([`gate::judge`]) with what is known of the connection.
+//! What a revocation ends: whether somebody who is in still may be, as everything stands now. Asked
+//! of the one judge ([`gate::judge`]) with what is known of the connection.
 
 use super::gate::{self, Case, CasePlace, Refusal};
 use super::report::Report;
@@ -14,11 +14,7 @@ const LOOK_AGAIN_S: u64 = 60;
 ///
 /// # Errors
 /// How it ends.
-pub fn recheck_right(
-    shared: &Shared,
-    report: &Report,
-    unix_s: u64,
-) -> Result<Option<u64>, Refusal> {
+pub fn recheck(shared: &Shared, report: &Report, unix_s: u64) -> Result<Option<u64>, Refusal> {
     let Some(proved) = &report.who else { return Err(Refusal::NotRegistered) };
     let there;
     let place = match (&report.admitted, &report.user) {
@@ -49,7 +45,7 @@ pub fn recheck_right(
 /// Whether a session, or a visit of the lobby, may go on, and until when.
 pub(super) fn may_stay(shared: &Shared, report: &Report) -> pump::Stay {
     let unix_s = clock::unix_s();
-    match recheck_right(shared, report, unix_s) {
+    match recheck(shared, report, unix_s) {
         // Looked at again every minute: while a host sleeps, or when its time is set, the
         // two clocks part.
         Ok(until_s) => pump::Stay::Until(
