@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::{io, mem};
 
 use socket2::SockRef;
+use zeroize::Zeroize as _;
 
 use super::stream::{Read, Stream};
 use super::{clock, relay, socket_options};
@@ -264,6 +265,8 @@ impl LoginLeg {
                 }
             }
         });
+        // What was opened there, a proof maybe, is of no use any more but to who reads our memory.
+        bytes[before..start].zeroize();
         let left = &bytes[start..];
         // What is left moves to the front, into as much memory as it needs, once it is
         // the smaller part.

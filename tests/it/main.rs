@@ -24,6 +24,7 @@ mod handoff;
 mod harness;
 mod host_keys;
 mod lobby;
+mod memory;
 mod openssh;
 mod operations;
 mod others;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_lite::FutureExt;
 use futures_lite::future::try_zip;
+use zeroize::Zeroize as _;
 
 use super::super::attended::Waiting;
 use super::super::early::Early;
@@ -272,6 +273,8 @@ fn pass(
             Passed::Raw => break true,
         }
     };
+    // Some of the client's were opened there.
+    unread[..start].zeroize();
     unread.drain(..start);
     Ok(is_over)
 }

@@ -216,7 +216,7 @@ impl Door {
                     report.user = Some(Arc::clone(&admitted.user));
                     report.admitted = Some(admitted.clone());
                 }
-                Box::pin(self.go_on(next, leg, report, place, admitted, &key)).await
+                Box::pin(self.go_on(next, leg, report, place, admitted, key)).await
             }
         }
     }
@@ -229,11 +229,15 @@ impl Door {
         report: &RefCell<Report>,
         place: &HalfOpenSlot,
         admitted: Admitted,
-        key: &ProvedKey,
+        key: Box<ProvedKey>,
     ) -> Outcome {
         match next {
-            Next::Give(given) => Box::pin(self.give(leg, report, place, admitted, given)).await,
-            Next::Relay => Box::pin(self.begin_session(leg, report, place, admitted, key)).await,
+            Next::Give(given) => {
+                // The proof is the agent's to keep.
+                drop(key);
+                Box::pin(self.give(leg, report, place, admitted, given)).await
+            }
+            Next::Relay => Box::pin(self.begin_session(leg, report, place, admitted, &key)).await,
             Next::Nobody(ended) => {
                 place.leave();
                 let told = self.explain(leg, Early::default(), report, ended, "");

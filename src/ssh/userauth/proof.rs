@@ -7,6 +7,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::super::certificate::{Certificate, CertificateFault, Claimed, Restrictions};
 use super::super::publickey::{Fingerprint, PublicKey, SignatureAlgorithm, Touch};
 use super::super::wire::{Malformed, Put, Reader};
@@ -109,7 +111,8 @@ pub struct ProvedKey {
     user_verified: bool,
     method: Method,
     algorithm: SignatureAlgorithm,
-    signature: Box<[u8]>,
+    /// Whoever has it can be the user to an agent for a while.
+    signature: Zeroizing<Vec<u8>>,
 }
 
 impl ProvedKey {
@@ -175,7 +178,7 @@ impl ProvedKey {
 
     /// The signature blob: algorithm name and signature.
     #[must_use]
-    pub const fn signature(&self) -> &[u8] {
+    pub fn signature(&self) -> &[u8] {
         &self.signature
     }
 
@@ -183,8 +186,8 @@ impl ProvedKey {
     /// ([`Authenticator::prove_again`](super::Authenticator::prove_again)). `host_key` as in
     /// [`ProvedKey::signed_data`].
     #[must_use]
-    pub fn request(&self, host_key: &[u8]) -> Vec<u8> {
-        let mut request = self.covered(host_key);
+    pub fn request(&self, host_key: &[u8]) -> Zeroizing<Vec<u8>> {
+        let mut request = Zeroizing::new(self.covered(host_key));
         request.put_string(&self.signature);
         request
     }
@@ -465,7 +468,7 @@ impl RequestJudge<'_> {
             user_verified: proof.user_verified,
             method: request.method,
             algorithm: claim.algorithm,
-            signature: signature.into(),
+            signature: Zeroizing::new(signature.to_vec()),
         })
     }
 }
