@@ -83,6 +83,7 @@ impl Leaves {
                 // Another one may come for one that failed on its way.
                 match leaving.wait_until(SUCCESSOR_OPENS, State::is_succeeded) {
                     Waited::Came => {
+                        shared.leave();
                         ended = leaving.wait_until(UNDER_WAY, |_| false) == Waited::Ended;
                     }
                     Waited::InVain => tracing::error!("no successor lets people in"),

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use crate::harness::{World, peers};
 
 const PAGE: u64 = 4096;
+const PAGE_BYTES: usize = 4096;
 
 /// Secrets of a session, each with what it is.
 type Secrets = Vec<(String, Vec<u8>)>;
@@ -77,7 +78,7 @@ fn touched(memory: &fs::File, pages: &fs::File, region: Range<u64>) -> Vec<(u64,
             continue;
         }
         let at = region.start + index as u64 * PAGE;
-        let mut page = vec![0; PAGE as usize];
+        let mut page = vec![0; PAGE_BYTES];
         // What goes away meanwhile holds nothing.
         if memory.read_exact_at(&mut page, at).is_err() {
             continue;
