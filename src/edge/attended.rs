@@ -36,7 +36,9 @@ pub(super) struct Attended {
 
 #[derive(Default)]
 struct All {
+    /// By a number of our own: a request's comes from the edge where an agent attends to it.
     entries: HashMap<u64, Entry>,
+    last: u64,
     /// How many of them dial.
     dialling: u64,
 }
@@ -52,6 +54,7 @@ struct Entry {
 /// One connection in the list, until this is dropped. Stays with the task that it was made for.
 pub(super) struct Waiting {
     of: Arc<Attended>,
+    number: u64,
     pub(super) report: Arc<Report>,
     /// How far it has come.
     pub(super) stage: Cell<Stage>,
@@ -70,10 +73,12 @@ impl Attended {
         let entry = Entry { report: Arc::clone(&report), progress, eviction: None, wake };
         let mut all = self.all();
         all.dialling += u64::from(progress == Progress::Dialling);
-        all.entries.insert(report.request.0, entry);
+        all.last += 1;
+        let number = all.last;
+        all.entries.insert(number, entry);
         self.counters.dialling(all.dialling);
         drop(all);
-        Waiting { of: Arc::clone(self), report, stage: Cell::new(stage) }
+        Waiting { of: Arc::clone(self), number, report, stage: Cell::new(stage) }
     }
 
     /// Shows every connection there is to `visit`, and has those ended that it has a cause
@@ -103,7 +108,7 @@ impl Waiting {
     }
 
     fn take_verdict(&self, all: &mut All) -> Option<Cause> {
-        all.entries.get_mut(&self.report.request.0)?.eviction.take()
+        all.entries.get_mut(&self.number)?.eviction.take()
     }
 
     /// Hands the connection over by `hand_over`, unless it has to end: nobody who looks here and
@@ -123,7 +128,7 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         let mut all = self.of.all();
-        let gone = all.entries.remove(&self.report.request.0);
+        let gone = all.entries.remove(&self.number);
         let dialled = gone.is_some_and(|entry| entry.progress == Progress::Dialling);
         all.dialling -= u64::from(dialled);
         self.of.counters.dialling(all.dialling);
@@ -152,6 +157,27 @@ mod tests {
             assert_eq!(handed, Err::<(), _>(Cause::Killed));
             assert_eq!(other.leave(|report| report.request.0), Ok(2));
             assert!(attended.all().entries.is_empty());
+        });
+    }
+
+    /// An edge that is wrong, or stolen, says what it likes.
+    #[test]
+    fn two_of_one_request_id_are_two() {
+        run(|tasks| async move {
+            let attended = Arc::new(Attended::new(Arc::new(Counters::default())));
+            let enter = || {
+                let report = Report::new(RequestId(7), ([192, 0, 2, 1], 2222).into(), 0);
+                attended.enter(report, Stage::Dial, tasks.wake_me().unwrap())
+            };
+            let (one, other) = (enter(), enter());
+            assert_eq!(attended.all().dialling, 2);
+            attended.visit(|report, _| (report.request.0 == 7).then_some(Cause::Killed));
+            assert_eq!(
+                (one.eviction().await, other.eviction().await),
+                (Cause::Killed, Cause::Killed)
+            );
+            drop((one, other));
+            assert_eq!(attended.all().dialling, 0);
         });
     }
 }
