@@ -3,11 +3,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_lite::FutureExt;
 use zeroize::Zeroize;
 
-use super::super::handoff::{Agent, Details, FarEnd};
+use super::super::handoff::{Agent, Details, FarEnd, Sighting};
 use super::super::login_leg::{Broken, LoginLeg};
 use super::super::presence::ConnectionGuard;
 use super::super::report::{Proved, Report, RequestId};
@@ -15,7 +16,7 @@ use super::super::route_gate::{Entry, RouteGate};
 use super::super::stream::{Read, Stream};
 use super::{Door, HalfOpenSlot, Outcome};
 use crate::ended::{Cause, Detail, Ended, Side, Stage};
-use crate::route::Admitted;
+use crate::route::{Admitted, Carriage};
 use crate::ssh::certificate::Restrictions;
 use crate::ssh::fault::Fault;
 use crate::ssh::handoff::{self, CLAIM_ID_BYTES, OPEN_LENGTH_MAX, Open, Refused, Said, Taken};
@@ -27,8 +28,11 @@ use crate::ssh::userauth::{
 };
 use crate::unix_time::unix_s;
 
-/// Most bytes kept of a data connection before its OPEN is whole.
-const OPENING_BYTES_MAX: usize = CLAIM_ID_BYTES + OPEN_LENGTH_MAX as usize + 64;
+/// Most bytes kept of a data connection behind its id, before its OPEN is whole.
+const OPENING_BYTES_MAX: usize = OPEN_LENGTH_MAX as usize + 64;
+
+/// How often keys of data connections that did not come are looked for on a link that is quiet.
+const LOOK_AFTER: Duration = Duration::from_secs(10);
 
 /// Why a session is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +45,12 @@ enum Denial {
     Proof,
     #[error("by this agent's map it leads to another VM")]
     OtherVm,
+    #[error("by this agent's map its VM is not this agent's to carry")]
+    Node,
     #[error("this session was handed over before")]
     Replayed,
+    #[error("too many sessions have come in the last minutes, or too many of this user")]
+    Busy,
 }
 
 impl Door {
@@ -64,7 +72,7 @@ impl Door {
         }
         let mut bytes = Vec::new();
         let grace = self.shared.settings.login_grace;
-        let opening = Box::pin(self.read_until(&stream, &mut bytes, 1));
+        let opening = Box::pin(self.read_until(&stream, (&mut bytes, CLAIM_ID_BYTES), 1));
         match self.tasks.timeout(grace, opening).await {
             Some(Ok(())) => {}
             Some(Err(broken)) => return Outcome::Ended(broken.ended(Side::Client, Stage::Accept)),
@@ -85,16 +93,16 @@ impl Door {
         }
     }
 
-    /// Reads until there are `count` bytes.
+    /// Reads until there are `count` bytes, and at most `max`.
     async fn read_until(
         &self,
         stream: &Stream,
-        bytes: &mut Vec<u8>,
+        (bytes, max): (&mut Vec<u8>, usize),
         count: usize,
     ) -> Result<(), Broken> {
         while bytes.len() < count {
             stream.readable().await?;
-            if self.scratch.read(stream, bytes, OPENING_BYTES_MAX)? == Read::End {
+            if self.scratch.read(stream, bytes, max)? == Read::End {
                 return Err(Broken::Closed);
             }
         }
@@ -114,12 +122,16 @@ impl Door {
             report.borrow_mut().detail = Some(Detail::noted(why));
             Ended::edge(Stage::Handoff, Cause::HandoffRefused)
         };
-        self.read_until(&stream, &mut bytes, CLAIM_ID_BYTES).await.map_err(broke)?;
-        let mut input = bytes.split_off(CLAIM_ID_BYTES);
+        let id = (&mut bytes, CLAIM_ID_BYTES);
+        self.read_until(&stream, id, CLAIM_ID_BYTES).await.map_err(broke)?;
         let id = bytes.first_chunk().copied().unwrap_or_default();
         let Some((claim, edge)) = agent.claims.announced(&self.tasks, id).await else {
             return Err(refused("no edge announced this data connection"));
         };
+        if !agent.trusts_edge(&edge) {
+            return Err(refused("the edge that announced it is none of agent's edges any more"));
+        }
+        let mut input = Vec::new();
         let (mut from_edge, mut to_edge) = claim.at_agent();
         let Opened { payload, used } = loop {
             let found = from_edge.open(&mut input, OPEN_LENGTH_MAX);
@@ -127,7 +139,8 @@ impl Door {
                 break opened;
             }
             let more = input.len().max(from_edge.needs().saturating_sub(1)).saturating_add(1);
-            self.read_until(&stream, &mut input, more).await.map_err(broke)?;
+            let input = (&mut input, OPENING_BYTES_MAX);
+            self.read_until(&stream, input, more).await.map_err(broke)?;
         };
         if !agent.claims.come(id) {
             return Err(refused("another data connection came under the same announcement"));
@@ -195,8 +208,14 @@ impl Door {
         if admitted.vm.id != details.vm {
             return Err(Denial::OtherVm);
         }
-        if !agent.seen.is_first(session.id.as_bytes(), session.said_s, now_s) {
-            return Err(Denial::Replayed);
+        match self.shared.table.carriage(&admitted.vm) {
+            Some(Carriage::Handoff(node)) if Fingerprint(node.agent_key) == agent.key() => {}
+            Some(Carriage::Handoff(_) | Carriage::Relay) | None => return Err(Denial::Node),
+        }
+        match agent.seen.sight(&admitted.user, session.id.as_bytes(), now_s) {
+            Sighting::First => {}
+            Sighting::Again => return Err(Denial::Replayed),
+            Sighting::NoRoom => return Err(Denial::Busy),
         }
         let taken = open.take(session, &trusted.host_keys, RekeyLimits::default())?;
         Ok((taken, admitted, key))
@@ -277,8 +296,10 @@ impl Door {
                 signing.outbox.filled().await;
                 None
             };
-            if let Some(broken) = filled.or(heard).await {
-                return broken.detail(&leg.transport);
+            match self.tasks.timeout(LOOK_AFTER, Box::pin(filled.or(heard))).await {
+                Some(Some(broken)) => return broken.detail(&leg.transport),
+                Some(None) => {}
+                None => agent.claims.forget_late(),
             }
         }
     }

@@ -2,9 +2,10 @@
 //! was asked to take.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::poll_fn;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -19,13 +20,19 @@ use crate::ssh::publickey::Fingerprint;
 const COMES_MS_MAX: u64 = 30_000;
 /// How long a data connection waits for its announcement, which takes another way.
 const ANNOUNCED_WAIT: Duration = Duration::from_secs(2);
-/// Announcements that wait, of one edge: as many logins as it can have under way,
-/// and 200 bytes each.
-const CLAIMS_MAX: usize = 8192;
+/// Announcements kept of one edge, 200 bytes each: those of eight seconds of 2,000 logins.
+const CLAIMS_MAX: usize = 16_384;
 /// Data connections that wait for an announcement; who is one too many is told to go.
 const WAITING_MAX: usize = 8192;
-/// Sessions remembered, so that none comes twice: 15 minutes of 290 a second.
-const SEEN_MAX: usize = 1 << 18;
+/// How long a session is remembered at least, in seconds: as long as its proof is fresh, for
+/// whatever the edge's clock says.
+const SEEN_S_MIN: u64 = 2 * SAID_AGO_S_MAX;
+/// Sessions remembered of so many seconds: 2,300 a second, and 60 MB.
+const SEEN_MAX: usize = 1 << 22;
+/// And of one user: nobody takes the others' room.
+const SEEN_OF_USER_MAX: usize = SEEN_MAX / 4;
+/// Bytes that a session is remembered by.
+const SEEN_BYTES: usize = 16;
 
 /// Data connections that were announced and have not come, and those that have come and
 /// are not announced.
@@ -35,8 +42,8 @@ pub(in crate::edge) struct Claims(Mutex<All>);
 #[derive(Default)]
 struct All {
     announced: HashMap<ClaimId, Announced>,
-    /// When each may be forgotten, the earliest first; some have come already.
-    order: VecDeque<(u64, ClaimId)>,
+    /// Of each edge, and when each may be forgotten, the earliest first; some have come already.
+    order: HashMap<Fingerprint, VecDeque<(u64, ClaimId)>>,
     waiting: HashMap<ClaimId, Wake>,
 }
 
@@ -48,22 +55,24 @@ struct Announced {
 }
 
 impl Claims {
-    /// `edge` announces a data connection. False: it has too many that have not come, or
-    /// `claim` is none.
+    /// `edge` announces a data connection. If it has too many, the oldest is forgotten: somebody
+    /// who logs in and leaves at once, again and again, is nobody else's end. False: `claim`
+    /// is none.
     pub(in crate::edge) fn announce(&self, edge: Fingerprint, claim: &[u8]) -> bool {
         let Ok(Claim { id, .. }) = Claim::parse(claim) else { return false };
         let now_ms = clock::monotonic_ms();
         let mut all = self.all();
         all.forget(now_ms);
-        // Few: those that have come are gone, and those that did not come in time.
-        if all.announced.values().filter(|one| one.edge == edge).count() >= CLAIMS_MAX {
-            return false;
-        }
         let claim = Zeroizing::new(claim.to_vec());
         let until_ms = now_ms.saturating_add(COMES_MS_MAX);
         if let Entry::Vacant(vacant) = all.announced.entry(id) {
             vacant.insert(Announced { claim, edge, until_ms });
-            all.order.push_back((until_ms, id));
+            let order = all.order.entry(edge).or_default();
+            order.push_back((until_ms, id));
+            let oldest = if order.len() > CLAIMS_MAX { order.pop_front() } else { None };
+            if let Some((_, oldest)) = oldest {
+                all.announced.remove(&oldest);
+            }
         }
         if let Some(wake) = all.waiting.remove(&id) {
             wake.wake();
@@ -103,21 +112,25 @@ impl Claims {
         self.all().announced.remove(&id).is_some()
     }
 
+    /// Drops the keys of data connections that did not come in time.
+    pub(in crate::edge) fn forget_late(&self) {
+        self.all().forget(clock::monotonic_ms());
+    }
+
     fn all(&self) -> MutexGuard<'_, All> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl All {
-    /// Drops the keys of data connections that did not come in time.
     fn forget(&mut self, now_ms: u64) {
-        while let Some((until_ms, id)) = self.order.front().copied() {
-            if until_ms > now_ms {
-                break;
+        let Self { announced, order, .. } = self;
+        order.retain(|_, order| {
+            while let Some((_, id)) = order.pop_front_if(|(until_ms, _)| *until_ms <= now_ms) {
+                announced.remove(&id);
             }
-            self.order.pop_front();
-            self.announced.remove(&id);
-        }
+            !order.is_empty()
+        });
     }
 }
 
@@ -130,18 +143,56 @@ impl Announced {
 
 /// Sessions that an agent was asked to take, by their ids, for as long as their proof is fresh.
 #[derive(Default)]
-pub(in crate::edge) struct Seen(Mutex<HashMap<Box<[u8]>, u64>>);
+pub(in crate::edge) struct Seen(Mutex<[Generation; 2]>);
+
+/// What was seen within [`SEEN_S_MIN`]: of the two the earlier is dropped as a whole.
+#[derive(Default)]
+struct Generation {
+    began_s: u64,
+    ids: HashSet<[u8; SEEN_BYTES]>,
+    users: HashMap<Arc<str>, usize>,
+}
+
+/// What a session that comes is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::edge) enum Sighting {
+    /// It was not seen before, and is remembered now.
+    First,
+    /// It came before.
+    Again,
+    /// Too many have come, or too many of that user.
+    NoRoom,
+}
 
 impl Seen {
-    /// Takes note of a session whose first KEXINIT was sent at `said_s`. False: it was seen before,
-    /// or there is no room.
-    pub(in crate::edge) fn is_first(&self, session_id: &[u8], said_s: u64, unix_s: u64) -> bool {
+    /// Takes note of a session whose proof is fresh at `now_s`, in Unix seconds.
+    pub(in crate::edge) fn sight(
+        &self,
+        user: &Arc<str>,
+        session_id: &[u8],
+        now_s: u64,
+    ) -> Sighting {
+        let mut id = [0; SEEN_BYTES];
+        id.iter_mut().zip(session_id).for_each(|(to, from)| *to = *from);
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= SEEN_MAX {
-            all.retain(|_, until_s| *until_s >= unix_s);
+        let [young, old] = &mut *all;
+        // A clock that was set back keeps what there is.
+        if now_s.saturating_sub(young.began_s) >= SEEN_S_MIN {
+            *old = mem::replace(young, Generation { began_s: now_s, ..Generation::default() });
+            if now_s.saturating_sub(old.began_s) >= 2 * SEEN_S_MIN {
+                *old = Generation::default();
+            }
         }
-        let until_s = said_s.saturating_add(SAID_AGO_S_MAX);
-        all.len() < SEEN_MAX && all.insert(session_id.into(), until_s).is_none()
+        if young.ids.contains(&id) || old.ids.contains(&id) {
+            return Sighting::Again;
+        }
+        let of_user = young.users.entry(Arc::clone(user)).or_default();
+        if young.ids.len() >= SEEN_MAX || *of_user >= SEEN_OF_USER_MAX {
+            return Sighting::NoRoom;
+        }
+        *of_user += 1;
+        young.ids.insert(id);
+        Sighting::First
     }
 }
 
@@ -173,23 +224,54 @@ mod tests {
         });
     }
 
+    /// Whoever logs in and hangs up at once costs the edge's oldest announcement and nobody's link.
     #[test]
-    fn an_edge_announces_no_more_than_its_share() {
+    fn an_edge_that_announces_too_much_loses_its_oldest_announcement_and_no_other() {
         let claims = Claims::default();
         let mut random = Seeded(2);
-        for _ in 0..CLAIMS_MAX {
-            assert!(claims.announce(EDGE, &Claim::generate(&mut random).encoded()));
+        let other = Claim::generate(&mut random);
+        assert!(claims.announce(Fingerprint([2; 32]), &other.encoded()));
+        let all: Vec<_> = (0..=CLAIMS_MAX).map(|_| Claim::generate(&mut random)).collect();
+        for claim in &all {
+            assert!(claims.announce(EDGE, &claim.encoded()));
         }
-        let one_more = Claim::generate(&mut random).encoded();
-        assert!(!claims.announce(EDGE, &one_more));
-        assert!(claims.announce(Fingerprint([2; 32]), &one_more), "another edge has its own");
+        assert!(!claims.come(all[0].id), "the oldest");
+        assert!(claims.come(all[1].id) && claims.come(all[CLAIMS_MAX].id));
+        assert!(claims.come(other.id), "another edge has its own");
+        assert!(claims.all().order[&EDGE].len() <= CLAIMS_MAX);
+        assert!(!claims.announce(EDGE, b"none"));
     }
 
     #[test]
-    fn a_session_is_taken_once_however_often_it_is_offered() {
-        let seen = Seen::default();
-        assert!(seen.is_first(&[1; 32], 1000, 1000));
-        assert!(!seen.is_first(&[1; 32], 1000, 1000));
-        assert!(seen.is_first(&[2; 32], 1000, 1000));
+    fn what_did_not_come_in_time_is_forgotten() {
+        let claims = Claims::default();
+        assert!(claims.announce(EDGE, &Claim::generate(&mut Seeded(3)).encoded()));
+        let mut all = claims.all();
+        all.forget(clock::monotonic_ms());
+        assert_eq!(all.announced.len(), 1);
+        all.forget(clock::monotonic_ms() + COMES_MS_MAX);
+        assert!(all.announced.is_empty() && all.order.is_empty());
+    }
+
+    #[test]
+    fn a_session_is_taken_once_however_often_it_is_offered_while_its_proof_is_fresh() {
+        let (seen, alice) = (Seen::default(), Arc::from("alice"));
+        let now_s = 1_800_000_000;
+        assert_eq!(seen.sight(&alice, &[1; 32], now_s), Sighting::First);
+        for later_s in [0, 1, SAID_AGO_S_MAX, SEEN_S_MIN - 1, SEEN_S_MIN, 2 * SEEN_S_MIN - 1] {
+            assert_eq!(seen.sight(&alice, &[1; 32], now_s + later_s), Sighting::Again, "{later_s}");
+        }
+        assert_eq!(seen.sight(&alice, &[2; 32], now_s + SEEN_S_MIN), Sighting::First);
+        assert_eq!(seen.sight(&alice, &[1; 32], now_s + 9 * SEEN_S_MIN), Sighting::First);
+    }
+
+    #[test]
+    fn one_user_leaves_room_for_the_others() {
+        let (seen, alice) = (Seen::default(), Arc::from("alice"));
+        seen.sight(&alice, &[0; 32], 7 * SEEN_S_MIN);
+        seen.0.lock().unwrap()[0].users.insert(Arc::clone(&alice), SEEN_OF_USER_MAX);
+        assert_eq!(seen.sight(&alice, &[1; 32], 7 * SEEN_S_MIN), Sighting::NoRoom);
+        assert_eq!(seen.sight(&Arc::from("bob"), &[1; 32], 7 * SEEN_S_MIN), Sighting::First);
+        assert_eq!(seen.sight(&alice, &[1; 32], 7 * SEEN_S_MIN), Sighting::Again);
     }
 }

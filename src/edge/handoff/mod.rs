@@ -18,6 +18,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
+pub(super) use self::claims::Sighting;
 use self::claims::{Claims, Seen};
 pub(super) use self::given::{Given, Next};
 pub use self::links::{Handed, Links};
@@ -46,6 +47,8 @@ pub struct Agent {
     edge_networks: Vec<IpNet>,
     /// What it is to edges: its identity as a host key.
     pub(super) identity: Arc<ServerConfig>,
+    /// Of that identity.
+    key: Fingerprint,
     /// Replaced by a reload.
     pub trusted: ArcSwap<Trusted>,
     pub(super) claims: Claims,
@@ -67,8 +70,17 @@ impl Agent {
     #[must_use]
     pub fn new(edge_networks: Vec<IpNet>, identity: Arc<ServerConfig>, trusted: Trusted) -> Self {
         let trusted = ArcSwap::from_pointee(trusted);
+        let key = identity.host_keys().first().map(|it| it.key.public().fingerprint());
+        // Without a key it takes nobody's session.
+        let key = key.unwrap_or(Fingerprint([0; 32]));
         let (claims, seen, signers) = (Claims::default(), Seen::default(), Signers::default());
-        Self { edge_networks, identity, trusted, claims, seen, signers }
+        Self { edge_networks, identity, key, trusted, claims, seen, signers }
+    }
+
+    /// What nodes pin it by.
+    #[must_use]
+    pub const fn key(&self) -> Fingerprint {
+        self.key
     }
 
     pub(super) fn lets_come(&self, from: IpAddr) -> bool {
