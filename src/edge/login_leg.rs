@@ -65,6 +65,21 @@ impl Scratch {
         Ok(read)
     }
 
+    /// Reads what nobody wants any more, until the peer's FIN.
+    pub(super) async fn read_to_end(&self, stream: &Stream) -> io::Result<()> {
+        let mut turns = 0;
+        loop {
+            stream.readable().await?;
+            turns += 1;
+            if turns % TURNS_MAX == 0 {
+                stream.tasks().yield_now().await;
+            }
+            if stream.read(&mut self.buffer.borrow_mut())? == Read::End {
+                return Ok(());
+            }
+        }
+    }
+
     /// Runs `body` with a context of now.
     pub(super) fn with_context<T>(&self, body: impl FnOnce(&mut Context<'_>) -> T) -> T {
         let mut entropy = self.entropy.borrow_mut();
@@ -300,17 +315,7 @@ impl LoginLeg {
     pub(super) async fn finish(&mut self, scratch: &Scratch) -> Result<(), Broken> {
         self.flush().await?;
         self.stream.finish()?;
-        let mut turns = 0;
-        loop {
-            self.stream.readable().await?;
-            turns += 1;
-            if turns % TURNS_MAX == 0 {
-                self.stream.tasks().yield_now().await;
-            }
-            if self.stream.read(&mut scratch.buffer.borrow_mut())? == Read::End {
-                return Ok(());
-            }
-        }
+        Ok(scratch.read_to_end(&self.stream).await?)
     }
 
     /// Reads nothing more, and waits until the peer is gone.

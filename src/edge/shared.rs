@@ -92,7 +92,7 @@ impl Shared {
     }
 
     /// An agent that listens no more says so to its edges.
-    pub(super) fn leave(&self) {
+    pub fn leave(&self) {
         if let Part::Agent(agent) = &self.part {
             agent.signers.leave();
         }

@@ -1,14 +1,15 @@
 //! Sessions that an agent carries: the edge hands them over once the key is proved, and only
 //! splices from then on.
 
-use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{fs, mem, thread};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Key, World, process, wait};
+use crate::harness::{Key, Process, World, process, wait};
 
 fn world() -> Option<World> {
     (!World::is_passed_by()).then(|| World::usual_plan().handed().start())
@@ -177,4 +178,49 @@ fn an_agent_is_replaced_under_its_sessions_and_nobody_notices() {
     wait::until("its end", wait::SOON, ended);
     assert_eq!(fs::metadata(&came).expect("what came").len(), 5_000_000);
     wait::until("its line", wait::SOON, || before.log().contains("connection ended"));
+}
+
+/// Has another agent take the place of the one there is, which waits for its turn beside it from
+/// the start; returns the one that drains.
+fn replace_agent_beside(world: &mut World) -> Process {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keyway"));
+    command.arg("agent").arg("--config").arg(world.path("agent.toml"));
+    let successor = Process::start("successor", world.dir(), &mut command);
+    let waits = || successor.log().contains("waiting until it hands over");
+    wait::until("the successor", wait::SOON, waits);
+    process::signal(world.agent().id(), Signal::SIGTERM);
+    let is_up = || successor.log().contains(" is up");
+    wait::until("its turn", wait::SOON, is_up);
+    let before = mem::replace(world.agent(), successor);
+    let drains = || before.log().contains("draining");
+    wait::until("the drain", wait::SOON, drains);
+    before
+}
+
+/// The order that the documentation tells: whatever comes while one agent follows another is taken,
+/// by the one or by the other.
+#[test]
+fn logins_go_on_while_an_agent_is_replaced() {
+    let Some(mut world) = world() else { return };
+    let target = world.target("alice", "s001");
+    target.ssh(&[], "true").ok();
+    let is_over = AtomicBool::new(false);
+    let log_in = || {
+        let mut logins = 0;
+        while !is_over.load(Ordering::Relaxed) {
+            target.ssh(&[], "true").ok();
+            logins += 1;
+        }
+        logins
+    };
+    let logins: usize = thread::scope(|scope| {
+        let all = [(); 3].map(|()| scope.spawn(log_in));
+        let _before = replace_agent_beside(&mut world);
+        for _ in 0..3 {
+            target.ssh(&[], "true").ok();
+        }
+        is_over.store(true, Ordering::Relaxed);
+        all.into_iter().map(|one| one.join().expect("each of them came in")).sum()
+    });
+    assert!(logins > 3, "{logins}");
 }

@@ -2,7 +2,7 @@
 //!
 //! A seat is taken first. While the VM is reached the client is attended to, and whoever may end
 //! the connection is heard: the one that comes first decides. How that wait may end, and how what
-//! carries a session comes to the pump, is the same for a session that an agent gets (`give`).
+//! carries a session comes to the pump, is the same for a session that an agent gets (`hand_over`).
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -138,8 +138,6 @@ impl Door {
         waiting: Waiting,
         seat: SessionPermit,
     ) -> Outcome {
-        let accepted_us = waiting.report.accepted_us;
-        self.counters.stage(LoginStage::Total, clock::monotonic_us() - accepted_us);
         let Reached { leg: vm_leg, endpoint } = reached;
         let (client_side, vm_side) = (client_leg.leave(), vm_leg.leave());
         // The host keys the client was shown, whatever a reload has brought since.
@@ -167,6 +165,8 @@ impl Door {
         seat: SessionPermit,
         handed: Option<Handed>,
     ) -> Outcome {
+        let accepted_us = waiting.report.accepted_us;
+        self.counters.stage(LoginStage::Total, clock::monotonic_us() - accepted_us);
         let carried = waiting.leave(|report| {
             let report = Report { endpoint: Some(Box::new(endpoint)), ..report.clone() };
             let started_ms = report.accepted_ms;

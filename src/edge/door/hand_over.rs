@@ -2,7 +2,10 @@
 //! then on spliced.
 
 use std::cell::RefCell;
+use std::future::{pending, poll_fn};
+use std::mem;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_lite::FutureExt;
@@ -15,12 +18,14 @@ use super::super::failed::Failed;
 use super::super::handoff::{Details, FarEnd, Given, Next, Part, Peer};
 use super::super::login_leg::{Broken, LoginLeg};
 use super::super::pump::{Carriage, Splice, SplicedLeg};
+use super::super::relay::PreferGcm;
 use super::super::relay::rekey::{GCM, takes_gcm};
 use super::super::report::Report;
+use super::super::revocation::recheck;
 use super::super::route_gate::Entry;
 use super::super::stream::{Read, Stream};
 use super::begin_session::Unreached;
-use super::{Door, HalfOpenSlot, Outcome};
+use super::{Door, FAREWELL_WAIT, HalfOpenSlot, Outcome};
 use crate::ended::{Cause, Detail, Ended, Side, Stage};
 use crate::route::{self, Admitted};
 use crate::ssh::fault::Fault;
@@ -28,6 +33,7 @@ use crate::ssh::handoff::{Answered, Asked, Claim, EdgeEnd, Passed};
 use crate::ssh::message::Reason;
 use crate::ssh::publickey::Fingerprint;
 use crate::ssh::transport::Context;
+use crate::unix_time::unix_s;
 
 /// How long an agent may take to judge: it waits two seconds for an announcement.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
@@ -63,24 +69,24 @@ impl Door {
             Some(route::Carriage::Relay) => return Next::Relay,
             None => return Next::Nobody(agent(Cause::AgentUnreachable)),
         };
-        let (Part::Edge(links), Some(dialled)) = (&self.shared.part, report.borrow().dialled)
-        else {
+        let (Part::Edge(_), Some(dialled)) = (&self.shared.part, report.borrow().dialled) else {
             return Next::Nobody(Ended::edge(Stage::Handoff, Cause::AgentUnreachable));
         };
         let (request, client) = (report.borrow().request, report.borrow().client);
         let details = Details { request: request.0, client, dialled, vm: admitted.vm.id.clone() };
         let proof = key.request(leg.transport.host_key());
-        let ciphers = takes_gcm(&leg.transport).then_some(GCM);
+        let prefers = self.shared.settings.prefer_gcm == PreferGcm::Bulk;
+        let ciphers = (prefers && takes_gcm(&leg.transport)).then_some(GCM);
         let mut opening = Vec::new();
         let asked = self.scratch.with_context(|cx| {
             let claim = Claim::generate(cx.entropy);
-            let handed = links.announce(&peer, &claim, leg.transport.server_config());
+            let encoded = claim.encoded();
             let said = (&proof[..], &details.encoded()[..]);
             let asked = Asked::begin(&mut leg.transport, claim, said, ciphers, &mut opening, cx);
-            asked.map(|asked| (asked, handed))
+            asked.map(|asked| (asked, encoded))
         });
         match asked {
-            Ok((asked, handed)) => Next::Give(Box::new(Given { peer, asked, handed, opening })),
+            Ok((asked, claim)) => Next::Give(Box::new(Given { peer, asked, claim, opening })),
             // It began before there was any node.
             Err(_) => Next::Nobody(Ended::edge(Stage::Handoff, Cause::AgentUnreachable)),
         }
@@ -108,6 +114,19 @@ impl Door {
         };
         report.borrow_mut().far_end = Some(Arc::new(FarEnd::Agent(given.peer.clone())));
         let waiting = self.attended.enter(report.borrow().clone(), Stage::Handoff, wake);
+        let claim = mem::take(&mut given.claim);
+        let Part::Edge(links) = &self.shared.part else {
+            return Outcome::Ended(Ended::edge(Stage::Handoff, Cause::AgentUnreachable));
+        };
+        let handed = links.announce(&given.peer, claim, client_leg.transport.server_config());
+        // Only now that whoever takes a right away finds it here, and the link: what went since the
+        // proof is not missed.
+        let stands = recheck(&self.shared, &waiting.report, unix_s());
+        if let Err(why) = stands {
+            self.shared.cut_links();
+            let (said, why) = ((Early::default(), ""), Unreached::Told(why.cause()));
+            return Outcome::Ended(self.part(client_leg, said, report, &waiting, why).await);
+        }
         let (agent, unread) = match self.agent_answers(&mut given, &client_leg, &waiting).await {
             Ok(answered) => answered,
             Err(why) => {
@@ -116,34 +135,18 @@ impl Door {
             }
         };
         let (client, transport, client_unread) = client_leg.into_parts();
-        let Given { peer, asked, handed, .. } = *given;
+        let Given { peer, asked, .. } = *given;
         let mut out = Vec::new();
         let Ok(end) = asked.hand_off(transport, &mut out) else {
             return Outcome::Ended(Ended::edge(Stage::Handoff, Cause::Protocol));
         };
         let end = RefCell::new(end);
-        let agent_gone = Ended { side: Side::Agent, stage: Stage::Handoff, cause: Cause::Reset };
-        let client_gone = Ended::client(Stage::Handoff, Cause::Closed);
-        let up = self.pass_on(
-            (&client, Side::Client),
-            (&agent, agent_gone),
-            (client_unread, Vec::new()),
-            |input, out, cx| end.borrow_mut().from_client(input, out, cx),
-        );
-        let down = self.pass_on(
-            (&agent, Side::Agent),
-            (&client, client_gone),
-            (unread, out),
-            |input, out, cx| end.borrow_mut().from_agent(input, out, cx),
-        );
-        let switched = async { try_zip(up, down).await };
-        let told = async { Err(Ended::evicted(Stage::Handoff, waiting.eviction().await)) };
-        let switched = self.tasks.timeout(EXCHANGE_WAIT, Box::pin(switched.or(told))).await;
-        let stuck = Ended::client(Stage::Handoff, Cause::Deadline);
-        let (upwards, downwards) = match switched.unwrap_or(Err(stuck)) {
+        let read = [(&client, client_unread), (&agent, unread)];
+        let (upwards, downwards) = match self.switch(&end, read, out, &waiting).await {
             Ok(leftovers) => leftovers,
             Err(ended) => {
-                self.say_last(&client, &end, &report.borrow().notice(ended.cause));
+                let text = report.borrow().notice(ended.cause);
+                self.say_last(&client, &end, &text).await;
                 return Outcome::Ended(ended);
             }
         };
@@ -153,13 +156,65 @@ impl Door {
         self.hand_to_pump(carriage, peer.address, waiting, seat, Some(handed))
     }
 
+    /// Passes on what both sides say until both directions are raw, or somebody has it ended;
+    /// returns what was read upwards and downwards behind that. `read`: each socket, and what was
+    /// read of it and not opened. `out`: what is to be written to the client first.
+    async fn switch(
+        &self,
+        end: &RefCell<EdgeEnd>,
+        [(client, client_unread), (agent_side, agent_unread)]: [(&Stream, Vec<u8>); 2],
+        out: Vec<u8>,
+        waiting: &Waiting,
+    ) -> Result<(Vec<u8>, Vec<u8>), Ended> {
+        let agent_gone = Ended { side: Side::Agent, stage: Stage::Handoff, cause: Cause::Reset };
+        let client_gone = Ended::client(Stage::Handoff, Cause::Closed);
+        let up = self.pass_on(
+            (client, Side::Client),
+            (agent_side, agent_gone),
+            (client_unread, Vec::new()),
+            |input, out, cx| end.borrow_mut().from_client(input, out, cx),
+        );
+        let down = self.pass_on(
+            (agent_side, Side::Agent),
+            (client, client_gone),
+            (agent_unread, out),
+            |input, out, cx| end.borrow_mut().from_agent(input, out, cx),
+        );
+        let switched = async { try_zip(up, down).await };
+        let told = async { Err(Ended::evicted(Stage::Handoff, waiting.eviction().await)) };
+        let switched = Box::pin(switched.or(told).or(self.agent_is_silent(end)));
+        let stuck = Ended::client(Stage::Handoff, Cause::Deadline);
+        self.tasks.timeout(EXCHANGE_WAIT, switched).await.unwrap_or(Err(stuck))
+    }
+
+    /// Ends when the client has done its part of the key exchange and the agent does not answer:
+    /// an agent is no person who may have gone to lunch.
+    async fn agent_is_silent<T>(&self, end: &RefCell<EdgeEnd>) -> Result<T, Ended> {
+        let until =
+            |so: bool| {
+                poll_fn(move |_| {
+                    if end.borrow().awaits_agent() == so { Poll::Ready(()) } else { Poll::Pending }
+                })
+            };
+        until(true).await;
+        if self.tasks.timeout(ANSWER_WAIT, Box::pin(until(false))).await.is_some() {
+            pending::<()>().await;
+        }
+        Err(agent(Cause::Deadline))
+    }
+
     /// Tells the client why this is the end, as long as there is a key to say it under.
-    fn say_last(&self, client: &Stream, end: &RefCell<EdgeEnd>, text: &str) {
+    async fn say_last(&self, client: &Stream, end: &RefCell<EdgeEnd>, text: &str) {
         let mut last = Vec::new();
         self.scratch.with_context(|cx| {
             end.borrow_mut().disconnect(Reason::ByApplication, text, &mut last, cx);
         });
         client.write_now(&last);
+        // Unread bytes would make a reset of the close, and the word would be lost with it.
+        if client.finish().is_ok() {
+            let read = Box::pin(self.scratch.read_to_end(client));
+            let _heard = self.tasks.timeout(FAREWELL_WAIT, read).await;
+        }
     }
 
     /// The first of what may happen while the agent is asked.
@@ -180,7 +235,7 @@ impl Door {
     async fn ask(&self, given: &mut Given) -> Result<(Stream, Vec<u8>), Failed> {
         let settings = &self.shared.settings;
         let Given { peer, asked, opening, .. } = given;
-        let opening = std::mem::take(opening);
+        let opening = mem::take(opening);
         let dialling = Box::pin(async {
             let stream = Stream::connect(&self.tasks, peer.address)?;
             stream.write_all(&opening).await?;

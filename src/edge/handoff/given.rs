@@ -1,6 +1,8 @@
 //! What the door decides of a session once its key is proved.
 
-use super::{Handed, Peer};
+use zeroize::Zeroizing;
+
+use super::Peer;
 use crate::ended::Ended;
 use crate::ssh::handoff::Asked;
 
@@ -18,8 +20,8 @@ pub(in crate::edge) enum Next {
 pub(in crate::edge) struct Given {
     pub(in crate::edge) peer: Peer,
     pub(in crate::edge) asked: Asked,
-    /// Keeps the link that it was announced on.
-    pub(in crate::edge) handed: Handed,
+    /// What the agent is to be told over the link before.
+    pub(in crate::edge) claim: Zeroizing<Vec<u8>>,
     /// What the data connection begins with.
     pub(in crate::edge) opening: Vec<u8>,
 }

@@ -23,7 +23,7 @@ use super::super::stream::Stream;
 use super::rates::{Question, Questions};
 use super::{LOGIN, Peer};
 use crate::ssh::fault::Fault;
-use crate::ssh::handoff::{self, Claim, Said};
+use crate::ssh::handoff::{self, Said};
 use crate::ssh::message::Reason;
 use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::{Fingerprint, PublicKey, SignatureAlgorithm};
@@ -39,6 +39,9 @@ const IDLE: Duration = Duration::from_mins(5);
 /// How long a link that broke stays broken, if sessions live that it is for; longer each time.
 const REST_MIN: Duration = Duration::from_millis(200);
 const REST_MAX: Duration = Duration::from_secs(10);
+/// How long an announcement is remembered, in milliseconds, to be said again to the successor of an
+/// agent that leaves: as long as a data connection waits for it there.
+const SAID_MS: u64 = 2000;
 /// Announcements that wait for a link; the oldest are dropped for newer ones: their
 /// logins have given up.
 const WAITING_MAX: usize = 4096;
@@ -90,6 +93,8 @@ pub struct Handed {
 #[derive(Default)]
 struct LinkState {
     waiting: VecDeque<Zeroizing<Vec<u8>>>,
+    /// What was said within [`SAID_MS`], and until when it is remembered.
+    said: VecDeque<(u64, Zeroizing<Vec<u8>>)>,
     wake: Option<Wake>,
     /// The agent is trusted no more: its task ends.
     is_cut: bool,
@@ -144,11 +149,11 @@ impl Links {
     pub(in crate::edge) fn announce(
         &self,
         peer: &Peer,
-        claim: &Claim,
+        claim: Zeroizing<Vec<u8>>,
         server: Option<&Arc<ServerConfig>>,
     ) -> Handed {
         let link = self.all.link(peer);
-        link.announce([claim.encoded()].into());
+        link.announce([claim].into());
         Handed { _link: Arc::clone(&link.sessions), _host_keys: server.map(Arc::clone) }
     }
 
@@ -181,7 +186,8 @@ impl Links {
 
     /// Why the agent cannot be told of anything, as far as is known.
     pub(in crate::edge) fn trouble(&self, peer: &Peer) -> Option<Arc<str>> {
-        self.all.link(peer).state().trouble.clone()
+        let links = self.all.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.current.get(peer)?.state().trouble.clone()
     }
 }
 
@@ -214,26 +220,34 @@ impl All {
     /// An agent leaves: its successor gets a link of its own. This one stays as long as there are
     /// sessions that it is for.
     fn replace(&self, leaving: &Link) {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |link: &Arc<Link>| std::ptr::eq(Arc::as_ptr(link), leaving);
+        if !links.current.get(&leaving.peer).is_some_and(is_it) {
+            return;
+        }
+        let link = links.current.remove(&leaving.peer);
+        links.leaving.retain(|link| link.strong_count() > 0);
+        links.leaving.extend(link.iter().map(Arc::downgrade));
         let waiting = {
-            let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_it = |link: &Arc<Link>| std::ptr::eq(Arc::as_ptr(link), leaving);
-            if !links.current.get(&leaving.peer).is_some_and(is_it) {
-                return;
-            }
-            let link = links.current.remove(&leaving.peer);
-            links.leaving.retain(|link| link.strong_count() > 0);
-            links.leaving.extend(link.iter().map(Arc::downgrade));
             let mut state = leaving.state();
             state.is_leaving = true;
-            mem::take(&mut state.waiting)
+            state.forget(clock::monotonic_ms());
+            // All that is new comes to the successor, since a moment before we are told of it.
+            let mut waiting: VecDeque<_> = state.said.drain(..).map(|(_, claim)| claim).collect();
+            waiting.append(&mut state.waiting);
+            waiting
         };
+        // Under the same lock: an agent that is trusted no more must not get another.
         if !waiting.is_empty() {
-            self.link(&leaving.peer).announce(waiting);
+            self.link_in(&mut links, &leaving.peer).announce(waiting);
         }
     }
 
     fn link(&self, peer: &Peer) -> Arc<Link> {
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        self.link_in(&mut self.links.lock().unwrap_or_else(PoisonError::into_inner), peer)
+    }
+
+    fn link_in(&self, links: &mut AllLinks, peer: &Peer) -> Arc<Link> {
         let link = links.current.entry(peer.clone()).or_insert_with(|| {
             let (peer, state, sessions) = (peer.clone(), Mutex::default(), Arc::default());
             let link = Arc::new(Link { peer, state, sessions });
@@ -268,6 +282,19 @@ impl All {
                 tasks.spawn(async move { link.keep(&all, &own, &scratch, &config).await });
             }
         }
+    }
+}
+
+impl LinkState {
+    /// Returns when the first of what is remembered may be forgotten, in milliseconds from now.
+    fn remember(&mut self, said: VecDeque<Zeroizing<Vec<u8>>>, now_ms: u64) -> Option<u64> {
+        self.said.extend(said.into_iter().map(|claim| (now_ms.saturating_add(SAID_MS), claim)));
+        self.forget(now_ms);
+        self.said.front().map(|(until_ms, _)| until_ms.saturating_sub(now_ms))
+    }
+
+    fn forget(&mut self, now_ms: u64) {
+        while self.said.pop_front_if(|(until_ms, _)| *until_ms <= now_ms).is_some() {}
     }
 }
 
@@ -342,6 +369,7 @@ impl Link {
                 state.trouble = Some(text.into());
                 // Whoever waited for it hears so; the next one tries again at once.
                 state.waiting.clear();
+                state.said.clear();
             }
         }
     }
@@ -419,12 +447,12 @@ impl Link {
                 self.close(scratch, leg, "trusted no more");
                 return None;
             }
+            let now_ms = clock::monotonic_ms();
             let waiting = mem::take(&mut self.state().waiting);
             let said = scratch.with_context(|cx| {
-                waiting
-                    .into_iter()
-                    .try_for_each(|claim| leg.transport.send(&Said::Claim(&claim).message(), cx))?;
-                let now_ms = clock::monotonic_ms();
+                for claim in &waiting {
+                    leg.transport.send(&Said::Claim(claim).message(), cx)?;
+                }
                 while let Some(question) = questions.borrow_mut().due(now_ms) {
                     let Question { ticket, algorithm, host_key, hash, .. } = question;
                     let signature = all.sign(&algorithm, &host_key, &hash);
@@ -436,6 +464,7 @@ impl Link {
             if let Err(fault) = said {
                 return Some(Trouble::Said(fault.to_string()));
             }
+            let remembered = self.state().remember(waiting, now_ms);
             let heard = async {
                 let asked = leg.drive(scratch, |_, event, payload, _| {
                     if !matches!(event, Event::Payload(_)) {
@@ -458,7 +487,8 @@ impl Link {
                 });
                 asked.await.err()
             };
-            let next = questions.borrow().next_ms().map(Duration::from_millis);
+            let next = questions.borrow().next_ms().into_iter().chain(remembered).min();
+            let next = next.map(Duration::from_millis);
             let told = async {
                 self.something_waits(tasks).await;
                 None

@@ -94,6 +94,7 @@ impl Asked {
         out.put_bytes(&unsent);
         let Self { to_agent, from_agent } = self;
         Ok(EdgeEnd {
+            is_asked: false,
             upwards: Upwards::Framed(Box::new((opener, to_agent))),
             downwards: Downwards::Framed(Box::new((from_agent, sealer))),
             config,
@@ -104,6 +105,8 @@ impl Asked {
 /// A session on its way from the edge to an agent: each direction is carried packet by packet
 /// until it is raw.
 pub struct EdgeEnd {
+    /// The client's KEX_ECDH_INIT has passed.
+    is_asked: bool,
     upwards: Upwards,
     downwards: Downwards,
     config: Arc<ServerConfig>,
@@ -156,9 +159,13 @@ impl EdgeEnd {
         };
         let payload = input.get(payload).unwrap_or_default();
         to_agent.seal(payload, cx.entropy, out)?;
-        if payload.first() == Some(&message::NEWKEYS) {
-            self.upwards = Upwards::Raw;
-            return Ok(Passed::Last(used));
+        match payload.first() {
+            Some(&message::NEWKEYS) => {
+                self.upwards = Upwards::Raw;
+                return Ok(Passed::Last(used));
+            }
+            Some(&message::KEX_ECDH_INIT) => self.is_asked = true,
+            Some(_) | None => {}
         }
         Ok(Passed::Packet(used))
     }
@@ -194,6 +201,12 @@ impl EdgeEnd {
             }
             number => Err(unexpected(number)),
         }
+    }
+
+    /// The client has done its part of the key exchange, and the agent has not answered.
+    #[must_use]
+    pub const fn awaits_agent(&self) -> bool {
+        self.is_asked && matches!(self.downwards, Downwards::Framed(_))
     }
 
     /// Both directions are raw, and no key of the session is left.
