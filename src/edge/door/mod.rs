@@ -17,7 +17,7 @@ use std::time::Duration;
 use futures_lite::FutureExt;
 
 pub(super) use self::half_open::HalfOpenSlot;
-use self::last_line::{KILLED, LastLine};
+use self::last_line::{KILLED, LastLine, StrangerLines};
 use self::patience::{PROOF_WAIT, Patience};
 use super::admission::{self, Admission};
 use super::attended::Attended;
@@ -36,7 +36,6 @@ use super::stream::Stream;
 use super::vm_leg::VmLegs;
 use super::{clock, lobby};
 use crate::ended::{Cause, Ended, Side, Stage};
-use crate::log_limiter::{LogLimiter, Network};
 use crate::metrics::{Counters, LoginStage};
 use crate::route::{Address, Admitted};
 use crate::ssh::message::Reason;
@@ -94,7 +93,7 @@ pub(super) struct Door {
     scratch: Scratch,
     vm_legs: VmLegs,
     admission: RefCell<Admission>,
-    stranger_lines: RefCell<LogLimiter<Network>>,
+    stranger_lines: StrangerLines,
     /// The descriptors of half-open connections, so that an evicted one can be woken to its end.
     half_open: RefCell<HashMap<admission::Id, i32>>,
 }
@@ -117,7 +116,7 @@ impl Door {
             scratch: Scratch::new(),
             admission: RefCell::new(Admission::new(half_open_max)),
             half_open: RefCell::default(),
-            stranger_lines: RefCell::default(),
+            stranger_lines: StrangerLines::default(),
         }
     }
 
@@ -139,7 +138,12 @@ impl Door {
         let presence = Cell::new(Some(presence));
         let request = RequestId(self.scratch.random());
         let report = RefCell::new(Report::new(request, peer, clock::monotonic_us()));
-        let mut last_line = LastLine { door: &self, report: &report, ended: Some(KILLED) };
+        let mut last_line = LastLine {
+            counters: &self.counters,
+            strangers: &self.stranger_lines,
+            report: &report,
+            ended: Some(KILLED),
+        };
         let connection: Pin<Box<dyn Future<Output = Outcome> + '_>> = match &self.shared.part {
             Part::Agent(agent) => Box::pin(self.take(agent, stream, &report, &place, &presence)),
             Part::Alone | Part::Edge(_) => Box::pin(self.connection(stream, &report, &place)),

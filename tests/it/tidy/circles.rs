@@ -18,7 +18,6 @@ const STILL: &[(&str, &str)] = &[
     ("src/config/mod.rs", "src/config/reread.rs"),
     ("src/demo/check.rs", "src/demo/mod.rs"),
     ("src/demo/screen.rs", "src/demo/mod.rs"),
-    ("src/edge/door/last_line.rs", "src/edge/door/mod.rs"),
     ("src/edge/relay/alive.rs", "src/edge/relay/mod.rs"),
     ("src/edge/relay/leg.rs", "src/edge/relay/alive.rs"),
     ("src/edge/relay/leg.rs", "src/edge/relay/mod.rs"),
