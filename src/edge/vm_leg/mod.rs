@@ -19,9 +19,9 @@ use super::report::Report;
 use super::shared::Shared;
 use crate::ended::{Cause, Detail, Ended, Stage};
 use crate::metrics::{Counters, LoginStage};
-use crate::route::{Admitted, Pin};
+use crate::route::{Admitted, Pin, Vm};
 use crate::ssh::private_key::PrivateKey;
-use crate::ssh::publickey::SignatureAlgorithm;
+use crate::ssh::publickey::{PublicKey, SignatureAlgorithm};
 use crate::ssh::transport::{Algorithms, ClientConfig, Event, RekeyLimits};
 use crate::ssh::userauth::ProvedKey;
 
@@ -196,7 +196,7 @@ impl VmLegs {
             last = Ended::vm(Stage::VmExchange, Cause::PinMismatch).into();
         }
         if last.ended.cause == Cause::PinMismatch {
-            pin::warn_of_mismatch(&admitted.vm, last_leg.as_ref());
+            warn_of_mismatch(&admitted.vm, last_leg.as_ref());
         }
         if last.is_refusal() {
             self.remember(remembered, last.detail.clone());
@@ -223,6 +223,17 @@ impl VmLegs {
             refused.insert(login, Refusal { at_ms: now, detail });
         }
     }
+}
+
+/// An operator should look at this today.
+fn warn_of_mismatch(vm_entry: &Vm, leg: Option<&LoginLeg>) {
+    let key = leg.and_then(|leg| PublicKey::parse(leg.transport.host_key()).ok());
+    let proved = key.map_or_else(String::new, |key| key.fingerprint().to_string());
+    tracing::warn!(
+        vm = vm_entry.name,
+        proved,
+        "the VM's host key is not the pinned one; sessions are refused until an operator settles it"
+    );
 }
 
 #[cfg(test)]

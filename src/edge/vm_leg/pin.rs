@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use super::super::first_use::Shown;
-use super::super::login_leg::LoginLeg;
 use super::super::shared::Shared;
 use super::VmLegs;
 use crate::ended::{Cause, Ended, Stage};
@@ -94,15 +93,4 @@ impl VmLegs {
 
 fn key_type(blob: &[u8]) -> Option<KeyType> {
     PublicKey::parse(blob).ok().map(|key| key.key_type())
-}
-
-/// An operator should look at this today.
-pub(super) fn warn_of_mismatch(vm_entry: &Vm, leg: Option<&LoginLeg>) {
-    let key = leg.and_then(|leg| PublicKey::parse(leg.transport.host_key()).ok());
-    let proved = key.map_or_else(String::new, |key| key.fingerprint().to_string());
-    tracing::warn!(
-        vm = vm_entry.name,
-        proved,
-        "the VM's host key is not the pinned one; sessions are refused until an operator settles it"
-    );
 }

@@ -11,9 +11,8 @@ use super::super::running::tests::shared_with;
 use super::super::workers::Workers;
 use super::*;
 use crate::edge::first_use::Shown;
-use crate::route::{Carry, Vm};
+use crate::route::Carry;
 use crate::ssh::entropy::SystemEntropy;
-use crate::ssh::publickey::PublicKey;
 
 /// Pins what it is shown, once it is let; says so before.
 struct Slow {

@@ -21,7 +21,6 @@ const STILL: &[(&str, &str)] = &[
     ("src/edge/relay/alive.rs", "src/edge/relay/mod.rs"),
     ("src/edge/relay/leg.rs", "src/edge/relay/alive.rs"),
     ("src/edge/relay/leg.rs", "src/edge/relay/mod.rs"),
-    ("src/edge/vm_leg/pin.rs", "src/edge/vm_leg/mod.rs"),
     ("src/registry/apply/doings.rs", "src/registry/apply/served_file.rs"),
     ("src/registry/model.rs", "src/registry/quarantine.rs"),
     ("src/registry/quarantine.rs", "src/registry/draft.rs"),
