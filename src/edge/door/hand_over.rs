@@ -19,7 +19,7 @@ use super::super::handoff::{Details, FarEnd, Given, Next, Part, Peer};
 use super::super::login_leg::{Broken, LoginLeg};
 use super::super::pump::{Carriage, Splice, SplicedLeg};
 use super::super::relay::PreferGcm;
-use super::super::relay::rekey::{GCM, takes_gcm};
+use super::super::relay::gcm::{GCM, takes_gcm};
 use super::super::report::Report;
 use super::super::revocation::recheck;
 use super::super::route_gate::Entry;

@@ -6,11 +6,8 @@
 
 use std::time::Duration;
 
-use nix::errno::Errno;
-
-use super::super::global_requests::{Question, keep_alive};
-use super::leg::{Party, PumpContext, Stop};
-use super::{Relay, Turn};
+use super::super::global_requests::Question;
+use crate::ssh::transport::Instant;
 
 /// Longest `TCP_USER_TIMEOUT` the kernel takes (it reads a signed int), in milliseconds.
 const USER_TIMEOUT_MS_MAX: u64 = 0x7fff_ffff;
@@ -49,57 +46,51 @@ pub(super) struct Alive {
     pub(super) question: Question,
 }
 
-impl Alive {
-    pub(super) fn begin(&mut self, tools: &PumpContext) {
-        let interval = tools.client_alive.interval_ms();
-        self.due_ms = (interval > 0).then(|| tools.now.0.saturating_add(interval));
-    }
+/// How long a client has said nothing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Silence {
+    /// Not for an interval.
+    Short,
+    /// For another interval: it is asked.
+    Interval,
+    /// As many questions went unanswered as may.
+    TooLong,
 }
 
-impl Relay {
-    /// Asks a client that was silent for an interval, or gives it up.
-    pub(super) fn mind_client(&mut self, tools: &mut PumpContext) -> Turn {
-        let (now, settings) = (tools.now.0, tools.client_alive);
+impl Alive {
+    pub(super) fn begin(&mut self, settings: ClientAlive, now: Instant) {
         let interval = settings.interval_ms();
-        if self.alive.due_ms.is_none_or(|due| due > now) {
-            return Turn::Wait;
+        self.due_ms = (interval > 0).then(|| now.0.saturating_add(interval));
+    }
+
+    /// How long the client is silent that was `heard` last; `unread`: what it says is not read.
+    pub(super) fn look(
+        &mut self,
+        settings: ClientAlive,
+        Instant(now): Instant,
+        Instant(heard): Instant,
+        unread: bool,
+    ) -> Silence {
+        let interval = settings.interval_ms();
+        if self.due_ms.is_none_or(|due| due > now) {
+            return Silence::Short;
         }
-        let heard = self.client.heard.0;
-        if heard >= self.alive.found_ms {
-            self.alive.unanswered = 0;
+        if heard >= self.found_ms {
+            self.unanswered = 0;
         }
         let due = heard.saturating_add(interval);
         if due > now {
-            self.alive.due_ms = Some(due);
-            return Turn::Wait;
+            self.due_ms = Some(due);
+            return Silence::Short;
         }
-        // What it may have answered is not read: whether it is there the kernel finds out
-        // by our question.
-        if !self.client.is_kept_waiting(&self.vm) {
-            self.alive.unanswered = self.alive.unanswered.saturating_add(1);
+        if !unread {
+            self.unanswered = self.unanswered.saturating_add(1);
         }
-        if settings.count_max > 0 && self.alive.unanswered > settings.count_max {
-            self.stop(Stop::Lost(Party::Client, Errno::ETIMEDOUT), tools);
-            return self.linger(tools);
+        if settings.count_max > 0 && self.unanswered > settings.count_max {
+            return Silence::TooLong;
         }
-        self.alive.found_ms = now;
-        self.alive.due_ms = Some(now.saturating_add(interval));
-        // One that owes an answer already is not asked for another: whatever it says next is one.
-        if self.alive.question.is_open() || self.client.transport.is_held() {
-            return Turn::Wait;
-        }
-        self.ask_client(tools)
-    }
-
-    fn ask_client(&mut self, tools: &mut PumpContext) -> Turn {
-        let Self { client, vm, alive, .. } = self;
-        alive.question.ask(vm.replies.owed(), client.transport.send_seq());
-        if let Err(fault) = client.transport.send(&keep_alive(), &mut tools.context()) {
-            self.stop(Stop::Fault(Party::Client, fault), tools);
-            return self.linger(tools);
-        }
-        let broke = client.flush(&mut vm.inbox);
-        client.transport.rest();
-        if broke { Turn::Again } else { Turn::Wait }
+        self.found_ms = now;
+        self.due_ms = Some(now.saturating_add(interval));
+        Silence::Interval
     }
 }

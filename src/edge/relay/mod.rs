@@ -36,7 +36,9 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use self::alive::Alive;
+use nix::errno::Errno;
+
+use self::alive::{Alive, Silence};
 pub use self::leg::EstablishedLeg;
 use self::leg::{
     Exchange, Party, PumpContext, Read, RelayLeg, Stop, Writing, reseal_for_other_leg,
@@ -55,12 +57,14 @@ use crate::ssh::message::{
 use crate::ssh::transport::{Event, ExchangeHash, ServerConfig};
 
 mod alive;
+pub(super) mod gcm;
 pub(super) mod leg;
 mod parting;
-pub(super) mod rekey;
+mod rekey;
 mod resume;
 
 pub use self::alive::ClientAlive;
+pub use self::gcm::PreferGcm;
 pub(super) use self::parting::{HALF_CLOSED_MS_MAX, LINGER_MS_MAX};
 
 /// Reads a turn. A session with more to read waits until the others had their turn.
@@ -69,15 +73,6 @@ pub(super) const READS_MAX: u32 = 4;
 /// Output of a transport that is written before more is sealed, in bytes. The bound on what a leg's
 /// transport holds for a peer that does not read, beside one packet.
 const OUTPUT_MAX: usize = 64 << 10;
-
-/// Whether we re-key a bulky client to a cipher that costs us a tenth.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum PreferGcm {
-    /// Once, after the first 4 MiB, if the client offered AES-GCM too.
-    Bulk,
-    /// Not at all.
-    Never,
-}
 
 /// What a session wants after a turn.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -207,7 +202,7 @@ impl Relay {
         for line in [&mut self.client, &mut self.vm] {
             line.heard = tools.now;
         }
-        self.alive.begin(tools);
+        self.alive.begin(tools.client_alive, tools.now);
         self.may_need_signature();
     }
 
@@ -273,6 +268,41 @@ impl Relay {
             Phase::Open => self.alive.due_ms,
             Phase::HalfClosed { until, .. } | Phase::Closing { until, .. } => Some(until),
         }
+    }
+
+    /// Asks a client that was silent for an interval, or gives it up.
+    fn mind_client(&mut self, tools: &mut PumpContext) -> Turn {
+        // What it may have answered is not read: whether it is there the kernel finds out
+        // by our question.
+        let unread = self.client.is_kept_waiting(&self.vm);
+        let heard = self.client.heard;
+        match self.alive.look(tools.client_alive, tools.now, heard, unread) {
+            Silence::Short => Turn::Wait,
+            Silence::TooLong => {
+                self.stop(Stop::Lost(Party::Client, Errno::ETIMEDOUT), tools);
+                self.linger(tools)
+            }
+            // One that owes an answer already is not asked for another: whatever it says next is
+            // one.
+            Silence::Interval
+                if self.alive.question.is_open() || self.client.transport.is_held() =>
+            {
+                Turn::Wait
+            }
+            Silence::Interval => self.ask_client(tools),
+        }
+    }
+
+    fn ask_client(&mut self, tools: &mut PumpContext) -> Turn {
+        let Self { client, vm, alive, .. } = self;
+        alive.question.ask(vm.replies.owed(), client.transport.send_seq());
+        if let Err(fault) = client.transport.send(&requests::keep_alive(), &mut tools.context()) {
+            self.stop(Stop::Fault(Party::Client, fault), tools);
+            return self.linger(tools);
+        }
+        let broke = client.flush(&mut vm.inbox);
+        client.transport.rest();
+        if broke { Turn::Again } else { Turn::Wait }
     }
 
     /// Gives the buffers back.

@@ -2,17 +2,14 @@
 
 use nix::errno::Errno;
 
+use super::gcm::{GCM, PreferGcm, takes_gcm};
 use super::leg::{Exchange, Party, PumpContext, Stop};
-use super::{Phase, PreferGcm, Relay, Turn, Upgrade};
+use super::{Phase, Relay, Turn, Upgrade};
 use crate::ssh::cipher::Cipher;
-use crate::ssh::transport::Transport;
 
 /// How long a key exchange may take once a session lives. Long: a client that is stopped answers
 /// when it is continued, and `alive` sees to those that are gone.
 pub(super) const EXCHANGE_MS_MAX: u64 = 15 * 60_000;
-
-/// What costs us least.
-pub(in crate::edge) const GCM: &[Cipher] = &[Cipher::Aes128Gcm, Cipher::Aes256Gcm];
 
 /// A client that prefers chacha20 is asked to change after this many bytes.
 const BULK: u64 = 4 << 20;
@@ -80,10 +77,4 @@ impl Relay {
             && self.client.transport.receive_cipher() == Some(Cipher::Chacha20Poly1305)
             && takes_gcm(&self.client.transport)
     }
-}
-
-/// Whether a client that uses another cipher may be moved to AES-GCM.
-pub(in crate::edge) fn takes_gcm(client: &Transport) -> bool {
-    // libssh2 1.11 loses the session when the cipher changes.
-    client.peer_offered_gcm() && !client.peer_ident().starts_with("SSH-2.0-libssh2_")
 }
