@@ -1,7 +1,5 @@
 //! What the peer said last: in its DISCONNECT, or, a server, in place of its identification.
 
-use super::Transport;
-use crate::ssh::fault::Fault;
 use crate::ssh::text::printable;
 use crate::ssh::wire::{Malformed, Reader};
 
@@ -24,37 +22,24 @@ impl Farewell {
         let line = line.get(..FAREWELL_MAX_BYTES).unwrap_or(line).trim_ascii();
         (!line.is_empty()).then(|| Box::new(Self { reason: None, text: line.into() }))
     }
-}
 
-impl Transport {
-    pub(super) fn read_disconnect(&mut self, payload: &[u8]) -> Fault {
+    /// A DISCONNECT, and its reason.
+    pub(super) fn disconnected(payload: &[u8]) -> Result<(Self, u32), Malformed> {
         let mut reader = Reader::new(payload);
-        let fields = (|| {
-            reader.u8()?;
-            Ok::<_, Malformed>((reader.u32()?, reader.string()?))
-        })();
-        match fields {
-            Ok((reason, text)) => {
-                let text = text.get(..FAREWELL_MAX_BYTES).unwrap_or(text);
-                self.farewell =
-                    Some(Box::new(Farewell { reason: Some(reason), text: text.into() }));
-                Fault::Disconnected { reason }
-            }
-            Err(malformed) => Fault::Malformed(malformed),
-        }
+        reader.u8()?;
+        let (reason, text) = (reader.u32()?, reader.string()?);
+        let text = text.get(..FAREWELL_MAX_BYTES).unwrap_or(text);
+        Ok((Self { reason: Some(reason), text: text.into() }, reason))
     }
 
-    /// The peer's DISCONNECT: reason and text as received (cut to 512 bytes).
-    pub fn farewell(&self) -> Option<(u32, &[u8])> {
-        let farewell = self.farewell.as_deref()?;
-        Some((farewell.reason?, &farewell.text))
+    /// Of a DISCONNECT: reason and text as received.
+    pub(super) fn disconnect(&self) -> Option<(u32, &[u8])> {
+        Some((self.reason?, &self.text))
     }
 
-    /// What the peer said last before it hung up, in a DISCONNECT or, a server, in place of its
-    /// identification: printable ASCII of at most `max_bytes`.
-    pub fn last_words(&self, max_bytes: usize) -> Option<String> {
-        let text = String::from_utf8_lossy(&self.farewell.as_deref()?.text);
-        let text = printable(text.trim(), max_bytes);
+    /// The text in printable ASCII, if there is any.
+    pub(super) fn words(&self, max_bytes: usize) -> Option<String> {
+        let text = printable(String::from_utf8_lossy(&self.text).trim(), max_bytes);
         (!text.is_empty()).then_some(text)
     }
 }

@@ -18,9 +18,7 @@ use super::message;
 pub use super::negotiate::Algorithms;
 use super::negotiate::{Agreement, PeerCan};
 use super::packet::{Opened, Opener, Sealer};
-use super::publickey::SignatureAlgorithm;
 use super::role::Role;
-use super::text::printable;
 use super::wire::{Malformed, Put, Reader};
 
 mod config;
@@ -31,6 +29,7 @@ mod first_exchange;
 mod handoff;
 mod handover;
 mod output;
+mod peer;
 pub use self::config::{ClientConfig, Context, Instant, RekeyLimits, ServerConfig};
 use self::config::{End, Ours, Reply};
 pub use self::event::{Event, Received, Resealed};
@@ -336,7 +335,7 @@ impl Transport {
             return Ok(Event::Handled);
         }
         match (number, stage) {
-            (message::DISCONNECT, _) => Err(self.read_disconnect(payload)),
+            (message::DISCONNECT, _) => Err(self.receive_disconnect(payload)),
             (message::IGNORE | message::DEBUG | message::UNIMPLEMENTED, Stage::FirstExchange) => {
                 self.idle_early(number)
             }
@@ -409,6 +408,16 @@ impl Transport {
                 Stage::Authentication,
             ) if role == Role::Client => Ok(Event::Payload(range)),
             _ => Err(Fault::Unexpected { number, during: stage }),
+        }
+    }
+
+    fn receive_disconnect(&mut self, payload: &[u8]) -> Fault {
+        match Farewell::disconnected(payload) {
+            Ok((farewell, reason)) => {
+                self.farewell = Some(Box::new(farewell));
+                Fault::Disconnected { reason }
+            }
+            Err(malformed) => Fault::Malformed(malformed),
         }
     }
 
@@ -534,35 +543,6 @@ impl Transport {
     /// Sequence number of the next packet we receive.
     pub fn receive_seq(&self) -> u32 {
         self.opener.seq()
-    }
-
-    /// The peer's identification line as printable ASCII, for logs.
-    pub fn peer_ident(&self) -> String {
-        printable(&String::from_utf8_lossy(&self.peer_ident), 255)
-    }
-
-    /// The algorithms that the server says it verifies (RFC 8308 §3.1).
-    pub fn server_sig_algs(&self) -> Option<&str> {
-        self.session.as_ref()?.peer_sig_algs.as_deref()
-    }
-
-    /// The cipher from the peer to us.
-    pub fn receive_cipher(&self) -> Option<Cipher> {
-        self.opener.suite().map(|suite| suite.cipher)
-    }
-
-    /// The peer's latest KEXINIT had AES-GCM both ways.
-    pub fn peer_offered_gcm(&self) -> bool {
-        self.peer_can().gcm
-    }
-
-    /// The algorithm for proofs of RSA host keys to this client; `None` if it takes none.
-    pub fn rsa_proofs(&self) -> Option<SignatureAlgorithm> {
-        self.peer_can().rsa_proofs
-    }
-
-    fn peer_can(&self) -> PeerCan {
-        self.session.as_ref().map_or_else(PeerCan::default, |session| session.peer_can)
     }
 
     /// The configuration a server was made with; a later one does not reach it.
