@@ -9,13 +9,17 @@
 //! drives the transport.
 
 mod client;
+mod policy;
+mod presented;
 mod proof;
 mod server;
 mod standing;
 
 pub use self::client::{Credential, Login, LoginStep};
-pub use self::proof::{Gate, Identity, Method, Presented, ProvedKey};
-pub use self::server::{Authenticator, OFFERS_MAX, Policy, Step};
+pub use self::policy::Policy;
+pub use self::presented::{Identity, Presented};
+pub use self::proof::{Gate, Method, ProvedKey};
+pub use self::server::{Authenticator, OFFERS_MAX, Step};
 pub use self::standing::{Offer, Pass, Subject};
 use super::message;
 use super::wire::Put;

@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::super::certificate::{Certificate, CertificateFault, Claimed, Restrictions};
+use super::super::certificate::{CertificateFault, Claimed, Restrictions};
 use super::super::publickey::{Fingerprint, PublicKey, SignatureAlgorithm, Touch};
 use super::super::wire::{Malformed, Put, Reader};
+use super::policy::Policy;
+use super::presented::{Identity, Presented};
 use super::standing::{Offer, Pass, Subject};
-use super::{PUBLIC_KEY, PUBLIC_KEY_HOST_BOUND, Policy, request, signed_data};
+use super::{PUBLIC_KEY, PUBLIC_KEY_HOST_BOUND, request, signed_data};
 
 /// Longest key or certificate blob, in bytes. An RSA key of 16384 bits is 2 kB; OpenSSH's
 /// certificates with 256 principals stay below this.
@@ -25,44 +27,6 @@ pub(super) const SIGNATURE_BYTES_MAX: usize = 4 << 10;
 /// Most signatures of CAs verified for one connection. A client has one certificate, or a few; a
 /// P-521 CA's costs half a millisecond.
 pub(super) const CA_CHECKS_MAX: u32 = 8;
-
-/// Whose key it is: a plain key stands for itself, a certificate for the user it names.
-#[derive(Clone, Debug, Eq, PartialEq, Hash)]
-pub enum Identity {
-    /// A plain key, by its fingerprint.
-    Key(Fingerprint),
-    /// The one principal of a certificate from a trusted CA.
-    User(String),
-}
-
-/// What a client came with: the key itself, or the certificate for it.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Presented {
-    /// A plain key.
-    Key(PublicKey),
-    /// A certificate whose CA was trusted and did sign it.
-    Certificate(Certificate),
-}
-
-impl Presented {
-    /// The plain key.
-    #[must_use]
-    pub const fn key(&self) -> &PublicKey {
-        match self {
-            Self::Key(key) => key,
-            Self::Certificate(certificate) => certificate.key(),
-        }
-    }
-
-    /// As it stood in the request.
-    #[must_use]
-    pub fn blob(&self) -> &[u8] {
-        match self {
-            Self::Key(key) => key.blob(),
-            Self::Certificate(certificate) => certificate.blob(),
-        }
-    }
-}
 
 /// Judges offers: a front door's is `RouteGate`, which asks `gate::judge`. Pure: no dial, no
 /// counter, no ban.

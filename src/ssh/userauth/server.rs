@@ -7,11 +7,10 @@ use super::super::certificate::CertificateFault;
 use super::super::fault::{Fault, Stage};
 use super::super::message;
 use super::super::outlet::{Outlet, Sealed};
-use super::super::publickey::PublicKey;
-use super::super::revocation::Revocations;
 use super::super::text::{LineEnd, printable_lines};
 use super::super::transport::{Context, Transport};
 use super::super::wire::{Malformed, Put, Reader};
+use super::policy::Policy;
 use super::proof::{CaChecks, Gate, Method, ProvedKey, Request, RequestJudge, RequestVerdict};
 use super::{
     CONNECTION, KEYBOARD_INTERACTIVE, LOGIN_BYTES_MAX, PUBLIC_KEY, PUBLIC_KEY_HOST_BOUND, SERVICE,
@@ -34,27 +33,6 @@ const MESSAGES_MAX: u32 = 256;
 
 /// Longest banner, in bytes.
 const BANNER_BYTES_MAX: usize = 2 << 10;
-
-/// Server-side settings, shared; replaced as a whole by a reload. Each call gets the current ones,
-/// so that what a reload revokes is revoked for connections that are half way in.
-#[derive(Clone, Default)]
-pub struct Policy {
-    /// The CAs whose user certificates are believed.
-    pub cas: Vec<PublicKey>,
-    /// Keys and certificates that are treated as unknown.
-    pub revocations: Revocations,
-    /// Most refused signed requests and requests of other methods; 0 acts as 1. The first `none` is
-    /// free, as with OpenSSH; refused offers have a limit of their own, [`OFFERS_MAX`].
-    pub attempts_max: u32,
-    /// Says yes to every well-formed offer and decides after the signature.
-    pub hide_keys: bool,
-    /// Sent once to somebody who has no key left to try: in answer to `keyboard-interactive`, or
-    /// before the failure that uses up the attempts. The same bytes whatever was offered.
-    pub last_words: String,
-    /// Said behind them to whoever has a `+` in the user name: what that means here. It tells
-    /// nobody more than they wrote themselves.
-    pub plus_words: String,
-}
 
 /// What the server side wants after a message.
 #[derive(Debug)]

@@ -12,7 +12,8 @@ use super::*;
 use crate::ssh::certificate::{CertificateFault, Restrictions, UserCertificate};
 use crate::ssh::entropy::Entropy;
 use crate::ssh::private_key::PrivateKey;
-use crate::ssh::publickey::{Fingerprint, SignatureAlgorithm};
+use crate::ssh::publickey::{Fingerprint, PublicKey, SignatureAlgorithm};
+use crate::ssh::revocation::Revocations;
 
 #[path = "server_limit_tests.rs"]
 mod limits;

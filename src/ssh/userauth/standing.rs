@@ -6,7 +6,8 @@ use std::net::IpAddr;
 
 use super::super::certificate::{Certificate, CertificateFault, Restrictions, Standing};
 use super::super::publickey::{Fingerprint, PublicKey};
-use super::{Identity, Policy, Presented};
+use super::policy::Policy;
+use super::presented::{Identity, Presented};
 
 /// What is judged.
 #[derive(Clone, Copy, Debug)]

@@ -25,8 +25,6 @@ const STILL: &[(&str, &str)] = &[
     ("src/registry/store/sqlite/watch.rs", "src/registry/store/sqlite/mod.rs"),
     ("src/route/draft/mod.rs", "src/route/delta.rs"),
     ("src/serve/reload.rs", "src/serve/mod.rs"),
-    ("src/ssh/userauth/proof.rs", "src/ssh/userauth/server.rs"),
-    ("src/ssh/userauth/proof.rs", "src/ssh/userauth/standing.rs"),
     ("src/state/pins.rs", "src/state/mod.rs"),
 ];
 
