@@ -7,6 +7,7 @@
 //! - `route_feed`: from the registry to the routing map; `adoption`: what a store of another
 //!   history is asked before it is believed.
 //! - `first_use`: host keys of VMs, from the edge to the registry.
+//! - `start`: what it starts from, read again where it had to wait.
 //! - `process`: what every role begins with, and its loop; `events`: signals, and what the API asks
 //!   for; `turn`: two processes on one state directory; `door`: what the edge is started with;
 //!   `drain`: the end of it all.
@@ -57,7 +58,7 @@ use self::fixed::Fixed;
 use self::gauges::Gauges;
 use self::health::Health;
 use self::process::Role;
-use self::reload::StartsFrom;
+use self::start::StartsFrom;
 pub use self::start::{Failure, Start};
 use self::turn::{Taken, follow_at_the_doors};
 use crate::config::{self, Config, Files, Fleet, Loaded};

@@ -24,7 +24,6 @@ const STILL: &[(&str, &str)] = &[
     ("src/registry/store/fault.rs", "src/registry/store/mod.rs"),
     ("src/registry/store/sqlite/watch.rs", "src/registry/store/sqlite/mod.rs"),
     ("src/route/draft/mod.rs", "src/route/delta.rs"),
-    ("src/serve/reload.rs", "src/serve/mod.rs"),
     ("src/state/pins.rs", "src/state/mod.rs"),
 ];
 
