@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-use super::{
-    KEY_BYTES_MAX, OPERATIONS_MAX, Revision, StoreId, TRANSACTION_BYTES_MAX, VALUE_BYTES_MAX,
-};
+use super::limits::{KEY_BYTES_MAX, OPERATIONS_MAX, TRANSACTION_BYTES_MAX, VALUE_BYTES_MAX};
+use super::revision::{Revision, StoreId};
 
 /// Why a transaction was not made. The store is as it was.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]

@@ -16,28 +16,20 @@
 //! - Keys are in the order of their bytes. A watcher hears of every change once, in order, whole
 //!   transactions only.
 
-use std::fmt;
 use std::time::Duration;
 
 mod fault;
+mod limits;
+mod revision;
 pub mod sqlite;
 
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use self::fault::{Refusal, StoreError, TransactFault};
+pub use self::limits::{KEY_BYTES_MAX, OPERATIONS_MAX, TRANSACTION_BYTES_MAX, VALUE_BYTES_MAX};
+pub use self::revision::{Head, Revision, StoreId};
 pub use self::sqlite::Sqlite;
-
-/// Most changes (puts and deletes together), and most compares, of one transaction: etcd's
-/// `--max-txn-ops`.
-pub const OPERATIONS_MAX: usize = 128;
-/// Most bytes of a key. Ours are a word, a slash and an id or a name.
-pub const KEY_BYTES_MAX: usize = 512;
-/// Most bytes of a value.
-pub const VALUE_BYTES_MAX: usize = 1 << 20;
-/// Most bytes of the keys and values of one transaction: etcd takes requests of 1.5 MiB,
-/// framing included.
-pub const TRANSACTION_BYTES_MAX: usize = VALUE_BYTES_MAX + (1 << 18);
 
 /// A key-value space with revisions. The rules that all engines keep stand at the
 /// head of this module.
@@ -173,41 +165,6 @@ pub trait Watch: Send {
     /// [`StoreError::Compacted`]: this watcher lags behind a compaction and stays there; take a
     /// snapshot and watch anew.
     fn next(&mut self, timeout: Duration) -> Result<Option<Commit>, StoreError>;
-}
-
-/// A point in the history of one store; later is greater.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Revision(pub u64);
-
-impl Revision {
-    /// Where a store begins: empty, nothing committed.
-    pub const ZERO: Self = Self(0);
-}
-
-impl fmt::Display for Revision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// Which history the revisions belong to: random, drawn by the caller for a new store and again
-/// for a restored one.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct StoreId(pub [u8; 16]);
-
-impl fmt::Display for StoreId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-/// Where a store stands.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Head {
-    /// Which store it is.
-    pub store_id: StoreId,
-    /// The revision of its last commit.
-    pub revision: Revision,
 }
 
 /// What a store holds at one revision.
