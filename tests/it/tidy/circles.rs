@@ -21,7 +21,6 @@ const STILL: &[(&str, &str)] = &[
     ("src/registry/apply/doings.rs", "src/registry/apply/served_file.rs"),
     ("src/registry/model.rs", "src/registry/quarantine.rs"),
     ("src/registry/quarantine.rs", "src/registry/draft.rs"),
-    ("src/registry/store/sqlite/watch.rs", "src/registry/store/sqlite/mod.rs"),
     ("src/route/draft/mod.rs", "src/route/delta.rs"),
     ("src/state/pins.rs", "src/state/mod.rs"),
 ];

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::{file, kept, meta};
+use super::meta::meta;
+use super::{file, kept};
 use crate::durable;
 use crate::registry::store::{Head, StoreError, StoreId};
 

@@ -7,32 +7,33 @@
 //! file too, such as the successor in a restart.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::path::Path;
+use std::sync::Arc;
 
-use rusqlite::types::{FromSqlError, Value};
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior};
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::{
     EntryRef, Head, Order, Part, Refusal, Revision, Store, StoreError, StoreId, TransactFault,
     Transaction, Watch, behind,
 };
 
+mod connections;
 mod copy;
 mod file;
 mod kept;
+mod meta;
 mod watch;
 
+use self::connections::Connections;
 pub use self::copy::{Restored, backup, restore};
 use self::file::Access;
 pub use self::kept::{Replaced, replaced};
+use self::meta::{meta, number, revision};
 
 /// Transactions that share one commit: at most 256 times 1.25 MiB go to the
 /// write-ahead log at once.
 const GROUP_MAX: usize = 256;
-/// Idle connections kept for readers: a snapshot and a few watchers.
-const READERS_KEPT: usize = 4;
 /// Commits that one deletion of a compaction removes; between two of them writers get their turn.
 const COMPACTED_AT_ONCE: u64 = 1024;
 
@@ -41,15 +42,7 @@ const DOWN: &str = "SELECT key, value, modified FROM kv WHERE key < ?1 ORDER BY 
 
 /// A store in a file.
 #[derive(Clone)]
-pub struct Sqlite(Arc<Inner>);
-
-struct Inner {
-    path: PathBuf,
-    access: Access,
-    writer: Mutex<Connection>,
-    readers: Mutex<Vec<Connection>>,
-    commits: Commits,
-}
+pub struct Sqlite(Arc<Connections>);
 
 impl fmt::Debug for Sqlite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -84,13 +77,7 @@ impl Sqlite {
     }
 
     fn new(path: &Path, access: Access, writer: Connection) -> Self {
-        Self(Arc::new(Inner {
-            path: path.to_owned(),
-            access,
-            writer: Mutex::new(writer),
-            readers: Mutex::default(),
-            commits: Commits::default(),
-        }))
+        Self(Arc::new(Connections::new(path, access, writer)))
     }
 
     /// Makes `floor` the revision, if it is less, and forgets what was committed before: a restored
@@ -117,6 +104,24 @@ impl Sqlite {
     pub fn backup(&self, to: &Path) -> Result<(), StoreError> {
         backup(&self.0.path, to)
     }
+
+    fn commit(&self, group: &[Transaction]) -> Result<Vec<Result<Revision, Refusal>>, StoreError> {
+        let answers = self.0.write(|writer| {
+            let before = meta(writer)?.head.revision;
+            let mut revision = before;
+            let answers: Vec<_> = group
+                .iter()
+                .map(|transaction| execute(writer, transaction, &mut revision))
+                .collect::<Result<_, _>>()?;
+            if revision > before {
+                let mut statement = writer.prepare_cached("UPDATE meta SET revision = ?1")?;
+                statement.execute([number(revision)])?;
+            }
+            Ok(answers)
+        })?;
+        self.0.commits.announce();
+        Ok(answers)
+    }
 }
 
 impl Store for Sqlite {
@@ -135,7 +140,7 @@ impl Store for Sqlite {
     fn transact_all(&self, transactions: &[Transaction]) -> Vec<Result<Revision, TransactFault>> {
         let mut answers = Vec::with_capacity(transactions.len());
         for group in transactions.chunks(GROUP_MAX) {
-            match self.0.commit(group) {
+            match self.commit(group) {
                 Ok(group) => answers.extend(group.into_iter().map(|one| one.map_err(Into::into))),
                 Err(fault) => answers.extend(group.iter().map(|_| Err(fault.clone().into()))),
             }
@@ -199,61 +204,6 @@ fn show(
     Ok(())
 }
 
-impl Inner {
-    /// Runs `read` on one state of the store.
-    fn read<T>(
-        &self,
-        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, StoreError> {
-        let idle = lock(&self.readers).pop();
-        let mut reader = match idle {
-            Some(reader) => reader,
-            None => file::open_reader(&self.path, self.access)?,
-        };
-        let answer = reader.transaction().and_then(|transaction| read(&transaction));
-        let answer = answer.map_err(|error| file::store_error(&self.path, &error))?;
-        let mut idle = lock(&self.readers);
-        if idle.len() < READERS_KEPT {
-            idle.push(reader);
-        }
-        Ok(answer)
-    }
-
-    /// Runs `write` in a transaction of the writer's and makes it durable.
-    fn write<T>(
-        &self,
-        write: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, StoreError> {
-        let mut writer = lock(&self.writer);
-        let written = writer.transaction_with_behavior(TransactionBehavior::Immediate).and_then(
-            |transaction| {
-                let answer = write(&transaction)?;
-                transaction.commit()?;
-                Ok(answer)
-            },
-        );
-        written.map_err(|error| file::store_error(&self.path, &error))
-    }
-
-    fn commit(&self, group: &[Transaction]) -> Result<Vec<Result<Revision, Refusal>>, StoreError> {
-        let answers = self.write(|writer| {
-            let before = meta(writer)?.head.revision;
-            let mut revision = before;
-            let answers: Vec<_> = group
-                .iter()
-                .map(|transaction| execute(writer, transaction, &mut revision))
-                .collect::<Result<_, _>>()?;
-            if revision > before {
-                let mut statement = writer.prepare_cached("UPDATE meta SET revision = ?1")?;
-                statement.execute([number(revision)])?;
-            }
-            Ok(answers)
-        })?;
-        self.commits.announce();
-        Ok(answers)
-    }
-}
-
 /// One transaction within a commit; `revision` is the last one taken.
 fn execute(
     writer: &Connection,
@@ -265,7 +215,7 @@ fn execute(
     }
     for (key, expected) in &transaction.compares {
         let mut statement = writer.prepare_cached("SELECT modified FROM kv WHERE key = ?1")?;
-        let found = statement.query_row([key], |row| self::revision(row, 0)).optional()?;
+        let found = statement.query_row([key], |row| meta::revision(row, 0)).optional()?;
         if !expected.holds(found) {
             return Ok(Err(Refusal::Conflict { key: key.clone(), found }));
         }
@@ -307,71 +257,6 @@ fn forget(writer: &Connection) -> rusqlite::Result<bool> {
     let mut statement = writer.prepare_cached("DELETE FROM log WHERE revision <= ?1")?;
     statement.execute([part])?;
     Ok(part < compacted)
-}
-
-/// The row of `meta`.
-struct Meta {
-    head: Head,
-    compacted: Revision,
-}
-
-impl Meta {
-    /// # Errors
-    /// [`StoreError::Future`] if `revision` is one that nobody can have got from this store.
-    fn reached(&self, revision: Revision) -> Result<(), StoreError> {
-        let Head { store_id, revision: current } = self.head;
-        if revision > current { Err(StoreError::Future { store_id, current }) } else { Ok(()) }
-    }
-}
-
-fn meta(connection: &Connection) -> rusqlite::Result<Meta> {
-    let mut statement =
-        connection.prepare_cached("SELECT store_id, revision, compacted FROM meta")?;
-    statement.query_row([], |row| {
-        let head = Head { store_id: StoreId(row.get(0)?), revision: revision(row, 1)? };
-        Ok(Meta { head, compacted: revision(row, 2)? })
-    })
-}
-
-/// SQLite's integers are signed.
-fn number(revision: Revision) -> i64 {
-    revision.0.try_into().unwrap_or(i64::MAX)
-}
-
-fn revision(row: &Row<'_>, column: usize) -> rusqlite::Result<Revision> {
-    let number: i64 = row.get(column)?;
-    Ok(Revision(number.try_into().map_err(|_| FromSqlError::OutOfRange(number))?))
-}
-
-/// A thread that panicked under a lock left nothing half done: its transaction was rolled back.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Tells the watchers of this process that there is something to read. Counts, so that none is
-/// missed in between.
-#[derive(Default)]
-struct Commits {
-    count: Mutex<u64>,
-    changed: Condvar,
-}
-
-impl Commits {
-    fn announce(&self) {
-        *lock(&self.count) += 1;
-        self.changed.notify_all();
-    }
-
-    fn count(&self) -> u64 {
-        *lock(&self.count)
-    }
-
-    /// Returns when the count is no longer `seen`, or after `timeout`.
-    fn wait(&self, seen: u64, timeout: Duration) {
-        let count = lock(&self.count);
-        let waited = self.changed.wait_timeout_while(count, timeout, |count| *count == seen);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
-    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use super::connections::lock;
 use super::*;
 use crate::registry::store::Expected;
 use crate::registry::store::testing::conformance::{self, Factory, LONG};
@@ -210,7 +214,7 @@ fn a_full_disk_is_said_and_changes_nothing() {
     let pages = {
         let writer = lock(&store.0.writer);
         let pages: i64 = writer.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
-        let limit = |row: &Row<'_>| row.get::<_, i64>(0);
+        let limit = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
         writer.pragma_update_and_check(None, "max_page_count", pages, limit).unwrap()
     };
     let big = Transaction::new().put("b", vec![0; 100_000]);

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Inner, meta, number, revision};
+use super::connections::Connections;
+use super::meta::{meta, number, revision};
 use crate::registry::store::{Change, Commit, Revision, StoreError, Watch};
 
 /// Bytes of values and keys read ahead. The last commit read may go beyond: none is ever split.
@@ -18,7 +19,7 @@ const CHANGE_BYTES: usize = 64;
 const WAIT_MAX: Duration = Duration::from_hours(1);
 
 pub(super) struct Watcher {
-    store: Arc<Inner>,
+    store: Arc<Connections>,
     /// The last revision read.
     after: Revision,
     /// Read, not yet taken.
@@ -26,7 +27,7 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    pub(super) fn new(store: Arc<Inner>, after: Revision) -> Self {
+    pub(super) fn new(store: Arc<Connections>, after: Revision) -> Self {
         Self { store, after, ahead: VecDeque::new() }
     }
 
