@@ -4,46 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::plan::Step;
-use super::served_file::{Counts, HeldBack, RemovalsMax, Tally};
+use super::tally::{Counts, Kind, Tally};
 use crate::plural::count;
 use crate::registry::command::{Command, NewVm, Thing};
-use crate::registry::document::{Origin, Vm};
+use crate::registry::document::Vm;
 use crate::registry::model::Model;
 use crate::registry::name::{Label, Principal};
 
-/// Things that may always be removed together: so few are looked at by whoever takes them out.
-const REMOVED_FEW: u64 = 10;
-/// One in so many of its kind may be removed with whatever else.
-const REMOVED_SHARE: u64 = 10;
 /// Names that a line of the log says.
 pub(super) const NAMES_MAX: usize = 20;
-
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) enum Kind {
-    Address,
-    User,
-    Key,
-    Team,
-    Membership,
-    Node,
-    Vm,
-    Share,
-}
-
-impl Kind {
-    pub(super) const fn word(self) -> &'static str {
-        match self {
-            Self::Address => "address",
-            Self::User => "user",
-            Self::Key => "key",
-            Self::Team => "team",
-            Self::Membership => "membership",
-            Self::Node => "node",
-            Self::Vm => "VM",
-            Self::Share => "share",
-        }
-    }
-}
 
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum What {
@@ -199,7 +168,7 @@ fn key(what: What, fingerprint: &str, user: &Label, net: i64) -> Doing {
 pub(super) struct Doings {
     names: BTreeMap<(Kind, What), BTreeSet<String>>,
     /// By user: keys that come, less those that go.
-    keys: BTreeMap<Label, i64>,
+    pub(super) keys: BTreeMap<Label, i64>,
 }
 
 impl Doings {
@@ -229,11 +198,11 @@ impl Doings {
         self.names.entry((*kind, *what)).or_default().insert(name.clone());
     }
 
-    fn has(&self, kind: Kind, what: What, name: &str) -> bool {
+    pub(super) fn has(&self, kind: Kind, what: What, name: &str) -> bool {
         self.names.get(&(kind, what)).is_some_and(|names| names.contains(name))
     }
 
-    fn count(&self, kind: Kind, what: What) -> u64 {
+    pub(super) fn count(&self, kind: Kind, what: What) -> u64 {
         number(self.names.get(&(kind, what)).map_or(0, BTreeSet::len))
     }
 
@@ -273,70 +242,6 @@ impl Doings {
     }
 }
 
-/// Whether so much can be meant. What a file cannot remove makes it no less, and a key for which
-/// its user gets another one is not lost.
-pub(super) fn held(doings: &Doings, model: &Model, most: RemovalsMax) -> Option<HeldBack> {
-    let ours = |origin: Origin| origin == Origin::Fleet;
-    // Keys and rights of what is named go with a file that takes it over, too.
-    let named = |kind, name: &Label, origin| {
-        ours(origin) || doings.has(kind, What::TakenOver, name.as_str())
-    };
-    let lost = doings
-        .keys
-        .iter()
-        .filter(|(user, net)| **net < 0 && !doings.has(Kind::User, What::Removed, user.as_str()));
-    let lost: u64 = lost.map(|(_, net)| net.unsigned_abs()).sum();
-    let (mut users, mut keys) = (0, 0);
-    for (name, stored) in model.users() {
-        users += usize::from(ours(stored.document.origin));
-        if named(Kind::User, name, stored.document.origin) {
-            keys += stored.document.keys.len();
-        }
-    }
-    let (mut teams, mut memberships) = (0, 0);
-    for (name, stored) in model.teams() {
-        teams += usize::from(ours(stored.document.origin));
-        if named(Kind::Team, name, stored.document.origin) {
-            memberships += stored.document.members.len();
-        }
-    }
-    let (mut vms, mut shares) = (0, 0);
-    for (name, serial) in model.vm_names() {
-        let Some(stored) = model.vm(*serial) else { continue };
-        vms += usize::from(ours(stored.document.origin));
-        if named(Kind::Vm, name, stored.document.origin) {
-            shares += stored.document.shares.len();
-        }
-    }
-    let addresses = model.addresses().filter(|(_, stored, _)| ours(stored.document.origin)).count();
-    let nodes = model.nodes().values().filter(|stored| ours(stored.document.origin)).count();
-    let removed = |kind| doings.count(kind, What::Removed);
-    let all = [
-        (removed(Kind::Address), number(addresses), Kind::Address),
-        (removed(Kind::User), number(users), Kind::User),
-        (lost, number(keys), Kind::Key),
-        (removed(Kind::Team), number(teams), Kind::Team),
-        (removed(Kind::Membership), number(memberships), Kind::Membership),
-        (removed(Kind::Node), number(nodes), Kind::Node),
-        (removed(Kind::Vm), number(vms), Kind::Vm),
-        (removed(Kind::Share), number(shares), Kind::Share),
-    ];
-    let removed: u64 = all.iter().map(|(removed, ..)| removed).sum();
-    let much = |(removed, of, _): &(u64, u64, Kind)| removed * REMOVED_SHARE > *of;
-    let (held, most) = match most {
-        RemovalsMax::Usual => {
-            let much = removed > REMOVED_FEW && all.iter().any(much);
-            (much, format!("{REMOVED_FEW} things and more than a tenth of a kind"))
-        }
-        RemovalsMax::Things(most) => {
-            (removed > u64::from(most), format!("the {most} of removals_max"))
-        }
-    };
-    let some = all.iter().filter(|(removed, ..)| *removed > 0);
-    let told = some.map(|(removed, of, kind)| format!("{removed} of {}", count(of, kind.word())));
-    held.then(|| HeldBack::Removals { what: told.collect::<Vec<_>>().join(", "), most })
-}
-
-fn number(count: usize) -> u64 {
+pub(super) fn number(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }

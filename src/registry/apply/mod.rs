@@ -4,8 +4,8 @@
 //! - `desired`: a fleet, looked up by name. `identity`: which VM that stands each of its VMs is.
 //! - `plan`: the commands, in order; in `nodes` those of nodes. `transition`: what they must not
 //!   take away in between. Both are pure.
-//! - `execute`: a plan through the service. `served_file`: whether the plan of a served file may be
-//!   carried out at all, by its `doings`.
+//! - `execute`: a plan through the service. `served_file`: a served file's, if it may be carried
+//!   out at all: its `doings`, their `tally`, and whether so many `removals` can be meant.
 
 mod desired;
 mod doings;
@@ -13,7 +13,9 @@ mod execute;
 mod identity;
 mod nodes;
 mod plan;
+mod removals;
 pub mod served_file;
+mod tally;
 mod transition;
 
 pub use self::desired::Prune;

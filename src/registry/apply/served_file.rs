@@ -9,11 +9,10 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::str::FromStr;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-use super::doings::{Doing, Doings, Kind, Reader, held};
-use super::{Prune, Step};
+use super::doings::{Doing, Doings, Reader};
+pub use super::removals::{HeldBack, RemovalsMax};
+pub use super::tally::{Counts, Tally};
+use super::{Prune, Step, removals};
 use crate::plural::count;
 use crate::registry::fleet::Fleet;
 use crate::registry::model::Model;
@@ -22,16 +21,6 @@ use crate::registry::writer::{Actor, Mode, Service, ServiceError};
 
 /// Refused steps that are told one by one.
 const REFUSED_MAX: usize = 20;
-
-/// How much a file may remove at once.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum RemovalsMax {
-    /// Ten things; or more, where they are at most a tenth of each kind.
-    #[default]
-    Usual,
-    /// So many things.
-    Things(u32),
-}
 
 /// A plan as it was shown to somebody: where the registry stood, and what the plan would do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -73,83 +62,6 @@ impl FromStr for PlannedRevision {
     }
 }
 
-/// How many of one kind.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-pub struct Counts {
-    /// That are new.
-    pub added: u64,
-    /// That stay and become another way.
-    pub changed: u64,
-    /// That go.
-    pub removed: u64,
-    /// That were made by commands and become the file's.
-    pub taken_over: u64,
-}
-
-/// How many of each kind.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-pub struct Tally {
-    /// Pool addresses.
-    pub addresses: Counts,
-    /// Users.
-    pub users: Counts,
-    /// Keys of users who stay.
-    pub keys: Counts,
-    /// Teams.
-    pub teams: Counts,
-    /// Users in teams, both of which stay.
-    #[serde(default)]
-    pub memberships: Counts,
-    /// Hosts that hold VMs.
-    #[serde(default)]
-    pub nodes: Counts,
-    /// VMs.
-    pub vms: Counts,
-    /// VMs that stay, and those with whom they are shared and who stay.
-    #[serde(default)]
-    pub shares: Counts,
-}
-
-impl Tally {
-    /// Each kind with its name.
-    #[must_use]
-    pub fn kinds(&self) -> [(&'static str, Counts); 8] {
-        let Self { addresses, users, keys, teams, memberships, nodes, vms, shares } = *self;
-        [
-            (Kind::Address.word(), addresses),
-            (Kind::User.word(), users),
-            (Kind::Key.word(), keys),
-            (Kind::Team.word(), teams),
-            (Kind::Membership.word(), memberships),
-            (Kind::Node.word(), nodes),
-            (Kind::Vm.word(), vms),
-            (Kind::Share.word(), shares),
-        ]
-    }
-}
-
-/// Why a file is not carried out.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum HeldBack {
-    /// It says nothing.
-    #[error(
-        "the fleet file is empty, which would remove all that it named: nothing is changed; put back what it held, or \
-         serve without --fleet"
-    )]
-    Empty,
-    /// It would remove too much to be meant.
-    #[error(
-        "the fleet file would remove {what}, which is more than {most}: nothing is changed; if it is meant, run \
-         `keyway reload --allow-mass-removal`, or set [fleet_file] removals_max in keyway.toml"
-    )]
-    Removals {
-        /// `40 of 40 users`, and each other kind.
-        what: String,
-        /// What would be carried out.
-        most: String,
-    },
-}
-
 /// What a file would do.
 #[derive(Clone, Debug)]
 pub struct Planned {
@@ -179,7 +91,7 @@ pub fn plan(fleet: &Fleet, model: &Model, most: RemovalsMax) -> Result<Planned, 
     let steps = super::plan(fleet, model, Prune::FromFleet)?;
     let doings = Reader::new(model, &steps).read(&steps);
     let all = Doings::of(&doings);
-    let held = held(&all, model, most);
+    let held = removals::held(&all, model, most);
     let (at, tally) = (PlannedRevision::of(revision, &steps), all.tally());
     Ok(Planned { at, tally, held, steps, doings })
 }
