@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Way;
 use super::document::{Access, QuarantinedSlot, Serial, Vm};
-use super::model::{AddressIx, Model, PrincipalIx, Reach, Slot};
+use super::model::Model;
 use super::name::{Label, Principal};
+use super::reach::{AddressIx, PrincipalIx, Reach, Slot};
 
 /// Something that a viewer sees at an address, or saw not long ago.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 
 use super::access::How;
 use super::document::{Access, AddressState, Serial};
-use super::model::{AddressIx, Model, PrincipalIx, Reach, Site, Slot};
+use super::model::Model;
 use super::name::{Label, Principal};
+use super::reach::{AddressIx, PrincipalIx, Reach, Site, Slot};
 use super::refusal::{Collision, Kind, Refusal, WayOut};
 
 impl Model {

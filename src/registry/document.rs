@@ -19,6 +19,15 @@ use crate::route::{Carry, NoHandoff, SourceAddress};
 #[serde(transparent)]
 pub struct Serial(pub u64);
 
+/// A document and the store's revision that wrote it.
+#[derive(Clone, Debug)]
+pub struct Stored<T> {
+    /// What it says.
+    pub document: T,
+    /// Goes up with every change.
+    pub revision: u64,
+}
+
 /// Where a document stands in the store.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Key {

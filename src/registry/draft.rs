@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::document::{Document, Key, Serial};
 use super::model::{CommandContext, Model};
 use super::name::{Label, Principal};
-use super::quarantine::Opened;
+use super::opened::Opened;
 
 /// A VM that was given another address on the way.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]

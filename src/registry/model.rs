@@ -9,11 +9,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use super::document::{
-    Access, Address, Document, Key, Node, QuarantinedSlot, Registry, Serial, Team, Token, User, Vm,
+    Access, Address, Document, Key, Node, QuarantinedSlot, Registry, Serial, Stored, Team, Token,
+    User, Vm,
 };
 pub use super::limits::Limits;
 use super::name::{Label, Principal};
-use super::quarantine::Quarantined;
+use super::reach::{AddressIx, PrincipalIx, Reach, Site, Slot};
 use crate::ssh::publickey::Fingerprint;
 
 /// When and by which chance a command is carried out.
@@ -23,68 +24,6 @@ pub struct CommandContext {
     pub now_s: u64,
     /// Random; becomes the serial of a VM that is made.
     pub nonce: u64,
-}
-
-/// An index into the principals of one model.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(super) struct PrincipalIx(u32);
-
-/// An index into the addresses of one model.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(super) struct AddressIx(u32);
-
-impl AddressIx {
-    pub(super) const fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-/// A document and the store's revision that wrote it.
-#[derive(Clone, Debug)]
-pub struct Stored<T> {
-    /// What it says.
-    pub document: T,
-    /// Goes up with every change.
-    pub revision: u64,
-}
-
-/// A way of one principal to a VM.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Slot {
-    pub(super) address: AddressIx,
-    pub(super) vm: Serial,
-    /// The end of a second way, to an address the VM had.
-    pub(super) until_s: Option<u64>,
-}
-
-/// What holds for one principal. It may stand here although the principal is gone, for
-/// what is quarantined.
-#[derive(Debug)]
-pub(super) struct Reach {
-    pub(super) name: Principal,
-    pub(super) slots: Vec<Slot>,
-    pub(super) quarantined: Vec<Quarantined>,
-    /// VMs entered by name only.
-    pub(super) by_name: Vec<Serial>,
-    /// How many VMs it owns, all of them among the others.
-    pub(super) owned: usize,
-    /// Of a user: teams.
-    pub(super) teams: Vec<(PrincipalIx, Access)>,
-    /// Of a team: users.
-    pub(super) members: Vec<(PrincipalIx, Access)>,
-}
-
-/// An address and what stands on it. It may stand here although the address is gone,
-/// for what is held.
-#[derive(Debug)]
-pub(super) struct Site {
-    pub(super) name: Label,
-    pub(super) stored: Option<Stored<Address>>,
-    /// VMs that answer here.
-    pub(super) vms: BTreeSet<Serial>,
-    /// VMs that answered here and still do for some.
-    pub(super) old: usize,
-    pub(super) quarantined: usize,
 }
 
 /// Everything at one revision.
@@ -321,7 +260,7 @@ impl Model {
     }
 
     pub(super) fn reach(&self, ix: PrincipalIx) -> Option<&Reach> {
-        self.reaches.get(ix.0 as usize)
+        self.reaches.get(ix.index())
     }
 
     pub(super) const fn reaches(&self) -> &Vec<Reach> {
@@ -530,23 +469,15 @@ impl Model {
     }
 
     pub(super) fn reach_mut(&mut self, ix: PrincipalIx) -> Option<&mut Reach> {
-        self.reaches.get_mut(ix.0 as usize)
+        self.reaches.get_mut(ix.index())
     }
 
     pub(super) fn intern_principal(&mut self, name: &Principal) -> PrincipalIx {
         if let Some(ix) = self.principals.get(name) {
             return *ix;
         }
-        let ix = PrincipalIx(u32::try_from(self.reaches.len()).unwrap_or(u32::MAX));
-        self.reaches.push(Reach {
-            name: name.clone(),
-            slots: Vec::new(),
-            quarantined: Vec::new(),
-            by_name: Vec::new(),
-            owned: 0,
-            teams: Vec::new(),
-            members: Vec::new(),
-        });
+        let ix = PrincipalIx::at(self.reaches.len());
+        self.reaches.push(Reach::of(name.clone()));
         self.principals.insert(name.clone(), ix);
         ix
     }
@@ -555,14 +486,8 @@ impl Model {
         if let Some(ix) = self.names.get(name) {
             return *ix;
         }
-        let ix = AddressIx(u32::try_from(self.sites.len()).unwrap_or(u32::MAX));
-        self.sites.push(Site {
-            name: name.clone(),
-            stored: None,
-            vms: BTreeSet::new(),
-            old: 0,
-            quarantined: 0,
-        });
+        let ix = AddressIx::at(self.sites.len());
+        self.sites.push(Site::of(name.clone()));
         self.names.insert(name.clone(), ix);
         ix
     }

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::document::{Document, Node, Serial, Vm};
+use super::document::{Document, Node, Serial, Stored, Vm};
 use super::draft::Draft;
-use super::model::{Model, Stored};
+use super::model::Model;
 use super::name::Label;
 use super::refusal::{Kind, Refusal};
 use crate::route::{Carry, NoHandoff};

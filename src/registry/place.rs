@@ -5,8 +5,8 @@ use super::allocator::shown;
 use super::command::Placement;
 use super::document::{Document, Key, OldSlot, Serial, Vm};
 use super::draft::{Draft, Move};
-use super::model::PrincipalIx;
 use super::name::{Label, Principal};
+use super::reach::PrincipalIx;
 use super::refusal::{Collision, Kind, Refusal, WayOut};
 
 /// Addresses that a VM can have had at a time and that still lead to it.

@@ -9,73 +9,17 @@
 //! lost had given out comes here by [`Draft::quarantine_ways`], and where not even that is known no
 //! new way is opened at all.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use super::access::How;
 use super::command::{Placement, Way as KnownWay};
-use super::document::{Access, Document, Key, OldSlot, QuarantinedSlot, Serial, Vm};
+use super::document::{Access, Document, Key, QuarantinedSlot, Serial, Stored};
 use super::draft::Draft;
-use super::model::{AddressIx, Model, Stored};
+use super::model::Model;
 use super::name::{Label, Principal};
+use super::opened::{Opened, Way, ways};
+use super::reach::Quarantined;
 use super::refusal::Refusal;
-
-/// [`QuarantinedSlot`] with its address looked up.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Quarantined {
-    pub(super) address: AddressIx,
-    pub(super) vm: Serial,
-    pub(super) until_s: u64,
-}
-
-impl Quarantined {
-    /// Whether `vm` must not stand there yet.
-    pub(super) fn is_quarantined_for(&self, vm: Serial, now_s: u64) -> bool {
-        self.until_s > now_s && self.vm != vm
-    }
-}
-
-/// A principal's way to an address.
-type Way = (Principal, Label);
-
-/// All ways that a VM's document opens.
-fn ways(vm: &Vm) -> HashSet<Way> {
-    let mut ways = HashSet::new();
-    if let Some(address) = &vm.address {
-        ways.extend(vm.entitled().map(|principal| (principal.clone(), address.clone())));
-    }
-    for OldSlot { address, principals, .. } in &vm.old {
-        ways.extend(principals.iter().map(|principal| (principal.clone(), address.clone())));
-    }
-    ways
-}
-
-/// What a document opens for others than itself.
-pub(super) enum Opened {
-    /// Nothing, or it is not there.
-    Nothing,
-    /// A VM's: the ways to it.
-    Ways(HashSet<Way>),
-    /// A team's: all that the team has.
-    Members(BTreeMap<Label, Access>),
-}
-
-impl Opened {
-    pub(super) fn by(document: Option<&Document>) -> Self {
-        match document {
-            Some(Document::Vm(vm)) => Self::Ways(ways(vm)),
-            Some(Document::Team(team)) => Self::Members(team.members.clone()),
-            _ => Self::Nothing,
-        }
-    }
-
-    fn into_ways(self) -> HashSet<Way> {
-        if let Self::Ways(ways) = self { ways } else { HashSet::new() }
-    }
-
-    fn into_members(self) -> BTreeMap<Label, Access> {
-        if let Self::Members(members) = self { members } else { BTreeMap::new() }
-    }
-}
 
 impl Model {
     /// What each principal must not see again yet.

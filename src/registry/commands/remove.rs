@@ -9,8 +9,8 @@ use super::Done;
 use crate::plural::count;
 use crate::registry::document::{Key, Serial, Vm, VmState};
 use crate::registry::draft::{Draft, Progress};
-use crate::registry::model::Reach;
 use crate::registry::name::{Label, Principal};
+use crate::registry::reach::Reach;
 use crate::registry::refusal::{Kind, Refusal};
 
 /// VMs that are looked at for the name of one that is owned, of a principal who may have been

@@ -11,8 +11,8 @@ use std::panic::resume_unwind;
 use std::sync::mpsc::{Sender, channel};
 
 use super::request::{RegistryError, Subscriber, Update};
-use crate::registry::document::{Document, Key, Serial};
-use crate::registry::model::{Limits, Model, Stored};
+use crate::registry::document::{Document, Key, Serial, Stored};
+use crate::registry::model::{Limits, Model};
 use crate::registry::name::Label;
 use crate::registry::routes;
 use crate::registry::store::{EntryRef, Part, Store};
