@@ -13,7 +13,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::route::testing::*;
-use crate::route::{Admission, Admitted, Contents, Slot, Snapshot, TEAMS_MAX, VmEntry, Who};
+use crate::route::{
+    AddressEntry, Admission, Admitted, Change, Contents, NodeEntry, Slot, Snapshot, TEAMS_MAX,
+    TeamEntry, UserEntry, VmEntry, Who,
+};
 
 fn change(table: &Table, changes: Vec<Change>) -> Changed {
     table.change(Delta { changes }).unwrap()

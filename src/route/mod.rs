@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 mod apply_snapshot;
+mod changes;
 mod contents;
 mod contradiction;
 mod delta;

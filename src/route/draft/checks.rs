@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::super::delta::Sorted;
+use super::super::changes::Sorted;
 use super::super::writer::{Known, KnownAddress};
 use super::super::{Address, AddressId, PrincipalId, TEAM_PREFIX, TEAMS_MAX, Vm, What};
 use super::{Life, TableDraft};

@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::changes::{Changes, Sorted};
 use super::contents::columns;
-use super::delta::{Changes, Sorted};
 use super::hash::{Asked, Fingerprint};
 use super::node::Host;
 use super::snapshot::{judge_ip, judge_name};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::delta::Changes;
+use super::super::changes::Changes;
 use super::super::node::Host;
 use super::super::snapshot::judge_name;
 use super::super::writer::KnownNode;

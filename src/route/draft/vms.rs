@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::super::delta::Changes;
+use super::super::changes::Changes;
 use super::super::snapshot::{judge_id, judge_name};
 use super::super::user_routes::{InlineSlots, Named, SpilledSlots, Team, UserRoutes, VmId, VmName};
 use super::super::writer::Known;
