@@ -5,7 +5,9 @@ use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
-use super::{State, StateFault, read, replace};
+use super::State;
+use super::fault::StateFault;
+use super::private_file::{read, replace};
 use crate::durable;
 
 const ADOPTED: &str = "adopted";

@@ -5,31 +5,32 @@
 //! whole or not at all, and nothing that exists is ever replaced by something newly made: two
 //! processes that start together agree on one key.
 
-use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 use crate::durable::{self, FILE_MODE, MODE_OTHERS, write_new};
-use crate::ssh::entropy::{Entropy, SystemEntropy};
+use crate::ssh::entropy::Entropy;
 use crate::ssh::private_key::PrivateKey;
-use crate::ssh::publickey::{Fingerprint, KeyFault};
 
+mod fault;
 mod marks;
 mod pins;
+mod private_file;
 mod quarantine;
 pub(crate) mod routes;
 mod succession;
 
+pub use self::fault::StateFault;
 pub(crate) use self::marks::Adopting;
 pub use self::marks::{Adopted, Restored};
 pub(crate) use self::pins::PINS;
 pub use self::pins::{KeptPins, OldPins};
+use self::private_file::{link_beside, make_once, read, replace};
 use self::routes::Saved;
 pub use self::succession::{Doors, Turn};
 
@@ -45,88 +46,8 @@ const STORE_USE: &str = "store.use";
 const NAMED_HOST_KEYS: &str = "host_keys_in_zone";
 const FOLLOWED: &str = "configuration";
 const DIRECTORY_MODE: u32 = 0o700;
-/// Random bytes in the name of a temporary file: nobody else writes here, it only has to differ
-/// between two processes.
-const SUFFIX_BYTES: usize = 8;
-/// No process takes so long to write a file.
-const LEFT_AFTER: Duration = Duration::from_hours(1);
 /// More digits than any process id has.
 const ID_BYTES_MAX: u64 = 20;
-
-/// Why the state directory cannot be used. The operator's to repair; nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum StateFault {
-    /// The system refused.
-    #[error("{}: {error}", .path.display())]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// What it said.
-        error: io::Error,
-    },
-    /// Others than the service's user can get at it.
-    #[error("{} is open to others (mode {mode:04o}); fix: chmod go= {}", .path.display(), .path.display())]
-    Open {
-        /// The file or directory.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// A key file that is no key.
-    #[error("{}: {fault}; fix: restore it from a backup, or move it away to have a new one made", .path.display())]
-    Key {
-        /// The file or directory.
-        path: PathBuf,
-        /// What is wrong with it.
-        fault: KeyFault,
-    },
-    /// Lines of old pins that cannot be read. A lost pin would be taken anew from whoever answers,
-    /// so none is skipped.
-    #[error("{}", lines(.path, .faults))]
-    Pins {
-        /// The file or directory.
-        path: PathBuf,
-        /// Line, from 1, and what is wrong with it.
-        faults: Vec<(usize, String)>,
-    },
-    /// Another process serves with this directory. Each would overwrite what the other writes.
-    #[error("{} is in use by another keyway{}; fix: end that one first, or set another state_dir", .path.display(), process(*.by))]
-    InUse {
-        /// The directory.
-        path: PathBuf,
-        /// The other process, if it left its id.
-        by: Option<u32>,
-    },
-    /// A process uses the store. One that drains holds neither the directory nor, if the file is
-    /// damaged, a lock of the store's own.
-    #[error("{} is in use, maybe by a keyway that drains; fix: end that one (fuser shows it), then try again", .path.display())]
-    StoreInUse {
-        /// The store.
-        path: PathBuf,
-    },
-    /// A key would have to take the place of another one, which clients or VMs know.
-    #[error("{} holds another key ({fingerprint}); fix: move it away if nobody knows it", .path.display())]
-    OtherKey {
-        /// The file or directory.
-        path: PathBuf,
-        /// Of the key that is there.
-        fingerprint: Fingerprint,
-    },
-}
-
-fn process(id: Option<u32>) -> String {
-    id.map_or_else(String::new, |id| format!(" (process {id})"))
-}
-
-fn lines(path: &Path, faults: &[(usize, String)]) -> String {
-    let mut all = String::new();
-    for (index, (line, what)) in faults.iter().enumerate() {
-        let separator = if index == 0 { "" } else { "\n" };
-        let fix = "restore the line, or remove it to pin the VM's key anew";
-        let _ = write!(all, "{separator}{}:{line}: {what}; fix: {fix}", path.display());
-    }
-    all
-}
 
 /// The state directory.
 #[derive(Clone, Debug)]
@@ -459,19 +380,8 @@ impl State {
         entropy: &mut dyn Entropy,
     ) -> Result<PrivateKey, StateFault> {
         let path = self.path.join(name);
-        let mut suffix = [0; SUFFIX_BYTES];
-        entropy.fill(&mut suffix);
-        let io = |error| StateFault::Io { path: path.clone(), error };
-        let temporary = self.path.join(temporary_name(name, suffix));
-        let made = write_new(&temporary, text.as_bytes())
-            // A link fails if the name is taken, where a rename would replace
-            // another process's key.
-            .and_then(|()| match durable::link(&temporary, &path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                linked => linked,
-            });
-        let removed = fs::remove_file(&temporary);
-        made.and(removed).map_err(io)?;
+        make_once(&path, text.as_bytes(), entropy)
+            .map_err(|error| StateFault::Io { path: path.clone(), error })?;
         read_key(&path)
     }
 }
@@ -513,80 +423,6 @@ fn read_key(path: &Path) -> Result<PrivateKey, StateFault> {
     let (key, _) = PrivateKey::from_openssh(&text)
         .map_err(|fault| StateFault::Key { path: path.to_owned(), fault })?;
     Ok(key)
-}
-
-/// A whole file of ours, as text.
-fn read(path: &Path) -> Result<Zeroizing<String>, StateFault> {
-    let io = |error| StateFault::Io { path: path.to_owned(), error };
-    let file = File::open(path).map_err(io)?;
-    let about = file.metadata().map_err(io)?;
-    if about.mode() & MODE_OTHERS != 0 {
-        return Err(StateFault::Open { path: path.to_owned(), mode: about.mode() & 0o7777 });
-    }
-    // Read in one piece, for what a growing buffer leaves behind is not wiped.
-    let mut text =
-        Zeroizing::new(String::with_capacity(usize::try_from(about.len()).unwrap_or(0) + 1));
-    (&file).read_to_string(&mut text).map_err(io)?;
-    Ok(text)
-}
-
-/// Writes a file in place of the one that is there, down to the disk.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = durable::directory(path);
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let mut suffix = [0; SUFFIX_BYTES];
-    SystemEntropy::default().fill(&mut suffix);
-    let temporary = directory.join(temporary_name(&name, suffix));
-    let written = write_new(&temporary, bytes).and_then(|()| {
-        forget_left(directory, &name, &temporary);
-        durable::rename(&temporary, path)
-    });
-    if written.is_err() {
-        // Of two faults the first says more.
-        let _gone = fs::remove_file(&temporary);
-    }
-    written
-}
-
-/// What a file called `name` is written as, by one process of all.
-fn temporary_name(name: &str, suffix: [u8; SUFFIX_BYTES]) -> String {
-    format!(".{name}.{:016x}", u64::from_le_bytes(suffix))
-}
-
-/// Removes what processes left that died while they wrote `name`: all that is much older than
-/// `new`. What cannot be removed is in nobody's way.
-fn forget_left(directory: &Path, name: &str, new: &Path) {
-    let modified = |path: &Path| fs::metadata(path).and_then(|about| about.modified());
-    let (Ok(now), Ok(entries)) = (modified(new), fs::read_dir(directory)) else { return };
-    let begins = format!(".{name}.");
-    for entry in entries.flatten() {
-        let file = entry.file_name();
-        let suffix = file.to_str().and_then(|file| file.strip_prefix(&begins));
-        let is_ours = suffix.is_some_and(|suffix| {
-            suffix.len() == 2 * SUFFIX_BYTES && suffix.bytes().all(|byte| byte.is_ascii_hexdigit())
-        });
-        let age = modified(&entry.path()).ok().and_then(|then| now.duration_since(then).ok());
-        if is_ours && age.is_some_and(|age| age > LEFT_AFTER) {
-            let _gone = fs::remove_file(entry.path());
-        }
-    }
-}
-
-/// Files of one name that are kept, of one second. A thousandth is no operator.
-const KEPT_MAX: u32 = 1000;
-
-/// Gives a file a second name, with `stamp` in it, that was free.
-fn link_beside(path: &Path, stamp: &str) -> io::Result<PathBuf> {
-    for number in 1..KEPT_MAX {
-        let again = if number == 1 { String::new() } else { format!("-{number}") };
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".replaced-{stamp}{again}"));
-        match durable::link(path, Path::new(&name)) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            linked => return linked.map(|()| name.into()),
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{StateFault, read, replace};
+use super::fault::StateFault;
+use super::private_file::{read, replace};
 use crate::durable;
 use crate::plain_text::escaped;
 use crate::route::is_id;

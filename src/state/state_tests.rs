@@ -2,7 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use super::private_file::LEFT_AFTER;
 use super::*;
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::private_key::PrivateKey;

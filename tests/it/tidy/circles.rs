@@ -18,7 +18,6 @@ const STILL: &[(&str, &str)] = &[
     ("src/config/mod.rs", "src/config/reread.rs"),
     ("src/demo/check.rs", "src/demo/mod.rs"),
     ("src/demo/screen.rs", "src/demo/mod.rs"),
-    ("src/state/pins.rs", "src/state/mod.rs"),
 ];
 
 /// Re-exports that are followed to find one item; more are a circle of their own.
