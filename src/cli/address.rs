@@ -6,10 +6,13 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::FAULTS;
-use super::api_session::{Change, each};
+use super::api_path::path;
+use super::api_session::each;
+use super::change::{Change, ChangeArgs};
 use super::error::Outcome;
-use super::remote::{ChangeArgs, Remote, Terminal, path};
+use super::remote::Remote;
 use super::table::{Column, cell};
+use super::terminal::Terminal;
 use super::vm::put;
 use crate::registry::Label;
 

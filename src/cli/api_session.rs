@@ -6,15 +6,16 @@ use std::io::{self, Write as _};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
-use hyper::Method;
 use hyper::body::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::api_path::with_query;
+use super::change::{Change, ChangeArgs};
 use super::client::{Client, Request};
 use super::error::{CliError, Outcome};
-use super::remote::{ChangeArgs, Terminal, with_query};
 use super::table::{Column, Table, cell, json, plain, write_fields};
+use super::terminal::Terminal;
 use super::{DONE, Output};
 
 /// Items asked for at a time: what the server gives at most.
@@ -23,42 +24,6 @@ const PAGE: usize = 1000;
 const CLEAR: &str = "\x1b[K";
 /// Bytes of a long list that go to stdout at once; by itself that takes line by line.
 const WRITTEN_AT_ONCE: usize = 64 << 10;
-
-/// A change to ask for.
-pub(super) struct Change {
-    pub(super) method: Method,
-    pub(super) path: String,
-    pub(super) body: Option<Value>,
-}
-
-impl Change {
-    pub(super) fn post(path: String, body: Value) -> Self {
-        Self { method: Method::POST, path, body: Some(body) }
-    }
-
-    /// A POST that says everything by its path.
-    pub(super) fn act(path: String) -> Self {
-        Self { method: Method::POST, path, body: None }
-    }
-
-    pub(super) fn put(path: String, body: Value) -> Self {
-        Self { method: Method::PUT, path, body: Some(body) }
-    }
-
-    pub(super) fn patch(path: String, body: Value) -> Self {
-        Self { method: Method::PATCH, path, body: Some(body) }
-    }
-
-    pub(super) fn delete(path: String) -> Self {
-        Self { method: Method::DELETE, path, body: None }
-    }
-
-    fn request(self, edit: ChangeArgs) -> Request {
-        let Self { method, path, body } = self;
-        let path = with_query(&path, edit.query());
-        Request { method, path, body, if_match: edit.if_revision }
-    }
-}
 
 fn page_path(path: &str, query: &[(&'static str, String)], after: Option<&str>) -> String {
     let mut all = query.to_vec();

@@ -7,11 +7,14 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api_session::{ApiSession, Change, each, told_move};
+use super::api_path::path;
+use super::api_session::{ApiSession, each, told_move};
+use super::change::{Change, ChangeArgs};
 use super::client::Request;
 use super::error::{CliError, Outcome};
-use super::remote::{ChangeArgs, Remote, Terminal, path};
+use super::remote::Remote;
 use super::table::{self, Column, Table, cell, plain};
+use super::terminal::Terminal;
 use super::{DONE, FAULTS, Output, check, key, keyfile};
 use crate::config::read_fleet;
 use crate::plural::count;

@@ -6,11 +6,13 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::Output;
+use super::api_path::path;
 use super::api_session::{ApiSession, each, told_move};
 use super::client::Request;
 use super::error::{CliError, Outcome};
-use super::remote::{Remote, Terminal, path};
+use super::remote::Remote;
 use super::table::{Column, cell, json, plain};
+use super::terminal::Terminal;
 use crate::registry::refusal::utc;
 
 /// Entries asked for at a time.

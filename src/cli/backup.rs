@@ -17,9 +17,10 @@ use zeroize::Zeroizing;
 
 use super::archive::{self, Content, Opens, SMALL_BYTES_MAX, Seal, Temporary};
 use super::error::{CliError, Outcome};
-use super::remote::{Remote, Terminal, read};
+use super::remote::{Remote, read};
 use super::store::{next, put_back};
 use super::table::plain;
+use super::terminal::Terminal;
 use super::{DONE, Output, table};
 use crate::config::{Config, HostKeys, UserCa, VmCredential};
 use crate::durable::MODE_OTHERS;

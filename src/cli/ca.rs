@@ -8,11 +8,13 @@ use clap::{Args, Subcommand};
 use ipnet::IpNet;
 use serde_json::json;
 
-use super::api_session::Change;
+use super::api_path::path;
+use super::change::{Change, ChangeArgs};
 use super::error::{CliError, Outcome};
 use super::hostkey::{private, say, write_private};
-use super::remote::{ChangeArgs, Remote, Terminal, path};
+use super::remote::Remote;
 use super::table::cell;
+use super::terminal::Terminal;
 use super::{DONE, FAULTS, check};
 use crate::config::{self, Logins, Of, Principals, UserCa, VmCredential};
 use crate::route::{is_id, is_label};

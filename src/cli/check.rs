@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use hyper::Method;
 use serde_json::{Value, json};
 
+use super::api_path::path;
 use super::client::{Client, Request, ServerAt};
 use super::error::CliError;
-use super::remote::path;
 use super::table::{Column, Table, cell, json, plain};
 use super::{DONE, FAULTS, Output};
 use crate::config::{self, Config, Files, Finding, Fleet, Loaded, Report, UserCa, VmCredential};

@@ -6,11 +6,13 @@ use std::net::IpAddr;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::api_path::path;
 use super::api_session::each;
 use super::client::Request;
 use super::error::Outcome;
-use super::remote::{Remote, Terminal, path};
+use super::remote::Remote;
 use super::table::{self, Column, cell, plain, write_fields};
+use super::terminal::Terminal;
 use super::vm::put;
 use super::{DONE, Output, keyfile};
 use crate::registry::Label;

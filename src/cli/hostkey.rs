@@ -9,11 +9,13 @@ use clap::Subcommand;
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::api_path::path;
 use super::api_session::each;
 use super::archive::Temporary;
 use super::error::{CliError, Outcome};
-use super::remote::{Remote, Terminal, path, read};
+use super::remote::{Remote, read};
 use super::table::{self, Column, cell, plain};
+use super::terminal::Terminal;
 use super::{DONE, Output};
 use crate::durable;
 use crate::ssh::entropy::SystemEntropy;

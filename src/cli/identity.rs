@@ -4,7 +4,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::error::{CliError, Outcome};
-use super::remote::{Remote, Terminal};
+use super::remote::Remote;
+use super::terminal::Terminal;
 use super::{DONE, Output, table};
 use crate::ssh::entropy::SystemEntropy;
 

@@ -3,10 +3,13 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::api_session::{ApiSession, Change};
+use super::api_path::path;
+use super::api_session::ApiSession;
+use super::change::{Change, ChangeArgs};
 use super::error::{CliError, Outcome};
-use super::remote::{ChangeArgs, Remote, Terminal, path};
+use super::remote::Remote;
 use super::table::{Column, cell};
+use super::terminal::Terminal;
 use super::{DONE, keyfile};
 use crate::registry::Label;
 

@@ -4,7 +4,8 @@ use std::io::Read;
 use std::path::Path;
 
 use super::error::CliError;
-use super::remote::{Terminal, read};
+use super::remote::read;
+use super::terminal::Terminal;
 use crate::registry::refusal::utc;
 use crate::ssh::authorized_keys::AuthorizedKey;
 use crate::ssh::certificate::{Certificate, CertificateFault};

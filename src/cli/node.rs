@@ -3,10 +3,12 @@
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::api_session::Change;
+use super::api_path::path;
+use super::change::{Change, ChangeArgs};
 use super::error::Outcome;
-use super::remote::{ChangeArgs, Remote, Terminal, path};
+use super::remote::Remote;
 use super::table::{Column, cell};
+use super::terminal::Terminal;
 use super::vm::put;
 use crate::registry::{self, Label};
 

@@ -1,10 +1,6 @@
-//! What every command that asks a server has in common: where the server is, who sits here, how a
-//! change is meant.
+//! What every command that asks a server has in common: where the server is.
 
-use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, BufRead};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +16,7 @@ use super::Output;
 use super::api_session::ApiSession;
 use super::client::{Client, ServerAt, Tls};
 use super::error::CliError;
+use super::terminal::Terminal;
 use super::trust::Named;
 use crate::config::{
     self, Config, Found, HostKeys, Report, SOCKET, STATE_DIR, UserCa, VmCredential,
@@ -32,22 +29,6 @@ const SOCKET_VARIABLE: &str = "KEYWAY_SOCKET";
 /// Where systems keep the CAs that they trust.
 const BUNDLES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
-
-/// What a command reads and writes besides its arguments.
-pub(super) struct Terminal<'a> {
-    pub(super) stdin: &'a mut dyn BufRead,
-    pub(super) stdout: &'a mut dyn io::Write,
-    pub(super) stderr: &'a mut dyn io::Write,
-    /// The environment's variables.
-    pub(super) variable: &'a dyn Fn(&str) -> Option<OsString>,
-    /// Whether somebody types at stdin.
-    pub(super) asks: bool,
-    /// Whether somebody looks at stderr.
-    pub(super) seen: bool,
-    /// Takes from others what they may do with the file that stdout is, if it is one; whether
-    /// they might have.
-    pub(super) keep: &'a dyn Fn() -> io::Result<bool>,
-}
 
 /// Which server.
 #[derive(Args, Clone, Debug)]
@@ -80,29 +61,6 @@ pub(super) struct Remote {
     pub(super) output: Output,
     #[command(flatten)]
     server: ServerArgs,
-}
-
-/// How a change is meant.
-#[derive(Args, Clone, Copy, Debug, Default)]
-#[command(next_help_heading = "How the change is meant")]
-pub(super) struct ChangeArgs {
-    /// Say what would happen, change nothing
-    #[arg(long)]
-    pub(super) dry_run: bool,
-    /// Give VMs other addresses where the change needs it; the old ones lead to them for a while
-    #[arg(long)]
-    pub(super) renumber: bool,
-    /// Only if what is changed is still at this revision; else exit code 4
-    #[arg(long, value_name = "N")]
-    pub(super) if_revision: Option<u64>,
-}
-
-impl ChangeArgs {
-    pub(super) fn query(self) -> Vec<(&'static str, String)> {
-        let flags = [("dry_run", self.dry_run), ("renumber", self.renumber)];
-        let set = flags.into_iter().filter(|(_, set)| *set);
-        set.map(|(name, _)| (name, "true".to_owned())).collect()
-    }
 }
 
 impl ServerArgs {
@@ -322,39 +280,4 @@ fn token_of(file: &Path) -> Result<String, CliError> {
 /// A whole file.
 pub(super) fn read(file: &Path) -> Result<Vec<u8>, CliError> {
     fs::read(file).map_err(|error| CliError::failed(format!("{}: {error}", file.display())))
-}
-
-/// A path of the API: every part as one segment, whatever it holds (RFC 3986 §2.3).
-pub(super) fn path<'p>(parts: impl IntoIterator<Item = &'p str>) -> String {
-    let mut path = "/v1".to_owned();
-    for part in parts {
-        path.push('/');
-        encode(part, &mut path);
-    }
-    path
-}
-
-/// The path with a query behind it.
-pub(super) fn with_query<'q>(
-    path: &str,
-    query: impl IntoIterator<Item = (&'q str, String)>,
-) -> String {
-    let mut whole = path.to_owned();
-    for (index, (name, value)) in query.into_iter().enumerate() {
-        whole.push(if index == 0 { '?' } else { '&' });
-        whole.push_str(name);
-        whole.push('=');
-        encode(&value, &mut whole);
-    }
-    whole
-}
-
-fn encode(text: &str, into: &mut String) {
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            into.push(char::from(byte));
-        } else {
-            let _ = write!(into, "%{byte:02X}");
-        }
-    }
 }

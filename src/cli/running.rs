@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::api_session::{ApiSession, Change, each, tell_warnings};
+use super::api_path::path;
+use super::api_session::{ApiSession, each, tell_warnings};
+use super::change::{Change, ChangeArgs};
 use super::client::Request;
 use super::error::{CliError, Outcome};
 use super::keyfile::time;
-use super::remote::{ChangeArgs, Remote, Terminal, path};
+use super::remote::Remote;
 use super::table::{self, Column, Table, cell, plain, write_fields};
+use super::terminal::Terminal;
 use super::{DONE, FAULTS, Output, UNREACHABLE};
 
 /// Between two looks at a front door that is not up yet.

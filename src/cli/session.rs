@@ -3,12 +3,14 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::api_path::path;
 use super::api_session::{ApiSession, tell_warnings};
 use super::client::Request;
 use super::error::{CliError, Outcome};
 use super::keyfile::time;
-use super::remote::{Remote, Terminal, path};
+use super::remote::Remote;
 use super::table::{self, Column, cell, plain};
+use super::terminal::Terminal;
 use super::{DONE, Output};
 use crate::registry::Label;
 

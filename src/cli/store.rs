@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use serde_json::json;
 
-use super::api_session::Change;
+use super::api_path::path;
+use super::change::{Change, ChangeArgs};
 use super::error::{CliError, Outcome};
-use super::remote::{ChangeArgs, Remote, Terminal, path};
+use super::remote::Remote;
 use super::table::{self, Column, cell, plain};
+use super::terminal::Terminal;
 use super::{DONE, Output};
 use crate::registry::refusal::utc;
 use crate::registry::store::sqlite::Restored;

@@ -3,10 +3,13 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::api_session::{Change, named};
+use super::api_path::path;
+use super::api_session::named;
+use super::change::{Change, ChangeArgs};
 use super::error::Outcome;
-use super::remote::{ChangeArgs, Remote, Terminal, path};
+use super::remote::Remote;
 use super::table::{Column, cell};
+use super::terminal::Terminal;
 use super::user::count;
 use crate::registry::Label;
 use crate::registry::document::Access;

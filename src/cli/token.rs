@@ -3,11 +3,13 @@
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::api_session::Change;
+use super::api_path::path;
+use super::change::{Change, ChangeArgs};
 use super::error::{CliError, Outcome};
 use super::keyfile::time;
-use super::remote::{ChangeArgs, Remote, Terminal, path};
+use super::remote::Remote;
 use super::table::{self, Column, cell};
+use super::terminal::Terminal;
 use super::vm::put;
 use super::{DONE, Output};
 use crate::registry::Label;

@@ -3,11 +3,14 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::api_session::{Change, named};
+use super::api_path::path;
+use super::api_session::named;
+use super::change::{Change, ChangeArgs};
 use super::error::Outcome;
 use super::keyfile;
-use super::remote::{ChangeArgs, Remote, Terminal, path};
+use super::remote::Remote;
 use super::table::{Column, cell, cells};
+use super::terminal::Terminal;
 use crate::registry::Label;
 
 #[derive(Debug, Subcommand)]

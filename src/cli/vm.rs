@@ -3,12 +3,15 @@
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use super::api_session::{ApiSession, Change, each};
+use super::api_path::path;
+use super::api_session::{ApiSession, each};
+use super::change::{Change, ChangeArgs};
 use super::error::{CliError, Outcome};
 use super::keyfile::{self, time};
-use super::remote::{ChangeArgs, Remote, Terminal, path};
+use super::remote::Remote;
 use super::table::{Column, cell, cells};
 use super::team::{access, grants};
+use super::terminal::Terminal;
 use crate::registry::refusal::utc;
 use crate::registry::{self, Label, Principal, is_login};
 use crate::route::{Carry, SourceAddress};
