@@ -9,11 +9,9 @@ use ipnet::IpNet;
 use super::document::{Document, Section, Value};
 use super::door::{check_metrics, door, log, read_listen, read_metrics, read_vm_leg, state_dir};
 use super::lines::Lines;
+use super::source::{Location, Source, source};
 use super::values::{path, read_networks};
-use super::{
-    Edge, Finding, Fleet, Location, Log, Metrics, Report, Rights, Source, VmLeg, fleet, keys,
-    reread, source,
-};
+use super::{Edge, Finding, Fleet, Log, Metrics, Report, Rights, VmLeg, fleet, keys, reread};
 use crate::ssh::publickey::{Fingerprint, KeyType, PublicKey};
 
 /// The state directory of an agent if nothing says otherwise.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::config::load_sources;
+use crate::config::load::load_sources;
 use crate::route::{Admission, Carriage, Table, Who};
 
 const KEYS: [&str; 3] = [

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use super::document::{Document, Section};
 use super::door::state_dir;
 use super::keyway::{SOCKET, STATE_DIR};
+use super::source::{Source, source};
 use super::values::path_or_none;
-use super::{Report, Source, agent, source};
+use super::{Report, agent};
 
 /// Where a running front door is found.
 #[derive(Clone, Debug, Eq, PartialEq)]

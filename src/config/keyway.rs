@@ -12,8 +12,9 @@ use super::door::{
     state_dir,
 };
 use super::lines::Lines;
+use super::source::Source;
 use super::values::read_networks;
-use super::{Config, Edge, FleetFile, HostKeys, Log, Registry, Source, api, dns, keys};
+use super::{Config, Edge, FleetFile, HostKeys, Log, Registry, api, dns, keys};
 use crate::registry::Limits;
 use crate::registry::apply::served_file::RemovalsMax;
 

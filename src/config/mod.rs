@@ -11,8 +11,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -37,7 +36,9 @@ mod found;
 mod keys;
 mod keyway;
 mod lines;
+mod load;
 mod reread;
+mod source;
 mod values;
 
 pub use self::agent::{
@@ -49,7 +50,11 @@ pub use self::finding::{Finding, Report};
 pub use self::fleet::{Fleet, read_fleet};
 pub use self::found::{Found, find};
 pub(crate) use self::keyway::{SOCKET, STATE_DIR};
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::load::fuzz;
+pub use self::load::{Files, Loaded, load, load_config, log};
 pub use self::reread::{Reread, Rights, reread};
+pub use self::source::usual;
 
 /// How this front door runs: `keyway.toml`.
 #[derive(Debug)]
@@ -257,185 +262,6 @@ pub struct Registry {
 pub struct FleetFile {
     /// How much it may remove at a start or reload.
     pub removals_max: RemovalsMax,
-}
-
-/// The files of a front door.
-#[derive(clap::Args, Clone, Debug, Eq, PartialEq)]
-pub struct Files {
-    /// How the front door runs [default: keyway.toml or /etc/keyway/keyway.toml, if there,
-    /// else all defaults]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Who may go where: applied to the registry at start and at SIGHUP
-    #[arg(long, value_name = "FILE")]
-    pub fleet: Option<PathBuf>,
-}
-
-/// Both files, and what is worth a word in them.
-#[derive(Debug)]
-pub struct Loaded {
-    /// From `keyway.toml`.
-    pub config: Config,
-    /// From `fleet.toml`, if one was named.
-    pub fleet: Option<Fleet>,
-    /// Not wrong, but the operator should know.
-    pub warnings: Vec<Finding>,
-    counts: Location,
-}
-
-impl Loaded {
-    /// Adds a warning about `sessions_max` and `half_open_max`: what this host
-    /// carries no file knows.
-    pub fn warn_of_counts(&mut self, odd: (String, String)) {
-        self.counts.warn(odd, &mut self.warnings);
-    }
-}
-
-/// Where something stands.
-#[derive(Clone, Debug, Default)]
-struct Location {
-    file: Arc<str>,
-    order: usize,
-    line: usize,
-}
-
-impl Location {
-    fn warn(&self, (what, fix): (String, String), warnings: &mut Vec<Finding>) {
-        let Self { file, order, line } = self.clone();
-        warnings.push(Finding { order, line, file, what, fix });
-        warnings.sort();
-    }
-}
-
-/// Where `keyway.toml` is where nobody names it: in the working directory, or where a
-/// system keeps it.
-const USUAL: [&str; 2] = ["keyway.toml", "/etc/keyway/keyway.toml"];
-
-/// The configuration that is read where none is named: the first of the usual ones that is there.
-#[must_use]
-pub fn usual<'p>() -> Option<&'p Path> {
-    USUAL.map(Path::new).into_iter().find(|path| path.exists())
-}
-
-/// Reads `keyway.toml`, and a fleet file if one is named. Where no configuration is named, the
-/// [`usual`] one is read if there is one; without it everything has its default.
-///
-/// # Errors
-/// Everything that is wrong with either.
-pub fn load(config: Option<&Path>, fleet: Option<&Path>) -> Result<Loaded, Report> {
-    let config = config_source(config);
-    let fleet = fleet.map(|fleet| source(fleet, 1)).transpose();
-    match (config, fleet) {
-        (Ok(config), Ok(fleet)) => load_sources(&config, fleet),
-        (config, fleet) => {
-            let faults = config.err().into_iter().chain(fleet.err()).collect();
-            Err(Report { faults, warnings: Vec::new() })
-        }
-    }
-}
-
-fn config_source(config: Option<&Path>) -> Result<Source, Finding> {
-    match config.or_else(usual) {
-        Some(config) => source(config, 0),
-        None => Ok(Source {
-            name: "keyway.toml (not there: defaults)".to_owned(),
-            order: 0,
-            base: PathBuf::new(),
-            text: String::new(),
-        }),
-    }
-}
-
-fn load_sources(config_source: &Source, fleet_source: Option<Source>) -> Result<Loaded, Report> {
-    let reread = reread::sources(config_source, fleet_source.map(Ok));
-    let Reread { config, fleet, warnings, counts, .. } = reread;
-    match (config, fleet.transpose()) {
-        (Ok(config), Ok(fleet)) => Ok(Loaded { config, fleet, warnings, counts }),
-        (config, fleet) => {
-            let mut faults = config.err().unwrap_or_default();
-            faults.extend(fleet.err().unwrap_or_default());
-            Err(Report { faults, warnings })
-        }
-    }
-}
-
-/// Reads `keyway.toml` alone, for what needs no fleet.
-///
-/// # Errors
-/// Everything that is wrong with it.
-pub fn load_config(config: &Path) -> Result<(Config, Vec<Finding>), Report> {
-    let source =
-        source(config, 0).map_err(|fault| Report { faults: vec![fault], warnings: Vec::new() })?;
-    let (findings, draft) = keyway::read(&source);
-    let (mut faults, mut warnings) = findings.into_findings();
-    faults.sort();
-    warnings.sort();
-    if faults.is_empty() {
-        Ok((draft.finish(), warnings))
-    } else {
-        Err(Report { faults, warnings })
-    }
-}
-
-/// How the log of the front door of this `keyway.toml` looks, or of the usual one: what is said
-/// about its faults is to look the same. Whatever cannot be read is as if it were not there.
-#[must_use]
-pub fn log(config: Option<&Path>) -> Log {
-    let source = config.or_else(usual).and_then(|config| source(config, 0).ok());
-    source.map_or(Log::Auto, |source| keyway::read_log(&source))
-}
-
-/// A file's text and where it came from.
-struct Source {
-    /// As named on the command line.
-    name: String,
-    order: usize,
-    /// Relative paths in it start here.
-    base: PathBuf,
-    text: String,
-}
-
-fn source(path: &Path, order: usize) -> Result<Source, Finding> {
-    let name = path.display().to_string();
-    match std::fs::read(path) {
-        Ok(bytes) => match String::from_utf8(bytes) {
-            Ok(text) => {
-                let base = path.parent().unwrap_or(Path::new("")).to_owned();
-                Ok(Source { name, order, base, text })
-            }
-            Err(error) => {
-                let (good, _) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
-                let line = good.split(|byte| *byte == b'\n').count();
-                let what = "not TOML: not UTF-8 text".to_owned();
-                Err(Finding {
-                    order,
-                    line,
-                    file: name.into(),
-                    what,
-                    fix: "save the file as UTF-8".to_owned(),
-                })
-            }
-        },
-        Err(error) => Err(Finding {
-            order,
-            line: 1,
-            file: name.into(),
-            what: format!("cannot be read: {}", keys::plain(&error)),
-            fix: "correct the path or its permissions".to_owned(),
-        }),
-    }
-}
-
-/// Reads both texts as [`load`] reads files.
-#[cfg(any(test, fuzzing))]
-pub(crate) fn fuzz(config: &[u8], fleet: &[u8]) {
-    let source = |text: &[u8], order| Source {
-        name: "fuzz.toml".to_owned(),
-        order,
-        base: PathBuf::new(),
-        text: String::from_utf8_lossy(text).into_owned(),
-    };
-    let _read_or_faults = load_sources(&source(config, 0), Some(source(fleet, 1)));
 }
 
 #[cfg(test)]

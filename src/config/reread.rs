@@ -8,7 +8,8 @@ use std::path::Path;
 
 use super::document::{Document, Section};
 use super::door::{self, Get};
-use super::{Config, Finding, Fleet, Location, Source, config_source, fleet, keys, keyway, source};
+use super::source::{Location, Source, config_source, source};
+use super::{Config, Finding, Fleet, fleet, keys, keyway};
 use crate::ssh::publickey::PublicKey;
 use crate::ssh::revocation::Revocations;
 

@@ -1,5 +1,7 @@
 //! Tests of `reread`: what a fault in one part leaves of the others.
 
+use std::path::Path;
+
 use super::tests::{ALICE, BOB, Scratch, THIRD, fleet};
 use super::*;
 

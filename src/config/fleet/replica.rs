@@ -1,7 +1,7 @@
 //! A fleet file that is a map of its own: an agent's replica.
 
-use super::super::Source;
 use super::super::document::Document;
+use super::super::source::Source;
 use super::{EMPTY, EMPTY_FIX, Fleet, Walk};
 
 /// Walks a fleet file that is a map of its own, beside no `keyway.toml`: it may say nothing of what
