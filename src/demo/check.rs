@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Uid;
 
-use super::Demo;
 use super::client::{self, Answer, Ask, End, Task, Trouble};
 use super::process::sftp_server;
+use super::running::Demo;
 use super::screen::{self, ENTRIES, Entry, Leads};
 use super::stage::{Kind, PLACED_VMS, S001, Who};
+use crate::serve::Failure;
 use crate::ssh::text::printable;
 
 /// How long one login with all that follows may take.
@@ -40,9 +41,9 @@ const SHOWN_BYTES_MAX: usize = 120;
 
 /// What came of all checks.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Tally {
-    pub(super) right: u32,
-    pub(super) wrong: u32,
+struct Tally {
+    right: u32,
+    wrong: u32,
 }
 
 /// What came of one check.
@@ -60,7 +61,22 @@ impl From<Result<(), String>> for TaskVerdict {
 }
 
 /// Runs all checks and prints the table.
+///
+/// # Errors
+/// A check went wrong, or not all were run.
 pub(super) fn run(
+    demo: &Demo,
+    out: &mut dyn Write,
+    interrupted: &mut dyn FnMut() -> bool,
+) -> Result<(), Failure> {
+    let Tally { right, wrong } = run_all(demo, out, interrupted)?;
+    match wrong {
+        0 => Ok(()),
+        wrong => Err(format!("{wrong} of {} checks went wrong", right + wrong).into()),
+    }
+}
+
+fn run_all(
     demo: &Demo,
     out: &mut dyn Write,
     interrupted: &mut dyn FnMut() -> bool,

@@ -25,6 +25,11 @@ const HALF_OPEN_MAX: NonZeroU32 = NonZeroU32::new(64).unwrap();
 /// Tries to find a port that is free at every pool address.
 const PORTS_MAX: u32 = 100;
 
+/// The file with the front door's host key.
+pub(super) const KNOWN_HOSTS: &str = "known_hosts";
+/// The port for which a known_hosts line needs no brackets.
+const SSH_PORT: u16 = 22;
+
 /// A running front door.
 pub(super) struct FrontDoor {
     edge: Edge,
@@ -36,6 +41,19 @@ impl FrontDoor {
     /// Where `ip` is served.
     pub(super) fn at(&self, ip: impl Into<IpAddr>) -> SocketAddr {
         SocketAddr::new(ip.into(), self.port)
+    }
+
+    /// Lines of known_hosts for the whole pool.
+    pub(super) fn known_hosts(&self) -> String {
+        let port = self.port;
+        let names: Vec<_> = POOL
+            .iter()
+            .map(|address| match port {
+                SSH_PORT => address.ip.to_string(),
+                _ => format!("[{}]:{port}", address.ip),
+            })
+            .collect();
+        format!("{} {}\n", names.join(","), self.host_key.to_line())
     }
 
     /// Ends all sessions, with a word to their users.

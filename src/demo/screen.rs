@@ -5,18 +5,13 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use super::Demo;
 use super::directory::quoted;
-use super::door::{FILES, FrontDoor};
+use super::door::{FILES, KNOWN_HOSTS};
 use super::process::sftp_server;
+use super::running::Demo;
 use super::stage::{
     Address, Kind, LOBBY, PLACED_VMS, POOL, PlacedVm, S001, S002, S003, State, Who, own_name,
 };
-
-/// The file with the front door's host key.
-pub(super) const KNOWN_HOSTS: &str = "known_hosts";
-/// The port for which a known_hosts line needs no brackets.
-const SSH_PORT: u16 = 22;
 
 /// One way in that is shown, and checked.
 #[derive(Clone, Copy, Debug)]
@@ -91,19 +86,6 @@ pub(super) const ENTRIES: [Entry; 7] = [
         says: "bob has no VM at 127.0.77.2: his key is no key there",
     },
 ];
-
-/// Lines of known_hosts for the whole pool.
-pub(super) fn known_hosts(door: &FrontDoor) -> String {
-    let port = door.port;
-    let names: Vec<_> = POOL
-        .iter()
-        .map(|address| match port {
-            SSH_PORT => address.ip.to_string(),
-            _ => format!("[{}]:{port}", address.ip),
-        })
-        .collect();
-    format!("{} {}\n", names.join(","), door.host_key.to_line())
-}
 
 /// The arguments of the `ssh` line of `entry`.
 pub(super) fn arguments(demo: &Demo, entry: &Entry) -> Vec<OsString> {
