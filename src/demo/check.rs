@@ -144,7 +144,7 @@ fn tell(
 
 /// What is checked beyond the lines on the screen.
 type Check = fn(&Demo) -> TaskVerdict;
-const CHECKS: [(&str, Check); 8] = [
+const CHECKS: [(&str, Check); 9] = [
     ("exit status and standard error arrive as they are", outputs),
     ("4 MiB to a VM and back come out unchanged", round_trip),
     ("a program that ends early ends a long input", early_end),
@@ -152,6 +152,7 @@ const CHECKS: [(&str, Check); 8] = [
     ("a terminal is a terminal", terminal),
     ("a login shell reads its commands from its input", shell),
     ("sftp answers", sftp),
+    ("of what the agent carries the front door touches no byte", spliced),
     ("8 logins at a time reach each their own VM", crowd),
 ];
 
@@ -248,6 +249,26 @@ fn in_blue(demo: &Demo, task: &Task<'_>, right: impl FnOnce(&Answer) -> bool) ->
             shown(&stdout),
             shown(&stderr)
         )),
+        Err(trouble) => TaskVerdict::Wrong(trouble.to_string()),
+    }
+}
+
+/// Red answers through its agent, and the front door counts what it spliced.
+fn spliced(demo: &Demo) -> TaskVerdict {
+    let before = demo.door.spliced_bytes();
+    let input = vec![b'r'; ROUND_TRIP_BYTES];
+    let task = Task { input: &input, ..Task::exec("cat") };
+    let red = ENTRIES.iter().find(|entry| entry.leads == Leads::To("red"));
+    let Some(red) = red else { return TaskVerdict::Skipped };
+    match attempt(demo, red, &task) {
+        Ok(answer) if answer.stdout != input => {
+            TaskVerdict::Wrong(format!("{} bytes came back", answer.stdout.len()))
+        }
+        // Both ways.
+        Ok(_) => match demo.door.spliced_bytes() - before {
+            bytes if bytes >= 2 * ROUND_TRIP_BYTES as u64 => TaskVerdict::Right,
+            bytes => TaskVerdict::Wrong(format!("{bytes} bytes were spliced")),
+        },
         Err(trouble) => TaskVerdict::Wrong(trouble.to_string()),
     }
 }

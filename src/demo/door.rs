@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::directory::Directory;
 use super::stage::POOL;
-use crate::config::{self, Config, Loaded};
+use crate::config::{self, Config, Loaded, Report};
 use crate::edge::first_use::{FirstUse, Shown};
 use crate::edge::{Edge, Start, listen};
 use crate::metrics::{Inventory, Registry};
@@ -20,8 +20,10 @@ use crate::ssh::publickey::PublicKey;
 use crate::state::State;
 use crate::{host, serve};
 
-const SESSIONS_MAX: usize = 256;
-const HALF_OPEN_MAX: NonZeroU32 = NonZeroU32::new(64).unwrap();
+pub(super) const SESSIONS_MAX: usize = 256;
+pub(super) const HALF_OPEN_MAX: NonZeroU32 = NonZeroU32::new(64).unwrap();
+/// What counts them.
+const SPLICED: &str = "keyway_spliced_session_bytes_total{passage=\"spliced\"}";
 /// Tries to find a port that is free at every pool address.
 const PORTS_MAX: u32 = 100;
 
@@ -33,6 +35,7 @@ const SSH_PORT: u16 = 22;
 /// A running front door.
 pub(super) struct FrontDoor {
     edge: Edge,
+    registry: Registry,
     pub(super) port: u16,
     pub(super) host_key: PublicKey,
 }
@@ -54,6 +57,13 @@ impl FrontDoor {
             })
             .collect();
         format!("{} {}\n", names.join(","), self.host_key.to_line())
+    }
+
+    /// Bytes of sessions that went through without being looked at.
+    pub(super) fn spliced_bytes(&self) -> u64 {
+        let counted = self.registry.render();
+        let lines = counted.lines().filter(|line| line.starts_with(SPLICED));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
     }
 
     /// Ends all sessions, with a word to their users.
@@ -86,13 +96,18 @@ pub(super) fn configured(
     let [config_name, fleet_name] = FILES;
     let config = directory.file(config_name, &config)?;
     let fleet = directory.file(fleet_name, fleet)?;
-    let loaded = config::load(Some(&config), Some(&fleet)).map_err(|report| {
+    read(config::load(Some(&config), Some(&fleet)))
+}
+
+/// A configuration of our own, which has no faults.
+pub(super) fn read<T>(loaded: Result<T, Report>) -> Result<T, Failure> {
+    let told = loaded.map_err(|report| {
         report.faults.iter().fold(String::from("own configuration"), |mut text, fault| {
             let _infallible = write!(text, "; {fault}");
             text
         })
-    })?;
-    Ok(loaded)
+    });
+    Ok(told?)
 }
 
 /// The fleet file has the host key of every VM that answers.
@@ -113,15 +128,15 @@ pub(super) fn front_door(
     let Loaded { config: Config { edge, vm_leg, .. }, fleet, .. } = loaded;
     let listen = edge.listen.clone();
     let snapshot = fleet.map(|fleet| fleet.snapshot);
-    let shared =
-        Arc::new(serve::shared(edge, vm_leg, snapshot, state, SESSIONS_MAX, Arc::new(AllGiven))?);
+    let shared = serve::shared(edge, vm_leg, snapshot, state, SESSIONS_MAX, Arc::new(AllGiven))?;
+    let shared = Arc::new(shared.playing(serve::part(state)?));
     let cpus: Vec<usize> = host::cpus()?.into_iter().take(1).collect();
     let registry = Registry::new(0, Inventory::default);
     let doors = listen::reserve(&listen, &cpus, false)?;
     let start = Start { doors, beside: 0, cpus, half_open_max: HALF_OPEN_MAX, shared };
     let edge = Edge::start(start, &registry)?;
     let port = edge.addresses().first().map_or(0, SocketAddr::port);
-    Ok(FrontDoor { edge, port, host_key })
+    Ok(FrontDoor { edge, registry, port, host_key })
 }
 
 /// A port that nobody has at any pool address just now.

@@ -1,11 +1,11 @@
 //! `keyway demo`: the whole product on one machine, with nothing to set up and nothing left behind.
 //!
-//! A front door on loopback addresses, two users, VMs that run real commands. It shows that one
-//! address leads each user elsewhere, and runs until it is interrupted; or checks itself and says
+//! A front door on loopback addresses, two users, VMs that run real commands, an agent beside one of
+//! them. It shows that one address leads each user elsewhere, and runs until it is interrupted; or checks itself and says
 //! whether everything went right. Needs no other program and no root. Keys are thrown away at the
 //! end, and nothing outside this machine can reach any of it.
 //!
-//! In reading order: `stage` (who and what), `door` (the edge), `running` (both), `vm` and
+//! In reading order: `stage` (who and what), `door` (the edge), `agent`, `running` (all), `vm` and
 //! `process` (the built-in VMs), `screen`, `check`.
 
 #![expect(
@@ -13,6 +13,7 @@
     reason = "a program of its own, whose servers are threads and whose waits are measured by the clock"
 )]
 
+mod agent;
 mod check;
 mod client;
 mod directory;

@@ -1,7 +1,8 @@
 //! A running demonstration: the front door, and who and what is behind it.
 
+use super::agent::{Agent, Identity};
 use super::directory::Directory;
-use super::door::{self, FrontDoor, KNOWN_HOSTS};
+use super::door::{self, FILES, FrontDoor, KNOWN_HOSTS};
 use super::stage::{Kind, Stage};
 use crate::serve::Failure;
 use crate::ssh::entropy::SystemEntropy;
@@ -10,6 +11,7 @@ use crate::state::State;
 /// A running demonstration.
 pub(super) struct Demo {
     pub(super) door: FrontDoor,
+    agent: Agent,
     pub(super) stage: Stage,
 }
 
@@ -20,17 +22,23 @@ impl Demo {
         let remembered = State::open(&directory.path().join("state"))?;
         let host_key = remembered.host_key(&mut entropy)?;
         let user_ca = remembered.user_ca(&mut entropy)?;
-        let stage = Stage::set(directory, user_ca.public(), kind, &mut entropy)?;
-        let loaded = door::configured(stage.directory(), &stage.fleet()?, port)?;
+        let beside = Identity::make(&directory, &mut entropy)?;
+        let stage = Stage::set(directory, user_ca.public(), &beside, kind, &mut entropy)?;
+        let loaded = door::configured(stage.directory(), &stage.fleet(&beside)?, port)?;
+        let [_, fleet] = FILES;
+        let edge = remembered.identity(&mut entropy)?;
+        let knows = (edge.public(), host_key.public());
+        let agent = Agent::start(&beside, stage.directory(), knows, fleet)?;
         let door = door::front_door(loaded, host_key.public().clone(), &remembered)?;
         stage.directory().file(KNOWN_HOSTS, &door.known_hosts())?;
-        Ok(Self { door, stage })
+        Ok(Self { door, agent, stage })
     }
 
-    /// Users first, then the VMs, then the directory.
+    /// Users first, then the agent and the VMs, then the directory.
     pub(super) fn end(self) {
-        let Self { door, stage } = self;
+        let Self { door, agent, stage } = self;
         door.close();
+        agent.close();
         drop(stage);
     }
 }

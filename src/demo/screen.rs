@@ -10,7 +10,8 @@ use super::door::{FILES, KNOWN_HOSTS};
 use super::process::sftp_server;
 use super::running::Demo;
 use super::stage::{
-    Address, Kind, LOBBY, PLACED_VMS, POOL, PlacedVm, S001, S002, S003, State, Who, own_name,
+    Address, Carrier, Kind, LOBBY, PLACED_VMS, POOL, PlacedVm, S001, S002, S003, State, Who,
+    own_name,
 };
 
 /// One way in that is shown, and checked.
@@ -55,7 +56,7 @@ pub(super) const ENTRIES: [Entry; 7] = [
         login: "alice",
         address: S002,
         leads: Leads::To("red"),
-        says: "alice at 127.0.77.2 reaches red",
+        says: "alice at 127.0.77.2 reaches red, by its agent",
     },
     Entry {
         who: Who::Alice,
@@ -137,6 +138,14 @@ pub(super) fn show(demo: &Demo, out: &mut dyn Write) -> io::Result<()> {
             let own = own_name().unwrap_or_default();
             writeln!(out, "A VM here is the installed sshd, which lets every login in as {own}.")?;
         }
+    }
+    for place in PLACED_VMS.iter().filter(|place| place.carrier == Carrier::Agent) {
+        writeln!(
+            out,
+            "Sessions with {} are handed over to an agent beside it (agent.toml): the front door only\n\
+             splices them, and has no key of theirs. The others it opens and seals again.",
+            place.vm
+        )?;
     }
     writeln!(out, "Paste any of these lines into another terminal; add a command to run it.\n")?;
     for entry in &ENTRIES {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use nix::unistd::{Uid, User};
 use socket2::{Domain, Socket, Type};
 
+use super::agent::Identity;
 use super::directory::Directory;
 use super::sshd::{Files, Sshd};
 use super::vm::{self, Vm};
@@ -39,6 +40,16 @@ pub(super) struct PlacedVm {
     pub(super) owner: Who,
     pub(super) address: Address,
     pub(super) state: State,
+    pub(super) carrier: Carrier,
+}
+
+/// What carries sessions with a VM.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Carrier {
+    /// The front door, which opens and seals each packet again.
+    FrontDoor,
+    /// The agent of the node that it lies on: the front door has no key of them.
+    Agent,
 }
 
 /// Whether anything runs there.
@@ -48,12 +59,20 @@ pub(super) enum State {
     Down,
 }
 
+impl PlacedVm {
+    const fn new(vm: &'static str, owner: Who, address: Address) -> Self {
+        Self { vm, owner, address, state: State::Up, carrier: Carrier::FrontDoor }
+    }
+}
+
 pub(super) const PLACED_VMS: [PlacedVm; 4] = [
-    PlacedVm { vm: "blue", owner: Who::Alice, address: S001, state: State::Up },
-    PlacedVm { vm: "green", owner: Who::Bob, address: S001, state: State::Up },
-    PlacedVm { vm: "red", owner: Who::Alice, address: S002, state: State::Up },
-    PlacedVm { vm: "grey", owner: Who::Alice, address: S003, state: State::Down },
+    PlacedVm::new("blue", Who::Alice, S001),
+    PlacedVm::new("green", Who::Bob, S001),
+    PlacedVm { carrier: Carrier::Agent, ..PlacedVm::new("red", Who::Alice, S002) },
+    PlacedVm { state: State::Down, ..PlacedVm::new("grey", Who::Alice, S003) },
 ];
+/// The node of the agent.
+const NODE: &str = "n1";
 
 /// A user.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -110,10 +129,12 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Makes the users' keys and starts the VMs, which trust `user_ca`.
+    /// Makes the users' keys and starts the VMs, each of which trusts one CA: that of whatever
+    /// carries sessions with it.
     pub(super) fn set(
         directory: Directory,
         user_ca: &PublicKey,
+        agent: &Identity,
         kind: Kind,
         entropy: &mut SystemEntropy,
     ) -> Result<Self, Failure> {
@@ -124,12 +145,18 @@ impl Stage {
             let file = directory.file(who.name(), &text)?;
             users.push((who, Credential { key: Arc::new(key), certificate: None }, file));
         }
+        let agent_ca = agent.user_ca.public();
         let ca_file = directory.file("user_ca.pub", &format!("{}\n", user_ca.to_line()))?;
+        let agent_ca_file = directory.file("agent_ca.pub", &format!("{}\n", agent_ca.to_line()))?;
         let (mut machines, mut host_keys) = (Vec::new(), Vec::new());
-        for PlacedVm { vm: name, owner, state, .. } in PLACED_VMS {
+        for PlacedVm { vm: name, owner, state, carrier, .. } in PLACED_VMS {
             if state == State::Down {
                 continue;
             }
+            let (user_ca, ca_file) = match carrier {
+                Carrier::FrontDoor => (user_ca, &ca_file),
+                Carrier::Agent => (agent_ca, &agent_ca_file),
+            };
             let home = directory.directory(&format!("vms/{name}"))?;
             let host_key = PrivateKey::generate_ed25519(entropy);
             host_keys.push((name, host_key.public().clone()));
@@ -143,7 +170,7 @@ impl Stage {
                 Kind::Sshd => {
                     let text = host_key.to_openssh(name, entropy);
                     let host_key = directory.file(&format!("vms/{name}.host_key"), &text)?;
-                    let files = Files { host_key: &host_key, user_ca: &ca_file };
+                    let files = Files { host_key: &host_key, user_ca: ca_file };
                     Machine::Sshd(Sshd::start(name, &directory, &files)?)
                 }
             };
@@ -173,7 +200,7 @@ impl Stage {
     }
 
     /// Who may go where: the fleet file.
-    pub(super) fn fleet(&self) -> Result<String, Failure> {
+    pub(super) fn fleet(&self, agent: &Identity) -> Result<String, Failure> {
         let mut text = String::from("# Who may go where, in this demonstration.\n");
         for address in POOL {
             let lobby = address == LOBBY;
@@ -188,12 +215,18 @@ impl Stage {
             let _infallible =
                 write!(text, "\n[[user]]\nname = \"{name}\"\nkeys = [\"{key} {name}\"]\n");
         }
+        let _infallible = write!(
+            text,
+            "\n[[node]]\nname = \"{NODE}\"\nagent = \"{}\"\nagent_key = \"{}\"\ntrusted = true\n",
+            agent.address,
+            agent.key.fingerprint()
+        );
         // sshd knows the users of this machine only.
         let login = match self.kind {
             Kind::BuiltIn => String::new(),
             Kind::Sshd => format!("login = \"{}\"\n", own_name()?),
         };
-        for PlacedVm { vm, owner, address, .. } in PLACED_VMS {
+        for PlacedVm { vm, owner, address, carrier, .. } in PLACED_VMS {
             let endpoint = self.endpoint(vm)?;
             let _infallible = write!(
                 text,
@@ -201,6 +234,9 @@ impl Stage {
                 owner.name(),
                 address.name
             );
+            if carrier == Carrier::Agent {
+                let _infallible = writeln!(text, "node = \"{NODE}\"");
+            }
             if let Some((_, key)) = self.host_keys.iter().find(|(name, _)| *name == vm) {
                 let _infallible = writeln!(text, "host_key = \"{}\"", key.to_line());
             }

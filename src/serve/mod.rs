@@ -47,6 +47,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+pub(crate) use self::agent::shared_by_agent;
 pub use self::agent::{AgentStart, agent};
 use self::control_plane::{ControlPlane, Opens};
 pub(crate) use self::door::shared;
@@ -268,7 +269,7 @@ fn apply_at_start(
 
 /// Sessions with VMs on nodes that have an agent are handed to it. Nodes come and go while this
 /// runs, so it is always ready.
-fn part(state: &State) -> Result<Part, Failure> {
+pub(crate) fn part(state: &State) -> Result<Part, Failure> {
     let identity = state.identity(&mut SystemEntropy::default())?;
     Ok(Part::Edge(Links::start(Arc::new(identity))?))
 }

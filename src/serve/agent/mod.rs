@@ -153,6 +153,19 @@ impl Running {
     }
 }
 
+/// What all shards of an agent share that has its state directory for itself.
+///
+/// # Errors
+/// What keeps the state directory from being used.
+pub(crate) fn shared_by_agent(
+    config: AgentConfig,
+    fleet: &Fleet,
+    state: &State,
+    sessions_max: usize,
+) -> Result<Shared, Failure> {
+    takes_over(config, fleet, state, sessions_max, &Arc::new(InFile::open(state)?))
+}
+
 /// What all shards of an agent share.
 fn takes_over(
     config: AgentConfig,
