@@ -1,54 +1,24 @@
 //! The agent of the demonstration: what `keyway agent` is, on one shard and loopback, beside the VM
 //! that lies on a node.
 
-use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::agent_identity::{Identity, STATE};
 use super::directory::Directory;
 use super::door::{HALF_OPEN_MAX, SESSIONS_MAX, read};
 use crate::config::{AgentFiles, LoadedAgent, load_agent};
 use crate::edge::{Edge, Start, listen};
 use crate::metrics::{Inventory, Registry};
 use crate::serve::Failure;
-use crate::ssh::entropy::SystemEntropy;
-use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::PublicKey;
-use crate::state::State;
 use crate::{host, serve};
 
 /// Its configuration file, as written.
 pub(super) const FILE: &str = "agent.toml";
-/// Its state directory.
-const STATE: &str = "agent_state";
-
-/// What an agent is before it runs.
-pub(super) struct Identity {
-    state: State,
-    /// What the front door knows it by.
-    pub(super) key: PublicKey,
-    /// What opens the VMs that it carries sessions to, and no other VM.
-    pub(super) user_ca: PrivateKey,
-    /// Where it will listen.
-    pub(super) address: SocketAddr,
-}
 
 /// A running agent.
 pub(super) struct Agent(Edge);
-
-impl Identity {
-    /// Makes its keys.
-    pub(super) fn make(
-        directory: &Directory,
-        entropy: &mut SystemEntropy,
-    ) -> Result<Self, Failure> {
-        let state = State::open(&directory.path().join(STATE))?;
-        let key = state.identity(entropy)?.public().clone();
-        let user_ca = state.user_ca(entropy)?;
-        Ok(Self { key, user_ca, address: free_address()?, state })
-    }
-}
 
 impl Agent {
     /// Starts it, for the front door whose identity is `edge` and that shows `host_key`. Who may go
@@ -85,9 +55,4 @@ impl Agent {
     pub(super) fn close(self) {
         self.0.drain(Duration::ZERO, || ());
     }
-}
-
-/// A port of loopback that nobody has just now.
-fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind((IpAddr::from([127, 0, 0, 1]), 0))?.local_addr()
 }

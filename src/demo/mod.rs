@@ -1,9 +1,9 @@
 //! `keyway demo`: the whole product on one machine, with nothing to set up and nothing left behind.
 //!
-//! A front door on loopback addresses, two users, VMs that run real commands, an agent beside one of
-//! them. It shows that one address leads each user elsewhere, and runs until it is interrupted; or checks itself and says
-//! whether everything went right. Needs no other program and no root. Keys are thrown away at the
-//! end, and nothing outside this machine can reach any of it.
+//! A front door on loopback addresses, two users, VMs that run real commands, an agent beside one
+//! of them. It shows that one address leads each user elsewhere, and runs until it is interrupted;
+//! or checks itself and says whether everything went right. Needs no other program and no root.
+//! Keys are thrown away at the end, and nothing outside this machine can reach any of it.
 //!
 //! In reading order: `stage` (who and what), `door` (the edge), `agent`, `running` (all), `vm` and
 //! `process` (the built-in VMs), `screen`, `check`.
@@ -14,6 +14,7 @@
 )]
 
 mod agent;
+mod agent_identity;
 mod check;
 mod client;
 mod directory;

@@ -1,6 +1,7 @@
 //! A running demonstration: the front door, and who and what is behind it.
 
-use super::agent::{Agent, Identity};
+use super::agent::Agent;
+use super::agent_identity::Identity;
 use super::directory::Directory;
 use super::door::{self, FILES, FrontDoor, KNOWN_HOSTS};
 use super::stage::{Kind, Stage};

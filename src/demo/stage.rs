@@ -10,7 +10,7 @@ use std::sync::Arc;
 use nix::unistd::{Uid, User};
 use socket2::{Domain, Socket, Type};
 
-use super::agent::Identity;
+use super::agent_identity::Identity;
 use super::directory::Directory;
 use super::sshd::{Files, Sshd};
 use super::vm::{self, Vm};
