@@ -9,10 +9,9 @@
 
 use std::collections::VecDeque;
 
-use super::global_requests::{self as requests, Replies, Request};
+use super::global_requests::{self as requests, Proof, Replies, Request};
 use super::login_leg::{Broken, LoginLeg, Scratch};
 use super::packet_size;
-use super::relay::Proof;
 use crate::ssh::fault::Fault;
 use crate::ssh::message::{CHANNEL_OPEN, GLOBAL_REQUEST, IGNORE};
 use crate::ssh::transport::{Context, Event, Transport};
@@ -65,9 +64,17 @@ impl Early {
         if message.first() == Some(&GLOBAL_REQUEST) {
             match Request::read(message)? {
                 Request::Prove(asked) => {
-                    let reply = self.prove(asked, transport);
-                    if let Some(reply) = self.replies.answer(reply)? {
-                        transport.send(&reply, cx)?;
+                    let reply = match transport.server_config() {
+                        Some(server) => self.proof.requested(asked, server, transport),
+                        None => Some(requests::failure()),
+                    };
+                    match reply {
+                        Some(reply) => {
+                            if let Some(reply) = self.replies.answer(reply)? {
+                                transport.send(&reply, cx)?;
+                            }
+                        }
+                        None => self.replies.answer_later()?,
                     }
                     return Ok(());
                 }
@@ -88,17 +95,6 @@ impl Early {
         self.bytes += message.len() + MESSAGE_BYTES;
         self.waiting.push_back((transport.receive_seq().wrapping_sub(1), message.to_vec()));
         Ok(())
-    }
-
-    /// The proof that a client may have once.
-    fn prove(&mut self, asked: &[u8], transport: &Transport) -> Vec<u8> {
-        let first = std::mem::replace(&mut self.proof, Proof::Given) == Proof::Open;
-        match (transport.server_config(), transport.session_id()) {
-            (Some(server), Some(id)) if first => {
-                requests::prove(asked, server.host_keys(), id, transport.rsa_proofs())
-            }
-            (_, _) => requests::failure(),
-        }
     }
 
     fn is_full(&self) -> bool {
@@ -138,6 +134,12 @@ impl Early {
         cx: &mut Context<'_>,
         mut tell: impl FnMut(&[u8], &mut Transport, &mut Context<'_>) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
+        // Who would have to make a proof is not asked: there is no session to be known by.
+        if self.proof.due().is_some() {
+            for reply in self.replies.answer_came(requests::failure()) {
+                transport.send(&reply, cx)?;
+            }
+        }
         while let Some((_, message)) = self.waiting.pop_front() {
             tell(&message, transport, cx)?;
             if message.first() == Some(&GLOBAL_REQUEST) && wants_reply(&message)? {

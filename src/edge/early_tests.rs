@@ -1,9 +1,12 @@
 //! Tests of `early`: a client that does not wait for its VM.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::ssh::handoff::sign;
 use crate::ssh::message::{self, REQUEST_FAILURE, REQUEST_SUCCESS};
-use crate::ssh::testing::Pair;
-use crate::ssh::transport::DATA_MAX_BYTES;
+use crate::ssh::testing::{Pair, client_config, server_config};
+use crate::ssh::transport::{Algorithms, DATA_MAX_BYTES, RekeyLimits};
 use crate::ssh::wire::Put;
 
 /// A client, ourselves in between, and a VM.
@@ -24,6 +27,21 @@ fn request(name: &str, wants_reply: bool, rest: &[u8]) -> Vec<u8> {
 impl Between {
     fn new() -> Self {
         Self { client: Pair::connected(1), vm: Pair::connected(2), early: Early::default() }
+    }
+
+    /// Somebody else holds the host keys.
+    fn handed() -> Self {
+        let limits = RekeyLimits::default();
+        let edge = server_config(3, Algorithms::default(), limits);
+        let server = Arc::new(edge.without_keys());
+        let mut client = Pair::new(4, server, client_config(Algorithms::default(), limits));
+        client.settle().unwrap();
+        let (algorithm, host_key, hash) = client.server.transport.unsigned().unwrap();
+        let signature = sign(&edge, (algorithm, host_key), hash.as_bytes()).unwrap();
+        client.at_server(|server, cx| server.signed(&signature, cx)).unwrap();
+        client.settle().unwrap();
+        client.authenticate();
+        Self { client, ..Self::new() }
     }
 
     /// The client says `message`; what it hears in answer.
@@ -107,6 +125,40 @@ fn a_proof_of_our_host_keys_is_given_once() {
     assert_eq!(all.says(&prove)[0][0], REQUEST_SUCCESS);
     assert_eq!(all.says(&prove), [[REQUEST_FAILURE]]);
     assert_eq!(all.early.proof, Proof::Given);
+}
+
+#[test]
+fn a_proof_that_somebody_else_makes_waits_for_the_session_and_what_follows_waits_behind_it() {
+    let mut all = Between::handed();
+    let (prove, none) = (request("hostkeys-prove-00@openssh.com", true, b"asked"), [[0_u8; 0]; 0]);
+    let alive = request("keepalive@openssh.com", true, b"");
+    assert_eq!(all.says(&prove), none);
+    assert_eq!(all.says(&alive), none, "a reply out of its turn");
+    let mut early = std::mem::take(&mut all.early);
+    assert_eq!(early.proof.due().as_deref(), Some(&b"asked"[..]));
+    assert_eq!(early.proof.due(), None);
+    let mut said = all.vm.at_client(|vm, cx| early.pass_on(vm, cx, |_| {})).unwrap();
+    assert!(said.replies.reply(vec![REQUEST_FAILURE]).unwrap().is_empty());
+    assert_eq!(said.replies.answer_came(vec![7]), [[7], [REQUEST_FAILURE]]);
+
+    // There is no session.
+    let mut all = Between::handed();
+    all.says(&request("tcpip-forward", true, b""));
+    all.says(&prove);
+    all.says(&alive);
+    let early = std::mem::take(&mut all.early);
+    let mut number = 1;
+    let done = all.client.at_server(|server, cx| {
+        early.tell(server, cx, |_, transport, cx| {
+            number += 1;
+            transport.send(&[REQUEST_SUCCESS, number], cx)
+        })
+    });
+    done.unwrap();
+    assert_eq!(
+        all.hears(),
+        [vec![REQUEST_SUCCESS, 2], vec![REQUEST_FAILURE], vec![REQUEST_SUCCESS, 3]]
+    );
 }
 
 #[test]

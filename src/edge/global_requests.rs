@@ -8,9 +8,11 @@
 use std::collections::VecDeque;
 
 use crate::ssh::fault::Fault;
+use crate::ssh::handoff::PROVE_BYTES_MAX;
 use crate::ssh::host_key::HostKey;
 use crate::ssh::message::{GLOBAL_REQUEST, REQUEST_FAILURE, REQUEST_SUCCESS};
 use crate::ssh::publickey::{KeyType, SignatureAlgorithm};
+use crate::ssh::transport::{ServerConfig, Transport};
 use crate::ssh::wire::{Malformed, Put, Reader};
 
 /// Sent by a server that tells its host keys.
@@ -26,6 +28,10 @@ const KEEP_ALIVE: &[u8] = b"keepalive@openssh.com";
 /// Answers of ours that may wait for answers of the other side. One proof is answered a session, so
 /// only a client that asks again and again has more than one.
 const WAITING_MAX: usize = 16;
+
+/// Bytes of the other side's replies that may wait for an answer of ours: any reply that
+/// somebody knows has a few.
+const HELD_BYTES_MAX: usize = 16 << 10;
 
 /// A global request, as far as a relay has to tell them apart.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -81,15 +87,12 @@ pub(super) fn keep_alive() -> Vec<u8> {
     message
 }
 
-/// The reply to [`Request::Prove`]: a signature for each key asked for, or a failure if one is not
-/// ours. `rsa`: the algorithm for RSA keys, if the client takes one.
-pub(super) fn prove(
-    asked: &[u8],
-    keys: &[HostKey],
-    session_id: &[u8],
-    rsa: Option<SignatureAlgorithm>,
-) -> Vec<u8> {
-    signatures(asked, keys, session_id, rsa).unwrap_or_else(failure)
+/// The reply to [`Request::Prove`]. `signatures`: of all keys asked for.
+pub(super) fn proof(signatures: Option<&[u8]>) -> Vec<u8> {
+    match signatures {
+        Some(signatures) => [&[REQUEST_SUCCESS], signatures].concat(),
+        None => failure(),
+    }
 }
 
 /// The reply that refuses a request.
@@ -97,14 +100,16 @@ pub(super) fn failure() -> Vec<u8> {
     vec![REQUEST_FAILURE]
 }
 
-fn signatures(
+/// A signature for each key that [`Request::Prove`] asks for, one behind the other; `None` if one
+/// is not ours. `rsa`: the algorithm for RSA keys, if the client takes one.
+pub(super) fn signatures(
     asked: &[u8],
     keys: &[HostKey],
     session_id: &[u8],
     rsa: Option<SignatureAlgorithm>,
 ) -> Option<Vec<u8>> {
     let mut reader = Reader::new(asked);
-    let mut reply = vec![REQUEST_SUCCESS];
+    let mut all = Vec::new();
     for _ in keys {
         if reader.is_empty() {
             break;
@@ -118,10 +123,54 @@ fn signatures(
         let mut algorithms = key.algorithms().iter();
         let taken = |one: &SignatureAlgorithm| one.key_type() != KeyType::Rsa || rsa == Some(*one);
         let algorithm = *algorithms.find(|one| taken(one))?;
-        reply.put_string(&key.sign(algorithm, &signed).ok()?);
+        all.put_string(&key.sign(algorithm, &signed).ok()?);
     }
     // More than one signature a key is nobody's need, and each may be an RSA one.
-    (reader.is_empty() && !asked.is_empty()).then_some(reply)
+    (reader.is_empty() && !asked.is_empty()).then_some(all)
+}
+
+/// Whether a client had its proof of our host keys: it may have one.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Proof {
+    Open,
+    /// Somebody else is to prove the keys asked for.
+    Due(Box<[u8]>),
+    AskedFor,
+    Given,
+}
+
+impl Proof {
+    /// The answer to a client that asks; `None`: it is not known yet.
+    pub(super) fn requested(
+        &mut self,
+        asked: &[u8],
+        server: &ServerConfig,
+        transport: &Transport,
+    ) -> Option<Vec<u8>> {
+        if *self != Self::Open {
+            return Some(failure());
+        }
+        if !server.signs() && asked.len() <= PROVE_BYTES_MAX {
+            *self = Self::Due(asked.into());
+            return None;
+        }
+        *self = Self::Given;
+        let rsa = transport.rsa_proofs();
+        let made =
+            transport.session_id().and_then(|id| signatures(asked, server.host_keys(), id, rsa));
+        Some(proof(made.as_deref()))
+    }
+
+    /// What somebody else is to prove: said once.
+    pub(super) fn due(&mut self) -> Option<Box<[u8]>> {
+        match std::mem::replace(self, Self::AskedFor) {
+            Self::Due(asked) => Some(asked),
+            other @ (Self::Open | Self::AskedFor | Self::Given) => {
+                *self = other;
+                None
+            }
+        }
+    }
 }
 
 /// The requests of one leg's peer that still wait for a reply, theirs and ours in one order.
@@ -130,6 +179,8 @@ pub(super) struct Replies {
     /// Requests that were relayed and wait for the other side's reply.
     owed: u32,
     ours: VecDeque<Waiting>,
+    /// Bytes of replies held in `ours`.
+    held_bytes: usize,
 }
 
 /// A question of ours to one peer, among the requests of the other side that it has to answer too.
@@ -191,11 +242,15 @@ impl Question {
     }
 }
 
+/// An answer of ours whose turn has not come.
 #[derive(Debug)]
 struct Waiting {
     /// Replies of the other side that go first.
     after: u32,
-    message: Vec<u8>,
+    /// `None`: somebody else makes it, and it is not here yet.
+    message: Option<Vec<u8>>,
+    /// Replies of the other side that came before their turn: they follow.
+    held: Vec<Vec<u8>>,
 }
 
 impl Replies {
@@ -209,9 +264,9 @@ impl Replies {
         self.owed = self.owed.saturating_add(1);
     }
 
-    /// Nothing that was relayed waits for a reply.
-    pub(super) const fn owes_none(&self) -> bool {
-        self.owed == 0
+    /// Nothing waits for a reply.
+    pub(super) fn owes_none(&self) -> bool {
+        self.owed == 0 && self.ours.is_empty()
     }
 
     /// We answer a request ourselves: gives `message` back if it may go at once.
@@ -219,25 +274,84 @@ impl Replies {
     /// # Errors
     /// [`Fault::Flood`]: too many wait already.
     pub(super) fn answer(&mut self, message: Vec<u8>) -> Result<Option<Vec<u8>>, Fault> {
-        if self.owed == 0 {
+        if self.owes_none() {
             return Ok(Some(message));
         }
+        self.wait(Some(message))?;
+        Ok(None)
+    }
+
+    /// We answer a request ourselves, and do not know how yet.
+    ///
+    /// # Errors
+    /// As [`Replies::answer`].
+    pub(super) fn answer_later(&mut self) -> Result<(), Fault> {
+        self.wait(None)
+    }
+
+    fn wait(&mut self, message: Option<Vec<u8>>) -> Result<(), Fault> {
         if self.ours.len() == WAITING_MAX {
             return Err(Fault::Flood);
         }
-        self.ours.push_back(Waiting { after: self.owed, message });
-        Ok(None)
+        self.ours.push_back(Waiting { after: self.owed, message, held: Vec::new() });
+        Ok(())
+    }
+
+    /// What [`Replies::answer_later`] spoke of is here: gives what may go now.
+    pub(super) fn answer_came(&mut self, message: Vec<u8>) -> Vec<Vec<u8>> {
+        if let Some(waiting) = self.ours.iter_mut().find(|waiting| waiting.message.is_none()) {
+            waiting.message = Some(message);
+        }
+        self.due()
+    }
+
+    /// A reply of the other side came: gives it back if it may go at once, and what follows it.
+    ///
+    /// # Errors
+    /// [`Fault::Flood`]: too much of theirs waits for an answer of ours.
+    pub(super) fn reply(&mut self, reply: Vec<u8>) -> Result<Vec<Vec<u8>>, Fault> {
+        if !self.must_wait() {
+            let mut due = vec![reply];
+            due.extend(self.passed());
+            return Ok(due);
+        }
+        self.held_bytes = self.held_bytes.saturating_add(reply.len());
+        if self.held_bytes > HELD_BYTES_MAX {
+            return Err(Fault::Flood);
+        }
+        if let Some(last) = self.ours.iter_mut().rfind(|waiting| waiting.after == 0) {
+            last.held.push(reply);
+        }
+        self.count();
+        Ok(Vec::new())
+    }
+
+    /// Whether the next reply of the other side has to wait for an answer of ours.
+    pub(super) fn must_wait(&self) -> bool {
+        self.ours.front().is_some_and(|waiting| waiting.after == 0)
     }
 
     /// A reply of the other side was relayed: gives the answers of ours whose turn it is now.
     pub(super) fn passed(&mut self) -> Vec<Vec<u8>> {
+        self.count();
+        self.due()
+    }
+
+    /// One reply of the other side came.
+    fn count(&mut self) {
         self.owed = self.owed.saturating_sub(1);
-        let mut due = Vec::new();
         for waiting in &mut self.ours {
             waiting.after = waiting.after.saturating_sub(1);
         }
-        while let Some(waiting) = self.ours.pop_front_if(|waiting| waiting.after == 0) {
-            due.push(waiting.message);
+    }
+
+    fn due(&mut self) -> Vec<Vec<u8>> {
+        let mut due = Vec::new();
+        let is_due = |waiting: &mut Waiting| waiting.after == 0 && waiting.message.is_some();
+        while let Some(Waiting { message, held, .. }) = self.ours.pop_front_if(is_due) {
+            due.extend(message);
+            self.held_bytes -= held.iter().map(Vec::len).sum::<usize>();
+            due.extend(held);
         }
         due
     }
@@ -292,17 +406,16 @@ mod tests {
         };
         let [rsa, ed25519] = &keys;
         for algorithm in [SignatureAlgorithm::RsaSha256, SignatureAlgorithm::RsaSha512] {
-            let reply = prove(&asked(rsa), &keys, &id, Some(algorithm));
-            let mut reader = Reader::new(&reply);
-            assert_eq!(reader.u8(), Ok(REQUEST_SUCCESS));
+            let all = signatures(&asked(rsa), &keys, &id, Some(algorithm)).unwrap();
+            let mut reader = Reader::new(&all);
             let mut signed = Vec::new();
             for field in [PROVE, &id, rsa.key.public().blob()] {
                 signed.put_string(field);
             }
             rsa.key.public().verify(algorithm, &signed, reader.string().unwrap()).unwrap();
         }
-        assert_eq!(prove(&asked(rsa), &keys, &id, None), failure());
-        assert_eq!(prove(&asked(ed25519), &keys, &id, None)[0], REQUEST_SUCCESS);
+        assert_eq!(signatures(&asked(rsa), &keys, &id, None), None);
+        assert!(signatures(&asked(ed25519), &keys, &id, None).is_some());
     }
 
     #[test]
@@ -321,6 +434,50 @@ mod tests {
         assert_eq!(replies.answer(vec![5]).unwrap(), Some(vec![5]));
         // A reply nobody asked for changes nothing.
         assert_eq!(replies.passed(), Vec::<Vec<u8>>::new());
+    }
+
+    #[test]
+    fn replies_to_later_requests_wait_for_an_answer_of_ours_that_is_not_here_yet() {
+        let mut replies = Replies::default();
+        let none = Vec::<Vec<u8>>::new();
+        replies.relayed();
+        replies.answer_later().unwrap();
+        replies.relayed();
+        assert_eq!(replies.answer(vec![4]).unwrap(), None);
+        replies.relayed();
+        assert_eq!(replies.answer(vec![6]).unwrap(), None);
+        assert_eq!(replies.reply(vec![1]).unwrap(), [[1]]);
+        assert_eq!(replies.reply(vec![3]).unwrap(), none);
+        assert_eq!(replies.reply(vec![5]).unwrap(), none);
+        assert_eq!(replies.answer_came(vec![2]), [[2], [3], [4], [5], [6]]);
+        assert!(replies.owes_none());
+        // It was here before its turn.
+        replies.relayed();
+        replies.answer_later().unwrap();
+        assert_eq!(replies.answer_came(vec![2]), none);
+        assert!(!replies.owes_none());
+        assert_eq!(replies.reply(vec![1]).unwrap(), [[1], [2]]);
+        // Nothing relayed, and still one that waits.
+        replies.answer_later().unwrap();
+        assert_eq!(replies.answer(vec![8]).unwrap(), None);
+        assert_eq!(replies.answer_came(vec![7]), [[7], [8]]);
+        assert_eq!(replies.answer(vec![9]).unwrap(), Some(vec![9]));
+    }
+
+    #[test]
+    fn what_is_held_for_an_answer_of_ours_is_bounded() {
+        let mut replies = Replies::default();
+        for _ in 0..2 {
+            replies.answer_later().unwrap();
+            for _ in 0..16 {
+                replies.relayed();
+                assert!(replies.reply(vec![0; HELD_BYTES_MAX / 16]).unwrap().is_empty());
+            }
+            assert_eq!(replies.answer_came(failure()).len(), 17, "what is gone counts no more");
+        }
+        replies.answer_later().unwrap();
+        replies.relayed();
+        assert_eq!(replies.reply(vec![0; HELD_BYTES_MAX + 1]), Err(Fault::Flood));
     }
 
     #[test]

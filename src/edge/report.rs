@@ -99,6 +99,8 @@ pub struct Carried {
     pub down_bytes: u64,
     /// From accept to end, in milliseconds.
     pub lasted_ms: u64,
+    /// How often an agent was signed for.
+    pub signatures: u64,
 }
 
 impl Report {
@@ -191,6 +193,7 @@ impl Report {
             up_bytes = carried.up_bytes,
             down_bytes = carried.down_bytes,
             seconds,
+            signatures = carried.signatures,
             side = ended.side.as_str(),
             stage = ended.stage.as_str(),
             cause = ended.cause.as_str(),

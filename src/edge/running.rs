@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::attended::Progress;
+use super::handoff::Handed;
 use super::report::{Carried, Info, RequestId};
 use super::settings::Live;
 use super::shard::Shard;
@@ -102,6 +103,11 @@ impl Edge {
             let settings::Settings { prefer_gcm, client_alive, .. } = shared.settings;
             let settings = pump::Settings { cpu: Some(cpu), prefer_gcm, client_alive };
             let counters = registry.counters();
+            let over = Arc::clone(&shared);
+            let ended = move |info: &Info, how: &pump::Report| {
+                over.forget(&info.report);
+                ended(info, how);
+            };
             let pump = pump::spawn(format!("pump-{index}"), settings, counters, words, ended)?;
             let door = registry.counters();
             let shared = Arc::clone(&shared);
@@ -110,8 +116,8 @@ impl Edge {
         shared.sign_with();
         for shard in &shards {
             let asked = Arc::clone(&shared);
-            shard.pump.ask_with(Arc::new(move |info: &Info, what, deliver| {
-                asked.ask(info.report.request, what, deliver)
+            shard.pump.ask_with(Arc::new(move |info: &Info, wanted, deliver| {
+                asked.ask(&info.report, wanted, deliver)
             }));
         }
         let edge = Self { shards, shared, addresses, cpus, members: Mutex::new(members) };
@@ -280,7 +286,9 @@ fn words(info: &Info, cause: Cause) -> String {
 fn ended(info: &Info, over: &pump::Report) {
     let lasted_ms = u64::try_from(over.lasted.as_millis()).unwrap_or(u64::MAX);
     let carry = Some(over.carry);
-    let carried = Carried { carry, up_bytes: over.up, down_bytes: over.down, lasted_ms };
+    let signatures = info.handed.as_ref().map_or(0, Handed::signatures);
+    let carried =
+        Carried { carry, up_bytes: over.up, down_bytes: over.down, lasted_ms, signatures };
     match &over.detail {
         None => info.report.write(over.ended, carried),
         detail => {

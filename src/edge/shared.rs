@@ -11,7 +11,8 @@ use super::handoff::{FarEnd, Part, Peer};
 use super::names::Names;
 use super::presence::{ConnectionGuard, Presence};
 use super::pump::Deliver;
-use super::report::RequestId;
+use super::relay::Wanted;
+use super::report::Report;
 use super::seats::{Full, Seats, SessionPermit, Shares};
 use super::settings::{Live, Settings};
 use super::workers::Workers;
@@ -112,16 +113,22 @@ impl Shared {
         }
     }
 
-    /// Asks an edge to sign for a session that this agent carries. False: nobody can be asked.
-    pub(super) fn ask(
-        &self,
-        session: RequestId,
-        what: (&'static str, &[u8], &[u8]),
-        deliver: Deliver,
-    ) -> bool {
-        match &self.part {
-            Part::Agent(agent) => agent.signers.ask(session.0, what, deliver),
-            Part::Alone | Part::Edge(_) => false,
+    /// Asks an edge for what a session wants that this agent carries. False: nobody can be asked.
+    pub(super) fn ask(&self, report: &Report, wanted: Wanted<'_>, deliver: Deliver) -> bool {
+        match (&self.part, report.far_end.as_deref()) {
+            (Part::Agent(agent), Some(FarEnd::Edge(edge))) => {
+                agent.signers.ask((*edge, report.request.0), wanted, deliver)
+            }
+            (Part::Agent(_) | Part::Alone | Part::Edge(_), _) => false,
+        }
+    }
+
+    /// A session is over: it wants nothing more.
+    pub(super) fn forget(&self, report: &Report) {
+        if let (Part::Agent(agent), Some(FarEnd::Edge(edge))) =
+            (&self.part, report.far_end.as_deref())
+        {
+            agent.signers.forget((*edge, report.request.0));
         }
     }
 

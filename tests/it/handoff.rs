@@ -44,6 +44,7 @@ fn a_session_is_handed_over_and_the_edge_splices_it() {
     let (edge, agent) = (last_line(&edge).to_owned(), last_line(&world.agent().log()).to_owned());
     assert!(edge.contains("\"carry\":\"splice\"") && edge.contains("\"user\":\"alice\""), "{edge}");
     assert!(edge.contains(&format!("\"endpoint\":\"{}\"", world.agent_at())), "{edge}");
+    assert!(edge.contains("\"signatures\":1,"), "{edge}");
     assert!(agent.contains("\"carry\":\"relay\"") && agent.contains("\"vm\":\"blue\""), "{agent}");
     let request = |line: &str| {
         let at = line.find("\"request\":").expect("a request id");

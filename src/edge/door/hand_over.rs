@@ -15,7 +15,7 @@ use zeroize::Zeroize as _;
 use super::super::attended::Waiting;
 use super::super::early::Early;
 use super::super::failed::Failed;
-use super::super::handoff::{Details, FarEnd, Given, Next, Part, Peer};
+use super::super::handoff::{Details, FarEnd, Given, Known, Next, Part, Peer};
 use super::super::login_leg::{Broken, LoginLeg};
 use super::super::pump::{Carriage, Splice, SplicedLeg};
 use super::super::relay::PreferGcm;
@@ -115,10 +115,13 @@ impl Door {
         report.borrow_mut().far_end = Some(Arc::new(FarEnd::Agent(given.peer.clone())));
         let waiting = self.attended.enter(report.borrow().clone(), Stage::Handoff, wake);
         let claim = mem::take(&mut given.claim);
-        let Part::Edge(links) = &self.shared.part else {
+        let (Part::Edge(links), Some(known)) =
+            (&self.shared.part, Known::of(&client_leg.transport))
+        else {
             return Outcome::Ended(Ended::edge(Stage::Handoff, Cause::AgentUnreachable));
         };
-        let handed = links.announce(&given.peer, claim, client_leg.transport.server_config());
+        let request = report.borrow().request.0;
+        let handed = links.announce(&given.peer, claim, request, known);
         // Only now that whoever takes a right away finds it here, and the link: what went since the
         // proof is not missed.
         let stands = recheck(&self.shared, &waiting.report, unix_s());

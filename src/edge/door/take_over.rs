@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_lite::FutureExt;
 use zeroize::Zeroize;
 
-use super::super::handoff::{Agent, Details, FarEnd, Sighting};
+use super::super::handoff::{Agent, Details, FarEnd, Sighting, SigningLink};
 use super::super::login_leg::{Broken, LoginLeg};
 use super::super::presence::ConnectionGuard;
 use super::super::report::{Proved, Report, RequestId};
@@ -20,9 +20,10 @@ use crate::route::{Admitted, Carriage};
 use crate::ssh::certificate::Restrictions;
 use crate::ssh::fault::Fault;
 use crate::ssh::handoff::{self, CLAIM_ID_BYTES, OPEN_LENGTH_MAX, Open, Refused, Said, Taken};
+use crate::ssh::message::Reason;
 use crate::ssh::packet::Opened;
 use crate::ssh::publickey::{Fingerprint, PublicKey};
-use crate::ssh::transport::{Event, RekeyLimits, Transport};
+use crate::ssh::transport::{Event, Transport};
 use crate::ssh::userauth::{
     Authenticator, Gate, Identity, Offer, Pass, Policy, ProvedKey, Step, Subject,
 };
@@ -33,6 +34,9 @@ const OPENING_BYTES_MAX: usize = OPEN_LENGTH_MAX as usize + 64;
 
 /// How often keys of data connections that did not come are looked for on a link that is quiet.
 const LOOK_AFTER: Duration = Duration::from_secs(10);
+
+/// What an edge hears that was removed.
+const UNTRUSTED: &str = "trusted no more";
 
 /// Why a session is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -187,7 +191,7 @@ impl Door {
         report: &RefCell<Report>,
     ) -> Result<(Taken<'a>, Admitted, Box<ProvedKey>), Denial> {
         let open = Open::parse(open).map_err(Refused::from)?;
-        let trusted = agent.trusted.load();
+        let trusted = agent.trusted();
         let now_s = unix_s();
         let session = open.session(&trusted.host_keys, now_s)?;
         let details = Details::parse(open.details).map_err(Refused::from)?;
@@ -217,7 +221,7 @@ impl Door {
             Sighting::Again => return Err(Denial::Replayed),
             Sighting::NoRoom => return Err(Denial::Busy),
         }
-        let taken = open.take(session, &trusted.host_keys, RekeyLimits::default())?;
+        let taken = open.take(session, &trusted.host_keys, agent.identity.limits())?;
         Ok((taken, admitted, key))
     }
 
@@ -274,9 +278,19 @@ impl Door {
         leg: &mut LoginLeg,
         edge_key: Fingerprint,
     ) -> Option<Detail> {
-        let signing = agent.signers.open(self.tasks.wake_me()?);
+        let signing = agent.signers.open(edge_key, self.tasks.wake_me()?);
+        // It may have been removed since it was let in.
+        if !agent.trusts_edge(&edge_key) {
+            return Some(Detail::noted(UNTRUSTED));
+        }
         loop {
-            let questions = signing.outbox.take();
+            let Some(questions) = signing.outbox.take() else {
+                self.scratch.with_context(|cx| {
+                    leg.transport.disconnect(Reason::ByApplication, UNTRUSTED, cx);
+                });
+                leg.say_now();
+                return Some(Detail::noted(UNTRUSTED));
+            };
             let asked = self.scratch.with_context(|cx| {
                 questions.into_iter().try_for_each(|question| leg.transport.send(&question, cx))
             });
@@ -288,7 +302,7 @@ impl Door {
                     if !matches!(event, Event::Payload(_)) {
                         return Ok(None::<()>);
                     }
-                    said(agent, edge_key, payload).map(|()| None)
+                    said(agent, &signing, edge_key, payload).map(|()| None)
                 });
                 nothing.await.err()
             };
@@ -306,7 +320,12 @@ impl Door {
 }
 
 /// Takes what an edge says on its link.
-fn said(agent: &Agent, edge: Fingerprint, message: &[u8]) -> Result<(), Fault> {
+fn said(
+    agent: &Agent,
+    link: &SigningLink<'_>,
+    edge: Fingerprint,
+    message: &[u8],
+) -> Result<(), Fault> {
     // An edge that was removed says nothing more.
     if !agent.trusts_edge(&edge) {
         return Err(Fault::Service);
@@ -315,11 +334,11 @@ fn said(agent: &Agent, edge: Fingerprint, message: &[u8]) -> Result<(), Fault> {
         Said::Claim(claim) if agent.claims.announce(edge, claim) => Ok(()),
         Said::Claim(_) => Err(Fault::Flood),
         Said::Signed { ticket, signature } => {
-            agent.signers.answered(ticket, signature);
+            link.answered(ticket, signature);
             Ok(())
         }
         // These are ours to say.
-        Said::Sign { .. } | Said::Leaving => Err(Fault::Service),
+        Said::Sign { .. } | Said::Prove { .. } | Said::Leaving => Err(Fault::Service),
     }
 }
 

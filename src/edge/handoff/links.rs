@@ -20,7 +20,8 @@ use super::super::clock;
 use super::super::executor::{Control, Executor, Order, Wake};
 use super::super::login_leg::{Broken, LoginLeg, Scratch};
 use super::super::stream::Stream;
-use super::rates::{Question, Questions};
+use super::handed::{Handed, Known, Sessions};
+use super::rates::{Question, Questions, Rates};
 use super::{LOGIN, Peer};
 use crate::ssh::fault::Fault;
 use crate::ssh::handoff::{self, Said};
@@ -28,14 +29,12 @@ use crate::ssh::message::Reason;
 use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::{Fingerprint, PublicKey, SignatureAlgorithm};
 use crate::ssh::transport::{
-    Algorithms, ClientConfig, Event, RekeyLimits, ServerConfig, Transport,
+    Algorithms, ClientConfig, Context, Event, RekeyLimits, ServerConfig, Transport,
 };
 use crate::ssh::userauth::{Credential, Login, LoginStep};
 
 /// From the TCP connection to the agent's USERAUTH_SUCCESS.
 const OPEN_WAIT: Duration = Duration::from_secs(10);
-/// How long a link stays open after its last announcement.
-const IDLE: Duration = Duration::from_mins(5);
 /// How long a link that broke stays broken, if sessions live that it is for; longer each time.
 const REST_MIN: Duration = Duration::from_millis(200);
 const REST_MAX: Duration = Duration::from_secs(10);
@@ -57,6 +56,8 @@ struct All {
     identity: Arc<PrivateKey>,
     host_keys: Mutex<HostKeys>,
     links: Mutex<AllLinks>,
+    /// Of each agent, by its key: a link more gives it no more.
+    rates: Mutex<HashMap<Fingerprint, Arc<Mutex<Rates>>>>,
     /// Links that have no task yet, and whoever gives them one.
     new: Mutex<(Vec<Arc<Link>>, Option<Wake>)>,
 }
@@ -80,14 +81,8 @@ struct HostKeys {
 struct Link {
     peer: Peer,
     state: Mutex<LinkState>,
-    /// One clone a session: the link stays open for them.
-    sessions: Arc<()>,
-}
-
-/// A session that an agent carries: while it lives its agent has a link, and its host keys sign.
-pub struct Handed {
-    _link: Arc<()>,
-    _host_keys: Option<Arc<ServerConfig>>,
+    /// The link stays open for them.
+    sessions: Arc<Sessions>,
 }
 
 #[derive(Default)]
@@ -131,7 +126,7 @@ impl Links {
     pub fn start(identity: Arc<PrivateKey>) -> io::Result<Self> {
         let (control, parts) = Control::new()?;
         let (links, new, host_keys) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let all = Arc::new(All { identity, host_keys, links, new });
+        let all = Arc::new(All { identity, host_keys, links, rates: Mutex::default(), new });
         let theirs = Arc::clone(&all);
         let thread = thread::Builder::new().name("links".into()).spawn(move || {
             let tasks = Executor::new(parts);
@@ -144,17 +139,20 @@ impl Links {
         Ok(Self { all, control, thread: Some(thread) })
     }
 
-    /// Has the agent told of a data connection that is about to come, for a session that was shown
-    /// the host keys of `server`.
+    /// Has the agent told of a data connection that is about to come, for the session that
+    /// `request` names.
     pub(in crate::edge) fn announce(
         &self,
         peer: &Peer,
         claim: Zeroizing<Vec<u8>>,
-        server: Option<&Arc<ServerConfig>>,
+        request: u64,
+        known: Known,
     ) -> Handed {
         let link = self.all.link(peer);
+        // First: the agent may ask about it at once.
+        let handed = Handed::new(&link.sessions, request, known);
         link.announce([claim].into());
-        Handed { _link: Arc::clone(&link.sessions), _host_keys: server.map(Arc::clone) }
+        handed
     }
 
     /// Signs with these host keys from now on, and with earlier ones for the sessions that
@@ -217,6 +215,11 @@ impl All {
         all.iter().find_map(sign).unwrap_or_default()
     }
 
+    fn rates(&self, agent: &Fingerprint) -> Arc<Mutex<Rates>> {
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(rates.entry(*agent).or_default())
+    }
+
     /// An agent leaves: its successor gets a link of its own. This one stays as long as there are
     /// sessions that it is for.
     fn replace(&self, leaving: &Link) {
@@ -249,8 +252,8 @@ impl All {
 
     fn link_in(&self, links: &mut AllLinks, peer: &Peer) -> Arc<Link> {
         let link = links.current.entry(peer.clone()).or_insert_with(|| {
-            let (peer, state, sessions) = (peer.clone(), Mutex::default(), Arc::default());
-            let link = Arc::new(Link { peer, state, sessions });
+            let (peer, sessions) = (peer.clone(), Arc::new(Sessions::new()));
+            let link = Arc::new(Link { peer, state: Mutex::default(), sessions });
             let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
             new.0.push(Arc::clone(&link));
             if let Some(wake) = &new.1 {
@@ -383,7 +386,7 @@ impl Link {
 
     /// Whether a session lives that the agent carries.
     fn is_used(&self) -> bool {
-        Arc::strong_count(&self.sessions) > 1
+        self.sessions.are_there()
     }
 
     async fn something_waits(&self, tasks: &Executor) {
@@ -441,7 +444,8 @@ impl Link {
         scratch: &Scratch,
         leg: &mut LoginLeg,
     ) -> Option<Trouble> {
-        let questions = RefCell::new(Questions::default());
+        let (questions, rates) = (RefCell::new(Questions::default()), all.rates(&self.peer.key));
+        let rates = || rates.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if self.state().is_cut {
                 self.close(scratch, leg, "trusted no more");
@@ -453,10 +457,10 @@ impl Link {
                 for claim in &waiting {
                     leg.transport.send(&Said::Claim(claim).message(), cx)?;
                 }
-                while let Some(question) = questions.borrow_mut().due(now_ms) {
-                    let Question { ticket, algorithm, host_key, hash, .. } = question;
-                    let signature = all.sign(&algorithm, &host_key, &hash);
-                    let signed = Said::Signed { ticket, signature: &signature };
+                let due = || questions.borrow_mut().due(now_ms, &mut rates());
+                while let Some(question) = due() {
+                    let signature = self.sign(all, &question);
+                    let signed = Said::Signed { ticket: question.ticket, signature: &signature };
                     leg.transport.send(&signed.message(), cx)?;
                 }
                 Ok::<_, Fault>(())
@@ -466,20 +470,15 @@ impl Link {
             }
             let remembered = self.state().remember(waiting, now_ms);
             let heard = async {
-                let asked = leg.drive(scratch, |_, event, payload, _| {
+                let asked = leg.drive(scratch, |transport, event, payload, cx| {
                     if !matches!(event, Event::Payload(_)) {
                         return Ok(None);
                     }
-                    let question = match Said::parse(payload)? {
-                        Said::Leaving => {
-                            all.replace(self);
-                            return Ok(None);
-                        }
-                        asked @ (Said::Claim(_) | Said::Sign { .. } | Said::Signed { .. }) => {
-                            question(asked)?
-                        }
+                    let Some(question) = self.hear(all, Said::parse(payload)?, transport, cx)?
+                    else {
+                        return Ok(None);
                     };
-                    if questions.borrow_mut().push(question) {
+                    if questions.borrow_mut().push(question, &rates()) {
                         Ok(Some(()))
                     } else {
                         Err(Fault::Flood)
@@ -487,36 +486,76 @@ impl Link {
                 });
                 asked.await.err()
             };
-            let next = questions.borrow().next_ms().into_iter().chain(remembered).min();
-            let next = next.map(Duration::from_millis);
+            let due = questions.borrow().next_ms(now_ms, &rates());
+            let next = due.into_iter().chain(remembered).min().map(Duration::from_millis);
             let told = async {
                 self.something_waits(tasks).await;
                 None
             };
-            match tasks.timeout(next.unwrap_or(IDLE), Box::pin(told.or(heard))).await {
-                Some(None) => {}
+            let left = self.sessions.idle_left(now_ms);
+            match tasks.timeout(next.unwrap_or(left), Box::pin(told.or(heard))).await {
                 Some(Some(broken)) => return Some(trouble(&broken, leg)),
-                None if next.is_some() || self.is_used() => {}
-                None => {
+                None if next.is_none()
+                    && self.sessions.idle_left(clock::monotonic_ms()).is_zero() =>
+                {
                     self.close(scratch, leg, "idle");
                     return None;
                 }
+                Some(None) | None => {}
             }
         }
     }
-}
 
-/// What an agent asks: it says nothing else.
-fn question(said: Said<'_>) -> Result<Question, Fault> {
-    match said {
-        Said::Sign { ticket, session, algorithm, host_key, hash } => Ok(Question {
-            ticket,
-            session,
-            algorithm: algorithm.to_owned(),
-            host_key: host_key.to_vec(),
-            hash: hash.to_vec(),
-        }),
-        Said::Claim(_) | Said::Signed { .. } | Said::Leaving => Err(Fault::Service),
+    /// Takes what the agent says; returns what is to be signed in its turn.
+    fn hear(
+        &self,
+        all: &All,
+        said: Said<'_>,
+        transport: &mut Transport,
+        cx: &mut Context<'_>,
+    ) -> Result<Option<Question>, Fault> {
+        match said {
+            Said::Leaving => {
+                all.replace(self);
+                Ok(None)
+            }
+            // Once a session: there is no rate to mind.
+            Said::Prove { ticket, session, asked } => {
+                let proof = self.sessions.prove(session, asked);
+                if proof.is_some() {
+                    self.log(session, "hostkeys-prove-00@openssh.com");
+                }
+                let signature = &proof.unwrap_or_default();
+                transport.send(&Said::Signed { ticket, signature }.message(), cx)?;
+                Ok(None)
+            }
+            Said::Sign { ticket, session, algorithm, host_key, hash } => Ok(Some(Question {
+                ticket,
+                session,
+                algorithm: algorithm.to_owned(),
+                host_key: host_key.to_vec(),
+                hash: hash.to_vec(),
+            })),
+            // These are ours to say.
+            Said::Claim(_) | Said::Signed { .. } => Err(Fault::Service),
+        }
+    }
+
+    /// The signature that the agent asks for; empty if there is none.
+    fn sign(&self, all: &All, question: &Question) -> Vec<u8> {
+        let Question { session, algorithm, host_key, hash, .. } = question;
+        let signature = all.sign(algorithm, host_key, hash);
+        if !signature.is_empty() {
+            self.sessions.signed(*session);
+            self.log(*session, algorithm);
+        }
+        signature
+    }
+
+    /// What was signed cannot be seen: how often, and for whom it was said to be, can.
+    fn log(&self, session: u64, what: &str) {
+        let (agent, request) = (&self.peer.node, format_args!("{session:016x}"));
+        tracing::info!(agent, %request, what, "signed for an agent");
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod claims;
 mod given;
+mod handed;
 mod links;
 mod rates;
 mod signers;
@@ -21,8 +22,11 @@ use ipnet::IpNet;
 pub(super) use self::claims::Sighting;
 use self::claims::{Claims, Seen};
 pub(super) use self::given::{Given, Next};
-pub use self::links::{Handed, Links};
+pub use self::handed::Handed;
+pub(super) use self::handed::Known;
+pub use self::links::Links;
 use self::signers::Signers;
+pub(super) use self::signers::SigningLink;
 use crate::ssh::publickey::{Fingerprint, PublicKey};
 use crate::ssh::transport::ServerConfig;
 use crate::ssh::wire::{Malformed, Put, Reader};
@@ -45,12 +49,13 @@ pub enum Part {
 pub struct Agent {
     /// From where edges may come.
     edge_networks: Vec<IpNet>,
-    /// What it is to edges: its identity as a host key.
+    /// What it is to edges: its identity as a host key. Its limits are those of the sessions that
+    /// it takes.
     pub(super) identity: Arc<ServerConfig>,
     /// Of that identity.
     key: Fingerprint,
     /// Replaced by a reload.
-    pub trusted: ArcSwap<Trusted>,
+    trusted: ArcSwap<Trusted>,
     pub(super) claims: Claims,
     pub(super) seen: Seen,
     pub(super) signers: Signers,
@@ -81,6 +86,17 @@ impl Agent {
     #[must_use]
     pub const fn key(&self) -> Fingerprint {
         self.key
+    }
+
+    /// Whom it believes now.
+    pub fn trusted(&self) -> Arc<Trusted> {
+        self.trusted.load_full()
+    }
+
+    /// Believes these from now on; the links of other edges are cut.
+    pub fn trust(&self, trusted: Trusted) {
+        self.trusted.store(Arc::new(trusted));
+        self.signers.cut(|edge| !self.trusts_edge(edge));
     }
 
     pub(super) fn lets_come(&self, from: IpAddr) -> bool {

@@ -5,10 +5,9 @@ use std::os::fd::OwnedFd;
 use super::super::buffers::Pool;
 use super::super::epoll::Readiness;
 use super::super::relay::leg::{Party, PumpContext};
-use super::super::relay::{Relay, Turn};
+use super::super::relay::{Relay, Turn, Want, Wanted};
 use super::Splice;
 use crate::ended::{Cause, Detail, labelled};
-use crate::ssh::transport::ExchangeHash;
 
 /// How the bytes of a session get from leg to leg.
 pub enum Carriage {
@@ -101,18 +100,23 @@ impl Carriage {
         }
     }
 
-    /// What somebody else is to sign for the client's key exchange: said once.
-    pub(super) fn unsigned(&mut self) -> Option<(&'static str, &[u8], ExchangeHash)> {
+    /// What is needed of whoever holds the host keys: said once.
+    pub(super) fn wanted(&mut self) -> Option<Wanted<'_>> {
         match self {
-            Self::Reseal(relay) => relay.unsigned(),
+            Self::Reseal(relay) => relay.wanted(),
             Self::Splice(_) => None,
         }
     }
 
-    /// Goes on with the signature, or ends the session if there is none.
-    pub(super) fn signed(&mut self, signature: Option<&[u8]>, tools: &mut PumpContext) -> Turn {
+    /// Goes on with what was [wanted](Self::wanted), or without.
+    pub(super) fn answered(
+        &mut self,
+        want: Want,
+        answer: Option<&[u8]>,
+        tools: &mut PumpContext,
+    ) -> Turn {
         match self {
-            Self::Reseal(relay) => relay.signed(signature, tools),
+            Self::Reseal(relay) => relay.answered(want, answer, tools),
             Self::Splice(_) => Turn::Wait,
         }
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::epoll::Waker;
+use super::super::relay::Want;
 use super::super::slab::Key;
 use super::{Ask, Check, Session, Visit};
 
@@ -12,10 +13,10 @@ use super::{Ask, Check, Session, Visit};
 pub(super) enum Command<I> {
     Session(Box<Session<I>>),
     Visit(Visit<I>),
-    /// Whom to ask for signatures.
+    /// Whom to ask for what sessions want.
     AskWith(Ask<I>),
-    /// The answer for a session; `None`: there is none.
-    Signed(Key, Option<Vec<u8>>),
+    /// What a session wanted; `None`: there is none.
+    Answered(Key, Want, Option<Vec<u8>>),
     EndAll,
     Stop,
 }
@@ -78,7 +79,7 @@ impl<I> PumpHandle<I> {
                 Command::Session(session) => session,
                 Command::Visit(_)
                 | Command::AskWith(_)
-                | Command::Signed(..)
+                | Command::Answered(..)
                 | Command::EndAll
                 | Command::Stop => {
                     unreachable!("the command pushed is the command that comes back")
@@ -106,14 +107,14 @@ impl<I> PumpHandle<I> {
         let _ = self.push(Command::Visit(visit));
     }
 
-    /// Has signatures that a session's key exchange waits for asked of `ask`.
+    /// Has what sessions want of the holder of the host keys asked of `ask`.
     pub fn ask_with(&self, ask: Ask<I>) {
         let _ = self.push(Command::AskWith(ask));
     }
 
-    /// A session's signature is here, or will not come.
-    pub(super) fn signed(&self, key: Key, signature: Option<Vec<u8>>) {
-        let _ = self.push(Command::Signed(key, signature));
+    /// What a session wanted is here, or will not come.
+    pub(super) fn answered(&self, key: Key, want: Want, answer: Option<Vec<u8>>) {
+        let _ = self.push(Command::Answered(key, want, answer));
     }
 
     /// Ends all sessions, those that come in later too, with a word to their users.

@@ -156,7 +156,7 @@ struct Pump<I> {
     /// The check of the last recheck: asked too when somebody comes in, and when a
     /// right has its end.
     check: Option<Check<I>>,
-    /// Whom to ask for signatures.
+    /// Whom to ask for what sessions want.
     ask: Option<Ask<I>>,
     /// Sessions that this recheck has not come to.
     unchecked: Vec<Key>,
@@ -302,8 +302,10 @@ impl<I: Send + 'static> Pump<I> {
                 Some(Command::Session(session)) => self.register(*session),
                 Some(Command::Visit(visit)) => self.visit(visit),
                 Some(Command::AskWith(ask)) => self.ask = Some(ask),
-                Some(Command::Signed(key, signature)) => {
-                    self.serve(key, |carriage, tools| carriage.signed(signature.as_deref(), tools));
+                Some(Command::Answered(key, want, answer)) => {
+                    self.serve(key, |carriage, tools| {
+                        carriage.answered(want, answer.as_deref(), tools)
+                    });
                 }
                 Some(Command::EndAll) => {
                     for key in self.entries.keys() {
@@ -486,12 +488,12 @@ impl<I: Send + 'static> Pump<I> {
             Turn::Again | Turn::Wait => {}
         }
         entry.arm(key, &mut self.deadlines);
-        if let Some((algorithm, host_key, hash)) = entry.carriage.unsigned() {
-            let (handle, own) = (PumpHandle::new(Arc::clone(&self.shared)), key);
-            let deliver = Box::new(move |signature| handle.signed(own, signature));
-            let what = (algorithm, host_key, hash.as_bytes());
-            if !self.ask.as_ref().is_some_and(|ask| ask(&entry.info, what, deliver)) {
-                PumpHandle::new(Arc::clone(&self.shared)).signed(key, None);
+        while let Some(wanted) = entry.carriage.wanted() {
+            let (own, want) = (PumpHandle::new(Arc::clone(&self.shared)), wanted.want());
+            let handle = own.clone();
+            let deliver = Box::new(move |answer| handle.answered(key, want, answer));
+            if !self.ask.as_ref().is_some_and(|ask| ask(&entry.info, wanted, deliver)) {
+                own.answered(key, want, None);
             }
         }
         let is_full = entry.carriage.is_full() != [false; 2];

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::relay::Wanted;
 use super::{Carriage, Carry};
 use crate::ended::{Cause, Detail, Ended};
 
@@ -27,12 +28,11 @@ pub enum Stay {
     End(Cause),
 }
 
-/// Takes a signature to the session that waits for it; `None`: there will be none.
+/// Takes to the session what it wanted; `None`: there will be none.
 pub type Deliver = Box<dyn FnOnce(Option<Vec<u8>>) + Send>;
 
-/// Asks somebody to sign for a session: the host key algorithm's name, what is shown under it, the
-/// exchange hash. False: nobody can be asked.
-pub type Ask<I> = Arc<dyn Fn(&I, (&'static str, &[u8], &[u8]), Deliver) -> bool + Send + Sync>;
+/// Asks whoever holds the host keys for what a session wants. False: nobody can be asked.
+pub type Ask<I> = Arc<dyn Fn(&I, Wanted<'_>, Deliver) -> bool + Send + Sync>;
 
 /// Says whether a session's principal may still be where it is.
 pub type Check<I> = Arc<dyn Fn(&I) -> Stay + Send + Sync>;

@@ -357,13 +357,48 @@ impl RelayLeg {
         }
     }
 
+    /// The same, where the answer may be somebody else's to make.
+    pub(in crate::edge) fn answer_or_wait(
+        &mut self,
+        message: Option<Vec<u8>>,
+        tools: &mut PumpContext,
+    ) -> Result<(), Fault> {
+        match message {
+            Some(message) => self.answer(message, tools),
+            None => self.replies.answer_later(),
+        }
+    }
+
+    /// The answer is here that was to come later, in its turn.
+    pub(in crate::edge) fn answer_came(
+        &mut self,
+        message: Vec<u8>,
+        tools: &mut PumpContext,
+    ) -> Result<(), Fault> {
+        let due = self.replies.answer_came(message);
+        self.say(&due, tools)
+    }
+
+    /// Tells this leg's peer the other side's reply in its turn, and the answers of ours that
+    /// waited for it.
+    pub(in crate::edge) fn reply(
+        &mut self,
+        reply: Vec<u8>,
+        tools: &mut PumpContext,
+    ) -> Result<(), Fault> {
+        let due = self.replies.reply(reply)?;
+        self.say(&due, tools)
+    }
+
     /// A reply of the other side has gone to this leg's peer: the answers of ours that
     /// waited for it follow.
     pub(in crate::edge) fn reply_passed(&mut self, tools: &mut PumpContext) -> Result<(), Fault> {
-        for reply in self.replies.passed() {
-            self.transport.send(&reply, &mut tools.context())?;
-        }
-        Ok(())
+        let due = self.replies.passed();
+        self.say(&due, tools)
+    }
+
+    fn say(&mut self, due: &[Vec<u8>], tools: &mut PumpContext) -> Result<(), Fault> {
+        due.iter().try_for_each(|message| self.transport.send(message, &mut tools.context()))
     }
 
     /// Tells this leg's peer that nobody knew its message `seq`.

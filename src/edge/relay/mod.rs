@@ -46,7 +46,7 @@ use self::leg::{
 use super::banner::Banner;
 use super::buffers::Pool;
 use super::epoll::Readiness;
-use super::global_requests::{self as requests, Request};
+use super::global_requests::{self as requests, Proof, Request};
 use super::packet_size;
 use crate::ended::{Detail, Ended};
 use crate::ssh::fault::Fault;
@@ -54,7 +54,7 @@ use crate::ssh::message::{
     CHANNEL_OPEN, CHANNEL_OPEN_CONFIRMATION, CHANNEL_REQUEST, GLOBAL_REQUEST, REQUEST_FAILURE,
     REQUEST_SUCCESS,
 };
-use crate::ssh::transport::{Event, ExchangeHash, ServerConfig};
+use crate::ssh::transport::{Event, ServerConfig};
 
 mod alive;
 pub(super) mod gcm;
@@ -132,11 +132,39 @@ enum Signature {
     AskedFor,
 }
 
-/// Whether the client had its proof of our host keys.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Proof {
-    Open,
-    Given,
+/// What a session needs of whoever holds the host keys.
+pub enum Wanted<'a> {
+    /// A signature for the client's key exchange.
+    Signature {
+        /// The host key algorithm's name.
+        algorithm: &'static str,
+        /// What is shown under it.
+        host_key: &'a [u8],
+        /// Of the exchange.
+        hash: Box<[u8]>,
+    },
+    /// Signatures that prove host keys, as the client asks for them (OpenSSH PROTOCOL §2.5).
+    Proof(Box<[u8]>),
+}
+
+/// Which [`Wanted`] an answer is to.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Want {
+    /// [`Wanted::Signature`].
+    Signature,
+    /// [`Wanted::Proof`].
+    Proof,
+}
+
+impl Wanted<'_> {
+    /// Which it is.
+    #[must_use]
+    pub const fn want(&self) -> Want {
+        match self {
+            Self::Signature { .. } => Want::Signature,
+            Self::Proof(_) => Want::Proof,
+        }
+    }
 }
 
 impl Relay {
@@ -213,23 +241,39 @@ impl Relay {
         }
     }
 
-    /// What somebody else is to sign for the client's key exchange: said once.
-    pub(super) fn unsigned(&mut self) -> Option<(&'static str, &[u8], ExchangeHash)> {
+    /// What is needed of whoever holds the host keys: said once.
+    pub(super) fn wanted(&mut self) -> Option<Wanted<'_>> {
+        if let Some(asked) = self.proof.due() {
+            return Some(Wanted::Proof(asked));
+        }
         if self.signature != Signature::Due {
             return None;
         }
         self.signature = Signature::AskedFor;
-        self.client.transport.unsigned()
+        let (algorithm, host_key, hash) = self.client.transport.unsigned()?;
+        Some(Wanted::Signature { algorithm, host_key, hash: hash.as_bytes().into() })
     }
 
-    /// Goes on with the signature, or ends the session if there is none.
-    pub(super) fn signed(&mut self, signature: Option<&[u8]>, tools: &mut PumpContext) -> Turn {
-        self.signature = Signature::NotDue;
-        let signed = match signature {
-            Some(signature) => self.client.transport.signed(signature, &mut tools.context()),
-            None => Err(Fault::HostKey),
+    /// Goes on with what was [wanted](Self::wanted), or without; without a signature the
+    /// session ends.
+    pub(super) fn answered(
+        &mut self,
+        want: Want,
+        answer: Option<&[u8]>,
+        tools: &mut PumpContext,
+    ) -> Turn {
+        let went_on = match (want, answer) {
+            (Want::Proof, signatures) => {
+                self.proof = Proof::Given;
+                self.client.answer_came(requests::proof(signatures), tools)
+            }
+            (Want::Signature, Some(signature)) => {
+                self.signature = Signature::NotDue;
+                self.client.transport.signed(signature, &mut tools.context())
+            }
+            (Want::Signature, None) => Err(Fault::HostKey),
         };
-        match signed {
+        match went_on {
             Ok(()) => Turn::Again,
             Err(fault) => {
                 self.stop(Stop::Fault(Party::Client, fault), tools);
@@ -459,9 +503,7 @@ impl Relay {
         }
         let told = if request {
             // Replies are counted, so whoever asked gets one.
-            to.transport
-                .send(&requests::failure(), &mut tools.context())
-                .and_then(|()| to.reply_passed(tools))
+            to.reply(requests::failure(), tools)
         } else if let Some(origin) = from.origins.find(sent) {
             to.unimplemented(origin, tools)
         } else {
@@ -499,16 +541,9 @@ impl Relay {
                         Ok(())
                     }
                     (Party::Client, Request::Prove(asked)) => {
-                        let reply = match (*proof, from.transport.session_id()) {
-                            (Proof::Open, Some(id)) => {
-                                let rsa = from.transport.rsa_proofs();
-                                requests::prove(asked, server.host_keys(), id, rsa)
-                            }
-                            (Proof::Open | Proof::Given, _) => requests::failure(),
-                        };
-                        *proof = Proof::Given;
+                        let reply = proof.requested(asked, server, &from.transport);
                         from.drop_idle(used);
-                        from.answer(reply, tools).map_err(|fault| Stop::Fault(party, fault))
+                        from.answer_or_wait(reply, tools).map_err(|fault| Stop::Fault(party, fault))
                     }
                     (
                         _,
@@ -534,6 +569,11 @@ impl Relay {
                 // A quiet client stays as small as it was.
                 from.transport.rest();
                 Ok(())
+            }
+            REQUEST_SUCCESS | REQUEST_FAILURE if to.replies.must_wait() => {
+                let reply = message.to_vec();
+                from.inbox.skip(used);
+                to.reply(reply, tools).map_err(|fault| Stop::Fault(party, fault))
             }
             REQUEST_SUCCESS | REQUEST_FAILURE => {
                 reseal_for_other_leg(party, from, to, used, payload, tools)?;

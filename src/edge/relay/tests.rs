@@ -25,6 +25,7 @@ use crate::ssh::testing::{End, Pair, Seeded, client_config, server_config};
 use crate::ssh::transport::{Algorithms, Context, Instant, RekeyLimits};
 
 mod alive;
+mod elsewhere;
 mod exchange;
 mod rules;
 
@@ -143,8 +144,13 @@ impl World {
     /// Both legs are past authentication; the session has not begun.
     fn joined(seed: u64, client: Made, vm: Made) -> Self {
         let server = server_config(seed ^ 1, client.algorithms.clone(), client.limits);
-        let mut front =
-            Pair::new(seed, Arc::clone(&server), client_config(client.algorithms, never()));
+        let front = Pair::new(seed, Arc::clone(&server), client_config(client.algorithms, never()));
+        Self::joined_to(seed, front, server, vm)
+    }
+
+    /// The same, where the client's leg has had no key exchange, or one that waits for
+    /// nothing.
+    fn joined_to(seed: u64, mut front: Pair, server: Arc<ServerConfig>, vm: Made) -> Self {
         let back_server = server_config(seed ^ 2, vm.algorithms.clone(), never());
         let mut back = Pair::new(seed ^ 3, back_server, client_config(vm.algorithms, vm.limits));
         for pair in [&mut front, &mut back] {

@@ -20,7 +20,7 @@ pub(super) fn withdraw(
     let AgentRights { users, edges, host_keys } = rights;
     let mut unknown = Vec::new();
     if let Part::Agent(agent) = &shared.part {
-        let before = agent.trusted.load_full();
+        let before = agent.trusted();
         let trusted = match whole {
             Some(AgentConfig { edges, host_keys, .. }) => {
                 Trusted { edges: edges.clone(), host_keys: host_keys.clone() }
@@ -30,7 +30,7 @@ pub(super) fn withdraw(
                 host_keys: narrowed("host_keys", &before.host_keys, host_keys, &mut unknown),
             },
         };
-        agent.trusted.store(trusted.into());
+        agent.trust(trusted);
     }
     let told = rights::withdraw(edge, shared, users, whole.map(|config| &config.edge));
     unknown.extend(told.err().unwrap_or_default());

@@ -13,11 +13,14 @@ use super::super::wire::{Malformed, Put, Reader};
 const HOST_KEY_BYTES_MAX: usize = 4096;
 /// Longest hash that is asked about, in bytes: longer than any that is signed.
 const HASH_BYTES_MAX: usize = 64;
-/// Longest signature, in bytes: RSA with 16384 bits, and names.
-const SIGNATURE_BYTES_MAX: usize = 4096;
+/// Most that a client may ask to have proved, in bytes: a few RSA keys with 16384 bits.
+pub const PROVE_BYTES_MAX: usize = 8 * 1024;
+/// Longest answer, in bytes: signatures are about as long as their keys.
+const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
 const CLAIM: &str = "claim@keyway";
 const SIGN: &str = "sign@keyway";
+const PROVE: &str = "prove@keyway";
 const SIGNED: &str = "signed@keyway";
 const LEAVING: &str = "leaving@keyway";
 
@@ -40,14 +43,24 @@ pub enum Said<'a> {
         /// 32 or 48 bytes.
         hash: &'a [u8],
     },
+    /// Agent: sign what a client asks to have proved (OpenSSH PROTOCOL §2.5). Only the edge can
+    /// that handed the session over: it knows its id.
+    Prove {
+        /// Of the agent's choice.
+        ticket: u64,
+        /// The session's request id.
+        session: u64,
+        /// The host keys, as the client lists them.
+        asked: &'a [u8],
+    },
     /// Agent: announce nothing more here. Whoever listens at its address now is its successor; this
     /// one keeps what it has, and asks for signatures for it.
     Leaving,
-    /// Edge: the signature blob; empty if there is none.
+    /// Edge: its answer; empty if there is none.
     Signed {
         /// Of the question.
         ticket: u64,
-        /// As it stands in KEX_ECDH_REPLY.
+        /// As it stands in KEX_ECDH_REPLY; of a proof, all of them as they stand in its reply.
         signature: &'a [u8],
     },
 }
@@ -60,6 +73,7 @@ impl<'a> Said<'a> {
         let (name, len) = match self {
             Self::Claim(claim) => (CLAIM, claim.len()),
             Self::Sign { host_key, hash, .. } => (SIGN, host_key.len().saturating_add(hash.len())),
+            Self::Prove { asked, .. } => (PROVE, asked.len()),
             Self::Signed { signature, .. } => (SIGNED, signature.len()),
             Self::Leaving => (LEAVING, 0),
         };
@@ -76,6 +90,11 @@ impl<'a> Said<'a> {
                 message.put_string(algorithm.as_bytes());
                 message.put_string(host_key);
                 message.put_string(hash);
+            }
+            Self::Prove { ticket, session, asked } => {
+                message.put_u64(*ticket);
+                message.put_u64(*session);
+                message.put_string(asked);
             }
             Self::Signed { ticket, signature } => {
                 message.put_u64(*ticket);
@@ -112,9 +131,17 @@ impl<'a> Said<'a> {
                 }
                 Self::Sign { ticket, session, algorithm, host_key, hash }
             }
+            PROVE => {
+                let (ticket, session) = (reader.u64()?, reader.u64()?);
+                let asked = reader.string()?;
+                if asked.len() > PROVE_BYTES_MAX {
+                    return Err(Malformed::Range.into());
+                }
+                Self::Prove { ticket, session, asked }
+            }
             SIGNED => {
                 let (ticket, signature) = (reader.u64()?, reader.string()?);
-                if signature.len() > SIGNATURE_BYTES_MAX {
+                if signature.len() > ANSWER_BYTES_MAX {
                     return Err(Malformed::Range.into());
                 }
                 Self::Signed { ticket, signature }
@@ -177,6 +204,7 @@ mod tests {
                 host_key: b"key",
                 hash: &[7; 32],
             },
+            Said::Prove { ticket: 1, session: 2, asked: b"keys" },
             Said::Signed { ticket: 3, signature: b"signature" },
             Said::Signed { ticket: 3, signature: b"" },
         ] {
@@ -186,6 +214,21 @@ mod tests {
                 assert!(Said::parse(&message[..len]).is_err(), "{said:?} {len}");
             }
             assert!(Said::parse(&[&message[..], &[0]].concat()).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_longer_than_anybody_needs_is_malformed() {
+        let (long, longest) = (vec![0; ANSWER_BYTES_MAX + 1], vec![0; HOST_KEY_BYTES_MAX + 1]);
+        let (ticket, session, algorithm) = (1, 2, "ssh-ed25519");
+        let hash = &long[..=HASH_BYTES_MAX];
+        for said in [
+            Said::Sign { ticket, session, algorithm, host_key: &longest, hash: b"" },
+            Said::Sign { ticket, session, algorithm, host_key: b"", hash },
+            Said::Prove { ticket, session, asked: &long[..=PROVE_BYTES_MAX] },
+            Said::Signed { ticket, signature: &long },
+        ] {
+            assert_eq!(Said::parse(&said.message()), Err(Malformed::Range.into()));
         }
     }
 

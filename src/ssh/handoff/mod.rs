@@ -36,7 +36,7 @@ mod edge;
 mod link;
 mod open;
 pub use self::edge::{Answered, Asked, EdgeEnd, Passed};
-pub use self::link::{Said, sign};
+pub use self::link::{PROVE_BYTES_MAX, Said, sign};
 pub use self::open::{Open, Refused, SAID_AGO_S_MAX, Session, Taken, refuse};
 
 /// Messages of a data connection, in the range of local extensions (RFC 4250 §4.1.2): no client's

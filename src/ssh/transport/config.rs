@@ -106,6 +106,19 @@ impl ServerConfig {
         Some(Self { host_keys, names, algorithms, limits, sig_algs: sig_algs() })
     }
 
+    /// The same server, whose private halves are elsewhere.
+    #[cfg(test)]
+    pub(crate) fn without_keys(&self) -> Self {
+        let shown = |name: &HostKeyAlgorithm| Some((*name, self.shown(*name)?.blob.into()));
+        Self {
+            host_keys: HostKeys::Elsewhere(self.names.iter().filter_map(shown).collect()),
+            names: self.names.clone(),
+            algorithms: self.algorithms.clone(),
+            limits: self.limits,
+            sig_algs: sig_algs(),
+        }
+    }
+
     /// Whether this is the KEXINIT that starts a later key exchange of such a server.
     pub(in crate::ssh) fn sends(self: &Arc<Self>, cookie: [u8; 16], kexinit: &[u8]) -> bool {
         let ours = Ours { cookie, ..Ours::default() };
@@ -118,6 +131,18 @@ impl ServerConfig {
             HostKeys::Ours(host_keys) => host_keys,
             HostKeys::Elsewhere(_) => &[],
         }
+    }
+
+    /// When it starts a key exchange by itself.
+    #[must_use]
+    pub const fn limits(&self) -> RekeyLimits {
+        self.limits
+    }
+
+    /// Whether the private halves of what is shown are here.
+    #[must_use]
+    pub const fn signs(&self) -> bool {
+        matches!(self.host_keys, HostKeys::Ours(_))
     }
 
     pub(in crate::ssh) fn shown(&self, algorithm: HostKeyAlgorithm) -> Option<Shown<'_>> {
