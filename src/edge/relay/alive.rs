@@ -63,13 +63,14 @@ impl Alive {
         self.due_ms = (interval > 0).then(|| now.0.saturating_add(interval));
     }
 
-    /// How long the client is silent that was `heard` last; `unread`: what it says is not read.
+    /// How long the client is silent that was `heard` last; `excused`: what it says is not read,
+    /// or it may say nothing.
     pub(super) fn look(
         &mut self,
         settings: ClientAlive,
         Instant(now): Instant,
         Instant(heard): Instant,
-        unread: bool,
+        excused: bool,
     ) -> Silence {
         let interval = settings.interval_ms();
         if self.due_ms.is_none_or(|due| due > now) {
@@ -83,7 +84,7 @@ impl Alive {
             self.due_ms = Some(due);
             return Silence::Short;
         }
-        if !unread {
+        if !excused {
             self.unanswered = self.unanswered.saturating_add(1);
         }
         if settings.count_max > 0 && self.unanswered > settings.count_max {

@@ -318,9 +318,10 @@ impl Relay {
     fn mind_client(&mut self, tools: &mut PumpContext) -> Turn {
         // What it may have answered is not read: whether it is there the kernel finds out
         // by our question.
-        let unread = self.client.is_kept_waiting(&self.vm);
+        // Whoever waits for our signature may say nothing.
+        let excused = self.client.is_kept_waiting(&self.vm) || self.signature != Signature::NotDue;
         let heard = self.client.heard;
-        match self.alive.look(tools.client_alive, tools.now, heard, unread) {
+        match self.alive.look(tools.client_alive, tools.now, heard, excused) {
             Silence::Short => Turn::Wait,
             Silence::TooLong => {
                 self.stop(Stop::Lost(Party::Client, Errno::ETIMEDOUT), tools);

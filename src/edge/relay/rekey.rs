@@ -4,8 +4,9 @@ use nix::errno::Errno;
 
 use super::gcm::{GCM, PreferGcm, takes_gcm};
 use super::leg::{Exchange, Party, PumpContext, Stop};
-use super::{Phase, Relay, Turn, Upgrade};
+use super::{Phase, Relay, Signature, Turn, Upgrade};
 use crate::ssh::cipher::Cipher;
+use crate::ssh::fault::Fault;
 
 /// How long a key exchange may take once a session lives. Long: a client that is stopped answers
 /// when it is continued, and `alive` sees to those that are gone.
@@ -31,7 +32,13 @@ impl Relay {
             (None, _) => self.exchanging_since = None,
             (Some(_), None) => self.exchanging_since = Some(tools.now.0),
             (Some(party), Some(since)) if tools.now.0 >= since + EXCHANGE_MS_MAX => {
-                self.stop(Stop::Lost(party, Errno::ETIMEDOUT), tools);
+                let why = match (party, self.signature) {
+                    (Party::Client, Signature::Due | Signature::AskedFor) => {
+                        Stop::Fault(party, Fault::HostKey)
+                    }
+                    (Party::Client | Party::Vm, _) => Stop::Lost(party, Errno::ETIMEDOUT),
+                };
+                self.stop(why, tools);
                 return self.linger(tools);
             }
             (Some(_), Some(_)) => {}

@@ -114,6 +114,36 @@ fn a_key_exchange_waits_for_its_signature_whoever_starts_it_and_nothing_is_lost(
     }
 }
 
+/// It may say nothing: a silence of hours is ours, not the client's.
+#[test]
+fn a_client_that_waits_for_a_signature_is_not_given_up_before_the_exchange_is() {
+    let mut all = Handed::new(210, never());
+    all.world.tools.client_alive = ClientAlive { interval: Duration::from_secs(15), count_max: 3 };
+    all.world.relay.begin(&mut all.world.tools);
+    all.world.rekey(Party::Client);
+    all.world.settle();
+    for _ in 0..10 {
+        all.world.later(15_000);
+    }
+    assert_eq!(all.world.relay.phase, Phase::Open);
+    assert!(all.answer());
+    all.speak(1);
+    assert_eq!((all.world.to_vm().len(), all.world.client.rekeys()), (1, 1));
+
+    // Nobody ever signs.
+    all.world.rekey(Party::Client);
+    all.world.settle();
+    all.world.tools.client_alive.interval = Duration::ZERO;
+    all.world.relay.begin(&mut all.world.tools);
+    for _ in 0..=rekey::EXCHANGE_MS_MAX / 60_000 {
+        assert_eq!(all.world.relay.phase, Phase::Open);
+        all.world.relay.look(&mut all.world.tools);
+        all.world.tools.now.0 += 60_000;
+    }
+    let Phase::Closing { ended, .. } = all.world.relay.phase else { panic!("still open") };
+    assert_eq!(ended, session(Side::Client, Cause::from(&Fault::HostKey)));
+}
+
 #[test]
 fn a_signature_that_is_none_ends_the_session_and_a_key_exchange_that_went_on_takes_no_second() {
     let mut all = Handed::new(220, never());
