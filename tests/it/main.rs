@@ -35,5 +35,6 @@ mod restarts;
 mod russh_client;
 mod seats;
 mod shells;
+mod signing;
 mod store;
 mod tidy;

@@ -15,7 +15,9 @@ use crate::ssh::packet::Opened;
 use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::PublicKey;
 use crate::ssh::testing::{End, Pair, Seeded, client_config, server_config};
-use crate::ssh::transport::{Algorithms, Context, Event, Instant, RekeyLimits, Transport};
+use crate::ssh::transport::{
+    Algorithms, Context, Event, Instant, RekeyLimits, ServerConfig, Transport,
+};
 use crate::ssh::userauth::{
     Authenticator, Credential, Gate, Identity, Login, LoginStep, Offer, Pass, Policy, ProvedKey,
     Step,
@@ -107,6 +109,8 @@ struct World {
     wires: Wires,
     random: Seeded,
     user: PrivateKey,
+    /// What the edge signs with.
+    server: Arc<ServerConfig>,
     host_keys: Vec<PublicKey>,
     now_s: u64,
     /// Messages that arrived.
@@ -136,7 +140,7 @@ impl World {
         let mut pair =
             Pair::new(seed, Arc::clone(&server), client_config(algorithms.clone(), limits));
         let mut cx = Context { now: pair.now, entropy: &mut random };
-        pair.server = End::new(Transport::server_for_handoff(server, NOW_S, &mut cx));
+        pair.server = End::new(Transport::server_for_handoff(Arc::clone(&server), NOW_S, &mut cx));
         pair.settle().unwrap();
         let proved = log_in(&mut pair, &user);
         pair.settle().unwrap();
@@ -147,6 +151,7 @@ impl World {
             wires: Wires::default(),
             random,
             user,
+            server,
             host_keys,
             now_s: NOW_S,
             at_client: Vec::new(),
@@ -343,6 +348,16 @@ impl World {
         while self.step().unwrap() {}
     }
 
+    /// The edge signs what the agent waits for, over the control link; false if that is nothing.
+    fn sign(&mut self) -> bool {
+        let Agent::Taken(transport) = &mut self.agent else { panic!("not taken") };
+        let Some((algorithm, host_key, hash)) = transport.unsigned() else { return false };
+        let signature = sign(&self.server, (algorithm, host_key), hash.as_bytes()).unwrap();
+        let mut cx = Context { now: Instant(0), entropy: &mut self.random };
+        transport.signed(&signature, &mut cx).unwrap();
+        true
+    }
+
     fn agent(&self) -> &Transport {
         let Agent::Taken(transport) = &self.agent else { panic!("not taken") };
         transport
@@ -407,6 +422,40 @@ fn a_session_is_handed_over_and_goes_on_both_ways_and_through_later_exchanges() 
             assert_eq!(lens(&world.at_agent), [100, 101, 102]);
             assert_eq!(lens(&world.at_client), [30_000, 30_001, 30_002]);
             assert!(world.raw.iter().all(|bytes| *bytes > 0));
+        }
+    }
+}
+
+#[test]
+fn later_key_exchanges_go_on_with_a_signature_of_the_edge_whoever_starts_them() {
+    let mut seed = 300;
+    for method in [Method::MlKem768X25519, Method::Curve25519, Method::EcdhP256, Method::EcdhP384] {
+        for cipher in [Cipher::Aes128Gcm, Cipher::Chacha20Poly1305] {
+            seed += 1;
+            let macs = Mac::ALL[..1].to_vec();
+            let algorithms = Algorithms { methods: vec![method], ciphers: vec![cipher], macs };
+            let mut world = World::new(seed, &algorithms);
+            world.settle();
+            for (number, by) in (0_u8..).zip([&[0][..], &[1], &[0, 1], &[1, 0], &[0], &[1]]) {
+                for end in by {
+                    // Neither has heard of the other's.
+                    let mut cx = Context { now: Instant(0), entropy: &mut world.random };
+                    let Agent::Taken(agent) = &mut world.agent else { panic!("not taken") };
+                    let transport = if *end == 0 { &mut world.client } else { agent };
+                    transport.rekey(None, &mut cx).unwrap();
+                }
+                world.settle();
+                assert!(world.client.is_exchanging(), "{method:?} {number}");
+                assert!(world.sign(), "{method:?} {number}");
+                world.settle();
+                assert!(!world.sign() && !world.client.is_exchanging(), "{method:?} {number}");
+                world.client_says(&text(b'c', 100 + usize::from(number)));
+                world.vm_says(&text(b'v', 200 + usize::from(number)));
+                world.settle();
+            }
+            let lens = |all: &[Vec<u8>]| all.iter().map(Vec::len).collect::<Vec<_>>();
+            assert_eq!(lens(&world.at_agent), (100..106).collect::<Vec<_>>());
+            assert_eq!(lens(&world.at_client), (200..206).collect::<Vec<_>>());
         }
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod process;
 pub(crate) mod sshd;
 pub(crate) mod target;
 pub(crate) mod wait;
+pub(crate) mod wire;
 pub(crate) mod world;
 
 use std::fs;
