@@ -41,6 +41,9 @@ const REST_MAX: Duration = Duration::from_secs(10);
 /// How long an announcement is remembered, in milliseconds, to be said again to the successor of an
 /// agent that leaves: as long as a data connection waits for it there.
 const SAID_MS: u64 = 2000;
+/// Signatures of one link before the others have their turn, and it is seen whether the agent is
+/// still trusted: an RSA one takes milliseconds.
+const SIGNED_A_TURN: u32 = 8;
 /// Announcements that wait for a link; the oldest are dropped for newer ones: their
 /// logins have given up.
 const WAITING_MAX: usize = 4096;
@@ -457,8 +460,9 @@ impl Link {
                 for claim in &waiting {
                     leg.transport.send(&Said::Claim(claim).message(), cx)?;
                 }
-                let due = || questions.borrow_mut().due(now_ms, &mut rates());
-                while let Some(question) = due() {
+                for _ in 0..SIGNED_A_TURN {
+                    let due = questions.borrow_mut().due(now_ms, &mut rates());
+                    let Some(question) = due else { break };
                     let signature = self.sign(all, &question);
                     let signed = Said::Signed { ticket: question.ticket, signature: &signature };
                     leg.transport.send(&signed.message(), cx)?;
@@ -487,6 +491,9 @@ impl Link {
                 asked.await.err()
             };
             let due = questions.borrow().next_ms(now_ms, &rates());
+            if due == Some(0) {
+                tasks.yield_now().await;
+            }
             let next = due.into_iter().chain(remembered).min().map(Duration::from_millis);
             let told = async {
                 self.something_waits(tasks).await;

@@ -317,8 +317,7 @@ impl Relay {
     /// Asks a client that was silent for an interval, or gives it up.
     fn mind_client(&mut self, tools: &mut PumpContext) -> Turn {
         // What it may have answered is not read: whether it is there the kernel finds out
-        // by our question.
-        // Whoever waits for our signature may say nothing.
+        // by our question. Whoever waits for our signature may say nothing.
         let excused = self.client.is_kept_waiting(&self.vm) || self.signature != Signature::NotDue;
         let heard = self.client.heard;
         match self.alive.look(tools.client_alive, tools.now, heard, excused) {
