@@ -362,6 +362,7 @@ mod tests {
     use super::*;
     use crate::ssh::entropy::SystemEntropy;
     use crate::ssh::private_key::PrivateKey;
+    use crate::ssh::testing::Seeded;
 
     fn request(name: &[u8], wants_reply: bool, rest: &[u8]) -> Vec<u8> {
         let mut message = vec![GLOBAL_REQUEST];
@@ -462,6 +463,50 @@ mod tests {
         assert_eq!(replies.answer(vec![8]).unwrap(), None);
         assert_eq!(replies.answer_came(vec![7]), [[7], [8]]);
         assert_eq!(replies.answer(vec![9]).unwrap(), Some(vec![9]));
+    }
+
+    /// Replies carry no id (trap 24): whenever each comes, they go out as the requests came in.
+    #[test]
+    fn replies_go_out_in_the_order_of_their_requests_whenever_each_is_there() {
+        for seed in 0..500 {
+            let (mut random, mut replies) = (Seeded(seed), Replies::default());
+            let (mut next, mut said, mut later) = (0_u8, Vec::new(), None);
+            let mut relayed = VecDeque::new();
+            while next < 40 || later.is_some() || !relayed.is_empty() {
+                match random.below(5) {
+                    0 if next < 40 && replies.ours.len() < WAITING_MAX => {
+                        said.extend(replies.answer(vec![next]).unwrap());
+                        next += 1;
+                    }
+                    1 if next < 40 => {
+                        replies.relayed();
+                        relayed.push_back(next);
+                        next += 1;
+                    }
+                    2 if next < 40 && later.is_none() && replies.ours.len() < WAITING_MAX => {
+                        replies.answer_later().unwrap();
+                        later = Some(next);
+                        next += 1;
+                    }
+                    3 if !relayed.is_empty() => {
+                        let reply = vec![relayed.pop_front().unwrap()];
+                        if replies.must_wait() || random.below(2) == 0 {
+                            said.extend(replies.reply(reply).unwrap());
+                        } else {
+                            said.push(reply);
+                            said.extend(replies.passed());
+                        }
+                    }
+                    4 => {
+                        let came = later.take().map(|later| replies.answer_came(vec![later]));
+                        said.extend(came.unwrap_or_default());
+                    }
+                    _ => {}
+                }
+            }
+            assert_eq!(said.concat(), (0..next).collect::<Vec<_>>(), "seed {seed}");
+            assert!(replies.owes_none() && replies.held_bytes == 0, "seed {seed}");
+        }
     }
 
     #[test]

@@ -145,12 +145,15 @@ fn second_edge(world: &mut World) -> Process {
     let (first, second) = (world.identity("keyway.toml", &[]), world.identity("keyway2.toml", &[]));
     replace(&world.path("agent.toml"), &first, &format!("{first}\", \"{second}"));
     hup_agent(world);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_keyway"));
-    command.args(["serve", "--config"]).arg(world.path("keyway2.toml"));
-    command.arg("--fleet").arg(world.path("fleet2.toml"));
-    let mut process = Process::start("second", world.dir(), &mut command);
+    let mut process = serve(world, "second", "keyway2.toml", "fleet2.toml");
     wait::listens(&mut process, metrics);
     process
+}
+
+fn serve(world: &World, name: &str, config: &str, fleet: &str) -> Process {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keyway"));
+    command.args(["serve", "--config"]).arg(world.path(config));
+    Process::start(name, world.dir(), command.arg("--fleet").arg(world.path(fleet)))
 }
 
 /// The first edge's process splices on while its link is cut.
@@ -206,6 +209,28 @@ fn without_an_edge_a_key_exchange_waits_and_its_link_opens_itself_again() {
     wire.mend();
     talk.comes();
     assert!(talk.rekeys() > AT_START, "{}", talk.said());
+}
+
+/// Both are the same edge to the agent; either signs for what the one that drains has.
+#[test]
+fn a_front_door_is_replaced_and_its_sessions_are_signed_for() {
+    if World::is_passed_by() {
+        return;
+    }
+    let mut world = World::usual_plan().handed().start();
+    let target = world.target("alice", "s001");
+    let mut talk = Talk::start(&world, &target, "1M");
+    process::signal(world.edge().id(), Signal::SIGTERM);
+    let next = serve(&world, "successor", "keyway.toml", "fleet.toml");
+    wait::until("the successor is up", wait::SOON, || next.log().contains(" is up"));
+    assert_eq!(target.ssh(&[], "echo $KEYWAY_VM").ok().text(), "blue");
+    for _ in 0..4 {
+        talk.ask(3_000_000);
+        talk.comes();
+    }
+    assert!(talk.rekeys() > AT_START, "{}", talk.said());
+    let signed = || world.log().contains(SIGNED) || next.log().contains(SIGNED);
+    wait::until("its lines", wait::SOON, signed);
 }
 
 /// Waits until a session's questions are over the rate: from then on some wait at the edge.
