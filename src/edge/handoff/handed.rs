@@ -47,12 +47,14 @@ struct All {
     idle_since_ms: u64,
 }
 
-impl Sessions {
-    pub(super) fn new() -> Self {
+impl Default for Sessions {
+    fn default() -> Self {
         let idle_since_ms = clock::monotonic_ms();
         Self(Mutex::new(All { live: HashMap::new(), idle_since_ms }))
     }
+}
 
+impl Sessions {
     fn all(&self) -> MutexGuard<'_, All> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -137,7 +139,7 @@ mod tests {
         let key = server.host_keys()[0].key.public();
         let mut asked = Vec::new();
         asked.put_string(key.blob());
-        let sessions = Arc::new(Sessions::new());
+        let sessions = Arc::new(Sessions::default());
         assert_eq!(sessions.prove(7, &asked), None, "nobody knows it");
         let handed = Handed::new(&sessions, 7, Known::of(transport).unwrap());
         assert_eq!(sessions.prove(8, &asked), None, "another one's");
@@ -166,7 +168,7 @@ mod tests {
     #[test]
     fn a_link_stays_open_for_five_minutes_after_its_last_session() {
         let pair = Pair::connected(2);
-        let sessions = Arc::new(Sessions::new());
+        let sessions = Arc::new(Sessions::default());
         let handed = [1, 2].map(|request| {
             Handed::new(&sessions, request, Known::of(&pair.server.transport).unwrap())
         });

@@ -60,7 +60,7 @@ struct All {
     host_keys: Mutex<HostKeys>,
     links: Mutex<AllLinks>,
     /// Of each agent, by its key: a link more gives it no more.
-    rates: Mutex<HashMap<Fingerprint, Arc<Mutex<Rates>>>>,
+    agents: Mutex<HashMap<Fingerprint, Arc<Carrier>>>,
     /// Links that have no task yet, and whoever gives them one.
     new: Mutex<(Vec<Arc<Link>>, Option<Wake>)>,
 }
@@ -84,8 +84,16 @@ struct HostKeys {
 struct Link {
     peer: Peer,
     state: Mutex<LinkState>,
-    /// The link stays open for them.
+    agent: Arc<Carrier>,
+}
+
+/// What is known of an agent, whichever link to it there is.
+#[derive(Default)]
+struct Carrier {
+    /// A link stays open for them. One that was announced to an agent that leaves may have come to
+    /// its successor.
     sessions: Arc<Sessions>,
+    rates: Mutex<Rates>,
 }
 
 #[derive(Default)]
@@ -129,7 +137,7 @@ impl Links {
     pub fn start(identity: Arc<PrivateKey>) -> io::Result<Self> {
         let (control, parts) = Control::new()?;
         let (links, new, host_keys) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let all = Arc::new(All { identity, host_keys, links, rates: Mutex::default(), new });
+        let all = Arc::new(All { identity, host_keys, links, agents: Mutex::default(), new });
         let theirs = Arc::clone(&all);
         let thread = thread::Builder::new().name("links".into()).spawn(move || {
             let tasks = Executor::new(parts);
@@ -153,7 +161,7 @@ impl Links {
     ) -> Handed {
         let link = self.all.link(peer);
         // First: the agent may ask about it at once.
-        let handed = Handed::new(&link.sessions, request, known);
+        let handed = Handed::new(&link.agent.sessions, request, known);
         link.announce([claim].into());
         handed
     }
@@ -218,11 +226,6 @@ impl All {
         all.iter().find_map(sign).unwrap_or_default()
     }
 
-    fn rates(&self, agent: &Fingerprint) -> Arc<Mutex<Rates>> {
-        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(rates.entry(*agent).or_default())
-    }
-
     /// An agent leaves: its successor gets a link of its own. This one stays as long as there are
     /// sessions that it is for.
     fn replace(&self, leaving: &Link) {
@@ -255,8 +258,9 @@ impl All {
 
     fn link_in(&self, links: &mut AllLinks, peer: &Peer) -> Arc<Link> {
         let link = links.current.entry(peer.clone()).or_insert_with(|| {
-            let (peer, sessions) = (peer.clone(), Arc::new(Sessions::new()));
-            let link = Arc::new(Link { peer, state: Mutex::default(), sessions });
+            let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+            let agent = Arc::clone(agents.entry(peer.key).or_default());
+            let link = Arc::new(Link { peer: peer.clone(), state: Mutex::default(), agent });
             let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
             new.0.push(Arc::clone(&link));
             if let Some(wake) = &new.1 {
@@ -389,7 +393,7 @@ impl Link {
 
     /// Whether a session lives that the agent carries.
     fn is_used(&self) -> bool {
-        self.sessions.are_there()
+        self.agent.sessions.are_there()
     }
 
     async fn something_waits(&self, tasks: &Executor) {
@@ -447,7 +451,8 @@ impl Link {
         scratch: &Scratch,
         leg: &mut LoginLeg,
     ) -> Option<Trouble> {
-        let (questions, rates) = (RefCell::new(Questions::default()), all.rates(&self.peer.key));
+        let Carrier { sessions, rates } = &*self.agent;
+        let questions = RefCell::new(Questions::default());
         let rates = || rates.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if self.state().is_cut {
@@ -478,14 +483,12 @@ impl Link {
                     if !matches!(event, Event::Payload(_)) {
                         return Ok(None);
                     }
-                    let Some(question) = self.hear(all, Said::parse(payload)?, transport, cx)?
-                    else {
-                        return Ok(None);
-                    };
-                    if questions.borrow_mut().push(question, &rates()) {
-                        Ok(Some(()))
-                    } else {
-                        Err(Fault::Flood)
+                    let question = self.hear(all, Said::parse(payload)?, transport, cx)?;
+                    let taken = question.map(|it| questions.borrow_mut().push(it, &rates()));
+                    match taken {
+                        Some(true) => Ok(Some(())),
+                        Some(false) => Err(Fault::Flood),
+                        None => Ok(None),
                     }
                 });
                 asked.await.err()
@@ -499,12 +502,10 @@ impl Link {
                 self.something_waits(tasks).await;
                 None
             };
-            let left = self.sessions.idle_left(now_ms);
-            match tasks.timeout(next.unwrap_or(left), Box::pin(told.or(heard))).await {
+            let wait = next.unwrap_or_else(|| sessions.idle_left(now_ms));
+            match tasks.timeout(wait, Box::pin(told.or(heard))).await {
                 Some(Some(broken)) => return Some(trouble(&broken, leg)),
-                None if next.is_none()
-                    && self.sessions.idle_left(clock::monotonic_ms()).is_zero() =>
-                {
+                None if next.is_none() && sessions.idle_left(clock::monotonic_ms()).is_zero() => {
                     self.close(scratch, leg, "idle");
                     return None;
                 }
@@ -528,7 +529,7 @@ impl Link {
             }
             // Once a session: there is no rate to mind.
             Said::Prove { ticket, session, asked } => {
-                let proof = self.sessions.prove(session, asked);
+                let proof = self.agent.sessions.prove(session, asked);
                 if proof.is_some() {
                     self.log(session, "hostkeys-prove-00@openssh.com");
                 }
@@ -553,7 +554,7 @@ impl Link {
         let Question { session, algorithm, host_key, hash, .. } = question;
         let signature = all.sign(algorithm, host_key, hash);
         if !signature.is_empty() {
-            self.sessions.signed(*session);
+            self.agent.sessions.signed(*session);
             self.log(*session, algorithm);
         }
         signature

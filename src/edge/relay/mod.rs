@@ -62,10 +62,12 @@ pub(super) mod leg;
 mod parting;
 mod rekey;
 mod resume;
+mod wanted;
 
 pub use self::alive::ClientAlive;
 pub use self::gcm::PreferGcm;
 pub(super) use self::parting::{HALF_CLOSED_MS_MAX, LINGER_MS_MAX};
+pub use self::wanted::{Want, Wanted};
 
 /// Reads a turn. A session with more to read waits until the others had their turn.
 pub(super) const READS_MAX: u32 = 4;
@@ -130,41 +132,6 @@ enum Signature {
     NotDue,
     Due,
     AskedFor,
-}
-
-/// What a session needs of whoever holds the host keys.
-pub enum Wanted<'a> {
-    /// A signature for the client's key exchange.
-    Signature {
-        /// The host key algorithm's name.
-        algorithm: &'static str,
-        /// What is shown under it.
-        host_key: &'a [u8],
-        /// Of the exchange.
-        hash: Box<[u8]>,
-    },
-    /// Signatures that prove host keys, as the client asks for them (OpenSSH PROTOCOL §2.5).
-    Proof(Box<[u8]>),
-}
-
-/// Which [`Wanted`] an answer is to.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Want {
-    /// [`Wanted::Signature`].
-    Signature,
-    /// [`Wanted::Proof`].
-    Proof,
-}
-
-impl Wanted<'_> {
-    /// Which it is.
-    #[must_use]
-    pub const fn want(&self) -> Want {
-        match self {
-            Self::Signature { .. } => Want::Signature,
-            Self::Proof(_) => Want::Proof,
-        }
-    }
 }
 
 impl Relay {
