@@ -16,7 +16,7 @@ fn world() -> Option<World> {
 }
 
 /// A session that stays, once it stands, and the file with what `ssh` says of it.
-fn stays(world: &World) -> (Child, PathBuf) {
+pub(crate) fn stays(world: &World) -> (Child, PathBuf) {
     let (came, said) = (world.path("came"), world.path("said"));
     let file = |path| fs::File::create(path).expect("a file");
     let mut ssh = world.target("alice", "s001").openssh("ssh");
@@ -28,7 +28,7 @@ fn stays(world: &World) -> (Child, PathBuf) {
 }
 
 /// The last line about a connection that ended, in the log of edge or agent.
-fn last_line(log: &str) -> &str {
+pub(crate) fn last_line(log: &str) -> &str {
     log.lines().rfind(|line| line.contains("connection ended")).unwrap_or_default()
 }
 

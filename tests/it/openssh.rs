@@ -34,7 +34,7 @@ const MACS: &[&str] = &[
 
 /// Sends a file to the VM and fetches it again; both copies must be the same.
 #[track_caller]
-fn both_ways(world: &World, target: &Target, options: &[&str], len: u64) {
+pub(crate) fn both_ways(world: &World, target: &Target, options: &[&str], len: u64) {
     let (source, uploaded, downloaded) =
         (world.path("source"), world.path("uploaded"), world.path("downloaded"));
     write_noise(&source, len, len);

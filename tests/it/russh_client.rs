@@ -48,7 +48,8 @@ async fn login(target: &Target, exchange: russh::kex::Name, rekey_bytes: usize) 
 
 /// Sends `len` bytes through `cat` and expects them back.
 async fn echoes(handle: &Handle<Pinned>, len: usize) {
-    let sent: Vec<u8> = (0..len).map(|at| u8::try_from(at % 251).expect("a byte")).collect();
+    let mut sent = (0..251).collect::<Vec<u8>>().repeat(len / 251 + 1);
+    sent.truncate(len);
     let mut channel = handle.channel_open_session().await.expect("a channel");
     channel.exec(true, "cat; exit 7").await.expect("exec");
     let writer = channel.make_writer();
@@ -80,6 +81,14 @@ fn run(work: impl Future<Output = ()>) {
         .expect("a runtime");
     runtime.block_on(async {
         tokio::time::timeout(Duration::from_mins(2), work).await.expect("done in time");
+    });
+}
+
+/// Sends `len` bytes to the VM, which sends them back.
+pub(crate) fn copies(target: &Target, len: u64) {
+    run(async {
+        let handle = login(target, russh::kex::MLKEM768X25519_SHA256, 1 << 30).await;
+        echoes(&handle, usize::try_from(len).expect("fits into memory")).await;
     });
 }
 

@@ -32,7 +32,7 @@ use keyway::ssh::userauth::Policy;
 use keyway::state::State;
 use nix::sys::signal::Signal;
 
-use crate::harness::wire::Wire;
+use crate::harness::wire::{Kind, Passing, To, Wire};
 use crate::harness::{
     Key, Process, Target, World, assert_same_file, process, run_with_input, wait, write_noise,
 };
@@ -109,10 +109,16 @@ fn two_addresses() -> World {
     plan.vm("blue", "alice", "s001").vm("red", "alice", "s002").handed().start()
 }
 
+/// Ends the control links there are, and lets none come. Data connections go on.
+fn cut_links(wire: &Wire) {
+    wire.let_links_pass(false);
+    wire.tear(Kind::Link);
+}
+
 /// Has the front door reach the agent through a wire.
 fn wired(world: &mut World) -> Wire {
     let at = world.spare(41);
-    let wire = Wire::start(at, world.agent_at());
+    let wire = Wire::lay(at, To::Agent(world.agent_at()), Passing::Whole);
     replace(&world.path("fleet.toml"), &world.agent_at().to_string(), &at.to_string());
     reload(world);
     wire
@@ -169,7 +175,7 @@ fn another_edge_with_the_same_host_keys_signs_for_a_session_whose_own_edge_has_n
     let mut talk = Talk::start(&world, &blue, "1M");
     talk.ask(3_000_000);
     talk.comes();
-    wire.cut();
+    cut_links(&wire);
     wait::until("the link's end", wait::SOON, || world.log().contains("\"no control link\""));
     let signed = world.log().matches(SIGNED).count();
     talk.ask(5_000_000);
@@ -180,7 +186,7 @@ fn another_edge_with_the_same_host_keys_signs_for_a_session_whose_own_edge_has_n
 
     // Its own signs again once it can.
     let links = world.log().matches("\"control link open\"").count();
-    wire.mend();
+    wire.let_links_pass(true);
     let opens = || world.log().matches("\"control link open\"").count() > links;
     wait::until("a link, by itself", wait::SOON, opens);
     let before = second.log().matches(SIGNED).count();
@@ -198,7 +204,7 @@ fn without_an_edge_a_key_exchange_waits_and_its_link_opens_itself_again() {
     let mut world = World::usual_plan().handed().start();
     let wire = wired(&mut world);
     let mut talk = Talk::start(&world, &world.target("alice", "s001"), "1M");
-    wire.cut();
+    cut_links(&wire);
     wait::until("the link's end", wait::SOON, || world.log().contains("\"no control link\""));
     talk.ask(5_000_000);
     let exchanges = || talk.said().matches("SSH2_MSG_KEXINIT sent").count();
@@ -206,7 +212,7 @@ fn without_an_edge_a_key_exchange_waits_and_its_link_opens_itself_again() {
     let troubles = || world.log().matches("\"no control link\"").count();
     wait::until("a link is tried again and again", wait::SOON, || troubles() > 3);
     assert!(!talk.has_come() && talk.rekeys() == AT_START, "{}", talk.said());
-    wire.mend();
+    wire.let_links_pass(true);
     talk.comes();
     assert!(talk.rekeys() > AT_START, "{}", talk.said());
 }

@@ -1,7 +1,7 @@
 """asyncssh as a client.
 
 Arguments: what host port login key host-key [more]
-  basic     source uploaded downloaded
+  basic     source uploaded downloaded: sftp too if PEER_SFTP says yes
   signals
   terminal
   channels  count
@@ -9,6 +9,7 @@ Arguments: what host port login key host-key [more]
 """
 
 import asyncio
+import os
 import sys
 
 import asyncssh
@@ -32,9 +33,10 @@ async def basic():
         assert sent.exit_status == 0, sent
         got = await connection.run(f"cat {source}", stdout=downloaded, encoding=None)
         assert got.exit_status == 0, got
-        async with connection.start_sftp_client() as sftp:
-            await sftp.put(source, uploaded + ".sftp")
-            await sftp.get(uploaded + ".sftp", downloaded + ".sftp")
+        if os.environ["PEER_SFTP"] == "yes":
+            async with connection.start_sftp_client() as sftp:
+                await sftp.put(source, uploaded + ".sftp")
+                await sftp.get(uploaded + ".sftp", downloaded + ".sftp")
 
 
 async def signals():

@@ -1,9 +1,11 @@
-"""libssh2 1.11 (as ssh2-python bundles it) as a client: exit status, both directions, sftp.
+"""libssh2 1.11 (as ssh2-python bundles it) as a client: exit status, both directions, sftp
+if PEER_SFTP says yes.
 
 Arguments: host port login key host-key source uploaded downloaded
 """
 
 import base64
+import os
 import socket
 import sys
 
@@ -50,13 +52,14 @@ assert status == 0
 with open(downloaded, "wb") as file:
     file.write(back)
 
-sftp = session.sftp_init()
-mode = LIBSSH2_SFTP_S_IRUSR | LIBSSH2_SFTP_S_IWUSR
-with sftp.open(uploaded + ".sftp", LIBSSH2_FXF_CREAT | LIBSSH2_FXF_WRITE, mode) as remote:
-    remote.write(data)
-with sftp.open(uploaded + ".sftp", LIBSSH2_FXF_READ, mode) as remote:
-    with open(downloaded + ".sftp", "wb") as file:
-        for _, block in remote:
-            file.write(block)
+if os.environ["PEER_SFTP"] == "yes":
+    sftp = session.sftp_init()
+    mode = LIBSSH2_SFTP_S_IRUSR | LIBSSH2_SFTP_S_IWUSR
+    with sftp.open(uploaded + ".sftp", LIBSSH2_FXF_CREAT | LIBSSH2_FXF_WRITE, mode) as remote:
+        remote.write(data)
+    with sftp.open(uploaded + ".sftp", LIBSSH2_FXF_READ, mode) as remote:
+        with open(downloaded + ".sftp", "wb") as file:
+            for _, block in remote:
+                file.write(block)
 session.disconnect()
 print("done")

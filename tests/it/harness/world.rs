@@ -11,14 +11,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use nix::sys::signal::Signal;
 
+use super::plan::{Address, Place};
+pub(crate) use super::plan::{Plan, port};
+use super::wire::{To, Wire};
 use super::{Key, Process, Scratch, Target, peers, process, run, sshd, wait};
-
-/// The port of the front door, at every pool address of the world. One of the process's own,
-/// below those that the kernel hands out: whoever listens on a wildcard address would otherwise
-/// answer in our place.
-pub(crate) fn port() -> u16 {
-    10_000 + u16::try_from(std::process::id() % 20_000).expect("less than 20,000")
-}
 
 /// What is answered at a metrics listener, head and all.
 #[track_caller]
@@ -32,135 +28,7 @@ pub(crate) fn page_at(at: SocketAddr, path: &str) -> String {
     answer
 }
 
-/// What a test asks for; everything else is usual.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Plan {
-    addresses: Vec<Address>,
-    listen: Vec<SocketAddr>,
-    users: Vec<String>,
-    vms: Vec<(String, String, String, String)>,
-    edge: String,
-    vm_leg: String,
-    sshd: String,
-    user_ca: bool,
-    handed: bool,
-    keys: Vec<(String, String, Vec<String>)>,
-    server: sshd::Server,
-}
-
-/// A pool address of a [`Plan`].
-#[derive(Clone, Debug)]
-struct Address {
-    name: String,
-    place: Place,
-    /// Further lines of its table.
-    more: &'static str,
-}
-
-/// Where a pool address is.
-#[derive(Clone, Copy, Debug)]
-enum Place {
-    /// On loopback, the world's own.
-    Own,
-    /// The same, and known outside by another one.
-    Natted,
-    /// Where the test has laid a network for it.
-    At(IpAddr),
-}
-
 impl Plan {
-    pub(crate) fn address(self, name: &str) -> Self {
-        self.address_with(name, Place::Own, "")
-    }
-
-    pub(crate) fn lobby(self, name: &str) -> Self {
-        self.address_with(name, Place::Own, "lobby = true\n")
-    }
-
-    /// An address that the world knows by another one than this host sees.
-    pub(crate) fn natted(self, name: &str) -> Self {
-        self.address_with(name, Place::Natted, "")
-    }
-
-    /// An address in a network of the test's own; see [`Plan::listen`]. `more`: further
-    /// lines of its table.
-    pub(crate) fn address_at(self, name: &str, ip: IpAddr, more: &'static str) -> Self {
-        self.address_with(name, Place::At(ip), more)
-    }
-
-    fn address_with(mut self, name: &str, place: Place, more: &'static str) -> Self {
-        self.addresses.push(Address { name: name.to_owned(), place, more });
-        self
-    }
-
-    /// Listens at `ip` and at no pool address by itself. Can be called again.
-    pub(crate) fn listen(mut self, ip: IpAddr) -> Self {
-        self.listen.push(SocketAddr::new(ip, port()));
-        self
-    }
-
-    pub(crate) fn user(mut self, name: &str) -> Self {
-        self.users.push(name.to_owned());
-        self
-    }
-
-    /// One more key of `user`, made as `kind` tells `ssh-keygen`; found by
-    /// [`World::key`] under `name`.
-    pub(crate) fn extra_key(mut self, user: &str, name: &str, kind: &[&str]) -> Self {
-        let kind = kind.iter().map(|&word| word.to_owned()).collect();
-        self.keys.push((user.to_owned(), name.to_owned(), kind));
-        self
-    }
-
-    pub(crate) fn vm(self, name: &str, owner: &str, address: &str) -> Self {
-        self.vm_with(name, owner, address, "")
-    }
-
-    /// `more`: further lines of the `[[vm]]` table.
-    pub(crate) fn vm_with(mut self, name: &str, owner: &str, address: &str, more: &str) -> Self {
-        self.vms.push((name.to_owned(), owner.to_owned(), address.to_owned(), more.to_owned()));
-        self
-    }
-
-    /// Further lines of `[edge]`.
-    pub(crate) fn edge(mut self, lines: &str) -> Self {
-        self.edge += lines;
-        self.edge.push('\n');
-        self
-    }
-
-    /// Further lines of `[vm_leg]`.
-    pub(crate) fn vm_leg(mut self, lines: &str) -> Self {
-        self.vm_leg += lines;
-        self.vm_leg.push('\n');
-        self
-    }
-
-    /// Further lines of every VM's `sshd_config`.
-    pub(crate) fn sshd(mut self, lines: &str) -> Self {
-        self.sshd += lines;
-        self.sshd.push('\n');
-        self
-    }
-
-    /// What answers in every VM.
-    pub(crate) fn server(mut self, server: sshd::Server) -> Self {
-        self.server = server;
-        self
-    }
-
-    /// User certificates of the CA [`World::user_ca`] let in.
-    pub(crate) fn user_ca(mut self) -> Self {
-        self.user_ca = true;
-        self
-    }
-
-    /// All VMs lie on a node with an agent, which takes their sessions over.
-    pub(crate) fn handed(mut self) -> Self {
-        self.handed = true;
-        self
-    }
-
     #[track_caller]
     pub(crate) fn start(self) -> World {
         World::start(self)
@@ -175,6 +43,8 @@ pub(crate) struct World {
     /// Takes all sessions over, if they are handed to it.
     agent: Option<Process>,
     pub(crate) vms: Vec<sshd::Vm>,
+    /// Between edge and agent.
+    pub(crate) inner: Option<Wire>,
     plan: Plan,
     host_key: Key,
     user_ca: Key,
@@ -249,8 +119,8 @@ impl World {
         // A network of the process and the world alone, so that fixed ports never meet another's.
         let process = u8::try_from(std::process::id() % 150).expect("less than 150") + 80;
         let net = [process, COUNT.fetch_add(1, Ordering::Relaxed)];
-        let (edge, agent, vms) = (None, None, vec![]);
-        let mut world = Self { edge, agent, vms, plan, host_key, user_ca, net, dir };
+        let (edge, agent, vms, inner) = (None, None, vec![], None);
+        let mut world = Self { edge, agent, vms, inner, plan, host_key, user_ca, net, dir };
         for at in 0..world.plan.vms.len() {
             let vm = world.start_vm(at, &operator_ca);
             world.vms.push(vm);
@@ -273,8 +143,20 @@ impl World {
                 world.start_agent("agent");
             }
             world.start_edge();
+            world.lay_wires();
         }
         world
+    }
+
+    fn lay_wires(&mut self) {
+        let [outer, inner] = self.plan.wires;
+        if let Some(passing) = outer {
+            for at in 0..self.plan.addresses.len() {
+                let _wire = Wire::lay(self.outer(at), To::Door(self.pool(at)), passing);
+            }
+        }
+        self.inner =
+            inner.map(|passing| Wire::lay(self.node_at(), To::Agent(self.agent_at()), passing));
     }
 
     fn start_vm(&self, at: usize, operator_ca: &Key) -> sshd::Vm {
@@ -322,8 +204,9 @@ impl World {
         self.edge = Some(process);
     }
 
+    /// Starts the agent; in a world that has one, again.
     #[track_caller]
-    fn start_agent(&mut self, name: &str) {
+    pub(crate) fn start_agent(&mut self, name: &str) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_keyway"));
         command.arg("agent").arg("--config").arg(self.path("agent.toml"));
         let mut process = Process::start(name, self.dir.path(), &mut command);
@@ -354,6 +237,16 @@ impl World {
     /// Where the agent listens.
     pub(crate) fn agent_at(&self) -> SocketAddr {
         self.spare(40)
+    }
+
+    /// Where edges find it.
+    pub(crate) fn node_at(&self) -> SocketAddr {
+        if self.plan.wires[1].is_some() { self.spare(41) } else { self.agent_at() }
+    }
+
+    /// Where clients find a pool address that a wire leads to.
+    fn outer(&self, at: usize) -> SocketAddr {
+        self.spare(42 + u8::try_from(at).expect("few addresses"))
     }
 
     fn agent_metrics(&self) -> SocketAddr {
@@ -444,7 +337,7 @@ impl World {
             let _ = write!(
                 text,
                 "[[node]]\nname = \"n1\"\nagent = \"{}\"\nagent_key = \"{}\"\ntrusted = true\n\n",
-                self.agent_at(),
+                self.node_at(),
                 self.identity("agent.toml", &["--fingerprint"])
             );
             node = "node = \"n1\"\n";
@@ -565,7 +458,9 @@ impl World {
             (self.vms[at].address, self.vms[at].host_key.clone())
         } else {
             let at = self.plan.addresses.iter().position(|one| one.name == address);
-            (self.pool(at.expect("an address of the plan")), self.host_key.clone())
+            let at = at.expect("an address of the plan");
+            let to = if self.plan.wires[0].is_some() { self.outer(at) } else { self.pool(at) };
+            (to, self.host_key.clone())
         };
         Target::new(self.dir.path(), user, address, socket, host_key, self.key(user))
     }
