@@ -87,6 +87,16 @@ pub struct Vm {
     pub node: Option<Arc<str>>,
 }
 
+impl Vm {
+    /// The entry as every map of one fleet has it, for a comparison: without the host key, which
+    /// whoever dials the VM may have pinned by itself, and without its DNS name's address.
+    pub fn entry(&self) -> Vec<u8> {
+        let entry = Self { host_key: None, address: None, ..self.clone() };
+        // Texts, numbers and options of them always have a form.
+        postcard::to_allocvec(&entry).unwrap_or_default()
+    }
+}
+
 /// The host key that a VM has to show.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Pin {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::route::Change::{self, PutNode, PutVm, RemoveNode, RemoveVm};
 use crate::route::testing::{carried, contents, node, table, vm};
-use crate::route::{Changed, Contents, Delta, Snapshot, Table, VmEntry};
+use crate::route::{Changed, Contents, Delta, Pin, Snapshot, SourceAddress, Table, VmEntry};
 
 fn on(name: &str, node: Option<&str>, carry: Carry) -> VmEntry {
     let entry = vm(name, "carol", "s001");
@@ -139,4 +139,32 @@ fn the_name_of_a_node_is_one_text_for_all_vms_that_lie_on_it() {
     let table = table(contents);
     let [one, other] = ["a", "e"].map(|name| table.vm(name).unwrap().node.clone().unwrap());
     assert!(Arc::ptr_eq(&one, &other));
+}
+
+/// Whoever compares two maps must see every change but those that are one's own.
+#[test]
+fn a_vms_entry_is_another_one_with_whatever_both_maps_ought_to_have() {
+    let plain = on("a", Some("n1"), Carry::Auto).vm;
+    let of = |change: &dyn Fn(&mut Vm)| {
+        let mut vm = plain.clone();
+        change(&mut vm);
+        vm.entry()
+    };
+    let same = plain.entry();
+    assert_eq!(of(&|vm| vm.host_key = Some(Pin::Fingerprint([1; 32]))), same);
+    assert_eq!(of(&|vm| vm.address = None), of(&|vm| vm.address = Some("s009".into())));
+    let changes: [&dyn Fn(&mut Vm); 9] = [
+        &|vm| vm.id.push('x'),
+        &|vm| vm.name.push('x'),
+        &|vm| vm.owner.push('x'),
+        &|vm| vm.endpoint.push('1'),
+        &|vm| vm.login = Some("root".into()),
+        &|vm| vm.source_address = Some(SourceAddress::Own),
+        &|vm| vm.closed = !vm.closed,
+        &|vm| vm.carry = Carry::Handoff,
+        &|vm| vm.node = None,
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        assert_ne!(of(change), same, "{number}");
+    }
 }

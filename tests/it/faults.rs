@@ -6,11 +6,10 @@ use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 
-use crate::handoff::{last_line, stays};
+use crate::handoff::{asks, last_line, run_to_end, stays};
 use crate::harness::client::{self, Client};
 use crate::harness::wire::Kind;
-use crate::harness::{Process, World, full, process, run, wait};
-use crate::operations::keyway;
+use crate::harness::{World, full, process, run, wait};
 
 /// Of the agent's node, for whoever wanted in.
 const NOT_REACHABLE: &str = "blue is not reachable right now (its host does not take sessions)";
@@ -18,16 +17,6 @@ const NOT_REACHABLE: &str = "blue is not reachable right now (its host does not 
 /// With a wire between edge and agent.
 fn world() -> Option<World> {
     (!World::is_passed_by()).then(|| World::usual_plan().handed().wired().start())
-}
-
-/// A session that runs `ssh`, once the agent is being asked to take it.
-fn asks(world: &World) -> Process {
-    let mut ssh = world.target("alice", "s001").openssh("ssh");
-    let asking = Process::start("asking", world.dir(), ssh.args(["door", "true"]));
-    wait::until("the agent is asked", wait::SOON, || {
-        keyway(world, &["session", "list"]).text().contains("dialling")
-    });
-    asking
 }
 
 #[track_caller]
@@ -41,11 +30,10 @@ fn an_agent_that_stands_still_is_waited_for_and_its_late_answer_is_nobodys() {
     let Some(mut world) = world() else { return };
     let target = world.target("alice", "s001");
     process::signal(world.agent().id(), Signal::SIGSTOP);
-    let mut asking = asks(&world);
+    let asking = asks(&world);
     process::signal(world.agent().id(), Signal::SIGCONT);
-    wait::until("its end", wait::SOON, || asking.has_ended());
+    assert_eq!(run_to_end(asking), "blue\n");
     assert_logged(&world, "\"carry\":\"splice\"");
-    assert_eq!(asking.log(), "");
 
     process::signal(world.agent().id(), Signal::SIGSTOP);
     let said = target.ssh(&[], "true").ends(255).stderr;
@@ -59,10 +47,10 @@ fn an_agent_that_stands_still_is_waited_for_and_its_late_answer_is_nobodys() {
 fn an_agent_that_dies_while_it_is_asked_is_an_upstream_failure() {
     let Some(mut world) = world() else { return };
     process::signal(world.agent().id(), Signal::SIGSTOP);
-    let mut asking = asks(&world);
+    let asking = asks(&world);
     process::signal(world.agent().id(), Signal::SIGKILL);
-    wait::until("its end", wait::SOON, || asking.has_ended());
-    assert!(asking.log().contains(NOT_REACHABLE), "{}", asking.log());
+    let said = run_to_end(asking);
+    assert!(said.contains(NOT_REACHABLE), "{said}");
     assert_logged(&world, "\"cause\":\"agent_unreachable\"");
     // Another one, and all is well.
     world.start_agent("another");

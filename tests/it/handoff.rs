@@ -27,6 +27,23 @@ pub(crate) fn stays(world: &World) -> (Child, PathBuf) {
     (ssh, said)
 }
 
+/// Somebody who asks for the VM's name, once the edge has asked the agent.
+pub(crate) fn asks(world: &World) -> Process {
+    let mut ssh = world.target("alice", "s001").openssh("ssh");
+    let ssh = ssh.args(["door", "echo $KEYWAY_VM"]);
+    let asking = Process::start("asking", world.dir(), ssh);
+    wait::until("the agent is asked", wait::SOON, || {
+        world.page("/metrics").contains("keyway_sessions_dialling 1\n")
+    });
+    asking
+}
+
+/// What it says until its end.
+pub(crate) fn run_to_end(mut asking: Process) -> String {
+    wait::until("its end", wait::SOON, || asking.has_ended());
+    asking.log()
+}
+
 /// The last line about a connection that ended, in the log of edge or agent.
 pub(crate) fn last_line(log: &str) -> &str {
     log.lines().rfind(|line| line.contains("connection ended")).unwrap_or_default()
@@ -86,6 +103,41 @@ fn an_agent_takes_nobody_whom_its_own_map_does_not_let_in() {
         let agent = world.agent().log();
         agent.contains("not_registered") && agent.contains("handoff_refused")
     });
+}
+
+/// Has the agent read its files again, while somebody waits for it.
+fn agent_rereads(world: &mut World) {
+    let before = world.agent().log().matches("reloaded").count();
+    process::signal(world.agent().id(), Signal::SIGHUP);
+    let reread = || world.agent().log().matches("reloaded").count() > before;
+    wait::until("the reload", wait::SOON, reread);
+}
+
+/// What is news to edges is news to agents a moment later: who comes in between is not sent away.
+#[test]
+fn an_agent_whose_map_is_behind_waits_for_it_and_then_decides_by_it() {
+    let Some(mut world) = world() else { return };
+    let fleet = fs::read_to_string(world.path("fleet.toml")).expect("the fleet");
+    let endpoint = world.vms[0].address.to_string();
+    let alice = world.key("alice").public_line();
+    let other = Key::ed25519(world.dir(), "other").public_line();
+    // Two lags: it knows the user's key not yet, and the VM at the place where it was before.
+    for (now, before) in [(&alice, &other), (&endpoint, &world.spare(50).to_string())] {
+        fs::write(world.path("fleet.toml"), fleet.replace(now, before)).expect("the fleet");
+        agent_rereads(&mut world);
+        fs::write(world.path("fleet.toml"), &fleet).expect("the fleet");
+        let asking = asks(&world);
+        agent_rereads(&mut world);
+        assert_eq!(run_to_end(asking), "blue\n");
+    }
+    // One that stays behind goes by what it knows, and the log says that there is more.
+    let before = fleet.replace(&endpoint, &world.spare(50).to_string());
+    fs::write(world.path("fleet.toml"), before).expect("the fleet");
+    agent_rereads(&mut world);
+    let said = world.target("alice", "s001").ssh(&[], "true").ends(255).stderr;
+    assert!(said.contains("blue is not reachable right now (connection refused)"), "{said}");
+    let line = || last_line(&world.agent().log()).contains("\"cause\":\"dial_refused\"");
+    wait::until("the agent's line", wait::SOON, line);
 }
 
 /// Re-keys that the client starts: the agent asks the edge to sign each of them.

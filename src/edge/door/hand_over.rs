@@ -15,7 +15,7 @@ use zeroize::Zeroize as _;
 use super::super::attended::Waiting;
 use super::super::early::Early;
 use super::super::failed::Failed;
-use super::super::handoff::{Details, FarEnd, Given, Known, Next, Part, Peer};
+use super::super::handoff::{Details, FarEnd, Given, Known, Next, Part, Peer, entry_of};
 use super::super::login_leg::{Broken, LoginLeg};
 use super::super::pump::{Carriage, Splice, SplicedLeg};
 use super::super::relay::PreferGcm;
@@ -35,7 +35,8 @@ use crate::ssh::publickey::Fingerprint;
 use crate::ssh::transport::Context;
 use crate::unix_time::unix_s;
 
-/// How long an agent may take to judge: it waits two seconds for an announcement.
+/// How long an agent may take to judge: it waits two seconds for an announcement, and as long for
+/// its map.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// How long a client may take to answer our KEXINIT. Long: one that is stopped answers when
 /// it is continued.
@@ -73,7 +74,8 @@ impl Door {
             return Next::Nobody(Ended::edge(Stage::Handoff, Cause::AgentUnreachable));
         };
         let (request, client) = (report.borrow().request, report.borrow().client);
-        let details = Details { request: request.0, client, dialled, vm: admitted.vm.id.clone() };
+        let (vm, entry) = (admitted.vm.id.clone(), entry_of(&admitted.vm));
+        let details = Details { request: request.0, client, dialled, vm, entry };
         let proof = key.request(leg.transport.host_key());
         let prefers = self.shared.settings.prefer_gcm == PreferGcm::Bulk;
         let ciphers = (prefers && takes_gcm(&leg.transport)).then_some(GCM);

@@ -8,7 +8,9 @@ use std::time::Duration;
 use futures_lite::FutureExt;
 use zeroize::Zeroize;
 
-use super::super::handoff::{Agent, Details, FarEnd, Sighting, SigningLink};
+use super::super::clock;
+use super::super::denied::Denied;
+use super::super::handoff::{Agent, Details, FarEnd, Sighting, SigningLink, Trusted, entry_of};
 use super::super::login_leg::{Broken, LoginLeg};
 use super::super::presence::ConnectionGuard;
 use super::super::report::{Proved, Report, RequestId};
@@ -37,6 +39,10 @@ const LOOK_AFTER: Duration = Duration::from_secs(10);
 
 /// What an edge hears that was removed.
 const UNTRUSTED: &str = "trusted no more";
+/// How long this agent's map may lag behind the edge's before it decides as it is, in milliseconds.
+const MAP_WAIT_MS: u64 = 2_000;
+/// How often it is looked whether it has moved.
+const MAP_LOOK: Duration = Duration::from_millis(20);
 
 /// Why a session is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +61,34 @@ enum Denial {
     Replayed,
     #[error("too many sessions have come in the last minutes, or too many of this user")]
     Busy,
+}
+
+impl Denial {
+    /// Whether a map that has moved may say otherwise.
+    const fn is_of_the_map(&self) -> bool {
+        match self {
+            Self::Address
+            | Self::Proof
+            | Self::OtherVm
+            | Self::Node
+            | Self::Refused(Refused::HostKey) => true,
+            Self::Refused(
+                Refused::Malformed(_) | Refused::Exchange | Refused::Stale | Refused::KexInit,
+            )
+            | Self::Replayed
+            | Self::Busy => false,
+        }
+    }
+}
+
+/// A session that this agent's map lets in.
+struct Judged<'a> {
+    open: Open<'a>,
+    session: handoff::Session,
+    admitted: Admitted,
+    key: Box<ProvedKey>,
+    /// The edge's map knows the same of the VM.
+    agrees: bool,
 }
 
 impl Door {
@@ -150,7 +184,7 @@ impl Door {
             return Err(refused("another data connection came under the same announcement"));
         }
         let open = input.get(payload).unwrap_or_default();
-        let judged = self.judge_open(agent, open, report);
+        let judged = Box::pin(self.judge(agent, open, report)).await;
         match judged {
             Ok((taken, admitted, key)) => {
                 let line = (from_edge, to_edge);
@@ -183,13 +217,66 @@ impl Door {
         }
     }
 
-    /// What this agent makes of OPEN, by its own map and clock.
-    fn judge_open<'a>(
+    /// What this agent makes of OPEN. A map that does not let in, or knows the VM otherwise than the
+    /// edge's, may just be behind: it has a moment to move, and then decides.
+    async fn judge<'a>(
         &self,
         agent: &Agent,
         open: &'a [u8],
         report: &RefCell<Report>,
     ) -> Result<(Taken<'a>, Admitted, Box<ProvedKey>), Denial> {
+        let until_ms = clock::monotonic_ms().saturating_add(MAP_WAIT_MS);
+        let judged = loop {
+            let seen = (self.shared.table.revision(), agent.trusted());
+            report.borrow_mut().denied = Denied::default();
+            let judged = self.judge_now(agent, open, report);
+            let is_settled = match &judged {
+                Ok(judged) => judged.agrees,
+                Err(denial) => !denial.is_of_the_map(),
+            };
+            if is_settled || !self.moves(agent, &seen, until_ms).await {
+                break judged?;
+            }
+        };
+        let Judged { open, session, admitted, key, agrees } = judged;
+        if !agrees {
+            let odd = "this agent's map knows the VM otherwise than the edge's";
+            report.borrow_mut().detail = Some(Detail::noted(odd));
+        }
+        match agent.seen.sight(&admitted.user, session.id.as_bytes(), unix_s()) {
+            Sighting::First => {}
+            Sighting::Again => return Err(Denial::Replayed),
+            Sighting::NoRoom => return Err(Denial::Busy),
+        }
+        let trusted = agent.trusted();
+        let taken = open.take(session, &trusted.host_keys, agent.identity.limits())?;
+        Ok((taken, admitted, key))
+    }
+
+    /// Waits until this agent knows more than it has `seen`; false if it does not in time.
+    async fn moves(
+        &self,
+        agent: &Agent,
+        (revision, trusted): &(u64, Arc<Trusted>),
+        until_ms: u64,
+    ) -> bool {
+        while clock::monotonic_ms() < until_ms {
+            self.tasks.sleep(MAP_LOOK).await;
+            let now = agent.trusted();
+            if self.shared.table.revision() != *revision || !Arc::ptr_eq(&now, trusted) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// By this agent's own map and clock, as they are now.
+    fn judge_now<'a>(
+        &self,
+        agent: &Agent,
+        open: &'a [u8],
+        report: &RefCell<Report>,
+    ) -> Result<Judged<'a>, Denial> {
         let open = Open::parse(open).map_err(Refused::from)?;
         let trusted = agent.trusted();
         let now_s = unix_s();
@@ -216,13 +303,8 @@ impl Door {
             Some(Carriage::Handoff(node)) if Fingerprint(node.agent_key) == agent.key() => {}
             Some(Carriage::Handoff(_) | Carriage::Relay) | None => return Err(Denial::Node),
         }
-        match agent.seen.sight(&admitted.user, session.id.as_bytes(), now_s) {
-            Sighting::First => {}
-            Sighting::Again => return Err(Denial::Replayed),
-            Sighting::NoRoom => return Err(Denial::Busy),
-        }
-        let taken = open.take(session, &trusted.host_keys, agent.identity.limits())?;
-        Ok((taken, admitted, key))
+        let agrees = entry_of(&admitted.vm) == details.entry;
+        Ok(Judged { open, session, admitted, key, agrees })
     }
 
     /// Serves an edge's control link.

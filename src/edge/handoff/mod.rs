@@ -27,6 +27,8 @@ pub(super) use self::handed::Known;
 pub use self::links::Links;
 use self::signers::Signers;
 pub(super) use self::signers::SigningLink;
+use crate::route::Vm;
+use crate::ssh::digest::sha256;
 use crate::ssh::publickey::{Fingerprint, PublicKey};
 use crate::ssh::transport::ServerConfig;
 use crate::ssh::wire::{Malformed, Put, Reader};
@@ -139,6 +141,13 @@ pub(super) struct Details {
     pub(super) dialled: IpAddr,
     /// Where the edge's map leads: the VM's id.
     pub(super) vm: String,
+    /// What the edge's map has of it: [`entry_of`].
+    pub(super) entry: [u8; 32],
+}
+
+/// What tells whether two maps know the same of a VM.
+pub(super) fn entry_of(vm: &Vm) -> [u8; 32] {
+    sha256(&vm.entry())
 }
 
 impl Details {
@@ -148,6 +157,7 @@ impl Details {
         for text in [self.client.to_string(), self.dialled.to_string(), self.vm.clone()] {
             out.put_string(text.as_bytes());
         }
+        out.put_bytes(&self.entry);
         out
     }
 
@@ -158,6 +168,7 @@ impl Details {
             client: reader.text()?.parse().map_err(|_| Malformed::Text)?,
             dialled: reader.text()?.parse().map_err(|_| Malformed::Text)?,
             vm: reader.text()?.to_owned(),
+            entry: reader.array()?,
         };
         reader.end()?;
         Ok(details)
@@ -175,6 +186,7 @@ mod tests {
             client: "[2001:db8::1]:4711".parse().unwrap(),
             dialled: "192.0.2.3".parse().unwrap(),
             vm: "blue".into(),
+            entry: [7; 32],
         };
         let encoded = details.encoded();
         assert_eq!(Details::parse(&encoded), Ok(details));

@@ -11,7 +11,7 @@ use crate::registry::fleet::{FleetNode, FleetTeam, FleetUser};
 use crate::registry::model::{CommandContext, Limits};
 use crate::registry::testing::dice::Dice;
 use crate::registry::values::parse_key;
-use crate::route::Carry;
+use crate::route::{Carry, Contents};
 use crate::ssh::entropy::Entropy;
 use crate::ssh::private_key::PrivateKey;
 use crate::ssh::testing::Seeded;
@@ -312,6 +312,13 @@ proptest! {
         for prune in [Prune::Nothing, Prune::Everything] {
             prop_assert_eq!(world.plan(&exported, prune), Vec::<String>::new());
         }
+        // An agent that reads it knows the VMs as the edge does: else every login waits for it.
+        let entries = |contents: Contents| {
+            let mut all: Vec<_> = contents.vms.iter().map(|it| it.vm.entry()).collect();
+            all.sort();
+            all
+        };
+        prop_assert_eq!(entries(exported.contents()), entries(world.model.contents()));
         let text = serde_json::to_string(&exported).unwrap();
         prop_assert_eq!(&serde_json::from_str::<Fleet>(&text).unwrap(), &exported);
         let toml = toml::to_string(&exported).unwrap();
