@@ -98,6 +98,8 @@ labelled! {
         Attempts = "attempts",
         /// A wait took longer than it may.
         Deadline = "deadline",
+        /// The client did not answer the key exchange that hands its session to an agent.
+        ExchangeUnanswered = "exchange_unanswered",
         /// The local address is not in the pool, or not known for sure.
         NotInPool = "not_in_pool",
         /// A PROXY header that is missing, malformed, or not allowed.
@@ -172,6 +174,7 @@ impl Cause {
             Self::NoCommonAlgorithm => "the peers have no algorithm in common",
             Self::Attempts => "no key of the client opens anything at this address",
             Self::Deadline => "a step took longer than it may",
+            Self::ExchangeUnanswered => "the client did not answer the key exchange of a handoff",
             Self::NotInPool => "the address dialled is not in the pool or not known for sure",
             Self::HeaderRefused => {
                 "the PROXY header is missing, malformed or not allowed from this peer"
@@ -353,11 +356,11 @@ pub fn notice(cause: Cause, about: &About<'_>) -> String {
     let login = printable(about.login);
     let detail = about.detail.map_or_else(String::new, Detail::sentence);
     let text = match cause {
-        Cause::DialFailed => out_of_reach(&vm, "no answer"),
-        Cause::DialRefused => out_of_reach(&vm, "connection refused"),
-        Cause::AgentUnreachable | Cause::AgentRefused => {
-            out_of_reach(&vm, "its host does not take sessions")
-        }
+        Cause::DialFailed
+        | Cause::DialRefused
+        | Cause::AgentUnreachable
+        | Cause::AgentRefused => out_of_reach(cause, &vm),
+        Cause::ExchangeUnanswered => unanswered(&vm),
         Cause::TurnedAway => format!(
             "the SSH server of {vm} takes no connection right now. Your key is fine; try again in a moment."
         ),
@@ -448,8 +451,23 @@ pub fn notice(cause: Cause, about: &About<'_>) -> String {
 }
 
 /// Of a VM that cannot be connected to.
-fn out_of_reach(vm: &str, why: &str) -> String {
+fn out_of_reach(cause: Cause, vm: &str) -> String {
+    let why = if cause == Cause::DialFailed {
+        "no answer"
+    } else if cause == Cause::DialRefused {
+        "connection refused"
+    } else {
+        "its host does not take sessions"
+    };
     format!("{vm} is not reachable right now ({why}). Your key is fine; try again in a moment.")
+}
+
+/// To a client that was to be handed to the VM's host.
+fn unanswered(vm: &str) -> String {
+    format!(
+        "your SSH client did not go on with the key exchange that leads to {vm}, so you were not connected. Your key \
+         is fine; try again."
+    )
 }
 
 /// Of a VM that does not let its user in. Another login name is a guess: it is not advised where it

@@ -2,15 +2,11 @@
 //! then on spliced.
 
 use std::cell::RefCell;
-use std::future::{pending, poll_fn};
 use std::mem;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use futures_lite::FutureExt;
-use futures_lite::future::try_zip;
-use zeroize::Zeroize as _;
 
 use super::super::attended::Waiting;
 use super::super::early::Early;
@@ -25,25 +21,17 @@ use super::super::revocation::recheck;
 use super::super::route_gate::Entry;
 use super::super::stream::{Read, Stream};
 use super::begin_session::Unreached;
-use super::{Door, FAREWELL_WAIT, HalfOpenSlot, Outcome};
+use super::exchange::{Exchange, UNREAD_BYTES_MAX};
+use super::{Door, HalfOpenSlot, Outcome};
 use crate::ended::{Cause, Detail, Ended, Side, Stage};
 use crate::route::{self, Admitted};
-use crate::ssh::fault::Fault;
-use crate::ssh::handoff::{Answered, Asked, Claim, EdgeEnd, Passed};
-use crate::ssh::message::Reason;
+use crate::ssh::handoff::{Answered, Asked, Claim};
 use crate::ssh::publickey::Fingerprint;
-use crate::ssh::transport::Context;
 use crate::unix_time::unix_s;
 
 /// How long an agent may take to judge: it waits two seconds for an announcement, and as long for
 /// its map.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
-/// How long a client may take to answer our KEXINIT. Long: one that is stopped answers when
-/// it is continued.
-const EXCHANGE_WAIT: Duration = Duration::from_mins(15);
-/// Most bytes kept of either side's packets until one is whole.
-const UNREAD_BYTES_MAX: usize = 320 * 1024;
-
 impl Door {
     /// Begins the handoff of a session that an agent has to carry. Right behind the success, so
     /// that both leave in one piece.
@@ -145,81 +133,22 @@ impl Door {
         let Ok(end) = asked.hand_off(transport, &mut out) else {
             return Outcome::Ended(Ended::edge(Stage::Handoff, Cause::Protocol));
         };
-        let end = RefCell::new(end);
-        let read = [(&client, client_unread), (&agent, unread)];
-        let (upwards, downwards) = match self.switch(&end, read, out, &waiting).await {
+        let exchange = Exchange::new(&self.tasks, &self.scratch, [&client, &agent], end);
+        let switched = exchange.pass_on([client_unread, unread], out);
+        let told = async { Err(Ended::evicted(Stage::Handoff, waiting.eviction().await)) };
+        let (upwards, downwards) = match Box::pin(switched.or(told)).await {
             Ok(leftovers) => leftovers,
             Err(ended) => {
                 let text = report.borrow().notice(ended.cause);
-                self.say_last(&client, &end, &text).await;
+                exchange.say_last(&text).await;
                 return Outcome::Ended(ended);
             }
         };
+        drop(exchange);
         let client = SplicedLeg { fd: client.leave(), leftover: upwards };
         let agent = SplicedLeg { fd: agent.leave(), leftover: downwards };
         let carriage = Carriage::Splice(Box::new(Splice::new(client, agent)));
         self.hand_to_pump(carriage, peer.address, waiting, seat, Some(handed))
-    }
-
-    /// Passes on what both sides say until both directions are raw, or somebody has it ended;
-    /// returns what was read upwards and downwards behind that. `read`: each socket, and what was
-    /// read of it and not opened. `out`: what is to be written to the client first.
-    async fn switch(
-        &self,
-        end: &RefCell<EdgeEnd>,
-        [(client, client_unread), (agent_side, agent_unread)]: [(&Stream, Vec<u8>); 2],
-        out: Vec<u8>,
-        waiting: &Waiting,
-    ) -> Result<(Vec<u8>, Vec<u8>), Ended> {
-        let agent_gone = Ended { side: Side::Agent, stage: Stage::Handoff, cause: Cause::Reset };
-        let client_gone = Ended::client(Stage::Handoff, Cause::Closed);
-        let up = self.pass_on(
-            (client, Side::Client),
-            (agent_side, agent_gone),
-            (client_unread, Vec::new()),
-            |input, out, cx| end.borrow_mut().from_client(input, out, cx),
-        );
-        let down = self.pass_on(
-            (agent_side, Side::Agent),
-            (client, client_gone),
-            (agent_unread, out),
-            |input, out, cx| end.borrow_mut().from_agent(input, out, cx),
-        );
-        let switched = async { try_zip(up, down).await };
-        let told = async { Err(Ended::evicted(Stage::Handoff, waiting.eviction().await)) };
-        let switched = Box::pin(switched.or(told).or(self.agent_is_silent(end)));
-        let stuck = Ended::client(Stage::Handoff, Cause::Deadline);
-        self.tasks.timeout(EXCHANGE_WAIT, switched).await.unwrap_or(Err(stuck))
-    }
-
-    /// Ends when the client has done its part of the key exchange and the agent does not answer:
-    /// an agent is no person who may have gone to lunch.
-    async fn agent_is_silent<T>(&self, end: &RefCell<EdgeEnd>) -> Result<T, Ended> {
-        let until =
-            |so: bool| {
-                poll_fn(move |_| {
-                    if end.borrow().awaits_agent() == so { Poll::Ready(()) } else { Poll::Pending }
-                })
-            };
-        until(true).await;
-        if self.tasks.timeout(ANSWER_WAIT, Box::pin(until(false))).await.is_some() {
-            pending::<()>().await;
-        }
-        Err(agent(Cause::Deadline))
-    }
-
-    /// Tells the client why this is the end, as long as there is a key to say it under.
-    async fn say_last(&self, client: &Stream, end: &RefCell<EdgeEnd>, text: &str) {
-        let mut last = Vec::new();
-        self.scratch.with_context(|cx| {
-            end.borrow_mut().disconnect(Reason::ByApplication, text, &mut last, cx);
-        });
-        client.write_now(&last);
-        // Unread bytes would make a reset of the close, and the word would be lost with it.
-        if client.finish().is_ok() {
-            let read = Box::pin(self.scratch.read_to_end(client));
-            let _heard = self.tasks.timeout(FAREWELL_WAIT, read).await;
-        }
     }
 
     /// The first of what may happen while the agent is asked.
@@ -285,58 +214,6 @@ impl Door {
             None => Err(unreachable(Detail::noted("no answer"))),
         }
     }
-
-    /// Passes on what one side says, packet by packet, until that direction is raw; returns
-    /// what was read behind its last packet. `out` goes first; `gone`: how it ends where
-    /// nothing can be written.
-    async fn pass_on(
-        &self,
-        (from, side): (&Stream, Side),
-        (to, gone): (&Stream, Ended),
-        (mut unread, mut out): (Vec<u8>, Vec<u8>),
-        mut one: impl FnMut(&mut [u8], &mut Vec<u8>, &mut Context<'_>) -> Result<Passed, Fault>,
-    ) -> Result<Vec<u8>, Ended> {
-        let broke = |broken: Broken| broken.ended(side, Stage::Handoff);
-        loop {
-            let passed =
-                self.scratch.with_context(|cx| pass(&mut unread, |input| one(input, &mut out, cx)));
-            let is_over = passed.map_err(|fault| broke(fault.into()))?;
-            to.write_all(&out).await.map_err(|_| gone)?;
-            out.clear();
-            if is_over {
-                return Ok(unread);
-            }
-            from.readable().await.map_err(|error| broke(error.into()))?;
-            let read = self.scratch.read(from, &mut unread, UNREAD_BYTES_MAX);
-            if read.map_err(|error| broke(error.into()))? == Read::End {
-                return Err(broke(Broken::Closed));
-            }
-        }
-    }
-}
-
-/// Takes the whole packets at the front of `unread` away; true once the last one of its
-/// direction has come.
-fn pass(
-    unread: &mut Vec<u8>,
-    mut one: impl FnMut(&mut [u8]) -> Result<Passed, Fault>,
-) -> Result<bool, Fault> {
-    let mut start = 0;
-    let is_over = loop {
-        match one(unread.get_mut(start..).unwrap_or_default())? {
-            Passed::Starved => break false,
-            Passed::Packet(used) => start += used,
-            Passed::Last(used) => {
-                start += used;
-                break true;
-            }
-            Passed::Raw => break true,
-        }
-    };
-    // Some of the client's were opened there.
-    unread[..start].zeroize();
-    unread.drain(..start);
-    Ok(is_over)
 }
 
 /// The agent, or the network on its side, ended it.

@@ -46,6 +46,7 @@ use crate::unix_time::unix_s;
 
 mod arrival;
 mod begin_session;
+mod exchange;
 mod half_open;
 mod hand_over;
 mod last_line;

@@ -217,8 +217,8 @@ impl Door {
         }
     }
 
-    /// What this agent makes of OPEN. A map that does not let in, or knows the VM otherwise than the
-    /// edge's, may just be behind: it has a moment to move, and then decides.
+    /// What this agent makes of OPEN. A map that does not let in, or knows the VM otherwise than
+    /// the edge's, may just be behind: it has a moment to move, and then decides.
     async fn judge<'a>(
         &self,
         agent: &Agent,
