@@ -23,6 +23,7 @@ use crate::ssh::userauth::{
     Step,
 };
 
+mod frames;
 mod open;
 
 const NOW_S: u64 = 1_800_000_000;
