@@ -105,7 +105,7 @@ fn a_session_whose_agent_stands_still_for_a_while_loses_nothing() {
         if number == 6 {
             process::signal(world.agent().id(), Signal::SIGCONT);
         }
-        if number < 3 || number >= 6 {
+        if !(3..6).contains(&number) {
             let before = if number == 6 { 4 } else { 1 };
             let mut back = vec![0; before * (1 + block.len())];
             from.read_exact(&mut back).expect("the session lives");

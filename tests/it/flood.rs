@@ -1,11 +1,12 @@
 //! Crowds: connections that do nothing must not keep people out, and must leave nothing behind.
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::harness::client::{self, Client};
 use crate::harness::{Target, World, full, wait};
 
 const GRACE: Duration = Duration::from_secs(8);
@@ -81,6 +82,47 @@ fn crowd_comes_and_goes(target: &Target, edge: u32, count: usize) -> u64 {
     });
     target.ssh(&[], "true").ok();
     rss_bytes(edge)
+}
+
+/// How many descriptors a process has.
+fn descriptors(id: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{id}/fd")).expect("a live process").count()
+}
+
+/// At the agent's port: such that say nothing, such that name a data connection nobody announced,
+/// and such that begin a control link.
+#[test]
+fn half_open_connections_at_an_agents_port_keep_no_session_out_and_leave_nothing() {
+    if World::is_passed_by() {
+        return;
+    }
+    let count = if full("10,000 half-open connections at an agent") { 10_000 } else { 1_000 };
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit");
+    let mut world = World::usual_plan().handed().start();
+    let target = world.target("alice", "s001");
+    let mut lives = Client::logs_in(&target);
+    client::exec(&mut lives, "cat");
+    target.ssh(&[], "true").ok();
+    let (at, agent) = (world.agent_at(), world.agent().id());
+    let before = descriptors(agent);
+    let begins: [&[u8]; 3] = [b"", &[0; 16], b"SSH-2.0-edge\r\n"];
+    let crowd: Vec<TcpStream> = (0..count)
+        .map(|number| {
+            let mut stream = TcpStream::connect(at).expect("accepted");
+            // Whoever was turned away already hears nothing more.
+            let _gone = stream.write_all(begins[number % begins.len()]);
+            stream
+        })
+        .collect();
+    wait::until("the crowd stands inside", wait::SOON, || descriptors(agent) > before + 100);
+    assert_eq!(target.ssh(&[], "echo $KEYWAY_VM").ok().text(), "blue");
+    client::input(&mut lives, b"still here");
+    client::end_of_input(&mut lives);
+    assert_eq!(client::output(&mut lives), b"still here");
+    drop((crowd, lives));
+    wait::until("all are gone", wait::SOON, || descriptors(agent) <= before);
+    target.ssh(&[], "true").ok();
 }
 
 #[test]

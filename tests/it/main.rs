@@ -38,6 +38,7 @@ mod russh_client;
 mod seats;
 mod shells;
 mod signing;
+mod stolen_edge;
 mod store;
 mod tidy;
 mod wires;

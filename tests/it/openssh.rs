@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::harness::keys::Agent;
 use crate::harness::{
     Key, Output, Process, Target, World, assert_echoes, assert_same_file, echo_server, full, peers,
-    run, run_with_input, wait, write_noise,
+    run, run_into, run_with_input, wait, write_noise,
 };
 
 const MB: u64 = 1_000_000;
@@ -41,16 +41,9 @@ pub(crate) fn both_ways(world: &World, target: &Target, options: &[&str], len: u
     let up = format!("cat > {}", uploaded.display());
     run_with_input(target.openssh("ssh").args(options).arg("door").arg(up), &source).ok();
     assert_same_file(&source, &uploaded);
-    let file = fs::File::create(&downloaded).expect("a file");
     let mut down = target.openssh("ssh");
     down.args(options).arg("door").arg(format!("cat {}", source.display()));
-    let mut child = down.stdout(file).spawn().expect("ssh starts");
-    let mut status = None;
-    wait::until("the download", 12 * wait::SOON, || {
-        status = child.try_wait().expect("a child of ours");
-        status.is_some()
-    });
-    assert!(status.is_some_and(|status| status.success()), "{status:?}");
+    run_into(&mut down, &downloaded).ok();
     assert_same_file(&source, &downloaded);
 }
 

@@ -81,7 +81,7 @@ impl Client {
                 Event::Payload(_) => return Ok(Heard::Message(message)),
                 Event::Handled | Event::Unimplemented(_) => {}
                 Event::Starved => {
-                    let mut block = [0; 1 << 16];
+                    let mut block = [0; 1 << 14];
                     match self.stream.read(&mut block) {
                         Ok(0) => return Err("closed".to_owned()),
                         Ok(len) => self.input.extend_from_slice(&block[..len]),

@@ -138,24 +138,31 @@ impl Output {
 /// Runs a command to its end, without input.
 #[track_caller]
 pub(crate) fn run(command: &mut Command) -> Output {
-    finish(command.stdin(Stdio::null()))
+    finish(command.stdin(Stdio::null()), None)
+}
+
+/// Runs a command to its end, without input; what it says goes to the file `output`.
+#[track_caller]
+pub(crate) fn run_into(command: &mut Command, output: &Path) -> Output {
+    let output = fs::File::create(output).expect("an output file");
+    finish(command.stdin(Stdio::null()), Some(output))
 }
 
 /// Runs a command to its end, its input being the file `input`.
 #[track_caller]
 pub(crate) fn run_with_input(command: &mut Command, input: &Path) -> Output {
-    finish(command.stdin(fs::File::open(input).expect("an input file")))
+    finish(command.stdin(fs::File::open(input).expect("an input file")), None)
 }
 
 #[track_caller]
-fn finish(command: &mut Command) -> Output {
+fn finish(command: &mut Command, output: Option<fs::File>) -> Output {
     let shown = format!("{command:?}");
     let mut child = command
-        .stdout(Stdio::piped())
+        .stdout(output.map_or_else(Stdio::piped, Stdio::from))
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|why| panic!("{shown} does not start: {why}"));
-    let stdout = drain(child.stdout.take().expect("piped"));
+    let stdout = child.stdout.take().map(drain);
     let stderr = drain(child.stderr.take().expect("piped"));
     let ended = wait::happens(RUN_MAX, || child.try_wait().expect("a child of ours").is_some());
     if !ended {
@@ -164,7 +171,7 @@ fn finish(command: &mut Command) -> Output {
     let status = child.wait().expect("a child of ours").code().unwrap_or(-1);
     // A background process of the client (a ControlMaster) may hold the pipes longer than the
     // client lives: what stands in them when the client has ended is all that it said.
-    let stdout = stdout.finish();
+    let stdout = stdout.map(Drained::finish).unwrap_or_default();
     let stderr = String::from_utf8_lossy(&stderr.finish()).into_owned();
     assert!(ended, "{shown}\nstill runs after {RUN_MAX:?}\nstderr: {stderr}");
     Output { status, stdout, stderr, command: shown }

@@ -62,7 +62,7 @@ impl Wire {
         std::thread::spawn(move || {
             for (number, near) in (0_u64..).zip(listener.incoming().flatten()) {
                 let wire = own.clone();
-                std::thread::spawn(move || wire.carry(near, number));
+                std::thread::spawn(move || wire.carry(&near, number));
             }
         });
         wire
@@ -93,7 +93,7 @@ impl Wire {
     }
 
     /// One connection, until both directions are over. Nobody at the far end: it is closed.
-    fn carry(&self, near: TcpStream, number: u64) {
+    fn carry(&self, near: &TcpStream, number: u64) {
         let mut first = [0];
         let (to, kind) = match self.0.to {
             To::Door(to) => (to, Kind::Client),
@@ -106,7 +106,7 @@ impl Wire {
         };
         let Ok(far) = TcpStream::connect(to) else { return };
         let clone = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
-        let ends = [clone(&near), clone(&far)];
+        let ends = [clone(near), clone(&far)];
         {
             let mut connections = self.connections();
             // Asked where whoever tears them looks.
@@ -121,8 +121,8 @@ impl Wire {
         };
         let (up, down) = (seed(0), seed(1));
         std::thread::scope(|scope| {
-            scope.spawn(|| pass(&near, &far, up));
-            pass(&far, &near, down);
+            scope.spawn(|| pass(near, &far, up));
+            pass(&far, near, down);
         });
     }
 }
@@ -169,7 +169,8 @@ pub(crate) fn seed() -> u64 {
     let given = std::env::var("KEYWAY_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(|| {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        now.expect("after 1970").as_nanos() as u64
+        let micros = now.expect("after 1970").as_micros();
+        u64::try_from(micros).expect("not as late as that")
     });
     println!("KEYWAY_SEED={seed}");
     seed
