@@ -125,6 +125,48 @@ fn half_open_connections_at_an_agents_port_keep_no_session_out_and_leave_nothing
     target.ssh(&[], "true").ok();
 }
 
+/// How many ends of pipes a process has.
+fn pipe_ends(id: u32) -> usize {
+    let all = std::fs::read_dir(format!("/proc/{id}/fd")).expect("a live process").flatten();
+    let targets = all.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    targets.filter(|target| target.to_string_lossy().starts_with("pipe:")).count()
+}
+
+/// What they do not read lies in the kernel, and in no pipe of the edge's. (Each of these
+/// is an sshd: the pump's own test has thousands.)
+#[test]
+fn clients_that_do_not_read_what_their_vm_sends_hold_no_pipe_and_keep_nobody_waiting() {
+    if World::is_passed_by() {
+        return;
+    }
+    let count = if full("500 clients of VMs that do not read") { 500 } else { 30 };
+    let mut world = World::usual_plan().handed().start();
+    let target = world.target("alice", "s001");
+    target.ssh(&[], "head -c 1000000 /dev/zero").ok();
+    let (edge, agent) = (world.edge().id(), world.agent().id());
+    let before = [edge, agent].map(descriptors);
+    let pipes = pipe_ends(edge);
+    let mut deaf: Vec<Client> = (0..count)
+        .map(|_| {
+            let mut client = Client::logs_in(&target);
+            client.await_rekeyed();
+            client::exec(&mut client, "yes");
+            client
+        })
+        .collect();
+    for client in &mut deaf {
+        client.hear().expect("something comes");
+    }
+    let output = target.ssh(&[], "head -c 3000000 /dev/zero").ok();
+    assert_eq!(output.stdout.len(), 3_000_000);
+    assert!(pipe_ends(edge) <= pipes, "{} and {pipes} before", pipe_ends(edge));
+    drop(deaf);
+    wait::until("all are gone", wait::SOON, || {
+        [edge, agent].iter().zip(before).all(|(id, before)| descriptors(*id) <= before)
+    });
+    target.ssh(&[], "true").ok();
+}
+
 #[test]
 fn a_thousand_silent_connections_keep_nobody_waiting_and_leave_nothing() {
     if World::is_passed_by() {

@@ -135,11 +135,14 @@ pub(crate) fn private_key(key: &Key) -> PrivateKey {
 /// The only channel of a client, on both sides: every `sshd` counts from 0.
 const CHANNEL: u32 = 0;
 
+/// What a command may say in all, in bytes: more than the sockets on the way hold.
+const WINDOW_BYTES: u32 = 8 << 20;
+
 /// Opens a session and runs `command` in it; no answer is waited for.
 pub(crate) fn exec(client: &mut Client, command: &str) {
     let mut open = vec![message::CHANNEL_OPEN];
     open.put_string(b"session");
-    for number in [CHANNEL, 1 << 30, 32 << 10] {
+    for number in [CHANNEL, WINDOW_BYTES, 32 << 10] {
         open.put_u32(number);
     }
     client.say(&open);
