@@ -293,6 +293,18 @@ impl LoginLeg {
         Ok(found?)
     }
 
+    /// Begins a key exchange if the keys are worn or old: of a leg that stays with the door for
+    /// long. Until it is over, what is sent is held back.
+    ///
+    /// # Errors
+    /// The transport's.
+    pub(super) fn rekey_if_due(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
+        if self.transport.rekey_due(cx.now) {
+            self.transport.rekey(None, cx)?;
+        }
+        Ok(())
+    }
+
     /// Writes all of the transport's output.
     ///
     /// # Errors
@@ -394,6 +406,31 @@ mod tests {
             assert_eq!(came, sent);
             assert!(moved < 4 * wire.len(), "{moved} bytes moved for {}", wire.len());
             assert!(leg.leave().leftover.is_empty());
+        });
+    }
+
+    /// A leg of which nobody else takes care: new keys, again and again, and nothing is lost.
+    #[test]
+    fn a_leg_that_stays_has_new_keys_when_they_are_due_and_not_before() {
+        run(|tasks| async move {
+            let (acceptor, address) = acceptor(&tasks);
+            let _client = TcpStream::connect(address).unwrap();
+            let stream = accepted(&acceptor).await;
+            let pair = Pair::connected(3);
+            let mut leg = LoginLeg::from_client(stream, pair.server.transport, Vec::new());
+            let scratch = Scratch::new();
+            let at = |leg: &mut LoginLeg, age_ms: u64| {
+                let mut entropy = scratch.entropy.borrow_mut();
+                let mut cx = Context { now: Instant(age_ms), entropy: &mut *entropy };
+                leg.rekey_if_due(&mut cx).unwrap();
+                leg.transport.is_held()
+            };
+            assert!(!at(&mut leg, 60_000));
+            assert!(at(&mut leg, 2 * 3_600_000));
+            // One that runs is not begun again.
+            let begun = leg.transport.output().len();
+            assert!(at(&mut leg, 3 * 3_600_000));
+            assert_eq!(leg.transport.output().len(), begun);
         });
     }
 

@@ -384,7 +384,9 @@ fn key_exchanges_that_the_agent_starts_lose_nothing_and_cross_with_the_clients()
         return;
     }
     let mut world = World::usual_plan().handed().start();
-    let agent = agent_here(&mut world, RekeyLimits { bytes: 1 << 20, ..RekeyLimits::default() });
+    // The link's keys are old whenever a signature is asked for.
+    let limits = RekeyLimits { bytes: 1 << 20, age_ms: 500, ..RekeyLimits::default() };
+    let agent = agent_here(&mut world, limits);
     let target = world.target("alice", "s001");
     let (sent, came) = (world.path("noise"), world.path("came"));
     write_noise(&sent, 8_000_000, 11);
@@ -397,5 +399,7 @@ fn key_exchanges_that_the_agent_starts_lose_nothing_and_cross_with_the_clients()
         let rekeys = output.stderr.matches("SSH2_MSG_NEWKEYS received").count();
         assert!(rekeys > 6, "{limit}: {rekeys}: {}", output.stderr);
     }
+    let links = world.log().matches("control link open").count();
+    assert_eq!(links, 1, "it was never broken: {}", world.log());
     drop(agent);
 }

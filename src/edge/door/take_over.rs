@@ -374,7 +374,10 @@ impl Door {
                 return Some(Detail::noted(UNTRUSTED));
             };
             let asked = self.scratch.with_context(|cx| {
-                questions.into_iter().try_for_each(|question| leg.transport.send(&question, cx))
+                for question in questions {
+                    leg.transport.send(&question, cx)?;
+                }
+                leg.rekey_if_due(cx)
             });
             if let Err(fault) = asked {
                 return Some(Detail::found(fault));

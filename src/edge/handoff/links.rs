@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
@@ -127,6 +127,12 @@ enum Trouble {
         "it does not know this edge's key (`keyway identity` prints it, agent.toml lists it under edges)"
     )]
     Unknown,
+}
+
+impl Carrier {
+    fn rates(&self) -> MutexGuard<'_, Rates> {
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Links {
@@ -451,40 +457,33 @@ impl Link {
         scratch: &Scratch,
         leg: &mut LoginLeg,
     ) -> Option<Trouble> {
-        let Carrier { sessions, rates } = &*self.agent;
+        let Carrier { sessions, .. } = &*self.agent;
         let questions = RefCell::new(Questions::default());
-        let rates = || rates.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if self.state().is_cut {
                 self.close(scratch, leg, "trusted no more");
                 return None;
             }
             let now_ms = clock::monotonic_ms();
-            let waiting = mem::take(&mut self.state().waiting);
-            let said = scratch.with_context(|cx| {
-                for claim in &waiting {
-                    leg.transport.send(&Said::Claim(claim).message(), cx)?;
-                }
-                for _ in 0..SIGNED_A_TURN {
-                    let due = questions.borrow_mut().due(now_ms, &mut rates());
-                    let Some(question) = due else { break };
-                    let signature = self.sign(all, &question);
-                    let signed = Said::Signed { ticket: question.ticket, signature: &signature };
-                    leg.transport.send(&signed.message(), cx)?;
-                }
-                Ok::<_, Fault>(())
-            });
-            if let Err(fault) = said {
-                return Some(Trouble::Said(fault.to_string()));
-            }
-            let remembered = self.state().remember(waiting, now_ms);
+            let said = self.say(all, scratch, leg, &mut questions.borrow_mut());
+            let remembered = match said {
+                Ok(remembered) => remembered,
+                Err(fault) => return Some(Trouble::Said(fault.to_string())),
+            };
+            let is_held = leg.transport.is_held();
             let heard = async {
                 let asked = leg.drive(scratch, |transport, event, payload, cx| {
-                    if !matches!(event, Event::Payload(_)) {
-                        return Ok(None);
+                    match event {
+                        Event::Payload(_) => {}
+                        Event::Rekeyed => return Ok(Some(())),
+                        Event::Starved
+                        | Event::Handled
+                        | Event::Secured
+                        | Event::Unimplemented(_) => return Ok(None),
                     }
                     let question = self.hear(all, Said::parse(payload)?, transport, cx)?;
-                    let taken = question.map(|it| questions.borrow_mut().push(it, &rates()));
+                    let taken =
+                        question.map(|it| questions.borrow_mut().push(it, &self.agent.rates()));
                     match taken {
                         Some(true) => Ok(Some(())),
                         Some(false) => Err(Fault::Flood),
@@ -493,12 +492,15 @@ impl Link {
                 });
                 asked.await.err()
             };
-            let due = questions.borrow().next_ms(now_ms, &rates());
+            let due = questions.borrow().next_ms(now_ms, &self.agent.rates());
             if due == Some(0) {
                 tasks.yield_now().await;
             }
             let next = due.into_iter().chain(remembered).min().map(Duration::from_millis);
             let told = async {
+                if is_held {
+                    return pending().await;
+                }
                 self.something_waits(tasks).await;
                 None
             };
@@ -512,6 +514,35 @@ impl Link {
                 Some(None) | None => {}
             }
         }
+    }
+
+    /// Says what waits and what is due; returns when the first of what is remembered of it may be
+    /// forgotten, in milliseconds from now.
+    fn say(
+        &self,
+        all: &All,
+        scratch: &Scratch,
+        leg: &mut LoginLeg,
+        questions: &mut Questions,
+    ) -> Result<Option<u64>, Fault> {
+        let now_ms = clock::monotonic_ms();
+        // What is held back during a key exchange is not wiped, and here are keys: they wait.
+        let is_held = leg.transport.is_held();
+        let waiting = if is_held { VecDeque::new() } else { mem::take(&mut self.state().waiting) };
+        scratch.with_context(|cx| {
+            for claim in &waiting {
+                leg.transport.send(&Said::Claim(claim).message(), cx)?;
+            }
+            for _ in 0..SIGNED_A_TURN {
+                let due = questions.due(now_ms, &mut self.agent.rates());
+                let Some(question) = due else { break };
+                let signature = self.sign(all, &question);
+                let signed = Said::Signed { ticket: question.ticket, signature: &signature };
+                leg.transport.send(&signed.message(), cx)?;
+            }
+            leg.rekey_if_due(cx)
+        })?;
+        Ok(self.state().remember(waiting, now_ms))
     }
 
     /// Takes what the agent says; returns what is to be signed in its turn.
