@@ -8,7 +8,7 @@ use super::super::private_key::PrivateKey;
 use super::super::publickey::SignatureAlgorithm;
 use super::super::transport::{Context, Transport};
 use super::super::wire::{Malformed, Put, Reader};
-use super::{Method, SERVICE, request, service_message, signed_data};
+use super::messages::{LOGIN_BYTES_MAX, Method, SERVICE, request, service_message, signed_data};
 
 /// Most banners of one login. sshd sends one, PAM modules some more.
 const BANNERS_MAX: u32 = 16;
@@ -166,7 +166,7 @@ fn signed_request(
     session_id: &[u8],
     server_sig_algs: Option<&str>,
 ) -> Result<Vec<u8>, Fault> {
-    if login.len() > super::LOGIN_BYTES_MAX {
+    if login.len() > LOGIN_BYTES_MAX {
         return Err(Malformed::Range.into());
     }
     let none = Fault::NoCommon("signature algorithm");

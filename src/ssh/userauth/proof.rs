@@ -12,10 +12,10 @@ use zeroize::Zeroizing;
 use super::super::certificate::{CertificateFault, Claimed, Restrictions};
 use super::super::publickey::{Fingerprint, PublicKey, SignatureAlgorithm, Touch};
 use super::super::wire::{Malformed, Put, Reader};
+use super::messages::{Method, request, signed_data};
 use super::policy::Policy;
 use super::presented::{Identity, Presented};
 use super::standing::{Offer, Pass, Subject};
-use super::{PUBLIC_KEY, PUBLIC_KEY_HOST_BOUND, request, signed_data};
 
 /// Longest key or certificate blob, in bytes. An RSA key of 16384 bits is 2 kB; OpenSSH's
 /// certificates with 256 principals stay below this.
@@ -39,26 +39,6 @@ pub trait Gate {
     /// whatever comes under a login that nobody can have, or what [`Gate::judge_offer`] let pass
     /// and its CA never signed. `login`: as sent. `key`: of the plain key, if that much is known.
     fn hears(&self, _login: &str, _key: Option<Fingerprint>, _why: CertificateFault) {}
-}
-
-/// Which of the two public-key methods a request used.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Method {
-    /// `publickey` (RFC 4252 §7).
-    PublicKey,
-    /// `publickey-hostbound-v00@openssh.com`: the signature also covers our host key.
-    HostBound,
-}
-
-impl Method {
-    /// The method's name on the wire.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::PublicKey => PUBLIC_KEY,
-            Self::HostBound => PUBLIC_KEY_HOST_BOUND,
-        }
-    }
 }
 
 /// A key whose possession was proved by a signature over this session. Only this file makes one.

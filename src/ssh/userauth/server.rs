@@ -10,12 +10,12 @@ use super::super::outlet::{Outlet, Sealed};
 use super::super::text::{LineEnd, printable_lines};
 use super::super::transport::{Context, Transport};
 use super::super::wire::{Malformed, Put, Reader};
-use super::policy::Policy;
-use super::proof::{CaChecks, Gate, Method, ProvedKey, Request, RequestJudge, RequestVerdict};
-use super::{
-    CONNECTION, KEYBOARD_INTERACTIVE, LOGIN_BYTES_MAX, PUBLIC_KEY, PUBLIC_KEY_HOST_BOUND, SERVICE,
-    is_login, service_message,
+use super::messages::{
+    CONNECTION, KEYBOARD_INTERACTIVE, LOGIN_BYTES_MAX, Method, PUBLIC_KEY, PUBLIC_KEY_HOST_BOUND,
+    SERVICE, is_login, service_message,
 };
+use super::policy::Policy;
+use super::proof::{CaChecks, Gate, ProvedKey, Request, RequestJudge, RequestVerdict};
 
 /// Most offers refused on one connection. A refused offer is no failed login: a stock client walks
 /// through every key of its agent, and to count that as OpenSSH's `MaxAuthTries` does would shut

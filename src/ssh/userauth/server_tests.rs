@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
 
+use super::super::messages::{request, signed_data};
 use super::super::proof::{BLOB_BYTES_MAX, SIGNATURE_BYTES_MAX};
 use super::super::standing::{Offer, Pass};
 use super::super::*;
