@@ -1,6 +1,8 @@
 //! Tests of `[api]` and `[registry]`.
 
 use super::*;
+use crate::registry::apply::served_file::RemovalsMax;
+use crate::registry::document::Role;
 
 const CERT: &str = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n";

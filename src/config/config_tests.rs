@@ -1,10 +1,15 @@
 //! Tests of `config`.
 
 use std::fs;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::*;
 use crate::route::{Admission, KeyLine, Pin, Table, Who};

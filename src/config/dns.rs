@@ -1,27 +1,23 @@
 //! The `[dns]` section: the zone of the VMs' names, and who may ask for all of it.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-
 use super::document::{Document, Section, Value};
+use super::domain_name::{DomainName, NAME_BYTES_MAX};
+use super::keys;
 use super::lines::Lines;
+use super::sections::{Config, Dns, NameServer, Secondary};
 use super::values::{meet, network, path_or_none, socket_address};
-use super::{Config, keys};
 use crate::plural::count;
-use crate::route::{LABEL_BYTES_MAX, is_label};
+use crate::route::LABEL_BYTES_MAX;
 use crate::ssh::keytype::KeyType;
 use crate::ssh::private_key::PrivateKey;
 
-/// Longest domain name in dotted form without its final dot (RFC 1035 §2.3.4: 255
-/// bytes on the wire).
-const NAME_BYTES_MAX: usize = 253;
 /// So that the longest label still fits below the zone, with its dot.
 const ZONE_BYTES_MAX: usize = NAME_BYTES_MAX - LABEL_BYTES_MAX - 1;
 /// Below a second nothing may be cached; beyond an hour a renumbered VM is sought where
@@ -50,78 +46,6 @@ const RESPONSES_PER_SECOND_USUAL: u32 = 200;
 const EXPIRE_S_MAX: u32 = 604_800;
 /// A look and another try (REFRESH and RETRY of the zone): a copy that ends sooner comes and goes.
 const EXPIRE_S_MIN: u32 = 90;
-
-/// The `[dns]` section.
-#[derive(Debug)]
-pub struct Dns {
-    /// Where the names live: `vm.zone`, `s003.zone`.
-    pub zone: DomainName,
-    /// Both UDP and TCP; at least one; no two the same.
-    pub listen: Vec<SocketAddr>,
-    /// At least one; the first is the primary.
-    pub ns: Vec<NameServer>,
-    /// Of every record but the SOA, in seconds.
-    pub ttl_s: u32,
-    /// How long a secondary serves a copy that it cannot renew, in seconds: with the TTL behind it,
-    /// no longer than a slot leads to no other VM.
-    pub expire_s: u32,
-    /// Who may copy the zone, and who is told that it changed.
-    pub secondaries: Vec<Secondary>,
-    /// Signs answers on the fly; ECDSA P-256.
-    pub dnssec_key: Option<Arc<PrivateKey>>,
-    /// Over UDP, for each network of 24 bits (IPv6: 56); `None`: as many as are asked for.
-    pub responses_per_second: Option<NonZeroU32>,
-}
-
-/// A name of the zone's NS set.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct NameServer {
-    /// Its host name.
-    pub name: DomainName,
-    /// Published if the name lies in the zone; empty if it does not.
-    pub addresses: Vec<IpAddr>,
-}
-
-/// Who may copy the zone.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Secondary {
-    /// Where transfers come from.
-    pub network: IpNet,
-    /// Where it takes NOTIFY; a network gets none.
-    pub notify: Option<SocketAddr>,
-}
-
-/// A host name in lower case, without its final dot: labels of `a-z 0-9 -`.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct DomainName(String);
-
-impl DomainName {
-    /// `None` if `text` is no such name. Upper case becomes lower case, a final dot is dropped.
-    #[must_use]
-    pub fn new(text: &str) -> Option<Self> {
-        let text = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
-        (text.len() <= NAME_BYTES_MAX && text.split('.').all(is_label)).then_some(Self(text))
-    }
-
-    /// `ns1.vm.test`.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// What stands before `zone`: `ns1`, or nothing for the zone itself; `None` outside it.
-    #[must_use]
-    pub fn below<'a>(&'a self, zone: &Self) -> Option<&'a str> {
-        let before = self.0.strip_suffix(zone.as_str())?;
-        if before.is_empty() { Some(before) } else { before.strip_suffix('.') }
-    }
-}
-
-impl fmt::Display for DomainName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 pub(super) fn read(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> Option<Dns> {
     let section = root.section("dns")?;
@@ -159,7 +83,7 @@ pub(super) fn read(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> Op
     }
     let (zone, (listen_value, listen)) = (zone?, listen?);
     let names = match ns {
-        None => vec![DomainName(format!("ns.{zone}"))],
+        None => vec![DomainName::usual_ns(&zone)],
         Some((value, names)) => {
             if names.contains(&zone) {
                 let fix = format!("write a name below it, such as \"ns.{zone}\"");

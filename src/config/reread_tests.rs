@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::tests::{ALICE, BOB, Scratch, THIRD, fleet};
 use super::*;
+use crate::ssh::publickey::PublicKey;
 
 /// Reads both files again.
 fn read(scratch: &Scratch, keyway: &str, fleet: &str, last: Option<&Path>) -> Reread {
