@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use super::contents::columns;
 use super::hash::Fingerprint;
+use super::ids::{AddressId, PrincipalId};
 use super::node::Host;
 use super::snapshot::{Resolved, Snapshot, TeamIndex, TeamsOf};
 use super::table::{Marks, Table};
 use super::user_routes::{Named, Reaching, Rest, Team, UserRoutes, VmId, VmName};
 use super::writer::{Known, KnownAddress, KnownNode, Writer};
 use super::{
-    Address, AddressEntry, AddressId, Carry, Counts, KeyEntry, NodeEntry, PrincipalId, TEAM_PREFIX,
-    TeamEntry, UserEntry,
+    Address, AddressEntry, Carry, Counts, KeyEntry, NodeEntry, TEAM_PREFIX, TeamEntry, UserEntry,
 };
 
 impl Table {

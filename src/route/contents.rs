@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Vm;
+use super::vm::Vm;
 
 /// Teams one user may be in. Bounds the second step of a lookup.
 pub const TEAMS_MAX: usize = 64;

@@ -4,38 +4,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-use super::{Agent, NodeEntry, Vm};
-
-/// How the sessions of a VM are to be carried.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Carry {
-    /// Handed off where the VM's node has an agent and is trusted, relayed elsewhere.
-    #[default]
-    Auto,
-    /// Relayed.
-    Relay,
-    /// Handed off.
-    Handoff,
-}
-
-impl Carry {
-    /// All there are.
-    pub const ALL: [Self; 3] = [Self::Auto, Self::Relay, Self::Handoff];
-
-    /// The word for it.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Relay => "relay",
-            Self::Handoff => "handoff",
-        }
-    }
-}
+use super::contents::{Agent, NodeEntry};
+use super::vm::{Carry, Vm};
 
 /// A node with an agent, as the live map holds it. Never changes in place: a change
 /// makes a new one.

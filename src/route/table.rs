@@ -19,13 +19,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use super::hash::{Asked, Fingerprint, Seeded};
+use super::ids::{AddressId, PrincipalId};
 use super::node::Host;
 use super::user_routes::{InlineSlots, Named, SpilledSlots, Team, UserRoutes, VmName};
 use super::versioned::{Marked, Versioned};
 use super::writer::Writer;
 use super::{
-    Address, AddressId, Admission, Admitted, Carriage, Carry, Counts, KeyLine, Node, PrincipalId,
-    Refusal, Vm, Who,
+    Address, Admission, Admitted, Carriage, Carry, Counts, KeyLine, Node, Refusal, Vm, Who,
 };
 
 /// The live map of who may go where.

@@ -9,7 +9,8 @@ use std::borrow::Borrow;
 use std::hash;
 use std::sync::Arc;
 
-use super::{AddressId, PrincipalId, Vm};
+use super::Vm;
+use super::ids::{AddressId, PrincipalId};
 
 /// A user: the first step of a lookup ends here. The user's own slots stand in it, for each further
 /// map on the way costs as much again as this one; what a team may enter is found through its id.

@@ -6,9 +6,10 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use super::ids::{AddressId, PrincipalId};
 use super::node::Host;
 use super::user_routes::VmId;
-use super::{Address, AddressEntry, AddressId, Counts, PrincipalId};
+use super::{Address, AddressEntry, Counts};
 
 /// One writer at a time has it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::super::changes::Sorted;
+use super::super::ids::{AddressId, PrincipalId};
 use super::super::writer::{Known, KnownAddress};
-use super::super::{Address, AddressId, PrincipalId, TEAM_PREFIX, TEAMS_MAX, Vm, What};
+use super::super::{Address, TEAM_PREFIX, TEAMS_MAX, Vm, What};
 use super::{Life, TableDraft};
 
 impl TableDraft<'_> {

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::super::hash::Fingerprint;
+use super::super::ids::{AddressId, PrincipalId};
 use super::super::node::Host;
 use super::super::user_routes::{
     InlineSlots, Named, Reaching, Rest, SpilledSlots, Team, UserRoutes, VmId, VmName,
 };
 use super::super::writer::{IdAllocator, Known, KnownAddress, KnownNode, Writer};
-use super::super::{Address, AddressId, Contradiction, Counts, PrincipalId};
+use super::super::{Address, Contradiction, Counts};
 use super::{Life, Reach, TableDraft, User};
 
 type AddressChanges = Vec<(AddressId, Option<Arc<Address>>)>;

@@ -10,14 +10,15 @@ use std::sync::Arc;
 use super::changes::{Changes, Sorted};
 use super::contents::columns;
 use super::hash::{Asked, Fingerprint};
+use super::ids::{AddressId, PrincipalId};
 use super::node::Host;
 use super::snapshot::{judge_ip, judge_name};
 use super::table::Table;
 use super::user_routes::{Named, UserRoutes, VmId, VmName};
 use super::writer::{IdAllocator, Known, Writer};
 use super::{
-    Address, AddressEntry, AddressId, Contradiction, Counts, EntryIndex, KeyEntry, PrincipalId,
-    TEAM_PREFIX, TeamEntry, UserEntry, Vm, What,
+    Address, AddressEntry, Contradiction, Counts, EntryIndex, KeyEntry, TEAM_PREFIX, TeamEntry,
+    UserEntry, Vm, What,
 };
 
 mod checks;

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::super::changes::Changes;
+use super::super::ids::{AddressId, PrincipalId};
 use super::super::snapshot::{judge_id, judge_name};
 use super::super::user_routes::{InlineSlots, Named, SpilledSlots, Team, UserRoutes, VmId, VmName};
 use super::super::writer::Known;
-use super::super::{AddressId, PrincipalId, Slot, Vm, VmEntry, What};
+use super::super::{Slot, Vm, VmEntry, What};
 use super::{Reach, TableDraft};
 
 impl TableDraft<'_> {
