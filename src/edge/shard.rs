@@ -15,7 +15,7 @@ use nix::errno::Errno;
 
 use super::attended::Attended;
 use super::clock;
-use super::door::{Door, HalfOpenSlot};
+use super::door::Door;
 use super::executor::{Control, Executor, Order};
 use super::listen::{self, Listener};
 use super::presence::ConnectionGuard;
@@ -157,7 +157,7 @@ async fn accept(open: ConnectionGuard, acceptor: Acceptor, door: Rc<Door>, commo
             Ok(Some((stream, peer))) => {
                 // Place and presence are taken here: accepting must not outrun the limit on
                 // half-open connections, and a drain must not miss whom we have just let in.
-                let place = HalfOpenSlot::take(&door, &stream, peer.ip());
+                let place = door.take_slot(&stream, peer.ip());
                 let presence = door.enter();
                 tasks.spawn(Rc::clone(&door).serve(stream, peer, place, presence));
                 left -= i32::from(common.draining.get());

@@ -5,8 +5,7 @@
 //! channel of its own; before that it hears what every stranger hears.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -16,10 +15,9 @@ use std::time::Duration;
 
 use futures_lite::FutureExt;
 
-pub(super) use self::half_open::HalfOpenSlot;
+use self::half_open::{HalfOpen, HalfOpenSlot};
 use self::last_line::{KILLED, LastLine, StrangerLines};
 use self::patience::{PROOF_WAIT, Patience};
-use super::admission::{self, Admission};
 use super::attended::Attended;
 use super::denied::Denied;
 use super::early::Early;
@@ -93,10 +91,8 @@ pub(super) struct Door {
     pump: PumpHandle<Info>,
     scratch: Scratch,
     vm_legs: VmLegs,
-    admission: RefCell<Admission>,
+    half_open: Rc<HalfOpen>,
     stranger_lines: StrangerLines,
-    /// The descriptors of half-open connections, so that an evicted one can be woken to its end.
-    half_open: RefCell<HashMap<admission::Id, i32>>,
 }
 
 impl Door {
@@ -109,14 +105,13 @@ impl Door {
     ) -> Self {
         Self {
             vm_legs: VmLegs::new(tasks.clone()),
+            half_open: Rc::new(HalfOpen::new(Arc::clone(&counters), half_open_max)),
             tasks,
             shared,
             counters,
             attended,
             pump,
             scratch: Scratch::new(),
-            admission: RefCell::new(Admission::new(half_open_max)),
-            half_open: RefCell::default(),
             stranger_lines: StrangerLines::default(),
         }
     }
@@ -124,6 +119,11 @@ impl Door {
     /// Counts a connection as present.
     pub(super) fn enter(&self) -> ConnectionGuard {
         self.shared.enter()
+    }
+
+    /// Takes a place among the half-open connections, which may cost another one its own.
+    pub(super) fn take_slot(&self, stream: &Stream, source: IpAddr) -> HalfOpenSlot {
+        HalfOpenSlot::take(&self.half_open, stream, source)
     }
 
     /// Takes one accepted connection to its end, or to the pump. A panic in it ends it alone.
