@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::Peer;
+use super::far_end::Peer;
 use crate::ended::Ended;
 use crate::ssh::handoff::Asked;
 

@@ -20,9 +20,9 @@ use super::super::clock;
 use super::super::executor::{Control, Executor, Order, Wake};
 use super::super::login_leg::{Broken, LoginLeg, Scratch};
 use super::super::stream::Stream;
+use super::far_end::Peer;
 use super::handed::{Handed, Known, Sessions};
 use super::rates::{Question, Questions, Rates};
-use super::{LOGIN, Peer};
 use crate::ssh::fault::Fault;
 use crate::ssh::handoff::{self, Said};
 use crate::ssh::message::Reason;
@@ -33,6 +33,8 @@ use crate::ssh::transport::{
 };
 use crate::ssh::userauth::{Credential, Login, LoginStep};
 
+/// The login of an edge at an agent's control link.
+const LOGIN: &str = "keyway-edge";
 /// From the TCP connection to the agent's USERAUTH_SUCCESS.
 const OPEN_WAIT: Duration = Duration::from_secs(10);
 /// How long a link that broke stays broken, if sessions live that it is for; longer each time.

@@ -7,6 +7,7 @@
 //!   connection to a session that is relayed like any other.
 
 mod claims;
+mod far_end;
 mod given;
 mod handed;
 mod links;
@@ -21,6 +22,7 @@ use ipnet::IpNet;
 
 pub(super) use self::claims::Sighting;
 use self::claims::{Claims, Seen};
+pub use self::far_end::{FarEnd, Peer};
 pub(super) use self::given::{Given, Next};
 pub use self::handed::Handed;
 pub(super) use self::handed::Known;
@@ -33,8 +35,6 @@ use crate::ssh::publickey::{Fingerprint, PublicKey};
 use crate::ssh::transport::ServerConfig;
 use crate::ssh::wire::{Malformed, Put, Reader};
 
-/// The login of an edge at an agent's control link.
-const LOGIN: &str = "keyway-edge";
 /// Which end of a handoff this process is.
 #[derive(Default)]
 pub enum Part {
@@ -109,26 +109,6 @@ impl Agent {
     pub(super) fn trusts_edge(&self, key: &Fingerprint) -> bool {
         self.trusted.load().edges.contains(key)
     }
-}
-
-/// Who else has part in a session: it ends when that one is trusted no more.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum FarEnd {
-    /// Of an edge's session.
-    Agent(Peer),
-    /// Of an agent's session: the edge, by its key.
-    Edge(Fingerprint),
-}
-
-/// Where an agent is, and who it is.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Peer {
-    /// The node's name.
-    pub node: String,
-    /// Of its listener.
-    pub address: SocketAddr,
-    /// Of its identity.
-    pub key: Fingerprint,
 }
 
 /// What an agent cannot compute of a session, and has to be told.
