@@ -1,12 +1,12 @@
 //! No circle of files: what a file names, and what that names in turn, never comes back to it.
 //!
 //! An arrow is a path of the code (`use`, `crate::a::b`, `super::c`, `child::d`), followed through
-//! re-exports to the file where the item stands. Tests are left out, and so is a module that only
-//! passes on what its children hold.
+//! re-exports to the file where the item stands. Tests are left out, and so is what a module passes
+//! on of its children, unless its own code names it, too.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{File, is_test, is_word_char, repository};
+use super::{File, is_test, is_word_char, repository, words};
 
 /// The one circle that is meant: the table of routes describes itself to whoever asks for it.
 const MEANT: (&str, &str) = ("src/control/api/openapi.rs", "src/control/api/routes.rs");
@@ -31,6 +31,8 @@ struct Module<'a> {
     imports: Vec<Import>,
     /// Paths in the rest of the code that have at least two parts.
     paths: BTreeSet<Vec<String>>,
+    /// Public imports that the rest of the code names.
+    own: BTreeSet<String>,
 }
 
 struct Crate<'a>(BTreeMap<Vec<String>, Module<'a>>);
@@ -42,7 +44,10 @@ impl<'a> Crate<'a> {
             if let Some(place) = place_of(&file.path) {
                 let code = without_tests(&file.code);
                 let (imports, rest) = imports_of(&code);
-                modules.insert(place, Module { file: &file.path, imports, paths: paths_of(&rest) });
+                let own = imports.iter().filter(|import| import.public).map(|import| &import.name);
+                let own = own.filter(|name| is_named(&rest, name)).cloned().collect();
+                let paths = paths_of(&rest);
+                modules.insert(place, Module { file: &file.path, imports, paths, own });
             }
         }
         Self(modules)
@@ -55,7 +60,8 @@ impl<'a> Crate<'a> {
             for import in &module.imports {
                 let at = self.stands(place, &import.path, REEXPORTS_MAX);
                 let of_child = |at: &Vec<String>| at.len() > place.len() && at.starts_with(place);
-                named.extend(at.filter(|at| !(import.public && of_child(at))));
+                let passed_on = import.public && !module.own.contains(&import.name);
+                named.extend(at.filter(|at| !(passed_on && of_child(at))));
             }
             for path in &module.paths {
                 named.extend(self.stands(place, path, REEXPORTS_MAX));
@@ -248,6 +254,75 @@ fn paths_of(code: &str) -> BTreeSet<Vec<String>> {
     paths
 }
 
+/// Whether the code names the item `name` by its bare name. What only looks alike is none of it:
+/// a field, a method, a macro, a local, an attribute, a variant, an item of another path. What is
+/// behind `name::` is a path of its own.
+fn is_named(code: &str, name: &str) -> bool {
+    let variants = variants_of(code);
+    let bare: Vec<(&str, &str)> = words(code, name)
+        .filter(|at| !variants.contains(at))
+        .map(|at| (code[..at].trim_end(), code[at + name.len()..].trim_start()))
+        .collect();
+    let is_value = name.starts_with(char::is_lowercase);
+    let is_local = is_value && bare.iter().any(|(before, after)| is_bound(before, after));
+    bare.iter().any(|(before, after)| {
+        let is_part = before.ends_with("::") || before.ends_with('.') && !before.ends_with("..");
+        let is_macro = after.starts_with('!') && !after.starts_with("!=");
+        let is_other = is_part || is_macro || before.ends_with("#[") || before.ends_with('\'');
+        if is_other || after.starts_with(':') || is_behind_one_of(before, &DEFINES) {
+            return false;
+        }
+        let is_argument = before.ends_with(['(', ',']) && after.starts_with([')', ',']);
+        !is_value || after.starts_with('(') || is_argument && !is_local
+    })
+}
+
+/// Keywords that a new name stands behind.
+const DEFINES: [&str; 8] = ["fn", "let", "mod", "struct", "enum", "trait", "type", "const"];
+
+/// Whether a word is made a local here: by a `let`, as a parameter, in a closure.
+fn is_bound(before: &str, after: &str) -> bool {
+    let is_typed = after.starts_with(':') && !after.starts_with("::");
+    is_typed || before.ends_with('|') || is_behind_one_of(before, &["let", "mut", "ref"])
+}
+
+fn is_behind_one_of(before: &str, keywords: &[&str]) -> bool {
+    let behind = |keyword: &&str| before.strip_suffix(*keyword);
+    keywords.iter().filter_map(behind).any(|before| !before.ends_with(is_word_char))
+}
+
+/// Where the names of an enum's variants stand.
+fn variants_of(code: &str) -> BTreeSet<usize> {
+    let mut variants = BTreeSet::new();
+    for at in words(code, "enum") {
+        let Some(open) = code[at..].find('{').map(|open| at + open) else { continue };
+        let (mut depth, mut next) = (0_usize, false);
+        for (at, c) in code[open..].char_indices() {
+            match c {
+                '(' | '[' | '{' => {
+                    depth += 1;
+                    next = depth == 1;
+                }
+                ')' | ']' | '}' => {
+                    depth = depth.saturating_sub(1);
+                    // An attribute stands before the name.
+                    next = depth == 1 && c == ']';
+                }
+                ',' if depth == 1 => next = true,
+                c if depth == 1 && next && is_word_char(c) => {
+                    variants.insert(open + at);
+                    next = false;
+                }
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    variants
+}
+
 /// The shortest way from one file to another, both named.
 fn way<'a>(arrows: &Arrows<'a>, from: &'a str, to: &str) -> Option<Vec<&'a str>> {
     let mut ways = VecDeque::from([vec![from]]);
@@ -329,4 +404,39 @@ fn a_facade_that_uses_what_it_holds_is_no_facade() {
     let files: Vec<File> = planted.iter().map(|(path, text)| File::new(path, text)).collect();
     let found = circles(&Crate::of(&files).arrows());
     assert_eq!(found.len(), 1, "{found:?}");
+}
+
+#[test]
+fn a_facade_that_names_what_it_passes_on_is_no_facade() {
+    let circles_of = |code: &str| {
+        let facade = format!("mod inner;\npub(crate) use self::inner::{{Thing, log}};\n{code}");
+        let inner = "use super::Of;\npub struct Thing;\npub fn log() {}\n";
+        let planted = [("src/a/mod.rs", &*facade), ("src/a/inner.rs", inner)];
+        let files: Vec<File> = planted.iter().map(|(path, text)| File::new(path, text)).collect();
+        circles(&Crate::of(&files).arrows()).len()
+    };
+    for named in [
+        "pub struct Of(Thing);",
+        "pub struct Of { of: Vec<Thing> }",
+        "pub enum Of { Thing(Thing) }",
+        "pub struct Of;\nimpl From<Of> for Thing {}",
+        "pub struct Of;\nfn f(of: &Of) -> &'static Thing { of }",
+        "pub struct Of;\nfn f() { Thing::new() }",
+        "pub struct Of;\nfn f() { log() }",
+        "pub struct Of;\nfn f() { of.map(log) }",
+    ] {
+        assert_eq!(circles_of(named), 1, "{named}");
+    }
+    for alike in [
+        "pub struct Of;\n// Of a Thing.\nconst F: &str = \"a Thing, log()\";",
+        "pub struct Of { log: u8 }\nfn f(of: &Of) -> u8 { of.log }",
+        "pub struct Of;\nfn f(of: &Of) { log!(of); of.log(); other::log() }",
+        "pub struct Of;\nimpl Of { fn log(&self) {} }",
+        "pub struct Of;\nfn f() { let log = 1; g(log) }",
+        "pub struct Of;\nfn f(log: u8) { g(log) }",
+        "pub enum Of { A, #[b(c)] Thing { of: u8 }, Other(u8) }\nfn f() { Of::Thing { of } }",
+        "pub struct Of;\n#[cfg(test)]\nmod tests { fn f() -> Thing {} }",
+    ] {
+        assert_eq!(circles_of(alike), 0, "{alike}");
+    }
 }
