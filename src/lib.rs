@@ -15,7 +15,7 @@
 //!   `log_limiter`: how many lines somebody may cause. `plural`: numbers of things.
 //!   `plain_text`: what of others may be shown again. [`unix_time`]: the time of day. `durable`:
 //!   files that outlive a crash of the host.
-//!   [`host`]: what a process may have there.
+//!   [`host`]: what a process may have there. `trust`: which servers are believed over TLS.
 //! - [`serve`], [`cli`], [`demo`]: the commands, long-running roles first: a front door, an agent.
 //!
 //! Words that are used in one sense everywhere:
@@ -71,4 +71,5 @@ pub mod ssh;
 pub mod state;
 #[cfg(any(test, fuzzing))]
 pub mod testing;
+mod trust;
 pub mod unix_time;

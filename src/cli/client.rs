@@ -20,9 +20,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::error::CliError;
+use crate::trust::Server;
 
 /// Whoever does not take a connection by then will not.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -51,10 +51,7 @@ pub(super) enum ServerAt {
 /// A server behind TLS.
 #[derive(Clone)]
 pub(super) struct Tls {
-    pub(super) name: ServerName<'static>,
-    /// `host:port`
-    pub(super) authority: String,
-    pub(super) port: u16,
+    pub(super) server: Server,
     pub(super) token: String,
     pub(super) config: Arc<tokio_rustls::rustls::ClientConfig>,
 }
@@ -63,7 +60,7 @@ impl ServerAt {
     fn shown(&self) -> String {
         match self {
             Self::Socket(path) => path.display().to_string(),
-            Self::Tls(tls) => format!("https://{}", tls.authority),
+            Self::Tls(tls) => format!("https://{}", tls.server.authority),
         }
     }
 }
@@ -191,11 +188,11 @@ impl Client {
                     handshake(stream).await.map_err(|error| self.cut(&error))
                 }
                 ServerAt::Tls(tls) => {
-                    let host = tls.name.to_str().into_owned();
-                    let stream = TcpStream::connect((host.as_str(), tls.port)).await;
+                    let host = tls.server.name.to_str().into_owned();
+                    let stream = TcpStream::connect((host.as_str(), tls.server.port)).await;
                     let stream = stream.map_err(|error| self.unreachable(&error))?;
                     let connector = TlsConnector::from(Arc::clone(&tls.config));
-                    let stream = connector.connect(tls.name.clone(), stream).await;
+                    let stream = connector.connect(tls.server.name.clone(), stream).await;
                     let stream = stream.map_err(|error| self.not_trusted(&error))?;
                     handshake(stream).await.map_err(|error| self.cut(&error))
                 }
@@ -230,7 +227,7 @@ impl Client {
         http = match &self.place {
             ServerAt::Socket(_) => http.header(header::HOST, "keyway"),
             ServerAt::Tls(tls) => http
-                .header(header::HOST, &tls.authority)
+                .header(header::HOST, &tls.server.authority)
                 .header(header::AUTHORIZATION, format!("Bearer {}", tls.token)),
         };
         if let Some(revision) = request.if_match {

@@ -53,7 +53,6 @@ mod table;
 mod team;
 mod terminal;
 mod token;
-mod trust;
 mod user;
 mod vm;
 

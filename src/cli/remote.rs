@@ -6,29 +6,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use hyper::Uri;
-use tokio_rustls::rustls::client::WebPkiServerVerifier;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 use super::Output;
 use super::api_session::ApiSession;
 use super::client::{Client, ServerAt, Tls};
 use super::error::CliError;
 use super::terminal::Terminal;
-use super::trust::Named;
 use crate::config::{
     self, Config, Found, HostKeys, Report, SOCKET, STATE_DIR, UserCa, VmCredential,
 };
 use crate::durable::MODE_OTHERS;
 use crate::state::State;
+use crate::trust;
 
 /// Names the socket.
 const SOCKET_VARIABLE: &str = "KEYWAY_SOCKET";
-/// Where systems keep the CAs that they trust.
-const BUNDLES: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 /// Which server.
 #[derive(Args, Clone, Debug)]
@@ -208,52 +200,11 @@ fn faults(report: &Report) -> CliError {
 }
 
 fn tls(url: &str, token: &Path, ca: Option<&Path>) -> Result<Tls, CliError> {
-    let wrong = || {
+    let server = trust::server(url).ok_or_else(|| {
         CliError::Usage(format!("--server {url}: write https://HOST or https://HOST:PORT, no more"))
-    };
-    let uri: Uri = url.parse().map_err(|_| wrong())?;
-    let authority = uri.authority().ok_or_else(wrong)?;
-    let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
-    if uri.scheme_str() != Some("https") || !bare || authority.as_str().contains('@') {
-        return Err(wrong());
-    }
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let name = ServerName::try_from(host.to_owned()).map_err(|_| wrong())?;
-    let mut roots = RootCertStore::empty();
-    let bundle = match ca {
-        Some(file) => file,
-        None => BUNDLES.map(Path::new).into_iter().find(|file| file.exists()).ok_or_else(|| {
-            CliError::failed("this system has no list of trusted CAs; name one with --ca")
-        })?,
-    };
-    let pem = read(bundle)?;
-    let certificates: Vec<_> =
-        CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect();
-    let _unusable = roots.add_parsable_certificates(certificates.iter().cloned());
-    if roots.is_empty() {
-        let shown = bundle.display();
-        return Err(CliError::failed(format!("{shown} holds no certificate in PEM")));
-    }
-    let no_tls = |error: &dyn std::fmt::Display| CliError::failed(format!("no TLS: {error}"));
-    let provider = Arc::new(crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| no_tls(&error))?;
-    let config = if ca.is_some() {
-        let by_ca = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
-        let named = Named::new(by_ca.map_err(|error| no_tls(&error))?, certificates);
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(named))
-    } else {
-        builder.with_root_certificates(roots)
-    }
-    .with_no_client_auth();
-    Ok(Tls {
-        name,
-        authority: authority.to_string(),
-        port: authority.port_u16().unwrap_or(443),
-        token: token_of(token)?,
-        config: Arc::new(config),
-    })
+    })?;
+    let config = Arc::new(trust::client_config(ca).map_err(CliError::failed)?);
+    Ok(Tls { server, token: token_of(token)?, config })
 }
 
 /// The token in a file that nobody else may read.

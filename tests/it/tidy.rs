@@ -35,14 +35,22 @@ const CRATES: &[(&str, &[&str])] = &[
     ("socket2", &["src/edge/", "src/demo", "src/control/dns/socket.rs"]),
     ("papaya", &["src/route/versioned.rs"]),
     // Beyond `ssh` only as the provider that rustls is told to take.
-    ("aws_lc_rs", &["src/ssh/", "src/cli/remote.rs", "src/control/api/server.rs"]),
+    ("aws_lc_rs", &["src/ssh/", "src/trust.rs", "src/control/api/server.rs"]),
     ("tokio", &["src/control/", "src/fleet/", "src/registry/", "src/cli/"]),
     ("rusqlite", &["src/registry/store/"]),
     ("age", &["src/cli/archive.rs", "src/cli/backup"]),
     ("tar", &["src/cli/archive.rs"]),
     ("hickory_proto", &["src/control/dns/"]),
-    ("hyper", &["src/cli/", "src/control/http.rs", "src/control/api/body.rs"]),
-    ("tokio_rustls", &["src/cli/", "src/control/"]),
+    (
+        "hyper",
+        &[
+            "src/cli/",
+            "src/control/http.rs",
+            "src/control/api/body.rs",
+            "src/trust.rs",
+        ],
+    ),
+    ("tokio_rustls", &["src/cli/", "src/control/", "src/trust.rs"]),
     ("axum", &["src/control/", "src/fleet/", "src/registry/", "src/cli/"]),
 ];
 
