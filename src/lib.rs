@@ -9,7 +9,8 @@
 //! - [`edge`]: the data plane. A shard per core: the door takes a connection from accept to an
 //!   established session, the pump relays it; each is a thread with an epoll set of its own.
 //! - [`registry`]: users, keys, teams, VMs, pool addresses; the allocator; the store of it all.
-//! - [`control`]: the API, DNS and the metrics endpoint, on threads of their own.
+//! - [`control`]: the API, DNS, the metrics endpoint, and the feed that agents follow, on threads
+//!   of their own.
 //! - [`config`], [`state`]: files that cannot be wrong once read; keys made once.
 //! - [`ended`], [`log`], [`metrics`]: why a connection ended, written and counted.
 //!   `log_limiter`: how many lines somebody may cause. `plural`: numbers of things.
@@ -29,6 +30,8 @@
 //!   established sessions, each of them a *relay* from leg to leg.
 //! - *handoff*: an established session goes from the edge to an *agent* beside its VM in the middle
 //!   of a key exchange; from then on the edge splices it. *Node*: a host that VMs lie on.
+//! - *feed*: the routes as they leave the process for whoever *follows*. *Audience*: what one of
+//!   those has of the whole.
 //! - *pin*: the host key that a VM has to show, recorded at its first use.
 //!
 //! What must always hold:

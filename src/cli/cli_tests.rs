@@ -223,7 +223,7 @@ fn the_roles_are_given_what_they_start_from() {
         },
         agent: |start| {
             assert!(start.files.config.ends_with("agent.toml"));
-            assert_eq!(start.loaded.fleet.snapshot.vms().len(), 1);
+            assert_eq!(start.loaded.fleet.unwrap().snapshot.vms().len(), 1);
             Ok(())
         },
         demo: |demo| {

@@ -13,12 +13,17 @@ use super::source::{Location, Source, source};
 use super::values::{path, read_networks};
 use super::{Edge, Finding, Fleet, Log, Metrics, Report, Rights, VmLeg, fleet, keys, reread};
 use crate::ssh::publickey::{Fingerprint, KeyType, PublicKey};
+use crate::trust;
 
 /// The state directory of an agent if nothing says otherwise.
 pub(super) const STATE_DIR: &str = "/var/lib/keyway-agent";
 const METRICS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9645);
 /// Keys that an `agent.toml` has without a section, and a `keyway.toml` has not.
 const ITS_OWN: [&str; 5] = ["listen", "edge_networks", "edges", "host_keys", "replica"];
+
+/// Keys whose values come with the feed.
+const WITH_THE_FEED: [&str; 5] =
+    ["replica", "edges", "host_keys", "trusted_user_cas", "revoked_keys"];
 
 /// The files of an agent.
 #[derive(Args, Clone, Debug, Eq, PartialEq)]
@@ -44,12 +49,30 @@ pub struct AgentConfig {
     pub metrics: Metrics,
     /// From where edges may come; at least one.
     pub edge_networks: Vec<IpNet>,
-    /// Edges that may hand sessions over.
+    /// Edges that may hand sessions over; none where that comes with the feed.
     pub edges: Vec<Fingerprint>,
-    /// The front door's host keys; at least one.
+    /// The front door's host keys; at least one, but where they come with the feed.
     pub host_keys: Vec<PublicKey>,
-    /// The fleet file that says who may go where.
-    pub replica: PathBuf,
+    /// What says who may go where.
+    pub replica: Replica,
+}
+
+/// What an agent judges by.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Replica {
+    /// A fleet file.
+    File(PathBuf),
+    /// What a control plane sends, whom to believe included.
+    Feed(Control),
+}
+
+/// Where the feed is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Control {
+    /// `https://HOST:PORT`
+    pub url: String,
+    /// PEM of those who speak for it; none: whoever the system trusts.
+    pub ca: Option<PathBuf>,
 }
 
 /// An agent's files, and what is worth a word in them.
@@ -57,8 +80,8 @@ pub struct AgentConfig {
 pub struct LoadedAgent {
     /// From `agent.toml`.
     pub config: AgentConfig,
-    /// From the fleet file.
-    pub fleet: Fleet,
+    /// From the fleet file, if it judges by one.
+    pub fleet: Option<Fleet>,
     /// Not wrong, but the operator should know.
     pub warnings: Vec<Finding>,
     counts: Location,
@@ -79,7 +102,7 @@ pub struct AgentReread {
     /// `agent.toml`, or everything that is wrong with it.
     pub config: Result<AgentConfig, Vec<Finding>>,
     /// The fleet file, or everything that is wrong with it; nothing where `agent.toml`
-    /// does not say which.
+    /// does not say which, or names a feed.
     pub fleet: Option<Result<Fleet, Vec<Finding>>>,
     /// Not wrong, but the operator should know.
     pub warnings: Vec<Finding>,
@@ -104,7 +127,7 @@ pub struct AgentRights {
 pub fn load_agent(files: &AgentFiles) -> Result<LoadedAgent, Report> {
     let AgentReread { config, fleet, warnings, counts, .. } = reread_agent(files, None);
     match (config, fleet.transpose()) {
-        (Ok(config), Ok(Some(fleet))) => Ok(LoadedAgent { config, fleet, warnings, counts }),
+        (Ok(config), Ok(fleet)) => Ok(LoadedAgent { config, fleet, warnings, counts }),
         (config, fleet) => {
             let mut faults = config.err().unwrap_or_default();
             faults.extend(fleet.err().unwrap_or_default());
@@ -160,32 +183,70 @@ fn walk(read: &Source, named: Option<&Path>) -> (Document, AgentConfig, Option<P
     let listen = root.require("listen", "\"10.0.0.21:7022\"");
     let listen = listen.and_then(|it| read_listen(&it, it.one_or_more()?, &mut lines));
     edge.listen = listen.unwrap_or_default();
-    let replica = match named {
-        Some(named) => {
+    let control = root.get("control").and_then(|value| read_control(&root, &value, named));
+    let replica = match (&control, named) {
+        (Some(_), _) => None,
+        (None, Some(named)) => {
             let _replaced = root.get("replica");
             Some(named.to_owned())
         }
-        None => root.require("replica", "\"fleet.toml\"").and_then(|value| path(&value, base)),
+        (None, None) => {
+            root.require("replica", "\"fleet.toml\"").and_then(|value| path(&value, base))
+        }
     };
-    if let Some(value) = root.get("control") {
-        let fix = "remove the section, and name a fleet file with `replica`";
-        value.fault("names a feed to follow, which comes with a later keyway", fix);
-    }
+    let pinned = control.is_none();
     let config = AgentConfig {
         state_dir: state_dir(&root, base, STATE_DIR),
         edge,
         vm_leg: read_vm_leg(&root, base, &mut lines),
         metrics: read_metrics(&root, METRICS_LISTEN, &mut lines),
         edge_networks: require_edge_networks(&root),
-        edges: require_edges(&root),
-        host_keys: require_host_keys(&root),
-        replica: replica.clone().unwrap_or_default(),
+        edges: if pinned { require_edges(&root) } else { Vec::new() },
+        host_keys: if pinned { require_host_keys(&root) } else { Vec::new() },
+        replica: match control {
+            Some(control) => Replica::Feed(Control {
+                ca: control.ca.map(|ca| keys::resolve(base, &ca.to_string_lossy())),
+                ..control
+            }),
+            None => Replica::File(replica.clone().unwrap_or_default()),
+        },
     };
     root.finish();
     let at = ("listen", "the address that VMs and their tenants may reach");
     check_metrics(&document, config.metrics, at, &config.edge.listen, &lines);
     drop(table);
     (document, config, replica, lines)
+}
+
+/// `[control]`. What comes with the feed must not be written too: one of the two would not count,
+/// and nobody could tell which.
+fn read_control(
+    root: &Section<'_, '_>,
+    value: &Value<'_, '_>,
+    named: Option<&Path>,
+) -> Option<Control> {
+    for key in WITH_THE_FEED {
+        if let Some(value) = root.get(key) {
+            let fix = format!("remove `{key}`, or the section [control]");
+            value.fault("comes with the feed that [control] names", fix);
+        }
+    }
+    if named.is_some_and(|named| named != Path::new("")) {
+        value.fault("names a feed beside --fleet", "leave --fleet out, or remove the section");
+    }
+    let section = root.section("control")?;
+    let url = section.require("url", "\"https://control.example:9643\"");
+    let url = url.and_then(|url| {
+        let text = url.string()?;
+        if trust::server(text).is_none() {
+            url.fault("is no server", "write https://HOST or https://HOST:PORT, no more");
+        }
+        Some(text.to_owned())
+    });
+    let ca = section.get("ca").and_then(|ca| Some(PathBuf::from(ca.string()?)));
+    section.finish();
+    // Whatever is wrong with it, nothing else is meant.
+    Some(Control { url: url.unwrap_or_default(), ca })
 }
 
 fn require_edge_networks(root: &Section<'_, '_>) -> Vec<IpNet> {

@@ -32,7 +32,7 @@ fn what_is_not_said_is_as_documented() {
     let scratch = Scratch::new();
     let LoadedAgent { config, fleet, warnings, .. } = load(&scratch, &sound(), &fleet()).unwrap();
     assert_eq!(warnings, []);
-    assert_eq!(fleet.snapshot.vms().len(), 1);
+    assert_eq!(fleet.unwrap().snapshot.vms().len(), 1);
     assert_eq!(config.state_dir, Path::new("/var/lib/keyway-agent"));
     assert_eq!(config.metrics.listen, "127.0.0.1:9645".parse().unwrap());
     assert_eq!(config.edge.listen, ["127.0.0.1:7022".parse().unwrap()]);
@@ -41,7 +41,7 @@ fn what_is_not_said_is_as_documented() {
         (config.edges, config.host_keys),
         (vec![key(ALICE).fingerprint()], vec![key(BOB), key(P256)])
     );
-    assert_eq!(config.replica, scratch.0.join("fleet.toml"));
+    assert_eq!(config.replica, Replica::File(scratch.0.join("fleet.toml")));
     assert_eq!(
         (config.edge.shards, config.edge.sessions_max),
         (Count::Automatic, Count::Automatic)
@@ -78,7 +78,7 @@ fn all_faults_are_told_together_with_their_lines() {
     let scratch = Scratch::new();
     let text = format!(
         "listen = []\nedge_networks = []\nedges = [\n  \"{P256}\",\n  \"no key\",\n]\nhost_keys = []\n\
-         hide_keys = true\nreplica = \"\"\n[control]\nurl = \"https://control\"\n\
+         hide_keys = true\nreplica = \"\"\n\n\n\
          [metrics]\nlisten = \"0.0.0.0:9645\"\n[edge]\n"
     );
     assert_eq!(
@@ -94,8 +94,6 @@ fn all_faults_are_told_together_with_their_lines() {
              door (keyway hostkey list)",
             "agent.toml:8: unknown key `hide_keys`; fix: did you mean `host_keys`?",
             "agent.toml:9: `replica` is not a path; fix: write a path in double quotes",
-            "agent.toml:10: `control` names a feed to follow, which comes with a later keyway; fix: remove the section, and \
-             name a fleet file with `replica`",
             "agent.toml:13: `metrics.listen` is 0.0.0.0:9645, which includes the address that VMs and their tenants may \
              reach; fix: write an address of the management network, or 127.0.0.1",
             "agent.toml:14: unknown key `edge`; fix: did you mean `edges`?",
@@ -159,7 +157,7 @@ fn a_replica_has_to_be_a_map_by_itself() {
     let other = scratch.put("other.toml", fleet().replace("address = \"s001\"\n", ""));
     let LoadedAgent { config, warnings, .. } =
         load_agent(&AgentFiles { fleet: Some(other.clone()), ..named }).unwrap();
-    assert_eq!(config.replica, other);
+    assert_eq!(config.replica, Replica::File(other));
     let told = scratch.told(&warnings);
     assert!(told[0].starts_with("other.toml:9: VM `blue` has no address here"), "{told:?}");
     assert_eq!(told.len(), 1);
@@ -208,4 +206,48 @@ fn an_agents_file_is_told_from_a_front_doors() {
     assert_eq!(find(&door).unwrap().state_dir, scratch.0.join("here"));
     let Logins { of, state_dir, .. } = load_logins(Some(&door)).unwrap();
     assert_eq!((of, state_dir), (Of::FrontDoor, scratch.0.join("here")));
+}
+
+#[test]
+fn who_follows_control_names_nothing_that_comes_with_the_feed() {
+    let scratch = Scratch::new();
+    let own = "listen = \"127.0.0.1:7022\"\nedge_networks = [\"10.0.0.0/24\"]\n";
+    let section = "[control]\nurl = \"https://control.example:9643\"\nca = \"ca.pem\"\n";
+    let loaded = load(&scratch, &format!("{own}{section}"), "").unwrap();
+    let Replica::Feed(Control { url, ca }) = loaded.config.replica else { panic!("a file") };
+    assert_eq!(url, "https://control.example:9643");
+    assert_eq!(ca.unwrap().file_name().unwrap(), "ca.pem");
+    assert!(loaded.fleet.is_none() && loaded.config.edges.is_empty());
+    let both = format!("{}revoked_keys = \"\"\ntrusted_user_cas = []\n{section}", sound());
+    let told = load(&scratch, &both, &fleet()).unwrap_err();
+    for (line, key) in [
+        (3, "edges"),
+        (4, "host_keys"),
+        (5, "replica"),
+        (6, "revoked_keys"),
+        (7, "trusted_user_cas"),
+    ] {
+        let wanted = format!(
+            "agent.toml:{line}: `{key}` comes with the feed that [control] names; fix: remove `{key}`, or the section \
+             [control]"
+        );
+        assert!(told.contains(&wanted), "{told:?}");
+    }
+    assert_eq!(told.len(), 5, "{told:?}");
+    let wrong = load(&scratch, &format!("{own}[control]\nurl = \"http://control\"\n"), "");
+    assert_eq!(
+        wrong.unwrap_err(),
+        [
+            "agent.toml:4: `control.url` is no server; fix: write https://HOST or https://HOST:PORT, no more"
+        ]
+    );
+    let config = scratch.put("agent.toml", format!("{own}{section}"));
+    let files = AgentFiles { config, fleet: Some(scratch.put("fleet.toml", fleet())) };
+    let report = load_agent(&files).unwrap_err();
+    assert_eq!(
+        scratch.told(&report.faults),
+        [
+            "agent.toml:3: `control` names a feed beside --fleet; fix: leave --fleet out, or remove the section"
+        ]
+    );
 }

@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod dns;
+pub mod feed;
 mod http;
 pub mod metrics_endpoint;
 mod places;

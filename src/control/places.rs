@@ -72,6 +72,8 @@ struct Known {
 pub(super) struct Place<P: Peer> {
     house: Arc<House<P>>,
     number: u64,
+    /// Whoever has left it, and stays all the same.
+    outside: Mutex<Option<Guest<P>>>,
 }
 
 /// Comes when somebody else has the place, and stays so.
@@ -108,7 +110,8 @@ impl<P: Peer> Places<P> {
         guests.next += 1;
         let (door, out) = oneshot::channel();
         guests.all.insert(number, Guest { peer, known: None, _door: door });
-        Some((Place { house: Arc::clone(house), number }, ShownOut(Some(out))))
+        let outside = Mutex::default();
+        Some((Place { house: Arc::clone(house), number, outside }, ShownOut(Some(out))))
     }
 }
 
@@ -169,6 +172,13 @@ impl<P: Peer> Place<P> {
         if let Some(guest) = guests.all.get_mut(&self.number) {
             guest.known = Some(Known { who: who.to_owned(), asks: true, last });
         }
+    }
+
+    /// Whoever has it needs it no more and is not shown out: others count it.
+    pub(super) fn leaves(&self) {
+        let guest = self.house.guests().all.remove(&self.number);
+        *self.outside.lock().unwrap_or_else(PoisonError::into_inner) = guest;
+        self.house.left.notify_one();
     }
 
     /// It is answered: whoever holds more than a share may lose the place.

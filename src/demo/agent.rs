@@ -43,7 +43,7 @@ impl Agent {
         let loaded = read(load_agent(&AgentFiles { config, fleet: None }))?;
         let LoadedAgent { config, fleet, .. } = loaded;
         let addresses = config.edge.listen.clone();
-        let shared = Arc::new(serve::shared_by_agent(config, &fleet, state, SESSIONS_MAX)?);
+        let shared = Arc::new(serve::shared_by_agent(config, fleet, state, SESSIONS_MAX)?);
         let cpus: Vec<usize> = host::cpus()?.into_iter().take(1).collect();
         let registry = Registry::new(0, Inventory::default);
         let doors = listen::reserve(&addresses, &cpus, false)?;

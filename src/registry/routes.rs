@@ -10,6 +10,7 @@ use super::document::{
 use super::draft::Written;
 use super::model::Model;
 use super::name::Label;
+use crate::route::audience::Whole;
 use crate::route::{
     self, AddressEntry, Change, Contents, Delta, KeyEntry, NodeEntry, Slot, TeamEntry, UserEntry,
     VmEntry,
@@ -28,6 +29,34 @@ impl Model {
             nodes: self.nodes().iter().map(|(name, it)| node(name, &it.document)).collect(),
             vms: vms.map(entry).collect(),
         }
+    }
+}
+
+impl Whole for Model {
+    fn vms_on(&self, node: &str) -> Vec<VmEntry> {
+        let Ok(node) = Label::new(node) else { return Vec::new() };
+        let vms = Self::vms_on(self, &node).iter().filter_map(|serial| self.vm(*serial));
+        vms.map(|stored| entry(&stored.document)).collect()
+    }
+
+    fn node(&self, name: &str) -> Option<NodeEntry> {
+        let name = Label::new(name).ok()?;
+        self.nodes().get(&name).map(|it| node(&name, &it.document))
+    }
+
+    fn address(&self, name: &str) -> Option<AddressEntry> {
+        let name = Label::new(name).ok()?;
+        Self::address(self, &name).map(|it| address(&name, &it.document))
+    }
+
+    fn user(&self, name: &str) -> Option<UserEntry> {
+        let name = Label::new(name).ok()?;
+        self.users().get(&name).map(|it| user(&name, &it.document))
+    }
+
+    fn team(&self, name: &str) -> Option<TeamEntry> {
+        let name = Label::new(name).ok()?;
+        self.teams().get(&name).map(|it| team(&name, &it.document))
     }
 }
 
@@ -166,3 +195,7 @@ fn routed(vm: &Vm) -> route::Vm {
         node: vm.node.as_ref().map(Label::shared),
     }
 }
+
+#[cfg(test)]
+#[path = "routes_tests.rs"]
+mod tests;

@@ -13,12 +13,14 @@
 
 mod address;
 mod apply_snapshot;
+pub mod audience;
 mod changes;
 mod contents;
 mod contradiction;
 mod counts;
 mod delta;
 mod draft;
+mod front_door;
 mod hash;
 mod ids;
 mod lookup;
@@ -42,6 +44,7 @@ pub use self::contents::{
 pub use self::contradiction::{Contradiction, EntryIndex, What};
 pub use self::counts::Counts;
 pub use self::delta::Changed;
+pub use self::front_door::FrontDoor;
 pub use self::lookup::{Admission, Admitted, KeyLine, Refusal, Who};
 pub use self::node::{Carriage, NoHandoff, Node};
 pub use self::snapshot::{

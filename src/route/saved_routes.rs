@@ -11,7 +11,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Contents, Delta};
+use super::{Contents, Delta, FrontDoor};
 
 /// The first bytes of everything saved here.
 pub const MAGIC: [u8; 8] = *b"keyway\0r";
@@ -24,8 +24,10 @@ const CHUNK_ENTRIES: usize = 4096;
 /// Longest chunk read, in bytes: 4096 VMs take less than 1 MB, but one team may have a
 /// million members.
 const CHUNK_BYTES_MAX: usize = 256 << 20;
+/// Where a head has its kind: behind magic and version.
+const KIND_AT: usize = 8 + 2;
 /// Magic, version, kind, store id, program, revision.
-const HEAD_BYTES: usize = 8 + 2 + 1 + 16 + 8 + 8;
+const HEAD_BYTES: usize = KIND_AT + 1 + 16 + 8 + 8;
 /// Kind and length.
 const CHUNK_HEAD_BYTES: usize = 1 + 4;
 const CRC_BYTES: usize = 4;
@@ -59,9 +61,9 @@ pub enum SavedRoutesError {
     /// A delta where a snapshot should be, or the other way round.
     #[error("a {found} was saved, not a {wanted}")]
     Kind {
-        /// "snapshot" or "delta".
+        /// "snapshot", "delta" or "front door".
         found: &'static str,
-        /// "snapshot" or "delta".
+        /// "snapshot", "delta" or "front door".
         wanted: &'static str,
     },
     /// They end too early.
@@ -88,11 +90,20 @@ enum Chunk {
     Vms = 4,
     Delta = 5,
     Nodes = 6,
+    FrontDoor = 7,
 }
 
 impl Chunk {
-    const ALL: [Self; 7] =
-        [Self::End, Self::Addresses, Self::Users, Self::Teams, Self::Vms, Self::Delta, Self::Nodes];
+    const ALL: [Self; 8] = [
+        Self::End,
+        Self::Addresses,
+        Self::Users,
+        Self::Teams,
+        Self::Vms,
+        Self::Delta,
+        Self::Nodes,
+        Self::FrontDoor,
+    ];
 
     fn from_byte(byte: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == byte)
@@ -104,13 +115,17 @@ impl Chunk {
 enum Kind {
     Snapshot = 1,
     Delta = 2,
+    FrontDoor = 3,
 }
 
 impl Kind {
+    const ALL: [Self; 3] = [Self::Snapshot, Self::Delta, Self::FrontDoor];
+
     const fn name(self) -> &'static str {
         match self {
             Self::Snapshot => "snapshot",
             Self::Delta => "delta",
+            Self::FrontDoor => "front door",
         }
     }
 }
@@ -147,23 +162,69 @@ pub fn decode(bytes: &[u8]) -> Result<(Head, Contents), SavedRoutesError> {
 /// # Errors
 /// [`SavedRoutesError`], if these are not exactly the bytes that [`encode_delta`] gave.
 pub fn decode_delta(bytes: &[u8]) -> Result<(Head, u64, Delta), SavedRoutesError> {
-    let mut frames = Frames::new(Kind::Delta);
-    let (mut after, mut delta) = (0, Delta::default());
+    let (head, (after, delta)) = decode_one(bytes, Kind::Delta, Chunk::Delta)?;
+    Ok((head, after, delta))
+}
+
+/// What has one chunk.
+fn decode_one<T: Default + DeserializeOwned>(
+    bytes: &[u8],
+    wanted: Kind,
+    of: Chunk,
+) -> Result<(Head, T), SavedRoutesError> {
+    let mut frames = Frames::new(wanted);
+    let mut one = T::default();
     frames.take(bytes, &mut |kind, body| {
-        if kind != Chunk::Delta {
+        if kind != of {
             return Err(SavedRoutesError::Unreadable);
         }
-        (after, delta) = read(body)?;
+        one = read(body)?;
         Ok(())
     })?;
-    Ok((frames.finish()?, after, delta))
+    Ok((frames.finish()?, one))
+}
+
+/// The bytes of what is to be known of the front door, at the moment of `head`.
+pub fn encode_front_door(head: Head, front_door: &FrontDoor) -> Vec<u8> {
+    let chunk = (Chunk::FrontDoor, postcard::to_allocvec(front_door).unwrap_or_default());
+    framed(head, Kind::FrontDoor, std::iter::once(chunk)).flatten().collect()
+}
+
+/// Anything that is written here.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Message {
+    /// Everything.
+    Snapshot(Head, Contents),
+    /// What changed since the revision in the middle.
+    Delta(Head, u64, Delta),
+    /// What is to be known of the front door.
+    FrontDoor(Head, FrontDoor),
+}
+
+/// Whatever all of these bytes are.
+///
+/// # Errors
+/// [`SavedRoutesError`], if they are not exactly what one of the functions here gave.
+pub fn decode_any(bytes: &[u8]) -> Result<Message, SavedRoutesError> {
+    let kind = bytes.get(KIND_AT).copied();
+    match Kind::ALL.into_iter().find(|it| Some(*it as u8) == kind) {
+        Some(Kind::Delta) => {
+            decode_delta(bytes).map(|(head, after, delta)| Message::Delta(head, after, delta))
+        }
+        Some(Kind::FrontDoor) => decode_one(bytes, Kind::FrontDoor, Chunk::FrontDoor)
+            .map(|(head, it)| Message::FrontDoor(head, it)),
+        // What is nothing of ours is told so there.
+        Some(Kind::Snapshot) | None => {
+            decode(bytes).map(|(head, contents)| Message::Snapshot(head, contents))
+        }
+    }
 }
 
 /// The moment of a snapshot or a delta, from its first bytes: [`HEAD_LEN`] are enough.
 #[must_use]
 pub fn peek(bytes: &[u8]) -> Option<Head> {
     let bytes = bytes.get(..HEAD_LEN)?;
-    [Kind::Snapshot, Kind::Delta].into_iter().find_map(|kind| {
+    Kind::ALL.into_iter().find_map(|kind| {
         let mut frames = Frames::new(kind);
         frames.take(bytes, &mut |_, _| Ok(())).ok()?;
         frames.head
@@ -243,7 +304,9 @@ impl Decoder {
                 Chunk::Teams => contents.teams.append(&mut read(body)?),
                 Chunk::Nodes => contents.nodes.append(&mut read(body)?),
                 Chunk::Vms => contents.vms.append(&mut read(body)?),
-                Chunk::Delta | Chunk::End => return Err(SavedRoutesError::Unreadable),
+                Chunk::Delta | Chunk::FrontDoor | Chunk::End => {
+                    return Err(SavedRoutesError::Unreadable);
+                }
             }
             Ok(())
         })
@@ -386,8 +449,7 @@ fn read_head(bytes: &[u8], wanted: Kind) -> Result<Head, SavedRoutesError> {
     if found != VERSION {
         return Err(SavedRoutesError::Version { found });
     }
-    let all = [Kind::Snapshot, Kind::Delta];
-    match all.into_iter().find(|it| *it as u8 == kind) {
+    match Kind::ALL.into_iter().find(|it| *it as u8 == kind) {
         Some(kind) if kind == wanted => {
             Ok(Head { store, program, revision: u64::from_le_bytes(revision) })
         }

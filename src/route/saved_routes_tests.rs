@@ -136,3 +136,28 @@ fn another_version_is_told_by_its_number() {
     assert_eq!(decode(&head(found)), Err(SavedRoutesError::Version { found }));
     assert_eq!(decode(&head(VERSION)), Err(SavedRoutesError::Torn));
 }
+
+#[test]
+fn every_message_comes_back_as_what_it_was_and_a_cut_one_not_at_all() {
+    let told = FrontDoor {
+        host_keys: vec![vec![1; 51]],
+        edges: vec![[2; 32]],
+        trusted_user_cas: Vec::new(),
+        revocations: vec![3; 70],
+        stands_for: vec![[4; 16]],
+    };
+    let all = [
+        (bytes_of(&contents()), Message::Snapshot(HEAD, contents())),
+        (encode_delta(HEAD, 7, &delta()), Message::Delta(HEAD, 7, delta())),
+        (encode_front_door(HEAD, &told), Message::FrontDoor(HEAD, told)),
+    ];
+    for (bytes, message) in all {
+        assert_eq!(decode_any(&bytes).as_ref(), Ok(&message));
+        for end in 0..bytes.len() {
+            assert!(decode_any(&bytes[..end]).is_err(), "{end}");
+            let mut altered = bytes.clone();
+            altered[end] ^= 1;
+            assert!(decode_any(&altered).is_err(), "{end}");
+        }
+    }
+}

@@ -138,6 +138,12 @@ impl Adoption {
         Ok(Some(Self { actor, restored, routes, quarantined, replaced, closed_until_s, about }))
     }
 
+    /// The ids of the stores that it stands in for.
+    pub(super) fn stores(&self) -> Vec<[u8; 16]> {
+        let replaced = self.replaced.iter().map(|before| before.head.store_id.0);
+        replaced.chain(self.routes.iter().map(|ways| ways.head.store)).collect()
+    }
+
     /// Tells the registry of all that, before it serves.
     ///
     /// # Errors

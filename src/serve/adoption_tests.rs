@@ -86,6 +86,7 @@ impl Host {
         };
         let service = Service::start(start)?;
         if let Some(adoption) = adoption {
+            self.state.note_replaced(&adoption.stores())?;
             adoption.carry_out(&service)?;
             self.state.settle()?;
         }
@@ -294,6 +295,10 @@ fn a_second_and_a_third_restore_forget_nothing_and_every_store_is_kept() {
     let audit = audit(&host);
     assert_eq!(audit.iter().filter(|entry| **entry == restored).count(), 3, "{audit:?}");
     assert!(audit.contains(&("uid 7".to_owned(), "store-adopt")), "{audit:?}");
+    // Whoever follows any of them is told.
+    let id = host.served.as_ref().unwrap().0.head().unwrap().store_id.0;
+    let replaced = host.state.replaced().unwrap();
+    assert!(replaced.len() == 3 && !replaced.contains(&id), "{replaced:?}");
     // Once it is done it is as any other: nothing is adopted again.
     host.stop();
     assert_eq!(host.start().unwrap(), None);

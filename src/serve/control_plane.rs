@@ -24,9 +24,10 @@ use super::first_use::InRegistry;
 use super::gauges::Gauges;
 use super::health::{self, Health};
 use super::route_feed::Feed;
-use super::{Failure, vm_ca};
+use super::{Failure, front_door, vm_ca};
 use crate::config::{Api, Config, Dns};
 use crate::control::api::condition::Reload;
+use crate::control::feed::Hub;
 use crate::control::{api, dns};
 use crate::edge::shared::Shared;
 use crate::edge::{Edge, clock};
@@ -86,6 +87,7 @@ pub(super) struct ControlPlane {
     shared: Arc<Shared>,
     first_use: Arc<InRegistry>,
     health: Arc<Health>,
+    hub: Arc<Hub>,
 }
 
 /// When the door opens, if the routes that were saved last are still right.
@@ -140,6 +142,7 @@ impl ControlPlane {
             shared,
             first_use,
             health,
+            hub: Arc::default(),
         };
         if let Err(failure) = plane.open(opens) {
             let mut saved = plane.saved();
@@ -218,11 +221,13 @@ impl ControlPlane {
             shared: Arc::clone(&self.shared),
             edge: Arc::clone(&self.health.edge),
             saved: Some(saved),
+            hub: Arc::clone(&self.hub),
             head: now,
             revision: Arc::clone(&self.health.revision),
         };
         if known.is_some() {
             feed.reword();
+            self.hub.begin(now);
         }
         let start = writer::Start {
             store: Arc::new(store.clone()),
@@ -246,6 +251,8 @@ impl ControlPlane {
         }
         let service = Service::start(start)?;
         if let Some(adoption) = adoption {
+            // Whoever follows from elsewhere is told: it was said here, once for all.
+            state.note_replaced(&adoption.stores())?;
             adoption.carry_out(&service)?;
             state.settle()?;
         }
@@ -361,7 +368,14 @@ impl ControlPlane {
         let model = service.retire();
         // Its name is for what is saved, and nothing is.
         let (edge, revision) = (Arc::clone(&health.edge), Arc::clone(&health.revision));
-        let mut feed = Feed { shared, edge, saved: None, head: Head::default(), revision };
+        let mut feed = Feed {
+            shared,
+            edge,
+            saved: None,
+            hub: Arc::default(),
+            head: Head::default(),
+            revision,
+        };
         let follow = Box::new(move |news: Update<'_>| feed.follow(news));
         (Some(Follower::new(Arc::new(store), settings.limits, model, follow)), dns)
     }
@@ -412,11 +426,21 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// Tells whoever follows what is to be known of the front door.
+    pub(super) fn tell_front_door(&self) {
+        let state = State::open(&self.settings.state_dir);
+        let replaced = state.and_then(|state| state.replaced()).map_err(Failure::from);
+        match replaced.and_then(|replaced| front_door::now(&self.shared, replaced)) {
+            Ok(now) => self.hub.front_door(now),
+            Err(fault) => tracing::error!("agents are not told who is believed: {fault}"),
+        }
+    }
+
     /// For the page of metrics, once this serves.
     pub(super) fn gauges(&self) -> Gauges {
         let dns = self.dns.as_ref().map(|dns| Arc::clone(dns.counters()));
         let seats = (self.shared.seats_taken(), self.shared.settings.seats.sessions);
-        Gauges { health: Arc::clone(&self.health), seats, dns }
+        Gauges { health: Arc::clone(&self.health), seats, dns, hub: Arc::clone(&self.hub) }
     }
 
     /// Serves DNS and, once the registry is read or stood in for, the API, for an edge that runs.
@@ -443,6 +467,7 @@ impl ControlPlane {
             self.zone = Some(served);
         }
         self.finish_opening();
+        self.tell_front_door();
         let reserved = self.reserved.0.take();
         if self.zone.is_some()
             && let Err(failure) = self.note_host_keys()
@@ -474,6 +499,7 @@ impl ControlPlane {
             peers: self.settings.api.peers.clone(),
             service: Arc::clone(service),
             beside: Arc::new(everything),
+            hub: Arc::clone(&self.hub),
         };
         let handle = api::start(start)?;
         self.health.api_is(&self.settings.api.socket, handle.address());

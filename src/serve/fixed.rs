@@ -8,7 +8,8 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use crate::config::{
-    AgentConfig, Api, ApiTls, Config, Count, Dns, Edge, Log, Metrics, PreferGcm, Registry, VmLeg,
+    AgentConfig, Api, ApiTls, Config, Count, Dns, Edge, Log, Metrics, PreferGcm, Registry, Replica,
+    VmLeg,
 };
 use crate::control::api::condition::NeedsRestart;
 
@@ -47,9 +48,16 @@ impl Fixed {
             edge_networks,
             edges: _,
             host_keys: _,
-            replica: _,
+            replica,
         } = config;
+        let control = match replica {
+            Replica::File(_) => None,
+            Replica::Feed(control) => Some(control),
+        };
+        let ca = control.and_then(|control| control.ca.as_ref());
         let mut all = vec![
+            ("control.url", control.map(|control| control.url.clone()).unwrap_or_default()),
+            ("control.ca", ca.map(|ca| ca.display().to_string()).unwrap_or_default()),
             ("state_dir", state_dir.display().to_string()),
             ("edge_networks", list(edge_networks)),
         ];

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::health::Health;
 use crate::control::dns::{Counters, Event, ResponseKind, Transport};
+use crate::control::feed::Hub;
+use crate::control::feed::client::Followed;
 
 /// What is scraped of the plane; lives as long as the endpoint.
 #[derive(Clone)]
@@ -16,6 +18,7 @@ pub(super) struct Gauges {
     /// Seats taken, and how many there are.
     pub(super) seats: (Arc<AtomicUsize>, usize),
     pub(super) dns: Option<Arc<Counters>>,
+    pub(super) hub: Arc<Hub>,
 }
 
 impl Gauges {
@@ -41,6 +44,12 @@ impl Gauges {
             age.map_or(0, |age| age.as_secs()),
         );
         page.push_str(&seats(&self.seats));
+        let (followers, lag) = self.hub.gauges();
+        let followers = u64::try_from(followers).unwrap_or(u64::MAX);
+        let help = "Agents that follow the registry, by their connections.";
+        put(&mut page, "keyway_feed_followers", help, followers);
+        let help = "Revisions that the last of them is behind.";
+        put(&mut page, "keyway_feed_lag_revisions", help, lag);
         let Some(dns) = &self.dns else { return page };
         let answers = "keyway_dns_answers_total";
         let _ = write!(page, "# HELP {answers} Answers sent.\n# TYPE {answers} counter\n");
@@ -71,6 +80,20 @@ pub(super) fn seats((taken, most): &(Arc<AtomicUsize>, usize)) -> String {
     let help = "Seats taken: sessions, and what is to be one.";
     put(&mut page, "keyway_seats_taken", help, number(taken.load(Ordering::Relaxed)));
     put(&mut page, "keyway_seats_max", "Seats there are: sessions_max.", number(*most));
+    page
+}
+
+/// Of a process that follows the registry from elsewhere, as a page of their own.
+pub(super) fn followed(feed: &Followed) -> String {
+    let mut page = String::new();
+    let help = "1 while the feed comes from control, 0 while it is away.";
+    put(&mut page, "keyway_feed_connected", help, u64::from(feed.is_connected()));
+    let help = "The registry's revision that this process judges by; 0 before the first.";
+    put(&mut page, "keyway_feed_revision", help, feed.revision());
+    if let Some(age_s) = feed.age_s() {
+        let help = "Seconds since what this process judges by was known to be so.";
+        put(&mut page, "keyway_feed_age_seconds", help, age_s);
+    }
     page
 }
 

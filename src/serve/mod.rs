@@ -14,6 +14,7 @@
 //! - `reload`: the files read again; `rights`: what takes access away; `fixed`: what of the files
 //!   takes a restart.
 //! - `health`: how each part is; `notify`: systemd; `told`: what the log says of all of them.
+//! - `front_door`: what agents have to know of it, told and heard.
 //! - `vm_ca`: whether the VMs were prepared for the CA in use.
 //! - `dns_names`, `data_plane`, `explain`: what DNS and the API ask of the edge; `gauges`: what
 //!   they add to the metrics.
@@ -29,6 +30,7 @@ mod events;
 mod explain;
 mod first_use;
 mod fixed;
+mod front_door;
 mod gauges;
 mod health;
 mod last_words;

@@ -75,7 +75,8 @@ impl Running {
             }
         }
         if !dry {
-            // Whoever drains takes away the same.
+            // Whoever follows, or drains, takes away the same.
+            self.plane.tell_front_door();
             rights::follow_files(&self.state, self.files.config.as_deref().or_else(config::usual));
         }
         reloaded.log();

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::last_words::last_words;
+use crate::control::feed::Hub;
 use crate::edge::Edge;
 use crate::edge::settings::Live;
 use crate::edge::shared::Shared;
@@ -24,6 +25,8 @@ pub(super) struct Feed {
     pub(super) edge: Arc<OnceLock<Weak<Edge>>>,
     /// Nothing is saved by a process that drains: its successor does.
     pub(super) saved: Option<Saved>,
+    /// Whoever follows from elsewhere.
+    pub(super) hub: Arc<Hub>,
     /// Whose routes these are, by which program.
     pub(super) head: Head,
     /// The serial of the zone.
@@ -47,6 +50,7 @@ impl Feed {
     }
 
     fn everything(&mut self, revision: u64, contents: Contents) {
+        self.hub.begin(self.head_at(revision));
         self.save(revision, &contents);
         match Snapshot::new(contents) {
             Ok(snapshot) => match self.edge() {
@@ -81,6 +85,7 @@ impl Feed {
             return self.everything(model.revision(), model.contents());
         }
         // Rights first, the disk after.
+        self.hub.change(model.revision(), &saved, model);
         let head = self.head_at(model.revision());
         match self.saved.as_mut().map_or(Ok(Appended::Done), |it| it.append(head, &saved)) {
             Ok(Appended::Done) => {}

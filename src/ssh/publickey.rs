@@ -18,6 +18,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use serde::{Deserialize, Serialize};
 
 pub use super::keytype::{KeyType, SignatureAlgorithm};
 use super::wire::{Malformed, Put, Reader};
@@ -67,7 +68,7 @@ impl From<Malformed> for KeyFault {
 
 /// SHA-256 of the raw public key blob (never of a certificate). Display:
 /// `SHA256:base64-without-padding`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash, Ord, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Hash, Ord, PartialOrd, Serialize)]
 pub struct Fingerprint(pub [u8; 32]);
 
 impl Fingerprint {

@@ -8,6 +8,7 @@
 use std::collections::{HashMap, HashSet};
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use serde::{Deserialize, Serialize};
 
 use super::certificate::Certificate;
 use super::publickey::{Fingerprint, KeyFault, PublicKey, split_line};
@@ -34,7 +35,7 @@ const CERTIFICATES_KEY_ID: u8 = 0x23;
 const CERTIFICATES_EXTENSION: u8 = 0x39;
 
 /// Everything revoked. Empty by default.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Revocations {
     /// SHA-256 of revoked blobs: fingerprints, and the keys given in full.
     sha256: HashSet<Fingerprint>,
@@ -244,7 +245,7 @@ enum KrlFault {
 }
 
 /// Certificates of one CA, or of any.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 struct Issued {
     /// 64 serial numbers a word: {serial / 64, one bit each}. Sorted and merged once read. A bit of
     /// a bitmap costs no more than in the file, a serial of a list twice its size.

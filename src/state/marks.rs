@@ -13,6 +13,7 @@ use crate::durable;
 const ADOPTED: &str = "adopted";
 const RESTORED: &str = "restored";
 const ADOPTING: &str = "adopting";
+const REPLACED: &str = "replaced_stores";
 
 /// Which store an operator believes, exactly as it was looked at.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -103,6 +104,28 @@ impl State {
     /// [`StateFault::Io`], [`StateFault::Open`].
     pub fn restored(&self) -> Result<Vec<Restored>, StateFault> {
         Ok(self.read_mark(RESTORED)?.unwrap_or_default())
+    }
+
+    /// Notes the ids of stores in whose place another one was adopted.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`], [`StateFault::Open`].
+    pub(crate) fn note_replaced(&self, stores: &[[u8; 16]]) -> Result<(), StateFault> {
+        let mut all = self.replaced()?;
+        for store in stores {
+            if !all.contains(store) {
+                all.push(*store);
+            }
+        }
+        self.write_mark(REPLACED, &all)
+    }
+
+    /// The ids of all stores in whose place others were adopted here.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`], [`StateFault::Open`].
+    pub(crate) fn replaced(&self) -> Result<Vec<[u8; 16]>, StateFault> {
+        Ok(self.read_mark(REPLACED)?.unwrap_or_default())
     }
 
     /// The store that is there is believed, and what stood before it is forgotten: the next

@@ -16,14 +16,16 @@ use std::time::SystemTime;
 use super::quarantine::SavedQuarantine;
 use crate::durable::{self, FILE_MODE};
 use crate::registry::store;
-use crate::route::saved_routes::{self, Decoder, Head};
-use crate::route::{Change, Contents, Delta, Snapshot, Table, VmEntry};
+use crate::route::saved_routes::{self, Decoder, Head, Message};
+use crate::route::{Change, Contents, Delta, FrontDoor, Snapshot, Table, VmEntry};
 use crate::ssh::entropy::{Entropy, SystemEntropy};
 use crate::ssh::publickey::Fingerprint;
 
 const SNAPSHOT: &str = "routes.snapshot";
 const JOURNAL: &str = "routes.journal";
 const QUARANTINE: &str = "routes.holds";
+/// What a follower knows of the front door.
+const FRONT_DOOR: &str = "front_door.known";
 /// The journal may grow to this, or to half of the snapshot if that is more.
 const JOURNAL_BYTES_MIN: u64 = 4 << 20;
 /// Longest delta read back, in bytes.
@@ -94,6 +96,32 @@ impl Saved {
         let (journal, revision) = (create(&self.journal)?, head.revision);
         self.open = Some(Open { journal, revision, journal_bytes: 0, snapshot_bytes });
         Ok(())
+    }
+
+    /// Keeps what is known of the front door, in the place of what was.
+    pub(crate) fn write_front_door(&self, head: Head, front_door: &FrontDoor) -> io::Result<()> {
+        let path = self.snapshot.with_file_name(FRONT_DOOR);
+        let temporary = path.with_extension("new");
+        let mut file = create(&temporary)?;
+        file.write_all(&saved_routes::encode_front_door(head, front_door))?;
+        file.sync_all()?;
+        durable::rename(&temporary, &path)
+    }
+
+    /// What was kept of the front door, if anything was.
+    pub(crate) fn front_door(&self) -> io::Result<Option<FrontDoor>> {
+        let path = self.snapshot.with_file_name(FRONT_DOOR);
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read?,
+        };
+        match saved_routes::decode_any(&bytes) {
+            Ok(Message::FrontDoor(_, front_door)) => Ok(Some(front_door)),
+            Ok(Message::Snapshot(..) | Message::Delta(..)) => {
+                Err(wrong(&path, Some(&"routes, and nothing of the front door")))
+            }
+            Err(fault) => Err(wrong(&path, Some(&fault))),
+        }
     }
 
     /// Adds what was changed since.

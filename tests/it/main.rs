@@ -20,6 +20,7 @@ mod copying;
 mod denied;
 mod dns;
 mod faults;
+mod feed;
 mod fleet_file;
 mod flood;
 mod handoff;

@@ -362,7 +362,9 @@ fn agent_here(world: &mut World, limits: RekeyLimits) -> Edge {
         source_address: SourceAddress::Own,
     };
     let table = Table::new();
-    table.apply(Snapshot::new(loaded.fleet.desired.contents()).expect("sound"));
+    table.apply(
+        Snapshot::new(loaded.fleet.expect("a fleet file").desired.contents()).expect("sound"),
+    );
     let trusted = Trusted { edges: loaded.config.edges, host_keys: loaded.config.host_keys };
     let agent = Agent::new(loaded.config.edge_networks, server, trusted);
     let shared = Shared::new(settings, live, table, Arc::new(AllPinned));

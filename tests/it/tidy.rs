@@ -47,6 +47,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "src/cli/",
             "src/control/http.rs",
             "src/control/api/body.rs",
+            "src/control/feed/",
             "src/trust.rs",
         ],
     ),

@@ -27,6 +27,8 @@ pub(super) enum Body {
     Lines(Lines),
     /// A long one, piece by piece.
     Text(Text),
+    /// It goes on, in the feed's frames.
+    Frames(Receiver<Bytes>),
 }
 
 impl Body {
@@ -132,6 +134,9 @@ impl HttpBody for Body {
             Self::Lines(lines) => {
                 lines.receiver.poll_recv(cx).map(|line| line.map(|line| Ok(Frame::data(line))))
             }
+            Self::Frames(frames) => {
+                frames.poll_recv(cx).map(|frame| frame.map(|frame| Ok(Frame::data(frame))))
+            }
             Self::Text(text) => text.poll(cx).map(|piece| piece.map(|it| it.map(Frame::data))),
         }
     }
@@ -139,7 +144,7 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(whole) => whole.as_ref().is_none_or(Bytes::is_empty),
-            Self::Lines(_) => false,
+            Self::Lines(_) | Self::Frames(_) => false,
             Self::Text(text) => text.ended,
         }
     }
@@ -150,7 +155,7 @@ impl HttpBody for Body {
                 let bytes = whole.as_ref().map_or(0, Bytes::len);
                 SizeHint::with_exact(u64::try_from(bytes).unwrap_or(u64::MAX))
             }
-            Self::Lines(_) | Self::Text(_) => SizeHint::default(),
+            Self::Lines(_) | Self::Text(_) | Self::Frames(_) => SizeHint::default(),
         }
     }
 }

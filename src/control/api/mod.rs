@@ -13,6 +13,7 @@ pub mod condition;
 mod context;
 mod data_plane;
 pub mod dto;
+mod follow;
 mod handlers;
 mod openapi;
 mod origin;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 
 pub use self::data_plane::{Asked, DataPlane, DataPlaneError, Question, Target, WriteText};
 pub use self::server::{ApiServeError, Handle, Reserved, reserve};
+use super::feed::Hub;
 use crate::config::Peer;
 use crate::registry::Service;
 use crate::registry::document::Role;
@@ -47,6 +49,8 @@ pub struct Start {
     pub service: Arc<Service>,
     /// Everything else.
     pub beside: Arc<dyn DataPlane>,
+    /// The feed, for whoever follows the registry.
+    pub hub: Arc<Hub>,
 }
 
 /// Serves the API, from the moment this returns.
@@ -54,13 +58,15 @@ pub struct Start {
 /// # Errors
 /// [`ApiServeError`].
 pub fn start(start: Start) -> Result<Handle, ApiServeError> {
-    let Start { reserved, peers, service, beside } = start;
-    let api = Arc::new(shared::Api::new(service, beside, shared::role_of(peers)));
+    let Start { reserved, peers, service, beside, hub } = start;
+    let api = Arc::new(shared::Api::new(service, beside, shared::role_of(peers), hub));
     server::start(api, reserved)
 }
 
 #[cfg(test)]
 mod away_tests;
+#[cfg(test)]
+mod follow_tests;
 #[cfg(test)]
 mod node_tests;
 #[cfg(test)]

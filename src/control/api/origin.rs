@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::auth::Process;
+use crate::control::feed::proof::Exporter;
 use crate::control::places::Place;
 use crate::registry::writer::Actor;
 
@@ -11,7 +12,7 @@ pub(super) enum Origin {
     /// The socket; who it is is known. Its place is one of its user's.
     Socket(Actor, Process, Place<u32>),
     /// TLS: each request says who it is.
-    Tls(SocketAddr, Place<IpAddr>),
+    Tls(SocketAddr, Place<IpAddr>, Option<Exporter>),
 }
 
 impl Origin {
@@ -19,7 +20,7 @@ impl Origin {
     pub(super) fn asks(&self, who: &str) {
         match self {
             Self::Socket(_, _, place) => place.asks(who),
-            Self::Tls(_, place) => place.asks(who),
+            Self::Tls(_, place, _) => place.asks(who),
         }
     }
 
@@ -27,7 +28,31 @@ impl Origin {
     pub(super) fn rests(&self) {
         match self {
             Self::Socket(_, _, place) => place.rests(),
-            Self::Tls(_, place) => place.rests(),
+            Self::Tls(_, place, _) => place.rests(),
+        }
+    }
+
+    /// It stays, and takes no place of others' any more.
+    pub(super) fn stays_outside(&self) {
+        match self {
+            Self::Socket(_, _, place) => place.leaves(),
+            Self::Tls(_, place, _) => place.leaves(),
+        }
+    }
+
+    /// What both ends of it know and nobody else.
+    pub(super) const fn exporter(&self) -> Option<&Exporter> {
+        match self {
+            Self::Socket(..) => None,
+            Self::Tls(_, _, exporter) => exporter.as_ref(),
+        }
+    }
+
+    /// Where it is from, in words.
+    pub(super) fn peer(&self) -> String {
+        match self {
+            Self::Socket(actor, ..) => actor.from.clone(),
+            Self::Tls(peer, ..) => peer.to_string(),
         }
     }
 }

@@ -49,6 +49,20 @@ impl Connection {
         Self { api, from, watching: AtomicBool::new(false) }
     }
 
+    pub(super) const fn api(&self) -> &Arc<Api> {
+        &self.api
+    }
+
+    pub(super) const fn from(&self) -> &Origin {
+        &self.from
+    }
+
+    /// It is followed for as long as somebody likes, in no place of the API's.
+    pub(super) fn stays_outside(&self) {
+        self.watching.store(true, Ordering::Relaxed);
+        self.from.stays_outside();
+    }
+
     /// Whether its last request watches, for as long as it likes.
     pub(super) fn watches(&self) -> bool {
         self.watching.load(Ordering::Relaxed)
@@ -197,7 +211,7 @@ fn warning(why: &str) -> Option<HeaderValue> {
 }
 
 /// Runs what may wait for the registry where nobody else waits for it.
-async fn wait<T: Send + 'static>(
+pub(super) async fn wait<T: Send + 'static>(
     run: impl FnOnce() -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
     match tokio::task::spawn_blocking(run).await {
@@ -227,7 +241,7 @@ async fn caller(api: &Arc<Api>, from: &Origin, headers: &HeaderMap) -> Result<Ca
             })
             .await
         }
-        Origin::Tls(peer, _) => {
+        Origin::Tls(peer, ..) => {
             let header = headers.get(header::AUTHORIZATION);
             let token = TokenHash::from_header(header.map(HeaderValue::as_bytes))?;
             if let Some(why) = api.service.away() {

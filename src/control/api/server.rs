@@ -11,6 +11,7 @@ use std::{fs, io};
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use axum::routing::{get, post};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::time::timeout;
@@ -21,10 +22,12 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::auth::{Credentials, Process};
+use super::follow::{follow, pin};
 use super::origin::Origin;
 use super::pipeline::{Connection, respond};
 use super::shared::{Api, Roles, TURNS_MAX, role_of};
 use crate::config::{ApiTls, Peer};
+use crate::control::feed::{self, proof};
 use crate::control::http::{self, Limits, serve_each};
 use crate::control::places::network_of;
 use crate::control::server_thread::{ServerThread, Stopped};
@@ -287,7 +290,10 @@ async fn serve_tls(listener: Option<(TcpListener, Arc<ArcSwap<ServerConfig>>)>, 
         async move {
             let handshake = timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await;
             match handshake.unwrap_or_else(|late| Err(late.into())) {
-                Ok(stream) => converse(stream, api, Origin::Tls(peer, place)).await,
+                Ok(stream) => {
+                    let exporter = proof::exporter(stream.get_ref().1);
+                    converse(stream, api, Origin::Tls(peer, place, exporter)).await;
+                }
                 Err(error) => api.traces.no_tls(peer, &error),
             }
         }
@@ -301,6 +307,11 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let connection = Arc::new(Connection::new(api, from));
-    let routes = Router::new().fallback(respond).with_state(Arc::clone(&connection));
+    let routes = Router::new()
+        .route(feed::PATH, get(follow))
+        .route(feed::PINS_PATH, post(pin))
+        .fallback(respond)
+        .method_not_allowed_fallback(respond)
+        .with_state(Arc::clone(&connection));
     http::converse(stream, routes, LIMITS, || connection.watches()).await;
 }

@@ -26,7 +26,7 @@ fn start(
 ) -> Result<super::Handle, ApiServeError> {
     let beside = Arc::clone(&world.fake) as Arc<dyn super::DataPlane>;
     let reader = Box::new(|_| Some(Role::Reader));
-    let api = super::shared::Api::new(Arc::clone(&world.service), beside, reader);
+    let api = super::shared::Api::new(Arc::clone(&world.service), beside, reader, Arc::default());
     server::start(Arc::new(api), server::reserve(socket, tls)?)
 }
 
@@ -217,7 +217,12 @@ fn peers_are_replaced_while_it_runs() {
     let beside = Arc::clone(&world.fake) as Arc<dyn super::DataPlane>;
     let service = Arc::clone(&world.service);
     let rules = vec![(Peer::Uid(77_777), Role::Reader)];
-    let api = Arc::new(super::shared::Api::new(service, beside, super::shared::role_of(rules)));
+    let api = Arc::new(super::shared::Api::new(
+        service,
+        beside,
+        super::shared::role_of(rules),
+        Arc::default(),
+    ));
     let handle = {
         let reserved = server::reserve(&world.scratch.0.join("other.sock"), None).unwrap();
         server::start(Arc::clone(&api), reserved).unwrap()

@@ -10,6 +10,7 @@ use super::auth::{Peers, Process};
 use super::data_plane::DataPlane;
 use super::trace::Traces;
 use crate::config::Peer;
+use crate::control::feed::Hub;
 use crate::registry::Service;
 use crate::registry::document::Role;
 
@@ -26,6 +27,7 @@ pub(super) const TURNS_MAX: usize = 16;
 pub(super) struct Api {
     pub(super) service: Arc<Service>,
     pub(super) beside: Arc<dyn DataPlane>,
+    pub(super) hub: Arc<Hub>,
     pub(super) watchers: Arc<Semaphore>,
     pub(super) whole: Arc<Semaphore>,
     pub(super) turns: Arc<Semaphore>,
@@ -47,11 +49,16 @@ pub(super) fn role_of(peers: Vec<(Peer, Role)>) -> RoleOf {
 }
 
 impl Api {
-    pub(super) fn new(service: Arc<Service>, beside: Arc<dyn DataPlane>, role_of: RoleOf) -> Self {
+    pub(super) fn new(
+        service: Arc<Service>,
+        beside: Arc<dyn DataPlane>,
+        role_of: RoleOf,
+        hub: Arc<Hub>,
+    ) -> Self {
         let places = |count| Arc::new(Semaphore::new(count));
         let (watchers, whole, turns) = (places(WATCHERS_MAX), places(WHOLE_MAX), places(TURNS_MAX));
         let roles = Arc::new(ArcSwap::from_pointee(role_of));
-        Self { service, beside, watchers, whole, turns, roles, traces: Traces::new() }
+        Self { service, beside, hub, watchers, whole, turns, roles, traces: Traces::new() }
     }
 
     pub(super) fn role(&self, process: Process) -> Option<Role> {

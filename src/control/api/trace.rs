@@ -61,7 +61,7 @@ impl Asked {
             Origin::Socket(actor, process, _) => {
                 (Source::Uid(process.is.uid), actor.from.clone(), Some(actor.clone()))
             }
-            Origin::Tls(peer, _) => {
+            Origin::Tls(peer, ..) => {
                 (Source::Network(Network::of(peer.ip())), peer.to_string(), None)
             }
         };

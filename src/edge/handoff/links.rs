@@ -184,6 +184,27 @@ impl Links {
         }
     }
 
+    /// What this edge is to agents.
+    pub fn identity(&self) -> Fingerprint {
+        self.all.identity.public().fingerprint()
+    }
+
+    /// All public keys that sign: those in use, and those that sessions began with.
+    pub fn signing_keys(&self) -> Vec<PublicKey> {
+        let host_keys = self.all.host_keys();
+        let earlier = host_keys.earlier.iter().filter_map(Weak::upgrade);
+        let all = host_keys.current.iter().map(Arc::clone).chain(earlier);
+        let mut keys: Vec<PublicKey> = Vec::new();
+        for server in all {
+            for host_key in server.host_keys() {
+                if !keys.contains(host_key.key.public()) {
+                    keys.push(host_key.key.public().clone());
+                }
+            }
+        }
+        keys
+    }
+
     /// Cuts the links to all agents but these. One that is trusted again gets another.
     pub(in crate::edge) fn keep(&self, trusted: impl Fn(&Peer) -> bool) {
         let mut links = self.all.links.lock().unwrap_or_else(PoisonError::into_inner);

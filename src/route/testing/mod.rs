@@ -7,9 +7,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::{
-    Address, AddressEntry, Admission, Admitted, Agent, Carriage, Carry, Contents, EntryIndex,
-    KeyEntry, KeyLine, NodeEntry, Slot, Snapshot, Table, TeamEntry, UserEntry, Vm, VmEntry, Way,
-    Who,
+    Address, AddressEntry, Admission, Admitted, Agent, Carriage, Carry, Change, Contents, Delta,
+    EntryIndex, KeyEntry, KeyLine, NodeEntry, Slot, Snapshot, Table, TeamEntry, UserEntry, Vm,
+    VmEntry, Way, Who,
 };
 
 pub(super) fn ip(last: u8) -> IpAddr {
@@ -296,6 +296,44 @@ pub(crate) fn sound(mut contents: Contents) -> (Contents, Snapshot) {
                 let EntryIndex::Vm(index) = found[0].at else { panic!("{}", found[0]) };
                 contents.vms.remove(index);
             }
+        }
+    }
+}
+
+/// The same contents, whatever the order.
+pub(crate) fn sorted(mut contents: Contents) -> Contents {
+    contents.addresses.sort_by(|a, b| a.name.cmp(&b.name));
+    contents.users.sort_by(|a, b| a.name.cmp(&b.name));
+    contents.teams.sort_by(|a, b| a.name.cmp(&b.name));
+    contents.nodes.sort_by(|a, b| a.name.cmp(&b.name));
+    contents.vms.sort_by(|a, b| a.vm.name.cmp(&b.vm.name));
+    contents
+}
+
+fn put<T: Clone>(all: &mut Vec<T>, entry: &T, name: impl Fn(&T) -> String) {
+    take(all, &name(entry), &name);
+    all.push(entry.clone());
+}
+
+fn take<T>(all: &mut Vec<T>, gone: &str, name: &impl Fn(&T) -> String) {
+    all.retain(|it| name(it) != gone);
+}
+
+/// Entry by entry, as plainly as can be.
+pub(crate) fn apply(contents: &mut Contents, delta: &Delta) {
+    let Contents { addresses, users, teams, nodes, vms } = contents;
+    for change in &delta.changes {
+        match change {
+            Change::PutAddress(it) => put(addresses, it, |it| it.name.clone()),
+            Change::PutUser(it) => put(users, it, |it| it.name.clone()),
+            Change::PutTeam(it) => put(teams, it, |it| it.name.clone()),
+            Change::PutNode(it) => put(nodes, it, |it| it.name.clone()),
+            Change::PutVm(it) => put(vms, it, |it| it.vm.name.clone()),
+            Change::RemoveAddress(name) => take(addresses, name, &|it| it.name.clone()),
+            Change::RemoveUser(name) => take(users, name, &|it| it.name.clone()),
+            Change::RemoveTeam(name) => take(teams, name, &|it| it.name.clone()),
+            Change::RemoveNode(name) => take(nodes, name, &|it| it.name.clone()),
+            Change::RemoveVm(name) => take(vms, name, &|it| it.vm.name.clone()),
         }
     }
 }

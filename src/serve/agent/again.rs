@@ -57,8 +57,8 @@ fn narrowed<T: Clone + PartialEq>(
 pub(super) fn read_again(
     files: &AgentFiles,
     before: AgentConfig,
-    fleet: Fleet,
-) -> (AgentConfig, Fleet) {
+    fleet: Option<Fleet>,
+) -> (AgentConfig, Option<Fleet>) {
     let AgentReread { rights, config, fleet: now, warnings, .. } =
         reread_agent(files, before.edge.revoked_keys.as_deref());
     for warning in &warnings {
@@ -70,6 +70,11 @@ pub(super) fn read_again(
         }
     };
     let config = match config {
+        // What it was told to judge by was looked at with the rest.
+        Ok(config) if config.replica != before.replica => {
+            tracing::error!("changed while this agent waited, and not taken: what it judges by");
+            before
+        }
         Ok(mut config) => {
             config.state_dir = before.state_dir;
             config.edge.listen = before.edge.listen;
@@ -92,7 +97,7 @@ pub(super) fn read_again(
         }
     };
     let fleet = match now {
-        Some(Ok(now)) => now,
+        Some(Ok(now)) => Some(now),
         Some(Err(faults)) => {
             not_taken(&faults);
             fleet

@@ -1,13 +1,15 @@
 //! `keyway agent`: takes sessions from edges that are pinned, and judges each by its own reading of
 //! who may go where.
 //!
-//! The same edge, relay and drain as a front door's, without a registry: its map is a fleet file.
-//! SIGHUP reads that and `agent.toml` again; SIGTERM drains, and a second one ends the drain;
-//! SIGINT ends at once.
+//! The same edge, relay and drain as a front door's, without a registry: its map is a fleet file,
+//! or what a control plane sends. SIGHUP reads the files again; SIGTERM drains, and a second one
+//! ends the drain; SIGINT ends at once.
+//! - `feed`: from what control sends to the map, and to the disk for a start without it.
 //! - `pins`: host keys of VMs, from their first use to a file. `reload`: the files read again;
 //!   `again`: what of that does not need an agent that runs.
 
 mod again;
+mod feed;
 mod pins;
 mod reload;
 mod start;
@@ -17,6 +19,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use self::feed::{Feed, InRegistry, Kept};
 use self::pins::InFile;
 pub use self::start::AgentStart;
 use super::door::{self, at, identity, inventory, shared};
@@ -27,14 +30,20 @@ use super::process::{self, Role};
 use super::start::Failure;
 use super::turn::{Taken, follow_at_the_doors};
 use super::{gauges, health, rights, told};
-use crate::config::{AgentConfig, AgentFiles, AgentReread, Fleet, LoadedAgent, reread_agent};
+use crate::config::{
+    AgentConfig, AgentFiles, AgentReread, Control, Fleet, LoadedAgent, Replica, reread_agent,
+};
 use crate::control::api::condition::{Reload, Reloaded};
+use crate::control::feed::client;
 use crate::control::metrics_endpoint::{self, Pages};
+use crate::edge::first_use::FirstUse;
 use crate::edge::handoff::{Agent, Part, Trusted};
 use crate::edge::shared::Shared;
 use crate::edge::{Edge, clock};
 use crate::host;
 use crate::metrics::Registry;
+use crate::route::Snapshot;
+use crate::ssh::entropy::SystemEntropy;
 use crate::state::{Doors, Lock, State};
 
 /// Runs the agent that `start` describes.
@@ -45,7 +54,11 @@ pub fn agent(start: AgentStart) -> Result<(), Failure> {
     let AgentStart { files, mut loaded } = start;
     process::run(loaded.config.edge.log, |events| {
         let AgentConfig { state_dir, replica, edge, .. } = &loaded.config;
-        told::begins("keyway agent", Some(&files.config), Some(replica), state_dir);
+        let replica = match replica {
+            Replica::File(path) => Some(path.as_path()),
+            Replica::Feed(_) => None,
+        };
+        told::begins("keyway agent", Some(&files.config), replica, state_dir);
         if let Some(odd) = host::check(edge, host::descriptors()?) {
             loaded.warn_of_counts(odd);
         }
@@ -67,12 +80,18 @@ struct Running {
     fixed: Fixed,
     /// The list of what is revoked that was named last.
     revoked_keys: Option<PathBuf>,
-    pins: Arc<InFile>,
+    map: Map,
     drain: Duration,
     counted: Arc<Registry>,
     /// For others to see.
     doors: Arc<Doors>,
     metrics: metrics_endpoint::Handle,
+}
+
+/// Where the map is from.
+enum Map {
+    File(Arc<InFile>),
+    Feed(Feed),
 }
 
 impl Running {
@@ -97,7 +116,7 @@ impl Running {
     fn in_turn(
         taken: Taken,
         files: AgentFiles,
-        (config, fleet): (AgentConfig, Fleet),
+        (mut config, fleet): (AgentConfig, Option<Fleet>),
     ) -> Result<Self, Failure> {
         let Taken { state, doors, cpus, reserved, lock, turn } = taken;
         rights::follow_files(&state, Some(&files.config));
@@ -109,8 +128,8 @@ impl Running {
         let (drain, metrics_listen) = (config.edge.drain, config.metrics.listen);
         let fixed = Fixed::of_agent(&config);
         let revoked_keys = config.edge.revoked_keys.clone();
-        let pins = Arc::new(InFile::open(&state)?);
-        let shared = Arc::new(takes_over(config, &fleet, &state, sessions_max, &pins)?);
+        let beginning = Beginning::new(&mut config, fleet, &state)?;
+        let shared = Arc::new(takes_over(config, &beginning, &state, sessions_max)?);
         let counted = Arc::clone(&shared);
         let registry = Arc::new(Registry::new(clock::unix_s(), move || inventory(&counted.table)));
         // Everything is taken before anybody is let in.
@@ -121,9 +140,9 @@ impl Running {
         // The predecessor goes now.
         drop(turn);
         follow_at_the_doors(&doors, beside, shards, &edge)?;
-        told::empty_pool(&shared.table);
+        let map = beginning.goes_on(&shared, &edge, &state)?;
         let seats = (shared.seats_taken(), sessions_max);
-        let metrics = metrics.serve(pages(&registry, seats, &edge))?;
+        let metrics = metrics.serve(pages(&registry, seats, &edge, &map))?;
         let live = shared.live.load();
         let identity = live.server.host_keys().first().map(|it| it.key.public().fingerprint());
         tracing::info!(
@@ -144,7 +163,7 @@ impl Running {
             files,
             fixed,
             revoked_keys,
-            pins,
+            map,
             drain,
             counted,
             doors,
@@ -158,27 +177,71 @@ impl Running {
 /// # Errors
 /// What keeps the state directory from being used.
 pub(crate) fn shared_by_agent(
-    config: AgentConfig,
-    fleet: &Fleet,
+    mut config: AgentConfig,
+    fleet: Option<Fleet>,
     state: &State,
     sessions_max: usize,
 ) -> Result<Shared, Failure> {
-    takes_over(config, fleet, state, sessions_max, &Arc::new(InFile::open(state)?))
+    let beginning = Beginning::new(&mut config, fleet, state)?;
+    takes_over(config, &beginning, state, sessions_max)
+}
+
+/// What a map begins with.
+enum Beginning {
+    File(Arc<InFile>, Snapshot),
+    Feed(Control, Box<Kept>, client::Asked, Arc<InRegistry>),
+}
+
+impl Beginning {
+    /// Of what comes with the feed, `config` has what is known.
+    fn new(config: &mut AgentConfig, fleet: Option<Fleet>, state: &State) -> Result<Self, Failure> {
+        if let Replica::Feed(control) = &config.replica {
+            let control = control.clone();
+            let kept = Kept::read(state, config)?;
+            let (pins, asked) = client::pins();
+            return Ok(Self::Feed(control, Box::new(kept), asked, Arc::new(InRegistry(pins))));
+        }
+        let pins = Arc::new(InFile::open(state)?);
+        let fleet = fleet.ok_or("there is no fleet file")?;
+        let map = pins.map_of(&fleet)?;
+        Ok(Self::File(pins, map))
+    }
+
+    /// With an edge that runs.
+    fn goes_on(
+        self,
+        shared: &Arc<Shared>,
+        edge: &Arc<Edge>,
+        state: &State,
+    ) -> Result<Map, Failure> {
+        match self {
+            Self::File(pins, _) => {
+                told::empty_pool(&shared.table);
+                Ok(Map::File(pins))
+            }
+            Self::Feed(control, kept, asked, _) => {
+                let identity = Arc::new(state.identity(&mut SystemEntropy::default())?);
+                let feed = Feed::follow(&control, *kept, identity, (shared, edge), asked)?;
+                Ok(Map::Feed(feed))
+            }
+        }
+    }
 }
 
 /// What all shards of an agent share.
 fn takes_over(
     config: AgentConfig,
-    fleet: &Fleet,
+    beginning: &Beginning,
     state: &State,
     sessions_max: usize,
-    pins: &Arc<InFile>,
 ) -> Result<Shared, Failure> {
     let AgentConfig { mut edge, vm_leg, edge_networks, edges, host_keys, .. } = config;
     edge.host_keys = identity(state)?;
-    let map = Some(pins.map_of(fleet)?);
-    let pinning = Arc::clone(pins);
-    let shared = shared(edge, vm_leg, map, state, sessions_max, pinning)?;
+    let (map, pinning): (_, Arc<dyn FirstUse>) = match beginning {
+        Beginning::File(pins, map) => (map.clone(), Arc::clone(pins) as _),
+        Beginning::Feed(_, kept, _, pins) => (kept.map.clone(), Arc::clone(pins) as _),
+    };
+    let shared = shared(edge, vm_leg, Some(map), state, sessions_max, pinning)?;
     let server = Arc::clone(&shared.live.load().server);
     let agent = Agent::new(edge_networks, server, Trusted { edges, host_keys });
     Ok(shared.playing(Part::Agent(Box::new(agent))))
@@ -197,33 +260,56 @@ impl Role for Running {
 
     fn drain(self, events: Events) {
         let Self { edge, shared, state, lock, doors, files, revoked_keys, .. } = self;
-        let Self { drain: patience, metrics, counted, .. } = self;
+        let Self { drain: patience, metrics, counted, map, .. } = self;
         let (of, with) = (Arc::clone(&edge), Arc::clone(&shared));
+        // Whoever follows the feed is told there what is taken away, until its last session ends.
+        let follows = matches!(map, Map::Feed(_));
         let withdraw = Box::new(move |config: Option<PathBuf>| {
+            if follows {
+                return;
+            }
             let files = match config {
                 Some(config) => AgentFiles { config, ..files.clone() },
                 None => files.clone(),
             };
             let AgentReread { rights, config, .. } = reread_agent(&files, revoked_keys.as_deref());
-            rights::log(again::withdraw(&of, &with, rights, config.as_ref().ok()));
+            // A successor that follows a feed believes others than a file names.
+            let of_a_file = |config: &&AgentConfig| matches!(config.replica, Replica::File(_));
+            let whole = config.as_ref().ok().filter(of_a_file);
+            rights::log(again::withdraw(&of, &with, rights, whole));
         });
         let leaves = Leaves { edge, shared, state, doors, patience, counted, withdraw };
         leaves.drain(events, || {
             drop(metrics);
+            if let Map::Feed(feed) = &map {
+                feed.saves_no_more();
+            }
             drop(lock);
         });
     }
 }
 
 /// What is scraped and probed. Once it drains nobody can ask any more.
-fn pages(registry: &Arc<Registry>, seats: (Arc<AtomicUsize>, usize), edge: &Arc<Edge>) -> Pages {
+fn pages(
+    registry: &Arc<Registry>,
+    seats: (Arc<AtomicUsize>, usize),
+    edge: &Arc<Edge>,
+    map: &Map,
+) -> Pages {
+    let followed = match map {
+        Map::File(_) => None,
+        Map::Feed(feed) => Some(feed.followed()),
+    };
     let (registry, edge): (_, Weak<Edge>) = (Arc::clone(registry), Arc::downgrade(edge));
     let works: metrics_endpoint::Probe = Arc::new(move || match edge.upgrade() {
         Some(edge) if edge.has_fallen() => Err(health::FALLEN.to_owned()),
         Some(_) | None => Ok("ok".to_owned()),
     });
     Pages {
-        metrics: Arc::new(move || registry.render() + &gauges::seats(&seats)),
+        metrics: Arc::new(move || {
+            let followed = followed.as_ref().map(|feed| gauges::followed(feed));
+            registry.render() + &gauges::seats(&seats) + &followed.unwrap_or_default()
+        }),
         healthy: Arc::clone(&works),
         ready: works,
     }

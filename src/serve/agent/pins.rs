@@ -100,7 +100,7 @@ mod tests {
              host_keys = [\"{LINE}\"]\nreplica = \"fleet.toml\"\n"
         );
         let config = scratch.file("agent.toml", &agent).into();
-        load_agent(&AgentFiles { config, fleet: None }).unwrap().fleet
+        load_agent(&AgentFiles { config, fleet: None }).unwrap().fleet.unwrap()
     }
 
     fn vm(map: &Snapshot, name: &str) -> Vm {

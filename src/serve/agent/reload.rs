@@ -6,8 +6,9 @@ use super::super::fixed::Fixed;
 use super::super::rights::{self, Told};
 use super::super::start::Failure;
 use super::super::told;
-use super::{Running, again};
-use crate::config::{AgentConfig, AgentReread, Finding, Fleet, reread_agent};
+use super::pins::InFile;
+use super::{Map, Running, again};
+use crate::config::{AgentConfig, AgentReread, Finding, Fleet, Replica, reread_agent};
 use crate::control::api::condition::Renewal;
 
 /// Why a part is left as it is that has no faults of its own.
@@ -18,8 +19,20 @@ impl Running {
     pub(super) fn read_again(&mut self) {
         let AgentReread { rights, config, fleet, warnings, .. } =
             reread_agent(&self.files, self.revoked_keys.as_deref());
-        let withdrawn = again::withdraw(&self.edge, &self.shared, rights, config.as_ref().ok());
-        let mut parts = vec![part("revocations, edges and host keys", withdrawn)];
+        let follows = matches!(self.map, Map::Feed(_));
+        let otherwise =
+            |config: &&AgentConfig| matches!(config.replica, Replica::Feed(_)) != follows;
+        if config.as_ref().is_ok_and(|config| otherwise(&config)) {
+            tracing::error!(
+                "not reloaded: what it judges by, replica or [control], takes a restart"
+            );
+            return;
+        }
+        let mut parts = Vec::new();
+        if !follows {
+            let told = again::withdraw(&self.edge, &self.shared, rights, config.as_ref().ok());
+            parts.push(part("revocations, edges and host keys", told));
+        }
         let mut restart = Vec::new();
         match config {
             Ok(config) => {
@@ -30,11 +43,13 @@ impl Running {
             Err(faults) => parts.push(part("agent.toml", Err(lines(&faults)))),
         }
         let replica = "replica";
-        parts.push(match fleet {
-            Some(Ok(fleet)) => part(replica, words(self.replace(&fleet))),
-            Some(Err(faults)) => part(replica, Err(lines(&faults))),
-            None => (replica, Renewal::Skipped, vec![FAULTS.to_owned()]),
-        });
+        if let Map::File(pins) = &self.map {
+            parts.push(match fleet {
+                Some(Ok(fleet)) => part(replica, words(self.replace(pins, &fleet))),
+                Some(Err(faults)) => part(replica, Err(lines(&faults))),
+                None => (replica, Renewal::Skipped, vec![FAULTS.to_owned()]),
+            });
+        }
         // Whoever drains takes away the same.
         rights::follow_files(&self.state, Some(&self.files.config));
         let parts = parts.iter().map(|(name, result, details)| (*name, *result, &**details));
@@ -46,13 +61,19 @@ impl Running {
     fn renew(&self, config: AgentConfig) -> Result<(), Failure> {
         let AgentConfig { mut edge, vm_leg, .. } = config;
         edge.host_keys = identity(&self.state)?;
+        if let Map::Feed(_) = self.map {
+            // They come with the feed.
+            let policy = &self.shared.live.load().policy;
+            edge.revocations = policy.revocations.clone();
+            edge.trusted_user_cas.clone_from(&policy.cas);
+        }
         self.edge.renew(live(edge, vm_leg, &self.shared.table, &self.state)?);
         Ok(())
     }
 
-    fn replace(&self, fleet: &Fleet) -> Result<(), Failure> {
-        self.pins.read_again(&self.state)?;
-        self.edge.replace(self.pins.map_of(fleet)?);
+    fn replace(&self, pins: &InFile, fleet: &Fleet) -> Result<(), Failure> {
+        pins.read_again(&self.state)?;
+        self.edge.replace(pins.map_of(fleet)?);
         Ok(())
     }
 }

@@ -24,6 +24,7 @@ pub(crate) struct Plan {
     pub(super) sshd: String,
     pub(super) user_ca: bool,
     pub(super) handed: bool,
+    pub(super) followed: bool,
     /// Between clients and doors, and between edge and agent.
     pub(super) wires: [Option<Passing>; 2],
     pub(super) keys: Vec<(String, String, Vec<String>)>,
@@ -141,6 +142,12 @@ impl Plan {
     pub(crate) fn handed(mut self) -> Self {
         self.handed = true;
         self
+    }
+
+    /// The same, and the agent follows the front door, which serves its API over TLS.
+    pub(crate) fn followed(mut self) -> Self {
+        self.followed = true;
+        self.handed()
     }
 
     /// A wire between edge and agent, for the test to tear.

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -133,6 +134,9 @@ impl World {
             } else {
                 operator_ca.clone()
             };
+            if world.plan.followed {
+                world.certify();
+            }
             fs::write(world.path("keyway.toml"), world.keyway_toml(&edge_ca)).expect("keyway.toml");
             if world.plan.handed {
                 fs::write(world.path("agent.toml"), world.agent_toml(&operator_ca))
@@ -210,8 +214,11 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_keyway"));
         command.arg("agent").arg("--config").arg(self.path("agent.toml"));
         let mut process = Process::start(name, self.dir.path(), &mut command);
-        // Comes up behind its door.
-        wait::listens(&mut process, self.agent_metrics());
+        // Whoever asks for metrics is kept waiting before the door is open.
+        wait::until("the agent", wait::SOON, || {
+            process.has_ended() || process.log().contains("is up")
+        });
+        assert!(process.log().contains("is up"), "{}", process.log());
         self.agent = Some(process);
     }
 
@@ -259,16 +266,25 @@ impl World {
         } else {
             String::new()
         };
+        let (judges, control) = if self.plan.followed {
+            let url = format!("https://{}", self.api());
+            (String::new(), format!("[control]\nurl = \"{url}\"\nca = \"cert.pem\"\n"))
+        } else {
+            let edge = self.identity("keyway.toml", &[]);
+            let host_key = self.host_key.public_line();
+            let judges = format!(
+                "edges = [\"{edge}\"]\nhost_keys = [\"{host_key}\"]\nreplica = \"fleet.toml\"\n{cas}"
+            );
+            (judges, String::new())
+        };
         format!(
             "state_dir = \"{state}\"\n\
              listen = \"{listen}\"\n\
              edge_networks = [\"127.0.0.0/8\"]\n\
-             edges = [\"{edge}\"]\n\
-             host_keys = [\"{host_key}\"]\n\
-             replica = \"fleet.toml\"\n\
              shards = 1\n\
              log = \"json\"\n\
-             {cas}\
+             {judges}\
+             {control}\
              [vm_leg]\n\
              user_ca = \"{ca}\"\n\
              {vm_leg}\
@@ -276,8 +292,6 @@ impl World {
              listen = \"{metrics}\"\n",
             state = self.path("agent_state").display(),
             listen = self.agent_at(),
-            edge = self.identity("keyway.toml", &[]),
-            host_key = self.host_key.public_line(),
             ca = operator_ca.path().display(),
             vm_leg = self.plan.vm_leg,
             metrics = self.agent_metrics(),
@@ -295,6 +309,12 @@ impl World {
         } else {
             String::new()
         };
+        let api = if self.plan.followed {
+            let at = self.api();
+            format!("[api]\nlisten = \"{at}\"\ntls_cert = \"cert.pem\"\ntls_key = \"key.pem\"\n")
+        } else {
+            String::new()
+        };
         format!(
             "state_dir = \"{state}\"\n\
              [edge]\n\
@@ -303,6 +323,7 @@ impl World {
              host_keys = [\"{host_key}\"]\n\
              log = \"json\"\n\
              {cas}{edge}\
+             {api}\
              [vm_leg]\n\
              user_ca = \"{ca}\"\n\
              {vm_leg}\
@@ -316,6 +337,25 @@ impl World {
             vm_leg = self.plan.vm_leg,
             metrics = self.metrics(),
         )
+    }
+
+    /// A certificate for the API, its own CA as `openssl req -x509` makes them.
+    fn certify(&self) {
+        let ip = self.api().ip().to_string();
+        let mut params = rcgen::CertificateParams::new([ip]).expect("a name");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let cert = params.self_signed(&key).expect("a certificate");
+        for (name, text) in [("cert.pem", cert.pem()), ("key.pem", key.serialize_pem())] {
+            fs::write(self.path(name), text).expect("a set-up of ours");
+            let mode = fs::Permissions::from_mode(0o600);
+            fs::set_permissions(self.path(name), mode).expect("its mode");
+        }
+    }
+
+    /// Where the front door's API is over TLS.
+    fn api(&self) -> SocketAddr {
+        self.spare(41)
     }
 
     fn fleet_toml(&self) -> String {
@@ -429,6 +469,28 @@ impl World {
     pub(crate) fn end(&mut self) {
         process::signal(self.edge().id(), Signal::SIGTERM);
         wait::until("its end", wait::SOON, || self.edge().has_ended());
+    }
+
+    /// Ends the agent at once and starts another one.
+    #[track_caller]
+    pub(crate) fn restart_agent(&mut self) {
+        self.agent = None;
+        self.start_agent("agent");
+    }
+
+    /// Ends the front door at once.
+    pub(crate) fn kill(&mut self) {
+        self.edge = None;
+    }
+
+    /// The agent's log so far.
+    pub(crate) fn agent_log(&self) -> String {
+        self.agent.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    /// What the agent's metrics say.
+    pub(crate) fn agent_page(&self) -> String {
+        page_at(self.agent_metrics(), "/metrics")
     }
 
     /// The agent's process.

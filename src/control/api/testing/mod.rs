@@ -21,6 +21,7 @@ use tokio_rustls::rustls::{
 use super::shared::Api;
 use super::{DataPlane, DataPlaneError, Handle, Question, WriteText, condition, dto, server};
 use crate::config::ApiTls;
+use crate::control::feed::Hub;
 use crate::registry::command::Dialled;
 use crate::registry::document::Role;
 use crate::registry::store::StoreId;
@@ -33,7 +34,7 @@ use crate::ssh::publickey::Fingerprint;
 use crate::ssh::testing::Seeded;
 
 /// For an answer that must come.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Unix time in every test, in seconds; a test may let it pass.
 static NOW_S: AtomicU64 = AtomicU64::new(1_000_000);
@@ -174,6 +175,8 @@ pub(super) struct World {
     pub(super) role: Arc<Mutex<Option<Role>>>,
     pub(super) store: Memory,
     pub(super) scratch: Scratch,
+    /// Told of nothing but what a test tells it.
+    pub(super) hub: Arc<Hub>,
 }
 
 pub(super) struct Reply {
@@ -242,10 +245,11 @@ impl World {
         let beside = Arc::clone(&fake) as Arc<dyn DataPlane>;
         let given = Arc::clone(&role);
         let role_of = Box::new(move |_| *given.lock().unwrap());
-        let api = Arc::new(Api::new(Arc::clone(&service), beside, role_of));
+        let hub: Arc<Hub> = Arc::default();
+        let api = Arc::new(Api::new(Arc::clone(&service), beside, role_of, Arc::clone(&hub)));
         let socket = scratch.0.join("keyway.sock");
         let handle = server::start(api, server::reserve(&socket, tls).unwrap()).unwrap();
-        Self { handle, service, fake, role, store, scratch }
+        Self { handle, service, fake, role, store, scratch, hub }
     }
 
     pub(super) fn connect(&self) -> UnixStream {

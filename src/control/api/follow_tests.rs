@@ -1,0 +1,210 @@
+//! The feed over TLS, with the client that agents have.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use serde_json::{Value, json};
+use tokio_rustls::rustls::ALL_VERSIONS;
+
+use super::testing::{PATIENCE, World, head, key, read_reply, user};
+use crate::control::feed::client::{self, Followed, Follows, Handle, Pins};
+use crate::control::feed::{PinAnswer, proof};
+use crate::registry::Label;
+use crate::route::saved_routes::{Head, Message};
+use crate::route::{Change, Delta, FrontDoor};
+use crate::ssh::entropy::SystemEntropy;
+use crate::ssh::private_key::PrivateKey;
+use crate::ssh::publickey::PublicKey;
+
+/// Shows what it is told.
+struct Shows {
+    head: Option<Head>,
+    told: Sender<Message>,
+}
+
+impl Follows for Shows {
+    fn known(&self) -> Option<Head> {
+        self.head
+    }
+
+    fn take(&mut self, message: Message) -> Result<(), String> {
+        match &message {
+            Message::Snapshot(head, _) | Message::Delta(head, ..) => self.head = Some(*head),
+            Message::FrontDoor(..) => {}
+        }
+        self.told.send(message).map_err(|_| "nobody looks".to_owned())
+    }
+}
+
+struct Agent {
+    told: Receiver<Message>,
+    followed: Arc<Followed>,
+    pins: Pins,
+    _handle: Handle,
+}
+
+impl Agent {
+    /// What it hears next that is no heartbeat.
+    #[track_caller]
+    fn next(&self) -> Message {
+        loop {
+            let message = self.told.recv_timeout(PATIENCE).expect("a message");
+            let beats = |delta: &Delta| delta.changes.is_empty();
+            if !matches!(&message, Message::Delta(_, _, delta) if beats(delta)) {
+                return message;
+            }
+        }
+    }
+}
+
+fn identity() -> Arc<PrivateKey> {
+    Arc::new(PrivateKey::generate_ed25519(&mut SystemEntropy::default()))
+}
+
+/// An API over TLS, with alice and a node whose agent has `identity`.
+fn world(identity: &PrivateKey) -> World {
+    let world = World::over_tls();
+    user(&world, "alice");
+    let line = identity.public().to_line();
+    let node = json!({"name": "n1", "agent": "10.0.0.21:7022", "agent_key": line, "trusted": true});
+    world.must("POST", "/v1/nodes", &node);
+    let revision = world.service.model().revision();
+    world.hub.begin(Head { store: [7; 16], program: [8; 8], revision });
+    world
+}
+
+fn vm(world: &World, name: &str, node: &str) {
+    let vm = json!({
+        "name": name, "owner": "alice", "ssh": "127.0.0.1:22", "no_address": true, "node": node,
+    });
+    world.must("POST", "/v1/vms", &vm);
+}
+
+fn follow(world: &World, identity: Arc<PrivateKey>) -> Agent {
+    let (told, messages) = channel();
+    let followed = Arc::new(Followed::default());
+    let url = format!("https://localhost:{}", world.handle.address().unwrap().port());
+    let ca = world.scratch.0.join("one.crt");
+    let (pins, asked) = client::pins();
+    let shows = Box::new(Shows { head: None, told });
+    let heard = Arc::clone(&followed);
+    let handle = client::start((&url, Some(&ca)), identity, shows, heard, asked).unwrap();
+    Agent { told: messages, followed, pins, _handle: handle }
+}
+
+#[test]
+fn an_agent_hears_everything_of_its_node_and_then_what_changes() {
+    let identity = identity();
+    let world = world(&identity);
+    world.must("POST", "/v1/nodes", &json!({"name": "n2"}));
+    vm(&world, "blue", "n1");
+    vm(&world, "green", "n2");
+    world.hub.front_door(FrontDoor { edges: vec![[3; 32]], ..FrontDoor::default() });
+    let agent = follow(&world, identity);
+    let Message::FrontDoor(_, told) = agent.next() else { panic!("no front door") };
+    assert_eq!(told.edges, [[3; 32]]);
+    let Message::Snapshot(_, contents) = agent.next() else { panic!("not everything") };
+    let names: Vec<_> = contents.vms.iter().map(|entry| entry.vm.name.as_str()).collect();
+    assert_eq!(names, ["blue"]);
+    assert_eq!((contents.users.len(), contents.nodes.len()), (1, 1));
+    assert_eq!(world.hub.gauges().0, 1);
+    vm(&world, "red", "n1");
+    let red = {
+        let model = world.service.model();
+        let contents = model.contents();
+        let red = contents.vms.into_iter().find(|entry| entry.vm.name == "red").unwrap();
+        let delta = Delta { changes: vec![Change::PutVm(red.clone())] };
+        world.hub.change(model.revision(), &delta, &*model);
+        red
+    };
+    let Message::Delta(head, _, delta) = agent.next() else { panic!("no change") };
+    assert_eq!(delta.changes, [Change::PutVm(red)]);
+    assert_eq!(head.revision, world.service.model().revision());
+    assert!(agent.followed.is_connected());
+    // The token of a role is good for none of it, nor is a stranger's key.
+    let token = world.token("ops", "admin");
+    let reply = world.send_tls(Some(&token), "GET", "/v1/feed", &Value::Null);
+    assert_eq!((reply.status, reply.code().as_deref()), (401, Some("unauthenticated")));
+    assert_eq!(world.get("/v1/feed").status, 401);
+}
+
+/// What somebody is told who shows that it holds `identity`: here, or at another connection.
+fn asks(world: &World, identity: &PrivateKey, here: bool) -> (u16, Option<String>) {
+    let connect = || {
+        let certificate = world.scratch.0.join("one.crt");
+        let mut stream = world.connect_tls(&certificate, ALL_VERSIONS);
+        stream.conn.complete_io(&mut stream.sock).unwrap();
+        let exporter = proof::exporter(&stream.conn).unwrap();
+        (stream, exporter)
+    };
+    let (mut stream, mut exporter) = connect();
+    if !here {
+        (_, exporter) = connect();
+    }
+    let shown = proof::authorization(identity, &exporter).unwrap();
+    let shown = format!("authorization: {}", shown.to_str().unwrap());
+    let question = head("POST", "/v1/feed/pins", &[&shown], b"?");
+    stream.write_all(question.as_bytes()).unwrap();
+    stream.write_all(b"?").unwrap();
+    let reply = read_reply(stream);
+    (reply.status, reply.code())
+}
+
+#[test]
+fn a_stranger_and_a_proof_of_another_connection_are_refused() {
+    let identity = identity();
+    let world = world(&identity);
+    let code = |code: &str| Some(code.to_owned());
+    assert_eq!(asks(&world, &identity, true), (400, code("bad-request")));
+    assert_eq!(asks(&world, &identity, false), (401, code("unauthenticated")));
+    assert_eq!(asks(&world, &self::identity(), true), (403, code("forbidden")));
+}
+
+#[test]
+fn who_has_lost_its_node_hears_no_more() {
+    let identity = identity();
+    let world = world(&identity);
+    let agent = follow(&world, identity);
+    agent.next();
+    agent.next();
+    world.must("PATCH", "/v1/nodes/n1", &json!({"agent_key": key()}));
+    {
+        let model = world.service.model();
+        let node = model.contents().nodes.remove(0);
+        let delta = Delta { changes: vec![Change::PutNode(node)] };
+        world.hub.change(model.revision(), &delta, &*model);
+    }
+    let end = std::time::Instant::now() + PATIENCE;
+    while world.hub.gauges().0 > 0 || agent.followed.is_connected() {
+        assert!(std::time::Instant::now() < end, "it is followed still");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_key_that_a_vm_shows_first_is_pinned_on_the_agents_own_node_alone() {
+    let identity = identity();
+    let world = world(&identity);
+    world.must("POST", "/v1/nodes", &json!({"name": "n2"}));
+    vm(&world, "blue", "n1");
+    vm(&world, "green", "n2");
+    let agent = follow(&world, identity);
+    let id = |name: &str| {
+        let model = world.service.model();
+        let (_, stored) = model.vm_named(&Label::new(name).unwrap()).unwrap();
+        stored.document.id.clone()
+    };
+    let pin = |name: &str, key: &str| {
+        agent.pins.pin(&id(name), ("alice", "127.0.0.1:22"), key.to_owned())
+    };
+    let (first, other) = (key(), key());
+    assert_eq!(pin("blue", &first), PinAnswer::Pinned);
+    assert_eq!(pin("blue", &first), PinAnswer::Pinned);
+    assert_eq!(pin("blue", &other), PinAnswer::Other);
+    assert_eq!(pin("green", &first), PinAnswer::Failed("node n1 has no such VM".to_owned()));
+    let model = world.service.model();
+    let blue = model.contents().vms.into_iter().find(|entry| entry.vm.name == "blue").unwrap();
+    let (wanted, _) = PublicKey::parse_line(&first).unwrap();
+    assert_eq!(blue.vm.host_key.unwrap().key().unwrap(), wanted.blob());
+}

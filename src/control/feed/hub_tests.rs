@@ -1,0 +1,183 @@
+//! Tests of the hub: who goes on, who begins anew, and who follows no longer.
+
+use super::*;
+use crate::route::saved_routes::Message;
+use crate::route::{AddressEntry, Agent, Carry, TeamEntry, UserEntry, Vm, VmEntry};
+
+const KEY: [u8; 32] = [1; 32];
+
+/// A node with an agent, and alice's VMs on it.
+struct Fleet(Vec<VmEntry>);
+
+impl Whole for Fleet {
+    fn vms_on(&self, node: &str) -> Vec<VmEntry> {
+        let on = |entry: &&VmEntry| entry.vm.node.as_deref() == Some(node);
+        self.0.iter().filter(on).cloned().collect()
+    }
+
+    fn node(&self, name: &str) -> Option<NodeEntry> {
+        (name == "n1").then(|| node(Some(KEY)))
+    }
+
+    fn address(&self, _: &str) -> Option<AddressEntry> {
+        None
+    }
+
+    fn user(&self, name: &str) -> Option<UserEntry> {
+        Some(UserEntry { name: name.to_owned(), keys: Vec::new(), closed: false })
+    }
+
+    fn team(&self, _: &str) -> Option<TeamEntry> {
+        None
+    }
+}
+
+fn node(key: Option<[u8; 32]>) -> NodeEntry {
+    let agent = key.map(|key| Agent { at: ([10, 0, 0, 1], 7022).into(), key });
+    NodeEntry { name: "n1".to_owned(), agent, trusted: true }
+}
+
+fn vm(name: &str) -> VmEntry {
+    let vm = Vm {
+        id: name.to_owned(),
+        name: name.to_owned(),
+        owner: "alice".to_owned(),
+        endpoint: "127.0.0.1:22".to_owned(),
+        login: None,
+        host_key: None,
+        source_address: None,
+        address: None,
+        closed: false,
+        carry: Carry::Auto,
+        node: Some("n1".into()),
+    };
+    VmEntry { vm, slots: Vec::new(), by_name: vec!["alice".to_owned()] }
+}
+
+fn head(revision: u64) -> Head {
+    Head { store: [7; 16], program: [8; 8], revision }
+}
+
+/// A hub at revision 10, and the fleet that it knows.
+fn hub() -> (Arc<Hub>, Fleet) {
+    let hub: Arc<Hub> = Arc::default();
+    assert!(hub.follow("n1", KEY, None, &Fleet(Vec::new())).is_none(), "nothing is read yet");
+    hub.begin(head(10));
+    (hub, Fleet(vec![vm("blue")]))
+}
+
+fn add(hub: &Hub, fleet: &mut Fleet, revision: u64, entry: VmEntry) {
+    fleet.0.push(entry.clone());
+    hub.change(revision, &Delta { changes: vec![Change::PutVm(entry)] }, fleet);
+}
+
+/// What frames say, in words.
+fn said(frames: &[Bytes]) -> Vec<String> {
+    let word = |frame: &Bytes| {
+        let (length, frame) = frame.split_first_chunk::<4>().unwrap();
+        assert_eq!(usize::try_from(u32::from_be_bytes(*length)).unwrap(), frame.len());
+        match saved_routes::decode_any(frame).unwrap() {
+            Message::Snapshot(head, contents) => {
+                format!("all of {}: {}", head.revision, contents.vms.len())
+            }
+            Message::Delta(head, after, delta) => {
+                format!("{after} to {}: {}", head.revision, delta.changes.len())
+            }
+            Message::FrontDoor(_, told) => format!("door {}", told.edges.len()),
+        }
+    };
+    frames.iter().map(word).collect()
+}
+
+/// What comes next, in words; "cut" if nothing will.
+fn next(follower: &mut Follower, beat: bool) -> Vec<String> {
+    follower.next(beat).map_or_else(|| vec!["cut".to_owned()], |frames| said(&frames))
+}
+
+#[test]
+fn a_follower_begins_with_everything_and_then_hears_of_changes_that_came_together() {
+    let (hub, mut fleet) = hub();
+    let mut follower = hub.follow("n1", KEY, None, &fleet).unwrap();
+    assert_eq!(said(&follower.begins()), ["door 0", "all of 10: 1"]);
+    assert_eq!(next(&mut follower, true), ["10 to 10: 0"]);
+    add(&hub, &mut fleet, 11, vm("red"));
+    add(&hub, &mut fleet, 12, vm("green"));
+    let elsewhere = VmEntry { vm: Vm { node: None, ..vm("far").vm }, ..vm("far") };
+    add(&hub, &mut fleet, 13, elsewhere);
+    assert_eq!(hub.gauges(), (1, 3));
+    assert_eq!(next(&mut follower, false), ["10 to 12: 2"]);
+    assert_eq!(next(&mut follower, false), [""; 0]);
+    assert_eq!(next(&mut follower, true), ["12 to 13: 0"]);
+    hub.front_door(FrontDoor { edges: vec![[5; 32]], ..FrontDoor::default() });
+    assert_eq!(next(&mut follower, false), ["door 1"]);
+    assert_eq!(hub.gauges(), (1, 0));
+    drop(follower);
+    assert_eq!(hub.gauges(), (0, 0));
+}
+
+#[test]
+fn whoever_comes_back_goes_on_where_that_is_known() {
+    let (hub, mut fleet) = hub();
+    drop(hub.follow("n1", KEY, None, &fleet).unwrap());
+    add(&hub, &mut fleet, 11, vm("red"));
+    add(&hub, &mut fleet, 12, vm("green"));
+    let begins = |known| {
+        let mut follower = hub.follow("n1", KEY, Some(known), &fleet).unwrap();
+        let begins = said(&follower.begins());
+        [begins, next(&mut follower, false)].concat()
+    };
+    // What nobody has heard yet was encoded together.
+    assert_eq!(begins(head(10)), ["door 0", "10 to 12: 2"]);
+    assert_eq!(begins(head(12)), ["door 0"]);
+    let anew = ["door 0", "all of 12: 3"];
+    assert_eq!(begins(head(9)), anew, "before the first that is kept");
+    assert_eq!(begins(head(13)), anew, "later than there is");
+    assert_eq!(begins(Head { store: [1; 16], ..head(12) }), anew);
+    assert_eq!(begins(Head { program: [1; 8], ..head(12) }), anew);
+}
+
+#[test]
+fn a_follower_that_takes_too_slowly_is_cut_and_the_ring_stays_small() {
+    let (hub, mut fleet) = hub();
+    let mut slow = hub.follow("n1", KEY, None, &fleet).unwrap();
+    let mut quick = hub.follow("n1", KEY, None, &fleet).unwrap();
+    let long = "x".repeat(10_000);
+    for revision in 11..60 {
+        let mut entry = vm("blue");
+        entry.vm.login = Some(long.clone());
+        add(&hub, &mut fleet, revision, entry);
+        assert_ne!(next(&mut quick, false), ["cut"]);
+        let state = hub.state();
+        assert!(state.rings["n1"].bytes <= RING_BYTES_MAX, "{}", state.rings["n1"].bytes);
+    }
+    assert_eq!(next(&mut slow, false), ["cut"]);
+}
+
+#[tokio::test]
+async fn whoever_may_follow_no_longer_is_cut_at_once() {
+    for gone in [
+        Change::RemoveNode("n1".to_owned()),
+        Change::PutNode(node(None)),
+        Change::PutNode(node(Some([2; 32]))),
+    ] {
+        let (hub, fleet) = hub();
+        let mut follower = hub.follow("n1", KEY, None, &fleet).unwrap();
+        assert_ne!(next(&mut follower, true), ["cut"]);
+        hub.change(11, &Delta { changes: vec![Change::PutNode(node(Some(KEY)))] }, &fleet);
+        assert!(follower.moved().await);
+        assert_eq!(next(&mut follower, false), ["10 to 11: 1"]);
+        hub.change(12, &Delta { changes: vec![gone] }, &fleet);
+        // It wakes, and is told nothing.
+        follower.moved().await;
+        assert_eq!(next(&mut follower, false), ["cut"]);
+        assert!(!follower.moved().await);
+    }
+    // So is whoever follows a registry that was read anew, and the oldest of many.
+    let (hub, fleet) = hub();
+    let mut all: Vec<_> =
+        (0..=STREAMS_MAX).map(|_| hub.follow("n1", KEY, None, &fleet).unwrap()).collect();
+    assert_eq!(next(&mut all[0], true), ["cut"]);
+    assert_ne!(next(&mut all[1], true), ["cut"]);
+    hub.begin(head(20));
+    assert_eq!(next(&mut all[1], true), ["cut"]);
+}

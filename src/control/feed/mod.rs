@@ -1,0 +1,48 @@
+//! THE FEED: how routes leave the process. Whoever judges elsewhere follows the registry: a
+//! snapshot, then what changes, in the frames of [`crate::route::saved_routes`], each behind its
+//! length in four bytes, as an answer over TLS that does not end.
+//!
+//! - `hub`: what each audience is sent, from the registry's commits. `send`: to one follower.
+//! - `proof`: who follows: the holder of a node's key, at this very connection.
+//! - `client`: the other end.
+//!
+//! A follower says how far it has come; what is missing is in the audience's ring, or it begins
+//! anew. What is encoded is encoded once an audience; a slow follower holds nothing but its place.
+
+pub mod client;
+mod hub;
+mod pins;
+pub(super) mod proof;
+mod send;
+
+use std::time::Duration;
+
+pub(super) use self::hub::Follower;
+pub use self::hub::Hub;
+pub use self::pins::PinAnswer;
+pub(super) use self::pins::PinQuestion;
+pub(super) use self::send::send;
+use crate::route::saved_routes::Head;
+
+/// Where the feed is, at the API's TLS listener.
+pub(super) const PATH: &str = "/v1/feed";
+/// Where VMs' host keys are sent to at their first use.
+pub(super) const PINS_PATH: &str = "/v1/feed/pins";
+/// How often a follower hears at least that it has everything.
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// How far a follower has come, in a word.
+fn write_head(head: Head) -> String {
+    let Head { store, program, revision } = head;
+    let (store, program) = (u128::from_be_bytes(store), u64::from_be_bytes(program));
+    format!("{store:032x}.{program:016x}.{revision}")
+}
+
+/// The same, read.
+pub(super) fn read_head(text: &str) -> Option<Head> {
+    let mut parts = text.split('.');
+    let store = u128::from_str_radix(parts.next()?, 16).ok()?.to_be_bytes();
+    let program = u64::from_str_radix(parts.next()?, 16).ok()?.to_be_bytes();
+    let revision = parts.next()?.parse().ok()?;
+    parts.next().is_none().then_some(Head { store, program, revision })
+}

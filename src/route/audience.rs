@@ -1,0 +1,312 @@
+//! What each agent has of the whole: the VMs of its node, the pool addresses that these name, and
+//! the teams and users who may enter them.
+//!
+//! An audience is a join, so an entry comes into it by a change of another one: a share draws in
+//! users who did not change. All audiences stand in one index, from what is named to those that
+//! name it, with counts: a change costs what it and those whom it touches cost, however many
+//! audiences there are. Only names are kept here; what is drawn in is looked up in the [`Whole`].
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::changes::{Changes, Sorted};
+use super::{
+    AddressEntry, Change, Contents, Delta, NodeEntry, TEAM_PREFIX, TeamEntry, UserEntry, VmEntry,
+};
+
+/// Everything as it is now, to look things up in.
+pub trait Whole {
+    /// The VMs that lie on a node.
+    fn vms_on(&self, node: &str) -> Vec<VmEntry>;
+    /// By its name.
+    fn node(&self, name: &str) -> Option<NodeEntry>;
+    /// By its name.
+    fn address(&self, name: &str) -> Option<AddressEntry>;
+    /// By the name.
+    fn user(&self, name: &str) -> Option<UserEntry>;
+    /// By its name, without the prefix.
+    fn team(&self, name: &str) -> Option<TeamEntry>;
+}
+
+/// All that the agent of `node` has of the whole.
+pub fn contents(node: &str, whole: &dyn Whole) -> Contents {
+    let vms = whole.vms_on(node);
+    let mut named = Names::default();
+    for entry in &vms {
+        named.add(entry);
+    }
+    let teams: Vec<_> = named.teams.iter().filter_map(|name| whole.team(name)).collect();
+    let mut users = named.users;
+    users.extend(teams.iter().flat_map(members));
+    Contents {
+        addresses: named.addresses.iter().filter_map(|name| whole.address(name)).collect(),
+        users: users.iter().filter_map(|name| whole.user(name)).collect(),
+        teams,
+        nodes: whole.node(node).into_iter().collect(),
+        vms,
+    }
+}
+
+/// The audiences that are followed, each by the name of its node.
+#[derive(Debug, Default)]
+pub struct Audiences {
+    all: BTreeSet<Arc<str>>,
+    /// Every VM that is in an audience, what it is in, and what it names.
+    vms: HashMap<String, (Arc<str>, Names)>,
+    addresses: Index,
+    users: Index,
+    teams: Index,
+    /// Of the teams that are in an audience.
+    members: HashMap<String, BTreeSet<String>>,
+}
+
+/// From a name to the audiences in which it stands, and how often it is named there.
+type Index = HashMap<String, BTreeMap<Arc<str>, usize>>;
+
+/// What a VM names.
+#[derive(Debug, Default)]
+struct Names {
+    addresses: BTreeSet<String>,
+    users: BTreeSet<String>,
+    teams: BTreeSet<String>,
+}
+
+impl Names {
+    fn of(entry: &VmEntry) -> Self {
+        let mut names = Self::default();
+        names.add(entry);
+        names
+    }
+
+    fn add(&mut self, VmEntry { vm, slots, by_name }: &VmEntry) {
+        let at = slots.iter().map(|slot| &slot.address).chain(&vm.address);
+        self.addresses.extend(at.cloned());
+        let slots = slots.iter().map(|slot| &slot.principal);
+        for principal in slots.chain(by_name).chain([&vm.owner]) {
+            match principal.strip_prefix(TEAM_PREFIX) {
+                Some(team) => self.teams.insert(team.to_owned()),
+                None => self.users.insert(principal.clone()),
+            };
+        }
+    }
+}
+
+fn members(team: &TeamEntry) -> impl Iterator<Item = String> + use<'_> {
+    team.members.iter().chain(&team.members_by_name).cloned()
+}
+
+/// What a change touches, by name and audience, and whether it stood there before.
+#[derive(Default)]
+struct Touched {
+    addresses: Before,
+    users: Before,
+    teams: Before,
+    vms: Before,
+}
+
+type Before = BTreeMap<String, BTreeMap<Arc<str>, bool>>;
+
+impl Audiences {
+    /// Follows the audience of `node` from now on. It begins with [`contents`].
+    pub fn open(&mut self, node: &str, whole: &dyn Whole) {
+        if self.all.insert(node.into()) {
+            let changes = whole.vms_on(node).into_iter().map(Change::PutVm).collect();
+            self.change(&Delta { changes }, whole);
+        }
+    }
+
+    /// Follows the audience of `node` no more.
+    pub fn close(&mut self, node: &str, whole: &dyn Whole) {
+        if self.all.contains(node) {
+            let gone = whole.vms_on(node).into_iter().map(|entry| Change::RemoveVm(entry.vm.name));
+            self.change(&Delta { changes: gone.collect() }, whole);
+            self.all.remove(node);
+        }
+    }
+
+    /// What a change of the whole, which has taken place, is to each audience; nothing to those
+    /// that it does not touch.
+    pub fn change(&mut self, delta: &Delta, whole: &dyn Whole) -> BTreeMap<Arc<str>, Delta> {
+        if self.all.is_empty() {
+            return BTreeMap::new();
+        }
+        let sorted = Sorted::new(delta.clone());
+        let mut touched = Touched::default();
+        touch(&mut touched.addresses, &self.addresses, &sorted.addresses);
+        touch(&mut touched.users, &self.users, &sorted.users);
+        for (name, (_, entry)) in &sorted.vms {
+            self.change_vm(name, entry.as_ref(), &mut touched);
+        }
+        self.change_teams(&sorted.teams, whole, &mut touched);
+        self.told(sorted, &touched, whole)
+    }
+
+    /// A VM leaves the audience that it was in, and comes into that of its node.
+    fn change_vm(&mut self, name: &str, entry: Option<&VmEntry>, touched: &mut Touched) {
+        let Self { all, vms, addresses, users, teams, .. } = self;
+        let Touched { addresses: at, users: by, teams: of, vms: its } = touched;
+        let its = its.entry(name.to_owned()).or_default();
+        if let Some((audience, names)) = vms.remove(name) {
+            its.insert(Arc::clone(&audience), true);
+            names.addresses.iter().for_each(|it| leave(addresses, at, it, &audience));
+            names.users.iter().for_each(|it| leave(users, by, it, &audience));
+            names.teams.iter().for_each(|it| leave(teams, of, it, &audience));
+        }
+        let Some(entry) = entry else { return };
+        let Some(audience) = entry.vm.node.as_ref().and_then(|node| all.get(node)) else { return };
+        its.entry(Arc::clone(audience)).or_insert(false);
+        let names = Names::of(entry);
+        names.addresses.iter().for_each(|it| enter(addresses, at, it, audience));
+        names.users.iter().for_each(|it| enter(users, by, it, audience));
+        names.teams.iter().for_each(|it| enter(teams, of, it, audience));
+        vms.insert(name.to_owned(), (Arc::clone(audience), names));
+    }
+
+    /// Members come and go with their teams, and by themselves.
+    fn change_teams(&mut self, put: &Changes<TeamEntry>, whole: &dyn Whole, touched: &mut Touched) {
+        touch(&mut touched.teams, &self.teams, put);
+        let Touched { users: by, teams: of, .. } = touched;
+        for (name, audiences) in of {
+            let then = self.members.remove(name).unwrap_or_default();
+            let stands = self.teams.contains_key(name);
+            let now = match put.get(name) {
+                Some((_, entry)) => entry.iter().flat_map(members).collect(),
+                // It was there before: nobody came and nobody went.
+                None if audiences.values().any(|was| *was) || !then.is_empty() => then.clone(),
+                None => whole.team(name).iter().flat_map(members).collect(),
+            };
+            for (audience, was) in audiences.iter() {
+                let is = self.teams.get(name).is_some_and(|all| all.contains_key(audience));
+                let users = &mut self.users;
+                match (*was, is) {
+                    (true, true) => {
+                        then.difference(&now).for_each(|it| leave(users, by, it, audience));
+                        now.difference(&then).for_each(|it| enter(users, by, it, audience));
+                    }
+                    (true, false) => then.iter().for_each(|it| leave(users, by, it, audience)),
+                    (false, true) => now.iter().for_each(|it| enter(users, by, it, audience)),
+                    (false, false) => {}
+                }
+            }
+            if stands {
+                self.members.insert(name.clone(), now);
+            }
+        }
+    }
+
+    /// What each audience is told of what was touched.
+    fn told(
+        &self,
+        sorted: Sorted,
+        touched: &Touched,
+        whole: &dyn Whole,
+    ) -> BTreeMap<Arc<str>, Delta> {
+        let mut told = Told::default();
+        let Sorted { addresses, users, teams, nodes, vms } = sorted;
+        let stands = |index: &Index, name: &str, audience: &Arc<str>| {
+            index.get(name).is_some_and(|all| all.contains_key(audience))
+        };
+        told.add(
+            (&touched.addresses, &addresses),
+            &|name, audience| stands(&self.addresses, name, audience),
+            &|name| whole.address(name),
+            (Change::PutAddress, Change::RemoveAddress),
+        );
+        told.add(
+            (&touched.users, &users),
+            &|name, audience| stands(&self.users, name, audience),
+            &|name| whole.user(name),
+            (Change::PutUser, Change::RemoveUser),
+        );
+        told.add(
+            (&touched.teams, &teams),
+            &|name, audience| stands(&self.teams, name, audience),
+            &|name| whole.team(name),
+            (Change::PutTeam, Change::RemoveTeam),
+        );
+        for (name, (_, entry)) in nodes {
+            let Some(audience) = self.all.get(&*name) else { continue };
+            told.tell(audience, entry.map_or(Change::RemoveNode(name), Change::PutNode));
+        }
+        told.add(
+            (&touched.vms, &vms),
+            &|name, audience| self.vms.get(name).is_some_and(|(of, _)| of == audience),
+            &|_| None,
+            (Change::PutVm, Change::RemoveVm),
+        );
+        told.0
+    }
+}
+
+/// What is changed by itself is touched wherever it stands.
+fn touch<T>(before: &mut Before, index: &Index, changes: &Changes<T>) {
+    for name in changes.keys() {
+        for audience in index.get(name).into_iter().flat_map(BTreeMap::keys) {
+            let known = before.entry(name.clone()).or_default();
+            known.entry(Arc::clone(audience)).or_insert(true);
+        }
+    }
+}
+
+fn enter(index: &mut Index, before: &mut Before, name: &str, audience: &Arc<str>) {
+    let count = index.entry(name.to_owned()).or_default().entry(Arc::clone(audience)).or_default();
+    let known = before.entry(name.to_owned()).or_default();
+    known.entry(Arc::clone(audience)).or_insert(*count > 0);
+    *count += 1;
+}
+
+fn leave(index: &mut Index, before: &mut Before, name: &str, audience: &Arc<str>) {
+    let known = before.entry(name.to_owned()).or_default();
+    known.entry(Arc::clone(audience)).or_insert(true);
+    let Some(all) = index.get_mut(name) else { return };
+    let left = all.get(audience).copied().unwrap_or_default().saturating_sub(1);
+    if left > 0 {
+        all.insert(Arc::clone(audience), left);
+    } else {
+        all.remove(audience);
+    }
+    if all.is_empty() {
+        index.remove(name);
+    }
+}
+
+/// Puts an entry in.
+type Put<T> = fn(T) -> Change;
+
+#[derive(Default)]
+struct Told(BTreeMap<Arc<str>, Delta>);
+
+impl Told {
+    fn tell(&mut self, audience: &Arc<str>, change: Change) {
+        self.0.entry(Arc::clone(audience)).or_default().changes.push(change);
+    }
+
+    /// Of the entries of one kind: whether one stands in an audience now, and where to look up what
+    /// did not change itself.
+    fn add<T: Clone>(
+        &mut self,
+        (touched, changes): (&Before, &Changes<T>),
+        stands: &dyn Fn(&str, &Arc<str>) -> bool,
+        find: &dyn Fn(&str) -> Option<T>,
+        (put, remove): (Put<T>, fn(String) -> Change),
+    ) {
+        for (name, audiences) in touched {
+            let entry = changes.get(name).and_then(|(_, entry)| entry.as_ref());
+            for (audience, was) in audiences {
+                let change = match (*was, stands(name, audience)) {
+                    (_, true) if entry.is_some() => entry.cloned().map(put),
+                    (false, true) => find(name).map(put),
+                    (true, false) => Some(remove(name.clone())),
+                    (true, true) | (false, false) => None,
+                };
+                if let Some(change) = change {
+                    self.tell(audience, change);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "audience_tests.rs"]
+mod tests;

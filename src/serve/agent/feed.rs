@@ -1,0 +1,310 @@
+//! The map of an agent that follows a control plane: what comes is judged by at once, and kept on
+//! the disk for a start while control is away.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::SystemTime;
+
+use super::super::front_door::Believed;
+use super::super::start::Failure;
+use crate::config::{AgentConfig, Control};
+use crate::control::feed::PinAnswer;
+use crate::control::feed::client::{self, Asked, Followed, Follows, Handle, Pins};
+use crate::edge::Edge;
+use crate::edge::first_use::{FirstUse, Shown};
+use crate::edge::shared::Shared;
+use crate::registry::store::StoreId;
+use crate::route::saved_routes::{Head, Message};
+use crate::route::{Contents, Delta, FrontDoor, Snapshot, Table, Vm};
+use crate::ssh::private_key::PrivateKey;
+use crate::ssh::publickey::PublicKey;
+use crate::state::State;
+use crate::state::routes::{Appended, Saved};
+
+/// What was kept when this process, or another one, followed last.
+pub(super) struct Kept {
+    saved: Saved,
+    /// Of which moment, and when it was written.
+    head: Option<(Head, SystemTime)>,
+    pub(super) map: Snapshot,
+}
+
+impl Kept {
+    /// Reads it; what it knows of the front door goes into `config`.
+    ///
+    /// # Errors
+    /// It is there and cannot be read: it may say who is let in no more.
+    pub(super) fn read(state: &State, config: &mut AgentConfig) -> Result<Self, Failure> {
+        let mut saved = state.routes();
+        let told = saved.front_door()?;
+        let believed = told.as_ref().map(Believed::read).transpose()?.unwrap_or_default();
+        let Believed { edges, host_keys, trusted_user_cas, revocations } = believed;
+        (config.edges, config.host_keys) = (edges, host_keys);
+        config.edge.trusted_user_cas = trusted_user_cas;
+        config.edge.revocations = revocations;
+        let head = match saved.last() {
+            // Read as a whole, so that it may go on where it ended.
+            Some(_) => Some(saved.restore(&Table::new())?),
+            None => None,
+        };
+        let contents = match head {
+            Some((head, _)) => saved.contents(head.revision)?.1,
+            None => Contents::default(),
+        };
+        let map = Snapshot::new(contents).map_err(|found| words(&found))?;
+        match head {
+            Some((Head { revision, .. }, _)) => {
+                tracing::info!(revision, "the routes are those that control sent last");
+            }
+            None => {
+                tracing::info!("nothing is known yet: nobody is let in before control is heard");
+            }
+        }
+        Ok(Self { saved, head, map })
+    }
+}
+
+/// The feed, followed.
+pub(super) struct Feed {
+    _handle: Handle,
+    saved: Arc<Mutex<Option<Saved>>>,
+    followed: Arc<Followed>,
+}
+
+impl Feed {
+    pub(super) fn follow(
+        Control { url, ca }: &Control,
+        Kept { saved, head, .. }: Kept,
+        identity: Arc<PrivateKey>,
+        (shared, edge): (&Arc<Shared>, &Arc<Edge>),
+        asked: Asked,
+    ) -> Result<Self, Failure> {
+        let followed = Arc::new(Followed::default());
+        if let Some((head, written)) = head {
+            let saved_s = written.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            followed.begins(head, saved_s.as_secs());
+        }
+        let saved = Arc::new(Mutex::new(Some(saved)));
+        let follows = Follower {
+            shared: Arc::clone(shared),
+            edge: Arc::downgrade(edge),
+            saved: Arc::clone(&saved),
+            head: head.map(|(head, _)| head),
+            front_door: None,
+            unsaved: false,
+        };
+        let heard = Arc::clone(&followed);
+        let at = (url.as_str(), ca.as_deref());
+        let handle = client::start(at, identity, Box::new(follows), heard, asked)?;
+        Ok(Self { _handle: handle, saved, followed })
+    }
+
+    /// A successor does.
+    pub(super) fn saves_no_more(&self) {
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    pub(super) fn followed(&self) -> Arc<Followed> {
+        Arc::clone(&self.followed)
+    }
+}
+
+/// Takes what comes, on the feed's thread.
+struct Follower {
+    shared: Arc<Shared>,
+    edge: Weak<Edge>,
+    /// Nothing is saved by a process that drains.
+    saved: Arc<Mutex<Option<Saved>>>,
+    /// How far it has come.
+    head: Option<Head>,
+    front_door: Option<FrontDoor>,
+    /// What came last is not on the disk: nothing may be added behind it.
+    unsaved: bool,
+}
+
+impl Follows for Follower {
+    fn known(&self) -> Option<Head> {
+        self.head
+    }
+
+    fn take(&mut self, message: Message) -> Result<(), String> {
+        let edge = self.edge.upgrade().ok_or("this agent ends")?;
+        match message {
+            Message::Snapshot(head, contents) => {
+                goes_on(self.head, head)?;
+                self.everything(&edge, head, &contents)
+            }
+            Message::Delta(head, after, delta) => {
+                goes_on(self.head, head)?;
+                self.change(&edge, (head, after), delta)
+            }
+            Message::FrontDoor(head, told) => {
+                self.adopts(head, &told);
+                goes_on(self.head, head)?;
+                self.front_door(&edge, head, told)
+            }
+        }
+    }
+}
+
+impl Follower {
+    /// Where control has adopted another store, everything begins anew: what is known stays until
+    /// that has come.
+    fn adopts(&mut self, now: Head, told: &FrontDoor) {
+        if let Some(known) = self.head.filter(|known| is_adopted(*known, now, told)) {
+            let (store, before) = (StoreId(now.store), StoreId(known.store));
+            tracing::warn!(%store, %before, "control has adopted another store: its routes are believed");
+            self.head = None;
+        }
+    }
+
+    fn everything(&mut self, edge: &Edge, head: Head, contents: &Contents) -> Result<(), String> {
+        let snapshot = Snapshot::new(contents.clone()).map_err(|found| words(&found))?;
+        edge.replace(snapshot);
+        self.head = Some(head);
+        let saved = self.saved().as_mut().map_or(Ok(()), |saved| saved.write(head, contents));
+        self.unsaved = !is_saved(&saved);
+        Ok(())
+    }
+
+    fn change(
+        &mut self,
+        edge: &Edge,
+        (head, after): (Head, u64),
+        delta: Delta,
+    ) -> Result<(), String> {
+        match self.head {
+            Some(known) if after > known.revision => {
+                return self.anew(format!("what follows revision {} is missing", known.revision));
+            }
+            None => return Err("it begins with a change".to_owned()),
+            // So much is known already.
+            Some(known) if known == head && delta.changes.is_empty() => return Ok(()),
+            Some(_) if self.unsaved => {
+                return self.anew("what came before is not on the disk".to_owned());
+            }
+            Some(_) => {}
+        }
+        let kept = delta.clone();
+        if let Err(found) = edge.change(delta) {
+            return self.anew(format!("a change does not fit: {}", words(&found)));
+        }
+        self.head = Some(head);
+        // Rights first, the disk after.
+        let append = |saved: &mut Saved| match saved.append(head, &kept)? {
+            Appended::Done => Ok(()),
+            Appended::SnapshotWanted => {
+                let (_, contents) = saved.contents(head.revision)?;
+                saved.write(head, &contents)
+            }
+        };
+        let appended = self.saved().as_mut().map_or(Ok(()), append);
+        self.unsaved = !is_saved(&appended);
+        Ok(())
+    }
+
+    /// What is known stays, and the next connection begins with everything.
+    fn anew(&mut self, why: String) -> Result<(), String> {
+        if let Some(head) = &mut self.head {
+            // No program is called so: nothing goes on from here.
+            head.program = [0; 8];
+        }
+        Err(why)
+    }
+
+    fn front_door(&mut self, edge: &Edge, head: Head, told: FrontDoor) -> Result<(), String> {
+        if self.front_door.as_ref() == Some(&told) {
+            return Ok(());
+        }
+        Believed::read(&told).map_err(|fault| fault.to_string())?.rules(edge, &self.shared);
+        let saved = self.saved();
+        let kept = saved.as_ref().map_or(Ok(()), |it| it.write_front_door(head, &told));
+        drop(saved);
+        // What is not on the disk is taken again.
+        self.front_door = is_saved(&kept).then_some(told);
+        Ok(())
+    }
+
+    fn saved(&self) -> MutexGuard<'_, Option<Saved>> {
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether another store than is known was adopted in its place.
+fn is_adopted(known: Head, now: Head, told: &FrontDoor) -> bool {
+    known.store != now.store && told.stands_for.contains(&known.store)
+}
+
+/// Neither another store nor an earlier state of it is believed.
+fn goes_on(known: Option<Head>, now: Head) -> Result<(), String> {
+    let Some(known) = known else { return Ok(()) };
+    if now.store == known.store && now.revision >= known.revision {
+        return Ok(());
+    }
+    let files = "routes.snapshot and routes.journal";
+    Err(format!(
+        "it sends store {} at revision {}, and this agent's routes are of store {} at revision {}, in whose place it was not \
+         adopted there (`keyway store adopt`): it may be another control; if it is the one to believe, stop this agent, \
+         remove {files} from its state_dir and start it again",
+        StoreId(now.store),
+        now.revision,
+        StoreId(known.store),
+        known.revision
+    ))
+}
+
+fn is_saved(result: &io::Result<()>) -> bool {
+    if let Err(error) = result {
+        tracing::warn!("what control sends is not saved: {error}");
+    }
+    result.is_ok()
+}
+
+fn words(found: &[crate::route::Contradiction]) -> String {
+    let all: Vec<String> = found.iter().map(ToString::to_string).collect();
+    all.join("; ")
+}
+
+/// Host keys that VMs show at their first use are pinned by control, and come back with the feed.
+pub(super) struct InRegistry(pub(super) Pins);
+
+impl FirstUse for InRegistry {
+    fn shown(&self, vm: &Vm, key: &PublicKey) -> Shown {
+        match self.0.pin(&vm.id, (&vm.owner, &vm.endpoint), key.to_line()) {
+            PinAnswer::Pinned => Shown::Pinned,
+            PinAnswer::Other => Shown::Other,
+            PinAnswer::OfOtherOwner(vm) => Shown::OfOtherOwner { vm },
+            PinAnswer::Failed(why) => Shown::Failed { why },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(store: u8, revision: u64) -> Head {
+        Head { store: [store; 16], program: [0; 8], revision }
+    }
+
+    #[test]
+    fn another_store_is_adopted_where_control_has_said_so_of_the_one_that_is_known() {
+        let told = FrontDoor { stands_for: vec![[1; 16], [2; 16]], ..FrontDoor::default() };
+        assert!(is_adopted(head(1, 9), head(3, 5), &told));
+        assert!(is_adopted(head(2, 9), head(3, 5), &told));
+        assert!(!is_adopted(head(4, 9), head(3, 5), &told));
+        assert!(!is_adopted(head(1, 9), head(1, 5), &told), "an earlier state of the same store");
+    }
+
+    #[test]
+    fn neither_another_store_nor_an_earlier_state_is_believed() {
+        let goes_on = |known, now| goes_on(Some(known), now);
+        assert_eq!(super::goes_on(None, head(1, 7)), Ok(()));
+        assert_eq!(goes_on(head(1, 7), head(1, 7)), Ok(()));
+        assert_eq!(goes_on(head(1, 7), Head { program: [9; 8], ..head(1, 8) }), Ok(()));
+        for other in [head(1, 6), head(2, 7), head(2, 8)] {
+            let why = goes_on(head(1, 7), other).unwrap_err();
+            assert!(why.contains("`keyway store adopt`"), "{why}");
+        }
+    }
+}

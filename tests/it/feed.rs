@@ -1,0 +1,160 @@
+//! An agent that follows the front door it takes sessions from: nothing of who may go where stands
+//! in its own files.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Key, World, process, run, wait};
+
+fn world() -> Option<World> {
+    let mut world = (!World::is_passed_by()).then(|| World::usual_plan().followed().start())?;
+    follows(&mut world);
+    Some(world)
+}
+
+/// Waits until the agent has what the front door has.
+fn follows(world: &mut World) {
+    let connected = || world.agent_page().contains("keyway_feed_connected 1\n");
+    wait::until("the feed", wait::SOON, connected);
+    wait::until("the VM", wait::SOON, || world.agent_page().contains("keyway_vms 1\n"));
+}
+
+/// A session that stays, once it stands, and the file with what `ssh` says of it.
+fn stays(world: &World) -> (Child, PathBuf) {
+    let (came, said) = (world.path("came"), world.path("said"));
+    let file = |path| fs::File::create(path).expect("a file");
+    let mut ssh = world.target("alice", "s001").openssh("ssh");
+    ssh.arg("door").arg("echo in; sleep 600").stdin(Stdio::null());
+    let ssh = ssh.stdout(file(&came)).stderr(file(&said)).spawn().expect("ssh");
+    let stands = || fs::read_to_string(&came).is_ok_and(|text| text.contains("in"));
+    wait::until("the session", wait::SOON, stands);
+    (ssh, said)
+}
+
+#[track_caller]
+fn ends(ssh: &mut Child) {
+    wait::until("its end", wait::SOON, || ssh.try_wait().is_ok_and(|ended| ended.is_some()));
+}
+
+/// Has the front door read its files again.
+fn reload(world: &mut World) {
+    process::signal(world.edge().id(), Signal::SIGHUP);
+}
+
+/// The VM's host key is pinned on the way: at control, where it can be seen.
+#[test]
+fn a_session_is_handed_to_an_agent_that_judges_by_the_feed() {
+    let Some(mut world) = world() else { return };
+    let target = world.target("alice", "s001");
+    assert_eq!(target.ssh(&[], "echo \"$KEYWAY_VM\"").ok().text(), "blue");
+    let handed = || world.log().contains("\"carry\":\"splice\"");
+    wait::until("the line", wait::SOON, handed);
+    assert!(world.page("/metrics").contains("keyway_feed_followers 1\n"));
+    let names = fs::read_dir(world.path("agent_state")).expect("its state_dir").flatten();
+    let names: Vec<PathBuf> = names.map(|entry| entry.file_name().into()).collect();
+    assert!(!names.contains(&"vm_host_keys".into()), "nothing is pinned there: {names:?}");
+    let fleet = fs::read_to_string(world.path("fleet.toml")).expect("the fleet");
+    let alice = world.key("alice").public_line();
+    let other = Key::ed25519(world.dir(), "other").public_line();
+    fs::write(world.path("fleet.toml"), fleet.replace(&alice, &other)).expect("the fleet");
+    let (mut ssh, said) = stays(&world);
+    reload(&mut world);
+    ends(&mut ssh);
+    let said = fs::read_to_string(said).expect("what ssh said");
+    // The edge has no key to say it with.
+    assert!(said.contains("your access to blue was taken away"), "{said}");
+}
+
+#[test]
+fn a_key_that_is_revoked_at_the_front_door_ends_its_sessions_at_the_agent() {
+    let Some(mut world) = world() else { return };
+    let (mut ssh, said) = stays(&world);
+    fs::write(world.path("revoked"), world.key("alice").public_line()).expect("a list");
+    let text = fs::read_to_string(world.path("keyway.toml")).expect("keyway.toml");
+    let more = format!("[edge]\nrevoked_keys = \"{}\"\n", world.path("revoked").display());
+    fs::write(world.path("keyway.toml"), text.replace("[edge]\n", &more)).expect("keyway.toml");
+    reload(&mut world);
+    ends(&mut ssh);
+    let said = fs::read_to_string(said).expect("what ssh said");
+    assert!(said.contains("taken away") || said.contains("revoked"), "{said}");
+}
+
+#[test]
+fn an_agent_starts_while_control_is_away_and_goes_on_when_it_is_back() {
+    let Some(mut world) = world() else { return };
+    let target = world.target("alice", "s001");
+    assert_eq!(target.ssh(&[], "echo in").ok().text(), "in");
+    let revision = |page: &str| {
+        let line = page.lines().find(|line| line.starts_with("keyway_feed_revision "));
+        line.expect("a revision").to_owned()
+    };
+    let at_control = |world: &World| {
+        let page = world.page("/metrics");
+        let line = page.lines().find(|line| line.starts_with("keyway_registry_revision "));
+        line.expect("a revision").replace("registry", "feed")
+    };
+    let same = || revision(&world.agent_page()) == at_control(&world);
+    wait::until("the revision", wait::SOON, same);
+    world.kill();
+    world.restart_agent();
+    let log = world.agent_log();
+    assert!(log.contains("the routes are those that control sent last"), "{log}");
+    let page = world.agent_page();
+    assert!(
+        page.contains("keyway_feed_connected 0\n") && page.contains("keyway_vms 1\n"),
+        "{page}"
+    );
+    world.restart();
+    follows(&mut world);
+    let (mut ssh, _) = stays(&world);
+    assert_eq!(target.ssh(&[], "echo again").ok().text(), "again");
+    // The next one takes over what was saved, under a session that goes on.
+    let before = world.replace_agent();
+    follows(&mut world);
+    assert_eq!(target.ssh(&[], "echo new").ok().text(), "new");
+    assert!(ssh.try_wait().expect("ssh").is_none(), "{}", before.log());
+    ssh.kill().expect("ssh");
+    ends(&mut ssh);
+}
+
+/// What an operator says at control is said once: agents believe the store that was restored.
+#[test]
+fn a_store_that_was_adopted_at_control_is_followed_and_no_other() {
+    let Some(mut world) = world() else { return };
+    let store = |world: &World, verb: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_keyway"));
+        command.arg("store").args(verb).arg("--config").arg(world.path("keyway.toml"));
+        run(&mut command).ok();
+    };
+    let backup = world.path("backup.db").display().to_string();
+    store(&world, &["backup", &backup]);
+    // One more revision that the agent has, and the backup has not.
+    let fleet = fs::read_to_string(world.path("fleet.toml")).expect("the fleet");
+    let more = format!("{fleet}\n[[user]]\nname = \"zoe\"\n");
+    fs::write(world.path("fleet.toml"), more).expect("the fleet");
+    reload(&mut world);
+    wait::until("the reload", wait::SOON, || world.log().contains("reloaded"));
+    wait::until("the revision", wait::SOON, || {
+        let page = world.page("/metrics");
+        let line = page.lines().find(|line| line.starts_with("keyway_registry_revision "));
+        world.agent_page().contains(&line.expect("a revision").replace("registry", "feed"))
+    });
+    world.kill();
+    store(&world, &["restore", &backup]);
+    store(&world, &["adopt"]);
+    world.restart();
+    let adopted = || world.agent_log().contains("control has adopted another store");
+    wait::until("the adoption", wait::SOON, adopted);
+    follows(&mut world);
+    assert_eq!(world.target("alice", "s001").ssh(&[], "echo in").ok().text(), "in");
+    // A store that is new there was adopted in nobody's place.
+    world.kill();
+    fs::rename(world.path("state"), world.path("elsewhere")).expect("a state directory");
+    world.restart();
+    let refused = || world.agent_log().contains("in whose place it was not adopted there");
+    wait::until("the refusal", wait::SOON, refused);
+    assert!(world.agent_page().contains("keyway_feed_connected 0\n"));
+}
