@@ -23,8 +23,9 @@ use super::super::stream::Stream;
 use super::far_end::Peer;
 use super::handed::{Handed, Known, Sessions};
 use super::rates::{Question, Questions, Rates};
+use super::signing_keys::SigningKeys;
 use crate::ssh::fault::Fault;
-use crate::ssh::handoff::{self, Said};
+use crate::ssh::handoff::Said;
 use crate::ssh::message::Reason;
 use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::{Fingerprint, PublicKey, SignatureAlgorithm};
@@ -59,7 +60,7 @@ pub struct Links {
 
 struct All {
     identity: Arc<PrivateKey>,
-    host_keys: Mutex<HostKeys>,
+    signing_keys: SigningKeys,
     links: Mutex<AllLinks>,
     /// Of each agent, by its key: a link more gives it no more.
     agents: Mutex<HashMap<Fingerprint, Arc<Carrier>>>,
@@ -72,14 +73,6 @@ struct All {
 struct AllLinks {
     current: HashMap<Peer, Arc<Link>>,
     leaving: Vec<Weak<Link>>,
-}
-
-/// What signs for agents: the host keys in use, and those that sessions began with.
-#[derive(Default)]
-struct HostKeys {
-    current: Option<Arc<ServerConfig>>,
-    /// As long as a session lives that was shown them.
-    earlier: Vec<Weak<ServerConfig>>,
 }
 
 /// The way to one agent.
@@ -144,8 +137,9 @@ impl Links {
     /// Out of descriptors or threads.
     pub fn start(identity: Arc<PrivateKey>) -> io::Result<Self> {
         let (control, parts) = Control::new()?;
-        let (links, new, host_keys) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let all = Arc::new(All { identity, host_keys, links, agents: Mutex::default(), new });
+        let (links, agents, new) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let all =
+            Arc::new(All { identity, signing_keys: SigningKeys::default(), links, agents, new });
         let theirs = Arc::clone(&all);
         let thread = thread::Builder::new().name("links".into()).spawn(move || {
             let tasks = Executor::new(parts);
@@ -177,11 +171,7 @@ impl Links {
     /// Signs with these host keys from now on, and with earlier ones for the sessions that
     /// were shown those.
     pub(in crate::edge) fn sign_with(&self, server: &Arc<ServerConfig>) {
-        let mut host_keys = self.all.host_keys();
-        if let Some(earlier) = host_keys.current.replace(Arc::clone(server)) {
-            host_keys.earlier.retain(|earlier| earlier.strong_count() > 0);
-            host_keys.earlier.push(Arc::downgrade(&earlier));
-        }
+        self.all.signing_keys.replace(server);
     }
 
     /// What this edge is to agents.
@@ -191,18 +181,7 @@ impl Links {
 
     /// All public keys that sign: those in use, and those that sessions began with.
     pub fn signing_keys(&self) -> Vec<PublicKey> {
-        let host_keys = self.all.host_keys();
-        let earlier = host_keys.earlier.iter().filter_map(Weak::upgrade);
-        let all = host_keys.current.iter().map(Arc::clone).chain(earlier);
-        let mut keys: Vec<PublicKey> = Vec::new();
-        for server in all {
-            for host_key in server.host_keys() {
-                if !keys.contains(host_key.key.public()) {
-                    keys.push(host_key.key.public().clone());
-                }
-            }
-        }
-        keys
+        self.all.signing_keys.public()
     }
 
     /// Cuts the links to all agents but these. One that is trusted again gets another.
@@ -239,22 +218,6 @@ impl Drop for Links {
 }
 
 impl All {
-    fn host_keys(&self) -> MutexGuard<'_, HostKeys> {
-        self.host_keys.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The signature that an agent asks for; empty if none of our host keys is meant.
-    fn sign(&self, algorithm: &str, host_key: &[u8], hash: &[u8]) -> Vec<u8> {
-        let all: Vec<_> = {
-            let host_keys = self.host_keys();
-            let earlier = host_keys.earlier.iter().filter_map(Weak::upgrade);
-            host_keys.current.iter().cloned().chain(earlier).collect()
-        };
-        let sign =
-            |server: &Arc<ServerConfig>| handoff::sign(server, (algorithm, host_key), hash).ok();
-        all.iter().find_map(sign).unwrap_or_default()
-    }
-
     /// An agent leaves: its successor gets a link of its own. This one stays as long as there are
     /// sessions that it is for.
     fn replace(&self, leaving: &Link) {
@@ -606,7 +569,7 @@ impl Link {
     /// The signature that the agent asks for; empty if there is none.
     fn sign(&self, all: &All, question: &Question) -> Vec<u8> {
         let Question { session, algorithm, host_key, hash, .. } = question;
-        let signature = all.sign(algorithm, host_key, hash);
+        let signature = all.signing_keys.sign(algorithm, host_key, hash);
         if !signature.is_empty() {
             self.agent.sessions.signed(*session);
             self.log(*session, algorithm);

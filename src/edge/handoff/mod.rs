@@ -13,6 +13,7 @@ mod handed;
 mod links;
 mod rates;
 mod signers;
+mod signing_keys;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
