@@ -293,6 +293,14 @@ impl LoginLeg {
         Ok(found?)
     }
 
+    /// Has a host that is gone noticed soon: of a leg that stays with the door for long.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub(super) fn be_watchful(&self) -> io::Result<()> {
+        socket_options::be_watchful(&SockRef::from(&self.stream))
+    }
+
     /// Begins a key exchange if the keys are worn or old: of a leg that stays with the door for
     /// long. Until it is over, what is sent is held back.
     ///
@@ -360,6 +368,7 @@ impl LoginLeg {
 mod tests {
     use std::io::Write;
     use std::net::TcpStream;
+    use std::time::Duration;
 
     use super::super::executor::tests::{accepted, acceptor, run};
     use super::*;
@@ -411,7 +420,7 @@ mod tests {
 
     /// A leg of which nobody else takes care: new keys, again and again, and nothing is lost.
     #[test]
-    fn a_leg_that_stays_has_new_keys_when_they_are_due_and_not_before() {
+    fn a_leg_that_stays_notices_who_is_gone_and_has_new_keys_when_they_are_due() {
         run(|tasks| async move {
             let (acceptor, address) = acceptor(&tasks);
             let _client = TcpStream::connect(address).unwrap();
@@ -419,6 +428,10 @@ mod tests {
             let pair = Pair::connected(3);
             let mut leg = LoginLeg::from_client(stream, pair.server.transport, Vec::new());
             let scratch = Scratch::new();
+            leg.be_watchful().unwrap();
+            let socket = SockRef::from(&leg.stream);
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(10));
             let at = |leg: &mut LoginLeg, age_ms: u64| {
                 let mut entropy = scratch.entropy.borrow_mut();
                 let mut cx = Context { now: Instant(age_ms), entropy: &mut *entropy };

@@ -17,6 +17,12 @@ const USER_TIMEOUT: Duration = Duration::from_hours(1);
 const KEEPALIVE_IDLE: Duration = Duration::from_mins(2);
 /// Time between probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// The same of a connection that others wait for: their question is asked elsewhere once its host
+/// is known to be gone.
+const LINK_TIMEOUT: Duration = Duration::from_secs(30);
+/// Idle time before its probes, and between them.
+const LINK_IDLE: Duration = Duration::from_secs(10);
+const LINK_INTERVAL: Duration = Duration::from_secs(5);
 /// Time between probes where only their number ends a connection, and the most that the kernel
 /// counts: two hours, as long as a system without settings waits.
 const KEEPALIVE_ALONE: (Duration, u32) = (Duration::from_mins(1), 127);
@@ -40,6 +46,12 @@ pub(super) fn be_patient(socket: &Socket, patience: Option<Duration>) -> io::Res
         socket.set_tcp_keepalive(&probes.with_interval(interval).with_retries(retries))?;
     }
     Ok(())
+}
+
+/// Has a host that is gone noticed within half a minute: of a control link, which is quiet for long.
+pub(super) fn be_watchful(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_user_timeout(Some(LINK_TIMEOUT))?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(LINK_IDLE).with_interval(LINK_INTERVAL))
 }
 
 /// Answers what was just read with an ACK now. The kernel forgets this setting by itself, so it is

@@ -345,6 +345,9 @@ impl Door {
         };
         place.leave();
         drop(presence.take());
+        if let Err(error) = leg.be_watchful() {
+            return Outcome::Ended(Broken::from(error).ended(Side::Client, Stage::Session));
+        }
         tracing::info!(edge = %peer, key = %edge_key, "control link open");
         let detail = self.talk(agent, &mut leg, edge_key).await;
         let detail = detail.as_ref().map_or("", Detail::as_str);

@@ -407,6 +407,7 @@ impl Link {
     ) -> Result<LoginLeg, Trouble> {
         let transport = scratch.with_context(|cx| Transport::client(Arc::clone(config), cx));
         let mut leg = LoginLeg::to_vm(Stream::connect(tasks, self.peer.address)?, transport);
+        leg.be_watchful()?;
         let secured =
             leg.drive(scratch, |_, event, _, _| Ok(matches!(event, Event::Secured).then_some(())));
         secured.await.map_err(|broken| trouble(&broken, &leg))?;
