@@ -48,7 +48,8 @@ pub(super) fn be_patient(socket: &Socket, patience: Option<Duration>) -> io::Res
     Ok(())
 }
 
-/// Has a host that is gone noticed within half a minute: of a control link, which is quiet for long.
+/// Has a host that is gone noticed within half a minute: of a control link, which is quiet for
+/// long.
 pub(super) fn be_watchful(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(LINK_TIMEOUT))?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(LINK_IDLE).with_interval(LINK_INTERVAL))
