@@ -40,24 +40,18 @@ impl Door {
     /// From a proved key with a route to a session on the pump, or to words about why not.
     pub(super) async fn begin_session(
         &self,
-        mut client_leg: LoginLeg,
+        client_leg: LoginLeg,
         report: &RefCell<Report>,
         place: &HalfOpenSlot,
         admitted: Admitted,
         key: &ProvedKey,
     ) -> Outcome {
         place.leave();
-        let seat = match self.seat(report, &admitted) {
-            Ok(seat) => seat,
-            Err(ended) => {
-                let told = self.explain(client_leg, Early::default(), report, ended, "");
-                return Outcome::Ended(told.await);
-            }
+        let placed = self.take_place(client_leg, report, &admitted, Stage::Dial).await;
+        let (mut client_leg, seat, waiting) = match placed {
+            Ok(placed) => placed,
+            Err(ended) => return Outcome::Ended(ended),
         };
-        let Some(wake) = self.tasks.wake_me() else {
-            return Outcome::Ended(Ended::edge(Stage::Session, Cause::Resources));
-        };
-        let waiting = self.attended.enter(report.borrow().clone(), Stage::Dial, wake);
         let (mut early, mut banner) = (Early::default(), String::new());
         let reached = {
             let (shared, scratch, counters) = (&self.shared, &self.scratch, &*self.counters);
@@ -116,12 +110,31 @@ impl Door {
         }
     }
 
-    /// A seat for a session, or why there is none.
-    pub(super) fn seat(
+    /// A seat for the session, and a place among those attended to, in `stage`.
+    ///
+    /// # Errors
+    /// How it ended; if there is no seat, the user was told so.
+    pub(super) async fn take_place(
         &self,
+        client_leg: LoginLeg,
         report: &RefCell<Report>,
         admitted: &Admitted,
-    ) -> Result<SessionPermit, Ended> {
+        stage: Stage,
+    ) -> Result<(LoginLeg, SessionPermit, Waiting), Ended> {
+        let seat = match self.seat(report, admitted) {
+            Ok(seat) => seat,
+            Err(full) => {
+                return Err(self.explain(client_leg, Early::default(), report, full, "").await);
+            }
+        };
+        let wake = self.tasks.wake_me();
+        let wake = wake.ok_or(Ended::edge(Stage::Session, Cause::Resources))?;
+        let waiting = self.attended.enter(report.borrow().clone(), stage, wake);
+        Ok((client_leg, seat, waiting))
+    }
+
+    /// A seat for a session, or why there is none.
+    fn seat(&self, report: &RefCell<Report>, admitted: &Admitted) -> Result<SessionPermit, Ended> {
         self.shared.take_seat(&admitted.user, &admitted.vm.id).map_err(|full| {
             let (cause, others) = full.cause();
             report.borrow_mut().others = others;

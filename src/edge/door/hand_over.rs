@@ -92,18 +92,12 @@ impl Door {
         mut given: Box<Given>,
     ) -> Outcome {
         place.leave();
-        let seat = match self.seat(report, &admitted) {
-            Ok(seat) => seat,
-            Err(ended) => {
-                let told = self.explain(client_leg, Early::default(), report, ended, "");
-                return Outcome::Ended(told.await);
-            }
-        };
-        let Some(wake) = self.tasks.wake_me() else {
-            return Outcome::Ended(Ended::edge(Stage::Session, Cause::Resources));
-        };
         report.borrow_mut().far_end = Some(Arc::new(FarEnd::Agent(given.peer.clone())));
-        let waiting = self.attended.enter(report.borrow().clone(), Stage::Handoff, wake);
+        let placed = self.take_place(client_leg, report, &admitted, Stage::Handoff).await;
+        let (client_leg, seat, waiting) = match placed {
+            Ok(placed) => placed,
+            Err(ended) => return Outcome::Ended(ended),
+        };
         let claim = mem::take(&mut given.claim);
         let (Part::Edge(links), Some(known)) =
             (&self.shared.part, Known::of(&client_leg.transport))
@@ -114,8 +108,7 @@ impl Door {
         let handed = links.announce(&given.peer, claim, request, known);
         // Only now that whoever takes a right away finds it here, and the link: what went since the
         // proof is not missed.
-        let stands = recheck(&self.shared, &waiting.report, unix_s());
-        if let Err(why) = stands {
+        if let Err(why) = recheck(&self.shared, &waiting.report, unix_s()) {
             self.shared.cut_links();
             let (said, why) = ((Early::default(), ""), Unreached::Told(why.cause()));
             return Outcome::Ended(self.part(client_leg, said, report, &waiting, why).await);
