@@ -97,7 +97,7 @@ impl Model {
         reach.flat_map(move |reach| {
             let slots = reach.slots.iter().map(|slot| Seen::of(*slot));
             let quarantined =
-                reach.quarantined.iter().filter(move |quarantined| quarantined.until_s > now_s);
+                reach.quarantined.iter().filter(move |quarantined| quarantined.lasts(now_s));
             slots.chain(quarantined.map(|quarantined| Seen {
                 address: quarantined.address,
                 vm: quarantined.vm,

@@ -439,6 +439,13 @@ pub struct QuarantinedSlot {
     pub endpoint: Option<String>,
 }
 
+impl QuarantinedSlot {
+    /// Whether it is not over.
+    pub(super) const fn lasts(&self, now_s: u64) -> bool {
+        self.until_s > now_s
+    }
+}
+
 /// What is true of the registry as a whole.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Registry {

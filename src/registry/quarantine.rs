@@ -112,8 +112,8 @@ impl Draft<'_> {
         };
         let slots =
             reach.slots.iter().filter_map(|slot| quarantine(slot.address, slot.vm, until_s));
-        let over = |slot: &&Quarantined| slot.until_s > self.stamp().now_s;
-        let quarantined = reach.quarantined.iter().filter(over);
+        let now_s = self.stamp().now_s;
+        let quarantined = reach.quarantined.iter().filter(|slot| slot.lasts(now_s));
         let quarantined =
             quarantined.filter_map(|slot| quarantine(slot.address, slot.vm, slot.until_s));
         let all: Vec<QuarantinedSlot> = slots.chain(quarantined).collect();
@@ -136,7 +136,7 @@ impl Draft<'_> {
             _ => Vec::new(),
         };
         // What is over takes no room.
-        quarantined.retain(|other| other.until_s > self.stamp().now_s);
+        quarantined.retain(|other| other.lasts(self.stamp().now_s));
         let way = |quarantine: &QuarantinedSlot| (quarantine.address.clone(), quarantine.vm);
         let mut places: HashMap<(Label, Serial), usize> =
             quarantined.iter().map(way).zip(0..).collect();
@@ -161,7 +161,7 @@ impl Draft<'_> {
             return;
         };
         let count = quarantined.len();
-        quarantined.retain(|quarantine| quarantine.until_s > self.stamp().now_s);
+        quarantined.retain(|quarantine| quarantine.lasts(self.stamp().now_s));
         if quarantined.is_empty() {
             self.write(&key, None);
         } else if quarantined.len() < count {
@@ -181,7 +181,7 @@ impl Draft<'_> {
         let Document::Quarantine(quarantined) = document else { return None };
         let now_s = self.stamp().now_s;
         let own = quarantined.into_iter().filter(|quarantine| {
-            let gone = quarantine.until_s > now_s && self.model().vm(quarantine.vm).is_none();
+            let gone = quarantine.lasts(now_s) && self.model().vm(quarantine.vm).is_none();
             gone && quarantine.endpoint.as_deref() == Some(ssh)
         });
         own.max_by_key(|quarantine| {

@@ -54,9 +54,14 @@ pub(super) struct Quarantined {
 }
 
 impl Quarantined {
+    /// Whether it is not over.
+    pub(super) const fn lasts(&self, now_s: u64) -> bool {
+        self.until_s > now_s
+    }
+
     /// Whether `vm` must not stand there yet.
     pub(super) fn is_quarantined_for(&self, vm: Serial, now_s: u64) -> bool {
-        self.until_s > now_s && self.vm != vm
+        self.lasts(now_s) && self.vm != vm
     }
 }
 
