@@ -1,18 +1,16 @@
 //! The agent of the demonstration: what `keyway agent` is, on one shard and loopback, beside the VM
 //! that lies on a node.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::agent_identity::{Identity, STATE};
 use super::directory::Directory;
-use super::door::{HALF_OPEN_MAX, SESSIONS_MAX, read};
+use super::door::{SESSIONS_MAX, open, read};
 use crate::config::{AgentFiles, LoadedAgent, load_agent};
-use crate::edge::{Edge, Start, listen};
-use crate::metrics::{Inventory, Registry};
+use crate::edge::Edge;
+use crate::serve;
 use crate::serve::Failure;
 use crate::ssh::publickey::PublicKey;
-use crate::{host, serve};
 
 /// Its configuration file, as written.
 pub(super) const FILE: &str = "agent.toml";
@@ -43,12 +41,9 @@ impl Agent {
         let loaded = read(load_agent(&AgentFiles { config, fleet: None }))?;
         let LoadedAgent { config, fleet, .. } = loaded;
         let addresses = config.edge.listen.clone();
-        let shared = Arc::new(serve::shared_by_agent(config, fleet, state, SESSIONS_MAX)?);
-        let cpus: Vec<usize> = host::cpus()?.into_iter().take(1).collect();
-        let registry = Registry::new(0, Inventory::default);
-        let doors = listen::reserve(&addresses, &cpus, false)?;
-        let start = Start { doors, beside: 0, cpus, half_open_max: HALF_OPEN_MAX, shared };
-        Ok(Self(Edge::start(start, &registry)?))
+        let shared = serve::shared_by_agent(config, fleet, state, SESSIONS_MAX)?;
+        let (edge, _counted) = open(&addresses, shared)?;
+        Ok(Self(edge))
     }
 
     /// Ends all sessions.

@@ -12,6 +12,7 @@ use super::directory::Directory;
 use super::stage::POOL;
 use crate::config::{self, Config, Loaded, Report};
 use crate::edge::first_use::{FirstUse, Shown};
+use crate::edge::shared::Shared;
 use crate::edge::{Edge, Start, listen};
 use crate::metrics::{Inventory, Registry};
 use crate::route::Vm;
@@ -21,7 +22,7 @@ use crate::state::State;
 use crate::{host, serve};
 
 pub(super) const SESSIONS_MAX: usize = 256;
-pub(super) const HALF_OPEN_MAX: NonZeroU32 = NonZeroU32::new(64).unwrap();
+const HALF_OPEN_MAX: NonZeroU32 = NonZeroU32::new(64).unwrap();
 /// What counts them.
 const SPLICED: &str = "keyway_spliced_session_bytes_total{passage=\"spliced\"}";
 /// Tries to find a port that is free at every pool address.
@@ -119,6 +120,16 @@ impl FirstUse for AllGiven {
     }
 }
 
+/// Opens an edge at `listen`, on one shard.
+pub(super) fn open(listen: &[SocketAddr], shared: Shared) -> Result<(Edge, Registry), Failure> {
+    let cpus: Vec<usize> = host::cpus()?.into_iter().take(1).collect();
+    let registry = Registry::new(0, Inventory::default);
+    let doors = listen::reserve(listen, &cpus, false)?;
+    let (half_open_max, shared) = (HALF_OPEN_MAX, Arc::new(shared));
+    let edge = Edge::start(Start { doors, beside: 0, cpus, half_open_max, shared }, &registry)?;
+    Ok((edge, registry))
+}
+
 /// Opens the front door that `loaded` describes. `state`: its keys.
 pub(super) fn front_door(
     loaded: Loaded,
@@ -129,12 +140,8 @@ pub(super) fn front_door(
     let listen = edge.listen.clone();
     let snapshot = fleet.map(|fleet| fleet.snapshot);
     let shared = serve::shared(edge, vm_leg, snapshot, state, SESSIONS_MAX, Arc::new(AllGiven))?;
-    let shared = Arc::new(shared.playing(serve::part(state)?));
-    let cpus: Vec<usize> = host::cpus()?.into_iter().take(1).collect();
-    let registry = Registry::new(0, Inventory::default);
-    let doors = listen::reserve(&listen, &cpus, false)?;
-    let start = Start { doors, beside: 0, cpus, half_open_max: HALF_OPEN_MAX, shared };
-    let edge = Edge::start(start, &registry)?;
+    let shared = shared.playing(serve::part(state)?);
+    let (edge, registry) = open(&listen, shared)?;
     let port = edge.addresses().first().map_or(0, SocketAddr::port);
     Ok(FrontDoor { edge, registry, port, host_key })
 }
