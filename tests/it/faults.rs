@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 
-use crate::handoff::{asks, last_line, run_to_end, stays};
+use crate::handoff::{asks, ends, last_line, run_to_end, stays};
 use crate::harness::client::{self, Client};
 use crate::harness::wire::Kind;
 use crate::harness::{World, full, process, run, wait};
@@ -79,7 +79,7 @@ fn an_agent_that_dies_ends_its_sessions_and_the_next_one_takes_new_ones() {
     let Some(mut world) = world() else { return };
     let (mut ssh, _said) = stays(&world);
     process::signal(world.agent().id(), Signal::SIGKILL);
-    wait::until("its end", wait::SOON, || ssh.try_wait().is_ok_and(|ended| ended.is_some()));
+    ends(&mut ssh);
     assert_logged(&world, "\"stage\":\"session\"");
     let left = || world.vms[0].log().contains("Closing connection");
     wait::until("the VM's end", wait::SOON, left);
@@ -156,7 +156,7 @@ fn a_vm_whose_sshd_dies_ends_its_sessions_and_the_agent_says_why_there_are_no_ne
     let Some(mut world) = world() else { return };
     let (mut ssh, _said) = stays(&world);
     world.vm("blue").down();
-    wait::until("its end", wait::SOON, || ssh.try_wait().is_ok_and(|ended| ended.is_some()));
+    ends(&mut ssh);
     let line = "\"side\":\"vm\",\"stage\":\"session\"";
     wait::until("the agent's line", wait::SOON, || last_line(&world.agent().log()).contains(line));
     let said = world.target("alice", "s001").ssh(&[], "true").ends(255).stderr;
@@ -173,7 +173,7 @@ fn a_data_connection_that_is_torn_ends_its_session_at_both_ends_and_no_other() {
     let (mut ssh, _said) = stays(&world);
     let wire = world.inner.clone().expect("a wire");
     assert_eq!(wire.tear(Kind::Data), 1);
-    wait::until("its end", wait::SOON, || ssh.try_wait().is_ok_and(|ended| ended.is_some()));
+    ends(&mut ssh);
     assert_logged(&world, "\"stage\":\"session\"");
     let log = |world: &mut World| last_line(&world.agent().log()).contains("\"vm\":\"blue\"");
     wait::until("the agent's line", wait::SOON, || log(&mut world));

@@ -3,11 +3,11 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use nix::sys::signal::Signal;
-
-use crate::harness::{Key, World, process, run, wait};
+use crate::handoff::{ends, stays, take_alices_key};
+use crate::harness::{World, run, wait};
+use crate::operations::reload;
 
 fn world() -> Option<World> {
     let mut world = (!World::is_passed_by()).then(|| World::usual_plan().followed().start())?;
@@ -22,28 +22,6 @@ fn follows(world: &mut World) {
     wait::until("the VM", wait::SOON, || world.agent_page().contains("keyway_vms 1\n"));
 }
 
-/// A session that stays, once it stands, and the file with what `ssh` says of it.
-fn stays(world: &World) -> (Child, PathBuf) {
-    let (came, said) = (world.path("came"), world.path("said"));
-    let file = |path| fs::File::create(path).expect("a file");
-    let mut ssh = world.target("alice", "s001").openssh("ssh");
-    ssh.arg("door").arg("echo in; sleep 600").stdin(Stdio::null());
-    let ssh = ssh.stdout(file(&came)).stderr(file(&said)).spawn().expect("ssh");
-    let stands = || fs::read_to_string(&came).is_ok_and(|text| text.contains("in"));
-    wait::until("the session", wait::SOON, stands);
-    (ssh, said)
-}
-
-#[track_caller]
-fn ends(ssh: &mut Child) {
-    wait::until("its end", wait::SOON, || ssh.try_wait().is_ok_and(|ended| ended.is_some()));
-}
-
-/// Has the front door read its files again.
-fn reload(world: &mut World) {
-    process::signal(world.edge().id(), Signal::SIGHUP);
-}
-
 /// The VM's host key is pinned on the way: at control, where it can be seen.
 #[test]
 fn a_session_is_handed_to_an_agent_that_judges_by_the_feed() {
@@ -56,10 +34,7 @@ fn a_session_is_handed_to_an_agent_that_judges_by_the_feed() {
     let names = fs::read_dir(world.path("agent_state")).expect("its state_dir").flatten();
     let names: Vec<PathBuf> = names.map(|entry| entry.file_name().into()).collect();
     assert!(!names.contains(&"vm_host_keys".into()), "nothing is pinned there: {names:?}");
-    let fleet = fs::read_to_string(world.path("fleet.toml")).expect("the fleet");
-    let alice = world.key("alice").public_line();
-    let other = Key::ed25519(world.dir(), "other").public_line();
-    fs::write(world.path("fleet.toml"), fleet.replace(&alice, &other)).expect("the fleet");
+    take_alices_key(&world);
     let (mut ssh, said) = stays(&world);
     reload(&mut world);
     ends(&mut ssh);

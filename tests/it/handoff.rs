@@ -20,11 +20,25 @@ pub(crate) fn stays(world: &World) -> (Child, PathBuf) {
     let (came, said) = (world.path("came"), world.path("said"));
     let file = |path| fs::File::create(path).expect("a file");
     let mut ssh = world.target("alice", "s001").openssh("ssh");
-    ssh.arg("door").arg("echo in; sleep 600").stdout(file(&came)).stderr(file(&said));
-    let ssh = ssh.spawn().expect("ssh");
+    ssh.arg("door").arg("echo in; sleep 600").stdin(Stdio::null());
+    let ssh = ssh.stdout(file(&came)).stderr(file(&said)).spawn().expect("ssh");
     let stands = || fs::read_to_string(&came).is_ok_and(|text| text.contains("in"));
     wait::until("the session", wait::SOON, stands);
     (ssh, said)
+}
+
+/// Waits until it has ended.
+#[track_caller]
+pub(crate) fn ends(ssh: &mut Child) {
+    wait::until("its end", wait::SOON, || ssh.try_wait().is_ok_and(|ended| ended.is_some()));
+}
+
+/// Has the fleet file name another key in the place of alice's, for whoever reads it next.
+pub(crate) fn take_alices_key(world: &World) {
+    let fleet = fs::read_to_string(world.path("fleet.toml")).expect("the fleet");
+    let alice = world.key("alice").public_line();
+    let other = Key::ed25519(world.dir(), "other").public_line();
+    fs::write(world.path("fleet.toml"), fleet.replace(&alice, &other)).expect("the fleet");
 }
 
 /// Somebody who asks for the VM's name, once the edge has asked the agent.
@@ -89,10 +103,7 @@ fn an_agent_that_is_away_is_an_upstream_failure_and_nothing_takes_its_place() {
 fn an_agent_takes_nobody_whom_its_own_map_does_not_let_in() {
     let Some(mut world) = world() else { return };
     let target = world.target("alice", "s001");
-    let fleet = fs::read_to_string(world.path("fleet.toml")).expect("the fleet");
-    let alice = world.key("alice").public_line();
-    let other = Key::ed25519(world.dir(), "other").public_line();
-    fs::write(world.path("fleet.toml"), fleet.replace(&alice, &other)).expect("the fleet");
+    take_alices_key(&world);
     process::signal(world.agent().id(), Signal::SIGHUP);
     wait::until("the reload", wait::SOON, || world.agent().log().contains("reloaded"));
     let said = target.ssh(&[], "true").ends(255).stderr;
@@ -155,12 +166,9 @@ fn later_key_exchanges_are_signed_by_the_edge() {
 fn a_session_ends_at_once_when_its_right_is_taken_away_at_the_agent() {
     let Some(mut world) = world() else { return };
     let (mut ssh, said) = stays(&world);
-    let fleet = fs::read_to_string(world.path("fleet.toml")).expect("the fleet");
-    let alice = world.key("alice").public_line();
-    let other = Key::ed25519(world.dir(), "other").public_line();
-    fs::write(world.path("fleet.toml"), fleet.replace(&alice, &other)).expect("the fleet");
+    take_alices_key(&world);
     process::signal(world.agent().id(), Signal::SIGHUP);
-    wait::until("its end", wait::SOON, || ssh.try_wait().is_ok_and(|ended| ended.is_some()));
+    ends(&mut ssh);
     let said = fs::read_to_string(said).expect("what ssh said");
     assert!(said.contains("your access to blue was taken away"), "{said}");
 }
@@ -175,7 +183,7 @@ fn a_node_that_is_trusted_no_more_loses_its_sessions_and_its_link() {
     let less = fleet.replace("trusted = true", "trusted = false");
     fs::write(world.path("fleet.toml"), less).expect("the fleet");
     process::signal(world.edge().id(), Signal::SIGHUP);
-    wait::until("its end", wait::SOON, || ssh.try_wait().is_ok_and(|ended| ended.is_some()));
+    ends(&mut ssh);
     drop(said);
     let line = || last_line(&world.log()).contains("\"cause\":\"agent_unreachable\"");
     wait::until("the line", wait::SOON, line);
@@ -193,7 +201,7 @@ fn an_edge_that_an_agent_knows_no_more_loses_its_sessions_there() {
     let alice = world.key("alice").public_line();
     fs::write(world.path("agent.toml"), text.replace(&edge, &alice)).expect("agent.toml");
     process::signal(world.agent().id(), Signal::SIGHUP);
-    wait::until("its end", wait::SOON, || ssh.try_wait().is_ok_and(|ended| ended.is_some()));
+    ends(&mut ssh);
     drop(said);
 }
 
@@ -203,7 +211,7 @@ fn with_the_edge_its_sessions_end_at_the_agent() {
     let Some(mut world) = world() else { return };
     let (mut ssh, said) = stays(&world);
     process::signal(world.edge().id(), Signal::SIGKILL);
-    wait::until("its end", wait::SOON, || ssh.try_wait().is_ok_and(|ended| ended.is_some()));
+    ends(&mut ssh);
     wait::until("the agent's line", wait::SOON, || !last_line(&world.agent().log()).is_empty());
     drop(said);
 }

@@ -86,8 +86,7 @@ impl Talk {
 
     #[track_caller]
     fn ends(&mut self) {
-        let ended = || self.ssh.try_wait().is_ok_and(|ended| ended.is_some());
-        wait::until("its end", wait::SOON, ended);
+        crate::handoff::ends(&mut self.ssh);
     }
 }
 
