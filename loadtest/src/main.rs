@@ -10,11 +10,16 @@
 #![expect(clippy::disallowed_methods, reason = "it measures, by threads and clocks")]
 
 mod account;
+mod compare;
+mod delay;
 mod engine;
+mod first_byte;
 mod lab;
 mod link;
+mod programs;
 mod report;
 mod scenario;
+mod splice;
 mod vm;
 
 use std::net::SocketAddr;
@@ -93,11 +98,14 @@ enum Command {
         #[arg(long, value_enum, default_value_t = scenario::Stop::KeyExchange)]
         stop: scenario::Stop,
     },
-    /// Every scenario against a VM directly, HAProxy TCP and Keyway, round robin; medians
-    Compare(lab::Compare),
+    /// Every scenario against a VM directly, HAProxy TCP, a bare splice loop and Keyway, in turn
+    Compare(compare::Compare),
     /// Be the light VM of `compare`: a server that answers `exec true`, until it is ended
     #[command(hide = true)]
     Vm(vm::Setup),
+    /// Be the bare splice loop of `compare`, until it is ended
+    #[command(hide = true)]
+    Splice(splice::Setup),
 }
 
 #[derive(Args)]
@@ -124,7 +132,7 @@ struct TargetArguments {
 
 impl TargetArguments {
     /// The target, and the HAProxy that must live as long as it is loaded.
-    fn open(self) -> Result<(scenario::Target, Option<lab::Started>)> {
+    fn open(self) -> Result<(scenario::Target, Option<programs::Started>)> {
         if !self.to.ip().is_loopback() && !self.own_host {
             return Err(format!("{} is not a loopback address: see --own-host", self.to).into());
         }
@@ -139,7 +147,10 @@ impl TargetArguments {
         if !self.haproxy {
             return Ok((target, None));
         }
-        let proxy = lab::haproxy(self.to)?;
+        let dir = std::env::temp_dir().join(format!("keyway-haproxy-{}", std::process::id()));
+        std::fs::create_dir_all(&dir)?;
+        let address = format!("127.0.76.2:{}", programs::port()?).parse()?;
+        let proxy = programs::haproxy(&dir, address, self.to)?;
         target.name = "haproxy".into();
         target.address = proxy.address;
         target.pids = vec![proxy.started.id()];
@@ -147,31 +158,33 @@ impl TargetArguments {
     }
 }
 
-fn run(arguments: Arguments) -> Result<Vec<report::Row>> {
+fn run(arguments: Arguments) -> Result<Vec<report::Summary>> {
+    let one = |row: report::Row| report::summary(&[row]).into_iter().collect();
     scenario::raise_fd_limit()?;
     match arguments.command {
         Command::Logins { target, shape } => {
             let (target, _proxy) = target.open()?;
-            Ok(vec![scenario::logins(&target, &shape)?])
+            Ok(one(scenario::logins(&target, &shape)?))
         }
         Command::Bulk { target, shape } => {
             let (target, _proxy) = target.open()?;
-            Ok(vec![scenario::bulk(&target, &shape)?])
+            Ok(one(scenario::bulk(&target, &shape)?))
         }
         Command::Echo { target, shape } => {
             let (target, _proxy) = target.open()?;
-            Ok(vec![scenario::echo(&target, &shape)?])
+            Ok(one(scenario::echo(&target, &shape)?))
         }
         Command::IdleHold { target, shape } => {
             let (target, _proxy) = target.open()?;
-            Ok(vec![scenario::idle_hold(&target, &shape)?])
+            Ok(one(scenario::idle_hold(&target, &shape)?))
         }
         Command::HalfOpenHold { target, shape, stop } => {
             let (target, _proxy) = target.open()?;
-            Ok(vec![scenario::half_open_hold(&target, &shape, stop)?])
+            Ok(one(scenario::half_open_hold(&target, &shape, stop)?))
         }
-        Command::Compare(compare) => lab::compare(&compare),
+        Command::Compare(compare) => compare::compare(&compare),
         Command::Vm(setup) => vm::serve(&setup).map(|()| vec![]),
+        Command::Splice(setup) => splice::serve(&setup).map(|()| vec![]),
     }
 }
 
