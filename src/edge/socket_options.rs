@@ -61,6 +61,17 @@ pub(super) fn acknowledge_now(fd: impl AsFd) {
     let _slower = SockRef::from(&fd).set_tcp_quickack(true);
 }
 
+/// Has epoll tell of bytes once there are so many, or no room for more; tells at once if there are.
+/// False: it goes on as before.
+pub(super) fn tell_of(fd: &impl AsRawFd, bytes: libc::c_int) -> bool {
+    let Ok(len) = libc::socklen_t::try_from(size_of_val(&bytes)) else { return false };
+    let value = (&raw const bytes).cast();
+    // SAFETY: `bytes` is readable for the `len` bytes that the kernel is told of.
+    unsafe {
+        libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVLOWAT, value, len) == 0
+    }
+}
+
 /// What a TCP socket holds for its peer, in bytes as the kernel reckons them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SendBuffer {

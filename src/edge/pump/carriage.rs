@@ -61,7 +61,7 @@ impl Carriage {
     }
 
     /// When [`Self::expire`] wants to be called, on the clock of [`PumpContext::now`].
-    pub(super) const fn deadline(&self) -> Option<u64> {
+    pub(super) fn deadline(&self) -> Option<u64> {
         match self {
             Self::Reseal(relay) => relay.deadline(),
             Self::Splice(splice) => splice.deadline(),

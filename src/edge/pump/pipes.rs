@@ -9,9 +9,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
-use nix::unistd::{pipe2, read};
+use nix::unistd::{SysconfVar, pipe2, read, sysconf};
 
-/// What a pipe shall have room for, in bytes. It has a place for each 4 KiB of that, and a segment
+/// What a pipe shall have room for, in bytes. It has a place for each page of that, and a segment
 /// off the wire takes one however short it is.
 const PIPE_BYTES: i32 = 256 << 10;
 
@@ -27,6 +27,7 @@ const REST_MS: u64 = 1_000;
 pub(in crate::edge) struct Pipe {
     out: OwnedFd,
     into: OwnedFd,
+    places: usize,
 }
 
 impl Pipe {
@@ -40,11 +41,19 @@ impl Pipe {
         let (out, into) = pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)?;
         // Refused to a user who has many pipes already: the usual size will do.
         let _usual = fcntl(&into, FcntlArg::F_SETPIPE_SZ(bytes));
-        if fcntl(&into, FcntlArg::F_GETPIPE_SZ)? < PIPE_BYTES_MIN {
+        let size = fcntl(&into, FcntlArg::F_GETPIPE_SZ)?;
+        if size < PIPE_BYTES_MIN {
             // What the kernel answers such a user who asks for more.
             return Err(Errno::EPERM);
         }
-        Ok(Self { out, into })
+        let page = sysconf(SysconfVar::PAGE_SIZE)?.ok_or(Errno::EINVAL)?;
+        let places = usize::try_from(i64::from(size) / page).unwrap_or_default();
+        Ok(Self { out, into, places })
+    }
+
+    /// However these bytes came, they did not fill the pipe: there is none without a place.
+    pub(super) const fn has_place_for(&self, count: usize) -> bool {
+        count < self.places
     }
 
     /// Moves at most `count` bytes from a socket to here; 0: the peer's FIN. The pipe is empty

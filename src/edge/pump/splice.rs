@@ -24,6 +24,7 @@ use super::super::relay::{HALF_CLOSED_MS_MAX, LINGER_MS_MAX, READS_MAX, Turn};
 use super::super::socket_options;
 use crate::ended::{Cause, Ended, Stage};
 
+mod inflow;
 mod leg;
 pub use self::leg::SplicedLeg;
 
@@ -73,13 +74,15 @@ impl Splice {
     }
 
     /// When [`Self::expire`] wants to be called, on the clock of [`PumpContext::now`].
-    pub(super) const fn deadline(&self) -> Option<u64> {
-        match self.phase {
+    pub(super) fn deadline(&self) -> Option<u64> {
+        let due = match self.phase {
             Phase::Open => None,
             Phase::HalfClosed { until, .. }
             | Phase::Parting { until, .. }
             | Phase::Closing { until, .. } => Some(until),
-        }
+        };
+        let inflows = [&self.client, &self.vm].map(|leg| leg.inflow.deadline());
+        inflows.into_iter().flatten().chain(due).min()
     }
 
     /// Counts what goes out first. Whether the peers are there, the kernel alone finds
@@ -121,6 +124,9 @@ impl Splice {
 
     /// The deadline may have passed.
     pub(super) fn expire(&mut self, tools: &mut PumpContext) -> Turn {
+        for leg in [&mut self.client, &mut self.vm] {
+            leg.inflow.expire(tools.now.0, &leg.fd);
+        }
         let moved = self.client.received + self.vm.received;
         match &mut self.phase {
             Phase::HalfClosed { ended, until, moved_max } if *until <= tools.now.0 => {

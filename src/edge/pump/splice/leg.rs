@@ -14,6 +14,7 @@ use super::super::super::buffers::{BUFFER, Inbox, Pool};
 use super::super::super::relay::leg::{Party, PumpContext, Read, Reading, Writing, receive};
 use super::super::super::socket_options;
 use super::super::pipes::Pipe;
+use super::inflow::Inflow;
 
 /// Bytes that one splice takes at most: what is stuck fits into one buffer, and
 /// others get their turn.
@@ -45,6 +46,8 @@ pub(super) struct Leg {
     pub(super) received: u64,
     /// Bytes that the socket takes now, or more: it takes less only by what we write.
     pub(super) room: usize,
+    /// What it brought lately.
+    pub(super) inflow: Inflow,
 }
 
 /// A socket failed.
@@ -63,6 +66,7 @@ impl Leg {
             writing: Writing::Ready,
             received: u64::try_from(count).unwrap_or_default(),
             room: 0,
+            inflow: Inflow::default(),
         }
     }
 
@@ -102,8 +106,9 @@ impl Leg {
         room: usize,
         tools: &mut PumpContext,
     ) -> Result<Read, Lost> {
+        let asked = room.min(SPLICE_BYTES_MAX);
         let read = loop {
-            match pipe.fill(&self.fd, room.min(SPLICE_BYTES_MAX)) {
+            match pipe.fill(&self.fd, asked) {
                 Ok(0) => {
                     self.reading = Reading::Finished;
                     break Ok(Read::End);
@@ -119,6 +124,11 @@ impl Leg {
         };
         if let Ok(Read::Bytes(count)) = read {
             self.count(party, count, tools);
+            self.inflow.came(count, tools.now.0, &self.fd);
+            // As in `receive`, where it was not the pipe that was full: a key that was pressed.
+            if count < asked && pipe.has_place_for(count) && self.reading == Reading::Ready {
+                self.reading = Reading::Drained;
+            }
             let left = to.take(&pipe, count);
             tools.tally.spliced += u64::try_from(count - left).unwrap_or_default();
             if to.writing == Writing::Finished && left > 0 {

@@ -521,3 +521,51 @@ fn the_kernel_looks_after_silent_peers_as_long_as_the_protocol_would() {
     }
     eprintln!("Splice: {} bytes", size_of::<Splice>());
 }
+
+/// Sends as much down as makes a flow a fast one, and reads it.
+fn hurry(pump: &mut Pump<&'static str>, client: &mut TcpStream, mut vm: &TcpStream) {
+    let mut room = vec![0; 64 << 10];
+    for _ in 0..16 {
+        vm.write_all(&room).unwrap();
+        settle(pump);
+        client.read_exact(&mut room).unwrap();
+    }
+}
+
+#[test]
+fn a_fast_flow_is_told_of_in_large_pieces_and_what_is_left_after_a_lull() {
+    let (mut pump, _handle, ends) = pump();
+    let (mut client, mut vm, session) = spliced("fast");
+    pump.register(session);
+    let (mut word, mut half) = ([0; 5], vec![0; 32 << 10]);
+    let mut passes = |pump: &mut Pump<&'static str>, client: &mut TcpStream, vm: &mut TcpStream| {
+        vm.write_all(b"typed").unwrap();
+        settle(pump);
+        client.read_exact(&mut word).unwrap();
+    };
+    hurry(&mut pump, &mut client, &vm);
+    vm.write_all(b"typed").unwrap();
+    settle(&mut pump);
+    assert_nothing(&mut client);
+    later(&mut pump, 2);
+    client.read_exact(&mut [0; 5]).unwrap();
+    // From there on all is told as it comes, and a slow flow stays one.
+    passes(&mut pump, &mut client, &mut vm);
+    for _ in 0..64 {
+        later(&mut pump, 11);
+        vm.write_all(&half).unwrap();
+        settle(&mut pump);
+        client.read_exact(&mut half).unwrap();
+    }
+    passes(&mut pump, &mut client, &mut vm);
+    // An end waits for nothing.
+    hurry(&mut pump, &mut client, &vm);
+    vm.write_all(b"last").unwrap();
+    vm.shutdown(Shutdown::Write).unwrap();
+    settle(&mut pump);
+    client.read_exact(&mut [0; 4]).unwrap();
+    assert_end(&mut client);
+    drop((client, vm));
+    settle(&mut pump);
+    assert_ended(&ends, Side::Vm, Cause::Closed, (0, (4 << 20) + 19));
+}
