@@ -116,6 +116,8 @@ labelled! {
         AgentUnreachable = "agent_unreachable",
         /// The agent beside the VM does not take the session.
         AgentRefused = "agent_refused",
+        /// The edge's identity was removed: agents take no sessions from it.
+        EdgeRemoved = "edge_removed",
         /// An edge asked this agent for what it does not do.
         HandoffRefused = "handoff_refused",
         /// The VM did not answer.
@@ -185,6 +187,7 @@ impl Cause {
             Self::VmSessionsFull => "the VM has sessions_max_per_vm sessions",
             Self::AgentUnreachable => "the agent beside the VM cannot be reached",
             Self::AgentRefused => "the agent beside the VM does not take the session",
+            Self::EdgeRemoved => "the edge's identity is removed: agents take no sessions from it",
             Self::HandoffRefused => "the agent was asked for what it does not do",
             Self::DialFailed => "the VM does not answer",
             Self::DialRefused => "nothing listens at the VM's endpoint",
@@ -360,7 +363,7 @@ pub fn notice(cause: Cause, about: &About<'_>) -> String {
         | Cause::DialRefused
         | Cause::AgentUnreachable
         | Cause::AgentRefused => out_of_reach(cause, &vm),
-        Cause::ExchangeUnanswered => unanswered(&vm),
+        Cause::EdgeRemoved | Cause::ExchangeUnanswered => not_handed_over(cause, &vm),
         Cause::TurnedAway => format!(
             "the SSH server of {vm} takes no connection right now. Your key is fine; try again in a moment."
         ),
@@ -463,7 +466,12 @@ fn out_of_reach(cause: Cause, vm: &str) -> String {
 }
 
 /// To a client that was to be handed to the VM's host.
-fn unanswered(vm: &str) -> String {
+fn not_handed_over(cause: Cause, vm: &str) -> String {
+    if cause == Cause::EdgeRemoved {
+        return format!(
+            "this server may not connect anybody to {vm} any more. Your key is fine; please tell the operator."
+        );
+    }
     format!(
         "your SSH client did not go on with the key exchange that leads to {vm}, so you were not connected. Your key \
          is fine; try again."

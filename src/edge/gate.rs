@@ -71,8 +71,10 @@ labelled! {
         VmMaintenance = "vm_maintenance",
         /// The pool address is in maintenance.
         AddressMaintenance = "address_maintenance",
-        /// The agent that has the session, or the edge that it came by, is trusted no more.
+        /// The agent that has the session is trusted no more.
         FarEnd = "far_end",
+        /// The edge that the session came by is admitted no more.
+        EdgeRemoved = "edge_removed",
     }
 }
 
@@ -130,9 +132,8 @@ impl Refusal {
             Self::Narrowed => "the right is narrower than when the session began",
             Self::VmMaintenance => "the VM is in maintenance",
             Self::AddressMaintenance => "the address dialled is in maintenance",
-            Self::FarEnd => {
-                "the agent that has the session, or the edge it came by, is trusted no more"
-            }
+            Self::FarEnd => "the agent that has the session is trusted no more",
+            Self::EdgeRemoved => "the edge that the session came by is admitted no more",
         }
     }
 
@@ -149,6 +150,7 @@ impl Refusal {
             Self::VmMaintenance => Cause::VmMaintenance,
             Self::AddressMaintenance => Cause::AddressMaintenance,
             Self::FarEnd => Cause::AgentUnreachable,
+            Self::EdgeRemoved => Cause::EdgeRemoved,
             Self::LoginName
             | Self::NotRegistered
             | Self::Revoked

@@ -34,8 +34,13 @@ pub fn recheck(shared: &Shared, report: &Report, unix_s: u64) -> Result<Option<u
         unix_s,
         place,
     };
-    if report.far_end.as_ref().is_some_and(|far_end| !shared.trusts(far_end)) {
-        return Err(Refusal::FarEnd);
+    if let Some(far_end) = &report.far_end {
+        if !shared.is_admitted(far_end) {
+            return Err(Refusal::EdgeRemoved);
+        }
+        if !shared.trusts(far_end) {
+            return Err(Refusal::FarEnd);
+        }
     }
     let right = gate::judge(&case, |_, _| ())?;
     right.covers(&proved.grant)?;

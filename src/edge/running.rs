@@ -162,6 +162,14 @@ impl Edge {
         Ok(changed)
     }
 
+    /// Whether agents take sessions from this edge from now on. If not those that they have end,
+    /// and nothing is signed.
+    pub fn admit(&self, admitted: bool) {
+        if self.shared.admit(admitted) {
+            self.recheck_rights();
+        }
+    }
+
     /// Checks the right of every session again. Comes after what took rights away: a session that
     /// is not on a pump by then is checked when it comes there.
     fn recheck_rights(&self) {

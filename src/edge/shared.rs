@@ -79,10 +79,28 @@ impl Shared {
 
     /// Whether somebody who has part in a session may have it.
     pub(super) fn trusts(&self, far_end: &FarEnd) -> bool {
+        match far_end {
+            FarEnd::Agent(peer) => self.trusts_agent(peer),
+            FarEnd::Edge(_) => true,
+        }
+    }
+
+    /// Whether the edge may hand sessions over that a session came by: this one, or the one at the
+    /// other end.
+    pub(super) fn is_admitted(&self, far_end: &FarEnd) -> bool {
         match (far_end, &self.part) {
-            (FarEnd::Agent(peer), _) => self.trusts_agent(peer),
+            (FarEnd::Agent(_), Part::Edge(links)) => links.is_admitted(),
             (FarEnd::Edge(key), Part::Agent(agent)) => agent.trusts_edge(key),
-            (FarEnd::Edge(_), Part::Alone | Part::Edge(_)) => false,
+            (FarEnd::Agent(_) | FarEnd::Edge(_), _) => false,
+        }
+    }
+
+    /// Whether agents take sessions from this edge from now on. True if that is new: then rights
+    /// are to be looked at, if it runs.
+    pub fn admit(&self, admitted: bool) -> bool {
+        match &self.part {
+            Part::Edge(links) => links.admit(admitted),
+            Part::Alone | Part::Agent(_) => false,
         }
     }
 
@@ -102,7 +120,7 @@ impl Shared {
     /// Links to agents that are trusted no more are cut, and nothing is signed for them.
     pub(super) fn cut_links(&self) {
         if let Part::Edge(links) = &self.part {
-            links.keep(|peer| self.trusts_agent(peer));
+            links.keep(|peer| links.is_admitted() && self.trusts_agent(peer));
         }
     }
 

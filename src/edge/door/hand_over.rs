@@ -58,9 +58,13 @@ impl Door {
             Some(route::Carriage::Relay) => return Next::Relay,
             None => return Next::Nobody(agent(Cause::AgentUnreachable)),
         };
-        let (Part::Edge(_), Some(dialled)) = (&self.shared.part, report.borrow().dialled) else {
+        let (Part::Edge(links), Some(dialled)) = (&self.shared.part, report.borrow().dialled)
+        else {
             return Next::Nobody(Ended::edge(Stage::Handoff, Cause::AgentUnreachable));
         };
+        if !links.is_admitted() {
+            return Next::Nobody(Ended::edge(Stage::Handoff, Cause::EdgeRemoved));
+        }
         let (request, client) = (report.borrow().request, report.borrow().client);
         let (vm, entry) = (admitted.vm.id.clone(), entry_of(&admitted.vm));
         let details = Details { request: request.0, client, dialled, vm, entry };

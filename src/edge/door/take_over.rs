@@ -322,12 +322,12 @@ impl Door {
         let mut leg = LoginLeg::from_client(stream, transport, unread);
         let peer = report.borrow().client;
         let mut authenticator = Authenticator::new(peer.ip());
-        let policy = Policy::default();
+        let (policy, unknown) = (Policy::default(), Cell::new(None));
         let logging_in = leg.drive(&self.scratch, |transport, event, payload, cx| {
             if !matches!(event, Event::Payload(_)) {
                 return Ok(None);
             }
-            let gate = EdgeGate { agent };
+            let gate = EdgeGate { agent, unknown: &unknown };
             let now_s = unix_s();
             let step = authenticator.receive(payload, now_s, &policy, &gate, transport, cx)?;
             let Step::Proved(key) = step else { return Ok(None) };
@@ -338,7 +338,12 @@ impl Door {
         let edge_key = match logged_in.await {
             Some(Ok(key)) => key,
             Some(Err(broken)) => {
-                report.borrow_mut().detail = broken.detail(&leg.transport);
+                let unknown = unknown.into_inner().map(|key| {
+                    Detail::noted(format_args!(
+                        "{key} is none of agent's edges: `keyway edge list` at control, or `edges` in agent.toml"
+                    ))
+                });
+                report.borrow_mut().detail = unknown.or_else(|| broken.detail(&leg.transport));
                 return Outcome::Ended(broken.ended(Side::Client, Stage::Authentication));
             }
             None => return Outcome::Ended(Ended::client(Stage::Authentication, Cause::Deadline)),
@@ -433,15 +438,19 @@ fn said(
 /// Lets edges in whose keys are pinned.
 struct EdgeGate<'a> {
     agent: &'a Agent,
+    /// The key that was offered last and is none of them.
+    unknown: &'a Cell<Option<Fingerprint>>,
 }
 
 impl Gate for EdgeGate<'_> {
     fn judge_offer(&self, offer: &Offer<'_>) -> Option<Pass> {
         let Subject::Key(key) = offer.subject else { return None };
         let key: &PublicKey = key;
-        self.agent.trusts_edge(&key.fingerprint()).then(|| Pass {
-            identity: Identity::Key(key.fingerprint()),
-            restrictions: Restrictions::default(),
-        })
+        let fingerprint = key.fingerprint();
+        if !self.agent.trusts_edge(&fingerprint) {
+            self.unknown.set(Some(fingerprint));
+            return None;
+        }
+        Some(Pass { identity: Identity::Key(fingerprint), restrictions: Restrictions::default() })
     }
 }

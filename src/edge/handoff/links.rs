@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::future::{pending, poll_fn};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 use std::thread::{self, JoinHandle};
@@ -18,12 +19,13 @@ use zeroize::Zeroizing;
 
 use super::super::clock;
 use super::super::executor::{Control, Executor, Order, Wake};
-use super::super::login_leg::{Broken, LoginLeg, Scratch};
+use super::super::login_leg::{LoginLeg, Scratch};
 use super::super::stream::Stream;
 use super::far_end::Peer;
 use super::handed::{Handed, Known, Sessions};
 use super::rates::{Question, Questions, Rates};
 use super::signing_keys::SigningKeys;
+use super::trouble::{Trouble, trouble};
 use crate::ssh::fault::Fault;
 use crate::ssh::handoff::Said;
 use crate::ssh::message::Reason;
@@ -60,6 +62,8 @@ pub struct Links {
 
 struct All {
     identity: Arc<PrivateKey>,
+    /// Agents take sessions from this edge, as far as is known.
+    is_admitted: AtomicBool,
     signing_keys: SigningKeys,
     links: Mutex<AllLinks>,
     /// Of each agent, by its key: a link more gives it no more.
@@ -105,25 +109,6 @@ struct LinkState {
     trouble: Option<Arc<str>>,
 }
 
-/// Why a link is not there, for operators.
-#[derive(Debug, thiserror::Error)]
-enum Trouble {
-    #[error("{0}")]
-    Socket(#[from] io::Error),
-    #[error("no answer within 10 seconds")]
-    Deadline,
-    #[error("closed")]
-    Closed,
-    #[error("{0}")]
-    Said(String),
-    #[error("it shows {0} and not the node's agent_key")]
-    Identity(Fingerprint),
-    #[error(
-        "it does not know this edge's key (`keyway identity` prints it, agent.toml lists it under edges)"
-    )]
-    Unknown,
-}
-
 impl Carrier {
     fn rates(&self) -> MutexGuard<'_, Rates> {
         self.rates.lock().unwrap_or_else(PoisonError::into_inner)
@@ -138,8 +123,8 @@ impl Links {
     pub fn start(identity: Arc<PrivateKey>) -> io::Result<Self> {
         let (control, parts) = Control::new()?;
         let (links, agents, new) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let all =
-            Arc::new(All { identity, signing_keys: SigningKeys::default(), links, agents, new });
+        let (is_admitted, signing_keys) = (AtomicBool::new(true), SigningKeys::default());
+        let all = Arc::new(All { identity, is_admitted, signing_keys, links, agents, new });
         let theirs = Arc::clone(&all);
         let thread = thread::Builder::new().name("links".into()).spawn(move || {
             let tasks = Executor::new(parts);
@@ -177,6 +162,21 @@ impl Links {
     /// What this edge is to agents.
     pub fn identity(&self) -> Fingerprint {
         self.all.identity.public().fingerprint()
+    }
+
+    /// Its whole public key.
+    pub fn identity_key(&self) -> &PublicKey {
+        self.all.identity.public()
+    }
+
+    /// Whether agents take sessions from this edge; true if that is new.
+    pub(in crate::edge) fn admit(&self, admitted: bool) -> bool {
+        self.all.is_admitted.swap(admitted, Ordering::AcqRel) != admitted
+    }
+
+    /// Whether this edge may hand sessions over.
+    pub(in crate::edge) fn is_admitted(&self) -> bool {
+        self.all.is_admitted.load(Ordering::Acquire)
     }
 
     /// All public keys that sign: those in use, and those that sessions began with.
@@ -582,14 +582,5 @@ impl Link {
     fn log(&self, session: u64, what: &str) {
         let (agent, request) = (&self.peer.node, format_args!("{session:016x}"));
         tracing::info!(agent, %request, what, "signed for an agent");
-    }
-}
-
-fn trouble(broken: &Broken, leg: &LoginLeg) -> Trouble {
-    match (broken.detail(&leg.transport), broken) {
-        (Some(detail), _) => Trouble::Said(detail.as_str().to_owned()),
-        (None, Broken::Closed) => Trouble::Closed,
-        (None, Broken::Socket(error)) => Trouble::Said(error.to_string()),
-        (None, Broken::Fault(fault)) => Trouble::Said(fault.to_string()),
     }
 }

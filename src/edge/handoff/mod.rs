@@ -14,6 +14,7 @@ mod links;
 mod rates;
 mod signers;
 mod signing_keys;
+mod trouble;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -98,7 +99,14 @@ impl Agent {
 
     /// Believes these from now on; the links of other edges are cut.
     pub fn trust(&self, trusted: Trusted) {
-        self.trusted.store(Arc::new(trusted));
+        let before = self.trusted.swap(Arc::new(trusted));
+        let now = self.trusted.load();
+        for edge in before.edges.iter().filter(|edge| !now.edges.contains(edge)) {
+            tracing::warn!(%edge, "an edge is admitted no more: its links and sessions end");
+        }
+        for edge in now.edges.iter().filter(|edge| !before.edges.contains(edge)) {
+            tracing::info!(%edge, "an edge is admitted");
+        }
         self.signers.cut(|edge| !self.trusts_edge(edge));
     }
 
