@@ -82,7 +82,7 @@ struct Feed {
 impl Feed {
     fn follow(&mut self, news: Update<'_>) {
         match news {
-            Update::Everything { revision, contents } => {
+            Update::Everything { revision, contents, .. } => {
                 let loaded = self.began.elapsed();
                 self.save(&contents, revision);
                 let saved = self.began.elapsed();

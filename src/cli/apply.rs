@@ -184,8 +184,8 @@ pub(super) fn export(format: Format, remote: &Remote, terminal: &mut Terminal<'_
             let Export { fleet } = serde_json::from_slice(&answer)
                 .map_err(|error| talk.client.strange(&format!("no fleet: {error}")))?;
             drop(answer);
-            let Fleet { addresses, users, teams, nodes, vms } = fleet;
-            let others = Fleet { addresses, users, teams, nodes, vms: Vec::new() };
+            let Fleet { addresses, users, teams, nodes, edges, vms } = fleet;
+            let others = Fleet { addresses, users, teams, nodes, edges, vms: Vec::new() };
             talk.terminal.stdout.write_all(others.to_toml().as_bytes())?;
             // The text of a million VMs need not be here at once.
             let mut vms = vms.into_iter();

@@ -17,7 +17,7 @@ use crate::registry::apply::served_file::RemovalsMax;
 use crate::registry::document::Registry;
 use crate::registry::store::{Sqlite, Store as _};
 use crate::registry::{Document, Key};
-use crate::state::{STORE, State, USER_CA};
+use crate::state::{IDENTITY, STORE, State, USER_CA};
 
 pub(super) fn run(
     files: &Files,
@@ -45,8 +45,9 @@ pub(super) fn run(
                 writeln!(stdout, "{name:<10}{number:>8}")?;
             }
             tell("warning", &loaded.warnings, stdout)?;
-            if let Some(other) = other_ca(&loaded.config) {
-                writeln!(stdout, "warning: {}", plain(&other))?;
+            let warnings = other_ca(&loaded.config).into_iter().chain(removed(&loaded.config));
+            for warning in warnings {
+                writeln!(stdout, "warning: {}", plain(&warning))?;
             }
             against(&loaded)?.map_or(Ok(DONE), |against| against.tell(stdout, stderr))
         }
@@ -60,6 +61,8 @@ pub(super) fn run(
                 fields.extend(sizes.map(|(name, number)| (name.to_owned(), number.into())));
                 let other = other_ca(&loaded.config);
                 fields.extend(other.map(|other| ("other_ca".to_owned(), other.into())));
+                let removed = removed(&loaded.config);
+                fields.extend(removed.map(|told| ("identity_removed".to_owned(), told.into())));
                 fields.extend(against.map(|against| ("plan".to_owned(), against.into_json())));
             }
             writeln!(stdout, "{}", json(&all))?;
@@ -90,6 +93,19 @@ fn other_ca(config: &Config) -> Option<String> {
         .map_or_else(|| "one that the start makes".to_owned(), |key| key.fingerprint().to_string());
     let (registry, has_vms) = asked(config).or_else(|| kept(config))?;
     registry.other_ca(&in_use, has_vms)
+}
+
+/// What is wrong if this front door's own identity was removed as an edge, as is kept there.
+fn removed(config: &Config) -> Option<String> {
+    let state = State::open_kept(&config.state_dir).ok()?;
+    let own = state.kept_key(IDENTITY).ok()??.public().to_line();
+    let all = state.removed_edges().ok()?;
+    let edge = all.iter().find(|edge| edge.identity == own)?;
+    Some(format!(
+        "the identity of this front door, edge {name}, was removed: no session is handed to an agent; if it is to be an \
+         edge again: `keyway edge add {name} --identity '{own}'`",
+        name = edge.name
+    ))
 }
 
 /// What the keyway that serves says of its registry, and whether there are VMs.
@@ -168,8 +184,7 @@ impl Against {
         };
         writeln!(stdout, "at the next start or reload:")?;
         let mut table = Table::new(PLAN);
-        for kind in ["addresses", "users", "keys", "teams", "memberships", "nodes", "vms", "shares"]
-        {
+        for kind in KINDS {
             let counts = plan.pointer(&format!("/counts/{kind}")).unwrap_or(&Value::Null);
             let row = json!({ "kind": kind, "counts": counts });
             table.row(PLAN.iter().map(|(_, cell)| cell(&row)));
@@ -188,6 +203,9 @@ impl Against {
         }
     }
 }
+
+const KINDS: [&str; 9] =
+    ["addresses", "users", "keys", "teams", "memberships", "nodes", "edges", "vms", "shares"];
 
 const PLAN: &[Column] = &[
     ("KIND", |row| cell(row, "kind")),

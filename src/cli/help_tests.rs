@@ -101,9 +101,18 @@ fn nouns_without_a_verb_show_their_verbs() {
 #[test]
 fn nouns_are_understood_in_the_plural_and_behind_their_options() {
     let list = r#"{"items":[],"next":null,"revision":1}"#;
-    for plural in
-        ["users", "keys", "teams", "vms", "addresses", "nodes", "sessions", "tokens", "audits"]
-    {
+    for plural in [
+        "users",
+        "keys",
+        "teams",
+        "vms",
+        "addresses",
+        "nodes",
+        "edges",
+        "sessions",
+        "tokens",
+        "audits",
+    ] {
         let fake = Fake::new(&[(200, list)]);
         let socket = fake.socket();
         let said = fake.say(&["--socket", &socket, "--output=json", plural, "list"]);
@@ -145,6 +154,8 @@ fn changes_can_be_tried_and_tied_to_a_revision() {
         "node add",
         "node set",
         "node rm",
+        "edge add",
+        "edge rm",
         "token add",
         "token rm",
         "import-authorized-keys",

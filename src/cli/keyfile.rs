@@ -6,6 +6,7 @@ use std::path::Path;
 use super::error::CliError;
 use super::remote::read;
 use super::terminal::Terminal;
+use crate::registry;
 use crate::registry::refusal::utc;
 use crate::ssh::authorized_keys::AuthorizedKey;
 use crate::ssh::certificate::{Certificate, CertificateFault};
@@ -117,6 +118,25 @@ pub(super) fn fingerprint(
 
 pub(super) fn parse_fingerprint(text: &str) -> Result<Fingerprint, String> {
     text.parse().map_err(|_| format!("`{text}` is no fingerprint; ssh-keygen -l -f FILE prints it"))
+}
+
+/// The identity of an edge: its line, a file that holds it, or stdin for `-`.
+pub(super) fn edge_identity(
+    text: &str,
+    terminal: &mut Terminal<'_>,
+) -> Result<PublicKey, CliError> {
+    const FIX: &str = "write the ssh-ed25519 line that `keyway identity` prints there";
+    let wrong = |what: &str, fix: &str| CliError::failed(format!("{what}; {fix}"));
+    // A line has a space in it, which a file's name hardly has.
+    if text.trim().starts_with("ssh-") && text.trim().contains(' ') {
+        return registry::edge_identity(text).map_err(|fix| wrong("no identity of an edge", fix));
+    }
+    if parse_fingerprint(text).is_ok() {
+        return Err(wrong("a fingerprint is no identity of an edge", FIX));
+    }
+    let KeyLine { line, .. } = one_key(text, terminal)?;
+    let name = if text == STDIN { "stdin" } else { text };
+    registry::edge_identity(&line).map_err(|fix| wrong(name, fix))
 }
 
 /// A host key: `SHA256:...`, a line, or a file that holds one.

@@ -33,6 +33,7 @@ mod ca;
 mod change;
 mod check;
 mod client;
+mod edge;
 mod error;
 mod exit_code;
 mod explain;
@@ -207,17 +208,11 @@ Examples:
     )]
     Address(Noun<address::Address>),
     /// The hosts that hold VMs, and the agents that take sessions over there
-    #[command(
-        alias = "nodes",
-        arg_required_else_help = true,
-        after_help = "\
-Examples:
-  keyway node add n1 --agent 10.0.0.21:7022 --agent-key SHA256:Rp3F5dUjTo4JLpkpVsqBHmxPcNjZkWRbDWaEDuyBo3o --trusted
-  keyway node list
-  keyway vm list --node n1
-  keyway node rm n1"
-    )]
+    #[command(alias = "nodes", arg_required_else_help = true, after_help = node::EXAMPLES)]
     Node(Noun<node::Node>),
+    /// The front doors that agents take sessions from, by their identities
+    #[command(alias = "edges", arg_required_else_help = true, after_help = edge::EXAMPLES)]
+    Edge(Noun<edge::Edge>),
     /// Make the registry hold what a fleet file says; shows a plan and asks
     #[command(
         arg_required_else_help = true,
@@ -543,6 +538,7 @@ fn carry_out(command: Command, roles: &Roles, terminal: &mut Terminal<'_>) -> Ou
         Command::Vm(Noun { verb, remote }) => vm::run(verb, &remote, terminal),
         Command::Address(Noun { verb, remote }) => address::run(verb, &remote, terminal),
         Command::Node(Noun { verb, remote }) => node::run(verb, &remote, terminal),
+        Command::Edge(Noun { verb, remote }) => edge::run(verb, &remote, terminal),
         Command::Apply { apply, remote } => apply::apply(&apply, &remote, terminal),
         Command::Export { format, remote } => apply::export(format, &remote.remote(), terminal),
         Command::ImportAuthorizedKeys { import, remote } => {

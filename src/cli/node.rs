@@ -12,6 +12,13 @@ use super::terminal::Terminal;
 use super::vm::put;
 use crate::registry::{self, Label};
 
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  keyway node add n1 --agent 10.0.0.21:7022 --agent-key SHA256:Rp3F5dUjTo4JLpkpVsqBHmxPcNjZkWRbDWaEDuyBo3o --trusted
+  keyway node list
+  keyway vm list --node n1
+  keyway node rm n1";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Node {
     /// All nodes

@@ -302,6 +302,50 @@ fn changes_of_nodes_are_asked_for_and_told() {
 }
 
 #[test]
+fn changes_of_edges_are_asked_for_and_told() {
+    let line = ALICE.rsplit_once(' ').unwrap().0;
+    let asked = format!(r#"POST /v1/edges {{"identity":"{line}","name":"e1"}}"#);
+    let told = format!("edge e1 added ({ALICE_PRINT})");
+    each(&[
+        (&["edge", "add", "e1", "--identity", ALICE], DONE_ANSWER, &asked, &told),
+        (
+            &["edge", "rm", "e1"],
+            DONE_ANSWER,
+            "DELETE /v1/edges/e1",
+            "edge e1 removed; its sessions at agents end",
+        ),
+    ]);
+    let fake = Fake::new(&[(200, DONE_ANSWER), (200, DONE_ANSWER)]);
+    let file = fake.scratch.file("e1.pub", &format!("# of edge 1\n{ALICE}\n"));
+    assert_eq!(fake.say(&["edge", "add", "e1", "--identity", &file]).out, format!("{told}\n"));
+    let stdin = &["edge", "add", "e1", "--identity", "-"];
+    let said = fake.say_sitting(stdin, ALICE, testing::Sitting::Nobody);
+    assert_eq!(said.out, format!("{told}\n"));
+    assert_eq!(fake.asked(), [asked.as_str(), asked.as_str()]);
+    let fake = Fake::new(&[]);
+    for wrong in ["ssh-ed25519 AAAA", "ecdsa-sha2-nistp256 AAAA", "nofile", ALICE_PRINT] {
+        let said = fake.say(&["edge", "add", "e1", "--identity", wrong]);
+        assert_eq!((said.code, said.out.as_str()), (FAULTS, ""), "{wrong}: {said:?}");
+    }
+    assert_eq!(fake.asked(), Vec::<String>::new());
+}
+
+#[test]
+fn edges_are_listed_with_those_that_were_removed() {
+    let list = r#"{"items":[{"name":"e1","state":"admitted","fingerprint":"SHA256:x","identity":"ssh-ed25519 A","since_s":60,
+        "by":"keyway","origin":"command","revision":4},{"name":"e1","state":"removed","fingerprint":"SHA256:y",
+        "identity":"ssh-ed25519 B","since_s":0,"by":"uid 0","origin":"command","revision":3}],"next":null,"revision":5}"#;
+    let fake = Fake::new(&[(200, list)]);
+    let out = "NAME  STATE     FINGERPRINT  SINCE                 BY\n\
+               e1    admitted  SHA256:x     1970-01-01T00:01:00Z  keyway\n\
+               e1    removed   SHA256:y     1970-01-01T00:00:00Z  uid 0\n";
+    assert_eq!(
+        fake.say(&["edges", "list"]),
+        Said { code: DONE, out: out.to_owned(), err: String::new() }
+    );
+}
+
+#[test]
 fn nodes_and_what_lies_on_them_are_listed() {
     let list = r#"{"items":[{"name":"n1","agent":"10.0.0.21:7022","agent_key":"SHA256:x","trusted":true,"vms":2,
         "origin":"command","revision":4},{"name":"n2","agent":null,"agent_key":null,"trusted":false,"vms":0,

@@ -480,7 +480,7 @@ fn each_fault_of_fleet_toml_has_its_line_and_fix() {
         (vm(""), 14, "`vm.ssh` is missing; fix: add `ssh = \"10.0.0.5:22\"`".to_owned()),
         (vm("ssh = \"10.0.0.5:22\"\nlogin = \"a b\""), 19, "`vm.login` is \"a b\", which is no login name; fix: write the name of an account in the VM, or leave the key out".to_owned()),
         (vm("ssh = \"10.0.0.5:22\"\nhostkey = \"\""), 19, "unknown key `vm.hostkey`; fix: did you mean `host_key`?".to_owned()),
-        ("[[host]]\nname = \"ops\"\n".to_owned(), 14, "unknown key `host`; fix: remove it; known here: address, user, team, node, vm".to_owned()),
+        ("[[host]]\nname = \"ops\"\n".to_owned(), 14, "unknown key `host`; fix: remove it; known here: address, user, team, node, edge, vm".to_owned()),
         ("[[vm]\n".to_owned(), 14, "not TOML: unclosed array table, expected `]`; fix: correct the syntax".to_owned()),
     ] {
         let text = fleet() + &more;

@@ -1,6 +1,6 @@
-//! Walks `fleet.toml`: pool addresses, users, teams, nodes, VMs. What can be wrong with the file by
-//! itself is told with its line; beside a `keyway.toml`, what the two say about each other too, and
-//! what would lead anybody astray.
+//! Walks `fleet.toml`: pool addresses, users, teams, nodes, edges, VMs. What can be wrong with the
+//! file by itself is told with its line; beside a `keyway.toml`, what the two say about each other
+//! too, and what would lead anybody astray.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +19,7 @@ use crate::registry::{self, Label, endpoint};
 use crate::route::{Carry, Contradiction, EntryIndex, Snapshot, TEAM_PREFIX, What};
 use crate::ssh::publickey::Fingerprint;
 
+mod edge;
 mod node;
 mod replica;
 
@@ -162,7 +163,8 @@ struct Walk<'d> {
     /// Kind of name and name -> the line that has it.
     taken: HashMap<(&'static str, Label), usize>,
     keys: HashMap<Fingerprint, usize>,
-    agent_keys: HashMap<Fingerprint, usize>,
+    /// Of agents and edges.
+    identities: HashMap<Fingerprint, usize>,
 }
 
 impl<'d> Walk<'d> {
@@ -175,7 +177,7 @@ impl<'d> Walk<'d> {
             broken: Broken::default(),
             taken: HashMap::new(),
             keys: HashMap::new(),
-            agent_keys: HashMap::new(),
+            identities: HashMap::new(),
         }
     }
 
@@ -193,6 +195,9 @@ impl<'d> Walk<'d> {
         }
         for section in root.sections("node") {
             self.node(section);
+        }
+        for section in root.sections("edge") {
+            self.edge(section);
         }
         for section in root.sections("vm") {
             self.vm(section);

@@ -58,6 +58,14 @@ trusted = true
 [[node]]
 name = "n2"
 origin = "fleet"
+[[edge]]
+name = "e1"
+identity = "{alice}"
+[[edge]]
+name = "e1"
+identity = "{bob}"
+removed = true
+origin = "fleet"
 [[vm]]
 name = "blue"
 owner = "alice"
@@ -88,7 +96,7 @@ fn what_is_written_is_read_and_what_is_read_is_written() {
     assert_eq!(desired.to_toml(), text);
     let json = serde_json::to_string(&desired).unwrap();
     assert_eq!(serde_json::from_str::<registry::fleet::Fleet>(&json).unwrap(), desired);
-    assert_eq!(desired.len(), 10);
+    assert_eq!(desired.len(), 12);
     let blue = &desired.vms[0];
     assert_eq!(
         (blue.shares.as_slice(), blue.no_address),
@@ -200,6 +208,32 @@ fn every_fault_of_a_file_is_told_with_its_line() {
         let told = faults(text);
         assert!(told.iter().any(|line| line.contains(fault)), "{text}: {told:?}");
         assert_eq!(told.len(), 1, "{text}: {told:?}");
+    }
+}
+
+#[test]
+fn every_fault_about_edges_is_told_with_its_line() {
+    let [one, two, _] = KEYS;
+    let edge =
+        |name: &str, key: &str| format!("[[edge]]\nname = \"{name}\"\nidentity = \"{key}\"\n");
+    for (text, fault) in [
+        (
+            "[[edge]]\nname = \"e\"\n".to_owned(),
+            "1: `edge.identity` is missing; fix: add `identity = ",
+        ),
+        (
+            edge("e", "x"),
+            "3: `edge.identity` is \"x\", which is no identity of an edge; fix: write the ssh-ed25519 line",
+        ),
+        (edge("E", one), "2: `edge.name` is \"E\""),
+        (edge("e", one) + &edge("e", two), "5: `edge.name` is \"e\", as in line 2"),
+        (
+            edge("e", one) + &edge("f", one) + "removed = true\n",
+            "as in line 3; fix: every agent and",
+        ),
+    ] {
+        let told = faults(&text);
+        assert!(told.len() == 1 && told[0].contains(fault), "{text}: {told:?}");
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{Access, AddressState, Key, Origin, Role, Serial, VmState, is_auto};
 use super::name::{Label, Principal};
+pub use super::noted::Noted;
 pub use super::settings::{NodeSettings, VmSettings};
 use crate::route::Carry;
 
@@ -203,6 +204,29 @@ pub enum Command {
         #[serde(flatten)]
         set: NodeSettings,
     },
+    /// Agents take sessions from an edge from now on, one that was removed too.
+    EdgeAdd {
+        /// Unique among edges that are admitted.
+        name: Label,
+        /// Its identity: an Ed25519 public key line.
+        identity: String,
+    },
+    /// A process has an identity of which nothing is known. The edge's own; nothing happens if it
+    /// is known, as one that was removed too.
+    EdgeRegister {
+        /// What to call it, with a number behind it where another edge is called so.
+        name: Label,
+        /// An Ed25519 public key line.
+        identity: String,
+    },
+    /// Agents take no more sessions from an edge, which is remembered.
+    EdgeRemove {
+        /// The edge's name.
+        name: Label,
+        /// Its identity, where nobody may know it here: what was removed elsewhere is so here too.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        identity: Option<String>,
+    },
     /// A new API token.
     TokenAdd {
         /// What to call it.
@@ -275,6 +299,8 @@ pub enum Thing {
     Team(Label),
     /// A node.
     Node(Label),
+    /// An edge.
+    Edge(Label),
     /// A VM.
     Vm(Label),
 }
@@ -305,28 +331,6 @@ pub struct Way {
     /// As in [`QuarantinedSlot`](super::document::QuarantinedSlot).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-}
-
-/// What is done beside the registry and belongs into the audit log.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Noted {
-    /// A session was ended.
-    SessionKill,
-    /// The store was copied.
-    StoreBackup,
-    /// A backup was put in the place of the store.
-    StoreRestore,
-    /// A store of another history was adopted.
-    StoreAdopt,
-    /// Clients see other host keys: the zone has others too, and so another serial.
-    HostKeys,
-    /// Old entries of the audit log were removed.
-    AuditForget,
-    /// The store failed, and takes changes again.
-    StoreFault,
-    /// A request of the API, as it was sent, where nothing is known that says more.
-    Request,
 }
 
 /// A VM to be.
@@ -465,6 +469,7 @@ impl Command {
             Self::NodeAdd { name, .. } | Self::NodeRemove { name } | Self::NodeSet { name, .. } => {
                 Subject::Key(Key::Node(name.clone()))
             }
+            Self::EdgeAdd { name, .. } | Self::EdgeRemove { name, .. } => Subject::Edge(name),
             Self::TokenAdd { name, .. } | Self::TokenRemove { name } => {
                 Subject::Key(Key::Token(name.clone()))
             }
@@ -473,10 +478,12 @@ impl Command {
                 Thing::User(name) => Subject::Key(Key::User(name.clone())),
                 Thing::Team(name) => Subject::Key(Key::Team(name.clone())),
                 Thing::Node(name) => Subject::Key(Key::Node(name.clone())),
+                Thing::Edge(name) => Subject::Edge(name),
                 Thing::Vm(name) => Subject::Vm(name),
             },
             Self::Sweep
             | Self::VmPin { .. }
+            | Self::EdgeRegister { .. }
             | Self::QuarantineWays { .. }
             | Self::Refused { .. }
             | Self::Close { .. }
@@ -497,7 +504,8 @@ impl Command {
     /// Whether somebody wants it, rather than time, or the edge that goes on with its work.
     #[must_use]
     pub const fn is_wanted(&self) -> bool {
-        !matches!(self, Self::Sweep | Self::VmPin { .. }) && !self.is_note()
+        let own = matches!(self, Self::Sweep | Self::VmPin { .. } | Self::EdgeRegister { .. });
+        !own && !self.is_note()
     }
 
     /// Whether it changes nothing but the audit log.
@@ -539,6 +547,9 @@ impl Command {
             Self::NodeAdd { .. } => "node-add",
             Self::NodeRemove { .. } => "node-rm",
             Self::NodeSet { .. } => "node-set",
+            Self::EdgeAdd { .. } => "edge-add",
+            Self::EdgeRegister { .. } => "edge-register",
+            Self::EdgeRemove { .. } => "edge-rm",
             Self::TokenAdd { .. } => "token-add",
             Self::TokenRemove { .. } => "token-rm",
             Self::TakeOver { .. } => "take-over",
@@ -566,4 +577,6 @@ pub enum Subject<'a> {
     Key(Key),
     /// The VM of this name.
     Vm(&'a Label),
+    /// The edge of this name.
+    Edge(&'a Label),
 }

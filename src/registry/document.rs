@@ -1,4 +1,4 @@
-//! What a store keeps: one document for each user, team, VM, address, node and token, and one
+//! What a store keeps: one document for each user, team, VM, address, node, edge and token, and one
 //! for what each principal must not see again yet. JSON under short keys, so that an operator
 //! can read a backup.
 
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::name::{Label, Principal};
 use crate::route::{Carry, NoHandoff, SourceAddress};
+use crate::ssh::publickey::Fingerprint;
 
 /// A VM over all its names and owners: drawn by chance, never given to another VM. One that is made
 /// anew by the same owner at the same endpoint before its slots are free is the same VM.
@@ -33,6 +34,8 @@ pub struct Stored<T> {
 pub enum Key {
     /// `address/<name>`
     Address(Label),
+    /// `edge/<fingerprint in hexadecimal>`
+    Edge(Fingerprint),
     /// `hold/<principal>`
     Quarantine(Principal),
     /// `node/<name>`
@@ -63,6 +66,10 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(name) => write!(f, "address/{name}"),
+            Self::Edge(Fingerprint(hash)) => {
+                f.write_str("edge/")?;
+                hash.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
             Self::Quarantine(principal) => write!(f, "hold/{principal}"),
             Self::Node(name) => write!(f, "node/{name}"),
             Self::Registry => write!(f, "registry/{THIS}"),
@@ -83,6 +90,7 @@ impl FromStr for Key {
         let label = || Label::new(rest).map_err(|_| strange());
         Ok(match kind {
             "address" => Self::Address(label()?),
+            "edge" => Self::Edge(fingerprint(rest).ok_or_else(strange)?),
             "hold" => Self::Quarantine(rest.parse().map_err(|_| strange())?),
             "node" => Self::Node(label()?),
             "registry" if rest == THIS => Self::Registry,
@@ -95,11 +103,26 @@ impl FromStr for Key {
     }
 }
 
+/// 64 digits and nothing else: a key has one spelling.
+fn fingerprint(text: &str) -> Option<Fingerprint> {
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let bytes = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?));
+    let bytes: Vec<u8> = bytes.collect::<Option<_>>()?;
+    bytes.try_into().ok().map(Fingerprint)
+}
+
 /// One thing of the registry.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Document {
     /// See [`Address`].
     Address(Address),
+    /// See [`Edge`].
+    Edge(Edge),
     /// See [`QuarantinedSlot`]; never empty.
     Quarantine(Vec<QuarantinedSlot>),
     /// See [`Node`].
@@ -122,6 +145,7 @@ impl Document {
     pub fn to_json(&self) -> Vec<u8> {
         let written = match self {
             Self::Address(it) => serde_json::to_vec(it),
+            Self::Edge(it) => serde_json::to_vec(it),
             Self::Quarantine(it) => serde_json::to_vec(it),
             Self::Node(it) => serde_json::to_vec(it),
             Self::Registry(it) => serde_json::to_vec(it),
@@ -141,6 +165,7 @@ impl Document {
     pub fn from_json(key: &Key, json: &[u8]) -> Result<Self, serde_json::Error> {
         Ok(match key {
             Key::Address(_) => Self::Address(serde_json::from_slice(json)?),
+            Key::Edge(_) => Self::Edge(serde_json::from_slice(json)?),
             Key::Quarantine(_) => Self::Quarantine(serde_json::from_slice(json)?),
             Key::Node(_) => Self::Node(serde_json::from_slice(json)?),
             Key::Registry => Self::Registry(serde_json::from_slice(json)?),
@@ -375,6 +400,47 @@ impl Node {
             (Some(_), true) => None,
         }
     }
+}
+
+/// Whether agents take sessions from an edge, and have it sign.
+#[derive(
+    Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum EdgeState {
+    /// They do.
+    Admitted,
+    /// No more. What is removed is remembered: no process registers it again by itself.
+    Removed,
+}
+
+impl EdgeState {
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+/// An edge, known by its identity.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Edge {
+    /// A DNS label, unique among those that are admitted.
+    pub name: Label,
+    /// The public key of its identity: type and base64.
+    pub key: String,
+    /// Whether agents take sessions from it.
+    pub state: EdgeState,
+    /// Unix time since which that is so.
+    pub since_s: u64,
+    /// Who made it so, as in the audit log.
+    pub by: String,
+    /// Whose it is; of one that is removed: who removed it.
+    #[serde(default, skip_serializing_if = "is_command")]
+    pub origin: Origin,
 }
 
 /// Whether VMs are put at an address.

@@ -68,6 +68,7 @@ pub struct Written {
 pub struct Draft<'m> {
     model: &'m mut Model,
     stamp: CommandContext,
+    by: String,
     revision: u64,
     before: BTreeMap<Key, Option<(Document, u64)>>,
     room: usize,
@@ -85,7 +86,19 @@ impl<'m> Draft<'m> {
     pub(super) fn within(model: &'m mut Model, stamp: CommandContext, room: usize) -> Self {
         let revision = model.revision() + 1;
         let (before, report) = (BTreeMap::new(), Report::default());
-        Self { model, stamp, revision, before, room: room.max(1), report }
+        let by = String::new();
+        Self { model, stamp, by, revision, before, room: room.max(1), report }
+    }
+
+    /// As somebody's doing, as the audit log names them.
+    #[must_use]
+    pub(super) fn ordered_by(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.by);
+        self
+    }
+
+    pub(super) fn by(&self) -> &str {
+        &self.by
     }
 
     pub(super) const fn model(&self) -> &Model {

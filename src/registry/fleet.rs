@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::document::{
-    Access, Address, AddressState, Agent, Document, Key, Node, Origin, Serial, Team, User, Vm,
-    VmState, is_auto,
+    Access, Address, AddressState, Agent, Document, Edge, EdgeState, Key, Node, Origin, Serial,
+    Stored, Team, User, Vm, VmState, is_auto,
 };
 use super::model::Model;
 use super::name::{Label, Principal};
@@ -54,6 +54,14 @@ pub struct Fleet {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub nodes: Vec<FleetNode>,
+    /// Edges, by their identities.
+    #[serde(
+        default,
+        alias = "edge",
+        deserialize_with = "object::all",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub edges: Vec<FleetEdge>,
     /// VMs.
     #[serde(
         default,
@@ -152,6 +160,24 @@ pub struct FleetNode {
     pub origin: Option<Origin>,
 }
 
+/// An edge, by its identity.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FleetEdge {
+    /// Unique among those that are not removed.
+    #[schemars(with = "String")]
+    pub name: Label,
+    /// Its identity: an Ed25519 public key line.
+    pub identity: String,
+    /// It was removed. Only a command brings it back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub removed: bool,
+    /// Whose it is; what a served file names is the file's whatever this says. Absent:
+    /// whose it is already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+}
+
 /// A VM.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -244,6 +270,8 @@ impl Fleet {
                 origin: told(stored.document.origin),
             }
         });
+        let mut edges: Vec<FleetEdge> = model.edges().values().map(edge).collect();
+        edges.sort_by(|one, other| (&one.name, one.removed).cmp(&(&other.name, other.removed)));
         let vms = model.vm_names().values().filter_map(|serial| {
             let vm = &model.vm(*serial)?.document;
             Some(FleetVm {
@@ -269,6 +297,7 @@ impl Fleet {
             users: users.collect(),
             teams: teams.collect(),
             nodes: nodes.collect(),
+            edges,
             vms: vms.collect(),
         }
     }
@@ -339,6 +368,7 @@ impl Fleet {
             + self.users.len()
             + self.teams.len()
             + self.nodes.len()
+            + self.edges.len()
             + self.vms.len()
     }
 
@@ -384,6 +414,13 @@ impl Fleet {
             put_flag(&mut file, "trusted", *trusted);
             put_some(&mut file, "origin", origin.map(Origin::word).as_ref());
         }
+        for FleetEdge { name, identity, removed, origin } in &self.edges {
+            file.push_str("[[edge]]\n");
+            put_text(&mut file, "name", name);
+            put_text(&mut file, "identity", identity);
+            put_flag(&mut file, "removed", *removed);
+            put_some(&mut file, "origin", origin.map(Origin::word).as_ref());
+        }
         for vm in &self.vms {
             file.push_str("[[vm]]\n");
             put_text(&mut file, "name", &vm.name);
@@ -407,6 +444,16 @@ impl Fleet {
             put_some(&mut file, "origin", vm.origin.map(Origin::word).as_ref());
         }
         file
+    }
+}
+
+fn edge(stored: &Stored<Edge>) -> FleetEdge {
+    let Edge { name, key, state, origin, .. } = &stored.document;
+    FleetEdge {
+        name: name.clone(),
+        identity: key.clone(),
+        removed: *state == EdgeState::Removed,
+        origin: told(*origin),
     }
 }
 

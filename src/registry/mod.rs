@@ -1,5 +1,5 @@
-//! WHO OWNS WHAT: users, keys, teams, VMs, pool addresses, nodes, tokens, and the allocator that
-//! gives every VM an address at which nobody who may enter it sees another one.
+//! WHO OWNS WHAT: users, keys, teams, VMs, pool addresses, nodes, edges, tokens, and the allocator
+//! that gives every VM an address at which nobody who may enter it sees another one.
 //!
 //! [`Model`] is everything at one revision with the indexes that the allocator needs. It is pure:
 //! time and chance are arguments, and no file is touched. A [`Command`] is carried out on a
@@ -21,11 +21,13 @@ pub mod command;
 mod commands;
 pub mod document;
 pub mod draft;
+mod edges;
 pub mod fleet;
 mod limits;
 pub mod model;
 pub mod name;
 mod nodes;
+mod noted;
 pub(crate) mod object;
 mod opened;
 mod place;
@@ -45,7 +47,7 @@ pub use self::draft::{Draft, Move, Report, Written};
 pub use self::model::{CommandContext, Limits, Model};
 pub use self::name::{Label, Principal};
 pub use self::refusal::Refusal;
-pub(crate) use self::values::{agent_address, agent_key, endpoint, is_login};
+pub(crate) use self::values::{agent_address, agent_key, edge_identity, endpoint, is_login};
 pub use self::writer::Service;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use super::document::{
-    Access, Address, Document, Key, Node, QuarantinedSlot, Registry, Serial, Stored, Team, Token,
-    User, Vm,
+    Access, Address, Document, Edge, Key, Node, QuarantinedSlot, Registry, Serial, Stored, Team,
+    Token, User, Vm,
 };
 pub use super::limits::Limits;
 use super::name::{Label, Principal};
@@ -48,6 +48,7 @@ pub struct Model {
     pub(super) nodes: BTreeMap<Label, Stored<Node>>,
     /// By the node that they lie on.
     pub(super) lying: BTreeMap<Label, BTreeSet<Serial>>,
+    pub(super) edges: BTreeMap<Fingerprint, Stored<Edge>>,
     tokens: BTreeMap<Label, Stored<Token>>,
     pub(super) whole: Option<Stored<Registry>>,
     keys: HashMap<[u8; 32], Label>,
@@ -111,6 +112,7 @@ impl Model {
             }
             (Key::Quarantine(principal), _) => self.put_quarantined(principal, None),
             (Key::Node(name), document) => self.put_node(name, document, revision),
+            (Key::Edge(key), document) => self.put_edge(*key, document, revision),
             (Key::Registry, document) => {
                 let new = match document {
                     Some(Document::Registry(document)) => Some(Stored { document, revision }),
@@ -136,6 +138,7 @@ impl Model {
     pub fn get(&self, key: &Key) -> Option<(Document, u64)> {
         match key {
             Key::Address(name) => self.address(name).map(|it| whole(it, Document::Address)),
+            Key::Edge(key) => self.edges.get(key).map(|it| whole(it, Document::Edge)),
             Key::Quarantine(principal) => {
                 self.quarantined.get(principal).map(|it| whole(it, Document::Quarantine))
             }

@@ -26,6 +26,8 @@ pub enum Kind {
     Address,
     /// A host that holds VMs.
     Node,
+    /// An edge, by its identity.
+    Edge,
     /// An API token.
     Token,
 }
@@ -39,6 +41,7 @@ impl fmt::Display for Kind {
             Self::Vm => "VM",
             Self::Address => "address",
             Self::Node => "node",
+            Self::Edge => "edge",
             Self::Token => "token",
         })
     }
@@ -174,6 +177,29 @@ pub enum Refusal {
         key: String,
         /// The node that has it.
         of: Label,
+    },
+    /// An identity is that of somebody else already.
+    #[error(
+        "identity {key} is already that of {of}; every edge and every agent has one of its own"
+    )]
+    IdentityTaken {
+        /// Its fingerprint.
+        key: String,
+        /// Whose it is: `edge` or `the agent of node`, and a name.
+        of: String,
+    },
+    /// An identity was removed, and only a command of an administrator brings it back.
+    #[error(
+        "edge `{name}` was removed at {} by {by}, and a file does not bring it back; if it is meant: \
+         `keyway edge add {name} --identity LINE`; else say `removed = true` there", utc(*.since_s)
+    )]
+    EdgeRemoved {
+        /// Its name.
+        name: Label,
+        /// Unix time.
+        since_s: u64,
+        /// Who removed it.
+        by: String,
     },
     /// A VM is to be handed off where there is nobody to hand it to.
     #[error("{}", not_handed_off(.vm, .node.as_ref(), *.why))]
@@ -341,6 +367,8 @@ impl Refusal {
             Self::KeyTaken { .. } => "key-taken",
             Self::IpTaken { .. } => "ip-taken",
             Self::AgentKeyTaken { .. } => "agent-key-taken",
+            Self::IdentityTaken { .. } => "identity-taken",
+            Self::EdgeRemoved { .. } => "edge-removed",
             Self::NoHandoff { .. } => "no-handoff",
             Self::InUse { .. } => "in-use",
             Self::Going { .. } => "being-removed",
@@ -397,6 +425,7 @@ const fn noun(kind: Kind) -> &'static str {
         Kind::Vm => "vm",
         Kind::Address => "address",
         Kind::Node => "node",
+        Kind::Edge => "edge",
         Kind::Token => "token",
     }
 }

@@ -122,6 +122,17 @@ pub(crate) fn agent_key(text: &str) -> Result<Fingerprint, &'static str> {
     }
 }
 
+/// The identity of an edge: the line of its public key.
+///
+/// # Errors
+/// What to do.
+pub(crate) fn edge_identity(text: &str) -> Result<PublicKey, &'static str> {
+    match PublicKey::parse_line(text.trim()) {
+        Ok((key, _)) if key.key_type() == KeyType::Ed25519 => Ok(key),
+        Ok(_) | Err(_) => Err("write the ssh-ed25519 line that `keyway identity` prints there"),
+    }
+}
+
 /// Whether `text` can be the name of an account.
 pub(crate) fn is_login(text: &str) -> bool {
     let printable = !text.chars().any(|c| is_unsafe(c) || c.is_whitespace());

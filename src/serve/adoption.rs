@@ -7,19 +7,21 @@
 //! never on this host: what is saved beside it is not synced), new slots are refused for one
 //! quarantine as well: what is not known cannot be quarantined.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use super::Failure;
 use crate::plain_text::masked;
 use crate::registry::command::{Noted, Way};
+use crate::registry::document::EdgeState;
 use crate::registry::refusal::utc;
 use crate::registry::store::sqlite::{self, Replaced};
 use crate::registry::store::{self, Revision, Sqlite, Store as _, StoreId};
 use crate::registry::writer::{Actor, CommandRequest, Mode};
-use crate::registry::{Command, Label, Limits, Model, Options, Service, writer};
+use crate::registry::{Command, Label, Limits, Model, Options, Service, edge_identity, writer};
 use crate::route::saved_routes::Head;
 use crate::state::routes::{Saved, Ways, differs};
-use crate::state::{Adopted, Adopting, Restored, State};
+use crate::state::{Adopted, Adopting, RemovedEdge, Restored, State};
 
 /// Revisions that a lost history may have made since its backup: more than any has. Twenty of them
 /// are half of what a serial of the zone can grow by and still be the later one (RFC 1982 §3.2).
@@ -33,16 +35,23 @@ pub(super) struct Adoption {
     actor: Actor,
     /// Restores that led to it, the earliest first.
     restored: Vec<Restored>,
-    /// The routes that were saved last.
-    routes: Option<Ways>,
-    /// Slots that the saved routes led by not long ago.
-    quarantined: Vec<Way>,
+    kept: Kept,
     /// What the stores knew that were replaced.
     replaced: Vec<Before>,
     /// Until when new slots are refused.
     closed_until_s: Option<u64>,
     /// For the audit log.
     about: String,
+}
+
+/// What was kept beside the store.
+struct Kept {
+    /// The routes that were saved last.
+    routes: Option<Ways>,
+    /// Slots that the saved routes led by not long ago.
+    quarantined: Vec<Way>,
+    /// Edges that were removed, and must not come back with a backup.
+    removed_edges: Vec<RemovedEdge>,
 }
 
 /// A store that was replaced.
@@ -93,10 +102,7 @@ impl Adoption {
             return Ok(None);
         }
         let (replaced, unreadable) = read_replaced(state, limits, now_s)?;
-        let (routes, quarantined) = match last {
-            Some(_) => (Some(before.ways()?), before.quarantined.read()?),
-            None => (None, Vec::new()),
-        };
+        let kept = Kept::read(state, before)?;
         let told_by_one = |last: Head| {
             let same = |it: &&Before| it.head.store_id.0 == last.store;
             replaced.iter().filter(same).any(|it| it.head.revision.0 >= last.revision)
@@ -135,13 +141,13 @@ impl Adoption {
             ids.any(|id| id.to_string() == restored.store_id)
         };
         let restored = restored.into_iter().filter(known_id).collect();
-        Ok(Some(Self { actor, restored, routes, quarantined, replaced, closed_until_s, about }))
+        Ok(Some(Self { actor, restored, kept, replaced, closed_until_s, about }))
     }
 
     /// The ids of the stores that it stands in for.
     pub(super) fn stores(&self) -> Vec<[u8; 16]> {
         let replaced = self.replaced.iter().map(|before| before.head.store_id.0);
-        replaced.chain(self.routes.iter().map(|ways| ways.head.store)).collect()
+        replaced.chain(self.kept.routes.iter().map(|ways| ways.head.store)).collect()
     }
 
     /// Tells the registry of all that, before it serves.
@@ -149,7 +155,8 @@ impl Adoption {
     /// # Errors
     /// What the registry says; all of it can be done again.
     pub(super) fn carry_out(self, service: &Service) -> Result<(), Failure> {
-        let Self { actor, restored, routes, quarantined, replaced, closed_until_s, about } = self;
+        let Self { actor, restored, kept, replaced, closed_until_s, about } = self;
+        let Kept { routes, quarantined, removed_edges } = kept;
         let order = |actor: &Actor, command| CommandRequest {
             command,
             options: Options::default(),
@@ -169,6 +176,8 @@ impl Adoption {
             );
             orders.push(order(&actor, Command::Close { until_s }));
         }
+        let removed = edges_removed(&service.model(), removed_edges, &replaced);
+        orders.extend(removed.into_iter().map(|command| order(&actor, command)));
         let ways = ways(&service.model(), routes.as_ref(), quarantined, &replaced);
         let remembered = ways.chunks(WAYS_TOGETHER);
         orders.extend(
@@ -243,6 +252,40 @@ fn slots(closed_until_s: Option<u64>) -> String {
         || "all slots are known".to_owned(),
         |until_s| format!("no new slots until {}", utc(until_s)),
     )
+}
+
+impl Kept {
+    fn read(state: &State, before: &Saved) -> Result<Self, Failure> {
+        let removed_edges = state.removed_edges()?;
+        let (routes, quarantined) = match before.last() {
+            Some(_) => (Some(before.ways()?), before.quarantined.read()?),
+            None => (None, Vec::new()),
+        };
+        Ok(Self { routes, quarantined, removed_edges })
+    }
+}
+
+/// Edges that were removed as far as is known, and are not so by `model`.
+fn edges_removed(model: &Model, kept: Vec<RemovedEdge>, replaced: &[Before]) -> Vec<Command> {
+    let of_stores = replaced.iter().flat_map(|before| before.model.edges().values());
+    let of_stores = of_stores.map(|stored| &stored.document);
+    let of_stores = of_stores
+        .filter(|edge| edge.state == EdgeState::Removed)
+        .map(|edge| RemovedEdge { name: edge.name.to_string(), identity: edge.key.clone() });
+    let mut seen = HashSet::new();
+    let all = kept.into_iter().chain(of_stores);
+    let commands = all.filter_map(|RemovedEdge { name, identity }| {
+        let key = edge_identity(&identity).ok()?.fingerprint();
+        let is = model.edges().get(&key).map(|stored| stored.document.state);
+        if is == Some(EdgeState::Removed) || !seen.insert(key) {
+            return None;
+        }
+        if is.is_some() {
+            tracing::warn!("edge {name} was removed after the backup: it stays so");
+        }
+        Some(Command::EdgeRemove { name: Label::new(&name).ok()?, identity: Some(identity) })
+    });
+    commands.collect()
 }
 
 /// All ways that there were: those that were saved may have been used until now, those of a store

@@ -75,7 +75,7 @@ impl Host {
             entropy: Box::new(entropy),
             known: None,
             follow: Box::new(move |news| match news {
-                Update::Everything { revision, contents } => {
+                Update::Everything { revision, contents, .. } => {
                     saved.write(at(revision), &contents).unwrap();
                 }
                 Update::Written { model, written } => {
@@ -427,4 +427,36 @@ fn an_adoption_that_was_cut_short_is_done_again() {
     host.adopt(false);
     host.start().unwrap();
     assert!(host.service().model().revision() > revision + REVISIONS_LOST_MAX / 2);
+}
+
+/// By what the store says that was replaced, or, where that cannot be read, by what is kept beside.
+#[test]
+fn an_edge_that_was_removed_stays_so_whatever_is_restored() {
+    let _alone = alone();
+    for is_damaged in [false, true] {
+        let mut host = Host::new(7);
+        settled(&mut host);
+        let key = crate::ssh::private_key::PrivateKey::generate_ed25519(&mut Seeded(7));
+        let (identity, print) = (key.public().to_line(), key.public().fingerprint());
+        let name = label("e1");
+        let add = Command::EdgeAdd { name: name.clone(), identity: identity.clone() };
+        host.says(add.clone()).unwrap();
+        let backup = host.backup("backup");
+        host.says(Command::EdgeRemove { name, identity: None }).unwrap();
+        host.stop();
+        if is_damaged {
+            let kept = RemovedEdge { name: "e1".to_owned(), identity };
+            host.state.note_removed_edges(&[kept]).unwrap();
+            host.damage(0);
+        }
+        host.restore(&backup);
+        host.adopt(false);
+        host.start().unwrap();
+        let state = |host: &Host| host.service().model().edges()[&print].document.state;
+        assert_eq!(state(&host), EdgeState::Removed, "{is_damaged}");
+        assert!(audit(&host).contains(&("uid 7".to_owned(), "edge-rm")), "{:?}", audit(&host));
+        // It is no key for ever.
+        host.says(add).unwrap();
+        assert_eq!(state(&host), EdgeState::Admitted);
+    }
 }

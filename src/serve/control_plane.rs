@@ -141,8 +141,8 @@ impl ControlPlane {
             settings,
             shared,
             first_use,
+            hub: Arc::clone(&health.edges.hub),
             health,
-            hub: Arc::default(),
         };
         if let Err(failure) = plane.open(opens) {
             let mut saved = plane.saved();
@@ -222,6 +222,7 @@ impl ControlPlane {
             edge: Arc::clone(&self.health.edge),
             saved: Some(saved),
             hub: Arc::clone(&self.hub),
+            edges: Arc::clone(&self.health.edges),
             head: now,
             revision: Arc::clone(&self.health.revision),
         };
@@ -280,6 +281,7 @@ impl ControlPlane {
         let service = Arc::new(service);
         // Nobody else sets it.
         let _first = self.first_use.service.set(Arc::downgrade(&service));
+        self.health.edges.settle(&service);
         self.health.registry_is(health::Registry::Open(service.store_health().clone()));
         self.registry = Registry::Open(Open { service, store });
     }
@@ -366,6 +368,7 @@ impl ControlPlane {
         drop(api);
         let Registry::Open(Open { service, store }) = registry else { return (None, dns) };
         let model = service.retire();
+        health.edges.drains();
         // Its name is for what is saved, and nothing is.
         let (edge, revision) = (Arc::clone(&health.edge), Arc::clone(&health.revision));
         let mut feed = Feed {
@@ -373,6 +376,7 @@ impl ControlPlane {
             edge,
             saved: None,
             hub: Arc::default(),
+            edges: Arc::clone(&health.edges),
             head: Head::default(),
             revision,
         };
@@ -467,6 +471,7 @@ impl ControlPlane {
             self.zone = Some(served);
         }
         self.finish_opening();
+        self.health.edges.register(self.service());
         self.tell_front_door();
         let reserved = self.reserved.0.take();
         if self.zone.is_some()

@@ -9,7 +9,9 @@ use super::explain::Walk;
 use super::health::Health;
 use super::vm_ca;
 use crate::control::api::condition::{Reload, Reloaded, Status};
-use crate::control::api::dto::{Explanation, HostKey, Session, SessionState};
+use crate::control::api::dto::{
+    Carried, Decision, Explanation, HostKey, Session, SessionState, Step,
+};
 use crate::control::api::{DataPlane, DataPlaneError, Question, WriteText};
 use crate::control::dns::{Zone, export};
 use crate::edge::pump::Carry;
@@ -52,7 +54,11 @@ impl DataPlane for LiveDataPlane {
     fn explain(&self, question: &Question) -> Explanation {
         let live = self.shared.live.load();
         let walk = Walk::new(&self.shared.table, &live, clock::unix_s());
-        walk.explain(question, self.shared.settings.zone.as_deref())
+        let explained = walk.explain(question, self.shared.settings.zone.as_deref());
+        match self.health.edges.trouble() {
+            Some(why) if explained.carried == Some(Carried::Handoff) => not_handed(explained, why),
+            Some(_) | None => explained,
+        }
     }
 
     fn host_keys(&self) -> Vec<HostKey> {
@@ -94,6 +100,14 @@ impl DataPlane for LiveDataPlane {
             kind(fault.to_string())
         })
     }
+}
+
+/// An agent would carry it, and takes nothing from this front door.
+fn not_handed(explained: Explanation, why: String) -> Explanation {
+    let Explanation { mut steps, .. } = explained;
+    steps.push(Step { step: "edge".to_owned(), answer: why.clone() });
+    let (decision, code) = (Decision::Refused, "edge-removed".to_owned());
+    Explanation { decision, carried: None, reason: why, code, steps, ..explained }
 }
 
 fn session(present: Present, unix_s: u64, now_ms: u64) -> Session {

@@ -11,20 +11,20 @@ use crate::ssh::publickey::{Fingerprint, PublicKey};
 use crate::ssh::revocation::Revocations;
 use crate::ssh::userauth::Policy;
 
-/// As this process has it, whose store was adopted in the place of others.
+/// As this process has it, whose store was adopted in the place of others; edges are told apart.
 ///
 /// # Errors
 /// What is revoked cannot be written.
 pub(super) fn now(shared: &Shared, stands_for: Vec<[u8; 16]>) -> Result<FrontDoor, Failure> {
     let blobs = |keys: &[PublicKey]| keys.iter().map(|key| key.blob().to_vec()).collect();
-    let (host_keys, edges) = match &shared.part {
-        Part::Edge(links) => (links.signing_keys(), vec![links.identity().0]),
-        Part::Alone | Part::Agent(_) => Default::default(),
+    let host_keys = match &shared.part {
+        Part::Edge(links) => links.signing_keys(),
+        Part::Alone | Part::Agent(_) => Vec::new(),
     };
     let policy = &shared.live.load().policy;
     Ok(FrontDoor {
         host_keys: blobs(&host_keys),
-        edges,
+        edges: Vec::new(),
         trusted_user_cas: blobs(&policy.cas),
         revocations: postcard::to_allocvec(&policy.revocations)?,
         stands_for,

@@ -50,6 +50,9 @@ impl Gauges {
         put(&mut page, "keyway_feed_followers", help, followers);
         let help = "Revisions that the last of them is behind.";
         put(&mut page, "keyway_feed_lag_revisions", help, lag);
+        let help = "1 if agents take sessions from this front door, 0 if its identity was removed.";
+        let admitted = u64::from(self.health.edges.trouble().is_none());
+        put(&mut page, "keyway_edge_admitted", help, admitted);
         let Some(dns) = &self.dns else { return page };
         let answers = "keyway_dns_answers_total";
         let _ = write!(page, "# HELP {answers} Answers sent.\n# TYPE {answers} counter\n");

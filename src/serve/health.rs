@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::SystemTime;
 
+use super::edges::Edges;
 use crate::control::api::condition::{Counts, Part, PartState, PartStatus, State, Status};
 use crate::edge::{Edge, clock};
 use crate::metrics;
@@ -19,6 +20,7 @@ pub(super) const FALLEN: &str = "a thread of it has ended, see the log; restart 
 /// What every part says of itself, kept where anybody may look.
 pub(super) struct Health {
     pub(super) edge: Arc<OnceLock<Weak<Edge>>>,
+    pub(super) edges: Arc<Edges>,
     pub(super) revision: Arc<AtomicU64>,
     counted: Arc<metrics::Registry>,
     since_s: u64,
@@ -60,19 +62,20 @@ pub(super) type FleetFile = Option<Result<String, String>>;
 
 impl Health {
     pub(super) fn new(
-        counted: Arc<metrics::Registry>,
-        sessions_max: usize,
-        half_open_max: u32,
-    ) -> Self {
-        Self {
-            edge: Arc::default(),
+        counted: &Arc<metrics::Registry>,
+        (sessions_max, half_open_max): (usize, u32),
+        edges: Edges,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            edge: Arc::clone(&edges.edge),
+            edges: Arc::new(edges),
             revision: Arc::default(),
-            counted,
+            counted: Arc::clone(counted),
             since_s: clock::unix_s(),
             sessions_max: u64::try_from(sessions_max).unwrap_or(u64::MAX),
             half_open_max: half_open_max.into(),
             said: Mutex::default(),
-        }
+        })
     }
 
     fn said(&self) -> MutexGuard<'_, Said> {
@@ -184,6 +187,7 @@ impl Health {
             part(Part::Dns, listening(&said.dns)),
             part(Part::Metrics, listening(said.metrics.as_slice())),
             part(Part::FleetFile, fleet_file(&said.fleet_file)),
+            part(Part::Identity, self.edges.status()),
         ]
     }
 

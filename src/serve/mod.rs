@@ -14,7 +14,8 @@
 //! - `reload`: the files read again; `rights`: what takes access away; `fixed`: what of the files
 //!   takes a restart.
 //! - `health`: how each part is; `notify`: systemd; `told`: what the log says of all of them.
-//! - `front_door`: what agents have to know of it, told and heard.
+//! - `front_door`: what agents have to know of it, told and heard; `edges`: who may hand sessions
+//!   to them.
 //! - `vm_ca`: whether the VMs were prepared for the CA in use.
 //! - `dns_names`, `data_plane`, `explain`: what DNS and the API ask of the edge; `gauges`: what
 //!   they add to the metrics.
@@ -26,6 +27,7 @@ mod data_plane;
 mod dns_names;
 mod door;
 mod drain;
+mod edges;
 mod events;
 mod explain;
 mod first_use;
@@ -55,6 +57,7 @@ use self::control_plane::{ControlPlane, Opens};
 pub(crate) use self::door::shared;
 use self::door::{at, inventory};
 use self::drain::Leaves;
+use self::edges::Edges;
 use self::events::Events;
 use self::first_use::{Applied, InRegistry};
 use self::fixed::Fixed;
@@ -157,13 +160,13 @@ impl Running {
         let shared = Arc::new(shared);
         let counted = Arc::clone(&shared);
         let registry = Arc::new(Registry::new(clock::unix_s(), move || inventory(&counted.table)));
-        let health = Arc::new(Health::new(Arc::clone(&registry), sessions_max, half_open_max));
+        let edges = Edges::new(&state, &shared)?;
+        let health = Health::new(&registry, (sessions_max, half_open_max), edges);
         let opens = if fleet.is_some() { Opens::OnceRead } else { Opens::AtOnce };
-        let pinning = Arc::clone(&first_use);
         let mut plane = ControlPlane::start(
             settings,
             Arc::clone(&shared),
-            pinning,
+            Arc::clone(&first_use),
             Arc::clone(&health),
             opens,
         )?;

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
+use super::edges::Edges;
 use super::last_words::last_words;
 use crate::control::feed::Hub;
 use crate::edge::Edge;
@@ -25,8 +26,10 @@ pub(super) struct Feed {
     pub(super) edge: Arc<OnceLock<Weak<Edge>>>,
     /// Nothing is saved by a process that drains: its successor does.
     pub(super) saved: Option<Saved>,
-    /// Whoever follows from elsewhere.
+    /// Whoever follows from elsewhere, if somebody can.
     pub(super) hub: Arc<Hub>,
+    /// Whoever may hand sessions over.
+    pub(super) edges: Arc<Edges>,
     /// Whose routes these are, by which program.
     pub(super) head: Head,
     /// The serial of the zone.
@@ -37,11 +40,13 @@ impl Feed {
     /// See [`crate::registry::writer::Subscriber`].
     pub(super) fn follow(&mut self, news: Update<'_>) {
         let revision = match news {
-            Update::Everything { revision, contents } => {
+            Update::Everything { revision, contents, edges } => {
+                self.edges.are(edges);
                 self.everything(revision, contents);
                 revision
             }
             Update::Written { model, written } => {
+                self.edges.follow(written);
                 self.written(model, written);
                 model.revision()
             }

@@ -1,5 +1,5 @@
-//! What commands leave for the next start: that a store was restored, and that one of another
-//! history is to be believed.
+//! What is left for the next start, beside the store: that one was restored, that one of another
+//! history is to be believed, and which edges were removed.
 
 use std::{fs, io};
 
@@ -14,6 +14,7 @@ const ADOPTED: &str = "adopted";
 const RESTORED: &str = "restored";
 const ADOPTING: &str = "adopting";
 const REPLACED: &str = "replaced_stores";
+const REMOVED_EDGES: &str = "removed_edges";
 
 /// Which store an operator believes, exactly as it was looked at.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -55,7 +56,32 @@ pub struct Restored {
     pub uid: u32,
 }
 
+/// An edge that was removed: a store that forgets it is told again.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct RemovedEdge {
+    /// What it was called.
+    pub(crate) name: String,
+    /// The line of its public key.
+    pub(crate) identity: String,
+}
+
 impl State {
+    /// Notes all edges that were removed.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`].
+    pub(crate) fn note_removed_edges(&self, edges: &[RemovedEdge]) -> Result<(), StateFault> {
+        self.write_mark(REMOVED_EDGES, &edges)
+    }
+
+    /// All edges that were removed.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`], [`StateFault::Open`].
+    pub(crate) fn removed_edges(&self) -> Result<Vec<RemovedEdge>, StateFault> {
+        Ok(self.read_mark(REMOVED_EDGES)?.unwrap_or_default())
+    }
+
     /// Notes which store is to be believed, though another one was served from before.
     ///
     /// # Errors

@@ -26,8 +26,8 @@ pub(crate) mod routes;
 mod succession;
 
 pub use self::fault::StateFault;
-pub(crate) use self::marks::Adopting;
 pub use self::marks::{Adopted, Restored};
+pub(crate) use self::marks::{Adopting, RemovedEdge};
 pub(crate) use self::pins::PINS;
 pub use self::pins::{KeptPins, OldPins};
 use self::private_file::{link_beside, make_once, read, replace};

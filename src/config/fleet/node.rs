@@ -6,7 +6,7 @@ use crate::registry::{agent_address, agent_key};
 use crate::route::Carry;
 
 /// What `read` makes of a value.
-fn parsed<T>(
+pub(super) fn parsed<T>(
     value: &Value<'_, '_>,
     what: &str,
     read: fn(&str) -> Result<T, &'static str>,
@@ -25,7 +25,7 @@ impl Walk<'_> {
         let key = lines.note("agent_key", section.get("agent_key"));
         let read = key.as_ref().map(|value| parsed(value, "key of an agent", agent_key));
         if let (Some(value), Some(Some(key))) = (&key, read)
-            && let Some(first) = self.agent_keys.insert(key, value.line)
+            && let Some(first) = self.identities.insert(key, value.line)
         {
             let what = format!("is {key}, as in line {first}");
             value.fault(what, "every agent has an identity of its own");

@@ -87,6 +87,8 @@ pub enum Part {
     Metrics,
     /// What `--fleet` names.
     FleetFile,
+    /// Whether agents take sessions from it.
+    Identity,
 }
 
 /// Whether a part works.

@@ -66,6 +66,8 @@ pub fn start(start: Start) -> Result<Handle, ApiServeError> {
 #[cfg(test)]
 mod away_tests;
 #[cfg(test)]
+mod edge_tests;
+#[cfg(test)]
 mod follow_tests;
 #[cfg(test)]
 mod node_tests;

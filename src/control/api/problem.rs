@@ -148,6 +148,8 @@ impl From<Refusal> for Problem {
             | Refusal::KeyTaken { .. }
             | Refusal::IpTaken { .. }
             | Refusal::AgentKeyTaken { .. }
+            | Refusal::IdentityTaken { .. }
+            | Refusal::EdgeRemoved { .. }
             | Refusal::NoHandoff { .. }
             | Refusal::InUse { .. }
             | Refusal::Going { .. }

@@ -8,7 +8,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::condition::{Reloaded, Status};
 use super::context::Context;
-use super::handlers::{addresses_tokens, condition, data_plane, fleet, nodes, users_teams, vms};
+use super::handlers::{
+    addresses_tokens, condition, data_plane, edges, fleet, nodes, users_teams, vms,
+};
 use super::problem::Problem;
 use super::query::{Query, percent_decoded};
 use super::reply::{Changed, Gone, List, Reply};
@@ -298,6 +300,14 @@ pub(super) static ROUTES: &[Route] = &[
     change(Method::DELETE, "/v1/nodes/{name}", Admin, "A node on which no VM lies goes.", run!(nodes::remove => Changed<Gone>)),
     change(Method::PATCH, "/v1/nodes/{name}", Admin, "Other properties of a node.",
         run!(dto::NodePatch => nodes::set => Changed<dto::Node>)),
+    list("/v1/edges", Reader, &[], "Edges that agents take sessions from, and those removed, by name.",
+        run!(edges::edges => List<dto::Edge>)).from(Registry),
+    create("/v1/edges", Admin, "A new edge, or one that was removed and comes back.",
+        run!(dto::NewEdge => edges::add => Changed<dto::Edge>)),
+    get("/v1/edges/{name}", Reader, "An edge; if none of that name is admitted, the one removed last.",
+        run!(edges::edge => dto::Edge)).from(Registry),
+    change(Method::DELETE, "/v1/edges/{name}", Admin, "An edge goes, and its sessions at agents; that is remembered.",
+        run!(edges::remove => Changed<dto::Edge>)),
     list("/v1/tokens", Admin, &[], "API tokens, by name.", run!(addresses_tokens::tokens => List<dto::Token>)).from(Registry),
     create("/v1/tokens", Admin, "A new API token, shown once.",
         run!(dto::NewToken => addresses_tokens::token_add => Changed<dto::Token>)),

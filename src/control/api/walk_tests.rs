@@ -31,6 +31,7 @@ pub(super) fn prepare(world: &World) {
     world.must("POST", "/v1/vms", &vm);
     world.must("PUT", "/v1/vms/blue/shares/team%3Aops", &json!({"access": "by-name"}));
     world.must("POST", "/v1/nodes", &json!({"name": "n1"}));
+    world.must("POST", "/v1/edges", &json!({"name": "e1", "identity": OTHER_KEY}));
     world.must("POST", "/v1/tokens", &json!({"name": "ci", "role": "reader"}));
     let text = |text: &str| text.to_owned();
     world.fake.sessions.lock().unwrap().push(Session {
@@ -77,6 +78,9 @@ fn of_places(route: &Route) -> Option<(String, Value)> {
             let at = "[fd00::21]:7022";
             ("/v1/nodes/n1".into(), json!({"agent": at, "agent_key": FINGERPRINT}))
         }
+        ("GET", "/v1/edges") => (path, none),
+        ("POST", "/v1/edges") => (path, json!({"name": "e2", "identity": KEY})),
+        ("GET" | "DELETE", "/v1/edges/{name}") => ("/v1/edges/e1".into(), none),
         (_, _) => return None,
     })
 }

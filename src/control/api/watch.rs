@@ -18,7 +18,7 @@ use super::context::Context;
 use super::problem::Problem;
 use super::shared::WATCHERS_MAX;
 use crate::registry::Key;
-use crate::registry::document::Vm;
+use crate::registry::document::{Edge, Vm};
 use crate::registry::store::{Commit, StoreError, Watch};
 
 /// Lines that wait for a slow reader; then the store's history waits for it.
@@ -39,10 +39,10 @@ pub(super) struct Line<'a> {
 #[derive(Debug, JsonSchema, Serialize)]
 struct Changed<'a> {
     kind: Kind,
-    /// Its name; of a VM its serial, which outlives its name.
+    /// Its name; of a VM its serial, which outlives its name, and of an edge its identity.
     key: &'a str,
     removed: bool,
-    /// Of a VM that stands.
+    /// Of a VM that stands, and of an edge.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
 }
@@ -56,6 +56,7 @@ enum Kind {
     Vm,
     Address,
     Node,
+    Edge,
     Token,
     Hold,
     Registry,
@@ -143,16 +144,18 @@ fn line(commit: &Commit) -> Option<Bytes> {
             Key::Vm(_) => Kind::Vm,
             Key::Address(_) => Kind::Address,
             Key::Node(_) => Kind::Node,
+            Key::Edge(_) => Kind::Edge,
             Key::Token(_) => Kind::Token,
             Key::Quarantine(_) => Kind::Hold,
             Key::Registry => Kind::Registry,
         };
         let name = match (&kind, &change.value) {
-            (Kind::Vm, Some(value)) => serde_json::from_slice::<Vm>(value).ok(),
+            (Kind::Vm, Some(value)) => serde_json::from_slice(value).ok().map(|it: Vm| it.name),
+            (Kind::Edge, Some(value)) => serde_json::from_slice(value).ok().map(|it: Edge| it.name),
             (_, _) => None,
         };
         let (_, key) = change.key.split_once('/')?;
-        let name = name.map(|vm| vm.name.to_string());
+        let name = name.map(|name| name.to_string());
         Some(Changed { kind, key, removed: change.value.is_none(), name })
     });
     let changes: Vec<Changed<'_>> = changes.collect();

@@ -107,9 +107,19 @@ impl Hub {
         }
     }
 
-    /// What is to be known of the front door from now on.
+    /// What is to be known of the front door from now on, but for its edges.
     pub fn front_door(&self, now: FrontDoor) {
+        self.renew(|before| FrontDoor { edges: before.edges.clone(), ..now });
+    }
+
+    /// The edges that are admitted from now on.
+    pub fn edges(&self, edges: Vec<[u8; 32]>) {
+        self.renew(|before| FrontDoor { edges, ..before.clone() });
+    }
+
+    fn renew(&self, now: impl FnOnce(&FrontDoor) -> FrontDoor) {
         let mut state = self.state();
+        let now = now(&state.front_door);
         if state.front_door != now {
             state.front_door = now;
             state.front_doors += 1;

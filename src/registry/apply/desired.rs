@@ -5,11 +5,12 @@ use std::fmt;
 
 use super::identity::Identities;
 use crate::registry::document::{Access, Origin, Serial, UserKey, Vm};
-use crate::registry::fleet::{Fleet, FleetTeam, FleetVm};
+use crate::registry::fleet::{Fleet, FleetEdge, FleetTeam, FleetVm};
 use crate::registry::model::Model;
 use crate::registry::name::{Label, Principal};
 use crate::registry::refusal::Refusal;
-use crate::registry::values::parse_key;
+use crate::registry::values::{edge_identity, parse_key};
+use crate::ssh::publickey::Fingerprint;
 
 /// What becomes of what a fleet does not name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -39,6 +40,8 @@ pub(super) struct DesiredFleet<'f> {
     pub(super) users: BTreeMap<&'f Label, Vec<UserKey>>,
     pub(super) teams: BTreeMap<&'f Label, BTreeMap<&'f Label, Access>>,
     pub(super) nodes: HashSet<&'f Label>,
+    /// Identities of edges, whatever is said of them.
+    pub(super) edges: HashSet<Fingerprint>,
     pub(super) vms: HashMap<&'f Label, &'f FleetVm>,
     pub(super) identities: Identities<'f>,
     /// Whose each key is.
@@ -47,7 +50,7 @@ pub(super) struct DesiredFleet<'f> {
 
 impl<'f> DesiredFleet<'f> {
     pub(super) fn new(fleet: &'f Fleet, model: &'f Model, prune: Prune) -> Result<Self, Refusal> {
-        let Fleet { addresses, users, teams, nodes, vms } = fleet;
+        let Fleet { addresses, users, teams, nodes, edges, vms } = fleet;
         let addresses = unique(addresses.iter().map(|it| (&it.name, ())), "address")?;
         let mut keys = HashMap::new();
         let mut read = Vec::with_capacity(users.len());
@@ -73,6 +76,7 @@ impl<'f> DesiredFleet<'f> {
         let teams = teams.iter().map(members).collect::<Result<Vec<_>, Refusal>>()?;
         let teams = unique(teams, "team")?.into_iter().collect();
         let nodes = unique(nodes.iter().map(|it| (&it.name, ())), "node")?.into_keys().collect();
+        let edges = identities(edges)?;
         let vms = unique(vms.iter().map(|vm| (&vm.name, vm)), "VM")?;
         for (name, vm) in &vms {
             let shares = shares(vm)?;
@@ -87,7 +91,7 @@ impl<'f> DesiredFleet<'f> {
         }
         let identities = Identities::new(model, &vms, |vm| prune.takes(vm.origin))?;
         let addresses = addresses.into_keys().collect();
-        Ok(Self { addresses, users, teams, nodes, vms, identities, keys })
+        Ok(Self { addresses, users, teams, nodes, edges, vms, identities, keys })
     }
 
     /// The VM that stands and is this one.
@@ -115,6 +119,23 @@ fn unique<'f, T>(
         }
     }
     Ok(named)
+}
+
+/// Whose identities are named. Names are unique among those that are admitted.
+fn identities(edges: &[FleetEdge]) -> Result<HashSet<Fingerprint>, Refusal> {
+    unique(edges.iter().filter(|it| !it.removed).map(|it| (&it.name, ())), "edge")?;
+    let mut all = HashSet::new();
+    for FleetEdge { name, identity, .. } in edges {
+        let key = edge_identity(identity).map_err(|fix| {
+            let what = format!("the identity of edge `{name}` cannot be read");
+            Refusal::invalid(what, fix)
+        })?;
+        if !all.insert(key.fingerprint()) {
+            let what = format!("identity {} stands there twice", key.fingerprint());
+            return Err(Refusal::invalid(what, "keep one of them"));
+        }
+    }
+    Ok(all)
 }
 
 /// Who has which access.

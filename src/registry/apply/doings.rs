@@ -79,6 +79,8 @@ impl<'m> Reader<'m> {
             Command::NodeAdd { name, .. } => (Kind::Node, What::Added, name),
             Command::NodeRemove { name } => (Kind::Node, What::Removed, name),
             Command::NodeSet { name, .. } => (Kind::Node, What::Changed, name),
+            Command::EdgeAdd { name, .. } => (Kind::Edge, What::Added, name),
+            Command::EdgeRemove { name, .. } => (Kind::Edge, What::Removed, name),
             Command::UserAdd { name, .. } => (Kind::User, What::Added, name),
             Command::UserRemove { name } => (Kind::User, What::Removed, name),
             Command::TeamAdd { name, .. } => (Kind::Team, What::Added, name),
@@ -117,18 +119,12 @@ impl<'m> Reader<'m> {
             | Command::VmRenumber { name, .. }
             | Command::VmUnpin { name } => (Kind::Vm, What::Changed, name),
             Command::TakeOver { thing } => taken_over(thing),
-            Command::KeyAdd { user, line } => {
-                let name = crate::registry::values::parse_key(line).map(|key| key.fingerprint);
-                return Some(key(What::Added, &name.unwrap_or_default(), user, 1));
-            }
-            Command::KeySet { user, fingerprint, .. } => {
-                return Some(key(What::Changed, fingerprint, user, 0));
-            }
-            Command::KeyRemove { user, fingerprint } => {
-                return Some(key(What::Removed, fingerprint, user, -1));
+            Command::KeyAdd { .. } | Command::KeySet { .. } | Command::KeyRemove { .. } => {
+                return of_key(command);
             }
             // No fleet names these.
             Command::VmPin { .. }
+            | Command::EdgeRegister { .. }
             | Command::TokenAdd { .. }
             | Command::TokenRemove { .. }
             | Command::Sweep
@@ -149,6 +145,7 @@ const fn taken_over(thing: &Thing) -> (Kind, What, &Label) {
         Thing::User(name) => (Kind::User, What::TakenOver, name),
         Thing::Team(name) => (Kind::Team, What::TakenOver, name),
         Thing::Node(name) => (Kind::Node, What::TakenOver, name),
+        Thing::Edge(name) => (Kind::Edge, What::TakenOver, name),
         Thing::Vm(name) => (Kind::Vm, What::TakenOver, name),
     }
 }
@@ -156,6 +153,19 @@ const fn taken_over(thing: &Thing) -> (Kind, What, &Label) {
 fn part(kind: Kind, what: What, who: &impl ToString, (whole, name): (Kind, &Label)) -> Doing {
     let told = format!("{} of {name}", who.to_string());
     Doing { kind, what, name: told, of: Some((whole, name.clone())), net: None }
+}
+
+fn of_key(command: &Command) -> Option<Doing> {
+    if let Command::KeyAdd { user, line } = command {
+        let name = crate::registry::values::parse_key(line).map(|key| key.fingerprint);
+        Some(key(What::Added, &name.unwrap_or_default(), user, 1))
+    } else if let Command::KeySet { user, fingerprint, .. } = command {
+        Some(key(What::Changed, fingerprint, user, 0))
+    } else if let Command::KeyRemove { user, fingerprint } = command {
+        Some(key(What::Removed, fingerprint, user, -1))
+    } else {
+        None
+    }
 }
 
 fn key(what: What, fingerprint: &str, user: &Label, net: i64) -> Doing {
@@ -220,6 +230,7 @@ impl Doings {
             teams: counts(Kind::Team),
             memberships: counts(Kind::Membership),
             nodes: counts(Kind::Node),
+            edges: counts(Kind::Edge),
             vms: counts(Kind::Vm),
             shares: counts(Kind::Share),
         }

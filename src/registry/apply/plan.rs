@@ -45,9 +45,9 @@ impl Step {
                 | Key::Team(name)
                 | Key::Token(name)
                 | Key::User(name) => name.to_string(),
-                Key::Quarantine(_) | Key::Registry | Key::Vm(_) => key.to_string(),
+                Key::Edge(_) | Key::Quarantine(_) | Key::Registry | Key::Vm(_) => key.to_string(),
             },
-            Some(Subject::Vm(name)) => name.to_string(),
+            Some(Subject::Vm(name) | Subject::Edge(name)) => name.to_string(),
             None => String::new(),
         }
     }
@@ -71,6 +71,7 @@ pub fn plan(fleet: &Fleet, model: &Model, prune: Prune) -> Result<Vec<Step>, Ref
     plan.addresses(fleet);
     plan.prune_nodes(&wanted, Stage::Early);
     plan.nodes(fleet, Stage::Early);
+    plan.edges(fleet, &wanted);
     plan.people(fleet, &wanted);
     plan.vms(fleet, &wanted);
     plan.take_rights(&wanted, Stage::Late);
@@ -125,11 +126,17 @@ impl Plan<'_> {
                 Thing::User(name) => ("user", name),
                 Thing::Team(name) => ("team", name),
                 Thing::Node(name) => ("node", name),
+                Thing::Edge(name) => ("edge", name),
                 Thing::Vm(name) => ("VM", name),
             };
             let text = format!("{kind} {name} becomes the fleet file's");
             self.add(Command::TakeOver { thing }, text);
         }
+    }
+
+    /// Whether the fleet is the served file, and this is the file's.
+    pub(super) fn is_the_files(&self, origin: Origin) -> bool {
+        self.prune == Prune::FromFleet && origin == Origin::Fleet
     }
 
     pub(super) fn prunes(&self, origin: Origin) -> bool {

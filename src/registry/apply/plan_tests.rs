@@ -397,6 +397,7 @@ proptest! {
         let addresses = is.addresses.iter().map(|it| it.origin);
         let people = is.users.iter().map(|it| it.origin).chain(is.teams.iter().map(|it| it.origin));
         let people = people.chain(is.nodes.iter().map(|it| it.origin));
+        let people = people.chain(is.edges.iter().map(|it| it.origin));
         let all = addresses.chain(people).chain(is.vms.iter().map(|it| it.origin));
         prop_assert!(all.into_iter().all(|origin| origin == Some(Origin::Fleet)));
         let nobody = Fleet { addresses: is.addresses, ..Fleet::default() };
@@ -415,6 +416,7 @@ proptest! {
                 Subject::Key(Key::Team(name)) => world.model.teams()[&name].document.origin,
                 Subject::Key(Key::Address(name)) => world.model.address(&name).unwrap().document.origin,
                 Subject::Key(Key::Node(name)) => world.model.nodes()[&name].document.origin,
+                Subject::Edge(name) => world.model.edge_named(name).unwrap().1.document.origin,
                 Subject::Key(other) => panic!("{other}"),
             };
             prop_assert_eq!(origin, Origin::Fleet, "{}", step.text);

@@ -3,7 +3,7 @@
 use super::doings::{Doings, What, number};
 use super::tally::Kind;
 use crate::plural::count;
-use crate::registry::document::Origin;
+use crate::registry::document::{EdgeState, Origin};
 use crate::registry::model::Model;
 use crate::registry::name::Label;
 
@@ -81,6 +81,8 @@ pub(super) fn held(doings: &Doings, model: &Model, most: RemovalsMax) -> Option<
     }
     let addresses = model.addresses().filter(|(_, stored, _)| ours(stored.document.origin)).count();
     let nodes = model.nodes().values().filter(|stored| ours(stored.document.origin)).count();
+    let edges = model.edges().values().map(|stored| &stored.document);
+    let edges = edges.filter(|edge| edge.state == EdgeState::Admitted && ours(edge.origin)).count();
     let removed = |kind| doings.count(kind, What::Removed);
     let all = [
         (removed(Kind::Address), number(addresses), Kind::Address),
@@ -89,6 +91,7 @@ pub(super) fn held(doings: &Doings, model: &Model, most: RemovalsMax) -> Option<
         (removed(Kind::Team), number(teams), Kind::Team),
         (removed(Kind::Membership), number(memberships), Kind::Membership),
         (removed(Kind::Node), number(nodes), Kind::Node),
+        (removed(Kind::Edge), number(edges), Kind::Edge),
         (removed(Kind::Vm), number(vms), Kind::Vm),
         (removed(Kind::Share), number(shares), Kind::Share),
     ];

@@ -11,6 +11,7 @@ pub(super) enum Kind {
     Team,
     Membership,
     Node,
+    Edge,
     Vm,
     Share,
 }
@@ -24,6 +25,7 @@ impl Kind {
             Self::Team => "team",
             Self::Membership => "membership",
             Self::Node => "node",
+            Self::Edge => "edge",
             Self::Vm => "VM",
             Self::Share => "share",
         }
@@ -60,6 +62,9 @@ pub struct Tally {
     /// Hosts that hold VMs.
     #[serde(default)]
     pub nodes: Counts,
+    /// Edges, by their identities.
+    #[serde(default)]
+    pub edges: Counts,
     /// VMs.
     pub vms: Counts,
     /// VMs that stay, and those with whom they are shared and who stay.
@@ -70,8 +75,8 @@ pub struct Tally {
 impl Tally {
     /// Each kind with its name.
     #[must_use]
-    pub fn kinds(&self) -> [(&'static str, Counts); 8] {
-        let Self { addresses, users, keys, teams, memberships, nodes, vms, shares } = *self;
+    pub fn kinds(&self) -> [(&'static str, Counts); 9] {
+        let Self { addresses, users, keys, teams, memberships, nodes, edges, vms, shares } = *self;
         [
             (Kind::Address.word(), addresses),
             (Kind::User.word(), users),
@@ -79,6 +84,7 @@ impl Tally {
             (Kind::Team.word(), teams),
             (Kind::Membership.word(), memberships),
             (Kind::Node.word(), nodes),
+            (Kind::Edge.word(), edges),
             (Kind::Vm.word(), vms),
             (Kind::Share.word(), shares),
         ]

@@ -4,6 +4,7 @@
 //! [`Draft::put`](super::draft::Draft).
 
 mod addresses;
+mod edges;
 pub(super) mod host_keys;
 mod nodes;
 mod remove;
@@ -13,7 +14,7 @@ pub(super) mod users;
 pub(super) mod vms;
 
 use super::command::{Command, Options, Thing};
-use super::document::{Address, Document, Key, Node, Origin, Serial, Team, User, Vm};
+use super::document::{Address, Document, Edge, Key, Node, Origin, Serial, Team, User, Vm};
 use super::draft::Draft;
 use super::name::{Label, Principal};
 use super::refusal::{Kind, Refusal};
@@ -68,6 +69,11 @@ impl Draft<'_> {
             Command::NodeAdd { name, set } => self.node_add(name, set, options),
             Command::NodeRemove { name } => self.node_remove(name),
             Command::NodeSet { name, set } => self.node_set(name, set),
+            Command::EdgeAdd { name, identity } => self.edge_add(name, identity, options),
+            Command::EdgeRegister { name, identity } => self.edge_register(name, identity),
+            Command::EdgeRemove { name, identity } => {
+                self.edge_remove(name, identity.as_deref(), options)
+            }
             Command::TokenAdd { name, hash, role, expires_s } => {
                 self.token_add(name, hash, *role, *expires_s)
             }
@@ -152,6 +158,10 @@ impl Draft<'_> {
             Thing::Node(name) => {
                 let node = Node { origin: Origin::Fleet, ..self.node(name)? };
                 self.put(&Key::Node(name.clone()), Some(Document::Node(node)));
+            }
+            Thing::Edge(name) => {
+                let (key, edge) = self.edge(name)?;
+                self.put(&key, Some(Document::Edge(Edge { origin: Origin::Fleet, ..edge })));
             }
             Thing::Vm(name) => {
                 let (serial, vm) = self.named(name)?;

@@ -35,6 +35,7 @@ impl Draft<'_> {
             if let Some((of, _)) = of {
                 return Err(Refusal::AgentKeyTaken { key: key.clone(), of: of.clone() });
             }
+            self.no_edges_identity(key)?;
         }
         if node.no_handoff().is_some() {
             self.nothing_handed_off(name)?;

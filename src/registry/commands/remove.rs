@@ -169,6 +169,7 @@ impl Draft<'_> {
                 }
                 Key::Quarantine(principal) => self.release_quarantined(&principal),
                 Key::Address(_)
+                | Key::Edge(_)
                 | Key::Node(_)
                 | Key::Registry
                 | Key::Team(_)

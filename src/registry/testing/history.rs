@@ -299,6 +299,7 @@ impl History {
             Document::Vm(_)
             | Document::User(_)
             | Document::Address(_)
+            | Document::Edge(_)
             | Document::Node(_)
             | Document::Quarantine(_)
             | Document::Registry(_)

@@ -11,7 +11,7 @@ use std::panic::resume_unwind;
 use std::sync::mpsc::{Sender, channel};
 
 use super::request::{RegistryError, Subscriber, Update};
-use crate::registry::document::{Document, Key, Serial, Stored};
+use crate::registry::document::{Document, Edge, Key, Serial, Stored};
 use crate::registry::model::{Limits, Model};
 use crate::registry::name::Label;
 use crate::registry::routes;
@@ -20,8 +20,8 @@ use crate::route::Contents;
 
 /// Prefixes of all documents; the audit log is not one of them. What others name
 /// stands before them.
-const PREFIXES: [&str; 8] =
-    ["address/", "node/", "user/", "team/", "vm/", "hold/", "token/", "registry/"];
+const PREFIXES: [&str; 9] =
+    ["address/", "node/", "user/", "team/", "edge/", "vm/", "hold/", "token/", "registry/"];
 /// Documents handed over together.
 const TOGETHER: usize = 512;
 /// Bytes of a name that are compared where the name itself need not be fetched.
@@ -36,6 +36,8 @@ pub(super) enum Unreadable {
     LeftOut,
 }
 
+/// What a follower is told of.
+type Everything = (Contents, Vec<Edge>);
 /// A document, where it stands, and the revision that wrote it.
 type Read = (Key, Document, u64);
 
@@ -63,12 +65,12 @@ pub(super) fn load(
         let reader = std::thread::Builder::new().name("registry-load".to_owned());
         let told = &mut *follow;
         let reader = reader.spawn_scoped(scope, move || {
-            let contents = wanted.then(Contents::default);
-            let (revision, contents) = read(store, contents, unreadable, &hand)?;
+            let told_of = wanted.then(Everything::default);
+            let (revision, told_of) = read(store, told_of, unreadable, &hand)?;
             // The model need not wait for the routing map, nor the map for the model.
             drop(hand);
-            if let Some(contents) = contents {
-                told(Update::Everything { revision, contents });
+            if let Some((contents, edges)) = told_of {
+                told(Update::Everything { revision, contents, edges });
             }
             Ok::<_, RegistryError>(revision)
         })?;
@@ -99,13 +101,13 @@ pub(super) fn load(
 }
 
 /// Reads all documents and hands them over; returns the store's revision and, if wanted, what they
-/// mean for the routing map.
+/// mean for whoever follows.
 fn read(
     store: &dyn Store,
-    mut contents: Option<Contents>,
+    mut told_of: Option<Everything>,
     unreadable: Unreadable,
     hand: &Sender<Vec<Read>>,
-) -> Result<(u64, Option<Contents>), RegistryError> {
+) -> Result<(u64, Option<Everything>), RegistryError> {
     let (mut some, mut fault) = (Vec::with_capacity(TOGETHER), None);
     let head = store.snapshot_parts(&PREFIXES.map(Part::whole), &mut |entry| {
         if fault.is_some() {
@@ -113,8 +115,10 @@ fn read(
         }
         match decode(entry) {
             Ok(read) => {
-                if let Some(contents) = &mut contents {
-                    routes::enter(contents, &read.0, &read.1);
+                match (&mut told_of, &read.1) {
+                    (Some((_, edges)), Document::Edge(edge)) => edges.push(edge.clone()),
+                    (Some((contents, _)), document) => routes::enter(contents, &read.0, document),
+                    (None, _) => {}
                 }
                 some.push(read);
             }
@@ -127,7 +131,7 @@ fn read(
         }
     })?;
     let _gone = hand.send(some);
-    fault.map_or(Ok((head.revision.0, contents)), Err)
+    fault.map_or(Ok((head.revision.0, told_of)), Err)
 }
 
 fn decode(entry: EntryRef<'_>) -> Result<Read, RegistryError> {

@@ -84,7 +84,9 @@ fn a_model_that_was_read_is_the_one_that_was_written() {
     let told = Arc::new(std::sync::Mutex::new(None));
     let tell = Arc::clone(&told);
     let mut follow: Subscriber = Box::new(move |news| {
-        let Update::Everything { revision, contents } = news else { panic!("one kind of news") };
+        let Update::Everything { revision, contents, .. } = news else {
+            panic!("one kind of news")
+        };
         *tell.lock().unwrap() = Some((revision, contents));
     });
     let read = load(&store, &Limits::default(), None, Unreadable::Refused, &mut follow).unwrap();

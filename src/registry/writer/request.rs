@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::registry::audit::Actor;
 use crate::registry::command::{Command, Options};
-use crate::registry::document::StrangeKey;
+use crate::registry::document::{Edge, StrangeKey};
 use crate::registry::draft::{Report, Written};
 use crate::registry::model::Model;
 use crate::registry::refusal::Refusal;
@@ -108,6 +108,8 @@ pub enum Update<'a> {
         revision: u64,
         /// All there is.
         contents: Contents,
+        /// All edges, which are none of the map's.
+        edges: Vec<Edge>,
     },
 }
 

@@ -445,7 +445,7 @@ impl Writer {
         first: bool,
     ) -> Result<(Committed, Transaction), ServiceError> {
         let stamp = self.stamp();
-        let mut draft = Draft::within(model, stamp, room);
+        let mut draft = Draft::within(model, stamp, room).ordered_by(&order.actor.name);
         draft.carry_out(&order.command, order.options)?;
         let (written, report) = draft.keep();
         let mut transaction = Transaction::new();
@@ -511,6 +511,7 @@ fn check_revision(model: &Model, order: &CommandRequest) -> Result<(), Refusal> 
     let key = match subject {
         Subject::Key(key) => Some(key),
         Subject::Vm(name) => model.vm_named(name).map(|(serial, _)| Key::Vm(serial)),
+        Subject::Edge(name) => model.edge_named(name).map(|(key, _)| Key::Edge(key)),
     };
     // What is not there is refused by the command itself, in its own words.
     let Some((key, (document, is))) = key.and_then(|key| model.get(&key).map(|it| (key, it)))
@@ -526,6 +527,7 @@ fn check_revision(model: &Model, order: &CommandRequest) -> Result<(), Refusal> 
         (Key::Node(name), _) => (Kind::Node, name.to_string()),
         (Key::Token(name), _) => (Kind::Token, name.to_string()),
         (Key::Vm(_), Document::Vm(vm)) => (Kind::Vm, vm.name.to_string()),
+        (Key::Edge(_), Document::Edge(edge)) => (Kind::Edge, edge.name.to_string()),
         (_, _) => (Kind::Address, key.to_string().replace("address/", "")),
     };
     Err(Refusal::Changed { kind, name, is, expected })

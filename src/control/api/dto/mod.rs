@@ -7,6 +7,7 @@
 mod access;
 mod address;
 mod audit;
+mod edge;
 mod explanation;
 mod host_key;
 mod node;
@@ -22,6 +23,8 @@ pub(super) use self::access::NewAccess;
 pub use self::address::Address;
 pub(super) use self::address::{AddressPatch, IpPatch, NewAddress};
 pub use self::audit::{Actor, Audit};
+pub use self::edge::Edge;
+pub(super) use self::edge::NewEdge;
 pub(super) use self::explanation::Explain;
 pub use self::explanation::{Decision, Explanation, Step};
 pub use self::host_key::{Ca, HostKey, Pinned, VmHostKey};

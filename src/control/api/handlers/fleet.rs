@@ -87,11 +87,15 @@ pub(in super::super) fn apply(context: &Context, wanted: Apply) -> Answer<Applie
         let model = context.api.service.model();
         (model.revision(), apply::plan(&wanted.fleet, &model, prune)?)
     };
-    // A fleet must not be a way around what addresses and nodes take by themselves.
+    // A fleet must not be a way around what addresses, nodes and edges take by themselves.
     let admins = plan.iter().find(|step| {
-        let things = |thing: &Thing| matches!(thing, Thing::Address(_) | Thing::Node(_));
+        let things =
+            |thing: &Thing| matches!(thing, Thing::Address(_) | Thing::Node(_) | Thing::Edge(_));
         let taken = matches!(&step.command, Command::TakeOver { thing } if things(thing));
-        taken || ["address-", "node-"].iter().any(|noun| step.command.word().starts_with(noun))
+        taken
+            || ["address-", "node-", "edge-"]
+                .iter()
+                .any(|noun| step.command.word().starts_with(noun))
     });
     if let Some(step) = admins.filter(|_| context.caller.role < Role::Admin) {
         let text = &step.text;

@@ -10,6 +10,7 @@
 pub(super) mod addresses_tokens;
 pub(super) mod condition;
 pub(super) mod data_plane;
+pub(super) mod edges;
 pub(super) mod fleet;
 pub(super) mod nodes;
 pub(super) mod users_teams;
