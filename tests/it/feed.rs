@@ -17,9 +17,15 @@ fn world() -> Option<World> {
 
 /// Waits until the agent has what the front door has.
 fn follows(world: &mut World) {
+    hears_of(world, 1);
+}
+
+/// The same, of so many VMs.
+pub(crate) fn hears_of(world: &mut World, vms: usize) {
     let connected = || world.agent_page().contains("keyway_feed_connected 1\n");
     wait::until("the feed", wait::SOON, connected);
-    wait::until("the VM", wait::SOON, || world.agent_page().contains("keyway_vms 1\n"));
+    let all = format!("keyway_vms {vms}\n");
+    wait::until("the VMs", wait::SOON, || world.agent_page().contains(&all));
 }
 
 /// The VM's host key is pinned on the way: at control, where it can be seen.

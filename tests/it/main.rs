@@ -19,6 +19,7 @@ mod copies;
 mod copying;
 mod denied;
 mod dns;
+mod edges;
 mod faults;
 mod feed;
 mod fleet_file;

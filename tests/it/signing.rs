@@ -132,6 +132,15 @@ fn hup_agent(world: &mut World) {
 
 /// A front door with the same host keys, at `s002` alone; the one there is keeps `s001`.
 fn second_edge(world: &mut World) -> Process {
+    beside(world, |world, second| {
+        let first = world.identity("keyway.toml", &[]);
+        replace(&world.path("agent.toml"), &first, &format!("{first}\", \"{second}"));
+        hup_agent(world);
+    })
+}
+
+/// The same; `known` makes its identity known to the agent, or not.
+pub(crate) fn beside(world: &mut World, known: impl FnOnce(&mut World, &str)) -> Process {
     let fleet = fs::read_to_string(world.path("fleet.toml")).expect("the fleet");
     fs::write(world.path("fleet2.toml"), fleet).expect("a fleet");
     let text = fs::read_to_string(world.path("keyway.toml")).expect("keyway.toml");
@@ -140,18 +149,18 @@ fn second_edge(world: &mut World) -> Process {
         format!("\"{}:{}\"", target.host, target.port)
     });
     let both = format!("{one}, {two}");
-    let metrics = world.spare(42);
+    let [metrics, api] = [42, 43].map(|number| world.spare(number).to_string());
     let state = |name| format!("state_dir = \"{}\"", world.path(name).display());
     let theirs = text.replace(&both, &two).replace(&state("state"), &state("state2"));
-    let theirs = theirs.replace(&world.metrics().to_string(), &metrics.to_string());
+    let theirs = theirs.replace(&world.metrics().to_string(), &metrics);
+    let theirs = theirs.replace(&world.api().to_string(), &api);
     fs::write(world.path("keyway2.toml"), theirs).expect("keyway2.toml");
     replace(&world.path("keyway.toml"), &both, &one);
     world.restart();
-    let (first, second) = (world.identity("keyway.toml", &[]), world.identity("keyway2.toml", &[]));
-    replace(&world.path("agent.toml"), &first, &format!("{first}\", \"{second}"));
-    hup_agent(world);
+    let second = world.identity("keyway2.toml", &[]);
+    known(world, &second);
     let mut process = serve(world, "second", "keyway2.toml", "fleet2.toml");
-    wait::listens(&mut process, metrics);
+    wait::listens(&mut process, world.spare(42));
     process
 }
 

@@ -354,7 +354,7 @@ impl World {
     }
 
     /// Where the front door's API is over TLS.
-    fn api(&self) -> SocketAddr {
+    pub(crate) fn api(&self) -> SocketAddr {
         self.spare(41)
     }
 
