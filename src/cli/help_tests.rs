@@ -156,6 +156,7 @@ fn changes_can_be_tried_and_tied_to_a_revision() {
         "node rm",
         "edge add",
         "edge rm",
+        "node token",
         "token add",
         "token rm",
         "import-authorized-keys",
@@ -272,7 +273,9 @@ fn wrong_arguments_about_nodes_are_refused_and_nothing_is_sent() {
     let print = &ALICE_PRINT[..20];
     for wrong in [
         &["node", "add"][..],
-        &["node", "add", "n1", "--agent", "10.0.0.1:7022"],
+        &["node", "add", "n1", "--agent-key", ALICE_PRINT],
+        &["node", "token"],
+        &["node", "token", "n1", "--expires", "0m"],
         &["node", "add", "n1", "--agent", "host:7022", "--agent-key", ALICE_PRINT],
         &["node", "add", "n1", "--agent", "10.0.0.1:7022", "--agent-key", print],
         &["node", "set", "n1"],

@@ -3,14 +3,19 @@
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
+use super::DONE;
 use super::api_path::path;
+use super::api_session::ApiSession;
 use super::change::{Change, ChangeArgs};
 use super::error::Outcome;
+use super::keyfile::time;
 use super::remote::Remote;
-use super::table::{Column, cell};
+use super::table::{Column, cell, plain};
 use super::terminal::Terminal;
+use super::token::{parse_seconds, show_once};
 use super::vm::put;
 use crate::registry::{self, Label};
+use crate::unix_time::unix_s;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -34,7 +39,8 @@ pub(super) enum Node {
         after_help = "\
 Examples:
   keyway node add n1 --agent 10.0.0.21:7022 --agent-key SHA256:Rp3F5dUjTo4JLpkpVsqBHmxPcNjZkWRbDWaEDuyBo3o --trusted
-  keyway node add n2                          without an agent: sessions with its VMs are relayed
+  keyway node add n1 --agent 10.0.0.21:7022 --trusted      whose agent joins: see `keyway node token`
+  keyway node add n2                                       without an agent: sessions with its VMs are relayed
 
 Trust only hosts of your own: an agent that is trusted can present itself as this front door."
     )]
@@ -44,8 +50,18 @@ Trust only hosts of your own: an agent that is trusted can present itself as thi
 Examples:
   keyway node set n1 --agent 10.0.0.22:7022
   keyway node set n1 --trusted false          sessions are handed to it no more
+  keyway node set n1 --agent-key ''           that agent is known no more; another one may join
   keyway node set n1 --agent ''               nor has it an agent any more")]
     Set(Set),
+    /// A token that the node's agent joins with, once: stdout gets it and nothing else; a file that
+    /// stdout is, is made yours alone (0600)
+    #[command(after_help = "\
+Examples:
+  keyway node token n1
+  keyway node token n1 --expires 15m > n1.token
+
+The one before is good for nothing any more. `node show` says until when there is one.")]
+    Token(Token),
     /// Remove a node on which no VM lies
     #[command(visible_alias = "remove")]
     Rm {
@@ -61,9 +77,10 @@ pub(super) struct Add {
     /// A DNS label, unique among nodes
     name: Label,
     /// Where its agent listens
-    #[arg(long, value_name = "IP:PORT", value_parser = parse_agent, requires = "agent_key")]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_agent)]
     agent: Option<String>,
     /// The agent's identity: SHA256:..., or the line that `keyway identity` prints there
+    /// [default: that of the agent that joins]
     #[arg(long, value_name = "KEY", value_parser = parse_agent_key, requires = "agent")]
     agent_key: Option<String>,
     /// Sessions may be handed to it, and its agent may have digests signed with this front
@@ -90,12 +107,24 @@ struct Settings {
     /// Where its agent listens; '': it has none
     #[arg(long, value_name = "IP:PORT", value_parser = parse_agent_or_none)]
     agent: Option<String>,
-    /// The agent's identity: SHA256:..., or the line that `keyway identity` prints there
-    #[arg(long, value_name = "KEY", value_parser = parse_agent_key)]
+    /// The agent's identity: SHA256:..., or the line that `keyway identity` prints there; '':
+    /// nobody's, until an agent joins
+    #[arg(long, value_name = "KEY", value_parser = parse_agent_key_or_none)]
     agent_key: Option<String>,
     /// Whether sessions may be handed to it
     #[arg(long, value_name = "true|false")]
     trusted: Option<bool>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Token {
+    /// Whose agent joins
+    name: Label,
+    /// For how long: 15m, 12h, 2d [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
+    expires: Option<u64>,
+    #[command(flatten)]
+    edit: ChangeArgs,
 }
 
 fn parse_agent(text: &str) -> Result<String, String> {
@@ -110,6 +139,10 @@ fn parse_agent_key(text: &str) -> Result<String, String> {
     registry::agent_key(text).map(|key| key.to_string()).map_err(str::to_owned)
 }
 
+fn parse_agent_key_or_none(text: &str) -> Result<String, String> {
+    if text.is_empty() { Ok(String::new()) } else { parse_agent_key(text) }
+}
+
 const COLUMNS: &[Column] = &[
     ("NAME", |node| cell(node, "name")),
     ("AGENT", |node| cell(node, "agent")),
@@ -120,6 +153,7 @@ const COLUMNS: &[Column] = &[
 /// What one node shows beside these.
 const MORE: &[Column] = &[
     ("AGENT KEY", |node| cell(node, "agent_key")),
+    ("JOINS UNTIL", |node| time(node.pointer("/join/expires_s").and_then(Value::as_u64))),
     ("ORIGIN", |node| cell(node, "origin")),
     ("REVISION", |node| cell(node, "revision")),
 ];
@@ -135,7 +169,13 @@ pub(super) fn run(command: Node, remote: &Remote, terminal: &mut Terminal<'_>) -
         }
         Node::Add(Add { name, agent, agent_key, trusted, edit }) => {
             let mut body = json!({ "name": name });
-            let at = agent.as_ref().map_or_else(String::new, |at| format!(" (agent at {at})"));
+            let joins = if agent_key.is_none() {
+                format!(", which has to join: `keyway node token {name}`")
+            } else {
+                String::new()
+            };
+            let at =
+                agent.as_ref().map_or_else(String::new, |at| format!(" (agent at {at}{joins})"));
             let optional = [
                 ("agent", agent.map(Value::from)),
                 ("agent_key", agent_key.map(Value::from)),
@@ -157,9 +197,38 @@ pub(super) fn run(command: Node, remote: &Remote, terminal: &mut Terminal<'_>) -
             let change = Change::patch(one(&name), body);
             talk.change(change, edit, &|_| format!("node {name} changed"))
         }
+        Node::Token(asked) => token(&asked, remote, &mut talk),
         Node::Rm { name, edit } => {
             let change = Change::delete(one(&name));
             talk.change(change, edit, &|_| format!("node {name} removed"))
         }
     }
+}
+
+fn token(asked: &Token, remote: &Remote, talk: &mut ApiSession<'_, '_>) -> Outcome {
+    let Token { name, expires, edit } = asked;
+    let mut body = json!({});
+    let ends_s = expires.map(|seconds| unix_s().saturating_add(seconds));
+    put(&mut body, [("expires_s", ends_s.map(Value::from))]);
+    let change = Change::post(path(["nodes", name.as_str(), "token"]), body);
+    let line = |node: &Value| {
+        let ends = time(node.pointer("/join/expires_s").and_then(Value::as_u64));
+        format!("token for the agent of node {name} made (until {ends})")
+    };
+    if show_once(talk, change, *edit, "/item/join/token", &line)? {
+        let Terminal { stderr, .. } = &mut *talk.terminal;
+        match remote.api_url() {
+            Some(at) => writeln!(
+                stderr,
+                "on its host, where that asks for the token:\n  \
+                 keyway agent join --config /etc/keyway/agent.toml --url {}",
+                plain(&at)
+            )?,
+            None => writeln!(
+                stderr,
+                "warning: agents join over TLS, and this front door does not serve its API there; see [api] listen in its keyway.toml"
+            )?,
+        }
+    }
+    Ok(DONE)
 }

@@ -274,6 +274,12 @@ fn changes_of_nodes_are_asked_for_and_told() {
             "node n1 added (agent at 10.0.0.21:7022)",
         ),
         (
+            &["node", "add", "n1", "--agent", "10.0.0.21:7022"],
+            DONE_ANSWER,
+            r#"POST /v1/nodes {"agent":"10.0.0.21:7022","name":"n1"}"#,
+            "node n1 added (agent at 10.0.0.21:7022, which has to join: `keyway node token n1`)",
+        ),
+        (
             &["node", "create", "n2"],
             DONE_ANSWER,
             r#"POST /v1/nodes {"name":"n2"}"#,
@@ -283,6 +289,12 @@ fn changes_of_nodes_are_asked_for_and_told() {
             &["node", "set", "n1", "--agent-key", ALICE, "--trusted", "false"],
             DONE_ANSWER,
             &format!(r#"PATCH /v1/nodes/n1 {{"agent_key":"{ALICE_PRINT}","trusted":false}}"#),
+            "node n1 changed",
+        ),
+        (
+            &["node", "set", "n1", "--agent-key", ""],
+            DONE_ANSWER,
+            r#"PATCH /v1/nodes/n1 {"agent_key":""}"#,
             "node n1 changed",
         ),
         (
@@ -484,6 +496,22 @@ fn a_token_is_all_that_stdout_gets() {
         asked.split("\"expires_s\":").nth(1).unwrap().split(',').next().unwrap().parse().unwrap();
     // Some moment of this decade or the next, a day from now.
     assert!((1_700_000_000..2_400_000_000).contains(&ends), "{asked}");
+}
+
+#[test]
+fn a_token_for_a_nodes_agent_comes_with_what_to_do_with_it() {
+    let answer = r#"{"revision":7,"dry_run":false,"item":{"name":"n1","join":
+        {"created_s":0,"expires_s":3600,"token":"kwj_abc"}}}"#;
+    let fake = Fake::new(&[(200, answer), (200, answer)]);
+    let said = fake.say(&["node", "token", "n1"]);
+    let err = "token for the agent of node n1 made (until 1970-01-01T01:00:00Z); it is shown this once\n\
+               on its host, where that asks for the token:\n  \
+               keyway agent join --config /etc/keyway/agent.toml --url https://HOST:PORT\n";
+    assert_eq!(said, Said { code: DONE, out: "kwj_abc\n".to_owned(), err: err.to_owned() });
+    assert_eq!(fake.say(&["node", "token", "n1", "--expires", "15m"]).code, DONE);
+    let asked = fake.asked();
+    assert_eq!(asked[0], "POST /v1/nodes/n1/token {}");
+    assert!(asked[1].starts_with(r#"POST /v1/nodes/n1/token {"expires_s":1"#), "{asked:?}");
 }
 
 #[test]

@@ -145,6 +145,22 @@ impl Remote {
         self.state()
     }
 
+    /// Where others reach the API over TLS, as far as is known here; nothing if it is not served
+    /// there.
+    pub(super) fn api_url(&self) -> Option<String> {
+        if let Some(url) = &self.server.server {
+            return Some(url.clone());
+        }
+        let Ok(Some((_, Config { api, .. }))) = self.config() else {
+            return Some("https://HOST:PORT".to_owned());
+        };
+        let at = api.tls?.listen;
+        if at.ip().is_unspecified() {
+            return Some(format!("https://HOST:{}", at.port()));
+        }
+        Some(format!("https://{at}"))
+    }
+
     /// The configuration that is named, or is there.
     pub(super) fn config_file(&self) -> Option<&Path> {
         self.server.config_file()

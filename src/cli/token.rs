@@ -4,6 +4,7 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::api_path::path;
+use super::api_session::{ApiSession, tell_warnings};
 use super::change::{Change, ChangeArgs};
 use super::error::{CliError, Outcome};
 use super::keyfile::time;
@@ -81,7 +82,7 @@ impl Role {
 }
 
 /// `30d` in seconds.
-fn parse_seconds(text: &str) -> Result<u64, String> {
+pub(super) fn parse_seconds(text: &str) -> Result<u64, String> {
     let form = || format!("write a number and m, h or d, up to {DAYS_MAX}d");
     let unit = text.chars().last().ok_or_else(form)?;
     let seconds = match unit {
@@ -120,34 +121,10 @@ pub(super) fn run(command: Token, remote: &Remote, terminal: &mut Terminal<'_>) 
             let mut body = json!({ "name": name, "role": role.word() });
             let ends_s = expires.map(|seconds| unix_s().saturating_add(seconds));
             put(&mut body, [("expires_s", ends_s.map(Value::from))]);
-            // Before there is anything to read in it; a token in a file that is open to others
-            // is refused later.
-            let kept = (talk.terminal.keep)().map_err(|error| {
-                let fix = "fix: umask 077 before, or a directory of your own";
-                CliError::failed(format!(
-                    "stdout is a file that is open to others ({error}); {fix}"
-                ))
-            })?;
-            let answer = talk.make(Change::post(path(["tokens"]), body), edit)?;
-            let token = answer.get("item").map(|item| cell(item, "token")).unwrap_or_default();
             let ends =
                 ends_s.map_or_else(|| "for ever".to_owned(), |s| format!("until {}", utc(s)));
-            if talk.output == Output::Json {
-                writeln!(talk.terminal.stdout, "{}", table::json(&answer))?;
-            } else if edit.dry_run {
-                let line = |_: &Value| format!("token {name} added ({}, {ends})", role.word());
-                return talk.say(&answer, &line);
-            } else if token.is_empty() {
-                return Err(talk.client.strange("no token"));
-            } else {
-                writeln!(talk.terminal.stdout, "{}", table::plain(&token))?;
-                let role = role.word();
-                let kept = if kept { ", and its file is open to nobody else now" } else { "" };
-                writeln!(
-                    talk.terminal.stderr,
-                    "token {name} added ({role}, {ends}); it is shown this once{kept}"
-                )?;
-            }
+            let line = |_: &Value| format!("token {name} added ({}, {ends})", role.word());
+            show_once(&mut talk, Change::post(path(["tokens"]), body), edit, "/item/token", &line)?;
             Ok(DONE)
         }
         Token::Rm { name, edit } => {
@@ -155,6 +132,41 @@ pub(super) fn run(command: Token, remote: &Remote, terminal: &mut Terminal<'_>) 
             talk.change(change, edit, &|_| format!("token {name} ended"))
         }
     }
+}
+
+/// Has a token made and shows it, this once: it stands `at` this place of the answer, and stdout
+/// gets it and nothing else. `line` says what was made. Whether it was a token that was shown, and
+/// neither an answer in JSON nor what would be.
+pub(super) fn show_once(
+    talk: &mut ApiSession<'_, '_>,
+    change: Change,
+    edit: ChangeArgs,
+    at: &str,
+    line: &dyn Fn(&Value) -> String,
+) -> Result<bool, CliError> {
+    // Before there is anything to read in it; a token in a file that is open to others is refused
+    // later.
+    let kept = (talk.terminal.keep)().map_err(|error| {
+        let fix = "fix: umask 077 before, or a directory of your own";
+        CliError::failed(format!("stdout is a file that is open to others ({error}); {fix}"))
+    })?;
+    let answer = talk.make(change, edit)?;
+    if talk.output == Output::Json {
+        writeln!(talk.terminal.stdout, "{}", table::json(&answer))?;
+        return Ok(false);
+    }
+    if edit.dry_run {
+        talk.say(&answer, line)?;
+        return Ok(false);
+    }
+    let token = answer.pointer(at).and_then(Value::as_str);
+    let token = token.ok_or_else(|| talk.client.strange("no token"))?;
+    writeln!(talk.terminal.stdout, "{}", table::plain(token))?;
+    let line = line(answer.get("item").unwrap_or(&Value::Null));
+    let kept = if kept { ", and its file is open to nobody else now" } else { "" };
+    writeln!(talk.terminal.stderr, "{}; it is shown this once{kept}", table::plain(&line))?;
+    tell_warnings(&answer, talk.terminal.stderr)?;
+    Ok(true)
 }
 
 #[cfg(test)]

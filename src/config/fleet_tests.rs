@@ -251,8 +251,12 @@ fn every_fault_about_nodes_is_told_with_its_line() {
             "4: `node.agent_key` is \"x\", which is no key of an agent; fix: write SHA256:...",
         ),
         (
-            "[[node]]\nname = \"n\"\nagent = \"10.0.0.1:1\"\n",
-            "3: `node.agent` is given, and `node.agent_key` is not; fix: give both",
+            &format!("[[node]]\nname = \"n\"\nagent_key = \"{key}\"\n"),
+            "3: `node.agent_key` is given, and `node.agent` is not; fix: give both",
+        ),
+        (
+            "[[node]]\nname = \"n\"\nagent = \"10.0.0.1:1\"\n[[vm]]\nname = \"a\"\nowner = \"b\"\nssh = \"h:1\"\nnode = \"n\"\ncarry = \"handoff\"\n",
+            "9: `vm.carry` is \"handoff\", and node `n` has an agent that this file has no key of; fix: write agent_key",
         ),
         (
             "[[node]]\nname = \"n\"\n[[node]]\nname = \"n\"\n",

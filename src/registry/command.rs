@@ -227,6 +227,24 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         identity: Option<String>,
     },
+    /// A token with which the node's agent joins; the one before is good for nothing any more.
+    NodeToken {
+        /// The node's name.
+        name: Label,
+        /// SHA-256 of the token in hexadecimal.
+        hash: String,
+        /// Unix time at which it ends.
+        expires_s: u64,
+    },
+    /// An agent has shown the token, and that it holds the identity: it is the node's from now on.
+    NodeJoin {
+        /// The node's name.
+        name: Label,
+        /// SHA-256 of the token in hexadecimal.
+        hash: String,
+        /// `SHA256:...` of the identity.
+        key: String,
+    },
     /// A new API token.
     TokenAdd {
         /// What to call it.
@@ -466,9 +484,11 @@ impl Command {
             | Self::AddressRemove { name }
             | Self::AddressSet { name, .. }
             | Self::AddressState { name, .. } => Subject::Key(Key::Address(name.clone())),
-            Self::NodeAdd { name, .. } | Self::NodeRemove { name } | Self::NodeSet { name, .. } => {
-                Subject::Key(Key::Node(name.clone()))
-            }
+            Self::NodeAdd { name, .. }
+            | Self::NodeRemove { name }
+            | Self::NodeSet { name, .. }
+            | Self::NodeToken { name, .. }
+            | Self::NodeJoin { name, .. } => Subject::Key(Key::Node(name.clone())),
             Self::EdgeAdd { name, .. } | Self::EdgeRemove { name, .. } => Subject::Edge(name),
             Self::TokenAdd { name, .. } | Self::TokenRemove { name } => {
                 Subject::Key(Key::Token(name.clone()))
@@ -550,6 +570,8 @@ impl Command {
             Self::EdgeAdd { .. } => "edge-add",
             Self::EdgeRegister { .. } => "edge-register",
             Self::EdgeRemove { .. } => "edge-rm",
+            Self::NodeToken { .. } => "node-token",
+            Self::NodeJoin { .. } => "node-join",
             Self::TokenAdd { .. } => "token-add",
             Self::TokenRemove { .. } => "token-rm",
             Self::TakeOver { .. } => "take-over",

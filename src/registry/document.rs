@@ -372,6 +372,9 @@ pub struct Node {
     /// What takes sessions over there, if anything does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
+    /// The token that its agent joins with, made last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<JoinToken>,
     /// Whether the agent may have digests signed with the host keys of this front door, and
     /// so impersonate it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -386,8 +389,23 @@ pub struct Node {
 pub struct Agent {
     /// Where it listens.
     pub at: SocketAddr,
-    /// `SHA256:...` of its identity, which no other node has.
-    pub key: String,
+    /// `SHA256:...` of its identity, which no other node has; none: it has not joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// What an agent joins with, once; only a hash of it is kept.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct JoinToken {
+    /// As in [`Token`].
+    pub hash: String,
+    /// Unix time.
+    pub created_s: u64,
+    /// Unix time from which on it is refused.
+    pub expires_s: u64,
+    /// Unix time at which the agent joined, whose answer may have been lost on the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_s: Option<u64>,
 }
 
 impl Node {
@@ -396,6 +414,7 @@ impl Node {
     pub const fn no_handoff(&self) -> Option<NoHandoff> {
         match (&self.agent, self.trusted) {
             (None, _) => Some(NoHandoff::NoAgent),
+            (Some(Agent { key: None, .. }), _) => Some(NoHandoff::NotJoined),
             (Some(_), false) => Some(NoHandoff::Untrusted),
             (Some(_), true) => None,
         }
@@ -523,6 +542,9 @@ pub struct Registry {
     /// a registry that was lost, and somebody's resolver may remember.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_new_slots_until_s: Option<u64>,
+    /// Identities of agents whose nodes were removed, the oldest first: they join no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed_agents: Vec<String>,
 }
 
 impl Registry {

@@ -147,7 +147,8 @@ pub struct FleetNode {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub agent: Option<SocketAddr>,
-    /// The agent's identity: `SHA256:...`, or an Ed25519 public key line. Given with `agent`.
+    /// The agent's identity: `SHA256:...`, or an Ed25519 public key line. Absent beside `agent`:
+    /// the one that it has, or that joins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_key: Option<String>,
     /// Whether the agent may have digests signed with the host keys of this front door, and
@@ -265,7 +266,7 @@ impl Fleet {
             FleetNode {
                 name: name.clone(),
                 agent: agent.map(|agent| agent.at),
-                agent_key: agent.map(|agent| agent.key.clone()),
+                agent_key: agent.and_then(|agent| agent.key.clone()),
                 trusted: stored.document.trusted,
                 origin: told(stored.document.origin),
             }
@@ -329,8 +330,9 @@ impl Fleet {
         let nodes =
             self.nodes.iter().map(|FleetNode { name, agent, agent_key: key, trusted, .. }| {
                 let key = key.as_deref().and_then(|key| agent_key(key).ok());
-                let agent = agent.zip(key).map(|(at, key)| Agent { at, key: key.to_string() });
-                let node = Node { agent, trusted: *trusted, origin: Origin::Fleet };
+                let key = key.map(|key| key.to_string());
+                let agent = agent.map(|at| Agent { at, key });
+                let node = Node { agent, join: None, trusted: *trusted, origin: Origin::Fleet };
                 (Key::Node(name.clone()), Document::Node(node))
             });
         let vms = self.vms.iter().map(|vm| {

@@ -201,6 +201,52 @@ pub enum Refusal {
         /// Who removed it.
         by: String,
     },
+    /// An agent joins where another one is known.
+    #[error(
+        "node `{node}` has an agent with the key {key}, and no other takes its place by itself; if it is gone: \
+         `keyway node set {node} --agent-key ''`, then `keyway node token {node}`"
+    )]
+    AgentKeyOther {
+        /// The node.
+        node: Label,
+        /// The fingerprint of the one that is known.
+        key: String,
+    },
+    /// An agent joins whose node was removed.
+    #[error(
+        "{key} was the identity of an agent whose node was removed, and joins no more; fix: stop the agent and move \
+         `identity` out of its state_dir: the next join makes a new one; or, if it is to be trusted again, `keyway node \
+         set {node} --agent-key {key}`"
+    )]
+    AgentRemoved {
+        /// Its fingerprint.
+        key: String,
+        /// The node that it would have joined.
+        node: Label,
+    },
+    /// A token has done what it was for.
+    #[error("the token for node `{node}` was used; a new one: `keyway node token {node}`")]
+    JoinTokenUsed {
+        /// The node.
+        node: Label,
+    },
+    /// A token is too old.
+    #[error(
+        "the token for node `{node}` has expired at {}; a new one: `keyway node token {node}`",
+        utc(*at_s)
+    )]
+    JoinTokenExpired {
+        /// The node.
+        node: Label,
+        /// Unix time.
+        at_s: u64,
+    },
+    /// A token is none, or none any more.
+    #[error(
+        "the token is unknown: it was mistyped, or a newer one was made for its node, or the node is gone; a new one: \
+         `keyway node token NODE`"
+    )]
+    JoinTokenUnknown,
     /// A VM is to be handed off where there is nobody to hand it to.
     #[error("{}", not_handed_off(.vm, .node.as_ref(), *.why))]
     NoHandoff {
@@ -369,6 +415,11 @@ impl Refusal {
             Self::AgentKeyTaken { .. } => "agent-key-taken",
             Self::IdentityTaken { .. } => "identity-taken",
             Self::EdgeRemoved { .. } => "edge-removed",
+            Self::AgentKeyOther { .. } => "agent-key-other",
+            Self::AgentRemoved { .. } => "agent-removed",
+            Self::JoinTokenUsed { .. } => "join-token-used",
+            Self::JoinTokenExpired { .. } => "join-token-expired",
+            Self::JoinTokenUnknown => "join-token-unknown",
             Self::NoHandoff { .. } => "no-handoff",
             Self::InUse { .. } => "in-use",
             Self::Going { .. } => "being-removed",
@@ -437,6 +488,7 @@ fn not_handed_off(vm: &Label, node: Option<&Label>, why: NoHandoff) -> String {
         NoHandoff::NoAgent => {
             format!("give it one (`keyway node set {node} --agent IP:PORT --agent-key KEY`)")
         }
+        NoHandoff::NotJoined => format!("have it join (`keyway node token {node}`)"),
         NoHandoff::Untrusted => format!("trust it (`keyway node set {node} --trusted true`)"),
     };
     format!(

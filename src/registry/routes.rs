@@ -150,7 +150,7 @@ fn team(name: &Label, it: &Team) -> TeamEntry {
 
 fn node(name: &Label, it: &Node) -> NodeEntry {
     let agent = it.agent.as_ref().and_then(|Agent { at, key }| {
-        let Fingerprint(key) = key.parse().ok()?;
+        let Fingerprint(key) = key.as_ref()?.parse().ok()?;
         Some(route::Agent { at: *at, key })
     });
     NodeEntry { name: name.to_string(), agent, trusted: it.trusted }

@@ -38,7 +38,8 @@ pub struct NodeSettings {
     /// Where its agent listens, `ip:port`; empty: it has none, and no key of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
-    /// The identity of its agent: `SHA256:...`, or an Ed25519 public key line.
+    /// The identity of its agent: `SHA256:...`, or an Ed25519 public key line; empty: nobody's,
+    /// until an agent joins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_key: Option<String>,
     /// Whether the agent may have digests signed with the host keys of this front door.

@@ -74,8 +74,11 @@ fn team(entry: TeamEntry) -> Option<(Key, Document)> {
 
 fn node(entry: NodeEntry) -> Option<(Key, Document)> {
     let NodeEntry { name, agent, trusted } = entry;
-    let agent = agent.map(|agent| Agent { at: agent.at, key: Fingerprint(agent.key).to_string() });
-    let document = Node { agent, trusted, origin: Origin::Command };
+    let agent = agent.map(|agent| {
+        let key = Some(Fingerprint(agent.key).to_string());
+        Agent { at: agent.at, key }
+    });
+    let document = Node { agent, join: None, trusted, origin: Origin::Command };
     Some((Key::Node(label(&name)?), Document::Node(document)))
 }
 

@@ -19,8 +19,9 @@ fn key() -> PublicKey {
 }
 
 fn nodes() -> [(Key, Document); 2] {
-    let agent = Agent { at: ([10, 0, 0, 21], 7022).into(), key: key().fingerprint().to_string() };
-    let node = Node { agent: Some(agent), trusted: true, origin: Origin::Fleet };
+    let key = Some(key().fingerprint().to_string());
+    let agent = Agent { at: ([10, 0, 0, 21], 7022).into(), key };
+    let node = Node { agent: Some(agent), join: None, trusted: true, origin: Origin::Fleet };
     [(name("n1"), node), (name("n2"), Node::default())]
         .map(|(name, node)| (Key::Node(name), Document::Node(node)))
 }

@@ -39,6 +39,9 @@ pub enum NoHandoff {
     /// Nobody takes a session over there.
     #[error("the node has no agent")]
     NoAgent,
+    /// Nobody knows yet who would.
+    #[error("the agent of the node has not joined")]
+    NotJoined,
     /// Its agent must not have anything signed.
     #[error("the node is not trusted")]
     Untrusted,

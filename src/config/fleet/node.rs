@@ -30,21 +30,18 @@ impl Walk<'_> {
             let what = format!("is {key}, as in line {first}");
             value.fault(what, "every agent has an identity of its own");
         }
-        let apart = match (&agent, &key) {
-            (Some(agent), None) => Some((agent, "agent_key")),
-            (None, Some(key)) => Some((key, "agent")),
-            (Some(_), Some(_)) | (None, None) => None,
-        };
-        if let Some((value, other)) = apart {
-            let what = format!("is given, and `node.{other}` is not");
-            value.fault(what, "give both, or none for a node without an agent");
+        // An agent without a key is one that joins.
+        let nowhere = key.as_ref().filter(|_| agent.is_none());
+        if let Some(value) = nowhere {
+            let fix = "give both, or none for a node without an agent";
+            value.fault("is given, and `node.agent` is not", fix);
         }
         let trusted = section.get("trusted").and_then(|value| value.boolean()).unwrap_or(false);
         let origin = origin(&section);
         section.finish();
         let Some(name) = name else { return };
         // What was given and could not be read is told already.
-        let sound = apart.is_none() && at != Some(None) && read != Some(None);
+        let sound = nowhere.is_none() && at != Some(None) && read != Some(None);
         if !sound {
             self.broken.nodes.insert(name.to_string());
             return;
@@ -67,10 +64,11 @@ impl Walk<'_> {
             };
             let mut nodes = self.fleet.nodes.iter().zip(&self.places.nodes);
             let Some((node, there)) = nodes.find(|(node, _)| node.name == *name) else { continue };
-            let (why, key) = match (node.agent, node.trusted) {
-                (None, _) => ("has no agent", "agent and agent_key"),
-                (Some(_), false) => ("is not trusted", "trusted = true"),
-                (Some(_), true) => continue,
+            let (why, key) = match (node.agent, &node.agent_key, node.trusted) {
+                (None, ..) => ("has no agent", "agent and agent_key"),
+                (Some(_), None, _) => ("has an agent that this file has no key of", "agent_key"),
+                (Some(_), Some(_), false) => ("is not trusted", "trusted = true"),
+                (Some(_), Some(_), true) => continue,
             };
             let what = format!("`vm.carry` is \"handoff\", and node `{name}` {why}");
             let fix = format!("write {key} there (line {}), or leave carry out", there.header);

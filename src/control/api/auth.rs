@@ -9,14 +9,16 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::problem::Problem;
 use crate::config::Peer;
-use crate::registry::Model;
 use crate::registry::document::Role;
 use crate::registry::writer::Actor;
+use crate::registry::Model;
 use crate::ssh::digest;
 use crate::ssh::entropy::Entropy;
 
 /// What every token begins with, so that scanners of leaked secrets can tell it.
 const TOKEN_PREFIX: &str = "kw_";
+/// The same of a token that an agent joins with: it is good for nothing else.
+const JOIN_PREFIX: &str = "kwj_";
 /// Random bytes of a token.
 const TOKEN_BYTES: usize = 32;
 /// Longest file of accounts that is read, in bytes.
@@ -75,14 +77,14 @@ impl TokenHash {
         const HOW: &str = "send `Authorization: Bearer kw_...` with a token of `keyway token add`";
         let bearer = value.and_then(|value| std::str::from_utf8(value).ok()?.split_once(' '));
         let (scheme, token) = bearer.ok_or_else(|| Problem::unauthenticated(HOW))?;
-        let random = token.trim().strip_prefix(TOKEN_PREFIX);
-        let decoded = random.and_then(|random| URL_SAFE_NO_PAD.decode(random).ok());
-        let sound = decoded.is_some_and(|bytes| bytes.len() == TOKEN_BYTES);
-        if sound && scheme.eq_ignore_ascii_case("bearer") {
-            Ok(Self::of(token.trim()))
-        } else {
-            Err(Problem::unauthenticated(HOW))
-        }
+        let bearer = Some(token).filter(|_| scheme.eq_ignore_ascii_case("bearer"));
+        let hash = bearer.and_then(|token| Self::of_shape(token.trim(), TOKEN_PREFIX));
+        hash.ok_or_else(|| Problem::unauthenticated(HOW))
+    }
+
+    fn of_shape(token: &str, prefix: &str) -> Option<Self> {
+        let random = URL_SAFE_NO_PAD.decode(token.strip_prefix(prefix)?).ok()?;
+        (random.len() == TOKEN_BYTES).then(|| Self::of(token))
     }
 
     /// The name and role of the token, if it is good at `now_s`. Every token is compared, each
@@ -107,9 +109,18 @@ impl TokenHash {
 
 /// A new token and its hash.
 pub(super) fn new_token(entropy: &mut dyn Entropy) -> (String, TokenHash) {
+    drawn(TOKEN_PREFIX, entropy)
+}
+
+/// The same, for an agent to join with.
+pub(super) fn new_join_token(entropy: &mut dyn Entropy) -> (String, TokenHash) {
+    drawn(JOIN_PREFIX, entropy)
+}
+
+fn drawn(prefix: &str, entropy: &mut dyn Entropy) -> (String, TokenHash) {
     let mut random = [0; TOKEN_BYTES];
     entropy.fill(&mut random);
-    let token = format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
+    let token = format!("{prefix}{}", URL_SAFE_NO_PAD.encode(random));
     let hash = TokenHash::of(&token);
     (token, hash)
 }

@@ -144,11 +144,13 @@ fn agent(api: &Api, model: &crate::registry::Model, key: Fingerprint) -> Result<
     }
     let text = key.to_string();
     let mut nodes = model.nodes().iter();
-    let its = |agent: &crate::registry::document::Agent| agent.key == text;
+    let its = |agent: &crate::registry::document::Agent| agent.key.as_ref() == Some(&text);
     let node = nodes.find(|(_, node)| node.document.agent.as_ref().is_some_and(its));
     let (node, _) = node.ok_or_else(|| {
-        let fix = format!("keyway node set NODE --agent IP:PORT --agent-key {text}");
-        Problem::forbidden(format!("no node has an agent with the key {text}; fix: {fix}"))
+        Problem::forbidden(format!(
+            "no node has an agent with the key {text}; fix: `keyway node token NODE`, and with that `keyway agent join` \
+             there, or `keyway node set NODE --agent IP:PORT --agent-key {text}`"
+        ))
     })?;
     Ok(Agent { node: node.clone(), key })
 }

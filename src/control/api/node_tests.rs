@@ -18,7 +18,7 @@ fn a_node_is_made_shown_changed_and_removed() {
     assert_eq!(
         made,
         json!({
-            "name": "n1", "agent": "10.0.0.21:7022", "agent_key": AGENT_KEY, "trusted": true, "vms": 0,
+            "name": "n1", "agent": "10.0.0.21:7022", "agent_key": AGENT_KEY, "join": null, "trusted": true, "vms": 0,
             "origin": "command", "revision": made["revision"],
         })
     );

@@ -142,6 +142,7 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let status = match &refusal {
             Refusal::Unknown { .. } | Refusal::NotPinned { .. } => StatusCode::NOT_FOUND,
+            Refusal::JoinTokenUnknown => StatusCode::FORBIDDEN,
             Refusal::Invalid { .. } | Refusal::Reserved { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Refusal::Changed { .. } | Refusal::Outdated { .. } => StatusCode::PRECONDITION_FAILED,
             Refusal::Taken { .. }
@@ -150,6 +151,10 @@ impl From<Refusal> for Problem {
             | Refusal::AgentKeyTaken { .. }
             | Refusal::IdentityTaken { .. }
             | Refusal::EdgeRemoved { .. }
+            | Refusal::AgentKeyOther { .. }
+            | Refusal::AgentRemoved { .. }
+            | Refusal::JoinTokenUsed { .. }
+            | Refusal::JoinTokenExpired { .. }
             | Refusal::NoHandoff { .. }
             | Refusal::InUse { .. }
             | Refusal::Going { .. }

@@ -7,7 +7,7 @@ use super::problem::Problem;
 use super::query::Queries;
 use super::response::Answer;
 use crate::plural::count;
-use crate::registry::document::{Address, Document, Key, Origin, Vm};
+use crate::registry::document::{Address, Document, Key, Node, Origin, Vm};
 use crate::registry::draft::Progress;
 use crate::registry::writer::Committed;
 use crate::registry::{Label, Model, Move, Written};
@@ -112,8 +112,8 @@ impl Seen<'_> {
     }
 }
 
-/// What somebody has to know who changes by a command what a fleet file says. States and host keys
-/// that were seen are changed by commands even so: a file rarely says them.
+/// What somebody has to know who changes by a command what a fleet file says. States, host keys
+/// that were seen and tokens to join with are changed by commands even so: a file rarely says them.
 fn files(written: &[Written]) -> Option<String> {
     let mut all = written.iter().filter_map(|Written { key, now, before }| {
         let (before, _) = before.as_ref()?;
@@ -129,8 +129,10 @@ fn files(written: &[Written]) -> Option<String> {
                     if *now == Address { state: now.state, ..it.clone() });
                 (!same).then(|| format!("address {name}"))
             }
-            (Key::Node(name), Document::Node(it), _) if it.origin == Origin::Fleet => {
-                Some(format!("node {name}"))
+            (Key::Node(name), Document::Node(it), now) if it.origin == Origin::Fleet => {
+                let same = matches!(now, Some(Document::Node(now))
+                    if *now == Node { join: now.join.clone(), ..it.clone() });
+                (!same).then(|| format!("node {name}"))
             }
             (Key::Vm(_), Document::Vm(it), now) if it.origin == Origin::Fleet => {
                 let same = matches!(now, Some(Document::Vm(now))

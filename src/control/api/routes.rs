@@ -308,6 +308,8 @@ pub(super) static ROUTES: &[Route] = &[
         run!(edges::edge => dto::Edge)).from(Registry),
     change(Method::DELETE, "/v1/edges/{name}", Admin, "An edge goes, and its sessions at agents; that is remembered.",
         run!(edges::remove => Changed<dto::Edge>)),
+    change(Method::POST, "/v1/nodes/{name}/token", Admin, "A token that the node's agent joins with, once; shown once.",
+        run!(dto::NewJoinToken => nodes::token => Changed<dto::Node>)),
     list("/v1/tokens", Admin, &[], "API tokens, by name.", run!(addresses_tokens::tokens => List<dto::Token>)).from(Registry),
     create("/v1/tokens", Admin, "A new API token, shown once.",
         run!(dto::NewToken => addresses_tokens::token_add => Changed<dto::Token>)),

@@ -30,7 +30,7 @@ pub(super) fn prepare(world: &World) {
     let vm = json!({"name": "blue", "owner": "alice", "ssh": "127.0.0.1:22", "address": "s001"});
     world.must("POST", "/v1/vms", &vm);
     world.must("PUT", "/v1/vms/blue/shares/team%3Aops", &json!({"access": "by-name"}));
-    world.must("POST", "/v1/nodes", &json!({"name": "n1"}));
+    world.must("POST", "/v1/nodes", &json!({"name": "n1", "agent": "10.0.0.20:7022"}));
     world.must("POST", "/v1/edges", &json!({"name": "e1", "identity": OTHER_KEY}));
     world.must("POST", "/v1/tokens", &json!({"name": "ci", "role": "reader"}));
     let text = |text: &str| text.to_owned();
@@ -81,6 +81,9 @@ fn of_places(route: &Route) -> Option<(String, Value)> {
         ("GET", "/v1/edges") => (path, none),
         ("POST", "/v1/edges") => (path, json!({"name": "e2", "identity": KEY})),
         ("GET" | "DELETE", "/v1/edges/{name}") => ("/v1/edges/e1".into(), none),
+        ("POST", "/v1/nodes/{name}/token") => {
+            ("/v1/nodes/n1/token".into(), json!({"expires_s": 4_000_000_000_u64}))
+        }
         (_, _) => return None,
     })
 }

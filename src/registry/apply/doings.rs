@@ -125,6 +125,8 @@ impl<'m> Reader<'m> {
             // No fleet names these.
             Command::VmPin { .. }
             | Command::EdgeRegister { .. }
+            | Command::NodeToken { .. }
+            | Command::NodeJoin { .. }
             | Command::TokenAdd { .. }
             | Command::TokenRemove { .. }
             | Command::Sweep

@@ -53,11 +53,14 @@ impl Plan<'_> {
             self.take_over(Thing::Node(name.clone()), is.origin, wanted.origin);
         }
         let at = is.agent.as_ref().map(|agent| agent.at);
-        let key = is.agent.as_ref().map(|agent| agent.key.clone());
+        let key = is.agent.as_ref().and_then(|agent| agent.key.clone());
+        // Who has joined stays, where it is not said who it is to be.
+        let joins = wanted.agent.is_some() && wanted.agent_key.is_none();
+        let wanted_key = if joins { key.clone() } else { read_key(wanted) };
         let set = NodeSettings {
             agent: differs(&at, &wanted.agent)
                 .map(|at| at.map(|at| at.to_string()).unwrap_or_default()),
-            agent_key: differs(&key, &read_key(wanted)).map(Option::unwrap_or_default),
+            agent_key: differs(&key, &wanted_key).map(Option::unwrap_or_default),
             trusted: differs(&is.trusted, &wanted.trusted),
         };
         // Trust is taken back at once, unless VMs that must be handed off there are to be put
@@ -87,6 +90,6 @@ fn is_taken(model: &Model, wanted: &FleetNode) -> bool {
     let Some(key) = read_key(wanted) else { return false };
     model.nodes().iter().any(|(name, stored)| {
         let theirs = stored.document.agent.as_ref();
-        *name != wanted.name && theirs.is_some_and(|agent| agent.key == key)
+        *name != wanted.name && theirs.is_some_and(|agent| agent.key.as_ref() == Some(&key))
     })
 }

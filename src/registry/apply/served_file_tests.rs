@@ -123,6 +123,37 @@ fn nodes_that_a_file_no_longer_names_count_among_its_removals() {
     assert_eq!(outcome.told(), Ok("5 nodes removed".to_owned()));
 }
 
+#[test]
+fn an_agent_that_has_joined_stays_the_one_of_a_node_whose_key_the_file_does_not_say() {
+    let fleet = |agent: &str| {
+        let text =
+            format!("[[user]]\nname = 'alice'\n[[node]]\nname = 'n'\ntrusted = true\n{agent}");
+        toml::from_str::<Fleet>(&text).unwrap()
+    };
+    let service = service();
+    let node = || service.model().nodes()[&Label::new("n").unwrap()].document.clone();
+    let key = |of: u8| Some(crate::ssh::publickey::Fingerprint([of; 32]).to_string());
+    served(&service, &fleet("agent = '10.0.0.1:7'\n"), RemovalsMax::Usual);
+    assert_eq!(node().agent.unwrap().key, None);
+    let (name, hash) = (Label::new("n").unwrap(), "a".to_owned());
+    let token = Command::NodeToken { name: name.clone(), hash: hash.clone(), expires_s: 2_000_000 };
+    command(&service, token);
+    // Nor does it take back a token that it knows nothing of.
+    served(&service, &fleet("agent = '10.0.0.1:7'\n"), RemovalsMax::Usual);
+    command(&service, Command::NodeJoin { name, hash, key: key(1).unwrap() });
+    let again = served(&service, &fleet("agent = '10.0.0.1:7'\n"), RemovalsMax::Usual);
+    assert_eq!((again.tally.nodes.changed, node().agent.unwrap().key), (0, key(1)));
+    served(&service, &fleet("agent = '10.0.0.2:7'\n"), RemovalsMax::Usual);
+    let agent = node().agent.unwrap();
+    assert_eq!((agent.at.to_string().as_str(), agent.key), ("10.0.0.2:7", key(1)));
+    let other = key(2).unwrap();
+    let says = fleet(&format!("agent = '10.0.0.2:7'\nagent_key = '{other}'\n"));
+    served(&service, &says, RemovalsMax::Usual);
+    assert_eq!(node().agent.unwrap().key, Some(other));
+    served(&service, &fleet(""), RemovalsMax::Usual);
+    assert_eq!(node().agent, None);
+}
+
 /// Twelve users, of whom `members` are in team `ops`, and a VM that is shared with
 /// `shares` of them.
 fn shared(members: usize, shares: usize) -> Fleet {

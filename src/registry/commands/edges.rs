@@ -121,7 +121,7 @@ impl Draft<'_> {
     fn no_agents_identity(&self, key: Fingerprint) -> Done {
         let text = key.to_string();
         let its = self.model().nodes().iter().find(|(_, stored)| {
-            stored.document.agent.as_ref().is_some_and(|agent| agent.key == text)
+            stored.document.agent.as_ref().is_some_and(|agent| agent.key.as_ref() == Some(&text))
         });
         its.map_or(Ok(()), |(node, _)| {
             Err(Refusal::IdentityTaken {

@@ -74,6 +74,8 @@ impl Draft<'_> {
             Command::EdgeRemove { name, identity } => {
                 self.edge_remove(name, identity.as_deref(), options)
             }
+            Command::NodeToken { name, hash, expires_s } => self.node_token(name, hash, *expires_s),
+            Command::NodeJoin { name, hash, key } => self.node_join(name, hash, key),
             Command::TokenAdd { name, hash, role, expires_s } => {
                 self.token_add(name, hash, *role, *expires_s)
             }

@@ -1,14 +1,19 @@
-//! Nodes come, go and change.
+//! Nodes come, go and change; their agents join.
 
 use super::{Done, taken};
 use crate::plural::count;
 use crate::registry::command::{NodeSettings, Options};
-use crate::registry::document::{Agent, Document, Key, Node};
+use crate::registry::document::{Agent, Document, JoinToken, Key, Node};
 use crate::registry::draft::Draft;
 use crate::registry::name::Label;
 use crate::registry::refusal::{Kind, Refusal};
 use crate::registry::values::{agent_address, agent_key, plain};
 use crate::route::Carry;
+use crate::ssh::digest;
+
+/// Identities of removed agents that are remembered, at some 50 bytes: more nodes than anybody
+/// removes.
+const REMOVED_MAX: usize = 4096;
 
 impl Draft<'_> {
     pub(super) fn node_add(&mut self, name: &Label, set: &NodeSettings, options: Options) -> Done {
@@ -26,20 +31,88 @@ impl Draft<'_> {
     fn change_node(&mut self, name: &Label, mut node: Node, set: &NodeSettings) -> Done {
         node.agent = agent(node.agent, set)?;
         node.trusted = set.trusted.unwrap_or(node.trusted);
-        if let Some(Agent { key, .. }) = &node.agent {
-            let mut nodes = self.model().nodes().iter();
-            let of = nodes.find(|(other, stored)| {
-                let theirs = stored.document.agent.as_ref();
-                *other != name && theirs.is_some_and(|agent| agent.key == *key)
-            });
-            if let Some((of, _)) = of {
-                return Err(Refusal::AgentKeyTaken { key: key.clone(), of: of.clone() });
-            }
-            self.no_edges_identity(key)?;
+        // Nobody joins whom nobody would find.
+        node.join = node.join.filter(|_| node.agent.is_some());
+        if let Some(Agent { key: Some(key), .. }) = &node.agent {
+            self.nobodys_key(name, key)?;
+            // Whoever writes it down means it.
+            self.remember_removed(|removed| removed.retain(|other| other != key));
         }
         if node.no_handoff().is_some() {
             self.nothing_handed_off(name)?;
         }
+        self.put(&Key::Node(name.clone()), Some(Document::Node(node)));
+        Ok(())
+    }
+
+    /// Refuses where another node, or an edge, has the agent's key.
+    fn nobodys_key(&self, name: &Label, key: &String) -> Done {
+        let mut nodes = self.model().nodes().iter();
+        let of = nodes.find(|(other, stored)| {
+            let theirs = stored.document.agent.as_ref();
+            *other != name && theirs.is_some_and(|agent| agent.key.as_ref() == Some(key))
+        });
+        match of {
+            Some((of, _)) => Err(Refusal::AgentKeyTaken { key: key.clone(), of: of.clone() }),
+            None => self.no_edges_identity(key),
+        }
+    }
+
+    /// Changes what is remembered of agents whose nodes were removed.
+    fn remember_removed(&mut self, change: impl FnOnce(&mut Vec<String>)) {
+        let before = self.model().registry();
+        let mut registry = before.clone();
+        change(&mut registry.removed_agents);
+        if registry != before {
+            self.put(&Key::Registry, Some(Document::Registry(registry)));
+        }
+    }
+
+    pub(super) fn node_token(&mut self, name: &Label, hash: &str, expires_s: u64) -> Done {
+        let mut node = self.node(name)?;
+        match &node.agent {
+            None => {
+                return Err(Refusal::invalid(
+                    format_args!("node `{name}` has no agent that could join"),
+                    format!("say where it is to listen: `keyway node set {name} --agent IP:PORT`"),
+                ));
+            }
+            Some(Agent { key: Some(key), .. }) => {
+                return Err(Refusal::AgentKeyOther { node: name.clone(), key: key.clone() });
+            }
+            Some(Agent { key: None, .. }) => {}
+        }
+        let (hash, created_s) = (hash.to_owned(), self.stamp().now_s);
+        node.join = Some(JoinToken { hash, created_s, expires_s, used_s: None });
+        self.put(&Key::Node(name.clone()), Some(Document::Node(node)));
+        Ok(())
+    }
+
+    /// Uses the token up and pins the key, or does neither. The same agent may come again with the
+    /// same token: the answer can have been lost.
+    pub(super) fn node_join(&mut self, name: &Label, hash: &str, key: &str) -> Done {
+        let mut node = self.node(name).map_err(|_| Refusal::JoinTokenUnknown)?;
+        let now_s = self.stamp().now_s;
+        let shown = |join: &&mut JoinToken| digest::same(join.hash.as_bytes(), hash.as_bytes());
+        let (Some(join), Some(agent)) = (node.join.as_mut().filter(shown), &mut node.agent) else {
+            return Err(Refusal::JoinTokenUnknown);
+        };
+        if join.used_s.is_some() {
+            let its = agent.key.as_deref() == Some(key);
+            return if its { Ok(()) } else { Err(Refusal::JoinTokenUsed { node: name.clone() }) };
+        }
+        if join.expires_s <= now_s {
+            return Err(Refusal::JoinTokenExpired { node: name.clone(), at_s: join.expires_s });
+        }
+        if let Some(other) = agent.key.as_ref().filter(|pinned| *pinned != key) {
+            return Err(Refusal::AgentKeyOther { node: name.clone(), key: other.clone() });
+        }
+        let key = key.to_owned();
+        self.nobodys_key(name, &key)?;
+        if agent.key.is_none() && self.model().registry().removed_agents.contains(&key) {
+            return Err(Refusal::AgentRemoved { key, node: name.clone() });
+        }
+        (agent.key, join.used_s) = (Some(key), Some(now_s));
         self.put(&Key::Node(name.clone()), Some(Document::Node(node)));
         Ok(())
     }
@@ -63,7 +136,7 @@ impl Draft<'_> {
     }
 
     pub(super) fn node_remove(&mut self, name: &Label) -> Done {
-        self.node(name)?;
+        let Node { agent, .. } = self.node(name)?;
         let lying = self.model().vms_on(name).len();
         if lying > 0 {
             return Err(Refusal::InUse {
@@ -74,13 +147,20 @@ impl Draft<'_> {
             });
         }
         self.put(&Key::Node(name.clone()), None);
+        if let Some(key) = agent.and_then(|agent| agent.key) {
+            self.remember_removed(|removed| {
+                removed.push(key);
+                let beyond = removed.len().saturating_sub(REMOVED_MAX);
+                removed.drain(..beyond);
+            });
+        }
         Ok(())
     }
 }
 
-/// The agent of a node from then on: where it is and who it is go together.
+/// The agent of a node from then on: who it is says nothing where nobody knows where it is.
 fn agent(was: Option<Agent>, set: &NodeSettings) -> Result<Option<Agent>, Refusal> {
-    let (at, key) = was.map_or((None, None), |Agent { at, key }| (Some(at), Some(key)));
+    let (at, key) = was.map_or((None, None), |Agent { at, key }| (Some(at), key));
     let none = set.agent.as_deref() == Some("");
     let at = match set.agent.as_deref().filter(|_| !none) {
         Some(text) => Some(agent_address(text).map_err(|fix| {
@@ -98,10 +178,10 @@ fn agent(was: Option<Agent>, set: &NodeSettings) -> Result<Option<Agent>, Refusa
         None => key.filter(|_| !none && set.agent_key.is_none()),
     };
     match (at, key) {
-        (Some(at), Some(key)) => Ok(Some(Agent { at, key })),
+        (Some(at), key) => Ok(Some(Agent { at, key })),
         (None, None) => Ok(None),
-        (Some(_), None) | (None, Some(_)) => Err(Refusal::invalid(
-            "where an agent listens and its key go together",
+        (None, Some(_)) => Err(Refusal::invalid(
+            "the key of an agent is given, and not where it listens",
             "give both, or an empty agent alone for a node without one",
         )),
     }

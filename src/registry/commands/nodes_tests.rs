@@ -1,7 +1,7 @@
 //! Tests of nodes, and of what VMs say of them.
 
 use crate::registry::command::{Command, NewVm, NodeSettings, Options, VmSettings};
-use crate::registry::document::{Document, Key};
+use crate::registry::document::{Document, Key, Registry};
 use crate::registry::draft::Draft;
 use crate::registry::model::{CommandContext, Limits, Model};
 use crate::registry::name::{Label, Principal};
@@ -135,14 +135,9 @@ fn what_cannot_be_an_agent_is_refused_with_what_to_write() {
         let told = world.refused(&set("n3", Some("10.0.0.4:1"), Some(wrong.to_owned()), None));
         assert!(told.contains("no key of an agent; write SHA256:..."), "{told}");
     }
-    for set in [
-        set("n3", Some("10.0.0.4:1"), None, None),
-        set("n3", None, Some(key(4)), None),
-        set("n3", Some(""), Some(key(4)), None),
-        set("n1", None, Some(String::new()), None),
-    ] {
+    for set in [set("n3", None, Some(key(4)), None), set("n3", Some(""), Some(key(4)), None)] {
         let told = world.refused(&set);
-        assert!(told.contains("go together; give both"), "{told}");
+        assert!(told.contains("and not where it listens; give both"), "{told}");
     }
 }
 
@@ -223,10 +218,117 @@ fn commands_about_nodes_are_read_back_from_the_audit_log() {
         add("n1", 1, true),
         set("n1", Some(""), None, None),
         Command::NodeRemove { name: label("n1") },
+        token("n1", "a", 7),
+        join("n1", "a", 1),
         vm("blue", Some("n1"), Carry::Handoff),
         put("blue", Some(""), Some(Carry::Relay)),
     ] {
         let json = serde_json::to_string(&command).unwrap();
         assert_eq!(serde_json::from_str::<Command>(&json).unwrap(), command, "{json}");
     }
+}
+
+fn token(name: &str, hash: &str, expires_s: u64) -> Command {
+    Command::NodeToken { name: label(name), hash: hash.to_owned(), expires_s }
+}
+
+fn join(name: &str, hash: &str, of: u8) -> Command {
+    Command::NodeJoin { name: label(name), hash: hash.to_owned(), key: key(of) }
+}
+
+#[test]
+fn an_agent_joins_once_with_the_last_token_of_its_node() {
+    let mut world = World::new();
+    let told = world.refused(&token("n3", "a", 4600));
+    assert!(told.contains("no agent that could join; say where it is to listen"), "{told}");
+    let told = world.refused(&token("n1", "a", 4600));
+    assert!(told.starts_with("agent-key-other: ") && told.contains(&key(1)), "{told}");
+    world.must(&set("n3", Some("10.0.0.3:7022"), None, Some(true)));
+    assert_eq!(
+        world.refused(&vm("blue", Some("n3"), Carry::Handoff)),
+        "no-handoff: VM `blue` cannot be handed off: the agent of node `n3` has not joined; have it \
+         join (`keyway node token n3`), or leave carry at auto"
+    );
+    world.must(&token("n3", "a", 4600));
+    world.must(&token("n3", "b", 4600));
+    let unknown = "join-token-unknown: the token is unknown: ";
+    assert!(world.refused(&join("n3", "a", 3)).starts_with(unknown), "a newer one was made");
+    assert!(world.refused(&join("n2", "b", 3)).starts_with(unknown), "another node's");
+    assert!(world.refused(&join("n9", "b", 3)).starts_with(unknown));
+    assert!(world.refused(&join("n3", "b", 1)).starts_with("agent-key-taken: "));
+    world.must(&join("n3", "b", 3));
+    assert!(world.json("n3").contains(&format!(r#""key":"{}""#, key(3))), "{}", world.json("n3"));
+    world.must(&vm("blue", Some("n3"), Carry::Handoff));
+    // Its answer may have been lost.
+    world.must(&join("n3", "b", 3));
+    assert_eq!(
+        world.refused(&join("n3", "b", 4)),
+        "join-token-used: the token for node `n3` was used; a new one: `keyway node token n3`"
+    );
+    assert!(world.refused(&set("n3", None, Some(String::new()), None)).starts_with("in-use: "));
+}
+
+#[test]
+fn a_token_that_is_old_and_an_agent_that_is_another_change_nothing() {
+    let mut world = World::new();
+    let awaited = |world: &mut World, expires_s| {
+        world.must(&set("n3", Some("10.0.0.3:7022"), Some(String::new()), None));
+        world.must(&token("n3", "a", expires_s));
+    };
+    // It is 1,000 by the registry's clock.
+    awaited(&mut world, 1000);
+    let told = world.refused(&join("n3", "a", 3));
+    assert!(told.starts_with("join-token-expired: the token for node `n3` has expired"), "{told}");
+    awaited(&mut world, 1001);
+    world.must(&set("n3", None, Some(key(4)), None));
+    assert_eq!(
+        world.refused(&join("n3", "a", 3)),
+        format!(
+            "agent-key-other: node `n3` has an agent with the key {}, and no other takes its place by itself; if it is \
+             gone: `keyway node set n3 --agent-key ''`, then `keyway node token n3`",
+            key(4)
+        )
+    );
+    // Whom somebody has written down is who joins.
+    world.must(&join("n3", "a", 4));
+    awaited(&mut world, 4600);
+    world.must(&set("n3", Some(""), None, None));
+    world.must(&set("n3", Some("10.0.0.3:7022"), None, None));
+    assert!(world.refused(&join("n3", "a", 3)).starts_with("join-token-unknown: "));
+}
+
+#[test]
+fn the_agent_of_a_node_that_was_removed_comes_back_by_hand_alone() {
+    let mut world = World::new();
+    world.must(&Command::NodeRemove { name: label("n1") });
+    let awaited = |world: &mut World, name, hash| {
+        let set = settings(Some("10.0.0.5:7022"), None, None);
+        world.must(&Command::NodeAdd { name: label(name), set });
+        world.must(&token(name, hash, 4600));
+    };
+    awaited(&mut world, "n1", "a");
+    let told = world.refused(&join("n1", "a", 1));
+    assert!(told.starts_with("agent-removed: ") && told.contains("keyway node set n1"), "{told}");
+    // Also under another name, and as one that nothing was pinned on.
+    awaited(&mut world, "n5", "b");
+    assert!(world.refused(&join("n5", "b", 1)).starts_with("agent-removed: "));
+    world.must(&join("n5", "b", 5));
+    world.must(&set("n1", None, Some(key(1)), None));
+    world.must(&set("n1", None, Some(String::new()), None));
+    world.must(&token("n1", "c", 4600));
+    world.must(&join("n1", "c", 1));
+}
+
+#[test]
+fn of_removed_agents_as_many_are_remembered_as_there_is_room_for() {
+    let mut world = World::new();
+    let removed: Vec<String> = (0..4096).map(|number| format!("SHA256:{number}")).collect();
+    let registry = Registry { removed_agents: removed, ..Registry::default() };
+    world.0.put(&Key::Registry, Some(Document::Registry(registry)), 9);
+    for name in ["n1", "n2"] {
+        world.must(&Command::NodeRemove { name: label(name) });
+    }
+    let removed = world.0.registry().removed_agents;
+    assert_eq!((removed.len(), &*removed[0]), (4096, "SHA256:2"));
+    assert_eq!(removed[4094..], [key(1), key(2)]);
 }

@@ -143,7 +143,9 @@ impl Dice {
     fn settings(&mut self) -> NodeSettings {
         let key = u8::try_from(self.below(4)).unwrap();
         let agent = (self.below(4) > 0).then(|| format!("10.0.0.{}:7022", 1 + self.below(3)));
-        let agent_key = agent.as_ref().map(|_| Fingerprint([key; 32]).to_string());
+        // Without one it is an agent that has not joined, or stays who it is.
+        let agent_key = agent.as_ref().filter(|_| self.below(4) > 0);
+        let agent_key = agent_key.map(|_| Fingerprint([key; 32]).to_string());
         let agent = agent.or((key == 0).then(String::new));
         NodeSettings { agent, agent_key, trusted: Some(self.below(3) > 0) }
     }

@@ -118,9 +118,9 @@ impl Truth {
                 assert!(once, "a key of {key} stands twice");
             }
             if let Document::Node(node) = document
-                && let Some(agent) = &node.agent
+                && let Some(agents) = node.agent.as_ref().and_then(|agent| agent.key.clone())
             {
-                assert!(keys.insert(agent.key.clone()), "the key of {key}'s agent stands twice");
+                assert!(keys.insert(agents), "the key of {key}'s agent stands twice");
             }
             if let (Key::Address(name), _) = (key, document) {
                 assert!(!names.contains(name), "a VM and an address are called {name}");

@@ -29,7 +29,7 @@ pub(super) use self::explanation::Explain;
 pub use self::explanation::{Decision, Explanation, Step};
 pub use self::host_key::{Ca, HostKey, Pinned, VmHostKey};
 pub use self::node::{Carried, Node};
-pub(super) use self::node::{NewNode, NodePatch};
+pub(super) use self::node::{NewJoinToken, NewNode, NodePatch};
 pub(super) use self::pattern::{NAME, PRINCIPAL};
 pub(super) use self::process::{Backup, Reload};
 pub use self::session::{Session, SessionState};

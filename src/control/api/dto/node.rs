@@ -34,8 +34,10 @@ pub struct Node {
     /// Where its agent listens; none: it has none.
     #[schemars(with = "Option<String>")]
     pub agent: Option<SocketAddr>,
-    /// The agent's identity: `SHA256:...`
+    /// The agent's identity: `SHA256:...`; none: it has not joined.
     pub agent_key: Option<String>,
+    /// The token that its agent is to join with.
+    pub join: Option<JoinToken>,
     /// Whether the agent may have digests signed with the host keys of this front door, and
     /// so impersonate it.
     pub trusted: bool,
@@ -48,6 +50,18 @@ pub struct Node {
     pub revision: u64,
 }
 
+/// A token that no agent has joined with.
+#[derive(Clone, Debug, JsonSchema, Serialize)]
+pub struct JoinToken {
+    /// Unix time.
+    pub created_s: u64,
+    /// Unix time from which on it is refused.
+    pub expires_s: u64,
+    /// Shown once, to whoever made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
 impl Node {
     /// As the registry has it.
     pub(in super::super) fn of(
@@ -57,10 +71,16 @@ impl Node {
         revision: u64,
     ) -> Self {
         let agent = node.agent.as_ref();
+        let join = node.join.as_ref().filter(|join| join.used_s.is_none());
         Self {
             name: name.to_string(),
             agent: agent.map(|agent| agent.at),
-            agent_key: agent.map(|agent| agent.key.clone()),
+            agent_key: agent.and_then(|agent| agent.key.clone()),
+            join: join.map(|join| JoinToken {
+                created_s: join.created_s,
+                expires_s: join.expires_s,
+                token: None,
+            }),
             trusted: node.trusted,
             vms: model.vms_on(name).len(),
             origin: model.known(node.origin),
@@ -78,7 +98,8 @@ pub(in super::super) struct NewNode {
     /// Where its agent listens, if it has one.
     #[schemars(example = "10.0.0.21:7022")]
     pub(in super::super) agent: Option<String>,
-    /// The agent's identity: `SHA256:...`, or an Ed25519 public key line. Given with `agent`.
+    /// The agent's identity: `SHA256:...`, or an Ed25519 public key line. Absent beside `agent`:
+    /// that of the agent that joins.
     pub(in super::super) agent_key: Option<String>,
     /// Whether the agent may have digests signed with the host keys of this front door, and
     /// so impersonate it.
@@ -93,6 +114,15 @@ pub(in super::super) struct NodePatch {
     /// Empty: it has none, and no key of one.
     #[schemars(example = "10.0.0.21:7022")]
     pub(in super::super) agent: Option<String>,
+    /// Empty: nobody's, until an agent joins.
     pub(in super::super) agent_key: Option<String>,
     pub(in super::super) trusted: Option<bool>,
+}
+
+/// A new token for a node's agent.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct NewJoinToken {
+    /// Unix time from which on it is refused; absent: in an hour.
+    pub(in super::super) expires_s: Option<u64>,
 }

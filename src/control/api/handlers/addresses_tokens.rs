@@ -163,11 +163,7 @@ pub(in super::super) fn token_add(
 ) -> Answer<Changed<dto::Token>> {
     let dto::NewToken { name, role, expires_s } = new;
     let name = Label::new(&name)?;
-    if expires_s.is_some_and(|end_s| end_s <= context.api.service.now_s()) {
-        return Err(Problem::invalid(
-            "`expires_s` is in the past; write a Unix time to come, or leave it out",
-        ));
-    }
+    expires_s.map_or(Ok(()), |end_s| to_come(context, end_s))?;
     let (text, hash) = new_token(&mut SystemEntropy::default());
     let hash = hash.into_text();
     let done =
@@ -181,6 +177,15 @@ pub(in super::super) fn token_add(
         item.token = Some(text);
     }
     Ok(answer)
+}
+
+/// Refuses what ends before it begins.
+pub(super) fn to_come(context: &Context, expires_s: u64) -> Answer<()> {
+    if expires_s > context.api.service.now_s() {
+        return Ok(());
+    }
+    let detail = "`expires_s` is in the past; write a Unix time to come, or leave it out";
+    Err(Problem::invalid(detail))
 }
 
 pub(in super::super) fn token_remove(context: &Context) -> Answer<Changed<Gone>> {
