@@ -112,6 +112,11 @@ impl<S: Eq + Hash> LogLimiter<S> {
         true
     }
 
+    /// Whether `source` has nothing left of its own. Nothing is taken from it.
+    pub(crate) fn is_spent(&self, source: &S, now_ms: u64) -> bool {
+        self.sources.get(source).is_some_and(|its| its.after_one(EACH, now_ms).is_none())
+    }
+
     /// [`LogLimiter::allow`] for a line of the log, and how many were kept back, if that
     /// is to be told now.
     pub(crate) fn allow_line(&mut self, source: S, now_ms: u64) -> (bool, Option<u64>) {
@@ -150,8 +155,11 @@ mod tests {
     #[test]
     fn a_source_has_a_burst_and_then_a_trickle_and_takes_nothing_from_another() {
         let mut ration = LogLimiter::default();
+        assert!(!ration.is_spent(&source(1), 1000));
         assert_eq!(allowed(&mut ration, 1, 1000, 100), EACH.burst);
+        assert!(ration.is_spent(&source(1), 1000) && !ration.is_spent(&source(2), 1000));
         assert_eq!(allowed(&mut ration, 2, 1000, 100), EACH.burst);
+        assert!(!ration.is_spent(&source(1), 1000 + EACH.every_ms));
         assert_eq!(allowed(&mut ration, 1, 1000 + 2 * EACH.every_ms, 100), 2);
         assert_eq!(allowed(&mut ration, 1, 3_600_000, 100), EACH.burst, "rested");
     }

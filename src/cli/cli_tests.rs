@@ -454,3 +454,41 @@ fn check_takes_an_empty_fleet_file_for_a_fault() {
     assert_eq!((code, stdout.as_str()), (FAULTS, ""));
     assert!(stderr.starts_with("fleet.toml:1: there is nothing in it; fix: "), "{stderr}");
 }
+
+#[test]
+fn a_join_says_what_it_needs_before_it_asks_anybody() {
+    let scratch = Scratch::new();
+    let own =
+        "listen = \"127.0.0.1:7022\"\nedge_networks = [\"127.0.0.1\"]\nstate_dir = \"state\"\n";
+    let agent = scratch.file("agent.toml", own);
+    let there = "[control]\nurl = \"https://127.0.0.1:1\"\nca = \"ca.pem\"\n";
+    let ca = scratch.file("ca.pem", "-----BEGIN CERTIFICATE-----\n");
+    let join = |more: &[&str], stdin: &str, sitting| {
+        let all = [&["agent", "join", "--config", &agent], more].concat();
+        say_with(&all, &refusing(), &[], stdin, sitting)
+    };
+    let alone = |more: &[&str]| join(more, "", Sitting::Nobody);
+    let url = ["--yes", "--url", "https://127.0.0.1:1"];
+    for (said, code, wanted) in [
+        (alone(&[]), FAULTS, "--yes believes what control shows"),
+        (alone(&["--yes"]), USAGE, "has no section [control]: say where control is, with --url"),
+        (alone(&["--yes", "--url", "http://x"]), USAGE, "write https://HOST"),
+        (alone(&[&url[..], &["--ca", "/nowhere"]].concat()), FAULTS, "/nowhere: No such file"),
+        (alone(&url), FAULTS, "nobody is there to ask for the token"),
+        (join(&url, "\n", Sitting::Somebody), FAULTS, "there is no token; `keyway node token"),
+        (alone(&[&url[..], &["--token-file", &agent]].concat()), FAULTS, "is open to others"),
+    ] {
+        assert_eq!((said.code, said.out.as_str()), (code, ""), "{wanted}: {said:?}");
+        assert!(said.err.contains(wanted), "{wanted}: {said:?}");
+    }
+    scratch.file("agent.toml", &format!("{own}{there}"));
+    let other = ["--yes", "--url", "https://127.0.0.1:2"];
+    let said = alone(&other);
+    assert!(said.code == USAGE && said.err.contains("leave --url and --ca out"), "{said:?}");
+    assert!(!scratch.0.join("state").exists(), "nothing was made");
+    // The one that is written there may be said again; its CA is none.
+    let again = [&url[..], &["--ca", &ca, "--token-file", "-"]].concat();
+    let said = join(&again, "kwj_x\n", Sitting::Nobody);
+    assert!(said.code == FAULTS && said.err.contains("holds no certificate"), "{said:?}");
+    assert_eq!(fs::read_to_string(&agent).unwrap(), format!("{own}{there}"));
+}

@@ -18,11 +18,12 @@ use self::exit_code::{CHANGED, DONE, FAULTS, UNREACHABLE, USAGE};
 use self::output::Output;
 use self::remote::Remote;
 use self::terminal::Terminal;
-use crate::config::{self, AgentFiles, Files};
+use crate::config::{self, Files};
 use crate::durable::MODE_OTHERS;
 use crate::serve::{AgentStart, Failure, Start};
 
 mod address;
+mod agent;
 mod api_path;
 mod api_session;
 mod apply;
@@ -96,11 +97,16 @@ Examples:
     Serve(Files),
     /// Run an agent beside the VMs: it takes sessions from front doors and relays them;
     /// signals as of serve
-    #[command(after_help = "\
+    #[command(
+        args_conflicts_with_subcommands = true,
+        subcommand_negates_reqs = true,
+        after_help = "\
 Examples:
   keyway agent --config /etc/keyway/agent.toml
-  keyway agent --config agent.toml --fleet fleet.toml")]
-    Agent(AgentFiles),
+  keyway agent --config agent.toml --fleet fleet.toml
+  keyway agent join --config agent.toml                      once, to follow a front door: see `keyway node token`"
+    )]
+    Agent(agent::Agent),
     /// Have a running front door read its files again, as SIGHUP does, and say what
     /// came of each part
     #[command(after_help = "\
@@ -518,17 +524,7 @@ fn carry_out(command: Command, roles: &Roles, terminal: &mut Terminal<'_>) -> Ou
             }
             Ok(FAULTS)
         }
-        Command::Agent(files) => {
-            let form = fatal::Form::of_agent(&files, *seen);
-            match config::load_agent(&files) {
-                Ok(loaded) => match (roles.agent)(AgentStart { files, loaded }) {
-                    Ok(()) => return Ok(DONE),
-                    Err(failure) => form.failure(&failure, stderr)?,
-                },
-                Err(report) => form.report(&report, stderr)?,
-            }
-            Ok(FAULTS)
-        }
+        Command::Agent(agent) => agent::run(agent, roles.agent, terminal),
         Command::Reload { reload, remote } => running::reload(&reload, &remote, terminal),
         Command::Status { status, remote } => running::status(&status, &remote, terminal),
         Command::Demo(demo) => Ok(end((roles.demo)(&demo), stderr)?),

@@ -224,7 +224,7 @@ fn tls(url: &str, token: &Path, ca: Option<&Path>) -> Result<Tls, CliError> {
 }
 
 /// The token in a file that nobody else may read.
-fn token_of(file: &Path) -> Result<String, CliError> {
+pub(super) fn token_of(file: &Path) -> Result<String, CliError> {
     let shown = file.display();
     let text = read(file)?;
     let mode = fs::metadata(file).map_or(0, |about| about.mode());

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use ipnet::IpNet;
 
+use super::api::pem;
 use super::document::{Document, Section, Value};
 use super::door::{check_metrics, door, log, read_listen, read_metrics, read_vm_leg, state_dir};
 use super::lines::Lines;
@@ -19,7 +20,7 @@ use crate::trust;
 pub(super) const STATE_DIR: &str = "/var/lib/keyway-agent";
 const METRICS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9645);
 /// Keys that an `agent.toml` has without a section, and a `keyway.toml` has not.
-const ITS_OWN: [&str; 5] = ["listen", "edge_networks", "edges", "host_keys", "replica"];
+const ITS_OWN: [&str; 6] = ["listen", "edge_networks", "edges", "host_keys", "replica", "control"];
 
 /// Keys whose values come with the feed.
 const WITH_THE_FEED: [&str; 5] =
@@ -73,6 +74,16 @@ pub struct Control {
     pub url: String,
     /// PEM of those who speak for it; none: whoever the system trusts.
     pub ca: Option<PathBuf>,
+}
+
+impl Control {
+    /// As it stands in an `agent.toml`.
+    #[must_use]
+    pub fn section(&self) -> String {
+        let line = |key: &str, text: &str| format!("{key} = {}\n", toml::Value::from(text));
+        let ca = self.ca.as_ref().map(|ca| line("ca", &ca.to_string_lossy()));
+        format!("[control]\n{}{}", line("url", &self.url), ca.unwrap_or_default())
+    }
 }
 
 /// An agent's files, and what is worth a word in them.
@@ -136,6 +147,47 @@ pub fn load_agent(files: &AgentFiles) -> Result<LoadedAgent, Report> {
     }
 }
 
+/// An agent's file, for a join.
+#[derive(Debug)]
+pub struct Joining {
+    /// From `agent.toml`, as it is once it follows.
+    pub config: AgentConfig,
+    /// Where it joins.
+    pub control: Control,
+    /// Whether the file says so itself.
+    pub is_written: bool,
+    /// Not wrong, but the operator should know.
+    pub warnings: Vec<Finding>,
+}
+
+/// Reads an `agent.toml` for a join. `given` is where control is, where the file does not say;
+/// a section that is there counts.
+///
+/// # Errors
+/// Everything that is wrong with it; nothing else, if nobody says where control is.
+pub fn load_joining(config: &Path, given: Option<Control>) -> Result<Option<Joining>, Report> {
+    let none = |fault| Report { faults: vec![fault], warnings: Vec::new() };
+    let read = source(config, 0).map_err(none)?;
+    let is_written = {
+        let document = Document::new(&read.name, read.order, &read.text);
+        let table = document.parse(&read.text);
+        Section::root(&document, &table).get("control").is_some()
+    };
+    if !is_written && given.is_none() {
+        return Ok(None);
+    }
+    let (document, config, ..) = walk(&read, None, given);
+    let (mut faults, mut warnings) = document.into_findings();
+    faults.sort();
+    warnings.sort();
+    match config.replica.clone() {
+        Replica::Feed(control) if faults.is_empty() => {
+            Ok(Some(Joining { config, control, is_written, warnings }))
+        }
+        Replica::Feed(_) | Replica::File(_) => Err(Report { faults, warnings }),
+    }
+}
+
 /// Reads an agent's files again. `revoked_keys`: the list that was used last, for when
 /// `agent.toml` no longer says.
 pub fn reread_agent(files: &AgentFiles, revoked_keys: Option<&Path>) -> AgentReread {
@@ -152,7 +204,7 @@ pub fn reread_agent(files: &AgentFiles, revoked_keys: Option<&Path>) -> AgentRer
             };
         }
     };
-    let (document, config, replica, lines) = walk(&read, files.fleet.as_deref());
+    let (document, config, replica, lines) = walk(&read, files.fleet.as_deref(), None);
     let (mut faults, mut warnings) = document.into_findings();
     faults.sort();
     let fleet = replica.map(|replica| {
@@ -173,7 +225,12 @@ pub fn reread_agent(files: &AgentFiles, revoked_keys: Option<&Path>) -> AgentRer
 }
 
 /// Walks the whole file. Beside what it found: the fleet file, as far as somebody says which.
-fn walk(read: &Source, named: Option<&Path>) -> (Document, AgentConfig, Option<PathBuf>, Lines) {
+/// `named`: one that stands in for `replica`; `joined`: for [control].
+fn walk(
+    read: &Source,
+    named: Option<&Path>,
+    joined: Option<Control>,
+) -> (Document, AgentConfig, Option<PathBuf>, Lines) {
     let document = Document::new(&read.name, read.order, &read.text);
     let table = document.parse(&read.text);
     let root = Section::root(&document, &table);
@@ -183,7 +240,10 @@ fn walk(read: &Source, named: Option<&Path>) -> (Document, AgentConfig, Option<P
     let listen = root.require("listen", "\"10.0.0.21:7022\"");
     let listen = listen.and_then(|it| read_listen(&it, it.one_or_more()?, &mut lines));
     edge.listen = listen.unwrap_or_default();
-    let control = root.get("control").and_then(|value| read_control(&root, &value, named));
+    let control = match root.get("control") {
+        Some(value) => read_control(&root, &value, base, named),
+        None => joined.inspect(|_| comes_with_the_feed(&root, "")),
+    };
     let replica = match (&control, named) {
         (Some(_), _) => None,
         (None, Some(named)) => {
@@ -204,10 +264,7 @@ fn walk(read: &Source, named: Option<&Path>) -> (Document, AgentConfig, Option<P
         edges: if pinned { require_edges(&root) } else { Vec::new() },
         host_keys: if pinned { require_host_keys(&root) } else { Vec::new() },
         replica: match control {
-            Some(control) => Replica::Feed(Control {
-                ca: control.ca.map(|ca| keys::resolve(base, &ca.to_string_lossy())),
-                ..control
-            }),
+            Some(control) => Replica::Feed(control),
             None => Replica::File(replica.clone().unwrap_or_default()),
         },
     };
@@ -218,19 +275,24 @@ fn walk(read: &Source, named: Option<&Path>) -> (Document, AgentConfig, Option<P
     (document, config, replica, lines)
 }
 
-/// `[control]`. What comes with the feed must not be written too: one of the two would not count,
-/// and nobody could tell which.
+/// What comes with the feed must not be written too: one of the two would not count, and nobody
+/// could tell which.
+fn comes_with_the_feed(root: &Section<'_, '_>, or: &str) {
+    for key in WITH_THE_FEED {
+        if let Some(value) = root.get(key) {
+            value.fault("comes with the feed of control", format!("remove `{key}`{or}"));
+        }
+    }
+}
+
+/// `[control]`.
 fn read_control(
     root: &Section<'_, '_>,
     value: &Value<'_, '_>,
+    base: &Path,
     named: Option<&Path>,
 ) -> Option<Control> {
-    for key in WITH_THE_FEED {
-        if let Some(value) = root.get(key) {
-            let fix = format!("remove `{key}`, or the section [control]");
-            value.fault("comes with the feed that [control] names", fix);
-        }
-    }
+    comes_with_the_feed(root, ", or the section [control]");
     if named.is_some_and(|named| named != Path::new("")) {
         value.fault("names a feed beside --fleet", "leave --fleet out, or remove the section");
     }
@@ -243,7 +305,7 @@ fn read_control(
         }
         Some(text.to_owned())
     });
-    let ca = section.get("ca").and_then(|ca| Some(PathBuf::from(ca.string()?)));
+    let ca = section.get("ca").and_then(|ca| pem(&ca, base, "CERTIFICATE"));
     section.finish();
     // Whatever is wrong with it, nothing else is meant.
     Some(Control { url: url.unwrap_or_default(), ca })
@@ -383,7 +445,7 @@ pub fn load_logins(config: Option<&Path>) -> Result<Logins, Report> {
         let super::Config { state_dir, vm_leg, .. } = config;
         return Ok(Logins { of: Of::FrontDoor, state_dir, vm_leg, warnings });
     };
-    let (document, config, ..) = walk(&read, Some(Path::new("")));
+    let (document, config, ..) = walk(&read, Some(Path::new("")), None);
     let (mut faults, mut warnings) = document.into_findings();
     faults.sort();
     warnings.sort();

@@ -213,6 +213,7 @@ fn who_follows_control_names_nothing_that_comes_with_the_feed() {
     let scratch = Scratch::new();
     let own = "listen = \"127.0.0.1:7022\"\nedge_networks = [\"10.0.0.0/24\"]\n";
     let section = "[control]\nurl = \"https://control.example:9643\"\nca = \"ca.pem\"\n";
+    scratch.put("ca.pem", "-----BEGIN CERTIFICATE-----\n");
     let loaded = load(&scratch, &format!("{own}{section}"), "").unwrap();
     let Replica::Feed(Control { url, ca }) = loaded.config.replica else { panic!("a file") };
     assert_eq!(url, "https://control.example:9643");
@@ -228,7 +229,7 @@ fn who_follows_control_names_nothing_that_comes_with_the_feed() {
         (7, "trusted_user_cas"),
     ] {
         let wanted = format!(
-            "agent.toml:{line}: `{key}` comes with the feed that [control] names; fix: remove `{key}`, or the section \
+            "agent.toml:{line}: `{key}` comes with the feed of control; fix: remove `{key}`, or the section \
              [control]"
         );
         assert!(told.contains(&wanted), "{told:?}");
@@ -250,4 +251,53 @@ fn who_follows_control_names_nothing_that_comes_with_the_feed() {
             "agent.toml:3: `control` names a feed beside --fleet; fix: leave --fleet out, or remove the section"
         ]
     );
+}
+
+#[test]
+fn who_joins_may_say_where_control_is_and_the_file_is_as_sound_as_it_will_be() {
+    let scratch = Scratch::new();
+    let own = "listen = \"127.0.0.1:7022\"\nedge_networks = [\"10.0.0.0/24\"]\n";
+    let given = Control {
+        url: "https://control.example".to_owned(),
+        ca: Some(scratch.put("a \"ca\".pem", "-----BEGIN CERTIFICATE-----\n")),
+    };
+    let config = scratch.put("agent.toml", own);
+    assert!(load_joining(&config, None).unwrap().is_none(), "nobody says where");
+    let joining = load_joining(&config, Some(given.clone())).unwrap().unwrap();
+    assert!(!joining.is_written && joining.config.edges.is_empty());
+    assert_eq!(joining.control, given);
+    // What is added behind a file without an end of line reads as it was given.
+    scratch.put("agent.toml", format!("{}\n{}", own.trim_end(), given.section()));
+    let joining = load_joining(&config, None).unwrap().unwrap();
+    assert!(joining.is_written);
+    assert_eq!(joining.control, given);
+    scratch.put("agent.toml", format!("{own}[control]\nurl = \"https://other.example:1\"\n"));
+    let joining = load_joining(&config, Some(given.clone())).unwrap().unwrap();
+    assert_eq!(joining.control.url, "https://other.example:1", "the file counts");
+    scratch.put("agent.toml", sound());
+    let report = load_joining(&config, Some(given)).unwrap_err();
+    assert_eq!(
+        scratch.told(&report.faults),
+        [
+            "agent.toml:3: `edges` comes with the feed of control; fix: remove `edges`",
+            "agent.toml:4: `host_keys` comes with the feed of control; fix: remove `host_keys`",
+            "agent.toml:5: `replica` comes with the feed of control; fix: remove `replica`",
+        ]
+    );
+}
+
+#[test]
+fn the_ca_of_control_has_to_be_there() {
+    let scratch = Scratch::new();
+    let own = "listen = \"127.0.0.1:7022\"\nedge_networks = [\"10.0.0.0/24\"]\n";
+    let section = "[control]\nurl = \"https://control.example\"\nca = \"ca.pem\"\n";
+    let told = || load(&scratch, &format!("{own}{section}"), "").map(drop);
+    assert_eq!(
+        told().unwrap_err(),
+        [
+            "agent.toml:5: `control.ca` names ca.pem: no such file; fix: correct the path or its permissions"
+        ]
+    );
+    scratch.put("ca.pem", "no certificate");
+    assert!(told().unwrap_err()[0].contains("holds no PEM block of a certificate"));
 }

@@ -69,7 +69,7 @@ pub(super) fn read(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> Ap
 }
 
 /// A PEM file that holds what it must. What it holds is parsed where it is used.
-fn pem(value: &Value<'_, '_>, base: &Path, what: &str) -> Option<std::path::PathBuf> {
+pub(super) fn pem(value: &Value<'_, '_>, base: &Path, what: &str) -> Option<std::path::PathBuf> {
     let path = path(value, base)?;
     let shown = path.display();
     let text = fs::read(&path).and_then(|bytes| Ok((bytes, fs::metadata(&path)?.mode())));

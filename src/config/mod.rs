@@ -29,8 +29,8 @@ mod source;
 mod values;
 
 pub use self::agent::{
-    AgentConfig, AgentFiles, AgentReread, AgentRights, Control, LoadedAgent, Logins, Of, Replica,
-    agent_log, load_agent, load_logins, reread_agent,
+    AgentConfig, AgentFiles, AgentReread, AgentRights, Control, Joining, LoadedAgent, Logins, Of,
+    Replica, agent_log, load_agent, load_joining, load_logins, reread_agent,
 };
 pub use self::domain_name::DomainName;
 pub use self::finding::{Finding, Report};

@@ -52,7 +52,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 pub(crate) use self::agent::shared_by_agent;
-pub use self::agent::{AgentStart, agent};
+pub use self::agent::{AgentStart, JoinFault, KeptTerms, Meeting, Terms, agent};
 use self::control_plane::{ControlPlane, Opens};
 pub(crate) use self::door::shared;
 use self::door::{at, inventory};

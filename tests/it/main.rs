@@ -27,6 +27,7 @@ mod flood;
 mod handoff;
 mod harness;
 mod host_keys;
+mod join;
 mod lobby;
 mod memory;
 mod openssh;

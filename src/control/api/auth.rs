@@ -11,7 +11,7 @@ use super::problem::Problem;
 use crate::config::Peer;
 use crate::registry::document::Role;
 use crate::registry::writer::Actor;
-use crate::registry::Model;
+use crate::registry::{Label, Model};
 use crate::ssh::digest;
 use crate::ssh::entropy::Entropy;
 
@@ -82,9 +82,26 @@ impl TokenHash {
         hash.ok_or_else(|| Problem::unauthenticated(HOW))
     }
 
+    /// The hash of what may be a token that an agent joins with.
+    pub(super) fn of_join(token: &str) -> Option<Self> {
+        Self::of_shape(token, JOIN_PREFIX)
+    }
+
     fn of_shape(token: &str, prefix: &str) -> Option<Self> {
         let random = URL_SAFE_NO_PAD.decode(token.strip_prefix(prefix)?).ok()?;
         (random.len() == TOKEN_BYTES).then(|| Self::of(token))
+    }
+
+    /// The node whose agent joins with the token. Every token is compared, each in constant time.
+    pub(super) fn joins(&self, model: &Model) -> Option<Label> {
+        let mut found = None;
+        for (name, stored) in model.nodes() {
+            let join = stored.document.join.as_ref();
+            if join.is_some_and(|join| digest::same(join.hash.as_bytes(), self.0.as_bytes())) {
+                found = Some(name.clone());
+            }
+        }
+        found
     }
 
     /// The name and role of the token, if it is good at `now_s`. Every token is compared, each

@@ -129,7 +129,7 @@ fn pin_in_registry(api: &Api, who: &Agent, asked: PinQuestion, from: String) -> 
 }
 
 /// The key whose holder is at the other end.
-fn shown(from: &Origin, parts: &Parts) -> Result<Fingerprint, Problem> {
+pub(super) fn shown(from: &Origin, parts: &Parts) -> Result<Fingerprint, Problem> {
     let shown = parts.headers.get(header::AUTHORIZATION);
     let proved = from.exporter().and_then(|exporter| proof::proved(shown, exporter));
     proved.ok_or_else(|| {

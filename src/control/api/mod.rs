@@ -15,6 +15,7 @@ mod data_plane;
 pub mod dto;
 mod follow;
 mod handlers;
+mod join;
 mod openapi;
 mod origin;
 mod pipeline;
@@ -69,6 +70,8 @@ mod away_tests;
 mod edge_tests;
 #[cfg(test)]
 mod follow_tests;
+#[cfg(test)]
+mod join_tests;
 #[cfg(test)]
 mod node_tests;
 #[cfg(test)]

@@ -94,6 +94,12 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "store-failed", detail)
     }
 
+    /// Whoever asks from there has failed too often.
+    pub(super) fn too_many_tries() -> Self {
+        let detail = "too many tries to join failed that came from this network; wait a minute";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-tries", detail)
+    }
+
     /// The registry cannot be read or changed; the detail says why, and what to do.
     pub(super) fn registry_away(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, REGISTRY_AWAY, detail)

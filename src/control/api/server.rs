@@ -23,6 +23,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::auth::{Credentials, Process};
 use super::follow::{follow, pin};
+use super::join::join;
 use super::origin::Origin;
 use super::pipeline::{Connection, respond};
 use super::shared::{Api, Roles, TURNS_MAX, role_of};
@@ -310,6 +311,7 @@ where
     let routes = Router::new()
         .route(feed::PATH, get(follow))
         .route(feed::PINS_PATH, post(pin))
+        .route(feed::JOIN_PATH, post(join))
         .fallback(respond)
         .method_not_allowed_fallback(respond)
         .with_state(Arc::clone(&connection));

@@ -140,12 +140,15 @@ pub(super) fn refused(command: Command, code: &str) -> Command {
 pub(super) struct Traces {
     lines: Mutex<LogLimiter<Source>>,
     entries: Mutex<LogLimiter<String>>,
+    /// Tries to join that failed.
+    joins: Mutex<LogLimiter<Network>>,
     since: Instant,
 }
 
 impl Traces {
     pub(super) fn new() -> Self {
-        Self { lines: Mutex::default(), entries: Mutex::default(), since: Instant::now() }
+        let since = Instant::now();
+        Self { lines: Mutex::default(), entries: Mutex::default(), joins: Mutex::default(), since }
     }
 
     fn now_ms(&self) -> u64 {
@@ -161,6 +164,21 @@ impl Traces {
         let order = CommandRequest { command, options, expected: None, actor };
         if let Err(failed) = service.carry_out(order, Mode::Real) {
             tracing::warn!("what was refused is not in the audit log: {failed}");
+        }
+    }
+
+    /// Whether somebody from there may try to join: not too many have failed lately.
+    pub(super) fn may_join(&self, from: &Origin) -> bool {
+        let Origin::Tls(peer, ..) = from else { return true };
+        let joins = self.joins.lock().unwrap_or_else(PoisonError::into_inner);
+        !joins.is_spent(&Network::of(peer.ip()), self.now_ms())
+    }
+
+    /// Somebody from there has tried to join, and failed.
+    pub(super) fn not_joined(&self, from: &Origin) {
+        if let Origin::Tls(peer, ..) = from {
+            let mut joins = self.joins.lock().unwrap_or_else(PoisonError::into_inner);
+            joins.allow(Network::of(peer.ip()), self.now_ms());
         }
     }
 

@@ -1,29 +1,33 @@
 //! The other end of the feed: a thread that follows one control plane over TLS, for as long as it
-//! takes, and asks it to pin host keys.
+//! takes, and asks it to pin host keys; and a join, which waits for its answer.
 
 #![expect(clippy::disallowed_methods, reason = "how long a connection lasted is measured")]
 
-use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
+use std::{fmt, io};
 
 use axum::http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Collected, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 
-use super::{HEARTBEAT, PATH, PINS_PATH, PinAnswer, PinQuestion, proof, write_head};
+use super::join::{JoinAnswer, JoinQuestion, believed};
+use super::{HEARTBEAT, JOIN_PATH, PATH, PINS_PATH, PinAnswer, PinQuestion, proof, write_head};
 use crate::control::server_thread::{ServerThread, Stopped};
 use crate::plain_text::masked;
+use crate::route::FrontDoor;
 use crate::route::saved_routes::{self, Head, Message};
 use crate::ssh::entropy::{Entropy, SystemEntropy};
 use crate::ssh::private_key::PrivateKey;
@@ -39,8 +43,13 @@ const WAIT_MIN: Duration = Duration::from_millis(250);
 const WAIT_MAX: Duration = Duration::from_secs(15);
 /// Longest frame, in bytes: as in the journal.
 const FRAME_BYTES_MAX: usize = 256 << 20;
+/// Characters of a reason that are told, and of its code.
+const DETAIL_CHARS_MAX: usize = 500;
+const CODE_CHARS_MAX: usize = 40;
 /// Bytes of an answer that is no feed.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// The same of an answer that says whom to believe, with all that is revoked.
+const JOIN_BYTES_MAX: usize = 64 << 20;
 /// Questions about host keys that wait: a login waits for each.
 const QUESTIONS_MAX: usize = 64;
 /// For the answer to one.
@@ -148,9 +157,7 @@ pub fn start(
     asked: Asked,
 ) -> io::Result<Handle> {
     let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
-    let server = trust::server(url).ok_or_else(|| wrong(format!("{url} is no https://HOST")))?;
-    let tls = Arc::new(trust::client_config(ca).map_err(wrong)?);
-    let place = Place { server, tls, identity };
+    let place = Place::of((url, ca), identity).map_err(wrong)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let serve = move |stopped: Stopped| {
         runtime.block_on(async {
@@ -163,6 +170,58 @@ pub fn start(
         runtime.shutdown_background();
     };
     Ok(Handle { _thread: ServerThread::start("feed", serve)? })
+}
+
+/// What an agent joins, and whom it is to believe.
+#[derive(Debug)]
+pub struct Met {
+    /// The token's node.
+    pub node: String,
+    /// Where edges look for its agent.
+    pub agent: SocketAddr,
+    /// Whether sessions are handed to it.
+    pub trusted: bool,
+    /// Of which moment the rest is.
+    pub head: Head,
+    /// Whom to believe.
+    pub front_door: FrontDoor,
+}
+
+/// Why an agent has not joined.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinFault {
+    /// Something is wrong on this side.
+    #[error("{0}")]
+    Here(String),
+    /// Nobody is there who could be believed.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Control says no; nothing has changed.
+    #[error("{detail} [{code}]")]
+    Refused {
+        /// A word for programs.
+        code: String,
+        /// What and why, and what to do about it.
+        detail: String,
+    },
+}
+
+/// Asks control what the holder of `identity` would join with `token`; where it `believes` what it
+/// was told then, it joins.
+///
+/// # Errors
+/// [`JoinFault`].
+pub fn join(
+    at: (&str, Option<&Path>),
+    identity: Arc<PrivateKey>,
+    token: &str,
+    believes: Option<&FrontDoor>,
+) -> Result<Met, JoinFault> {
+    let place = Place::of(at, identity).map_err(JoinFault::Here)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| JoinFault::Here(error.to_string()))?;
+    let question = JoinQuestion { token: token.to_owned(), believes: believes.map(believed) };
+    runtime.block_on(place.join(&question))
 }
 
 /// Follows for ever.
@@ -204,7 +263,7 @@ async fn follow_once(
     let request = Request::get(path).body(Full::default());
     let response = place.ask(request.map_err(|error| error.to_string())?).await?;
     if response.status() != StatusCode::OK {
-        return Err(refused(response).await);
+        return Err(refused(response).await.to_string());
     }
     let mut body = response.into_body();
     let mut frames = Frames::default();
@@ -229,14 +288,27 @@ async fn follow_once(
 }
 
 /// Why control does not do it, in its own words as far as these can be shown.
-async fn refused(response: Response<Incoming>) -> String {
+struct Refused {
+    status: StatusCode,
+    code: Option<String>,
+    detail: String,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it answers {}: {}", self.status, self.detail)
+    }
+}
+
+async fn refused(response: Response<Incoming>) -> Refused {
     let status = response.status();
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect();
     let body = timeout(CONNECT_MAX, body).await.ok().and_then(Result::ok);
     let bytes = body.map(Collected::to_bytes).unwrap_or_default();
     let problem: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
-    let detail = problem.as_ref().and_then(|it| it.get("detail")?.as_str());
-    format!("it answers {status}: {}", masked(detail.unwrap_or("no keyway's answer"), 400))
+    let text = |key| problem.as_ref().and_then(|it| it.get(key)?.as_str());
+    let detail = masked(text("detail").unwrap_or("no keyway's answer"), DETAIL_CHARS_MAX);
+    Refused { status, code: text("code").map(|code| masked(code, CODE_CHARS_MAX)), detail }
 }
 
 /// Puts frames together from what comes.
@@ -293,18 +365,56 @@ async fn answer_all(place: &Place, Asked(mut asked): Asked) {
 }
 
 impl Place {
-    async fn pin(&self, question: &PinQuestion) -> Result<PinAnswer, String> {
-        let body = serde_json::to_vec(question).map_err(|error| error.to_string())?;
-        let request = Request::post(PINS_PATH)
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::from(body));
-        let response = self.ask(request.map_err(|error| error.to_string())?).await?;
+    /// # Errors
+    /// Why nobody could be trusted there, in words.
+    fn of((url, ca): (&str, Option<&Path>), identity: Arc<PrivateKey>) -> Result<Self, String> {
+        let server = trust::server(url).ok_or_else(|| format!("{url} is no https://HOST"))?;
+        Ok(Self { server, tls: Arc::new(trust::client_config(ca)?), identity })
+    }
+
+    async fn join(&self, question: &JoinQuestion) -> Result<Met, JoinFault> {
+        let shown = &self.server.authority;
+        let unreachable = |why| JoinFault::Unreachable(format!("control at {shown}: {why}"));
+        let response = self.post(JOIN_PATH, question).await.map_err(unreachable)?;
         if response.status() != StatusCode::OK {
-            return Err(refused(response).await);
+            let refused = refused(response).await;
+            return Err(match refused.code {
+                Some(code) => JoinFault::Refused { code, detail: refused.detail },
+                None => unreachable(refused.to_string()),
+            });
+        }
+        let body = Limited::new(response.into_body(), JOIN_BYTES_MAX).collect();
+        let body = timeout(CONNECT_MAX, body).await.ok().and_then(Result::ok);
+        let bytes = body.map(Collected::to_bytes).unwrap_or_default();
+        let answer: Option<JoinAnswer> = serde_json::from_slice(&bytes).ok();
+        let met = answer.and_then(|answer| {
+            let (head, front_door) = answer.read()?;
+            let JoinAnswer { node, agent, trusted, .. } = answer;
+            Some(Met { node, agent, trusted, head, front_door })
+        });
+        met.ok_or_else(|| unreachable("no answer of keyway's".to_owned()))
+    }
+
+    async fn pin(&self, question: &PinQuestion) -> Result<PinAnswer, String> {
+        let response = self.post(PINS_PATH, question).await?;
+        if response.status() != StatusCode::OK {
+            return Err(refused(response).await.to_string());
         }
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| error.to_string())?.to_bytes();
         serde_json::from_slice(&body).map_err(|_| "control gave no answer of keyway's".to_owned())
+    }
+
+    async fn post(
+        &self,
+        path: &str,
+        question: &impl Serialize,
+    ) -> Result<Response<Incoming>, String> {
+        let body = serde_json::to_vec(question).map_err(|error| error.to_string())?;
+        let request = Request::post(path)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::from(body));
+        self.ask(request.map_err(|error| error.to_string())?).await
     }
 
     /// Sends one request over a connection of its own, with the proof that is good there alone.
@@ -326,7 +436,11 @@ impl Place {
         let stream = stream.map_err(|error| format!("it cannot be reached: {error}"))?;
         let connector = TlsConnector::from(Arc::clone(&self.tls));
         let stream = connector.connect(self.server.name.clone(), stream).await;
-        let stream = stream.map_err(|error| format!("no TLS: {error}"))?;
+        let stream = stream.map_err(|error| {
+            let fix = "if its certificate is your own, or of a CA of your own, `ca` names that; if it is said to have \
+                       expired or not to be valid yet, look at this host's clock";
+            format!("no TLS: {error}; {fix}")
+        })?;
         let exporter = proof::exporter(stream.get_ref().1).ok_or("it does not speak TLS 1.3")?;
         let proof = proof::authorization(&self.identity, &exporter);
         let proof = proof.ok_or("the agent's identity does not sign")?;

@@ -129,6 +129,13 @@ impl Hub {
         }
     }
 
+    /// What is to be known of the front door now, and of which moment that is. Nothing before the
+    /// registry is read.
+    pub(in crate::control) fn told(&self) -> Option<(Head, FrontDoor)> {
+        let state = self.state();
+        Some((state.head?, state.front_door.clone()))
+    }
+
     /// How many follow, and how many revisions the last of them is behind.
     pub fn gauges(&self) -> (usize, u64) {
         let state = self.state();

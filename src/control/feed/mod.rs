@@ -4,13 +4,14 @@
 //!
 //! - `hub`: what each audience is sent, from the registry's commits. `send`: to one follower.
 //! - `proof`: who follows: the holder of a node's key, at this very connection.
-//! - `client`: the other end.
+//! - `join`: how a key becomes a node's. `client`: the other end.
 //!
 //! A follower says how far it has come; what is missing is in the audience's ring, or it begins
 //! anew. What is encoded is encoded once an audience; a slow follower holds nothing but its place.
 
 pub mod client;
 mod hub;
+mod join;
 mod pins;
 pub(super) mod proof;
 mod send;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 pub(super) use self::hub::Follower;
 pub use self::hub::Hub;
+pub(super) use self::join::{JoinAnswer, JoinQuestion, believed};
 pub use self::pins::PinAnswer;
 pub(super) use self::pins::PinQuestion;
 pub(super) use self::send::send;
@@ -28,6 +30,8 @@ use crate::route::saved_routes::Head;
 pub(super) const PATH: &str = "/v1/feed";
 /// Where VMs' host keys are sent to at their first use.
 pub(super) const PINS_PATH: &str = "/v1/feed/pins";
+/// Where an agent becomes a node's.
+pub(super) const JOIN_PATH: &str = "/v1/feed/join";
 /// How often a follower hears at least that it has everything.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
 

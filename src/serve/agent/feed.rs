@@ -231,12 +231,12 @@ impl Follower {
 }
 
 /// Whether another store than is known was adopted in its place.
-fn is_adopted(known: Head, now: Head, told: &FrontDoor) -> bool {
+pub(super) fn is_adopted(known: Head, now: Head, told: &FrontDoor) -> bool {
     known.store != now.store && told.stands_for.contains(&known.store)
 }
 
 /// Neither another store nor an earlier state of it is believed.
-fn goes_on(known: Option<Head>, now: Head) -> Result<(), String> {
+pub(super) fn goes_on(known: Option<Head>, now: Head) -> Result<(), String> {
     let Some(known) = known else { return Ok(()) };
     if now.store == known.store && now.revision >= known.revision {
         return Ok(());

@@ -5,21 +5,24 @@
 //! or what a control plane sends. SIGHUP reads the files again; SIGTERM drains, and a second one
 //! ends the drain; SIGINT ends at once.
 //! - `feed`: from what control sends to the map, and to the disk for a start without it.
+//! - `join`: how it becomes known there, before it follows for the first time.
 //! - `pins`: host keys of VMs, from their first use to a file. `reload`: the files read again;
 //!   `again`: what of that does not need an agent that runs.
 
 mod again;
 mod feed;
+mod join;
 mod pins;
 mod reload;
 mod start;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use self::feed::{Feed, InRegistry, Kept};
+pub use self::join::{JoinFault, KeptTerms, Meeting, Terms};
 use self::pins::InFile;
 pub use self::start::AgentStart;
 use super::door::{self, at, identity, inventory, shared};
@@ -97,13 +100,7 @@ enum Map {
 impl Running {
     fn start(files: AgentFiles, loaded: LoadedAgent, events: &Events) -> Result<Self, Failure> {
         let LoadedAgent { config, fleet, .. } = loaded;
-        let state = State::open(&config.state_dir)?;
-        if state.store().exists() {
-            // Whoever has the front door's CA opens every VM that trusts it.
-            let path = config.state_dir.display();
-            let why = format!("{path} is the state_dir of a front door; fix: name one of its own");
-            return Err(why.into());
-        }
+        let state = own_state(&config.state_dir)?;
         let taken = Taken::take(state, &config.edge, events)?;
         let from = if taken.turn.has_waited() {
             again::read_again(&files, config, fleet)
@@ -170,6 +167,18 @@ impl Running {
             metrics,
         })
     }
+}
+
+/// An agent's state directory, which is made if it is missing. Not a front door's: whoever has the
+/// CA of that opens every VM that trusts it.
+fn own_state(path: &Path) -> Result<State, Failure> {
+    let state = State::open(path)?;
+    if state.store().exists() {
+        let path = path.display();
+        let why = format!("{path} is the state_dir of a front door; fix: name one of its own");
+        return Err(why.into());
+    }
+    Ok(state)
 }
 
 /// What all shards of an agent share that has its state directory for itself.

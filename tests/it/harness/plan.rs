@@ -24,11 +24,23 @@ pub(crate) struct Plan {
     pub(super) sshd: String,
     pub(super) user_ca: bool,
     pub(super) handed: bool,
-    pub(super) followed: bool,
+    pub(super) followed: Followed,
     /// Between clients and doors, and between edge and agent.
     pub(super) wires: [Option<Passing>; 2],
     pub(super) keys: Vec<(String, String, Vec<String>)>,
     pub(super) server: sshd::Server,
+}
+
+/// How the agent of a [`Plan`] is with the front door's feed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Followed {
+    /// It judges by a file.
+    #[default]
+    No,
+    /// It follows.
+    Known,
+    /// It will, once it has joined.
+    Unjoined,
 }
 
 /// A pool address of a [`Plan`].
@@ -146,7 +158,13 @@ impl Plan {
 
     /// The same, and the agent follows the front door, which serves its API over TLS.
     pub(crate) fn followed(mut self) -> Self {
-        self.followed = true;
+        self.followed = Followed::Known;
+        self.handed()
+    }
+
+    /// The same, and neither knows the other: the agent does not run before it has joined.
+    pub(crate) fn unjoined(mut self) -> Self {
+        self.followed = Followed::Unjoined;
         self.handed()
     }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use nix::sys::signal::Signal;
 
-use super::plan::{Address, Place};
+use super::plan::{Address, Followed, Place};
 pub(crate) use super::plan::{Plan, port};
 use super::wire::{To, Wire};
 use super::{Key, Process, Scratch, Target, peers, process, run, sshd, wait};
@@ -134,7 +134,7 @@ impl World {
             } else {
                 operator_ca.clone()
             };
-            if world.plan.followed {
+            if world.plan.followed != Followed::No {
                 world.certify();
             }
             fs::write(world.path("keyway.toml"), world.keyway_toml(&edge_ca)).expect("keyway.toml");
@@ -143,7 +143,7 @@ impl World {
                     .expect("agent.toml");
             }
             fs::write(world.path("fleet.toml"), world.fleet_toml()).expect("fleet.toml");
-            if world.plan.handed {
+            if world.plan.handed && world.plan.followed != Followed::Unjoined {
                 world.start_agent("agent");
             }
             world.start_edge();
@@ -266,16 +266,20 @@ impl World {
         } else {
             String::new()
         };
-        let (judges, control) = if self.plan.followed {
-            let url = format!("https://{}", self.api());
-            (String::new(), format!("[control]\nurl = \"{url}\"\nca = \"cert.pem\"\n"))
-        } else {
-            let edge = self.identity("keyway.toml", &[]);
-            let host_key = self.host_key.public_line();
-            let judges = format!(
-                "edges = [\"{edge}\"]\nhost_keys = [\"{host_key}\"]\nreplica = \"fleet.toml\"\n{cas}"
-            );
-            (judges, String::new())
+        let (judges, control) = match self.plan.followed {
+            Followed::Unjoined => Default::default(),
+            Followed::Known => {
+                let url = format!("https://{}", self.api());
+                (String::new(), format!("[control]\nurl = \"{url}\"\nca = \"cert.pem\"\n"))
+            }
+            Followed::No => {
+                let edge = self.identity("keyway.toml", &[]);
+                let host_key = self.host_key.public_line();
+                let judges = format!(
+                    "edges = [\"{edge}\"]\nhost_keys = [\"{host_key}\"]\nreplica = \"fleet.toml\"\n{cas}"
+                );
+                (judges, String::new())
+            }
         };
         format!(
             "state_dir = \"{state}\"\n\
@@ -309,11 +313,14 @@ impl World {
         } else {
             String::new()
         };
-        let api = if self.plan.followed {
-            let at = self.api();
-            format!("[api]\nlisten = \"{at}\"\ntls_cert = \"cert.pem\"\ntls_key = \"key.pem\"\n")
-        } else {
-            String::new()
+        let api = match self.plan.followed {
+            Followed::No => String::new(),
+            Followed::Known | Followed::Unjoined => {
+                let at = self.api();
+                format!(
+                    "[api]\nlisten = \"{at}\"\ntls_cert = \"cert.pem\"\ntls_key = \"key.pem\"\n"
+                )
+            }
         };
         format!(
             "state_dir = \"{state}\"\n\
@@ -374,12 +381,15 @@ impl World {
         }
         let mut node = "";
         if self.plan.handed {
-            let _ = write!(
-                text,
-                "[[node]]\nname = \"n1\"\nagent = \"{}\"\nagent_key = \"{}\"\ntrusted = true\n\n",
-                self.node_at(),
-                self.identity("agent.toml", &["--fingerprint"])
-            );
+            let key = if self.plan.followed == Followed::Unjoined {
+                String::new()
+            } else {
+                let key = self.identity("agent.toml", &["--fingerprint"]);
+                format!("agent_key = \"{key}\"\n")
+            };
+            let at = self.node_at();
+            let _ =
+                write!(text, "[[node]]\nname = \"n1\"\nagent = \"{at}\"\n{key}trusted = true\n\n");
             node = "node = \"n1\"\n";
         }
         for ((name, owner, address, more), vm) in std::iter::zip(&self.plan.vms, &self.vms) {
