@@ -1,4 +1,5 @@
-//! `keyway check`: what both files hold, or everything that is wrong with them.
+//! `keyway check`: what the files of a front door or of an agent hold, or everything that is wrong
+//! with them.
 
 use std::io::{self, Write};
 
@@ -10,7 +11,10 @@ use super::client::{Client, Request, ServerAt};
 use super::error::CliError;
 use super::table::{Column, Table, cell, json, plain};
 use super::{DONE, FAULTS, Output};
-use crate::config::{self, Config, Files, Finding, Fleet, Loaded, Report, UserCa, VmCredential};
+use crate::config::{
+    self, AgentFiles, Config, Files, Finding, Fleet, Loaded, LoadedAgent, Replica, Report, UserCa,
+    VmCredential,
+};
 use crate::host;
 use crate::plural::count;
 use crate::registry::apply::served_file::RemovalsMax;
@@ -25,6 +29,10 @@ pub(super) fn run(
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
 ) -> io::Result<u8> {
+    if let Some(config) = files.config.as_deref().filter(|config| config::is_agents(config)) {
+        let files = AgentFiles { config: config.to_owned(), fleet: files.fleet.clone() };
+        return agent(&files, output, stdout, stderr);
+    }
     let loaded = config::load(files.config.as_deref(), files.fleet.as_deref());
     let loaded = loaded.and_then(|loaded| match loaded.fleet.as_ref().and_then(Fleet::fault) {
         Some(fault) => Err(Report { faults: vec![fault], warnings: loaded.warnings }),
@@ -68,14 +76,62 @@ pub(super) fn run(
             writeln!(stdout, "{}", json(&all))?;
             Ok(code)
         }
-        (Err(report), output) => {
-            tell_faults(&report, stderr)?;
-            if output == Output::Json {
-                writeln!(stdout, "{}", json(&told(&report)))?;
+        (Err(report), output) => faulty(&report, output, stdout, stderr),
+    }
+}
+
+fn faulty(
+    report: &Report,
+    output: Output,
+    stdout: &mut dyn Write,
+    stderr: &mut dyn Write,
+) -> io::Result<u8> {
+    tell_faults(report, stderr)?;
+    if output == Output::Json {
+        writeln!(stdout, "{}", json(&told(report)))?;
+    }
+    Ok(FAULTS)
+}
+
+/// The same of an agent, which has no registry: its fleet file is held against nothing.
+fn agent(
+    files: &AgentFiles,
+    output: Output,
+    stdout: &mut dyn Write,
+    stderr: &mut dyn Write,
+) -> io::Result<u8> {
+    let mut loaded = match config::load_agent(files) {
+        Ok(loaded) => loaded,
+        Err(report) => return faulty(&report, output, stdout, stderr),
+    };
+    if let Ok(descriptors) = host::descriptors()
+        && let Some(odd) = host::check(&loaded.config.edge, descriptors)
+    {
+        loaded.warn_of_counts(odd);
+    }
+    let LoadedAgent { config, fleet, warnings, .. } = loaded;
+    let mut sizes = fleet.as_ref().map(sizes).unwrap_or_default();
+    if let Replica::File(_) = config.replica {
+        sizes.extend([("edges", config.edges.len()), ("host_keys", config.host_keys.len())]);
+    }
+    match output {
+        Output::Table => {
+            for (name, number) in sizes.into_iter().chain([("warnings", warnings.len())]) {
+                writeln!(stdout, "{name:<10}{number:>8}")?;
             }
-            Ok(FAULTS)
+            tell("warning", &warnings, stdout)?;
+        }
+        Output::Json => {
+            let mut all = told(&Report { faults: Vec::new(), warnings });
+            if let Value::Object(fields) = &mut all {
+                fields.extend(
+                    sizes.into_iter().map(|(name, number)| (name.to_owned(), number.into())),
+                );
+            }
+            writeln!(stdout, "{}", json(&all))?;
         }
     }
+    Ok(DONE)
 }
 
 /// What is wrong if the VMs were prepared for another CA than the one that this configuration has,
@@ -237,18 +293,19 @@ pub(super) fn tell(kind: &str, findings: &[Finding], out: &mut dyn Write) -> io:
 }
 
 fn counts(loaded: &Loaded) -> Vec<(&'static str, usize)> {
-    let mut sizes = Vec::new();
-    if let Some(Fleet { snapshot, .. }) = &loaded.fleet {
-        sizes.extend([
-            ("addresses", snapshot.addresses().len()),
-            ("users", snapshot.users().len()),
-            ("keys", snapshot.users().map(|user| user.keys.len()).sum()),
-            ("nodes", snapshot.nodes().len()),
-            ("vms", snapshot.vms().len()),
-        ]);
-    }
+    let mut sizes = loaded.fleet.as_ref().map(sizes).unwrap_or_default();
     sizes.push(("warnings", loaded.warnings.len()));
     sizes
+}
+
+fn sizes(Fleet { snapshot, .. }: &Fleet) -> Vec<(&'static str, usize)> {
+    vec![
+        ("addresses", snapshot.addresses().len()),
+        ("users", snapshot.users().len()),
+        ("keys", snapshot.users().map(|user| user.keys.len()).sum()),
+        ("nodes", snapshot.nodes().len()),
+        ("vms", snapshot.vms().len()),
+    ]
 }
 
 fn told(Report { faults, warnings }: &Report) -> Value {

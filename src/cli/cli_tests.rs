@@ -456,6 +456,40 @@ fn check_takes_an_empty_fleet_file_for_a_fault() {
 }
 
 #[test]
+fn check_judges_an_agents_file_as_it_does_a_front_doors() {
+    let scratch = two_files("", SOUND);
+    let line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINILzCr80scSuAcnYpxLu4nnirz6xztusEayvak/vj9f";
+    let own = "listen = \"127.0.0.1:7022\"\nedge_networks = [\"127.0.0.1\"]\n";
+    let believes = format!("edges = []\nhost_keys = [\"{line}\"]\nreplica = \"fleet.toml\"\n");
+    let agent = scratch.file("agent.toml", &format!("{own}{believes}"));
+    let check = |more: &[&str]| say(&[&["check", "--config", &agent], more].concat(), &refusing());
+    let (code, stdout, stderr) = check(&[]);
+    assert_eq!((code, stderr.as_str()), (DONE, ""));
+    let (table, warnings) = stdout.split_at(stdout.find("warning:").unwrap());
+    assert_eq!(
+        table,
+        "addresses        1\nusers            1\nkeys             1\nnodes            0\nvms              1\n\
+         edges            0\nhost_keys        1\nwarnings         1\n"
+    );
+    assert!(warnings.contains("agent.toml:3: `edges` is empty"), "{warnings}");
+    let (code, stdout, _) = check(&["--output", "json"]);
+    let told: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &told["ok"], &told["vms"]), (DONE, &true.into(), &1.into()));
+    assert_eq!(told["warnings"][0]["line"], 3);
+    // The fleet file of the command line is looked at in the place of the other.
+    let other = scratch.file("other.toml", "[[user]\n");
+    let (code, stdout, stderr) = check(&["--fleet", &other]);
+    assert_eq!((code, stdout.as_str()), (FAULTS, ""));
+    assert!(stderr.contains("other.toml:1: not TOML") && stderr.ends_with("fault\n"), "{stderr}");
+    scratch.file("agent.toml", &format!("{own}shard = 1\n[control]\nurl = \"control\"\n"));
+    let (code, stdout, stderr) = check(&["--output", "json"]);
+    let told: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &told["ok"]), (FAULTS, &false.into()));
+    assert_eq!(told["faults"].as_array().unwrap().len(), 2, "{stdout}");
+    assert!(stderr.contains("`control.url` is no server") && stderr.contains("2 faults"));
+}
+
+#[test]
 fn a_join_says_what_it_needs_before_it_asks_anybody() {
     let scratch = Scratch::new();
     let own =

@@ -136,10 +136,12 @@ Examples:
         #[command(flatten)]
         remote: Remote,
     },
-    /// Validate both files and say what they hold; every fault is told with its line and a fix
+    /// Validate the files of a front door or an agent and say what they hold; every fault is told
+    /// with its line and a fix
     #[command(after_help = "\
 Examples:
   keyway check --config keyway.toml --fleet fleet.toml
+  keyway check --config agent.toml
   keyway check --config keyway.toml --fleet fleet.toml --output json | jq .warnings")]
     Check {
         #[command(flatten)]

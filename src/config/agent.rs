@@ -464,6 +464,12 @@ pub(super) fn is_agent(read: &Source) -> bool {
     ITS_OWN.iter().any(|key| root.get(key).is_some())
 }
 
+/// Whether this file describes an agent, as far as it can be read.
+#[must_use]
+pub fn is_agents(config: &Path) -> bool {
+    source(config, 0).is_ok_and(|read| is_agent(&read))
+}
+
 /// How the log of the agent of this `agent.toml` looks, whatever else is wrong with it.
 #[must_use]
 pub fn agent_log(config: &Path) -> Log {

@@ -30,7 +30,7 @@ mod values;
 
 pub use self::agent::{
     AgentConfig, AgentFiles, AgentReread, AgentRights, Control, Joining, LoadedAgent, Logins, Of,
-    Replica, agent_log, load_agent, load_joining, load_logins, reread_agent,
+    Replica, agent_log, is_agents, load_agent, load_joining, load_logins, reread_agent,
 };
 pub use self::domain_name::DomainName;
 pub use self::finding::{Finding, Report};
