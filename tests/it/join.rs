@@ -86,11 +86,25 @@ fn an_agent_joins_by_a_token_and_needs_nothing_else() {
     assert!(ssh.try_wait().expect("ssh").is_none(), "{}", world.agent_log());
     ssh.kill().expect("ssh");
     ends(&mut ssh);
+    // An admin forgets it, and it comes again beside the agent that runs, and is refused meanwhile.
+    let set = |arguments: &[&str]| {
+        let all = [&["node", "set", "n1", "--config", "keyway.toml"], arguments].concat();
+        run(&mut keyway(&world, &all)).ok()
+    };
+    set(&["--agent-key", ""]);
+    let told = || world.log().contains(r#""path":"/v1/feed","dry_run":false,"status":403"#);
+    wait::until("a refusal", wait::SOON, told);
+    token(&world, "n1.token");
+    let again = ["agent", "join", "--config", "agent.toml", "--yes", "--token-file", "n1.token"];
+    let said = run(&mut keyway(&world, &again)).ok().stderr;
+    assert!(said.contains("the agent that runs here follows within half a minute"), "{said}");
+    let connected = || world.agent_page().contains("keyway_feed_connected 1\n");
+    wait::until("the feed", wait::SOON, connected);
+    assert_eq!(target.ssh(&[], "echo anew").ok().text(), "anew");
     // Another one comes too late, with another identity.
     let other = after.replace("agent_state", "other_state");
     fs::write(world.path("agent.toml"), other).expect("agent.toml");
-    let late = ["agent", "join", "--config", "agent.toml", "--yes", "--token-file", "n1.token"];
-    let said = run(&mut keyway(&world, &late)).ends(1).stderr;
+    let said = run(&mut keyway(&world, &again)).ends(1).stderr;
     assert!(
         said.contains("was used; a new one: `keyway node token n1` [join-token-used]"),
         "{said}"

@@ -17,6 +17,7 @@ use super::pipeline::{Connection, wait};
 use super::problem::Problem;
 use super::response::with;
 use super::shared::Api;
+use super::trace::Asked;
 use crate::control::feed::{self, Follower, PinAnswer, PinQuestion, proof};
 use crate::registry::command::Dialled;
 use crate::registry::refusal::Refusal;
@@ -42,6 +43,7 @@ pub(super) async fn follow(
     request: Request,
 ) -> Response {
     let (parts, _) = request.into_parts();
+    let asked = Asked::new(connection.from(), &parts);
     let begun = begin(&connection, &parts).await;
     let response = match begun {
         Ok((follower, begins)) => {
@@ -51,7 +53,7 @@ pub(super) async fn follow(
             tokio::spawn(feed::send(follower, begins, sender));
             with(StatusCode::OK, "application/octet-stream", body::Body::Frames(receiver))
         }
-        Err(problem) => problem.into_response(),
+        Err(problem) => refused(&connection, &asked, problem),
     };
     response.map(Body::new)
 }
@@ -78,20 +80,31 @@ async fn begin(connection: &Connection, parts: &Parts) -> Result<(Follower, Vec<
 
 /// Pins the host key that a VM has shown, on the node of whoever asks.
 pub(super) async fn pin(State(connection): State<Arc<Connection>>, request: Request) -> Response {
-    let response = match pinned(&connection, request).await {
+    let (parts, body) = request.into_parts();
+    let asked = Asked::new(connection.from(), &parts);
+    let response = match pinned(&connection, &parts, body).await {
         Ok(answer) => {
             let body = serde_json::to_vec(&answer).unwrap_or_default();
             with(StatusCode::OK, "application/json", body::Body::whole(body, None))
         }
-        Err(problem) => problem.into_response(),
+        Err(problem) => refused(&connection, &asked, problem),
     };
     response.map(Body::new)
 }
 
-async fn pinned(connection: &Connection, request: Request) -> Result<PinAnswer, Problem> {
+/// Tells who was refused what, here and there.
+pub(super) fn refused(
+    connection: &Connection,
+    asked: &Asked,
+    problem: Problem,
+) -> Response<body::Body> {
+    connection.api().traces.refused(asked, &problem);
+    problem.into_response()
+}
+
+async fn pinned(connection: &Connection, parts: &Parts, body: Body) -> Result<PinAnswer, Problem> {
     let (api, from) = (Arc::clone(connection.api()), connection.from());
-    let (parts, body) = request.into_parts();
-    let key = shown(from, &parts)?;
+    let key = shown(from, parts)?;
     let who = agent(&api, &api.service.model(), key)?;
     let body = Limited::new(body, QUESTION_BYTES_MAX).collect().await;
     let body = body.map_err(|_| Problem::too_large(QUESTION_BYTES_MAX))?.to_bytes();

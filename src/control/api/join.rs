@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Limited};
 
 use super::auth::TokenHash;
 use super::body;
-use super::follow::shown;
+use super::follow::{refused, shown};
 use super::pipeline::{Connection, wait};
 use super::problem::Problem;
 use super::response::with;
@@ -29,9 +29,8 @@ const QUESTION_BYTES_MAX: usize = 16 << 10;
 
 /// Makes whoever asks a node's agent, if it shows the token; or says what that would be.
 pub(super) async fn join(State(connection): State<Arc<Connection>>, request: Request) -> Response {
-    let (api, from) = (connection.api(), connection.from());
     let (parts, body) = request.into_parts();
-    let mut asked = Asked::new(from, &parts);
+    let mut asked = Asked::new(connection.from(), &parts);
     let response = match joined(&connection, &parts, body, &mut asked).await {
         Ok(answer) => {
             let body = serde_json::to_vec(&answer).unwrap_or_default();
@@ -40,10 +39,9 @@ pub(super) async fn join(State(connection): State<Arc<Connection>>, request: Req
         Err(problem) => {
             // What is away, or ends, is nobody's fault there.
             if !problem.status.is_server_error() {
-                api.traces.not_joined(from);
+                connection.api().traces.not_joined(connection.from());
             }
-            api.traces.refused(&asked, &problem);
-            problem.into_response()
+            refused(&connection, &asked, problem)
         }
     };
     response.map(Body::new)
@@ -104,8 +102,8 @@ fn meet(
     if let Err(failed) = api.service.carry_out(order, mode) {
         // Whoever knows a token is somebody.
         if let ServiceError::Refused(refusal) = &failed {
-            let refused = trace::refused(tried, refusal.code());
-            api.traces.note_refused(&api.service, actor, refused);
+            let command = trace::refused(tried, refusal.code());
+            api.traces.note_refused(&api.service, actor, command);
         }
         return Err(failed.into());
     }
