@@ -238,7 +238,7 @@ pub(super) fn token_of(file: &Path) -> Result<String, CliError> {
     let token = text.trim();
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(CliError::failed(format!(
-            "{shown} holds no token: one line as `keyway token add` printed it"
+            "{shown} holds no token: one line as `keyway token add` or `keyway node token` printed it"
         )));
     }
     Ok(token.to_owned())

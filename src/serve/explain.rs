@@ -278,7 +278,7 @@ impl<'a> Walk<'a> {
                 format!("relayed, as carry of the VM says, though it lies on node {name}")
             }
             Carriage::Relay if self.table.node(name).is_none() => {
-                format!("relayed: node {name} has no agent")
+                format!("relayed: node {name} has no agent that is known")
             }
             Carriage::Relay => format!("relayed: node {name} is not trusted"),
         };

@@ -83,7 +83,7 @@ fn what_would_carry_the_session_is_said_and_why() {
             Some(node(None, true)),
             Carry::Auto,
             Carried::Relay,
-            "carriage: relayed: node n0 has no agent\n",
+            "carriage: relayed: node n0 has no agent that is known\n",
         ),
     ] {
         let mut state = told_state();

@@ -86,7 +86,11 @@ fn meet(
     let unknown = || Problem::from(Refusal::JoinTokenUnknown);
     let hash = TokenHash::of_join(token.trim()).ok_or_else(unknown)?;
     let name = hash.joins(&api.service.model()).ok_or_else(unknown)?;
-    let (head, told) = api.hub.told().ok_or_else(Problem::ending)?;
+    let told = api.hub.told().filter(|(_, told)| !told.host_keys.is_empty());
+    let (head, told) = told.ok_or_else(|| {
+        // With `--yes` nobody would see that there is nothing to believe.
+        Problem::registry_away("nothing is known of the front door's keys; its log says why")
+    })?;
     let mode = match believes {
         None => Mode::DryRun,
         Some(believes) if believes == believed(&told) => Mode::Real,

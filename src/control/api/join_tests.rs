@@ -136,6 +136,9 @@ fn whom_an_admin_has_pinned_nobody_takes_the_place_of() {
     assert_eq!(pinned(&world), before);
     let again = world.refused("POST", "/v1/nodes/n1/token", &Value::Null);
     assert_eq!(again, (409, "agent-key-other".into()));
+    // Nobody joins where there is nobody to believe.
+    world.hub.front_door(FrontDoor { host_keys: Vec::new(), ..front_door(3) });
+    assert_eq!(refused(ask(&world, &identity, &token, None)), "registry-away");
     let past = world.refused("POST", "/v1/nodes/n1/token", &json!({"expires_s": 1}));
     assert_eq!(past, (422, "invalid".into()));
 }
@@ -151,4 +154,20 @@ fn who_fails_too_often_is_not_heard_for_a_while() {
     // Not even who would be right: nobody can try tokens, nor fill the log.
     assert_eq!(refused(ask(&world, &identity, &token, None)), "too-many-tries");
     assert_eq!(pinned(&world), Value::Null);
+}
+
+#[test]
+fn of_many_who_come_at_once_with_one_token_one_joins() {
+    let world = world();
+    let token = token(&world);
+    let codes: Vec<Option<String>> = std::thread::scope(|scope| {
+        let come = || match ask(&world, &identity(), &token, Some(&front_door(3))) {
+            Ok(_) => None,
+            refused => Some(self::refused(refused)),
+        };
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(come)).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let refused: Vec<_> = codes.iter().flatten().collect();
+    assert_eq!(refused, ["join-token-used"; 7], "{codes:?}");
 }
