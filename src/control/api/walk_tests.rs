@@ -16,6 +16,9 @@ const KEY: &str =
 const FINGERPRINT: &str = "SHA256:EWNWfi4QRhtIyd/LrwsN8b7MIEYiY4IlbWX96JAwH4A";
 const OTHER_KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIARw/HeTwZikcRO/nQLk+tDE0vudcQT2npuHC4s5TE/m";
+/// Of an edge alone: no agent has an edge's.
+const EDGE_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAgc9/laWMdnQPmK4NAw7IT9jI5wx6mecgF8I6RhGtyW";
 
 /// What the examples are about.
 pub(super) fn prepare(world: &World) {
@@ -31,7 +34,7 @@ pub(super) fn prepare(world: &World) {
     world.must("POST", "/v1/vms", &vm);
     world.must("PUT", "/v1/vms/blue/shares/team%3Aops", &json!({"access": "by-name"}));
     world.must("POST", "/v1/nodes", &json!({"name": "n1", "agent": "10.0.0.20:7022"}));
-    world.must("POST", "/v1/edges", &json!({"name": "e1", "identity": OTHER_KEY}));
+    world.must("POST", "/v1/edges", &json!({"name": "e1", "identity": EDGE_KEY}));
     world.must("POST", "/v1/tokens", &json!({"name": "ci", "role": "reader"}));
     let text = |text: &str| text.to_owned();
     world.fake.sessions.lock().unwrap().push(Session {
