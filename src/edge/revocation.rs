@@ -49,6 +49,9 @@ pub fn recheck(shared: &Shared, report: &Report, unix_s: u64) -> Result<Option<u
 
 /// Whether a session, or a visit of the lobby, may go on, and until when.
 pub(super) fn may_stay(shared: &Shared, report: &Report) -> pump::Stay {
+    if let Some(cause) = shared.is_ended_by_edge(report) {
+        return pump::Stay::End(cause);
+    }
     let unix_s = clock::unix_s();
     match recheck(shared, report, unix_s) {
         // Looked at again every minute: while a host sleeps, or when its time is set, the

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::attended::Progress;
-use super::handoff::Handed;
+use super::handoff::{FarEnd, Handed, Part};
 use super::report::{Carried, Info, RequestId};
 use super::settings::Live;
 use super::shard::Shard;
@@ -108,6 +108,7 @@ impl Edge {
                 over.forget(&info.report);
                 ended(info, how);
             };
+            let words = words(&shared);
             let pump = pump::spawn(format!("pump-{index}"), settings, counters, words, ended)?;
             let door = registry.counters();
             let shared = Arc::clone(&shared);
@@ -123,6 +124,7 @@ impl Edge {
         let edge = Self { shards, shared, addresses, cpus, members: Mutex::new(members) };
         // From here on whoever comes to a pump is looked at there, and when a right has its end.
         edge.recheck_rights();
+        edge.ends_with_edges();
         Ok(edge)
     }
 
@@ -170,13 +172,35 @@ impl Edge {
         }
     }
 
+    /// An agent ends what edges say has ended.
+    fn ends_with_edges(&self) {
+        let Part::Agent(agent) = &self.shared.part else { return };
+        let shards: Vec<_> = self
+            .shards
+            .iter()
+            .map(|shard| (Arc::clone(&shard.attended), shard.pump.clone()))
+            .collect();
+        let shared = Arc::downgrade(&self.shared);
+        agent.closing.look_with(Box::new(move |(edge, request), cause| {
+            let Some(shared) = shared.upgrade() else { return };
+            let check = check_of(&shared);
+            for (attended, pump) in &shards {
+                attended.visit(|report, _| {
+                    let is_it = report.request.0 == request
+                        && report.far_end.as_deref() == Some(&FarEnd::Edge(edge));
+                    is_it.then_some(cause)
+                });
+                // However many end at once, they are found in one go.
+                pump.request_recheck(Arc::clone(&check));
+            }
+        }));
+    }
+
     /// Checks the right of every session again. Comes after what took rights away: a session that
     /// is not on a pump by then is checked when it comes there.
     fn recheck_rights(&self) {
         self.shared.cut_links();
-        let shared = Arc::clone(&self.shared);
-        let check: pump::Check<Info> =
-            Arc::new(move |info| revocation::may_stay(&shared, &info.report));
+        let check = check_of(&self.shared);
         for shard in &self.shards {
             // First those that may be there in a moment: the pump checks everybody who comes.
             shard.attended.visit(|report, _| {
@@ -285,9 +309,19 @@ impl Edge {
     }
 }
 
-/// What a user reads whose session is ended.
-fn words(info: &Info, cause: Cause) -> String {
-    info.report.notice(cause)
+/// What a user reads whose session is ended; one whose keys an agent has is told there.
+fn words(shared: &Arc<Shared>) -> impl Fn(&Info, Cause) -> String + use<> {
+    let shared = Arc::clone(shared);
+    move |info, cause| {
+        shared.tell_agent(info, cause);
+        info.report.notice(cause)
+    }
+}
+
+/// Whether a session may stay, as everything stands when it is asked.
+fn check_of(shared: &Arc<Shared>) -> pump::Check<Info> {
+    let shared = Arc::clone(shared);
+    Arc::new(move |info| revocation::may_stay(&shared, &info.report))
 }
 
 /// The log line of a session that the pump has ended.

@@ -237,12 +237,13 @@ fn a_shard_that_does_not_start_leaves_no_thread_behind() {
     let registry = Registry::new(0, Inventory::default);
     let client_alive = ClientAlive { interval: Duration::ZERO, count_max: 0 };
     let settings = pump::Settings { cpu: None, prefer_gcm: PreferGcm::Never, client_alive };
+    let (door, shared) = (registry.counters(), Arc::new(shared()));
+    let words = words(&shared);
     let pump = pump::spawn("pump-x".into(), settings, registry.counters(), words, ended);
     // Nobody can wait for a file: epoll refuses it.
     let file = std::os::fd::OwnedFd::from(fs::File::open("/proc/self/stat").unwrap());
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
     let listener = listen::Listener { socket: file.into(), address };
-    let (door, shared) = (registry.counters(), Arc::new(shared()));
     let started = Shard::start(77, 0, vec![listener], shared, door, pump.unwrap(), NonZeroU32::MIN);
     assert!(started.is_err());
     assert_eq!((threads("door-77"), threads("pump-x")), (0, 0));

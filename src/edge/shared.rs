@@ -12,10 +12,11 @@ use super::names::Names;
 use super::presence::{ConnectionGuard, Presence};
 use super::pump::Deliver;
 use super::relay::Wanted;
-use super::report::Report;
+use super::report::{Info, Report};
 use super::seats::{Full, Seats, SessionPermit, Shares};
 use super::settings::{Live, Settings};
 use super::workers::Workers;
+use crate::ended::Cause;
 use crate::route::Table;
 
 /// Host keys that are written down at a time, of all shards together: the registry makes them
@@ -138,6 +139,25 @@ impl Shared {
                 agent.signers.ask((*edge, report.request.0), wanted, deliver)
             }
             (Part::Agent(_) | Part::Alone | Part::Edge(_), _) => false,
+        }
+    }
+
+    /// A session ends for `cause`: if an agent has its keys, that one tells the user.
+    pub(super) fn tell_agent(&self, info: &Info, cause: Cause) {
+        if let (Part::Edge(links), Some(handed), Some(FarEnd::Agent(peer))) =
+            (&self.part, &info.handed, info.report.far_end.as_deref())
+        {
+            links.end(peer, handed, cause);
+        }
+    }
+
+    /// Why the edge that handed a session over ends it, if it has said so.
+    pub(super) fn is_ended_by_edge(&self, report: &Report) -> Option<Cause> {
+        match (&self.part, report.far_end.as_deref()) {
+            (Part::Agent(agent), Some(FarEnd::Edge(edge))) => {
+                agent.closing.cause((*edge, report.request.0))
+            }
+            (Part::Agent(_) | Part::Alone | Part::Edge(_), _) => None,
         }
     }
 

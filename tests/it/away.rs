@@ -33,7 +33,7 @@ fn told(world: &World, code: i32) -> [String; 2] {
 }
 
 /// The id of the one session there is: one whose client has left stands there for a moment more.
-fn session(world: &World) -> String {
+pub(crate) fn session(world: &World) -> String {
     let mut list = serde_json::Value::Null;
     wait::until("one session", wait::SOON, || {
         let said = keyway(world, &["session", "list", "--output", "json"]).ok();

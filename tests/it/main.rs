@@ -33,6 +33,7 @@ mod memory;
 mod openssh;
 mod operations;
 mod others;
+mod parting;
 mod people;
 mod quickstart;
 mod registry;

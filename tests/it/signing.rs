@@ -109,13 +109,13 @@ fn two_addresses() -> World {
 }
 
 /// Ends the control links there are, and lets none come. Data connections go on.
-fn cut_links(wire: &Wire) {
+pub(crate) fn cut_links(wire: &Wire) {
     wire.let_links_pass(false);
     wire.tear(Kind::Link);
 }
 
 /// Has the front door reach the agent through a wire.
-fn wired(world: &mut World) -> Wire {
+pub(crate) fn wired(world: &mut World) -> Wire {
     let at = world.spare(41);
     let wire = Wire::lay(at, To::Agent(world.agent_at()), Passing::Whole);
     replace(&world.path("fleet.toml"), &world.agent_at().to_string(), &at.to_string());

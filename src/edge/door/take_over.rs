@@ -430,6 +430,10 @@ fn said(
             link.answered(ticket, signature);
             Ok(())
         }
+        Said::Close { session, reason } => {
+            agent.closing.told((edge, session), reason);
+            Ok(())
+        }
         // These are ours to say.
         Said::Sign { .. } | Said::Prove { .. } | Said::Leaving => Err(Fault::Service),
     }

@@ -104,13 +104,19 @@ pub struct Handed {
     of: Arc<Sessions>,
     request: u64,
     known: Arc<Known>,
+    ends: AtomicBool,
 }
 
 impl Handed {
     pub(super) fn new(of: &Arc<Sessions>, request: u64, known: Known) -> Self {
         let known = Arc::new(known);
         of.all().live.insert(request, Arc::clone(&known));
-        Self { of: Arc::clone(of), request, known }
+        Self { of: Arc::clone(of), request, known, ends: AtomicBool::new(false) }
+    }
+
+    /// What its agent knows it by, the first time that its end is to be told there.
+    pub(super) fn ends(&self) -> Option<u64> {
+        (!self.ends.swap(true, Ordering::Relaxed)).then_some(self.request)
     }
 
     /// How often its agent was signed for.

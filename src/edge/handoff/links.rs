@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::{pending, poll_fn};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -20,38 +20,29 @@ use zeroize::Zeroizing;
 use super::super::clock;
 use super::super::executor::{Control, Executor, Order, Wake};
 use super::super::login_leg::{LoginLeg, Scratch};
-use super::super::stream::Stream;
 use super::far_end::Peer;
-use super::handed::{Handed, Known, Sessions};
-use super::rates::{Question, Questions, Rates};
+use super::handed::{Handed, Known};
+use super::link::{Carrier, Link};
+use super::rates::{Question, Questions};
 use super::signing_keys::SigningKeys;
 use super::trouble::{Trouble, trouble};
+use crate::ended::Cause;
 use crate::ssh::fault::Fault;
 use crate::ssh::handoff::Said;
-use crate::ssh::message::Reason;
 use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::{Fingerprint, PublicKey, SignatureAlgorithm};
 use crate::ssh::transport::{
     Algorithms, ClientConfig, Context, Event, RekeyLimits, ServerConfig, Transport,
 };
-use crate::ssh::userauth::{Credential, Login, LoginStep};
 
-/// The login of an edge at an agent's control link.
-const LOGIN: &str = "keyway-edge";
 /// From the TCP connection to the agent's USERAUTH_SUCCESS.
 const OPEN_WAIT: Duration = Duration::from_secs(10);
 /// How long a link that broke stays broken, if sessions live that it is for; longer each time.
 const REST_MIN: Duration = Duration::from_millis(200);
 const REST_MAX: Duration = Duration::from_secs(10);
-/// How long an announcement is remembered, in milliseconds, to be said again to the successor of an
-/// agent that leaves: as long as a data connection waits for it there.
-const SAID_MS: u64 = 2000;
 /// Signatures of one link before the others have their turn, and it is seen whether the agent is
 /// still trusted: an RSA one takes milliseconds.
 const SIGNED_A_TURN: u32 = 8;
-/// Announcements that wait for a link; the oldest are dropped for newer ones: their
-/// logins have given up.
-const WAITING_MAX: usize = 4096;
 
 /// All links of this process. Dropping it closes them.
 pub struct Links {
@@ -77,42 +68,6 @@ struct All {
 struct AllLinks {
     current: HashMap<Peer, Arc<Link>>,
     leaving: Vec<Weak<Link>>,
-}
-
-/// The way to one agent.
-struct Link {
-    peer: Peer,
-    state: Mutex<LinkState>,
-    agent: Arc<Carrier>,
-}
-
-/// What is known of an agent, whichever link to it there is.
-#[derive(Default)]
-struct Carrier {
-    /// A link stays open for them. One that was announced to an agent that leaves may have come to
-    /// its successor.
-    sessions: Arc<Sessions>,
-    rates: Mutex<Rates>,
-}
-
-#[derive(Default)]
-struct LinkState {
-    waiting: VecDeque<Zeroizing<Vec<u8>>>,
-    /// What was said within [`SAID_MS`], and until when it is remembered.
-    said: VecDeque<(u64, Zeroizing<Vec<u8>>)>,
-    wake: Option<Wake>,
-    /// The agent is trusted no more: its task ends.
-    is_cut: bool,
-    /// The agent takes nothing more: its task ends with the link.
-    is_leaving: bool,
-    /// Why the last attempt failed, until one succeeds.
-    trouble: Option<Arc<str>>,
-}
-
-impl Carrier {
-    fn rates(&self) -> MutexGuard<'_, Rates> {
-        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Links {
@@ -201,6 +156,18 @@ impl Links {
         });
     }
 
+    /// Has the agent that carries a session tell its user why it ends: the keys are there. Whether
+    /// it is, or leaves and keeps its sessions, is not known here.
+    pub(in crate::edge) fn end(&self, peer: &Peer, handed: &Handed, cause: Cause) {
+        let Some(session) = handed.ends() else { return };
+        let links = self.all.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let leaving = links.leaving.iter().filter_map(Weak::upgrade);
+        let leaving = leaving.filter(|link| link.peer == *peer);
+        links.current.get(peer).cloned().into_iter().chain(leaving).for_each(|link| {
+            link.end(session, cause);
+        });
+    }
+
     /// Why the agent cannot be told of anything, as far as is known.
     pub(in crate::edge) fn trouble(&self, peer: &Peer) -> Option<Arc<str>> {
         let links = self.all.links.lock().unwrap_or_else(PoisonError::into_inner);
@@ -252,7 +219,7 @@ impl All {
         let link = links.current.entry(peer.clone()).or_insert_with(|| {
             let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
             let agent = Arc::clone(agents.entry(peer.key).or_default());
-            let link = Arc::new(Link { peer: peer.clone(), state: Mutex::default(), agent });
+            let link = Arc::new(Link::new(peer.clone(), agent));
             let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
             new.0.push(Arc::clone(&link));
             if let Some(wake) = &new.1 {
@@ -287,46 +254,7 @@ impl All {
     }
 }
 
-impl LinkState {
-    /// Returns when the first of what is remembered may be forgotten, in milliseconds from now.
-    fn remember(&mut self, said: VecDeque<Zeroizing<Vec<u8>>>, now_ms: u64) -> Option<u64> {
-        self.said.extend(said.into_iter().map(|claim| (now_ms.saturating_add(SAID_MS), claim)));
-        self.forget(now_ms);
-        self.said.front().map(|(until_ms, _)| until_ms.saturating_sub(now_ms))
-    }
-
-    fn forget(&mut self, now_ms: u64) {
-        while self.said.pop_front_if(|(until_ms, _)| *until_ms <= now_ms).is_some() {}
-    }
-}
-
 impl Link {
-    fn state(&self) -> MutexGuard<'_, LinkState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Nothing more is said or signed here. False, for whoever asks whether it stays.
-    fn cut(&self) -> bool {
-        let mut state = self.state();
-        state.is_cut = true;
-        state.waiting.clear();
-        if let Some(wake) = &state.wake {
-            wake.wake();
-        }
-        false
-    }
-
-    fn announce(&self, claims: VecDeque<Zeroizing<Vec<u8>>>) {
-        let mut state = self.state();
-        state.waiting.extend(claims);
-        while state.waiting.len() > WAITING_MAX {
-            state.waiting.pop_front();
-        }
-        if let Some(wake) = &state.wake {
-            wake.wake();
-        }
-    }
-
     /// Opens the link whenever something waits for it.
     async fn keep(
         &self,
@@ -353,10 +281,12 @@ impl Link {
             let opened = tasks.timeout(OPEN_WAIT, opening).await;
             let trouble = match opened.unwrap_or(Err(Trouble::Deadline)) {
                 Ok(mut leg) => {
-                    self.state().trouble = None;
+                    self.is_open(true);
                     rest = REST_MIN;
                     tracing::info!(agent = %self.peer.address, "control link open");
-                    self.serve(all, tasks, scratch, &mut leg).await
+                    let trouble = self.serve(all, tasks, scratch, &mut leg).await;
+                    self.is_open(false);
+                    trouble
                 }
                 Err(trouble) => Some(trouble),
             };
@@ -373,66 +303,6 @@ impl Link {
                 state.waiting.clear();
                 state.said.clear();
             }
-        }
-    }
-
-    /// Says goodbye.
-    fn close(&self, scratch: &Scratch, leg: &mut LoginLeg, why: &str) {
-        tracing::info!(agent = %self.peer.address, why, "control link closed");
-        scratch.with_context(|cx| leg.transport.disconnect(Reason::ByApplication, why, cx));
-        leg.say_now();
-    }
-
-    /// Whether a session lives that the agent carries.
-    fn is_used(&self) -> bool {
-        self.agent.sessions.are_there()
-    }
-
-    async fn something_waits(&self, tasks: &Executor) {
-        poll_fn(|_| {
-            let mut state = self.state();
-            state.wake = tasks.wake_me();
-            let nothing = state.waiting.is_empty() && !state.is_cut;
-            if nothing { Poll::Pending } else { Poll::Ready(()) }
-        })
-        .await;
-    }
-
-    async fn open(
-        &self,
-        tasks: &Executor,
-        scratch: &Scratch,
-        config: &Arc<ClientConfig>,
-        identity: &Arc<PrivateKey>,
-    ) -> Result<LoginLeg, Trouble> {
-        let transport = scratch.with_context(|cx| Transport::client(Arc::clone(config), cx));
-        let mut leg = LoginLeg::to_vm(Stream::connect(tasks, self.peer.address)?, transport);
-        leg.be_watchful()?;
-        let secured =
-            leg.drive(scratch, |_, event, _, _| Ok(matches!(event, Event::Secured).then_some(())));
-        secured.await.map_err(|broken| trouble(&broken, &leg))?;
-        let shown = PublicKey::parse(leg.transport.host_key()).map_err(|_| Trouble::Closed)?;
-        if shown.fingerprint() != self.peer.key {
-            return Err(Trouble::Identity(shown.fingerprint()));
-        }
-        let credential = Credential { key: Arc::clone(identity), certificate: None };
-        let login =
-            scratch.with_context(|cx| Login::start(LOGIN, &credential, &mut leg.transport, cx));
-        let mut login = login.map_err(|fault| Trouble::Said(fault.to_string()))?;
-        let came = leg.drive(scratch, |transport, event, payload, cx| {
-            if !matches!(event, Event::Payload(_)) {
-                return Ok(None);
-            }
-            Ok(match login.receive(payload, transport, cx)? {
-                LoginStep::Success => Some(true),
-                LoginStep::Refused(_) | LoginStep::MoreWanted(_) => Some(false),
-                LoginStep::Continue | LoginStep::Banner(_) => None,
-            })
-        });
-        if came.await.map_err(|broken| trouble(&broken, &leg))? {
-            Ok(leg)
-        } else {
-            Err(Trouble::Unknown)
         }
     }
 
@@ -516,7 +386,12 @@ impl Link {
         // What is held back during a key exchange is not wiped, and here are keys: they wait.
         let is_held = leg.transport.is_held();
         let waiting = if is_held { VecDeque::new() } else { mem::take(&mut self.state().waiting) };
+        let closing = mem::take(&mut self.state().closing);
         scratch.with_context(|cx| {
+            for (session, cause) in closing {
+                let close = Said::Close { session, reason: cause.as_str() };
+                leg.transport.send(&close.message(), cx)?;
+            }
             for claim in &waiting {
                 leg.transport.send(&Said::Claim(claim).message(), cx)?;
             }
@@ -563,7 +438,7 @@ impl Link {
                 hash: hash.to_vec(),
             })),
             // These are ours to say.
-            Said::Claim(_) | Said::Signed { .. } => Err(Fault::Service),
+            Said::Claim(_) | Said::Signed { .. } | Said::Close { .. } => Err(Fault::Service),
         }
     }
 
@@ -576,11 +451,5 @@ impl Link {
             self.log(*session, algorithm);
         }
         signature
-    }
-
-    /// What was signed cannot be seen: how often, and for whom it was said to be, can.
-    fn log(&self, session: u64, what: &str) {
-        let (agent, request) = (&self.peer.node, format_args!("{session:016x}"));
-        tracing::info!(agent, %request, what, "signed for an agent");
     }
 }

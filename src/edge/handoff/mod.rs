@@ -7,9 +7,11 @@
 //!   connection to a session that is relayed like any other.
 
 mod claims;
+mod closing;
 mod far_end;
 mod given;
 mod handed;
+mod link;
 mod links;
 mod rates;
 mod signers;
@@ -24,6 +26,7 @@ use ipnet::IpNet;
 
 pub(super) use self::claims::Sighting;
 use self::claims::{Claims, Seen};
+use self::closing::Closing;
 pub use self::far_end::{FarEnd, Peer};
 pub(super) use self::given::{Given, Next};
 pub use self::handed::Handed;
@@ -63,6 +66,7 @@ pub struct Agent {
     pub(super) claims: Claims,
     pub(super) seen: Seen,
     pub(super) signers: Signers,
+    pub(super) closing: Closing,
 }
 
 /// Whom an agent believes.
@@ -83,7 +87,8 @@ impl Agent {
         // Without a key it takes nobody's session.
         let key = key.unwrap_or(Fingerprint([0; 32]));
         let (claims, seen, signers) = (Claims::default(), Seen::default(), Signers::default());
-        Self { edge_networks, identity, key, trusted, claims, seen, signers }
+        let closing = Closing::default();
+        Self { edge_networks, identity, key, trusted, claims, seen, signers, closing }
     }
 
     /// What nodes pin it by.

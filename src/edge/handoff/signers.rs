@@ -363,6 +363,7 @@ mod tests {
             | Said::Sign { .. }
             | Said::Prove { .. }
             | Said::Signed { .. }
+            | Said::Close { .. }
             | Said::Leaving) => panic!("{other:?}"),
         };
         let mut all: Vec<_> = all.iter().map(ticket).collect();

@@ -3,7 +3,7 @@
 //!
 //! For a session whose keys are elsewhere: between its client and the agent beside its VM. What was
 //! read before it came here goes out first. So there is nothing that this side could tell a user;
-//! it can only close.
+//! it can only close, once the agent had its time to.
 //!
 //! # Back-pressure
 //! A splice takes no more than the outgoing socket has room for, and what is not taken stays in the

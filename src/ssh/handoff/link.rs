@@ -17,12 +17,15 @@ const HASH_BYTES_MAX: usize = 64;
 pub const PROVE_BYTES_MAX: usize = 8 * 1024;
 /// Longest answer, in bytes: signatures are about as long as their keys.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
+/// Longest reason for a session's end, in bytes: longer than any of ours.
+const REASON_BYTES_MAX: usize = 64;
 
 const CLAIM: &str = "claim@keyway";
 const SIGN: &str = "sign@keyway";
 const PROVE: &str = "prove@keyway";
 const SIGNED: &str = "signed@keyway";
 const LEAVING: &str = "leaving@keyway";
+const CLOSE: &str = "close@keyway";
 
 /// One message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -56,6 +59,13 @@ pub enum Said<'a> {
     /// Agent: announce nothing more here. Whoever listens at its address now is its successor; this
     /// one keeps what it has, and asks for signatures for it.
     Leaving,
+    /// Edge: it ends a session, and has no key to tell the user why.
+    Close {
+        /// The session's request id.
+        session: u64,
+        /// A word of a closed set, which this room does not know.
+        reason: &'a str,
+    },
     /// Edge: its answer; empty if there is none.
     Signed {
         /// Of the question.
@@ -76,6 +86,7 @@ impl<'a> Said<'a> {
             Self::Prove { asked, .. } => (PROVE, asked.len()),
             Self::Signed { signature, .. } => (SIGNED, signature.len()),
             Self::Leaving => (LEAVING, 0),
+            Self::Close { reason, .. } => (CLOSE, reason.len()),
         };
         let mut message = Zeroizing::new(Vec::with_capacity(len.saturating_add(128)));
         message.put_u8(GLOBAL_REQUEST);
@@ -99,6 +110,10 @@ impl<'a> Said<'a> {
             Self::Signed { ticket, signature } => {
                 message.put_u64(*ticket);
                 message.put_string(signature);
+            }
+            Self::Close { session, reason } => {
+                message.put_u64(*session);
+                message.put_string(reason.as_bytes());
             }
         }
         message
@@ -145,6 +160,13 @@ impl<'a> Said<'a> {
                     return Err(Malformed::Range.into());
                 }
                 Self::Signed { ticket, signature }
+            }
+            CLOSE => {
+                let (session, reason) = (reader.u64()?, reader.name()?);
+                if reason.len() > REASON_BYTES_MAX {
+                    return Err(Malformed::Range.into());
+                }
+                Self::Close { session, reason }
             }
             _ => return Err(unexpected),
         };
@@ -207,6 +229,7 @@ mod tests {
             Said::Prove { ticket: 1, session: 2, asked: b"keys" },
             Said::Signed { ticket: 3, signature: b"signature" },
             Said::Signed { ticket: 3, signature: b"" },
+            Said::Close { session: 2, reason: "killed" },
         ] {
             let message = said.message();
             assert_eq!(Said::parse(&message), Ok(said));
@@ -227,6 +250,7 @@ mod tests {
             Said::Sign { ticket, session, algorithm, host_key: b"", hash },
             Said::Prove { ticket, session, asked: &long[..=PROVE_BYTES_MAX] },
             Said::Signed { ticket, signature: &long },
+            Said::Close { session, reason: &"a".repeat(REASON_BYTES_MAX + 1) },
         ] {
             assert_eq!(Said::parse(&said.message()), Err(Malformed::Range.into()));
         }
