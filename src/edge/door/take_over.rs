@@ -34,7 +34,8 @@ use crate::unix_time::unix_s;
 /// Most bytes kept of a data connection behind its id, before its OPEN is whole.
 const OPENING_BYTES_MAX: usize = OPEN_LENGTH_MAX as usize + 64;
 
-/// How often keys of data connections that did not come are looked for on a link that is quiet.
+/// How often keys of data connections that did not come are looked for, and an edge is asked again
+/// what it said no to.
 const LOOK_AFTER: Duration = Duration::from_secs(10);
 
 /// What an edge hears that was removed.
@@ -373,7 +374,14 @@ impl Door {
         if !agent.trusts_edge(&edge_key) {
             return Some(Detail::noted(UNTRUSTED));
         }
+        let mut looked_us = clock::monotonic_us();
         loop {
+            let now_us = clock::monotonic_us();
+            if u128::from(now_us.saturating_sub(looked_us)) >= LOOK_AFTER.as_micros() {
+                looked_us = now_us;
+                agent.claims.forget_late();
+                signing.ask_again();
+            }
             let Some(questions) = signing.outbox.take() else {
                 self.scratch.with_context(|cx| {
                     leg.transport.disconnect(Reason::ByApplication, UNTRUSTED, cx);
@@ -405,8 +413,7 @@ impl Door {
             };
             match self.tasks.timeout(LOOK_AFTER, Box::pin(filled.or(heard))).await {
                 Some(Some(broken)) => return broken.detail(&leg.transport),
-                Some(None) => {}
-                None => agent.claims.forget_late(),
+                Some(None) | None => {}
             }
         }
     }

@@ -3,7 +3,8 @@
 //! A signature for a later key exchange is any edge's to make that has the key: the one that handed
 //! the session over is asked first, what is asked for while there is none waits, and what
 //! was asked of a link that broke, or of an edge that does not have the key, is asked of another
-//! one. A proof of host keys is that one edge's alone, and fails without it.
+//! one. Nobody says which keys it has: whoever is asked knows, and is asked again after a while, for
+//! keys come and go. A proof of host keys is that one edge's alone, and fails without it.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -212,6 +213,18 @@ impl Signers {
 }
 
 impl SigningLink<'_> {
+    /// Asks the edge again what it said no to and nobody else has answered: it may have the
+    /// key by now.
+    pub(in crate::edge) fn ask_again(&self) {
+        let mut all = self.of.all();
+        for asked in all.asked.values_mut() {
+            asked.refused.retain(|link| *link != self.number);
+        }
+        let failed = all.pass_all_on();
+        drop(all);
+        deliver_none(failed);
+    }
+
     /// The edge has answered, what it was asked and no other one.
     pub(in crate::edge) fn answered(&self, ticket: u64, answer: &[u8]) {
         let mut all = self.of.all();
@@ -422,6 +435,9 @@ mod tests {
             assert_eq!([asked(&own), asked(&other)], [NOTHING, NOTHING]);
             assert_eq!(all.heard(), []);
             // It may have the key by now.
+            other.ask_again();
+            assert_eq!([asked(&own), asked(&other)], [vec![], vec![(0, 0)]]);
+            other.answered(0, b"");
             drop(other);
             let again = all.open(1, &tasks);
             assert_eq!(asked(&again), [(0, 0)]);
