@@ -11,7 +11,7 @@ use super::error::{CliError, Outcome};
 use super::remote::token_of;
 use super::table::{self, plain};
 use super::terminal::Terminal;
-use super::{DONE, FAULTS, Output, check, fatal};
+use super::{DONE, FAULTS, Output, agent_process, check, fatal};
 use crate::config::{self, AgentConfig, AgentFiles, Control, Joining};
 use crate::serve::{AgentStart, Failure, JoinFault, KeptTerms, Meeting, Terms};
 use crate::ssh::publickey::PublicKey;
@@ -40,6 +40,23 @@ Examples:
 
 At control `keyway node token NODE` makes the token. Nothing has changed where this fails; it can be run again.")]
     Join(Join),
+    /// How the agent of this host is, with those that drain; exit code 3 if none takes
+    /// sessions, 1 if it does not hear of changes
+    #[command(after_help = "\
+Examples:
+  keyway agent status --config /etc/keyway/agent.toml
+  keyway agent status --config agent.toml --output json | jq '.[0].sessions'")]
+    Status(agent_process::StatusAsked),
+    /// Have the agent of this host take no more sessions, and wait until it has ended: those it
+    /// has go on for drain_s. As SIGTERM; Ctrl-C ends the wait and no drain
+    #[command(after_help = "\
+Examples:
+  keyway agent drain --config /etc/keyway/agent.toml
+  keyway agent drain --config agent.toml --now         send whoever is left away
+
+Until another agent runs, users are told that their VMs cannot be reached. For an upgrade start the new agent first,
+which waits for its turn, and then drain: nobody notices.")]
+    Drain(agent_process::DrainAsked),
 }
 
 #[derive(Args, Debug)]
@@ -72,6 +89,8 @@ type Role = fn(AgentStart) -> Result<(), Failure>;
 pub(super) fn run(agent: Agent, role: Role, terminal: &mut Terminal<'_>) -> Outcome {
     match agent {
         Agent { verb: Some(Verb::Join(join)), .. } => run_join(&join, terminal),
+        Agent { verb: Some(Verb::Status(asked)), .. } => agent_process::status(&asked, terminal),
+        Agent { verb: Some(Verb::Drain(asked)), .. } => agent_process::drain(&asked, terminal),
         Agent { verb: None, files: Some(files) } => start(files, role, terminal),
         Agent { verb: None, files: None } => {
             Err(CliError::Usage("--config names the agent.toml".to_owned()))

@@ -281,6 +281,8 @@ fn wrong_arguments_about_nodes_are_refused_and_nothing_is_sent() {
         &["agent", "join"],
         &["agent", "join", "--config", "agent.toml", "--ca", "ca.pem"],
         &["agent", "join", "--config", "agent.toml", "--token", "kwj_x"],
+        &["agent", "drain"],
+        &["agent", "status", "--now"],
         &["node", "add", "n1", "--agent", "host:7022", "--agent-key", ALICE_PRINT],
         &["node", "add", "n1", "--agent", "10.0.0.1:7022", "--agent-key", print],
         &["node", "set", "n1"],

@@ -24,6 +24,7 @@ use crate::serve::{AgentStart, Failure, Start};
 
 mod address;
 mod agent;
+mod agent_process;
 mod api_path;
 mod api_session;
 mod apply;
@@ -104,7 +105,9 @@ Examples:
 Examples:
   keyway agent --config /etc/keyway/agent.toml
   keyway agent --config agent.toml --fleet fleet.toml
-  keyway agent join --config agent.toml                      once, to follow a front door: see `keyway node token`"
+  keyway agent join --config agent.toml                      once, to follow a front door: see `keyway node token`
+  keyway agent status --config /etc/keyway/agent.toml
+  keyway agent drain --config /etc/keyway/agent.toml"
     )]
     Agent(agent::Agent),
     /// Have a running front door read its files again, as SIGHUP does, and say what

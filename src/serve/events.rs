@@ -102,6 +102,17 @@ impl Events {
 }
 
 impl Asking {
+    /// Has this process drain; one that does already ends now.
+    pub(super) fn drain(&self) {
+        // The signals' thread lives as long as the process.
+        let _heard = self.queue.send(Event::Drain);
+    }
+
+    /// Has this process end now.
+    pub(super) fn end(&self) {
+        let _heard = self.queue.send(Event::End);
+    }
+
     /// Has the files read again; nothing if the process ends meanwhile.
     pub(super) fn reload(&self, order: Reload) -> Option<Reloaded> {
         let (answer, answered) = mpsc::sync_channel(1);

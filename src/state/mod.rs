@@ -17,6 +17,7 @@ use crate::durable::{self, FILE_MODE, MODE_OTHERS, write_new};
 use crate::ssh::entropy::Entropy;
 use crate::ssh::private_key::PrivateKey;
 
+mod agent_socket;
 mod fault;
 mod marks;
 mod pins;
@@ -25,6 +26,7 @@ mod quarantine;
 pub(crate) mod routes;
 mod succession;
 
+pub use self::agent_socket::{AGENT_DRAIN, AGENT_END, AgentSocket};
 pub use self::fault::StateFault;
 pub use self::marks::{Adopted, Restored};
 pub(crate) use self::marks::{Adopting, RemovedEdge};

@@ -11,6 +11,7 @@
 
 mod addresses;
 mod agent;
+mod agent_drain;
 mod api;
 mod audit;
 mod away;

@@ -2,6 +2,7 @@
 //! agent has judged it by itself; a control link is where edges announce them.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -355,7 +356,7 @@ impl Door {
             return Outcome::Ended(Broken::from(error).ended(Side::Client, Stage::Session));
         }
         tracing::info!(edge = %peer, key = %edge_key, "control link open");
-        let detail = self.talk(agent, &mut leg, edge_key).await;
+        let detail = self.talk(agent, &mut leg, (edge_key, peer)).await;
         let detail = detail.as_ref().map_or("", Detail::as_str);
         tracing::info!(edge = %peer, key = %edge_key, detail, "control link closed");
         Outcome::Linked
@@ -367,9 +368,9 @@ impl Door {
         &self,
         agent: &Agent,
         leg: &mut LoginLeg,
-        edge_key: Fingerprint,
+        (edge_key, from): (Fingerprint, SocketAddr),
     ) -> Option<Detail> {
-        let signing = agent.signers.open(edge_key, self.tasks.wake_me()?);
+        let signing = agent.signers.open(edge_key, from, self.tasks.wake_me()?);
         // It may have been removed since it was let in.
         if !agent.trusts_edge(&edge_key) {
             return Some(Detail::noted(UNTRUSTED));
@@ -411,9 +412,9 @@ impl Door {
                 signing.outbox.filled().await;
                 None
             };
-            match self.tasks.timeout(LOOK_AFTER, Box::pin(filled.or(heard))).await {
-                Some(Some(broken)) => return broken.detail(&leg.transport),
-                Some(None) | None => {}
+            let next = self.tasks.timeout(LOOK_AFTER, Box::pin(filled.or(heard)));
+            if let Some(Some(broken)) = next.await {
+                return broken.detail(&leg.transport);
             }
         }
     }

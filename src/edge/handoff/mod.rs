@@ -32,6 +32,7 @@ pub(super) use self::given::{Given, Next};
 pub use self::handed::Handed;
 pub(super) use self::handed::Known;
 pub use self::links::Links;
+pub use self::signers::LinkSeen;
 use self::signers::Signers;
 pub(super) use self::signers::SigningLink;
 use crate::route::Vm;
@@ -95,6 +96,11 @@ impl Agent {
     #[must_use]
     pub const fn key(&self) -> Fingerprint {
         self.key
+    }
+
+    /// The control links that edges have opened.
+    pub fn links(&self) -> Vec<LinkSeen> {
+        self.signers.links()
     }
 
     /// Whom it believes now.

@@ -3,17 +3,19 @@
 //! A signature for a later key exchange is any edge's to make that has the key: the one that handed
 //! the session over is asked first, what is asked for while there is none waits, and what
 //! was asked of a link that broke, or of an edge that does not have the key, is asked of another
-//! one. Nobody says which keys it has: whoever is asked knows, and is asked again after a while, for
-//! keys come and go. A proof of host keys is that one edge's alone, and fails without it.
+//! one. Nobody says which keys it has: whoever is asked knows, and is asked again after a while,
+//! for keys come and go. A proof of host keys is that one edge's alone, and fails without it.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use zeroize::Zeroizing;
 
+use super::super::clock;
 use super::super::executor::Wake;
 use super::super::pump::Deliver;
 use super::super::relay::{Want, Wanted};
@@ -46,8 +48,19 @@ struct All {
 
 struct Link {
     number: u64,
-    edge: Fingerprint,
+    seen: LinkSeen,
     outbox: Arc<Outbox>,
+}
+
+/// A control link at an agent, as it is shown.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkSeen {
+    /// Whose it is.
+    pub edge: Fingerprint,
+    /// Where it comes from.
+    pub from: SocketAddr,
+    /// Since when it is open, in Unix seconds.
+    pub since_s: u64,
 }
 
 struct Asked {
@@ -156,7 +169,13 @@ impl Signers {
     }
 
     /// An edge has a link, whose task `wake` wakes: it is asked all that nobody was.
-    pub(in crate::edge) fn open(&self, edge: Fingerprint, wake: Wake) -> SigningLink<'_> {
+    pub(in crate::edge) fn open(
+        &self,
+        edge: Fingerprint,
+        from: SocketAddr,
+        wake: Wake,
+    ) -> SigningLink<'_> {
+        let seen = LinkSeen { edge, from, since_s: clock::unix_s() };
         let (waiting, is_cut) = (Mutex::default(), AtomicBool::new(false));
         let outbox = Arc::new(Outbox { waiting, is_cut, wake });
         let mut all = self.all();
@@ -165,7 +184,7 @@ impl Signers {
         if all.is_leaving {
             outbox.waiting().push(Said::Leaving.message());
         }
-        all.links.push(Link { number, edge, outbox: Arc::clone(&outbox) });
+        all.links.push(Link { number, seen, outbox: Arc::clone(&outbox) });
         let failed = all.pass_all_on();
         drop(all);
         deliver_none(failed);
@@ -175,7 +194,7 @@ impl Signers {
     /// Ends the links of edges that are trusted no more, and asks others what they were asked.
     pub(super) fn cut(&self, is_distrusted: impl Fn(&Fingerprint) -> bool) {
         let mut all = self.all();
-        let cut: Vec<_> = all.links.extract_if(.., |link| is_distrusted(&link.edge)).collect();
+        let cut: Vec<_> = all.links.extract_if(.., |link| is_distrusted(&link.seen.edge)).collect();
         for Link { number, outbox, .. } in cut {
             outbox.is_cut.store(true, Ordering::Release);
             outbox.waiting().clear();
@@ -195,6 +214,11 @@ impl Signers {
             outbox.waiting().push(Said::Leaving.message());
             outbox.wake.wake();
         }
+    }
+
+    /// All that are open.
+    pub(super) fn links(&self) -> Vec<LinkSeen> {
+        self.all().links.iter().map(|link| link.seen).collect()
     }
 
     /// A session is over, and waits for nothing.
@@ -268,8 +292,12 @@ impl All {
     fn pass_on(&mut self, ticket: u64) -> Option<Deliver> {
         let asked = self.asked.get_mut(&ticket)?;
         let may_know = |link: &&Link| !asked.refused.contains(&link.number);
-        let own: Vec<_> =
-            self.links.iter().filter(|link| link.edge == asked.of.0).filter(may_know).collect();
+        let own: Vec<_> = self
+            .links
+            .iter()
+            .filter(|link| link.seen.edge == asked.of.0)
+            .filter(may_know)
+            .collect();
         let links = match asked.question.want() {
             Want::Proof if own.is_empty() => return self.remove(ticket),
             Want::Signature if own.is_empty() => self.links.iter().filter(may_know).collect(),
@@ -354,7 +382,8 @@ mod tests {
         }
 
         fn open(&self, edge: usize, tasks: &Executor) -> SigningLink<'_> {
-            self.signers.open(EDGES[edge], tasks.wake_me().unwrap())
+            let from = ([192, 0, 2, 1], 4711).into();
+            self.signers.open(EDGES[edge], from, tasks.wake_me().unwrap())
         }
 
         fn heard(&self) -> Vec<Option<Vec<u8>>> {

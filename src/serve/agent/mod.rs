@@ -8,26 +8,29 @@
 //! - `join`: how it becomes known there, before it follows for the first time.
 //! - `pins`: host keys of VMs, from their first use to a file. `reload`: the files read again;
 //!   `again`: what of that does not need an agent that runs.
+//! - `standing`: how it is, for whoever asks.
 
 mod again;
 mod feed;
 mod join;
 mod pins;
 mod reload;
+mod standing;
 mod start;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use self::feed::{Feed, InRegistry, Kept};
 pub use self::join::{JoinFault, KeptTerms, Meeting, Terms};
 use self::pins::InFile;
+use self::standing::{Phase, Standing, ends_s};
 pub use self::start::AgentStart;
 use super::door::{self, at, identity, inventory, shared};
 use super::drain::Leaves;
-use super::events::Events;
+use super::events::{Asking, Events};
 use super::fixed::Fixed;
 use super::process::{self, Role};
 use super::start::Failure;
@@ -47,7 +50,7 @@ use crate::host;
 use crate::metrics::Registry;
 use crate::route::Snapshot;
 use crate::ssh::entropy::SystemEntropy;
-use crate::state::{Doors, Lock, State};
+use crate::state::{AgentSocket, Doors, Lock, State};
 
 /// Runs the agent that `start` describes.
 ///
@@ -89,12 +92,24 @@ struct Running {
     /// For others to see.
     doors: Arc<Doors>,
     metrics: metrics_endpoint::Handle,
+    standing: Arc<Standing>,
+    /// Its file goes with this.
+    socket: Option<AgentSocket>,
 }
 
 /// Where the map is from.
 enum Map {
     File(Arc<InFile>),
     Feed(Feed),
+}
+
+impl Map {
+    fn followed(&self) -> Option<Arc<client::Followed>> {
+        match self {
+            Self::File(_) => None,
+            Self::Feed(feed) => Some(feed.followed()),
+        }
+    }
 }
 
 impl Running {
@@ -107,13 +122,14 @@ impl Running {
         } else {
             (config, fleet)
         };
-        Self::in_turn(taken, files, from)
+        Self::in_turn(taken, files, from, events.asking())
     }
 
     fn in_turn(
         taken: Taken,
         files: AgentFiles,
         (mut config, fleet): (AgentConfig, Option<Fleet>),
+        asking: Asking,
     ) -> Result<Self, Failure> {
         let Taken { state, doors, cpus, reserved, lock, turn } = taken;
         rights::follow_files(&state, Some(&files.config));
@@ -140,6 +156,16 @@ impl Running {
         let map = beginning.goes_on(&shared, &edge, &state)?;
         let seats = (shared.seats_taken(), sessions_max);
         let metrics = metrics.serve(pages(&registry, seats, &edge, &map))?;
+        let standing = Arc::new(Standing {
+            edge: Arc::downgrade(&edge),
+            shared: Arc::clone(&shared),
+            counted: Arc::clone(&registry),
+            seats_max: sessions_max,
+            followed: map.followed(),
+            since_s: clock::unix_s(),
+            phase: Mutex::new(Phase::Up),
+        });
+        let socket = answers(&state, &standing, asking);
         let live = shared.live.load();
         let identity = live.server.host_keys().first().map(|it| it.key.public().fingerprint());
         tracing::info!(
@@ -165,6 +191,8 @@ impl Running {
             counted,
             doors,
             metrics,
+            standing,
+            socket,
         })
     }
 }
@@ -179,6 +207,18 @@ fn own_state(path: &Path) -> Result<State, Failure> {
         return Err(why.into());
     }
     Ok(state)
+}
+
+/// Whoever asks is answered. An agent that cannot be asked is one all the same.
+fn answers(state: &State, standing: &Arc<Standing>, asking: Asking) -> Option<AgentSocket> {
+    let answered = state.agent_socket(&mut SystemEntropy::default()).map_err(Failure::from);
+    let answered = answered.and_then(|socket| {
+        standing::answer(&socket, Arc::clone(standing), asking)?;
+        Ok(socket)
+    });
+    answered
+        .inspect_err(|why| tracing::warn!("`keyway agent status` gets no answer here: {why}"))
+        .ok()
 }
 
 /// What all shards of an agent share that has its state directory for itself.
@@ -269,7 +309,8 @@ impl Role for Running {
 
     fn drain(self, events: Events) {
         let Self { edge, shared, state, lock, doors, files, revoked_keys, .. } = self;
-        let Self { drain: patience, metrics, counted, map, .. } = self;
+        let Self { drain: patience, metrics, counted, map, standing, socket, .. } = self;
+        standing.is(Phase::HandingOver);
         let (of, with) = (Arc::clone(&edge), Arc::clone(&shared));
         // Whoever follows the feed is told there what is taken away, until its last session ends.
         let follows = matches!(map, Map::Feed(_));
@@ -294,7 +335,9 @@ impl Role for Running {
                 feed.saves_no_more();
             }
             drop(lock);
+            standing.is(Phase::Draining { until_s: ends_s(patience) });
         });
+        drop(socket);
     }
 }
 
@@ -305,10 +348,7 @@ fn pages(
     edge: &Arc<Edge>,
     map: &Map,
 ) -> Pages {
-    let followed = match map {
-        Map::File(_) => None,
-        Map::Feed(feed) => Some(feed.followed()),
-    };
+    let followed = map.followed();
     let (registry, edge): (_, Weak<Edge>) = (Arc::clone(registry), Arc::downgrade(edge));
     let works: metrics_endpoint::Probe = Arc::new(move || match edge.upgrade() {
         Some(edge) if edge.has_fallen() => Err(health::FALLEN.to_owned()),
