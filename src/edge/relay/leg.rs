@@ -219,6 +219,15 @@ impl RelayLeg {
         self.writing == Writing::Ready && !self.transport.is_held()
     }
 
+    /// The peer has said its last in the middle of a key exchange: it completes none, and can be
+    /// told nothing more.
+    pub(in crate::edge) fn is_left_in_exchange(&self) -> bool {
+        self.reading == Reading::Finished
+            && self.transport.is_held()
+            && self.transport.unsigned().is_none()
+            && !self.inbox.has_unopened()
+    }
+
     /// The next packet of this leg may be opened, whatever is in it.
     pub(in crate::edge) fn may_open(&self, to: &Self) -> bool {
         to.takes() || self.exchange == Exchange::Peers

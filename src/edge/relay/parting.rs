@@ -70,6 +70,9 @@ impl Relay {
             {
                 to.finish();
             }
+            if to.writing == Writing::Ready && to.is_left_in_exchange() {
+                to.finish();
+            }
             // Nothing more can be told to this peer: it is as if its last word were said.
             if to.writing == Writing::Finished {
                 self.end_of(party.other(), tools);

@@ -1,5 +1,7 @@
 //! Tests of key exchanges beside the data of a session (trap 22).
 
+use std::net::Shutdown as Close;
+
 use super::*;
 
 /// Trap 22: any mixture of key exchanges, started by the two peers and by us on both legs,
@@ -73,6 +75,28 @@ fn a_peer_that_never_answers_our_key_exchange_is_ended_after_a_long_wait() {
     world.relay.look(&mut world.tools);
     let Phase::Closing { ended, .. } = world.relay.phase else { panic!("still open") };
     assert_eq!(ended, session(Side::Client, Cause::Deadline));
+}
+
+/// What the other one has to say nobody would ever take.
+#[test]
+fn a_peer_that_leaves_in_the_middle_of_a_key_exchange_leaves_nobody_waiting() {
+    for party in EACH {
+        let mut world = World::new(78);
+        world.settle();
+        world.rekey(party);
+        let mut cx = Context { now: world.tools.now, entropy: &mut world.random };
+        let peer = match party {
+            Party::Client => &mut world.client,
+            Party::Vm => &mut world.vm,
+        };
+        peer.work(&mut cx);
+        peer.is_deaf = true;
+        peer.socket.as_ref().unwrap().shutdown(Close::Write).unwrap();
+        world.settle();
+        assert!(world.peer(party.other()).has_read_end);
+        world.later(LINGER_MS_MAX);
+        assert_eq!(world.over, Some(session(party.side(), Cause::Closed)));
+    }
 }
 
 /// A client stopped with `~^Z`, or out of reach, could only miss the deadline of an exchange.
