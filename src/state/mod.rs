@@ -31,7 +31,7 @@ pub use self::fault::StateFault;
 pub use self::marks::{Adopted, Restored};
 pub(crate) use self::marks::{Adopting, RemovedEdge};
 pub(crate) use self::pins::PINS;
-pub use self::pins::{KeptPins, OldPins};
+pub use self::pins::{KeptPins, OldPins, Pinned};
 use self::private_file::{link_beside, make_once, read, replace};
 use self::routes::Saved;
 pub use self::succession::{Doors, Turn};

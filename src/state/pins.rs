@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::fault::StateFault;
-use super::private_file::{read, replace};
+use super::private_file::{alone_in, read, replace};
 use crate::durable;
 use crate::plain_text::escaped;
 use crate::route::is_id;
@@ -97,24 +97,47 @@ impl KeptPins {
         self.pins.iter().find(of_other).map(|(id, _)| id.as_str())
     }
 
-    /// Pins a key, in the place of another one, down to the disk. What an operator has removed
-    /// meanwhile stays so.
+    /// Pins a key, down to the disk, unless another process has pinned one meanwhile: the first
+    /// stands. What an operator has removed meanwhile stays so.
     ///
     /// # Errors
     /// [`StateFault::Io`], [`StateFault::Open`], [`StateFault::Pins`]; nothing has changed then.
-    pub fn pin(&mut self, id: &str, key: PublicKey, owner: &str) -> Result<(), StateFault> {
-        let Self { mut pins, .. } = Self::open(durable::directory(&self.path))?;
+    pub fn pin(&mut self, id: &str, key: &PublicKey, owner: &str) -> Result<Pinned, StateFault> {
+        let directory = durable::directory(&self.path);
+        let io = |error| StateFault::Io { path: self.path.clone(), error };
+        // A process that drains pins what it is still logging in to, beside its successor.
+        let _others_wait = alone_in(directory).map_err(io)?;
+        let there = Self::open(directory)?;
+        if let Some((pinned, of)) = there.pins.get(id) {
+            let is_it = pinned == key;
+            self.pins.insert(id.to_owned(), (pinned.clone(), of.clone()));
+            return Ok(if is_it { Pinned::Done } else { Pinned::Other });
+        }
+        if let Some(vm) = there.of_other_owner(key, owner) {
+            return Ok(Pinned::OfOtherOwner(vm.to_owned()));
+        }
+        let mut pins = there.pins;
         pins.insert(id.to_owned(), (key.clone(), owner.to_owned()));
         let mut text = String::new();
         for (id, (key, owner)) in &pins {
             // Writing to a String does not fail.
             let _ = writeln!(text, "{id} {} {owner}", key.to_line());
         }
-        let written = replace(&self.path, text.as_bytes());
-        written.map_err(|error| StateFault::Io { path: self.path.clone(), error })?;
-        self.pins.insert(id.to_owned(), (key, owner.to_owned()));
-        Ok(())
+        replace(&self.path, text.as_bytes()).map_err(io)?;
+        self.pins.insert(id.to_owned(), (key.clone(), owner.to_owned()));
+        Ok(Pinned::Done)
     }
+}
+
+/// What came of a key that was to be pinned.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Pinned {
+    /// It is the VM's.
+    Done,
+    /// Another one is.
+    Other,
+    /// It belongs to this VM of another owner.
+    OfOtherOwner(String),
 }
 
 /// Lines `VM type base64 owner`; empty lines and those that begin with `#` say nothing. The owner

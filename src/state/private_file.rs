@@ -33,6 +33,14 @@ pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, StateFault> {
     Ok(text)
 }
 
+/// Makes others who ask for the same wait until this is dropped: for what is read, changed and
+/// replaced.
+pub(super) fn alone_in(directory: &Path) -> io::Result<File> {
+    let directory = File::open(directory)?;
+    directory.lock()?;
+    Ok(directory)
+}
+
 /// Writes a file unless there is one.
 pub(super) fn make_once(path: &Path, bytes: &[u8], entropy: &mut dyn Entropy) -> io::Result<()> {
     let temporary = temporary(path, entropy);

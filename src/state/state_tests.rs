@@ -152,15 +152,17 @@ fn kept_pins_are_there_for_the_next_process_and_bind_a_key_to_its_owner() {
         [(); 2].map(|()| PrivateKey::generate_ed25519(&mut entropy).public().clone());
     let mut pins = state.kept_pins().unwrap();
     assert_eq!(pins.get("blue"), None);
-    pins.pin("blue", one.clone(), "alice").unwrap();
-    pins.pin("green", other.clone(), "team:ops").unwrap();
+    assert_eq!(pins.pin("blue", &one, "alice").unwrap(), Pinned::Done);
+    assert_eq!(pins.pin("green", &other, "team:ops").unwrap(), Pinned::Done);
     assert_eq!(scratch.mode("vm_host_keys"), 0o600);
     let mut pins = state.kept_pins().unwrap();
     assert_eq!((pins.get("blue"), pins.get("green")), (Some(&one), Some(&other)));
     assert_eq!(pins.of_other_owner(&one, "alice"), None);
     assert_eq!(pins.of_other_owner(&one, "team:ops"), Some("blue"));
-    pins.pin("blue", other.clone(), "alice").unwrap();
-    assert_eq!(state.kept_pins().unwrap().get("blue"), Some(&other));
+    assert_eq!(pins.pin("blue", &other, "alice").unwrap(), Pinned::Other);
+    let of_other = pins.pin("red", &one, "bob").unwrap();
+    assert_eq!(of_other, Pinned::OfOtherOwner("blue".to_owned()));
+    assert_eq!(state.kept_pins().unwrap().get("blue"), Some(&one), "the first stands");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::config::Fleet;
 use crate::edge::first_use::{FirstUse, Shown};
 use crate::route::{Pin, Snapshot, Vm};
 use crate::ssh::publickey::PublicKey;
-use crate::state::{KeptPins, State, StateFault};
+use crate::state::{KeptPins, Pinned, State, StateFault};
 
 /// The file, while this process has it.
 pub(super) struct InFile(Mutex<KeptPins>);
@@ -61,8 +61,10 @@ impl FirstUse for InFile {
         if let Some(other) = pins.of_other_owner(key, &vm.owner) {
             return Shown::OfOtherOwner { vm: other.to_owned() };
         }
-        match pins.pin(&vm.id, key.clone(), &vm.owner) {
-            Ok(()) => {
+        match pins.pin(&vm.id, key, &vm.owner) {
+            Ok(Pinned::Other) => Shown::Other,
+            Ok(Pinned::OfOtherOwner(vm)) => Shown::OfOtherOwner { vm },
+            Ok(Pinned::Done) => {
                 let (vm, fingerprint) = (vm.name.as_str(), key.fingerprint());
                 tracing::info!(vm, %fingerprint, "the host key of a VM is pinned at its first use");
                 Shown::Pinned
@@ -137,6 +139,37 @@ mod tests {
         assert_eq!(pins.shown(&blue, &one), Shown::Pinned);
         let green = vm(&pins.map_of(&fleet).unwrap(), "green").host_key.unwrap();
         assert_eq!(green.key().as_deref(), Some(other.blob()), "what was not removed stays");
+    }
+
+    /// One drains and logs in to the last that came to it, the other one has taken over.
+    #[test]
+    fn of_two_processes_the_first_to_pin_a_vm_stands_and_neither_loses_what_the_other_pins() {
+        let scratch = Scratch::new();
+        let state = State::open(&scratch.0.join("state")).unwrap();
+        let names: Vec<String> = (0..40).map(|number| format!("vm{number}")).collect();
+        let vms: Vec<_> = names.iter().map(|name| (name.as_str(), "alice", "")).collect();
+        let fleet = fleet(&scratch, &vms);
+        let mut entropy = SystemEntropy::default();
+        let [one, other] =
+            [(); 2].map(|()| PrivateKey::generate_ed25519(&mut entropy).public().clone());
+        let [old, new] = [(); 2].map(|()| InFile::open(&state).unwrap());
+        let map = new.map_of(&fleet).unwrap();
+        let first = vm(&map, "vm0");
+        assert_eq!(old.shown(&first, &one), Shown::Pinned);
+        assert_eq!(new.shown(&first, &other), Shown::Other);
+        assert_eq!(new.shown(&first, &one), Shown::Pinned);
+        let pin = |pins: &InFile, odd: usize| {
+            for name in names.iter().skip(1).skip(odd).step_by(2) {
+                assert_eq!(pins.shown(&vm(&map, name), &one), Shown::Pinned);
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| pin(&old, 1));
+            pin(&new, 0);
+        });
+        let map = InFile::open(&state).unwrap().map_of(&fleet).unwrap();
+        let lost: Vec<_> = names.iter().filter(|name| vm(&map, name).host_key.is_none()).collect();
+        assert!(lost.is_empty(), "{lost:?}");
     }
 
     #[test]
