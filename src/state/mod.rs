@@ -25,6 +25,7 @@ mod private_file;
 mod quarantine;
 pub(crate) mod routes;
 mod succession;
+mod used_proofs;
 
 pub use self::agent_socket::{AGENT_DRAIN, AGENT_END, AgentSocket};
 pub use self::fault::StateFault;
@@ -35,6 +36,7 @@ pub use self::pins::{KeptPins, OldPins, Pinned};
 use self::private_file::{link_beside, make_once, read, replace};
 use self::routes::Saved;
 pub use self::succession::{Doors, Turn};
+pub use self::used_proofs::{UsedProof, UsedProofs};
 
 pub(crate) const HOST_KEY: &str = "ssh_host_ed25519_key";
 pub(crate) const USER_CA: &str = "user_ca";

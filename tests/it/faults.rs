@@ -9,7 +9,9 @@ use nix::sys::signal::Signal;
 use crate::handoff::{asks, ends, last_line, run_to_end, stays};
 use crate::harness::client::{self, Client};
 use crate::harness::wire::Kind;
-use crate::harness::{World, full, process, run, wait};
+use crate::harness::{Key, World, full, process, run, wait};
+use crate::operations::{reload, replace};
+use crate::signing::hup_agent;
 
 /// Of the agent's node, for whoever wanted in.
 const NOT_REACHABLE: &str = "blue is not reachable right now (its host does not take sessions)";
@@ -133,7 +135,7 @@ fn sessions_live_on_without_their_control_link_and_their_key_exchanges_wait_for_
         })
         .collect();
     let wire = world.inner.as_ref().expect("a wire");
-    wire.let_links_pass(false);
+    wire.let_pass(Kind::Link, false);
     assert_eq!(wire.tear(Kind::Link), 1);
     wait::until("the edge knows", wait::SOON, || world.log().contains("no control link"));
     // What they say passes as before.
@@ -142,7 +144,7 @@ fn sessions_live_on_without_their_control_link_and_their_key_exchanges_wait_for_
         assert_eq!(client::output(client), b"blue\n");
         client.rekey();
     }
-    wire.let_links_pass(true);
+    wire.let_pass(Kind::Link, true);
     for client in &mut clients {
         client.await_rekeyed();
     }
@@ -226,4 +228,60 @@ fn a_session_that_is_given_up_while_the_agent_is_asked_leaves_nothing() {
     wait::until("the agent's line", wait::SOON, ended);
     let target = world.target("alice", "s001");
     assert_eq!(run(target.openssh("ssh").args(["door", "echo new"])).ok().text(), "new");
+}
+
+/// A client that has been let in and has not answered the key exchange that hands it over, once the
+/// agent has said yes and logs in to the VM.
+fn in_the_middle(world: &mut World) -> Client {
+    let client = Client::logs_in(&world.target("alice", "s001"));
+    let said_yes = || world.agent_log().contains("the host key of a VM is pinned");
+    wait::until("the agent's yes", wait::SOON, said_yes);
+    client
+}
+
+/// Between its yes and the first signature.
+#[test]
+fn a_node_that_loses_trust_in_the_middle_of_a_handoff_gets_no_signature() {
+    let Some(mut world) = world() else { return };
+    let mut client = in_the_middle(&mut world);
+    replace(&world.path("fleet.toml"), "trusted = true", "trusted = false");
+    reload(&mut world);
+    assert_logged(&world, "\"stage\":\"handoff\",\"cause\":\"agent_unreachable\"");
+    let line = world.log();
+    assert!(last_line(&line).contains("\"signatures\":0,"), "{line}");
+    // The edge has the old keys still, and says why.
+    let why = loop {
+        if let Err(why) = client.hear() {
+            break why;
+        }
+    };
+    assert!(!why.is_empty());
+    wait::until("the agent's line", wait::SOON, || !last_line(&world.agent_log()).is_empty());
+    let line = world.agent_log();
+    assert!(!last_line(&line).contains("\"cause\":\"killed\""), "{line}");
+}
+
+/// Both the one that has begun, with the key that its client was shown, and one that the agent is
+/// asked about before it knows the new key.
+#[test]
+fn host_keys_that_are_rotated_under_handoffs_cost_none_of_them() {
+    let Some(mut world) = world() else { return };
+    let mut begun = in_the_middle(&mut world);
+    let (first, second) = (Key::at(world.path("edge_host_key")), Key::ed25519(world.dir(), "next"));
+    let path = |key: &Key| format!("\"{}\"", key.path().display());
+    replace(&world.path("keyway.toml"), &path(&first), &path(&second));
+    reload(&mut world);
+    let target = world.target("alice", "s001");
+    let asking = std::thread::spawn(move || {
+        let mut client = Client::logs_in(&target);
+        client::exec(&mut client, "echo $KEYWAY_VM");
+        client::output(&mut client)
+    });
+    let asked = || world.page("/metrics").contains("keyway_sessions_dialling 2\n");
+    wait::until("the agent is asked", wait::SOON, asked);
+    replace(&world.path("agent.toml"), &first.public_line(), &second.public_line());
+    hup_agent(&mut world);
+    assert_eq!(asking.join().expect("it came in"), b"blue\n");
+    client::exec(&mut begun, "echo $KEYWAY_VM");
+    assert_eq!(client::output(&mut begun), b"blue\n");
 }

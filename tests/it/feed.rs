@@ -2,12 +2,17 @@
 //! in its own files.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use nix::sys::signal::Signal;
 
 use crate::handoff::{ends, stays, take_alices_key};
-use crate::harness::{World, run, wait};
-use crate::operations::reload;
+use crate::harness::wire::{Kind, Passing, To, Wire};
+use crate::harness::{World, process, run, wait};
+use crate::operations::{reload, replace};
 
 fn world() -> Option<World> {
     let mut world = (!World::is_passed_by()).then(|| World::usual_plan().followed().start())?;
@@ -138,4 +143,62 @@ fn a_store_that_was_adopted_at_control_is_followed_and_no_other() {
     let refused = || world.agent_log().contains("in whose place it was not adopted there");
     wait::until("the refusal", wait::SOON, refused);
     assert!(world.agent_page().contains("keyway_feed_connected 0\n"));
+}
+
+/// Has the agent follow through a wire; edge and agent reach each other as before.
+fn wire_the_feed(world: &mut World) -> Wire {
+    let config = world.path("agent.toml");
+    let text = fs::read_to_string(&config).expect("agent.toml");
+    let (_, rest) = text.split_once("url = \"https://").expect("where control is");
+    let control: SocketAddr = rest.split('"').next().expect("a line").parse().expect("an address");
+    // The certificate is of the IP.
+    let at = SocketAddr::new(control.ip(), control.port() + 1);
+    let wire = Wire::lay(at, To::Door(control), Passing::Whole);
+    replace(&config, &control.to_string(), &at.to_string());
+    world.restart_agent();
+    follows(world);
+    wire
+}
+
+/// Control is away and nothing else: the agent goes on by what it knows, however old that is, and
+/// says how old.
+#[test]
+fn without_the_feed_sessions_go_on_and_new_ones_come_be_it_away_for_a_day() {
+    let Some(mut world) = world() else { return };
+    let wire = wire_the_feed(&mut world);
+    let target = world.target("alice", "s001");
+    let (mut ssh, _) = stays(&world);
+    wire.let_pass(Kind::Client, false);
+    wire.tear(Kind::Client);
+    let away = |world: &World| world.agent_page().contains("keyway_feed_connected 0\n");
+    wait::until("the feed is away", wait::SOON, || away(&world));
+    // The control link is there: what needs a signature gets one.
+    let come = target.ssh(&["-o", "RekeyLimit=1M"], "head -c 3000000 /dev/zero").ok().stdout;
+    assert_eq!(come.len(), 3_000_000);
+    assert!(ssh.try_wait().expect("ssh").is_none(), "{}", world.agent_log());
+    ssh.kill().expect("ssh");
+    ends(&mut ssh);
+
+    // A day later, by what an agent has to tell the time from: when it was written.
+    process::signal(world.agent().id(), Signal::SIGINT);
+    wait::until("its end", wait::SOON, || world.agent().has_ended());
+    let day = Duration::from_hours(24);
+    for name in ["routes.snapshot", "routes.journal"] {
+        let file = fs::File::options().append(true).open(world.path("agent_state").join(name));
+        file.and_then(|file| file.set_modified(SystemTime::now() - day)).expect("a saved file");
+    }
+    world.restart_agent();
+    assert_eq!(target.ssh(&[], "echo $KEYWAY_VM").ok().text(), "blue");
+    let page = world.agent_page();
+    let age = page.lines().find_map(|line| line.strip_prefix("keyway_feed_age_seconds "));
+    let age: u64 = age.and_then(|age| age.parse().ok()).expect("an age");
+    assert!(age >= day.as_secs() && away(&world), "{page}");
+    assert!(world.page("/metrics").contains("keyway_feed_followers 0\n"));
+    let mut status = Command::new(env!("CARGO_BIN_EXE_keyway"));
+    status.args(["agent", "status", "--config"]).arg(world.path("agent.toml"));
+    let said = run(&mut status).ends(1).text();
+    assert!(said.contains("feed       away, revision "), "{said}");
+    wire.let_pass(Kind::Client, true);
+    follows(&mut world);
+    run(&mut status).ok();
 }

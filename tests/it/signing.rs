@@ -110,7 +110,7 @@ fn two_addresses() -> World {
 
 /// Ends the control links there are, and lets none come. Data connections go on.
 pub(crate) fn cut_links(wire: &Wire) {
-    wire.let_links_pass(false);
+    wire.let_pass(Kind::Link, false);
     wire.tear(Kind::Link);
 }
 
@@ -124,7 +124,7 @@ pub(crate) fn wired(world: &mut World) -> Wire {
 }
 
 #[track_caller]
-fn hup_agent(world: &mut World) {
+pub(crate) fn hup_agent(world: &mut World) {
     let before = world.agent().log().len();
     process::signal(world.agent().id(), Signal::SIGHUP);
     wait::until("the reload", wait::SOON, || world.agent().log()[before..].contains("reloaded"));
@@ -194,7 +194,7 @@ fn another_edge_with_the_same_host_keys_signs_for_a_session_whose_own_edge_has_n
 
     // Its own signs again once it can.
     let links = world.log().matches("\"control link open\"").count();
-    wire.let_links_pass(true);
+    wire.let_pass(Kind::Link, true);
     let opens = || world.log().matches("\"control link open\"").count() > links;
     wait::until("a link, by itself", wait::SOON, opens);
     let before = second.log().matches(SIGNED).count();
@@ -220,7 +220,7 @@ fn without_an_edge_a_key_exchange_waits_and_its_link_opens_itself_again() {
     let troubles = || world.log().matches("\"no control link\"").count();
     wait::until("a link is tried again and again", wait::SOON, || troubles() > 3);
     assert!(!talk.has_come() && talk.rekeys() == AT_START, "{}", talk.said());
-    wire.let_links_pass(true);
+    wire.let_pass(Kind::Link, true);
     talk.comes();
     assert!(talk.rekeys() > AT_START, "{}", talk.said());
 }

@@ -27,6 +27,7 @@ use keyway::ssh::wire::{Put as _, Reader};
 
 use crate::harness::client::{Client, private_key};
 use crate::harness::{Key, Target, World, wait};
+use crate::signing::hup_agent;
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 /// The proof among the strings of OPEN.
@@ -255,6 +256,13 @@ fn dial(world: &World) -> TcpStream {
     stream
 }
 
+/// Alice's pool address, and her VM behind it.
+fn of_blue(world: &World) -> (IpAddr, SocketAddr) {
+    let dialled = world.target("alice", "s001").host.parse().expect("an address");
+    let blue = world.vms.iter().find(|vm| vm.name == "blue").expect("a VM of the plan");
+    (dialled, blue.address)
+}
+
 /// What the agent makes of each of these sessions. All wait for its map at the same time.
 fn answers(world: &World, link: &mut Client, opens: &[Vec<u8>]) -> Vec<Option<String>> {
     let asked: Vec<_> = opens
@@ -318,13 +326,62 @@ fn a_stolen_edge_brings_nobody_in_who_has_not_just_logged_in_here() {
     assert_eq!(twice, expected.map(|it| Some(it.to_owned())));
 }
 
+/// By the agent's map: whatever the edge says, a VM that the agent is not to carry is not entered.
+#[test]
+fn a_vm_that_is_not_the_agents_to_carry_is_not_entered_through_it() {
+    let Some(mut world) = world() else { return };
+    let (dialled, endpoint) = of_blue(&world);
+    let details = Details { dialled, vm: "blue", owner: "alice", endpoint };
+    let fleet = world.path("fleet.toml");
+    let before = std::fs::read_to_string(&fleet).expect("the fleet");
+    let own = world.identity("agent.toml", &["--fingerprint"]);
+    let others = world.identity("keyway.toml", &["--fingerprint"]);
+    let relayed = before.replace("node = \"n1\"\n", "node = \"n1\"\ncarry = \"relay\"\n");
+    for now in [relayed, before.replace(&own, &others)] {
+        std::fs::write(&fleet, &now).expect("the fleet");
+        hup_agent(&mut world);
+        let mut link = link(&world);
+        let open =
+            open(private_key(&world.key("edge_host_key")), &world.key("alice"), now_s(), &details);
+        let answer = answers(&world, &mut link, &[open]).remove(0).unwrap_or_default();
+        assert!(answer.contains("its VM is not this agent's to carry"), "{answer}");
+    }
+}
+
+#[test]
+fn a_proof_that_was_used_stays_so_when_the_agent_is_killed_and_when_it_is_replaced() {
+    let Some(mut world) = world() else { return };
+    let (dialled, endpoint) = of_blue(&world);
+    let details = Details { dialled, vm: "blue", owner: "alice", endpoint };
+    let open =
+        || open(private_key(&world.key("edge_host_key")), &world.key("alice"), now_s(), &details);
+    let [first, second] = [open(), open()];
+    let records = |world: &World| {
+        let about = std::fs::metadata(world.path("agent_state/used_proofs"));
+        about.map_or(0, |about| about.len() / 24)
+    };
+    let ready = [Some("ready".to_owned())];
+    assert_eq!(answers(&world, &mut link(&world), std::slice::from_ref(&first)), ready);
+    wait::until("its record", wait::SOON, || records(&world) == 1);
+    world.restart_agent();
+    let again = |world: &World, open: &Vec<u8>| {
+        let answer = answers(world, &mut link(world), std::slice::from_ref(open)).remove(0);
+        assert_eq!(answer.as_deref(), Some("this session was handed over before"));
+    };
+    again(&world, &first);
+    assert_eq!(answers(&world, &mut link(&world), std::slice::from_ref(&second)), ready);
+    wait::until("its record", wait::SOON, || records(&world) == 2);
+    let _before = world.replace_agent();
+    again(&world, &first);
+    again(&world, &second);
+}
+
 #[test]
 fn frames_that_are_cut_off_or_forged_end_their_connection_and_use_up_nothing() {
     let Some(mut world) = world() else { return };
     let mut link = link(&world);
-    let dialled = world.target("alice", "s001").host.parse().expect("an address");
-    let blue = world.vms.iter().find(|vm| vm.name == "blue").expect("a VM of the plan").address;
-    let details = Details { dialled, vm: "blue", owner: "alice", endpoint: blue };
+    let (dialled, endpoint) = of_blue(&world);
+    let details = Details { dialled, vm: "blue", owner: "alice", endpoint };
     let host_key = private_key(&world.key("edge_host_key"));
     let open = open(host_key, &world.key("alice"), now_s(), &details);
     let mut data = Line::announced(&mut link);

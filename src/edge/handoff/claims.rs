@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::poll_fn;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -26,13 +26,17 @@ const CLAIMS_MAX: usize = 16_384;
 const WAITING_MAX: usize = 8192;
 /// How long a session is remembered at least, in seconds: as long as its proof is fresh, for
 /// whatever the edge's clock says.
-const SEEN_S_MIN: u64 = 2 * SAID_AGO_S_MAX;
+pub const SEEN_S_MIN: u64 = 2 * SAID_AGO_S_MAX;
 /// Sessions remembered of so many seconds: 2,300 a second, and 60 MB.
 const SEEN_MAX: usize = 1 << 22;
 /// And of one user: nobody takes the others' room.
 const SEEN_OF_USER_MAX: usize = SEEN_MAX / 4;
 /// Bytes that a session is remembered by.
 const SEEN_BYTES: usize = 16;
+/// A session's, for its next process.
+pub type SeenId = [u8; SEEN_BYTES];
+/// Keeps it, with when it came, in Unix seconds.
+pub(super) type Keep = Box<dyn Fn(SeenId, u64) + Send + Sync>;
 
 /// Data connections that were announced and have not come, and those that have come and
 /// are not announced.
@@ -143,13 +147,13 @@ impl Announced {
 
 /// Sessions that an agent was asked to take, by their ids, for as long as their proof is fresh.
 #[derive(Default)]
-pub(in crate::edge) struct Seen(Mutex<[Generation; 2]>);
+pub(in crate::edge) struct Seen(Mutex<[Generation; 2]>, OnceLock<Keep>);
 
 /// What was seen within [`SEEN_S_MIN`]: of the two the earlier is dropped as a whole.
 #[derive(Default)]
 struct Generation {
     began_s: u64,
-    ids: HashSet<[u8; SEEN_BYTES]>,
+    ids: HashSet<SeenId>,
     users: HashMap<Arc<str>, usize>,
 }
 
@@ -165,6 +169,19 @@ pub(in crate::edge) enum Sighting {
 }
 
 impl Seen {
+    /// `keep` outlives this process. It stays the first.
+    pub(super) fn keep_with(&self, keep: Keep) {
+        let _first = self.1.set(keep);
+    }
+
+    /// Other processes have taken these at about `now_s`.
+    pub(super) fn were_taken(&self, ids: impl IntoIterator<Item = SeenId>, now_s: u64) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all[0].began_s = all[0].began_s.max(now_s);
+        let room = SEEN_MAX.saturating_sub(all[0].ids.len());
+        all[0].ids.extend(ids.into_iter().take(room));
+    }
+
     /// Takes note of a session whose proof is fresh at `now_s`, in Unix seconds.
     pub(in crate::edge) fn sight(
         &self,
@@ -192,6 +209,10 @@ impl Seen {
         }
         *of_user += 1;
         young.ids.insert(id);
+        drop(all);
+        if let Some(keep) = self.1.get() {
+            keep(id, now_s);
+        }
         Sighting::First
     }
 }

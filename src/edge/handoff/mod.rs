@@ -26,6 +26,7 @@ use ipnet::IpNet;
 
 pub(super) use self::claims::Sighting;
 use self::claims::{Claims, Seen};
+pub use self::claims::{SEEN_S_MIN, SeenId};
 use self::closing::Closing;
 pub use self::far_end::{FarEnd, Peer};
 pub(super) use self::given::{Given, Next};
@@ -40,6 +41,7 @@ use crate::ssh::digest::sha256;
 use crate::ssh::publickey::{Fingerprint, PublicKey};
 use crate::ssh::transport::ServerConfig;
 use crate::ssh::wire::{Malformed, Put, Reader};
+use crate::unix_time::unix_s;
 
 /// Which end of a handoff this process is.
 #[derive(Default)]
@@ -96,6 +98,17 @@ impl Agent {
     #[must_use]
     pub const fn key(&self) -> Fingerprint {
         self.key
+    }
+
+    /// `keep` is told of every session that is taken, and when: an agent that comes after this one
+    /// must not take it again for [`SEEN_S_MIN`].
+    pub fn keep_taken_with(&self, keep: impl Fn(SeenId, u64) + Send + Sync + 'static) {
+        self.seen.keep_with(Box::new(keep));
+    }
+
+    /// Another process has taken these.
+    pub fn were_taken(&self, ids: impl IntoIterator<Item = SeenId>) {
+        self.seen.were_taken(ids, unix_s());
     }
 
     /// The control links that edges have opened.

@@ -8,7 +8,7 @@
 //! - `join`: how it becomes known there, before it follows for the first time.
 //! - `pins`: host keys of VMs, from their first use to a file. `reload`: the files read again;
 //!   `again`: what of that does not need an agent that runs.
-//! - `standing`: how it is, for whoever asks.
+//! - `used`: which sessions were taken, over a restart. `standing`: how it is, for whoever asks.
 
 mod again;
 mod feed;
@@ -17,6 +17,7 @@ mod pins;
 mod reload;
 mod standing;
 mod start;
+mod used;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
@@ -143,6 +144,7 @@ impl Running {
         let revoked_keys = config.edge.revoked_keys.clone();
         let beginning = Beginning::new(&mut config, fleet, &state)?;
         let shared = Arc::new(takes_over(config, &beginning, &state, sessions_max)?);
+        used::keep(&state, &shared)?;
         let counted = Arc::clone(&shared);
         let registry = Arc::new(Registry::new(clock::unix_s(), move || inventory(&counted.table)));
         // Everything is taken before anybody is let in.

@@ -3,7 +3,6 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Most bytes in one piece of a wire that cuts.
@@ -46,8 +45,8 @@ pub(crate) struct Wire(Arc<Shared>);
 struct Shared {
     to: To,
     passing: Passing,
-    /// Control links are cut as they come.
-    without_links: AtomicBool,
+    /// These are cut as they come.
+    without: Mutex<Vec<Kind>>,
     connections: Mutex<Vec<(Kind, [TcpStream; 2])>>,
 }
 
@@ -56,8 +55,8 @@ impl Wire {
     #[track_caller]
     pub(crate) fn lay(at: SocketAddr, to: To, passing: Passing) -> Self {
         let listener = TcpListener::bind(at).expect("an address of this world's own");
-        let (without_links, connections) = (AtomicBool::new(false), Mutex::default());
-        let wire = Self(Arc::new(Shared { to, passing, without_links, connections }));
+        let (without, connections) = (Mutex::default(), Mutex::default());
+        let wire = Self(Arc::new(Shared { to, passing, without, connections }));
         let own = wire.clone();
         std::thread::spawn(move || {
             for (number, near) in (0_u64..).zip(listener.incoming().flatten()) {
@@ -83,9 +82,11 @@ impl Wire {
         count
     }
 
-    /// Whether control links may pass.
-    pub(crate) fn let_links_pass(&self, pass: bool) {
-        self.0.without_links.store(!pass, Ordering::SeqCst);
+    /// Whether connections of one kind may pass, from now on.
+    pub(crate) fn let_pass(&self, kind: Kind, pass: bool) {
+        let mut without = self.0.without.lock().unwrap_or_else(PoisonError::into_inner);
+        without.retain(|of| *of != kind);
+        without.extend((!pass).then_some(kind));
     }
 
     fn connections(&self) -> MutexGuard<'_, Vec<(Kind, [TcpStream; 2])>> {
@@ -110,7 +111,8 @@ impl Wire {
         {
             let mut connections = self.connections();
             // Asked where whoever tears them looks.
-            if kind == Kind::Link && self.0.without_links.load(Ordering::SeqCst) {
+            let without = self.0.without.lock().unwrap_or_else(PoisonError::into_inner);
+            if without.contains(&kind) {
                 return;
             }
             connections.push((kind, ends));
