@@ -33,6 +33,14 @@ pub(super) enum Node {
         /// Which
         name: Label,
     },
+    /// Control links to agents: how each is, since when, and why it was not there last
+    #[command(after_help = "\
+Examples:
+  keyway node links
+  keyway node links --output json | jq '.[] | select(.state == \"broken\") | .error'
+
+A link opens with a session that is handed over, and closes 5 minutes after the last one.")]
+    Links,
     /// A new node, with the agent that takes sessions over there
     #[command(
         visible_alias = "create",
@@ -158,11 +166,22 @@ const MORE: &[Column] = &[
     ("REVISION", |node| cell(node, "revision")),
 ];
 
+const LINKS: &[Column] = &[
+    ("NODE", |link| cell(link, "node")),
+    ("AGENT", |link| cell(link, "agent")),
+    ("STATE", |link| cell(link, "state")),
+    ("SINCE", |link| time(link.get("since_s").and_then(Value::as_u64))),
+    ("SESSIONS", |link| cell(link, "sessions")),
+    ("LAST ERROR", |link| time(link.get("error_s").and_then(Value::as_u64))),
+    ("ERROR", |link| cell(link, "error")),
+];
+
 pub(super) fn run(command: Node, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
     let mut talk = remote.talk(terminal)?;
     let one = |name: &Label| path(["nodes", name.as_str()]);
     match command {
         Node::List => talk.list(&path(["nodes"]), &[], COLUMNS, &|_| true),
+        Node::Links => talk.list(&path(["links"]), &[], LINKS, &|_| true),
         Node::Show { name } => {
             let node = talk.get(one(&name))?;
             talk.show(&node, &[COLUMNS, MORE].concat())

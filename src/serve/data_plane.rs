@@ -10,10 +10,11 @@ use super::health::Health;
 use super::vm_ca;
 use crate::control::api::condition::{Reload, Reloaded, Status};
 use crate::control::api::dto::{
-    Carried, Decision, Explanation, HostKey, Session, SessionState, Step,
+    Carried, Decision, Explanation, HostKey, Link, Session, SessionState, Step,
 };
 use crate::control::api::{DataPlane, DataPlaneError, Question, WriteText};
 use crate::control::dns::{Zone, export};
+use crate::edge::handoff::{LinkShown, Part};
 use crate::edge::pump::Carry;
 use crate::edge::report::RequestId;
 use crate::edge::shared::Shared;
@@ -44,6 +45,11 @@ impl DataPlane for LiveDataPlane {
         let (unix_s, now_ms) = (clock::unix_s(), clock::monotonic_ms());
         let all = self.edge().map(|edge| edge.sessions()).unwrap_or_default();
         all.into_iter().map(|present| session(present, unix_s, now_ms)).collect()
+    }
+
+    fn links(&self) -> Vec<Link> {
+        let Part::Edge(links) = &self.shared.part else { return Vec::new() };
+        links.shown().into_iter().map(link).collect()
     }
 
     fn end_session(&self, id: &str) -> bool {
@@ -108,6 +114,21 @@ fn not_handed(explained: Explanation, why: String) -> Explanation {
     steps.push(Step { step: "edge".to_owned(), answer: why.clone() });
     let (decision, code) = (Decision::Refused, "edge-removed".to_owned());
     Explanation { decision, carried: None, reason: why, code, steps, ..explained }
+}
+
+fn link(shown: LinkShown) -> Link {
+    let LinkShown { peer, state, since_s, sessions, trouble } = shown;
+    let (error_s, error) = trouble.unzip();
+    Link {
+        node: peer.node,
+        agent: peer.address,
+        agent_key: peer.key.to_string(),
+        state: state.as_str().to_owned(),
+        since_s,
+        sessions,
+        error: error.map(|text| text.to_string()),
+        error_s,
+    }
 }
 
 fn session(present: Present, unix_s: u64, now_ms: u64) -> Session {

@@ -10,6 +10,8 @@ use super::health::Health;
 use crate::control::dns::{Counters, Event, ResponseKind, Transport};
 use crate::control::feed::Hub;
 use crate::control::feed::client::Followed;
+use crate::edge::handoff::{LinkState, Part};
+use crate::edge::shared::Shared;
 
 /// What is scraped of the plane; lives as long as the endpoint.
 #[derive(Clone)]
@@ -83,6 +85,26 @@ pub(super) fn seats((taken, most): &(Arc<AtomicUsize>, usize)) -> String {
     let help = "Seats taken: sessions, and what is to be one.";
     put(&mut page, "keyway_seats_taken", help, number(taken.load(Ordering::Relaxed)));
     put(&mut page, "keyway_seats_max", "Seats there are: sessions_max.", number(*most));
+    page
+}
+
+/// Control links, of an edge or an agent, as a page of their own.
+pub(super) fn links(shared: &Shared) -> String {
+    let counts: Vec<(LinkState, usize)> = match &shared.part {
+        Part::Alone => return String::new(),
+        Part::Edge(links) => {
+            let shown = links.shown();
+            let count = |of: LinkState| shown.iter().filter(|link| link.state == of).count();
+            LinkState::ALL.iter().map(|state| (*state, count(*state))).collect()
+        }
+        Part::Agent(agent) => vec![(LinkState::Open, agent.links().len())],
+    };
+    let name = "keyway_control_links";
+    let help = "Control links between edges and agents, by how they are.";
+    let mut page = format!("# HELP {name} {help}\n# TYPE {name} gauge\n");
+    for (state, count) in counts {
+        let _ = writeln!(page, "{name}{{state=\"{state}\"}} {count}");
+    }
     page
 }
 

@@ -185,7 +185,7 @@ impl Running {
         drop(turn);
         follow_at_the_doors(&doors, beside, shards, &edge)?;
         first_use.import(applied);
-        let metrics = metrics.serve(pages(&registry, plane.gauges(), &health))?;
+        let metrics = metrics.serve(pages(&registry, plane.gauges(), &health, &shared))?;
         health.metrics_are(metrics.address());
         told::empty_pool(&shared.table);
         tracing::info!(
@@ -280,11 +280,16 @@ pub(crate) fn part(state: &State) -> Result<Part, Failure> {
 }
 
 /// What is scraped and probed.
-fn pages(registry: &Arc<Registry>, gauges: Gauges, health: &Arc<Health>) -> Pages {
-    let registry = Arc::clone(registry);
+fn pages(
+    registry: &Arc<Registry>,
+    gauges: Gauges,
+    health: &Arc<Health>,
+    shared: &Arc<Shared>,
+) -> Pages {
+    let (registry, shared) = (Arc::clone(registry), Arc::clone(shared));
     let (healthy, ready) = (Arc::clone(health), Arc::clone(health));
     Pages {
-        metrics: Arc::new(move || registry.render() + &gauges.render()),
+        metrics: Arc::new(move || registry.render() + &gauges.render() + &gauges::links(&shared)),
         healthy: Arc::new(move || healthy.is_healthy()),
         ready: Arc::new(move || ready.is_ready()),
     }

@@ -64,14 +64,26 @@ fn a_user_who_is_left_at_the_end_of_the_edges_drain_reads_so() {
     assert!(said.contains("keyway: this server is going down for maintenance"), "{said}");
 }
 
-/// Nobody can say it: it ends all the same.
+/// Nobody can say it: it ends all the same, and an operator sees why nobody could.
 #[test]
 fn without_a_control_link_the_edge_closes_without_a_word() {
     let Some(mut world) = world() else { return };
     let wire = wired(&mut world);
+    let links = |world: &World| keyway(world, &["node", "links"]).ok().text();
     let said = read(&mut world, |world| {
+        let shown = links(world);
+        let words: Vec<_> = shown.split_whitespace().rev().take(5).collect();
+        assert!(matches!(words[..], ["-", "-", "1", _, "open"]), "{shown}");
+        let open = "keyway_control_links{state=\"open\"} 1\n";
+        assert!(world.page("/metrics").contains(open) && world.agent_page().contains(open));
         cut_links(&wire);
         wait::until("the link's end", wait::SOON, || world.log().contains("\"no control link\""));
+        let broken =
+            || world.page("/metrics").contains("keyway_control_links{state=\"broken\"} 1\n");
+        wait::until("it is broken", wait::SOON, broken);
+        let shown = links(world);
+        let words: Vec<_> = shown.split_whitespace().rev().take(5).collect();
+        assert!(matches!(words[..], ["closed", _, "1", "-", "broken"]), "{shown}");
         kill(world);
     });
     assert!(!said.contains("keyway:") && said.contains("closed"), "{said}");

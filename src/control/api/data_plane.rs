@@ -17,6 +17,9 @@ pub trait DataPlane: Send + Sync {
     /// Live sessions, in any order.
     fn sessions(&self) -> Vec<dto::Session>;
 
+    /// Control links to agents, in any order.
+    fn links(&self) -> Vec<dto::Link>;
+
     /// Ends a session; false if there is none of that name.
     fn end_session(&self, id: &str) -> bool;
 

@@ -44,6 +44,20 @@ fn a_node_is_made_shown_changed_and_removed() {
 }
 
 #[test]
+fn links_are_listed_by_node_and_a_page_goes_on_where_the_last_one_ended() {
+    let world = World::new();
+    let of = |page: &Value| -> Vec<String> {
+        let links = page["items"].as_array().unwrap().iter();
+        links.map(|link| format!("{} {}", link["node"], link["state"])).collect()
+    };
+    let first = world.get("/v1/links?limit=2").json();
+    assert_eq!(of(&first), ["\"n1\" \"leaving\"", "\"n1\" \"open\""]);
+    let next = first["next"].as_str().unwrap();
+    let second = world.get(&format!("/v1/links?limit=2&after={next}")).json();
+    assert_eq!((of(&second), &second["next"]), (vec!["\"n2\" \"open\"".to_owned()], &Value::Null));
+}
+
+#[test]
 fn a_vm_says_on_which_node_it_lies_and_what_carries_its_sessions() {
     let world = World::new();
     user(&world, "alice");

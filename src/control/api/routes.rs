@@ -314,6 +314,7 @@ pub(super) static ROUTES: &[Route] = &[
     create("/v1/tokens", Admin, "A new API token, shown once.",
         run!(dto::NewToken => addresses_tokens::token_add => Changed<dto::Token>)),
     change(Method::DELETE, "/v1/tokens/{name}", Admin, "A token ends.", run!(addresses_tokens::token_remove => Changed<Gone>)),
+    list("/v1/links", Reader, &[], "Control links to agents, by node.", run!(data_plane::links => List<dto::Link>)).from(Process),
     list("/v1/sessions", Reader, &[Query::User, Query::Vm], "Live sessions.",
         run!(data_plane::sessions => List<dto::Session>)).from(Process),
     act(Method::DELETE, "/v1/sessions/{id}", Operator, "Ends a session.", run!(data_plane::session_end => Changed<Gone>)).from(Process),

@@ -59,6 +59,10 @@ impl Sessions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.all().live.len()
+    }
+
     pub(super) fn are_there(&self) -> bool {
         !self.all().live.is_empty()
     }

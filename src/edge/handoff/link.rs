@@ -15,7 +15,7 @@ use super::far_end::Peer;
 use super::handed::Sessions;
 use super::rates::Rates;
 use super::trouble::{Trouble, trouble};
-use crate::ended::Cause;
+use crate::ended::{Cause, labelled};
 use crate::ssh::message::Reason;
 use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::PublicKey;
@@ -34,7 +34,7 @@ const WAITING_MAX: usize = 4096;
 /// The way to one agent.
 pub(super) struct Link {
     pub(super) peer: Peer,
-    state: Mutex<LinkState>,
+    state: Mutex<Waits>,
     pub(super) agent: Arc<Carrier>,
 }
 
@@ -47,8 +47,9 @@ pub(super) struct Carrier {
     rates: Mutex<Rates>,
 }
 
+/// What waits to be said on a link, and how it is.
 #[derive(Default)]
-pub(super) struct LinkState {
+pub(super) struct Waits {
     pub(super) waiting: VecDeque<Zeroizing<Vec<u8>>>,
     /// What was said within [`SAID_MS`], and until when it is remembered.
     pub(super) said: VecDeque<(u64, Zeroizing<Vec<u8>>)>,
@@ -64,6 +65,37 @@ pub(super) struct LinkState {
     pub(super) since_s: Option<u64>,
     /// Why the last attempt failed, until one succeeds.
     pub(super) trouble: Option<Arc<str>>,
+    /// Why it was not there last, and when that was, in Unix seconds.
+    last_trouble: Option<(u64, Arc<str>)>,
+}
+
+labelled! {
+    /// How a control link of an edge is.
+    pub enum LinkState {
+        /// It is open.
+        Open = "open",
+        /// Nobody needs it.
+        Closed = "closed",
+        /// The last try to open it failed, or it broke.
+        Broken = "broken",
+        /// Its agent takes nothing more, and keeps it for the sessions it has.
+        Leaving = "leaving",
+    }
+}
+
+/// A control link of an edge, as it is shown.
+#[derive(Clone, Debug)]
+pub struct LinkShown {
+    /// Whom it leads to.
+    pub peer: Peer,
+    /// How it is.
+    pub state: LinkState,
+    /// Since when it is open, in Unix seconds, if it is.
+    pub since_s: Option<u64>,
+    /// Sessions that its agent carries, whichever link they came by.
+    pub sessions: usize,
+    /// Why it was not there last, and when that was, in Unix seconds.
+    pub trouble: Option<(u64, Arc<str>)>,
 }
 
 impl Carrier {
@@ -72,7 +104,7 @@ impl Carrier {
     }
 }
 
-impl LinkState {
+impl Waits {
     /// Returns when the first of what is remembered may be forgotten, in milliseconds from now.
     pub(super) fn remember(
         &mut self,
@@ -90,7 +122,7 @@ impl LinkState {
 }
 
 impl Link {
-    pub(super) fn state(&self) -> MutexGuard<'_, LinkState> {
+    pub(super) fn state(&self) -> MutexGuard<'_, Waits> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -131,6 +163,31 @@ impl Link {
         if let Some(wake) = &state.wake {
             wake.wake();
         }
+    }
+
+    pub(super) fn shown(&self) -> LinkShown {
+        let state = self.state();
+        let is = match (state.is_leaving, state.since_s, &state.trouble) {
+            (true, ..) => LinkState::Leaving,
+            (false, Some(_), _) => LinkState::Open,
+            (false, None, Some(_)) => LinkState::Broken,
+            (false, None, None) => LinkState::Closed,
+        };
+        let (since_s, trouble) = (state.since_s, state.last_trouble.clone());
+        drop(state);
+        let (peer, sessions) = (self.peer.clone(), self.agent.sessions.count());
+        LinkShown { peer, state: is, since_s, sessions, trouble }
+    }
+
+    /// It broke, or cannot be opened. Whoever waited for it hears so; the next one tries again
+    /// at once.
+    pub(super) fn failed(&self, text: &str) {
+        let mut state = self.state();
+        let text: Arc<str> = text.into();
+        state.last_trouble = Some((clock::unix_s(), Arc::clone(&text)));
+        state.trouble = Some(text);
+        state.waiting.clear();
+        state.said.clear();
     }
 
     /// It is open from now on, or no more.

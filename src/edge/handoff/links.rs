@@ -22,7 +22,7 @@ use super::super::executor::{Control, Executor, Order, Wake};
 use super::super::login_leg::{LoginLeg, Scratch};
 use super::far_end::Peer;
 use super::handed::{Handed, Known};
-use super::link::{Carrier, Link};
+use super::link::{Carrier, Link, LinkShown};
 use super::rates::{Question, Questions};
 use super::signing_keys::SigningKeys;
 use super::trouble::{Trouble, trouble};
@@ -168,6 +168,13 @@ impl Links {
         });
     }
 
+    /// All of them, those to agents that leave too.
+    pub fn shown(&self) -> Vec<LinkShown> {
+        let links = self.all.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let leaving = links.leaving.iter().filter_map(Weak::upgrade);
+        links.current.values().cloned().chain(leaving).map(|link| link.shown()).collect()
+    }
+
     /// Why the agent cannot be told of anything, as far as is known.
     pub(in crate::edge) fn trouble(&self, peer: &Peer) -> Option<Arc<str>> {
         let links = self.all.links.lock().unwrap_or_else(PoisonError::into_inner);
@@ -297,11 +304,7 @@ impl Link {
             if let Some(trouble) = trouble {
                 let text = trouble.to_string();
                 tracing::warn!(agent = %self.peer.address, trouble = text, "no control link");
-                let mut state = self.state();
-                state.trouble = Some(text.into());
-                // Whoever waited for it hears so; the next one tries again at once.
-                state.waiting.clear();
-                state.said.clear();
+                self.failed(&text);
             }
         }
     }

@@ -32,6 +32,7 @@ pub use self::far_end::{FarEnd, Peer};
 pub(super) use self::given::{Given, Next};
 pub use self::handed::Handed;
 pub(super) use self::handed::Known;
+pub use self::link::{LinkShown, LinkState};
 pub use self::links::Links;
 pub use self::signers::LinkSeen;
 use self::signers::Signers;

@@ -157,7 +157,7 @@ impl Running {
         follow_at_the_doors(&doors, beside, shards, &edge)?;
         let map = beginning.goes_on(&shared, &edge, &state)?;
         let seats = (shared.seats_taken(), sessions_max);
-        let metrics = metrics.serve(pages(&registry, seats, &edge, &map))?;
+        let metrics = metrics.serve(pages(&registry, (seats, &shared), &edge, &map))?;
         let standing = Arc::new(Standing {
             edge: Arc::downgrade(&edge),
             shared: Arc::clone(&shared),
@@ -346,10 +346,11 @@ impl Role for Running {
 /// What is scraped and probed. Once it drains nobody can ask any more.
 fn pages(
     registry: &Arc<Registry>,
-    seats: (Arc<AtomicUsize>, usize),
+    (seats, shared): ((Arc<AtomicUsize>, usize), &Arc<Shared>),
     edge: &Arc<Edge>,
     map: &Map,
 ) -> Pages {
+    let shared = Arc::clone(shared);
     let followed = map.followed();
     let (registry, edge): (_, Weak<Edge>) = (Arc::clone(registry), Arc::downgrade(edge));
     let works: metrics_endpoint::Probe = Arc::new(move || match edge.upgrade() {
@@ -359,7 +360,8 @@ fn pages(
     Pages {
         metrics: Arc::new(move || {
             let followed = followed.as_ref().map(|feed| gauges::followed(feed));
-            registry.render() + &gauges::seats(&seats) + &followed.unwrap_or_default()
+            let links = gauges::links(&shared);
+            registry.render() + &gauges::seats(&seats) + &links + &followed.unwrap_or_default()
         }),
         healthy: Arc::clone(&works),
         ready: works,

@@ -51,6 +51,19 @@ pub(in super::super) fn sessions(context: &Context) -> Answer<List<dto::Session>
     Ok(List::page(&context.query, revision, items))
 }
 
+/// Control links by node.
+pub(in super::super) fn links(context: &Context) -> Answer<List<dto::Link>> {
+    let query = &context.query;
+    let mut links = context.api.beside.links();
+    links.sort_by(|one, other| (&one.node, one.since_s).cmp(&(&other.node, other.since_s)));
+    let links = links.into_iter().enumerate();
+    // A node may have two, and nothing of theirs tells them apart for ever.
+    let keyed = links.map(|(at, link)| (format!("{at:06}"), link));
+    let items = keyed.filter(|(key, _)| query.after.as_ref().is_none_or(|after| key > after));
+    let revision = context.api.service.model().revision();
+    Ok(List::page(query, revision, items))
+}
+
 /// The id of the one session that begins as asked; as asked, if there is none.
 fn session_of(context: &Context) -> Answer<String> {
     let asked = context.param(0);

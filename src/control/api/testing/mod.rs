@@ -59,6 +59,20 @@ impl DataPlane for Fake {
         self.sessions.lock().unwrap().clone()
     }
 
+    fn links(&self) -> Vec<dto::Link> {
+        let link = |node: &str, state: &str| dto::Link {
+            node: node.to_owned(),
+            agent: ([192, 0, 2, 1], 7022).into(),
+            agent_key: "SHA256:x".to_owned(),
+            state: state.to_owned(),
+            since_s: (state == "open").then_some(1),
+            sessions: 2,
+            error: None,
+            error_s: None,
+        };
+        vec![link("n2", "open"), link("n1", "leaving"), link("n1", "open")]
+    }
+
     fn end_session(&self, id: &str) -> bool {
         let mut sessions = self.sessions.lock().unwrap();
         let count = sessions.len();
