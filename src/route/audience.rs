@@ -52,7 +52,7 @@ pub fn contents(node: &str, whole: &dyn Whole) -> Contents {
 pub struct Audiences {
     all: BTreeSet<Arc<str>>,
     /// Every VM that is in an audience, what it is in, and what it names.
-    vms: HashMap<String, (Arc<str>, Names)>,
+    vms: HashMap<Box<str>, Placed>,
     addresses: Index,
     users: Index,
     teams: Index,
@@ -60,8 +60,20 @@ pub struct Audiences {
     members: HashMap<String, BTreeSet<String>>,
 }
 
-/// From a name to the audiences in which it stands, and how often it is named there.
-type Index = HashMap<String, BTreeMap<Arc<str>, usize>>;
+/// From a name to the audiences in which it stands, in order, and how often it is named there. Most
+/// names stand in few: a million VMs name as many.
+type Index = HashMap<Arc<str>, Vec<(Arc<str>, u32)>>;
+
+/// An audience, and what a VM in it names.
+type Placed = (Arc<str>, Box<[Named]>);
+
+/// One thing that a VM names, by the name that its index has.
+#[derive(Debug)]
+enum Named {
+    Address(Arc<str>),
+    User(Arc<str>),
+    Team(Arc<str>),
+}
 
 /// What a VM names.
 #[derive(Debug, Default)]
@@ -110,18 +122,31 @@ impl Audiences {
     /// Follows the audience of `node` from now on. It begins with [`contents`].
     pub fn open(&mut self, node: &str, whole: &dyn Whole) {
         if self.all.insert(node.into()) {
-            let changes = whole.vms_on(node).into_iter().map(Change::PutVm).collect();
-            self.change(&Delta { changes }, whole);
+            let vms = whole.vms_on(node);
+            self.take(vms.iter().map(|entry| (&*entry.vm.name, Some(entry))), whole);
         }
     }
 
     /// Follows the audience of `node` no more.
     pub fn close(&mut self, node: &str, whole: &dyn Whole) {
         if self.all.contains(node) {
-            let gone = whole.vms_on(node).into_iter().map(|entry| Change::RemoveVm(entry.vm.name));
-            self.change(&Delta { changes: gone.collect() }, whole);
+            let vms = whole.vms_on(node);
+            self.take(vms.iter().map(|entry| (&*entry.vm.name, None)), whole);
             self.all.remove(node);
         }
+    }
+
+    /// Takes VMs in, or out, of which nobody is told here.
+    fn take<'a>(
+        &mut self,
+        vms: impl Iterator<Item = (&'a str, Option<&'a VmEntry>)>,
+        whole: &dyn Whole,
+    ) {
+        let mut touched = Touched::default();
+        for (name, entry) in vms {
+            self.change_vm(name, entry, &mut touched);
+        }
+        self.change_teams(&Changes::new(), whole, &mut touched);
     }
 
     /// What a change of the whole, which has taken place, is to each audience; nothing to those
@@ -146,20 +171,26 @@ impl Audiences {
         let Self { all, vms, addresses, users, teams, .. } = self;
         let Touched { addresses: at, users: by, teams: of, vms: its } = touched;
         let its = its.entry(name.to_owned()).or_default();
-        if let Some((audience, names)) = vms.remove(name) {
+        if let Some((audience, named)) = vms.remove(name) {
             its.insert(Arc::clone(&audience), true);
-            names.addresses.iter().for_each(|it| leave(addresses, at, it, &audience));
-            names.users.iter().for_each(|it| leave(users, by, it, &audience));
-            names.teams.iter().for_each(|it| leave(teams, of, it, &audience));
+            for it in &named {
+                match it {
+                    Named::Address(it) => leave(addresses, at, it, &audience),
+                    Named::User(it) => leave(users, by, it, &audience),
+                    Named::Team(it) => leave(teams, of, it, &audience),
+                }
+            }
         }
         let Some(entry) = entry else { return };
         let Some(audience) = entry.vm.node.as_ref().and_then(|node| all.get(node)) else { return };
         its.entry(Arc::clone(audience)).or_insert(false);
         let names = Names::of(entry);
-        names.addresses.iter().for_each(|it| enter(addresses, at, it, audience));
-        names.users.iter().for_each(|it| enter(users, by, it, audience));
-        names.teams.iter().for_each(|it| enter(teams, of, it, audience));
-        vms.insert(name.to_owned(), (Arc::clone(audience), names));
+        let at =
+            names.addresses.iter().map(|it| Named::Address(enter(addresses, at, it, audience)));
+        let by = names.users.iter().map(|it| Named::User(enter(users, by, it, audience)));
+        let of = names.teams.iter().map(|it| Named::Team(enter(teams, of, it, audience)));
+        let all = at.chain(by).chain(of).collect();
+        vms.insert(name.into(), (Arc::clone(audience), all));
     }
 
     /// Members come and go with their teams, and by themselves.
@@ -168,24 +199,30 @@ impl Audiences {
         let Touched { users: by, teams: of, .. } = touched;
         for (name, audiences) in of {
             let then = self.members.remove(name).unwrap_or_default();
-            let stands = self.teams.contains_key(name);
+            let stands = self.teams.contains_key(&**name);
             let now = match put.get(name) {
                 Some((_, entry)) => entry.iter().flat_map(members).collect(),
                 // It was there before: nobody came and nobody went.
                 None if audiences.values().any(|was| *was) || !then.is_empty() => then.clone(),
                 None => whole.team(name).iter().flat_map(members).collect(),
             };
+            // Once, however many audiences name the team.
+            let gone: Vec<_> = then.difference(&now).collect();
+            let come: Vec<_> = now.difference(&then).collect();
+            let (before, after): (Vec<_>, Vec<_>) = (then.iter().collect(), now.iter().collect());
             for (audience, was) in audiences.iter() {
-                let is = self.teams.get(name).is_some_and(|all| all.contains_key(audience));
-                let users = &mut self.users;
-                match (*was, is) {
-                    (true, true) => {
-                        then.difference(&now).for_each(|it| leave(users, by, it, audience));
-                        now.difference(&then).for_each(|it| enter(users, by, it, audience));
-                    }
-                    (true, false) => then.iter().for_each(|it| leave(users, by, it, audience)),
-                    (false, true) => now.iter().for_each(|it| enter(users, by, it, audience)),
-                    (false, false) => {}
+                let is = self.teams.get(&**name).is_some_and(|all| place(all, audience).is_ok());
+                let (left, entered): (&[_], &[_]) = match (*was, is) {
+                    (true, true) => (&gone, &come),
+                    (true, false) => (&before, &[]),
+                    (false, true) => (&[], &after),
+                    (false, false) => continue,
+                };
+                for it in left {
+                    leave(&mut self.users, by, it, audience);
+                }
+                for it in entered {
+                    enter(&mut self.users, by, it, audience);
                 }
             }
             if stands {
@@ -204,7 +241,7 @@ impl Audiences {
         let mut told = Told::default();
         let Sorted { addresses, users, teams, nodes, vms } = sorted;
         let stands = |index: &Index, name: &str, audience: &Arc<str>| {
-            index.get(name).is_some_and(|all| all.contains_key(audience))
+            index.get(name).is_some_and(|all| place(all, audience).is_ok())
         };
         told.add(
             (&touched.addresses, &addresses),
@@ -241,29 +278,52 @@ impl Audiences {
 /// What is changed by itself is touched wherever it stands.
 fn touch<T>(before: &mut Before, index: &Index, changes: &Changes<T>) {
     for name in changes.keys() {
-        for audience in index.get(name).into_iter().flat_map(BTreeMap::keys) {
+        for (audience, _) in index.get(&**name).into_iter().flatten() {
             let known = before.entry(name.clone()).or_default();
             known.entry(Arc::clone(audience)).or_insert(true);
         }
     }
 }
 
-fn enter(index: &mut Index, before: &mut Before, name: &str, audience: &Arc<str>) {
-    let count = index.entry(name.to_owned()).or_default().entry(Arc::clone(audience)).or_default();
+/// Where an audience stands among those of a name, or would.
+fn place(all: &[(Arc<str>, u32)], audience: &str) -> Result<usize, usize> {
+    all.binary_search_by(|(other, _)| (**other).cmp(audience))
+}
+
+/// Names something once more; gives the name as it stands in the index.
+fn enter(index: &mut Index, before: &mut Before, name: &str, audience: &Arc<str>) -> Arc<str> {
+    let named = index.get_key_value(name).map_or_else(|| name.into(), |(it, _)| Arc::clone(it));
+    let all = index.entry(Arc::clone(&named)).or_default();
+    let stood = match place(all, audience) {
+        Ok(at) => {
+            all[at].1 += 1;
+            true
+        }
+        Err(at) => {
+            if all.is_empty() {
+                // Most stand in one alone.
+                all.reserve_exact(1);
+            }
+            all.insert(at, (Arc::clone(audience), 1));
+            false
+        }
+    };
     let known = before.entry(name.to_owned()).or_default();
-    known.entry(Arc::clone(audience)).or_insert(*count > 0);
-    *count += 1;
+    known.entry(Arc::clone(audience)).or_insert(stood);
+    named
 }
 
 fn leave(index: &mut Index, before: &mut Before, name: &str, audience: &Arc<str>) {
     let known = before.entry(name.to_owned()).or_default();
     known.entry(Arc::clone(audience)).or_insert(true);
     let Some(all) = index.get_mut(name) else { return };
-    let left = all.get(audience).copied().unwrap_or_default().saturating_sub(1);
-    if left > 0 {
-        all.insert(Arc::clone(audience), left);
-    } else {
-        all.remove(audience);
+    if let Ok(at) = place(all, audience)
+        && let Some((_, count)) = all.get_mut(at)
+    {
+        *count -= 1;
+        if *count == 0 {
+            all.remove(at);
+        }
     }
     if all.is_empty() {
         index.remove(name);
