@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::health::Health;
 use crate::control::dns::{Counters, Event, ResponseKind, Transport};
-use crate::control::feed::Hub;
 use crate::control::feed::client::Followed;
+use crate::control::feed::{Counts, Gauges as FeedGauges, Hub};
 use crate::edge::handoff::{LinkState, Part};
 use crate::edge::shared::Shared;
 
@@ -46,12 +46,7 @@ impl Gauges {
             age.map_or(0, |age| age.as_secs()),
         );
         page.push_str(&seats(&self.seats));
-        let (followers, lag) = self.hub.gauges();
-        let followers = u64::try_from(followers).unwrap_or(u64::MAX);
-        let help = "Agents that follow the registry, by their connections.";
-        put(&mut page, "keyway_feed_followers", help, followers);
-        let help = "Revisions that the last of them is behind.";
-        put(&mut page, "keyway_feed_lag_revisions", help, lag);
+        feed(&mut page, &self.hub);
         let help = "1 if agents take sessions from this front door, 0 if its identity was removed.";
         let admitted = u64::from(self.health.edges.trouble().is_none());
         put(&mut page, "keyway_edge_admitted", help, admitted);
@@ -76,6 +71,31 @@ impl Gauges {
         }
         page
     }
+}
+
+/// Of those who follow from elsewhere.
+fn feed(page: &mut String, hub: &Hub) {
+    let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let FeedGauges { followers, lag, kept_bytes } = hub.gauges();
+    let help = "Agents that follow the registry, by their connections.";
+    put(page, "keyway_feed_followers", help, number(followers));
+    let help = "Revisions that the last of them is behind.";
+    put(page, "keyway_feed_lag_revisions", help, lag);
+    let help = "Bytes of changes kept for followers that come back.";
+    put(page, "keyway_feed_kept_bytes", help, number(kept_bytes));
+    let Counts { went_on, began_anew, cut_off } = hub.counts();
+    let came = "keyway_feed_came_total";
+    let _ = write!(
+        page,
+        "# HELP {came} Followers that came, by how they began.\n# TYPE {came} counter\n\
+         {came}{{how=\"went_on\"}} {went_on}\n{came}{{how=\"anew\"}} {began_anew}\n"
+    );
+    let cut = "keyway_feed_cut_off_total";
+    let _ = write!(
+        page,
+        "# HELP {cut} Followers that took too slowly what they were sent.\n\
+         # TYPE {cut} counter\n{cut} {cut_off}\n"
+    );
 }
 
 /// Seats taken, and how many there are, as a page of their own.

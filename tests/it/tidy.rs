@@ -32,10 +32,13 @@ const CRATES: &[(&str, &[&str])] = &[
         ],
     ),
     ("libc", &["src/edge/", "src/demo/terminal.rs", "src/control/dns/socket.rs"]),
-    ("socket2", &["src/edge/", "src/demo", "src/control/dns/socket.rs"]),
+    (
+        "socket2",
+        &["src/edge/", "src/demo", "src/control/api/over_tls.rs", "src/control/dns/socket.rs"],
+    ),
     ("papaya", &["src/route/versioned.rs"]),
     // Beyond `ssh` only as the provider that rustls is told to take.
-    ("aws_lc_rs", &["src/ssh/", "src/trust.rs", "src/control/api/server.rs"]),
+    ("aws_lc_rs", &["src/ssh/", "src/trust.rs", "src/control/api/over_tls.rs"]),
     ("tokio", &["src/control/", "src/fleet/", "src/registry/", "src/cli/"]),
     ("rusqlite", &["src/registry/store/"]),
     ("age", &["src/cli/archive.rs", "src/cli/backup"]),

@@ -1,15 +1,18 @@
 //! The feed's two requests, at the API's TLS listener but none of its routes: no role is good for
-//! them, and what is good for them is a role for nothing else.
+//! them, and what is good for them is a role for nothing else. What they wait for is theirs too:
+//! however many follow, others' requests have their own turns and threads.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::Response;
 use http_body_util::{BodyExt, Limited};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::body;
 use super::origin::Origin;
@@ -18,18 +21,19 @@ use super::problem::Problem;
 use super::response::with;
 use super::shared::Api;
 use super::trace::Asked;
-use crate::control::feed::{self, Follower, PinAnswer, PinQuestion, proof};
+use crate::control::feed::{self, Follower, PinAnswer, PinQuestion, proof, version};
 use crate::registry::command::Dialled;
 use crate::registry::refusal::Refusal;
 use crate::registry::writer::{Actor, CommandRequest, Mode, ServiceError};
 use crate::registry::{Command, Label, Options};
-use crate::route::saved_routes::Head;
 use crate::ssh::publickey::Fingerprint;
 
 /// Frames that wait for a slow follower; all others of its audience share them.
 const FRAMES_WAITING: usize = 4;
 /// Bytes of a question about a host key: RSA of 8192 bits, with room to spare.
 const QUESTION_BYTES_MAX: usize = 16 << 10;
+/// For all of them to come: whoever asks waits for 5 s.
+const QUESTION_MAX: Duration = Duration::from_secs(5);
 
 /// Who asks: the agent of a node.
 struct Agent {
@@ -46,11 +50,18 @@ pub(super) async fn follow(
     let asked = Asked::new(connection.from(), &parts);
     let begun = begin(&connection, &parts).await;
     let response = match begun {
-        Ok((follower, begins)) => {
+        Ok(follower) => {
             // A place of its own: the hub knows how many there may be.
             connection.stays_outside();
             let (sender, receiver) = mpsc::channel(FRAMES_WAITING);
-            tokio::spawn(feed::send(follower, begins, sender));
+            let api = Arc::clone(connection.api());
+            let seats = Arc::clone(&api.following);
+            let everything = Box::new(move |follower: &mut Follower| {
+                let everything = follower.everything(&*api.service.model());
+                // Not while others wait for the registry.
+                everything.map(feed::whole)
+            });
+            tokio::spawn(feed::send(follower, (seats, everything), sender));
             with(StatusCode::OK, "application/octet-stream", body::Body::Frames(receiver))
         }
         Err(problem) => refused(&connection, &asked, problem),
@@ -58,24 +69,30 @@ pub(super) async fn follow(
     response.map(Body::new)
 }
 
-async fn begin(connection: &Connection, parts: &Parts) -> Result<(Follower, Vec<Bytes>), Problem> {
+async fn begin(connection: &Connection, parts: &Parts) -> Result<Follower, Problem> {
     let (api, from) = (Arc::clone(connection.api()), connection.from());
     let key = shown(from, parts)?;
-    let known = known(parts.uri.query().unwrap_or_default());
-    let turn = Arc::clone(&api.turns).acquire_owned().await.map_err(|_| Problem::ending())?;
+    let query = parts.uri.query().unwrap_or_default();
+    speaks(query)?;
+    let known = value(query, "known").and_then(feed::read_head);
+    let turn = Arc::clone(&api.following.reads).acquire_owned().await;
+    let turn = turn.map_err(|_| Problem::ending())?;
     wait(move || {
-        let mut follower = {
+        let follower = {
             let model = api.service.model();
             let Agent { node, key } = agent(&api, &model, key)?;
-            let follower = api.hub.follow(node.as_str(), key.0, known, &*model);
-            follower.ok_or_else(Problem::ending)?
+            api.hub.follow(node.as_str(), key.0, known, &*model)
         };
-        // Not while others wait for the registry.
-        let begins = follower.begins();
         drop(turn);
-        Ok((follower, begins))
+        follower.ok_or_else(Problem::ending)
     })
     .await
+}
+
+/// Whatever else somebody asks for who has said that it follows.
+pub(super) async fn no_feed() -> Response {
+    let problem = Problem::forbidden("a connection of the feed is good for the feed alone");
+    problem.into_response().map(Body::new)
 }
 
 /// Pins the host key that a VM has shown, on the node of whoever asks.
@@ -105,13 +122,22 @@ pub(super) fn refused(
 async fn pinned(connection: &Connection, parts: &Parts, body: Body) -> Result<PinAnswer, Problem> {
     let (api, from) = (Arc::clone(connection.api()), connection.from());
     let key = shown(from, parts)?;
-    let who = agent(&api, &api.service.model(), key)?;
-    let body = Limited::new(body, QUESTION_BYTES_MAX).collect().await;
+    let body = Limited::new(body, QUESTION_BYTES_MAX).collect();
+    let body = timeout(QUESTION_MAX, body).await;
+    let body = body.map_err(|_| Problem::bad("the body did not come in time"))?;
     let body = body.map_err(|_| Problem::too_large(QUESTION_BYTES_MAX))?.to_bytes();
-    let question: PinQuestion =
-        serde_json::from_slice(&body).map_err(|_| Problem::bad("the body is no question"))?;
+    let question: Result<PinQuestion, _> = serde_json::from_slice(&body);
     let peer = from.peer();
-    wait(move || Ok(pin_in_registry(&api, &who, question, peer))).await
+    let turn = Arc::clone(&api.following.pins).acquire_owned().await;
+    let turn = turn.map_err(|_| Problem::ending())?;
+    wait(move || {
+        let who = agent(&api, &api.service.model(), key)?;
+        let question = question.map_err(|_| Problem::bad("the body is no question"))?;
+        let answer = pin_in_registry(&api, &who, question, peer);
+        drop(turn);
+        Ok(answer)
+    })
+    .await
 }
 
 fn pin_in_registry(api: &Api, who: &Agent, asked: PinQuestion, from: String) -> PinAnswer {
@@ -168,8 +194,17 @@ fn agent(api: &Api, model: &crate::registry::Model, key: Fingerprint) -> Result<
     Ok(Agent { node: node.clone(), key })
 }
 
-/// `known=`, as a follower wrote it; what is not that begins anew.
-fn known(query: &str) -> Option<Head> {
-    let known = query.split('&').find_map(|pair| pair.strip_prefix("known="))?;
-    feed::read_head(known)
+/// Whether there is a version of the frames that both ends know.
+fn speaks(query: &str) -> Result<u16, Problem> {
+    let Some(theirs) = value(query, "speaks").and_then(version::read) else {
+        return Err(Problem::bad("speaks=FIRST-LAST says which versions of the feed are known"));
+    };
+    let agreed = version::agreed(version::SPOKEN, theirs);
+    agreed.map_err(|why| Problem::new(StatusCode::CONFLICT, "feed-version", why.to_string()))
+}
+
+/// What a follower wrote. A place that is none is that of somebody who begins anew.
+fn value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(is, _)| *is == name).map(|(_, value)| value)
 }

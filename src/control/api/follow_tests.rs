@@ -1,21 +1,24 @@
 //! The feed over TLS, with the client that agents have.
 
 use std::io::Write as _;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use serde_json::{Value, json};
-use tokio_rustls::rustls::ALL_VERSIONS;
+use tokio_rustls::rustls::{ALL_VERSIONS, ClientConnection, StreamOwned};
 
+use super::converse::CONNECTIONS_MAX;
 use super::testing::{PATIENCE, World, head, key, read_reply, user};
 use crate::control::feed::client::{self, Followed, Follows, Handle, Pins};
-use crate::control::feed::{PinAnswer, proof};
+use crate::control::feed::{ALPN, PinAnswer, proof, version};
 use crate::registry::Label;
 use crate::route::saved_routes::{Head, Message};
 use crate::route::{Change, Delta, FrontDoor};
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::PublicKey;
+use crate::trust;
 
 /// Shows what it is told.
 struct Shows {
@@ -110,7 +113,7 @@ fn an_agent_hears_everything_of_its_node_and_then_what_changes() {
     let names: Vec<_> = contents.vms.iter().map(|entry| entry.vm.name.as_str()).collect();
     assert_eq!(names, ["blue"]);
     assert_eq!((contents.users.len(), contents.nodes.len()), (1, 1));
-    assert_eq!(world.hub.gauges().0, 1);
+    assert_eq!(world.hub.gauges().followers, 1);
     vm(&world, "red", "n1");
     let red = {
         let model = world.service.model();
@@ -178,7 +181,7 @@ fn who_has_lost_its_node_hears_no_more() {
         world.hub.change(model.revision(), &delta, &*model);
     }
     let end = std::time::Instant::now() + PATIENCE;
-    while world.hub.gauges().0 > 0 || agent.followed.is_connected() {
+    while world.hub.gauges().followers > 0 || agent.followed.is_connected() {
         assert!(std::time::Instant::now() < end, "it is followed still");
         std::thread::yield_now();
     }
@@ -209,4 +212,68 @@ fn a_key_that_a_vm_shows_first_is_pinned_on_the_agents_own_node_alone() {
     let blue = model.contents().vms.into_iter().find(|entry| entry.vm.name == "blue").unwrap();
     let (wanted, _) = PublicKey::parse_line(&first).unwrap();
     assert_eq!(blue.vm.host_key.unwrap().key().unwrap(), wanted.blob());
+}
+
+/// A connection over TLS that says it follows, and nothing more.
+fn arrives(world: &World) -> StreamOwned<ClientConnection, TcpStream> {
+    let certificate = world.scratch.0.join("one.crt");
+    let mut tls = trust::client_config(Some(&certificate)).unwrap();
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    let name = "localhost".try_into().unwrap();
+    let client = ClientConnection::new(Arc::new(tls), name).unwrap();
+    let mut stream = StreamOwned::new(client, world.connect_tcp());
+    stream.conn.complete_io(&mut stream.sock).unwrap();
+    stream
+}
+
+#[test]
+fn however_many_say_they_follow_nobody_else_makes_room_for_them() {
+    let identity = identity();
+    let world = world(&identity);
+    let certificate = world.scratch.0.join("one.crt");
+    let mut early = world.connect_tls(&certificate, ALL_VERSIONS);
+    early.conn.complete_io(&mut early.sock).unwrap();
+    let _all: Vec<_> = (0..=CONNECTIONS_MAX).map(|_| arrives(&world)).collect();
+    early.write_all(head("GET", "/v1/status", &[], b"").as_bytes()).unwrap();
+    assert_eq!(read_reply(early).status, 401, "it is there still, and has no token");
+    let agent = follow(&world, identity);
+    assert!(matches!(agent.next(), Message::FrontDoor(..)));
+}
+
+#[test]
+fn a_connection_that_says_it_follows_is_good_for_nothing_else() {
+    let world = world(&identity());
+    let token = format!("authorization: Bearer {}", world.token("ops", "admin"));
+    for path in ["/v1/vms", "/v1/feed/no"] {
+        let mut stream = arrives(&world);
+        stream.write_all(head("GET", path, &[&token], b"").as_bytes()).unwrap();
+        let reply = read_reply(stream);
+        assert_eq!((reply.status, reply.code().as_deref()), (403, Some("forbidden")), "{path}");
+    }
+}
+
+#[test]
+fn a_follower_of_another_version_is_told_which_end_to_upgrade() {
+    let identity = identity();
+    let world = world(&identity);
+    let ask = |query: &str| {
+        let mut stream = arrives(&world);
+        let exporter = proof::exporter(&stream.conn).unwrap();
+        let shown = proof::authorization(&identity, &exporter).unwrap();
+        let shown = format!("authorization: {}", shown.to_str().unwrap());
+        let path = format!("/v1/feed{query}");
+        stream.write_all(head("GET", &path, &[&shown], b"").as_bytes()).unwrap();
+        let reply = read_reply(stream);
+        (reply.status, reply.code().unwrap(), reply.json()["detail"].as_str().unwrap().to_owned())
+    };
+    let (oldest, newest) = (version::SPOKEN.start(), version::SPOKEN.end());
+    let (status, code, detail) = ask(&format!("?speaks=1-{}", oldest - 1));
+    assert_eq!((status, &*code), (409, "feed-version"));
+    assert!(detail.contains("upgrade the follower"), "{detail}");
+    let (status, code, detail) = ask(&format!("?speaks={}-{}", newest + 1, newest + 2));
+    assert_eq!((status, &*code), (409, "feed-version"));
+    assert!(detail.contains("upgrade the front door first"), "{detail}");
+    for wrong in ["", "?speaks=x"] {
+        assert_eq!(ask(wrong).0, 400, "{wrong}");
+    }
 }

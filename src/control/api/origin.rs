@@ -12,7 +12,13 @@ pub(super) enum Origin {
     /// The socket; who it is is known. Its place is one of its user's.
     Socket(Actor, Process, Place<u32>),
     /// TLS: each request says who it is.
-    Tls(SocketAddr, Place<IpAddr>, Option<Exporter>),
+    Tls {
+        peer: SocketAddr,
+        place: Place<IpAddr>,
+        exporter: Option<Exporter>,
+        /// Whether it has the place of a follower.
+        follows: bool,
+    },
 }
 
 impl Origin {
@@ -20,7 +26,7 @@ impl Origin {
     pub(super) fn asks(&self, who: &str) {
         match self {
             Self::Socket(_, _, place) => place.asks(who),
-            Self::Tls(_, place, _) => place.asks(who),
+            Self::Tls { place, .. } => place.asks(who),
         }
     }
 
@@ -28,7 +34,7 @@ impl Origin {
     pub(super) fn rests(&self) {
         match self {
             Self::Socket(_, _, place) => place.rests(),
-            Self::Tls(_, place, _) => place.rests(),
+            Self::Tls { place, .. } => place.rests(),
         }
     }
 
@@ -36,15 +42,20 @@ impl Origin {
     pub(super) fn stays_outside(&self) {
         match self {
             Self::Socket(_, _, place) => place.leaves(),
-            Self::Tls(_, place, _) => place.leaves(),
+            Self::Tls { place, .. } => place.leaves(),
         }
+    }
+
+    /// Whether it has said that it follows, and nothing else.
+    pub(super) const fn follows(&self) -> bool {
+        matches!(self, Self::Tls { follows: true, .. })
     }
 
     /// What both ends of it know and nobody else.
     pub(super) const fn exporter(&self) -> Option<&Exporter> {
         match self {
             Self::Socket(..) => None,
-            Self::Tls(_, _, exporter) => exporter.as_ref(),
+            Self::Tls { exporter, .. } => exporter.as_ref(),
         }
     }
 
@@ -52,7 +63,7 @@ impl Origin {
     pub(super) fn peer(&self) -> String {
         match self {
             Self::Socket(actor, ..) => actor.from.clone(),
-            Self::Tls(peer, ..) => peer.to_string(),
+            Self::Tls { peer, .. } => peer.to_string(),
         }
     }
 }

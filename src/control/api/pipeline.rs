@@ -241,7 +241,7 @@ async fn caller(api: &Arc<Api>, from: &Origin, headers: &HeaderMap) -> Result<Ca
             })
             .await
         }
-        Origin::Tls(peer, ..) => {
+        Origin::Tls { peer, .. } => {
             let header = headers.get(header::AUTHORIZATION);
             let token = TokenHash::from_header(header.map(HeaderValue::as_bytes))?;
             if let Some(why) = api.service.away() {

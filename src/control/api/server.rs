@@ -10,90 +10,29 @@ use std::time::Duration;
 use std::{fs, io};
 
 use arc_swap::ArcSwap;
-use axum::Router;
-use axum::routing::{get, post};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::auth::{Credentials, Process};
-use super::follow::{follow, pin};
-use super::join::join;
+use super::converse::{CONNECTIONS_MAX, converse};
 use super::origin::Origin;
-use super::pipeline::{Connection, respond};
+use super::over_tls::{listen, serve_tls, tls_config};
+use super::serve_error::ApiServeError;
 use super::shared::{Api, Roles, TURNS_MAX, role_of};
 use crate::config::{ApiTls, Peer};
-use crate::control::feed::{self, proof};
-use crate::control::http::{self, Limits, serve_each};
-use crate::control::places::network_of;
+use crate::control::feed::{PINS_MAX, READS_MAX};
+use crate::control::http::serve_each;
 use crate::control::server_thread::{ServerThread, Stopped};
 use crate::registry::document::Role;
 use crate::registry::writer::Actor;
 
-/// Connections served at a time on each listener. One on which nobody has shown a right makes
-/// room for a newcomer.
-const CONNECTIONS_MAX: usize = 128;
 /// Threads that are left to find out who asks, whatever the others wait for.
 const KNOWING_MAX: usize = 4;
-/// For a TLS handshake.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// For the head of a request, and between two requests.
-const HEAD_MAX: Duration = Duration::from_secs(30);
-/// Of one connection. An apply of a whole fleet takes its time; whoever watches stays.
-const LIMITS: Limits = Limits {
-    silent: HEAD_MAX,
-    head: HEAD_MAX,
-    age: Duration::from_mins(5),
-    last_request: Duration::from_hours(1),
-};
 /// For what is under way when the API ends.
 const END_MAX: Duration = Duration::from_secs(5);
 /// Who may connect to the socket: the user and the group that own it. What they may do
 /// is another matter.
 const SOCKET_MODE: u32 = 0o660;
-
-/// Why the API did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum ApiServeError {
-    /// The socket cannot be made.
-    #[error("the API cannot be served at {path}: {source}")]
-    Socket {
-        /// As configured.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// Somebody answers there.
-    #[error("another keyway answers at {0}; end it first, or give this one another api.socket")]
-    Taken(PathBuf),
-    /// Something else is there.
-    #[error("{0} is there and is no socket; remove it, or write another api.socket")]
-    NoSocket(PathBuf),
-    /// The address cannot be listened on.
-    #[error("the API cannot be served on {address}: {source}")]
-    Listen {
-        /// As configured.
-        address: SocketAddr,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// Certificate or key are of no use.
-    #[error("the API cannot be served with {path}: {why}")]
-    Tls {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// No thread or no event loop for it.
-    #[error("the API cannot be served: {0}")]
-    Start(#[source] io::Error),
-}
 
 /// The running API. Dropping it ends it: connections are cut, its socket's file is removed,
 /// its thread is gone.
@@ -180,7 +119,7 @@ pub(super) fn start(api: Arc<Api>, reserved: Reserved) -> Result<Handle, ApiServ
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
-        .max_blocking_threads(TURNS_MAX + KNOWING_MAX)
+        .max_blocking_threads(TURNS_MAX + KNOWING_MAX + READS_MAX + PINS_MAX)
         .thread_name("api-wait")
         .build()
         .map_err(ApiServeError::Start)?;
@@ -234,30 +173,6 @@ fn bind(path: &Path) -> Result<(StdUnix, Bound, u32), ApiServeError> {
     Ok((listener, bound, about.uid()))
 }
 
-fn listen(address: SocketAddr) -> Result<StdTcp, ApiServeError> {
-    let listener = StdTcp::bind(address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
-    listener.map_err(|source| ApiServeError::Listen { address, source })
-}
-
-fn tls_config(tls: &ApiTls) -> Result<Arc<ServerConfig>, ApiServeError> {
-    let fault = |path: &Path, why: String| ApiServeError::Tls { path: path.to_owned(), why };
-    let chain: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(&tls.cert).and_then(Iterator::collect);
-    let chain = chain.map_err(|error| fault(&tls.cert, error.to_string()))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key);
-    let key = key.map_err(|error| fault(&tls.key, error.to_string()))?;
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key));
-    let mut config = config.map_err(|error| fault(&tls.cert, error.to_string()))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
-
 async fn serve_unix(listener: UnixListener, api: Arc<Api>, own_uid: u32) {
     let accept = async || {
         let (stream, _) = listener.accept().await?;
@@ -278,42 +193,4 @@ fn peer(stream: &UnixStream, own_uid: u32) -> Option<(Actor, Process)> {
     let process = is.pid().map(|pid| format!(" pid {pid}")).unwrap_or_default();
     let actor = Actor { name: format!("uid {}", peer.uid), from: format!("socket{process}") };
     Some((actor, Process { own_uid, is: peer }))
-}
-
-async fn serve_tls(listener: Option<(TcpListener, Arc<ArcSwap<ServerConfig>>)>, api: Arc<Api>) {
-    let Some((listener, config)) = listener else { return std::future::pending().await };
-    let accept = async || {
-        let (stream, peer) = listener.accept().await?;
-        Ok(Some((network_of(peer.ip()), (stream, peer))))
-    };
-    let serve = |(stream, peer), place| {
-        let (api, acceptor) = (Arc::clone(&api), TlsAcceptor::from(config.load_full()));
-        async move {
-            let handshake = timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await;
-            match handshake.unwrap_or_else(|late| Err(late.into())) {
-                Ok(stream) => {
-                    let exporter = proof::exporter(stream.get_ref().1);
-                    converse(stream, api, Origin::Tls(peer, place, exporter)).await;
-                }
-                Err(error) => api.traces.no_tls(peer, &error),
-            }
-        }
-    };
-    serve_each("API over TLS", CONNECTIONS_MAX, accept, serve).await;
-}
-
-/// Serves one connection to its end.
-async fn converse<S>(stream: S, api: Arc<Api>, from: Origin)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let connection = Arc::new(Connection::new(api, from));
-    let routes = Router::new()
-        .route(feed::PATH, get(follow))
-        .route(feed::PINS_PATH, post(pin))
-        .route(feed::JOIN_PATH, post(join))
-        .fallback(respond)
-        .method_not_allowed_fallback(respond)
-        .with_state(Arc::clone(&connection));
-    http::converse(stream, routes, LIMITS, || connection.watches()).await;
 }

@@ -10,7 +10,7 @@ use super::auth::{Peers, Process};
 use super::data_plane::DataPlane;
 use super::trace::Traces;
 use crate::config::Peer;
-use crate::control::feed::Hub;
+use crate::control::feed::{Hub, Seats};
 use crate::registry::Service;
 use crate::registry::document::Role;
 
@@ -28,6 +28,7 @@ pub(super) struct Api {
     pub(super) service: Arc<Service>,
     pub(super) beside: Arc<dyn DataPlane>,
     pub(super) hub: Arc<Hub>,
+    pub(super) following: Arc<Seats>,
     pub(super) watchers: Arc<Semaphore>,
     pub(super) whole: Arc<Semaphore>,
     pub(super) turns: Arc<Semaphore>,
@@ -58,7 +59,8 @@ impl Api {
         let places = |count| Arc::new(Semaphore::new(count));
         let (watchers, whole, turns) = (places(WATCHERS_MAX), places(WHOLE_MAX), places(TURNS_MAX));
         let roles = Arc::new(ArcSwap::from_pointee(role_of));
-        Self { service, beside, hub, watchers, whole, turns, roles, traces: Traces::new() }
+        let (following, traces) = (Arc::default(), Traces::new());
+        Self { service, beside, hub, following, watchers, whole, turns, roles, traces }
     }
 
     pub(super) fn role(&self, process: Process) -> Option<Role> {

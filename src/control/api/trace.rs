@@ -61,7 +61,7 @@ impl Asked {
             Origin::Socket(actor, process, _) => {
                 (Source::Uid(process.is.uid), actor.from.clone(), Some(actor.clone()))
             }
-            Origin::Tls(peer, ..) => {
+            Origin::Tls { peer, .. } => {
                 (Source::Network(Network::of(peer.ip())), peer.to_string(), None)
             }
         };
@@ -169,14 +169,14 @@ impl Traces {
 
     /// Whether somebody from there may try to join: not too many have failed lately.
     pub(super) fn may_join(&self, from: &Origin) -> bool {
-        let Origin::Tls(peer, ..) = from else { return true };
+        let Origin::Tls { peer, .. } = from else { return true };
         let joins = self.joins.lock().unwrap_or_else(PoisonError::into_inner);
         !joins.is_spent(&Network::of(peer.ip()), self.now_ms())
     }
 
     /// Somebody from there has tried to join, and failed.
     pub(super) fn not_joined(&self, from: &Origin) {
-        if let Origin::Tls(peer, ..) = from {
+        if let Origin::Tls { peer, .. } = from {
             let mut joins = self.joins.lock().unwrap_or_else(PoisonError::into_inner);
             joins.allow(Network::of(peer.ip()), self.now_ms());
         }

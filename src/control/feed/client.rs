@@ -24,7 +24,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 
 use super::join::{JoinAnswer, JoinQuestion, believed};
-use super::{HEARTBEAT, JOIN_PATH, PATH, PINS_PATH, PinAnswer, PinQuestion, proof, write_head};
+use super::{
+    ALPN, HEARTBEAT, JOIN_PATH, PATH, PINS_PATH, PinAnswer, PinQuestion, proof, version, write_head,
+};
 use crate::control::server_thread::{ServerThread, Stopped};
 use crate::plain_text::masked;
 use crate::route::FrontDoor;
@@ -156,20 +158,39 @@ pub fn start(
     followed: Arc<Followed>,
     asked: Asked,
 ) -> io::Result<Handle> {
-    let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
-    let place = Place::of((url, ca), identity).map_err(wrong)?;
+    let following = following((url, ca), identity, follows, followed, asked)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let serve = move |stopped: Stopped| {
         runtime.block_on(async {
             tokio::select! {
-                () = follow(&place, follows, &followed) => {}
-                () = answer_all(&place, asked) => {}
+                () = following => {}
                 _ = stopped => {}
             }
         });
         runtime.shutdown_background();
     };
     Ok(Handle { _thread: ServerThread::start("feed", serve)? })
+}
+
+/// The same as something that does not end, for whoever has an event loop.
+///
+/// # Errors
+/// `ca` cannot be read.
+pub fn following(
+    (url, ca): (&str, Option<&Path>),
+    identity: Arc<PrivateKey>,
+    follows: Box<dyn Follows>,
+    followed: Arc<Followed>,
+    asked: Asked,
+) -> io::Result<impl Future<Output = ()> + Send + use<>> {
+    let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
+    let place = Place::of((url, ca), identity).map_err(wrong)?;
+    Ok(async move {
+        tokio::select! {
+            () = follow(&place, follows, &followed) => {}
+            () = answer_all(&place, asked) => {}
+        }
+    })
 }
 
 /// What an agent joins, and whom it is to believe.
@@ -256,9 +277,10 @@ async fn follow_once(
     followed: &Followed,
     told: &mut String,
 ) -> Result<std::convert::Infallible, String> {
+    let speaks = version::write(&version::SPOKEN);
     let path = match follows.known() {
-        Some(head) => format!("{PATH}?known={}", write_head(head)),
-        None => PATH.to_owned(),
+        Some(head) => format!("{PATH}?speaks={speaks}&known={}", write_head(head)),
+        None => format!("{PATH}?speaks={speaks}"),
     };
     let request = Request::get(path).body(Full::default());
     let response = place.ask(request.map_err(|error| error.to_string())?).await?;
@@ -369,7 +391,10 @@ impl Place {
     /// Why nobody could be trusted there, in words.
     fn of((url, ca): (&str, Option<&Path>), identity: Arc<PrivateKey>) -> Result<Self, String> {
         let server = trust::server(url).ok_or_else(|| format!("{url} is no https://HOST"))?;
-        Ok(Self { server, tls: Arc::new(trust::client_config(ca)?), identity })
+        let mut tls = trust::client_config(ca)?;
+        // An older control knows the second one alone.
+        tls.alpn_protocols = vec![ALPN.to_vec(), b"http/1.1".to_vec()];
+        Ok(Self { server, tls: Arc::new(tls), identity })
     }
 
     async fn join(&self, question: &JoinQuestion) -> Result<Met, JoinFault> {

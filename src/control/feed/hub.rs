@@ -1,26 +1,35 @@
 //! What each audience is sent: the changes of the registry as they come, some milliseconds of them
 //! together, encoded once and kept in a ring for whoever comes back.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::body::Bytes;
 use tokio::sync::watch;
 
+use super::ring::{Ring, framed};
 use crate::route::audience::{self, Audiences, Whole};
 use crate::route::saved_routes::{self, Head};
 use crate::route::{Change, Contents, Delta, FrontDoor, NodeEntry};
 
-/// Bytes of an audience's changes that are kept: some hundreds of commits that touch one node.
-/// Whoever was away for more begins anew, which is not much more than that.
+/// Bytes of all audiences' changes that are kept, whoever follows: a tenth of what a registry of a
+/// million VMs takes itself.
+const RINGS_BYTES_MAX: usize = 128 << 20;
+/// Bytes of one audience's: some hundreds of commits that touch one node. Whoever was away for more
+/// begins anew, which is not much more than that.
 const RING_BYTES_MAX: usize = 256 << 10;
-/// Connections of one follower: a process, its successor, and what is not known to be gone yet.
-/// The oldest makes room.
-const STREAMS_MAX: usize = 4;
+/// However many audiences there are.
+const RING_BYTES_MIN: usize = 16 << 10;
 
 /// The feed of one registry.
 #[derive(Debug, Default)]
-pub struct Hub(Mutex<State>);
+pub struct Hub {
+    state: Mutex<State>,
+    went_on: AtomicU64,
+    began_anew: AtomicU64,
+    cut_off: AtomicU64,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -31,27 +40,31 @@ struct State {
     front_door: FrontDoor,
     /// Goes up with every change of it.
     front_doors: u64,
+    /// As it was encoded last, and at which revision.
+    door: Option<(u64, Bytes)>,
     streams: u64,
 }
 
-/// What one audience was sent.
-#[derive(Debug)]
-struct Ring {
-    /// Of the one who may follow.
-    key: [u8; 32],
-    /// All that changed after this revision is here.
-    floor: u64,
-    /// Where the last delta leads.
-    last: u64,
-    /// Encoded, with the revision that each leads to.
-    deltas: VecDeque<(u64, Bytes)>,
-    bytes: usize,
-    /// Not encoded yet, and the revision that it leads to.
-    pending: (u64, Vec<Change>),
-    /// Who follows, the oldest first, and how far each has come.
-    streams: VecDeque<(u64, u64)>,
-    /// Says that there is something more; gone with the ring.
-    moved: watch::Sender<()>,
+/// How it is with the followers now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Gauges {
+    /// By their connections.
+    pub followers: usize,
+    /// Revisions that the last of them is behind.
+    pub lag: u64,
+    /// Bytes of changes that are kept for whoever comes back.
+    pub kept_bytes: usize,
+}
+
+/// What became of followers since the start.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Counts {
+    /// Came, and went on where they ended.
+    pub went_on: u64,
+    /// Came, and began with everything.
+    pub began_anew: u64,
+    /// Took what they were sent too slowly.
+    pub cut_off: u64,
 }
 
 /// One who follows, until this is dropped.
@@ -63,13 +76,12 @@ pub(in crate::control) struct Follower {
     /// The front door as it was sent last.
     front_door: u64,
     moved: watch::Receiver<()>,
-    /// What it begins with, if it does not go on.
-    begins: Option<(Head, Contents)>,
+    goes_on: bool,
 }
 
 impl Hub {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The registry was read, at a start or anew: whoever follows comes again.
@@ -83,13 +95,13 @@ impl Hub {
     /// The registry has changed, and is `whole` now.
     pub fn change(&self, revision: u64, delta: &Delta, whole: &dyn Whole) {
         let mut state = self.state();
+        let ring_bytes_max = state.ring_bytes_max();
         let State { head: Some(head), audiences, rings, .. } = &mut *state else { return };
         head.revision = revision;
         for (audience, Delta { changes }) in audiences.change(delta, whole) {
-            let Some(ring) = rings.get_mut(&audience) else { continue };
-            ring.pending.0 = revision;
-            ring.pending.1.extend(changes);
-            ring.moved.send_replace(());
+            if let Some(ring) = rings.get_mut(&audience) {
+                ring.push(*head, changes, ring_bytes_max);
+            }
         }
         for change in &delta.changes {
             let (name, key) = if let Change::PutNode(NodeEntry { name, agent, .. }) = change {
@@ -123,6 +135,7 @@ impl Hub {
         if state.front_door != now {
             state.front_door = now;
             state.front_doors += 1;
+            state.door = None;
             for ring in state.rings.values() {
                 ring.moved.send_replace(());
             }
@@ -136,13 +149,26 @@ impl Hub {
         Some((state.head?, state.front_door.clone()))
     }
 
-    /// How many follow, and how many revisions the last of them is behind.
-    pub fn gauges(&self) -> (usize, u64) {
+    /// How it is now.
+    pub fn gauges(&self) -> Gauges {
         let state = self.state();
         let now = state.head.map_or(0, |head| head.revision);
         let streams = || state.rings.values().flat_map(|ring| &ring.streams);
         let lag = streams().map(|(_, after)| now.saturating_sub(*after)).max();
-        (streams().count(), lag.unwrap_or(0))
+        Gauges {
+            followers: streams().count(),
+            lag: lag.unwrap_or(0),
+            kept_bytes: state.rings.values().map(|ring| ring.bytes).sum(),
+        }
+    }
+
+    /// What has become of those who came.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            went_on: self.went_on.load(Ordering::Relaxed),
+            began_anew: self.began_anew.load(Ordering::Relaxed),
+            cut_off: self.cut_off.load(Ordering::Relaxed),
+        }
     }
 
     /// The agent of `node` follows, which holds `key` and knows so much. `whole` is what was told
@@ -155,76 +181,46 @@ impl Hub {
         whole: &dyn Whole,
     ) -> Option<Follower> {
         let mut state = self.state();
+        let ring_bytes_max = state.ring_bytes_max();
         let State { head, audiences, rings, streams, .. } = &mut *state;
         let head = (*head)?;
         audiences.open(node, whole);
         let audience: Arc<str> = node.into();
         let ring =
             rings.entry(Arc::clone(&audience)).or_insert_with(|| Ring::new(key, head.revision));
-        ring.flush(head);
+        ring.flush(head, ring_bytes_max);
         let goes_on = known.filter(|known| {
             let same = (known.store, known.program) == (head.store, head.program);
             same && (ring.floor..=head.revision).contains(&known.revision)
         });
-        let after = goes_on.map_or(head.revision, |known| known.revision);
         let number = *streams;
         *streams += 1;
-        ring.streams.push_back((number, after));
-        if ring.streams.len() > STREAMS_MAX {
-            ring.streams.pop_front();
-            ring.moved.send_replace(());
-        }
-        Some(Follower {
-            hub: Arc::clone(self),
-            number,
-            // None was the first.
-            front_door: u64::MAX,
-            moved: ring.moved.subscribe(),
-            begins: goes_on.is_none().then(|| (head, audience::contents(node, whole))),
-            audience,
-        })
+        ring.enter(number, goes_on.map_or(head.revision, |known| known.revision));
+        let moved = ring.moved.subscribe();
+        drop(state);
+        let came = if goes_on.is_some() { &self.went_on } else { &self.began_anew };
+        came.fetch_add(1, Ordering::Relaxed);
+        let (hub, goes_on) = (Arc::clone(self), goes_on.is_some());
+        // No front door was the first.
+        Some(Follower { hub, audience, number, front_door: u64::MAX, moved, goes_on })
     }
 }
 
 impl State {
     /// The front door, if it is another one than was `sent`.
-    fn door(&self, sent: &mut u64) -> Option<Bytes> {
+    fn door(&mut self, sent: &mut u64) -> Option<Bytes> {
         let head = self.head.filter(|_| *sent != self.front_doors)?;
         *sent = self.front_doors;
-        Some(framed(&saved_routes::encode_front_door(head, &self.front_door)))
-    }
-}
-
-impl Ring {
-    fn new(key: [u8; 32], revision: u64) -> Self {
-        Self {
-            key,
-            floor: revision,
-            last: revision,
-            deltas: VecDeque::new(),
-            bytes: 0,
-            pending: (revision, Vec::new()),
-            streams: VecDeque::new(),
-            moved: watch::Sender::new(()),
-        }
+        let known = self.door.take().filter(|(revision, _)| *revision == head.revision);
+        let encode =
+            || (head.revision, framed(&saved_routes::encode_front_door(head, &self.front_door)));
+        let (_, door) = self.door.insert(known.unwrap_or_else(encode));
+        Some(door.clone())
     }
 
-    /// Encodes what came since the last time.
-    fn flush(&mut self, head: Head) {
-        if self.pending.1.is_empty() {
-            return;
-        }
-        let (revision, changes) = (self.pending.0, std::mem::take(&mut self.pending.1));
-        let head = Head { revision, ..head };
-        let delta = framed(&saved_routes::encode_delta(head, self.last, &Delta { changes }));
-        self.last = revision;
-        self.bytes += delta.len();
-        self.deltas.push_back((revision, delta));
-        while self.bytes > RING_BYTES_MAX && self.deltas.len() > 1 {
-            let Some((gone, delta)) = self.deltas.pop_front() else { break };
-            self.bytes -= delta.len();
-            self.floor = gone;
-        }
+    fn ring_bytes_max(&self) -> usize {
+        let share = RINGS_BYTES_MAX / self.rings.len().max(1);
+        share.clamp(RING_BYTES_MIN, RING_BYTES_MAX)
     }
 }
 
@@ -234,14 +230,34 @@ impl Follower {
         self.moved.changed().await.is_ok()
     }
 
-    /// What it hears first, encoded: the front door, which says whether the rest is to be
-    /// believed; then everything, if it does not go on.
-    pub(in crate::control) fn begins(&mut self) -> Vec<Bytes> {
-        let door = self.hub.state().door(&mut self.front_door);
-        let everything = self.begins.take().map(|(head, contents)| {
-            framed(&saved_routes::encode(head, &contents).flatten().collect::<Vec<u8>>())
-        });
-        door.into_iter().chain(everything).collect()
+    /// Whether it goes on where it ended; else it hears everything first.
+    pub(super) const fn goes_on(&self) -> bool {
+        self.goes_on
+    }
+
+    /// A number of its own.
+    pub(super) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The front door as it is now, which is heard first: it says whether the rest is to be
+    /// believed.
+    pub(super) fn door(&mut self) -> Option<Bytes> {
+        self.front_door = u64::MAX;
+        self.hub.state().door(&mut self.front_door)
+    }
+
+    /// Everything; `whole` is what was told last. Nothing if it may follow no longer.
+    pub(in crate::control) fn everything(&mut self, whole: &dyn Whole) -> Option<(Head, Contents)> {
+        let head = {
+            let mut state = self.hub.state();
+            let State { head, rings, .. } = &mut *state;
+            let (head, ring) = ((*head)?, rings.get_mut(&self.audience)?);
+            *ring.after(self.number)? = head.revision;
+            head
+        };
+        // Others follow meanwhile: nothing changes while whoever asks holds `whole`.
+        Some((head, audience::contents(&self.audience, whole)))
     }
 
     /// What is to be sent next, in order. `beat`: the follower is told how far it has come.
@@ -249,42 +265,40 @@ impl Follower {
     pub(super) fn next(&mut self, beat: bool) -> Option<Vec<Bytes>> {
         let mut state = self.hub.state();
         let mut next: Vec<Bytes> = state.door(&mut self.front_door).into_iter().collect();
+        let ring_bytes_max = state.ring_bytes_max();
         let State { head, rings, .. } = &mut *state;
         let (head, ring) = ((*head)?, rings.get_mut(&self.audience)?);
-        ring.flush(head);
-        let Ring { floor, deltas, streams, .. } = ring;
-        let (_, after) = streams.iter_mut().find(|(number, _)| *number == self.number)?;
-        if *after < *floor {
+        ring.flush(head, ring_bytes_max);
+        let after = *ring.after(self.number)?;
+        if after < ring.floor {
+            drop(state);
+            self.cut_off();
             return None;
         }
-        let from = deltas.partition_point(|(revision, _)| revision <= after);
-        next.extend(deltas.iter().skip(from).map(|(_, delta)| delta.clone()));
-        if let Some((revision, _)) = deltas.back() {
-            *after = (*after).max(*revision);
-        }
+        let (mut to, deltas) = ring.since(after);
+        next.extend(deltas);
         if beat {
-            let nothing = saved_routes::encode_delta(head, *after, &Delta::default());
+            let nothing = saved_routes::encode_delta(head, to, &Delta::default());
             next.push(framed(&nothing));
-            *after = head.revision;
+            to = head.revision;
         }
+        *ring.after(self.number)? = to;
         Some(next)
+    }
+
+    /// It is too slow.
+    pub(super) fn cut_off(&self) {
+        self.hub.cut_off.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(node = &*self.audience, "an agent takes the feed too slowly: it is cut off");
     }
 }
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        let mut state = self.hub.state();
-        if let Some(ring) = state.rings.get_mut(&self.audience) {
-            ring.streams.retain(|(number, _)| *number != self.number);
+        if let Some(ring) = self.hub.state().rings.get_mut(&self.audience) {
+            ring.leave(self.number);
         }
     }
-}
-
-/// Behind its length.
-fn framed(bytes: &[u8]) -> Bytes {
-    // What is longer is refused where it is read.
-    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    Bytes::from([&length.to_be_bytes()[..], bytes].concat())
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Tests of the hub: who goes on, who begins anew, and who follows no longer.
 
+use super::super::ring::{PENDING_MAX, STREAMS_MAX};
 use super::*;
 use crate::route::saved_routes::Message;
 use crate::route::{AddressEntry, Agent, Carry, TeamEntry, UserEntry, Vm, VmEntry};
@@ -54,6 +55,12 @@ fn vm(name: &str) -> VmEntry {
     VmEntry { vm, slots: Vec::new(), by_name: vec!["alice".to_owned()] }
 }
 
+/// How many follow, and how far the last one is behind.
+fn gauges(hub: &Hub) -> (usize, u64) {
+    let Gauges { followers, lag, .. } = hub.gauges();
+    (followers, lag)
+}
+
 fn head(revision: u64) -> Head {
     Head { store: [7; 16], program: [8; 8], revision }
 }
@@ -89,6 +96,14 @@ fn said(frames: &[Bytes]) -> Vec<String> {
     frames.iter().map(word).collect()
 }
 
+/// What it hears first, in words.
+fn begins(follower: &mut Follower, fleet: &Fleet) -> Vec<String> {
+    let door = follower.door();
+    let everything = (!follower.goes_on()).then(|| follower.everything(fleet).unwrap());
+    let everything = everything.map(crate::control::feed::whole);
+    said(&door.into_iter().chain(everything).collect::<Vec<_>>())
+}
+
 /// What comes next, in words; "cut" if nothing will.
 fn next(follower: &mut Follower, beat: bool) -> Vec<String> {
     follower.next(beat).map_or_else(|| vec!["cut".to_owned()], |frames| said(&frames))
@@ -98,22 +113,22 @@ fn next(follower: &mut Follower, beat: bool) -> Vec<String> {
 fn a_follower_begins_with_everything_and_then_hears_of_changes_that_came_together() {
     let (hub, mut fleet) = hub();
     let mut follower = hub.follow("n1", KEY, None, &fleet).unwrap();
-    assert_eq!(said(&follower.begins()), ["door 0", "all of 10: 1"]);
+    assert_eq!(begins(&mut follower, &fleet), ["door 0", "all of 10: 1"]);
     assert_eq!(next(&mut follower, true), ["10 to 10: 0"]);
     add(&hub, &mut fleet, 11, vm("red"));
     add(&hub, &mut fleet, 12, vm("green"));
     let elsewhere = VmEntry { vm: Vm { node: None, ..vm("far").vm }, ..vm("far") };
     add(&hub, &mut fleet, 13, elsewhere);
-    assert_eq!(hub.gauges(), (1, 3));
+    assert_eq!(gauges(&hub), (1, 3));
     assert_eq!(next(&mut follower, false), ["10 to 12: 2"]);
     assert_eq!(next(&mut follower, false), [""; 0]);
     assert_eq!(next(&mut follower, true), ["12 to 13: 0"]);
     hub.edges(vec![[5; 32]]);
     hub.front_door(FrontDoor::default());
     assert_eq!(next(&mut follower, false), ["door 1"]);
-    assert_eq!(hub.gauges(), (1, 0));
+    assert_eq!(gauges(&hub), (1, 0));
     drop(follower);
-    assert_eq!(hub.gauges(), (0, 0));
+    assert_eq!(gauges(&hub), (0, 0));
 }
 
 #[test]
@@ -124,7 +139,7 @@ fn whoever_comes_back_goes_on_where_that_is_known() {
     add(&hub, &mut fleet, 12, vm("green"));
     let begins = |known| {
         let mut follower = hub.follow("n1", KEY, Some(known), &fleet).unwrap();
-        let begins = said(&follower.begins());
+        let begins = begins(&mut follower, &fleet);
         [begins, next(&mut follower, false)].concat()
     };
     // What nobody has heard yet was encoded together.
@@ -181,4 +196,42 @@ async fn whoever_may_follow_no_longer_is_cut_at_once() {
     assert_ne!(next(&mut all[1], true), ["cut"]);
     hub.begin(head(20));
     assert_eq!(next(&mut all[1], true), ["cut"]);
+}
+
+#[test]
+fn what_nobody_takes_does_not_grow() {
+    let (hub, mut fleet) = hub();
+    drop(hub.follow("n1", KEY, None, &fleet).unwrap());
+    fleet.0.push(vm("red"));
+    let long = "x".repeat(100);
+    for revision in 11..20_000 {
+        let mut entry = vm("red");
+        entry.vm.login = Some(long.clone());
+        hub.change(revision, &Delta { changes: vec![Change::PutVm(entry)] }, &fleet);
+        let state = hub.state();
+        let ring = &state.rings["n1"];
+        assert!(ring.bytes <= RING_BYTES_MAX && ring.pending() < PENDING_MAX);
+    }
+    assert!(hub.gauges().kept_bytes > RING_BYTES_MAX / 2);
+}
+
+#[test]
+fn many_audiences_keep_less_each() {
+    let (hub, fleet) = hub();
+    hub.follow("n1", KEY, None, &fleet).unwrap();
+    assert_eq!(hub.state().ring_bytes_max(), RING_BYTES_MAX);
+    for number in 0..1_000 {
+        hub.follow(&format!("m{number}"), KEY, None, &fleet).unwrap();
+    }
+    let each = hub.state().ring_bytes_max();
+    assert!(each < RING_BYTES_MAX && each * 1_001 <= RINGS_BYTES_MAX, "{each}");
+}
+
+#[test]
+fn the_front_door_is_encoded_once_for_all() {
+    let (hub, fleet) = hub();
+    hub.front_door(FrontDoor { edges: vec![[5; 32]], ..FrontDoor::default() });
+    let mut both = [(); 2].map(|()| hub.follow("n1", KEY, None, &fleet).unwrap());
+    let doors = both.each_mut().map(|follower| follower.door().unwrap());
+    assert_eq!(doors[0].as_ptr(), doors[1].as_ptr());
 }

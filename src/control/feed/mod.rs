@@ -2,8 +2,10 @@
 //! snapshot, then what changes, in the frames of [`crate::route::saved_routes`], each behind its
 //! length in four bytes, as an answer over TLS that does not end.
 //!
-//! - `hub`: what each audience is sent, from the registry's commits. `send`: to one follower.
-//! - `proof`: who follows: the holder of a node's key, at this very connection.
+//! - `hub`: what each audience is sent, from the registry's commits, kept in its `ring`. `send`: to
+//!   one follower. `seats`: how many of them do at once what costs others something.
+//! - `proof`: who follows: the holder of a node's key, at this very connection. `version`: which
+//!   frames both ends know.
 //! - `join`: how a key becomes a node's. `client`: the other end.
 //!
 //! A follower says how far it has come; what is missing is in the audience's ring, or it begins
@@ -14,18 +16,27 @@ mod hub;
 mod join;
 mod pins;
 pub(super) mod proof;
+mod ring;
+mod seats;
 mod send;
+pub(super) mod version;
 
 use std::time::Duration;
 
+use axum::body::Bytes;
+
 pub(super) use self::hub::Follower;
-pub use self::hub::Hub;
+pub use self::hub::{Counts, Gauges, Hub};
 pub(super) use self::join::{JoinAnswer, JoinQuestion, believed};
 pub use self::pins::PinAnswer;
 pub(super) use self::pins::PinQuestion;
+pub(super) use self::seats::{PINS_MAX, READS_MAX, Seats};
 pub(super) use self::send::send;
-use crate::route::saved_routes::Head;
+use crate::route::Contents;
+use crate::route::saved_routes::{self, Head};
 
+/// What followers say they speak (ALPN, RFC 7301): they have seats of their own.
+pub(super) const ALPN: &[u8] = b"keyway-feed";
 /// Where the feed is, at the API's TLS listener.
 pub(super) const PATH: &str = "/v1/feed";
 /// Where VMs' host keys are sent to at their first use.
@@ -34,6 +45,11 @@ pub(super) const PINS_PATH: &str = "/v1/feed/pins";
 pub(super) const JOIN_PATH: &str = "/v1/feed/join";
 /// How often a follower hears at least that it has everything.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// Everything, as it is sent.
+pub(super) fn whole((head, contents): (Head, Contents)) -> Bytes {
+    ring::framed(&saved_routes::encode(head, &contents).collect::<Vec<_>>().concat())
+}
 
 /// How far a follower has come, in a word.
 fn write_head(head: Head) -> String {
