@@ -2,22 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Instant;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use keyway::registry::document::{
-    Access, Address, AddressState, Origin, Serial, Team, User, UserKey, Vm, VmState,
+    Access, Address, AddressState, Agent, Node, Origin, Serial, Team, User, UserKey, Vm, VmState,
 };
 use keyway::registry::store::{
     OPERATIONS_MAX, Sqlite, Store, StoreId, TRANSACTION_BYTES_MAX, Transaction,
 };
 use keyway::registry::{Document, Key, Label, Principal};
+use keyway::ssh::entropy::Entropy;
+use keyway::ssh::private_key::PrivateKey;
 use keyway::ssh::publickey::Fingerprint;
-
-use crate::VMS;
 
 pub(crate) const USERS: u64 = 200_000;
 const TEAMS: u64 = 20_000;
@@ -59,7 +59,7 @@ fn address(number: u64) -> Address {
 }
 
 /// The blob of a key of the shape of an Ed25519 one.
-fn blob(number: u64) -> Vec<u8> {
+pub(crate) fn blob(number: u64) -> Vec<u8> {
     let key = (0..4).flat_map(|at| mixed(number * 4 + at).to_le_bytes());
     b"\0\0\0\x0bssh-ed25519\0\0\0\x20".iter().copied().chain(key).collect()
 }
@@ -86,7 +86,7 @@ fn team(number: u64) -> Team {
     Team { members, ..Team::default() }
 }
 
-fn vm(number: u64) -> Vm {
+fn vm(number: u64, nodes: u64) -> Vm {
     let (group, turn) = (number / TEAM_EVERY, number % TEAM_EVERY);
     let (owner, at) = if turn == 0 {
         let (team, nth) = (group % TEAMS, group / TEAMS);
@@ -114,14 +114,38 @@ fn vm(number: u64) -> Vm {
         source_address: None,
         pin: Some(pin.into()),
         pinned_s: 1_790_000_000,
-        node: None,
+        node: (nodes > 0).then(|| label('n', node_of(number, nodes))),
         carry: keyway::route::Carry::Auto,
         state: VmState::Ready,
         origin: Origin::Command,
     }
 }
 
-pub(crate) fn fill(path: &Path) {
+/// On which of so many nodes a VM lies.
+pub(crate) fn node_of(vm: u64, nodes: u64) -> u64 {
+    mixed(vm) % nodes
+}
+
+/// The identity of a node's agent.
+pub(crate) fn identity(node: u64) -> PrivateKey {
+    struct Of(u64);
+    impl Entropy for Of {
+        fn fill(&mut self, out: &mut [u8]) {
+            let bytes = (0..).flat_map(|at| mixed(self.0 << 8 | at).to_le_bytes());
+            out.iter_mut().zip(bytes).for_each(|(out, byte)| *out = byte);
+        }
+    }
+    PrivateKey::generate_ed25519(&mut Of(node))
+}
+
+fn node(number: u64) -> Node {
+    let at = SocketAddr::from(([10, 255, 0, 1], 7022));
+    let key = identity(number).public().fingerprint().to_string();
+    Node { agent: Some(Agent { at, key }), trusted: true, origin: Origin::Command }
+}
+
+/// So many VMs, each on one of so many nodes, or on none.
+pub(crate) fn fill(path: &Path, vms: u64, nodes: u64) {
     let began = Instant::now();
     let store = Sqlite::open(path, StoreId([7; 16])).unwrap();
     let addresses = (0..ADDRESSES)
@@ -130,11 +154,13 @@ pub(crate) fn fill(path: &Path) {
         (0..USERS).map(|number| (Key::User(label('u', number)), Document::User(user(number))));
     let teams =
         (0..TEAMS).map(|number| (Key::Team(label('t', number)), Document::Team(team(number))));
-    let vms =
-        (0..VMS).map(|number| (Key::Vm(Serial(mixed(number))), Document::Vm(Box::new(vm(number)))));
+    let hosts =
+        (0..nodes).map(|number| (Key::Node(label('n', number)), Document::Node(node(number))));
+    let all = (0..vms)
+        .map(|number| (Key::Vm(Serial(mixed(number))), Document::Vm(Box::new(vm(number, nodes)))));
     let mut group = vec![Transaction::new()];
     let mut bytes = 0;
-    for (key, document) in addresses.chain(users).chain(teams).chain(vms) {
+    for (key, document) in addresses.chain(users).chain(teams).chain(hosts).chain(all) {
         let (key, json) = (key.to_string(), document.to_json());
         bytes += key.len() + json.len();
         let last = group.last_mut().unwrap();
@@ -154,7 +180,7 @@ pub(crate) fn fill(path: &Path) {
     drop(store);
     let mb = fs::metadata(path).unwrap().len() / 1_000_000;
     println!(
-        "{VMS} VMs of {USERS} users and {TEAMS} teams at {ADDRESSES} addresses written in {:.1?}: {mb} MB",
+        "{vms} VMs of {USERS} users and {TEAMS} teams at {ADDRESSES} addresses written in {:.1?}: {mb} MB",
         began.elapsed()
     );
 }

@@ -74,7 +74,7 @@ fn part(name: &str, dir: &Path) {
 
 fn run(part: &str, dir: &Path) {
     match part {
-        "fill" => made::fill(&dir.join(STORE)),
+        "fill" => made::fill(&dir.join(STORE), VMS, 0),
         "split" => start::split(&dir.join(STORE)),
         "store" => start::from_store(dir),
         "saved" => start::from_saved(&dir.join(SAVED)),
