@@ -114,6 +114,10 @@ impl DataPlane for Nothing {
         false
     }
 
+    fn links(&self) -> Vec<dto::Link> {
+        Vec::new()
+    }
+
     fn explain(&self, _: &Question) -> dto::Explanation {
         unreachable!("nobody asks")
     }

@@ -141,7 +141,12 @@ pub(crate) fn identity(node: u64) -> PrivateKey {
 fn node(number: u64) -> Node {
     let at = SocketAddr::from(([10, 255, 0, 1], 7022));
     let key = identity(number).public().fingerprint().to_string();
-    Node { agent: Some(Agent { at, key }), trusted: true, origin: Origin::Command }
+    Node {
+        agent: Some(Agent { at, key: Some(key) }),
+        trusted: true,
+        join: None,
+        origin: Origin::Command,
+    }
 }
 
 /// So many VMs, each on one of so many nodes, or on none.

@@ -38,6 +38,7 @@ pub mod routes;
 mod settings;
 mod stand_in;
 pub mod store;
+mod subject;
 mod values;
 pub mod writer;
 

@@ -13,13 +13,14 @@ use std::collections::HashSet;
 
 use super::desired::{DesiredFleet, Prune, shares};
 use super::transition::Transition;
-use crate::registry::command::{Command, NewAddress, NewVm, Placement, Subject, Thing, VmSettings};
+use crate::registry::command::{Command, NewAddress, NewVm, Placement, Thing, VmSettings};
 use crate::registry::commands::users::KEYS_MAX;
 use crate::registry::document::{Access, AddressState, Key, Origin, UserKey, Vm, VmState};
 use crate::registry::fleet::{Fleet, FleetAddress, FleetVm};
 use crate::registry::model::Model;
 use crate::registry::name::{Label, Principal};
 use crate::registry::refusal::Refusal;
+use crate::registry::subject::Subject;
 use crate::registry::values::{check_host_key, check_login, check_source};
 use crate::ssh::publickey::Fingerprint;
 

@@ -17,7 +17,7 @@ use super::request::{
     Subscriber, Update,
 };
 use crate::registry::audit::{self, Audit, Forget, Moved};
-use crate::registry::command::{Command, Noted, Subject};
+use crate::registry::command::{Command, Noted};
 use crate::registry::document::{Document, Key};
 use crate::registry::draft::{Draft, PART_DOCUMENTS, Progress, Report, Written, rollback, stamp};
 use crate::registry::model::{CommandContext, Model};
@@ -25,6 +25,7 @@ use crate::registry::refusal::{Kind, Refusal};
 use crate::registry::store::{
     Expected, OPERATIONS_MAX, Revision, Store, TRANSACTION_BYTES_MAX, TransactFault, Transaction,
 };
+use crate::registry::subject::Subject;
 use crate::ssh::entropy::Entropy;
 
 /// Orders made durable together. Readers wait for a batch: more of them would be felt.

@@ -26,7 +26,6 @@ const LONG: &[(&str, &str, usize)] = &[
     ("src/edge/relay/mod.rs", "relay", 88),
     ("src/edge/vm_leg/mod.rs", "reach", 74),
     ("src/ended.rs", "notice", 97),
-    ("src/registry/apply/doings.rs", "doing", 73),
     ("src/registry/apply/plan_tests.rs", "fleet", 74),
     ("src/route/apply_snapshot.rs", "wanted", 75),
     ("src/route/delta_tests.rs", "contradictions_refuse_the_whole_delta_and_change_nothing", 85),
