@@ -244,17 +244,26 @@ fn walk(
         Some(value) => read_control(&root, &value, base, named),
         None => joined.inspect(|_| comes_with_the_feed(&root, "")),
     };
+    // As it is before the agent has joined.
+    let said = WITH_THE_FEED.iter().any(|key| root.get(key).is_some());
+    let is_bare = control.is_none() && named.is_none() && !said && document.is_whole();
     let replica = match (&control, named) {
         (Some(_), _) => None,
         (None, Some(named)) => {
             let _replaced = root.get("replica");
             Some(named.to_owned())
         }
+        (None, None) if is_bare => {
+            let fix = "`keyway agent join` adds `[control]`; or add `replica = \"fleet.toml\"`, `edges` and \
+                       `host_keys`";
+            document.fault(1, "nothing says who may go where, nor whom to believe", fix);
+            None
+        }
         (None, None) => {
             root.require("replica", "\"fleet.toml\"").and_then(|value| path(&value, base))
         }
     };
-    let pinned = control.is_none();
+    let pinned = control.is_none() && !is_bare;
     let config = AgentConfig {
         state_dir: state_dir(&root, base, STATE_DIR),
         edge,

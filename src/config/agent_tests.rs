@@ -103,10 +103,9 @@ fn all_faults_are_told_together_with_their_lines() {
         load(&scratch, "", "").unwrap_err(),
         [
             "agent.toml:1: `edge_networks` is missing; fix: add `edge_networks = [\"10.0.0.0/24\"]`",
-            "agent.toml:1: `edges` is missing; fix: add `edges = [\"ssh-ed25519 AAAA... edge1\"]`",
-            "agent.toml:1: `host_keys` is missing; fix: add `host_keys = [\"ssh-ed25519 AAAA...\"]`",
             "agent.toml:1: `listen` is missing; fix: add `listen = \"10.0.0.21:7022\"`",
-            "agent.toml:1: `replica` is missing; fix: add `replica = \"fleet.toml\"`",
+            "agent.toml:1: nothing says who may go where, nor whom to believe; fix: `keyway agent join` adds `[control]`; \
+             or add `replica = \"fleet.toml\"`, `edges` and `host_keys`",
         ]
     );
 }

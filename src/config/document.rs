@@ -79,6 +79,11 @@ impl Document {
         }
     }
 
+    /// The file is TOML: a key that is not there was not written.
+    pub(super) fn is_whole(&self) -> bool {
+        self.broken.borrow().is_empty()
+    }
+
     /// How many faults were found so far.
     pub(super) fn faults_found(&self) -> usize {
         self.faults.borrow().len()
@@ -130,8 +135,7 @@ impl<'d, 'i> Section<'d, 'i> {
     /// The value of a key that must be there.
     pub(super) fn require(&self, key: &'static str, example: &str) -> Option<Value<'d, 'i>> {
         let value = self.get(key);
-        // Where the file is not TOML the key may be there for whoever wrote it.
-        if value.is_none() && self.document.broken.borrow().is_empty() {
+        if value.is_none() && self.document.is_whole() {
             let what = format!("`{}` is missing", self.label(key));
             self.document.fault(self.line, what, format_args!("add `{key} = {example}`"));
         }
