@@ -317,8 +317,6 @@ pub enum Thing {
     Team(Label),
     /// A node.
     Node(Label),
-    /// An edge.
-    Edge(Label),
     /// A VM.
     Vm(Label),
 }
@@ -451,4 +449,6 @@ pub struct Options {
     /// Whose what is made becomes. Whose something is that stands changes by
     /// [`Command::TakeOver`] alone.
     pub origin: Origin,
+    /// It is a step of a plan: a fleet says so, and nobody who means this very thing.
+    pub planned: bool,
 }

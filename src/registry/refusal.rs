@@ -190,7 +190,7 @@ pub enum Refusal {
     },
     /// An identity was removed, and only a command of an administrator brings it back.
     #[error(
-        "edge `{name}` was removed at {} by {by}, and a file does not bring it back; if it is meant: \
+        "edge `{name}` was removed at {} by {by}, and no fleet brings it back; if it is meant: \
          `keyway edge add {name} --identity LINE`; else say `removed = true` there", utc(*.since_s)
     )]
     EdgeRemoved {

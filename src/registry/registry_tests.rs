@@ -45,7 +45,7 @@ impl World {
         self.nonce += 1;
         let stamp = CommandContext { now_s: self.now_s, nonce: self.nonce };
         let mut draft = Draft::new(&mut self.model, stamp);
-        draft.carry_out(command, Options { renumber, origin: Origin::Command })?;
+        draft.carry_out(command, Options { renumber, ..Options::default() })?;
         Ok(draft.keep().1)
     }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::registry::command::{Command, NewAddress, NewVm, NodeSettings, Options};
-use crate::registry::document::Origin;
 use crate::registry::draft::Draft;
 use crate::registry::testing::dice::Dice;
 use crate::registry::{CommandContext, Limits};
@@ -64,7 +63,7 @@ impl Followed {
     fn carry_out(&mut self, command: &Command, now_s: u64) -> bool {
         let stamp = CommandContext { now_s, nonce: self.dice.0.next() };
         let mut draft = Draft::new(&mut self.model, stamp);
-        if draft.carry_out(command, Options { renumber: true, origin: Origin::Command }).is_err() {
+        if draft.carry_out(command, Options { renumber: true, ..Options::default() }).is_err() {
             return false;
         }
         let (written, _) = draft.keep();

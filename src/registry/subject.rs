@@ -50,7 +50,6 @@ impl Command {
                 Thing::User(name) => Subject::Key(Key::User(name.clone())),
                 Thing::Team(name) => Subject::Key(Key::Team(name.clone())),
                 Thing::Node(name) => Subject::Key(Key::Node(name.clone())),
-                Thing::Edge(name) => Subject::Edge(name),
                 Thing::Vm(name) => Subject::Vm(name),
             },
             Self::Sweep

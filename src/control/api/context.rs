@@ -62,7 +62,7 @@ impl Context {
     }
 
     pub(super) const fn options(&self) -> Options {
-        Options { renumber: self.query.renumber, origin: Origin::Command }
+        Options { renumber: self.query.renumber, origin: Origin::Command, planned: false }
     }
 
     pub(super) fn order(&self, command: Command) -> CommandRequest {

@@ -147,7 +147,6 @@ const fn taken_over(thing: &Thing) -> (Kind, What, &Label) {
         Thing::User(name) => (Kind::User, What::TakenOver, name),
         Thing::Team(name) => (Kind::Team, What::TakenOver, name),
         Thing::Node(name) => (Kind::Node, What::TakenOver, name),
-        Thing::Edge(name) => (Kind::Edge, What::TakenOver, name),
         Thing::Vm(name) => (Kind::Vm, What::TakenOver, name),
     }
 }

@@ -41,7 +41,7 @@ pub fn apply(
         let steps: Vec<Step> = rest.by_ref().take(together).collect();
         let order = |step: &Step| CommandRequest {
             command: step.command.clone(),
-            options: Options { renumber, origin: step.origin },
+            options: Options { renumber, origin: step.origin, planned: true },
             expected: None,
             actor: actor.clone(),
         };

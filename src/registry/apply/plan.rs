@@ -127,7 +127,6 @@ impl Plan<'_> {
                 Thing::User(name) => ("user", name),
                 Thing::Team(name) => ("team", name),
                 Thing::Node(name) => ("node", name),
-                Thing::Edge(name) => ("edge", name),
                 Thing::Vm(name) => ("VM", name),
             };
             let text = format!("{kind} {name} becomes the fleet file's");

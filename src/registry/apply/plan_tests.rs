@@ -61,7 +61,7 @@ impl World {
         self.nonce += 1;
         let stamp = CommandContext { now_s: self.now_s, nonce: self.nonce };
         let mut draft = Draft::new(&mut self.model, stamp);
-        draft.carry_out(command, Options { renumber, origin })?;
+        draft.carry_out(command, Options { renumber, origin, ..Options::default() })?;
         let _written = draft.keep();
         Ok(())
     }
@@ -397,7 +397,6 @@ proptest! {
         let addresses = is.addresses.iter().map(|it| it.origin);
         let people = is.users.iter().map(|it| it.origin).chain(is.teams.iter().map(|it| it.origin));
         let people = people.chain(is.nodes.iter().map(|it| it.origin));
-        let people = people.chain(is.edges.iter().map(|it| it.origin));
         let all = addresses.chain(people).chain(is.vms.iter().map(|it| it.origin));
         prop_assert!(all.into_iter().all(|origin| origin == Some(Origin::Fleet)));
         let nobody = Fleet { addresses: is.addresses, ..Fleet::default() };

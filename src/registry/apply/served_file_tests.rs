@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::super::doings::NAMES_MAX;
 use super::*;
 use crate::registry::command::Command;
-use crate::registry::document::Origin;
 use crate::registry::fleet::FleetUser;
 use crate::registry::store::StoreId;
 use crate::registry::store::testing::memory::Memory;
@@ -46,7 +45,7 @@ fn served(service: &Service, fleet: &Fleet, most: RemovalsMax) -> Outcome {
 }
 
 fn command(service: &Service, command: Command) {
-    let options = Options { renumber: false, origin: Origin::Command };
+    let options = Options { renumber: false, ..Options::default() };
     let order = CommandRequest { command, options, expected: None, actor: actor() };
     service.carry_out(order, Mode::Real).unwrap();
 }

@@ -1,7 +1,9 @@
 //! Edges come and go, by their identities. One that goes is remembered: it comes back by a command
-//! of somebody who means it, and never by itself.
+//! of somebody who means it, and never by itself; what a served file took away itself it brings
+//! back.
 
 use super::{Done, limit, taken};
+use crate::registry::audit::Actor;
 use crate::registry::command::Options;
 use crate::registry::document::{Document, Edge, EdgeState, Key, Origin};
 use crate::registry::draft::Draft;
@@ -18,23 +20,49 @@ const NAME_BYTES_MAX: usize = 63;
 impl Draft<'_> {
     pub(super) fn edge_add(&mut self, name: &Label, identity: &str, options: Options) -> Done {
         let key = read(identity)?;
-        let known = self.edge_of(key.fingerprint());
-        let origin = options.origin;
-        if let Some(known) = &known {
-            if known.state == EdgeState::Admitted {
-                let of = format!("edge `{}`", known.name);
-                return Err(Refusal::IdentityTaken { key: key.fingerprint().to_string(), of });
+        let Options { origin, planned, .. } = options;
+        match self.edge_of(key.fingerprint()) {
+            Some(known) if known.state == EdgeState::Admitted => {
+                if !planned {
+                    let of = format!("edge `{}`", known.name);
+                    return Err(Refusal::IdentityTaken { key: key.fingerprint().to_string(), of });
+                }
+                if known.name != *name {
+                    self.make_room(name, planned)?;
+                    self.rename_edge(key.fingerprint(), known, name);
+                }
+                return Ok(());
             }
             // A file brings back what it took away itself.
-            if origin == Origin::Fleet && known.origin != Origin::Fleet {
-                let Edge { name, since_s, by, .. } = known.clone();
+            Some(Edge { name, since_s, by, origin: remover, .. })
+                if planned && (origin, remover) != (Origin::Fleet, Origin::Fleet) =>
+            {
                 return Err(Refusal::EdgeRemoved { name, since_s, by });
             }
+            Some(_) | None => {}
         }
-        if self.is_admitted(name) {
-            return taken(name, "another edge");
-        }
+        self.make_room(name, planned)?;
         self.put_edge(name, &key, EdgeState::Admitted, origin)
+    }
+
+    /// The name is free. What registered itself has no name that a fleet cannot give to another.
+    fn make_room(&mut self, name: &Label, planned: bool) -> Done {
+        let named = self.model().edge_named(name);
+        let named = named.map(|(key, stored)| (key, stored.document.clone()));
+        match named.filter(|(_, edge)| edge.state == EdgeState::Admitted) {
+            None => Ok(()),
+            Some((key, edge)) if planned && edge.by == Actor::itself().name => {
+                let free = self.free_edge_name(name);
+                self.rename_edge(key, edge, &free);
+                Ok(())
+            }
+            Some(_) => taken(name, "another edge"),
+        }
+    }
+
+    fn rename_edge(&mut self, key: Fingerprint, edge: Edge, name: &Label) {
+        let edge = Edge { name: name.clone(), ..edge };
+        self.put(&Key::Edge(key), Some(Document::Edge(edge)));
     }
 
     pub(super) fn edge_register(&mut self, name: &Label, identity: &str) -> Done {
@@ -55,7 +83,8 @@ impl Draft<'_> {
         let Some(identity) = identity else {
             let named = self.model().edge_named(name).map(|(_, stored)| stored.document.clone());
             let edge = named.ok_or_else(|| Refusal::unknown(Kind::Edge, name))?;
-            if edge.state == EdgeState::Removed {
+            // What a file took away, a command takes for good.
+            if edge.state == EdgeState::Removed && edge.origin == Origin::Command {
                 return Err(Refusal::Already(format!("edge `{name}` is removed already")));
             }
             return self.put_edge(name, &read(&edge.key)?, EdgeState::Removed, options.origin);
@@ -68,13 +97,6 @@ impl Draft<'_> {
             }
             None => self.put_edge(name, &key, EdgeState::Removed, options.origin),
         }
-    }
-
-    /// As it stands, for whoever changes whose it is.
-    pub(super) fn edge(&self, name: &Label) -> Result<(Key, Edge), Refusal> {
-        let (key, stored) =
-            self.model().edge_named(name).ok_or_else(|| Refusal::unknown(Kind::Edge, name))?;
-        Ok((Key::Edge(key), stored.document.clone()))
     }
 
     fn put_edge(

@@ -1,6 +1,6 @@
 //! Tests of edges: what is removed comes back by a command and by nothing else.
 
-use crate::registry::apply::{self, Prune};
+use crate::registry::apply::{self, Prune, Step};
 use crate::registry::command::{Command, NodeSettings, Options};
 use crate::registry::document::{Document, Edge, EdgeState, Key, Origin};
 use crate::registry::draft::Draft;
@@ -46,22 +46,24 @@ impl World {
         Self { model: Model::new(Limits::default()), now_s: 1_000 }
     }
 
-    fn run_as(&mut self, command: &Command, origin: Origin) -> Result<(), Refusal> {
+    fn run_as(&mut self, command: &Command, options: Options) -> Result<(), Refusal> {
         let stamp = CommandContext { now_s: self.now_s, nonce: self.model.revision() };
-        let mut draft = Draft::new(&mut self.model, stamp).ordered_by("uid 7");
-        draft.carry_out(command, Options { origin, ..Options::default() })?;
+        let itself = matches!(command, Command::EdgeRegister { .. });
+        let by = if itself { "keyway" } else { "uid 7" };
+        let mut draft = Draft::new(&mut self.model, stamp).ordered_by(by);
+        draft.carry_out(command, options)?;
         let _written = draft.keep();
         Ok(())
     }
 
     fn must(&mut self, command: &Command) {
-        let done = self.run_as(command, Origin::Command);
+        let done = self.run_as(command, Options::default());
         done.unwrap_or_else(|refusal| panic!("{command:?}: {refusal}"));
     }
 
     fn refused(&mut self, command: &Command) -> String {
         let revision = self.model.revision();
-        let refusal = self.run_as(command, Origin::Command).unwrap_err();
+        let refusal = self.run_as(command, Options::default()).unwrap_err();
         assert_eq!(self.model.revision(), revision);
         format!("{}: {refusal}", refusal.code())
     }
@@ -81,9 +83,15 @@ impl World {
 
     /// Carries a plan out; returns what it did and what was refused.
     fn apply(&mut self, fleet: &Fleet, prune: Prune) -> (Vec<String>, Vec<String>) {
+        let steps = apply::plan(fleet, &self.model, prune).unwrap();
+        self.carry_out(steps)
+    }
+
+    fn carry_out(&mut self, steps: Vec<Step>) -> (Vec<String>, Vec<String>) {
         let (mut done, mut refused) = (Vec::new(), Vec::new());
-        for step in apply::plan(fleet, &self.model, prune).unwrap() {
-            match self.run_as(&step.command, step.origin) {
+        for step in steps {
+            let options = Options { origin: step.origin, planned: true, ..Options::default() };
+            match self.run_as(&step.command, options) {
                 Ok(()) => done.push(step.text),
                 Err(refusal) => refused.push(refusal.code().to_owned()),
             }
@@ -229,8 +237,13 @@ fn a_served_file_brings_back_what_it_took_away_itself_and_nothing_else() {
     assert_eq!(world.apply(&both, Prune::FromFleet), (vec![], vec!["edge-removed".into()]));
     assert_eq!(world.edge(2).state, EdgeState::Removed);
     world.must(&add("e2", 2));
-    assert_eq!(world.apply(&both, Prune::FromFleet).0, ["edge e2 becomes the fleet file's"]);
-    // Who registered itself is none of the file's.
+    // What a command made, and who registered itself, is none of the file's, named or not.
+    assert_eq!(world.apply(&both, Prune::FromFleet), (vec![], vec![]));
+    let all = fleet([&both.edges[..], &[said("host", 9, false)]].concat());
+    assert_eq!(world.apply(&all, Prune::FromFleet), (vec![], vec![]));
+    let first = fleet(vec![said("e1", 1, false)]);
+    assert_eq!(world.apply(&first, Prune::FromFleet), (vec![], vec![]));
+    assert_eq!(world.edge(2).state, EdgeState::Admitted);
     assert_eq!(world.edge(9).state, EdgeState::Admitted);
     let gone = fleet(vec![said("e1", 1, true), said("e2", 2, false)]);
     assert_eq!(world.apply(&gone, Prune::FromFleet).0, ["remove edge e1"]);
@@ -244,4 +257,70 @@ fn a_fleet_that_names_an_identity_or_an_admitted_name_twice_contradicts_itself()
     assert!(plan(vec![said("e1", 1, false), said("e2", 1, true)]).is_err());
     assert!(plan(vec![said("e1", 1, false), said("e1", 2, false)]).is_err());
     assert!(plan(vec![said("e1", 1, false), said("e1", 2, true)]).is_ok());
+}
+
+#[test]
+fn a_plan_that_a_removal_overtakes_brings_nothing_back() {
+    let mut world = World::new();
+    world.must(&add("e1", 1));
+    let file = fleet(vec![said("e1", 1, false)]);
+    let steps = apply::plan(&file, &world.model, Prune::FromFleet).unwrap();
+    world.must(&remove("e1"));
+    assert!(world.carry_out(steps).1.is_empty());
+    for _ in 0..2 {
+        assert_eq!(world.apply(&file, Prune::FromFleet), (vec![], vec!["edge-removed".into()]));
+    }
+    assert_eq!(world.edge(1).state, EdgeState::Removed);
+    // Nor does one take away what is called so by then.
+    world.apply(&fleet(vec![said("e2", 2, false)]), Prune::FromFleet);
+    let steps = apply::plan(&fleet(vec![]), &world.model, Prune::FromFleet).unwrap();
+    world.must(&remove("e2"));
+    world.must(&add("e2", 3));
+    world.carry_out(steps);
+    assert_eq!(world.edge(3).state, EdgeState::Admitted);
+}
+
+#[test]
+fn what_was_removed_is_not_brought_back_by_a_fleet_that_is_applied() {
+    let mut world = World::new();
+    world.must(&add("e1", 1));
+    let before = Fleet::of(&world.model);
+    world.must(&remove("e1"));
+    for prune in [Prune::Nothing, Prune::Everything] {
+        assert_eq!(world.apply(&before, prune), (vec![], vec!["edge-removed".into()]));
+    }
+    // Whatever it says of whose it is.
+    let edge = FleetEdge { origin: Some(Origin::Fleet), ..said("e1", 1, false) };
+    assert_eq!(world.apply(&fleet(vec![edge]), Prune::Nothing).1, ["edge-removed"]);
+    assert_eq!(world.edge(1).state, EdgeState::Removed);
+}
+
+#[test]
+fn a_command_makes_a_files_removal_one_that_the_file_cannot_undo() {
+    let mut world = World::new();
+    let file = fleet(vec![said("e1", 1, false)]);
+    world.apply(&file, Prune::FromFleet);
+    world.apply(&fleet(vec![]), Prune::FromFleet);
+    world.must(&remove("e1"));
+    assert_eq!(world.refused(&remove("e1")), "already: edge `e1` is removed already");
+    assert_eq!(world.apply(&file, Prune::FromFleet), (vec![], vec!["edge-removed".into()]));
+}
+
+#[test]
+fn a_fleet_names_edges_as_it_likes_and_who_registered_itself_makes_room() {
+    let mut world = World::new();
+    world.must(&register("web1", 1));
+    // As exported where this host's name was another identity's.
+    let exported = fleet(vec![said("web1", 2, false)]);
+    assert_eq!(world.apply(&exported, Prune::Nothing), (vec!["add edge web1".into()], vec![]));
+    assert_eq!((world.edge(2).name.as_str(), world.edge(1).name.as_str()), ("web1", "web1-2"));
+    let renamed = fleet(vec![said("web1", 2, false), said("edge1", 1, false)]);
+    let done = vec!["rename edge web1-2 to edge1".to_owned()];
+    assert_eq!(world.apply(&renamed, Prune::FromFleet), (done, vec![]));
+    let Edge { name, since_s, by, origin, .. } = world.edge(1);
+    let is = (name.as_str(), *since_s, by.as_str(), *origin);
+    assert_eq!(is, ("edge1", 1_000, "keyway", Origin::Command));
+    // A name that somebody gave is no other's.
+    let other = fleet(vec![said("web1", 3, false)]);
+    assert_eq!(world.apply(&other, Prune::Nothing), (vec![], vec!["name-taken".into()]));
 }

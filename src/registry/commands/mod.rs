@@ -14,7 +14,7 @@ pub(super) mod users;
 pub(super) mod vms;
 
 use super::command::{Command, Options, Thing};
-use super::document::{Address, Document, Edge, Key, Node, Origin, Serial, Team, User, Vm};
+use super::document::{Address, Document, Key, Node, Origin, Serial, Team, User, Vm};
 use super::draft::Draft;
 use super::name::{Label, Principal};
 use super::refusal::{Kind, Refusal};
@@ -160,10 +160,6 @@ impl Draft<'_> {
             Thing::Node(name) => {
                 let node = Node { origin: Origin::Fleet, ..self.node(name)? };
                 self.put(&Key::Node(name.clone()), Some(Document::Node(node)));
-            }
-            Thing::Edge(name) => {
-                let (key, edge) = self.edge(name)?;
-                self.put(&key, Some(Document::Edge(Edge { origin: Origin::Fleet, ..edge })));
             }
             Thing::Vm(name) => {
                 let (serial, vm) = self.named(name)?;

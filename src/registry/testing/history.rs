@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::dice::Dice;
 use crate::registry::command::{Command, NewAddress, Options, VmSettings};
-use crate::registry::document::{Access, Document, Key, Origin, Serial, Vm};
+use crate::registry::document::{Access, Document, Key, Serial, Vm};
 use crate::registry::draft::{Draft, PART_DOCUMENTS, Progress};
 use crate::registry::model::{CommandContext, Limits, Model};
 use crate::registry::name::{Label, Principal};
@@ -189,8 +189,7 @@ impl History {
         if self.dice.below(8) == 0 {
             let stamp = CommandContext { now_s: self.now_s, nonce: self.dice.0.next() };
             let mut draft = Draft::new(&mut self.model, stamp);
-            let _thrown_away =
-                draft.carry_out(command, Options { renumber, origin: Origin::Command });
+            let _thrown_away = draft.carry_out(command, Options { renumber, ..Options::default() });
         } else {
             self.keep(command, renumber);
         }
@@ -230,7 +229,7 @@ impl History {
         let before = command.in_parts().then(|| self.truth.seen());
         let stamp = CommandContext { now_s: self.now_s, nonce: self.dice.0.next() };
         let mut draft = Draft::within(&mut self.model, stamp, room);
-        let done = draft.carry_out(command, Options { renumber, origin: Origin::Command });
+        let done = draft.carry_out(command, Options { renumber, ..Options::default() });
         if let Err(refusal) = done {
             assert!(!going_on, "{command:?} is refused half way: {refusal}");
             drop(draft);

@@ -6,7 +6,7 @@ use std::sync::mpsc::TryRecvError;
 
 use super::*;
 use crate::registry::command::{NewAddress, NewVm, Placement};
-use crate::registry::document::{Access, Origin};
+use crate::registry::document::Access;
 use crate::registry::name::{Label, Principal};
 use crate::registry::store::testing::memory::Memory;
 use crate::registry::store::{self, EntryRef, Head, Part, StoreError, StoreId, Watch};
@@ -169,7 +169,7 @@ impl World {
     fn task(at: Option<u64>, mode: Mode, commands: Vec<Command>) -> (Task, Answer) {
         let order = |command| CommandRequest {
             command,
-            options: Options { renumber: false, origin: Origin::Command },
+            options: Options { renumber: false, ..Options::default() },
             expected: None,
             actor: Actor { name: "test".to_owned(), from: "test".to_owned() },
         };

@@ -89,8 +89,7 @@ pub(in super::super) fn apply(context: &Context, wanted: Apply) -> Answer<Applie
     };
     // A fleet must not be a way around what addresses, nodes and edges take by themselves.
     let admins = plan.iter().find(|step| {
-        let things =
-            |thing: &Thing| matches!(thing, Thing::Address(_) | Thing::Node(_) | Thing::Edge(_));
+        let things = |thing: &Thing| matches!(thing, Thing::Address(_) | Thing::Node(_));
         let taken = matches!(&step.command, Command::TakeOver { thing } if things(thing));
         taken
             || ["address-", "node-", "edge-"]
