@@ -22,8 +22,14 @@ fn world() -> World {
     let node = json!({"name": "n1", "agent": "10.0.0.21:7022", "trusted": true});
     world.must("POST", "/v1/nodes", &node);
     world.hub.begin(Head { store: [7; 16], program: [8; 8], revision: 1 });
-    world.hub.front_door(front_door(3));
+    tell(&world, front_door(3));
     world
+}
+
+/// Edges are told by themselves.
+fn tell(world: &World, now: FrontDoor) {
+    world.hub.edges(now.edges.clone());
+    world.hub.front_door(now);
 }
 
 fn front_door(edge: u8) -> FrontDoor {
@@ -92,7 +98,7 @@ fn an_agent_looks_believes_and_is_pinned_and_the_token_is_used_up() {
     assert_eq!((met.head.store, &met.front_door), ([7; 16], &front_door(3)));
     assert_eq!(pinned(&world), Value::Null, "to look changes nothing");
     // What is shown to somebody who decides is what counts.
-    world.hub.front_door(front_door(4));
+    tell(&world, front_door(4));
     let other = refused(ask(&world, &identity, &token, Some(&met.front_door)));
     assert_eq!((other.as_str(), pinned(&world)), ("front-door-changed", Value::Null));
     ask(&world, &identity, &token, Some(&front_door(4))).unwrap();
@@ -137,7 +143,7 @@ fn whom_an_admin_has_pinned_nobody_takes_the_place_of() {
     let again = world.refused("POST", "/v1/nodes/n1/token", &Value::Null);
     assert_eq!(again, (409, "agent-key-other".into()));
     // Nobody joins where there is nobody to believe.
-    world.hub.front_door(FrontDoor { host_keys: Vec::new(), ..front_door(3) });
+    tell(&world, FrontDoor { host_keys: Vec::new(), ..front_door(3) });
     assert_eq!(refused(ask(&world, &identity, &token, None)), "registry-away");
     let past = world.refused("POST", "/v1/nodes/n1/token", &json!({"expires_s": 1}));
     assert_eq!(past, (422, "invalid".into()));
