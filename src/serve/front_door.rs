@@ -60,7 +60,7 @@ impl Believed {
     pub(super) fn rules(self, edge: &Edge, shared: &Shared) {
         let Self { edges, host_keys, trusted_user_cas, revocations } = self;
         if let Part::Agent(agent) = &shared.part {
-            agent.trust(Trusted { edges, host_keys });
+            agent.trust(Trusted { edges: edges.into_iter().collect(), host_keys });
         }
         let live = shared.live.load_full();
         let policy = Policy { cas: trusted_user_cas, revocations, ..Policy::clone(&live.policy) };

@@ -373,7 +373,10 @@ fn agent_here(world: &mut World, limits: RekeyLimits) -> Edge {
     table.apply(
         Snapshot::new(loaded.fleet.expect("a fleet file").desired.contents()).expect("sound"),
     );
-    let trusted = Trusted { edges: loaded.config.edges, host_keys: loaded.config.host_keys };
+    let trusted = Trusted {
+        edges: loaded.config.edges.into_iter().collect(),
+        host_keys: loaded.config.host_keys,
+    };
     let agent = Agent::new(loaded.config.edge_networks, server, trusted);
     let shared = Shared::new(settings, live, table, Arc::new(AllPinned));
     let cpus = host::cpus().expect("CPUs")[..1].to_vec();

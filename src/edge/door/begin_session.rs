@@ -19,6 +19,7 @@ use super::super::login_leg::{Broken, LoginLeg};
 use super::super::pump::{Carriage, Session};
 use super::super::relay::Relay;
 use super::super::report::{Info, Report};
+use super::super::revocation::recheck;
 use super::super::seats::SessionPermit;
 use super::super::vm_leg::{Guest, Reached};
 use super::{Door, HalfOpenSlot, Outcome};
@@ -26,6 +27,7 @@ use crate::ended::{Cause, Ended, Side, Stage};
 use crate::metrics::LoginStage;
 use crate::route::Admitted;
 use crate::ssh::userauth::ProvedKey;
+use crate::unix_time::unix_s;
 
 /// Why nobody was reached who would have the session.
 pub(super) enum Unreached {
@@ -53,6 +55,12 @@ impl Door {
             Err(ended) => return Outcome::Ended(ended),
         };
         let (mut early, mut banner) = (Early::default(), String::new());
+        // Only now that whoever takes a right away finds it here: what went since the proof, with
+        // the edge that handed the session over, is not missed.
+        if let Err(why) = recheck(&self.shared, &waiting.report, unix_s()) {
+            let (said, why) = ((early, &*banner), Unreached::Told(why.cause()));
+            return Outcome::Ended(self.part(client_leg, said, report, &waiting, why).await);
+        }
         let reached = {
             let (shared, scratch, counters) = (&self.shared, &self.scratch, &*self.counters);
             let (report, stage) = (&*waiting.report, &waiting.stage);

@@ -59,6 +59,8 @@ enum Denial {
     OtherVm,
     #[error("by this agent's map its VM is not this agent's to carry")]
     Node,
+    #[error("the edge is none of agent's edges any more")]
+    Edge,
     #[error("this session was handed over before")]
     Replayed,
     #[error("too many sessions have come in the last minutes, or too many of this user")]
@@ -77,6 +79,7 @@ impl Denial {
             Self::Refused(
                 Refused::Malformed(_) | Refused::Exchange | Refused::Stale | Refused::KexInit,
             )
+            | Self::Edge
             | Self::Replayed
             | Self::Busy => false,
         }
@@ -187,6 +190,13 @@ impl Door {
         }
         let open = input.get(payload).unwrap_or_default();
         let judged = Box::pin(self.judge(agent, open, report)).await;
+        // READY is for no edge that was removed while this agent's map moved.
+        let judged =
+            judged.and_then(
+                |judged| {
+                    if agent.trusts_edge(&edge) { Ok(judged) } else { Err(Denial::Edge) }
+                },
+            );
         match judged {
             Ok((taken, admitted, key)) => {
                 let line = (from_edge, to_edge);

@@ -18,6 +18,7 @@ mod signers;
 mod signing_keys;
 mod trouble;
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -76,8 +77,8 @@ pub struct Agent {
 /// Whom an agent believes.
 #[derive(Default)]
 pub struct Trusted {
-    /// Edges that may hand sessions over.
-    pub edges: Vec<Fingerprint>,
+    /// Edges that may hand sessions over. Asked for each session whenever rights change.
+    pub edges: HashSet<Fingerprint>,
     /// The front door's host keys.
     pub host_keys: Vec<PublicKey>,
 }
@@ -126,10 +127,10 @@ impl Agent {
     pub fn trust(&self, trusted: Trusted) {
         let before = self.trusted.swap(Arc::new(trusted));
         let now = self.trusted.load();
-        for edge in before.edges.iter().filter(|edge| !now.edges.contains(edge)) {
+        for edge in before.edges.difference(&now.edges) {
             tracing::warn!(%edge, "an edge is admitted no more: its links and sessions end");
         }
-        for edge in now.edges.iter().filter(|edge| !before.edges.contains(edge)) {
+        for edge in now.edges.difference(&before.edges) {
             tracing::info!(%edge, "an edge is admitted");
         }
         self.signers.cut(|edge| !self.trusts_edge(edge));

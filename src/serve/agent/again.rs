@@ -23,7 +23,7 @@ pub(super) fn withdraw(
         let before = agent.trusted();
         let trusted = match whole {
             Some(AgentConfig { edges, host_keys, .. }) => {
-                Trusted { edges: edges.clone(), host_keys: host_keys.clone() }
+                Trusted { edges: edges.iter().copied().collect(), host_keys: host_keys.clone() }
             }
             None => Trusted {
                 edges: narrowed("edges", &before.edges, edges, &mut unknown),
@@ -39,17 +39,17 @@ pub(super) fn withdraw(
 
 /// Those of `before` that are `named` still. Whether they are cannot be known of a list that cannot
 /// be read.
-fn narrowed<T: Clone + PartialEq>(
+fn narrowed<'b, T: Clone + PartialEq + 'b, All: FromIterator<T>>(
     what: &str,
-    before: &[T],
+    before: impl IntoIterator<Item = &'b T>,
     named: Option<Vec<T>>,
     unknown: &mut Vec<String>,
-) -> Vec<T> {
-    let Some(named) = named else {
+) -> All {
+    if named.is_none() {
         unknown.push(format!("{what} cannot be read: those that were believed stay so"));
-        return before.to_vec();
-    };
-    before.iter().filter(|one| named.contains(one)).cloned().collect()
+    }
+    let stays = |one: &&T| named.as_ref().is_none_or(|named| named.contains(one));
+    before.into_iter().filter(stays).cloned().collect()
 }
 
 /// The files as they are now, for a start that had to wait since it read them: what was taken away

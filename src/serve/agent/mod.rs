@@ -294,7 +294,11 @@ fn takes_over(
     };
     let shared = shared(edge, vm_leg, Some(map), state, sessions_max, pinning)?;
     let server = Arc::clone(&shared.live.load().server);
-    let agent = Agent::new(edge_networks, server, Trusted { edges, host_keys });
+    let agent = Agent::new(
+        edge_networks,
+        server,
+        Trusted { edges: edges.into_iter().collect(), host_keys },
+    );
     Ok(shared.playing(Part::Agent(Box::new(agent))))
 }
 
