@@ -271,6 +271,11 @@ impl Follower {
         ring.flush(head, ring_bytes_max);
         let after = *ring.after(self.number)?;
         if after < ring.floor {
+            if !next.is_empty() {
+                // Which edges are no more it hears before it is cut, at once.
+                ring.moved.send_replace(());
+                return Some(next);
+            }
             drop(state);
             self.cut_off();
             return None;

@@ -166,6 +166,9 @@ fn a_follower_that_takes_too_slowly_is_cut_and_the_ring_stays_small() {
         let state = hub.state();
         assert!(state.rings["n1"].bytes <= RING_BYTES_MAX, "{}", state.rings["n1"].bytes);
     }
+    // An edge that is removed is no more for it either, however much came along.
+    hub.edges(vec![[5; 32]]);
+    assert_eq!(next(&mut slow, false), ["door 1"]);
     assert_eq!(next(&mut slow, false), ["cut"]);
 }
 
