@@ -98,14 +98,18 @@ impl Saved {
         Ok(())
     }
 
-    /// Keeps what is known of the front door, in the place of what was.
+    /// Keeps what is known of the front door, in the place of what was. If that fails nothing is
+    /// kept: what was there may believe an edge that was removed since.
     pub(crate) fn write_front_door(&self, head: Head, front_door: &FrontDoor) -> io::Result<()> {
         let path = self.snapshot.with_file_name(FRONT_DOOR);
         let temporary = path.with_extension("new");
-        let mut file = create(&temporary)?;
-        file.write_all(&saved_routes::encode_front_door(head, front_door))?;
-        file.sync_all()?;
-        durable::rename(&temporary, &path)
+        let write = || {
+            let mut file = create(&temporary)?;
+            file.write_all(&saved_routes::encode_front_door(head, front_door))?;
+            file.sync_all()?;
+            durable::rename(&temporary, &path)
+        };
+        write().inspect_err(|_| drop(fs::remove_file(&path)))
     }
 
     /// What was kept of the front door, if anything was.

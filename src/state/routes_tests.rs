@@ -90,3 +90,19 @@ fn routes_that_are_set_aside_are_whole_there_after_a_crash() {
     before.remove().unwrap();
     assert!(seen::is_synced(&scratch.0));
 }
+
+#[test]
+fn a_front_door_that_cannot_be_kept_leaves_none_that_believes_whom_it_removed() {
+    let scratch = Scratch::new();
+    let saved = Saved::at(&scratch.0);
+    let told = |edges| FrontDoor { edges, ..FrontDoor::default() };
+    saved.write_front_door(head(3), &told(vec![[1; 32]])).unwrap();
+    assert_eq!(saved.front_door().unwrap(), Some(told(vec![[1; 32]])));
+    let in_the_way = scratch.0.join(FRONT_DOOR).with_extension("new");
+    fs::create_dir(&in_the_way).unwrap();
+    assert!(saved.write_front_door(head(4), &told(Vec::new())).is_err());
+    assert_eq!(saved.front_door().unwrap(), None);
+    fs::remove_dir(in_the_way).unwrap();
+    saved.write_front_door(head(4), &told(Vec::new())).unwrap();
+    assert_eq!(saved.front_door().unwrap(), Some(told(Vec::new())));
+}
