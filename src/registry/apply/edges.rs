@@ -1,6 +1,6 @@
 //! What a plan does about edges: none is called what another one is called that goes first. Whose
 //! identity it is says which it is; one that was removed stays so, whatever name a file gives it.
-//! What commands or edges themselves made is never the file's: its silence would end their sessions.
+//! What commands or edges themselves made is never the file's, whose silence would end sessions.
 
 use super::desired::DesiredFleet;
 use super::plan::Plan;

@@ -45,8 +45,14 @@ pub enum HeldBack {
 }
 
 /// Whether so much can be meant. What a file cannot remove makes it no less, and a key for which
-/// its user gets another one is not lost.
-pub(super) fn held(doings: &Doings, model: &Model, most: RemovalsMax) -> Option<HeldBack> {
+/// its user gets another one is not lost. `edges_gone`: what goes by the file's silence; one that it
+/// says is removed is an order.
+pub(super) fn held(
+    doings: &Doings,
+    edges_gone: u64,
+    model: &Model,
+    most: RemovalsMax,
+) -> Option<HeldBack> {
     let ours = |origin: Origin| origin == Origin::Fleet;
     // Keys and rights of what is named go with a file that takes it over, too.
     let named = |kind, name: &Label, origin| {
@@ -91,7 +97,7 @@ pub(super) fn held(doings: &Doings, model: &Model, most: RemovalsMax) -> Option<
         (removed(Kind::Team), number(teams), Kind::Team),
         (removed(Kind::Membership), number(memberships), Kind::Membership),
         (removed(Kind::Node), number(nodes), Kind::Node),
-        (removed(Kind::Edge), number(edges), Kind::Edge),
+        (edges_gone, number(edges), Kind::Edge),
         (removed(Kind::Vm), number(vms), Kind::Vm),
         (removed(Kind::Share), number(shares), Kind::Share),
     ];

@@ -5,15 +5,17 @@
 //! an empty one is never carried out, and one that would remove much is not unless somebody says
 //! so of this very plan.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::str::FromStr;
 
-use super::doings::{Doing, Doings, Reader};
+use super::doings::{Doing, Doings, Reader, number};
 pub use super::removals::{HeldBack, RemovalsMax};
 pub use super::tally::{Counts, Tally};
 use super::{Prune, Step, removals};
 use crate::plural::count;
+use crate::registry::command::Command;
 use crate::registry::fleet::Fleet;
 use crate::registry::model::Model;
 use crate::registry::refusal::Refusal;
@@ -91,7 +93,13 @@ pub fn plan(fleet: &Fleet, model: &Model, most: RemovalsMax) -> Result<Planned, 
     let steps = super::plan(fleet, model, Prune::FromFleet)?;
     let doings = Reader::new(model, &steps).read(&steps);
     let all = Doings::of(&doings);
-    let held = removals::held(&all, model, most);
+    let named: HashSet<&str> = fleet.edges.iter().map(|edge| edge.identity.as_str()).collect();
+    let by_silence = |step: &&Step| {
+        let Command::EdgeRemove { identity, .. } = &step.command else { return false };
+        identity.as_ref().is_some_and(|identity| !named.contains(&**identity))
+    };
+    let edges_gone = number(steps.iter().filter(by_silence).count());
+    let held = removals::held(&all, edges_gone, model, most);
     let (at, tally) = (PlannedRevision::of(revision, &steps), all.tally());
     Ok(Planned { at, tally, held, steps, doings })
 }

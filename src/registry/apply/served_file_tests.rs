@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::doings::NAMES_MAX;
 use super::*;
 use crate::registry::command::Command;
-use crate::registry::fleet::FleetUser;
+use crate::registry::fleet::{FleetEdge, FleetUser};
 use crate::registry::store::StoreId;
 use crate::registry::store::testing::memory::Memory;
 use crate::registry::writer::{CommandRequest, Start};
@@ -308,4 +308,24 @@ fn the_log_names_the_first_of_each_kind_and_counts_the_others() {
     let planned = plan(&toml::from_str(text).unwrap(), &model, RemovalsMax::Usual).unwrap();
     let lines: Vec<String> = Doings::of(&planned.doings).lines().collect();
     assert_eq!(lines, ["2 users added: a, b", "1 VM added: v"]);
+}
+
+#[test]
+fn edges_that_a_file_says_are_removed_hold_nothing_back_and_those_it_drops_do() {
+    let edge = |of: u64, removed| FleetEdge {
+        name: Label::new(&format!("e{of}")).unwrap(),
+        identity: PrivateKey::generate_ed25519(&mut Seeded(of)).public().to_line(),
+        removed,
+        origin: None,
+    };
+    let file = |removed| Fleet { edges: (0..11).map(|of| edge(of, removed)).collect(), ..users(3) };
+    let most = RemovalsMax::Things(0);
+    // A registry that is begun anew has none of them.
+    let outcome = served(&service(), &file(true), most);
+    assert_eq!((outcome.ended, outcome.tally.edges.removed), (Ended::Applied, 11));
+    let stood = service();
+    served(&stood, &file(false), most);
+    let outcome = served(&stood, &users(3), RemovalsMax::Usual);
+    assert!(outcome.trouble().unwrap().contains("11 of 11 edges"), "{outcome:?}");
+    assert_eq!(served(&stood, &file(true), most).ended, Ended::Applied);
 }
