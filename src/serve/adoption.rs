@@ -7,10 +7,11 @@
 //! never on this host: what is saved beside it is not synced), new slots are refused for one
 //! quarantine as well: what is not known cannot be quarantined.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::Failure;
+use super::edges::removed_edge;
 use crate::plain_text::masked;
 use crate::registry::command::{Noted, Way};
 use crate::registry::document::EdgeState;
@@ -269,15 +270,23 @@ impl Kept {
 fn edges_removed(model: &Model, kept: Vec<RemovedEdge>, replaced: &[Before]) -> Vec<Command> {
     let of_stores = replaced.iter().flat_map(|before| before.model.edges().values());
     let of_stores = of_stores.map(|stored| &stored.document);
-    let of_stores = of_stores
-        .filter(|edge| edge.state == EdgeState::Removed)
-        .map(|edge| RemovedEdge { name: edge.name.to_string(), identity: edge.key.clone() });
+    // What was decided last counts: a store that was replaced long ago may know of a removal that
+    // somebody took back since.
+    let mut admitted_s = HashMap::new();
+    for edge in of_stores.clone().filter(|edge| edge.state == EdgeState::Admitted) {
+        let last_s = admitted_s.entry(edge.key.as_str()).or_default();
+        *last_s = edge.since_s.max(*last_s);
+    }
+    let of_stores = of_stores.filter(|edge| edge.state == EdgeState::Removed).map(removed_edge);
     let mut seen = HashSet::new();
     let all = kept.into_iter().chain(of_stores);
-    let commands = all.filter_map(|RemovedEdge { name, identity }| {
+    let commands = all.filter_map(|RemovedEdge { name, identity, since_s }| {
         let key = edge_identity(&identity).ok()?.fingerprint();
-        let is = model.edges().get(&key).map(|stored| stored.document.state);
-        if is == Some(EdgeState::Removed) || !seen.insert(key) {
+        let is = model.edges().get(&key).map(|stored| &stored.document);
+        let last_s =
+            is.map_or(0, |edge| edge.since_s).max(*admitted_s.get(&*identity).unwrap_or(&0));
+        let stays = is.is_some_and(|edge| edge.state == EdgeState::Removed);
+        if stays || last_s > since_s || !seen.insert(key) {
             return None;
         }
         if is.is_some() {

@@ -445,7 +445,7 @@ fn an_edge_that_was_removed_stays_so_whatever_is_restored() {
         host.says(Command::EdgeRemove { name, identity: None }).unwrap();
         host.stop();
         if is_damaged {
-            let kept = RemovedEdge { name: "e1".to_owned(), identity };
+            let kept = RemovedEdge { name: "e1".to_owned(), identity, since_s: u64::MAX };
             host.state.note_removed_edges(&[kept]).unwrap();
             host.damage(0);
         }
@@ -458,5 +458,34 @@ fn an_edge_that_was_removed_stays_so_whatever_is_restored() {
         // It is no key for ever.
         host.says(add).unwrap();
         assert_eq!(state(&host), EdgeState::Admitted);
+    }
+}
+
+/// However many stores were replaced not long ago.
+#[test]
+fn an_edge_that_was_admitted_again_stays_so_in_every_later_restore() {
+    let _alone = alone();
+    let mut host = Host::new(8);
+    settled(&mut host);
+    let key = crate::ssh::private_key::PrivateKey::generate_ed25519(&mut Seeded(8));
+    let (identity, print) = (key.public().to_line(), key.public().fingerprint());
+    let name = label("e1");
+    let add = Command::EdgeAdd { name: name.clone(), identity };
+    host.says(add.clone()).unwrap();
+    let backup = host.backup("backup");
+    host.says(Command::EdgeRemove { name, identity: None }).unwrap();
+    for readmits in [true, false] {
+        host.stop();
+        host.restore(&backup);
+        host.adopt(false);
+        NOW_S.fetch_add(1, Ordering::Relaxed);
+        host.start().unwrap();
+        let state = host.service().model().edges()[&print].document.state;
+        let wanted = if readmits { EdgeState::Removed } else { EdgeState::Admitted };
+        assert_eq!(state, wanted, "readmits {readmits}");
+        NOW_S.fetch_add(1, Ordering::Relaxed);
+        if readmits {
+            host.says(add.clone()).unwrap();
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! are told by the feed; this edge hands nothing over once its own identity is removed. What was
 //! removed is kept beside the store too, which an older backup may replace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
@@ -52,6 +52,10 @@ struct All {
     is_settled: bool,
     /// Nothing is kept by a process that drains: its successor does.
     drains: bool,
+    /// Of these a newer program wrote what cannot be read here: it may be a removal.
+    unread: BTreeSet<Fingerprint>,
+    /// The registry did not take this process's identity: nobody could remove it.
+    is_refused: bool,
 }
 
 impl Edges {
@@ -90,7 +94,10 @@ impl Edges {
             .into_iter()
             .filter_map(|edge| Some((edge_identity(&edge.key).ok()?.fingerprint(), edge)));
         let known = known.collect();
-        self.change(|all| all.known = Some(known));
+        self.change(|all| {
+            all.known = Some(known);
+            all.unread.clear();
+        });
     }
 
     /// Something was written into the registry.
@@ -99,7 +106,7 @@ impl Edges {
             return;
         }
         self.change(|all| {
-            let All { known, kept, .. } = all;
+            let All { known, kept, unread, .. } = all;
             let known = known.get_or_insert_default();
             for Written { key, now, .. } in written {
                 match (key, now) {
@@ -108,8 +115,9 @@ impl Edges {
                             kept.remove(key);
                         }
                         known.insert(*key, edge.clone());
+                        unread.remove(key);
                     }
-                    (Key::Edge(key), _) => drop(known.remove(key)),
+                    (Key::Edge(key), _) => drop(unread.insert(*key)),
                     (_, _) => {}
                 }
             }
@@ -117,15 +125,20 @@ impl Edges {
     }
 
     /// The registry was read, and adopted if need be: it is right, and what is kept follows it from
-    /// now on. What it knows nothing of and was removed is told to it: a registry that was begun
-    /// anew is no way back.
+    /// now on. What was removed and it knows nothing of, or only from before, is told to it: neither
+    /// a registry that was begun anew nor an old copy is a way back.
     pub(super) fn settle(&self, service: &Service) {
         self.are(service.model().edges().values().map(|stored| stored.document.clone()));
         let unknown: Vec<CommandRequest> = {
             let all = self.all();
-            let known = |key: &Fingerprint| all.known.iter().any(|known| known.contains_key(key));
-            let unknown = all.kept.iter().filter(|(key, _)| !known(key));
-            let commands = unknown.filter_map(|(_, RemovedEdge { name, identity })| {
+            let known = |key: &Fingerprint| all.known.as_ref().and_then(|known| known.get(key));
+            let unknown = all.kept.iter().filter(|(key, kept)| {
+                let is_before = |edge: &document::Edge| {
+                    edge.state == EdgeState::Admitted && edge.since_s <= kept.since_s
+                };
+                known(key).is_none_or(is_before)
+            });
+            let commands = unknown.filter_map(|(_, RemovedEdge { name, identity, .. })| {
                 let (name, identity) = (Label::new(name).ok()?, Some(identity.clone()));
                 Some(CommandRequest::of_itself(Command::EdgeRemove { name, identity }))
             });
@@ -181,9 +194,7 @@ impl Edges {
         }
         let known = all.known.iter().flat_map(BTreeMap::values);
         let removed = known.filter(|edge| edge.state == EdgeState::Removed);
-        let removed: Vec<RemovedEdge> = removed
-            .map(|edge| RemovedEdge { name: edge.name.to_string(), identity: edge.key.clone() })
-            .collect();
+        let removed: Vec<RemovedEdge> = removed.map(removed_edge).collect();
         if removed == all.on_disk {
             return;
         }
@@ -206,7 +217,10 @@ impl Edges {
             Command::EdgeRegister { name: self.name.clone(), identity: self.own.to_line() };
         match service.carry_out(CommandRequest::of_itself(command), Mode::Real) {
             Ok(_) => tracing::info!(identity = %own, "this front door is registered as an edge"),
-            Err(failed) => tracing::warn!("this front door is not registered as an edge: {failed}"),
+            Err(failed) => {
+                tracing::warn!("this front door is not registered as an edge: {failed}");
+                self.change(|all| all.is_refused = true);
+            }
         }
     }
 
@@ -237,6 +251,14 @@ impl Edges {
     fn removed(&self, all: &All) -> String {
         let own = self.own.fingerprint();
         let known = all.known.as_ref().and_then(|known| known.get(&own));
+        if known.is_none() && !all.kept.contains_key(&own) {
+            return format!(
+                "the identity of this front door, {own}, is not in the registry, see the log: no session is handed to an \
+                 agent; fix: `keyway edge add {} --identity '{}'`",
+                self.name,
+                self.own.to_line()
+            );
+        }
         let name = known.map(|edge| edge.name.to_string());
         let name = name.or_else(|| Some(all.kept.get(&own)?.name.clone())).unwrap_or_default();
         let by = known
@@ -255,8 +277,15 @@ impl All {
     fn admits(&self, key: &Fingerprint) -> bool {
         let known = self.known.as_ref().and_then(|known| known.get(key));
         let is_kept = !self.is_settled && self.kept.contains_key(key);
-        !is_kept && known.is_none_or(|edge| edge.state == EdgeState::Admitted)
+        let is_unsure = is_kept || self.unread.contains(key);
+        !is_unsure && known.map_or(!self.is_refused, |edge| edge.state == EdgeState::Admitted)
     }
+}
+
+/// What is kept of one that was removed.
+pub(super) fn removed_edge(edge: &document::Edge) -> RemovedEdge {
+    let document::Edge { name, key, since_s, .. } = edge;
+    RemovedEdge { name: name.to_string(), identity: key.clone(), since_s: *since_s }
 }
 
 /// What a host is called, as a label, if anything of it can be one.
@@ -281,5 +310,16 @@ mod tests {
             assert_eq!(named(wrong), None, "{wrong:?}");
         }
         assert_eq!(named("(none)").as_deref(), Some("none"));
+    }
+    #[test]
+    fn what_nobody_could_remove_or_nobody_can_read_is_not_admitted() {
+        let key = Fingerprint([1; 32]);
+        let mut all = All::default();
+        assert!(all.admits(&key), "it has yet to make itself known");
+        all.unread.insert(key);
+        assert!(!all.admits(&key), "a newer program wrote it");
+        all.unread.clear();
+        all.is_refused = true;
+        assert!(!all.admits(&key), "it could not make itself known");
     }
 }

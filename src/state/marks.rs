@@ -1,6 +1,7 @@
 //! What is left for the next start, beside the store: that one was restored, that one of another
 //! history is to be believed, and which edges were removed.
 
+use std::path::PathBuf;
 use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,7 @@ use super::State;
 use super::fault::StateFault;
 use super::private_file::{read, replace};
 use crate::durable;
+use crate::registry::edge_identity;
 
 const ADOPTED: &str = "adopted";
 const RESTORED: &str = "restored";
@@ -63,6 +65,8 @@ pub(crate) struct RemovedEdge {
     pub(crate) name: String,
     /// The line of its public key.
     pub(crate) identity: String,
+    /// Unix time.
+    pub(crate) since_s: u64,
 }
 
 impl State {
@@ -74,12 +78,19 @@ impl State {
         self.write_mark(REMOVED_EDGES, &edges)
     }
 
-    /// All edges that were removed.
+    /// All edges that were removed. What cannot be read must not mean that none was.
     ///
     /// # Errors
     /// [`StateFault::Io`], [`StateFault::Open`].
     pub(crate) fn removed_edges(&self) -> Result<Vec<RemovedEdge>, StateFault> {
-        Ok(self.read_mark(REMOVED_EDGES)?.unwrap_or_default())
+        let Some(all) = self.read_mark(REMOVED_EDGES)? else {
+            let path = self.path.join(REMOVED_EDGES);
+            return if path.exists() { Err(not_read(path)) } else { Ok(Vec::new()) };
+        };
+        let is_read = |edge: &RemovedEdge| edge_identity(&edge.identity).is_ok();
+        Some(all)
+            .filter(|all: &Vec<RemovedEdge>| all.iter().all(is_read))
+            .ok_or_else(|| not_read(self.path.join(REMOVED_EDGES)))
     }
 
     /// Notes which store is to be believed, though another one was served from before.
@@ -196,4 +207,10 @@ impl State {
             text => Ok(serde_json::from_str(&text?).ok()),
         }
     }
+}
+
+fn not_read(path: PathBuf) -> StateFault {
+    let error = "it cannot be read, and says which edges were removed; fix: restore it from a backup, or move it away, \
+                 and look at `keyway edge list`";
+    StateFault::Io { path, error: io::Error::new(io::ErrorKind::InvalidData, error) }
 }

@@ -245,3 +245,20 @@ fn a_file_is_replaced_under_a_name_of_its_own_and_only_what_the_dead_left_goes()
     assert!(state.follow_files(Path::new("keyway.toml")).is_err());
     assert_eq!(scratch.names().len(), 5);
 }
+
+#[test]
+fn removed_edges_that_cannot_be_read_are_not_taken_for_none() {
+    let scratch = Scratch::new();
+    let state = State::open(&scratch.0).unwrap();
+    assert_eq!(state.removed_edges().unwrap(), []);
+    let identity =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINILzCr80scSuAcnYpxLu4nnirz6xztusEayvak/vj9f";
+    let edge = RemovedEdge { name: "e1".to_owned(), identity: identity.to_owned(), since_s: 7 };
+    state.note_removed_edges(std::slice::from_ref(&edge)).unwrap();
+    assert_eq!(state.removed_edges().unwrap(), std::slice::from_ref(&edge));
+    let strange = RemovedEdge { identity: "x".to_owned(), ..edge.clone() };
+    state.note_removed_edges(&[edge, strange]).unwrap();
+    assert!(state.removed_edges().unwrap_err().to_string().contains("which edges were removed"));
+    fs::write(scratch.0.join("removed_edges"), "[{").unwrap();
+    assert!(state.removed_edges().is_err());
+}

@@ -61,6 +61,16 @@ fn add(world: &World, name: &str, identity: &str) -> Output {
     run_with_input(command.arg(world.path("keyway.toml")), &line)
 }
 
+/// The store, and what tells that there was one.
+fn forget_store(world: &World) {
+    for entry in fs::read_dir(world.path("state")).expect("its state_dir").flatten() {
+        let file = entry.file_name().to_string_lossy().into_owned();
+        if file.starts_with("registry.db") || file.starts_with("routes.") {
+            fs::remove_file(entry.path()).expect("a file");
+        }
+    }
+}
+
 /// Neither shares a store with the other: what the agent follows says who both are.
 #[test]
 fn an_agent_admits_two_edges_of_one_registry_and_drops_the_one_that_is_removed() {
@@ -129,12 +139,7 @@ fn a_front_door_whose_identity_is_removed_says_so_and_hands_nothing_over_until_i
     world.restart();
     is_removed(&world);
     world.kill();
-    for entry in fs::read_dir(world.path("state")).expect("its state_dir").flatten() {
-        let file = entry.file_name().to_string_lossy().into_owned();
-        if file.starts_with("registry.db") || file.starts_with("routes.") {
-            fs::remove_file(entry.path()).expect("a file");
-        }
-    }
+    forget_store(&world);
     world.restart();
     assert_eq!(edges(&world), [(name.clone(), "removed".to_owned())]);
     is_told(&world, "s001", WORD);
@@ -166,9 +171,17 @@ fn an_edge_that_was_removed_does_not_come_back_with_a_backup() {
     store(&world, &["restore", &backup]);
     store(&world, &["adopt"]);
     world.restart();
-    assert!(world.log().contains("was removed after the backup: it stays so"), "{}", world.log());
+    let is_told_of = || world.log().contains("was removed after the backup: it stays so");
+    wait::until("a line in the log", wait::SOON, is_told_of);
     assert_eq!(edges(&world), [(name.clone(), "removed".to_owned())]);
     is_told(&world, "s001", WORD);
     let audit = keyway(&world, &["audit", "list"]).ok().text();
     assert!(audit.contains("edge-rm"), "{audit}");
+    // Nor where it was put back by hand, and nothing tells that the store is another one.
+    world.kill();
+    forget_store(&world);
+    fs::copy(&backup, world.path("state").join("registry.db")).expect("a copy");
+    world.restart();
+    assert_eq!(edges(&world), [(name.clone(), "removed".to_owned())]);
+    is_told(&world, "s001", WORD);
 }
