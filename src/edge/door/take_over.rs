@@ -189,14 +189,7 @@ impl Door {
             return Err(refused("another data connection came under the same announcement"));
         }
         let open = input.get(payload).unwrap_or_default();
-        let judged = Box::pin(self.judge(agent, open, report)).await;
-        // READY is for no edge that was removed while this agent's map moved.
-        let judged =
-            judged.and_then(
-                |judged| {
-                    if agent.trusts_edge(&edge) { Ok(judged) } else { Err(Denial::Edge) }
-                },
-            );
+        let judged = Box::pin(self.judge((agent, &edge), open, report)).await;
         match judged {
             Ok((taken, admitted, key)) => {
                 let line = (from_edge, to_edge);
@@ -233,7 +226,7 @@ impl Door {
     /// the edge's, may just be behind: it has a moment to move, and then decides.
     async fn judge<'a>(
         &self,
-        agent: &Agent,
+        (agent, edge): (&Agent, &Fingerprint),
         open: &'a [u8],
         report: &RefCell<Report>,
     ) -> Result<(Taken<'a>, Admitted, Box<ProvedKey>), Denial> {
@@ -250,6 +243,10 @@ impl Door {
                 break judged?;
             }
         };
+        // READY is for no edge that was removed while this agent's map moved.
+        if !agent.trusts_edge(edge) {
+            return Err(Denial::Edge);
+        }
         let Judged { open, session, admitted, key, agrees } = judged;
         if !agrees {
             let odd = "this agent's map knows the VM otherwise than the edge's";

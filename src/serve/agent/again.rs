@@ -26,8 +26,13 @@ pub(super) fn withdraw(
                 Trusted { edges: edges.iter().copied().collect(), host_keys: host_keys.clone() }
             }
             None => Trusted {
-                edges: narrowed("edges", &before.edges, edges, &mut unknown),
-                host_keys: narrowed("host_keys", &before.host_keys, host_keys, &mut unknown),
+                edges: narrowed("edges", &before.edges, edges.as_deref(), &mut unknown),
+                host_keys: narrowed(
+                    "host_keys",
+                    &before.host_keys,
+                    host_keys.as_deref(),
+                    &mut unknown,
+                ),
             },
         };
         agent.trust(trusted);
@@ -42,13 +47,13 @@ pub(super) fn withdraw(
 fn narrowed<'b, T: Clone + PartialEq + 'b, All: FromIterator<T>>(
     what: &str,
     before: impl IntoIterator<Item = &'b T>,
-    named: Option<Vec<T>>,
+    named: Option<&[T]>,
     unknown: &mut Vec<String>,
 ) -> All {
     if named.is_none() {
         unknown.push(format!("{what} cannot be read: those that were believed stay so"));
     }
-    let stays = |one: &&T| named.as_ref().is_none_or(|named| named.contains(one));
+    let stays = |one: &&T| named.is_none_or(|named| named.contains(one));
     before.into_iter().filter(stays).cloned().collect()
 }
 
