@@ -48,14 +48,17 @@ An edge whose state_dir was lost has another identity: add that one, and remove 
         #[command(flatten)]
         edit: ChangeArgs,
     },
-    /// Have agents take no more sessions from an edge: those that it handed over end within a
-    /// second, and it signs no more
+    /// Have agents take no more sessions from an edge: those that it handed over end, within a
+    /// second at agents that follow this registry, and it signs no more
     #[command(
         visible_alias = "remove",
         after_help = "\
 Examples:
   keyway edge rm edge2 --dry-run
   keyway edge rm edge2
+
+An agent with `edges` in agent.toml has that list changed by hand, and a SIGHUP; one that is cut off hears of it when it comes
+back, and believes until then what it heard last (keyway_feed_age_seconds at its metrics).
 
 A removed identity is remembered and never registers itself again: `keyway edge add` of the same key brings it back."
     )]

@@ -12,6 +12,8 @@ use crate::registry::{Command, Key, Label};
 
 type Answer<T> = Result<T, Problem>;
 
+const REMOVED_IN_THE_FILE: &str = "the fleet file removed it: if that says `removed = true`, the next start or reload \
+     removes it again; take that out there";
 const IN_THE_FILE: &str = "the fleet file names it, which does not bring it back and is refused there from now on; say \
      `removed = true` there, or take it out";
 
@@ -44,7 +46,11 @@ pub(in super::super) fn edge(context: &Context) -> Answer<Reply<dto::Edge>> {
 pub(in super::super) fn add(context: &Context, new: dto::NewEdge) -> Answer<Changed<dto::Edge>> {
     let dto::NewEdge { name, identity } = new;
     let done = context.carry_out(Command::EdgeAdd { name: Label::new(&name)?, identity })?;
-    Ok(changed(context, &done, EdgeState::Admitted))
+    let mut answer = changed(context, &done, EdgeState::Admitted);
+    if was_of_file(&done, EdgeState::Removed) {
+        answer.warnings.push(REMOVED_IN_THE_FILE.to_owned());
+    }
+    Ok(answer)
 }
 
 /// It is shown as it is remembered.
@@ -52,12 +58,17 @@ pub(in super::super) fn remove(context: &Context) -> Answer<Changed<dto::Edge>> 
     let command = Command::EdgeRemove { name: context.name(0)?, identity: None };
     let done = context.carry_out(command)?;
     let mut answer = changed(context, &done, EdgeState::Removed);
-    let before = done.written.iter().filter_map(|written| written.before.as_ref());
-    let of_file = |(before, _): &(Document, u64)| matches!(before, Document::Edge(edge) if edge.origin == Origin::Fleet);
-    if before.into_iter().any(of_file) {
+    if was_of_file(&done, EdgeState::Admitted) {
         answer.warnings.push(IN_THE_FILE.to_owned());
     }
     Ok(answer)
+}
+
+/// Whether the file had made it so.
+fn was_of_file(done: &Committed, state: EdgeState) -> bool {
+    let mut before = done.written.iter().filter_map(|written| written.before.as_ref());
+    let is = (Origin::Fleet, state);
+    before.any(|(it, _)| matches!(it, Document::Edge(edge) if (edge.origin, edge.state) == is))
 }
 
 fn changed(context: &Context, done: &Committed, now: EdgeState) -> Changed<dto::Edge> {
