@@ -125,8 +125,8 @@ impl Edges {
     }
 
     /// The registry was read, and adopted if need be: it is right, and what is kept follows it from
-    /// now on. What was removed and it knows nothing of, or only from before, is told to it: neither
-    /// a registry that was begun anew nor an old copy is a way back.
+    /// now on. What was removed, and it knows nothing of or only from before, is told to it: no
+    /// registry that is begun anew, and no old copy, is a way back.
     pub(super) fn settle(&self, service: &Service) {
         self.are(service.model().edges().values().map(|stored| stored.document.clone()));
         let unknown: Vec<CommandRequest> = {

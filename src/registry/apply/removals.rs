@@ -45,8 +45,8 @@ pub enum HeldBack {
 }
 
 /// Whether so much can be meant. What a file cannot remove makes it no less, and a key for which
-/// its user gets another one is not lost. `edges_gone`: what goes by the file's silence; one that it
-/// says is removed is an order.
+/// its user gets another one is not lost. `edges_gone`: by silence; what a file says is removed is
+/// an order.
 pub(super) fn held(
     doings: &Doings,
     edges_gone: u64,
