@@ -168,6 +168,14 @@ fn without_the_feed_sessions_go_on_and_new_ones_come_be_it_away_for_a_day() {
     let wire = wire_the_feed(&mut world);
     let target = world.target("alice", "s001");
     let (mut ssh, _) = stays(&world);
+    // The VM's host key was pinned at control: the agent has it once it has all there is.
+    let known = |page: String, name: &str| {
+        page.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
+    };
+    wait::until("the pin", wait::SOON, || {
+        let there = known(world.page("/metrics"), "keyway_registry_revision ");
+        there.is_some() && known(world.agent_page(), "keyway_feed_revision ") == there
+    });
     wire.let_pass(Kind::Client, false);
     wire.tear(Kind::Client);
     let away = |world: &World| world.agent_page().contains("keyway_feed_connected 0\n");

@@ -12,7 +12,7 @@ use crate::registry::refusal::{Kind, Refusal};
 use crate::registry::values::{edge_identity, plain};
 use crate::ssh::publickey::{Fingerprint, PublicKey};
 
-/// Identities that are known, those that were removed too: each is told to every agent.
+/// Edges that are admitted: each is told to every agent.
 const EDGES_MAX: usize = 4096;
 /// Longest name, in bytes (RFC 1035 §2.3.4).
 const NAME_BYTES_MAX: usize = 63;
@@ -107,11 +107,14 @@ impl Draft<'_> {
         origin: Origin,
     ) -> Done {
         let fingerprint = key.fingerprint();
+        // A removal is never one too many.
         if state == EdgeState::Admitted {
             self.no_agents_identity(fingerprint)?;
+            let others = self.model().edges().iter().filter(|(other, stored)| {
+                **other != fingerprint && stored.document.state == EdgeState::Admitted
+            });
+            limit(others.count() + 1, EDGES_MAX, || "edges".to_owned())?;
         }
-        let (known, edges) = (self.edge_of(fingerprint).is_some(), self.model().edges().len());
-        limit(edges + usize::from(!known), EDGES_MAX, || "edges, with those removed".to_owned())?;
         let (since_s, by) = (self.stamp().now_s, self.by().to_owned());
         let (name, key) = (name.clone(), key.to_line());
         let edge = Edge { name, key, state, since_s, by, origin };

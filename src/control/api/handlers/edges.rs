@@ -55,13 +55,22 @@ pub(in super::super) fn add(context: &Context, new: dto::NewEdge) -> Answer<Chan
 
 /// It is shown as it is remembered.
 pub(in super::super) fn remove(context: &Context) -> Answer<Changed<dto::Edge>> {
-    let command = Command::EdgeRemove { name: context.name(0)?, identity: None };
-    let done = context.carry_out(command)?;
+    let name = context.name(0)?;
+    // The entry in the audit says which it was: names are given again.
+    let identity = admitted(context, &name);
+    let done = context.carry_out(Command::EdgeRemove { name, identity })?;
     let mut answer = changed(context, &done, EdgeState::Removed);
     if was_of_file(&done, EdgeState::Admitted) {
         answer.warnings.push(IN_THE_FILE.to_owned());
     }
     Ok(answer)
+}
+
+/// The public key line of the edge of that name, if it is admitted.
+fn admitted(context: &Context, name: &Label) -> Option<String> {
+    let model = context.api.service.model();
+    let (_, stored) = model.edge_named(name)?;
+    (stored.document.state == EdgeState::Admitted).then(|| stored.document.key.clone())
 }
 
 /// Whether the file had made it so.
