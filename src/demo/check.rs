@@ -264,9 +264,9 @@ fn spliced(demo: &Demo) -> TaskVerdict {
         Ok(answer) if answer.stdout != input => {
             TaskVerdict::Wrong(format!("{} bytes came back", answer.stdout.len()))
         }
-        // Both ways.
+        // Both ways. What a full socket leaves in the pipe is copied, and counted apart.
         Ok(_) => match demo.door.spliced_bytes() - before {
-            bytes if bytes >= 2 * ROUND_TRIP_BYTES as u64 => TaskVerdict::Right,
+            bytes if bytes >= 2 * ROUND_TRIP_BYTES as u64 / 20 * 19 => TaskVerdict::Right,
             bytes => TaskVerdict::Wrong(format!("{bytes} bytes were spliced")),
         },
         Err(trouble) => TaskVerdict::Wrong(trouble.to_string()),
