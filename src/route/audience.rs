@@ -200,33 +200,44 @@ impl Audiences {
         for (name, audiences) in of {
             let then = self.members.remove(name).unwrap_or_default();
             let stands = self.teams.contains_key(&**name);
-            let now = match put.get(name) {
-                Some((_, entry)) => entry.iter().flat_map(members).collect(),
+            let now: Option<BTreeSet<_>> = match put.get(name) {
+                Some((_, entry)) => Some(entry.iter().flat_map(members).collect()),
                 // It was there before: nobody came and nobody went.
-                None if audiences.values().any(|was| *was) || !then.is_empty() => then.clone(),
-                None => whole.team(name).iter().flat_map(members).collect(),
+                None if audiences.values().any(|was| *was) || !then.is_empty() => None,
+                None => Some(whole.team(name).iter().flat_map(members).collect()),
             };
             // Once, however many audiences name the team.
-            let gone: Vec<_> = then.difference(&now).collect();
-            let come: Vec<_> = now.difference(&then).collect();
-            let (before, after): (Vec<_>, Vec<_>) = (then.iter().collect(), now.iter().collect());
+            let (gone, come): (Vec<_>, Vec<_>) = match &now {
+                Some(now) => (then.difference(now).collect(), now.difference(&then).collect()),
+                None => Default::default(),
+            };
+            let after = now.as_ref().unwrap_or(&then);
             for (audience, was) in audiences.iter() {
                 let is = self.teams.get(&**name).is_some_and(|all| place(all, audience).is_ok());
-                let (left, entered): (&[_], &[_]) = match (*was, is) {
-                    (true, true) => (&gone, &come),
-                    (true, false) => (&before, &[]),
-                    (false, true) => (&[], &after),
-                    (false, false) => continue,
-                };
-                for it in left {
-                    leave(&mut self.users, by, it, audience);
-                }
-                for it in entered {
-                    enter(&mut self.users, by, it, audience);
+                match (*was, is) {
+                    (true, true) => {
+                        for it in &gone {
+                            leave(&mut self.users, by, it, audience);
+                        }
+                        for it in &come {
+                            enter(&mut self.users, by, it, audience);
+                        }
+                    }
+                    (true, false) => {
+                        for it in &then {
+                            leave(&mut self.users, by, it, audience);
+                        }
+                    }
+                    (false, true) => {
+                        for it in after {
+                            enter(&mut self.users, by, it, audience);
+                        }
+                    }
+                    (false, false) => {}
                 }
             }
             if stands {
-                self.members.insert(name.clone(), now);
+                self.members.insert(name.clone(), now.unwrap_or(then));
             }
         }
     }
