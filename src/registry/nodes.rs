@@ -16,6 +16,15 @@ impl Model {
         &self.nodes
     }
 
+    /// The node whose agent has this key (`SHA256:...`): one at most.
+    #[must_use]
+    pub fn node_of_agent(&self, key: &str) -> Option<&Label> {
+        let its = |it: &Stored<Node>| {
+            it.document.agent.as_ref().is_some_and(|agent| agent.key.as_deref() == Some(key))
+        };
+        self.nodes.iter().find(|(_, it)| its(it)).map(|(name, _)| name)
+    }
+
     /// The VMs that lie on a node, by serial.
     #[must_use]
     pub fn vms_on(&self, node: &Label) -> &BTreeSet<Serial> {

@@ -6,6 +6,13 @@ use super::name::Label;
 use super::noted::Noted;
 
 impl Command {
+    /// Whether it is about what operators may only look at.
+    #[must_use]
+    pub fn is_for_admins(&self) -> bool {
+        let what = self.subject();
+        matches!(what, Some(Subject::Key(Key::Address(_) | Key::Node(_)) | Subject::Edge(_)))
+    }
+
     /// The document that the command is about, for the check of a revision. A VM is
     /// found by its name.
     #[must_use]

@@ -17,13 +17,12 @@ use crate::registry::draft::Written;
 use crate::registry::refusal::utc;
 use crate::registry::writer::{CommandRequest, Mode};
 use crate::registry::{Command, Document, Key, Label, Service, edge_identity};
+use crate::route::LABEL_BYTES_MAX;
 use crate::ssh::publickey::{Fingerprint, PublicKey};
 use crate::state::{RemovedEdge, State};
 
 /// What an edge is called whose host's name is none here.
 const UNNAMED: &str = "edge";
-/// Longest name, in bytes (RFC 1035 §2.3.4).
-const LABEL_BYTES_MAX: usize = 63;
 
 /// What is known of edges.
 pub(super) struct Edges {

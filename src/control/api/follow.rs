@@ -11,12 +11,13 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::Response;
 use http_body_util::{BodyExt, Limited};
+use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::body;
 use super::origin::Origin;
-use super::pipeline::{Connection, wait};
+use super::pipeline::{Connection, in_turn};
 use super::problem::Problem;
 use super::response::with;
 use super::shared::Api;
@@ -75,16 +76,10 @@ async fn begin(connection: &Connection, parts: &Parts) -> Result<Follower, Probl
     let query = parts.uri.query().unwrap_or_default();
     speaks(query)?;
     let known = value(query, "known").and_then(feed::read_head);
-    let turn = Arc::clone(&api.following.reads).acquire_owned().await;
-    let turn = turn.map_err(|_| Problem::ending())?;
-    wait(move || {
-        let follower = {
-            let model = api.service.model();
-            let Agent { node, key } = agent(&api, &model, key)?;
-            api.hub.follow(node.as_str(), key.0, known, &*model)
-        };
-        drop(turn);
-        follower.ok_or_else(Problem::ending)
+    in_turn(Arc::clone(&api.following.reads), move || {
+        let model = api.service.model();
+        let Agent { node, key } = agent(&api, &model, key)?;
+        api.hub.follow(node.as_str(), key.0, known, &*model).ok_or_else(Problem::ending)
     })
     .await
 }
@@ -100,13 +95,16 @@ pub(super) async fn pin(State(connection): State<Arc<Connection>>, request: Requ
     let (parts, body) = request.into_parts();
     let asked = Asked::new(connection.from(), &parts);
     let response = match pinned(&connection, &parts, body).await {
-        Ok(answer) => {
-            let body = serde_json::to_vec(&answer).unwrap_or_default();
-            with(StatusCode::OK, "application/json", body::Body::whole(body, None))
-        }
+        Ok(answer) => told(&answer),
         Err(problem) => refused(&connection, &asked, problem),
     };
     response.map(Body::new)
+}
+
+/// What whoever asked is answered.
+pub(super) fn told(answer: &impl Serialize) -> Response<body::Body> {
+    let body = serde_json::to_vec(answer).unwrap_or_default();
+    with(StatusCode::OK, "application/json", body::Body::whole(body, None))
 }
 
 /// Tells who was refused what, here and there.
@@ -128,14 +126,10 @@ async fn pinned(connection: &Connection, parts: &Parts, body: Body) -> Result<Pi
     let body = body.map_err(|_| Problem::too_large(QUESTION_BYTES_MAX))?.to_bytes();
     let question: Result<PinQuestion, _> = serde_json::from_slice(&body);
     let peer = from.peer();
-    let turn = Arc::clone(&api.following.pins).acquire_owned().await;
-    let turn = turn.map_err(|_| Problem::ending())?;
-    wait(move || {
+    in_turn(Arc::clone(&api.following.pins), move || {
         let who = agent(&api, &api.service.model(), key)?;
         let question = question.map_err(|_| Problem::bad("the body is no question"))?;
-        let answer = pin_in_registry(&api, &who, question, peer);
-        drop(turn);
-        Ok(answer)
+        Ok(pin_in_registry(&api, &who, question, peer))
     })
     .await
 }
@@ -182,10 +176,7 @@ fn agent(api: &Api, model: &crate::registry::Model, key: Fingerprint) -> Result<
         return Err(Problem::registry_away(why));
     }
     let text = key.to_string();
-    let mut nodes = model.nodes().iter();
-    let its = |agent: &crate::registry::document::Agent| agent.key.as_ref() == Some(&text);
-    let node = nodes.find(|(_, node)| node.document.agent.as_ref().is_some_and(its));
-    let (node, _) = node.ok_or_else(|| {
+    let node = model.node_of_agent(&text).ok_or_else(|| {
         Problem::forbidden(format!(
             "no node has an agent with the key {text}; fix: `keyway node token NODE`, and with that `keyway agent join` \
              there, or `keyway node set NODE --agent IP:PORT --agent-key {text}`"

@@ -11,11 +11,9 @@ use axum::response::Response;
 use http_body_util::{BodyExt, Limited};
 
 use super::auth::TokenHash;
-use super::body;
-use super::follow::{refused, shown};
-use super::pipeline::{Connection, wait};
+use super::follow::{refused, shown, told};
+use super::pipeline::{Connection, in_turn};
 use super::problem::Problem;
-use super::response::with;
 use super::shared::Api;
 use super::trace::{self, Asked};
 use crate::control::feed::{JoinAnswer, JoinQuestion, believed};
@@ -32,10 +30,7 @@ pub(super) async fn join(State(connection): State<Arc<Connection>>, request: Req
     let (parts, body) = request.into_parts();
     let mut asked = Asked::new(connection.from(), &parts);
     let response = match joined(&connection, &parts, body, &mut asked).await {
-        Ok(answer) => {
-            let body = serde_json::to_vec(&answer).unwrap_or_default();
-            with(StatusCode::OK, "application/json", body::Body::whole(body, None))
-        }
+        Ok(answer) => told(&answer),
         Err(problem) => {
             // What is away, or ends, is nobody's fault there.
             if !problem.status.is_server_error() {
@@ -64,13 +59,7 @@ async fn joined(
     let body = body.map_err(|_| Problem::too_large(QUESTION_BYTES_MAX))?.to_bytes();
     let question = serde_json::from_slice(&body);
     let question = question.map_err(|_| Problem::bad("the body is no question"))?;
-    let turn = Arc::clone(&api.turns).acquire_owned().await.map_err(|_| Problem::ending())?;
-    wait(move || {
-        let answer = meet(&api, &actor, key, question);
-        drop(turn);
-        answer
-    })
-    .await
+    in_turn(Arc::clone(&api.turns), move || meet(&api, &actor, key, question)).await
 }
 
 fn meet(

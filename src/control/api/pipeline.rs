@@ -12,7 +12,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::auth::{Caller, Proof, TokenHash, role_word};
@@ -190,11 +190,9 @@ async fn answer(
         Kind::Show(_) | Kind::List(_) | Kind::Change | Kind::Create | Kind::All | Kind::Act => None,
     };
     let context = Context { api: Arc::clone(api), caller, params, query, expected, body };
-    let turn = Arc::clone(&api.turns).acquire_owned().await.map_err(|_| Problem::ending())?;
     // Whoever asked may go meanwhile; what is held for them is held until this is done.
-    let carried_out = wait(move || {
+    let carried_out = in_turn(Arc::clone(&api.turns), move || {
         let answer = (route.run.carry_out)(&context);
-        drop(turn);
         Ok((answer?, place))
     });
     let (answer, place) = carried_out.await?;
@@ -208,6 +206,20 @@ fn warning(why: &str) -> Option<HeaderValue> {
         .map(|c| if matches!(c, '"' | '\\') || !matches!(c, ' '..='~') { '?' } else { c })
         .collect();
     HeaderValue::try_from(format!("110 keyway \"{text}\"")).ok()
+}
+
+/// The same as [`wait`], when it is its turn.
+pub(super) async fn in_turn<T: Send + 'static>(
+    turns: Arc<Semaphore>,
+    run: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    let turn = turns.acquire_owned().await.map_err(|_| Problem::ending())?;
+    wait(move || {
+        let answer = run();
+        drop(turn);
+        answer
+    })
+    .await
 }
 
 /// Runs what may wait for the registry where nobody else waits for it.

@@ -213,7 +213,7 @@ impl State {
         *sent = self.front_doors;
         let known = self.door.take().filter(|(revision, _)| *revision == head.revision);
         let encode =
-            || (head.revision, framed(&saved_routes::encode_front_door(head, &self.front_door)));
+            || (head.revision, framed(&[saved_routes::encode_front_door(head, &self.front_door)]));
         let (_, door) = self.door.insert(known.unwrap_or_else(encode));
         Some(door.clone())
     }
@@ -284,7 +284,7 @@ impl Follower {
         next.extend(deltas);
         if beat {
             let nothing = saved_routes::encode_delta(head, to, &Delta::default());
-            next.push(framed(&nothing));
+            next.push(framed(&[nothing]));
             to = head.revision;
         }
         *ring.after(self.number)? = to;

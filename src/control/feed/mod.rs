@@ -48,7 +48,7 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// Everything, as it is sent.
 pub(super) fn whole((head, contents): (Head, Contents)) -> Bytes {
-    ring::framed(&saved_routes::encode(head, &contents).collect::<Vec<_>>().concat())
+    ring::framed(&saved_routes::encode(head, &contents).collect::<Vec<_>>())
 }
 
 /// How far a follower has come, in a word.

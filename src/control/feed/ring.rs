@@ -66,7 +66,7 @@ impl Ring {
         }
         let (revision, changes) = (self.pending.0, std::mem::take(&mut self.pending.1));
         let head = Head { revision, ..head };
-        let delta = framed(&saved_routes::encode_delta(head, self.last, &Delta { changes }));
+        let delta = framed(&[saved_routes::encode_delta(head, self.last, &Delta { changes })]);
         self.last = revision;
         self.bytes += delta.len();
         self.deltas.push_back((revision, delta));
@@ -109,9 +109,14 @@ impl Ring {
     }
 }
 
-/// Behind its length.
-pub(super) fn framed(bytes: &[u8]) -> Bytes {
+/// In one piece, behind its length.
+pub(super) fn framed<P: AsRef<[u8]>>(pieces: &[P]) -> Bytes {
+    let length: usize = pieces.iter().map(|piece| piece.as_ref().len()).sum();
+    let mut frame = Vec::with_capacity(size_of::<u32>() + length);
     // What is longer is refused where it is read.
-    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    Bytes::from([&length.to_be_bytes()[..], bytes].concat())
+    frame.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    for piece in pieces {
+        frame.extend_from_slice(piece.as_ref());
+    }
+    frame.into()
 }

@@ -22,7 +22,7 @@ const TAKES_MAX: Duration = Duration::from_secs(10);
 /// Bytes of a piece: what a connection holds of what others hold too.
 const PIECE_BYTES: usize = 64 << 10;
 /// Heartbeats begin at so many times: those who came together do not hear it together.
-const BEATS: u64 = 64;
+const BEATS: u32 = 64;
 
 /// Reads everything, framed, on a thread that may wait.
 pub(in crate::control) type Read = Box<dyn FnOnce(&mut Follower) -> Option<Bytes> + Send>;
@@ -37,7 +37,7 @@ pub(in crate::control) async fn send(
     if !take(&follower, door, &sender).await {
         return;
     }
-    let begins = Instant::now() + HEARTBEAT * beat_of(follower.number()) / part(BEATS);
+    let begins = Instant::now() + HEARTBEAT * beat_of(follower.number()) / BEATS;
     let mut heartbeat = interval_at(begins, HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     if !follower.goes_on() {
@@ -65,12 +65,8 @@ pub(in crate::control) async fn send(
     }
 }
 
-fn part(of: u64) -> u32 {
-    u32::try_from(of).unwrap_or(u32::MAX)
-}
-
 fn beat_of(number: u64) -> u32 {
-    part(number % BEATS)
+    u32::try_from(number % u64::from(BEATS)).unwrap_or_default()
 }
 
 /// Sends everything, when it is this follower's turn. The front door comes again until then:

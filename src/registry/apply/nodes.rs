@@ -87,9 +87,6 @@ fn read_key(wanted: &FleetNode) -> Option<String> {
 
 /// Whether another node has the agent's key.
 fn is_taken(model: &Model, wanted: &FleetNode) -> bool {
-    let Some(key) = read_key(wanted) else { return false };
-    model.nodes().iter().any(|(name, stored)| {
-        let theirs = stored.document.agent.as_ref();
-        *name != wanted.name && theirs.is_some_and(|agent| agent.key.as_ref() == Some(&key))
-    })
+    let of = read_key(wanted).and_then(|key| model.node_of_agent(&key).cloned());
+    of.is_some_and(|of| of != wanted.name)
 }

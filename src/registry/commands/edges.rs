@@ -10,12 +10,11 @@ use crate::registry::draft::Draft;
 use crate::registry::name::Label;
 use crate::registry::refusal::{Kind, Refusal};
 use crate::registry::values::{edge_identity, plain};
+use crate::route::LABEL_BYTES_MAX;
 use crate::ssh::publickey::{Fingerprint, PublicKey};
 
 /// Edges that are admitted: each is told to every agent.
 const EDGES_MAX: usize = 4096;
-/// Longest name, in bytes (RFC 1035 §2.3.4).
-const NAME_BYTES_MAX: usize = 63;
 
 impl Draft<'_> {
     pub(super) fn edge_add(&mut self, name: &Label, identity: &str, options: Options) -> Done {
@@ -145,10 +144,7 @@ impl Draft<'_> {
     /// Two lines of `keyway identity` look alike.
     fn no_agents_identity(&self, key: Fingerprint) -> Done {
         let text = key.to_string();
-        let its = self.model().nodes().iter().find(|(_, stored)| {
-            stored.document.agent.as_ref().is_some_and(|agent| agent.key.as_ref() == Some(&text))
-        });
-        its.map_or(Ok(()), |(node, _)| {
+        self.model().node_of_agent(&text).map_or(Ok(()), |node| {
             Err(Refusal::IdentityTaken {
                 key: text.clone(),
                 of: format!("the agent of node `{node}`"),
@@ -160,7 +156,7 @@ impl Draft<'_> {
     fn free_edge_name(&self, name: &Label) -> Label {
         let numbered = (2..=EDGES_MAX + 2).filter_map(|number| {
             let behind = format!("-{number}");
-            let room = NAME_BYTES_MAX - behind.len();
+            let room = LABEL_BYTES_MAX - behind.len();
             let begin = name.as_str().get(..room).unwrap_or(name.as_str());
             Label::new(&format!("{begin}{behind}")).ok()
         });

@@ -46,14 +46,9 @@ impl Draft<'_> {
     }
 
     /// Refuses where another node, or an edge, has the agent's key.
-    fn nobodys_key(&self, name: &Label, key: &String) -> Done {
-        let mut nodes = self.model().nodes().iter();
-        let of = nodes.find(|(other, stored)| {
-            let theirs = stored.document.agent.as_ref();
-            *other != name && theirs.is_some_and(|agent| agent.key.as_ref() == Some(key))
-        });
-        match of {
-            Some((of, _)) => Err(Refusal::AgentKeyTaken { key: key.clone(), of: of.clone() }),
+    fn nobodys_key(&self, name: &Label, key: &str) -> Done {
+        match self.model().node_of_agent(key).filter(|of| *of != name) {
+            Some(of) => Err(Refusal::AgentKeyTaken { key: key.to_owned(), of: of.clone() }),
             None => self.no_edges_identity(key),
         }
     }

@@ -12,7 +12,6 @@ use crate::control::api::reply::{List, Moved, Reply};
 use crate::control::api::{dto, openapi, watch};
 use crate::registry::apply::served_file::{self, RemovalsMax, Tally};
 use crate::registry::apply::{self, Prune};
-use crate::registry::command::Thing;
 use crate::registry::document::Role;
 use crate::registry::draft::Progress;
 use crate::registry::fleet::Fleet;
@@ -88,14 +87,7 @@ pub(in super::super) fn apply(context: &Context, wanted: Apply) -> Answer<Applie
         (model.revision(), apply::plan(&wanted.fleet, &model, prune)?)
     };
     // A fleet must not be a way around what addresses, nodes and edges take by themselves.
-    let admins = plan.iter().find(|step| {
-        let things = |thing: &Thing| matches!(thing, Thing::Address(_) | Thing::Node(_));
-        let taken = matches!(&step.command, Command::TakeOver { thing } if things(thing));
-        taken
-            || ["address-", "node-", "edge-"]
-                .iter()
-                .any(|noun| step.command.word().starts_with(noun))
-    });
+    let admins = plan.iter().find(|step| step.command.is_for_admins());
     if let Some(step) = admins.filter(|_| context.caller.role < Role::Admin) {
         let text = &step.text;
         return Err(Problem::forbidden(format!(
