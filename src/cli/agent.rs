@@ -112,7 +112,7 @@ fn start(files: AgentFiles, role: Role, terminal: &mut Terminal<'_>) -> Outcome 
 
 fn run_join(join: &Join, terminal: &mut Terminal<'_>) -> Outcome {
     // Before a token is typed.
-    if !(join.yes || terminal.asks && terminal.seen) {
+    if !(join.yes || terminal.can_ask()) {
         return Err(CliError::failed("nobody is there to ask; --yes believes what control shows"));
     }
     let given = join.given()?;
@@ -142,7 +142,7 @@ fn run_join(join: &Join, terminal: &mut Terminal<'_>) -> Outcome {
     let meeting = Meeting::begin(&config.state_dir, control.clone(), token).map_err(fault)?;
     let terms = meeting.terms();
     write!(terminal.stderr, "{}", told(&terms, &control, &config))?;
-    if !join.yes && !agrees(terminal)? {
+    if !join.yes && !terminal.agrees("join, and believe these keys?")? {
         return Err(CliError::failed("nothing was changed"));
     }
     let kept = meeting.join().map_err(fault)?;
@@ -196,7 +196,7 @@ fn token(file: Option<&Path>, terminal: &mut Terminal<'_>) -> Result<String, Cli
         None => false,
     };
     if !is_stdin {
-        if !(terminal.asks && terminal.seen) {
+        if !terminal.can_ask() {
             let what =
                 "nobody is there to ask for the token; --token-file names its file, - is stdin";
             return Err(CliError::failed(what));
@@ -217,13 +217,6 @@ fn read_line(terminal: &mut Terminal<'_>) -> io::Result<String> {
     let mut limited = io::Read::take(&mut *terminal.stdin, TOKEN_BYTES_MAX);
     io::BufRead::read_until(&mut limited, b'\n', &mut line)?;
     Ok(String::from_utf8_lossy(&line).into_owned())
-}
-
-fn agrees(terminal: &mut Terminal<'_>) -> io::Result<bool> {
-    write!(terminal.stderr, "join, and believe these keys? [y/N] ")?;
-    terminal.stderr.flush()?;
-    let answer = read_line(terminal)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// What both sides will know of each other, for somebody to compare.

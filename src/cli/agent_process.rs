@@ -15,12 +15,13 @@ use serde_json::Value;
 
 use super::api_session::each;
 use super::error::{CliError, Outcome};
-use super::keyfile::time;
+use super::keyfile::seconds;
+use super::remote;
 use super::table::{self, Column, Table, cell, plain, write_fields};
 use super::terminal::Terminal;
 use super::{DONE, FAULTS, Output, UNREACHABLE};
+use crate::plural;
 use crate::state::{AGENT_DRAIN, AGENT_END, State, StateFault};
-use crate::{config, plural};
 
 /// For the answer of an agent.
 const ANSWER_COMES: Duration = Duration::from_secs(5);
@@ -79,10 +80,6 @@ const DRAINING: &[Column] = &[
     ("UNTIL", |agent| seconds(agent, "until_s")),
 ];
 
-fn seconds(item: &Value, key: &str) -> String {
-    time(item.get(key).and_then(Value::as_u64))
-}
-
 fn feed(agent: &Value) -> String {
     let Some(feed) = agent.get("feed").filter(|feed| !feed.is_null()) else {
         return "none: a fleet file".to_owned();
@@ -108,10 +105,7 @@ struct Processes {
 
 impl Processes {
     fn of(config: &Path) -> Result<Self, CliError> {
-        let found = config::find(config).map_err(|report| {
-            let faults: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
-            CliError::failed(faults.join("; "))
-        })?;
+        let found = remote::find(config)?;
         let shown = found.state_dir.display().to_string();
         if !found.state_dir.exists() {
             return Err(nobody(&shown));

@@ -87,16 +87,13 @@ pub(super) fn apply(apply: &Apply, remote: &Remote, terminal: &mut Terminal<'_>)
         let answer = talk.make_many(change(), edit, "carrying it out", Some(steps))?;
         return told(&mut talk, &answer);
     }
-    if !(talk.terminal.asks && talk.terminal.seen) {
+    if !talk.terminal.can_ask() {
         let what = "nobody is there to ask; --dry-run shows the plan, --yes carries it out";
         return Err(CliError::failed(what));
     }
     let would = told_plan(&plan);
-    write!(talk.terminal.stderr, "{would}carry out {}? [y/N] ", count(steps, "change"))?;
-    talk.terminal.stderr.flush()?;
-    let mut answer = String::new();
-    talk.terminal.stdin.read_line(&mut answer)?;
-    if !matches!(answer.trim(), "y" | "Y" | "yes") {
+    let question = format!("{would}carry out {}?", count(steps, "change"));
+    if !talk.terminal.agrees(&question)? {
         return Err(CliError::failed("nothing was changed"));
     }
     let answer = talk.make_many(change(), edit, "carrying it out", Some(steps))?;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::api_path::path;
 use super::change::{Change, ChangeArgs};
 use super::error::Outcome;
-use super::keyfile::{self, time};
+use super::keyfile::{self, seconds};
 use super::remote::Remote;
 use super::table::{Column, cell};
 use super::terminal::Terminal;
@@ -83,7 +83,7 @@ const COLUMNS: &[Column] = &[
     ("NAME", |edge| cell(edge, "name")),
     ("STATE", |edge| cell(edge, "state")),
     ("FINGERPRINT", |edge| cell(edge, "fingerprint")),
-    ("SINCE", |edge| time(edge.get("since_s").and_then(Value::as_u64))),
+    ("SINCE", |edge| seconds(edge, "since_s")),
     ("BY", |edge| cell(edge, "by")),
 ];
 

@@ -3,6 +3,8 @@
 use std::io::Read;
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::error::CliError;
 use super::remote::read;
 use super::terminal::Terminal;
@@ -159,6 +161,11 @@ pub(super) fn host_key(text: &str) -> Result<String, CliError> {
         },
         (_, _) => Err(what("the file does not hold one line")),
     }
+}
+
+/// A field that is a Unix time, for people.
+pub(super) fn seconds(item: &Value, key: &str) -> String {
+    time(item.get(key).and_then(Value::as_u64))
 }
 
 /// A Unix time for people.

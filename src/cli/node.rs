@@ -8,7 +8,7 @@ use super::api_path::path;
 use super::api_session::ApiSession;
 use super::change::{Change, ChangeArgs};
 use super::error::Outcome;
-use super::keyfile::time;
+use super::keyfile::{seconds, time};
 use super::remote::Remote;
 use super::table::{Column, cell, plain};
 use super::terminal::Terminal;
@@ -158,10 +158,14 @@ const COLUMNS: &[Column] = &[
     ("VMS", |node| cell(node, "vms")),
 ];
 
+fn joins_until(node: &Value) -> String {
+    time(node.pointer("/join/expires_s").and_then(Value::as_u64))
+}
+
 /// What one node shows beside these.
 const MORE: &[Column] = &[
     ("AGENT KEY", |node| cell(node, "agent_key")),
-    ("JOINS UNTIL", |node| time(node.pointer("/join/expires_s").and_then(Value::as_u64))),
+    ("JOINS UNTIL", joins_until),
     ("ORIGIN", |node| cell(node, "origin")),
     ("REVISION", |node| cell(node, "revision")),
 ];
@@ -170,9 +174,9 @@ const LINKS: &[Column] = &[
     ("NODE", |link| cell(link, "node")),
     ("AGENT", |link| cell(link, "agent")),
     ("STATE", |link| cell(link, "state")),
-    ("SINCE", |link| time(link.get("since_s").and_then(Value::as_u64))),
+    ("SINCE", |link| seconds(link, "since_s")),
     ("SESSIONS", |link| cell(link, "sessions")),
-    ("LAST ERROR", |link| time(link.get("error_s").and_then(Value::as_u64))),
+    ("LAST ERROR", |link| seconds(link, "error_s")),
     ("ERROR", |link| cell(link, "error")),
 ];
 
@@ -231,8 +235,7 @@ fn token(asked: &Token, remote: &Remote, talk: &mut ApiSession<'_, '_>) -> Outco
     put(&mut body, [("expires_s", ends_s.map(Value::from))]);
     let change = Change::post(path(["nodes", name.as_str(), "token"]), body);
     let line = |node: &Value| {
-        let ends = time(node.pointer("/join/expires_s").and_then(Value::as_u64));
-        format!("token for the agent of node {name} made (until {ends})")
+        format!("token for the agent of node {name} made (until {})", joins_until(node))
     };
     if show_once(talk, change, *edit, "/item/join/token", &line)? {
         let Terminal { stderr, .. } = &mut *talk.terminal;

@@ -206,7 +206,7 @@ impl Remote {
 }
 
 /// Where the front door of a configuration is.
-fn find(config: &Path) -> Result<Found, CliError> {
+pub(super) fn find(config: &Path) -> Result<Found, CliError> {
     config::find(config).map_err(|report| faults(&report))
 }
 

@@ -12,7 +12,7 @@ use super::api_session::{ApiSession, each, tell_warnings};
 use super::change::{Change, ChangeArgs};
 use super::client::Request;
 use super::error::{CliError, Outcome};
-use super::keyfile::time;
+use super::keyfile::seconds;
 use super::remote::Remote;
 use super::table::{self, Column, Table, cell, plain, write_fields};
 use super::terminal::Terminal;
@@ -54,7 +54,7 @@ const FIELDS: &[Column] = &[
     ("STATE", |status| cell(status, "state")),
     ("VERSION", |status| cell(status, "version")),
     ("PROCESS", |status| cell(status, "pid")),
-    ("SINCE", |status| time(status.get("since_s").and_then(Value::as_u64))),
+    ("SINCE", |status| seconds(status, "since_s")),
     ("REVISION", |status| cell(status, "revision")),
     ("SESSIONS", |status| of(status, "sessions", "sessions_max")),
     ("HALF OPEN", |status| of(status, "half_open", "half_open_max")),

@@ -1,13 +1,13 @@
 //! `keyway session`: who is inside.
 
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::api_path::path;
 use super::api_session::{ApiSession, tell_warnings};
 use super::client::Request;
 use super::error::{CliError, Outcome};
-use super::keyfile::time;
+use super::keyfile::seconds;
 use super::remote::Remote;
 use super::table::{self, Column, cell, plain};
 use super::terminal::Terminal;
@@ -54,7 +54,7 @@ const COLUMNS: &[Column] = &[
     ("ADDRESS", |session| cell(session, "address")),
     ("CLIENT", |session| cell(session, "client")),
     ("CARRY", |session| cell(session, "carry")),
-    ("SINCE", |session| time(session.get("since_s").and_then(Value::as_u64))),
+    ("SINCE", |session| seconds(session, "since_s")),
     ("UP", |session| cell(session, "up_bytes")),
     ("DOWN", |session| cell(session, "down_bytes")),
 ];

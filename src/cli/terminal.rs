@@ -18,3 +18,19 @@ pub(super) struct Terminal<'a> {
     /// they might have.
     pub(super) keep: &'a dyn Fn() -> io::Result<bool>,
 }
+
+impl Terminal<'_> {
+    /// Whether somebody would see a question, and can answer it.
+    pub(super) const fn can_ask(&self) -> bool {
+        self.asks && self.seen
+    }
+
+    /// Asks; nothing but a yes is one.
+    pub(super) fn agrees(&mut self, question: &str) -> io::Result<bool> {
+        write!(self.stderr, "{question} [y/N] ")?;
+        self.stderr.flush()?;
+        let mut answer = String::new();
+        self.stdin.read_line(&mut answer)?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+}

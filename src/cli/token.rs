@@ -7,7 +7,7 @@ use super::api_path::path;
 use super::api_session::{ApiSession, tell_warnings};
 use super::change::{Change, ChangeArgs};
 use super::error::{CliError, Outcome};
-use super::keyfile::time;
+use super::keyfile::seconds;
 use super::remote::Remote;
 use super::table::{self, Column, cell};
 use super::terminal::Terminal;
@@ -99,8 +99,8 @@ pub(super) fn parse_seconds(text: &str) -> Result<u64, String> {
 const COLUMNS: &[Column] = &[
     ("NAME", |token| cell(token, "name")),
     ("ROLE", |token| cell(token, "role")),
-    ("CREATED", |token| time(token.get("created_s").and_then(Value::as_u64))),
-    ("EXPIRES", |token| time(token.get("expires_s").and_then(Value::as_u64))),
+    ("CREATED", |token| seconds(token, "created_s")),
+    ("EXPIRES", |token| seconds(token, "expires_s")),
 ];
 
 pub(super) fn run(command: Token, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
