@@ -34,13 +34,8 @@ pub fn recheck(shared: &Shared, report: &Report, unix_s: u64) -> Result<Option<u
         unix_s,
         place,
     };
-    if let Some(far_end) = &report.far_end {
-        if !shared.is_admitted(far_end) {
-            return Err(Refusal::EdgeRemoved);
-        }
-        if !shared.trusts(far_end) {
-            return Err(Refusal::FarEnd);
-        }
+    if let Some(why) = report.far_end.as_deref().and_then(|far_end| shared.refuses(far_end)) {
+        return Err(why);
     }
     let right = gate::judge(&case, |_, _| ())?;
     right.covers(&proved.grant)?;

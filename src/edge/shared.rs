@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::first_use::FirstUse;
+use super::gate::Refusal;
 use super::handoff::{FarEnd, Part, Peer};
 use super::names::Names;
 use super::presence::{ConnectionGuard, Presence};
@@ -78,21 +79,14 @@ impl Shared {
         Self { part, ..self }
     }
 
-    /// Whether somebody who has part in a session may have it.
-    pub(super) fn trusts(&self, far_end: &FarEnd) -> bool {
-        match far_end {
-            FarEnd::Agent(peer) => self.trusts_agent(peer),
-            FarEnd::Edge(_) => true,
-        }
-    }
-
-    /// Whether the edge may hand sessions over that a session came by: this one, or the one at the
-    /// other end.
-    pub(super) fn is_admitted(&self, far_end: &FarEnd) -> bool {
+    /// Why a session may not have somebody at its far end, or not be handed over by this edge.
+    pub(super) fn refuses(&self, far_end: &FarEnd) -> Option<Refusal> {
         match (far_end, &self.part) {
-            (FarEnd::Agent(_), Part::Edge(links)) => links.is_admitted(),
-            (FarEnd::Edge(key), Part::Agent(agent)) => agent.trusts_edge(key),
-            (FarEnd::Agent(_) | FarEnd::Edge(_), _) => false,
+            (FarEnd::Agent(peer), Part::Edge(links)) if links.is_admitted() => {
+                (!self.trusts_agent(peer)).then_some(Refusal::FarEnd)
+            }
+            (FarEnd::Edge(key), Part::Agent(agent)) if agent.trusts_edge(key) => None,
+            (FarEnd::Agent(_) | FarEnd::Edge(_), _) => Some(Refusal::EdgeRemoved),
         }
     }
 

@@ -116,6 +116,12 @@ impl Waits {
         self.said.front().map(|(until_ms, _)| until_ms.saturating_sub(now_ms))
     }
 
+    fn wake(&self) {
+        if let Some(wake) = &self.wake {
+            wake.wake();
+        }
+    }
+
     pub(super) fn forget(&mut self, now_ms: u64) {
         while self.said.pop_front_if(|(until_ms, _)| *until_ms <= now_ms).is_some() {}
     }
@@ -136,9 +142,7 @@ impl Link {
         state.is_cut = true;
         state.waiting.clear();
         state.closing.clear();
-        if let Some(wake) = &state.wake {
-            wake.wake();
-        }
+        state.wake();
         false
     }
 
@@ -148,9 +152,7 @@ impl Link {
         while state.waiting.len() > WAITING_MAX {
             state.waiting.pop_front();
         }
-        if let Some(wake) = &state.wake {
-            wake.wake();
-        }
+        state.wake();
     }
 
     /// Has the agent tell a user why the session ends, if the link is open.
@@ -160,9 +162,7 @@ impl Link {
             return;
         }
         state.closing.push((session, cause));
-        if let Some(wake) = &state.wake {
-            wake.wake();
-        }
+        state.wake();
     }
 
     pub(super) fn shown(&self) -> LinkShown {
