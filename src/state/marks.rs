@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::State;
 use super::fault::StateFault;
@@ -83,13 +84,9 @@ impl State {
     /// # Errors
     /// [`StateFault::Io`], [`StateFault::Open`].
     pub(crate) fn removed_edges(&self) -> Result<Vec<RemovedEdge>, StateFault> {
-        let Some(all) = self.read_mark(REMOVED_EDGES)? else {
-            let path = self.path.join(REMOVED_EDGES);
-            return if path.exists() { Err(not_read(path)) } else { Ok(Vec::new()) };
-        };
-        let is_read = |edge: &RemovedEdge| edge_identity(&edge.identity).is_ok();
-        Some(all)
-            .filter(|all: &Vec<RemovedEdge>| all.iter().all(is_read))
+        let Some(text) = self.mark_text(REMOVED_EDGES)? else { return Ok(Vec::new()) };
+        let all: Option<Vec<RemovedEdge>> = serde_json::from_str(&text).ok();
+        all.filter(|all| all.iter().all(|edge| edge_identity(&edge.identity).is_ok()))
             .ok_or_else(|| not_read(self.path.join(REMOVED_EDGES)))
     }
 
@@ -200,11 +197,15 @@ impl State {
     }
 
     fn read_mark<T: for<'t> Deserialize<'t>>(&self, name: &str) -> Result<Option<T>, StateFault> {
+        Ok(self.mark_text(name)?.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+
+    fn mark_text(&self, name: &str) -> Result<Option<Zeroizing<String>>, StateFault> {
         match read(&self.path.join(name)) {
             Err(StateFault::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
                 Ok(None)
             }
-            text => Ok(serde_json::from_str(&text?).ok()),
+            text => text.map(Some),
         }
     }
 }

@@ -71,7 +71,7 @@ impl UsedProofs {
             file.set_len(self.read + bytes(records.len()))?;
         }
         let mut theirs: Vec<UsedProof> = records.iter().map(parse).collect();
-        file.write_all(&used.iter().flat_map(encoded).collect::<Vec<u8>>())?;
+        file.write_all(&encoded(used))?;
         let before = usize::try_from(self.read).unwrap_or(usize::MAX) / RECORD_BYTES;
         self.read += bytes(records.len()) + bytes(used.len());
         if before + records.len() + used.len() > self.records_max {
@@ -99,7 +99,7 @@ impl UsedProofs {
         fresh.retain(|proof| self.is_fresh(proof, now_s));
         self.records_max = 2 * fresh.len() + SPARE_RECORDS;
         if fresh.len() < before {
-            replace(&self.path, &fresh.iter().flat_map(encoded).collect::<Vec<u8>>())?;
+            replace(&self.path, &encoded(&fresh))?;
             let about = std::fs::metadata(&self.path)?;
             (self.inode, self.read) = (about.ino(), about.len());
         }
@@ -116,8 +116,8 @@ fn bytes(records: usize) -> u64 {
     u64::try_from(records * RECORD_BYTES).unwrap_or(u64::MAX)
 }
 
-fn encoded((id, used_s): &UsedProof) -> impl Iterator<Item = u8> + use<> {
-    id.iter().copied().chain(used_s.to_be_bytes()).collect::<Vec<u8>>().into_iter()
+fn encoded(proofs: &[UsedProof]) -> Vec<u8> {
+    proofs.iter().flat_map(|(id, used_s)| id.iter().copied().chain(used_s.to_be_bytes())).collect()
 }
 
 fn parse(record: &[u8; RECORD_BYTES]) -> UsedProof {
