@@ -6,13 +6,9 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::handoff::{ends, stays};
+use crate::handoff::{ends, stays, world};
 use crate::harness::{Output, Process, World, process, run, wait};
 use crate::operations::replace;
-
-fn world() -> Option<World> {
-    (!World::is_passed_by()).then(|| World::usual_plan().handed().start())
-}
 
 /// `keyway agent` with these words, about the agent of `world`.
 fn agent(world: &World, words: &[&str]) -> Command {
@@ -21,7 +17,7 @@ fn agent(world: &World, words: &[&str]) -> Command {
     command
 }
 
-fn status(world: &World) -> Output {
+pub(crate) fn status(world: &World) -> Output {
     run(&mut agent(world, &["status"]))
 }
 

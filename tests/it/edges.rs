@@ -1,36 +1,16 @@
 //! Who may hand sessions to agents: edges in one registry, and what becomes of one that is removed.
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use crate::feed::hears_of;
-use crate::handoff::ends;
-use crate::harness::{Output, World, run, run_with_input, wait};
-use crate::operations::keyway;
+use crate::feed::{hears_of, world};
+use crate::handoff::{ends, stays_at};
+use crate::harness::{Output, World, run_with_input, wait};
+use crate::operations::{keyway, offline};
 use crate::signing::beside;
 
 /// What users read of an edge that was removed.
 const WORD: &str = "this server may not connect anybody to";
-
-fn followed() -> Option<World> {
-    let mut world = (!World::is_passed_by()).then(|| World::usual_plan().followed().start())?;
-    hears_of(&mut world, 1);
-    Some(world)
-}
-
-/// A session of alice at `address` that stands, and what it says.
-fn stands(world: &World, address: &str) -> (Child, PathBuf) {
-    let (came, said) =
-        (world.path(&format!("came-{address}")), world.path(&format!("said-{address}")));
-    let file = |path| fs::File::create(path).expect("a file");
-    let mut ssh = world.target("alice", address).openssh("ssh");
-    ssh.arg("door").arg("echo in; sleep 600").stdin(Stdio::null());
-    let ssh = ssh.stdout(file(&came)).stderr(file(&said)).spawn().expect("ssh");
-    let stands = || fs::read_to_string(&came).is_ok_and(|text| text.contains("in"));
-    wait::until("the session", wait::SOON, stands);
-    (ssh, said)
-}
 
 /// Alice's way in, once or as often as it takes.
 fn gets_in(world: &World, address: &str) {
@@ -93,7 +73,7 @@ fn an_agent_admits_two_edges_of_one_registry_and_drops_the_one_that_is_removed()
     add(&world, "edge2", &identity).ok();
     gets_in(&world, "s002");
     gets_in(&world, "s001");
-    let ((mut red, said), (mut blue, _)) = (stands(&world, "s002"), stands(&world, "s001"));
+    let ((mut red, said), (mut blue, _)) = (stays_at(&world, "s002"), stays_at(&world, "s001"));
     keyway(&world, &["edge", "rm", "edge2"]).ok();
     ends(&mut red);
     let said = fs::read_to_string(said).expect("what ssh said");
@@ -110,11 +90,11 @@ fn an_agent_admits_two_edges_of_one_registry_and_drops_the_one_that_is_removed()
 
 #[test]
 fn a_front_door_whose_identity_is_removed_says_so_and_hands_nothing_over_until_it_is_added_again() {
-    let Some(mut world) = followed() else { return };
+    let Some(mut world) = world() else { return };
     let (name, state) = edges(&world).remove(0);
     assert_eq!(state, "admitted");
     assert!(keyway(&world, &["status"]).ok().text().contains(&format!("is edge {name}")));
-    let (mut ssh, said) = stands(&world, "s001");
+    let (mut ssh, said) = stays_at(&world, "s001");
     keyway(&world, &["edge", "rm", &name]).ok();
     ends(&mut ssh);
     let said = fs::read_to_string(said).expect("what ssh said");
@@ -130,8 +110,7 @@ fn a_front_door_whose_identity_is_removed_says_so_and_hands_nothing_over_until_i
         let why = keyway(world, &["explain", "--key", &key, "--name", "blue"]);
         assert!(why.text().contains("no session is handed to an agent"), "{}", why.text());
         assert_eq!(edges(world), [(name.clone(), "removed".to_owned())]);
-        let mut check = Command::new(env!("CARGO_BIN_EXE_keyway"));
-        let check = run(check.args(["check", "--config"]).arg(world.path("keyway.toml")));
+        let check = offline(world, &["check"]);
         assert!(check.ok().text().contains("identity of this front door"), "no warning");
     };
     is_removed(&world);
@@ -157,19 +136,14 @@ fn a_front_door_whose_identity_is_removed_says_so_and_hands_nothing_over_until_i
 /// A backup of when it was admitted.
 #[test]
 fn an_edge_that_was_removed_does_not_come_back_with_a_backup() {
-    let Some(mut world) = followed() else { return };
+    let Some(mut world) = world() else { return };
     let (name, _) = edges(&world).remove(0);
-    let store = |world: &World, verb: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_keyway"));
-        command.arg("store").args(verb).arg("--config").arg(world.path("keyway.toml"));
-        run(&mut command).ok();
-    };
     let backup = world.path("backup.db").display().to_string();
-    store(&world, &["backup", &backup]);
+    offline(&world, &["store", "backup", &backup]).ok();
     keyway(&world, &["edge", "rm", &name]).ok();
     world.kill();
-    store(&world, &["restore", &backup]);
-    store(&world, &["adopt"]);
+    offline(&world, &["store", "restore", &backup]).ok();
+    offline(&world, &["store", "adopt"]).ok();
     world.restart();
     let is_told_of = || world.log().contains("was removed after the backup: it stays so");
     wait::until("a line in the log", wait::SOON, is_told_of);

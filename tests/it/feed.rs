@@ -4,17 +4,17 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
 
+use crate::agent_drain::status;
 use crate::handoff::{ends, stays, take_alices_key};
 use crate::harness::wire::{Kind, Passing, To, Wire};
-use crate::harness::{World, process, run, wait};
-use crate::operations::{reload, replace};
+use crate::harness::{World, process, wait};
+use crate::operations::{offline, reload, replace};
 
-fn world() -> Option<World> {
+pub(crate) fn world() -> Option<World> {
     let mut world = (!World::is_passed_by()).then(|| World::usual_plan().followed().start())?;
     follows(&mut world);
     Some(world)
@@ -110,27 +110,21 @@ fn an_agent_starts_while_control_is_away_and_goes_on_when_it_is_back() {
 #[test]
 fn a_store_that_was_adopted_at_control_is_followed_and_no_other() {
     let Some(mut world) = world() else { return };
-    let store = |world: &World, verb: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_keyway"));
-        command.arg("store").args(verb).arg("--config").arg(world.path("keyway.toml"));
-        run(&mut command).ok();
-    };
     let backup = world.path("backup.db").display().to_string();
-    store(&world, &["backup", &backup]);
+    offline(&world, &["store", "backup", &backup]).ok();
     // One more revision that the agent has, and the backup has not.
     let fleet = fs::read_to_string(world.path("fleet.toml")).expect("the fleet");
     let more = format!("{fleet}\n[[user]]\nname = \"zoe\"\n");
     fs::write(world.path("fleet.toml"), more).expect("the fleet");
     reload(&mut world);
-    wait::until("the reload", wait::SOON, || world.log().contains("reloaded"));
     wait::until("the revision", wait::SOON, || {
         let page = world.page("/metrics");
         let line = page.lines().find(|line| line.starts_with("keyway_registry_revision "));
         world.agent_page().contains(&line.expect("a revision").replace("registry", "feed"))
     });
     world.kill();
-    store(&world, &["restore", &backup]);
-    store(&world, &["adopt"]);
+    offline(&world, &["store", "restore", &backup]).ok();
+    offline(&world, &["store", "adopt"]).ok();
     world.restart();
     let adopted = || world.agent_log().contains("control has adopted another store");
     wait::until("the adoption", wait::SOON, adopted);
@@ -202,11 +196,9 @@ fn without_the_feed_sessions_go_on_and_new_ones_come_be_it_away_for_a_day() {
     let age: u64 = age.and_then(|age| age.parse().ok()).expect("an age");
     assert!(age >= day.as_secs() && away(&world), "{page}");
     assert!(world.page("/metrics").contains("keyway_feed_followers 0\n"));
-    let mut status = Command::new(env!("CARGO_BIN_EXE_keyway"));
-    status.args(["agent", "status", "--config"]).arg(world.path("agent.toml"));
-    let said = run(&mut status).ends(1).text();
+    let said = status(&world).ends(1).text();
     assert!(said.contains("feed       away, revision "), "{said}");
     wire.let_pass(Kind::Client, true);
     follows(&mut world);
-    run(&mut status).ok();
+    status(&world).ok();
 }

@@ -11,15 +11,21 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{Key, Process, World, process, wait};
 
-fn world() -> Option<World> {
+pub(crate) fn world() -> Option<World> {
     (!World::is_passed_by()).then(|| World::usual_plan().handed().start())
 }
 
 /// A session that stays, once it stands, and the file with what `ssh` says of it.
 pub(crate) fn stays(world: &World) -> (Child, PathBuf) {
-    let (came, said) = (world.path("came"), world.path("said"));
+    stays_at(world, "s001")
+}
+
+/// The same, at another address.
+pub(crate) fn stays_at(world: &World, address: &str) -> (Child, PathBuf) {
+    let (came, said) =
+        (world.path(&format!("came-{address}")), world.path(&format!("said-{address}")));
     let file = |path| fs::File::create(path).expect("a file");
-    let mut ssh = world.target("alice", "s001").openssh("ssh");
+    let mut ssh = world.target("alice", address).openssh("ssh");
     ssh.arg("door").arg("echo in; sleep 600").stdin(Stdio::null());
     let ssh = ssh.stdout(file(&came)).stderr(file(&said)).spawn().expect("ssh");
     let stands = || fs::read_to_string(&came).is_ok_and(|text| text.contains("in"));

@@ -26,7 +26,8 @@ use keyway::ssh::publickey::PublicKey;
 use keyway::ssh::transport::{Algorithms, RekeyLimits, ServerConfig};
 use keyway::ssh::userauth::Policy;
 
-use crate::harness::{Key, Output, Process, Scratch, World, peers, run, wait};
+use crate::harness::{Key, Process, Scratch, World, peers, run, wait};
+use crate::operations::offline;
 
 const MANY: usize = 16_000;
 
@@ -141,13 +142,8 @@ fn sixteen_thousand_vms_are_listed_whole_by_a_stock_client() {
     drop(edge);
 }
 
-fn keyway(world: &World, words: &[&str]) -> Output {
-    let config = world.path("keyway.toml");
-    run(Command::new(env!("CARGO_BIN_EXE_keyway")).args(words).arg("--config").arg(config))
-}
-
 fn sessions(world: &World) -> Vec<serde_json::Value> {
-    let text = keyway(world, &["session", "list", "--output", "json"]).ok().stdout;
+    let text = offline(world, &["session", "list", "--output", "json"]).ok().stdout;
     let all: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
     all.as_array().expect("a list").clone()
 }
@@ -189,7 +185,7 @@ fn a_visitor_is_listed_judged_again_and_shown_out_with_words() {
         (Some("lobby"), Some(""), Some("lobby"))
     );
     assert_eq!(text("fingerprint"), Some(&*world.key("alice").fingerprint()));
-    keyway(&world, &["session", "kill", text("id").expect("an id")]).ok();
+    offline(&world, &["session", "kill", text("id").expect("an id")]).ok();
     ends_with_words(alice, "an operator ended this session with the lobby");
     wait::until("she is gone from the list", wait::SOON, || sessions(&world).is_empty());
 
@@ -202,15 +198,15 @@ fn a_visitor_is_listed_judged_again_and_shown_out_with_words() {
     )
     .expect("a file");
     let line = world.path("line.pub").display().to_string();
-    keyway(&world, &["key", "set", "alice", &line]).ok();
+    offline(&world, &["key", "set", "alice", &line]).ok();
     ends_with_words(alice, "rights of your key at the lobby were narrowed");
-    keyway(
+    offline(
         &world,
         &["key", "set", "alice", &world.key("alice").public_path().display().to_string()],
     )
     .ok();
     let (alice, _) = visitor(&world, "alice");
-    keyway(&world, &["key", "rm", "alice", &world.key("alice").fingerprint()]).ok();
+    offline(&world, &["key", "rm", "alice", &world.key("alice").fingerprint()]).ok();
     ends_with_words(alice, "your access to the lobby was taken away");
     let refused = world.target("alice", "lobby").ssh(&[], "list").ends(255);
     assert!(refused.stderr.contains("Permission denied"), "{}", refused.stderr);

@@ -81,6 +81,12 @@ pub(crate) fn neighbours() -> Plan {
     World::usual_plan().user("bob").vm("green", "bob", "s001")
 }
 
+/// The same, by its configuration: also where nobody serves.
+pub(crate) fn offline(world: &World, words: &[&str]) -> Output {
+    let config = world.path("keyway.toml");
+    run(Command::new(env!("CARGO_BIN_EXE_keyway")).args(words).arg("--config").arg(config))
+}
+
 /// Runs a command about the front door of `world`.
 pub(crate) fn keyway(world: &World, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keyway"));

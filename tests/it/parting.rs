@@ -6,14 +6,10 @@ use std::fs;
 use nix::sys::signal::Signal;
 
 use crate::away::session;
-use crate::handoff::{ends, last_line, stays, take_alices_key};
+use crate::handoff::{ends, last_line, stays, take_alices_key, world};
 use crate::harness::{World, process, wait};
 use crate::operations::{keyway, reload, replace};
 use crate::signing::{cut_links, wired};
-
-fn world() -> Option<World> {
-    (!World::is_passed_by()).then(|| World::usual_plan().handed().start())
-}
 
 /// What the user reads whose session `ending` ends.
 #[track_caller]
