@@ -44,9 +44,8 @@ impl Whole for Model {
         self.nodes().get(&name).map(|it| node(&name, &it.document))
     }
 
-    fn address(&self, name: &str) -> Option<AddressEntry> {
-        let name = Label::new(name).ok()?;
-        Self::address(self, &name).map(|it| address(&name, &it.document))
+    fn addresses(&self) -> Vec<AddressEntry> {
+        Self::addresses(self).map(|(name, it, _)| address(name, &it.document)).collect()
     }
 
     fn user(&self, name: &str) -> Option<UserEntry> {

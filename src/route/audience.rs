@@ -1,5 +1,5 @@
-//! What each agent has of the whole: the VMs of its node, the pool addresses that these name, and
-//! the teams and users who may enter them.
+//! What each agent has of the whole: the VMs of its node, the teams and users who may enter them,
+//! and the pool, for a VM is entered by its name at any address.
 //!
 //! An audience is a join, so an entry comes into it by a change of another one: a share draws in
 //! users who did not change. All audiences stand in one index, from what is named to those that
@@ -20,8 +20,8 @@ pub trait Whole {
     fn vms_on(&self, node: &str) -> Vec<VmEntry>;
     /// By its name.
     fn node(&self, name: &str) -> Option<NodeEntry>;
-    /// By its name.
-    fn address(&self, name: &str) -> Option<AddressEntry>;
+    /// The pool.
+    fn addresses(&self) -> Vec<AddressEntry>;
     /// By the name.
     fn user(&self, name: &str) -> Option<UserEntry>;
     /// By its name, without the prefix.
@@ -39,7 +39,7 @@ pub fn contents(node: &str, whole: &dyn Whole) -> Contents {
     let mut users = named.users;
     users.extend(teams.iter().flat_map(members));
     Contents {
-        addresses: named.addresses.iter().filter_map(|name| whole.address(name)).collect(),
+        addresses: whole.addresses(),
         users: users.iter().filter_map(|name| whole.user(name)).collect(),
         teams,
         nodes: whole.node(node).into_iter().collect(),
@@ -53,7 +53,6 @@ pub struct Audiences {
     all: BTreeSet<Arc<str>>,
     /// Every VM that is in an audience, what it is in, and what it names.
     vms: HashMap<Box<str>, Placed>,
-    addresses: Index,
     users: Index,
     teams: Index,
     /// Of the teams that are in an audience.
@@ -70,7 +69,6 @@ type Placed = (Arc<str>, Box<[Named]>);
 /// One thing that a VM names, by the name that its index has.
 #[derive(Debug)]
 enum Named {
-    Address(Arc<str>),
     User(Arc<str>),
     Team(Arc<str>),
 }
@@ -78,7 +76,6 @@ enum Named {
 /// What a VM names.
 #[derive(Debug, Default)]
 struct Names {
-    addresses: BTreeSet<String>,
     users: BTreeSet<String>,
     teams: BTreeSet<String>,
 }
@@ -91,8 +88,6 @@ impl Names {
     }
 
     fn add(&mut self, VmEntry { vm, slots, by_name }: &VmEntry) {
-        let at = slots.iter().map(|slot| &slot.address).chain(&vm.address);
-        self.addresses.extend(at.cloned());
         let slots = slots.iter().map(|slot| &slot.principal);
         for principal in slots.chain(by_name).chain([&vm.owner]) {
             match principal.strip_prefix(TEAM_PREFIX) {
@@ -110,7 +105,6 @@ fn members(team: &TeamEntry) -> impl Iterator<Item = String> + use<'_> {
 /// What a change touches, by name and audience, and whether it stood there before.
 #[derive(Default)]
 struct Touched {
-    addresses: Before,
     users: Before,
     teams: Before,
     vms: Before,
@@ -157,7 +151,6 @@ impl Audiences {
         }
         let sorted = Sorted::new(delta.clone());
         let mut touched = Touched::default();
-        touch(&mut touched.addresses, &self.addresses, &sorted.addresses);
         touch(&mut touched.users, &self.users, &sorted.users);
         for (name, (_, entry)) in &sorted.vms {
             self.change_vm(name, entry.as_ref(), &mut touched);
@@ -168,14 +161,13 @@ impl Audiences {
 
     /// A VM leaves the audience that it was in, and comes into that of its node.
     fn change_vm(&mut self, name: &str, entry: Option<&VmEntry>, touched: &mut Touched) {
-        let Self { all, vms, addresses, users, teams, .. } = self;
-        let Touched { addresses: at, users: by, teams: of, vms: its } = touched;
+        let Self { all, vms, users, teams, .. } = self;
+        let Touched { users: by, teams: of, vms: its } = touched;
         let its = its.entry(name.to_owned()).or_default();
         if let Some((audience, named)) = vms.remove(name) {
             its.insert(Arc::clone(&audience), true);
             for it in &named {
                 match it {
-                    Named::Address(it) => leave(addresses, at, it, &audience),
                     Named::User(it) => leave(users, by, it, &audience),
                     Named::Team(it) => leave(teams, of, it, &audience),
                 }
@@ -185,11 +177,9 @@ impl Audiences {
         let Some(audience) = entry.vm.node.as_ref().and_then(|node| all.get(node)) else { return };
         its.entry(Arc::clone(audience)).or_insert(false);
         let names = Names::of(entry);
-        let at =
-            names.addresses.iter().map(|it| Named::Address(enter(addresses, at, it, audience)));
         let by = names.users.iter().map(|it| Named::User(enter(users, by, it, audience)));
         let of = names.teams.iter().map(|it| Named::Team(enter(teams, of, it, audience)));
-        let all = at.chain(by).chain(of).collect();
+        let all = by.chain(of).collect();
         vms.insert(name.into(), (Arc::clone(audience), all));
     }
 
@@ -254,12 +244,12 @@ impl Audiences {
         let stands = |index: &Index, name: &str, audience: &Arc<str>| {
             index.get(name).is_some_and(|all| place(all, audience).is_ok())
         };
-        told.add(
-            (&touched.addresses, &addresses),
-            &|name, audience| stands(&self.addresses, name, audience),
-            &|name| whole.address(name),
-            (Change::PutAddress, Change::RemoveAddress),
-        );
+        for (name, (_, entry)) in addresses {
+            let change = entry.map_or(Change::RemoveAddress(name), Change::PutAddress);
+            for audience in &self.all {
+                told.tell(audience, change.clone());
+            }
+        }
         told.add(
             (&touched.users, &users),
             &|name, audience| stands(&self.users, name, audience),

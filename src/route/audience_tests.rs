@@ -18,8 +18,8 @@ impl Whole for Contents {
         self.nodes.iter().find(|it| it.name == name).cloned()
     }
 
-    fn address(&self, name: &str) -> Option<AddressEntry> {
-        self.addresses.iter().find(|it| it.name == name).cloned()
+    fn addresses(&self) -> Vec<AddressEntry> {
+        self.addresses.clone()
     }
 
     fn user(&self, name: &str) -> Option<UserEntry> {
@@ -51,12 +51,6 @@ fn model(whole: &Contents, of: &str) -> Contents {
         teams.iter().any(|it| it.members.contains(name) || it.members_by_name.contains(name))
     };
     kept.users.retain(|user| named(&user.name) || is_member(&user.name));
-    kept.addresses.retain(|address| {
-        vms.iter().any(|entry| {
-            entry.vm.address.as_ref() == Some(&address.name)
-                || entry.slots.iter().any(|slot| slot.address == address.name)
-        })
-    });
     kept
 }
 
@@ -139,8 +133,8 @@ fn who_is_not_touched_is_told_nothing() {
     audiences.close("n2", &after);
     assert_eq!(audiences.change(&diff(&after, &before), &before).len(), 0);
     audiences.close("n1", &before);
-    let Audiences { all, vms, addresses, users, teams, members } = audiences;
-    assert!(all.is_empty() && vms.is_empty() && addresses.is_empty());
+    let Audiences { all, vms, users, teams, members } = audiences;
+    assert!(all.is_empty() && vms.is_empty());
     assert!(users.is_empty() && teams.is_empty() && members.is_empty());
 }
 

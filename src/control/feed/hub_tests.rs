@@ -20,8 +20,8 @@ impl Whole for Fleet {
         (name == "n1").then(|| node(Some(KEY)))
     }
 
-    fn address(&self, _: &str) -> Option<AddressEntry> {
-        None
+    fn addresses(&self) -> Vec<AddressEntry> {
+        Vec::new()
     }
 
     fn user(&self, name: &str) -> Option<UserEntry> {

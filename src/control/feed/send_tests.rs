@@ -21,8 +21,8 @@ impl Whole for Nothing {
         None
     }
 
-    fn address(&self, _: &str) -> Option<AddressEntry> {
-        None
+    fn addresses(&self) -> Vec<AddressEntry> {
+        Vec::new()
     }
 
     fn user(&self, _: &str) -> Option<UserEntry> {
