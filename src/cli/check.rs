@@ -12,8 +12,8 @@ use super::error::CliError;
 use super::table::{Column, Table, cell, json, plain};
 use super::{DONE, FAULTS, Output};
 use crate::config::{
-    self, AgentFiles, Config, Files, Finding, Fleet, Loaded, LoadedAgent, Replica, Report, UserCa,
-    VmCredential,
+    self, AgentFiles, Config, Edge, Files, Finding, Fleet, Loaded, LoadedAgent, Replica, Report,
+    UserCa, VmCredential,
 };
 use crate::host;
 use crate::plural::count;
@@ -29,84 +29,59 @@ pub(super) fn run(
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
 ) -> io::Result<u8> {
-    if let Some(config) = files.config.as_deref().filter(|config| config::is_agents(config)) {
-        let files = AgentFiles { config: config.to_owned(), fleet: files.fleet.clone() };
-        return agent(&files, output, stdout, stderr);
+    let found = match files.config.as_deref().filter(|config| config::is_agents(config)) {
+        Some(config) => {
+            of_agent(&AgentFiles { config: config.to_owned(), fleet: files.fleet.clone() })
+        }
+        None => of_front_door(files)?,
+    };
+    match found {
+        Ok(found) => found.tell(output, stdout, stderr),
+        Err(report) => {
+            tell_faults(&report, stderr)?;
+            if output == Output::Json {
+                writeln!(stdout, "{}", json(&told(&report)))?;
+            }
+            Ok(FAULTS)
+        }
     }
+}
+
+/// What files without a fault hold.
+struct Found {
+    sizes: Vec<(&'static str, usize)>,
+    warnings: Vec<Finding>,
+    /// Warnings that are about no line of the files, by their names in JSON.
+    others: Vec<(&'static str, String)>,
+    against: Option<Against>,
+}
+
+fn of_front_door(files: &Files) -> io::Result<Result<Found, Report>> {
     let loaded = config::load(files.config.as_deref(), files.fleet.as_deref());
     let loaded = loaded.and_then(|loaded| match loaded.fleet.as_ref().and_then(Fleet::fault) {
         Some(fault) => Err(Report { faults: vec![fault], warnings: loaded.warnings }),
         None => Ok(loaded),
     });
-    let loaded = loaded.map(|mut loaded| {
-        // Nobody is told anything wrong where the system does not say.
-        if let Ok(descriptors) = host::descriptors()
-            && let Some(odd) = host::check(&loaded.config.edge, descriptors)
-        {
-            loaded.warn_of_counts(odd);
-        }
-        loaded
-    });
-    match (loaded, output) {
-        (Ok(loaded), Output::Table) => {
-            for (name, number) in counts(&loaded) {
-                writeln!(stdout, "{name:<10}{number:>8}")?;
-            }
-            tell("warning", &loaded.warnings, stdout)?;
-            let warnings = other_ca(&loaded.config).into_iter().chain(removed(&loaded.config));
-            for warning in warnings {
-                writeln!(stdout, "warning: {}", plain(&warning))?;
-            }
-            against(&loaded)?.map_or(Ok(DONE), |against| against.tell(stdout, stderr))
-        }
-        (Ok(loaded), Output::Json) => {
-            let mut all = told(&Report { faults: Vec::new(), warnings: loaded.warnings.clone() });
-            let against = against(&loaded)?;
-            let code = against.as_ref().map_or(DONE, Against::code);
-            // The list itself takes the last name.
-            let sizes = counts(&loaded).into_iter().filter(|(name, _)| *name != "warnings");
-            if let Value::Object(fields) = &mut all {
-                fields.extend(sizes.map(|(name, number)| (name.to_owned(), number.into())));
-                let other = other_ca(&loaded.config);
-                fields.extend(other.map(|other| ("other_ca".to_owned(), other.into())));
-                let removed = removed(&loaded.config);
-                fields.extend(removed.map(|told| ("identity_removed".to_owned(), told.into())));
-                fields.extend(against.map(|against| ("plan".to_owned(), against.into_json())));
-            }
-            writeln!(stdout, "{}", json(&all))?;
-            Ok(code)
-        }
-        (Err(report), output) => faulty(&report, output, stdout, stderr),
+    let mut loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(report) => return Ok(Err(report)),
+    };
+    if let Some(odd) = odd_counts(&loaded.config.edge) {
+        loaded.warn_of_counts(odd);
     }
-}
-
-fn faulty(
-    report: &Report,
-    output: Output,
-    stdout: &mut dyn Write,
-    stderr: &mut dyn Write,
-) -> io::Result<u8> {
-    tell_faults(report, stderr)?;
-    if output == Output::Json {
-        writeln!(stdout, "{}", json(&told(report)))?;
-    }
-    Ok(FAULTS)
+    let other_ca = other_ca(&loaded.config).map(|told| ("other_ca", told));
+    let removed = removed(&loaded.config).map(|told| ("identity_removed", told));
+    let against = against(&loaded)?;
+    let Loaded { fleet, warnings, .. } = loaded;
+    let sizes = fleet.as_ref().map(sizes).unwrap_or_default();
+    let others = other_ca.into_iter().chain(removed).collect();
+    Ok(Ok(Found { sizes, warnings, others, against }))
 }
 
 /// The same of an agent, which has no registry: its fleet file is held against nothing.
-fn agent(
-    files: &AgentFiles,
-    output: Output,
-    stdout: &mut dyn Write,
-    stderr: &mut dyn Write,
-) -> io::Result<u8> {
-    let mut loaded = match config::load_agent(files) {
-        Ok(loaded) => loaded,
-        Err(report) => return faulty(&report, output, stdout, stderr),
-    };
-    if let Ok(descriptors) = host::descriptors()
-        && let Some(odd) = host::check(&loaded.config.edge, descriptors)
-    {
+fn of_agent(files: &AgentFiles) -> Result<Found, Report> {
+    let mut loaded = config::load_agent(files)?;
+    if let Some(odd) = odd_counts(&loaded.config.edge) {
         loaded.warn_of_counts(odd);
     }
     let LoadedAgent { config, fleet, warnings, .. } = loaded;
@@ -114,24 +89,49 @@ fn agent(
     if let Replica::File(_) = config.replica {
         sizes.extend([("edges", config.edges.len()), ("host_keys", config.host_keys.len())]);
     }
-    match output {
-        Output::Table => {
-            for (name, number) in sizes.into_iter().chain([("warnings", warnings.len())]) {
-                writeln!(stdout, "{name:<10}{number:>8}")?;
+    Ok(Found { sizes, warnings, others: Vec::new(), against: None })
+}
+
+/// Nobody is told anything wrong where the system does not say.
+fn odd_counts(edge: &Edge) -> Option<(String, String)> {
+    host::check(edge, host::descriptors().ok()?)
+}
+
+impl Found {
+    fn tell(
+        self,
+        output: Output,
+        stdout: &mut dyn Write,
+        stderr: &mut dyn Write,
+    ) -> io::Result<u8> {
+        let Self { sizes, warnings, others, against } = self;
+        match output {
+            Output::Table => {
+                let all = warnings.len() + others.len();
+                for (name, number) in sizes.into_iter().chain([("warnings", all)]) {
+                    writeln!(stdout, "{name:<10}{number:>8}")?;
+                }
+                tell("warning", &warnings, stdout)?;
+                for (_, warning) in others {
+                    writeln!(stdout, "warning: {}", plain(&warning))?;
+                }
+                against.map_or(Ok(DONE), |against| against.tell(stdout, stderr))
             }
-            tell("warning", &warnings, stdout)?;
-        }
-        Output::Json => {
-            let mut all = told(&Report { faults: Vec::new(), warnings });
-            if let Value::Object(fields) = &mut all {
-                fields.extend(
-                    sizes.into_iter().map(|(name, number)| (name.to_owned(), number.into())),
-                );
+            Output::Json => {
+                let mut all = told(&Report { faults: Vec::new(), warnings });
+                let code = against.as_ref().map_or(DONE, Against::code);
+                if let Value::Object(fields) = &mut all {
+                    let number = |(name, number): (&str, usize)| (name.to_owned(), number.into());
+                    fields.extend(sizes.into_iter().map(number));
+                    let text = |(name, told): (&str, String)| (name.to_owned(), told.into());
+                    fields.extend(others.into_iter().map(text));
+                    fields.extend(against.map(|plan| ("plan".to_owned(), plan.into_json())));
+                }
+                writeln!(stdout, "{}", json(&all))?;
+                Ok(code)
             }
-            writeln!(stdout, "{}", json(&all))?;
         }
     }
-    Ok(DONE)
 }
 
 /// What is wrong if the VMs were prepared for another CA than the one that this configuration has,
@@ -290,12 +290,6 @@ pub(super) fn tell(kind: &str, findings: &[Finding], out: &mut dyn Write) -> io:
         writeln!(out, "{kind}: {finding}")?;
     }
     Ok(())
-}
-
-fn counts(loaded: &Loaded) -> Vec<(&'static str, usize)> {
-    let mut sizes = loaded.fleet.as_ref().map(sizes).unwrap_or_default();
-    sizes.push(("warnings", loaded.warnings.len()));
-    sizes
 }
 
 fn sizes(Fleet { snapshot, .. }: &Fleet) -> Vec<(&'static str, usize)> {

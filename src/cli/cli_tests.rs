@@ -420,7 +420,7 @@ fn check_says_what_a_running_keyway_would_make_of_the_fleet_file() {
     let plan = format!(r#"{{"planned_at":7,"counts":{{{counts}}},"held":null}}"#);
     let held = plan.replace("null", r#""the fleet file would remove 40 of 40 users""#);
     let ca = r#"{"in_use":null,"prepared_for":null}"#;
-    let answers = [ca, &plan, ca, &held, &held, ca].map(|answer| (200, answer));
+    let answers = [ca, &plan, ca, &held, ca, &held].map(|answer| (200, answer));
     let fake = Fake::new(&answers);
     fake.scratch.file("keyway.toml", "state_dir = \".\"\n[fleet_file]\nremovals_max = 5\n");
     fake.scratch.file("fleet.toml", SOUND);
