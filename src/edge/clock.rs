@@ -6,7 +6,7 @@
 
 use std::mem::MaybeUninit;
 
-pub use crate::unix_time::unix_s;
+pub use crate::unix_time::{unix_ms, unix_s};
 
 /// Milliseconds since some fixed moment before this process started, for deadlines.
 /// Never goes back.

@@ -42,9 +42,10 @@ impl LiveDataPlane {
 
 impl DataPlane for LiveDataPlane {
     fn sessions(&self) -> Vec<Session> {
-        let (unix_s, now_ms) = (clock::unix_s(), clock::monotonic_ms());
+        // Both move with the kernel's tick: the beginning of a session is always the same moment.
+        let started_ms = clock::unix_ms().saturating_sub(clock::monotonic_ms());
         let all = self.edge().map(|edge| edge.sessions()).unwrap_or_default();
-        all.into_iter().map(|present| session(present, unix_s, now_ms)).collect()
+        all.into_iter().map(|present| session(present, started_ms)).collect()
     }
 
     fn links(&self) -> Vec<Link> {
@@ -131,7 +132,8 @@ fn link(shown: LinkShown) -> Link {
     }
 }
 
-fn session(present: Present, unix_s: u64, now_ms: u64) -> Session {
+/// `started_ms`: of the clock of `accepted_ms`, in Unix milliseconds.
+fn session(present: Present, started_ms: u64) -> Session {
     let Present { report, progress, carry, up_bytes, down_bytes } = present;
     let admitted = report.admitted.as_ref();
     Session {
@@ -148,7 +150,7 @@ fn session(present: Present, unix_s: u64, now_ms: u64) -> Session {
         login: admitted.map(|admitted| admitted.login.clone()).unwrap_or_default(),
         client: report.client.to_string(),
         carry: carry.map_or("", Carry::as_str).to_owned(),
-        since_s: unix_s.saturating_sub(now_ms.saturating_sub(report.accepted_ms) / 1000),
+        since_s: started_ms.saturating_add(report.accepted_ms) / 1000,
         up_bytes,
         down_bytes,
     }
