@@ -4,6 +4,7 @@
 
 use std::fmt::Display;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -81,6 +82,26 @@ pub(crate) fn client_config(ca: Option<&Path>) -> Result<ClientConfig, String> {
         builder.with_root_certificates(roots)
     };
     Ok(config.with_no_client_auth())
+}
+
+/// Why a server was not believed, or is no TLS server, in words.
+pub(crate) fn fault(error: &io::Error) -> String {
+    let found = error.get_ref().and_then(|found| found.downcast_ref::<Error>());
+    match found {
+        Some(Error::InvalidCertificate(
+            // A certificate that is its own CA and was not named comes as one of these.
+            CertificateError::UnknownIssuer | CertificateError::Other(_),
+        )) => "nobody who is trusted here speaks for its certificate".to_owned(),
+        Some(Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+            expected,
+            presented,
+        })) => format!(
+            "its certificate is not for {}, but for {}",
+            expected.to_str(),
+            presented.join(", ")
+        ),
+        _ => error.to_string(),
+    }
 }
 
 /// Trusts what the CAs among the named certificates signed, and the named ones themselves: a

@@ -226,7 +226,7 @@ fn told(terms: &Terms, control: &Control, config: &AgentConfig) -> String {
         format!("control        {}", control.url),
         format!("node           {node}, whose agent edges look for at {agent}"),
         format!("this agent     {identity}"),
-        "it will believe, as `keyway hostkey list` and `keyway identity` show them there:"
+        "it will believe, as `keyway hostkey list` and `keyway edge list` show them there:"
             .to_owned(),
     ];
     let mut keys = |of: &str, mut all: Vec<String>| {

@@ -13,11 +13,11 @@ use super::change::{Change, ChangeArgs};
 use super::error::{CliError, Outcome};
 use super::hostkey::{private, say, write_private};
 use super::remote::Remote;
-use super::table::cell;
+use super::table::{cell, plain};
 use super::terminal::Terminal;
 use super::{DONE, FAULTS, check};
 use crate::config::{self, Logins, Of, Principals, UserCa, VmCredential};
-use crate::route::{is_id, is_label};
+use crate::route::{Carry, is_id, is_label};
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::publickey::PublicKey;
 use crate::state::{Imported, State, StateFault};
@@ -192,7 +192,7 @@ fn show(arguments: &CaShow, remote: &Remote, terminal: &mut Terminal<'_>) -> Out
     let ca = ca.map_err(|fault| CliError::failed(fault.to_string()))?;
     if arguments.drop_in {
         let id = match (&arguments.vm, principals) {
-            (Some(name), Principals::Vm) => Some(id_of(name, remote, terminal)?),
+            (Some(name), Principals::Vm) => Some(id_of(name, logins.of, remote, terminal)?),
             (Some(_), Principals::Login) | (None, _) => arguments.id.clone(),
         };
         write!(
@@ -207,15 +207,35 @@ fn show(arguments: &CaShow, remote: &Remote, terminal: &mut Terminal<'_>) -> Out
 }
 
 /// The id of the VM of this name: only the registry knows it.
-fn id_of(name: &str, remote: &Remote, terminal: &mut Terminal<'_>) -> Result<String, CliError> {
+fn id_of(
+    name: &str,
+    of: Of,
+    remote: &Remote,
+    terminal: &mut Terminal<'_>,
+) -> Result<String, CliError> {
     let asked = remote.talk(terminal).and_then(|talk| talk.get(path(["vms", name])));
-    match asked {
-        Ok(vm) => Ok(cell(&vm, "id")),
-        Err(CliError::Unreachable(why)) => Err(CliError::Unreachable(format!(
+    match (asked, of) {
+        (Ok(vm), Of::FrontDoor) => {
+            let (id, node) = (cell(&vm, "id"), cell(&vm, "node"));
+            if cell(&vm, "carried") == Carry::Handoff.word() {
+                let warning = format!(
+                    "warning: VM {name} is entered through the agent of node {node}, whose CA it has to trust, and not this \
+                     one: on that host `keyway ca show --config /etc/keyway/agent.toml --drop-in --id {id}`"
+                );
+                writeln!(terminal.stderr, "{}", plain(&warning))?;
+            }
+            Ok(id)
+        }
+        (Ok(vm), Of::Agent) => Ok(cell(&vm, "id")),
+        (Err(CliError::Unreachable(_)), Of::Agent) => Err(CliError::Unreachable(format!(
+            "an agent has no registry that knows the id of VM {name}: give it with --id (it is the name that the VM was made \
+             with; `keyway vm show {name}` at the front door tells)"
+        ))),
+        (Err(CliError::Unreachable(why)), Of::FrontDoor) => Err(CliError::Unreachable(format!(
             "{why}; only the server knows the id of VM {name}: start it, or give the id with --id (it is the name that the VM \
              was made with; keyway vm show tells)"
         ))),
-        Err(other) => Err(other),
+        (Err(other), _) => Err(other),
     }
 }
 

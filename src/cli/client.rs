@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::error::CliError;
-use crate::trust::Server;
+use crate::trust::{self, Server};
 
 /// Whoever does not take a connection by then will not.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -315,7 +315,7 @@ impl Client {
     }
 
     fn not_trusted(&self, error: &io::Error) -> CliError {
-        let shown = self.place.shown();
+        let (shown, error) = (self.place.shown(), trust::fault(error));
         CliError::Unreachable(format!(
             "{shown}: {error}; if its certificate is your own, or comes from a CA of your own, name that with --ca"
         ))

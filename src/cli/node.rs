@@ -156,6 +156,7 @@ const COLUMNS: &[Column] = &[
     ("AGENT", |node| cell(node, "agent")),
     ("TRUSTED", |node| cell(node, "trusted")),
     ("VMS", |node| cell(node, "vms")),
+    ("AGENT KEY", |node| cell(node, "agent_key")),
 ];
 
 fn joins_until(node: &Value) -> String {
@@ -164,7 +165,6 @@ fn joins_until(node: &Value) -> String {
 
 /// What one node shows beside these.
 const MORE: &[Column] = &[
-    ("AGENT KEY", |node| cell(node, "agent_key")),
     ("JOINS UNTIL", joins_until),
     ("ORIGIN", |node| cell(node, "origin")),
     ("REVISION", |node| cell(node, "revision")),

@@ -365,8 +365,8 @@ fn nodes_and_what_lies_on_them_are_listed() {
     let none = r#"{"items":[],"next":null,"revision":5}"#;
     let fake = Fake::new(&[(200, list), (200, none)]);
     let said = fake.say(&["node", "list"]);
-    let out = "NAME  AGENT           TRUSTED  VMS\nn1    10.0.0.21:7022  yes      2\n\
-               n2    -               no       0\n";
+    let out = "NAME  AGENT           TRUSTED  VMS  AGENT KEY\nn1    10.0.0.21:7022  yes      2    SHA256:x\n\
+               n2    -               no       0    -\n";
     assert_eq!(said, Said { code: DONE, out: out.to_owned(), err: String::new() });
     assert_eq!(fake.say(&["vm", "list", "--node", "n1"]).code, DONE);
     let asked = fake.asked();

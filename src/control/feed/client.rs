@@ -462,6 +462,7 @@ impl Place {
         let connector = TlsConnector::from(Arc::clone(&self.tls));
         let stream = connector.connect(self.server.name.clone(), stream).await;
         let stream = stream.map_err(|error| {
+            let error = trust::fault(&error);
             let fix = "if its certificate is your own, or of a CA of your own, `ca` names that; if it is said to have \
                        expired or not to be valid yet, look at this host's clock";
             format!("no TLS: {error}; {fix}")
