@@ -122,7 +122,11 @@ impl<'d, 'i> Section<'d, 'i> {
 
     /// The value of `key`, if it is there.
     pub(super) fn get(&self, key: &'static str) -> Option<Value<'d, 'i>> {
-        self.asked.borrow_mut().push(key);
+        let mut asked = self.asked.borrow_mut();
+        // Some are read twice, and told once.
+        if !asked.contains(&key) {
+            asked.push(key);
+        }
         let (name, value) = self.table.iter().find(|(name, _)| name.get_ref() == key)?;
         Some(Value {
             document: self.document,

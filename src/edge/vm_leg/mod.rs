@@ -232,6 +232,7 @@ fn warn_of_mismatch(vm_entry: &Vm, leg: Option<&LoginLeg>) {
     tracing::warn!(
         vm = vm_entry.name,
         proved,
+        fix = "if it was rebuilt: `keyway vm host-key forget VM`, or its new `host_key`",
         "the VM's host key is not the pinned one; sessions are refused until an operator settles it"
     );
 }
