@@ -3,10 +3,9 @@
 //! named.
 
 use std::fmt::Display;
-use std::fs;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::{fs, io};
 
 use hyper::Uri;
 use tokio_rustls::rustls::client::danger::{
