@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 
 use crate::agent_drain::status;
 use crate::handoff::{ends, stays, take_alices_key};
+use crate::harness::target::login;
 use crate::harness::wire::{Kind, Passing, To, Wire};
 use crate::harness::{World, process, wait};
 use crate::operations::{offline, reload, replace};
@@ -52,6 +53,21 @@ fn a_session_is_handed_to_an_agent_that_judges_by_the_feed() {
     let said = fs::read_to_string(said).expect("what ssh said");
     // The edge has no key to say it with.
     assert!(said.contains("your access to blue was taken away"), "{said}");
+}
+
+/// An agent knows the whole pool: a VM is entered by its name at any address.
+#[test]
+fn a_vm_is_entered_by_name_at_an_address_that_no_vm_of_the_node_has() {
+    if World::is_passed_by() {
+        return;
+    }
+    let plan = World::usual_plan().address("s002").followed();
+    let mut world = plan.start();
+    follows(&mut world);
+    let login = format!("User={}+blue", login());
+    let reached = world.target("alice", "s002").ssh(&["-o", &login], "echo $KEYWAY_VM").ok();
+    assert_eq!(reached.text(), "blue");
+    wait::until("the line", wait::SOON, || world.log().contains("\"carry\":\"splice\""));
 }
 
 #[test]
