@@ -90,7 +90,7 @@ impl Control {
 
     /// As after a fault of the store.
     pub(crate) fn reread(&self) {
-        self.hub.begin(head(self.service.model().revision()));
+        self.hub.begin(head(self.service.revision()));
     }
 }
 

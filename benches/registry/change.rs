@@ -87,7 +87,7 @@ pub(crate) fn changes(dir: &Path) {
             let mut waits = Times::new();
             while !done.load(Ordering::Relaxed) {
                 let began = Instant::now();
-                let _there = service.model().vm_names().len();
+                let _there = service.read(|model| model.vm_names().len());
                 waits.add(began.elapsed());
                 std::thread::sleep(Duration::from_micros(500));
             }

@@ -177,9 +177,9 @@ impl Adoption {
             );
             orders.push(order(&actor, Command::Close { until_s }));
         }
-        let removed = edges_removed(&service.model(), removed_edges, &replaced);
+        let removed = service.read(|model| edges_removed(model, removed_edges, &replaced));
         orders.extend(removed.into_iter().map(|command| order(&actor, command)));
-        let ways = ways(&service.model(), routes.as_ref(), quarantined, &replaced);
+        let ways = service.read(|model| ways(model, routes.as_ref(), quarantined, &replaced));
         let remembered = ways.chunks(WAYS_TOGETHER);
         orders.extend(
             remembered.map(|some| order(&actor, Command::QuarantineWays { ways: some.to_vec() })),

@@ -252,7 +252,7 @@ fn a_slot_leads_to_no_other_vm_soon_whatever_is_restored_over_whatever() {
                 }
                 _ => {}
             }
-            let revision = host.service().model().revision();
+            let revision = host.service().revision();
             assert!(revision >= serial, "revision {revision} after {serial}");
             serial = revision;
         }
@@ -278,7 +278,7 @@ fn a_second_and_a_third_restore_forget_nothing_and_every_store_is_kept() {
     let backup = host.backup("backup");
     host.says(vm("brief", "u0", "s0")).unwrap();
     host.says(Command::VmRemove { name: label("brief") }).unwrap();
-    let revision = host.service().model().revision();
+    let revision = host.service().revision();
     host.stop();
     for _ in 0..3 {
         host.restore(&backup);
@@ -290,7 +290,7 @@ fn a_second_and_a_third_restore_forget_nothing_and_every_store_is_kept() {
     let refused = host.says(vm("other", "u0", "s0")).unwrap_err();
     assert!(matches!(refused, ServiceError::Refused(Refusal::Conflict { .. })), "{refused}");
     host.says(vm("other", "u0", "s1")).unwrap();
-    assert!(host.service().model().revision() > revision);
+    assert!(host.service().revision() > revision);
     let restored = ("uid 7".to_owned(), "store-restore");
     let audit = audit(&host);
     assert_eq!(audit.iter().filter(|entry| **entry == restored).count(), 3, "{audit:?}");
@@ -314,7 +314,7 @@ fn what_a_damaged_store_held_is_still_held_and_no_new_slot_is_given_for_one_quar
     let backup = host.backup("backup");
     host.says(vm("brief", "u0", "s0")).unwrap();
     host.says(Command::VmRemove { name: label("brief") }).unwrap();
-    let revision = host.service().model().revision();
+    let revision = host.service().revision();
     host.stop();
     host.damage(0);
     host.restore(&backup);
@@ -323,8 +323,7 @@ fn what_a_damaged_store_held_is_still_held_and_no_new_slot_is_given_for_one_quar
     assert!(until_s <= now_s() + QUARANTINE_S);
     let held = host
         .service()
-        .model()
-        .ways()
+        .read(Model::ways)
         .into_iter()
         .any(|way| way.address == label("s0") && way.until_s.is_some());
     assert!(held, "the saved routes forgot the hold");
@@ -334,7 +333,7 @@ fn what_a_damaged_store_held_is_still_held_and_no_new_slot_is_given_for_one_quar
     host.says(vm_at("by-name", "u0", Placement::Nowhere)).unwrap();
     // What has a slot keeps it, under another name too.
     host.says(Command::VmRename { name: label("blue"), to: label("navy") }).unwrap();
-    assert!(host.service().model().revision() > revision + REVISIONS_LOST_MAX / 2);
+    assert!(host.service().revision() > revision + REVISIONS_LOST_MAX / 2);
     NOW_S.fetch_add(2 * QUARANTINE_S, Ordering::Relaxed);
     host.says(vm("other", "u0", "s2")).unwrap();
 }
@@ -418,15 +417,15 @@ fn an_adoption_that_was_cut_short_is_done_again() {
     assert!(host.start().unwrap().is_some());
     assert!(audit(&host).contains(&("uid 7".to_owned(), "store-adopt")), "{:?}", audit(&host));
     NOW_S.fetch_add(QUARANTINE_S / 2, Ordering::Relaxed);
-    assert!(host.service().model().ways().iter().any(|way| way.address == label("s0")));
-    let revision = host.service().model().revision();
+    assert!(host.service().read(Model::ways).iter().any(|way| way.address == label("s0")));
+    let revision = host.service().revision();
     // The next one is another.
     host.stop();
     host.damage(0);
     host.restore(&backup);
     host.adopt(false);
     host.start().unwrap();
-    assert!(host.service().model().revision() > revision + REVISIONS_LOST_MAX / 2);
+    assert!(host.service().revision() > revision + REVISIONS_LOST_MAX / 2);
 }
 
 /// By what the store says that was replaced, or, where that cannot be read, by what is kept beside.
@@ -452,7 +451,7 @@ fn an_edge_that_was_removed_stays_so_whatever_is_restored() {
         host.restore(&backup);
         host.adopt(false);
         host.start().unwrap();
-        let state = |host: &Host| host.service().model().edges()[&print].document.state;
+        let state = |host: &Host| host.service().read(|model| model.edges()[&print].document.state);
         assert_eq!(state(&host), EdgeState::Removed, "{is_damaged}");
         assert!(audit(&host).contains(&("uid 7".to_owned(), "edge-rm")), "{:?}", audit(&host));
         // It is no key for ever.
@@ -480,7 +479,7 @@ fn an_edge_that_was_admitted_again_stays_so_in_every_later_restore() {
         host.adopt(false);
         NOW_S.fetch_add(1, Ordering::Relaxed);
         host.start().unwrap();
-        let state = host.service().model().edges()[&print].document.state;
+        let state = host.service().read(|model| model.edges()[&print].document.state);
         let wanted = if readmits { EdgeState::Removed } else { EdgeState::Admitted };
         assert_eq!(state, wanted, "readmits {readmits}");
         NOW_S.fetch_add(1, Ordering::Relaxed);

@@ -127,7 +127,11 @@ impl Edges {
     /// now on. What was removed, and it knows nothing of or only from before, is told to it: no
     /// registry that is begun anew, and no old copy, is a way back.
     pub(super) fn settle(&self, service: &Service) {
-        self.are(service.model().edges().values().map(|stored| stored.document.clone()));
+        let all = service.read(|model| {
+            let documents = model.edges().values().map(|stored| stored.document.clone());
+            documents.collect::<Vec<_>>()
+        });
+        self.are(all);
         let unknown: Vec<CommandRequest> = {
             let all = self.all();
             let known = |key: &Fingerprint| all.known.as_ref().and_then(|known| known.get(key));

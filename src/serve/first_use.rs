@@ -114,8 +114,7 @@ impl InRegistry {
         let service = self.service.get().and_then(Weak::upgrade).ok_or(NotImported::NotOpen)?;
         let mut gone = 0;
         let mut orders = Vec::new();
-        {
-            let model = service.model();
+        service.read(|model| {
             for (id, key) in old.iter() {
                 let Some(stored) = model.vm(model.serial_of(id)) else {
                     gone += 1;
@@ -126,7 +125,7 @@ impl InRegistry {
                 let dialled = Dialled { owner: vm.owner.to_string(), endpoint: vm.ssh.clone() };
                 orders.push((id, order(id, key, dialled, "pins")));
             }
-        }
+        });
         let mut imported = 0;
         for some in orders.chunks(IMPORTED_AT_ONCE) {
             let together = some.iter().map(|(_, order)| order.clone()).collect();

@@ -101,9 +101,10 @@ impl World {
     }
 
     fn pin(&self, vm: &str) -> Option<String> {
-        let model = self.service.model();
-        let (_, stored) = model.vm_named(&Label::new(vm).unwrap()).unwrap();
-        stored.document.pin.as_deref().map(str::to_owned)
+        self.service.read(|model| {
+            let (_, stored) = model.vm_named(&Label::new(vm).unwrap()).unwrap();
+            stored.document.pin.as_deref().map(str::to_owned)
+        })
     }
 }
 

@@ -21,11 +21,10 @@ pub(super) fn is(service: &Service, shared: &Shared) -> (PartState, String) {
     let Some(in_use) = in_use(shared).map(|ca| ca.to_string()) else {
         return (PartState::Off, String::new());
     };
-    let model = service.model();
-    match model.registry().other_ca(&in_use, !model.vm_names().is_empty()) {
+    service.read(|model| match model.registry().other_ca(&in_use, !model.vm_names().is_empty()) {
         Some(what) => (PartState::Down, what),
         None => (PartState::Up, in_use),
-    }
+    })
 }
 
 /// Notes the CA that is used first, and says so when it is another later.
@@ -34,7 +33,7 @@ pub(super) fn check(service: &Service, shared: &Shared) {
         (PartState::Off, _) => {}
         (PartState::Down, mismatch) => tracing::warn!("{mismatch}"),
         (PartState::Up, in_use) => {
-            if service.model().registry().ca.as_ref() == Some(&in_use) {
+            if service.read(|model| model.registry().ca.as_ref() == Some(&in_use)) {
                 return;
             }
             let order = CommandRequest::of_itself(Command::CaConfirm { fingerprint: in_use });

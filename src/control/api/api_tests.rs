@@ -101,13 +101,13 @@ fn a_dry_run_says_the_same_and_changes_nothing() {
     let world = World::new();
     user(&world, "alice");
     address(&world, "s001", "127.0.77.1");
-    let before = world.service.model().revision();
+    let before = world.service.revision();
     let vm = json!({"name": "blue", "owner": "alice", "ssh": "127.0.0.1:22"});
     let dry = world.ask("POST", "/v1/vms?dry_run=true", &vm);
     assert_eq!(dry.status, 200, "nothing was created");
     let dry = dry.json();
     assert_eq!((&dry["dry_run"], &dry["item"]["address"]), (&json!(true), &json!("s001")));
-    assert_eq!(world.service.model().revision(), before);
+    assert_eq!(world.service.revision(), before);
     assert_eq!(world.refused("GET", "/v1/vms/blue", &Value::Null).0, 404);
     let real = world.must("POST", "/v1/vms", &vm);
     assert_eq!(real["item"], dry["item"]);
@@ -302,7 +302,7 @@ fn draining_moves_what_can_be_moved_and_says_what_cannot() {
         assert_eq!(answer["item"]["state"], "drain");
     }
     assert_eq!(done["item"]["vms"], 1);
-    assert_eq!(done["revision"], world.service.model().revision());
+    assert_eq!(done["revision"], world.service.revision());
     let back = world.must("POST", "/v1/addresses/s001/undrain", &Value::Null);
     assert_eq!(back["item"]["state"], "ready");
     assert_eq!(world.refused("POST", "/v1/addresses/s009/drain", &Value::Null).0, 404);

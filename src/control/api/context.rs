@@ -106,11 +106,11 @@ impl Context {
         done: &Committed,
         item: impl FnOnce(&Seen<'_>) -> Option<T>,
     ) -> Changed<T> {
-        Changed::by(done, &self.api.service.model(), self.query.dry_run, item)
+        self.api.service.read(|model| Changed::by(done, model, self.query.dry_run, item))
     }
 
     /// What to answer after something that is no command.
     pub(super) fn acted(&self) -> Changed<Gone> {
-        Changed::of_nothing(self.api.service.model().revision(), self.query.dry_run)
+        Changed::of_nothing(self.api.service.revision(), self.query.dry_run)
     }
 }

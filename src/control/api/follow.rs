@@ -58,7 +58,7 @@ pub(super) async fn follow(
             let api = Arc::clone(connection.api());
             let seats = Arc::clone(&api.following);
             let everything = Box::new(move |follower: &mut Follower| {
-                let everything = follower.everything(&*api.service.model());
+                let everything = api.service.read(|model| follower.everything(model));
                 // Not while others wait for the registry.
                 everything.map(feed::whole)
             });
@@ -77,9 +77,10 @@ async fn begin(connection: &Connection, parts: &Parts) -> Result<Follower, Probl
     speaks(query)?;
     let known = value(query, "known").and_then(feed::read_head);
     in_turn(Arc::clone(&api.following.reads), move || {
-        let model = api.service.model();
-        let Agent { node, key } = agent(&api, &model, key)?;
-        api.hub.follow(node.as_str(), key.0, known, &*model).ok_or_else(Problem::ending)
+        api.service.read(|model| {
+            let Agent { node, key } = agent(&api, model, key)?;
+            api.hub.follow(node.as_str(), key.0, known, model).ok_or_else(Problem::ending)
+        })
     })
     .await
 }
@@ -127,7 +128,7 @@ async fn pinned(connection: &Connection, parts: &Parts, body: Body) -> Result<Pi
     let question: Result<PinQuestion, _> = serde_json::from_slice(&body);
     let peer = from.peer();
     in_turn(Arc::clone(&api.following.pins), move || {
-        let who = agent(&api, &api.service.model(), key)?;
+        let who = api.service.read(|model| agent(&api, model, key))?;
         let question = question.map_err(|_| Problem::bad("the body is no question"))?;
         Ok(pin_in_registry(&api, &who, question, peer))
     })
@@ -136,14 +137,12 @@ async fn pinned(connection: &Connection, parts: &Parts, body: Body) -> Result<Pi
 
 fn pin_in_registry(api: &Api, who: &Agent, asked: PinQuestion, from: String) -> PinAnswer {
     let PinQuestion { vm, owner, endpoint, key } = asked;
-    {
-        let model = api.service.model();
-        let lies_there = model
-            .vm(model.serial_of(&vm))
-            .is_some_and(|stored| stored.document.node.as_ref() == Some(&who.node));
-        if !lies_there {
-            return PinAnswer::Failed(format!("node {} has no such VM", who.node));
-        }
+    let lies_there = api.service.read(|model| {
+        let stored = model.vm(model.serial_of(&vm));
+        stored.is_some_and(|stored| stored.document.node.as_ref() == Some(&who.node))
+    });
+    if !lies_there {
+        return PinAnswer::Failed(format!("node {} has no such VM", who.node));
     }
     let order = CommandRequest {
         command: Command::VmPin { id: vm, key, dialled: Dialled { owner, endpoint } },

@@ -72,7 +72,7 @@ fn world(identity: &PrivateKey) -> World {
     let line = identity.public().to_line();
     let node = json!({"name": "n1", "agent": "10.0.0.21:7022", "agent_key": line, "trusted": true});
     world.must("POST", "/v1/nodes", &node);
-    let revision = world.service.model().revision();
+    let revision = world.service.revision();
     world.hub.begin(Head { store: [7; 16], program: [8; 8], revision });
     world
 }
@@ -115,17 +115,16 @@ fn an_agent_hears_everything_of_its_node_and_then_what_changes() {
     assert_eq!((contents.users.len(), contents.nodes.len()), (1, 1));
     assert_eq!(world.hub.gauges().followers, 1);
     vm(&world, "red", "n1");
-    let red = {
-        let model = world.service.model();
+    let red = world.service.read(|model| {
         let contents = model.contents();
         let red = contents.vms.into_iter().find(|entry| entry.vm.name == "red").unwrap();
         let delta = Delta { changes: vec![Change::PutVm(red.clone())] };
-        world.hub.change(model.revision(), &delta, &*model);
+        world.hub.change(model.revision(), &delta, model);
         red
-    };
+    });
     let Message::Delta(head, _, delta) = agent.next() else { panic!("no change") };
     assert_eq!(delta.changes, [Change::PutVm(red)]);
-    assert_eq!(head.revision, world.service.model().revision());
+    assert_eq!(head.revision, world.service.revision());
     assert!(agent.followed.is_connected());
     // The token of a role is good for none of it, nor is a stranger's key.
     let token = world.token("ops", "admin");
@@ -174,12 +173,11 @@ fn who_has_lost_its_node_hears_no_more() {
     agent.next();
     agent.next();
     world.must("PATCH", "/v1/nodes/n1", &json!({"agent_key": key()}));
-    {
-        let model = world.service.model();
+    world.service.read(|model| {
         let node = model.contents().nodes.remove(0);
         let delta = Delta { changes: vec![Change::PutNode(node)] };
-        world.hub.change(model.revision(), &delta, &*model);
-    }
+        world.hub.change(model.revision(), &delta, model);
+    });
     let end = std::time::Instant::now() + PATIENCE;
     while world.hub.gauges().followers > 0 || agent.followed.is_connected() {
         assert!(std::time::Instant::now() < end, "it is followed still");
@@ -196,9 +194,10 @@ fn a_key_that_a_vm_shows_first_is_pinned_on_the_agents_own_node_alone() {
     vm(&world, "green", "n2");
     let agent = follow(&world, identity);
     let id = |name: &str| {
-        let model = world.service.model();
-        let (_, stored) = model.vm_named(&Label::new(name).unwrap()).unwrap();
-        stored.document.id.clone()
+        world.service.read(|model| {
+            let (_, stored) = model.vm_named(&Label::new(name).unwrap()).unwrap();
+            stored.document.id.clone()
+        })
     };
     let pin = |name: &str, key: &str| {
         agent.pins.pin(&id(name), ("alice", "127.0.0.1:22"), key.to_owned())
@@ -208,8 +207,8 @@ fn a_key_that_a_vm_shows_first_is_pinned_on_the_agents_own_node_alone() {
     assert_eq!(pin("blue", &first), PinAnswer::Pinned);
     assert_eq!(pin("blue", &other), PinAnswer::Other);
     assert_eq!(pin("green", &first), PinAnswer::Failed("node n1 has no such VM".to_owned()));
-    let model = world.service.model();
-    let blue = model.contents().vms.into_iter().find(|entry| entry.vm.name == "blue").unwrap();
+    let contents = world.service.read(crate::registry::Model::contents);
+    let blue = contents.vms.into_iter().find(|entry| entry.vm.name == "blue").unwrap();
     let (wanted, _) = PublicKey::parse_line(&first).unwrap();
     assert_eq!(blue.vm.host_key.unwrap().key().unwrap(), wanted.blob());
 }

@@ -74,7 +74,7 @@ fn meet(
     }
     let unknown = || Problem::from(Refusal::JoinTokenUnknown);
     let hash = TokenHash::of_join(token.trim()).ok_or_else(unknown)?;
-    let name = hash.joins(&api.service.model()).ok_or_else(unknown)?;
+    let name = api.service.read(|model| hash.joins(model)).ok_or_else(unknown)?;
     let told = api.hub.told().filter(|(_, told)| !told.host_keys.is_empty());
     let (head, told) = told.ok_or_else(|| {
         // With `--yes` nobody would see that there is nothing to believe.
@@ -108,8 +108,9 @@ fn meet(
 }
 
 fn of_node(api: &Api, name: &Label, front_door: String) -> Option<JoinAnswer> {
-    let model = api.service.model();
-    let node = &model.nodes().get(name)?.document;
-    let (agent, trusted) = (node.agent.as_ref()?.at, node.trusted);
-    Some(JoinAnswer { node: name.to_string(), agent, trusted, front_door })
+    api.service.read(|model| {
+        let node = &model.nodes().get(name)?.document;
+        let (agent, trusted) = (node.agent.as_ref()?.at, node.trusted);
+        Some(JoinAnswer { node: name.to_string(), agent, trusted, front_door })
+    })
 }

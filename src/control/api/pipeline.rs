@@ -262,7 +262,8 @@ async fn caller(api: &Arc<Api>, from: &Origin, headers: &HeaderMap) -> Result<Ca
             }
             let (api, from) = (Arc::clone(api), peer.to_string());
             wait(move || {
-                let (name, role) = token.find(&api.service.model(), api.service.now_s())?;
+                let now_s = api.service.now_s();
+                let (name, role) = api.service.read(|model| token.find(model, now_s))?;
                 let actor = Actor { name: format!("token {name}"), from };
                 Ok(Caller { actor, role, proof: Proof::Token(token) })
             })

@@ -263,7 +263,7 @@ fn a_bad_connection_ends_alone() {
         let _cut = stream.read_to_end(&mut answer);
         assert_eq!(world.get("/v1/health").status, 200);
     }
-    assert_eq!(world.service.model().users().len(), 0);
+    assert_eq!(world.service.read(|model| model.users().len()), 0);
 }
 
 #[test]

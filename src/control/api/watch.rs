@@ -69,7 +69,7 @@ pub(super) fn start(context: &Context) -> Result<Lines, Problem> {
         let detail = format!("{WATCHERS_MAX} watch already; try again when one has gone");
         Problem::new(StatusCode::CONFLICT, "too-many", detail)
     })?;
-    let after = context.query.revision.unwrap_or_else(|| api.service.model().revision());
+    let after = context.query.revision.unwrap_or_else(|| api.service.revision());
     let mut watch = api.service.watch(after).map_err(told)?;
     // What is compacted already is told with a status.
     let first = watch.next(Duration::ZERO).map_err(told)?;
@@ -80,7 +80,8 @@ pub(super) fn start(context: &Context) -> Result<Lines, Problem> {
     let still = move || match (&proof, api.upgrade()) {
         (Proof::Socket(process), Some(api)) => api.role(*process).is_some(),
         (Proof::Token(token), Some(api)) => {
-            token.find(&api.service.model(), api.service.now_s()).is_ok()
+            let now_s = api.service.now_s();
+            api.service.read(|model| token.find(model, now_s).is_ok())
         }
         (_, None) => false,
     };

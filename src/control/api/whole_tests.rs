@@ -17,7 +17,7 @@ use crate::ssh::publickey::{Fingerprint, PublicKey};
 #[test]
 fn a_watcher_hears_of_every_commit_and_of_nobodys_secrets() {
     let world = World::new();
-    let from = world.service.model().revision();
+    let from = world.service.revision();
     let stream = world.connect();
     let request = head("GET", &format!("/v1/watch?after={from}"), &[], b"");
     (&stream).write_all(request.as_bytes()).unwrap();
@@ -140,7 +140,7 @@ fn an_operator_cannot_change_the_pool_by_a_fleet() {
     let fleet = json!({"fleet": {"users": [{"name": "alice"}], "addresses": [{"name": "s001", "public": "127.0.77.1"}]}});
     assert_eq!(world.refused("POST", "/v1/apply", &fleet), (403, "forbidden".into()));
     assert_eq!(world.refused("POST", "/v1/apply?dry_run=true", &fleet), (403, "forbidden".into()));
-    assert_eq!(world.service.model().users().len(), 0, "not even a part of it");
+    assert_eq!(world.service.read(|model| model.users().len()), 0, "not even a part of it");
     world.must("POST", "/v1/apply", &json!({"fleet": {"users": [{"name": "alice"}]}}));
 }
 
@@ -153,7 +153,7 @@ fn a_large_fleet_is_taken() {
     assert!(body.to_string().len() > 1 << 20);
     let done = world.must("POST", "/v1/apply", &body);
     assert_eq!(done["plan"].as_array().unwrap().len(), 20_000);
-    assert_eq!(world.service.model().users().len(), 20_000);
+    assert_eq!(world.service.read(|model| model.users().len()), 20_000);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_plan_that_was_shown_is_carried_out_or_nothing_is() {
     user(&world, "carol");
     let plan = world.must("POST", "/v1/apply?dry_run=true", &serde_json::from_str(&body).unwrap());
     let at = plan["planned_at"].as_u64().unwrap();
-    assert_eq!(at, world.service.model().revision());
+    assert_eq!(at, world.service.revision());
     user(&world, "dora");
     for path in ["/v1/apply", "/v1/apply?dry_run=true"] {
         let reply = apply(path, at);
@@ -176,10 +176,10 @@ fn a_plan_that_was_shown_is_carried_out_or_nothing_is() {
         let detail = reply.json()["detail"].as_str().unwrap().to_owned();
         assert!(detail.ends_with("look at the plan again"), "{detail}");
     }
-    assert_eq!(world.service.model().users().len(), 2);
+    assert_eq!(world.service.read(|model| model.users().len()), 2);
     let done = apply("/v1/apply", at + 1);
     assert_eq!((done.status, done.json()["planned_at"].as_u64()), (200, Some(at + 1)));
-    assert_eq!(world.service.model().users().len(), 4);
+    assert_eq!(world.service.read(|model| model.users().len()), 4);
     // What time changes, or an edge, is no change of anybody's.
     let key = key();
     world.must(
@@ -187,15 +187,12 @@ fn a_plan_that_was_shown_is_carried_out_or_nothing_is() {
         "/v1/vms",
         &json!({"name": "blue", "owner": "alice", "ssh": "127.0.0.1:22", "no_address": true}),
     );
-    let before = world.service.model().revision();
+    let before = world.service.revision();
     world.shows("blue", &key);
-    assert_eq!(
-        (world.service.model().revision(), apply("/v1/apply", before).status),
-        (before + 1, 200)
-    );
+    assert_eq!((world.service.revision(), apply("/v1/apply", before).status), (before + 1, 200));
     // Also where there is nothing to do, and never where what is expected is no revision.
     assert_eq!(apply("/v1/apply", at + 1).status, 412);
-    assert_eq!(apply("/v1/apply", world.service.model().revision()).status, 200);
+    assert_eq!(apply("/v1/apply", world.service.revision()).status, 200);
 }
 
 #[test]
@@ -203,11 +200,11 @@ fn a_plan_of_many_steps_is_carried_out_on_what_it_left_itself() {
     let world = World::new();
     let users: Vec<Value> = (0..700).map(|n| json!({"name": format!("user-{n}")})).collect();
     let body = json!({"fleet": {"users": users}}).to_string();
-    let expected = format!("if-match: \"{}\"", world.service.model().revision());
+    let expected = format!("if-match: \"{}\"", world.service.revision());
     let headers = ["content-type: application/json", &expected];
     let reply = world.send("POST", "/v1/apply", &headers, body.as_bytes());
     assert_eq!(reply.status, 200);
-    assert_eq!(world.service.model().users().len(), 700);
+    assert_eq!(world.service.read(|model| model.users().len()), 700);
 }
 
 #[test]
@@ -297,7 +294,7 @@ fn what_is_beside_the_registry_is_reached_and_left_alone_in_a_dry_run() {
     assert_eq!(none, (404, "not-found".into()));
     let store = world.get("/v1/store").json();
     assert_eq!(store["store_id"], "07".repeat(16));
-    assert_eq!(store["revision"], world.service.model().revision());
+    assert_eq!(store["revision"], world.service.revision());
 }
 
 #[test]
@@ -358,10 +355,10 @@ fn a_plan_that_needs_vms_moved_is_begun_only_if_they_may_be() {
     shared["users"].as_array_mut().unwrap().push(json!({"name": "dora"}));
     let body = json!({"fleet": shared});
     assert_eq!(world.refused("POST", "/v1/apply", &body), (409, "plan-refused".into()));
-    assert!(world.service.model().users().len() == 3, "nothing was begun");
+    assert!(world.service.read(|model| model.users().len()) == 3, "nothing was begun");
     let done = world.must("POST", "/v1/apply?renumber=true", &body);
     assert_eq!(done["moves"][0]["vm"], "bob");
-    assert_eq!(world.service.model().users().len(), 4);
+    assert_eq!(world.service.read(|model| model.users().len()), 4);
 }
 
 #[test]
@@ -371,7 +368,7 @@ fn an_empty_fleet_prunes_nothing() {
     let body = json!({"fleet": {}, "prune": true});
     assert_eq!(world.refused("POST", "/v1/apply", &body), (422, "invalid".into()));
     world.must("POST", "/v1/apply", &json!({"fleet": {}}));
-    assert_eq!(world.service.model().users().len(), 1);
+    assert_eq!(world.service.read(|model| model.users().len()), 1);
 }
 
 #[test]
@@ -382,7 +379,7 @@ fn a_member_who_is_nobody_keeps_a_whole_fleet_from_being_begun() {
     assert_eq!(refused.status, 409);
     let detail = refused.json()["detail"].as_str().unwrap().to_owned();
     assert!(detail.contains("add team ops with members: 2: there is no user `bob`"), "{detail}");
-    assert!(world.service.model().users().is_empty());
+    assert!(world.service.read(|model| model.users().is_empty()));
 }
 
 #[test]
@@ -392,13 +389,13 @@ fn what_a_served_file_would_do_is_told_and_not_done() {
     let ask = |fleet: Value, most: Value| {
         world.must("POST", "/v1/fleet-file/plan", &json!({"fleet": fleet, "removals_max": most}))
     };
-    let before = world.service.model().revision();
+    let before = world.service.revision();
     let told = ask(json!({"users": [{"name": "alice"}, {"name": "bob"}]}), Value::Null);
     assert_eq!(told["planned_at"], before);
     let counts = json!({"added": 1, "changed": 0, "removed": 0, "taken_over": 1});
     assert_eq!((&told["counts"]["users"], &told["held"]), (&counts, &Value::Null));
     assert!(ask(json!({}), json!(7))["held"].as_str().unwrap().contains("empty"));
-    assert_eq!(world.service.model().revision(), before);
+    assert_eq!(world.service.revision(), before);
 }
 
 #[test]
@@ -513,6 +510,6 @@ fn what_only_the_rest_of_a_large_removal_allows_is_untried_in_a_dry_run_and_done
         // She still owns it as far as was tried.
         assert_eq!(*alice, (&json!("remove user alice"), &json!(last)));
         let left = if last == "ok" { 700 } else { 701 };
-        assert_eq!(world.service.model().users().len(), left);
+        assert_eq!(world.service.read(|model| model.users().len()), left);
     }
 }

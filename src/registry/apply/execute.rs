@@ -33,7 +33,7 @@ pub fn apply(
     mode: Mode,
 ) -> Result<Applied, ServiceError> {
     let mut applied =
-        Applied { revision: service.model().revision(), steps: Vec::with_capacity(plan.len()) };
+        Applied { revision: service.revision(), steps: Vec::with_capacity(plan.len()) };
     // What a step would do shows only behind those before it, so a dry run goes in one piece.
     let together = if mode == Mode::DryRun { plan.len() } else { TOGETHER };
     let mut rest = plan.into_iter().peekable();

@@ -193,7 +193,8 @@ pub fn carry_out(
     actor: &Actor,
     mode: Mode,
 ) -> Result<Outcome, ServiceError> {
-    let Planned { at, tally, held, steps, doings } = plan(fleet, &service.model(), most)?;
+    let planned = service.read(|model| plan(fleet, model, most))?;
+    let Planned { at, tally, held, steps, doings } = planned;
     if let Some(allowed) = allowed {
         service.check_at(Some(allowed.revision))?;
         if allowed.steps != at.steps {

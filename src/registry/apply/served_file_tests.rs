@@ -63,7 +63,7 @@ fn an_empty_file_is_never_carried_out() {
         assert_eq!(again.ended, Ended::HeldBack(HeldBack::Empty));
         assert!(again.trouble().unwrap().contains("empty"), "{again:?}");
     }
-    assert_eq!(service.model().users().len(), 3);
+    assert_eq!(service.read(|model| model.users().len()), 3);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn more_than_ten_things_and_a_tenth_of_a_kind_are_not_removed_by_a_file_alone() 
         assert_eq!(outcome.ended == Ended::Applied, carried_out, "{case}: {outcome:?}");
         assert_eq!(outcome.tally.users.removed, (before - after) as u64, "{case}");
         let stand = if carried_out { after } else { before };
-        assert_eq!(service.model().users().len(), stand, "{case}");
+        assert_eq!(service.read(|model| model.users().len()), stand, "{case}");
         let told = format!("{} of {before} users", before - after);
         assert!(carried_out || outcome.trouble().unwrap().contains(&told), "{case}");
     }
@@ -102,7 +102,7 @@ fn what_a_file_cannot_remove_does_not_make_its_removals_few() {
     served(&service, &users(40), RemovalsMax::Usual);
     let outcome = served(&service, &users(1), RemovalsMax::Usual);
     assert!(outcome.trouble().unwrap().contains("39 of 40 users"), "{outcome:?}");
-    assert_eq!(service.model().users().len(), 1040);
+    assert_eq!(service.read(|model| model.users().len()), 1040);
 }
 
 #[test]
@@ -114,10 +114,10 @@ fn nodes_that_a_file_no_longer_names_count_among_its_removals() {
     };
     let service = service();
     let added = served(&service, &fleet(20), RemovalsMax::Usual);
-    assert_eq!((added.tally.nodes.added, service.model().nodes().len()), (20, 20));
+    assert_eq!((added.tally.nodes.added, service.read(|model| model.nodes().len())), (20, 20));
     let outcome = served(&service, &fleet(8), RemovalsMax::Usual);
     assert!(outcome.trouble().unwrap().contains("12 of 20 nodes"), "{outcome:?}");
-    assert_eq!(service.model().nodes().len(), 20);
+    assert_eq!(service.read(|model| model.nodes().len()), 20);
     let outcome = served(&service, &fleet(15), RemovalsMax::Usual);
     assert_eq!(outcome.told(), Ok("5 nodes removed".to_owned()));
 }
@@ -130,7 +130,8 @@ fn an_agent_that_has_joined_stays_the_one_of_a_node_whose_key_the_file_does_not_
         toml::from_str::<Fleet>(&text).unwrap()
     };
     let service = service();
-    let node = || service.model().nodes()[&Label::new("n").unwrap()].document.clone();
+    let label = Label::new("n").unwrap();
+    let node = || service.read(|model| model.nodes()[&label].document.clone());
     let key = |of: u8| Some(crate::ssh::publickey::Fingerprint([of; 32]).to_string());
     served(&service, &fleet("agent = '10.0.0.1:7'\n"), RemovalsMax::Usual);
     assert_eq!(node().agent.unwrap().key, None);
@@ -198,7 +199,7 @@ fn what_somebody_has_seen_and_meant_is_carried_out_if_it_is_still_that() {
     let service = service();
     let (before, after) = (users(40), users(1));
     served(&service, &before, RemovalsMax::Usual);
-    let shown = plan(&after, &service.model(), RemovalsMax::Usual).unwrap();
+    let shown = service.read(|model| plan(&after, model, RemovalsMax::Usual)).unwrap();
     assert!(shown.held.is_some());
     let sent: PlannedRevision = shown.at.to_string().parse().unwrap();
     assert_eq!(sent, shown.at);
@@ -212,14 +213,14 @@ fn what_somebody_has_seen_and_meant_is_carried_out_if_it_is_still_that() {
     command(&service, Command::UserAdd { name: bob.clone(), keys: Vec::new() });
     let moved = allowed(&after).unwrap_err();
     assert!(matches!(moved, ServiceError::Refused(Refusal::Outdated { .. })), "{moved}");
-    assert_eq!(service.model().users().len(), 41);
+    assert_eq!(service.read(|model| model.users().len()), 41);
     command(&service, Command::UserRemove { name: bob });
-    let shown = plan(&after, &service.model(), RemovalsMax::Usual).unwrap();
+    let shown = service.read(|model| plan(&after, model, RemovalsMax::Usual)).unwrap();
     let outcome =
         carry_out(&service, &after, RemovalsMax::Usual, Some(shown.at), &actor(), Mode::Real)
             .unwrap();
     assert_eq!((outcome.ended, outcome.tally.users.removed), (Ended::Applied, 39));
-    assert_eq!(service.model().users().len(), 1);
+    assert_eq!(service.read(|model| model.users().len()), 1);
     assert!("rubbish".parse::<PlannedRevision>().is_err());
 }
 
@@ -262,7 +263,7 @@ fn what_is_refused_keeps_nothing_else_from_being_done_and_is_told() {
     let tried =
         |mode| carry_out(&service, &more, RemovalsMax::Usual, None, &actor(), mode).unwrap();
     assert_eq!(tried(Mode::DryRun).told().unwrap(), "1 user added");
-    assert_eq!(service.model().users().len(), 2);
+    assert_eq!(service.read(|model| model.users().len()), 2);
     assert_eq!(tried(Mode::Real).told().unwrap(), "1 user added");
     assert_eq!(tried(Mode::Real).told().unwrap(), "all is as it says");
 }

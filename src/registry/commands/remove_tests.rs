@@ -106,16 +106,18 @@ impl World {
         assert_eq!(done.written.len(), tried.written.len());
         assert!(done.written.len() > MANY, "{}", done.written.len());
         assert_eq!(done.revision, tried.revision);
-        assert!(self.service.model().get(key).is_none());
+        assert!(self.service.read(|model| model.get(key).is_none()));
         assert_eq!(self.log()[count..], [command.word()]);
         assert_eq!(self.told.lock().unwrap()[heard..], [done.written.len()], "all at once");
         let loaded = writer::load(&self.store, &Limits::default()).unwrap();
-        let model = self.service.model();
-        for entry in self.store.snapshot("").unwrap().entries {
-            let Ok(key) = entry.key.parse::<Key>() else { continue };
-            assert_eq!(loaded.get(&key), model.get(&key), "{key}");
-        }
-        assert_eq!(loaded.vm_names(), model.vm_names());
+        let entries = self.store.snapshot("").unwrap().entries;
+        self.service.read(|model| {
+            for entry in entries {
+                let Ok(key) = entry.key.parse::<Key>() else { continue };
+                assert_eq!(loaded.get(&key), model.get(&key), "{key}");
+            }
+            assert_eq!(loaded.vm_names(), model.vm_names());
+        });
     }
 }
 
@@ -143,9 +145,8 @@ fn a_user_with_many_shares_and_teams_goes() {
         world.must(Command::TeamAdd { name, members });
     }
     world.goes(&Command::UserRemove { name: label("u1") }, &Key::User(label("u1")));
-    for stored in world.service.model().teams().values() {
-        assert!(stored.document.members.is_empty());
-    }
+    let teams = world.service.read(|model| model.teams().clone());
+    assert!(teams.values().all(|stored| stored.document.members.is_empty()));
 }
 
 #[test]
@@ -180,11 +181,8 @@ fn a_team_with_many_members_and_vms_goes() {
     }
     // What each member holds are many bytes, so the parts are smaller than by documents alone.
     world.goes(&Command::TeamRemove { name: label("ops") }, &Key::Team(label("ops")));
-    let model = world.service.model();
-    let Some((Document::Quarantine(quarantined), _)) = model.get(&Key::Quarantine(principal("u9")))
-    else {
-        panic!("u9 holds nothing")
-    };
+    let held = world.service.read(|model| model.get(&Key::Quarantine(principal("u9"))));
+    let Some((Document::Quarantine(quarantined), _)) = held else { panic!("u9 holds nothing") };
     assert_eq!(quarantined.len(), MANY);
 }
 
@@ -195,7 +193,7 @@ fn a_vm_that_many_enter_goes() {
     for user in 1..=MANY {
         world.share("blue", &format!("u{user}"));
     }
-    let serial = *world.service.model().vm_names().get(&label("blue")).unwrap();
+    let serial = world.service.read(|model| *model.vm_names().get(&label("blue")).unwrap());
     let mut model = writer::load(&world.store, &Limits::default()).unwrap();
     let mut draft = Draft::new(&mut model, CommandContext { now_s: 1_000_000, nonce: 1 });
     draft.carry_out(&Command::VmRemove { name: label("blue") }, Options::default()).unwrap();

@@ -4,9 +4,10 @@
 
 use std::fmt;
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
+use super::busy;
 use super::load::{self, Unreadable};
 use super::request::{
     CommandRequest, Committed, Job, LastOperatorRevision, Mode, RegistryError, ServiceError,
@@ -110,6 +111,7 @@ impl Service {
     }
 
     fn store(&self) -> Result<&dyn Store, store::StoreError> {
+        busy::must_not("a question to the store");
         match &self.kept {
             Kept::Store(store) => Ok(&**store),
             Kept::Away(why) => Err(store::StoreError::Away { why: why.clone() }),
@@ -142,6 +144,7 @@ impl Service {
         orders: Vec<CommandRequest>,
         mode: Mode,
     ) -> Vec<Result<Committed, ServiceError>> {
+        busy::must_not("an order");
         let count = orders.len();
         if let Kept::Away(why) = &self.kept {
             return vec![Err(ServiceError::Away(why.clone())); count];
@@ -161,6 +164,7 @@ impl Service {
     /// from here any more. Gives the model, which is an empty one to whoever still reads it here;
     /// nothing if it may not be what the store says.
     pub fn retire(&self) -> Option<Model> {
+        busy::must_not("the end of the writer");
         if self.end() {
             return None;
         }
@@ -175,9 +179,17 @@ impl Service {
         writer.is_none_or(|writer| writer.join().unwrap_or(true))
     }
 
-    /// The model as it is now. Orders wait while this is held.
-    pub fn model(&self) -> RwLockReadGuard<'_, Model> {
-        self.model.read().unwrap_or_else(PoisonError::into_inner)
+    /// Looks at the model as it is now. Orders wait meanwhile: nothing is ordered in there, nor
+    /// asked of the store, which panics.
+    pub fn read<T>(&self, look: impl FnOnce(&Model) -> T) -> T {
+        busy::must_not("a second look");
+        let _reads = busy::reads();
+        look(&self.model.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Where the model stands.
+    pub fn revision(&self) -> u64 {
+        self.read(Model::revision)
     }
 
     /// Whether nobody has changed anything since revision `at`.
@@ -185,7 +197,7 @@ impl Service {
     /// # Errors
     /// [`Refusal::Outdated`].
     pub fn check_at(&self, at: Option<u64>) -> Result<(), Refusal> {
-        self.wanted.check(at, &self.model())
+        self.read(|model| self.wanted.check(at, model))
     }
 
     /// Which store it is, and where it stands.
@@ -238,4 +250,65 @@ impl Drop for Service {
 pub fn load(store: &dyn Store, limits: &Limits) -> Result<Model, RegistryError> {
     let mut nobody: Subscriber = Box::new(|_| ());
     load::load(store, limits, None, Unreadable::Refused, &mut nobody)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::{OnceLock, Weak};
+
+    use super::*;
+    use crate::registry::store::StoreId;
+    use crate::registry::store::testing::memory::Memory;
+    use crate::registry::writer::Update;
+    use crate::registry::{Command, Label};
+    use crate::ssh::testing::Seeded;
+
+    fn service(follow: Subscriber) -> Service {
+        let store = Arc::new(Memory::new(StoreId([7; 16])));
+        let (limits, entropy) = (Limits::default(), Box::new(Seeded(5)));
+        Service::start(Start { store, limits, now_s: || 7, entropy, known: None, follow }).unwrap()
+    }
+
+    fn user(name: &str) -> CommandRequest {
+        let name = Label::new(name).unwrap();
+        CommandRequest::of_itself(Command::UserAdd { name, keys: Vec::new() })
+    }
+
+    fn said(act: impl FnOnce()) -> String {
+        let fault = catch_unwind(AssertUnwindSafe(act)).expect_err("it was let");
+        fault.downcast_ref::<String>().expect("words").clone()
+    }
+
+    #[test]
+    fn whoever_looks_at_the_model_and_waits_for_its_writer_is_stopped_at_once() {
+        let service = service(Box::new(|_| ()));
+        let inside = |act: &dyn Fn()| said(|| service.read(|_| act()));
+        let orders = inside(&|| drop(service.carry_out(user("u"), Mode::Real)));
+        assert!(orders.contains("an order on the thread that reads the registry"), "{orders}");
+        inside(&|| drop(service.carry_out(user("u"), Mode::DryRun)));
+        inside(&|| drop(service.head()));
+        inside(&|| drop(service.audit(None, true, 1)));
+        inside(&|| drop(service.watch(0).map(|_| ())));
+        inside(&|| drop(service.retire()));
+        // With a writer that waits in between, the second look would wait for it.
+        inside(&|| drop(service.revision()));
+        service.carry_out(user("u"), Mode::Real).expect("nobody looks any more");
+        assert_eq!(service.read(|model| model.users().len()), 1);
+    }
+
+    #[test]
+    fn who_is_told_of_a_change_cannot_order_another_and_wait_for_itself() {
+        let here: Arc<OnceLock<Weak<Service>>> = Arc::default();
+        let there = Arc::clone(&here);
+        let service = Arc::new(service(Box::new(move |update| {
+            let service = there.get().and_then(Weak::upgrade);
+            if let (Some(service), Update::Written { .. }) = (service, update) {
+                drop(service.carry_out(user("v"), Mode::Real));
+            }
+        })));
+        here.set(Arc::downgrade(&service)).unwrap();
+        let answer = service.carry_out(user("u"), Mode::Real);
+        assert!(matches!(answer, Err(ServiceError::Ended)), "{answer:?}");
+    }
 }

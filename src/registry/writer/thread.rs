@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::batch::{Batch, Before, Carried, Continuation, PARTS_TOGETHER, Pending, Removal, Task};
+use super::busy;
 use super::load::{self, Unreadable};
 use super::request::{
     CommandRequest, Committed, Job, LastOperatorRevision, Mode, ServiceError, StoreHealth,
@@ -96,6 +97,7 @@ impl Writer {
     /// Takes orders until nobody can give any; whether the model may not be what the
     /// store says then.
     pub(super) fn run(&mut self, queue: &Receiver<Job>) -> bool {
+        let _writes = busy::writes();
         let mut sweep_at = Instant::now();
         loop {
             let until_sweep = sweep_at.saturating_duration_since(Instant::now());

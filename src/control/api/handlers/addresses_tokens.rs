@@ -19,21 +19,24 @@ type Answer<T> = Result<T, Problem>;
 const TOGETHER: usize = 64;
 
 pub(in super::super) fn addresses(context: &Context) -> Answer<List<dto::Address>> {
-    let model = context.api.service.model();
-    let after = context.query.after.as_deref().unwrap_or_default();
-    let items =
-        model.addresses().filter(|(name, ..)| name.as_str() > after).map(|(name, stored, _)| {
-            (name.to_string(), dto::Address::of(&model, name, &stored.document, stored.revision))
-        });
-    Ok(List::page(&context.query, model.revision(), items))
+    context.api.service.read(|model| {
+        let after = context.query.after.as_deref().unwrap_or_default();
+        let items = model.addresses().filter(|(name, ..)| name.as_str() > after).map(
+            |(name, stored, _)| {
+                (name.to_string(), dto::Address::of(model, name, &stored.document, stored.revision))
+            },
+        );
+        Ok(List::page(&context.query, model.revision(), items))
+    })
 }
 
 pub(in super::super) fn address(context: &Context) -> Answer<Reply<dto::Address>> {
     let name = context.name(0)?;
-    let model = context.api.service.model();
-    let stored = model.address(&name).ok_or_else(|| unknown(Kind::Address, &name))?;
-    let body = dto::Address::of(&model, &name, &stored.document, stored.revision);
-    Ok(Reply { body, tag: Some(stored.revision) })
+    context.api.service.read(|model| {
+        let stored = model.address(&name).ok_or_else(|| unknown(Kind::Address, &name))?;
+        let body = dto::Address::of(model, &name, &stored.document, stored.revision);
+        Ok(Reply { body, tag: Some(stored.revision) })
+    })
 }
 
 pub(in super::super) fn address_add(
@@ -134,12 +137,13 @@ pub(in super::super) fn drain(context: &Context) -> Answer<Changed<dto::Address>
 
 /// The VMs at an address, by name.
 fn standing(context: &Context, address: &Label) -> Vec<Label> {
-    let model = context.api.service.model();
-    let serials = model.vms_at(address).into_iter().flatten();
-    let mut names: Vec<Label> =
-        serials.filter_map(|serial| Some(model.vm(*serial)?.document.name.clone())).collect();
-    names.sort();
-    names
+    context.api.service.read(|model| {
+        let serials = model.vms_at(address).into_iter().flatten();
+        let mut names: Vec<Label> =
+            serials.filter_map(|serial| Some(model.vm(*serial)?.document.name.clone())).collect();
+        names.sort();
+        names
+    })
 }
 
 fn changed(context: &Context, done: &Committed, name: &Label) -> Changed<dto::Address> {
@@ -150,11 +154,12 @@ fn changed(context: &Context, done: &Committed, name: &Label) -> Changed<dto::Ad
 }
 
 pub(in super::super) fn tokens(context: &Context) -> Answer<List<dto::Token>> {
-    let model = context.api.service.model();
-    let items = behind(model.tokens(), context.query.after.as_deref()).map(|(name, stored)| {
-        (name.to_string(), dto::Token::of(name, &stored.document, stored.revision))
-    });
-    Ok(List::page(&context.query, model.revision(), items))
+    context.api.service.read(|model| {
+        let items = behind(model.tokens(), context.query.after.as_deref()).map(|(name, stored)| {
+            (name.to_string(), dto::Token::of(name, &stored.document, stored.revision))
+        });
+        Ok(List::page(&context.query, model.revision(), items))
+    })
 }
 
 pub(in super::super) fn token_add(

@@ -46,7 +46,7 @@ pub(in super::super) fn sessions(context: &Context) -> Answer<List<dto::Session>
             && query.after.as_ref().is_none_or(|after| session.id > *after)
     });
     sessions.sort_by(|one, other| one.id.cmp(&other.id));
-    let revision = context.api.service.model().revision();
+    let revision = context.api.service.revision();
     let items = sessions.into_iter().map(|session| (session.id.clone(), session));
     Ok(List::page(&context.query, revision, items))
 }
@@ -60,7 +60,7 @@ pub(in super::super) fn links(context: &Context) -> Answer<List<dto::Link>> {
     // A node may have two, and nothing of theirs tells them apart for ever.
     let keyed = links.map(|(at, link)| (format!("{at:06}"), link));
     let items = keyed.filter(|(key, _)| query.after.as_ref().is_none_or(|after| key > after));
-    let revision = context.api.service.model().revision();
+    let revision = context.api.service.revision();
     Ok(List::page(query, revision, items))
 }
 
@@ -149,11 +149,12 @@ pub(in super::super) fn explain(
 
 /// The key of this fingerprint, if a user has it.
 fn registered(context: &Context, fingerprint: Fingerprint) -> Option<PublicKey> {
-    let model = context.api.service.model();
-    let user = &model.users().get(model.user_of(&fingerprint.0)?)?.document;
-    let text = fingerprint.to_string();
-    let key = user.keys.iter().find(|key| key.fingerprint == text)?;
-    PublicKey::parse_line(&key.key).ok().map(|(key, _)| key)
+    context.api.service.read(|model| {
+        let user = &model.users().get(model.user_of(&fingerprint.0)?)?.document;
+        let text = fingerprint.to_string();
+        let key = user.keys.iter().find(|key| key.fingerprint == text)?;
+        PublicKey::parse_line(&key.key).ok().map(|(key, _)| key)
+    })
 }
 
 /// Host keys of this front door.
@@ -168,16 +169,17 @@ pub(in super::super) fn host_keys(context: &Context) -> Answer<HostKeys> {
 
 pub(in super::super) fn vm_host_key(context: &Context) -> Answer<dto::VmHostKey> {
     let name = context.name(0)?;
-    let model = context.api.service.model();
-    let (_, stored) = model.vm_named(&name).ok_or_else(|| unknown(Kind::Vm, &name))?;
-    let vm = &stored.document;
-    let pinned = dto::Pinned::of(vm);
-    Ok(dto::VmHostKey { vm: vm.name.to_string(), given: vm.host_key.clone(), pinned })
+    context.api.service.read(|model| {
+        let (_, stored) = model.vm_named(&name).ok_or_else(|| unknown(Kind::Vm, &name))?;
+        let vm = &stored.document;
+        let pinned = dto::Pinned::of(vm);
+        Ok(dto::VmHostKey { vm: vm.name.to_string(), given: vm.host_key.clone(), pinned })
+    })
 }
 
 pub(in super::super) fn ca(context: &Context) -> Answer<dto::Ca> {
     let in_use = context.api.beside.ca().map(|ca| ca.to_string());
-    let prepared_for = context.api.service.model().registry().ca;
+    let prepared_for = context.api.service.read(|model| model.registry().ca);
     Ok(dto::Ca { in_use, prepared_for })
 }
 

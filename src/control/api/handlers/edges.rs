@@ -19,28 +19,30 @@ const IN_THE_FILE: &str = "the fleet file names it, which does not bring it back
 
 /// By name; of one name the one that is admitted first.
 pub(in super::super) fn edges(context: &Context) -> Answer<List<dto::Edge>> {
-    let model = context.api.service.model();
-    let after = context.query.after.as_deref().unwrap_or_default();
-    let mut all: Vec<(String, dto::Edge)> = model
-        .edges()
-        .iter()
-        .map(|(key, stored)| {
-            let edge = dto::Edge::of(*key, &stored.document, stored.revision);
-            let cursor = format!("{} {} {}", edge.name, edge.state.word(), edge.fingerprint);
-            (cursor, edge)
-        })
-        .filter(|(cursor, _)| cursor.as_str() > after)
-        .collect();
-    all.sort_by(|(one, _), (other, _)| one.cmp(other));
-    Ok(List::page(&context.query, model.revision(), all.into_iter()))
+    context.api.service.read(|model| {
+        let after = context.query.after.as_deref().unwrap_or_default();
+        let mut all: Vec<(String, dto::Edge)> = model
+            .edges()
+            .iter()
+            .map(|(key, stored)| {
+                let edge = dto::Edge::of(*key, &stored.document, stored.revision);
+                let cursor = format!("{} {} {}", edge.name, edge.state.word(), edge.fingerprint);
+                (cursor, edge)
+            })
+            .filter(|(cursor, _)| cursor.as_str() > after)
+            .collect();
+        all.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(List::page(&context.query, model.revision(), all.into_iter()))
+    })
 }
 
 pub(in super::super) fn edge(context: &Context) -> Answer<Reply<dto::Edge>> {
     let name = context.name(0)?;
-    let model = context.api.service.model();
-    let (key, stored) = model.edge_named(&name).ok_or_else(|| unknown(Kind::Edge, &name))?;
-    let body = dto::Edge::of(key, &stored.document, stored.revision);
-    Ok(Reply { body, tag: Some(stored.revision) })
+    context.api.service.read(|model| {
+        let (key, stored) = model.edge_named(&name).ok_or_else(|| unknown(Kind::Edge, &name))?;
+        let body = dto::Edge::of(key, &stored.document, stored.revision);
+        Ok(Reply { body, tag: Some(stored.revision) })
+    })
 }
 
 pub(in super::super) fn add(context: &Context, new: dto::NewEdge) -> Answer<Changed<dto::Edge>> {
@@ -68,9 +70,10 @@ pub(in super::super) fn remove(context: &Context) -> Answer<Changed<dto::Edge>> 
 
 /// The public key line of the edge of that name, if it is admitted.
 fn admitted(context: &Context, name: &Label) -> Option<String> {
-    let model = context.api.service.model();
-    let (_, stored) = model.edge_named(name)?;
-    (stored.document.state == EdgeState::Admitted).then(|| stored.document.key.clone())
+    context.api.service.read(|model| {
+        let (_, stored) = model.edge_named(name)?;
+        (stored.document.state == EdgeState::Admitted).then(|| stored.document.key.clone())
+    })
 }
 
 /// Whether the file had made it so.

@@ -82,10 +82,9 @@ pub(in super::super) fn apply(context: &Context, wanted: Apply) -> Answer<Applie
         return Err(Problem::invalid(what));
     }
     context.api.service.check_at(context.expected)?;
-    let (planned_at, plan) = {
-        let model = context.api.service.model();
-        (model.revision(), apply::plan(&wanted.fleet, &model, prune)?)
-    };
+    let (planned_at, plan) = context.api.service.read(|model| {
+        apply::plan(&wanted.fleet, model, prune).map(|plan| (model.revision(), plan))
+    })?;
     // A fleet must not be a way around what addresses, nodes and edges take by themselves.
     let admins = plan.iter().find(|step| step.command.is_for_admins());
     if let Some(step) = admins.filter(|_| context.caller.role < Role::Admin) {
@@ -179,7 +178,7 @@ pub(in super::super) struct FilePlan {
 
 pub(in super::super) fn file_plan(context: &Context, file: File) -> Answer<FilePlan> {
     let most = file.removals_max.map_or(RemovalsMax::Usual, RemovalsMax::Things);
-    let planned = served_file::plan(&file.fleet, &context.api.service.model(), most)?;
+    let planned = context.api.service.read(|model| served_file::plan(&file.fleet, model, most))?;
     let held = planned.held.map(|held| held.to_string());
     Ok(FilePlan { planned_at: planned.at.revision, counts: planned.tally, held })
 }
@@ -191,7 +190,7 @@ pub(in super::super) struct Export {
 }
 
 pub(in super::super) fn export(context: &Context) -> Answer<Export> {
-    Ok(Export { fleet: Fleet::of(&context.api.service.model()) })
+    Ok(Export { fleet: context.api.service.read(Fleet::of) })
 }
 
 /// Entries of the audit log, by key: the oldest first, or the newest.
@@ -199,7 +198,7 @@ pub(in super::super) fn audit(context: &Context) -> Answer<List<dto::Audit>> {
     let (newest, after) = (context.query.newest, context.query.after.as_deref());
     // One more than asked for, to know whether there is one.
     let page = context.api.service.audit(after, newest, context.query.limit() + 1)?;
-    let revision = context.api.service.model().revision();
+    let revision = context.api.service.revision();
     let items = page.into_iter().map(|(key, entry)| {
         let item = shown(&key, &entry);
         (key, item)

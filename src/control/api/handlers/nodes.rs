@@ -20,19 +20,21 @@ type Answer<T> = Result<T, Problem>;
 const JOIN_S: u64 = 3600;
 
 pub(in super::super) fn nodes(context: &Context) -> Answer<List<dto::Node>> {
-    let model = context.api.service.model();
-    let items = behind(model.nodes(), context.query.after.as_deref()).map(|(name, stored)| {
-        (name.to_string(), dto::Node::of(&model, name, &stored.document, stored.revision))
-    });
-    Ok(List::page(&context.query, model.revision(), items))
+    context.api.service.read(|model| {
+        let items = behind(model.nodes(), context.query.after.as_deref()).map(|(name, stored)| {
+            (name.to_string(), dto::Node::of(model, name, &stored.document, stored.revision))
+        });
+        Ok(List::page(&context.query, model.revision(), items))
+    })
 }
 
 pub(in super::super) fn node(context: &Context) -> Answer<Reply<dto::Node>> {
     let name = context.name(0)?;
-    let model = context.api.service.model();
-    let stored = model.nodes().get(&name).ok_or_else(|| unknown(Kind::Node, &name))?;
-    let body = dto::Node::of(&model, &name, &stored.document, stored.revision);
-    Ok(Reply { body, tag: Some(stored.revision) })
+    context.api.service.read(|model| {
+        let stored = model.nodes().get(&name).ok_or_else(|| unknown(Kind::Node, &name))?;
+        let body = dto::Node::of(model, &name, &stored.document, stored.revision);
+        Ok(Reply { body, tag: Some(stored.revision) })
+    })
 }
 
 pub(in super::super) fn add(context: &Context, new: dto::NewNode) -> Answer<Changed<dto::Node>> {

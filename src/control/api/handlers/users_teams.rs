@@ -15,19 +15,21 @@ use crate::registry::{Command, Key, Label};
 type Answer<T> = Result<T, Problem>;
 
 pub(in super::super) fn users(context: &Context) -> Answer<List<dto::User>> {
-    let model = context.api.service.model();
-    let items = behind(model.users(), context.query.after.as_deref()).map(|(name, stored)| {
-        (name.to_string(), dto::User::of(&model, name, &stored.document, stored.revision))
-    });
-    Ok(List::page(&context.query, model.revision(), items))
+    context.api.service.read(|model| {
+        let items = behind(model.users(), context.query.after.as_deref()).map(|(name, stored)| {
+            (name.to_string(), dto::User::of(model, name, &stored.document, stored.revision))
+        });
+        Ok(List::page(&context.query, model.revision(), items))
+    })
 }
 
 pub(in super::super) fn user(context: &Context) -> Answer<Reply<dto::User>> {
     let name = context.name(0)?;
-    let model = context.api.service.model();
-    let stored = model.users().get(&name).ok_or_else(|| unknown(Kind::User, &name))?;
-    let body = dto::User::of(&model, &name, &stored.document, stored.revision);
-    Ok(Reply { body, tag: Some(stored.revision) })
+    context.api.service.read(|model| {
+        let stored = model.users().get(&name).ok_or_else(|| unknown(Kind::User, &name))?;
+        let body = dto::User::of(model, &name, &stored.document, stored.revision);
+        Ok(Reply { body, tag: Some(stored.revision) })
+    })
 }
 
 pub(in super::super) fn user_add(
@@ -75,33 +77,37 @@ pub(in super::super) fn key_remove(context: &Context) -> Answer<Changed<dto::Use
 pub(in super::super) fn keys(context: &Context) -> Answer<List<dto::Key>> {
     let after = context.query.after.as_deref();
     let (user, fingerprint) = after.map_or(("", ""), |it| it.split_once('/').unwrap_or((it, "")));
-    let model = context.api.service.model();
-    let users = model.users().range::<str, _>((Bound::Included(user), Bound::Unbounded));
-    let items = users.flat_map(|(name, stored)| {
-        let mut keys: Vec<&UserKey> = stored.document.keys.iter().collect();
-        keys.retain(|key| name.as_str() != user || key.fingerprint.as_str() > fingerprint);
-        keys.sort_by(|one, other| one.fingerprint.cmp(&other.fingerprint));
-        let shown =
-            |key: &UserKey| (format!("{name}/{}", key.fingerprint), dto::Key::new(key, Some(name)));
-        keys.into_iter().map(shown).collect::<Vec<_>>()
-    });
-    Ok(List::page(&context.query, model.revision(), items))
+    context.api.service.read(|model| {
+        let users = model.users().range::<str, _>((Bound::Included(user), Bound::Unbounded));
+        let items = users.flat_map(|(name, stored)| {
+            let mut keys: Vec<&UserKey> = stored.document.keys.iter().collect();
+            keys.retain(|key| name.as_str() != user || key.fingerprint.as_str() > fingerprint);
+            keys.sort_by(|one, other| one.fingerprint.cmp(&other.fingerprint));
+            let shown = |key: &UserKey| {
+                (format!("{name}/{}", key.fingerprint), dto::Key::new(key, Some(name)))
+            };
+            keys.into_iter().map(shown).collect::<Vec<_>>()
+        });
+        Ok(List::page(&context.query, model.revision(), items))
+    })
 }
 
 pub(in super::super) fn teams(context: &Context) -> Answer<List<dto::Team>> {
-    let model = context.api.service.model();
-    let items = behind(model.teams(), context.query.after.as_deref()).map(|(name, stored)| {
-        (name.to_string(), dto::Team::of(&model, name, &stored.document, stored.revision))
-    });
-    Ok(List::page(&context.query, model.revision(), items))
+    context.api.service.read(|model| {
+        let items = behind(model.teams(), context.query.after.as_deref()).map(|(name, stored)| {
+            (name.to_string(), dto::Team::of(model, name, &stored.document, stored.revision))
+        });
+        Ok(List::page(&context.query, model.revision(), items))
+    })
 }
 
 pub(in super::super) fn team(context: &Context) -> Answer<Reply<dto::Team>> {
     let name = context.name(0)?;
-    let model = context.api.service.model();
-    let stored = model.teams().get(&name).ok_or_else(|| unknown(Kind::Team, &name))?;
-    let body = dto::Team::of(&model, &name, &stored.document, stored.revision);
-    Ok(Reply { body, tag: Some(stored.revision) })
+    context.api.service.read(|model| {
+        let stored = model.teams().get(&name).ok_or_else(|| unknown(Kind::Team, &name))?;
+        let body = dto::Team::of(model, &name, &stored.document, stored.revision);
+        Ok(Reply { body, tag: Some(stored.revision) })
+    })
 }
 
 pub(in super::super) fn team_add(

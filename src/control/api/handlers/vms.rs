@@ -16,34 +16,37 @@ use crate::registry::{Command, Label, Model, Principal};
 type Answer<T> = Result<T, Problem>;
 
 pub(in super::super) fn vms(context: &Context) -> Answer<List<dto::Vm>> {
-    let model = context.api.service.model();
-    let query = &context.query;
-    for principal in [&query.visible_to, &query.owner].into_iter().flatten() {
-        if !model.exists(principal) {
-            let kind = match principal {
-                Principal::User(_) => Kind::User,
-                Principal::Team(_) => Kind::Team,
-            };
-            return Err(unknown(kind, principal.label()));
+    context.api.service.read(|model| {
+        let query = &context.query;
+        for principal in [&query.visible_to, &query.owner].into_iter().flatten() {
+            if !model.exists(principal) {
+                let kind = match principal {
+                    Principal::User(_) => Kind::User,
+                    Principal::Team(_) => Kind::Team,
+                };
+                return Err(unknown(kind, principal.label()));
+            }
         }
-    }
-    let visible = query.visible_to.as_ref().map(|principal| model.visible_to(principal));
-    let there = match &query.address {
-        Some(at) => Some(model.vms_at(at).ok_or_else(|| unknown(Kind::Address, at))?),
-        None => None,
-    };
-    // All that somebody owns are among those that they see.
-    let owned = query.owner.as_ref().map(|owner| model.visible_to(owner));
-    let on = match &query.node {
-        Some(node) if !model.nodes().contains_key(node) => return Err(unknown(Kind::Node, node)),
-        node => node.as_ref().map(|node| model.vms_on(node)),
-    };
-    let sets = [visible.as_ref(), owned.as_ref(), there, on];
-    let after = query.after.as_deref();
-    let items = some_vms(&model, sets, after)
-        .filter(|(_, vm)| query.owner.as_ref().is_none_or(|owner| vm.document.owner == *owner))
-        .map(|(name, vm)| (name.to_string(), dto::Vm::of(&model, &vm.document, vm.revision)));
-    Ok(List::page(&context.query, model.revision(), items))
+        let visible = query.visible_to.as_ref().map(|principal| model.visible_to(principal));
+        let there = match &query.address {
+            Some(at) => Some(model.vms_at(at).ok_or_else(|| unknown(Kind::Address, at))?),
+            None => None,
+        };
+        // All that somebody owns are among those that they see.
+        let owned = query.owner.as_ref().map(|owner| model.visible_to(owner));
+        let on = match &query.node {
+            Some(node) if !model.nodes().contains_key(node) => {
+                return Err(unknown(Kind::Node, node));
+            }
+            node => node.as_ref().map(|node| model.vms_on(node)),
+        };
+        let sets = [visible.as_ref(), owned.as_ref(), there, on];
+        let after = query.after.as_deref();
+        let items = some_vms(model, sets, after)
+            .filter(|(_, vm)| query.owner.as_ref().is_none_or(|owner| vm.document.owner == *owner))
+            .map(|(name, vm)| (name.to_string(), dto::Vm::of(model, &vm.document, vm.revision)));
+        Ok(List::page(&context.query, model.revision(), items))
+    })
 }
 
 /// The VMs that are in all of `sets`, by name: a page of a few among a million does not
@@ -70,10 +73,11 @@ fn some_vms<'m>(
 
 pub(in super::super) fn vm(context: &Context) -> Answer<Reply<dto::Vm>> {
     let name = context.name(0)?;
-    let model = context.api.service.model();
-    let (_, stored) = model.vm_named(&name).ok_or_else(|| unknown(Kind::Vm, &name))?;
-    let body = dto::Vm::of(&model, &stored.document, stored.revision);
-    Ok(Reply { body, tag: Some(stored.revision) })
+    context.api.service.read(|model| {
+        let (_, stored) = model.vm_named(&name).ok_or_else(|| unknown(Kind::Vm, &name))?;
+        let body = dto::Vm::of(model, &stored.document, stored.revision);
+        Ok(Reply { body, tag: Some(stored.revision) })
+    })
 }
 
 /// Where a VM is put: at an address, nowhere, or where the allocator says.

@@ -244,8 +244,9 @@ impl World {
 
     /// As it is when the store of this one is away, over TLS too.
     pub(super) fn away(&self, why: &str) -> Self {
-        let model = self.service.model();
-        let known = Model::of_routes(Limits::default(), model.revision(), model.contents());
+        let known = self
+            .service
+            .read(|model| Model::of_routes(Limits::default(), model.revision(), model.contents()));
         let service = Service::stand_in(known, why.to_owned(), now_s);
         let scratch = Scratch::new();
         let tls = scratch.certificate("one");
@@ -350,12 +351,11 @@ impl World {
 
     /// The VM is entered for the first time and shows its host key.
     pub(super) fn shows(&self, id: &str, key: &str) {
-        let dialled = {
-            let model = self.service.model();
+        let dialled = self.service.read(|model| {
             let (_, stored) = model.vm_named(&Label::new(id).unwrap()).unwrap();
             let vm = &stored.document;
             Dialled { owner: vm.owner.to_string(), endpoint: vm.ssh.clone() }
-        };
+        });
         let order = CommandRequest {
             command: Command::VmPin { id: id.to_owned(), key: key.to_owned(), dialled },
             options: Options::default(),
