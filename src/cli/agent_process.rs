@@ -86,8 +86,10 @@ fn feed(agent: &Value) -> String {
     };
     let comes = feed.get("connected") == Some(&Value::Bool(true));
     let (comes, revision) = (if comes { "connected" } else { "away" }, cell(feed, "revision"));
+    let kept =
+        if feed.get("unsaved_s").is_some_and(Value::is_u64) { ", not on the disk" } else { "" };
     match feed.get("age_s").and_then(Value::as_u64) {
-        Some(age_s) => format!("{comes}, revision {revision} known {age_s} s ago"),
+        Some(age_s) => format!("{comes}, revision {revision} known {age_s} s ago{kept}"),
         None => format!("{comes}, nothing is known yet"),
     }
 }

@@ -47,7 +47,9 @@ pub(super) struct Adoption {
 
 /// What was kept beside the store.
 struct Kept {
-    /// The routes that were saved last.
+    /// Of which moment the routes are that were saved last.
+    last: Option<Head>,
+    /// The routes themselves; nothing of those that could not be kept.
     routes: Option<Ways>,
     /// Slots that the saved routes led by not long ago.
     quarantined: Vec<Way>,
@@ -108,7 +110,9 @@ impl Adoption {
             let same = |it: &&Before| it.head.store_id.0 == last.store;
             replaced.iter().filter(same).any(|it| it.head.revision.0 >= last.revision)
         };
-        let all_known = unreadable == 0 && last.is_some_and(told_by_one);
+        // What could not be saved is of a later moment than is known.
+        let all_saved = unreadable == 0 && !before.is_spoiled();
+        let all_known = all_saved && last.is_some_and(told_by_one);
         let nothing_lost = adopted.as_ref().is_some_and(|adopted| adopted.nothing_lost);
         let inherited_s =
             replaced.iter().filter_map(|before| before.model.closed_until_s(now_s)).max();
@@ -148,7 +152,7 @@ impl Adoption {
     /// The ids of the stores that it stands in for.
     pub(super) fn stores(&self) -> Vec<[u8; 16]> {
         let replaced = self.replaced.iter().map(|before| before.head.store_id.0);
-        replaced.chain(self.kept.routes.iter().map(|ways| ways.head.store)).collect()
+        replaced.chain(self.kept.last.iter().map(|last| last.store)).collect()
     }
 
     /// Tells the registry of all that, before it serves.
@@ -157,7 +161,7 @@ impl Adoption {
     /// What the registry says; all of it can be done again.
     pub(super) fn carry_out(self, service: &Service) -> Result<(), Failure> {
         let Self { actor, restored, kept, replaced, closed_until_s, about } = self;
-        let Kept { routes, quarantined, removed_edges } = kept;
+        let Kept { routes, quarantined, removed_edges, .. } = kept;
         let order = |actor: &Actor, command| CommandRequest {
             command,
             options: Options::default(),
@@ -258,11 +262,13 @@ fn slots(closed_until_s: Option<u64>) -> String {
 impl Kept {
     fn read(state: &State, before: &Saved) -> Result<Self, Failure> {
         let removed_edges = state.removed_edges()?;
-        let (routes, quarantined) = match before.last() {
+        let last = before.last();
+        let (routes, quarantined) = match last {
+            Some(_) if before.is_spoiled() => (None, before.quarantined.read()?),
             Some(_) => (Some(before.ways()?), before.quarantined.read()?),
             None => (None, Vec::new()),
         };
-        Ok(Self { routes, quarantined, removed_edges })
+        Ok(Self { last, routes, quarantined, removed_edges })
     }
 }
 

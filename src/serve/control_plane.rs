@@ -200,6 +200,7 @@ impl ControlPlane {
         let used = state.use_store()?;
         let store = Sqlite::open(&state.store(), StoreId(id))?;
         let (mut saved, before) = (state.routes(), state.routes_before_adoption());
+        saved.unsaved = Arc::clone(&self.health.unsaved);
         let last = saved.last();
         let known = Known {
             state: &state,

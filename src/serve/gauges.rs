@@ -12,6 +12,7 @@ use crate::control::feed::client::Followed;
 use crate::control::feed::{Counts, Gauges as FeedGauges, Hub};
 use crate::edge::handoff::{LinkState, Part};
 use crate::edge::shared::Shared;
+use crate::state::routes::Unsaved;
 
 /// What is scraped of the plane; lives as long as the endpoint.
 #[derive(Clone)]
@@ -45,6 +46,7 @@ impl Gauges {
             "How old the saved routes are that the front door runs from; 0 while the registry is open.",
             age.map_or(0, |age| age.as_secs()),
         );
+        unsaved(&mut page, &self.health.unsaved);
         page.push_str(&seats(&self.seats));
         feed(&mut page, &self.hub);
         let help = "1 if agents take sessions from this front door, 0 if its identity was removed.";
@@ -129,8 +131,9 @@ pub(super) fn links(shared: &Shared) -> String {
 }
 
 /// Of a process that follows the registry from elsewhere, as a page of their own.
-pub(super) fn followed(feed: &Followed) -> String {
+pub(super) fn followed(feed: &Followed, kept: &Unsaved) -> String {
     let mut page = String::new();
+    unsaved(&mut page, kept);
     let help = "1 while the feed comes from control, 0 while it is away.";
     put(&mut page, "keyway_feed_connected", help, u64::from(feed.is_connected()));
     let help = "The registry's revision that this process judges by; 0 before the first.";
@@ -140,6 +143,13 @@ pub(super) fn followed(feed: &Followed) -> String {
         put(&mut page, "keyway_feed_age_seconds", help, age_s);
     }
     page
+}
+
+fn unsaved(page: &mut String, unsaved: &Unsaved) {
+    let help =
+        "Seconds since what this process judges by could not be kept for a restart; 0 while it is.";
+    let for_s = unsaved.for_s().map_or(0, |for_s| for_s.max(1));
+    put(page, "keyway_routes_unsaved_seconds", help, for_s);
 }
 
 fn put(page: &mut String, name: &str, help: &str, value: u64) {

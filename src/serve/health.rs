@@ -13,6 +13,7 @@ use crate::control::api::condition::{Counts, Part, PartState, PartStatus, State,
 use crate::edge::{Edge, clock};
 use crate::metrics;
 use crate::registry::writer::StoreHealth;
+use crate::state::routes::Unsaved;
 
 /// Of a door that has lost a thread.
 pub(super) const FALLEN: &str = "a thread of it has ended, see the log; restart keyway";
@@ -22,6 +23,8 @@ pub(super) struct Health {
     pub(super) edge: Arc<OnceLock<Weak<Edge>>>,
     pub(super) edges: Arc<Edges>,
     pub(super) revision: Arc<AtomicU64>,
+    /// Whether the routes are kept for a start without the registry.
+    pub(super) unsaved: Arc<Unsaved>,
     counted: Arc<metrics::Registry>,
     since_s: u64,
     sessions_max: u64,
@@ -70,6 +73,7 @@ impl Health {
             edge: Arc::clone(&edges.edge),
             edges: Arc::new(edges),
             revision: Arc::default(),
+            unsaved: Arc::default(),
             counted: Arc::clone(counted),
             since_s: clock::unix_s(),
             sessions_max: u64::try_from(sessions_max).unwrap_or(u64::MAX),

@@ -93,9 +93,11 @@ impl Feed {
         self.hub.change(model.revision(), &saved, model);
         let head = self.head_at(model.revision());
         match self.saved.as_mut().map_or(Ok(Appended::Done), |it| it.append(head, &saved)) {
-            Ok(Appended::Done) => {}
-            Ok(Appended::SnapshotWanted) => self.save(model.revision(), &model.contents()),
-            Err(error) => tracing::warn!("the routing map is not saved: {error}"),
+            Ok(Appended::Done | Appended::Rests) => {}
+            Ok(Appended::Full | Appended::Missing) => {
+                self.save(model.revision(), &model.contents());
+            }
+            Err(error) => tracing::error!("the routing map is not saved: {error}"),
         }
         if let Some(saved) = &mut self.saved
             && let Err(error) = saved.quarantined.append(model, written)
@@ -118,7 +120,7 @@ impl Feed {
     fn save(&mut self, revision: u64, contents: &Contents) {
         let head = self.head_at(revision);
         if let Some(Err(error)) = self.saved.as_mut().map(|saved| saved.write(head, contents)) {
-            tracing::warn!("the routing map is not saved: {error}");
+            tracing::error!("the routing map is not saved: {error}");
         }
     }
 

@@ -5,13 +5,21 @@
 //! of a revision. The snapshot is written anew when the journal has outgrown it. Nothing here is
 //! fsynced but the snapshot: after a crash of the host the map may be some seconds old, and then
 //! the registry is asked first.
+//!
+//! What cannot be written leaves nothing to start from: what stood there may let in whom nobody
+//! lets in any more. Of which store and revision it was stays known, so that no earlier one is
+//! believed.
+
+#![expect(clippy::disallowed_methods, reason = "a disk that failed is tried again after a rest")]
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::quarantine::SavedQuarantine;
 use crate::durable::{self, FILE_MODE};
@@ -20,6 +28,7 @@ use crate::route::saved_routes::{self, Decoder, Head, Message};
 use crate::route::{Change, Contents, Delta, FrontDoor, Snapshot, Table, VmEntry};
 use crate::ssh::entropy::{Entropy, SystemEntropy};
 use crate::ssh::publickey::Fingerprint;
+use crate::unix_time::unix_s;
 
 const SNAPSHOT: &str = "routes.snapshot";
 const JOURNAL: &str = "routes.journal";
@@ -31,6 +40,9 @@ const JOURNAL_BYTES_MIN: u64 = 4 << 20;
 /// Longest delta read back, in bytes.
 const DELTA_BYTES_MAX: u32 = 256 << 20;
 const READ_BYTES: usize = 1 << 20;
+/// How long a disk that failed is left alone: to write everything takes its time, and the
+/// registry waits meanwhile.
+const REST: Duration = Duration::from_mins(1);
 
 /// Where the map is saved.
 #[derive(Debug)]
@@ -41,7 +53,16 @@ pub(crate) struct Saved {
     pub(crate) quarantined: SavedQuarantine,
     /// Open once a snapshot was written, or all that was saved was read, by this process.
     open: Option<Open>,
+    /// When it could not be written last, if it could not.
+    failed: Option<Instant>,
+    /// The same of the front door.
+    front_door_failed: Option<Instant>,
+    pub(crate) unsaved: Arc<Unsaved>,
 }
+
+/// Since when a restart would not find what is judged by, in Unix seconds; 0 while it would.
+#[derive(Debug, Default)]
+pub(crate) struct Unsaved(AtomicU64);
 
 #[derive(Debug)]
 struct Open {
@@ -52,11 +73,16 @@ struct Open {
     snapshot_bytes: u64,
 }
 
-/// Whether the caller has to write a snapshot.
+/// What comes of a delta.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Appended {
     Done,
-    SnapshotWanted,
+    /// It is there, and a snapshot is wanted: the journal has outgrown it.
+    Full,
+    /// It is not there, nor is what came before it: everything is to be written.
+    Missing,
+    /// The same, but the disk has failed not long ago.
+    Rests,
 }
 
 /// Where a saved map led.
@@ -76,11 +102,51 @@ impl Saved {
 
     fn named(path: impl Fn(&str) -> PathBuf) -> Self {
         let (snapshot, journal) = (path(SNAPSHOT), path(JOURNAL));
-        Self { snapshot, journal, quarantined: SavedQuarantine::at(path(QUARANTINE)), open: None }
+        let quarantined = SavedQuarantine::at(path(QUARANTINE));
+        let (open, failed, unsaved) = (None, None, Arc::default());
+        Self { snapshot, journal, quarantined, open, failed, front_door_failed: failed, unsaved }
     }
 
-    /// Writes everything, in the place of what was saved.
+    /// Whether something could not be written, and the time has come to try again.
+    pub(crate) fn is_to_be_tried(&self) -> bool {
+        let mut failed = [self.failed, self.front_door_failed].into_iter().flatten();
+        failed.any(|at| at.elapsed() >= REST)
+    }
+
+    fn note_unsaved(&self) {
+        let is_saved = self.failed.is_none() && self.front_door_failed.is_none();
+        self.unsaved.is(!is_saved);
+    }
+
+    /// Writes everything, in the place of what was saved. If that fails nobody starts from what
+    /// was saved before.
     pub(crate) fn write(&mut self, head: Head, contents: &Contents) -> io::Result<()> {
+        match self.try_write(head, contents) {
+            Ok(()) => {
+                self.failed = None;
+                self.note_unsaved();
+                Ok(())
+            }
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    /// Nobody starts from what was saved, and everything is to be written again.
+    fn failed(&mut self, error: &io::Error) -> io::Error {
+        (self.open, self.failed) = (None, Some(Instant::now()));
+        self.note_unsaved();
+        // It may be what the disk is full of.
+        drop(fs::remove_file(self.snapshot.with_extension("new")));
+        let spoiled = spoil(&self.snapshot).or_else(|_| remove(&self.snapshot));
+        worded(error, &self.snapshot, spoiled)
+    }
+
+    /// Whether what was saved is no more than of which moment it was.
+    pub(crate) fn is_spoiled(&self) -> bool {
+        fs::metadata(&self.snapshot).is_ok_and(|about| about.len() == saved_routes::HEAD_LEN as u64)
+    }
+
+    fn try_write(&mut self, head: Head, contents: &Contents) -> io::Result<()> {
         self.open = None;
         let temporary = self.snapshot.with_extension("new");
         let mut snapshot_bytes = 0;
@@ -100,7 +166,11 @@ impl Saved {
 
     /// Keeps what is known of the front door, in the place of what was. If that fails nothing is
     /// kept: what was there may believe an edge that was removed since.
-    pub(crate) fn write_front_door(&self, head: Head, front_door: &FrontDoor) -> io::Result<()> {
+    pub(crate) fn write_front_door(
+        &mut self,
+        head: Head,
+        front_door: &FrontDoor,
+    ) -> io::Result<()> {
         let path = self.snapshot.with_file_name(FRONT_DOOR);
         let temporary = path.with_extension("new");
         let write = || {
@@ -109,7 +179,10 @@ impl Saved {
             file.sync_all()?;
             durable::rename(&temporary, &path)
         };
-        write().inspect_err(|_| drop(fs::remove_file(&path)))
+        let written = write();
+        self.front_door_failed = written.is_err().then(Instant::now);
+        self.note_unsaved();
+        written.map_err(|error| worded(&error, &path, remove(&path)))
     }
 
     /// What was kept of the front door, if anything was.
@@ -132,15 +205,18 @@ impl Saved {
     pub(crate) fn append(&mut self, head: Head, delta: &Delta) -> io::Result<Appended> {
         // If this fails no other delta may follow: it would hide behind a torn one, or stand for
         // what is missing.
-        let Some(mut open) = self.open.take() else { return Ok(Appended::SnapshotWanted) };
-        let bytes = saved_routes::encode_delta(head, open.revision, delta);
-        let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-        open.journal.write_all(&[&length.to_be_bytes()[..], &bytes].concat())?;
-        open.journal_bytes += u64::from(length) + 4;
-        open.revision = head.revision;
-        let full = open.journal_bytes > JOURNAL_BYTES_MIN.max(open.snapshot_bytes / 2);
-        self.open = Some(open);
-        Ok(if full { Appended::SnapshotWanted } else { Appended::Done })
+        let Some(mut open) = self.open.take() else {
+            let rests = self.failed.is_some_and(|at| at.elapsed() < REST);
+            return Ok(if rests { Appended::Rests } else { Appended::Missing });
+        };
+        match open.append(head, delta) {
+            Ok(()) => {
+                let full = open.journal_bytes > JOURNAL_BYTES_MIN.max(open.snapshot_bytes / 2);
+                self.open = Some(open);
+                Ok(if full { Appended::Full } else { Appended::Done })
+            }
+            Err(error) => Err(self.failed(&error)),
+        }
     }
 
     /// What stood when a registry of another history was adopted, until that has taken place.
@@ -326,6 +402,65 @@ impl Saved {
             whole += u64::from(length) + 4;
         }
     }
+}
+
+impl Open {
+    fn append(&mut self, head: Head, delta: &Delta) -> io::Result<()> {
+        let bytes = saved_routes::encode_delta(head, self.revision, delta);
+        let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        self.journal.write_all(&[&length.to_be_bytes()[..], &bytes].concat())?;
+        self.journal_bytes += u64::from(length) + 4;
+        self.revision = head.revision;
+        Ok(())
+    }
+}
+
+impl Unsaved {
+    fn is(&self, is_unsaved: bool) {
+        let is_new = self.0.load(Ordering::Relaxed) == 0;
+        match is_unsaved {
+            true if is_new => self.0.store(unix_s(), Ordering::Relaxed),
+            true => {}
+            false => self.0.store(0, Ordering::Relaxed),
+        }
+    }
+
+    /// For how many seconds it was so, if it is.
+    pub(crate) fn for_s(&self) -> Option<u64> {
+        let since_s = self.0.load(Ordering::Relaxed);
+        (since_s > 0).then(|| unix_s().saturating_sub(since_s))
+    }
+}
+
+/// Leaves of a snapshot nothing but of which moment it was. That takes no room on the disk.
+fn spoil(snapshot: &Path) -> io::Result<()> {
+    let file = match OpenOptions::new().write(true).open(snapshot) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    if file.metadata()?.len() > saved_routes::HEAD_LEN as u64 {
+        file.set_len(saved_routes::HEAD_LEN as u64)?;
+    }
+    file.sync_all()
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.and_then(|()| durable::sync_names(durable::directory(path))),
+    }
+}
+
+/// Why something is not kept, and what a restart makes of that.
+fn worded(error: &io::Error, path: &Path, gone: io::Result<()>) -> io::Error {
+    let path = path.display();
+    let then = match gone {
+        Ok(()) => "a restart has nothing of it, and lets in nobody by it".to_owned(),
+        Err(fault) => format!(
+            "and {path} cannot be taken back ({fault}): a restart would let in whom it lets in; remove it before one"
+        ),
+    };
+    io::Error::new(error.kind(), format!("{path}: {error}; {then}"))
 }
 
 fn by_name<T>(entries: Vec<T>, name: impl Fn(&T) -> &String) -> HashMap<String, T> {

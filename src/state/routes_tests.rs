@@ -28,7 +28,7 @@ fn put(name: &str) -> Delta {
 fn a_later_process_goes_on_behind_what_an_earlier_one_saved() {
     let scratch = Scratch::new();
     let mut saved = Saved::at(&scratch.0);
-    assert_eq!(saved.append(head(1), &put("early")).unwrap(), Appended::SnapshotWanted);
+    assert_eq!(saved.append(head(1), &put("early")).unwrap(), Appended::Missing);
     saved.write(head(3), &Contents { users: vec![user("a")], ..Contents::default() }).unwrap();
     assert_eq!(saved.append(head(4), &put("b")).unwrap(), Appended::Done);
     assert_eq!(saved.append(head(6), &Delta::default()).unwrap(), Appended::Done);
@@ -62,7 +62,7 @@ fn where_a_delta_is_missing_nothing_that_follows_is_believed() {
     let mut saved = Saved::at(&scratch.0);
     saved.restore(&Table::new()).unwrap();
     let next = saved.append(head(7), &put("e")).unwrap();
-    assert_eq!(next, Appended::SnapshotWanted, "nothing is written behind what is not believed");
+    assert_eq!(next, Appended::Missing, "nothing is written behind what is not believed");
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn routes_that_are_set_aside_are_whole_there_after_a_crash() {
 #[test]
 fn a_front_door_that_cannot_be_kept_leaves_none_that_believes_whom_it_removed() {
     let scratch = Scratch::new();
-    let saved = Saved::at(&scratch.0);
+    let mut saved = Saved::at(&scratch.0);
     let told = |edges| FrontDoor { edges, ..FrontDoor::default() };
     saved.write_front_door(head(3), &told(vec![[1; 32]])).unwrap();
     assert_eq!(saved.front_door().unwrap(), Some(told(vec![[1; 32]])));
@@ -102,7 +102,75 @@ fn a_front_door_that_cannot_be_kept_leaves_none_that_believes_whom_it_removed() 
     fs::create_dir(&in_the_way).unwrap();
     assert!(saved.write_front_door(head(4), &told(Vec::new())).is_err());
     assert_eq!(saved.front_door().unwrap(), None);
+    assert!(saved.unsaved.for_s().is_some());
+    assert!(!saved.is_to_be_tried() && rested(&mut saved).is_to_be_tried());
     fs::remove_dir(in_the_way).unwrap();
     saved.write_front_door(head(4), &told(Vec::new())).unwrap();
     assert_eq!(saved.front_door().unwrap(), Some(told(Vec::new())));
+}
+
+/// As it is when the rest after a failure is over.
+fn rested(saved: &mut Saved) -> &mut Saved {
+    for failed in [&mut saved.failed, &mut saved.front_door_failed] {
+        *failed = failed.map(|at| at.checked_sub(REST).unwrap());
+    }
+    saved
+}
+
+/// A map that lets a user in, and a disk that is full from then on.
+fn full(scratch: &Scratch) -> Saved {
+    let mut saved = Saved::at(&scratch.0);
+    saved.write(head(3), &Contents { users: vec![user("eve")], ..Contents::default() }).unwrap();
+    assert_eq!(found(&scratch.0), (3, 1));
+    saved.open.as_mut().unwrap().journal =
+        OpenOptions::new().write(true).open("/dev/full").unwrap();
+    saved
+}
+
+#[test]
+fn a_change_that_cannot_be_kept_leaves_nothing_to_start_from_but_its_moment() {
+    let scratch = Scratch::new();
+    let mut saved = full(&scratch);
+    let goes = Delta { changes: vec![Change::RemoveUser("eve".to_owned())] };
+    let fault = saved.append(head(4), &goes).unwrap_err().to_string();
+    assert!(fault.contains("a restart has nothing of it"), "{fault}");
+    assert!(Saved::at(&scratch.0).restore(&Table::new()).is_err(), "eve was let in again");
+    assert!(Saved::at(&scratch.0).contents(u64::MAX).is_err());
+    assert!(saved.is_spoiled());
+    assert_eq!(Saved::at(&scratch.0).last(), Some(head(3)), "an earlier store would be believed");
+    assert!(saved.unsaved.for_s().is_some());
+    // The disk is left alone for a while, and then all of it is wanted.
+    assert_eq!(saved.append(head(5), &put("a")).unwrap(), Appended::Rests);
+    assert!(!saved.is_to_be_tried());
+    assert_eq!(rested(&mut saved).append(head(5), &put("a")).unwrap(), Appended::Missing);
+    assert!(saved.is_to_be_tried());
+    saved.write(head(6), &Contents::default()).unwrap();
+    assert_eq!((found(&scratch.0), saved.unsaved.for_s()), ((6, 0), None));
+    assert!(!saved.is_spoiled() && !saved.is_to_be_tried());
+}
+
+#[test]
+fn a_map_that_cannot_be_written_anew_leaves_nothing_of_the_last_one_either() {
+    let scratch = Scratch::new();
+    let mut saved = Saved::at(&scratch.0);
+    saved.write(head(3), &Contents { users: vec![user("eve")], ..Contents::default() }).unwrap();
+    let in_the_way = scratch.0.join(SNAPSHOT).with_extension("new");
+    fs::create_dir(&in_the_way).unwrap();
+    saved.write(head(4), &Contents::default()).unwrap_err();
+    assert!(Saved::at(&scratch.0).restore(&Table::new()).is_err());
+    assert_eq!(Saved::at(&scratch.0).last(), Some(head(3)));
+    // Nor does a second failure make more of it.
+    saved.write(head(5), &Contents::default()).unwrap_err();
+    assert!(saved.is_spoiled());
+}
+
+#[test]
+fn what_cannot_be_taken_back_either_is_said_with_what_to_do() {
+    let scratch = Scratch::new();
+    let mut saved = full(&scratch);
+    // Neither to be opened nor to be removed.
+    fs::remove_file(scratch.0.join(SNAPSHOT)).unwrap();
+    fs::create_dir_all(scratch.0.join(SNAPSHOT).join("in the way")).unwrap();
+    let fault = saved.append(head(4), &put("a")).unwrap_err().to_string();
+    assert!(fault.contains("would let in whom it lets in; remove it before one"), "{fault}");
 }

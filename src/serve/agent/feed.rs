@@ -19,7 +19,7 @@ use crate::route::{Contents, Delta, FrontDoor, Snapshot, Table, Vm};
 use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::PublicKey;
 use crate::state::State;
-use crate::state::routes::{Appended, Saved};
+use crate::state::routes::{Appended, Saved, Unsaved};
 
 /// What was kept when this process, or another one, followed last.
 pub(super) struct Kept {
@@ -43,16 +43,21 @@ impl Kept {
         config.edge.trusted_user_cas = trusted_user_cas;
         config.edge.revocations = revocations;
         let head = match saved.last() {
+            // What came next could not be written, and everything is asked for.
+            Some(head) if saved.is_spoiled() => Some((nothing_after(head), SystemTime::UNIX_EPOCH)),
             // Read as a whole, so that it may go on where it ended.
             Some(_) => Some(saved.restore(&Table::new())?),
             None => None,
         };
         let contents = match head {
-            Some((head, _)) => saved.contents(head.revision)?.1,
-            None => Contents::default(),
+            Some((head, _)) if !saved.is_spoiled() => saved.contents(head.revision)?.1,
+            Some(_) | None => Contents::default(),
         };
         let map = Snapshot::new(contents).map_err(|found| words(&found))?;
         match head {
+            Some(_) if saved.is_spoiled() => tracing::error!(
+                "what control sent last could not be kept: nobody is let in before control is heard"
+            ),
             Some((Head { revision, .. }, _)) => {
                 tracing::info!(revision, "the routes are those that control sent last");
             }
@@ -68,7 +73,14 @@ impl Kept {
 pub(super) struct Feed {
     _handle: Handle,
     saved: Arc<Mutex<Option<Saved>>>,
-    followed: Arc<Followed>,
+    following: Following,
+}
+
+/// How it is with the feed, and with what is kept of it.
+#[derive(Clone)]
+pub(super) struct Following {
+    pub(super) followed: Arc<Followed>,
+    pub(super) unsaved: Arc<Unsaved>,
 }
 
 impl Feed {
@@ -84,6 +96,8 @@ impl Feed {
             let saved_s = written.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             followed.begins(head, saved_s.as_secs());
         }
+        let following =
+            Following { followed: Arc::clone(&followed), unsaved: Arc::clone(&saved.unsaved) };
         let saved = Arc::new(Mutex::new(Some(saved)));
         let follows = Follower {
             shared: Arc::clone(shared),
@@ -91,12 +105,10 @@ impl Feed {
             saved: Arc::clone(&saved),
             head: head.map(|(head, _)| head),
             front_door: None,
-            unsaved: false,
         };
-        let heard = Arc::clone(&followed);
         let at = (url.as_str(), ca.as_deref());
-        let handle = client::start(at, identity, Box::new(follows), heard, asked)?;
-        Ok(Self { _handle: handle, saved, followed })
+        let handle = client::start(at, identity, Box::new(follows), followed, asked)?;
+        Ok(Self { _handle: handle, saved, following })
     }
 
     /// A successor does.
@@ -104,8 +116,8 @@ impl Feed {
         *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    pub(super) fn followed(&self) -> Arc<Followed> {
-        Arc::clone(&self.followed)
+    pub(super) fn following(&self) -> Following {
+        self.following.clone()
     }
 }
 
@@ -118,8 +130,6 @@ struct Follower {
     /// How far it has come.
     head: Option<Head>,
     front_door: Option<FrontDoor>,
-    /// What came last is not on the disk: nothing may be added behind it.
-    unsaved: bool,
 }
 
 impl Follows for Follower {
@@ -163,7 +173,7 @@ impl Follower {
         edge.replace(snapshot);
         self.head = Some(head);
         let saved = self.saved().as_mut().map_or(Ok(()), |saved| saved.write(head, contents));
-        self.unsaved = !is_saved(&saved);
+        is_saved(&saved);
         Ok(())
     }
 
@@ -178,11 +188,11 @@ impl Follower {
                 return self.anew(format!("what follows revision {} is missing", known.revision));
             }
             None => return Err("it begins with a change".to_owned()),
-            // So much is known already.
-            Some(known) if known == head && delta.changes.is_empty() => return Ok(()),
-            Some(_) if self.unsaved => {
+            Some(_) if self.saved().as_ref().is_some_and(Saved::is_to_be_tried) => {
                 return self.anew("what came before is not on the disk".to_owned());
             }
+            // So much is known already.
+            Some(known) if known == head && delta.changes.is_empty() => return Ok(()),
             Some(_) => {}
         }
         let kept = delta.clone();
@@ -192,22 +202,23 @@ impl Follower {
         self.head = Some(head);
         // Rights first, the disk after.
         let append = |saved: &mut Saved| match saved.append(head, &kept)? {
-            Appended::Done => Ok(()),
-            Appended::SnapshotWanted => {
+            Appended::Full => {
                 let (_, contents) = saved.contents(head.revision)?;
-                saved.write(head, &contents)
+                saved.write(head, &contents).map(|()| Appended::Done)
             }
+            appended => Ok(appended),
         };
-        let appended = self.saved().as_mut().map_or(Ok(()), append);
-        self.unsaved = !is_saved(&appended);
+        let appended = self.saved().as_mut().map_or(Ok(Appended::Done), append);
+        if is_saved(&appended) && matches!(appended, Ok(Appended::Missing)) {
+            return self.anew("what came before is not on the disk".to_owned());
+        }
         Ok(())
     }
 
     /// What is known stays, and the next connection begins with everything.
     fn anew(&mut self, why: String) -> Result<(), String> {
         if let Some(head) = &mut self.head {
-            // No program is called so: nothing goes on from here.
-            head.program = [0; 8];
+            *head = nothing_after(*head);
         }
         Err(why)
     }
@@ -217,8 +228,8 @@ impl Follower {
             return Ok(());
         }
         Believed::read(&told).map_err(|fault| fault.to_string())?.rules(edge, &self.shared);
-        let saved = self.saved();
-        let kept = saved.as_ref().map_or(Ok(()), |it| it.write_front_door(head, &told));
+        let mut saved = self.saved();
+        let kept = saved.as_mut().map_or(Ok(()), |it| it.write_front_door(head, &told));
         drop(saved);
         // What is not on the disk is taken again.
         self.front_door = is_saved(&kept).then_some(told);
@@ -253,9 +264,14 @@ pub(super) fn goes_on(known: Option<Head>, now: Head) -> Result<(), String> {
     ))
 }
 
-fn is_saved(result: &io::Result<()>) -> bool {
+/// No program is called so: nothing goes on from here.
+const fn nothing_after(head: Head) -> Head {
+    Head { program: [0; 8], ..head }
+}
+
+fn is_saved<T>(result: &io::Result<T>) -> bool {
     if let Err(error) = result {
-        tracing::warn!("what control sends is not saved: {error}");
+        tracing::error!("what control sends is not kept: {error}");
     }
     result.is_ok()
 }

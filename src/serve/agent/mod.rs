@@ -24,7 +24,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use self::feed::{Feed, InRegistry, Kept};
+use self::feed::{Feed, Following, InRegistry, Kept};
 pub use self::join::{JoinFault, KeptTerms, Meeting, Terms};
 use self::pins::InFile;
 use self::standing::{Phase, Standing, ends_s};
@@ -105,10 +105,10 @@ enum Map {
 }
 
 impl Map {
-    fn followed(&self) -> Option<Arc<client::Followed>> {
+    fn following(&self) -> Option<Following> {
         match self {
             Self::File(_) => None,
-            Self::Feed(feed) => Some(feed.followed()),
+            Self::Feed(feed) => Some(feed.following()),
         }
     }
 }
@@ -163,7 +163,7 @@ impl Running {
             shared: Arc::clone(&shared),
             counted: Arc::clone(&registry),
             seats_max: sessions_max,
-            followed: map.followed(),
+            following: map.following(),
             since_s: clock::unix_s(),
             phase: Mutex::new(Phase::Up),
         });
@@ -355,7 +355,7 @@ fn pages(
     map: &Map,
 ) -> Pages {
     let shared = Arc::clone(shared);
-    let followed = map.followed();
+    let following = map.following();
     let (registry, edge): (_, Weak<Edge>) = (Arc::clone(registry), Arc::downgrade(edge));
     let works: metrics_endpoint::Probe = Arc::new(move || match edge.upgrade() {
         Some(edge) if edge.has_fallen() => Err(health::FALLEN.to_owned()),
@@ -363,7 +363,7 @@ fn pages(
     });
     Pages {
         metrics: Arc::new(move || {
-            let followed = followed.as_ref().map(|feed| gauges::followed(feed));
+            let followed = following.as_ref().map(|it| gauges::followed(&it.followed, &it.unsaved));
             let links = gauges::links(&shared);
             registry.render() + &gauges::seats(&seats) + &links + &followed.unwrap_or_default()
         }),

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::super::door::at;
 use super::super::events::Asking;
-use crate::control::feed::client::Followed;
+use super::feed::Following;
 use crate::edge::handoff::{Agent, FarEnd, Part};
 use crate::edge::shared::Shared;
 use crate::edge::{Edge, clock};
@@ -35,7 +35,7 @@ pub(super) struct Standing {
     pub(super) counted: Arc<Registry>,
     pub(super) seats_max: usize,
     /// Of an agent that follows a control plane.
-    pub(super) followed: Option<Arc<Followed>>,
+    pub(super) following: Option<Following>,
     pub(super) since_s: u64,
     pub(super) phase: Mutex<Phase>,
 }
@@ -69,9 +69,13 @@ impl Standing {
             Phase::HandingOver => ("handing-over", None),
             Phase::Draining { until_s } => ("draining", Some(until_s)),
         };
-        let feed = self.followed.as_ref().map(|feed| {
-            let (connected, revision) = (feed.is_connected(), feed.revision());
-            json!({ "connected": connected, "revision": revision, "age_s": feed.age_s() })
+        let feed = self.following.as_ref().map(|Following { followed, unsaved }| {
+            json!({
+                "connected": followed.is_connected(),
+                "revision": followed.revision(),
+                "age_s": followed.age_s(),
+                "unsaved_s": unsaved.for_s(),
+            })
         });
         let agent = match &self.shared.part {
             Part::Agent(agent) => Some(agent),

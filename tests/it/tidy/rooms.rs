@@ -67,7 +67,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("ssh", &[]),
-    ("state", &["durable", "plain_text", "registry", "route", "ssh"]),
+    ("state", &["durable", "plain_text", "registry", "route", "ssh", "unix_time"]),
     ("testing", &["config", "control", "edge", "ssh"]),
     ("trust", &[]),
     ("unix_time", &[]),
