@@ -7,20 +7,19 @@
 //! never on this host: what is saved beside it is not synced), new slots are refused for one
 //! quarantine as well: what is not known cannot be quarantined.
 
-use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::Failure;
-use super::edges::removed_edge;
+use super::last_said::LastSaid;
 use crate::plain_text::masked;
 use crate::registry::command::{Noted, Way};
-use crate::registry::document::EdgeState;
 use crate::registry::refusal::utc;
 use crate::registry::store::sqlite::{self, Replaced};
 use crate::registry::store::{self, Revision, Sqlite, Store as _, StoreId};
 use crate::registry::writer::{Actor, CommandRequest, Mode};
-use crate::registry::{Command, Label, Limits, Model, Options, Service, edge_identity, writer};
+use crate::registry::{Command, Label, Limits, Model, Options, Service, writer};
 use crate::route::saved_routes::Head;
+use crate::ssh::publickey::Fingerprint;
 use crate::state::routes::{Saved, Ways, differs};
 use crate::state::{Adopted, Adopting, RemovedEdge, Restored, State};
 
@@ -155,11 +154,12 @@ impl Adoption {
         replaced.chain(self.kept.last.iter().map(|last| last.store)).collect()
     }
 
-    /// Tells the registry of all that, before it serves.
+    /// Tells the registry of all that, before it serves. Says which edges were admitted again after
+    /// their removal.
     ///
     /// # Errors
     /// What the registry says; all of it can be done again.
-    pub(super) fn carry_out(self, service: &Service) -> Result<(), Failure> {
+    pub(super) fn carry_out(self, service: &Service) -> Result<Vec<Fingerprint>, Failure> {
         let Self { actor, restored, kept, replaced, closed_until_s, about } = self;
         let Kept { routes, quarantined, removed_edges, .. } = kept;
         let order = |actor: &Actor, command| CommandRequest {
@@ -181,8 +181,16 @@ impl Adoption {
             );
             orders.push(order(&actor, Command::Close { until_s }));
         }
-        let removed = service.read(|model| edges_removed(model, removed_edges, &replaced));
-        orders.extend(removed.into_iter().map(|command| order(&actor, command)));
+        let mut last_said = service.read(|model| {
+            let now = model.edges().values().map(|stored| &stored.document);
+            let before = replaced.iter().flat_map(|before| before.model.edges().values());
+            LastSaid::of(now, removed_edges, before.map(|stored| &stored.document))
+        });
+        let admitted = std::mem::take(&mut last_said.admitted);
+        for RemovedEdge { name, .. } in &last_said.removed {
+            tracing::warn!("edge {name} was removed, as was known before: it stays so");
+        }
+        orders.extend(last_said.orders().map(|command| order(&actor, command)));
         let ways = service.read(|model| ways(model, routes.as_ref(), quarantined, &replaced));
         let remembered = ways.chunks(WAYS_TOGETHER);
         orders.extend(
@@ -193,7 +201,7 @@ impl Adoption {
         for answer in service.carry_out_all(orders, Mode::Real) {
             answer?;
         }
-        Ok(())
+        Ok(admitted)
     }
 }
 
@@ -270,37 +278,6 @@ impl Kept {
         };
         Ok(Self { last, routes, quarantined, removed_edges })
     }
-}
-
-/// Edges that were removed as far as is known, and are not so by `model`.
-fn edges_removed(model: &Model, kept: Vec<RemovedEdge>, replaced: &[Before]) -> Vec<Command> {
-    let of_stores = replaced.iter().flat_map(|before| before.model.edges().values());
-    let of_stores = of_stores.map(|stored| &stored.document);
-    // What was decided last counts: a store that was replaced long ago may know of a removal that
-    // somebody took back since.
-    let mut admitted_s = HashMap::new();
-    for edge in of_stores.clone().filter(|edge| edge.state == EdgeState::Admitted) {
-        let last_s = admitted_s.entry(edge.key.as_str()).or_default();
-        *last_s = edge.since_s.max(*last_s);
-    }
-    let of_stores = of_stores.filter(|edge| edge.state == EdgeState::Removed).map(removed_edge);
-    let mut seen = HashSet::new();
-    let all = kept.into_iter().chain(of_stores);
-    let commands = all.filter_map(|RemovedEdge { name, identity, since_s }| {
-        let key = edge_identity(&identity).ok()?.fingerprint();
-        let is = model.edges().get(&key).map(|stored| &stored.document);
-        let last_s =
-            is.map_or(0, |edge| edge.since_s).max(*admitted_s.get(&*identity).unwrap_or(&0));
-        let stays = is.is_some_and(|edge| edge.state == EdgeState::Removed);
-        if stays || last_s > since_s || !seen.insert(key) {
-            return None;
-        }
-        if is.is_some() {
-            tracing::warn!("edge {name} was removed after the backup: it stays so");
-        }
-        Some(Command::EdgeRemove { name: Label::new(&name).ok()?, identity: Some(identity) })
-    });
-    commands.collect()
 }
 
 /// All ways that there were: those that were saved may have been used until now, those of a store

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::*;
 use crate::registry::command::{NewAddress, NewVm, Placement};
+use crate::registry::document::EdgeState;
 use crate::registry::testing::dice::Dice;
 use crate::registry::testing::history::Truth;
 use crate::registry::writer::{ServiceError, Start, Update};

@@ -255,7 +255,8 @@ impl ControlPlane {
         if let Some(adoption) = adoption {
             // Whoever follows from elsewhere is told: it was said here, once for all.
             state.note_replaced(&adoption.stores())?;
-            adoption.carry_out(&service)?;
+            let admitted = adoption.carry_out(&service)?;
+            self.health.edges.were_admitted(&admitted);
             state.settle()?;
         }
         self.opened(service, store);

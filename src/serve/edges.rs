@@ -3,9 +3,10 @@
 //! removed is kept beside the store too, which an older backup may replace.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::{fs, iter};
 
+use super::last_said::{LastSaid, removed_edge};
 use super::start::Failure;
 use crate::control::api::condition::PartState;
 use crate::control::feed::Hub;
@@ -134,18 +135,9 @@ impl Edges {
         self.are(all);
         let unknown: Vec<CommandRequest> = {
             let all = self.all();
-            let known = |key: &Fingerprint| all.known.as_ref().and_then(|known| known.get(key));
-            let unknown = all.kept.iter().filter(|(key, kept)| {
-                let is_before = |edge: &document::Edge| {
-                    edge.state == EdgeState::Admitted && edge.since_s <= kept.since_s
-                };
-                known(key).is_none_or(is_before)
-            });
-            let commands = unknown.filter_map(|(_, RemovedEdge { name, identity, .. })| {
-                let (name, identity) = (Label::new(name).ok()?, Some(identity.clone()));
-                Some(CommandRequest::of_itself(Command::EdgeRemove { name, identity }))
-            });
-            commands.collect()
+            let known = all.known.iter().flat_map(BTreeMap::values);
+            let last = LastSaid::of(known, all.kept.values().cloned(), iter::empty());
+            last.orders().map(CommandRequest::of_itself).collect()
         };
         let told = service.carry_out_all(unknown, Mode::Real);
         if let Some(failed) = told.into_iter().find_map(Result::err) {
@@ -153,6 +145,11 @@ impl Edges {
             return tracing::warn!("the registry is not told which edges were removed: {failed}");
         }
         self.change(|all| all.is_settled = true);
+    }
+
+    /// A store that was replaced knows that these were admitted after their removal.
+    pub(super) fn were_admitted(&self, keys: &[Fingerprint]) {
+        self.change(|all| all.kept.retain(|key, _| !keys.contains(key)));
     }
 
     /// Keeps nothing from now on.
@@ -221,7 +218,7 @@ impl Edges {
         match service.carry_out(CommandRequest::of_itself(command), Mode::Real) {
             Ok(_) => tracing::info!(identity = %own, "this front door is registered as an edge"),
             Err(failed) => {
-                tracing::warn!("this front door is not registered as an edge: {failed}");
+                tracing::error!("this front door is not registered as an edge: {failed}");
                 self.change(|all| all.is_refused = true);
             }
         }
@@ -283,12 +280,6 @@ impl All {
         let is_unsure = is_kept || self.unread.contains(key);
         !is_unsure && known.map_or(!self.is_refused, |edge| edge.state == EdgeState::Admitted)
     }
-}
-
-/// What is kept of one that was removed.
-pub(super) fn removed_edge(edge: &document::Edge) -> RemovedEdge {
-    let document::Edge { name, key, since_s, .. } = edge;
-    RemovedEdge { name: name.to_string(), identity: key.clone(), since_s: *since_s }
 }
 
 /// What a host is called, as a label, if anything of it can be one.

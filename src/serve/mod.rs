@@ -15,7 +15,7 @@
 //!   takes a restart.
 //! - `health`: how each part is; `notify`: systemd; `told`: what the log says of all of them.
 //! - `front_door`: what agents have to know of it, told and heard; `edges`: who may hand sessions
-//!   to them.
+//!   to them; `last_said`: whether an edge was admitted or removed last.
 //! - `vm_ca`: whether the VMs were prepared for the CA in use.
 //! - `dns_names`, `data_plane`, `explain`: what DNS and the API ask of the edge; `gauges`: what
 //!   they add to the metrics.
@@ -35,6 +35,7 @@ mod fixed;
 mod front_door;
 mod gauges;
 mod health;
+mod last_said;
 mod last_words;
 mod notify;
 mod process;
