@@ -201,6 +201,23 @@ pub enum Refusal {
         /// Who removed it.
         by: String,
     },
+    /// A front door has a new identity, and the last one of its host was removed.
+    #[error(
+        "edge `{last}`, the last of this host, was removed at {} by {by}, and a new identity is admitted by nobody but you; \
+         if it is meant: `keyway edge add {name} --identity '{identity}'`", utc(*.since_s)
+    )]
+    EdgeOfHostRemoved {
+        /// What it would be called.
+        name: Label,
+        /// The line of its public key.
+        identity: String,
+        /// What the last one was called.
+        last: Label,
+        /// Unix time.
+        since_s: u64,
+        /// Who removed it.
+        by: String,
+    },
     /// An agent joins where another one is known.
     #[error(
         "node `{node}` has an agent with the key {key}, and no other takes its place by itself; if it is gone: \
@@ -415,6 +432,7 @@ impl Refusal {
             Self::AgentKeyTaken { .. } => "agent-key-taken",
             Self::IdentityTaken { .. } => "identity-taken",
             Self::EdgeRemoved { .. } => "edge-removed",
+            Self::EdgeOfHostRemoved { .. } => "edge-of-host-removed",
             Self::AgentKeyOther { .. } => "agent-key-other",
             Self::AgentRemoved { .. } => "agent-removed",
             Self::JoinTokenUsed { .. } => "join-token-used",

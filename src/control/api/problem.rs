@@ -157,6 +157,7 @@ impl From<Refusal> for Problem {
             | Refusal::AgentKeyTaken { .. }
             | Refusal::IdentityTaken { .. }
             | Refusal::EdgeRemoved { .. }
+            | Refusal::EdgeOfHostRemoved { .. }
             | Refusal::AgentKeyOther { .. }
             | Refusal::AgentRemoved { .. }
             | Refusal::JoinTokenUsed { .. }

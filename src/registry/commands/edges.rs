@@ -69,8 +69,30 @@ impl Draft<'_> {
         if self.edge_of(key.fingerprint()).is_some() {
             return Ok(());
         }
+        // Whoever loses its identity is no other host by that.
+        if let Some(Edge { name: last, state: EdgeState::Removed, since_s, by, .. }) =
+            self.last_edge_of_host(name)
+        {
+            let (name, identity) = (name.clone(), key.to_line());
+            return Err(Refusal::EdgeOfHostRemoved { name, identity, last, since_s, by });
+        }
         let name = self.free_edge_name(name);
         self.put_edge(&name, &key, EdgeState::Admitted, Origin::Command)
+    }
+
+    /// What was said last of edges by this name, or by it with a number behind.
+    fn last_edge_of_host(&self, host: &Label) -> Option<Edge> {
+        let is_of_host = |name: &Label| {
+            let numbered = name.as_str().rsplit_once('-').is_some_and(|(begin, number)| {
+                let room = LABEL_BYTES_MAX - 1 - number.len();
+                let whole = host.as_str().get(..room).unwrap_or(host.as_str());
+                begin == whole && number.bytes().all(|byte| byte.is_ascii_digit())
+            });
+            name == host || numbered
+        };
+        let edges = self.model().edges().values();
+        let of_host = edges.filter(|stored| is_of_host(&stored.document.name));
+        of_host.max_by_key(|stored| stored.revision).map(|stored| stored.document.clone())
     }
 
     pub(super) fn edge_remove(

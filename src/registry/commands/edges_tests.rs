@@ -8,6 +8,7 @@ use crate::registry::fleet::{Fleet, FleetEdge};
 use crate::registry::model::{CommandContext, Limits, Model};
 use crate::registry::name::Label;
 use crate::registry::refusal::Refusal;
+use crate::route::LABEL_BYTES_MAX;
 use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::{Fingerprint, PublicKey};
 use crate::ssh::testing::Seeded;
@@ -150,6 +151,33 @@ fn what_was_removed_never_registers_itself_again_and_comes_back_by_a_command() {
     let before = world.model.revision();
     world.must(&register("host", 1));
     assert_eq!(world.model.revision(), before);
+}
+
+#[test]
+fn a_host_whose_last_edge_was_removed_registers_no_new_identity_by_itself() {
+    let mut world = World::new();
+    world.must(&register("web1", 1));
+    world.must(&register("web1", 2));
+    world.must(&remove("web1"));
+    world.refused(&register("web1", 3));
+    assert_eq!(world.edge(2).name, label("web1-2"), "it is still there, and was said earlier");
+    world.must(&remove("web1-2"));
+    let said = world.refused(&register("web1", 3));
+    assert!(said.contains("edge `web1-2`") && said.contains("keyway edge add web1 "), "{said}");
+    assert!(said.contains(&key(3).to_line()), "{said}");
+    // Of another host nothing was said.
+    world.must(&register("web10", 4));
+    world.must(&register("web1-x", 5));
+    world.must(&register("web", 6));
+    // By somebody who means it, and then as any other.
+    world.must(&add("web1", 3));
+    world.must(&register("web1", 7));
+    let long = "x".repeat(LABEL_BYTES_MAX);
+    world.must(&register(&long, 8));
+    world.must(&register(&long, 9));
+    let second = world.edge(9).name.to_string();
+    world.must(&remove(&second));
+    world.refused(&register(&long, 10));
 }
 
 #[test]
