@@ -188,7 +188,7 @@ impl Adoption {
         });
         let admitted = std::mem::take(&mut last_said.admitted);
         for RemovedEdge { name, .. } in &last_said.removed {
-            tracing::warn!("edge {name} was removed, as was known before: it stays so");
+            tracing::warn!("edge {name} was removed after the backup: it stays so");
         }
         orders.extend(last_said.orders().map(|command| order(&actor, command)));
         let ways = service.read(|model| ways(model, routes.as_ref(), quarantined, &replaced));
