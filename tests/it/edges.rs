@@ -88,6 +88,49 @@ fn an_agent_admits_two_edges_of_one_registry_and_drops_the_one_that_is_removed()
     ends(&mut blue);
 }
 
+/// What the agent knows of edges is on its disk, or nothing of them is.
+fn an_agent_that_starts_while_control_is_away(is_full: bool) {
+    if World::is_passed_by() {
+        return;
+    }
+    let plan = World::plan().address("s001").address("s002").user("alice");
+    let plan = plan.vm("blue", "alice", "s001").vm("red", "alice", "s002");
+    let mut world = plan.followed().start();
+    let mut identity = String::new();
+    let _second = beside(&mut world, |_, second| second.clone_into(&mut identity));
+    hears_of(&mut world, 2);
+    add(&world, "edge2", &identity).ok();
+    gets_in(&world, "s002");
+    let unsaved = |world: &World| !world.agent_page().contains("keyway_routes_unsaved_seconds 0\n");
+    assert!(!unsaved(&world), "{}", world.agent_page());
+    if is_full {
+        // Where it writes what is to take the place of what it knows.
+        fs::create_dir(world.path("agent_state").join("front_door.new")).expect("in the way");
+    }
+    keyway(&world, &["edge", "rm", "edge2"]).ok();
+    let cut = || world.agent_log().contains("\"detail\":\"trusted no more\"");
+    wait::until("the link's end", wait::SOON, cut);
+    wait::until("what the disk says", wait::SOON, || unsaved(&world) == is_full);
+    if is_full {
+        let said = || world.agent_log().contains("a restart has nothing of it");
+        wait::until("what a restart would lose", wait::SOON, said);
+    }
+    world.kill();
+    world.restart_agent();
+    assert!(world.agent_page().contains("keyway_feed_connected 0\n"));
+    is_told(&world, "s002", "its host does not take sessions");
+}
+
+#[test]
+fn an_agent_that_starts_while_control_is_away_does_not_bring_a_removed_edge_back() {
+    an_agent_that_starts_while_control_is_away(false);
+}
+
+#[test]
+fn an_agent_whose_disk_was_full_when_an_edge_was_removed_does_not_bring_it_back_either() {
+    an_agent_that_starts_while_control_is_away(true);
+}
+
 #[test]
 fn a_front_door_whose_identity_is_removed_says_so_and_hands_nothing_over_until_it_is_added_again() {
     let Some(mut world) = world() else { return };

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use crate::handoff::{asks, ends, last_line, run_to_end, stays};
 use crate::harness::client::{self, Client};
 use crate::harness::wire::Kind;
-use crate::harness::{Key, World, full, process, run, wait};
+use crate::harness::{Key, Leashed, World, full, process, run, wait};
 use crate::operations::{reload, replace};
 use crate::signing::hup_agent;
 
@@ -94,7 +94,7 @@ fn a_session_whose_agent_stands_still_for_a_while_loses_nothing() {
     let Some(mut world) = world() else { return };
     let mut ssh = world.target("alice", "s001").openssh("ssh");
     let ssh = ssh.args(["door", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut ssh = ssh.spawn().expect("ssh");
+    let mut ssh = Leashed::start(ssh);
     let (mut to, mut from) = (ssh.stdin.take().expect("piped"), ssh.stdout.take().expect("piped"));
     let block: Vec<u8> = (0..=250).cycle().take(100_000).collect();
     for number in 0..10_u8 {

@@ -3,31 +3,31 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fs, mem, thread};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Key, Process, World, process, wait};
+use crate::harness::{Key, Leashed, Process, World, process, wait};
 
 pub(crate) fn world() -> Option<World> {
     (!World::is_passed_by()).then(|| World::usual_plan().handed().start())
 }
 
 /// A session that stays, once it stands, and the file with what `ssh` says of it.
-pub(crate) fn stays(world: &World) -> (Child, PathBuf) {
+pub(crate) fn stays(world: &World) -> (Leashed, PathBuf) {
     stays_at(world, "s001")
 }
 
 /// The same, at another address.
-pub(crate) fn stays_at(world: &World, address: &str) -> (Child, PathBuf) {
+pub(crate) fn stays_at(world: &World, address: &str) -> (Leashed, PathBuf) {
     let (came, said) =
         (world.path(&format!("came-{address}")), world.path(&format!("said-{address}")));
     let file = |path| fs::File::create(path).expect("a file");
     let mut ssh = world.target("alice", address).openssh("ssh");
     ssh.arg("door").arg("echo in; sleep 600").stdin(Stdio::null());
-    let ssh = ssh.stdout(file(&came)).stderr(file(&said)).spawn().expect("ssh");
+    let ssh = Leashed::start(ssh.stdout(file(&came)).stderr(file(&said)));
     let stands = || fs::read_to_string(&came).is_ok_and(|text| text.contains("in"));
     wait::until("the session", wait::SOON, stands);
     (ssh, said)
@@ -35,7 +35,7 @@ pub(crate) fn stays_at(world: &World, address: &str) -> (Child, PathBuf) {
 
 /// Waits until it has ended.
 #[track_caller]
-pub(crate) fn ends(ssh: &mut Child) {
+pub(crate) fn ends(ssh: &mut Leashed) {
     wait::until("its end", wait::SOON, || ssh.try_wait().is_ok_and(|ended| ended.is_some()));
 }
 
@@ -233,7 +233,7 @@ fn an_agent_is_replaced_under_its_sessions_and_nobody_notices() {
     ssh.arg("echo in >&2; read go; head -c 5000000 /dev/zero").stdin(Stdio::piped());
     ssh.stdout(fs::File::create(&came).expect("a file"));
     ssh.stderr(fs::File::create(world.path("said")).expect("a file"));
-    let mut ssh = ssh.spawn().expect("ssh");
+    let mut ssh = Leashed::start(&mut ssh);
     let stands = || fs::read_to_string(world.path("said")).is_ok_and(|text| text.contains("in"));
     wait::until("the session", wait::SOON, stands);
     let before = world.replace_agent();

@@ -4,9 +4,9 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use crate::harness::{World, peers};
+use crate::harness::{Leashed, World, peers};
 
 const PAGE: u64 = 4096;
 const PAGE_BYTES: usize = 4096;
@@ -15,7 +15,7 @@ const PAGE_BYTES: usize = 4096;
 type Secrets = Vec<(String, Vec<u8>)>;
 
 /// A session whose secrets are known, from when it stands.
-fn session(world: &World) -> Option<(Child, Secrets)> {
+fn session(world: &World) -> Option<(Leashed, Secrets)> {
     let python = peers::python("python")?;
     let target = world.target("alice", "s001");
     let mut peer = Command::new(python);
@@ -23,8 +23,8 @@ fn session(world: &World) -> Option<(Child, Secrets)> {
     peer.args([&target.host, &target.port.to_string(), &target.login]);
     peer.arg(target.key.path()).arg(target.host_key.public_line());
     let said = fs::File::create(world.path("peer.err")).expect("a file");
-    let peer = peer.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(said).spawn();
-    let mut peer = peer.expect("the peer");
+    peer.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(said);
+    let mut peer = Leashed::start(&mut peer);
     let mut secrets = Secrets::new();
     for line in BufReader::new(peer.stdout.take().expect("a pipe")).lines() {
         let line = line.expect("a line");

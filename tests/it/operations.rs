@@ -5,16 +5,16 @@ use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 
 use crate::harness::world::Plan;
-use crate::harness::{Key, Output, Process, Target, World, process, run, wait};
+use crate::harness::{Key, Leashed, Output, Process, Target, World, process, run, wait};
 
 /// A session that lasts until it is let go, or is ended.
 pub(crate) struct Held {
-    child: Child,
+    child: Leashed,
     gate: PathBuf,
 }
 
@@ -25,7 +25,7 @@ impl Held {
         let command = format!("touch {0}; while [ -e {0} ]; do sleep 0.1; done", gate.display());
         let said = fs::File::create(gate.with_extension("stderr")).expect("a file");
         let mut ssh = target.openssh("ssh");
-        let child = ssh.arg("door").arg(&command).stderr(said).spawn().expect("ssh starts");
+        let child = Leashed::start(ssh.arg("door").arg(&command).stderr(said));
         let held = Self { child, gate };
         wait::until("the session runs", wait::SOON, || held.gate.exists());
         held
@@ -62,8 +62,6 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let _opens = fs::remove_file(&self.gate);
-        process::kill_tree(self.child.id());
-        let _ended = self.child.wait();
     }
 }
 

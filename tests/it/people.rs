@@ -6,7 +6,7 @@ use std::process::Command;
 use keyway::ssh::userauth::OFFERS_MAX;
 
 use crate::harness::keys::Agent;
-use crate::harness::{Key, Target, World, run, wait};
+use crate::harness::{Key, Leashed, Target, World, run, wait};
 
 #[track_caller]
 fn reaches(target: &Target) -> String {
@@ -372,7 +372,7 @@ fn sigterm_lets_sessions_end_and_takes_no_new_ones() {
     let gate = world.path("gate");
     let command =
         format!("touch {0}; while [ -e {0} ]; do sleep 0.1; done; exit 6", gate.display());
-    let mut held = target.openssh("ssh").arg("door").arg(&command).spawn().expect("ssh starts");
+    let mut held = Leashed::start(target.openssh("ssh").arg("door").arg(&command));
     wait::until("the session runs", wait::SOON, || gate.exists());
     world.drain(&target);
     assert!(held.try_wait().expect("a child of ours").is_none(), "the session was cut");

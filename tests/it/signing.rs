@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,13 +34,14 @@ use nix::sys::signal::Signal;
 
 use crate::harness::wire::{Kind, Passing, To, Wire};
 use crate::harness::{
-    Key, Process, Target, World, assert_same_file, process, run_with_input, wait, write_noise,
+    Key, Leashed, Process, Target, World, assert_same_file, process, run_with_input, wait,
+    write_noise,
 };
 use crate::operations::{reload, replace};
 
 /// A session that says as many bytes as it is asked for.
 struct Talk {
-    ssh: Child,
+    ssh: Leashed,
     out: PathBuf,
     said: PathBuf,
     total: u64,
@@ -55,8 +56,8 @@ impl Talk {
         let mut ssh = target.openssh("ssh");
         ssh.args(["-v", "-o", &limit, "door"]);
         ssh.arg("echo begun >&2; while read count; do head -c $count /dev/zero; done");
-        let ssh = ssh.stdin(Stdio::piped()).stdout(file(&out)).stderr(file(&said)).spawn();
-        let talk = Self { ssh: ssh.expect("ssh"), out, said, total: 0 };
+        let ssh = ssh.stdin(Stdio::piped()).stdout(file(&out)).stderr(file(&said));
+        let talk = Self { ssh: Leashed::start(ssh), out, said, total: 0 };
         wait::until("the session", wait::SOON, || talk.said().contains("begun"));
         talk
     }
@@ -87,13 +88,6 @@ impl Talk {
     #[track_caller]
     fn ends(&mut self) {
         crate::handoff::ends(&mut self.ssh);
-    }
-}
-
-impl Drop for Talk {
-    fn drop(&mut self) {
-        process::kill_tree(self.ssh.id());
-        let _ended = self.ssh.wait();
     }
 }
 

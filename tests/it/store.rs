@@ -8,14 +8,14 @@ use std::env;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use keyway::registry::store::{
     Change, Commit, Expected, Revision, Sqlite, Store, StoreError, StoreId, Transaction, Watch,
 };
 
-use super::harness::{Scratch, full};
+use super::harness::{Leashed, Scratch, full};
 
 const WRITER: &str = "store::a_writer_finds_again_what_it_wrote";
 /// Tells the writer to go on until it is killed: the store's file.
@@ -184,17 +184,15 @@ fn nothing_acknowledged_is_lost_when_the_writer_is_killed() {
 /// Starts a writer, lets it acknowledge some groups and kills it; the last number it acknowledged.
 fn killed(path: &Path, random: &mut Random) -> Option<u64> {
     let (groups, spins) = (random.below(25), random.below(1_000_000));
-    let mut writer = Writer(
+    let mut writer = Leashed::start(
         Command::new(env::current_exe().expect("this program"))
             .args(["--exact", WRITER, "--test-threads=1"])
             .env(WRITER_PATH, path)
             .env(WRITER_SEED, random.below(u64::MAX).to_string())
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the writer starts"),
+            .stdout(Stdio::piped()),
     );
-    let output = BufReader::new(writer.0.stdout.take().expect("piped"));
+    let output = BufReader::new(writer.stdout.take().expect("piped"));
     let mut acks = output.lines().filter_map(|line| acknowledged(&line.expect("text")));
     let mut last = None;
     for _ in 0..groups {
@@ -207,14 +205,4 @@ fn killed(path: &Path, random: &mut Random) -> Option<u64> {
     drop(writer);
     // What it had written before it died it had acknowledged.
     acks.last().or(last)
-}
-
-/// Dropped, it is killed (SIGKILL) and gone.
-struct Writer(Child);
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(crate) use self::keys::Key;
-pub(crate) use self::process::{Output, Process, run, run_into, run_with_input};
+pub(crate) use self::process::{Leashed, Output, Process, run, run_into, run_with_input};
 pub(crate) use self::target::Target;
 pub(crate) use self::world::World;
 

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -59,6 +60,39 @@ impl Drop for Process {
     fn drop(&mut self) {
         kill_tree(self.child.id());
         let _ = self.child.wait();
+    }
+}
+
+/// A program of which the test has the pipes. Dropping it, by a test that fails too, kills it and
+/// its descendants: whoever waits for one of the pipes goes on then.
+#[derive(Debug)]
+pub(crate) struct Leashed(Child);
+
+impl Leashed {
+    #[track_caller]
+    pub(crate) fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap_or_else(|why| panic!("{command:?} does not start: {why}")))
+    }
+}
+
+impl Deref for Leashed {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Leashed {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Leashed {
+    fn drop(&mut self) {
+        kill_tree(self.0.id());
+        let _ = self.0.wait();
     }
 }
 
@@ -203,4 +237,21 @@ fn drain(mut pipe: impl Read + Send + 'static) -> Drained {
         }
     });
     Drained(receiver)
+}
+
+#[test]
+fn a_test_that_fails_leaves_nobody_who_holds_a_pipe() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "sleep 600 & echo in; wait"]).stdout(Stdio::piped());
+    let mut shell = Leashed::start(&mut shell);
+    let pipe = drain(shell.stdout.take().expect("piped"));
+    assert_eq!(pipe.0.recv().expect("a word"), b"in\n");
+    let fails = move || {
+        let _leashed = shell;
+        std::panic::resume_unwind(Box::new("as a test fails"));
+    };
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(fails)).expect_err("it failed");
+    wait::until("the end of the pipe", wait::SOON, || {
+        pipe.0.try_recv() == Err(std::sync::mpsc::TryRecvError::Disconnected)
+    });
 }
