@@ -81,6 +81,10 @@ mod tests {
     use crate::ssh::private_key::PrivateKey;
     use crate::ssh::testing::Seeded;
 
+    type Said = (EdgeState, u64);
+    /// The registry, what is kept, stores of before; and what counts.
+    type Case<'a> = (Option<Said>, Option<u64>, &'a [Said], Option<EdgeState>);
+
     #[test]
     fn of_all_that_was_said_of_an_edge_the_last_counts() {
         let key = PrivateKey::generate_ed25519(&mut Seeded(3)).public().clone();
@@ -92,9 +96,6 @@ mod tests {
             by: String::new(),
             origin: Origin::Command,
         };
-        // The registry, what is kept, stores of before; and who was right.
-        type Said = (EdgeState, u64);
-        type Case<'a> = (Option<Said>, Option<u64>, &'a [Said], Option<EdgeState>);
         let cases: &[Case<'_>] = &[
             (None, None, &[], None),
             (Some((Admitted, 1)), None, &[], None),

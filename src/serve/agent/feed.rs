@@ -206,7 +206,7 @@ impl Follower {
                 let (_, contents) = saved.contents(head.revision)?;
                 saved.write(head, &contents).map(|()| Appended::Done)
             }
-            appended => Ok(appended),
+            appended @ (Appended::Done | Appended::Missing | Appended::Rests) => Ok(appended),
         };
         let appended = self.saved().as_mut().map_or(Ok(Appended::Done), append);
         if is_saved(&appended) && matches!(appended, Ok(Appended::Missing)) {
