@@ -40,7 +40,8 @@ pub struct Head {
     /// Names the store, renewed when a backup is restored: revisions of two stores
     /// cannot be compared.
     pub store: [u8; 16],
-    /// Names the program that made routes of what the store holds: another one may make others.
+    /// Names whoever made routes of what the store holds: another one may make others. On the disk
+    /// of whoever reads the store that is a build, in the feed all that can be followed.
     pub program: [u8; 8],
     /// The store's revision: of a delta, the one it leads to.
     pub revision: u64,

@@ -3,6 +3,18 @@
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest;
 
+/// SHA-256 of all pieces, one after the other.
+#[must_use]
+pub fn sha256_of<P: AsRef<[u8]>>(pieces: impl IntoIterator<Item = P>) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for piece in pieces {
+        context.update(piece.as_ref());
+    }
+    let mut hash = [0; 32];
+    hash.copy_from_slice(context.finish().as_ref());
+    hash
+}
+
 /// SHA-256 of `data`.
 #[must_use]
 pub fn sha256(data: &[u8]) -> [u8; 32] {
@@ -23,8 +35,10 @@ mod tests {
 
     #[test]
     fn the_hash_is_that_of_fips_180() {
-        let shown = sha256(b"abc").map(|byte| format!("{byte:02x}")).concat();
-        assert_eq!(shown, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        for hash in [sha256(b"abc"), sha256_of(["a", "", "bc"])] {
+            let shown = hash.map(|byte| format!("{byte:02x}")).concat();
+            assert_eq!(shown, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        }
     }
 
     #[test]

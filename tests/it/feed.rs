@@ -89,17 +89,7 @@ fn an_agent_starts_while_control_is_away_and_goes_on_when_it_is_back() {
     let Some(mut world) = world() else { return };
     let target = world.target("alice", "s001");
     assert_eq!(target.ssh(&[], "echo in").ok().text(), "in");
-    let revision = |page: &str| {
-        let line = page.lines().find(|line| line.starts_with("keyway_feed_revision "));
-        line.expect("a revision").to_owned()
-    };
-    let at_control = |world: &World| {
-        let page = world.page("/metrics");
-        let line = page.lines().find(|line| line.starts_with("keyway_registry_revision "));
-        line.expect("a revision").replace("registry", "feed")
-    };
-    let same = || revision(&world.agent_page()) == at_control(&world);
-    wait::until("the revision", wait::SOON, same);
+    has_all(&world);
     world.kill();
     world.restart_agent();
     let log = world.agent_log();
@@ -122,6 +112,42 @@ fn an_agent_starts_while_control_is_away_and_goes_on_when_it_is_back() {
     ends(&mut ssh);
 }
 
+/// Waits until the agent has all that control has.
+fn has_all(world: &World) {
+    let known = |page: &str, name: &str| {
+        page.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
+    };
+    wait::until("the revision", wait::SOON, || {
+        let there = known(&world.page("/metrics"), "keyway_registry_revision ");
+        there.is_some() && known(&world.agent_page(), "keyway_feed_revision ") == there
+    });
+}
+
+/// What it has it shows by a digest: who told it is asked by nobody.
+#[test]
+fn after_an_upgrade_of_control_an_agent_goes_on_with_what_it_has() {
+    let Some(mut world) = world() else { return };
+    let target = world.target("alice", "s001");
+    assert_eq!(target.ssh(&[], "echo in").ok().text(), "in");
+    has_all(&world);
+    world.kill();
+    // The agent too has nothing but what is on its disk.
+    world.restart_agent();
+    world.upgrade();
+    follows(&mut world);
+    let page = world.page("/metrics");
+    let came = |how: &str, count: u64| format!("keyway_feed_came_total{{how=\"{how}\"}} {count}\n");
+    assert!(page.contains(&came("went_on", 1)) && page.contains(&came("anew", 0)), "{page}");
+    // What comes then comes as a change.
+    let fleet = fs::read_to_string(world.path("fleet.toml")).expect("the fleet");
+    let more = format!("{fleet}\n[[user]]\nname = \"zoe\"\n");
+    fs::write(world.path("fleet.toml"), more).expect("the fleet");
+    reload(&mut world);
+    has_all(&world);
+    assert!(world.page("/metrics").contains(&came("anew", 0)));
+    assert_eq!(target.ssh(&[], "echo again").ok().text(), "again");
+}
+
 /// What an operator says at control is said once: agents believe the store that was restored.
 #[test]
 fn a_store_that_was_adopted_at_control_is_followed_and_no_other() {
@@ -133,11 +159,7 @@ fn a_store_that_was_adopted_at_control_is_followed_and_no_other() {
     let more = format!("{fleet}\n[[user]]\nname = \"zoe\"\n");
     fs::write(world.path("fleet.toml"), more).expect("the fleet");
     reload(&mut world);
-    wait::until("the revision", wait::SOON, || {
-        let page = world.page("/metrics");
-        let line = page.lines().find(|line| line.starts_with("keyway_registry_revision "));
-        world.agent_page().contains(&line.expect("a revision").replace("registry", "feed"))
-    });
+    has_all(&world);
     world.kill();
     offline(&world, &["store", "restore", &backup]).ok();
     offline(&world, &["store", "adopt"]).ok();
@@ -179,13 +201,7 @@ fn without_the_feed_sessions_go_on_and_new_ones_come_be_it_away_for_a_day() {
     let target = world.target("alice", "s001");
     let (mut ssh, _) = stays(&world);
     // The VM's host key was pinned at control: the agent has it once it has all there is.
-    let known = |page: String, name: &str| {
-        page.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
-    };
-    wait::until("the pin", wait::SOON, || {
-        let there = known(world.page("/metrics"), "keyway_registry_revision ");
-        there.is_some() && known(world.agent_page(), "keyway_feed_revision ") == there
-    });
+    has_all(&world);
     wire.let_pass(Kind::Client, false);
     wire.tear(Kind::Client);
     let away = |world: &World| world.agent_page().contains("keyway_feed_connected 0\n");

@@ -22,7 +22,7 @@ use super::problem::Problem;
 use super::response::with;
 use super::shared::Api;
 use super::trace::Asked;
-use crate::control::feed::{self, Follower, PinAnswer, PinQuestion, proof, version};
+use crate::control::feed::{self, Follower, Known, PinAnswer, PinQuestion, proof, version};
 use crate::registry::command::Dialled;
 use crate::registry::refusal::Refusal;
 use crate::registry::writer::{Actor, CommandRequest, Mode, ServiceError};
@@ -75,7 +75,7 @@ async fn begin(connection: &Connection, parts: &Parts) -> Result<Follower, Probl
     let key = shown(from, parts)?;
     let query = parts.uri.query().unwrap_or_default();
     speaks(query)?;
-    let known = value(query, "known").and_then(feed::read_head);
+    let known = Known::read(value(query, "known"), value(query, "digest"));
     in_turn(Arc::clone(&api.following.reads), move || {
         api.service.read(|model| {
             let Agent { node, key } = agent(&api, model, key)?;
@@ -193,7 +193,7 @@ fn speaks(query: &str) -> Result<u16, Problem> {
     agreed.map_err(|why| Problem::new(StatusCode::CONFLICT, "feed-version", why.to_string()))
 }
 
-/// What a follower wrote. A place that is none is that of somebody who begins anew.
+/// What a follower wrote.
 fn value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     pairs.find(|(is, _)| *is == name).map(|(_, value)| value)

@@ -25,7 +25,7 @@ use tokio_rustls::rustls::ClientConfig;
 
 use super::join::{JoinAnswer, JoinQuestion, believed};
 use super::{
-    ALPN, HEARTBEAT, JOIN_PATH, PATH, PINS_PATH, PinAnswer, PinQuestion, proof, version, write_head,
+    ALPN, HEARTBEAT, JOIN_PATH, Known, PATH, PINS_PATH, PinAnswer, PinQuestion, proof, version,
 };
 use crate::control::server_thread::{ServerThread, Stopped};
 use crate::plain_text::masked;
@@ -61,6 +61,12 @@ const ANSWER_COMES: Duration = Duration::from_secs(5);
 pub trait Follows: Send {
     /// How far it has come.
     fn known(&self) -> Option<Head>;
+
+    /// [`super::digest`] of all that it has. Without one, it begins anew where control was started
+    /// since and nothing has changed.
+    fn digest(&self) -> Option<[u8; 32]> {
+        None
+    }
 
     /// Takes what comes next.
     ///
@@ -279,7 +285,10 @@ async fn follow_once(
 ) -> Result<std::convert::Infallible, String> {
     let speaks = version::write(&version::SPOKEN);
     let path = match follows.known() {
-        Some(head) => format!("{PATH}?speaks={speaks}&known={}", write_head(head)),
+        Some(head) => {
+            let known = Known { head, digest: follows.digest() };
+            format!("{PATH}?speaks={speaks}&{}", known.write())
+        }
         None => format!("{PATH}?speaks={speaks}"),
     };
     let request = Request::get(path).body(Full::default());

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::body::Bytes;
 use tokio::sync::watch;
 
+use super::known::{Known, PROGRAM, digest};
 use super::ring::{Ring, framed};
 use crate::route::audience::{self, Audiences, Whole};
 use crate::route::saved_routes::{self, Head};
@@ -35,6 +36,8 @@ pub struct Hub {
 struct State {
     /// Of what was told last; nothing before the registry is read.
     head: Option<Head>,
+    /// The revision that was read then. Later ones nobody was told but here.
+    begun: u64,
     audiences: Audiences,
     rings: HashMap<Arc<str>, Ring>,
     front_door: FrontDoor,
@@ -77,6 +80,8 @@ pub(in crate::control) struct Follower {
     front_door: u64,
     moved: watch::Receiver<()>,
     goes_on: bool,
+    /// It has what there is, under an earlier revision.
+    same_as: Option<u64>,
 }
 
 impl Hub {
@@ -84,10 +89,12 @@ impl Hub {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The registry was read, at a start or anew: whoever follows comes again.
+    /// The registry was read, at a start or anew: whoever follows comes again. Which build this is
+    /// is nothing to them.
     pub fn begin(&self, head: Head) {
         let mut state = self.state();
-        state.head = Some(head);
+        state.head = Some(Head { program: PROGRAM, ..head });
+        state.begun = head.revision;
         state.rings.clear();
         state.audiences = Audiences::default();
     }
@@ -171,42 +178,80 @@ impl Hub {
         }
     }
 
-    /// The agent of `node` follows, which holds `key` and knows so much. `whole` is what was told
+    /// The agent of `node` follows, which holds `key` and has so much. `whole` is what was told
     /// last. Nothing if there is nothing to follow.
     pub(in crate::control) fn follow(
         self: &Arc<Self>,
         node: &str,
         key: [u8; 32],
-        known: Option<Head>,
+        known: Option<Known>,
         whole: &dyn Whole,
     ) -> Option<Follower> {
+        let shown = known.and_then(|known| self.state().shows(node, known));
+        // Others' commits wait for the lock, and none for this: whoever asks holds `whole`.
+        let shown = shown.and_then(|shown| match shown {
+            Shown::Revision(known) => Some((known, None)),
+            Shown::Digest(known, theirs) => {
+                let same = digest(audience::contents(node, whole)) == theirs;
+                same.then_some((known, Some(theirs)))
+            }
+        });
         let mut state = self.state();
         let ring_bytes_max = state.ring_bytes_max();
-        let State { head, audiences, rings, streams, .. } = &mut *state;
+        let State { head, begun, audiences, rings, streams, .. } = &mut *state;
         let head = (*head)?;
         audiences.open(node, whole);
         let audience: Arc<str> = node.into();
         let ring =
             rings.entry(Arc::clone(&audience)).or_insert_with(|| Ring::new(key, head.revision));
         ring.flush(head, ring_bytes_max);
-        let goes_on = known.filter(|known| {
-            let same = (known.store, known.program) == (head.store, head.program);
-            same && (ring.floor..=head.revision).contains(&known.revision)
-        });
         let number = *streams;
         *streams += 1;
-        ring.enter(number, goes_on.map_or(head.revision, |known| known.revision));
+        let (after, same_as) = match shown {
+            None => (head.revision, None),
+            Some((known, _)) if known >= ring.floor => (known, None),
+            // Whatever was told since, it has that.
+            Some((known, _)) => (head.revision, Some(known)),
+        };
+        if let Some((_, Some(shown))) = shown.filter(|_| head.revision == *begun) {
+            ring.origin = Some(shown);
+        }
+        ring.enter(number, after);
         let moved = ring.moved.subscribe();
         drop(state);
-        let came = if goes_on.is_some() { &self.went_on } else { &self.began_anew };
+        let came = if shown.is_some() { &self.went_on } else { &self.began_anew };
         came.fetch_add(1, Ordering::Relaxed);
-        let (hub, goes_on) = (Arc::clone(self), goes_on.is_some());
+        let (hub, goes_on) = (Arc::clone(self), shown.is_some());
         // No front door was the first.
-        Some(Follower { hub, audience, number, front_door: u64::MAX, moved, goes_on })
+        let front_door = u64::MAX;
+        Some(Follower { hub, audience, number, front_door, moved, goes_on, same_as })
     }
 }
 
+/// By what a follower shows how far it has come, if that is of any use.
+enum Shown {
+    /// This revision was told to it here.
+    Revision(u64),
+    /// This one elsewhere: it has what there is now if that has this digest.
+    Digest(u64, [u8; 32]),
+}
+
 impl State {
+    fn shows(&self, node: &str, Known { head: known, digest }: Known) -> Option<Shown> {
+        let (head, ring) = (self.head?, self.rings.get(node));
+        if known.store != head.store || known.revision > head.revision {
+            return None;
+        }
+        let revision = known.revision;
+        let is_kept = ring.map_or(head.revision, |ring| ring.floor) <= revision;
+        let as_it_began = || digest.is_some() && ring.and_then(|ring| ring.origin) == digest;
+        let is_told_here = revision > self.begun || revision == self.begun && as_it_began();
+        if known.program == PROGRAM && is_kept && is_told_here {
+            return Some(Shown::Revision(revision));
+        }
+        digest.map(|digest| Shown::Digest(revision, digest))
+    }
+
     /// The front door, if it is another one than was `sent`.
     fn door(&mut self, sent: &mut u64) -> Option<Bytes> {
         let head = self.head.filter(|_| *sent != self.front_doors)?;
@@ -249,15 +294,22 @@ impl Follower {
 
     /// Everything; `whole` is what was told last. Nothing if it may follow no longer.
     pub(in crate::control) fn everything(&mut self, whole: &dyn Whole) -> Option<(Head, Contents)> {
-        let head = {
+        let (head, is_first) = {
             let mut state = self.hub.state();
-            let State { head, rings, .. } = &mut *state;
+            let State { head, begun, rings, .. } = &mut *state;
             let (head, ring) = ((*head)?, rings.get_mut(&self.audience)?);
             *ring.after(self.number)? = head.revision;
-            head
+            (head, head.revision == *begun && ring.origin.is_none())
         };
         // Others follow meanwhile: nothing changes while whoever asks holds `whole`.
-        Some((head, audience::contents(&self.audience, whole)))
+        let contents = audience::contents(&self.audience, whole);
+        if is_first {
+            let origin = digest(contents.clone());
+            if let Some(ring) = self.hub.state().rings.get_mut(&self.audience) {
+                ring.origin = Some(origin);
+            }
+        }
+        Some((head, contents))
     }
 
     /// What is to be sent next, in order. `beat`: the follower is told how far it has come.
@@ -270,6 +322,10 @@ impl Follower {
         let (head, ring) = ((*head)?, rings.get_mut(&self.audience)?);
         ring.flush(head, ring_bytes_max);
         let after = *ring.after(self.number)?;
+        if let Some(before) = self.same_as.take() {
+            let head = Head { revision: after, ..head };
+            next.push(framed(&[saved_routes::encode_delta(head, before, &Delta::default())]));
+        }
         if after < ring.floor {
             if !next.is_empty() {
                 // Which edges are no more it hears before it is cut, at once.

@@ -62,7 +62,7 @@ fn gauges(hub: &Hub) -> (usize, u64) {
 }
 
 fn head(revision: u64) -> Head {
-    Head { store: [7; 16], program: [8; 8], revision }
+    Head { store: [7; 16], program: PROGRAM, revision }
 }
 
 /// A hub at revision 10, and the fleet that it knows.
@@ -137,19 +137,73 @@ fn whoever_comes_back_goes_on_where_that_is_known() {
     drop(hub.follow("n1", KEY, None, &fleet).unwrap());
     add(&hub, &mut fleet, 11, vm("red"));
     add(&hub, &mut fleet, 12, vm("green"));
-    let begins = |known| {
+    add(&hub, &mut fleet, 13, vm("grey"));
+    let begins = |head| {
+        let known = Known { head, digest: None };
         let mut follower = hub.follow("n1", KEY, Some(known), &fleet).unwrap();
         let begins = begins(&mut follower, &fleet);
         [begins, next(&mut follower, false)].concat()
     };
     // What nobody has heard yet was encoded together.
-    assert_eq!(begins(head(10)), ["door 0", "10 to 12: 2"]);
-    assert_eq!(begins(head(12)), ["door 0"]);
-    let anew = ["door 0", "all of 12: 3"];
+    assert_eq!(begins(head(11)), ["door 0", "10 to 13: 3"]);
+    assert_eq!(begins(head(13)), ["door 0"]);
+    let anew = ["door 0", "all of 13: 4"];
     assert_eq!(begins(head(9)), anew, "before the first that is kept");
-    assert_eq!(begins(head(13)), anew, "later than there is");
+    assert_eq!(begins(head(14)), anew, "later than there is");
     assert_eq!(begins(Head { store: [1; 16], ..head(12) }), anew);
     assert_eq!(begins(Head { program: [1; 8], ..head(12) }), anew);
+}
+
+/// What a follower of `n1` has that has everything.
+fn of_all(fleet: &Fleet) -> Option<[u8; 32]> {
+    Some(digest(audience::contents("n1", fleet)))
+}
+
+#[test]
+fn of_what_another_process_told_a_follower_goes_on_if_it_shows_that_it_is_the_same() {
+    let (before, mut fleet) = hub();
+    let of_blue = of_all(&fleet);
+    let begins = |hub: &Arc<Hub>, fleet: &Fleet, known: Known| {
+        let mut follower = hub.follow("n1", KEY, Some(known), fleet).unwrap();
+        let begins = begins(&mut follower, fleet);
+        [begins, next(&mut follower, false)].concat()
+    };
+    let at = |revision, digest| Known { head: head(revision), digest };
+    // The revision alone says nothing: another build may have told something else.
+    assert_eq!(begins(&before, &fleet, at(10, None)), ["door 0", "all of 10: 1"]);
+    assert_eq!(begins(&before, &fleet, at(10, Some([1; 32]))), ["door 0", "all of 10: 1"]);
+    assert_eq!(begins(&before, &fleet, at(10, of_blue)), ["door 0"]);
+    // Nor is it asked which build that was.
+    let other = Head { program: [1; 8], ..head(10) };
+    assert_eq!(begins(&before, &fleet, Known { head: other, digest: of_blue }), ["door 0"]);
+    // What came since is told to whoever has what there was, and to nobody else.
+    add(&before, &mut fleet, 11, vm("red"));
+    assert_eq!(begins(&before, &fleet, at(10, of_blue)), ["door 0", "10 to 11: 1"]);
+    assert_eq!(begins(&before, &fleet, at(10, None)), ["door 0", "all of 11: 2"]);
+    assert_eq!(begins(&before, &fleet, at(10, Some([1; 32]))), ["door 0", "all of 11: 2"]);
+    // After a start much may have changed, and for this node nothing.
+    let after = Arc::<Hub>::default();
+    after.begin(head(20));
+    assert_eq!(begins(&after, &fleet, at(11, of_blue)), ["door 0", "all of 20: 2"]);
+    assert_eq!(begins(&after, &fleet, at(11, of_all(&fleet))), ["door 0", "11 to 20: 0"]);
+    let other_store = Head { store: [1; 16], ..head(11) };
+    let known = Known { head: other_store, digest: of_all(&fleet) };
+    assert_eq!(begins(&after, &fleet, known), ["door 0", "all of 20: 2"]);
+}
+
+/// The first that began with everything is known by that, should it come back before a change.
+#[test]
+fn whoever_began_here_goes_on_by_what_it_began_with() {
+    let (hub, mut fleet) = hub();
+    let of_blue = of_all(&fleet);
+    let mut first = hub.follow("n1", KEY, None, &fleet).unwrap();
+    begins(&mut first, &fleet);
+    drop(first);
+    add(&hub, &mut fleet, 11, vm("red"));
+    let known = Known { head: head(10), digest: of_blue };
+    let mut again = hub.follow("n1", KEY, Some(known), &fleet).unwrap();
+    assert_eq!(begins(&mut again, &fleet), ["door 0"]);
+    assert_eq!(next(&mut again, false), ["10 to 11: 1"]);
 }
 
 #[test]

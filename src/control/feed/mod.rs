@@ -6,6 +6,7 @@
 //!   one follower. `seats`: how many of them do at once what costs others something.
 //! - `proof`: who follows: the holder of a node's key, at this very connection. `version`: which
 //!   frames both ends know.
+//! - `known`: what a follower that comes has already.
 //! - `join`: how a key becomes a node's. `client`: the other end.
 //!
 //! A follower says how far it has come; what is missing is in the audience's ring, or it begins
@@ -14,6 +15,7 @@
 pub mod client;
 mod hub;
 mod join;
+mod known;
 mod pins;
 pub(super) mod proof;
 mod ring;
@@ -28,6 +30,8 @@ use axum::body::Bytes;
 pub(super) use self::hub::Follower;
 pub use self::hub::{Counts, Gauges, Hub};
 pub(super) use self::join::{JoinAnswer, JoinQuestion, believed};
+pub(super) use self::known::Known;
+pub use self::known::{PROGRAM, digest};
 pub use self::pins::PinAnswer;
 pub(super) use self::pins::PinQuestion;
 pub(super) use self::seats::{PINS_MAX, READS_MAX, Seats};
@@ -49,20 +53,4 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Everything, as it is sent.
 pub(super) fn whole((head, contents): (Head, Contents)) -> Bytes {
     ring::framed(&saved_routes::encode(head, &contents).collect::<Vec<_>>())
-}
-
-/// How far a follower has come, in a word.
-fn write_head(head: Head) -> String {
-    let Head { store, program, revision } = head;
-    let (store, program) = (u128::from_be_bytes(store), u64::from_be_bytes(program));
-    format!("{store:032x}.{program:016x}.{revision}")
-}
-
-/// The same, read.
-pub(super) fn read_head(text: &str) -> Option<Head> {
-    let mut parts = text.split('.');
-    let store = u128::from_str_radix(parts.next()?, 16).ok()?.to_be_bytes();
-    let program = u64::from_str_radix(parts.next()?, 16).ok()?.to_be_bytes();
-    let revision = parts.next()?.parse().ok()?;
-    parts.next().is_none().then_some(Head { store, program, revision })
 }

@@ -21,6 +21,8 @@ pub(super) struct Ring {
     pub(super) key: [u8; 32],
     /// All that changed after this revision is here.
     pub(super) floor: u64,
+    /// The digest of what was read, before there were changes.
+    pub(super) origin: Option<[u8; 32]>,
     /// Where the last delta leads.
     last: u64,
     /// Encoded, with the revision that each leads to.
@@ -39,6 +41,7 @@ impl Ring {
         Self {
             key,
             floor: revision,
+            origin: None,
             last: revision,
             deltas: VecDeque::new(),
             bytes: 0,

@@ -44,7 +44,7 @@ pub(super) fn team(name: &str, members: Vec<String>) -> TeamEntry {
     TeamEntry { name: name.to_owned(), members, members_by_name: Vec::new() }
 }
 
-pub(super) fn vm(name: &str, owner: &str, at: &str) -> VmEntry {
+pub(crate) fn vm(name: &str, owner: &str, at: &str) -> VmEntry {
     let vm = Vm {
         id: name.to_owned(),
         name: name.to_owned(),
@@ -67,7 +67,7 @@ pub(super) fn node(name: &str, key: u8, trusted: bool) -> NodeEntry {
     NodeEntry { name: name.to_owned(), agent: Some(Agent { at, key: [key; 32] }), trusted }
 }
 
-pub(super) fn contents() -> Contents {
+pub(crate) fn contents() -> Contents {
     let members = vec!["alice".to_owned(), "bob".to_owned()];
     let mut lobby = address("lobby", 9);
     lobby.lobby = true;

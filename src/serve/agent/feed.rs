@@ -8,8 +8,8 @@ use std::time::SystemTime;
 use super::super::front_door::Believed;
 use super::super::start::Failure;
 use crate::config::{AgentConfig, Control};
-use crate::control::feed::PinAnswer;
 use crate::control::feed::client::{self, Asked, Followed, Follows, Handle, Pins};
+use crate::control::feed::{self, PinAnswer};
 use crate::edge::Edge;
 use crate::edge::first_use::{FirstUse, Shown};
 use crate::edge::shared::Shared;
@@ -20,6 +20,9 @@ use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::PublicKey;
 use crate::state::State;
 use crate::state::routes::{Appended, Saved, Unsaved};
+
+/// No program is called so: nothing goes on from what it told.
+const NOBODY: [u8; 8] = [0; 8];
 
 /// What was kept when this process, or another one, followed last.
 pub(super) struct Kept {
@@ -135,6 +138,13 @@ struct Follower {
 impl Follows for Follower {
     fn known(&self) -> Option<Head> {
         self.head
+    }
+
+    fn digest(&self) -> Option<[u8; 32]> {
+        // Of a map that does not fit nobody should find that it does.
+        let head = self.head.filter(|head| !self.unsaved && head.program != NOBODY)?;
+        let (_, contents) = self.saved().as_ref()?.contents(head.revision).ok()?;
+        Some(feed::digest(contents))
     }
 
     fn take(&mut self, message: Message) -> Result<(), String> {
@@ -264,9 +274,9 @@ pub(super) fn goes_on(known: Option<Head>, now: Head) -> Result<(), String> {
     ))
 }
 
-/// No program is called so: nothing goes on from here.
+/// Nothing goes on from here.
 const fn nothing_after(head: Head) -> Head {
-    Head { program: [0; 8], ..head }
+    Head { program: NOBODY, ..head }
 }
 
 fn is_saved<T>(result: &io::Result<T>) -> bool {

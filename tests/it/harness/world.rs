@@ -193,10 +193,15 @@ impl World {
 
     #[track_caller]
     fn start_edge(&mut self) {
+        self.start_edge_of(Path::new(env!("CARGO_BIN_EXE_keyway")));
+    }
+
+    #[track_caller]
+    fn start_edge_of(&mut self, program: &Path) {
         let mut process = Process::start(
             "keyway",
             self.dir.path(),
-            Command::new(env!("CARGO_BIN_EXE_keyway"))
+            Command::new(program)
                 .arg("serve")
                 .arg("--config")
                 .arg(self.path("keyway.toml"))
@@ -464,6 +469,15 @@ impl World {
     pub(crate) fn restart(&mut self) {
         self.edge = None;
         self.start_edge();
+    }
+
+    /// The same, of another build: a file of its own is taken for one.
+    #[track_caller]
+    pub(crate) fn upgrade(&mut self) {
+        self.edge = None;
+        let program = self.path("keyway-of-another-build");
+        fs::copy(env!("CARGO_BIN_EXE_keyway"), &program).expect("a copy");
+        self.start_edge_of(&program);
     }
 
     /// Makes the front door drain; returns once it takes nobody more at `target`.
