@@ -31,7 +31,7 @@
 //! - *handoff*: an established session goes from the edge to an *agent* beside its VM in the middle
 //!   of a key exchange; from then on the edge splices it. *Node*: a host that VMs lie on.
 //! - *feed*: the routes as they leave the process for whoever *follows*. *Audience*: what one of
-//!   those has of the whole.
+//!   those has of the whole. *Canary*: the follower that has a large change before the others.
 //! - *pin*: the host key that a VM has to show, recorded at its first use.
 //!
 //! What must always hold:

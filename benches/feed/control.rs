@@ -52,7 +52,8 @@ impl Control {
                 noted.lock().unwrap().push((model.revision(), now_ns()));
                 let delta = routes::delta(written);
                 table.change(delta.clone()).unwrap();
-                told.change(model.revision(), &delta, model);
+                let before = || routes::undone(written);
+                told.change(model.revision(), &delta, &before, model);
             }
         };
         let service = Service::start(Start {

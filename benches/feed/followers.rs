@@ -52,7 +52,7 @@ impl Follows for Light {
             std::thread::sleep(LOOK_EVERY);
         }
         let head = match message {
-            Message::FrontDoor(..) => return Ok(()),
+            Message::FrontDoor(..) | Message::Denied(..) | Message::Asked(_) => return Ok(()),
             Message::Snapshot(head, _) => {
                 self.all.snapshots.fetch_add(1, Ordering::Relaxed);
                 head

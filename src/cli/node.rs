@@ -41,6 +41,22 @@ Examples:
 
 A link opens with a session that is handed over, and closes 5 minutes after the last one.")]
     Links,
+    /// The large commit that one agent has first, while the others wait for how that is with it
+    #[command(after_help = "\
+Examples:
+  keyway node staged
+  keyway node staged --output json | jq '.[].error'
+
+A commit that touches more than 1 % of what an agent has, and 32 entries at least, goes to one agent first, and to the others when that
+one has been well with it for `api.canary_s`. What is taken away meanwhile is refused everywhere at once.")]
+    Staged,
+    /// Let the large commit that waits go to all agents now
+    #[command(after_help = "\
+Examples:
+  keyway node staged && keyway node release
+
+A later change that puts right what was wrong goes to the first agent too, and with it all when that is well.")]
+    Release,
     /// A new node, with the agent that takes sessions over there
     #[command(
         visible_alias = "create",
@@ -180,12 +196,30 @@ const LINKS: &[Column] = &[
     ("ERROR", |link| cell(link, "error")),
 ];
 
+const STAGED: &[Column] = &[
+    ("REVISION", |it| cell(it, "revision")),
+    ("FIRST", |it| cell(it, "canary")),
+    ("STATE", |it| cell(it, "state")),
+    ("WAITING", |it| cell(it, "waiting")),
+    ("ERROR", |it| cell(it, "error")),
+];
+
 pub(super) fn run(command: Node, remote: &Remote, terminal: &mut Terminal<'_>) -> Outcome {
     let mut talk = remote.talk(terminal)?;
     let one = |name: &Label| path(["nodes", name.as_str()]);
     match command {
         Node::List => talk.list(&path(["nodes"]), &[], COLUMNS, &|_| true),
         Node::Links => talk.list(&path(["links"]), &[], LINKS, &|_| true),
+        Node::Staged => talk.list(&path(["staged"]), &[], STAGED, &|_| true),
+        Node::Release => {
+            let line = |answer: &Value| {
+                let warned = answer["warnings"].as_array().is_some_and(|all| !all.is_empty());
+                let said = if warned { "see below" } else { "what waited goes to all agents" };
+                said.to_owned()
+            };
+            let order = Change::act(path(["staged", "release"]));
+            talk.change(order, ChangeArgs::default(), &line)
+        }
         Node::Show { name } => {
             let node = talk.get(one(&name))?;
             talk.show(&node, &[COLUMNS, MORE].concat())

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use super::document::{Document, Section, Value};
 use super::lines::Lines;
@@ -16,6 +17,10 @@ use crate::registry::document::Role;
 const SOCKET_BYTES_MAX: usize = 107;
 /// Beyond what anybody keeps in mind; each is looked at when a peer connects.
 const PEERS_MAX: usize = 256;
+/// How long a canary may be watched, in seconds: what waits meanwhile is in memory.
+const CANARY_S: std::ops::RangeInclusive<u32> = 0..=600;
+/// Whoever is ended by what it took is by then.
+const CANARY_USUAL_S: u32 = 5;
 /// Longest name of an account, in bytes, as useradd(8) has it.
 const ACCOUNT_BYTES_MAX: usize = 32;
 
@@ -34,6 +39,9 @@ pub(super) fn read(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> Ap
     });
     let files = [("tls_cert", "CERTIFICATE"), ("tls_key", "PRIVATE KEY")]
         .map(|(key, what)| get(key).map(|value| (pem(&value, base, what), value)));
+    let canary_s = get("canary_s").and_then(|value| {
+        value.integer(CANARY_S, "seconds; 0: all agents have every change at once")
+    });
     let peers = section.as_ref().and_then(|section| section.section("peers"));
     if let Some(peers) = &peers {
         lines.peers = peers.line;
@@ -65,7 +73,8 @@ pub(super) fn read(root: &Section<'_, '_>, base: &Path, lines: &mut Lines) -> Ap
     if let Some(section) = section {
         section.finish();
     }
-    Api { socket: socket.unwrap_or_default(), tls, peers }
+    let canary = Duration::from_secs(canary_s.unwrap_or(CANARY_USUAL_S).into());
+    Api { socket: socket.unwrap_or_default(), tls, peers, canary }
 }
 
 /// A PEM file that holds what it must. What it holds is parsed where it is used.

@@ -19,11 +19,12 @@ fn without_api_there_is_the_socket_in_the_state_directory_and_nothing_on_tcp() {
     let scratch = Scratch::new();
     let Loaded { config, .. } = scratch.load("state_dir = \"state\"", &fleet()).unwrap();
     let socket = scratch.0.join("state/keyway.sock");
-    assert_eq!(config.api, Api { socket: socket.clone(), tls: None, peers: vec![] });
+    let canary = Duration::from_secs(5);
+    assert_eq!(config.api, Api { socket: socket.clone(), tls: None, peers: vec![], canary });
     assert_eq!(config.registry, Registry { quarantine_s: 3600, audit_keep_s: 400 * 86_400 });
     let empty = "state_dir = \"state\"\n[api]\nsocket = \"\"\nlisten = \"\"\n[registry]\n";
     let Loaded { config, .. } = scratch.load(empty, &fleet()).unwrap();
-    assert_eq!(config.api, Api { socket, tls: None, peers: vec![] });
+    assert_eq!(config.api, Api { socket, tls: None, peers: vec![], canary });
 }
 
 #[test]
@@ -152,7 +153,7 @@ fn what_else_is_wrong_in_api_and_registry_is_told_with_its_line() {
         told(&scratch, "[api]\npeers = [\"deploy\"]\ncolour = 1\n"),
         [
             "2: `api.peers` is a list, not a table; fix: write it as `[api.peers]` and its keys below",
-            "3: unknown key `api.colour`; fix: remove it; known here: socket, listen, tls_cert, tls_key, peers",
+            "3: unknown key `api.colour`; fix: remove it; known here: socket, listen, tls_cert, tls_key, canary_s, peers",
         ]
     );
     assert_eq!(

@@ -185,6 +185,8 @@ pub struct Api {
     pub tls: Option<ApiTls>,
     /// What others than root and this process's own user may do at the socket.
     pub peers: Vec<(Peer, Role)>,
+    /// How long the agent that has a large commit first is watched; zero: all have it at once.
+    pub canary: Duration,
 }
 
 /// The API over TLS.

@@ -322,20 +322,28 @@ pub fn judge<T>(
         }
         Subject::Key(_) | Subject::Fingerprint(_) => Identity::Key(subject.fingerprint()),
     };
+    let denied = |user: &str, vm: Option<&route::Vm>| -> Result<(), Refusal> {
+        table.denies(&who(&identity), user, vm).map_or(Ok(()), |refusal| Err(refusal.into()))
+    };
     let (found, line) = match place {
         CasePlace::At { address, login } => {
             table.ask(who(&identity), address, login, |user, way| {
+                denied(user, way.vm())?;
                 let closed = address.closed.then_some(Refusal::AddressMaintenance);
                 Ok((read(user, way), closed.or(way.closed().then_some(Refusal::VmMaintenance))))
             })
         }
         CasePlace::Held(held) => table.hold(who(&identity), held, |vm| {
             let way = Way::Vm { vm, login: &held.login, by_name: held.by_name };
+            denied(&held.user, Some(vm))?;
             Ok((read(&held.user, way), way.closed().then_some(Refusal::VmMaintenance)))
         }),
         CasePlace::Visited { address, user } => {
             table.ask(who(&identity), address, "", |is, way| match way {
-                Way::Lobby if is == user => Ok((read(user, way), None)),
+                Way::Lobby if is == user => {
+                    denied(user, None)?;
+                    Ok((read(user, way), None))
+                }
                 Way::Lobby => Err(Refusal::Forbidden),
                 Way::Vm { .. } => Err(Refusal::NoVmHere),
             })

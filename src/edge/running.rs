@@ -21,7 +21,7 @@ use super::shared::Shared;
 use super::{clock, door, gate, listen, pump, report, revocation, settings};
 use crate::ended::Cause;
 use crate::metrics::Registry;
-use crate::route::{Changed, Contradiction, Delta, Snapshot};
+use crate::route::{Changed, Contradiction, Delta, Denied, Snapshot};
 
 /// What an edge is started with.
 pub struct Start {
@@ -162,6 +162,17 @@ impl Edge {
             self.recheck_rights();
         }
         Ok(changed)
+    }
+
+    /// Refuses this though the routing map has it, and ends the sessions that have it.
+    pub fn deny(&self, denied: Denied) {
+        self.shared.table.deny(Some(Arc::new(denied)));
+        self.recheck_rights();
+    }
+
+    /// The routing map has come so far: nothing else is refused.
+    pub fn deny_no_more(&self) {
+        self.shared.table.deny(None);
     }
 
     /// Whether agents take sessions from this edge from now on. If not those that they have end,

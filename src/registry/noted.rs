@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub enum Noted {
     /// A session was ended.
     SessionKill,
+    /// A large commit goes to all agents before one is known to be well with it.
+    NodeRelease,
     /// The store was copied.
     StoreBackup,
     /// A backup was put in the place of the store.

@@ -113,6 +113,18 @@ pub fn delta(written: &[Written]) -> Delta {
     Delta { changes }
 }
 
+/// What leads back from a change of documents: what was before.
+#[must_use]
+pub fn undone(written: &[Written]) -> Delta {
+    // Of one document written twice, what stood there first.
+    let back = written.iter().rev().map(|Written { key, now, before }| Written {
+        key: key.clone(),
+        now: before.clone().map(|(document, _)| document),
+        before: now.clone().map(|document| (document, 0)),
+    });
+    delta(&back.collect::<Vec<_>>())
+}
+
 fn address(name: &Label, it: &Address) -> AddressEntry {
     AddressEntry {
         name: name.to_string(),

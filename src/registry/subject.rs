@@ -140,6 +140,7 @@ impl Command {
             Self::Close { .. } => "slots-close",
             Self::CaConfirm { .. } => "ca-confirm",
             Self::Note { what: Noted::SessionKill, .. } => "session-kill",
+            Self::Note { what: Noted::NodeRelease, .. } => "node-release",
             Self::Note { what: Noted::StoreBackup, .. } => "store-backup",
             Self::Note { what: Noted::StoreRestore, .. } => "store-restore",
             Self::Note { what: Noted::StoreAdopt, .. } => "store-adopt",

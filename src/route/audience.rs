@@ -51,6 +51,8 @@ pub fn contents(node: &str, whole: &dyn Whole) -> Contents {
 #[derive(Debug, Default)]
 pub struct Audiences {
     all: BTreeSet<Arc<str>>,
+    /// How many entries each has, but for its node and the pool.
+    counts: HashMap<Arc<str>, usize>,
     /// Every VM that is in an audience, what it is in, and what it names.
     vms: HashMap<Box<str>, Placed>,
     users: Index,
@@ -87,15 +89,36 @@ impl Names {
         names
     }
 
-    fn add(&mut self, VmEntry { vm, slots, by_name }: &VmEntry) {
-        let slots = slots.iter().map(|slot| &slot.principal);
-        for principal in slots.chain(by_name).chain([&vm.owner]) {
+    fn add(&mut self, entry: &VmEntry) {
+        for principal in principals(entry) {
             match principal.strip_prefix(TEAM_PREFIX) {
                 Some(team) => self.teams.insert(team.to_owned()),
-                None => self.users.insert(principal.clone()),
+                None => self.users.insert(principal.to_owned()),
             };
         }
     }
+}
+
+/// Everybody who may enter a VM, as it names them.
+pub(super) fn principals(entry: &VmEntry) -> impl Iterator<Item = &str> {
+    let VmEntry { vm, slots, by_name } = entry;
+    let slots = slots.iter().map(|slot| slot.principal.as_str());
+    slots.chain(by_name.iter().map(String::as_str)).chain([vm.owner.as_str()])
+}
+
+/// The users among principals, and those of their teams.
+pub(super) fn expand<'a>(
+    principals: impl Iterator<Item = &'a str>,
+    team: &dyn Fn(&str) -> Option<TeamEntry>,
+) -> BTreeSet<String> {
+    let mut users = BTreeSet::new();
+    for principal in principals {
+        match principal.strip_prefix(TEAM_PREFIX) {
+            Some(name) => users.extend(team(name).iter().flat_map(members)),
+            None => drop(users.insert(principal.to_owned())),
+        }
+    }
+    users
 }
 
 fn members(team: &TeamEntry) -> impl Iterator<Item = String> + use<'_> {
@@ -127,6 +150,7 @@ impl Audiences {
             let vms = whole.vms_on(node);
             self.take(vms.iter().map(|entry| (&*entry.vm.name, None)), whole);
             self.all.remove(node);
+            self.counts.remove(node);
         }
     }
 
@@ -141,6 +165,35 @@ impl Audiences {
             self.change_vm(name, entry, &mut touched);
         }
         self.change_teams(&Changes::new(), whole, &mut touched);
+        self.count(&touched);
+    }
+
+    /// How many entries an audience has, but for its node and the pool.
+    #[must_use]
+    pub fn entries(&self, of: &str) -> usize {
+        self.counts.get(of).copied().unwrap_or_default()
+    }
+
+    fn count(&mut self, touched: &Touched) {
+        let Self { counts, vms, users, teams, .. } = self;
+        let is_in = |index: &Index, name: &str, audience: &str| {
+            index.get(name).is_some_and(|all| place(all, audience).is_ok())
+        };
+        let mut count = |before: &Before, stands: &dyn Fn(&str, &str) -> bool| {
+            for (name, audiences) in before {
+                for (audience, was) in audiences {
+                    let count = counts.entry(Arc::clone(audience)).or_default();
+                    match (*was, stands(name, audience)) {
+                        (false, true) => *count += 1,
+                        (true, false) => *count = count.saturating_sub(1),
+                        (true, true) | (false, false) => {}
+                    }
+                }
+            }
+        };
+        count(&touched.users, &|name, of| is_in(users, name, of));
+        count(&touched.teams, &|name, of| is_in(teams, name, of));
+        count(&touched.vms, &|name, of| vms.get(name).is_some_and(|(is, _)| **is == *of));
     }
 
     /// What a change of the whole, which has taken place, is to each audience; nothing to those
@@ -156,6 +209,7 @@ impl Audiences {
             self.change_vm(name, entry.as_ref(), &mut touched);
         }
         self.change_teams(&sorted.teams, whole, &mut touched);
+        self.count(&touched);
         self.told(sorted, &touched, whole)
     }
 

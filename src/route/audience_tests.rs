@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::route::Snapshot;
 use crate::route::testing::{apply, arbitrary, contents as usual, node, sorted, sound, vm};
+use crate::route::{Denied, Snapshot, Who};
 
 impl Whole for Contents {
     fn vms_on(&self, node: &str) -> Vec<VmEntry> {
@@ -133,8 +133,8 @@ fn who_is_not_touched_is_told_nothing() {
     audiences.close("n2", &after);
     assert_eq!(audiences.change(&diff(&after, &before), &before).len(), 0);
     audiences.close("n1", &before);
-    let Audiences { all, vms, users, teams, members } = audiences;
-    assert!(all.is_empty() && vms.is_empty());
+    let Audiences { all, counts, vms, users, teams, members } = audiences;
+    assert!(counts.is_empty() && all.is_empty() && vms.is_empty());
     assert!(users.is_empty() && teams.is_empty() && members.is_empty());
 }
 
@@ -157,6 +157,8 @@ proptest! {
             for (of, contents) in &held {
                 prop_assert_eq!(sorted(contents.clone()), sorted(model(&after, of)), "{}", of);
                 prop_assert!(Snapshot::new(contents.clone()).is_ok());
+                let Contents { users, teams, vms, .. } = contents;
+                prop_assert_eq!(audiences.entries(of), users.len() + teams.len() + vms.len());
             }
             for (of, follows) in NODES.into_iter().zip(follows) {
                 if follows {
@@ -166,6 +168,58 @@ proptest! {
                     held.insert(of, begun);
                 } else if held.remove(of).is_some() {
                     audiences.close(of, &after);
+                }
+            }
+            before = after;
+        }
+    }
+}
+
+/// Everybody who may enter a VM: by which key, as whom, and its id.
+fn rights(contents: &Contents) -> BTreeSet<([u8; 32], String, String)> {
+    let mut rights = BTreeSet::new();
+    for entry in &contents.vms {
+        for name in expand(principals(entry), &|name| contents.team(name)) {
+            let keys = contents.user(&name).filter(|it| !it.closed).map(|it| it.keys);
+            for key in keys.into_iter().flatten() {
+                rights.insert((key.fingerprint, name.clone(), entry.vm.id.clone()));
+            }
+        }
+    }
+    rights
+}
+
+proptest! {
+    /// An agent to which nothing is sent for some commits is told of each what it takes away.
+    #[test]
+    fn what_was_taken_away_is_denied_before_it_is_told_and_nothing_else_is(
+        history in prop::collection::vec(arbitrary(), 2..7),
+    ) {
+        const NODE: &str = "n1";
+        let mut history = history.into_iter().map(|contents| sound(contents).0);
+        let mut before = history.next().expect("the first");
+        let mut audiences = Audiences::default();
+        audiences.open(NODE, &before);
+        let had = contents(NODE, &before);
+        let mut always = rights(&had);
+        let mut denied = Denied::default();
+        for after in history {
+            let told = audiences.change(&diff(&before, &after), &after);
+            if let Some(told) = told.get(NODE) {
+                let by = Denied::by((told, NODE), &diff(&after, &before), &after);
+                denied = denied.and(by.expect("few")).expect("few");
+            }
+            let has = rights(&contents(NODE, &after));
+            always.retain(|right| has.contains(right));
+            for right in rights(&had) {
+                let (key, user, id) = &right;
+                let vm = had.vms.iter().find(|entry| entry.vm.id == *id).map(|it| &it.vm);
+                let refused = denied.refusal(&Who::Key(*key), user, vm).is_some();
+                let by_name = denied.refusal(&Who::User(user), user, vm).is_some();
+                if !has.contains(&right) {
+                    prop_assert!(refused, "{right:?} {denied:?}");
+                } else if always.contains(&right) {
+                    prop_assert!(!refused && !by_name, "{right:?} {denied:?}");
                 }
             }
             before = after;

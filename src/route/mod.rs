@@ -19,6 +19,7 @@ mod contents;
 mod contradiction;
 mod counts;
 mod delta;
+mod denied;
 mod draft;
 mod front_door;
 mod hash;
@@ -44,6 +45,7 @@ pub use self::contents::{
 pub use self::contradiction::{Contradiction, EntryIndex, What};
 pub use self::counts::Counts;
 pub use self::delta::Changed;
+pub use self::denied::{DENIED_MAX, Denied, TooMuch};
 pub use self::front_door::FrontDoor;
 pub use self::lookup::{Admission, Admitted, KeyLine, Refusal, Who};
 pub use self::node::{Carriage, NoHandoff, Node};

@@ -11,12 +11,15 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Contents, Delta, FrontDoor};
+use super::{Contents, Delta, Denied, FrontDoor};
 
 /// The first bytes of everything saved here.
 pub const MAGIC: [u8; 8] = *b"keyway\0r";
-/// Which encoding follows. An older program does not read a newer one.
-pub const VERSION: u16 = 4;
+/// The newest encoding that is written and read here. Each kind says in its head which one brought
+/// it: what was known before is read by an older program too, wherever it stands.
+pub const VERSION: u16 = 5;
+/// Of which everything is but what is denied.
+pub const VERSION_BEFORE: u16 = 4;
 
 /// Entries in one chunk: few enough that nobody holds much more in memory than the
 /// contents themselves.
@@ -92,10 +95,11 @@ enum Chunk {
     Delta = 5,
     Nodes = 6,
     FrontDoor = 7,
+    Denied = 8,
 }
 
 impl Chunk {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::End,
         Self::Addresses,
         Self::Users,
@@ -104,6 +108,7 @@ impl Chunk {
         Self::Delta,
         Self::Nodes,
         Self::FrontDoor,
+        Self::Denied,
     ];
 
     fn from_byte(byte: u8) -> Option<Self> {
@@ -117,16 +122,29 @@ enum Kind {
     Snapshot = 1,
     Delta = 2,
     FrontDoor = 3,
+    Denied = 4,
+    Asked = 5,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Snapshot, Self::Delta, Self::FrontDoor];
+    const ALL: [Self; 5] =
+        [Self::Snapshot, Self::Delta, Self::FrontDoor, Self::Denied, Self::Asked];
+
+    /// Which encoding brought it as it is.
+    const fn version(self) -> u16 {
+        match self {
+            Self::Snapshot | Self::Delta | Self::FrontDoor => VERSION_BEFORE,
+            Self::Denied | Self::Asked => VERSION,
+        }
+    }
 
     const fn name(self) -> &'static str {
         match self {
             Self::Snapshot => "snapshot",
             Self::Delta => "delta",
             Self::FrontDoor => "front door",
+            Self::Denied => "set of what is denied",
+            Self::Asked => "question how somebody is",
         }
     }
 }
@@ -191,6 +209,17 @@ pub fn encode_front_door(head: Head, front_door: &FrontDoor) -> Vec<u8> {
     framed(head, Kind::FrontDoor, std::iter::once(chunk)).flatten().collect()
 }
 
+/// The bytes of what is refused until a follower has come to the revision of `head`.
+pub fn encode_denied(head: Head, denied: &Denied) -> Vec<u8> {
+    let chunk = (Chunk::Denied, postcard::to_allocvec(denied).unwrap_or_default());
+    framed(head, Kind::Denied, std::iter::once(chunk)).flatten().collect()
+}
+
+/// The bytes of a question to a follower that has come to the revision of `head`: how it is.
+pub fn encode_asked(head: Head) -> Vec<u8> {
+    framed(head, Kind::Asked, std::iter::empty()).flatten().collect()
+}
+
 /// Anything that is written here.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Message {
@@ -200,6 +229,10 @@ pub enum Message {
     Delta(Head, u64, Delta),
     /// What is to be known of the front door.
     FrontDoor(Head, FrontDoor),
+    /// What is refused until that moment has come.
+    Denied(Head, Denied),
+    /// How it is with whoever has come so far.
+    Asked(Head),
 }
 
 /// Whatever all of these bytes are.
@@ -214,6 +247,13 @@ pub fn decode_any(bytes: &[u8]) -> Result<Message, SavedRoutesError> {
         }
         Some(Kind::FrontDoor) => decode_one(bytes, Kind::FrontDoor, Chunk::FrontDoor)
             .map(|(head, it)| Message::FrontDoor(head, it)),
+        Some(Kind::Denied) => decode_one(bytes, Kind::Denied, Chunk::Denied)
+            .map(|(head, it)| Message::Denied(head, it)),
+        Some(Kind::Asked) => {
+            let mut frames = Frames::new(Kind::Asked);
+            frames.take(bytes, &mut |_, _| Err(SavedRoutesError::Unreadable))?;
+            frames.finish().map(Message::Asked)
+        }
         // What is nothing of ours is told so there.
         Some(Kind::Snapshot) | None => {
             decode(bytes).map(|(head, contents)| Message::Snapshot(head, contents))
@@ -249,7 +289,7 @@ fn framed(
 ) -> impl Iterator<Item = Vec<u8>> {
     let mut first = Vec::with_capacity(HEAD_BYTES + CRC_BYTES);
     first.extend_from_slice(&MAGIC);
-    first.extend_from_slice(&VERSION.to_le_bytes());
+    first.extend_from_slice(&kind.version().to_le_bytes());
     first.push(kind as u8);
     first.extend_from_slice(&head.store);
     first.extend_from_slice(&head.program);
@@ -305,7 +345,7 @@ impl Decoder {
                 Chunk::Teams => contents.teams.append(&mut read(body)?),
                 Chunk::Nodes => contents.nodes.append(&mut read(body)?),
                 Chunk::Vms => contents.vms.append(&mut read(body)?),
-                Chunk::Delta | Chunk::FrontDoor | Chunk::End => {
+                Chunk::Delta | Chunk::FrontDoor | Chunk::Denied | Chunk::End => {
                     return Err(SavedRoutesError::Unreadable);
                 }
             }
@@ -447,10 +487,11 @@ fn read_head(bytes: &[u8], wanted: Kind) -> Result<Head, SavedRoutesError> {
     let ((_magic, version, kind, store, program, revision), _) =
         postcard::take_from_bytes::<Fields>(bytes).map_err(|_| SavedRoutesError::Unreadable)?;
     let found = u16::from_le_bytes(version);
-    if found != VERSION {
+    let kind = Kind::ALL.into_iter().find(|it| *it as u8 == kind);
+    if found != kind.map_or(VERSION, Kind::version) {
         return Err(SavedRoutesError::Version { found });
     }
-    match Kind::ALL.into_iter().find(|it| *it as u8 == kind) {
+    match kind {
         Some(kind) if kind == wanted => {
             Ok(Head { store, program, revision: u64::from_le_bytes(revision) })
         }

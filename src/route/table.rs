@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::hash::{Asked, Fingerprint, Seeded};
 use super::ids::{AddressId, PrincipalId};
@@ -25,7 +25,7 @@ use super::user_routes::{InlineSlots, Named, SpilledSlots, Team, UserRoutes, VmN
 use super::versioned::{Marked, Versioned};
 use super::writer::Writer;
 use super::{
-    Address, Admission, Admitted, Carriage, Carry, Counts, KeyLine, Node, Refusal, Vm, Who,
+    Address, Admission, Admitted, Carriage, Carry, Counts, Denied, KeyLine, Node, Refusal, Vm, Who,
 };
 
 /// The live map of who may go where.
@@ -44,6 +44,9 @@ pub struct Table {
     pub(super) nodes: Versioned<Arc<str>, Host, RandomState>,
     pub(super) names: Versioned<VmName, Named, RandomState>,
     counts: ArcSwap<Counts>,
+    /// What is refused though it stands here. Read within a read of the rest: it goes when what it
+    /// stood for is shown.
+    denied: ArcSwapOption<Denied>,
     pub(super) writer: Mutex<Writer>,
 }
 
@@ -96,6 +99,15 @@ impl Way<'_> {
         }
     }
 
+    /// Where it leads, if not to the list.
+    #[must_use]
+    pub fn vm(&self) -> Option<&Vm> {
+        match self {
+            Self::Vm { vm, .. } => Some(vm),
+            Self::Lobby => None,
+        }
+    }
+
     /// The decision with copies of what it is about.
     #[must_use]
     pub fn admission(&self, user: &Arc<str>) -> Admission {
@@ -144,6 +156,7 @@ impl Table {
             nodes: Versioned::new(RandomState::new()),
             names: Versioned::new(RandomState::new()),
             counts: ArcSwap::default(),
+            denied: ArcSwapOption::empty(),
             writer: Mutex::default(),
         }
     }
@@ -394,6 +407,17 @@ impl Table {
         });
         all.dedup_by(|(later, _), (earlier, _)| later.name == earlier.name);
         all
+    }
+
+    /// Refuses this and nothing else from now on, whatever else is shown.
+    pub fn deny(&self, denied: Option<Arc<Denied>>) {
+        self.denied.store(denied);
+    }
+
+    /// Why somebody who is found to be `user` is refused what [`Table::ask`] or [`Table::hold`]
+    /// finds. To be asked by what reads it there.
+    pub fn denies(&self, who: &Who<'_>, user: &str, vm: Option<&Vm>) -> Option<Refusal> {
+        self.denied.load().as_ref()?.refusal(who, user, vm)
     }
 
     /// Sizes, for the metrics.

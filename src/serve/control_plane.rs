@@ -144,6 +144,7 @@ impl ControlPlane {
             hub: Arc::clone(&health.edges.hub),
             health,
         };
+        plane.hub.watch_canaries(plane.settings.api.canary);
         if let Err(failure) = plane.open(opens) {
             let mut saved = plane.saved();
             let Ok((head, written)) = saved.restore(&plane.shared.table) else {

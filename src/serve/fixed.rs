@@ -21,13 +21,14 @@ impl Fixed {
     pub(super) fn of(config: &Config) -> Self {
         // Whatever is `_` here, a reload renews it.
         let Config { state_dir, edge, vm_leg, metrics, api, registry, dns, fleet_file: _ } = config;
-        let Api { socket, tls, peers: _ } = api;
+        let Api { socket, tls, peers: _, canary } = api;
         let tls = tls.as_ref().map(|ApiTls { listen, cert: _, key: _ }| listen);
         let Registry { quarantine_s, audit_keep_s } = *registry;
         let mut all = vec![
             ("state_dir", state_dir.display().to_string()),
             ("api.socket", socket.display().to_string()),
             ("api.listen", tls.map(ToString::to_string).unwrap_or_default()),
+            ("api.canary_s", canary.as_secs().to_string()),
             ("registry.quarantine_s", quarantine_s.to_string()),
             ("registry.audit_keep_days", (audit_keep_s / DAY_S).to_string()),
         ];

@@ -85,6 +85,14 @@ fn feed(page: &mut String, hub: &Hub) {
     put(page, "keyway_feed_lag_revisions", help, lag);
     let help = "Bytes of changes kept for followers that come back.";
     put(page, "keyway_feed_kept_bytes", help, number(kept_bytes));
+    let staged = "keyway_feed_staged";
+    let is = |held: bool| u64::from(hub.staged().is_some_and(|it| it.trouble.is_some() == held));
+    let (waits, kept) = (is(false), is(true));
+    let _ = write!(
+        page,
+        "# HELP {staged} 1 while a large commit goes to one agent alone, by whether that comes to it.\n\
+         # TYPE {staged} gauge\n{staged}{{state=\"waiting\"}} {waits}\n{staged}{{state=\"held\"}} {kept}\n"
+    );
     let Counts { went_on, began_anew, cut_off } = hub.counts();
     let came = "keyway_feed_came_total";
     let _ = write!(

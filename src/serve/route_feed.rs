@@ -90,7 +90,8 @@ impl Feed {
             return self.everything(model.revision(), model.contents());
         }
         // Rights first, the disk after.
-        self.hub.change(model.revision(), &saved, model);
+        let before = || routes::undone(written);
+        self.hub.change(model.revision(), &saved, &before, model);
         let head = self.head_at(model.revision());
         match self.saved.as_mut().map_or(Ok(Appended::Done), |it| it.append(head, &saved)) {
             Ok(Appended::Done | Appended::Rests) => {}

@@ -25,7 +25,7 @@ use super::quarantine::SavedQuarantine;
 use crate::durable::{self, FILE_MODE};
 use crate::registry::store;
 use crate::route::saved_routes::{self, Decoder, Head, Message};
-use crate::route::{Change, Contents, Delta, FrontDoor, Snapshot, Table, VmEntry};
+use crate::route::{Change, Contents, Delta, Denied, FrontDoor, Snapshot, Table, VmEntry};
 use crate::ssh::entropy::{Entropy, SystemEntropy};
 use crate::ssh::publickey::Fingerprint;
 use crate::unix_time::unix_s;
@@ -35,6 +35,8 @@ const JOURNAL: &str = "routes.journal";
 const QUARANTINE: &str = "routes.holds";
 /// What a follower knows of the front door.
 const FRONT_DOOR: &str = "front_door.known";
+/// What a follower refuses of what its map has.
+const DENIED: &str = "denied.known";
 /// The journal may grow to this, or to half of the snapshot if that is more.
 const JOURNAL_BYTES_MIN: u64 = 4 << 20;
 /// Longest delta read back, in bytes.
@@ -113,9 +115,13 @@ impl Saved {
         failed.any(|at| at.elapsed() >= REST)
     }
 
+    /// Whether all that came is on the disk.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.failed.is_none() && self.front_door_failed.is_none()
+    }
+
     fn note_unsaved(&self) {
-        let is_saved = self.failed.is_none() && self.front_door_failed.is_none();
-        self.unsaved.is(!is_saved);
+        self.unsaved.is(!self.is_kept());
     }
 
     /// Writes everything, in the place of what was saved. If that fails nobody starts from what
@@ -172,32 +178,67 @@ impl Saved {
         front_door: &FrontDoor,
     ) -> io::Result<()> {
         let path = self.snapshot.with_file_name(FRONT_DOOR);
-        let temporary = path.with_extension("new");
-        let write = || {
-            let mut file = create(&temporary)?;
-            file.write_all(&saved_routes::encode_front_door(head, front_door))?;
-            file.sync_all()?;
-            durable::rename(&temporary, &path)
-        };
-        let written = write();
+        let written = write_synced(&path, &saved_routes::encode_front_door(head, front_door));
         self.front_door_failed = written.is_err().then(Instant::now);
         self.note_unsaved();
         written.map_err(|error| worded(&error, &path, remove(&path)))
     }
 
-    /// What was kept of the front door, if anything was.
-    pub(crate) fn front_door(&self) -> io::Result<Option<FrontDoor>> {
-        let path = self.snapshot.with_file_name(FRONT_DOOR);
+    /// Keeps what is refused of what the map has, until it has come to `head`. If that fails nobody
+    /// starts from the map: it has who is refused.
+    pub(crate) fn write_denied(&mut self, head: Head, denied: &Denied) -> io::Result<()> {
+        let path = self.snapshot.with_file_name(DENIED);
+        write_synced(&path, &saved_routes::encode_denied(head, denied))
+            .map_err(|error| self.failed(&error))
+    }
+
+    /// What was refused of what the map had.
+    pub(crate) fn denied(&self) -> io::Result<Option<(Head, Denied)>> {
+        match self.read(DENIED)? {
+            None => Ok(None),
+            Some((_, Message::Denied(head, denied))) => Ok(Some((head, denied))),
+            Some((
+                path,
+                Message::Snapshot(..)
+                | Message::Delta(..)
+                | Message::FrontDoor(..)
+                | Message::Asked(_),
+            )) => Err(wrong(&path, Some(&"nothing of what is denied"))),
+        }
+    }
+
+    /// The map has come so far.
+    pub(crate) fn remove_denied(&self) -> io::Result<()> {
+        match fs::remove_file(self.snapshot.with_file_name(DENIED)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Err(_) | Ok(()) => Ok(()),
+        }
+    }
+
+    /// What lies beside the map under a name.
+    fn read(&self, name: &str) -> io::Result<Option<(PathBuf, Message)>> {
+        let path = self.snapshot.with_file_name(name);
         let bytes = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read?,
         };
-        match saved_routes::decode_any(&bytes) {
-            Ok(Message::FrontDoor(_, front_door)) => Ok(Some(front_door)),
-            Ok(Message::Snapshot(..) | Message::Delta(..)) => {
-                Err(wrong(&path, Some(&"routes, and nothing of the front door")))
-            }
-            Err(fault) => Err(wrong(&path, Some(&fault))),
+        let read = saved_routes::decode_any(&bytes);
+        let message = read.map_err(|fault| wrong(&path, Some(&fault)))?;
+        Ok(Some((path, message)))
+    }
+
+    /// What was kept of the front door, if anything was.
+    pub(crate) fn front_door(&self) -> io::Result<Option<FrontDoor>> {
+        match self.read(FRONT_DOOR)? {
+            None => Ok(None),
+            Some((_, Message::FrontDoor(_, front_door))) => Ok(Some(front_door)),
+            Some((
+                path,
+                Message::Snapshot(..)
+                | Message::Delta(..)
+                | Message::Denied(..)
+                | Message::Asked(_),
+            )) => Err(wrong(&path, Some(&"routes, and nothing of the front door"))),
         }
     }
 
@@ -490,6 +531,15 @@ pub(crate) fn program() -> [u8; 8] {
         random
     };
     named.unwrap_or_else(random).first_chunk().copied().unwrap_or_default()
+}
+
+/// In the place of what was there.
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    durable::rename(&temporary, path)
 }
 
 fn create(path: &Path) -> io::Result<File> {

@@ -174,3 +174,26 @@ fn what_cannot_be_taken_back_either_is_said_with_what_to_do() {
     let fault = saved.append(head(4), &put("a")).unwrap_err().to_string();
     assert!(fault.contains("would let in whom it lets in; remove it before one"), "{fault}");
 }
+
+#[test]
+fn what_is_denied_is_kept_until_it_has_come() {
+    let scratch = Scratch::new();
+    let mut saved = Saved::at(&scratch.0);
+    assert!(saved.denied().unwrap().is_none());
+    saved.remove_denied().unwrap();
+    let until = head(9);
+    saved.write(head(3), &Contents::default()).unwrap();
+    saved.write_denied(until, &Denied::default()).unwrap();
+    assert_eq!(saved.denied().unwrap(), Some((until, Denied::default())));
+    assert_eq!(saved.last(), Some(head(3)));
+    saved.remove_denied().unwrap();
+    assert!(saved.denied().unwrap().is_none());
+    // What cannot be kept is in the map that there is: nobody starts from that.
+    let in_the_way = scratch.0.join(DENIED).with_extension("new");
+    fs::create_dir(&in_the_way).unwrap();
+    saved.write_denied(until, &Denied::default()).unwrap_err();
+    assert!(saved.is_spoiled() && !saved.is_kept());
+    fs::remove_dir(in_the_way).unwrap();
+    fs::write(scratch.0.join(DENIED), saved_routes::encode_delta(until, 8, &put("a"))).unwrap();
+    assert!(saved.denied().is_err(), "it may say who is let in no more");
+}

@@ -43,6 +43,7 @@ mod russh_client;
 mod seats;
 mod shells;
 mod signing;
+mod staged;
 mod stolen_edge;
 mod store;
 mod tidy;

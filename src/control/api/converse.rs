@@ -7,7 +7,7 @@ use axum::Router;
 use axum::routing::{get, post};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::follow::{follow, no_feed, pin};
+use super::follow::{follow, no_feed, pin, report};
 use super::join::join;
 use super::origin::Origin;
 use super::pipeline::{Connection, respond};
@@ -38,6 +38,7 @@ where
     let routes = Router::new()
         .route(feed::PATH, get(follow))
         .route(feed::PINS_PATH, post(pin))
+        .route(feed::REPORT_PATH, post(report))
         .route(feed::JOIN_PATH, post(join));
     // Who has said that it follows has no seat for anything else.
     let routes = if follows {

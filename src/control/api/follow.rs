@@ -12,8 +12,9 @@ use axum::http::{StatusCode, header};
 use axum::response::Response;
 use http_body_util::{BodyExt, Limited};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::body;
 use super::origin::Origin;
@@ -22,7 +23,7 @@ use super::problem::Problem;
 use super::response::with;
 use super::shared::Api;
 use super::trace::Asked;
-use crate::control::feed::{self, Follower, Known, PinAnswer, PinQuestion, proof, version};
+use crate::control::feed::{self, Follower, Known, PinAnswer, PinQuestion, Report, proof, version};
 use crate::registry::command::Dialled;
 use crate::registry::refusal::Refusal;
 use crate::registry::writer::{Actor, CommandRequest, Mode, ServiceError};
@@ -74,12 +75,12 @@ async fn begin(connection: &Connection, parts: &Parts) -> Result<Follower, Probl
     let (api, from) = (Arc::clone(connection.api()), connection.from());
     let key = shown(from, parts)?;
     let query = parts.uri.query().unwrap_or_default();
-    speaks(query)?;
+    let speaks = speaks(query)?;
     let known = Known::read(value(query, "known"), value(query, "digest"));
     in_turn(Arc::clone(&api.following.reads), move || {
         api.service.read(|model| {
             let Agent { node, key } = agent(&api, model, key)?;
-            api.hub.follow(node.as_str(), key.0, known, model).ok_or_else(Problem::ending)
+            api.hub.follow(node.as_str(), key.0, (speaks, known), model).ok_or_else(Problem::ending)
         })
     })
     .await
@@ -119,20 +120,58 @@ pub(super) fn refused(
 }
 
 async fn pinned(connection: &Connection, parts: &Parts, body: Body) -> Result<PinAnswer, Problem> {
-    let (api, from) = (Arc::clone(connection.api()), connection.from());
-    let key = shown(from, parts)?;
+    let api = Arc::clone(connection.api());
+    let (who, question) = question::<PinQuestion>(connection, parts, body).await?;
+    let peer = connection.from().peer();
+    in_turn(Arc::clone(&api.following.pins), move || {
+        let who = api.service.read(|model| agent(&api, model, who))?;
+        Ok(pin_in_registry(&api, &who, question?, peer))
+    })
+    .await
+}
+
+/// Hears how a canary is.
+pub(super) async fn report(
+    State(connection): State<Arc<Connection>>,
+    request: Request,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let asked = Asked::new(connection.from(), &parts);
+    let response = match reported(&connection, &parts, body).await {
+        Ok(()) => told(&()),
+        Err(problem) => refused(&connection, &asked, problem),
+    };
+    response.map(Body::new)
+}
+
+async fn reported(connection: &Connection, parts: &Parts, body: Body) -> Result<(), Problem> {
+    let api = Arc::clone(connection.api());
+    let (who, report) = question::<Report>(connection, parts, body).await?;
+    in_turn(Arc::clone(&api.following.reads), move || {
+        #[expect(clippy::disallowed_methods, reason = "how long it has been well is measured")]
+        let now = Instant::now();
+        api.service.read(|model| {
+            let Agent { node, key } = agent(&api, model, who)?;
+            api.hub.hear(node.as_str(), key.0, (report?, now), model);
+            Ok(())
+        })
+    })
+    .await
+}
+
+/// Who asks, and what, if that can be read.
+async fn question<T: DeserializeOwned>(
+    connection: &Connection,
+    parts: &Parts,
+    body: Body,
+) -> Result<(Fingerprint, Result<T, Problem>), Problem> {
+    let key = shown(connection.from(), parts)?;
     let body = Limited::new(body, QUESTION_BYTES_MAX).collect();
     let body = timeout(QUESTION_MAX, body).await;
     let body = body.map_err(|_| Problem::bad("the body did not come in time"))?;
     let body = body.map_err(|_| Problem::too_large(QUESTION_BYTES_MAX))?.to_bytes();
-    let question: Result<PinQuestion, _> = serde_json::from_slice(&body);
-    let peer = from.peer();
-    in_turn(Arc::clone(&api.following.pins), move || {
-        let who = api.service.read(|model| agent(&api, model, key))?;
-        let question = question.map_err(|_| Problem::bad("the body is no question"))?;
-        Ok(pin_in_registry(&api, &who, question, peer))
-    })
-    .await
+    let question = serde_json::from_slice(&body);
+    Ok((key, question.map_err(|_| Problem::bad("the body is no question"))))
 }
 
 fn pin_in_registry(api: &Api, who: &Agent, asked: PinQuestion, from: String) -> PinAnswer {

@@ -34,7 +34,7 @@ impl Follows for Shows {
     fn take(&mut self, message: Message) -> Result<(), String> {
         match &message {
             Message::Snapshot(head, _) | Message::Delta(head, ..) => self.head = Some(*head),
-            Message::FrontDoor(..) => {}
+            Message::FrontDoor(..) | Message::Denied(..) | Message::Asked(_) => {}
         }
         self.told.send(message).map_err(|_| "nobody looks".to_owned())
     }
@@ -119,7 +119,7 @@ fn an_agent_hears_everything_of_its_node_and_then_what_changes() {
         let contents = model.contents();
         let red = contents.vms.into_iter().find(|entry| entry.vm.name == "red").unwrap();
         let delta = Delta { changes: vec![Change::PutVm(red.clone())] };
-        world.hub.change(model.revision(), &delta, model);
+        world.hub.change(model.revision(), &delta, &Delta::default, model);
         red
     });
     let Message::Delta(head, _, delta) = agent.next() else { panic!("no change") };
@@ -176,7 +176,7 @@ fn who_has_lost_its_node_hears_no_more() {
     world.service.read(|model| {
         let node = model.contents().nodes.remove(0);
         let delta = Delta { changes: vec![Change::PutNode(node)] };
-        world.hub.change(model.revision(), &delta, model);
+        world.hub.change(model.revision(), &delta, &Delta::default, model);
     });
     let end = std::time::Instant::now() + PATIENCE;
     while world.hub.gauges().followers > 0 || agent.followed.is_connected() {

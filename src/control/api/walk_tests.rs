@@ -81,7 +81,9 @@ fn of_places(route: &Route) -> Option<(String, Value)> {
             let at = "[fd00::21]:7022";
             ("/v1/nodes/n1".into(), json!({"agent": at, "agent_key": FINGERPRINT}))
         }
-        ("GET", "/v1/edges" | "/v1/links") => (path, none),
+        ("GET", "/v1/edges" | "/v1/links" | "/v1/staged") | ("POST", "/v1/staged/release") => {
+            (path, none)
+        }
         ("POST", "/v1/edges") => (path, json!({"name": "e2", "identity": KEY})),
         ("GET" | "DELETE", "/v1/edges/{name}") => ("/v1/edges/e1".into(), none),
         ("POST", "/v1/nodes/{name}/token") => {

@@ -25,7 +25,8 @@ use tokio_rustls::rustls::ClientConfig;
 
 use super::join::{JoinAnswer, JoinQuestion, believed};
 use super::{
-    ALPN, HEARTBEAT, JOIN_PATH, Known, PATH, PINS_PATH, PinAnswer, PinQuestion, proof, version,
+    ALPN, HEARTBEAT, JOIN_PATH, Known, PATH, PINS_PATH, PinAnswer, PinQuestion, REPORT_PATH,
+    Report, proof, version,
 };
 use crate::control::server_thread::{ServerThread, Stopped};
 use crate::plain_text::masked;
@@ -66,6 +67,11 @@ pub trait Follows: Send {
     /// since and nothing has changed.
     fn digest(&self) -> Option<[u8; 32]> {
         None
+    }
+
+    /// Whether it works as it should.
+    fn is_well(&self) -> bool {
+        true
     }
 
     /// Takes what comes next.
@@ -306,6 +312,14 @@ async fn follow_once(
         frames.take(&data)?;
         while let Some(frame) = frames.next()? {
             let message = saved_routes::decode_any(&frame).map_err(|fault| fault.to_string())?;
+            if let Message::Asked(at) = message {
+                // It has all that came before.
+                let (digest, well) = (follows.digest(), follows.is_well());
+                let report = Report { revision: at.revision, digest, well };
+                let place = place.clone();
+                tokio::spawn(async move { place.report(report).await });
+                continue;
+            }
             follows.take(message)?;
             let head = follows.known();
             followed.begins(head.unwrap_or_default(), unix_s());
@@ -437,6 +451,16 @@ impl Place {
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| error.to_string())?.to_bytes();
         serde_json::from_slice(&body).map_err(|_| "control gave no answer of keyway's".to_owned())
+    }
+
+    /// Whoever asked asks again.
+    async fn report(&self, report: Report) {
+        match timeout(ANSWER_COMES, self.post(REPORT_PATH, &report)).await {
+            Ok(Ok(response)) if response.status() == StatusCode::OK => {}
+            Ok(Ok(response)) => tracing::debug!("a report: {}", refused(response).await),
+            Ok(Err(why)) => tracing::debug!("a report: {why}"),
+            Err(_) => tracing::debug!("a report: no answer in time"),
+        }
     }
 
     async fn post(

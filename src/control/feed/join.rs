@@ -47,7 +47,10 @@ impl JoinAnswer {
         let frame = STANDARD.decode(&self.front_door).ok()?;
         match saved_routes::decode_any(&frame).ok()? {
             Message::FrontDoor(head, told) => Some((head, told)),
-            Message::Snapshot(..) | Message::Delta(..) => None,
+            Message::Snapshot(..)
+            | Message::Delta(..)
+            | Message::Denied(..)
+            | Message::Asked(_) => None,
         }
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! - `hub`: what each audience is sent, from the registry's commits, kept in its `ring`. `send`: to
 //!   one follower. `seats`: how many of them do at once what costs others something.
+//! - `stage`: a large commit, and who has it before the others.
 //! - `proof`: who follows: the holder of a node's key, at this very connection. `version`: which
 //!   frames both ends know.
 //! - `known`: what a follower that comes has already.
@@ -21,6 +22,7 @@ pub(super) mod proof;
 mod ring;
 mod seats;
 mod send;
+mod stage;
 pub(super) mod version;
 
 use std::time::Duration;
@@ -28,7 +30,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 
 pub(super) use self::hub::Follower;
-pub use self::hub::{Counts, Gauges, Hub};
+pub use self::hub::{Counts, Gauges, Hub, Staged};
 pub(super) use self::join::{JoinAnswer, JoinQuestion, believed};
 pub(super) use self::known::Known;
 pub use self::known::{PROGRAM, digest};
@@ -36,6 +38,7 @@ pub use self::pins::PinAnswer;
 pub(super) use self::pins::PinQuestion;
 pub(super) use self::seats::{PINS_MAX, READS_MAX, Seats};
 pub(super) use self::send::send;
+pub(super) use self::stage::Report;
 use crate::route::Contents;
 use crate::route::saved_routes::{self, Head};
 
@@ -45,6 +48,8 @@ pub(super) const ALPN: &[u8] = b"keyway-feed";
 pub(super) const PATH: &str = "/v1/feed";
 /// Where VMs' host keys are sent to at their first use.
 pub(super) const PINS_PATH: &str = "/v1/feed/pins";
+/// Where a canary says how it is.
+pub(super) const REPORT_PATH: &str = "/v1/feed/report";
 /// Where an agent becomes a node's.
 pub(super) const JOIN_PATH: &str = "/v1/feed/join";
 /// How often a follower hears at least that it has everything.

@@ -47,7 +47,7 @@ pub(in crate::control) async fn send(
     }
     // The first comes at once: what a follower that goes on has missed.
     let mut beat = true;
-    while let Some(next) = follower.next(beat) {
+    while let Some(next) = follower.next(beat, Instant::now()) {
         if !take(&follower, next, &sender).await {
             return;
         }
@@ -86,6 +86,15 @@ async fn begin(
         tokio::select! {
             biased;
             turn = &mut turn => break turn.ok()?,
+            moved = follower.moved() => {
+                if !moved {
+                    return None;
+                }
+                let aside = follower.aside()?;
+                if !take(&follower, aside, sender).await {
+                    return None;
+                }
+            }
             _ = heartbeat.tick() => {
                 let door = follower.door();
                 if !take(&follower, door, sender).await {

@@ -37,7 +37,7 @@ impl Whole for Nothing {
 /// One who follows and is sent, as everything, so many bytes.
 fn follow(hub: &Arc<Hub>, seats: &Arc<Seats>, bytes: usize) -> (Receiver<Bytes>, JoinHandle<()>) {
     hub.begin(Head { store: [7; 16], program: [8; 8], revision: 10 });
-    let follower = hub.follow("n1", [1; 32], None, &Nothing).unwrap();
+    let follower = hub.follow("n1", [1; 32], (4, None), &Nothing).unwrap();
     let (sender, receiver) = channel(1);
     let everything: Read = Box::new(move |_| Some(Bytes::from(vec![7; bytes])));
     (receiver, tokio::spawn(send(follower, (Arc::clone(seats), everything), sender)))

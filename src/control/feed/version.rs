@@ -3,11 +3,10 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use crate::route::saved_routes::VERSION;
+use crate::route::saved_routes::{VERSION, VERSION_BEFORE};
 
-/// Versions that are spoken here: the newest, and the one before it. No release has spoken another
-/// one than this yet.
-pub(in crate::control) const SPOKEN: RangeInclusive<u16> = VERSION..=VERSION;
+/// Versions that are spoken here: the newest, and the one before it.
+pub(in crate::control) const SPOKEN: RangeInclusive<u16> = VERSION_BEFORE..=VERSION;
 
 /// There is no version that both speak.
 #[derive(Debug, Eq, PartialEq)]

@@ -15,7 +15,7 @@ use crate::edge::first_use::{FirstUse, Shown};
 use crate::edge::shared::Shared;
 use crate::registry::store::StoreId;
 use crate::route::saved_routes::{Head, Message};
-use crate::route::{Contents, Delta, FrontDoor, Snapshot, Table, Vm};
+use crate::route::{Contents, Delta, Denied, FrontDoor, Snapshot, Table, Vm};
 use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::PublicKey;
 use crate::state::State;
@@ -30,6 +30,8 @@ pub(super) struct Kept {
     /// Of which moment, and when it was written.
     head: Option<(Head, SystemTime)>,
     pub(super) map: Snapshot,
+    /// Refused though the map has it, until the map has come so far.
+    pub(super) denied: Option<(Head, Denied)>,
 }
 
 impl Kept {
@@ -68,7 +70,16 @@ impl Kept {
                 tracing::info!("nothing is known yet: nobody is let in before control is heard");
             }
         }
-        Ok(Self { saved, head, map })
+        // Rights that were taken away do not come back from the disk.
+        let is_ahead = |denied: &Head| {
+            head.is_some_and(|(it, _)| it.store == denied.store && it.revision < denied.revision)
+        };
+        let denied = saved.denied()?.filter(|(until, _)| is_ahead(until));
+        if let Some((until, denied)) = &denied {
+            let (until, count) = (until.revision, denied.count());
+            tracing::info!(until, count, "what was taken away is refused still");
+        }
+        Ok(Self { saved, head, map, denied })
     }
 }
 
@@ -89,7 +100,7 @@ pub(super) struct Following {
 impl Feed {
     pub(super) fn follow(
         Control { url, ca }: &Control,
-        Kept { saved, head, .. }: Kept,
+        Kept { saved, head, denied, .. }: Kept,
         identity: Arc<PrivateKey>,
         (shared, edge): (&Arc<Shared>, &Arc<Edge>),
         asked: Asked,
@@ -108,6 +119,7 @@ impl Feed {
             saved: Arc::clone(&saved),
             head: head.map(|(head, _)| head),
             front_door: None,
+            denied,
         };
         let at = (url.as_str(), ca.as_deref());
         let handle = client::start(at, identity, Box::new(follows), followed, asked)?;
@@ -133,6 +145,8 @@ struct Follower {
     /// How far it has come.
     head: Option<Head>,
     front_door: Option<FrontDoor>,
+    /// Refused until it has come so far.
+    denied: Option<(Head, Denied)>,
 }
 
 impl Follows for Follower {
@@ -142,9 +156,15 @@ impl Follows for Follower {
 
     fn digest(&self) -> Option<[u8; 32]> {
         // Of a map that does not fit nobody should find that it does.
-        let head = self.head.filter(|head| !self.unsaved && head.program != NOBODY)?;
-        let (_, contents) = self.saved().as_ref()?.contents(head.revision).ok()?;
+        let head = self.head.filter(|head| head.program != NOBODY)?;
+        let saved = self.saved();
+        let (_, contents) = saved.as_ref()?.contents(head.revision).ok()?;
         Some(feed::digest(contents))
+    }
+
+    fn is_well(&self) -> bool {
+        let is_kept = self.saved().as_ref().is_none_or(Saved::is_kept);
+        is_kept && self.edge.upgrade().is_some_and(|edge| !edge.has_fallen())
     }
 
     fn take(&mut self, message: Message) -> Result<(), String> {
@@ -162,6 +182,12 @@ impl Follows for Follower {
                 self.adopts(head, &told);
                 goes_on(self.head, head)?;
                 self.front_door(&edge, head, told)
+            }
+            // Answered where it comes.
+            Message::Asked(_) => Ok(()),
+            Message::Denied(until, denied) => {
+                goes_on(self.head, until)?;
+                self.deny(&edge, until, denied)
             }
         }
     }
@@ -182,6 +208,7 @@ impl Follower {
         let snapshot = Snapshot::new(contents.clone()).map_err(|found| words(&found))?;
         edge.replace(snapshot);
         self.head = Some(head);
+        self.denies_on(edge);
         let saved = self.saved().as_mut().map_or(Ok(()), |saved| saved.write(head, contents));
         is_saved(&saved);
         Ok(())
@@ -210,6 +237,7 @@ impl Follower {
             return self.anew(format!("a change does not fit: {}", words(&found)));
         }
         self.head = Some(head);
+        self.denies_on(edge);
         // Rights first, the disk after.
         let append = |saved: &mut Saved| match saved.append(head, &kept)? {
             Appended::Full => {
@@ -223,6 +251,53 @@ impl Follower {
             return self.anew("what came before is not on the disk".to_owned());
         }
         Ok(())
+    }
+
+    /// What later changes take away, which come when they can. All that are told together are
+    /// refused until the last of these changes has come.
+    fn deny(&mut self, edge: &Edge, until: Head, denied: Denied) -> Result<(), String> {
+        if self.head.is_some_and(|known| known.revision >= until.revision) {
+            return Ok(());
+        }
+        let before = self.denied.take().filter(|(head, _)| head.store == until.store);
+        let (until, denied) = match before {
+            Some((head, before)) => {
+                let revision = head.revision.max(until.revision);
+                let both = before.clone().and(denied);
+                // What is refused already stays so; whoever begins anew needs none of it.
+                self.denied = Some((head, before));
+                let Ok(both) = both else {
+                    return self.anew("more is taken away than can be refused".to_owned());
+                };
+                (Head { revision, ..until }, both)
+            }
+            None => (until, denied),
+        };
+        denied.fits().map_err(|why| why.to_string())?;
+        tracing::info!(
+            until = until.revision,
+            count = denied.count(),
+            "what was taken away is refused before the changes have come that do so"
+        );
+        edge.deny(denied.clone());
+        let mut saved = self.saved();
+        is_saved(&saved.as_mut().map_or(Ok(()), |saved| saved.write_denied(until, &denied)));
+        drop(saved);
+        self.denied = Some((until, denied));
+        Ok(())
+    }
+
+    /// What has come needs to be refused no more.
+    fn denies_on(&mut self, edge: &Edge) {
+        let Some(known) = self.head else { return };
+        let has_come =
+            |until: &Head| until.store != known.store || until.revision <= known.revision;
+        if self.denied.take_if(|(until, _)| has_come(until)).is_some() {
+            edge.deny_no_more();
+            let saved = self.saved();
+            // One that stays is known by its revision.
+            is_saved(&saved.as_ref().map_or(Ok(()), Saved::remove_denied));
+        }
     }
 
     /// What is known stays, and the next connection begins with everything.

@@ -293,6 +293,10 @@ fn takes_over(
         Beginning::Feed(_, kept, _, pins) => (kept.map.clone(), Arc::clone(pins) as _),
     };
     let shared = shared(edge, vm_leg, Some(map), state, sessions_max, pinning)?;
+    if let Beginning::Feed(_, kept, ..) = beginning {
+        let denied = kept.denied.as_ref().map(|(_, denied)| Arc::new(denied.clone()));
+        shared.table.deny(denied);
+    }
     let server = Arc::clone(&shared.live.load().server);
     let agent = Agent::new(
         edge_networks,

@@ -64,6 +64,32 @@ pub(in super::super) fn links(context: &Context) -> Answer<List<dto::Link>> {
     Ok(List::page(query, revision, items))
 }
 
+/// The large commit that waits, if one does.
+pub(in super::super) fn staged(context: &Context) -> Answer<List<dto::Staged>> {
+    let staged = context.api.hub.staged().into_iter();
+    let items = staged.map(|it| (it.revision.to_string(), it.into()));
+    let items = items.filter(|(key, _)| context.query.after.as_ref().is_none_or(|it| key > it));
+    Ok(List::page(&context.query, context.api.service.revision(), items))
+}
+
+pub(in super::super) fn staged_release(context: &Context) -> Answer<Changed<Gone>> {
+    let hub = &context.api.hub;
+    let staged = match context.mode() {
+        Mode::Real => hub.release(),
+        Mode::DryRun => hub.staged(),
+    };
+    Ok(match (staged, context.mode()) {
+        (Some(staged), Mode::Real) => {
+            context.noted(Noted::NodeRelease, staged.revision.to_string())
+        }
+        (Some(_), Mode::DryRun) => context.acted(),
+        (None, _) => {
+            let warnings = vec!["no large commit waits".to_owned()];
+            Changed { warnings, ..context.acted() }
+        }
+    })
+}
+
 /// The id of the one session that begins as asked; as asked, if there is none.
 fn session_of(context: &Context) -> Answer<String> {
     let asked = context.param(0);
