@@ -532,13 +532,15 @@ impl Follower {
             next.push(framed(&[saved_routes::encode_delta(head, to, &Delta::default())]));
             to = revision;
         }
+        let stream = ring.stream(self.number)?;
+        stream.after = to;
+        // An older one does not know the question.
+        let come_to = if stream.speaks < VERSION { 0 } else { to };
         if let Some(stage) = stage
-            && stage.asks(&self.audience, to, now, watched)
-            && ring.can_be_asked()
+            && stage.asks(&self.audience, come_to, now, watched)
         {
             next.push(framed(&[saved_routes::encode_asked(Head { revision: to, ..head })]));
         }
-        ring.stream(self.number)?.after = to;
         Some(next)
     }
 

@@ -460,6 +460,11 @@ fn a_canary_that_is_gone_not_well_or_has_something_else_lets_nothing_go() {
     assert_eq!(hub.staged().unwrap().trouble, None);
     next_at(&mut other, true, 16);
     assert!(hub.staged().unwrap().trouble.unwrap().contains("in time"));
+    // Another process of the canary's, which does not know the question, keeps nobody from it.
+    let (hub, fleet, mut first, _other) = staged(VERSION);
+    let _old = hub.follow("n1", KEY, (VERSION_BEFORE, None), &fleet).unwrap();
+    assert_eq!(next(&mut first, false), ["10 to 11: 40", "asked at 11"]);
+    let (hub, _, _first, mut other) = staged(VERSION);
     // An operator may know better.
     assert_eq!(hub.release().unwrap().revision, 11);
     assert_eq!(next(&mut other, false), ["10 to 11: 35"]);
