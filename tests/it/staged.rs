@@ -99,7 +99,9 @@ fn a_right_that_is_taken_away_ends_its_session_where_a_large_commit_has_not_come
     let said = fs::read_to_string(said).expect("what ssh said");
     assert!(said.contains("your access to blue was taken away"), "{said}");
     assert!(world.agent_page().contains("keyway_vms 1\n"), "nor has it now");
-    assert!(world.path("agent_state").join("denied.known").exists());
+    // Rights first, the disk after.
+    let denied = world.path("agent_state").join("denied.known");
+    wait::until("what is denied is kept", wait::SOON, || denied.exists());
     // What was taken away does not come back from the disk.
     world.restart_agent();
     assert!(world.agent_log().contains("what was taken away is refused still"));
@@ -108,7 +110,7 @@ fn a_right_that_is_taken_away_ends_its_session_where_a_large_commit_has_not_come
     let done = keyway(&world, &["node", "release"]).ok().text();
     assert!(done.contains("what waited goes to all agents"), "{done}");
     hears_of(&mut world, 2);
-    assert!(!world.path("agent_state").join("denied.known").exists());
+    wait::until("nothing is denied", wait::SOON, || !denied.exists());
     assert_eq!(staged(&world).trim(), "[]");
     let nothing = keyway(&world, &["node", "release"]).ok();
     assert!(nothing.stderr.contains("no large commit waits"), "{nothing:?}");
