@@ -11,6 +11,7 @@
 //! - [`registry`]: users, keys, teams, VMs, pool addresses; the allocator; the store of it all.
 //! - [`control`]: the API, DNS, the metrics endpoint, and the feed that agents follow, on threads
 //!   of their own.
+//! - [`nodes`]: the hosts that VMs lie on, over SSH: tunnels, pins, health, their Docker.
 //! - [`config`], [`state`]: files that cannot be wrong once read; keys made once.
 //! - [`ended`], [`log`], [`metrics`]: why a connection ended, written and counted.
 //!   `log_limiter`: how many lines somebody may cause. `plural`: numbers of things.
@@ -65,6 +66,7 @@ pub mod host;
 pub mod log;
 mod log_limiter;
 pub mod metrics;
+pub mod nodes;
 mod plain_text;
 mod plural;
 pub mod registry;

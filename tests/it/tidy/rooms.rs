@@ -46,6 +46,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("log_limiter", &["log"]),
     ("main", &["cli", "demo", "serve"]),
     ("metrics", &["ended", "log"]),
+    ("nodes", &["log_limiter", "plain_text", "plural", "ssh", "unix_time"]),
     ("plain_text", &[]),
     ("plural", &[]),
     ("registry", &["durable", "plain_text", "plural", "route", "ssh"]),

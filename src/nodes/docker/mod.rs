@@ -1,0 +1,1 @@
+//! The Docker API of a node, over any stream that leads to its socket.

@@ -1,0 +1,1 @@
+//! SSH connections to nodes: trust, probe, and streams through them.
