@@ -39,7 +39,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("papaya", &["src/route/versioned.rs"]),
     // Beyond `ssh` only as the provider that rustls is told to take.
     ("aws_lc_rs", &["src/ssh/", "src/trust.rs", "src/control/api/over_tls.rs"]),
-    ("tokio", &["src/control/", "src/fleet/", "src/registry/", "src/cli/"]),
+    ("tokio", &["src/control/", "src/fleet/", "src/registry/", "src/nodes/", "src/cli/"]),
     ("rusqlite", &["src/registry/store/"]),
     ("age", &["src/cli/archive.rs", "src/cli/backup"]),
     ("tar", &["src/cli/archive.rs"]),
@@ -51,6 +51,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "src/control/http.rs",
             "src/control/api/body.rs",
             "src/control/feed/",
+            "src/nodes/docker/",
             "src/trust.rs",
         ],
     ),
@@ -72,6 +73,8 @@ const SLEEPERS: &[(&str, &str)] = &[
     ("tests/it/harness/wait.rs", "the one place that polls, with a deadline"),
     ("src/edge/executor_tests.rs", "an executor's deadlines are what it tests"),
     ("src/control/http_tests.rs", "its time is tokio's paused one, which nobody waits for"),
+    ("src/nodes/docker/testing/mod.rs", "the same, in which a daemon takes its time"),
+    ("src/nodes/docker/hostile_tests.rs", "its time is tokio's paused one, which nobody waits for"),
     ("tests/it/tidy.rs", "names what it looks for"),
 ];
 
@@ -106,7 +109,7 @@ const RULES: &[Rule] = &[
         name: "a room names nothing before somebody has said that it may",
         applies: |path| path.starts_with("src/"),
         find: rooms::rooms_named,
-        plant: ("src/nodes/mod.rs", "//! x\n"),
+        plant: ("src/guest/mod.rs", "//! x\n"),
     },
     Rule {
         name: "edge and control never meet",
