@@ -20,6 +20,7 @@ mod copies;
 mod copying;
 mod denied;
 mod dns;
+mod docker;
 mod edges;
 mod faults;
 mod feed;

@@ -6,6 +6,7 @@
 //! only Keyway does say so with [`World::is_direct`] and do nothing then.
 
 pub(crate) mod client;
+pub(crate) mod dockerd;
 pub(crate) mod keys;
 #[path = "../../../src/edge/testing/mod.rs"]
 pub(crate) mod network;
@@ -46,6 +47,13 @@ impl Scratch {
 
     pub(crate) fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// For something that outlives the test, and removes it.
+    pub(crate) fn keep(self) -> PathBuf {
+        let path = self.0.clone();
+        std::mem::forget(self);
+        path
     }
 }
 
