@@ -105,6 +105,15 @@ pub(crate) fn signal(id: u32, signal: Signal) {
 
 /// Kills a process and all that descend from it, sessions in process groups of their own included.
 pub(crate) fn kill_tree(root: u32) {
+    // Looked up before: those of a dead process are somebody else's.
+    let family = descendants(root);
+    for id in std::iter::once(root).chain(family) {
+        signal(id, Signal::SIGKILL);
+    }
+}
+
+/// All processes that descend from one, however far.
+pub(crate) fn descendants(root: u32) -> Vec<u32> {
     let mut family = vec![root];
     let parents = parents();
     let mut at = 0;
@@ -112,9 +121,7 @@ pub(crate) fn kill_tree(root: u32) {
         family.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(id, _)| *id));
         at += 1;
     }
-    for id in family {
-        signal(id, Signal::SIGKILL);
-    }
+    family.split_off(1)
 }
 
 /// Every process of the machine with its parent.

@@ -181,6 +181,11 @@ impl Vm {
         self.up();
     }
 
+    /// The process that listens.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.as_ref().expect("it is up").id()
+    }
+
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.config.with_file_name("log")).unwrap_or_default()
     }

@@ -105,7 +105,6 @@ impl World {
 
     #[track_caller]
     fn start(plan: Plan) -> Self {
-        static COUNT: AtomicU8 = AtomicU8::new(0);
         let dir = Scratch::new();
         let at = dir.path();
         let host_key = Key::ed25519(at, "edge_host_key");
@@ -117,9 +116,7 @@ impl World {
         for (_, name, kind) in &plan.keys {
             Key::generate(at, name, &kind.iter().map(String::as_str).collect::<Vec<_>>());
         }
-        // A network of the process and the world alone, so that fixed ports never meet another's.
-        let process = u8::try_from(std::process::id() % 150).expect("less than 150") + 80;
-        let net = [process, COUNT.fetch_add(1, Ordering::Relaxed)];
+        let net = own_net();
         let (edge, agent, vms, inner) = (None, None, vec![], None);
         let mut world = Self { edge, agent, vms, inner, plan, host_key, user_ca, net, dir };
         for at in 0..world.plan.vms.len() {
@@ -574,4 +571,18 @@ impl Drop for World {
             eprintln!("---- sshd {}\n{}", vm.name, tail(vm.log()));
         }
     }
+}
+
+/// The middle of addresses of the process and one world alone, so that fixed ports never
+/// meet another's.
+fn own_net() -> [u8; 2] {
+    static COUNT: AtomicU8 = AtomicU8::new(0);
+    let process = u8::try_from(std::process::id() % 150).expect("less than 150") + 80;
+    [process, COUNT.fetch_add(1, Ordering::Relaxed)]
+}
+
+/// A loopback address for somebody who stands outside any world.
+pub(crate) fn own_ip() -> IpAddr {
+    let [process, number] = own_net();
+    Ipv4Addr::new(127, process, number, 1).into()
 }
