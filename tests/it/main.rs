@@ -48,4 +48,5 @@ mod staged;
 mod stolen_edge;
 mod store;
 mod tidy;
+mod tunnel;
 mod wires;
