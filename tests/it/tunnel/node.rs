@@ -73,6 +73,14 @@ impl Node {
         path
     }
 
+    /// Fails unless nobody has connected since it was found to listen.
+    #[track_caller]
+    pub(super) fn was_left_alone(&self) {
+        // That was a connection, too, and its end comes into the log when it likes.
+        wait::until("its log", wait::SOON, || self.sshd.log().contains("Connection closed"));
+        assert_eq!(self.sshd.log().matches("Connection from").count(), 1);
+    }
+
     pub(super) fn pin(&self) -> Pin {
         self.sshd.host_key.public().parse().expect("a pin")
     }
