@@ -61,6 +61,11 @@ struct Component {
 }
 
 impl Version {
+    /// Its newest API: `1.41`.
+    pub fn api(&self) -> &str {
+        &self.api
+    }
+
     /// Whether Podman answers in Docker's place.
     pub fn is_podman(&self) -> bool {
         self.components.iter().any(|component| component.name.contains("Podman"))

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use russh::keys::ssh_key::{self, Kdf};
+use russh::keys::ssh_key::{self, Kdf, LineEnding};
 use russh::keys::{Algorithm, EcdsaCurve, PrivateKey, decode_secret_key};
 use zeroize::Zeroizing;
 
@@ -107,6 +107,14 @@ impl Credential {
         let blob = key.public_key().to_bytes().map_err(|_| CredentialFault::Malformed)?;
         let public = PublicKey::parse(&blob).map_err(|_| CredentialFault::Malformed)?;
         Ok(Self { key: Arc::new(key), public })
+    }
+
+    /// The key without a passphrase, as OpenSSH writes it.
+    ///
+    /// # Errors
+    /// [`CredentialFault::Malformed`].
+    pub fn to_openssh(&self) -> Result<Zeroizing<String>, CredentialFault> {
+        self.key.to_openssh(LineEnding::LF).map_err(|_| CredentialFault::Malformed)
     }
 
     /// The public half.

@@ -143,6 +143,11 @@ impl Unreached {
         }
     }
 
+    /// The host key that was shown, and must not be.
+    pub const fn shown(&self) -> Option<&PublicKey> {
+        if let Self::HostKeyChanged { shown, .. } = self { Some(shown) } else { None }
+    }
+
     /// Whether something answered, so that there is something to mend at one of both ends;
     /// else the node is out of reach.
     pub const fn is_to_be_mended(&self) -> bool {

@@ -26,6 +26,7 @@ use super::stream::{Seats, Stream};
 use super::unread::Company;
 use super::wire::Lifeline;
 use crate::ssh::entropy::{Entropy, SystemEntropy};
+use crate::ssh::publickey::{Fingerprint, PublicKey};
 use crate::unix_time::unix_s;
 
 /// Connections of a node beside the one that stands: each costs it a process.
@@ -65,11 +66,14 @@ pub struct Reason {
     pub fault: String,
     /// What to do about it.
     pub fix: String,
+    /// A host key that was shown, and must not be.
+    pub shown: Option<Fingerprint>,
 }
 
 impl From<&Unreached> for Reason {
     fn from(why: &Unreached) -> Self {
-        Self { label: why.label(), fault: why.fault(), fix: why.fix().to_owned() }
+        let shown = why.shown().map(PublicKey::fingerprint);
+        Self { label: why.label(), fault: why.fault(), fix: why.fix().to_owned(), shown }
     }
 }
 
@@ -136,6 +140,7 @@ impl Keeper {
             label: "host_key_unknown",
             fault: "no host key of this node is known".to_owned(),
             fix: "test the node and confirm the key it shows".to_owned(),
+            shown: None,
         });
         let pending = Health {
             state: State::Pending,
@@ -319,6 +324,7 @@ impl Shared {
                 label: "daemon_not_answering",
                 fault: format!("the node's Docker gave no answer in {:?}", self.settings.check),
                 fix: "look into Docker's log on the node".to_owned(),
+                shown: None,
             })),
             Err(_) => Err(None),
         }

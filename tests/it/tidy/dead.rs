@@ -8,7 +8,6 @@ use super::{File, is_rust, is_test, is_word_char, repository};
 
 /// Public functions that nobody but tests calls, or a directory of such, and what they wait for.
 const WAITING: &[(&str, &str)] = &[
-    ("hurry", "a node that somebody tests, or waits for"),
     ("signature", "a proof is kept for whoever verifies it again"),
     ("src/nodes/docker/", "all that is asked of a daemon, for the nodes' registry"),
     ("take_over_client", "a relay's VM leg after a hot restart"),

@@ -134,7 +134,8 @@ fn a_check_that_fails_is_an_error_over_a_connection_that_stays() {
     let told = Arc::clone(&fails);
     let check: Check = Box::new(move |_| {
         let fails = told.load(Ordering::Relaxed);
-        let reason = Reason { label: "api_too_old", fault: "x".to_owned(), fix: "y".to_owned() };
+        let (label, fault, fix) = ("api_too_old", "x".to_owned(), "y".to_owned());
+        let reason = Reason { label, fault, fix, shown: None };
         Box::pin(async move { if fails { Err(reason) } else { Ok(()) } })
     });
     run(async {
