@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Read, Seek as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use age::secrecy::SecretString;
@@ -17,20 +16,19 @@ use zeroize::Zeroizing;
 
 use super::archive::{self, Content, Opens, SMALL_BYTES_MAX, Seal, Temporary};
 use super::error::{CliError, Outcome};
-use super::remote::{Remote, read};
+use super::remote::{Remote, read, secret};
 use super::store::{next, put_back};
 use super::table::plain;
 use super::terminal::Terminal;
 use super::{DONE, Output, table};
 use crate::config::{Config, HostKeys, UserCa, VmCredential};
-use crate::durable::MODE_OTHERS;
 use crate::registry::refusal::utc;
 use crate::registry::store::sqlite::Restored;
 use crate::registry::store::{Head, Sqlite, Store as _, sqlite};
 use crate::ssh::entropy::SystemEntropy;
 use crate::ssh::host_key::HostKey;
 use crate::ssh::private_key::PrivateKey;
-use crate::state::{HOST_KEY, IDENTITY, PINS, Placed, STORE, State, USER_CA};
+use crate::state::{HOST_KEY, IDENTITY, NODE_KEY, PINS, Placed, SEAL_KEY, STORE, State, USER_CA};
 use crate::unix_time::unix_s;
 
 /// What the archive says of itself; its first file.
@@ -159,9 +157,14 @@ fn keys(state: &State, config: Option<&Config>) -> Result<Vec<(String, Content)>
     if let Some(key) = config.and_then(|config| config.dns.as_ref()?.dnssec_key.as_ref()) {
         put(format!("{NAMED}dns.dnssec_key"), key, entropy);
     }
-    // Agents know it, if there are any.
-    if let Some(key) = state.kept_key(IDENTITY).map_err(failed)? {
-        put(IDENTITY.to_owned(), &key, entropy);
+    // Agents and nodes know them, if there are any.
+    for name in [IDENTITY, NODE_KEY] {
+        if let Some(key) = state.kept_key(name).map_err(failed)? {
+            put(name.to_owned(), &key, entropy);
+        }
+    }
+    if let Some(text) = state.seal_key_text().map_err(failed)? {
+        files.push((SEAL_KEY.to_owned(), Content::Bytes(Zeroizing::new(text.as_bytes().to_vec()))));
     }
     if let Some(text) = state.old_pins_text().map_err(failed)? {
         files.push((PINS.to_owned(), Content::Bytes(Zeroizing::new(text.as_bytes().to_vec()))));
@@ -218,18 +221,6 @@ fn passphrase(file: &Path) -> Result<SecretString, CliError> {
         return Err(failed(format!("{} holds no passphrase in its first line", file.display())));
     }
     Ok(SecretString::from(line.to_owned()))
-}
-
-fn secret(file: &Path) -> Result<Zeroizing<String>, CliError> {
-    let shown = file.display();
-    let mode = fs::metadata(file).map_or(0, |about| about.mode()) & 0o7777;
-    if mode & MODE_OTHERS != 0 {
-        let fix = format!("chmod go= {shown}");
-        return Err(failed(format!("{shown} is open to others (mode {mode:04o}); fix: {fix}")));
-    }
-    let bytes = Zeroizing::new(read(file)?);
-    let text = str::from_utf8(&bytes).map_err(|_| failed(format!("{shown} is no text")))?;
-    Ok(Zeroizing::new(text.to_owned()))
 }
 
 fn opens(asked: &Restore) -> Result<Opens, CliError> {
@@ -395,7 +386,8 @@ impl Found<'_> {
             self.store = Some(temporary);
             return Ok(());
         }
-        let known = [HOST_KEY, USER_CA, IDENTITY, PINS].into_iter().find(|known| *known == name);
+        let mut known = [HOST_KEY, USER_CA, IDENTITY, NODE_KEY, SEAL_KEY, PINS].into_iter();
+        let known = known.find(|known| *known == name);
         let named = name.strip_prefix(NAMED).filter(|name| is_plain(name));
         if known.is_none() && named.is_none() && name != ABOUT || size > SMALL_BYTES_MAX {
             let shown: String = name.chars().take(80).collect();

@@ -1,11 +1,12 @@
 //! What every command that asks a server has in common: where the server is.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use zeroize::Zeroizing;
 
 use super::Output;
 use super::api_session::ApiSession;
@@ -247,4 +248,20 @@ pub(super) fn token_of(file: &Path) -> Result<String, CliError> {
 /// A whole file.
 pub(super) fn read(file: &Path) -> Result<Vec<u8>, CliError> {
     fs::read(file).map_err(|error| CliError::failed(format!("{}: {error}", file.display())))
+}
+
+/// The text of a file that nobody else may read.
+pub(super) fn secret(file: &Path) -> Result<Zeroizing<String>, CliError> {
+    let shown = file.display();
+    let mode = fs::metadata(file).map_or(0, |about| about.mode()) & 0o7777;
+    if mode & MODE_OTHERS != 0 {
+        let fix = format!("chmod go= {shown}");
+        return Err(CliError::failed(format!(
+            "{shown} is open to others (mode {mode:04o}); fix: {fix}"
+        )));
+    }
+    let bytes = Zeroizing::new(read(file)?);
+    let text =
+        str::from_utf8(&bytes).map_err(|_| CliError::failed(format!("{shown} is no text")))?;
+    Ok(Zeroizing::new(text.to_owned()))
 }

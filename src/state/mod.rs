@@ -24,6 +24,7 @@ mod pins;
 mod private_file;
 mod quarantine;
 pub(crate) mod routes;
+mod seal;
 mod succession;
 mod used_proofs;
 
@@ -35,6 +36,8 @@ pub(crate) use self::pins::PINS;
 pub use self::pins::{KeptPins, OldPins, Pinned};
 use self::private_file::{link_beside, make_once, read, replace};
 use self::routes::Saved;
+pub(crate) use self::seal::SEAL_KEY;
+pub use self::seal::{NotOurs, Sealer};
 pub use self::succession::{Doors, Turn};
 pub use self::used_proofs::{UsedProof, UsedProofs};
 
@@ -42,6 +45,8 @@ pub(crate) const HOST_KEY: &str = "ssh_host_ed25519_key";
 pub(crate) const USER_CA: &str = "user_ca";
 /// What an edge and an agent are to each other.
 pub(crate) const IDENTITY: &str = "identity";
+/// What nodes are logged in to with.
+pub(crate) const NODE_KEY: &str = "node_key";
 const LOCK: &str = "lock";
 /// The registry's store.
 pub(crate) const STORE: &str = "registry.db";
@@ -135,6 +140,14 @@ impl State {
     /// [`StateFault::Io`], [`StateFault::Open`], [`StateFault::Key`].
     pub fn identity(&self, entropy: &mut dyn Entropy) -> Result<PrivateKey, StateFault> {
         self.key_made_once(IDENTITY, "keyway identity", entropy)
+    }
+
+    /// What this front door logs in to nodes with, made at first use.
+    ///
+    /// # Errors
+    /// [`StateFault::Io`], [`StateFault::Open`], [`StateFault::Key`].
+    pub fn node_key(&self, entropy: &mut dyn Entropy) -> Result<PrivateKey, StateFault> {
+        self.key_made_once(NODE_KEY, "keyway node key", entropy)
     }
 
     /// The key that is kept as `name`, if there is one: none is made.
