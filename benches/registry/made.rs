@@ -141,12 +141,7 @@ pub(crate) fn identity(node: u64) -> PrivateKey {
 fn node(number: u64) -> Node {
     let at = SocketAddr::from(([10, 255, 0, 1], 7022));
     let key = identity(number).public().fingerprint().to_string();
-    Node {
-        agent: Some(Agent { at, key: Some(key) }),
-        trusted: true,
-        join: None,
-        origin: Origin::Command,
-    }
+    Node { agent: Some(Agent { at, key: Some(key) }), trusted: true, ..Node::default() }
 }
 
 /// So many VMs, each on one of so many nodes, or on none.
@@ -159,8 +154,8 @@ pub(crate) fn fill(path: &Path, vms: u64, nodes: u64) {
         (0..USERS).map(|number| (Key::User(label('u', number)), Document::User(user(number))));
     let teams =
         (0..TEAMS).map(|number| (Key::Team(label('t', number)), Document::Team(team(number))));
-    let hosts =
-        (0..nodes).map(|number| (Key::Node(label('n', number)), Document::Node(node(number))));
+    let hosts = (0..nodes)
+        .map(|number| (Key::Node(label('n', number)), Document::Node(Box::new(node(number)))));
     let all = (0..vms)
         .map(|number| (Key::Vm(Serial(mixed(number))), Document::Vm(Box::new(vm(number, nodes)))));
     let mut group = vec![Transaction::new()];

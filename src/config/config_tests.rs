@@ -330,7 +330,7 @@ host_key = "MD5:00"
             "keyway.toml:15: `vm_leg.dial_timeout_s` is 301, out of range; fix: write an integer from 1 to 300 (seconds)",
             "keyway.toml:16: `vm_leg.networks` is empty: no VM could be reached; fix: write the networks of your VMs",
             "keyway.toml:18: `metrics.listen` holds \"localhost:9644\", which is no address and port; fix: write \"192.0.2.1:22\" or \"[2001:db8::1]:22\"; host names are not looked up",
-            "keyway.toml:19: unknown key `tls`; fix: remove it; known here: state_dir, edge, vm_leg, metrics, api, registry, fleet_file, dns",
+            "keyway.toml:19: unknown key `tls`; fix: remove it; known here: state_dir, edge, vm_leg, metrics, api, registry, nodes, fleet_file, dns",
             "fleet.toml:7: public 127.0.77.2 is already private of address `s001`; fix: write every IP address once, in one column",
             "fleet.toml:8: unknown key `address.pubic6`; fix: did you mean `public6`?",
             "fleet.toml:10: `user.name` is \"Alice\", which is no name; fix: write 1 to 63 of a-z, 0-9 and -, with no - at either end",

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::time::Duration;
 
 use super::document::{Document, Section, Value};
 use super::door::{
@@ -14,7 +15,7 @@ use super::door::{
 use super::lines::Lines;
 use super::source::Source;
 use super::values::read_networks;
-use super::{Config, Edge, FleetFile, HostKeys, Log, Registry, api, dns, keys};
+use super::{Config, Edge, FleetFile, HostKeys, Log, Nodes, Registry, api, dns, keys};
 use crate::registry::Limits;
 use crate::registry::apply::served_file::RemovalsMax;
 
@@ -31,6 +32,8 @@ const AUDIT_KEEP_DAYS: RangeInclusive<u32> = 0..=36_500;
 /// A year, and a month in which somebody looks at it.
 const AUDIT_KEEP_USUAL_DAYS: u32 = 400;
 const DAY_S: u64 = 86_400;
+const NODE_HEALTH_S: RangeInclusive<u32> = 1..=3600;
+const NODE_HEALTH_USUAL_S: u32 = 30;
 const LISTEN_PORT: u16 = 22;
 const METRICS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9644);
 
@@ -63,6 +66,7 @@ pub(super) fn read(source: &Source) -> (Document, ConfigDraft) {
         metrics: read_metrics(&root, METRICS_LISTEN, &mut lines),
         api: api::read(&root, &source.base, &mut lines),
         registry: read_registry(&root, &mut lines),
+        nodes: read_nodes(&root),
         fleet_file: read_fleet_file(&root),
         dns: dns::read(&root, &source.base, &mut lines),
     };
@@ -156,6 +160,16 @@ fn read_fleet_file(root: &Section<'_, '_>) -> FleetFile {
         section.finish();
     }
     FleetFile { removals_max: most.map_or(RemovalsMax::Usual, RemovalsMax::Things) }
+}
+
+fn read_nodes(root: &Section<'_, '_>) -> Nodes {
+    let section = root.section("nodes");
+    let health_s = section.as_ref().and_then(|section| section.get("health_s"));
+    let health_s = health_s.and_then(|value| value.integer(NODE_HEALTH_S, "seconds"));
+    if let Some(section) = section {
+        section.finish();
+    }
+    Nodes { health: Duration::from_secs(health_s.unwrap_or(NODE_HEALTH_USUAL_S).into()) }
 }
 
 fn read_registry(root: &Section<'_, '_>, lines: &mut Lines) -> Registry {

@@ -42,8 +42,8 @@ pub(crate) use self::load::fuzz;
 pub use self::load::{Files, Loaded, load, load_config, log};
 pub use self::reread::{Reread, Rights, reread};
 pub use self::sections::{
-    Api, ApiTls, Config, Count, Dns, Edge, FleetFile, HostKeys, Log, Metrics, NameServer, Peer,
-    PreferGcm, Principals, Registry, Secondary, UserCa, VmCredential, VmLeg,
+    Api, ApiTls, Config, Count, Dns, Edge, FleetFile, HostKeys, Log, Metrics, NameServer, Nodes,
+    Peer, PreferGcm, Principals, Registry, Secondary, UserCa, VmCredential, VmLeg,
 };
 pub use self::source::usual;
 

@@ -32,6 +32,8 @@ pub struct Config {
     pub api: Api,
     /// For the allocator.
     pub registry: Registry,
+    /// For hosts that VMs lie on.
+    pub nodes: Nodes,
     /// What a served fleet file may do by itself.
     pub fleet_file: FleetFile,
     /// Names for the VMs; absent: somebody else's task.
@@ -218,6 +220,13 @@ pub struct Registry {
     pub quarantine_s: u64,
     /// Seconds for which the audit log remembers; 0: for ever.
     pub audit_keep_s: u64,
+}
+
+/// The `[nodes]` section.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Nodes {
+    /// From one look at a node to the next.
+    pub health: Duration,
 }
 
 /// The `[fleet_file]` section.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::document::{Access, AddressState, Origin, Role, Serial, VmState, is_auto};
+use super::document::{Access, AddressState, NodeState, Origin, Role, Serial, VmState, is_auto};
 use super::name::{Label, Principal};
 pub use super::noted::Noted;
 pub use super::settings::{NodeSettings, VmSettings};
@@ -203,6 +203,20 @@ pub enum Command {
         /// What is set; the rest stays.
         #[serde(flatten)]
         set: NodeSettings,
+    },
+    /// Somebody has confirmed the host key of a node that had none, and its Docker was reached.
+    NodePin {
+        /// The node's name.
+        name: Label,
+        /// A public key line.
+        key: String,
+    },
+    /// How a node was found. The front door's own.
+    NodeFound {
+        /// The node's name.
+        name: Label,
+        /// From now on.
+        state: NodeState,
     },
     /// Agents take sessions from an edge from now on, one that was removed too.
     EdgeAdd {

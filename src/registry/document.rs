@@ -4,14 +4,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::name::{Label, Principal};
-use crate::route::{Carry, NoHandoff, SourceAddress};
+pub use super::node_documents::{
+    Agent, DOCKER_SOCKET, Docker, JoinToken, Node, NodeState, Reached, SealedKey, SshAccess,
+    SshEndpoint, fingerprint_of,
+};
+pub use super::origin::Origin;
+use crate::route::{Carry, SourceAddress};
 use crate::ssh::publickey::Fingerprint;
 
 /// A VM over all its names and owners: drawn by chance, never given to another VM. One that is made
@@ -40,6 +45,8 @@ pub enum Key {
     Quarantine(Principal),
     /// `node/<name>`
     Node(Label),
+    /// `node-state/<name>`
+    NodeState(Label),
     /// `registry/this`
     Registry,
     /// `team/<name>`
@@ -51,6 +58,21 @@ pub enum Key {
     /// `vm/<serial in hexadecimal>`
     Vm(Serial),
 }
+
+/// What keys begin with, in the order in which a store is read: what others name stands before
+/// them. The audit log is none of them.
+pub(super) const PREFIXES: [&str; 10] = [
+    "address/",
+    "node/",
+    "node-state/",
+    "user/",
+    "team/",
+    "edge/",
+    "vm/",
+    "hold/",
+    "token/",
+    "registry/",
+];
 
 /// There is one registry in a store.
 const THIS: &str = "this";
@@ -72,6 +94,7 @@ impl fmt::Display for Key {
             }
             Self::Quarantine(principal) => write!(f, "hold/{principal}"),
             Self::Node(name) => write!(f, "node/{name}"),
+            Self::NodeState(name) => write!(f, "node-state/{name}"),
             Self::Registry => write!(f, "registry/{THIS}"),
             Self::Team(name) => write!(f, "team/{name}"),
             Self::Token(name) => write!(f, "token/{name}"),
@@ -93,6 +116,7 @@ impl FromStr for Key {
             "edge" => Self::Edge(fingerprint(rest).ok_or_else(strange)?),
             "hold" => Self::Quarantine(rest.parse().map_err(|_| strange())?),
             "node" => Self::Node(label()?),
+            "node-state" => Self::NodeState(label()?),
             "registry" if rest == THIS => Self::Registry,
             "team" => Self::Team(label()?),
             "token" => Self::Token(label()?),
@@ -126,7 +150,9 @@ pub enum Document {
     /// See [`QuarantinedSlot`]; never empty.
     Quarantine(Vec<QuarantinedSlot>),
     /// See [`Node`].
-    Node(Node),
+    Node(Box<Node>),
+    /// See [`NodeState`].
+    NodeState(NodeState),
     /// See [`Registry`].
     Registry(Registry),
     /// See [`Team`].
@@ -148,6 +174,7 @@ impl Document {
             Self::Edge(it) => serde_json::to_vec(it),
             Self::Quarantine(it) => serde_json::to_vec(it),
             Self::Node(it) => serde_json::to_vec(it),
+            Self::NodeState(it) => serde_json::to_vec(it),
             Self::Registry(it) => serde_json::to_vec(it),
             Self::Team(it) => serde_json::to_vec(it),
             Self::Token(it) => serde_json::to_vec(it),
@@ -168,35 +195,13 @@ impl Document {
             Key::Edge(_) => Self::Edge(serde_json::from_slice(json)?),
             Key::Quarantine(_) => Self::Quarantine(serde_json::from_slice(json)?),
             Key::Node(_) => Self::Node(serde_json::from_slice(json)?),
+            Key::NodeState(_) => Self::NodeState(serde_json::from_slice(json)?),
             Key::Registry => Self::Registry(serde_json::from_slice(json)?),
             Key::Team(_) => Self::Team(serde_json::from_slice(json)?),
             Key::Token(_) => Self::Token(serde_json::from_slice(json)?),
             Key::User(_) => Self::User(serde_json::from_slice(json)?),
             Key::Vm(_) => Self::Vm(serde_json::from_slice(json)?),
         })
-    }
-}
-
-/// Whose a thing is: what a served fleet file names is the file's, however it was made, and goes
-/// when the file no longer names it.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Origin {
-    /// Nobody's but those who made it: commands, by hand or by a program.
-    #[default]
-    Command,
-    /// The fleet file's that is served.
-    Fleet,
-}
-
-impl Origin {
-    /// The word for it.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Command => "command",
-            Self::Fleet => "fleet",
-        }
     }
 }
 
@@ -364,61 +369,6 @@ pub struct Vm {
     /// Whose it is.
     #[serde(default, skip_serializing_if = "is_command")]
     pub origin: Origin,
-}
-
-/// A host that holds VMs.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
-pub struct Node {
-    /// What takes sessions over there, if anything does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agent: Option<Agent>,
-    /// The token that its agent joins with, made last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub join: Option<JoinToken>,
-    /// Whether the agent may have digests signed with the host keys of this front door, and
-    /// so impersonate it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub trusted: bool,
-    /// Whose it is.
-    #[serde(default, skip_serializing_if = "is_command")]
-    pub origin: Origin,
-}
-
-/// The agent of a node.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub struct Agent {
-    /// Where it listens.
-    pub at: SocketAddr,
-    /// `SHA256:...` of its identity, which no other node has; none: it has not joined.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<String>,
-}
-
-/// What an agent joins with, once; only a hash of it is kept.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub struct JoinToken {
-    /// As in [`Token`].
-    pub hash: String,
-    /// Unix time.
-    pub created_s: u64,
-    /// Unix time from which on it is refused.
-    pub expires_s: u64,
-    /// Unix time at which the agent joined, whose answer may have been lost on the way.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub used_s: Option<u64>,
-}
-
-impl Node {
-    /// Why nothing is handed off there, if so.
-    #[must_use]
-    pub const fn no_handoff(&self) -> Option<NoHandoff> {
-        match (&self.agent, self.trusted) {
-            (None, _) => Some(NoHandoff::NoAgent),
-            (Some(Agent { key: None, .. }), _) => Some(NoHandoff::NotJoined),
-            (Some(_), false) => Some(NoHandoff::Untrusted),
-            (Some(_), true) => None,
-        }
-    }
 }
 
 /// Whether agents take sessions from an edge, and have it sign.

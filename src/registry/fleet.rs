@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::document::{
-    Access, Address, AddressState, Agent, Document, Edge, EdgeState, Key, Node, Origin, Serial,
-    Stored, Team, User, Vm, VmState, is_auto,
+    Access, Address, AddressState, Agent, DOCKER_SOCKET, Document, Edge, EdgeState, Key, Node,
+    Origin, Serial, Stored, Team, User, Vm, VmState, is_auto,
 };
+pub use super::fleet_node::FleetNode;
 use super::model::Model;
 use super::name::{Label, Principal};
 use super::values::{agent_key, parse_key};
@@ -136,31 +137,6 @@ pub struct FleetTeam {
     pub origin: Option<Origin>,
 }
 
-/// A host that holds VMs.
-#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct FleetNode {
-    /// Unique among nodes.
-    #[schemars(with = "String")]
-    pub name: Label,
-    /// Where its agent listens, if it has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
-    pub agent: Option<SocketAddr>,
-    /// The agent's identity: `SHA256:...`, or an Ed25519 public key line. Absent beside `agent`:
-    /// the one that it has, or that joins.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agent_key: Option<String>,
-    /// Whether the agent may have digests signed with the host keys of this front door, and
-    /// so impersonate it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub trusted: bool,
-    /// Whose it is; what a served file names is the file's whatever this says. Absent:
-    /// whose it is already.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub origin: Option<Origin>,
-}
-
 /// An edge, by its identity.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -261,16 +237,7 @@ impl Fleet {
             members_by_name: having(&stored.document.members, Access::ByName),
             origin: told(stored.document.origin),
         });
-        let nodes = model.nodes().iter().map(|(name, stored)| {
-            let agent = stored.document.agent.as_ref();
-            FleetNode {
-                name: name.clone(),
-                agent: agent.map(|agent| agent.at),
-                agent_key: agent.and_then(|agent| agent.key.clone()),
-                trusted: stored.document.trusted,
-                origin: told(stored.document.origin),
-            }
-        });
+        let nodes = model.nodes().iter().map(|(name, stored)| node(name, &stored.document));
         let mut edges: Vec<FleetEdge> = model.edges().values().map(edge).collect();
         edges.sort_by(|one, other| (&one.name, one.removed).cmp(&(&other.name, other.removed)));
         let vms = model.vm_names().values().filter_map(|serial| {
@@ -332,8 +299,8 @@ impl Fleet {
                 let key = key.as_deref().and_then(|key| agent_key(key).ok());
                 let key = key.map(|key| key.to_string());
                 let agent = agent.map(|at| Agent { at, key });
-                let node = Node { agent, join: None, trusted: *trusted, origin: Origin::Fleet };
-                (Key::Node(name.clone()), Document::Node(node))
+                let node = Node { agent, trusted: *trusted, ..Node::default() };
+                (Key::Node(name.clone()), Document::Node(Box::new(node)))
             });
         let vms = self.vms.iter().map(|vm| {
             let document = Vm {
@@ -408,13 +375,8 @@ impl Fleet {
             put_list(&mut file, "members_by_name", members_by_name);
             put_some(&mut file, "origin", origin.map(Origin::word).as_ref());
         }
-        for FleetNode { name, agent, agent_key, trusted, origin } in &self.nodes {
-            file.push_str("[[node]]\n");
-            put_text(&mut file, "name", name);
-            put_some(&mut file, "agent", agent.as_ref());
-            put_some(&mut file, "agent_key", agent_key.as_ref());
-            put_flag(&mut file, "trusted", *trusted);
-            put_some(&mut file, "origin", origin.map(Origin::word).as_ref());
+        for node in &self.nodes {
+            put_node(&mut file, node);
         }
         for FleetEdge { name, identity, removed, origin } in &self.edges {
             file.push_str("[[edge]]\n");
@@ -447,6 +409,40 @@ impl Fleet {
         }
         file
     }
+}
+
+fn node(name: &Label, node: &Node) -> FleetNode {
+    let (agent, docker, ssh) = (node.agent.as_ref(), node.docker.as_ref(), node.ssh());
+    FleetNode {
+        name: name.clone(),
+        agent: agent.map(|agent| agent.at),
+        agent_key: agent.and_then(|agent| agent.key.clone()),
+        trusted: node.trusted,
+        ssh: ssh.map(|ssh| ssh.endpoint.to_string()),
+        local: docker.is_some() && ssh.is_none(),
+        docker_socket: docker.map(|it| it.socket.clone()).filter(|path| path != DOCKER_SOCKET),
+        host_key: ssh.and_then(|ssh| ssh.host_key.clone()),
+        networks: ssh
+            .map(|it| it.networks.iter().map(ToString::to_string).collect())
+            .unwrap_or_default(),
+        labels: node.labels.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        origin: told(node.origin),
+    }
+}
+
+fn put_node(file: &mut String, node: &FleetNode) {
+    file.push_str("[[node]]\n");
+    put_text(file, "name", &node.name);
+    put_some(file, "agent", node.agent.as_ref());
+    put_some(file, "agent_key", node.agent_key.as_ref());
+    put_flag(file, "trusted", node.trusted);
+    put_some(file, "ssh", node.ssh.as_ref());
+    put_flag(file, "local", node.local);
+    put_some(file, "docker_socket", node.docker_socket.as_ref());
+    put_some(file, "host_key", node.host_key.as_ref());
+    put_list(file, "networks", &node.networks);
+    put_list(file, "labels", &node.labels);
+    put_some(file, "origin", node.origin.map(Origin::word).as_ref());
 }
 
 fn edge(stored: &Stored<Edge>) -> FleetEdge {

@@ -23,13 +23,16 @@ pub mod document;
 pub mod draft;
 mod edges;
 pub mod fleet;
+mod fleet_node;
 mod limits;
 pub mod model;
 pub mod name;
+mod node_documents;
 mod nodes;
 mod noted;
 pub(crate) mod object;
 mod opened;
+mod origin;
 mod place;
 mod quarantine;
 mod reach;
@@ -43,12 +46,15 @@ mod values;
 pub mod writer;
 
 pub use self::command::{Command, Options};
+pub use self::commands::docker_of;
 pub use self::document::{Document, Key};
 pub use self::draft::{Draft, Move, Report, Written};
 pub use self::model::{CommandContext, Limits, Model};
 pub use self::name::{Label, Principal};
 pub use self::refusal::Refusal;
-pub(crate) use self::values::{agent_address, agent_key, edge_identity, endpoint, is_login};
+pub(crate) use self::values::{
+    agent_address, agent_key, edge_identity, endpoint, is_login, ssh_endpoint,
+};
 pub use self::writer::Service;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use super::document::{
-    Access, Address, Document, Edge, Key, Node, QuarantinedSlot, Registry, Serial, Stored, Team,
-    Token, User, Vm,
+    Access, Address, Document, Edge, Key, Node, NodeState, QuarantinedSlot, Registry, Serial,
+    Stored, Team, Token, User, Vm,
 };
 pub use super::limits::Limits;
 use super::name::{Label, Principal};
@@ -45,7 +45,8 @@ pub struct Model {
     vm_names: BTreeMap<Label, Serial>,
     /// Of those few that are not the name.
     ids: HashMap<String, Serial>,
-    pub(super) nodes: BTreeMap<Label, Stored<Node>>,
+    pub(super) nodes: BTreeMap<Label, Stored<Box<Node>>>,
+    pub(super) node_states: BTreeMap<Label, Stored<NodeState>>,
     /// By the node that they lie on.
     pub(super) lying: BTreeMap<Label, BTreeSet<Serial>>,
     pub(super) edges: BTreeMap<Fingerprint, Stored<Edge>>,
@@ -112,6 +113,7 @@ impl Model {
             }
             (Key::Quarantine(principal), _) => self.put_quarantined(principal, None),
             (Key::Node(name), document) => self.put_node(name, document, revision),
+            (Key::NodeState(name), document) => self.put_node_state(name, document, revision),
             (Key::Edge(key), document) => self.put_edge(*key, document, revision),
             (Key::Registry, document) => {
                 let new = match document {
@@ -143,6 +145,9 @@ impl Model {
                 self.quarantined.get(principal).map(|it| whole(it, Document::Quarantine))
             }
             Key::Node(name) => self.nodes.get(name).map(|it| whole(it, Document::Node)),
+            Key::NodeState(name) => {
+                self.node_states.get(name).map(|it| whole(it, Document::NodeState))
+            }
             Key::Registry => self.whole.as_ref().map(|it| whole(it, Document::Registry)),
             Key::Team(name) => self.teams.get(name).map(|it| whole(it, Document::Team)),
             Key::Token(name) => self.tokens.get(name).map(|it| whole(it, Document::Token)),

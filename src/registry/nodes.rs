@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::document::{Document, Node, Serial, Stored, Vm};
+use super::document::{Document, Node, NodeState, Serial, Stored, Vm};
 use super::draft::Draft;
 use super::model::Model;
 use super::name::Label;
@@ -12,17 +12,23 @@ use crate::route::{Carry, NoHandoff};
 impl Model {
     /// All nodes by name.
     #[must_use]
-    pub const fn nodes(&self) -> &BTreeMap<Label, Stored<Node>> {
+    pub const fn nodes(&self) -> &BTreeMap<Label, Stored<Box<Node>>> {
         &self.nodes
     }
 
     /// The node whose agent has this key (`SHA256:...`): one at most.
     #[must_use]
     pub fn node_of_agent(&self, key: &str) -> Option<&Label> {
-        let its = |it: &Stored<Node>| {
+        let its = |it: &Stored<Box<Node>>| {
             it.document.agent.as_ref().is_some_and(|agent| agent.key.as_deref() == Some(key))
         };
         self.nodes.iter().find(|(_, it)| its(it)).map(|(name, _)| name)
+    }
+
+    /// How a node was found when that last changed.
+    #[must_use]
+    pub fn node_state(&self, name: &Label) -> Option<&NodeState> {
+        self.node_states.get(name).map(|stored| &stored.document)
     }
 
     /// The VMs that lie on a node, by serial.
@@ -55,6 +61,21 @@ impl Model {
         old.map(|old| (Document::Node(old.document), old.revision))
     }
 
+    pub(super) fn put_node_state(
+        &mut self,
+        name: &Label,
+        new: Option<Document>,
+        revision: u64,
+    ) -> Option<(Document, u64)> {
+        let old = match new {
+            Some(Document::NodeState(document)) => {
+                self.node_states.insert(name.clone(), Stored { document, revision })
+            }
+            _ => self.node_states.remove(name),
+        };
+        old.map(|old| (Document::NodeState(old.document), old.revision))
+    }
+
     pub(super) fn index_node(&mut self, serial: Serial, vm: &Vm, enter: bool) {
         let Some(node) = &vm.node else { return };
         if enter {
@@ -69,7 +90,7 @@ impl Model {
 }
 
 impl Draft<'_> {
-    pub(super) fn node(&self, name: &Label) -> Result<Node, Refusal> {
+    pub(super) fn node(&self, name: &Label) -> Result<Box<Node>, Refusal> {
         let stored = self.model().nodes().get(name);
         stored.map(|it| it.document.clone()).ok_or_else(|| Refusal::unknown(Kind::Node, name))
     }

@@ -363,6 +363,19 @@ pub enum Refusal {
         /// The fingerprint of what it showed.
         shown: String,
     },
+    /// A node shows another host key than it has to.
+    #[error(
+        "node `{node}` must show the host key {pinned}, and shows {shown}; if it was made anew: `keyway node host-key \
+         forget {node}`, then `keyway node test {node}`"
+    )]
+    NodeHostKeyOther {
+        /// The node, by name.
+        node: Label,
+        /// The fingerprint of the one that was confirmed.
+        pinned: String,
+        /// The fingerprint of what it showed.
+        shown: String,
+    },
     /// A VM of another owner has the host key.
     #[error(
         "the host key of VM `{vm}` is that of `{of}`, which is somebody else's; if images are cloned, give it: \
@@ -446,7 +459,7 @@ impl Refusal {
             Self::Closed { .. } => "slots-closed",
             Self::NotReady { .. } => "address-not-ready",
             Self::TooMany { .. } => "too-many",
-            Self::HostKeyOther { .. } => "host-key-changed",
+            Self::HostKeyOther { .. } | Self::NodeHostKeyOther { .. } => "host-key-changed",
             Self::HostKeyTaken { .. } => "host-key-taken",
             Self::HostKeyElsewhere { .. } => "host-key-elsewhere",
             Self::Changed { .. } | Self::Outdated { .. } => "changed",

@@ -107,7 +107,14 @@ pub fn delta(written: &[Written]) -> Delta {
                 changes.extend(now.map(|vm| Change::PutVm(entry(vm))));
             }
             // They travel with what is to be known of the front door.
-            (Key::Edge(_) | Key::Quarantine(_) | Key::Registry | Key::Token(_), _) => {}
+            (
+                Key::Edge(_)
+                | Key::NodeState(_)
+                | Key::Quarantine(_)
+                | Key::Registry
+                | Key::Token(_),
+                _,
+            ) => {}
         }
     }
     Delta { changes }

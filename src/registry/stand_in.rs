@@ -78,8 +78,8 @@ fn node(entry: NodeEntry) -> Option<(Key, Document)> {
         let key = Some(Fingerprint(agent.key).to_string());
         Agent { at: agent.at, key }
     });
-    let document = Node { agent, join: None, trusted, origin: Origin::Command };
-    Some((Key::Node(label(&name)?), Document::Node(document)))
+    let document = Node { agent, trusted, ..Node::default() };
+    Some((Key::Node(label(&name)?), Document::Node(Box::new(document))))
 }
 
 fn vm(serial: Serial, entry: VmEntry) -> Option<(Key, Document)> {

@@ -21,9 +21,9 @@ fn key() -> PublicKey {
 fn nodes() -> [(Key, Document); 2] {
     let key = Some(key().fingerprint().to_string());
     let agent = Agent { at: ([10, 0, 0, 21], 7022).into(), key };
-    let node = Node { agent: Some(agent), join: None, trusted: true, origin: Origin::Fleet };
+    let node = Node { agent: Some(agent), trusted: true, origin: Origin::Fleet, ..Node::default() };
     [(name("n1"), node), (name("n2"), Node::default())]
-        .map(|(name, node)| (Key::Node(name), Document::Node(node)))
+        .map(|(name, node)| (Key::Node(name), Document::Node(Box::new(node))))
 }
 
 fn registry() -> Model {

@@ -46,6 +46,7 @@ impl Command {
             Self::NodeAdd { name, .. }
             | Self::NodeRemove { name }
             | Self::NodeSet { name, .. }
+            | Self::NodePin { name, .. }
             | Self::NodeToken { name, .. }
             | Self::NodeJoin { name, .. } => Subject::Key(Key::Node(name.clone())),
             Self::EdgeAdd { name, .. } | Self::EdgeRemove { name, .. } => Subject::Edge(name),
@@ -62,6 +63,7 @@ impl Command {
             Self::Sweep
             | Self::VmPin { .. }
             | Self::EdgeRegister { .. }
+            | Self::NodeFound { .. }
             | Self::QuarantineWays { .. }
             | Self::Refused { .. }
             | Self::Close { .. }
@@ -82,7 +84,10 @@ impl Command {
     /// Whether somebody wants it, rather than time, or the edge that goes on with its work.
     #[must_use]
     pub const fn is_wanted(&self) -> bool {
-        let own = matches!(self, Self::Sweep | Self::VmPin { .. } | Self::EdgeRegister { .. });
+        let own = matches!(
+            self,
+            Self::Sweep | Self::VmPin { .. } | Self::EdgeRegister { .. } | Self::NodeFound { .. }
+        );
         !own && !self.is_note()
     }
 
@@ -125,6 +130,8 @@ impl Command {
             Self::NodeAdd { .. } => "node-add",
             Self::NodeRemove { .. } => "node-rm",
             Self::NodeSet { .. } => "node-set",
+            Self::NodePin { .. } => "node-host-key-pin",
+            Self::NodeFound { .. } => "node-state",
             Self::EdgeAdd { .. } => "edge-add",
             Self::EdgeRegister { .. } => "edge-register",
             Self::EdgeRemove { .. } => "edge-rm",

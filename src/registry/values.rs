@@ -1,10 +1,10 @@
 //! Reads what people write of keys, endpoints and logins, and says what to write instead.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::document::UserKey;
+use super::document::{SshEndpoint, UserKey};
 use super::refusal::Refusal;
 use crate::plain_text::{SHOWN_CHARS_MAX, is_unsafe, masked};
 use crate::route::{SourceAddress, is_dialable};
@@ -12,6 +12,8 @@ use crate::ssh::authorized_keys::AuthorizedKey;
 use crate::ssh::keytype::KeyType;
 use crate::ssh::publickey::{Fingerprint, PublicKey};
 
+/// Port of an sshd, where none is said.
+const SSH_PORT: u16 = 22;
 /// Longest endpoint, in bytes: a DNS name and a port.
 const ENDPOINT_BYTES_MAX: usize = 260;
 /// Longest login name, in bytes: what one `USERAUTH_REQUEST` may reasonably hold, and the limit of
@@ -87,6 +89,31 @@ pub(crate) fn endpoint(text: &str) -> Result<Option<IpAddr>, &'static str> {
         return Err(FORM);
     }
     Ok(None)
+}
+
+/// Where a node's sshd is, and whom it is logged in to as: `user@host`, or `user@host:port`.
+///
+/// # Errors
+/// What to do.
+pub(crate) fn ssh_endpoint(text: &str) -> Result<SshEndpoint, &'static str> {
+    let (user, at) =
+        text.rsplit_once('@').ok_or("write user@host, or user@host:port: \"root@10.0.0.5\"")?;
+    if !is_login(user) {
+        return Err("write the name of an account before the @");
+    }
+    let is_bracketed = at.starts_with('[') && at.ends_with(']');
+    let whole = if at.parse::<Ipv6Addr>().is_ok() {
+        format!("[{at}]:{SSH_PORT}")
+    } else if is_bracketed || !at.contains(':') {
+        format!("{at}:{SSH_PORT}")
+    } else {
+        at.to_owned()
+    };
+    let ip = endpoint(&whole)?;
+    let (host, port) = whole.rsplit_once(':').ok_or("write user@host:port")?;
+    let port = port.parse().map_err(|_| "write a port from 1 to 65535")?;
+    let host = ip.map_or_else(|| host.to_owned(), |ip| ip.to_string());
+    Ok(SshEndpoint { user: user.to_owned(), host, port })
 }
 
 /// Where an agent listens: an IP address and a port, for whom it is dialled by is not for a
@@ -186,4 +213,40 @@ pub(super) fn check_source(text: &str) -> Result<Option<SourceAddress>, Refusal>
 /// What somebody wrote, as it can be said again.
 pub(super) fn plain(text: &str) -> String {
     masked(text, SHOWN_CHARS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_read_as_it_is_written() {
+        let cases = [
+            ("root@203.0.113.9:22", "root@203.0.113.9:22"),
+            ("root@203.0.113.9", "root@203.0.113.9:22"),
+            ("root@[2001:db8::9]:2301", "root@[2001:db8::9]:2301"),
+            ("root@[2001:db8::9]", "root@[2001:db8::9]:22"),
+            ("root@2001:db8::9", "root@[2001:db8::9]:22"),
+            ("a@b@host.example", "a@b@host.example:22"),
+            ("root@host.example:2222", "root@host.example:2222"),
+        ];
+        for (text, shown) in cases {
+            let read = ssh_endpoint(text).unwrap();
+            assert_eq!(read.to_string(), shown);
+            assert_eq!(ssh_endpoint(&read.to_string()), Ok(read));
+        }
+        for wrong in [
+            "",
+            "host",
+            "@host",
+            "root@",
+            "root@:22",
+            "root@host:0",
+            "root@host:x",
+            "root@1.2.3",
+            "ro ot@host",
+        ] {
+            assert!(ssh_endpoint(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{Lines, Section, Value, Walk, origin};
 use crate::registry::fleet::FleetNode;
-use crate::registry::{agent_address, agent_key};
+use crate::registry::{agent_address, agent_key, ssh_endpoint};
 use crate::route::Carry;
 
 /// What `read` makes of a value.
@@ -36,19 +36,51 @@ impl Walk<'_> {
             let fix = "give both, or none for a node without an agent";
             value.fault("is given, and `node.agent` is not", fix);
         }
-        let trusted = section.get("trusted").and_then(|value| value.boolean()).unwrap_or(false);
+        let flag =
+            |key: &'static str| section.get(key).and_then(|value| value.boolean()).unwrap_or(false);
+        let (trusted, local) = (flag("trusted"), flag("local"));
+        let ssh = lines.note("ssh", section.get("ssh"));
+        let ssh_read = ssh.as_ref().map(|value| parsed(value, "user@host:port", ssh_endpoint));
+        let is_twice = local && ssh.is_some();
+        if let Some(value) = ssh.as_ref().filter(|_| is_twice) {
+            value.fault("is given beside `node.local`", "give one of them");
+        }
+        let text = |key: &'static str| Some(section.get(key)?.string()?.to_owned());
+        let (docker_socket, host_key) = (text("docker_socket"), text("host_key"));
+        let texts = |key: &'static str| {
+            let all = section.get(key).and_then(|value| value.one_or_more()).unwrap_or_default();
+            all.into_iter().map(|(_, text)| text.to_owned()).collect::<Vec<_>>()
+        };
+        let (networks, labels) = (texts("networks"), texts("labels"));
         let origin = origin(&section);
         section.finish();
         let Some(name) = name else { return };
         // What was given and could not be read is told already.
-        let sound = nowhere.is_none() && at != Some(None) && read != Some(None);
+        let sound = nowhere.is_none()
+            && at != Some(None)
+            && read != Some(None)
+            && ssh_read != Some(None)
+            && !is_twice;
         if !sound {
             self.broken.nodes.insert(name.to_string());
             return;
         }
         let (agent, key) = (at.flatten(), read.flatten());
         let agent_key = key.map(|key| key.to_string());
-        self.fleet.nodes.push(FleetNode { name, agent, agent_key, trusted, origin });
+        let ssh = ssh_read.flatten().map(|endpoint| endpoint.to_string());
+        self.fleet.nodes.push(FleetNode {
+            name,
+            agent,
+            agent_key,
+            trusted,
+            ssh,
+            local,
+            docker_socket,
+            host_key,
+            networks,
+            labels,
+            origin,
+        });
         self.places.nodes.push(lines);
     }
 

@@ -125,6 +125,8 @@ impl<'m> Reader<'m> {
             // No fleet names these.
             Command::VmPin { .. }
             | Command::EdgeRegister { .. }
+            | Command::NodePin { .. }
+            | Command::NodeFound { .. }
             | Command::NodeToken { .. }
             | Command::NodeJoin { .. }
             | Command::TokenAdd { .. }
@@ -136,9 +138,13 @@ impl<'m> Reader<'m> {
             | Command::Refused { .. }
             | Command::Note { .. } => return None,
         };
-        let of = (what == What::Changed).then(|| (kind, name.clone()));
-        Some(Doing { kind, what, name: name.to_string(), of, net: None })
+        Some(whole(kind, what, name))
     }
+}
+
+fn whole(kind: Kind, what: What, name: &Label) -> Doing {
+    let of = (what == What::Changed).then(|| (kind, name.clone()));
+    Doing { kind, what, name: name.to_string(), of, net: None }
 }
 
 const fn taken_over(thing: &Thing) -> (Kind, What, &Label) {

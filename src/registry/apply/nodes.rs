@@ -4,11 +4,11 @@
 use super::desired::DesiredFleet;
 use super::plan::{Plan, Stage, differs};
 use crate::registry::command::{Command, NodeSettings, Thing};
-use crate::registry::document::Node;
+use crate::registry::document::{DOCKER_SOCKET, Node};
 use crate::registry::fleet::{Fleet, FleetNode};
 use crate::registry::model::Model;
 use crate::registry::name::Label;
-use crate::registry::values::agent_key;
+use crate::registry::values::{agent_key, ssh_endpoint};
 use crate::route::Carry;
 
 impl Plan<'_> {
@@ -41,6 +41,7 @@ impl Plan<'_> {
                 agent: wanted.agent.map(|at| at.to_string()),
                 agent_key: wanted.agent_key.clone(),
                 trusted: Some(wanted.trusted),
+                ..docker_settings(None, wanted)
             };
             let command = Command::NodeAdd { name: name.clone(), set };
             self.make(command, format!("add node {name}"), *origin);
@@ -62,6 +63,7 @@ impl Plan<'_> {
                 .map(|at| at.map(|at| at.to_string()).unwrap_or_default()),
             agent_key: differs(&key, &wanted_key).map(Option::unwrap_or_default),
             trusted: differs(&is.trusted, &wanted.trusted),
+            ..docker_settings(Some(is), wanted)
         };
         // Trust is taken back at once, unless VMs that must be handed off there are to be put
         // elsewhere first.
@@ -71,6 +73,43 @@ impl Plan<'_> {
             let command = Command::NodeSet { name: name.clone(), set };
             self.add(command, format!("change node {name}"));
         }
+    }
+}
+
+/// What has to be set of a node's Docker and its labels.
+fn docker_settings(is: Option<&Node>, wanted: &FleetNode) -> NodeSettings {
+    let docker = is.and_then(|is| is.docker.as_ref());
+    let ssh = is.and_then(Node::ssh);
+    let at = ssh.map(|ssh| ssh.endpoint.to_string());
+    // As it would be written; what cannot be read is left to the command to refuse.
+    let wanted_at = wanted
+        .ssh
+        .as_ref()
+        .map(|text| ssh_endpoint(text).map_or_else(|_| text.clone(), |read| read.to_string()));
+    let is_local = docker.is_some() && ssh.is_none();
+    let networks: Vec<String> =
+        ssh.map(|it| it.networks.iter().map(ToString::to_string).collect()).unwrap_or_default();
+    // Said of none it is for the command to refuse.
+    let is_reached = wanted.ssh.is_some() || wanted.local;
+    let usual = is_reached.then_some(DOCKER_SOCKET);
+    let wanted_socket = wanted.docker_socket.as_deref().or(usual);
+    let socket = docker.map(|docker| docker.socket.as_str());
+    let wanted_socket = wanted_socket.filter(|path| Some(*path) != socket);
+    let labels = is.map(|is| is.labels.clone()).unwrap_or_default();
+    let halves = wanted.labels.iter().map(|it| it.split_once('=').unwrap_or((it, "")));
+    let wanted_labels = halves.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    NodeSettings {
+        ssh: differs(&at, &wanted_at).map(Option::unwrap_or_default),
+        local: differs(&is_local, &wanted.local),
+        docker_socket: wanted_socket.map(str::to_owned),
+        // A key that was confirmed stays, where the file says none.
+        host_key: wanted
+            .host_key
+            .clone()
+            .filter(|key| ssh.and_then(|ssh| ssh.host_key.as_ref()).is_none_or(|is| is != key)),
+        networks: differs(&networks, &wanted.networks).filter(|_| wanted.ssh.is_some()),
+        labels: differs(&labels, &wanted_labels),
+        ..NodeSettings::default()
     }
 }
 

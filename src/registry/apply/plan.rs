@@ -43,6 +43,7 @@ impl Step {
             Some(Subject::Key(key)) => match key {
                 Key::Address(name)
                 | Key::Node(name)
+                | Key::NodeState(name)
                 | Key::Team(name)
                 | Key::Token(name)
                 | Key::User(name) => name.to_string(),

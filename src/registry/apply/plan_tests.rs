@@ -213,12 +213,18 @@ fn nodes(dice: &mut Dice) -> Vec<FleetNode> {
         if dice.below(3) > 0 {
             let key = Fingerprint([u8::try_from(dice.below(2)).unwrap() * 3 + n; 32]).to_string();
             let agent = (dice.below(4) > 0).then(|| ([10, 0, 0, n + 1], 7022).into());
+            let ssh = (dice.below(2) == 0).then(|| format!("root@10.0.9.{n}:22"));
+            let host_key = ssh.as_ref().filter(|_| dice.below(2) == 0);
             all.push(FleetNode {
-                name: label(&format!("n{n}")),
                 agent,
                 agent_key: agent.map(|_| key),
                 trusted: dice.below(2) == 0,
-                origin: None,
+                host_key: host_key.map(|_| Fingerprint([n; 32]).to_string()),
+                networks: ssh.iter().map(|_| format!("10.0.{}.0/24", dice.below(3))).collect(),
+                local: ssh.is_none() && dice.below(2) == 0,
+                labels: (0..dice.below(2)).map(|n| format!("zone=z{n}")).collect(),
+                ssh,
+                ..FleetNode::new(label(&format!("n{n}")))
             });
         }
     }
@@ -347,7 +353,11 @@ proptest! {
             }
             is.users.iter_mut().for_each(|user| user.origin = None);
             is.teams.iter_mut().for_each(|team| team.origin = None);
-            is.nodes.iter_mut().for_each(|node| node.origin = None);
+            for (is, wanted) in is.nodes.iter_mut().zip(&wanted.nodes) {
+                is.origin = None;
+                // One that was confirmed stays, where nothing is said of it.
+                is.host_key = is.host_key.take().filter(|_| wanted.host_key.is_some());
+            }
             for (is, wanted) in is.vms.iter_mut().zip(&mut wanted.vms) {
                 // What it says nothing of is as it was, and an id stays over all names.
                 (is.id, is.state, is.origin) = (None, None, None);

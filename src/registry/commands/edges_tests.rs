@@ -220,7 +220,7 @@ fn what_cannot_be_an_edges_identity_is_refused_with_what_to_write() {
     let set = NodeSettings {
         agent: Some("10.0.0.1:7022".to_owned()),
         agent_key: Some(print(2).to_string()),
-        trusted: None,
+        ..NodeSettings::default()
     };
     world.must(&Command::NodeAdd { name: label("n1"), set });
     let of_agent = world.refused(&add("e2", 2));

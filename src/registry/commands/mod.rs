@@ -6,6 +6,8 @@
 mod addresses;
 mod edges;
 pub(super) mod host_keys;
+mod node_docker;
+pub use self::node_docker::docker_of;
 mod nodes;
 mod remove;
 pub(super) mod teams;
@@ -69,6 +71,8 @@ impl Draft<'_> {
             Command::NodeAdd { name, set } => self.node_add(name, set, options),
             Command::NodeRemove { name } => self.node_remove(name),
             Command::NodeSet { name, set } => self.node_set(name, set),
+            Command::NodePin { name, key } => self.node_pin(name, key),
+            Command::NodeFound { name, state } => self.node_found(name, state),
             Command::EdgeAdd { name, identity } => self.edge_add(name, identity, options),
             Command::EdgeRegister { name, identity } => self.edge_register(name, identity),
             Command::EdgeRemove { name, identity } => {
@@ -158,8 +162,8 @@ impl Draft<'_> {
                 self.put_team(name, team);
             }
             Thing::Node(name) => {
-                let node = Node { origin: Origin::Fleet, ..self.node(name)? };
-                self.put(&Key::Node(name.clone()), Some(Document::Node(node)));
+                let node = Node { origin: Origin::Fleet, ..*self.node(name)? };
+                self.put(&Key::Node(name.clone()), Some(Document::Node(Box::new(node))));
             }
             Thing::Vm(name) => {
                 let (serial, vm) = self.named(name)?;

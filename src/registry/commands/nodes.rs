@@ -1,13 +1,14 @@
 //! Nodes come, go and change; their agents join.
 
+use super::node_docker::{check_labels, docker, no_ssh};
 use super::{Done, taken};
 use crate::plural::count;
 use crate::registry::command::{NodeSettings, Options};
-use crate::registry::document::{Agent, Document, JoinToken, Key, Node};
+use crate::registry::document::{Agent, Document, JoinToken, Key, Node, NodeState, fingerprint_of};
 use crate::registry::draft::Draft;
 use crate::registry::name::Label;
 use crate::registry::refusal::{Kind, Refusal};
-use crate::registry::values::{agent_address, agent_key, plain};
+use crate::registry::values::{agent_address, agent_key, check_host_key, plain};
 use crate::route::Carry;
 use crate::ssh::digest;
 
@@ -20,7 +21,8 @@ impl Draft<'_> {
         if self.model().nodes().contains_key(name) {
             return taken(name, "another node");
         }
-        self.change_node(name, Node { origin: options.origin, ..Node::default() }, set)
+        let new = Node { origin: options.origin, ..Node::default() };
+        self.change_node(name, Box::new(new), set)
     }
 
     pub(super) fn node_set(&mut self, name: &Label, set: &NodeSettings) -> Done {
@@ -28,8 +30,17 @@ impl Draft<'_> {
         self.change_node(name, node, set)
     }
 
-    fn change_node(&mut self, name: &Label, mut node: Node, set: &NodeSettings) -> Done {
-        node.agent = agent(node.agent, set)?;
+    fn change_node(&mut self, name: &Label, mut node: Box<Node>, set: &NodeSettings) -> Done {
+        node.agent = agent(node.agent.take(), set)?;
+        let was = node.docker.take();
+        node.docker = docker(name, was.clone(), set)?;
+        if let Some(labels) = &set.labels {
+            node.labels = check_labels(labels)?;
+        }
+        if node.docker != was && self.model().node_state(name).is_some() {
+            // What was found was found somewhere else, or may not be found so again.
+            self.put(&Key::NodeState(name.clone()), None);
+        }
         node.trusted = set.trusted.unwrap_or(node.trusted);
         // Nobody joins whom nobody would find.
         node.join = node.join.filter(|_| node.agent.is_some());
@@ -112,6 +123,34 @@ impl Draft<'_> {
         Ok(())
     }
 
+    /// The first host key that a node showed, once it let Keyway in, is the one that it has to
+    /// show.
+    pub(super) fn node_pin(&mut self, name: &Label, key: &str) -> Done {
+        let mut node = self.node(name)?;
+        let line = check_host_key(key)?;
+        let ssh = node.docker.as_mut().and_then(|docker| docker.ssh.as_mut());
+        let Some(ssh) = ssh else { return Err(no_ssh(name)) };
+        match ssh.host_key.as_deref().map(fingerprint_of) {
+            Some(pinned) if line.as_deref().map(fingerprint_of) != Some(pinned.clone()) => {
+                return Err(Refusal::NodeHostKeyOther {
+                    node: name.clone(),
+                    pinned,
+                    shown: line.as_deref().map(fingerprint_of).unwrap_or_default(),
+                });
+            }
+            _ => ssh.host_key = line,
+        }
+        self.put(&Key::Node(name.clone()), Some(Document::Node(node)));
+        Ok(())
+    }
+
+    pub(super) fn node_found(&mut self, name: &Label, state: &NodeState) -> Done {
+        self.node(name)?;
+        let key = Key::NodeState(name.clone());
+        self.put(&key, Some(Document::NodeState(state.clone())));
+        Ok(())
+    }
+
     /// Refuses where a VM lies that is handed off or not entered at all.
     fn nothing_handed_off(&self, name: &Label) -> Done {
         let model = self.model();
@@ -131,7 +170,7 @@ impl Draft<'_> {
     }
 
     pub(super) fn node_remove(&mut self, name: &Label) -> Done {
-        let Node { agent, .. } = self.node(name)?;
+        let Node { agent, .. } = *self.node(name)?;
         let lying = self.model().vms_on(name).len();
         if lying > 0 {
             return Err(Refusal::InUse {
@@ -142,6 +181,9 @@ impl Draft<'_> {
             });
         }
         self.put(&Key::Node(name.clone()), None);
+        if self.model().node_state(name).is_some() {
+            self.put(&Key::NodeState(name.clone()), None);
+        }
         if let Some(key) = agent.and_then(|agent| agent.key) {
             self.remember_removed(|removed| {
                 removed.push(key);

@@ -20,7 +20,8 @@ fn key(of: u8) -> String {
 }
 
 fn settings(agent: Option<&str>, key: Option<String>, trusted: Option<bool>) -> NodeSettings {
-    NodeSettings { agent: agent.map(str::to_owned), agent_key: key, trusted }
+    let agent = agent.map(str::to_owned);
+    NodeSettings { agent, agent_key: key, trusted, ..NodeSettings::default() }
 }
 
 fn add(name: &str, of: u8, trusted: bool) -> Command {

@@ -171,6 +171,7 @@ impl Draft<'_> {
                 Key::Address(_)
                 | Key::Edge(_)
                 | Key::Node(_)
+                | Key::NodeState(_)
                 | Key::Registry
                 | Key::Team(_)
                 | Key::Token(_)

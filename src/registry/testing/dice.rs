@@ -147,7 +147,15 @@ impl Dice {
         let agent_key = agent.as_ref().filter(|_| self.below(4) > 0);
         let agent_key = agent_key.map(|_| Fingerprint([key; 32]).to_string());
         let agent = agent.or((key == 0).then(String::new));
-        NodeSettings { agent, agent_key, trusted: Some(self.below(3) > 0) }
+        let ssh = match self.below(4) {
+            0 => Some(String::new()),
+            1 | 2 => Some(format!("root@10.0.9.{}", self.below(3))),
+            _ => None,
+        };
+        let is_there = ssh.as_ref().is_some_and(|ssh| !ssh.is_empty());
+        let host_key = (is_there && self.below(2) == 0).then(|| Fingerprint([key; 32]).to_string());
+        let trusted = Some(self.below(3) > 0);
+        NodeSettings { agent, agent_key, trusted, ssh, host_key, ..NodeSettings::default() }
     }
 
     /// One of few keys, with a comment.

@@ -300,6 +300,7 @@ impl History {
             | Document::Address(_)
             | Document::Edge(_)
             | Document::Node(_)
+            | Document::NodeState(_)
             | Document::Quarantine(_)
             | Document::Registry(_)
             | Document::Token(_) => true,

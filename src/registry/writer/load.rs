@@ -11,17 +11,13 @@ use std::panic::resume_unwind;
 use std::sync::mpsc::{Sender, channel};
 
 use super::request::{RegistryError, Subscriber, Update};
-use crate::registry::document::{Document, Edge, Key, Serial, Stored};
+use crate::registry::document::{Document, Edge, Key, PREFIXES, Serial, Stored};
 use crate::registry::model::{Limits, Model};
 use crate::registry::name::Label;
 use crate::registry::routes;
 use crate::registry::store::{EntryRef, Part, Store};
 use crate::route::Contents;
 
-/// Prefixes of all documents; the audit log is not one of them. What others name
-/// stands before them.
-const PREFIXES: [&str; 9] =
-    ["address/", "node/", "user/", "team/", "edge/", "vm/", "hold/", "token/", "registry/"];
 /// Documents handed over together.
 const TOGETHER: usize = 512;
 /// Bytes of a name that are compared where the name itself need not be fetched.

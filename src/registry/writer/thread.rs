@@ -19,7 +19,7 @@ use super::request::{
 };
 use crate::registry::audit::{self, Audit, Forget, Moved};
 use crate::registry::command::{Command, Noted};
-use crate::registry::document::{Document, Key};
+use crate::registry::document::{Document, Key, PREFIXES};
 use crate::registry::draft::{Draft, PART_DOCUMENTS, Progress, Report, Written, rollback, stamp};
 use crate::registry::model::{CommandContext, Model};
 use crate::registry::refusal::{Kind, Refusal};
@@ -455,6 +455,8 @@ impl Writer {
         if !written.is_empty() {
             for Written { key, now, before } in &written {
                 let key = key.to_string();
+                // What no start would read again is lost at the next one.
+                debug_assert!(PREFIXES.iter().any(|prefix| key.starts_with(prefix)), "{key}");
                 let expected = before.as_ref().map_or(Expected::Absent, |(_, revision)| {
                     Expected::Modified(Revision(*revision))
                 });
