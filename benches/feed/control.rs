@@ -7,11 +7,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use keyway::config::ApiTls;
 use keyway::control::api::{
-    self, DataPlane, DataPlaneError, Handle, Question, WriteText, condition, dto,
+    self, DataPlane, DataPlaneError, GivenKey, Handle, Nodes, Question, Trial, Tried, WriteText,
+    condition, dto,
 };
 use keyway::control::feed::Hub;
+use keyway::registry::document::SealedKey;
 use keyway::registry::writer::{Start, Update};
-use keyway::registry::{Limits, Service, routes};
+use keyway::registry::{Label, Limits, Service, routes};
 use keyway::route::saved_routes::Head;
 use keyway::route::{Snapshot, Table};
 use keyway::ssh::entropy::SystemEntropy;
@@ -106,7 +108,26 @@ fn tls(dir: &Path) -> ApiTls {
 /// Nobody asks for it.
 struct Nothing;
 
+/// There are no nodes to be reached.
+impl Nodes for Nothing {
+    fn seal(&self, _: &Label, _: &GivenKey) -> Result<SealedKey, String> {
+        Err("nothing is sealed here".to_owned())
+    }
+
+    fn test(&self, _: Trial) -> Tried {
+        Tried { shown: dto::NodeTest::default(), state: None }
+    }
+
+    fn seen_s(&self, _: &Label) -> Option<u64> {
+        None
+    }
+}
+
 impl DataPlane for Nothing {
+    fn nodes(&self) -> &dyn Nodes {
+        self
+    }
+
     fn sessions(&self) -> Vec<dto::Session> {
         Vec::new()
     }

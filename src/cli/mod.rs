@@ -45,6 +45,7 @@ mod identity;
 mod key;
 mod keyfile;
 mod node;
+mod node_trial;
 mod order;
 mod output;
 mod remote;

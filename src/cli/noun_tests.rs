@@ -361,12 +361,15 @@ fn edges_are_listed_with_those_that_were_removed() {
 fn nodes_and_what_lies_on_them_are_listed() {
     let list = r#"{"items":[{"name":"n1","agent":"10.0.0.21:7022","agent_key":"SHA256:x","trusted":true,"vms":2,
         "origin":"command","revision":4},{"name":"n2","agent":null,"agent_key":null,"trusted":false,"vms":0,
-        "origin":"command","revision":5}],"next":null,"revision":5}"#;
+        "origin":"command","revision":5,"host":"203.0.113.9","port":22,"user":"root","state":"offline","last_seen":1000000,
+        "reason":"no answer in time","docker_version":"29.1","architecture":"x86_64"}],"next":null,"revision":5}"#;
     let none = r#"{"items":[],"next":null,"revision":5}"#;
     let fake = Fake::new(&[(200, list), (200, none)]);
     let said = fake.say(&["node", "list"]);
-    let out = "NAME  AGENT           TRUSTED  VMS  AGENT KEY\nn1    10.0.0.21:7022  yes      2    SHA256:x\n\
-               n2    -               no       0    -\n";
+    let out = "\
+        NAME  HOST              STATE    DOCKER  ARCH    LAST SEEN             AGENT           TRUSTED  VMS  AGENT KEY  REASON\n\
+        n1    -                 -        -       -       -                     10.0.0.21:7022  yes      2    SHA256:x   -\n\
+        n2    root@203.0.113.9  offline  29.1    x86_64  1970-01-12T13:46:40Z  -               no       0    -          no answer in time\n";
     assert_eq!(said, Said { code: DONE, out: out.to_owned(), err: String::new() });
     assert_eq!(fake.say(&["vm", "list", "--node", "n1"]).code, DONE);
     let asked = fake.asked();

@@ -23,6 +23,7 @@ use super::events::Asking;
 use super::first_use::InRegistry;
 use super::gauges::Gauges;
 use super::health::{self, Health};
+use super::nodes::Nodes;
 use super::route_feed::Feed;
 use super::{Failure, front_door, vm_ca};
 use crate::config::{Api, Config, Dns};
@@ -49,6 +50,7 @@ pub(super) struct Settings {
     api: Api,
     dns: Option<Dns>,
     limits: Limits,
+    node_health: Duration,
 }
 
 impl Settings {
@@ -64,7 +66,8 @@ impl Settings {
             audit_keep_s: config.registry.audit_keep_s,
         };
         let state_dir = config.state_dir.clone();
-        Self { state_dir, api: config.api.clone(), dns: config.dns.take(), limits }
+        let (api, dns, node_health) = (config.api.clone(), config.dns.take(), config.nodes.health);
+        Self { state_dir, api, dns, limits, node_health }
     }
 
     /// The zone's name.
@@ -88,6 +91,7 @@ pub(super) struct ControlPlane {
     first_use: Arc<InRegistry>,
     health: Arc<Health>,
     hub: Arc<Hub>,
+    nodes: Arc<Nodes>,
 }
 
 /// When the door opens, if the routes that were saved last are still right.
@@ -131,6 +135,7 @@ impl ControlPlane {
         health: Arc<Health>,
         opens: Opens,
     ) -> Result<Self, Failure> {
+        let nodes = Arc::new(Nodes::new(State::open(&settings.state_dir)?, settings.node_health));
         let mut plane = Self {
             api: None,
             dns: None,
@@ -143,6 +148,7 @@ impl ControlPlane {
             first_use,
             hub: Arc::clone(&health.edges.hub),
             health,
+            nodes,
         };
         plane.hub.watch_canaries(plane.settings.api.canary);
         if let Err(failure) = plane.open(opens) {
@@ -225,6 +231,7 @@ impl ControlPlane {
             saved: Some(saved),
             hub: Arc::clone(&self.hub),
             edges: Arc::clone(&self.health.edges),
+            nodes: Arc::clone(&self.nodes),
             head: now,
             revision: Arc::clone(&self.health.revision),
         };
@@ -364,11 +371,12 @@ impl ControlPlane {
     ///
     /// DNS is answered as long as its handle lives.
     pub(super) fn hand_over(self) -> (Option<Follower>, Option<dns::Handle>) {
-        let Self { api, dns, registry, used, settings, shared, health, .. } = self;
+        let Self { api, dns, registry, used, settings, shared, health, nodes, .. } = self;
         // Until the process ends: the follower reads the store, and SQLite removes a log as it
         // closes, by its name.
         std::mem::forget(used);
         drop(api);
+        nodes.end();
         let Registry::Open(Open { service, store }) = registry else { return (None, dns) };
         let model = service.retire();
         health.edges.drains();
@@ -380,6 +388,7 @@ impl ControlPlane {
             saved: None,
             hub: Arc::default(),
             edges: Arc::clone(&health.edges),
+            nodes,
             head: Head::default(),
             revision,
         };
@@ -447,7 +456,8 @@ impl ControlPlane {
     pub(super) fn gauges(&self) -> Gauges {
         let dns = self.dns.as_ref().map(|dns| Arc::clone(dns.counters()));
         let seats = (self.shared.seats_taken(), self.shared.settings.seats.sessions);
-        Gauges { health: Arc::clone(&self.health), seats, dns, hub: Arc::clone(&self.hub) }
+        let (health, hub) = (Arc::clone(&self.health), Arc::clone(&self.hub));
+        Gauges { health, seats, dns, hub, nodes: Arc::clone(&self.nodes) }
     }
 
     /// Serves DNS and, once the registry is read or stood in for, the API, for an edge that runs.
@@ -489,12 +499,14 @@ impl ControlPlane {
             // It was just read, or something stands in for it.
             Registry::Opening(_) | Registry::Away(None) => return Ok(()),
         };
+        self.nodes.begin(service)?;
         let everything = LiveDataPlane {
             shared: Arc::clone(&self.shared),
             service: Arc::clone(service),
             store,
             zone,
             health: Arc::clone(&self.health),
+            nodes: Arc::clone(&self.nodes),
             asking,
         };
         let start = api::Start {

@@ -7,12 +7,13 @@ use std::sync::{Arc, Weak};
 use super::events::Asking;
 use super::explain::Walk;
 use super::health::Health;
+use super::nodes::Nodes;
 use super::vm_ca;
 use crate::control::api::condition::{Reload, Reloaded, Status};
 use crate::control::api::dto::{
     Carried, Decision, Explanation, HostKey, Link, Session, SessionState, Step,
 };
-use crate::control::api::{DataPlane, DataPlaneError, Question, WriteText};
+use crate::control::api::{self, DataPlane, DataPlaneError, Question, WriteText};
 use crate::control::dns::{Zone, export};
 use crate::edge::handoff::{LinkShown, Part};
 use crate::edge::pump::Carry;
@@ -31,6 +32,7 @@ pub(super) struct LiveDataPlane {
     pub(super) store: Option<Sqlite>,
     pub(super) zone: Option<Arc<Zone>>,
     pub(super) health: Arc<Health>,
+    pub(super) nodes: Arc<Nodes>,
     pub(super) asking: Asking,
 }
 
@@ -51,6 +53,10 @@ impl DataPlane for LiveDataPlane {
     fn links(&self) -> Vec<Link> {
         let Part::Edge(links) = &self.shared.part else { return Vec::new() };
         links.shown().into_iter().map(link).collect()
+    }
+
+    fn nodes(&self) -> &dyn api::Nodes {
+        &*self.nodes
     }
 
     fn end_session(&self, id: &str) -> bool {

@@ -20,7 +20,8 @@ pub(super) struct Fixed(Vec<(&'static str, String)>);
 impl Fixed {
     pub(super) fn of(config: &Config) -> Self {
         // Whatever is `_` here, a reload renews it.
-        let Config { state_dir, edge, vm_leg, metrics, api, registry, dns, fleet_file: _ } = config;
+        let Config { state_dir, edge, vm_leg, metrics, api, registry, nodes, dns, fleet_file: _ } =
+            config;
         let Api { socket, tls, peers: _, canary } = api;
         let tls = tls.as_ref().map(|ApiTls { listen, cert: _, key: _ }| listen);
         let Registry { quarantine_s, audit_keep_s } = *registry;
@@ -31,6 +32,7 @@ impl Fixed {
             ("api.canary_s", canary.as_secs().to_string()),
             ("registry.quarantine_s", quarantine_s.to_string()),
             ("registry.audit_keep_days", (audit_keep_s / DAY_S).to_string()),
+            ("nodes.health_s", nodes.health.as_secs().to_string()),
         ];
         all.extend(door(edge, vm_leg, metrics));
         if let Some(dns) = dns {

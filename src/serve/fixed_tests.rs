@@ -51,6 +51,8 @@ const KEYS: &[(&str, &str, Takes)] = &[
     ("fleet_file.removals_max", "9", Reload),
     ("registry.quarantine_s", "3601", Restart),
     ("registry.audit_keep_days", "9", Restart),
+    ("nodes.health_s", "9", Restart),
+    ("api.canary_s", "9", Restart),
     ("api.socket", "\"a.sock\"", Restart),
     ("api.peers", "{ deploy = \"reader\" }", Reload),
     ("api.listen", "\"127.0.0.1:4444\"", Restart),

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::health::Health;
+use super::nodes::Nodes;
 use crate::control::dns::{Counters, Event, ResponseKind, Transport};
 use crate::control::feed::client::Followed;
 use crate::control::feed::{Counts, Gauges as FeedGauges, Hub};
 use crate::edge::handoff::{LinkState, Part};
 use crate::edge::shared::Shared;
+use crate::registry::document::Reached;
 use crate::state::routes::Unsaved;
 
 /// What is scraped of the plane; lives as long as the endpoint.
@@ -22,6 +24,7 @@ pub(super) struct Gauges {
     pub(super) seats: (Arc<AtomicUsize>, usize),
     pub(super) dns: Option<Arc<Counters>>,
     pub(super) hub: Arc<Hub>,
+    pub(super) nodes: Arc<Nodes>,
 }
 
 impl Gauges {
@@ -49,6 +52,7 @@ impl Gauges {
         unsaved(&mut page, &self.health.unsaved);
         page.push_str(&seats(&self.seats));
         feed(&mut page, &self.hub);
+        nodes(&mut page, &self.nodes);
         let help = "1 if agents take sessions from this front door, 0 if its identity was removed.";
         let admitted = u64::from(self.health.edges.trouble().is_none());
         put(&mut page, "keyway_edge_admitted", help, admitted);
@@ -72,6 +76,29 @@ impl Gauges {
                 writeln!(page, "{events}{{event=\"{}\"}} {}", event.as_str(), dns.events(event));
         }
         page
+    }
+}
+
+/// Of hosts that VMs lie on. Their names are the operator's.
+fn nodes(page: &mut String, nodes: &Nodes) {
+    let counts = nodes.counts();
+    let name = "keyway_nodes";
+    let help = "Nodes whose Docker is to be reached, by how they are.";
+    let _ = write!(page, "# HELP {name} {help}\n# TYPE {name} gauge\n");
+    for (how, names) in &counts {
+        let _ = writeln!(page, "{name}{{state=\"{}\"}} {}", how.word(), names.len());
+    }
+    if counts.iter().all(|(_, names)| names.is_empty()) {
+        return;
+    }
+    let name = "keyway_node_online";
+    let help = "1 if the Docker of a node answers, else 0.";
+    let _ = write!(page, "# HELP {name} {help}\n# TYPE {name} gauge\n");
+    for (how, names) in counts {
+        let online = u8::from(how == Reached::Online);
+        for node in names {
+            let _ = writeln!(page, "{name}{{node=\"{node}\"}} {online}");
+        }
     }
 }
 

@@ -16,6 +16,7 @@
 //! - `health`: how each part is; `notify`: systemd; `told`: what the log says of all of them.
 //! - `front_door`: what agents have to know of it, told and heard; `edges`: who may hand sessions
 //!   to them; `last_said`: whether an edge was admitted or removed last.
+//! - `nodes`: the nodes of the registry, reached, and how they are found.
 //! - `vm_ca`: whether the VMs were prepared for the CA in use.
 //! - `dns_names`, `data_plane`, `explain`: what DNS and the API ask of the edge; `gauges`: what
 //!   they add to the metrics.
@@ -37,6 +38,7 @@ mod gauges;
 mod health;
 mod last_said;
 mod last_words;
+mod nodes;
 mod notify;
 mod process;
 mod reload;

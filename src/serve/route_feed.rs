@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use super::edges::Edges;
 use super::last_words::last_words;
+use super::nodes::Nodes;
 use crate::control::feed::Hub;
 use crate::edge::Edge;
 use crate::edge::settings::Live;
@@ -30,6 +31,8 @@ pub(super) struct Feed {
     pub(super) hub: Arc<Hub>,
     /// Whoever may hand sessions over.
     pub(super) edges: Arc<Edges>,
+    /// Whoever reaches nodes.
+    pub(super) nodes: Arc<Nodes>,
     /// Whose routes these are, by which program.
     pub(super) head: Head,
     /// The serial of the zone.
@@ -47,6 +50,7 @@ impl Feed {
             }
             Update::Written { model, written } => {
                 self.edges.follow(written);
+                self.nodes.follow(written);
                 self.written(model, written);
                 model.revision()
             }

@@ -32,6 +32,7 @@ mod host_keys;
 mod join;
 mod lobby;
 mod memory;
+mod nodes;
 mod openssh;
 mod operations;
 mod others;

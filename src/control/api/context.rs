@@ -82,6 +82,11 @@ impl Context {
         })
     }
 
+    /// Carries out what nobody asked for: it follows from what was found.
+    pub(super) fn of_itself(&self, command: Command) -> Result<Committed, ServiceError> {
+        self.api.service.carry_out(CommandRequest::of_itself(command), Mode::Real)
+    }
+
     /// Writes into the audit log what the caller wanted and did not get.
     pub(super) fn was_refused(&self, command: Command, why: &Refusal) {
         if self.mode() == Mode::Real {

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::Path;
 
+use super::nodes_beside::Nodes;
 use super::{condition, dto};
 use crate::ssh::certificate::{Certificate, CertificateFault};
 use crate::ssh::publickey::{Fingerprint, PublicKey};
@@ -19,6 +20,9 @@ pub trait DataPlane: Send + Sync {
 
     /// Control links to agents, in any order.
     fn links(&self) -> Vec<dto::Link>;
+
+    /// Those who reach nodes.
+    fn nodes(&self) -> &dyn Nodes;
 
     /// Ends a session; false if there is none of that name.
     fn end_session(&self, id: &str) -> bool;

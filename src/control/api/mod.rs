@@ -17,6 +17,7 @@ pub mod dto;
 mod follow;
 mod handlers;
 mod join;
+mod nodes_beside;
 mod openapi;
 mod origin;
 mod over_tls;
@@ -37,6 +38,7 @@ mod watch;
 use std::sync::Arc;
 
 pub use self::data_plane::{Asked, DataPlane, DataPlaneError, Question, Target, WriteText};
+pub use self::nodes_beside::{GivenKey, Nodes, Trial, Tried};
 pub use self::serve_error::ApiServeError;
 pub use self::server::{Handle, Reserved, reserve};
 use super::feed::Hub;

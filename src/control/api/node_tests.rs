@@ -19,7 +19,10 @@ fn a_node_is_made_shown_changed_and_removed() {
         made,
         json!({
             "name": "n1", "agent": "10.0.0.21:7022", "agent_key": AGENT_KEY, "join": null, "trusted": true, "vms": 0,
-            "origin": "command", "revision": made["revision"],
+            "origin": "command", "revision": made["revision"], "host": null, "port": null, "user": null, "key": null,
+            "host_key": null, "networks": [], "local": false, "docker_socket": null, "labels": {}, "state": null,
+            "reason": null, "cause": null, "since_s": null, "last_seen": null, "docker_version": null,
+            "architecture": null, "via": null, "shown": null,
         })
     );
     assert_eq!(world.get("/v1/nodes/n1").json(), made);
@@ -105,4 +108,74 @@ fn an_operator_cannot_change_nodes_by_a_fleet_but_may_put_vms_on_them() {
     let vm = json!({"name": "blue", "owner": "alice", "ssh": "127.0.0.1:22", "no_address": true, "node": "n1"});
     world.must("POST", "/v1/apply", &apply(json!({ "vms": [vm] })));
     assert_eq!(world.get("/v1/vms/blue").json()["node"], "n1");
+}
+
+#[test]
+fn a_node_elsewhere_is_added_once_its_host_key_is_believed_and_its_docker_answers() {
+    let world = World::new();
+    let node = |more: Value| {
+        let mut node = json!({"name": "n1", "ssh": "root@203.0.113.9"});
+        node.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        node
+    };
+    // Who asks first sees the key, and nothing is kept.
+    let shown = world.must("POST", "/v1/nodes/test", &json!({"ssh": "root@203.0.113.9"}));
+    assert_eq!(shown["cause"], "host-key-unconfirmed");
+    assert_eq!(world.get("/v1/nodes").json()["items"], json!([]));
+    let other = AGENT_KEY;
+    let refused = world.refused("POST", "/v1/nodes", &node(json!({"host_key": other})));
+    assert_eq!(refused, (409, "node-not-reached".into()));
+    let made = world.must("POST", "/v1/nodes", &node(json!({"host_key": shown["host_key"]})));
+    assert_eq!(made["item"]["host_key"], shown["host_key"]);
+    let known = world.get("/v1/nodes/n1").json();
+    assert_eq!(
+        [&known["state"], &known["host"], &known["port"], &known["user"]],
+        [&json!("online"), &json!("203.0.113.9"), &json!(22), &json!("root")]
+    );
+    // A name that is taken is told before anybody is dialled.
+    let again = node(json!({"host_key": other}));
+    assert_eq!(world.refused("POST", "/v1/nodes", &again), (409, "name-taken".into()));
+}
+
+#[test]
+fn a_node_that_nobody_has_confirmed_is_pending_until_somebody_does() {
+    let world = World::new();
+    let body = json!({"name": "n1", "ssh": "root@203.0.113.9", "labels": {"zone": "a"}});
+    let made = world.must("POST", "/v1/nodes", &body)["item"].clone();
+    assert_eq!((&made["state"], &made["host_key"]), (&json!("pending"), &Value::Null));
+    assert_eq!(made["labels"], json!({"zone": "a"}));
+    let test = |body: Value| world.must("POST", "/v1/nodes/n1/test", &body);
+    let shown = test(json!({}));
+    assert_eq!(shown["cause"], "host-key-unconfirmed");
+    assert_eq!(test(json!({"host_key": AGENT_KEY}))["cause"], "host-key-changed");
+    assert_eq!(world.get("/v1/nodes/n1").json()["host_key"], Value::Null, "nothing is kept");
+    assert_eq!(test(json!({"host_key": shown["host_key"]}))["state"], "online");
+    assert_eq!(world.get("/v1/nodes/n1").json()["host_key"], shown["host_key"]);
+    // Whoever says `accept_new` later changes nothing.
+    world.must("PATCH", "/v1/nodes/n1", &json!({"host_key": AGENT_KEY}));
+    assert_eq!(test(json!({"accept_new": true}))["cause"], "host-key-changed");
+    assert_eq!(world.get("/v1/nodes/n1").json()["host_key"], AGENT_KEY);
+    let none = world.refused("POST", "/v1/nodes/n2/test", &json!({}));
+    assert_eq!(none, (404, "not-found".into()));
+}
+
+#[test]
+fn a_private_key_is_sealed_and_shown_to_nobody() {
+    let world = World::new();
+    let secret = "-----BEGIN OPENSSH PRIVATE KEY----- b3BlbnNzaC1rZXk";
+    let body =
+        json!({"name": "n1", "ssh": "root@203.0.113.9", "private_key": secret, "untested": true});
+    let made = world.must("POST", "/v1/nodes", &body);
+    assert!(made["item"]["key"].as_str().unwrap().starts_with("ssh-ed25519 "));
+    let bad =
+        json!({"name": "n2", "ssh": "root@203.0.113.9", "private_key": "x", "untested": true});
+    assert_eq!(world.refused("POST", "/v1/nodes", &bad), (422, "invalid".into()));
+    let alone = json!({"name": "n2", "ssh": "root@203.0.113.9", "passphrase": "x"});
+    assert_eq!(world.refused("POST", "/v1/nodes", &alone), (422, "invalid".into()));
+    let own = world.must("PATCH", "/v1/nodes/n1", &json!({"private_key": ""}));
+    assert_eq!(own["item"]["key"], Value::Null);
+    for path in ["/v1/nodes", "/v1/nodes/n1", "/v1/audit", "/v1/export"] {
+        let page = world.get(path).json().to_string();
+        assert!(!page.contains("PRIVATE KEY") && !page.contains("b3BlbnNz"), "{path}: {page}");
+    }
 }

@@ -170,6 +170,7 @@ impl From<Refusal> for Problem {
             | Refusal::Closed { .. }
             | Refusal::NotReady { .. }
             | Refusal::HostKeyOther { .. }
+            | Refusal::NodeHostKeyOther { .. }
             | Refusal::HostKeyTaken { .. }
             | Refusal::HostKeyElsewhere { .. }
             | Refusal::TooMany { .. }

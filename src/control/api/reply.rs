@@ -131,7 +131,7 @@ fn files(written: &[Written]) -> Option<String> {
             }
             (Key::Node(name), Document::Node(it), now) if it.origin == Origin::Fleet => {
                 let same = matches!(now, Some(Document::Node(now))
-                    if *now == Node { join: now.join.clone(), ..it.clone() });
+                    if **now == Node { join: now.join.clone(), ..(**it).clone() });
                 (!same).then(|| format!("node {name}"))
             }
             (Key::Vm(_), Document::Vm(it), now) if it.origin == Origin::Fleet => {

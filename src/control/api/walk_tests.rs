@@ -13,6 +13,7 @@ use crate::registry::document::Role;
 
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINILzCr80scSuAcnYpxLu4nnirz6xztusEayvak/vj9f";
+const AGENT: &str = "[fd00::21]:7022";
 const FINGERPRINT: &str = "SHA256:EWNWfi4QRhtIyd/LrwsN8b7MIEYiY4IlbWX96JAwH4A";
 const OTHER_KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIARw/HeTwZikcRO/nQLk+tDE0vudcQT2npuHC4s5TE/m";
@@ -34,6 +35,7 @@ pub(super) fn prepare(world: &World) {
     world.must("POST", "/v1/vms", &vm);
     world.must("PUT", "/v1/vms/blue/shares/team%3Aops", &json!({"access": "by-name"}));
     world.must("POST", "/v1/nodes", &json!({"name": "n1", "agent": "10.0.0.20:7022"}));
+    world.must("POST", "/v1/nodes", &json!({"name": "n9", "ssh": "root@203.0.113.9"}));
     world.must("POST", "/v1/edges", &json!({"name": "e1", "identity": EDGE_KEY}));
     world.must("POST", "/v1/tokens", &json!({"name": "ci", "role": "reader"}));
     let text = |text: &str| text.to_owned();
@@ -72,20 +74,18 @@ fn of_places(route: &Route) -> Option<(String, Value)> {
             | "/v1/addresses/{name}/undrain"
             | "/v1/addresses/{name}/maint",
         ) => (path.replace("blue", "s001"), none),
-        ("POST", "/v1/nodes") => {
-            let at = "10.0.0.21:7022";
-            (path, json!({"name": "n2", "agent": at, "agent_key": FINGERPRINT, "trusted": true}))
-        }
+        ("POST", "/v1/nodes") => (path, json!({"name": "n2", "agent": AGENT, "trusted": true})),
         ("GET" | "DELETE", "/v1/nodes/{name}") => ("/v1/nodes/n1".into(), none),
         ("PATCH", "/v1/nodes/{name}") => {
-            let at = "[fd00::21]:7022";
-            ("/v1/nodes/n1".into(), json!({"agent": at, "agent_key": FINGERPRINT}))
+            ("/v1/nodes/n1".into(), json!({"agent": AGENT, "agent_key": FINGERPRINT}))
         }
         ("GET", "/v1/edges" | "/v1/links" | "/v1/staged") | ("POST", "/v1/staged/release") => {
             (path, none)
         }
         ("POST", "/v1/edges") => (path, json!({"name": "e2", "identity": KEY})),
         ("GET" | "DELETE", "/v1/edges/{name}") => ("/v1/edges/e1".into(), none),
+        ("POST", "/v1/nodes/test") => (path, json!({"ssh": "root@203.0.113.9"})),
+        ("POST", "/v1/nodes/{name}/test") => ("/v1/nodes/n9/test".into(), json!({})),
         ("POST", "/v1/nodes/{name}/token") => {
             ("/v1/nodes/n1/token".into(), json!({"expires_s": 4_000_000_000_u64}))
         }
@@ -253,7 +253,7 @@ fn what_is_no_route_is_404_and_other_methods_are_405_with_those_allowed() {
             "{path}"
         );
     }
-    for route in ROUTES {
+    for route in ROUTES.iter().filter(|route| route.path != "/v1/nodes/test") {
         let (path, _) = example(route);
         let mut allowed: Vec<&str> =
             ROUTES.iter().filter(|it| it.path == route.path).map(|it| it.method.as_str()).collect();

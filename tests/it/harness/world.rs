@@ -333,6 +333,8 @@ impl World {
              log = \"json\"\n\
              {cas}{edge}\
              {api}\
+             [nodes]\n\
+             health_s = 1\n\
              [vm_leg]\n\
              user_ca = \"{ca}\"\n\
              {vm_leg}\

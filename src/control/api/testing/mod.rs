@@ -19,11 +19,14 @@ use tokio_rustls::rustls::{
 };
 
 use super::shared::Api;
-use super::{DataPlane, DataPlaneError, Handle, Question, WriteText, condition, dto, server};
+use super::{
+    DataPlane, DataPlaneError, GivenKey, Handle, Nodes, Question, Trial, Tried, WriteText,
+    condition, dto, server,
+};
 use crate::config::ApiTls;
 use crate::control::feed::Hub;
 use crate::registry::command::Dialled;
-use crate::registry::document::Role;
+use crate::registry::document::{NodeState, Reached, Role, SealedKey, fingerprint_of};
 use crate::registry::store::StoreId;
 use crate::registry::store::testing::memory::Memory;
 use crate::registry::writer::{self, Actor, CommandRequest, Mode};
@@ -33,6 +36,9 @@ use crate::ssh::private_key::PrivateKey;
 use crate::ssh::publickey::Fingerprint;
 use crate::ssh::testing::Seeded;
 
+/// What every node shows.
+pub(super) const HOST_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINkR3vqdVwKDaepdXSXYYZEndkjXA7+HiTyqvgUJfVL+";
 /// For an answer that must come.
 pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -54,7 +60,46 @@ pub(super) struct Fake {
     pub(super) asking: AtomicUsize,
 }
 
+/// Every node shows one host key, and is online where that may be believed.
+impl Nodes for Fake {
+    fn seal(&self, node: &Label, key: &GivenKey) -> Result<SealedKey, String> {
+        if key.text.contains("PRIVATE KEY") {
+            return Ok(SealedKey { public: HOST_KEY.to_owned(), sealed: format!("for {node}") });
+        }
+        Err("that is no private key".to_owned())
+    }
+
+    fn test(&self, trial: Trial) -> Tried {
+        let Trial { docker, accept_new, .. } = trial;
+        let pinned = docker.ssh.as_ref().map(|ssh| ssh.host_key.as_deref().map(fingerprint_of));
+        let (state, cause) = match (pinned, accept_new) {
+            (None | Some(None), true) | (None, false) => (Reached::Online, None),
+            (Some(None), false) => (Reached::Pending, Some("host-key-unconfirmed")),
+            (Some(Some(key)), _) if key == fingerprint_of(HOST_KEY) => (Reached::Online, None),
+            (Some(Some(_)), _) => (Reached::Error, Some("host-key-changed")),
+        };
+        let shown = dto::NodeTest {
+            state,
+            cause: cause.map(str::to_owned),
+            reason: cause.map(str::to_owned),
+            host_key: docker.ssh.as_ref().map(|_| fingerprint_of(HOST_KEY)),
+            host_key_line: docker.ssh.as_ref().map(|_| HOST_KEY.to_owned()),
+            ..dto::NodeTest::default()
+        };
+        let found = NodeState { reached: state, since_s: now_s(), ..NodeState::default() };
+        Tried { shown, state: (state == Reached::Online).then_some(found) }
+    }
+
+    fn seen_s(&self, _node: &Label) -> Option<u64> {
+        Some(now_s())
+    }
+}
+
 impl DataPlane for Fake {
+    fn nodes(&self) -> &dyn Nodes {
+        self
+    }
+
     fn sessions(&self) -> Vec<dto::Session> {
         self.sessions.lock().unwrap().clone()
     }
