@@ -51,31 +51,77 @@ pub(super) fn keep(state: &State, shared: &Arc<Shared>) -> Result<(), Failure> {
 fn write(file: &mut UsedProofs, taken: &Receiver<UsedProof>, tell: &mut dyn FnMut(Vec<UsedProof>)) {
     let begun = Instant::now();
     let (mut synced, mut is_synced, mut works) = (begun, true, true);
+    // What could not be written: tried again for as long as it could be used again.
+    let mut kept: Vec<UsedProof> = Vec::new();
     loop {
-        let looks = !is_synced || begun.elapsed() < BESIDE;
+        let looks = !is_synced || !kept.is_empty() || begun.elapsed() < BESIDE;
         let next = if looks {
             taken.recv_timeout(SYNC_AFTER)
         } else {
             taken.recv().map_err(|_| RecvTimeoutError::Disconnected)
         };
-        let mut more: Vec<UsedProof> = match next {
-            Ok(first) => vec![first],
-            Err(RecvTimeoutError::Timeout) => Vec::new(),
+        match next {
+            Ok(first) => kept.push(first),
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
-        };
-        more.extend(taken.try_iter());
-        is_synced &= more.is_empty();
-        let mut written = file.add(&more, clock::unix_s()).map(&mut *tell);
+        }
+        kept.extend(taken.try_iter());
+        is_synced &= kept.is_empty();
+        let now_s = clock::unix_s();
+        let mut written = file.add(&kept, now_s).map(&mut *tell);
+        if written.is_ok() {
+            kept.clear();
+        } else {
+            kept.retain(|(_, used_s)| now_s.saturating_sub(*used_s) < SEEN_S_MIN);
+            kept.drain(..kept.len().saturating_sub(WAITING_MAX));
+        }
         if !is_synced && synced.elapsed() >= SYNC_AFTER {
             written = written.and_then(|()| file.sync());
             (synced, is_synced) = (Instant::now(), true);
         }
         // Said once, until it works again.
-        if let Err(fault) = &written
-            && works
-        {
-            tracing::warn!("a restart will not know which sessions were taken: {fault}");
+        match &written {
+            Err(fault) if works => tracing::error!(
+                "a restart would not know which sessions were taken, and take them again until their proofs are too old: \
+                 {fault}"
+            ),
+            Ok(()) if !works => tracing::info!("it is kept again which sessions were taken"),
+            Ok(()) | Err(_) => {}
         }
         works = written.is_ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::testing::scratch::Scratch;
+
+    #[test]
+    fn what_could_not_be_written_is_written_once_it_can_be() {
+        let scratch = Scratch::new();
+        let state = State::open(&scratch.0.join("state")).unwrap();
+        let in_the_way = scratch.0.join("state").join("used_proofs");
+        fs::create_dir(&in_the_way).unwrap();
+        // The second is taken once the first could not be written.
+        let (sender, taken) = sync_channel(0);
+        let mut file = state.used_proofs(SEEN_S_MIN);
+        let writer = std::thread::spawn(move || write(&mut file, &taken, &mut drop));
+        let now_s = clock::unix_s();
+        let proofs = [([1; 16], now_s), ([2; 16], now_s)];
+        for proof in proofs {
+            sender.send(proof).unwrap();
+        }
+        fs::remove_dir(&in_the_way).unwrap();
+        let end = Instant::now() + Duration::from_mins(1);
+        while fs::metadata(&in_the_way).map_or(0, |about| about.len()) < 48 {
+            assert!(Instant::now() < end, "it is lost");
+            std::thread::yield_now();
+        }
+        drop(sender);
+        writer.join().unwrap();
+        assert_eq!(state.used_proofs(SEEN_S_MIN).add(&[], now_s).unwrap(), proofs);
     }
 }
