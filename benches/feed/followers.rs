@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use keyway::control::feed::client::{self, Followed, Follows};
 use keyway::route::saved_routes::{Head, Message};
-use nix::sys::socket::{Shutdown, shutdown};
+use nix::sys::socket::{Shutdown, SockaddrIn, getpeername, shutdown};
 
 use crate::made::identity;
 use crate::measures::now_ns;
@@ -157,14 +157,14 @@ impl All {
     }
 }
 
-/// Ends every connection of this process.
+/// Ends every connection of this process: what is TCP, for tokio has a pair of sockets of its own.
 fn cut() -> String {
     let mut count = 0;
     for entry in fs::read_dir("/proc/self/fd").unwrap().flatten() {
         let socket =
             fs::read_link(entry.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"));
         let fd: RawFd = entry.file_name().to_string_lossy().parse().unwrap();
-        if socket && fd > 2 {
+        if socket && fd > 2 && getpeername::<SockaddrIn>(fd).is_ok() {
             // It is open: nobody but its own task closes it, which only ends this try.
             count += usize::from(shutdown(fd, Shutdown::Both).is_ok());
         }
